@@ -1,0 +1,2 @@
+//! One preference-training run.
+fn main() {}

@@ -1,0 +1,3 @@
+//! Decoder-only policies in Hugging Face folders: load, score, generate, save.
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! Preference-optimisation losses with closed-form gradients.
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! An offline world with a known answer.
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! The research questions as grids over one engine.
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,40 @@
+//! Tolerances and fixtures that tests share.
+//!
+//! Tests that want real data or the real 135M model find them through [`real_data`] and [`real_model`]; where the
+//! environment names none they print that they skip, and pass.
+
+#![forbid(unsafe_code)]
+
+use std::path::PathBuf;
+
+/// Largest difference between a log-probability (nats) of ours and a reference implementation's, per sequence, fp32.
+pub const SEQUENCE_LOGP_NATS: f64 = 1e-3;
+/// Largest absolute difference between fp32 logits of ours and of transformers on tiny models.
+pub const LOGITS_FP32: f64 = 2e-5;
+/// Largest difference between a loss of ours and TRL's over a trajectory, fp32.
+pub const TRAJECTORY_LOSS: f64 = 1e-4;
+/// Largest relative difference between a gradient norm of ours and TRL's over a trajectory, fp32.
+pub const TRAJECTORY_GRAD_NORM: f64 = 1e-2;
+/// Largest relative difference between two fp32 computations of the same quantity in another order.
+pub const REORDERED_FP32: f64 = 1e-5;
+/// Largest absolute difference between closed forms in f64 and their recorded values.
+pub const CLOSED_FORM: f64 = 1e-12;
+
+/// The folder that `PREF_REAL_DATA` names, or `None` with a line on stderr that says what is skipped.
+pub fn real_data(test: &str) -> Option<PathBuf> {
+    from_environment("PREF_REAL_DATA", test)
+}
+
+/// The Hugging Face folder that `PREF_REAL_MODEL` names, or `None` with a line on stderr that says what is skipped.
+pub fn real_model(test: &str) -> Option<PathBuf> {
+    from_environment("PREF_REAL_MODEL", test)
+}
+
+#[expect(clippy::print_stderr, reason = "a test that skips says so")]
+fn from_environment(variable: &str, test: &str) -> Option<PathBuf> {
+    let path = std::env::var_os(variable).map(PathBuf::from);
+    if path.is_none() {
+        eprintln!("SKIPPED {test}: {variable} is not set");
+    }
+    path
+}

@@ -1,0 +1,3 @@
+//! Supervised and preference training of policies.
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Set-up and checks of this repository.
+fn main() {}
