@@ -1,0 +1,198 @@
+//! What a loss reads and writes: log-probabilities of a batch of pairs, losses and gradients.
+
+use crate::{Float, Model, PrefLossError, Side};
+
+/// Sequence log-probabilities of a batch of pairs under one model, in nats: each the *sum* over the response's tokens.
+#[derive(Clone, Copy, Debug)]
+pub struct PairLogps<'a, F> {
+    /// log π(chosen | prompt), one per pair.
+    pub chosen: &'a [F],
+    /// log π(rejected | prompt), one per pair.
+    pub rejected: &'a [F],
+}
+
+/// How many tokens each response has: those that its log-probability sums over, the end-of-sequence token included.
+#[derive(Clone, Copy, Debug)]
+pub struct PairTokens<'a> {
+    /// Tokens of the chosen response, one count per pair.
+    pub chosen: &'a [u32],
+    /// Tokens of the rejected response, one count per pair.
+    pub rejected: &'a [u32],
+}
+
+/// A batch of pairs with everything that a loss asks for, checked once.
+///
+/// Both models read the same tokens, so the counts stand beside the log-probabilities and not inside them.
+#[derive(Clone, Copy, Debug)]
+pub struct PairBatch<'a, F> {
+    pub(crate) policy: PairLogps<'a, F>,
+    pub(crate) reference: PairLogps<'a, F>,
+    pub(crate) tokens: PairTokens<'a>,
+}
+
+impl<'a, F: Float> PairBatch<'a, F> {
+    /// # Errors
+    /// [`PrefLossError::Length`] if the six slices differ in length, [`PrefLossError::NotFinite`] for a NaN or infinite
+    /// log-probability, [`PrefLossError::EmptyResponse`] for a token count of 0.
+    pub fn new(
+        policy: PairLogps<'a, F>,
+        reference: PairLogps<'a, F>,
+        tokens: PairTokens<'a>,
+    ) -> Result<Self, PrefLossError> {
+        let pairs = policy.chosen.len();
+        for (model, logps) in [(Model::Policy, policy), (Model::Reference, reference)] {
+            let what = match model {
+                Model::Policy => "policy log-probs",
+                Model::Reference => "reference log-probs",
+            };
+            for (side, values) in [(Side::Chosen, logps.chosen), (Side::Rejected, logps.rejected)] {
+                check_length(what, side, pairs, values.len())?;
+                check_finite(model, side, values)?;
+            }
+        }
+        check_tokens(tokens, pairs)?;
+        Ok(Self {
+            policy,
+            reference,
+            tokens,
+        })
+    }
+
+    /// The number of pairs.
+    pub fn len(&self) -> usize {
+        self.policy.chosen.len()
+    }
+
+    /// Whether there are no pairs.
+    pub fn is_empty(&self) -> bool {
+        self.policy.chosen.is_empty()
+    }
+
+    /// The log-ratios log π − log π_ref of one pair's chosen and rejected response, in nats.
+    ///
+    /// Each response's difference is taken first: the two sums are close to each other, so little is rounded away.
+    #[inline]
+    pub(crate) fn log_ratios(&self, pair: usize) -> (F, F) {
+        (
+            self.policy.chosen[pair] - self.reference.chosen[pair],
+            self.policy.rejected[pair] - self.reference.rejected[pair],
+        )
+    }
+}
+
+pub(crate) fn check_tokens(tokens: PairTokens<'_>, pairs: usize) -> Result<(), PrefLossError> {
+    for (side, counts) in [(Side::Chosen, tokens.chosen), (Side::Rejected, tokens.rejected)] {
+        check_length("token counts", side, pairs, counts.len())?;
+        if let Some(pair) = counts.iter().position(|&count| count == 0) {
+            return Err(PrefLossError::EmptyResponse { pair, side });
+        }
+    }
+    Ok(())
+}
+
+fn check_length(what: &'static str, side: Side, expected: usize, found: usize) -> Result<(), PrefLossError> {
+    if found == expected {
+        Ok(())
+    } else {
+        Err(PrefLossError::Length {
+            what,
+            side,
+            expected,
+            found,
+        })
+    }
+}
+
+fn check_finite<F: Float>(model: Model, side: Side, values: &[F]) -> Result<(), PrefLossError> {
+    match values.iter().position(|value| !value.widen().is_finite()) {
+        None => Ok(()),
+        Some(pair) => Err(PrefLossError::NotFinite {
+            model,
+            side,
+            pair,
+            value: values[pair].widen(),
+        }),
+    }
+}
+
+/// Losses and gradients of a batch. Reused from batch to batch it allocates only when a batch is larger than any before.
+#[derive(Clone, Debug, Default)]
+pub struct LossOutput<F> {
+    losses: Vec<F>,
+    chosen_grads: Vec<F>,
+    rejected_grads: Vec<F>,
+}
+
+impl<F: Float> LossOutput<F> {
+    /// Room for `pairs` pairs, holding none.
+    pub fn with_capacity(pairs: usize) -> Self {
+        Self {
+            losses: Vec::with_capacity(pairs),
+            chosen_grads: Vec::with_capacity(pairs),
+            rejected_grads: Vec::with_capacity(pairs),
+        }
+    }
+
+    /// The loss of each pair.
+    pub fn losses(&self) -> &[F] {
+        &self.losses
+    }
+
+    /// dL/d(policy's chosen log-prob) of each pair's own loss, until [`scale_grads`](Self::scale_grads) is called.
+    pub fn chosen_grads(&self) -> &[F] {
+        &self.chosen_grads
+    }
+
+    /// dL/d(policy's rejected log-prob) of each pair's own loss, until [`scale_grads`](Self::scale_grads) is called.
+    pub fn rejected_grads(&self) -> &[F] {
+        &self.rejected_grads
+    }
+
+    /// The mean loss, summed in f64; NaN without pairs.
+    pub fn mean_loss(&self) -> f64 {
+        self.losses.iter().map(|loss| loss.widen()).sum::<f64>() / self.losses.len() as f64
+    }
+
+    /// Multiplies the gradients, and leaves the losses as they are.
+    ///
+    /// For the gradient of the mean over an optimiser step give 1/(pairs in the whole step), also where the step is
+    /// accumulated over several batches.
+    pub fn scale_grads(&mut self, factor: F) {
+        for grad in self.chosen_grads.iter_mut().chain(&mut self.rejected_grads) {
+            *grad = *grad * factor;
+        }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.losses.clear();
+        self.chosen_grads.clear();
+        self.rejected_grads.clear();
+    }
+
+    pub(crate) fn push(&mut self, loss: F, chosen_grad: F, rejected_grad: F) {
+        self.losses.push(loss);
+        self.chosen_grads.push(chosen_grad);
+        self.rejected_grads.push(rejected_grad);
+    }
+}
+
+/// The implicit rewards β·(log π − log π_ref) of one pair, from summed log-probabilities whatever the loss.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Reward<F> {
+    /// Of the chosen response.
+    pub chosen: F,
+    /// Of the rejected response.
+    pub rejected: F,
+}
+
+impl<F: Float> Reward<F> {
+    /// The reward margin: chosen − rejected.
+    pub fn margin(self) -> F {
+        self.chosen - self.rejected
+    }
+
+    /// Whether the policy agrees with the label. A tie does not count, so an untrained policy agrees with none.
+    pub fn is_accurate(self) -> bool {
+        self.chosen > self.rejected
+    }
+}

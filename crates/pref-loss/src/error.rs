@@ -1,0 +1,139 @@
+//! What can be wrong with the input of a loss.
+
+use std::fmt;
+
+use thiserror::Error;
+
+/// Which model's log-probabilities an error speaks of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Model {
+    /// The model in training.
+    Policy,
+    /// The model it is held to.
+    Reference,
+}
+
+impl fmt::Display for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Policy => "policy",
+            Self::Reference => "reference",
+        })
+    }
+}
+
+/// Which response of a pair an error speaks of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// The preferred response.
+    Chosen,
+    /// The other one.
+    Rejected,
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Chosen => "chosen",
+            Self::Rejected => "rejected",
+        })
+    }
+}
+
+/// What can be wrong with the input of a loss.
+#[derive(Clone, Debug, Error, PartialEq)]
+#[non_exhaustive]
+pub enum PrefLossError {
+    /// β is not a positive finite number.
+    #[error("beta is {value}: it must be finite and above 0 (0.1 is usual)")]
+    Beta {
+        /// What was given.
+        value: f64,
+    },
+    /// ε is not a probability.
+    #[error("label_smoothing is {value}: it must be a probability in [0, 1], in practice below 0.5")]
+    LabelSmoothing {
+        /// What was given.
+        value: f64,
+    },
+    /// Two inputs of one batch speak of different numbers of pairs.
+    #[error(
+        "{what} of the {side} responses are {found}, but the batch has {expected} pairs: give one per pair"
+    )]
+    Length {
+        /// Which input, such as "policy log-probs" or "token counts".
+        what: &'static str,
+        /// Which response.
+        side: Side,
+        /// The number of chosen policy log-probs.
+        expected: usize,
+        /// The length that was given.
+        found: usize,
+    },
+    /// A response has no tokens, so it has neither a log-prob nor a mean over tokens.
+    #[error("the {side} response of pair {pair} has no tokens: drop the pair or truncate its prompt instead")]
+    EmptyResponse {
+        /// Index in the batch.
+        pair: usize,
+        /// Which response.
+        side: Side,
+    },
+    /// A log-probability is NaN or infinite.
+    #[error(
+        "the {model}'s log-prob of the {side} response of pair {pair} is {value}: look for NaN in the weights or a \
+         diverged run"
+    )]
+    NotFinite {
+        /// Which model.
+        model: Model,
+        /// Which response.
+        side: Side,
+        /// Index in the batch.
+        pair: usize,
+        /// NaN, inf or -inf.
+        value: f64,
+    },
+    /// A tensor of log-probabilities is not of shape \[pairs\].
+    #[error(
+        "the {model}'s {side} log-probs have shape {found:?}, expected {expected:?}: one sum per sequence"
+    )]
+    Shape {
+        /// Which model.
+        model: Model,
+        /// Which response.
+        side: Side,
+        /// The shape of the chosen policy log-probs, or `[pairs]` as `[-1]` where that one is at fault.
+        expected: Vec<i64>,
+        /// The shape that was given.
+        found: Vec<i64>,
+    },
+    /// A tensor of log-probabilities has a kind in which their differences drown.
+    #[error(
+        "the {model}'s {side} log-probs are {found}, expected {expected}: take log-softmax and sums in float32, since \
+         at hundreds of nats bfloat16 steps by whole nats"
+    )]
+    Kind {
+        /// Which model.
+        model: Model,
+        /// Which response.
+        side: Side,
+        /// The kinds that would do.
+        expected: String,
+        /// The kind that was given.
+        found: String,
+    },
+    /// Tensors of one batch lie on different devices.
+    #[error(
+        "the {model}'s {side} log-probs are on {found}, the policy's chosen ones on {expected}: move them together"
+    )]
+    Device {
+        /// Which model.
+        model: Model,
+        /// Which response.
+        side: Side,
+        /// Where the chosen policy log-probs are.
+        expected: String,
+        /// Where these are.
+        found: String,
+    },
+}
