@@ -40,10 +40,28 @@ impl fmt::Display for Side {
     }
 }
 
+/// Which numbers an error speaks of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Input {
+    /// Log-probabilities of sequences.
+    Logps,
+    /// Token counts.
+    Tokens,
+}
+
+impl fmt::Display for Input {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Logps => "log-probs",
+            Self::Tokens => "token counts",
+        })
+    }
+}
+
 /// What can be wrong with the input of a loss.
 #[derive(Clone, Debug, Error, PartialEq)]
 #[non_exhaustive]
-pub enum PrefLossError {
+pub enum LossError {
     /// β is not a positive finite number.
     #[error("beta is {value}: it must be finite and above 0 (0.1 is usual)")]
     Beta {
@@ -58,25 +76,44 @@ pub enum PrefLossError {
     },
     /// Two inputs of one batch speak of different numbers of pairs.
     #[error(
-        "{what} of the {side} responses are {found}, but the batch has {expected} pairs: give one per pair"
+        "the {model}'s {side} {input} are {found}, but the batch has {expected} pairs: give one per pair"
     )]
     Length {
-        /// Which input, such as "policy log-probs" or "token counts".
-        what: &'static str,
+        /// Which input.
+        input: Input,
+        /// Which model.
+        model: Model,
         /// Which response.
         side: Side,
-        /// The number of chosen policy log-probs.
+        /// The number of the policy's chosen log-probs.
         expected: usize,
         /// The length that was given.
         found: usize,
     },
     /// A response has no tokens, so it has neither a log-prob nor a mean over tokens.
-    #[error("the {side} response of pair {pair} has no tokens: drop the pair or truncate its prompt instead")]
+    #[error(
+        "the {side} response of pair {pair} has no tokens: drop the pair, or truncate its prompt instead"
+    )]
     EmptyResponse {
-        /// Index in the batch.
-        pair: usize,
         /// Which response.
         side: Side,
+        /// Index in the batch.
+        pair: usize,
+    },
+    /// The models scored different tokens.
+    #[error(
+        "the {side} response of pair {pair} has {policy} tokens under the policy and {reference} under the reference: \
+         both must score the same tokens (is the reference's cache of another truncation or order?)"
+    )]
+    OtherTokens {
+        /// Which response.
+        side: Side,
+        /// Index in the batch.
+        pair: usize,
+        /// The policy's count.
+        policy: u32,
+        /// The reference's count.
+        reference: u32,
     },
     /// A log-probability is NaN or infinite.
     #[error(
@@ -93,45 +130,51 @@ pub enum PrefLossError {
         /// NaN, inf or -inf.
         value: f64,
     },
-    /// A tensor of log-probabilities is not of shape \[pairs\].
+    /// A tensor is not of shape `[pairs]`.
     #[error(
-        "the {model}'s {side} log-probs have shape {found:?}, expected {expected:?}: one sum per sequence"
+        "the {model}'s {side} {input} have shape {found:?}, expected {expected}: one number per sequence"
     )]
     Shape {
+        /// Which input.
+        input: Input,
         /// Which model.
         model: Model,
         /// Which response.
         side: Side,
-        /// The shape of the chosen policy log-probs, or `[pairs]` as `[-1]` where that one is at fault.
-        expected: Vec<i64>,
+        /// The shape of the policy's chosen log-probs, or `[pairs]` where those are at fault.
+        expected: String,
         /// The shape that was given.
         found: Vec<i64>,
     },
-    /// A tensor of log-probabilities has a kind in which their differences drown.
+    /// A tensor is of a kind that will not do.
     #[error(
-        "the {model}'s {side} log-probs are {found}, expected {expected}: take log-softmax and sums in float32, since \
-         at hundreds of nats bfloat16 steps by whole nats"
+        "the {model}'s {side} {input} are {found}, expected {expected}: take log-softmax and sums in float32 (hundreds \
+         of nats in bfloat16 step by whole nats), and counts as integers"
     )]
     Kind {
+        /// Which input.
+        input: Input,
         /// Which model.
         model: Model,
         /// Which response.
         side: Side,
         /// The kinds that would do.
-        expected: String,
+        expected: &'static str,
         /// The kind that was given.
         found: String,
     },
     /// Tensors of one batch lie on different devices.
     #[error(
-        "the {model}'s {side} log-probs are on {found}, the policy's chosen ones on {expected}: move them together"
+        "the {model}'s {side} {input} are on {found}, the policy's chosen log-probs on {expected}: move them together"
     )]
     Device {
+        /// Which input.
+        input: Input,
         /// Which model.
         model: Model,
         /// Which response.
         side: Side,
-        /// Where the chosen policy log-probs are.
+        /// Where the policy's chosen log-probs are.
         expected: String,
         /// Where these are.
         found: String,

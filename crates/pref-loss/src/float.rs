@@ -51,11 +51,7 @@ macro_rules! float {
             #[inline]
             fn sigmoid(self) -> Self {
                 let e = (-self.abs()).exp();
-                if self >= 0.0 {
-                    1.0 / (1.0 + e)
-                } else {
-                    e / (1.0 + e)
-                }
+                if self >= 0.0 { 1.0 / (1.0 + e) } else { e / (1.0 + e) }
             }
         }
 

@@ -7,7 +7,7 @@ use crate::{Beta, Float, LabelSmoothing, LogpReduction, LossOutput, PairBatch, R
 /// A loss over preference pairs.
 ///
 /// Each is a function of one number per pair, the margin h between the chosen and the rejected log-ratio
-/// log π − log π_ref, in nats.
+/// `log π − log π_ref`, in nats.
 ///
 /// ```
 /// use pref_loss::{Beta, PreferenceLoss};
@@ -16,7 +16,7 @@ use crate::{Beta, Float, LabelSmoothing, LogpReduction, LossOutput, PairBatch, R
 /// let at_reference = dpo.at_margin(0.0_f64);
 /// assert_eq!(at_reference.loss, std::f64::consts::LN_2);
 /// assert_eq!(at_reference.slope, -0.05);
-/// # Ok::<(), pref_loss::PrefLossError>(())
+/// # Ok::<(), pref_loss::LossError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
@@ -73,16 +73,10 @@ impl PreferenceLoss {
     pub fn at_margin<F: Float>(&self, margin: F) -> MarginLoss<F> {
         match *self {
             Self::Dpo { beta } => smoothed_logistic(margin, beta, LabelSmoothing::ZERO),
-            Self::Cdpo {
-                beta,
-                label_smoothing,
-            } => smoothed_logistic(margin, beta, label_smoothing),
+            Self::Cdpo { beta, label_smoothing } => smoothed_logistic(margin, beta, label_smoothing),
             Self::Ipo { beta, .. } => {
                 let residual = margin - F::of(ipo_target(beta));
-                MarginLoss {
-                    loss: residual * residual,
-                    slope: residual + residual,
-                }
+                MarginLoss { loss: residual * residual, slope: residual + residual }
             }
         }
     }
@@ -96,10 +90,7 @@ impl PreferenceLoss {
         let beta = F::of(self.beta().get());
         (0..batch.len()).map(move |pair| {
             let (chosen, rejected) = batch.log_ratios(pair);
-            Reward {
-                chosen: beta * chosen,
-                rejected: beta * rejected,
-            }
+            Reward { chosen: beta * chosen, rejected: beta * rejected }
         })
     }
 
@@ -129,19 +120,13 @@ impl PreferenceLoss {
     #[inline]
     fn weights<F: Float>(&self, batch: &PairBatch<'_, F>, pair: usize) -> (F, F) {
         match self {
-            Self::Ipo {
-                reduction: LogpReduction::Mean,
-                ..
-            } => (
-                F::of(1.0 / f64::from(batch.tokens.chosen[pair])),
-                F::of(1.0 / f64::from(batch.tokens.rejected[pair])),
+            Self::Ipo { reduction: LogpReduction::Mean, .. } => (
+                F::of(1.0 / f64::from(batch.policy.chosen_tokens[pair])),
+                F::of(1.0 / f64::from(batch.policy.rejected_tokens[pair])),
             ),
-            Self::Ipo {
-                reduction: LogpReduction::Sum,
-                ..
+            Self::Ipo { reduction: LogpReduction::Sum, .. } | Self::Dpo { .. } | Self::Cdpo { .. } => {
+                (F::of(1.0), F::of(1.0))
             }
-            | Self::Dpo { .. }
-            | Self::Cdpo { .. } => (F::of(1.0), F::of(1.0)),
         }
     }
 }

@@ -2,23 +2,26 @@
 
 use tch::{Kind, Tensor};
 
-use crate::batch::check_tokens;
 use crate::loss::ipo_target;
-use crate::{LogpReduction, Model, PairTokens, PrefLossError, PreferenceLoss, Side};
+use crate::{Input, LogpReduction, LossError, Model, PreferenceLoss, Side};
 
-/// Sequence log-probabilities of a batch of pairs under one model, in nats: each the *sum* over the response's tokens.
+/// What one model says of a batch of pairs.
 ///
 /// # Shapes
-/// Both `[pairs]`, float32 or float64.
+/// All four `[pairs]` on one device; the log-probabilities float32 or float64, the counts of an integer kind.
 #[derive(Debug)]
 pub struct PairLogpTensors {
-    /// log π(chosen | prompt).
+    /// log π(chosen | prompt) in nats: the *sum* over the response's tokens.
     pub chosen: Tensor,
-    /// log π(rejected | prompt).
+    /// log π(rejected | prompt) in nats: the *sum* over the response's tokens.
     pub rejected: Tensor,
+    /// How many tokens each chosen sum runs over, the end-of-sequence token included.
+    pub chosen_tokens: Tensor,
+    /// How many tokens each rejected sum runs over, the end-of-sequence token included.
+    pub rejected_tokens: Tensor,
 }
 
-/// The implicit rewards β·(log π − log π_ref), outside the graph.
+/// The implicit rewards `β·(log π − log π_ref)`, outside the graph.
 #[derive(Debug)]
 pub struct RewardTensors {
     /// Of the chosen responses, `[pairs]`.
@@ -45,44 +48,38 @@ impl PreferenceLoss {
     /// Take `.mean(None)` or whatever the step calls for.
     ///
     /// ```
-    /// use pref_loss::{Beta, PairLogpTensors, PairTokens, PreferenceLoss};
+    /// use pref_loss::{Beta, PairLogpTensors, PreferenceLoss};
     /// use tch::{Kind, Tensor};
     ///
-    /// let policy = PairLogpTensors {
-    ///     chosen: Tensor::from_slice(&[-20.0_f32, -31.0]).set_requires_grad(true),
-    ///     rejected: Tensor::from_slice(&[-25.0_f32, -30.0]).set_requires_grad(true),
+    /// let logps = |chosen: [f32; 2], rejected: [f32; 2]| PairLogpTensors {
+    ///     chosen: Tensor::from_slice(&chosen).set_requires_grad(true),
+    ///     rejected: Tensor::from_slice(&rejected).set_requires_grad(true),
+    ///     chosen_tokens: Tensor::from_slice(&[9_i64, 12]),
+    ///     rejected_tokens: Tensor::from_slice(&[11_i64, 10]),
     /// };
-    /// let reference = PairLogpTensors {
-    ///     chosen: Tensor::from_slice(&[-20.0_f32, -31.0]),
-    ///     rejected: Tensor::from_slice(&[-25.0_f32, -30.0]),
-    /// };
-    /// let tokens = PairTokens { chosen: &[9, 12], rejected: &[11, 10] };
+    /// let policy = logps([-20.0, -31.0], [-25.0, -30.0]);
+    /// let reference = logps([-20.0, -31.0], [-25.0, -30.0]);
     /// let loss = PreferenceLoss::Dpo { beta: Beta::new(0.1)? };
-    /// loss.forward(&policy, &reference, tokens)?.mean(Kind::Float).backward();
+    /// loss.forward(&policy, &reference)?.mean(Kind::Float).backward();
     /// assert_eq!(Vec::<f32>::try_from(policy.chosen.grad())?, [-0.025, -0.025]);
+    /// assert!(!reference.chosen.grad().defined());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
-    /// [`PrefLossError::Shape`], [`PrefLossError::Kind`] and [`PrefLossError::Device`] if the four tensors don't fit,
-    /// [`PrefLossError::Length`] and [`PrefLossError::EmptyResponse`] if the token counts don't. Values are not
-    /// looked at, so NaN passes through: a look would wait for the device.
+    /// [`LossError::Shape`], [`LossError::Kind`] and [`LossError::Device`] if the tensors don't fit. Values are not
+    /// looked at, so NaN and counts that differ between the models pass through: a look would wait for the device.
     pub fn forward(
         &self,
         policy: &PairLogpTensors,
         reference: &PairLogpTensors,
-        tokens: PairTokens<'_>,
-    ) -> Result<Tensor, PrefLossError> {
-        let pairs = check_tensors(policy, reference)?;
-        check_tokens(tokens, pairs)?;
+    ) -> Result<Tensor, LossError> {
+        check_tensors(policy, reference)?;
         let chosen = &policy.chosen - reference.chosen.detach();
         let rejected = &policy.rejected - reference.rejected.detach();
         Ok(match *self {
             Self::Dpo { beta } => -((chosen - rejected) * beta.get()).log_sigmoid(),
-            Self::Cdpo {
-                beta,
-                label_smoothing,
-            } => {
+            Self::Cdpo { beta, label_smoothing } => {
                 let x = (chosen - rejected) * beta.get();
                 let believed = x.log_sigmoid() * (label_smoothing.get() - 1.0);
                 let doubted = x.neg().log_sigmoid() * label_smoothing.get();
@@ -92,13 +89,7 @@ impl PreferenceLoss {
                 let margin = match reduction {
                     LogpReduction::Sum => chosen - rejected,
                     LogpReduction::Mean => {
-                        let per_token = |ratios: Tensor, counts: &[u32]| {
-                            let counts: Vec<f64> = counts.iter().copied().map(f64::from).collect();
-                            let counts = Tensor::from_slice(&counts).to_device(ratios.device());
-                            let kind = ratios.kind();
-                            ratios / counts.to_kind(kind)
-                        };
-                        per_token(chosen, tokens.chosen) - per_token(rejected, tokens.rejected)
+                        chosen / &policy.chosen_tokens - rejected / &policy.rejected_tokens
                     }
                 };
                 (margin - ipo_target(beta)).square()
@@ -109,12 +100,12 @@ impl PreferenceLoss {
     /// The implicit rewards of every pair, from summed log-probabilities whatever the loss.
     ///
     /// # Errors
-    /// As [`forward`](Self::forward), but for the token counts.
+    /// As [`forward`](Self::forward).
     pub fn reward_tensors(
         &self,
         policy: &PairLogpTensors,
         reference: &PairLogpTensors,
-    ) -> Result<RewardTensors, PrefLossError> {
+    ) -> Result<RewardTensors, LossError> {
         check_tensors(policy, reference)?;
         let beta = self.beta().get();
         Ok(RewardTensors {
@@ -124,45 +115,52 @@ impl PreferenceLoss {
     }
 }
 
-/// Checks shapes, kinds and devices against the policy's chosen log-probs, and returns the number of pairs.
-fn check_tensors(policy: &PairLogpTensors, reference: &PairLogpTensors) -> Result<usize, PrefLossError> {
+/// Checks shapes, kinds and devices against the policy's chosen log-probs.
+fn check_tensors(policy: &PairLogpTensors, reference: &PairLogpTensors) -> Result<(), LossError> {
     let first = &policy.chosen;
-    let (shape, kind, device) = (first.size(), first.kind(), first.device());
-    for (model, side, tensor) in [
-        (Model::Policy, Side::Chosen, &policy.chosen),
-        (Model::Policy, Side::Rejected, &policy.rejected),
-        (Model::Reference, Side::Chosen, &reference.chosen),
-        (Model::Reference, Side::Rejected, &reference.rejected),
-    ] {
-        if tensor.dim() != 1 || tensor.size() != shape {
-            let expected = if shape.len() == 1 { shape } else { vec![-1] };
-            return Err(PrefLossError::Shape {
-                model,
-                side,
-                expected,
-                found: tensor.size(),
-            });
-        }
-        if !matches!(kind, Kind::Float | Kind::Double) || tensor.kind() != kind {
-            let expected = match kind {
-                Kind::Float | Kind::Double => format!("{kind:?}"),
-                _ => "Float or Double".to_owned(),
-            };
-            return Err(PrefLossError::Kind {
-                model,
-                side,
-                expected,
-                found: format!("{:?}", tensor.kind()),
-            });
-        }
-        if tensor.device() != device {
-            return Err(PrefLossError::Device {
-                model,
-                side,
-                expected: format!("{device:?}"),
-                found: format!("{:?}", tensor.device()),
-            });
+    for (model, logps) in [(Model::Policy, policy), (Model::Reference, reference)] {
+        for (side, sums, counts) in [
+            (Side::Chosen, &logps.chosen, &logps.chosen_tokens),
+            (Side::Rejected, &logps.rejected, &logps.rejected_tokens),
+        ] {
+            check_tensor(Input::Logps, model, side, sums, first)?;
+            check_tensor(Input::Tokens, model, side, counts, first)?;
         }
     }
-    Ok(first.size1().map_or(0, |pairs| pairs.unsigned_abs() as usize))
+    Ok(())
+}
+
+fn check_tensor(
+    input: Input,
+    model: Model,
+    side: Side,
+    tensor: &Tensor,
+    first: &Tensor,
+) -> Result<(), LossError> {
+    if tensor.dim() != 1 || tensor.size() != first.size() {
+        let expected = match first.dim() {
+            1 => format!("{:?}", first.size()),
+            _ => "[pairs]".to_owned(),
+        };
+        return Err(LossError::Shape { input, model, side, expected, found: tensor.size() });
+    }
+    let expected = match (input, first.kind()) {
+        (Input::Tokens, _) => "Int64 or Int",
+        (Input::Logps, Kind::Float) => "Float",
+        (Input::Logps, Kind::Double) => "Double",
+        (Input::Logps, _) => "Float or Double",
+    };
+    let kind = tensor.kind();
+    let fits = match input {
+        Input::Tokens => matches!(kind, Kind::Int64 | Kind::Int),
+        Input::Logps => matches!(kind, Kind::Float | Kind::Double) && kind == first.kind(),
+    };
+    if !fits {
+        return Err(LossError::Kind { input, model, side, expected, found: format!("{kind:?}") });
+    }
+    if tensor.device() != first.device() {
+        let (expected, found) = (format!("{:?}", first.device()), format!("{:?}", tensor.device()));
+        return Err(LossError::Device { input, model, side, expected, found });
+    }
+    Ok(())
 }
