@@ -1,0 +1,177 @@
+//! The folder in which FastChat keeps a benchmark.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use crate::files::read_unique;
+use crate::{Answer, Error, Judgment, Question, read_lines, write_lines};
+
+/// A benchmark's folder, laid out as FastChat's `data/mt_bench`:
+///
+/// ```text
+/// question.jsonl
+/// model_answer/MODEL.jsonl
+/// model_judgment/JUDGE_single.jsonl
+/// reference_answer/JUDGE.jsonl
+/// ```
+///
+/// Nothing is touched before one of the methods reads or writes a file. Each of them fails with [`Error::Read`],
+/// [`Error::Line`] or [`Error::Inconsistent`] where it reads, with [`Error::Write`] or [`Error::Unwritable`] where it
+/// writes, and with [`Error::Name`] for a model or judge whose name cannot be a file name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BenchDir {
+    root: PathBuf,
+}
+
+impl BenchDir {
+    /// The benchmark in folder `root`, which need not exist yet.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// The folder itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where the questions lie.
+    pub fn question_file(&self) -> PathBuf {
+        self.root.join("question.jsonl")
+    }
+
+    /// Where the answers of `model` lie.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Name`].
+    pub fn answer_file(&self, model: &str) -> Result<PathBuf, Error> {
+        Ok(self.root.join("model_answer").join(file_name(model, ".jsonl")?))
+    }
+
+    /// Where the single-answer judgments of `judge` lie.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Name`].
+    pub fn judgment_file(&self, judge: &str) -> Result<PathBuf, Error> {
+        Ok(self.root.join("model_judgment").join(file_name(judge, "_single.jsonl")?))
+    }
+
+    /// Where the reference answers of `judge` lie.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Name`].
+    pub fn reference_file(&self, judge: &str) -> Result<PathBuf, Error> {
+        Ok(self.root.join("reference_answer").join(file_name(judge, ".jsonl")?))
+    }
+
+    /// The questions, each of one or two turns and with an id of its own.
+    ///
+    /// # Errors
+    ///
+    /// See the type.
+    pub fn questions(&self) -> Result<Vec<Question>, Error> {
+        let questions =
+            read_unique(&self.question_file(), "question_id", |question: &Question| question.question_id)?;
+        for question in &questions {
+            question.checked_turns()?;
+        }
+        Ok(questions)
+    }
+
+    /// Writes the questions.
+    ///
+    /// # Errors
+    ///
+    /// See the type.
+    pub fn write_questions(&self, questions: &[Question]) -> Result<(), Error> {
+        write_lines(&self.question_file(), questions)
+    }
+
+    /// The models that have a file of answers, in the order of their names.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Read`]; a folder that does not exist holds no models.
+    pub fn models(&self) -> Result<Vec<String>, Error> {
+        let folder = self.root.join("model_answer");
+        let unreadable = |source| Error::Read { path: folder.clone(), source };
+        let entries = match fs::read_dir(&folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(unreadable)?,
+        };
+        let mut models = Vec::new();
+        for entry in entries {
+            let name = entry.map_err(unreadable)?.file_name();
+            let model = name.to_str().and_then(|name| name.strip_suffix(".jsonl"));
+            models.extend(model.filter(|model| file_name(model, "").is_ok()).map(str::to_owned));
+        }
+        models.sort();
+        Ok(models)
+    }
+
+    /// The answers of `model`. Where a question is answered twice, what reads them lets the last answer count.
+    ///
+    /// # Errors
+    ///
+    /// See the type.
+    pub fn answers(&self, model: &str) -> Result<Vec<Answer>, Error> {
+        read_lines(&self.answer_file(model)?)
+    }
+
+    /// Writes the answers of `model`, in place of those on file.
+    ///
+    /// # Errors
+    ///
+    /// See the type.
+    pub fn write_answers(&self, model: &str, answers: &[Answer]) -> Result<(), Error> {
+        write_lines(&self.answer_file(model)?, answers)
+    }
+
+    /// The single-answer judgments of `judge`, of all models.
+    ///
+    /// # Errors
+    ///
+    /// See the type.
+    pub fn judgments(&self, judge: &str) -> Result<Vec<Judgment>, Error> {
+        read_lines(&self.judgment_file(judge)?)
+    }
+
+    /// Writes the single-answer judgments of `judge`, of all models, in place of those on file.
+    ///
+    /// # Errors
+    ///
+    /// See the type.
+    pub fn write_judgments(&self, judge: &str, judgments: &[Judgment]) -> Result<(), Error> {
+        write_lines(&self.judgment_file(judge)?, judgments)
+    }
+
+    /// The reference answers that `judge` compares with.
+    ///
+    /// # Errors
+    ///
+    /// See the type.
+    pub fn references(&self, judge: &str) -> Result<Vec<Answer>, Error> {
+        read_lines(&self.reference_file(judge)?)
+    }
+
+    /// Writes the reference answers that `judge` compares with.
+    ///
+    /// # Errors
+    ///
+    /// See the type.
+    pub fn write_references(&self, judge: &str, references: &[Answer]) -> Result<(), Error> {
+        write_lines(&self.reference_file(judge)?, references)
+    }
+}
+
+/// `name` with `suffix`, if that is one plain file name: a name from outside must not lead out of the folder.
+fn file_name(name: &str, suffix: &str) -> Result<String, Error> {
+    if name.is_empty() || name.starts_with('.') || name.contains(['/', '\\', '\0']) {
+        return Err(Error::Name { name: name.to_owned() });
+    }
+    Ok(format!("{name}{suffix}"))
+}

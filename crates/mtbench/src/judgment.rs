@@ -1,0 +1,263 @@
+//! Judgments, as FastChat's `model_judgment/JUDGE_single.jsonl` holds them, and how they come about.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::{
+    Answer, Error, Judge, JudgePrompt, JudgePrompts, JudgeRequest, Mode, Question, Rating, Stamp,
+    UnreadableRating, parse_rating, rating,
+};
+
+/// One judged turn of one answer. Field order is that of FastChat's lines.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Judgment {
+    /// The question.
+    pub question_id: u64,
+    /// The model that is judged.
+    pub model: String,
+    /// Who judged, and by which prompt.
+    pub judge: JudgedBy,
+    /// What the judge was asked.
+    pub user_prompt: String,
+    /// What the judge said; [`JUDGE_FAILED`] if it said nothing.
+    pub judgment: String,
+    /// The rating that was read from it, `None` (−1 in the file) if there is none.
+    #[serde(with = "rating")]
+    pub score: Option<Rating>,
+    /// The turn that is judged: 1 or 2.
+    pub turn: u8,
+    /// When it was judged, in seconds since 1970.
+    pub tstamp: f64,
+    /// Fields that other writers add: kept as they are.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+/// A judge and its prompt: a pair in FastChat's files.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "(String, String)", into = "(String, String)")]
+pub struct JudgedBy {
+    /// The judge's [name](Judge::name).
+    pub judge: String,
+    /// The prompt's [name](JudgePrompt::name).
+    pub prompt: String,
+}
+
+impl From<(String, String)> for JudgedBy {
+    fn from((judge, prompt): (String, String)) -> Self {
+        Self { judge, prompt }
+    }
+}
+
+impl From<JudgedBy> for (String, String) {
+    fn from(by: JudgedBy) -> Self {
+        (by.judge, by.prompt)
+    }
+}
+
+/// What FastChat records as the judgment of a call that failed for good.
+pub const JUDGE_FAILED: &str = "$ERROR$";
+
+impl Judgment {
+    /// The same judgment with its rating read from the text again: for files whose ratings were read in another mode.
+    ///
+    /// # Errors
+    ///
+    /// As [`parse_rating`].
+    pub fn reread(self, mode: Mode) -> Result<Self, UnreadableRating> {
+        Ok(Self { score: parse_rating(&self.judgment, mode)?, ..self })
+    }
+}
+
+/// What single-answer judging works with, apart from the answers themselves.
+#[derive(Clone, Copy, Debug)]
+pub struct SingleGrading<'a> {
+    /// The questions to judge.
+    pub questions: &'a [Question],
+    /// The prompts to choose from.
+    pub prompts: &'a JudgePrompts,
+    /// Reference answers for the categories that [need them](Question::needs_reference).
+    pub references: &'a [Answer],
+}
+
+/// A call to make: what the judge sees, and the prompt by which it is recorded.
+#[derive(Clone, Debug, PartialEq)]
+pub struct JudgeCall<'a> {
+    /// What the judge sees.
+    pub request: JudgeRequest<'a>,
+    /// The prompt that was filled in.
+    pub prompt: &'a JudgePrompt,
+}
+
+impl<'a> SingleGrading<'a> {
+    /// Every call that judging the models of `answers` takes, in FastChat's order: first turns before second turns, in
+    /// each of them the categories without a reference before those with one, then by question, then by model name.
+    ///
+    /// Nothing is judged, so that what is missing is known before anything is paid for.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoAnswer`], [`Error::NoReference`], [`Error::NoPrompt`], [`Error::Template`], [`Error::Turns`].
+    pub fn calls(&self, answers: &'a [Answer]) -> Result<Vec<JudgeCall<'a>>, Error> {
+        let mut models: BTreeMap<&str, BTreeMap<u64, &Answer>> = BTreeMap::new();
+        for answer in answers {
+            let of_model = models.entry(&answer.model_id).or_default();
+            of_model.insert(answer.question_id, answer);
+        }
+        let references: BTreeMap<u64, &Answer> =
+            self.references.iter().map(|reference| (reference.question_id, reference)).collect();
+        let mut calls = Vec::new();
+        for turn in [1, 2] {
+            for with_reference in [false, true] {
+                for question in self.questions {
+                    let turns = question.checked_turns()?;
+                    if turns < usize::from(turn) || question.needs_reference() != with_reference {
+                        continue;
+                    }
+                    for (model, of_model) in &models {
+                        let answer = of_model.get(&question.question_id).copied();
+                        let turns = answered_turns(question, model, answer)?;
+                        calls.push(self.call(
+                            question,
+                            model,
+                            &turns[..usize::from(turn)],
+                            turn,
+                            &references,
+                        )?);
+                    }
+                }
+            }
+        }
+        Ok(calls)
+    }
+
+    fn call(
+        &self,
+        question: &'a Question,
+        model: &'a str,
+        answers: &'a [String],
+        turn: u8,
+        references: &BTreeMap<u64, &Answer>,
+    ) -> Result<JudgeCall<'a>, Error> {
+        let prompt = self.prompts.single(question, turn)?;
+        let mut values: BTreeMap<&str, &str> = match (answers, question.turns.as_slice()) {
+            ([answer_1, answer_2], [question_1, question_2]) => BTreeMap::from([
+                ("question_1", question_1.as_str()),
+                ("question_2", question_2),
+                ("answer_1", answer_1),
+                ("answer_2", answer_2),
+            ]),
+            _ => BTreeMap::from([("question", question.turns[0].as_str()), ("answer", &answers[0])]),
+        };
+        let reference = references.get(&question.question_id).map_or(&[][..], |reference| reference.turns());
+        if reference.len() < prompt.reference_turns() {
+            return Err(Error::NoReference {
+                question_id: question.question_id,
+                category: question.category.clone(),
+                turns: reference.len(),
+                needed: prompt.reference_turns(),
+            });
+        }
+        values.extend(["ref_answer_1", "ref_answer_2"].into_iter().zip(reference.iter().map(String::as_str)));
+        Ok(JudgeCall {
+            request: JudgeRequest {
+                question,
+                model,
+                answers,
+                turn,
+                system_prompt: prompt.system_prompt.clone(),
+                user_prompt: prompt.fill(&values)?,
+            },
+            prompt,
+        })
+    }
+}
+
+/// The judged turns of `answer`, one a turn of the question.
+fn answered_turns<'a>(
+    question: &Question,
+    model: &str,
+    answer: Option<&'a Answer>,
+) -> Result<&'a [String], Error> {
+    let turns = answer.map_or(&[][..], Answer::turns);
+    if turns.len() < question.turns.len() {
+        return Err(Error::NoAnswer {
+            model: model.to_owned(),
+            question_id: question.question_id,
+            turns: turns.len(),
+            needed: question.turns.len(),
+        });
+    }
+    Ok(turns)
+}
+
+impl JudgeCall<'_> {
+    /// The record of what `judge` said to this call.
+    ///
+    /// # Errors
+    ///
+    /// As [`parse_rating`].
+    pub fn record(
+        self,
+        judge: &str,
+        said: String,
+        mode: Mode,
+        tstamp: f64,
+    ) -> Result<Judgment, UnreadableRating> {
+        Ok(Judgment {
+            question_id: self.request.question.question_id,
+            model: self.request.model.to_owned(),
+            judge: JudgedBy { judge: judge.to_owned(), prompt: self.prompt.name.clone() },
+            score: parse_rating(&said, mode)?,
+            user_prompt: self.request.user_prompt,
+            judgment: said,
+            turn: self.request.turn,
+            tstamp,
+            extra: Map::new(),
+        })
+    }
+}
+
+/// Has `judge` rate every turn of `answers`, of one model or several, and reads its verdicts.
+///
+/// A call that fails is recorded as FastChat records it, with [`JUDGE_FAILED`] for its text and without a rating. Who
+/// wants to keep calls that have been paid for, or to make several at a time, takes [`SingleGrading::calls`] and
+/// [`JudgeCall::record`] apart.
+///
+/// # Errors
+///
+/// What [`SingleGrading::calls`] fails with, before the first call; [`Error::Rating`] in [`Mode::FastChat`] for a rating
+/// on which FastChat stops.
+pub fn judge_answers(
+    grading: &SingleGrading<'_>,
+    answers: &[Answer],
+    judge: &dyn Judge,
+    mode: Mode,
+    stamp: &mut dyn Stamp,
+) -> Result<Vec<Judgment>, Error> {
+    let calls = grading.calls(answers)?;
+    calls.into_iter().map(|call| judge_call(call, judge, mode, stamp)).collect()
+}
+
+fn judge_call(
+    call: JudgeCall<'_>,
+    judge: &dyn Judge,
+    mode: Mode,
+    stamp: &mut dyn Stamp,
+) -> Result<Judgment, Error> {
+    let JudgeRequest { question, model, turn, .. } = call.request;
+    let question_id = question.question_id;
+    let said = judge.judge(&call.request).unwrap_or_else(|error| {
+        tracing::warn!(judge = judge.name(), model, question_id, turn, error = %error, "judge call failed");
+        JUDGE_FAILED.to_owned()
+    });
+    let model = model.to_owned();
+    call.record(judge.name(), said, mode, stamp.tstamp()).map_err(|source| Error::Rating {
+        model,
+        question_id,
+        turn,
+        source,
+    })
+}

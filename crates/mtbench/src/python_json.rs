@@ -1,0 +1,118 @@
+//! JSON as Python's `json.dumps` writes it by default, which is what FastChat's files hold.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+use serde_json::ser::{Formatter, Serializer};
+
+/// `value` in the bytes of Python's `json.dumps(value)`: `", "` and `": "` between items, everything but printable
+/// ASCII escaped, numbers as Python's `repr` gives them.
+pub(crate) fn to_string(value: &impl Serialize) -> Result<String, serde_json::Error> {
+    let mut bytes = Vec::new();
+    value.serialize(&mut Serializer::with_formatter(&mut bytes, Python))?;
+    Ok(String::from_utf8(bytes).expect("the formatter writes ASCII only"))
+}
+
+struct Python;
+
+impl Formatter for Python {
+    fn begin_array_value<W: ?Sized + Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
+        separate(writer, first)
+    }
+
+    fn begin_object_key<W: ?Sized + Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
+        separate(writer, first)
+    }
+
+    fn begin_object_value<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        writer.write_all(b": ")
+    }
+
+    fn write_f64<W: ?Sized + Write>(&mut self, writer: &mut W, value: f64) -> io::Result<()> {
+        writer.write_all(repr(value).as_bytes())
+    }
+
+    fn write_string_fragment<W: ?Sized + Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
+        let mut rest = fragment;
+        while let Some(at) = rest.find(|c: char| !matches!(c, ' '..='~')) {
+            let (plain, escaped) = rest.split_at(at);
+            writer.write_all(plain.as_bytes())?;
+            let mut chars = escaped.chars();
+            let first = chars.next().expect("`find` stopped at a character");
+            for unit in first.encode_utf16(&mut [0; 2]) {
+                write!(writer, "\\u{unit:04x}")?;
+            }
+            rest = chars.as_str();
+        }
+        writer.write_all(rest.as_bytes())
+    }
+}
+
+fn separate<W: ?Sized + Write>(writer: &mut W, first: bool) -> io::Result<()> {
+    if first { Ok(()) } else { writer.write_all(b", ") }
+}
+
+/// A finite float as Python's `repr` writes it: the shortest digits that read back the same, an exponent of two or more
+/// digits below 1e-4 and from 1e16.
+fn repr(value: f64) -> String {
+    let scientific = format!("{value:e}");
+    let (digits, exponent) = scientific.split_once('e').expect("`{:e}` writes an exponent");
+    let exponent: i32 = exponent.parse().expect("`{:e}` writes an integer exponent");
+    if (-4..16).contains(&exponent) {
+        format!("{value:?}")
+    } else {
+        let sign = if exponent < 0 { '-' } else { '+' };
+        format!("{digits}e{sign}{:02}", exponent.abs())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn floats_are_written_as_python_writes_them() {
+        // Each right-hand side is what CPython 3.12 prints for `repr` of the left.
+        for (value, python) in [
+            (0.0, "0.0"),
+            (-0.0, "-0.0"),
+            (7.0, "7.0"),
+            (7.5, "7.5"),
+            (0.1, "0.1"),
+            (0.0001, "0.0001"),
+            (0.00001, "1e-05"),
+            (0.000_012_5, "1.25e-05"),
+            (1e15, "1000000000000000.0"),
+            (1e16, "1e+16"),
+            (9_999_999_999_999_998.0, "9999999999999998.0"),
+            (1.5e300, "1.5e+300"),
+            (1e-300, "1e-300"),
+            (1_686_286_924.844_282, "1686286924.844282"),
+            (f64::MAX, "1.7976931348623157e+308"),
+            (f64::MIN_POSITIVE, "2.2250738585072014e-308"),
+        ] {
+            assert_eq!(repr(value), python);
+        }
+    }
+
+    #[test]
+    fn strings_and_separators_are_written_as_python_writes_them() {
+        let value = json!({"a": ["π", "😀\u{7f}\u{1}\n\t\r\u{8}\u{c}", "\"\\/<"], "b": {}, "c": [], "d": [1, -2, null, true]});
+        assert_eq!(
+            to_string(&value).unwrap(),
+            r#"{"a": ["\u03c0", "\ud83d\ude00\u007f\u0001\n\t\r\b\f", "\"\\/<"], "b": {}, "c": [], "d": [1, -2, null, true]}"#
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_ascii_and_reads_back(text: String, number in proptest::num::f64::NORMAL) {
+            let value = json!([text, number]);
+            let line = to_string(&value).unwrap();
+            prop_assert!(line.bytes().all(|b| matches!(b, b' '..=b'~')));
+            prop_assert_eq!(serde_json::from_str::<Value>(&line).unwrap(), value);
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! Reading a judge's verdict.
+
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// How verdicts are read and scores are aggregated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// As FastChat does, warts included, so that numbers can be compared with published ones: the first `[[rating]]`
+    /// counts, or else the first `[rating]`; any number will do; repeated judgments count repeatedly.
+    FastChat,
+    /// The last `[[rating]]` counts, if it lies between 1 and 10; what cannot be read is missing and is counted;
+    /// of repeated judgments the last one counts.
+    Strict,
+}
+
+/// A judge's rating, which is an integer or a decimal depending on how the judge wrote it: FastChat's files keep `7` and
+/// `7.0` apart.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Rating {
+    /// Written without a decimal point.
+    Whole(i64),
+    /// Written with one.
+    Decimal(f64),
+}
+
+impl Rating {
+    /// The rating as a number.
+    pub fn value(self) -> f64 {
+        match self {
+            #[expect(
+                clippy::cast_precision_loss,
+                reason = "ratings are small; FastChat's mean is a float, too"
+            )]
+            Self::Whole(value) => value as f64,
+            Self::Decimal(value) => value,
+        }
+    }
+}
+
+/// A verdict that FastChat finds and then cannot read as a number, whereupon it stops.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the verdict {0:?} is not a number that Python reads: write it without leading zeros and within 64 bits"
+)]
+pub struct UnreadableRating(pub String);
+
+/// The rating that `judgment` ends in, or `None` if it gives none.
+///
+/// # Errors
+///
+/// In [`Mode::FastChat`], [`UnreadableRating`] for a verdict such as `[[08]]`, on which FastChat stops. In
+/// [`Mode::Strict`] such a verdict is missing.
+///
+/// ```
+/// use mtbench::{Mode, Rating, parse_rating};
+///
+/// let judgment = "The rubric's example is [[5]]. Rating: [[7.5]]";
+/// assert_eq!(parse_rating(judgment, Mode::FastChat)?, Some(Rating::Whole(5)));
+/// assert_eq!(parse_rating(judgment, Mode::Strict)?, Some(Rating::Decimal(7.5)));
+/// # Ok::<(), mtbench::UnreadableRating>(())
+/// ```
+pub fn parse_rating(judgment: &str, mode: Mode) -> Result<Option<Rating>, UnreadableRating> {
+    match mode {
+        Mode::FastChat => {
+            let verdict =
+                verdicts(judgment, "[[", "]]").next().or_else(|| verdicts(judgment, "[", "]").next());
+            verdict.map(python_number).transpose()
+        }
+        Mode::Strict => Ok(verdicts(judgment, "[[", "]]")
+            .last()
+            .and_then(|verdict| python_number(verdict).ok())
+            .filter(|rating| rating.is_on_scale())),
+    }
+}
+
+/// The lowest and highest rating that the prompts ask for.
+const SCALE: std::ops::RangeInclusive<f64> = 1.0..=10.0;
+
+impl Rating {
+    pub(crate) fn is_on_scale(self) -> bool {
+        SCALE.contains(&self.value())
+    }
+}
+
+impl fmt::Display for Rating {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Whole(value) => value.fmt(f),
+            Self::Decimal(value) => write!(f, "{value:?}"),
+        }
+    }
+}
+
+/// Every match of the regular expression `open(\d+\.?\d*)close` from left to right, without the brackets. Digits are
+/// ASCII; Python's `\d` also finds other scripts' digits, on which FastChat then stops.
+fn verdicts<'a>(text: &'a str, open: &'a str, close: &'a str) -> impl Iterator<Item = &'a str> {
+    text.match_indices('[').filter_map(move |(at, _)| {
+        let inside = text[at..].strip_prefix(open)?;
+        let whole = digits(inside);
+        let point = usize::from(whole > 0 && inside[whole..].starts_with('.'));
+        let length = whole + point + if point == 1 { digits(&inside[whole + 1..]) } else { 0 };
+        (whole > 0 && inside[length..].starts_with(close)).then(|| &inside[..length])
+    })
+}
+
+fn digits(text: &str) -> usize {
+    text.bytes().take_while(u8::is_ascii_digit).count()
+}
+
+/// The number that Python's `ast.literal_eval` makes of `digits[.digits]`.
+fn python_number(verdict: &str) -> Result<Rating, UnreadableRating> {
+    let unreadable = || UnreadableRating(verdict.to_owned());
+    if verdict.contains('.') {
+        let value: f64 = verdict.parse().map_err(|_| unreadable())?;
+        return if value.is_finite() { Ok(Rating::Decimal(value)) } else { Err(unreadable()) };
+    }
+    // `0` and `00` are integers in Python, `08` is a syntax error.
+    if verdict.starts_with('0') && verdict.bytes().any(|digit| digit != b'0') {
+        return Err(unreadable());
+    }
+    verdict.parse().map(Rating::Whole).map_err(|_| unreadable())
+}
+
+/// What FastChat writes where there is no rating.
+const MISSING: i64 = -1;
+
+/// Writes a missing rating as FastChat's −1.
+pub(crate) fn serialize<S: Serializer>(rating: &Option<Rating>, serializer: S) -> Result<S::Ok, S::Error> {
+    rating.unwrap_or(Rating::Whole(MISSING)).serialize(serializer)
+}
+
+/// Reads FastChat's −1 as a missing rating.
+pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Rating>, D::Error> {
+    #[expect(clippy::cast_precision_loss, reason = "−1 is exact")]
+    let missing = MISSING as f64;
+    Rating::deserialize(deserializer).map(|rating| (rating.value() != missing).then_some(rating))
+}
