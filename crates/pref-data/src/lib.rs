@@ -2,6 +2,21 @@
 
 #![forbid(unsafe_code)]
 
+mod batch;
+mod error;
+mod reader;
 mod record;
+mod tokenize;
+mod tokenizer;
+mod view;
 
+pub use batch::{Layout, TokenBatch};
+pub use error::{BoxedError, DataError, FieldProblem, Place, Unit};
+pub use reader::{DEFAULT_ANNOTATOR, Format, read_records, write_records};
 pub use record::{Label, Message, Pair, PreferenceRecord, Role, Text};
+pub use tokenize::{
+    Dialogue, Quantiles, TokenPair, TokenizeOptions, TokenizeReport, Truncation, tokenize_dialogue,
+    tokenize_pairs,
+};
+pub use tokenizer::{RenderMode, Tokenizer};
+pub use view::{FlipRate, Fraction, ViewReport, annotator_view, flip_labels, shuffled_order, subset};

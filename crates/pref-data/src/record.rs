@@ -1,8 +1,12 @@
 //! Preference records: one prompt, several responses, the labels of many annotators.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{self, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::error::FieldProblem;
 
 /// Who speaks in a chat message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -30,26 +34,17 @@ pub struct Message {
 impl Message {
     /// A message of the user.
     pub fn user(content: impl Into<String>) -> Self {
-        Self {
-            role: Role::User,
-            content: content.into(),
-        }
+        Self { role: Role::User, content: content.into() }
     }
 
     /// A message of the model.
     pub fn assistant(content: impl Into<String>) -> Self {
-        Self {
-            role: Role::Assistant,
-            content: content.into(),
-        }
+        Self { role: Role::Assistant, content: content.into() }
     }
 
     /// Instructions that stand before the conversation.
     pub fn system(content: impl Into<String>) -> Self {
-        Self {
-            role: Role::System,
-            content: content.into(),
-        }
+        Self { role: Role::System, content: content.into() }
     }
 }
 
@@ -66,13 +61,52 @@ pub enum Text {
 }
 
 /// What one annotator said of a record's responses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+///
+/// In JSON the preferred response's index, or `"tie"`: `{"human": 0, "gpt-4-turbo": "tie"}`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Label {
     /// The response at this index is the better one.
     Prefers(usize),
     /// No difference.
     Tie,
+}
+
+impl Serialize for Label {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match *self {
+            Self::Prefers(index) => serializer.serialize_u64(index as u64),
+            Self::Tie => serializer.serialize_str("tie"),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Label {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct LabelVisitor;
+
+        impl Visitor<'_> for LabelVisitor {
+            type Value = Label;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the index of the preferred response, or \"tie\"")
+            }
+
+            fn visit_u64<E: de::Error>(self, value: u64) -> Result<Label, E> {
+                usize::try_from(value)
+                    .map(Label::Prefers)
+                    .map_err(|_| E::invalid_value(Unexpected::Unsigned(value), &self))
+            }
+
+            fn visit_str<E: de::Error>(self, value: &str) -> Result<Label, E> {
+                match value {
+                    "tie" => Ok(Label::Tie),
+                    other => Err(E::invalid_value(Unexpected::Str(other), &self)),
+                }
+            }
+        }
+
+        deserializer.deserialize_any(LabelVisitor)
+    }
 }
 
 /// One prompt with two or more responses and what each annotator said of them.
@@ -90,6 +124,66 @@ pub struct PreferenceRecord {
     /// The subject, where the set names one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub domain: Option<String>,
+}
+
+impl PreferenceRecord {
+    /// Whether the record can be used: two or more responses, none empty, and labels that name one of them. If not,
+    /// which field is at fault and why.
+    pub(crate) fn check(&self) -> Result<(), (String, FieldProblem)> {
+        if self.id.is_empty() {
+            return Err(("id".to_owned(), FieldProblem::Empty));
+        }
+        let found = self.responses.len();
+        if found < 2 {
+            return Err(("responses".to_owned(), FieldProblem::TooFewResponses { found }));
+        }
+        for (index, response) in self.responses.iter().enumerate() {
+            response.check_answer(&format!("responses[{index}]"), &self.prompt)?;
+        }
+        for (annotator, label) in &self.labels {
+            if let &Label::Prefers(index) = label
+                && index >= found
+            {
+                let problem = FieldProblem::LabelOutOfRange { index, responses: found };
+                return Err((format!("labels.{annotator}"), problem));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Text {
+    /// What it is, in words.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Plain(_) => "text",
+            Self::Chat(_) => "a list of messages",
+        }
+    }
+
+    /// Whether it can be a response to `prompt`: of the same form, not empty, messages ending with the assistant's.
+    pub(crate) fn check_answer(&self, field: &str, prompt: &Self) -> Result<(), (String, FieldProblem)> {
+        match (self, prompt) {
+            (Self::Plain(text), Self::Plain(_)) if text.is_empty() => {
+                Err((field.to_owned(), FieldProblem::Empty))
+            }
+            (Self::Plain(_), Self::Plain(_)) => Ok(()),
+            (Self::Chat(messages), Self::Chat(_)) => match messages.last() {
+                None => Err((field.to_owned(), FieldProblem::Empty)),
+                Some(last) if last.role != Role::Assistant => {
+                    Err((field.to_owned(), FieldProblem::NotAnAnswer))
+                }
+                Some(last) if last.content.is_empty() => {
+                    Err((format!("{field}[{}].content", messages.len() - 1), FieldProblem::Empty))
+                }
+                Some(_) => Ok(()),
+            },
+            (_, prompt) => Err((
+                field.to_owned(),
+                FieldProblem::Mixed { found: self.kind(), other: "prompt", other_found: prompt.kind() },
+            )),
+        }
+    }
 }
 
 /// One record as one annotator sees it: the better response and the worse.

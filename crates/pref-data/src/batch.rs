@@ -1,0 +1,350 @@
+//! Token batches: one plain layout of integers that a model turns into tensors.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::DataError;
+use crate::tokenize::{Dialogue, TokenPair};
+
+/// How the sequences of a batch lie in its rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Layout {
+    /// A row a sequence, the prompt repeated for chosen and rejected.
+    Padded,
+    /// A row a pair, `[prompt | chosen | rejected]`: the prompt is computed once.
+    SharedPrompt,
+}
+
+/// Sequences laid out in rows, padded on the right.
+///
+/// Which hidden state predicts which token is spelled out by `scored`, `targets` and `sequence`, in the order of the
+/// sequences and within each in the order of its tokens: these three are the same length, and `targets` and
+/// `sequence` do not depend on the layout.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenBatch {
+    /// Rows of the batch.
+    pub rows: usize,
+    /// Tokens of a row, padding included.
+    pub width: usize,
+    /// Token ids, `[rows * width]`, the pad id on the right.
+    pub ids: Vec<i64>,
+    /// Rotary positions, `[rows * width]`, 0 on padding. A rejected branch goes on where its prompt ended.
+    pub positions: Vec<i64>,
+    /// `[rows * width]`: 0 trunk (prompt, padding, and all of a row that has no branches), 1 chosen, 2 rejected.
+    /// A token sees the earlier tokens of the trunk and of its own branch.
+    pub branches: Vec<i64>,
+    /// For each scored token the flat index `row * width + column` of the hidden state that predicts it.
+    pub scored: Vec<i64>,
+    /// The scored token ids.
+    pub targets: Vec<i64>,
+    /// The sequence that each scored token belongs to, ascending.
+    pub sequence: Vec<i64>,
+    /// How many sequences there are. Of n pairs, 0..n are the chosen and n..2n the rejected.
+    pub sequences: usize,
+    /// Scored tokens of each sequence, `[sequences]`.
+    pub lengths: Vec<i64>,
+    /// How the sequences lie in the rows.
+    pub layout: Layout,
+    /// Tokens that are not padding.
+    pub tokens: usize,
+}
+
+impl TokenBatch {
+    /// The batch of some pairs: sequence `i` is the `i`-th pair's chosen response, sequence `n + i` its rejected one.
+    ///
+    /// ```
+    /// use pref_data::{Layout, TokenBatch, TokenPair};
+    ///
+    /// let pair = TokenPair { id: "1".into(), prompt: vec![7, 8], chosen: vec![3, 4], rejected: vec![5], flipped: false };
+    /// let batch = TokenBatch::pairs(&[&pair], Layout::SharedPrompt, 0)?;
+    /// assert_eq!(batch.ids, [7, 8, 3, 4, 5]);
+    /// assert_eq!(batch.positions, [0, 1, 2, 3, 2]);
+    /// assert_eq!(batch.branches, [0, 0, 1, 1, 2]);
+    /// // The prompt's last hidden state, at 1, predicts the first token of both responses.
+    /// assert_eq!(batch.scored, [1, 2, 1]);
+    /// assert_eq!(batch.targets, [3, 4, 5]);
+    /// assert_eq!(batch.sequence, [0, 0, 1]);
+    /// # Ok::<(), pref_data::DataError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`DataError::EmptyBatch`] without pairs, [`DataError::EmptyPrompt`] and [`DataError::EmptyResponse`] for a
+    /// pair that cannot be scored.
+    pub fn pairs(pairs: &[&TokenPair], layout: Layout, pad_id: u32) -> Result<Self, DataError> {
+        for pair in pairs {
+            pair.check()?;
+        }
+        let branches = [1_i64, 2];
+        let responses = |branch: i64| pairs.iter().map(move |pair| (*pair, branch));
+        match layout {
+            Layout::Padded => {
+                let width = pairs.iter().map(|pair| pair.longest()).max().ok_or(DataError::EmptyBatch)?;
+                let mut batch = Self::empty(pairs.len() * 2, width, layout, pad_id);
+                for (row, (pair, branch)) in branches.into_iter().flat_map(responses).enumerate() {
+                    let start = row * width;
+                    batch.put(start, 0, 0, &pair.prompt);
+                    batch.put(start + pair.prompt.len(), pair.prompt.len(), 0, pair.response(branch));
+                    batch.score(
+                        start + pair.prompt.len() - 1,
+                        start + pair.prompt.len(),
+                        pair.response(branch),
+                    );
+                }
+                Ok(batch)
+            }
+            Layout::SharedPrompt => {
+                let width =
+                    pairs.iter().map(|pair| pair.unique_tokens()).max().ok_or(DataError::EmptyBatch)?;
+                let mut batch = Self::empty(pairs.len(), width, layout, pad_id);
+                for (row, pair) in pairs.iter().enumerate() {
+                    batch.put(row * width, 0, 0, &pair.prompt);
+                    for branch in branches {
+                        let start = row * width + pair.branch_start(branch);
+                        batch.put(start, pair.prompt.len(), branch, pair.response(branch));
+                    }
+                }
+                for branch in branches {
+                    for (row, pair) in pairs.iter().enumerate() {
+                        let prompt_end = row * width + pair.prompt.len() - 1;
+                        let start = row * width + pair.branch_start(branch);
+                        batch.score(prompt_end, start, pair.response(branch));
+                    }
+                }
+                Ok(batch)
+            }
+        }
+    }
+
+    /// The batch of some dialogues, a row each; what they mark as scored is scored.
+    ///
+    /// # Errors
+    ///
+    /// [`DataError::EmptyBatch`] without dialogues or where they hold no tokens.
+    pub fn dialogues(dialogues: &[&Dialogue], pad_id: u32) -> Result<Self, DataError> {
+        let width = dialogues.iter().map(|dialogue| dialogue.ids().len()).max().unwrap_or(0);
+        if width == 0 {
+            return Err(DataError::EmptyBatch);
+        }
+        let mut batch = Self::empty(dialogues.len(), width, Layout::Padded, pad_id);
+        for (row, dialogue) in dialogues.iter().enumerate() {
+            batch.put(row * width, 0, 0, dialogue.ids());
+            let before = batch.targets.len();
+            for (column, &id) in dialogue.ids().iter().enumerate() {
+                if dialogue.scored()[column] {
+                    batch.scored.push((row * width + column - 1) as i64);
+                    batch.targets.push(i64::from(id));
+                }
+            }
+            batch.close_sequence(before);
+        }
+        Ok(batch)
+    }
+
+    fn empty(rows: usize, width: usize, layout: Layout, pad_id: u32) -> Self {
+        Self {
+            rows,
+            width,
+            ids: vec![i64::from(pad_id); rows * width],
+            positions: vec![0; rows * width],
+            branches: vec![0; rows * width],
+            scored: Vec::new(),
+            targets: Vec::new(),
+            sequence: Vec::new(),
+            sequences: 0,
+            lengths: Vec::new(),
+            layout,
+            tokens: 0,
+        }
+    }
+
+    /// Lays `ids` down from the flat index `start`, their positions counted from `position`.
+    fn put(&mut self, start: usize, position: usize, branch: i64, ids: &[u32]) {
+        for (offset, &id) in ids.iter().enumerate() {
+            self.ids[start + offset] = i64::from(id);
+            self.positions[start + offset] = (position + offset) as i64;
+            self.branches[start + offset] = branch;
+        }
+        self.tokens += ids.len();
+    }
+
+    /// Scores a response that lies at `start`: `before` predicts its first token, each token of it the next.
+    fn score(&mut self, before: usize, start: usize, response: &[u32]) {
+        let first = self.targets.len();
+        self.scored.push(before as i64);
+        self.scored.extend((start..start + response.len() - 1).map(|index| index as i64));
+        self.targets.extend(response.iter().map(|&id| i64::from(id)));
+        self.close_sequence(first);
+    }
+
+    /// Makes the targets from `first` on a sequence.
+    fn close_sequence(&mut self, first: usize) {
+        let length = self.targets.len() - first;
+        self.sequence.extend(std::iter::repeat_n(self.sequences as i64, length));
+        self.lengths.push(length as i64);
+        self.sequences += 1;
+    }
+}
+
+impl TokenPair {
+    /// Tokens of the longer of the two sequences.
+    fn longest(&self) -> usize {
+        self.prompt.len() + self.chosen.len().max(self.rejected.len())
+    }
+
+    /// The response on branch 1 (chosen) or 2 (rejected).
+    fn response(&self, branch: i64) -> &[u32] {
+        if branch == 1 { &self.chosen } else { &self.rejected }
+    }
+
+    /// Where a branch begins in `[prompt | chosen | rejected]`.
+    fn branch_start(&self, branch: i64) -> usize {
+        if branch == 1 { self.prompt.len() } else { self.prompt.len() + self.chosen.len() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const PAD: u32 = 9999;
+
+    fn tokens() -> impl Strategy<Value = Vec<u32>> {
+        prop::collection::vec(0u32..500, 1..12)
+    }
+
+    fn token_pairs() -> impl Strategy<Value = Vec<TokenPair>> {
+        let pair = (tokens(), tokens(), tokens()).prop_map(|(prompt, chosen, rejected)| TokenPair {
+            id: String::new(),
+            prompt,
+            chosen,
+            rejected,
+            flipped: false,
+        });
+        prop::collection::vec(pair, 1..6)
+    }
+
+    /// What a causal model conditions on when it predicts each scored token: the tokens that the predicting hidden
+    /// state sees, with their positions, itself included.
+    fn contexts(batch: &TokenBatch) -> Vec<Vec<(i64, i64)>> {
+        let context = |&flat: &i64| {
+            let flat = flat as usize;
+            let row = flat / batch.width * batch.width;
+            (row..=flat)
+                .filter(|&at| batch.branches[at] == 0 || batch.branches[at] == batch.branches[flat])
+                .map(|at| (batch.positions[at], batch.ids[at]))
+                .collect()
+        };
+        batch.scored.iter().map(context).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn both_layouts_score_the_same_tokens_in_the_same_contexts(pairs in token_pairs()) {
+            let borrowed: Vec<&TokenPair> = pairs.iter().collect();
+            let padded = TokenBatch::pairs(&borrowed, Layout::Padded, PAD).expect("valid pairs");
+            let shared = TokenBatch::pairs(&borrowed, Layout::SharedPrompt, PAD).expect("valid pairs");
+            prop_assert_eq!(&padded.targets, &shared.targets);
+            prop_assert_eq!(&padded.sequence, &shared.sequence);
+            prop_assert_eq!(&padded.lengths, &shared.lengths);
+            prop_assert_eq!(contexts(&padded), contexts(&shared));
+        }
+
+        #[test]
+        fn each_scored_token_follows_its_whole_sequence(pairs in token_pairs()) {
+            let borrowed: Vec<&TokenPair> = pairs.iter().collect();
+            let batch = TokenBatch::pairs(&borrowed, Layout::SharedPrompt, PAD).expect("valid pairs");
+            let n = pairs.len();
+            prop_assert_eq!(batch.sequences, 2 * n);
+            let mut seen = vec![Vec::new(); 2 * n];
+            for ((context, &target), &sequence) in contexts(&batch).iter().zip(&batch.targets).zip(&batch.sequence) {
+                let sequence = sequence as usize;
+                let pair = &pairs[sequence % n];
+                let mut expected = pair.prompt.clone();
+                expected.extend_from_slice(&seen[sequence]);
+                let expected: Vec<(i64, i64)> =
+                    expected.iter().enumerate().map(|(at, &id)| (at as i64, i64::from(id))).collect();
+                prop_assert_eq!(context, &expected);
+                seen[sequence].push(target as u32);
+            }
+            for (sequence, tokens) in seen.iter().enumerate() {
+                let pair = &pairs[sequence % n];
+                prop_assert_eq!(tokens, if sequence < n { &pair.chosen } else { &pair.rejected });
+            }
+        }
+
+        #[test]
+        fn padding_is_right_never_scored_and_not_counted(pairs in token_pairs()) {
+            let borrowed: Vec<&TokenPair> = pairs.iter().collect();
+            for layout in [Layout::Padded, Layout::SharedPrompt] {
+                let batch = TokenBatch::pairs(&borrowed, layout, PAD).expect("valid pairs");
+                prop_assert!(batch.targets.iter().all(|&t| t != i64::from(PAD)));
+                prop_assert!(batch.scored.iter().all(|&at| batch.ids[at as usize] != i64::from(PAD)));
+                let real = batch.ids.iter().filter(|&&id| id != i64::from(PAD)).count();
+                prop_assert_eq!(batch.tokens, real);
+                for row in batch.ids.chunks(batch.width) {
+                    let end = row.iter().position(|&id| id == i64::from(PAD)).unwrap_or(row.len());
+                    prop_assert!(row[end..].iter().all(|&id| id == i64::from(PAD)));
+                }
+                let full = batch.ids.chunks(batch.width).any(|row| row[batch.width - 1] != i64::from(PAD));
+                prop_assert!(full, "some row reaches the batch's width");
+            }
+        }
+    }
+
+    #[test]
+    fn the_padded_layout_is_trls() {
+        // The example in the documentation of TRL 1.16's DataCollatorForPreference.
+        let pair = |prompt: &[u32], chosen: &[u32], rejected: &[u32]| TokenPair {
+            id: String::new(),
+            prompt: prompt.to_vec(),
+            chosen: chosen.to_vec(),
+            rejected: rejected.to_vec(),
+            flipped: false,
+        };
+        let (a, b) = (pair(&[1, 2, 3], &[4, 5], &[6]), pair(&[7, 8], &[9], &[10, 11]));
+        let batch = TokenBatch::pairs(&[&a, &b], Layout::Padded, 0).expect("valid pairs");
+        assert_eq!((batch.rows, batch.width), (4, 5));
+        let rows = [[1, 2, 3, 4, 5], [7, 8, 9, 0, 0], [1, 2, 3, 6, 0], [7, 8, 10, 11, 0]];
+        assert_eq!(batch.ids, rows.concat());
+        // TRL's completion mask, moved one to the left: the state before each completion token.
+        assert_eq!(batch.scored, [2, 3, 6, 12, 16, 17]);
+        assert_eq!(batch.targets, [4, 5, 9, 6, 10, 11]);
+        assert_eq!(batch.lengths, [2, 1, 1, 2]);
+    }
+
+    #[test]
+    fn dialogues_score_what_they_mark() {
+        let first =
+            Dialogue::new(vec![1, 2, 3, 4, 5], vec![false, true, false, false, true]).expect("well formed");
+        let second = Dialogue::completion(&[6], &[7, 8]).expect("well formed");
+        let batch = TokenBatch::dialogues(&[&first, &second], PAD).expect("not empty");
+        assert_eq!(batch.scored, [0, 3, 5, 6]);
+        assert_eq!(batch.targets, [2, 5, 7, 8]);
+        assert_eq!(batch.sequence, [0, 0, 1, 1]);
+        assert_eq!(batch.lengths, [2, 2]);
+        assert_eq!(batch.tokens, 8);
+    }
+
+    #[test]
+    fn what_cannot_be_scored_is_refused() {
+        let good = TokenPair {
+            id: "x".to_owned(),
+            prompt: vec![1],
+            chosen: vec![2],
+            rejected: vec![3],
+            flipped: false,
+        };
+        let no_prompt = TokenPair { prompt: Vec::new(), ..good.clone() };
+        let no_answer = TokenPair { rejected: Vec::new(), ..good };
+        for layout in [Layout::Padded, Layout::SharedPrompt] {
+            let error =
+                |pairs: &[&TokenPair]| TokenBatch::pairs(pairs, layout, PAD).expect_err("cannot be scored");
+            assert!(matches!(error(&[]), DataError::EmptyBatch));
+            assert!(matches!(error(&[&no_prompt]), DataError::EmptyPrompt { .. }));
+            assert!(matches!(error(&[&no_answer]), DataError::EmptyResponse { response: "rejected", .. }));
+        }
+        assert!(matches!(TokenBatch::dialogues(&[], PAD), Err(DataError::EmptyBatch)));
+    }
+}

@@ -1,0 +1,357 @@
+//! What can go wrong between a file of preferences and a batch of tokens.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+/// The error of a library that reports with a boxed one.
+pub type BoxedError = Box<dyn Error + Send + Sync>;
+
+/// An error of this crate: what was wrong, where, and what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DataError {
+    /// A file could not be read or written.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried: "read", "write".
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+    /// The name of a file says nothing about what is in it.
+    #[error("{}: cannot tell the file's kind from its name; name it {expected}", path.display())]
+    UnknownExtension {
+        /// The file.
+        path: PathBuf,
+        /// The endings that are known for this format.
+        expected: &'static str,
+    },
+    /// A file holds no record at all.
+    #[error("{}: holds no records; check that it was written completely", path.display())]
+    NoRecords {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A line is not the JSON that it should be.
+    #[error("{place}: {source}; every line must hold one whole JSON object")]
+    Json {
+        /// The line.
+        place: Place,
+        /// What the parser says, with the column.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A field is missing or holds something that cannot be used.
+    #[error("{place}: field `{field}` {problem}")]
+    Field {
+        /// The line or row.
+        place: Place,
+        /// The field, with indices: `chosen[1].content`.
+        field: String,
+        /// What is wrong with it and what to do.
+        problem: FieldProblem,
+    },
+    /// A record that was not read from a file cannot be used.
+    #[error("record `{id}`: field `{field}` {problem}")]
+    Record {
+        /// The record.
+        id: String,
+        /// The field, with indices.
+        field: String,
+        /// What is wrong with it and what to do.
+        problem: FieldProblem,
+    },
+    /// Two records share an identifier.
+    #[error("{place}: id `{id}` was already used at line or row {first}; give every record its own id")]
+    DuplicateId {
+        /// The later of the two.
+        place: Place,
+        /// The identifier.
+        id: String,
+        /// Number of the earlier one.
+        first: usize,
+    },
+    /// A parquet file could not be read.
+    #[error(
+        "{}: {source}; parquet is read with snappy or no compression only, so rewrite other files, for example with \
+         pandas' `to_parquet(path, compression=\"snappy\")`",
+        path.display()
+    )]
+    Parquet {
+        /// The file.
+        path: PathBuf,
+        /// What the parquet reader says.
+        #[source]
+        source: parquet::errors::ParquetError,
+    },
+    /// A column of a parquet file is of a kind that holds no text and no messages.
+    #[error(
+        "{}: column `{column}` is {found}; it must be text, or a list of structs with text fields `role` and `content`",
+        path.display()
+    )]
+    ColumnType {
+        /// The file.
+        path: PathBuf,
+        /// The column.
+        column: String,
+        /// The column's arrow type.
+        found: String,
+    },
+    /// An annotator is asked for who labelled nothing.
+    #[error("no record carries a label of annotator `{annotator}`; the annotators here are: {}", known.join(", "))]
+    UnknownAnnotator {
+        /// Who was asked for.
+        annotator: String,
+        /// Who labelled something, by name.
+        known: Vec<String>,
+    },
+    /// A share lies outside its range.
+    #[error("{name} is {value}; it must lie in {range}")]
+    OutOfRange {
+        /// Which setting.
+        name: &'static str,
+        /// Its value.
+        value: f64,
+        /// Where it should lie.
+        range: &'static str,
+    },
+    /// A file of a model folder could not be understood.
+    #[error("{}: {source}", path.display())]
+    TokenizerFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: BoxedError,
+    },
+    /// A special token is named in a model folder that its vocabulary does not have.
+    #[error(
+        "{}: {name} is {token:?}, which tokenizer.json does not know; add it there or name another token",
+        path.display()
+    )]
+    UnknownSpecialToken {
+        /// The file that names it.
+        path: PathBuf,
+        /// Its role: `eos_token`.
+        name: &'static str,
+        /// The token.
+        token: String,
+    },
+    /// Plain text is to be ended with a token that the tokenizer does not define.
+    #[error(
+        "{} defines no eos_token, which ends a plain-text response; add \"eos_token\" to tokenizer_config.json",
+        folder.display()
+    )]
+    NoEosToken {
+        /// The model folder.
+        folder: PathBuf,
+    },
+    /// Messages are to be rendered without a template.
+    #[error(
+        "{} has no chat template, so messages cannot be rendered; put chat_template.jinja into the folder, or give \
+         prompt and responses as plain text",
+        folder.display()
+    )]
+    NoTemplate {
+        /// The model folder.
+        folder: PathBuf,
+    },
+    /// A chat template does not parse, or fails on a conversation.
+    #[error("the chat template of {}: {}", folder.display(), describe_template_error(source))]
+    Template {
+        /// The model folder.
+        folder: PathBuf,
+        /// What the template engine says.
+        #[source]
+        source: minijinja::Error,
+    },
+    /// Text could not be turned into tokens.
+    #[error("cannot tokenise text with the tokenizer of {}: {source}", folder.display())]
+    Encode {
+        /// The model folder.
+        folder: PathBuf,
+        /// What the tokenizer says.
+        #[source]
+        source: BoxedError,
+    },
+    /// Tokens could not be turned into text.
+    #[error("cannot turn tokens into text with the tokenizer of {}: {source}", folder.display())]
+    Decode {
+        /// The model folder.
+        folder: PathBuf,
+        /// What the tokenizer says.
+        #[source]
+        source: BoxedError,
+    },
+    /// A pair has nothing that its first response token could be predicted from.
+    #[error(
+        "pair `{id}`: the prompt gives no token that both responses follow, so their first tokens cannot be scored; \
+         start the prompt with some text, or use a tokenizer that adds a beginning-of-sequence token"
+    )]
+    EmptyPrompt {
+        /// The pair.
+        id: String,
+    },
+    /// A response gives no token.
+    #[error("pair `{id}`: the {response} response gives no token; remove the pair or fill the response")]
+    EmptyResponse {
+        /// The pair.
+        id: String,
+        /// `chosen` or `rejected`.
+        response: &'static str,
+    },
+    /// A prompt is messages and its response text, or the other way round.
+    #[error(
+        "pair `{id}`: prompt and responses must be all plain text or all messages; bring them to one form"
+    )]
+    MixedForms {
+        /// The pair.
+        id: String,
+    },
+    /// A length limit leaves no room for a prompt token and a response token.
+    #[error(
+        "max_length is {max_length}; it must be at least 2: one token of the prompt, one of the response"
+    )]
+    MaxLength {
+        /// The limit.
+        max_length: usize,
+    },
+    /// A dialogue has no token that training could learn from.
+    #[error(
+        "no token of the dialogue is scored: it has no assistant message, or none within max_length ({max_length}); \
+         add one or raise max_length"
+    )]
+    NothingScored {
+        /// The limit.
+        max_length: usize,
+    },
+    /// A dialogue's beginning is rendered differently once more turns follow.
+    #[error(
+        "the chat template of {} renders message {message} of a dialogue differently once later messages follow, so \
+         its tokens cannot be told apart; split the dialogue so that only its last assistant message is learnt",
+        folder.display()
+    )]
+    UnstableTemplate {
+        /// The model folder.
+        folder: PathBuf,
+        /// Index of the message.
+        message: usize,
+    },
+    /// A batch of nothing.
+    #[error("a batch needs at least one sequence")]
+    EmptyBatch,
+}
+
+/// A line of a text file or a row of a parquet file, counted from 1.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The file.
+    pub path: PathBuf,
+    /// Whether its records stand in lines or rows.
+    pub unit: Unit,
+    /// Which one, from 1.
+    pub number: usize,
+}
+
+/// What a file's records stand in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Lines of text.
+    Line,
+    /// Rows of a table.
+    Row,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unit = match self.unit {
+            Unit::Line => "line",
+            Unit::Row => "row",
+        };
+        write!(f, "{}, {unit} {}", self.path.display(), self.number)
+    }
+}
+
+/// What is wrong with a field.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FieldProblem {
+    /// It is not there.
+    #[error("is missing; add it")]
+    Missing,
+    /// It is of another type.
+    #[error("is {found}; it must be {expected}")]
+    WrongType {
+        /// What it should be.
+        expected: &'static str,
+        /// What it is.
+        found: &'static str,
+    },
+    /// It holds nothing.
+    #[error("is empty; fill it or remove the record")]
+    Empty,
+    /// Nothing is left of a response after the prompt that both share is taken off.
+    #[error("is empty after the text that both responses begin with; give the prompt in a field `prompt`")]
+    EmptyAfterPrompt,
+    /// A message comes from nobody known.
+    #[error("is {role:?}; it must be system, user, assistant or tool")]
+    UnknownRole {
+        /// Who it says.
+        role: String,
+    },
+    /// A response's last message is not the model's.
+    #[error("ends with a message that is not the assistant's; end it with the answer")]
+    NotAnAnswer,
+    /// A prompt is messages and a response text, or the other way round.
+    #[error("is {found}, but `{other}` is {other_found}; give both as text or both as lists of messages")]
+    Mixed {
+        /// What it is.
+        found: &'static str,
+        /// The field it does not go with.
+        other: &'static str,
+        /// What that one is.
+        other_found: &'static str,
+    },
+    /// A dialogue of hh-rlhf without a turn of the assistant.
+    #[error("has no \"\\n\\nAssistant:\" to split at; use format `pairs` for data of another shape")]
+    NoAssistantTurn,
+    /// Two dialogues of hh-rlhf that part before the assistant first speaks.
+    #[error(
+        "shares no \"\\n\\nAssistant:\" with `chosen`; remove the pair, its dialogues have no prompt in common"
+    )]
+    NoSharedTurn,
+    /// A field that this format does not have.
+    #[error("is not a field of a record; the fields are id, prompt, responses, labels and domain")]
+    Unknown,
+    /// A record with fewer than two responses.
+    #[error("holds {found}; a preference needs at least two")]
+    TooFewResponses {
+        /// How many there are.
+        found: usize,
+    },
+    /// A label names a response that is not there.
+    #[error("prefers response {index}, but the record has {responses}, counted from 0; correct the label")]
+    LabelOutOfRange {
+        /// The label.
+        index: usize,
+        /// How many responses there are.
+        responses: usize,
+    },
+}
+
+/// A template engine's error with its cause, which holds what `raise_exception` was told.
+fn describe_template_error(error: &minijinja::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        cause = inner.source();
+    }
+    text
+}

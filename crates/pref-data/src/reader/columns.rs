@@ -1,0 +1,84 @@
+//! Parquet, read through arrow.
+
+use std::path::Path;
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Int32Type, Int64Type};
+use arrow_array::{Array, ArrayRef, RecordBatch};
+use arrow_schema::{ArrowError, DataType};
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::errors::ParquetError;
+use serde_json::Value;
+
+use super::fields::Row;
+use super::{Each, open};
+use crate::error::{DataError, Place, Unit};
+
+/// The columns that mean something here; others are not even decoded.
+const COLUMNS: [&str; 5] = ["id", "prompt", "chosen", "rejected", "domain"];
+
+/// Hands each row to `each`.
+pub(super) fn read(path: &Path, each: &mut Each<'_>) -> Result<(), DataError> {
+    let failed = |source| DataError::Parquet { path: path.to_owned(), source };
+    let builder = ParquetRecordBatchReaderBuilder::try_new(open(path)?).map_err(failed)?;
+    let mask = ProjectionMask::columns(builder.parquet_schema(), COLUMNS);
+    let reader = builder.with_projection(mask).build().map_err(failed)?;
+    let mut number = 0;
+    for batch in reader {
+        let batch = batch.map_err(|error| failed(parquet_error(error)))?;
+        for row in 0..batch.num_rows() {
+            number += 1;
+            let place = Place { path: path.to_owned(), unit: Unit::Row, number };
+            each(&place, read_row(path, &batch, row)?)?;
+        }
+    }
+    Ok(())
+}
+
+fn parquet_error(error: ArrowError) -> ParquetError {
+    match error {
+        ArrowError::ParquetError(message) => ParquetError::General(message),
+        other => ParquetError::External(Box::new(other)),
+    }
+}
+
+fn read_row(path: &Path, batch: &RecordBatch, row: usize) -> Result<Row, DataError> {
+    let schema = batch.schema();
+    let columns = schema.fields().iter().zip(batch.columns());
+    let values = columns.map(|(field, column)| {
+        let value = cell(column, row).ok_or_else(|| DataError::ColumnType {
+            path: path.to_owned(),
+            column: field.name().clone(),
+            found: field.data_type().to_string(),
+        })?;
+        Ok((field.name().clone(), value))
+    });
+    values.collect()
+}
+
+/// A cell as JSON, or `None` for a type that is neither text, whole number, list nor struct.
+fn cell(column: &ArrayRef, row: usize) -> Option<Value> {
+    if column.is_null(row) {
+        return Some(Value::Null);
+    }
+    Some(match column.data_type() {
+        DataType::Utf8 => column.as_string::<i32>().value(row).into(),
+        DataType::LargeUtf8 => column.as_string::<i64>().value(row).into(),
+        DataType::Utf8View => column.as_string_view().value(row).into(),
+        DataType::Int32 => column.as_primitive::<Int32Type>().value(row).into(),
+        DataType::Int64 => column.as_primitive::<Int64Type>().value(row).into(),
+        DataType::List(_) => list(&column.as_list::<i32>().value(row))?,
+        DataType::LargeList(_) => list(&column.as_list::<i64>().value(row))?,
+        DataType::Struct(fields) => {
+            let columns = fields.iter().zip(column.as_struct().columns());
+            let cells = columns.map(|(field, column)| Some((field.name().clone(), cell(column, row)?)));
+            Value::Object(cells.collect::<Option<_>>()?)
+        }
+        _ => return None,
+    })
+}
+
+fn list(items: &ArrayRef) -> Option<Value> {
+    (0..items.len()).map(|index| cell(items, index)).collect::<Option<Vec<_>>>().map(Value::Array)
+}

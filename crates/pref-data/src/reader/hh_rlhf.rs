@@ -1,0 +1,57 @@
+//! Dialogues of Anthropic's hh-rlhf.
+
+use super::fields::{Row, domain, fault, id, required, string};
+use super::pairs::chosen_is_first;
+use crate::error::{DataError, FieldProblem, Place};
+use crate::record::{PreferenceRecord, Text};
+
+/// Opens each turn of the assistant.
+const ASSISTANT: &str = "\n\nAssistant:";
+
+/// Whether two dialogues share all up to their last answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Prefixes {
+    Same,
+    Part,
+}
+
+pub(super) fn record(place: &Place, row: &Row) -> Result<(PreferenceRecord, Prefixes), DataError> {
+    let dialogue = |field| {
+        let text = string(place, field, required(place, row, field)?)?;
+        match last_answer(&text) {
+            Some(at) => Ok((text, at)),
+            None => Err(fault(place, field, FieldProblem::NoAssistantTurn)),
+        }
+    };
+    let (chosen, chosen_at) = dialogue("chosen")?;
+    let (rejected, rejected_at) = dialogue("rejected")?;
+    let (prompt, prefixes) = if chosen[..chosen_at] == rejected[..rejected_at] {
+        (chosen_at, Prefixes::Same)
+    } else {
+        (shared_turns(place, &chosen, &rejected)?, Prefixes::Part)
+    };
+    let response = |field, text: &str| match &text[prompt..] {
+        "" => Err(fault(place, field, FieldProblem::Empty)),
+        rest => Ok(Text::Plain(rest.to_owned())),
+    };
+    let record = PreferenceRecord {
+        id: id(place, row)?,
+        prompt: Text::Plain(chosen[..prompt].to_owned()),
+        responses: vec![response("chosen", &chosen)?, response("rejected", &rejected)?],
+        labels: chosen_is_first(),
+        domain: domain(place, row)?,
+    };
+    Ok((record, prefixes))
+}
+
+/// Where the last turn of the assistant begins to speak.
+fn last_answer(text: &str) -> Option<usize> {
+    text.rfind(ASSISTANT).map(|at| at + ASSISTANT.len())
+}
+
+/// Where the last turn of the assistant that both dialogues share begins to speak.
+fn shared_turns(place: &Place, chosen: &str, rejected: &str) -> Result<usize, DataError> {
+    let same = chosen.chars().zip(rejected.chars()).take_while(|(x, y)| x == y);
+    let shared: usize = same.map(|(c, _)| c.len_utf8()).sum();
+    last_answer(&chosen[..shared]).ok_or_else(|| fault(place, "rejected", FieldProblem::NoSharedTurn))
+}

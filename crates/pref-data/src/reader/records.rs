@@ -1,0 +1,45 @@
+//! This crate's own lines, one record each.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::fields::{Row, domain, fault, id, required, text, wrong_type};
+use crate::error::{DataError, FieldProblem, Place};
+use crate::record::{Label, PreferenceRecord};
+
+const FIELDS: [&str; 5] = ["id", "prompt", "responses", "labels", "domain"];
+
+pub(super) fn record(place: &Place, row: &Row) -> Result<PreferenceRecord, DataError> {
+    if let Some(unknown) = row.keys().find(|key| !FIELDS.contains(&key.as_str())) {
+        return Err(fault(place, unknown, FieldProblem::Unknown));
+    }
+    required(place, row, "id")?;
+    let responses = match required(place, row, "responses")? {
+        Value::Array(items) => items,
+        other => return Err(wrong_type(place, "responses", "a list of responses", other)),
+    };
+    let responses = responses.iter().enumerate();
+    let responses = responses.map(|(index, item)| text(place, &format!("responses[{index}]"), item));
+    Ok(PreferenceRecord {
+        id: id(place, row)?,
+        prompt: text(place, "prompt", required(place, row, "prompt")?)?,
+        responses: responses.collect::<Result<_, _>>()?,
+        labels: labels(place, required(place, row, "labels")?)?,
+        domain: domain(place, row)?,
+    })
+}
+
+fn labels(place: &Place, value: &Value) -> Result<BTreeMap<String, Label>, DataError> {
+    let Value::Object(labels) = value else {
+        return Err(wrong_type(place, "labels", "an object of annotators and their labels", value));
+    };
+    let label = |(annotator, value): (&String, &Value)| {
+        let label = serde_json::from_value(value.clone()).map_err(|_| {
+            let expected = "the index of the preferred response, or \"tie\"";
+            wrong_type(place, &format!("labels.{annotator}"), expected, value)
+        });
+        Ok((annotator.clone(), label?))
+    };
+    labels.iter().map(label).collect()
+}

@@ -1,0 +1,283 @@
+//! Pairs and dialogues as token ids.
+
+mod report;
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::error::DataError;
+use crate::record::{Message, Pair, Text};
+use crate::tokenizer::{RenderMode, Tokenizer};
+
+use report::Lengths;
+pub use report::{Quantiles, TokenizeReport};
+
+/// A pair as token ids: each response follows the same prompt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenPair {
+    /// The pair's identifier.
+    pub id: String,
+    /// The tokens that both responses follow.
+    pub prompt: Vec<u32>,
+    /// The tokens of the preferred response, its end token included.
+    pub chosen: Vec<u32>,
+    /// The tokens of the other response.
+    pub rejected: Vec<u32>,
+    /// Whether noise swapped the two.
+    pub flipped: bool,
+}
+
+impl TokenPair {
+    /// Tokens of `[prompt | chosen | rejected]`.
+    pub fn unique_tokens(&self) -> usize {
+        self.prompt.len() + self.chosen.len() + self.rejected.len()
+    }
+
+    /// Whether both responses can be scored.
+    pub(crate) fn check(&self) -> Result<(), DataError> {
+        let empty = |response| DataError::EmptyResponse { id: self.id.clone(), response };
+        if self.chosen.is_empty() {
+            Err(empty("chosen"))
+        } else if self.rejected.is_empty() {
+            Err(empty("rejected"))
+        } else if self.prompt.is_empty() {
+            Err(DataError::EmptyPrompt { id: self.id.clone() })
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// Which end of a sequence goes when it is longer than `max_length`. Neither empties a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Truncation {
+    /// Each sequence keeps its first `max_length` tokens, so that a long response loses its end. A pair whose prompt
+    /// alone is that long is dropped. This is what TRL does by default.
+    KeepStart,
+    /// The prompt loses its beginning, so that the longer of the two responses fits. A pair with a response that
+    /// leaves no room for one token of the prompt is dropped.
+    KeepEnd,
+}
+
+/// How [`tokenize_pairs`] cuts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TokenizeOptions {
+    /// The most tokens of a prompt with one response.
+    pub max_length: usize,
+    /// Which end goes.
+    pub truncation: Truncation,
+}
+
+/// The pairs as token ids, in their order, and what happened to them.
+///
+/// Messages are rendered with the chat template: the prompt with the generation prompt, then the prompt with each
+/// response as complete messages. Plain text is tokenised as it is, prompt alone and prompt with each response, with
+/// the special tokens that the tokenizer's post-processor adds; a response that does not end with the
+/// end-of-sequence token gets it. A completion is what stands in the full ids after the prompt's. Where the full ids
+/// do not begin with the prompt's, because tokens merge across the boundary or the template renders an open
+/// prompt differently, prompt and completions part where the ids do, so that no token of a response is lost; such
+/// pairs are counted.
+///
+/// # Errors
+///
+/// [`DataError::MaxLength`], [`DataError::EmptyPrompt`], [`DataError::EmptyResponse`], [`DataError::MixedForms`],
+/// [`DataError::NoTemplate`], [`DataError::NoEosToken`], and what template and tokenizer report. Of several bad pairs
+/// the first is reported.
+pub fn tokenize_pairs(
+    pairs: &[Pair],
+    tokenizer: &Tokenizer,
+    options: &TokenizeOptions,
+) -> Result<(Vec<TokenPair>, TokenizeReport), DataError> {
+    check_max_length(options.max_length)?;
+    let tokenized: Vec<Result<(TokenPair, Boundary), DataError>> =
+        pairs.par_iter().map(|pair| tokenize_pair(pair, tokenizer)).collect();
+    let mut report = TokenizeReport::new(pairs.len(), options.max_length);
+    let mut lengths = Lengths::default();
+    let mut kept = Vec::with_capacity(pairs.len());
+    for result in tokenized {
+        let (mut pair, boundary) = result?;
+        report.boundary_mismatches += usize::from(boundary == Boundary::Mismatch);
+        let cut = truncate(&mut pair, options);
+        match cut {
+            Cut::Dropped => {
+                report.dropped.push(pair.id);
+                continue;
+            }
+            Cut::Prompt => report.truncated_prompts += 1,
+            Cut::Responses(count) => report.truncated_responses += count,
+            Cut::Nothing => {}
+        }
+        lengths.add(&pair);
+        kept.push(pair);
+    }
+    report.finish(kept.len(), lengths);
+    Ok((kept, report))
+}
+
+/// A sequence of tokens some of which a model learns to write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dialogue {
+    ids: Vec<u32>,
+    scored: Vec<bool>,
+}
+
+impl Dialogue {
+    /// `ids` with a mark on each that is scored; `None` where the two differ in length, nothing is marked, or the
+    /// first token is, which nothing predicts.
+    pub fn new(ids: Vec<u32>, scored: Vec<bool>) -> Option<Self> {
+        let well_formed = ids.len() == scored.len() && scored.contains(&true) && !scored[0];
+        well_formed.then_some(Self { ids, scored })
+    }
+
+    /// A prompt and a completion that is scored whole; `None` where either is empty.
+    pub fn completion(prompt: &[u32], completion: &[u32]) -> Option<Self> {
+        let mut scored = vec![false; prompt.len()];
+        scored.resize(prompt.len() + completion.len(), true);
+        Self::new([prompt, completion].concat(), scored)
+    }
+
+    /// The token ids.
+    pub fn ids(&self) -> &[u32] {
+        &self.ids
+    }
+
+    /// For each token whether it is scored. The first never is.
+    pub fn scored(&self) -> &[bool] {
+        &self.scored
+    }
+}
+
+/// A dialogue with every assistant message scored: its content and what the template ends it with.
+///
+/// The tokens are those of the whole dialogue as the template renders it, cut to the first `max_length`. Where an
+/// assistant message begins and ends is found by rendering the dialogue up to it, open for an answer, and with it.
+///
+/// # Errors
+///
+/// [`DataError::NothingScored`] without an assistant message in reach, [`DataError::UnstableTemplate`] where the
+/// template renders the beginning of a dialogue differently once more follows, [`DataError::MaxLength`], and what
+/// template and tokenizer report.
+pub fn tokenize_dialogue(
+    messages: &[Message],
+    tokenizer: &Tokenizer,
+    max_length: usize,
+) -> Result<Dialogue, DataError> {
+    use crate::record::Role;
+    check_max_length(max_length)?;
+    let mut ids = tokenizer.encode(&tokenizer.render_chat(messages, RenderMode::Complete)?)?;
+    let mut scored = vec![false; ids.len()];
+    for (index, message) in messages.iter().enumerate() {
+        if message.role != Role::Assistant {
+            continue;
+        }
+        let open = tokenizer.render_chat(&messages[..index], RenderMode::AwaitAnswer)?;
+        let done = tokenizer.render_chat(&messages[..=index], RenderMode::Complete)?;
+        let start = common_prefix(&tokenizer.encode(&open)?, &ids);
+        let end = common_prefix(&tokenizer.encode(&done)?, &ids);
+        if end <= start {
+            return Err(DataError::UnstableTemplate {
+                folder: tokenizer.folder().to_owned(),
+                message: index,
+            });
+        }
+        // The first token has no state that predicts it.
+        scored[start.max(1)..end].fill(true);
+    }
+    ids.truncate(max_length);
+    scored.truncate(max_length);
+    Dialogue::new(ids, scored).ok_or(DataError::NothingScored { max_length })
+}
+
+/// Whether the ids of prompt and response begin with the prompt's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Boundary {
+    Match,
+    Mismatch,
+}
+
+/// What truncation did to a pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cut {
+    Nothing,
+    Prompt,
+    Responses(usize),
+    Dropped,
+}
+
+fn check_max_length(max_length: usize) -> Result<(), DataError> {
+    if max_length < 2 {
+        return Err(DataError::MaxLength { max_length });
+    }
+    Ok(())
+}
+
+fn tokenize_pair(pair: &Pair, tokenizer: &Tokenizer) -> Result<(TokenPair, Boundary), DataError> {
+    let (prompt, chosen, rejected) = match (&pair.prompt, &pair.chosen, &pair.rejected) {
+        (Text::Plain(prompt), Text::Plain(chosen), Text::Plain(rejected)) => (
+            tokenizer.encode_document(prompt)?,
+            plain_ids(prompt, chosen, tokenizer)?,
+            plain_ids(prompt, rejected, tokenizer)?,
+        ),
+        (Text::Chat(prompt), Text::Chat(chosen), Text::Chat(rejected)) => (
+            tokenizer.encode(&tokenizer.render_chat(prompt, RenderMode::AwaitAnswer)?)?,
+            chat_ids(prompt, chosen, tokenizer)?,
+            chat_ids(prompt, rejected, tokenizer)?,
+        ),
+        _ => return Err(DataError::MixedForms { id: pair.id.clone() }),
+    };
+    let shared = common_prefix(&prompt, &chosen).min(common_prefix(&prompt, &rejected));
+    let boundary = if shared == prompt.len() { Boundary::Match } else { Boundary::Mismatch };
+    let tokens = TokenPair {
+        id: pair.id.clone(),
+        prompt: prompt[..shared].to_vec(),
+        chosen: chosen[shared..].to_vec(),
+        rejected: rejected[shared..].to_vec(),
+        flipped: pair.flipped,
+    };
+    tokens.check()?;
+    Ok((tokens, boundary))
+}
+
+fn plain_ids(prompt: &str, response: &str, tokenizer: &Tokenizer) -> Result<Vec<u32>, DataError> {
+    let eos = tokenizer
+        .eos_token()
+        .ok_or_else(|| DataError::NoEosToken { folder: tokenizer.folder().to_owned() })?;
+    let end = if response.ends_with(eos) { "" } else { eos };
+    tokenizer.encode_document(&[prompt, response, end].concat())
+}
+
+fn chat_ids(prompt: &[Message], response: &[Message], tokenizer: &Tokenizer) -> Result<Vec<u32>, DataError> {
+    let full = [prompt, response].concat();
+    tokenizer.encode(&tokenizer.render_chat(&full, RenderMode::Complete)?)
+}
+
+fn common_prefix(a: &[u32], b: &[u32]) -> usize {
+    a.iter().zip(b).take_while(|(x, y)| x == y).count()
+}
+
+fn truncate(pair: &mut TokenPair, options: &TokenizeOptions) -> Cut {
+    let max = options.max_length;
+    match options.truncation {
+        Truncation::KeepStart => {
+            let Some(room) = max.checked_sub(pair.prompt.len()).filter(|&room| room > 0) else {
+                return Cut::Dropped;
+            };
+            let cut = [&mut pair.chosen, &mut pair.rejected]
+                .into_iter()
+                .filter(|response| response.len() > room)
+                .map(|response| response.truncate(room))
+                .count();
+            if cut == 0 { Cut::Nothing } else { Cut::Responses(cut) }
+        }
+        Truncation::KeepEnd => {
+            let longer = pair.chosen.len().max(pair.rejected.len());
+            let Some(room) = max.checked_sub(longer).filter(|&room| room > 0) else {
+                return Cut::Dropped;
+            };
+            let excess = pair.prompt.len().saturating_sub(room);
+            pair.prompt.drain(..excess);
+            if excess == 0 { Cut::Nothing } else { Cut::Prompt }
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! What happened to pairs on their way to tokens.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::TokenPair;
+
+/// What [`tokenize_pairs`](crate::tokenize_pairs) did, in numbers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenizeReport {
+    /// Pairs that went in.
+    pub pairs_in: usize,
+    /// Pairs that came out.
+    pub pairs_out: usize,
+    /// The limit on a prompt with one response, in tokens.
+    pub max_length: usize,
+    /// Pairs whose full ids do not begin with the prompt's ids.
+    pub boundary_mismatches: usize,
+    /// Pairs whose prompt lost its beginning.
+    pub truncated_prompts: usize,
+    /// Responses that lost their end, of two a pair.
+    pub truncated_responses: usize,
+    /// Ids of the pairs left out because their prompt or response left no room for the other.
+    pub dropped: Vec<String>,
+    /// Tokens of the prompts that came out.
+    pub prompt_tokens: Quantiles,
+    /// Tokens of the chosen responses that came out.
+    pub chosen_tokens: Quantiles,
+    /// Tokens of the rejected responses that came out.
+    pub rejected_tokens: Quantiles,
+}
+
+/// Order statistics of lengths in tokens, each the smallest length that the share of all does not exceed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quantiles {
+    /// The shortest.
+    pub min: usize,
+    /// Half are no longer.
+    pub median: usize,
+    /// Nine tenths are no longer.
+    pub p90: usize,
+    /// The longest.
+    pub max: usize,
+}
+
+/// The lengths behind the quantiles.
+#[derive(Default)]
+pub(super) struct Lengths {
+    prompt: Vec<usize>,
+    chosen: Vec<usize>,
+    rejected: Vec<usize>,
+}
+
+impl Lengths {
+    pub(super) fn add(&mut self, pair: &TokenPair) {
+        self.prompt.push(pair.prompt.len());
+        self.chosen.push(pair.chosen.len());
+        self.rejected.push(pair.rejected.len());
+    }
+}
+
+impl TokenizeReport {
+    pub(super) fn new(pairs_in: usize, max_length: usize) -> Self {
+        Self {
+            pairs_in,
+            pairs_out: 0,
+            max_length,
+            boundary_mismatches: 0,
+            truncated_prompts: 0,
+            truncated_responses: 0,
+            dropped: Vec::new(),
+            prompt_tokens: Quantiles::default(),
+            chosen_tokens: Quantiles::default(),
+            rejected_tokens: Quantiles::default(),
+        }
+    }
+
+    pub(super) fn finish(&mut self, pairs_out: usize, lengths: Lengths) {
+        self.pairs_out = pairs_out;
+        self.prompt_tokens = Quantiles::of(lengths.prompt);
+        self.chosen_tokens = Quantiles::of(lengths.chosen);
+        self.rejected_tokens = Quantiles::of(lengths.rejected);
+    }
+}
+
+impl Quantiles {
+    fn of(mut lengths: Vec<usize>) -> Self {
+        lengths.sort_unstable();
+        let at = |share: f64| {
+            let rank = (share * lengths.len() as f64).ceil() as usize;
+            lengths.get(rank.max(1) - 1).copied().unwrap_or(0)
+        };
+        Self { min: at(0.0), median: at(0.5), p90: at(0.9), max: at(1.0) }
+    }
+}
+
+impl fmt::Display for Quantiles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} to {} (median {}, 90% at most {})", self.min, self.max, self.median, self.p90)
+    }
+}
+
+impl fmt::Display for TokenizeReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const NAMED: usize = 5;
+        write!(f, "{} of {} pairs tokenised. ", self.pairs_out, self.pairs_in)?;
+        write!(
+            f,
+            "Tokens: prompt {}, chosen {}, rejected {}. ",
+            self.prompt_tokens, self.chosen_tokens, self.rejected_tokens
+        )?;
+        write!(
+            f,
+            "At max_length {}, {} prompts and {} responses were cut and {} pairs dropped",
+            self.max_length,
+            self.truncated_prompts,
+            self.truncated_responses,
+            self.dropped.len()
+        )?;
+        if !self.dropped.is_empty() {
+            let named = &self.dropped[..self.dropped.len().min(NAMED)];
+            let more = if self.dropped.len() > NAMED { ", …" } else { "" };
+            write!(f, " (ids {}{more})", named.join(", "))?;
+        }
+        write!(f, ". In {} pairs prompt and response share a token.", self.boundary_mismatches)
+    }
+}
