@@ -1,3 +1,29 @@
-//! An offline world with a known answer.
-
+#![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
+
+mod annotator;
+mod behaviour;
+mod dialogue;
+mod error;
+mod family;
+mod gold;
+mod judge;
+mod policy;
+mod rater;
+mod task;
+mod template;
+mod tokenizer;
+mod words;
+
+pub use annotator::{Agreement, Annotator, WeakLlm, agreement, label_all};
+pub use behaviour::Mixture;
+pub use dialogue::{
+    TrainingPrompt, demonstrate_answer, demonstrations, further_questions, questions, training_prompts,
+};
+pub use error::Error;
+pub use family::CATEGORIES;
+pub use gold::{Assessment, Attempt, HIGHEST, LOWEST, assess, category_of, gold_quality};
+pub use judge::SandboxJudge;
+pub use policy::{Size, model_config};
+pub use rater::{Candidate, Choice, Rater, raters};
+pub use tokenizer::{ASSISTANT, END, MAX_VOCAB_SIZE, PAD, USER, write_tokenizer_folder};

@@ -1,0 +1,27 @@
+//! What can go wrong.
+
+use std::path::PathBuf;
+
+/// An error of this crate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The tokenizer could not be trained from the demonstrations.
+    #[error("cannot train the sandbox tokenizer on {dialogues} dialogues")]
+    TrainTokenizer {
+        /// How many dialogues it was trained on.
+        dialogues: usize,
+        /// What the `tokenizers` crate said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A file or its folder could not be written.
+    #[error("cannot write {path}: check that the folder can be created and the disk has room", path = path.display())]
+    Write {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+}

@@ -1,0 +1,97 @@
+//! Three people who compare two answers, with the right to call them equal.
+
+use pref_data::Message;
+use rand::RngExt;
+use seeds::{Seeds, Stream};
+
+use crate::annotator::Taste;
+use crate::gold::assess;
+
+/// What a rater says of two answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Choice {
+    /// The first model's answer is better.
+    Model1,
+    /// The second model's answer is better.
+    Model2,
+    /// No difference worth naming.
+    Equal,
+}
+
+/// An answer as a rater sees it: the conversation that led to it, which in the second turn holds the model's own
+/// first answer, and the answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate<'a> {
+    /// The conversation up to the question.
+    pub prompt: &'a [Message],
+    /// The answer.
+    pub answer: &'a str,
+}
+
+/// A person who compares answers.
+///
+/// Says the same of the same two answers every time: the noise is drawn from a stream that the texts name.
+#[derive(Clone, Debug)]
+pub struct Rater {
+    name: &'static str,
+    taste: Taste,
+    seeds: Seeds,
+}
+
+/// Differences of less than this many points are no difference.
+const JUST_NOTICEABLE: f64 = 0.7;
+
+/// The three raters: individual tastes around the truth, noise, and a just-noticeable difference.
+pub fn raters(seeds: &Seeds) -> [Rater; 3] {
+    let seeds = seeds.child("sandbox").child("raters");
+    let rater = |name, padding, courtesy, filler| Rater {
+        name,
+        taste: Taste { scale: RATER_SCALE, padding, courtesy, filler, constraint: 0.0, first: 0.0 },
+        seeds: seeds.child(name),
+    };
+    [rater("rater-1", -0.5, 0.0, -0.5), rater("rater-2", 0.4, 0.4, 0.0), rater("rater-3", 0.0, -0.4, 0.5)]
+}
+
+/// Noise of a rater, who takes more time than an annotator.
+const RATER_SCALE: f64 = 0.6;
+
+impl Rater {
+    /// The rater's name, as ratings record it.
+    pub fn name(&self) -> &str {
+        self.name
+    }
+
+    /// Which of two answers is better.
+    pub fn rate(&self, model_1: Candidate<'_>, model_2: Candidate<'_>) -> Choice {
+        let utility =
+            |candidate: Candidate<'_>| self.taste.utility(&assess(candidate.prompt, candidate.answer));
+        let mut rng = self.stream(model_1, model_2);
+        let difference = utility(model_1) - utility(model_2) + self.taste.scale * logistic(&mut rng);
+        if difference.abs() < JUST_NOTICEABLE {
+            Choice::Equal
+        } else if difference > 0.0 {
+            Choice::Model1
+        } else {
+            Choice::Model2
+        }
+    }
+
+    fn stream(&self, model_1: Candidate<'_>, model_2: Candidate<'_>) -> Stream {
+        let mut name = String::new();
+        for candidate in [model_1, model_2] {
+            for text in
+                candidate.prompt.iter().map(|message| message.content.as_str()).chain([candidate.answer])
+            {
+                name.push_str(text);
+                name.push('\u{1f}');
+            }
+            name.push('\u{1e}');
+        }
+        self.seeds.stream(&name)
+    }
+}
+
+fn logistic(rng: &mut Stream) -> f64 {
+    let uniform = rng.random::<f64>().clamp(f64::MIN_POSITIVE, 1.0 - f64::EPSILON);
+    (uniform / (1.0 - uniform)).ln()
+}
