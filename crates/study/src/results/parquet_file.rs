@@ -1,0 +1,215 @@
+//! Scores as one parquet file, readable by pandas, polars and DuckDB.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::{ArrowPrimitiveType, Float64Type, UInt8Type, UInt64Type};
+use arrow_array::{Array, ArrayRef, Float64Array, RecordBatch, StringArray, UInt8Array, UInt64Array};
+use arrow_schema::{DataType, Field, Schema, SchemaRef};
+use atomic_write_file::AtomicWriteFile;
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::basic::Compression;
+use parquet::errors::ParquetError;
+use parquet::file::properties::WriterProperties;
+
+use super::{RenderError, ScoreRow};
+
+/// Rows that are turned into columns at a time, so that a large study needs no second copy of itself in memory.
+const BATCH_ROWS: usize = 64 * 1024;
+
+/// Writes scores, one row each, in the order given: strings as dictionaries, snappy-compressed. The old file stays
+/// until the new one is whole; the same rows give the same bytes.
+///
+/// # Errors
+/// [`RenderError::Io`] or [`RenderError::Parquet`].
+pub fn write_parquet(path: &Path, rows: &[ScoreRow]) -> Result<(), RenderError> {
+    let io = |source| RenderError::Io { action: "write", path: path.to_owned(), source };
+    let file = AtomicWriteFile::open(path).map_err(io)?;
+    let encode = || -> Result<AtomicWriteFile, ParquetError> {
+        let properties = WriterProperties::builder()
+            .set_compression(Compression::SNAPPY)
+            .set_dictionary_enabled(true)
+            .set_created_by("study".to_owned())
+            .build();
+        let mut writer = ArrowWriter::try_new(file, schema(), Some(properties))?;
+        for rows in rows.chunks(BATCH_ROWS) {
+            writer.write(&batch(rows)?)?;
+        }
+        writer.into_inner()
+    };
+    let file =
+        encode().map_err(|source| RenderError::Parquet { action: "write", path: path.to_owned(), source })?;
+    file.commit().map_err(io)
+}
+
+/// Reads scores in the file's order. Columns are found by name; others are ignored, so a file to which somebody added
+/// columns still reads.
+///
+/// # Errors
+/// [`RenderError::Io`], [`RenderError::Parquet`] for a damaged file, [`RenderError::MissingColumn`],
+/// [`RenderError::ColumnKind`] or [`RenderError::NullValue`] for one that holds something else.
+pub fn read_parquet(path: &Path) -> Result<Vec<ScoreRow>, RenderError> {
+    let damaged = |source| RenderError::Parquet { action: "read", path: path.to_owned(), source };
+    let file = File::open(path).map_err(|source| RenderError::Io {
+        action: "read",
+        path: path.to_owned(),
+        source,
+    })?;
+    // Without the Arrow schema that a writer may have left, text is text, whether it was a category or not.
+    let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+    let reader = ParquetRecordBatchReaderBuilder::try_new_with_options(file, options)
+        .and_then(|builder| builder.with_batch_size(BATCH_ROWS).build())
+        .map_err(damaged)?;
+    let mut rows = Vec::new();
+    for batch in reader {
+        let batch = batch.map_err(|source| damaged(source.into()))?;
+        Columns { path, batch: &batch, first_row: rows.len() }.append_to(&mut rows)?;
+    }
+    Ok(rows)
+}
+
+fn schema() -> SchemaRef {
+    let field = |name: &str, kind: DataType| Field::new(name, kind, false);
+    Arc::new(Schema::new(vec![
+        field("cell", DataType::Utf8),
+        field("annotator", DataType::Utf8),
+        field("loss", DataType::Utf8),
+        field("beta", DataType::Float64),
+        field("label_smoothing", DataType::Float64),
+        field("fraction", DataType::Float64),
+        field("flip_rate", DataType::Float64),
+        field("learning_rate", DataType::Float64),
+        field("seed", DataType::UInt64),
+        field("step", DataType::UInt64),
+        field("progress", DataType::Float64),
+        field("question_set", DataType::Utf8),
+        field("question_id", DataType::UInt64),
+        field("category", DataType::Utf8),
+        field("turn", DataType::UInt8),
+        field("scorer", DataType::Utf8),
+        Field::new("score", DataType::Float64, true),
+    ]))
+}
+
+/// The columns in the order of [`schema`].
+fn batch(rows: &[ScoreRow]) -> Result<RecordBatch, ParquetError> {
+    let text = |of: fn(&ScoreRow) -> &String| -> ArrayRef {
+        Arc::new(StringArray::from_iter_values(rows.iter().map(of)))
+    };
+    let float = |of: fn(&ScoreRow) -> f64| -> ArrayRef {
+        Arc::new(Float64Array::from_iter_values(rows.iter().map(of)))
+    };
+    let whole = |of: fn(&ScoreRow) -> u64| -> ArrayRef {
+        Arc::new(UInt64Array::from_iter_values(rows.iter().map(of)))
+    };
+    let columns = vec![
+        text(|row| &row.cell),
+        text(|row| &row.annotator),
+        text(|row| &row.loss),
+        float(|row| row.beta),
+        float(|row| row.label_smoothing),
+        float(|row| row.fraction),
+        float(|row| row.flip_rate),
+        float(|row| row.learning_rate),
+        whole(|row| row.seed),
+        whole(|row| row.step),
+        float(|row| row.progress),
+        text(|row| &row.question_set),
+        whole(|row| row.question_id),
+        text(|row| &row.category),
+        Arc::new(UInt8Array::from_iter_values(rows.iter().map(|row| row.turn))),
+        text(|row| &row.scorer),
+        Arc::new(Float64Array::from_iter(rows.iter().map(|row| row.score))),
+    ];
+    Ok(RecordBatch::try_new(schema(), columns)?)
+}
+
+/// One batch of a file, with what an error message needs.
+struct Columns<'a> {
+    path: &'a Path,
+    batch: &'a RecordBatch,
+    first_row: usize,
+}
+
+impl<'a> Columns<'a> {
+    fn append_to(&self, rows: &mut Vec<ScoreRow>) -> Result<(), RenderError> {
+        let cell = self.text("cell")?;
+        let annotator = self.text("annotator")?;
+        let loss = self.text("loss")?;
+        let beta = self.number::<Float64Type>("beta")?;
+        let label_smoothing = self.number::<Float64Type>("label_smoothing")?;
+        let fraction = self.number::<Float64Type>("fraction")?;
+        let flip_rate = self.number::<Float64Type>("flip_rate")?;
+        let learning_rate = self.number::<Float64Type>("learning_rate")?;
+        let seed = self.number::<UInt64Type>("seed")?;
+        let step = self.number::<UInt64Type>("step")?;
+        let progress = self.number::<Float64Type>("progress")?;
+        let question_set = self.text("question_set")?;
+        let question_id = self.number::<UInt64Type>("question_id")?;
+        let category = self.text("category")?;
+        let turn = self.number::<UInt8Type>("turn")?;
+        let scorer = self.text("scorer")?;
+        let score = self.column("score", &DataType::Float64)?.as_primitive::<Float64Type>();
+        rows.extend((0..self.batch.num_rows()).map(|at| ScoreRow {
+            cell: cell.value(at).to_owned(),
+            annotator: annotator.value(at).to_owned(),
+            loss: loss.value(at).to_owned(),
+            beta: beta[at],
+            label_smoothing: label_smoothing[at],
+            fraction: fraction[at],
+            flip_rate: flip_rate[at],
+            learning_rate: learning_rate[at],
+            seed: seed[at],
+            step: step[at],
+            progress: progress[at],
+            question_set: question_set.value(at).to_owned(),
+            question_id: question_id[at],
+            category: category.value(at).to_owned(),
+            turn: turn[at],
+            scorer: scorer.value(at).to_owned(),
+            score: score.is_valid(at).then(|| score.value(at)),
+        }));
+        Ok(())
+    }
+
+    fn text(&self, name: &'static str) -> Result<&'a StringArray, RenderError> {
+        Ok(self.complete(name, &DataType::Utf8)?.as_string())
+    }
+
+    fn number<T: ArrowPrimitiveType>(&self, name: &'static str) -> Result<&'a [T::Native], RenderError> {
+        Ok(self.complete(name, &T::DATA_TYPE)?.as_primitive::<T>().values())
+    }
+
+    /// A column in which every row has a value.
+    fn complete(&self, name: &'static str, kind: &DataType) -> Result<&'a dyn Array, RenderError> {
+        let column = self.column(name, kind)?;
+        match (0..column.len()).find(|&row| column.is_null(row)) {
+            None => Ok(column),
+            Some(row) => Err(RenderError::NullValue {
+                path: self.path.to_owned(),
+                column: name,
+                row: self.first_row + row,
+            }),
+        }
+    }
+
+    fn column(&self, name: &'static str, kind: &DataType) -> Result<&'a dyn Array, RenderError> {
+        let path = || self.path.to_owned();
+        let column = self
+            .batch
+            .column_by_name(name)
+            .ok_or_else(|| RenderError::MissingColumn { path: path(), column: name })?;
+        if column.data_type() != kind {
+            return Err(RenderError::ColumnKind {
+                path: path(),
+                column: name,
+                expected: kind.to_string(),
+                found: column.data_type().to_string(),
+            });
+        }
+        Ok(column.as_ref())
+    }
+}

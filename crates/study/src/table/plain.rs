@@ -1,0 +1,175 @@
+//! Tables for a terminal.
+
+use super::layout::{Layout, Note, Span, caption, is_marked, one_line};
+use super::value::Shown;
+use super::{Align, Table};
+
+/// Where titles and notes are wrapped.
+const WRAP: usize = 100;
+const GAP: &str = "  ";
+const MARK: Note<'static> =
+    Note { sign: String::new(), words: "* The interval of the difference excludes 0." };
+
+pub(super) fn render(table: &Table) -> String {
+    let layout = Layout::new(table);
+    let measures: Vec<_> = (0..layout.columns.len()).map(|at| Measure::new(&layout, at)).collect();
+    let cells: Vec<Vec<String>> = layout
+        .rows
+        .iter()
+        .map(|row| row.iter().zip(&measures).map(|(cell, measure)| measure.cell(&layout, cell)).collect())
+        .collect();
+    let headers: Vec<_> = layout.columns.iter().map(|column| one_line(&column.header).into_owned()).collect();
+    let mut widths: Vec<_> = (0..layout.columns.len())
+        .map(|at| {
+            cells.iter().map(|row| &row[at]).chain([&headers[at]]).map(|text| width(text)).max().unwrap_or(0)
+        })
+        .collect();
+    let spans = layout.spans();
+    widen_for_groups(&spans, &mut widths);
+
+    let aligns: Vec<_> = layout.columns.iter().map(|column| column.align).collect();
+    let total = span_width(&widths);
+    let mut lines = wrap(&one_line(&caption(table)), 0);
+    if total > 0 {
+        lines.push("━".repeat(total));
+        if layout.has_groups() {
+            lines.push(group_line(&spans, &widths, |span, width| match span.group {
+                Some(group) => pad(&one_line(group), width, Align::Center),
+                None => " ".repeat(width),
+            }));
+            lines.push(group_line(&spans, &widths, |span, width| {
+                if span.group.is_some() { "─".repeat(width) } else { " ".repeat(width) }
+            }));
+        }
+        lines.push(row_line(&headers, &widths, &aligns));
+        lines.push("─".repeat(total));
+        lines.extend(cells.iter().map(|row| row_line(row, &widths, &aligns)));
+        lines.push("━".repeat(total));
+    }
+    for Note { sign, words } in layout.notes(table, MARK) {
+        let words = one_line(words);
+        if sign.is_empty() {
+            let indent = if words.starts_with("* ") { 2 } else { 0 };
+            lines.extend(wrap(&words, indent));
+        } else {
+            lines.extend(wrap(&format!("{sign} {words}"), width(&sign) + 1));
+        }
+    }
+    lines.iter().map(|line| format!("{}\n", line.trim_end())).collect()
+}
+
+/// The widths of the parts of a column's intervals, so that points and brackets stand below each other.
+struct Measure {
+    value: usize,
+    low: usize,
+    high: usize,
+    mark: usize,
+}
+
+impl Measure {
+    fn new(layout: &Layout<'_>, column: usize) -> Self {
+        let mut widest = Self { value: 0, low: 0, high: 0, mark: 0 };
+        if !layout.has_intervals(column) {
+            return widest;
+        }
+        for row in &layout.rows {
+            match &row[column] {
+                Shown::Interval { value, low, high, .. } => {
+                    widest.value = widest.value.max(width(value));
+                    widest.low = widest.low.max(width(low));
+                    widest.high = widest.high.max(width(high));
+                    widest.mark |= usize::from(is_marked(&row[column]));
+                }
+                Shown::Number(number) => widest.value = widest.value.max(width(number)),
+                Shown::Words(_) | Shown::Missing(_) => {}
+            }
+        }
+        widest
+    }
+
+    /// What follows the estimate: ` [low, high]` and the mark.
+    fn tail(&self) -> usize {
+        if self.low == 0 { 0 } else { " [, ]".len() + self.low + self.high + self.mark }
+    }
+
+    fn cell(&self, layout: &Layout<'_>, shown: &Shown<'_>) -> String {
+        let Self { value: wide, low: wide_low, high: wide_high, mark } = *self;
+        match shown {
+            Shown::Words(words) => one_line(words).into_owned(),
+            Shown::Number(number) => format!("{number:>wide$}{:tail$}", "", tail = self.tail()),
+            Shown::Missing(reason) => {
+                // The dash takes the last digit's place; the sign of the reason hangs over.
+                let dash = layout.missing(reason);
+                let start = wide.saturating_sub(1);
+                let text = format!("{:start$}{dash}", "");
+                format!("{text:<full$}", full = wide + self.tail())
+            }
+            Shown::Interval { value, low, high, .. } => {
+                let sign = if is_marked(shown) { "*" } else { "" };
+                format!("{value:>wide$} [{low:>wide_low$}, {high:>wide_high$}]{sign:mark$}")
+            }
+        }
+    }
+}
+
+/// A group's header may be wider than its columns: the last of them takes the rest.
+fn widen_for_groups(spans: &[Span<'_>], widths: &mut [usize]) {
+    for span in spans {
+        let columns = &mut widths[span.start..span.start + span.len];
+        let wanted = span.group.map_or(0, |group| width(&one_line(group)));
+        let missing = wanted.saturating_sub(span_width(columns));
+        if let Some(last) = columns.last_mut() {
+            *last += missing;
+        }
+    }
+}
+
+fn group_line(spans: &[Span<'_>], widths: &[usize], show: impl Fn(&Span<'_>, usize) -> String) -> String {
+    let parts: Vec<_> =
+        spans.iter().map(|span| show(span, span_width(&widths[span.start..span.start + span.len]))).collect();
+    parts.join(GAP)
+}
+
+fn row_line(cells: &[String], widths: &[usize], aligns: &[Align]) -> String {
+    let parts: Vec<_> = cells
+        .iter()
+        .zip(widths)
+        .zip(aligns)
+        .map(|((cell, width), align)| pad(cell, *width, *align))
+        .collect();
+    parts.join(GAP)
+}
+
+fn pad(text: &str, width: usize, align: Align) -> String {
+    match align {
+        Align::Left => format!("{text:<width$}"),
+        Align::Center => format!("{text:^width$}"),
+        Align::Right => format!("{text:>width$}"),
+    }
+}
+
+fn span_width(widths: &[usize]) -> usize {
+    widths.iter().sum::<usize>() + GAP.len() * widths.len().saturating_sub(1)
+}
+
+/// Columns that a text takes, at one a character.
+fn width(text: &str) -> usize {
+    text.chars().count()
+}
+
+/// Breaks words into lines of at most [`WRAP`] columns, a longer word on a line of its own; lines after the first are
+/// indented.
+fn wrap(words: &str, indent: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut line = String::new();
+    for word in words.split_whitespace() {
+        if !line.trim().is_empty() && width(&line) + 1 + width(word) > WRAP {
+            lines.push(std::mem::replace(&mut line, " ".repeat(indent)));
+        } else if !line.trim().is_empty() {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    lines.push(line);
+    lines
+}
