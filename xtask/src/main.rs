@@ -1,2 +1,115 @@
-//! Set-up and checks of this repository.
-fn main() {}
+//! Set-up and checks of this repository: `cargo xtask setup|demo|test|bench`.
+//!
+//! It builds before libtorch is there, so it never links it and depends on next to nothing.
+
+#![expect(clippy::print_stderr, clippy::print_stdout, reason = "its output is what a person or CI reads")]
+
+mod checks;
+mod edges;
+mod setup;
+mod tidy;
+mod wheel;
+mod workspace;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use setup::Want;
+use workspace::Workspace;
+
+const HELP: &str = "\
+Set-up and checks of this repository.
+
+Usage: cargo xtask <COMMAND>
+
+Commands:
+  setup [--cpu]     Bring libtorch into .libtorch and tell cargo where it lies. Safe to repeat and to interrupt.
+                    With an NVIDIA driver the CUDA libraries come too, unless --cpu says otherwise.
+                    An exported LIBTORCH is used as it is.
+  demo              Build rq1 and run it on the sandbox with two seeds: Tables 1 and 2, and runs/demo/report.html.
+  test [STAGE]...   Run all checks, the cheapest first, or only the named ones: fmt tidy edges clippy doc test
+  bench [ARG]...    Run the benchmarks; arguments go to `cargo bench` (such as -- --save-baseline NAME).
+
+demo, test and bench begin with setup.
+";
+
+/// Where the demo's tables, figures and report go.
+const DEMO_OUT: &str = "runs/demo";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &[String]) -> Result<()> {
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let Some((&command, rest)) = arguments.split_first() else {
+        print!("{HELP}");
+        return Ok(());
+    };
+    if matches!(command, "help" | "-h" | "--help") || matches!(rest, ["-h" | "--help"]) {
+        print!("{HELP}");
+        return Ok(());
+    }
+    let workspace = Workspace::locate()?;
+    match (command, rest) {
+        ("setup", []) => setup::run(&workspace, Want::Detected),
+        ("setup", ["--cpu"]) => setup::run(&workspace, Want::Cpu),
+        ("demo", []) => demo(&workspace),
+        ("test", stages) => test(&workspace, stages),
+        ("bench", arguments) => bench(&workspace, arguments),
+        ("setup" | "demo", [unknown, ..]) => {
+            bail!("`cargo xtask {command}` does not know `{unknown}`; see `cargo xtask --help`")
+        }
+        _ => bail!("there is no command `{command}`; see `cargo xtask --help`"),
+    }
+}
+
+/// Builds `rq1` and runs it on the sandbox; the run's own time is told apart from the build's.
+fn demo(workspace: &Workspace) -> Result<()> {
+    setup::run(workspace, Want::Any)?;
+    println!("Building rq1 (minutes in a new clone, seconds later)");
+    workspace.cargo(&["build", "--package", "bins", "--bin", "rq1"])?;
+    println!("Running rq1 --preset sandbox --seeds 2 --out {DEMO_OUT}\n");
+    let begin = Instant::now();
+    workspace.cargo(&[
+        "run",
+        "--quiet",
+        "--package",
+        "bins",
+        "--bin",
+        "rq1",
+        "--",
+        "--preset",
+        "sandbox",
+        "--seeds",
+        "2",
+        "--out",
+        DEMO_OUT,
+    ])?;
+    let seconds = begin.elapsed().as_secs_f64();
+    let report = workspace.root().join(DEMO_OUT).join("report.html");
+    ensure!(report.is_file(), "rq1 ended well but {} is missing", report.display());
+    println!("\nThe run took {seconds:.0} s after the build. The report: {}", report.display());
+    Ok(())
+}
+
+fn test(workspace: &Workspace, stages: &[&str]) -> Result<()> {
+    let stages = checks::select(stages)?;
+    setup::run(workspace, Want::Any)?;
+    checks::run(workspace, &stages)
+}
+
+fn bench(workspace: &Workspace, arguments: &[&str]) -> Result<()> {
+    setup::run(workspace, Want::Any)?;
+    let command: Vec<&str> = ["bench"].iter().chain(arguments).copied().collect();
+    workspace.cargo(&command).context("the benchmarks did not end well")
+}

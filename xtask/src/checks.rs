@@ -1,0 +1,111 @@
+//! The stages of `cargo xtask test`, the cheapest first.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+
+use crate::workspace::{Workspace, run as run_command};
+use crate::{edges, tidy};
+
+/// One check of the whole workspace.
+pub(crate) struct Stage {
+    name: &'static str,
+    /// What it runs, as a person would type it.
+    command: &'static str,
+    check: fn(&Workspace) -> Result<()>,
+}
+
+/// No stage sets what an earlier one left unset (flags, features, profile), so nothing is built twice.
+const STAGES: [Stage; 6] = [
+    Stage {
+        name: "fmt",
+        command: "cargo fmt --all --check",
+        check: |w| w.cargo(&["fmt", "--all", "--check"]),
+    },
+    Stage { name: "tidy", command: "cargo xtask test tidy", check: tidy::check },
+    Stage { name: "edges", command: "cargo xtask test edges", check: edges::check },
+    Stage {
+        name: "clippy",
+        command: "cargo clippy --workspace --all-targets -- -D warnings",
+        check: |w| w.cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]),
+    },
+    Stage { name: "doc", command: "RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps", check: doc },
+    Stage {
+        name: "test",
+        command: "cargo test --workspace --no-fail-fast",
+        check: |w| w.cargo(&["test", "--workspace", "--no-fail-fast"]),
+    },
+];
+
+/// The stages of these names in their own order, or all of them.
+pub(crate) fn select(names: &[&str]) -> Result<Vec<Stage>> {
+    for name in names {
+        STAGES.iter().find(|stage| stage.name == *name).with_context(|| {
+            let known: Vec<_> = STAGES.iter().map(|stage| stage.name).collect();
+            format!("there is no stage `{name}`; the stages are {}", known.join(", "))
+        })?;
+    }
+    Ok(STAGES.into_iter().filter(|stage| names.is_empty() || names.contains(&stage.name)).collect())
+}
+
+/// Runs stages until one fails, and closes with what each took.
+pub(crate) fn run(workspace: &Workspace, stages: &[Stage]) -> Result<()> {
+    let mut summary = Vec::new();
+    for stage in stages {
+        println!("== {}: {}", stage.name, stage.command);
+        let begin = Instant::now();
+        let outcome = (stage.check)(workspace);
+        let line = format!("{:<6} {:>7.1} s", stage.name, begin.elapsed().as_secs_f64());
+        if let Err(error) = outcome {
+            close(&summary);
+            println!("   {line}  FAILED");
+            return Err(error).with_context(|| {
+                format!("stage {0} failed; run it alone with `cargo xtask test {0}`", stage.name)
+            });
+        }
+        println!("== {line}\n");
+        summary.push(line);
+    }
+    close(&summary);
+    println!("All checks passed.");
+    Ok(())
+}
+
+fn close(summary: &[String]) {
+    println!("Stages:");
+    for line in summary {
+        println!("   {line}  ok");
+    }
+}
+
+/// Documentation, with rustdoc's warnings denied. Nothing is linked, so no run-time search path is lost here.
+fn doc(workspace: &Workspace) -> Result<()> {
+    let exported = std::env::var("RUSTDOCFLAGS").unwrap_or_default();
+    let mut command = workspace.cargo_command();
+    command.args(["doc", "--workspace", "--no-deps"]);
+    command.env("RUSTDOCFLAGS", format!("{exported} -D warnings"));
+    run_command(&mut command)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn named_stages_run_in_their_own_order() {
+        let names = |selected: Vec<Stage>| selected.iter().map(|stage| stage.name).collect::<Vec<_>>();
+        assert_eq!(names(select(&["test", "fmt"]).unwrap()), ["fmt", "test"]);
+        assert_eq!(names(select(&[]).unwrap()).len(), STAGES.len());
+        let error = select(&["tests"]).err().unwrap().to_string();
+        assert!(error.contains("no stage `tests`") && error.contains("clippy"), "{error}");
+    }
+
+    #[test]
+    fn a_failing_stage_stops_the_rest_and_says_how_to_run_it_alone() {
+        let workspace = Workspace::locate().unwrap();
+        let fails = Stage { name: "fmt", command: "-", check: |_| anyhow::bail!("crooked") };
+        let unreached = Stage { name: "tidy", command: "-", check: |_| panic!("must not run") };
+        let error = format!("{:#}", run(&workspace, &[fails, unreached]).unwrap_err());
+        assert_eq!(error, "stage fmt failed; run it alone with `cargo xtask test fmt`: crooked");
+    }
+}
