@@ -78,7 +78,7 @@ fn lines(path: &str, text: &str, found: impl Fn(&str) -> Option<String>) -> Viol
 
 fn modules_open_with_their_doc(files: &Files) -> Violations {
     ending(files, &[".rs"])
-        .filter(|(_, text)| !text.starts_with("//!"))
+        .filter(|(_, text)| !text.starts_with("//!") && !text.starts_with("#![doc = include_str!("))
         .map(|(path, _)| format!("{path}:1: a module opens with `//!` and what it is for"))
         .collect()
 }
@@ -105,7 +105,7 @@ fn files_stay_short(files: &Files) -> Violations {
 fn unsafe_stays_in_torch_ext(files: &Files) -> Violations {
     let keyword = concat!("un", "safe");
     let found = |line: &str| {
-        has_word(code(line), keyword)
+        opens(code(line), keyword)
             .then(|| format!("`{keyword}` belongs in {UNSAFE_HOME}, behind a safe function"))
     };
     let elsewhere = ending(files, &[".rs"]).filter(|(path, _)| !path.starts_with(UNSAFE_HOME));
@@ -140,12 +140,13 @@ fn code(line: &str) -> &str {
     line.split("//").next().unwrap_or(line)
 }
 
-fn has_word(line: &str, word: &str) -> bool {
+/// Whether `keyword` stands in `line` as code: before a block, an item or an attribute's parenthesis.
+fn opens(line: &str, keyword: &str) -> bool {
     let joins = |c: char| c.is_alphanumeric() || c == '_';
-    line.match_indices(word).any(|(at, _)| {
-        let before = line[..at].chars().next_back();
-        let after = line[at + word.len()..].chars().next();
-        !before.is_some_and(joins) && !after.is_some_and(joins)
+    line.match_indices(keyword).any(|(at, _)| {
+        let after = line[at + keyword.len()..].trim_start();
+        let item = ["{", "(", "fn ", "impl", "extern", "trait "].iter().any(|item| after.starts_with(item));
+        !line[..at].chars().next_back().is_some_and(joins) && (item || after.is_empty())
     })
 }
 
@@ -166,6 +167,7 @@ mod tests {
         let rule = modules_open_with_their_doc;
         assert_eq!(places(rule, "crates/x/src/a.rs", "use std::fs;\n"), ["crates/x/src/a.rs:1"]);
         assert_eq!(places(rule, "crates/x/src/a.rs", "//! Reads.\n"), NONE);
+        assert_eq!(places(rule, "crates/x/src/lib.rs", "#![doc = include_str!(\"../README.md\")]\n"), NONE);
     }
 
     #[test]
@@ -188,9 +190,14 @@ mod tests {
     #[test]
     fn unsafe_elsewhere_is_named() {
         let rule = unsafe_stays_in_torch_ext;
-        let text = format!("let x = {} {{ f() }};\n", concat!("un", "safe"));
-        assert_eq!(places(rule, "crates/trainer/src/a.rs", &text), ["crates/trainer/src/a.rs:1"]);
-        assert_eq!(places(rule, "crates/torch-ext/src/a.rs", &text), NONE);
+        let keyword = concat!("un", "safe");
+        for rest in [" { f() };", " fn f() {}", " impl Send for X {}", " extern \"C\" {}", "(no_mangle)]", ""]
+        {
+            let text = format!("x = {keyword}{rest}\n");
+            assert_eq!(places(rule, "crates/trainer/src/a.rs", &text), ["crates/trainer/src/a.rs:1"]);
+            assert_eq!(places(rule, "crates/torch-ext/src/a.rs", &text), NONE);
+        }
+        assert_eq!(places(rule, "a.rs", &format!("let policy = \"{keyword}-inline\";\n")), NONE);
         assert_eq!(places(rule, "crates/trainer/src/lib.rs", "#![forbid(unsafe_code)] // unsafe\n"), NONE);
     }
 
