@@ -3,6 +3,7 @@
 mod axis;
 mod bars;
 mod canvas;
+mod legend;
 mod lines;
 
 use std::fmt;
@@ -61,9 +62,12 @@ pub struct Lines {
 pub struct LineSeries {
     /// Its name in the legend.
     pub name: String,
-    /// `(x, y, interval)` in the order of x. A point that is not finite interrupts the line.
-    pub points: Vec<(f64, f64, Option<(f64, f64)>)>,
+    /// In the order of x. A point that is not finite interrupts the line.
+    pub points: Vec<Point>,
 }
+
+/// `(x, y, interval)`.
+pub type Point = (f64, f64, Option<(f64, f64)>);
 
 /// A right-hand axis with its lines.
 #[derive(Clone, Debug, PartialEq)]

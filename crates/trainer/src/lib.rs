@@ -1,3 +1,40 @@
 //! Supervised and preference training of policies.
+//!
+//! [`run`] turns a [`Recipe`](recipe::Recipe) into a trained model: it reads and tokenises the data, takes the
+//! reference's log-probabilities once, trains, and leaves a folder with metrics, checkpoints and a Hugging Face model.
+//! Below it, [`Trainer`] minimises any [`Objective`] and tells an [`Observer`] of every step; it knows of no file, no
+//! terminal and no clock.
+//!
+//! Same seed, same bytes: the same build on the same type of CPU with the same number of threads repeats weights,
+//! checkpoints and metrics (but for `step_seconds`).
 
 #![forbid(unsafe_code)]
+
+mod checkpoint;
+mod context;
+mod engine;
+mod error;
+mod metrics;
+mod objective;
+mod optimizer;
+mod parameters;
+pub mod recipe;
+mod reference;
+mod run;
+mod run_dir;
+mod schedule;
+mod tensorboard;
+
+pub use context::{Clock, Context, Progress, Silent};
+pub use engine::{Observer, Order, Outcome, Snapshot, TrainSettings, Trainer};
+pub use error::{TrainError, is_bad_model};
+pub use metrics::{PreferenceMetrics, StepMetrics};
+pub use objective::{
+    Measured, Objective, PreferenceObjective, SupervisedObjective, sequence_logps, token_logps,
+};
+pub use optimizer::{AdamW, AdamWSettings};
+pub use reference::ReferenceLogps;
+pub use run::{RunReport, SupervisedRun, run, run_supervised};
+pub use run_dir::{RunDir, Start};
+pub use schedule::{Decay, Schedule};
+pub use tensorboard::EventWriter;

@@ -1,3 +1,214 @@
-pub(super) fn draw(_: &super::Lines) -> String {
-    String::new()
+//! Lines over a shared x axis.
+
+use super::axis::{self, Scale, Tick};
+use super::canvas::{Anchor, Area, Canvas, FONT, LINE, MARGIN, text_width};
+use super::legend::{self, Swatch};
+use super::{LineSeries, Lines, Point};
+
+const WIDTH: f64 = 880.0;
+const PLOT_HEIGHT: f64 = 320.0;
+/// Room between the plot's edges and the first and last x, so that markers there are whole.
+const INSET: f64 = 14.0;
+/// With more points than this, markers and error bars would run together.
+const MOST_MARKERS: usize = 24;
+/// Error bars of different lines at one x stand this far apart.
+const DODGE: f64 = 6.0;
+
+/// How the line of a series is broken; lines differ without colour too.
+pub(super) fn dash(series: usize) -> &'static str {
+    ["", "7 4", "2 3", "9 3 2 3"][series % 4]
+}
+
+pub(super) fn draw(figure: &Lines) -> String {
+    let second = figure.second.as_ref();
+    let right_series = second.map_or(&[][..], |axis| &axis.series);
+    let y_range = figure.y_range.map_or_else(|| axis::round_range(all_y(&figure.series)), axis::usable);
+    let y_ticks = axis::ticks(y_range, 9.0);
+    let right_range = second
+        .map(|axis| axis.y_range.map_or_else(|| axis::round_range(all_y(&axis.series)), axis::usable))
+        .unwrap_or_default();
+    let right_ticks = second.map(|_| axis::ticks(right_range, 9.0)).unwrap_or_default();
+
+    let mut canvas = Canvas::default();
+    let below_title = canvas.title(&figure.title, WIDTH);
+    let names: Vec<_> = figure
+        .series
+        .iter()
+        .map(|series| series.name.clone())
+        .chain(right_series.iter().map(|series| format!("{} (right axis)", series.name)))
+        .collect();
+    let below_legend = legend::draw(&mut canvas, Swatch::Line, &names, below_title, WIDTH);
+    canvas.text((MARGIN, below_legend + LINE), Anchor::Start, "muted", &figure.y_label);
+    if let Some(axis) = second {
+        canvas.text((WIDTH - MARGIN, below_legend + LINE), Anchor::End, "muted", &axis.y_label);
+    }
+    let left = MARGIN + axis::labels_width(&y_ticks) + 8.0;
+    let right = if second.is_some() { MARGIN + axis::labels_width(&right_ticks) + 9.0 } else { MARGIN };
+    let top = below_legend + LINE + 14.0;
+    let area = Area { left, top, width: WIDTH - left - right, height: PLOT_HEIGHT };
+
+    let x_range = x_range(figure);
+    let x = Scale::new(x_range, area.left + INSET, area.right() - INSET);
+    let y = Scale::new(y_range, area.bottom(), area.top);
+    axis::draw_left(&mut canvas, y, &y_ticks, area);
+    draw_x_axis(&mut canvas, figure, x, x_range, area);
+    canvas.open_clip(Area {
+        left: area.left,
+        top: area.top - 6.0,
+        width: area.width,
+        height: area.height + 12.0,
+    });
+    draw_series(&mut canvas, &figure.series, 0, x, y);
+    let y_right = Scale::new(right_range, area.bottom(), area.top);
+    draw_series(&mut canvas, right_series, figure.series.len(), x, y_right);
+    canvas.close_clip();
+    if second.is_some() {
+        canvas.line((area.right(), area.top), (area.right(), area.bottom()), "axis", 1.0);
+        axis::draw_right(&mut canvas, y_right, &right_ticks, area);
+    }
+    let height = area.bottom() + 22.0 + LINE + MARGIN;
+    canvas.finish(&figure.title, &description(figure), WIDTH, height)
+}
+
+fn draw_x_axis(canvas: &mut Canvas, figure: &Lines, x: Scale, range: (f64, f64), area: Area) {
+    canvas.line((area.left, area.bottom()), (area.right(), area.bottom()), "axis", 1.0);
+    let ticks: Vec<Tick> =
+        if figure.x_ticks.is_empty() { axis::ticks(range, 9.0) } else { figure.x_ticks.clone() };
+    let mut free_from = f64::NEG_INFINITY;
+    for (value, label) in ticks.iter().filter(|(value, _)| x.contains(*value)) {
+        let at = x.pixel(*value);
+        canvas.line((at, area.bottom()), (at, area.bottom() + 5.0), "axis", 1.0);
+        let half = 0.5 * text_width(label, FONT);
+        // A label that would run into its neighbour is left out; its tick stays.
+        if at - half >= free_from {
+            canvas.text((at, area.bottom() + 8.0 + FONT), Anchor::Middle, "muted", label);
+            free_from = at + half + 8.0;
+        }
+    }
+    let middle = area.left + 0.5 * area.width;
+    canvas.text((middle, area.bottom() + 22.0 + LINE), Anchor::Middle, "muted", &figure.x_label);
+}
+
+/// Draws series whose colours start at `first`.
+fn draw_series(canvas: &mut Canvas, all: &[LineSeries], first: usize, x: Scale, y: Scale) {
+    let barred: Vec<_> = all.iter().map(has_error_bars).collect();
+    let bars = barred.iter().filter(|barred| **barred).count();
+    let mut bars_before = 0;
+    for (at, series) in all.iter().enumerate() {
+        let shift = if barred[at] {
+            bars_before += 1;
+            DODGE * (bars_before as f64 - 0.5 * (bars as f64 + 1.0))
+        } else {
+            0.0
+        };
+        canvas.open_series(first + at);
+        let place = |(at, value): (f64, f64)| (x.pixel(at) + shift, y.pixel(value));
+        if !barred[at] {
+            for run in runs(&series.points, |point| interval(point).is_some()) {
+                let upper = run.iter().filter_map(|point| interval(point).map(|(_, high)| (point.0, high)));
+                let lower =
+                    run.iter().rev().filter_map(|point| interval(point).map(|(low, _)| (point.0, low)));
+                canvas.band(&upper.chain(lower).map(place).collect::<Vec<_>>());
+            }
+        }
+        for run in runs(&series.points, is_finite) {
+            let line: Vec<_> = run.iter().map(|&(at, value, _)| place((at, value))).collect();
+            canvas.polyline(&line, dash(first + at));
+        }
+        if barred[at] {
+            for point in series.points.iter().filter(|point| is_finite(point)) {
+                if let Some((low, high)) = interval(point) {
+                    canvas.error_bar(x.pixel(point.0) + shift, y.pixel(low), y.pixel(high), "");
+                }
+            }
+        }
+        for run in runs(&series.points, is_finite) {
+            // A point without neighbours has no line to show it.
+            if run.len() == 1 || series.points.len() <= MOST_MARKERS {
+                for point in run {
+                    canvas.marker(place((point.0, point.1)), first + at, &tooltip(&series.name, point));
+                }
+            }
+        }
+        canvas.close();
+    }
+}
+
+fn has_error_bars(series: &LineSeries) -> bool {
+    series.points.len() <= MOST_MARKERS && series.points.iter().any(|point| interval(point).is_some())
+}
+
+/// Stretches of neighbouring points that all pass.
+fn runs(points: &[Point], pass: impl Fn(&Point) -> bool) -> Vec<&[Point]> {
+    points.split(|point| !pass(point)).filter(|run| !run.is_empty()).collect()
+}
+
+fn is_finite(point: &Point) -> bool {
+    point.0.is_finite() && point.1.is_finite()
+}
+
+fn interval(point: &Point) -> Option<(f64, f64)> {
+    point.2.filter(|(low, high)| is_finite(point) && low.is_finite() && high.is_finite())
+}
+
+fn all_y(series: &[LineSeries]) -> impl Iterator<Item = f64> {
+    series.iter().flat_map(|series| &series.points).filter(|point| is_finite(point)).flat_map(|point| {
+        let (low, high) = interval(point).unwrap_or((point.1, point.1));
+        [point.1, low, high]
+    })
+}
+
+fn x_range(figure: &Lines) -> (f64, f64) {
+    let right = figure.second.iter().flat_map(|axis| &axis.series);
+    let points = figure.series.iter().chain(right).flat_map(|series| &series.points);
+    let values = points.filter(|point| is_finite(point)).map(|point| point.0);
+    let ticks = figure.x_ticks.iter().map(|(value, _)| *value).filter(|value| value.is_finite());
+    let (low, high) = values
+        .chain(ticks)
+        .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)));
+    axis::usable((low, high))
+}
+
+fn tooltip(name: &str, point: &Point) -> String {
+    match interval(point) {
+        Some((low, high)) => format!("{name} at {}: {:.3} [{low:.3}, {high:.3}]", point.0, point.1),
+        None => format!("{name} at {}: {:.3}", point.0, point.1),
+    }
+}
+
+fn description(figure: &Lines) -> String {
+    let mut words = format!("Lines of {} over {}.", figure.y_label, figure.x_label);
+    for series in &figure.series {
+        words.push_str(&in_words(series));
+    }
+    if let Some(axis) = &figure.second {
+        words.push_str(&format!(" On the right axis, {}.", axis.y_label));
+        for series in &axis.series {
+            words.push_str(&in_words(series));
+        }
+    }
+    words
+}
+
+/// All points of a short line, the course of a long one.
+fn in_words(series: &LineSeries) -> String {
+    let points: Vec<_> = series.points.iter().filter(|point| is_finite(point)).collect();
+    let (Some(first), Some(last)) = (points.first(), points.last()) else {
+        return format!(" {}: no points.", series.name);
+    };
+    if points.len() <= MOST_MARKERS {
+        let points: Vec<_> = points.iter().map(|point| format!("{:.3} at {}", point.1, point.0)).collect();
+        return format!(" {}: {}.", series.name, points.join("; "));
+    }
+    let low = points.iter().map(|point| point.1).fold(f64::INFINITY, f64::min);
+    let high = points.iter().map(|point| point.1).fold(f64::NEG_INFINITY, f64::max);
+    format!(
+        " {}: {} points from {:.3} at {} to {:.3} at {}, between {low:.3} and {high:.3}.",
+        series.name,
+        points.len(),
+        first.1,
+        first.0,
+        last.1,
+        last.0
+    )
 }

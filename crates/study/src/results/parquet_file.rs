@@ -1,4 +1,4 @@
-//! Scores as one parquet file, readable by pandas, polars and DuckDB.
+//! Scores as one parquet file, readable by everything that reads parquet.
 
 use std::fs::File;
 use std::path::Path;

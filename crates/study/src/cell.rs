@@ -1,0 +1,117 @@
+//! Cells: what one training run of a study differs in from the others.
+
+use std::fmt;
+
+use pref_data::{FlipRate, Fraction};
+use pref_loss::Beta;
+use serde::{Deserialize, Serialize};
+use trainer::recipe::LossKind;
+
+/// One training run of a study: everything in which the runs of one recipe can differ.
+///
+/// What they share (model, data, optimiser) stands in the recipe. A cell with the same content serves every table in
+/// which it stands: the paper's 6.994 is one run in its Tables 1, 3, 4 and 5.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cell {
+    /// Whose labels the policy learns from.
+    pub annotator: String,
+    /// Share of the pairs that it sees.
+    pub fraction: Fraction,
+    /// Share of these whose label is swapped.
+    pub flip_rate: FlipRate,
+    /// The loss.
+    pub loss: LossKind,
+    /// The loss's β.
+    pub beta: Beta,
+    /// Which replicate: seeds vary data, labels, order, generation and judge.
+    pub seed: u64,
+}
+
+impl fmt::Display for Cell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} on {}", loss_name(self.loss), self.annotator)?;
+        if self.fraction != Fraction::ALL {
+            write!(f, ", {}% of the pairs", percent(self.fraction.get()))?;
+        }
+        if self.flip_rate != FlipRate::NONE {
+            write!(f, ", {}% flipped", percent(self.flip_rate.get()))?;
+        }
+        write!(f, ", β = {}, seed {}", self.beta.get(), self.seed)
+    }
+}
+
+/// A loss as people write it.
+pub(crate) fn loss_name(loss: LossKind) -> &'static str {
+    match loss {
+        LossKind::Sft => "SFT",
+        LossKind::Dpo => "DPO",
+        LossKind::Cdpo => "cDPO",
+        LossKind::Ipo => "IPO",
+        LossKind::Robust => "robust DPO",
+        LossKind::Hinge => "hinge",
+    }
+}
+
+/// A share as people write it: `5`, `12.5`.
+pub(crate) fn percent(share: f64) -> String {
+    let percent = (share * 1000.0).round() / 10.0;
+    format!("{percent}")
+}
+
+/// What is evaluated: the policy that all cells start from, or a cell after part of its training.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Subject {
+    /// The supervised policy, answering with the streams of one seed.
+    Baseline {
+        /// Which replicate.
+        seed: u64,
+    },
+    /// A cell's policy.
+    Trained {
+        /// The training run.
+        cell: Cell,
+        /// After which of the recipe's checkpoints, by index; the last one is the trained model.
+        checkpoint: usize,
+    },
+}
+
+impl Subject {
+    /// Which replicate it belongs to.
+    pub fn seed(&self) -> u64 {
+        match self {
+            Self::Baseline { seed } => *seed,
+            Self::Trained { cell, .. } => cell.seed,
+        }
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Baseline { seed } => write!(f, "SFT, seed {seed}"),
+            Self::Trained { cell, checkpoint } => write!(f, "{cell}, checkpoint {}", checkpoint + 1),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cell_says_what_is_special_about_it() {
+        let cell = Cell {
+            annotator: "human".into(),
+            fraction: Fraction::ALL,
+            flip_rate: FlipRate::NONE,
+            loss: LossKind::Dpo,
+            beta: Beta::new(0.1).unwrap(),
+            seed: 0,
+        };
+        assert_eq!(cell.to_string(), "DPO on human, β = 0.1, seed 0");
+        let (fraction, flip_rate) = (Fraction::new(0.25).unwrap(), FlipRate::new(0.05).unwrap());
+        let noisy = Cell { fraction, flip_rate, ..cell };
+        assert_eq!(noisy.to_string(), "DPO on human, 25% of the pairs, 5% flipped, β = 0.1, seed 0");
+    }
+}

@@ -1,0 +1,95 @@
+//! What can go wrong in a study.
+
+use std::path::PathBuf;
+
+use crate::results::RenderError;
+
+/// Why a study could not start, go on or be reported.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StudyError {
+    /// The recipe cannot be read or asks for something impossible.
+    #[error(transparent)]
+    Recipe(#[from] trainer::recipe::RecipeError),
+    /// The recipe is well-formed but cannot be run.
+    #[error("{0}")]
+    Unsupported(String),
+    /// A training run failed.
+    #[error(transparent)]
+    Train(#[from] trainer::TrainError),
+    /// A model cannot be read or run.
+    #[error(transparent)]
+    Policy(#[from] policy_model::PolicyError),
+    /// Records cannot be read or written.
+    #[error(transparent)]
+    Data(#[from] pref_data::DataError),
+    /// The benchmark failed.
+    #[error(transparent)]
+    Bench(#[from] mtbench::Error),
+    /// The sandbox failed.
+    #[error(transparent)]
+    Sandbox(#[from] sandbox::Error),
+    /// A statistic is not defined for these data.
+    #[error("{what}")]
+    Stats {
+        /// What was being estimated.
+        what: String,
+        /// Why it is not defined.
+        source: stats::Error,
+    },
+    /// A table, figure or file of results cannot be written.
+    #[error(transparent)]
+    Render(#[from] RenderError),
+    /// A file of the store cannot be read or written.
+    #[error("{what} {}", path.display())]
+    Io {
+        /// What was being done, such as `cannot write`.
+        what: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's error.
+        source: std::io::Error,
+    },
+    /// A worker process failed.
+    #[error("worker {shard} of {of} ended with {status}; its messages are above, and what was computed is kept")]
+    Worker {
+        /// Which worker, from 1.
+        shard: usize,
+        /// How many there are.
+        of: usize,
+        /// How it ended.
+        status: std::process::ExitStatus,
+    },
+    /// A policy could not answer.
+    #[error("the policy cannot answer: {0}")]
+    Responder(Box<dyn std::error::Error + Send + Sync>),
+    /// Somebody asked to stop.
+    #[error("stopped; what is done is kept, and the same command goes on from here")]
+    Stopped,
+}
+
+impl StudyError {
+    pub(crate) fn io(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { what, path, source }
+    }
+
+    pub(crate) fn stats(what: impl Into<String>) -> impl FnOnce(stats::Error) -> Self {
+        let what = what.into();
+        move |source| Self::Stats { what, source }
+    }
+
+    pub(crate) fn responder(source: Box<dyn std::error::Error + Send + Sync>) -> Self {
+        Self::Responder(source)
+    }
+
+    /// Whether the cause is bad input (as opposed to a failing machine): exit status 2 in the programs.
+    pub fn is_bad_input(&self) -> bool {
+        match self {
+            Self::Recipe(_) | Self::Unsupported(_) | Self::Data(_) => true,
+            Self::Train(error) => error.is_bad_input(),
+            Self::Policy(error) => error.is_bad_input(),
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! Checkpoints: a Hugging Face folder, and beside the weights what training needs to go on.
+//!
+//! A checkpoint appears whole or not at all: it is written into a hidden sibling folder that is renamed at the end.
+//! The optimiser's state (three fp32 numbers a parameter) is kept in the newest two checkpoints only.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use tch::{Kind, Tensor};
+
+use crate::TrainError;
+use crate::engine::Snapshot;
+
+/// Holds what training needs beside the weights.
+const STATE_FOLDER: &str = "trainer";
+/// Checkpoints that keep the optimiser's state.
+const STATES_KEPT: usize = 2;
+
+/// What training needs to go on from a checkpoint.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) step: u64,
+    pub(crate) master: Tensor,
+    pub(crate) exp_avg: Tensor,
+    pub(crate) exp_avg_sq: Tensor,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StateFile {
+    step: u64,
+    total_steps: u64,
+    elements: i64,
+}
+
+/// Writes `folder/step-N`; `companions` holds the tokenizer files that make it a whole Hugging Face folder.
+pub(crate) fn write(
+    folder: &Path,
+    snapshot: &Snapshot<'_>,
+    kind: Kind,
+    companions: &Path,
+) -> Result<PathBuf, TrainError> {
+    let target = folder.join(format!("step-{}", snapshot.step));
+    let partial = folder.join(format!(".step-{}.partial", snapshot.step));
+    fs::create_dir_all(folder).map_err(TrainError::io("cannot create", folder))?;
+    remove(&partial)?;
+    let written = fill(&partial, snapshot, kind, companions).and_then(|()| {
+        remove(&target)?;
+        fs::rename(&partial, &target).map_err(TrainError::io("cannot create", &target))
+    });
+    if written.is_err() {
+        // The disk may be full: leave nothing half-written behind, and report what went wrong first.
+        let _ = remove(&partial);
+    }
+    written?;
+    drop_states(folder, STATES_KEPT)?;
+    Ok(target)
+}
+
+fn fill(partial: &Path, snapshot: &Snapshot<'_>, kind: Kind, companions: &Path) -> Result<(), TrainError> {
+    snapshot.policy.save(partial, kind, Some(companions))?;
+    let state = partial.join(STATE_FOLDER);
+    fs::create_dir_all(&state).map_err(TrainError::io("cannot create", &state))?;
+    let tensors = state.join("optimizer.safetensors");
+    let (avg, avg_sq) = (&snapshot.optimizer.exp_avg, &snapshot.optimizer.exp_avg_sq);
+    Tensor::write_safetensors(
+        &[("master", snapshot.master), ("exp_avg", avg), ("exp_avg_sq", avg_sq)],
+        &tensors,
+    )
+    .map_err(|source| TrainError::io("cannot write", &tensors)(std::io::Error::other(source)))?;
+    let file = StateFile {
+        step: snapshot.step,
+        total_steps: snapshot.total_steps,
+        elements: snapshot.master.size()[0],
+    };
+    let path = state.join("state.json");
+    let json = serde_json::to_vec_pretty(&file)
+        .map_err(|source| TrainError::io("cannot write", &path)(source.into()))?;
+    fs::write(&path, json).map_err(TrainError::io("cannot write", &path))
+}
+
+/// The checkpoints of `folder` in order of their steps.
+pub(crate) fn list(folder: &Path) -> Result<Vec<(u64, PathBuf)>, TrainError> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(TrainError::io("cannot read", folder)(error)),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(TrainError::io("cannot read", folder))?.path();
+        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        if let Some(step) = name.strip_prefix("step-").and_then(|n| n.parse().ok()) {
+            found.push((step, path));
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// The state of the newest checkpoint that has one and is whole; a damaged one is passed over with a warning.
+pub(crate) fn newest_state(folder: &Path, elements: i64) -> Result<Option<State>, TrainError> {
+    for (_, path) in list(folder)?.into_iter().rev() {
+        if !path.join(STATE_FOLDER).exists() {
+            continue;
+        }
+        match read_state(&path, elements) {
+            Ok(state) => return Ok(Some(state)),
+            Err(error) => tracing::warn!("{error}; falling back to the checkpoint before"),
+        }
+    }
+    Ok(None)
+}
+
+fn read_state(checkpoint: &Path, elements: i64) -> Result<State, TrainError> {
+    let damaged = |why: String| TrainError::DamagedCheckpoint { path: checkpoint.into(), why };
+    let path = checkpoint.join(STATE_FOLDER).join("state.json");
+    let json = fs::read(&path).map_err(|e| damaged(format!("state.json: {e}")))?;
+    let file: StateFile = serde_json::from_slice(&json).map_err(|e| damaged(format!("state.json: {e}")))?;
+    if file.elements != elements {
+        return Err(damaged(format!("it has {} parameters, the model {elements}", file.elements)));
+    }
+    let path = checkpoint.join(STATE_FOLDER).join("optimizer.safetensors");
+    let tensors =
+        Tensor::read_safetensors(&path).map_err(|e| damaged(format!("optimizer.safetensors: {e}")))?;
+    let take = |name: &str| {
+        let tensor = tensors.iter().find(|(n, _)| n == name).map(|(_, t)| t.shallow_clone());
+        let tensor = tensor.ok_or_else(|| damaged(format!("optimizer.safetensors lacks `{name}`")))?;
+        if tensor.size() != [elements] || tensor.kind() != Kind::Float {
+            return Err(damaged(format!(
+                "`{name}` has shape {:?} and kind {:?}",
+                tensor.size(),
+                tensor.kind()
+            )));
+        }
+        Ok(tensor)
+    };
+    Ok(State {
+        step: file.step,
+        master: take("master")?,
+        exp_avg: take("exp_avg")?,
+        exp_avg_sq: take("exp_avg_sq")?,
+    })
+}
+
+/// Removes the optimiser's state from all but the newest `keep` checkpoints.
+pub(crate) fn drop_states(folder: &Path, keep: usize) -> Result<(), TrainError> {
+    let with_state: Vec<PathBuf> = list(folder)?
+        .into_iter()
+        .map(|(_, path)| path.join(STATE_FOLDER))
+        .filter(|state| state.exists())
+        .collect();
+    for state in with_state.iter().rev().skip(keep) {
+        remove(state)?;
+    }
+    Ok(())
+}
+
+/// Removes all but the newest `keep` checkpoints; 0 keeps all.
+pub(crate) fn keep_last(folder: &Path, keep: usize) -> Result<(), TrainError> {
+    if keep == 0 {
+        return Ok(());
+    }
+    for (_, path) in list(folder)?.iter().rev().skip(keep) {
+        remove(path)?;
+    }
+    Ok(())
+}
+
+fn remove(path: &Path) -> Result<(), TrainError> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(TrainError::io("cannot remove", path)(error))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,301 @@
+//! The optimisation loop: one for supervised and preference training.
+
+use policy_model::Policy;
+use pref_data::shuffled_order;
+use seeds::Seeds;
+use tch::Kind;
+
+use crate::TrainError;
+use crate::metrics::{PreferenceMetrics, StepMetrics};
+use crate::objective::Objective;
+use crate::optimizer::{AdamW, AdamWSettings};
+use crate::parameters::Parameters;
+use crate::schedule::{Decay, Schedule};
+
+/// In which order the examples of an epoch are seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Shuffled anew each epoch, from the stream `data-order`.
+    Shuffled,
+    /// As they are given.
+    AsGiven,
+}
+
+/// How a policy is optimised, whatever is minimised.
+#[derive(Clone, Debug)]
+pub struct TrainSettings {
+    /// Passes over the examples.
+    pub epochs: u64,
+    /// Examples an optimiser step, over all micro-batches; the last batch of an epoch may be smaller.
+    pub batch_size: usize,
+    /// Examples put through the policy at a time.
+    pub micro_batch_size: usize,
+    /// The highest learning rate.
+    pub learning_rate: f64,
+    /// Share of the steps that warm up.
+    pub warmup_ratio: f64,
+    /// What the learning rate does afterwards.
+    pub decay: Decay,
+    /// The optimiser.
+    pub adamw: AdamWSettings,
+    /// The gradient is scaled down to this norm; 0 leaves it alone.
+    pub max_grad_norm: f64,
+    /// After which fractions of the steps a checkpoint is written.
+    pub checkpoints: Vec<f64>,
+    /// What the policy computes in; master weights are fp32 always.
+    pub kind: Kind,
+    /// The order of the examples.
+    pub order: Order,
+    /// Where shuffling draws from.
+    pub seeds: Seeds,
+}
+
+impl TrainSettings {
+    /// Optimiser steps an epoch over `examples` examples takes.
+    pub fn steps_per_epoch(&self, examples: usize) -> u64 {
+        examples.div_ceil(self.batch_size) as u64
+    }
+
+    /// The steps after which a checkpoint is written, in order.
+    pub fn checkpoint_steps(&self, total_steps: u64) -> Vec<u64> {
+        let step = |fraction: &f64| ((fraction * total_steps as f64).round() as u64).clamp(1, total_steps);
+        let mut steps: Vec<u64> = self.checkpoints.iter().map(step).collect();
+        steps.sort_unstable();
+        steps.dedup();
+        steps
+    }
+}
+
+/// Hears what happens during training, and decides when to stop.
+pub trait Observer {
+    /// Seconds since some moment: the only clock that training looks at.
+    fn seconds(&self) -> f64;
+
+    /// A step was made, `total_steps` will be.
+    ///
+    /// # Errors
+    ///
+    /// What keeps the observer from recording it; training ends then.
+    fn on_step(&mut self, metrics: &StepMetrics, total_steps: u64) -> Result<(), TrainError>;
+
+    /// A checkpoint is due.
+    ///
+    /// # Errors
+    ///
+    /// What keeps the observer from writing it; training ends then.
+    fn on_checkpoint(&mut self, snapshot: &Snapshot<'_>) -> Result<(), TrainError>;
+
+    /// Whether to stop after this step; a checkpoint is written first.
+    fn wants_stop(&self) -> bool;
+}
+
+/// Everything that determines how training goes on.
+#[derive(Debug)]
+pub struct Snapshot<'a> {
+    /// Optimiser steps made.
+    pub step: u64,
+    /// Optimiser steps of the whole run.
+    pub total_steps: u64,
+    /// The policy in fp32.
+    pub policy: Policy,
+    /// The fp32 master weights in one dimension.
+    pub master: &'a tch::Tensor,
+    /// The optimiser with its moments.
+    pub optimizer: &'a AdamW,
+}
+
+/// How training ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All steps were made.
+    Finished,
+    /// The observer asked to stop after this many steps.
+    Stopped(u64),
+}
+
+/// A policy under training.
+pub struct Trainer<'a> {
+    objective: &'a dyn Objective,
+    settings: TrainSettings,
+    schedule: Schedule,
+    parameters: Parameters,
+    optimizer: AdamW,
+    step: u64,
+    total_steps: u64,
+}
+
+impl std::fmt::Debug for Trainer<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Trainer").field("step", &self.step).field("total_steps", &self.total_steps).finish()
+    }
+}
+
+impl<'a> Trainer<'a> {
+    /// Prepares to train a copy of `policy`'s weights.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::NoExamples`] where the objective has none.
+    pub fn new(
+        policy: &Policy,
+        objective: &'a dyn Objective,
+        settings: TrainSettings,
+    ) -> Result<Self, TrainError> {
+        if objective.examples() == 0 {
+            return Err(TrainError::NoExamples("the set is empty".into()));
+        }
+        let total_steps = settings.epochs * settings.steps_per_epoch(objective.examples());
+        let parameters = Parameters::new(policy, settings.kind)?;
+        let optimizer = AdamW::new(settings.adamw, &parameters.spans, parameters.device());
+        let schedule =
+            Schedule::new(settings.learning_rate, settings.warmup_ratio, settings.decay, total_steps);
+        Ok(Self { objective, settings, schedule, parameters, optimizer, step: 0, total_steps })
+    }
+
+    /// Continues from a checkpoint's state: master weights and both moments, each of one dimension.
+    pub(crate) fn restore(&mut self, state: &crate::checkpoint::State) {
+        let _guard = tch::no_grad_guard();
+        self.parameters.master.copy_(&state.master);
+        self.parameters.refresh();
+        self.optimizer.exp_avg.copy_(&state.exp_avg);
+        self.optimizer.exp_avg_sq.copy_(&state.exp_avg_sq);
+        self.optimizer.step = state.step;
+        self.step = state.step;
+    }
+
+    /// Elements of the flat master weights.
+    pub(crate) fn elements(&self) -> i64 {
+        self.parameters.master.size()[0]
+    }
+
+    /// Optimiser steps of the whole run.
+    pub fn total_steps(&self) -> u64 {
+        self.total_steps
+    }
+
+    /// The policy as it computes now.
+    pub fn policy(&self) -> &Policy {
+        self.parameters.policy()
+    }
+
+    /// A policy in fp32 that shares the master weights.
+    ///
+    /// # Errors
+    ///
+    /// Where the weights do not make a policy, which loading has ruled out.
+    pub fn master_policy(&self) -> Result<Policy, TrainError> {
+        self.parameters.master_policy()
+    }
+
+    /// Makes the steps that are left.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::NotFinite`] before a step whose loss or gradient is not a number is applied; what the observer
+    /// returns.
+    pub fn run(&mut self, observer: &mut dyn Observer) -> Result<Outcome, TrainError> {
+        let steps_per_epoch = self.settings.steps_per_epoch(self.objective.examples());
+        let checkpoints = self.settings.checkpoint_steps(self.total_steps);
+        let mut order = (u64::MAX, Vec::new());
+        while self.step < self.total_steps {
+            let epoch = self.step / steps_per_epoch;
+            if order.0 != epoch {
+                order = (epoch, self.epoch_order(epoch));
+            }
+            let start = (self.step % steps_per_epoch) as usize * self.settings.batch_size;
+            let end = order.1.len().min(start + self.settings.batch_size);
+            let began = observer.seconds();
+            let mut metrics = self.step(&order.1[start..end])?;
+            metrics.epoch = self.step as f64 / steps_per_epoch as f64;
+            metrics.step_seconds = observer.seconds() - began;
+            observer.on_step(&metrics, self.total_steps)?;
+            let stop = observer.wants_stop() && self.step < self.total_steps;
+            if stop || checkpoints.contains(&self.step) {
+                observer.on_checkpoint(&self.snapshot()?)?;
+            }
+            if stop {
+                return Ok(Outcome::Stopped(self.step));
+            }
+        }
+        Ok(Outcome::Finished)
+    }
+
+    fn epoch_order(&self, epoch: u64) -> Vec<usize> {
+        match self.settings.order {
+            Order::Shuffled => shuffled_order(self.objective.examples(), &self.settings.seeds, epoch),
+            Order::AsGiven => (0..self.objective.examples()).collect(),
+        }
+    }
+
+    fn snapshot(&self) -> Result<Snapshot<'_>, TrainError> {
+        Ok(Snapshot {
+            step: self.step,
+            total_steps: self.total_steps,
+            policy: self.parameters.master_policy()?,
+            master: &self.parameters.master,
+            optimizer: &self.optimizer,
+        })
+    }
+
+    /// One optimiser step over `batch`; epoch and duration of the metrics are the caller's.
+    fn step(&mut self, batch: &[usize]) -> Result<StepMetrics, TrainError> {
+        let total_weight: f64 = batch.iter().map(|&i| self.objective.weight(i)).sum();
+        self.parameters.zero_gradient();
+        let mut loss = 0.0;
+        let mut tokens = 0;
+        let mut preference: Option<PreferenceMetrics> = None;
+        for micro_batch in batch.chunks(self.settings.micro_batch_size) {
+            let measured = self.objective.loss(self.parameters.policy(), micro_batch)?;
+            let scaled = measured.loss / total_weight;
+            loss += scaled.double_value(&[]);
+            if !loss.is_finite() {
+                return Err(self.not_finite(loss, batch));
+            }
+            self.parameters.accumulate(&scaled)?;
+            tokens += measured.tokens;
+            if let Some(mut sums) = measured.preference {
+                let total = preference.get_or_insert_default();
+                for (total, sum) in total.fields_mut().into_iter().zip(sums.fields_mut()) {
+                    *total += *sum / batch.len() as f64;
+                }
+            }
+        }
+        let grad_norm = self.parameters.gradient_norm();
+        if !grad_norm.is_finite() {
+            return Err(self.not_finite(grad_norm, batch));
+        }
+        let learning_rate = self.schedule.learning_rate(self.step);
+        self.apply(learning_rate, grad_norm);
+        self.step += 1;
+        Ok(StepMetrics {
+            step: self.step,
+            epoch: 0.0,
+            loss,
+            grad_norm,
+            learning_rate,
+            preference,
+            tokens,
+            step_seconds: 0.0,
+        })
+    }
+
+    fn apply(&mut self, learning_rate: f64, grad_norm: f64) {
+        let _guard = tch::no_grad_guard();
+        // torch.nn.utils.clip_grad_norm_: the 1e-6 keeps a tiny norm from blowing the gradient up.
+        let bound = self.settings.max_grad_norm;
+        let clip = if bound > 0.0 { (bound / (grad_norm + 1e-6)).min(1.0) } else { 1.0 };
+        let Parameters { master, gradient, .. } = &self.parameters;
+        self.optimizer.update(master, gradient, learning_rate, clip);
+        self.parameters.refresh();
+    }
+
+    fn not_finite(&self, loss: f64, batch: &[usize]) -> TrainError {
+        let names: Vec<String> = batch.iter().map(|&i| self.objective.name(i)).collect();
+        TrainError::NotFinite {
+            loss,
+            step: self.step + 1,
+            epoch: self.step as f64 / self.settings.steps_per_epoch(self.objective.examples()) as f64,
+            examples: names.join(", "),
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! From TOML text and overrides to a checked recipe of any kind.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::str::FromStr;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use toml::de::{DeTable, DeValue};
+use toml::{Table, Value};
+
+use super::de::{Problem, ProblemKind, from_table};
+use super::error::{Complaint, Origin, RecipeError};
+
+/// How alike two names must be for one to be suggested in place of the other (Jaro–Winkler, 1 for equal).
+const ALIKE: f64 = 0.75;
+
+/// A kind of recipe: a struct of sections with `#[serde(deny_unknown_fields)]`.
+pub trait RecipeRoot: Serialize + DeserializeOwned {
+    /// Fills in what follows from other keys, then checks what types alone cannot. Doing it twice changes nothing.
+    ///
+    /// # Errors
+    /// A [`Complaint`] about the first key at fault.
+    fn finish(&mut self) -> Result<(), Complaint>;
+}
+
+/// Reads a recipe of any kind from a file, then applies `overrides`, each `section.key=value`.
+///
+/// # Errors
+/// [`RecipeError`], which names the line or the override, the key, and what would do.
+pub fn read_toml<T: RecipeRoot>(path: &Path, overrides: &[String]) -> Result<T, RecipeError> {
+    let text =
+        fs::read_to_string(path).map_err(|source| RecipeError::Read { path: path.to_owned(), source })?;
+    parse_toml(&path.display().to_string(), &text, overrides)
+}
+
+/// As [`read_toml`], from text that `name` stands for in messages.
+///
+/// # Errors
+/// As [`read_toml`].
+pub fn parse_toml<T: RecipeRoot>(name: &str, text: &str, overrides: &[String]) -> Result<T, RecipeError> {
+    let mut document = Document::parse(name, text)?;
+    for text in overrides {
+        document.apply(text)?;
+    }
+    let mut recipe: T = from_table(&document.table)
+        .map_err(|problem| document.error(missing_within::<T>(&document.table, problem)))?;
+    recipe.finish().map_err(|complaint| {
+        let origin = document.origin(&complaint.key);
+        complaint.at(origin)
+    })?;
+    Ok(recipe)
+}
+
+/// A recipe of any kind as TOML, every default written out.
+pub fn to_toml<T: RecipeRoot>(recipe: &T) -> String {
+    toml::to_string(recipe)
+        .expect("recipes hold tables with string keys, and no integer beyond 63 bits but seeds")
+}
+
+/// Where the table that a whole section would be is missing, looks for what is missing in it.
+///
+/// serde stops at "`model` is missing"; the reader wants to hear of `model.path`.
+fn missing_within<T: RecipeRoot>(table: &Table, problem: Problem) -> Problem {
+    let ProblemKind::MissingKey { key } = problem.kind else { return problem };
+    if !problem.path.is_empty() {
+        return problem;
+    }
+    let mut with_section = table.clone();
+    with_section.insert(key.to_owned(), Value::Table(Table::new()));
+    match from_table::<T>(&with_section) {
+        Err(inner)
+            if matches!(inner.kind, ProblemKind::MissingKey { .. })
+                && inner.path.first().is_some_and(|first| first == key) =>
+        {
+            inner
+        }
+        _ => problem,
+    }
+}
+
+/// A TOML document with the place of every key.
+struct Document {
+    name: String,
+    table: Table,
+    lines: BTreeMap<Vec<String>, usize>,
+    overrides: BTreeMap<Vec<String>, String>,
+}
+
+impl Document {
+    fn parse(name: &str, text: &str) -> Result<Self, RecipeError> {
+        let syntax = |error: &toml::de::Error| RecipeError::Syntax {
+            origin: Origin::File {
+                name: name.to_owned(),
+                line: error.span().map(|span| line_of(text, span.start)),
+            },
+            message: error.message().to_owned(),
+        };
+        let spanned = DeTable::parse(text).map_err(|error| syntax(&error))?;
+        let mut lines = BTreeMap::new();
+        record_lines(spanned.get_ref(), text, &mut Vec::new(), &mut lines);
+        let table = Table::from_str(text).map_err(|error| syntax(&error))?;
+        Ok(Self { name: name.to_owned(), table, lines, overrides: BTreeMap::new() })
+    }
+
+    fn apply(&mut self, text: &str) -> Result<(), RecipeError> {
+        let wrong = |reason: String| RecipeError::Override { text: text.to_owned(), reason };
+        let (key, value) =
+            text.split_once('=').ok_or_else(|| wrong("expected section.key=value".to_owned()))?;
+        let path: Vec<String> = key.trim().split('.').map(|part| part.trim().to_owned()).collect();
+        if path.iter().any(String::is_empty) {
+            return Err(wrong("expected section.key=value, but a part of the key is empty".to_owned()));
+        }
+        let value = parse_value(value.trim()).map_err(wrong)?;
+        insert(&mut self.table, &path, value).map_err(wrong)?;
+        self.overrides.insert(path, text.to_owned());
+        Ok(())
+    }
+
+    /// Where `path` was set: by the last override of it or of a table around it or in it, or else in the file.
+    fn origin(&self, path: &[String]) -> Origin {
+        let prefixes = || (1..=path.len()).rev().map(|length| &path[..length]);
+        if let Some(text) = prefixes().find_map(|prefix| self.overrides.get(prefix)) {
+            return Origin::Override(text.clone());
+        }
+        let line = prefixes().find_map(|prefix| self.lines.get(prefix)).copied();
+        Origin::File { name: self.name.clone(), line }
+    }
+
+    fn error(&self, problem: Problem) -> RecipeError {
+        let Problem { mut path, kind } = problem;
+        match kind {
+            ProblemKind::UnknownKey { key, known } => {
+                let section = path.join(".");
+                path.push(key.clone());
+                RecipeError::UnknownKey {
+                    origin: self.unknown_origin(&path),
+                    key: path.join("."),
+                    nearest: nearest(&key, known).map(|near| joined(&section, near)),
+                    section,
+                    known: owned(known),
+                }
+            }
+            ProblemKind::MissingKey { key } => {
+                let key = joined(&path.join("."), key);
+                RecipeError::MissingKey { origin: Origin::File { name: self.name.clone(), line: None }, key }
+            }
+            ProblemKind::WrongType { found, expected } => {
+                RecipeError::WrongType { origin: self.origin(&path), key: path.join("."), found, expected }
+            }
+            ProblemKind::UnknownValue { found, known } => RecipeError::UnknownValue {
+                origin: self.origin(&path),
+                key: path.join("."),
+                nearest: nearest(&found, known).map(|near| format!("{near:?}")),
+                found,
+                known: owned(known),
+            },
+            ProblemKind::Refused { reason } => {
+                RecipeError::Invalid { origin: self.origin(&path), key: path.join("."), reason }
+            }
+        }
+    }
+
+    /// An unknown section may have come into being through an override of a key in it.
+    fn unknown_origin(&self, path: &[String]) -> Origin {
+        let inside = self.overrides.iter().find(|(key, _)| key.starts_with(path));
+        match inside {
+            Some((_, text)) if !self.lines.contains_key(path) => Origin::Override(text.clone()),
+            _ => self.origin(path),
+        }
+    }
+}
+
+fn record_lines(
+    table: &DeTable<'_>,
+    text: &str,
+    path: &mut Vec<String>,
+    lines: &mut BTreeMap<Vec<String>, usize>,
+) {
+    for (key, value) in table {
+        path.push(key.get_ref().to_string());
+        lines.insert(path.clone(), line_of(text, key.span().start));
+        if let DeValue::Table(inner) = value.get_ref() {
+            record_lines(inner, text, path, lines);
+        }
+        path.pop();
+    }
+}
+
+fn line_of(text: &str, offset: usize) -> usize {
+    text.bytes().take(offset).filter(|&byte| byte == b'\n').count() + 1
+}
+
+/// A TOML value, or a bare string where it is none and does not set out to be one.
+fn parse_value(text: &str) -> Result<Value, String> {
+    match Value::from_str(text) {
+        Ok(value) => Ok(value),
+        Err(error) if text.starts_with(['[', '{', '"', '\'']) => {
+            Err(format!("the value is no TOML: {}", error.message()))
+        }
+        Err(_) => Ok(Value::String(text.to_owned())),
+    }
+}
+
+fn insert(table: &mut Table, path: &[String], value: Value) -> Result<(), String> {
+    let (last, sections) = path.split_last().ok_or("the key is empty")?;
+    let mut table = table;
+    for (depth, section) in sections.iter().enumerate() {
+        let entry = table.entry(section.clone()).or_insert_with(|| Value::Table(Table::new()));
+        table = entry
+            .as_table_mut()
+            .ok_or_else(|| format!("{} is no section, but a value", path[..=depth].join(".")))?;
+    }
+    table.insert(last.clone(), value);
+    Ok(())
+}
+
+fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+    known
+        .iter()
+        .map(|candidate| (strsim::jaro_winkler(name, candidate), *candidate))
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .filter(|(likeness, _)| *likeness >= ALIKE)
+        .map(|(_, candidate)| candidate)
+}
+
+fn joined(section: &str, key: &str) -> String {
+    if section.is_empty() { key.to_owned() } else { format!("{section}.{key}") }
+}
+
+fn owned(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}

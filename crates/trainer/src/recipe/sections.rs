@@ -1,0 +1,418 @@
+//! The tables of a recipe.
+
+use std::path::PathBuf;
+
+use pref_data::{FlipRate, Fraction, Truncation};
+use pref_loss::{Beta, LabelSmoothing, LogpReduction, PreferenceLoss};
+use serde::{Deserialize, Serialize};
+
+use super::values::{Columns, DeviceChoice, Dtype, Format, LossKind, Preset, all};
+use super::{Complaint, Origin, RecipeError};
+use crate::engine::Order;
+use crate::schedule::Decay;
+
+/// The policy and its reference.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelSection {
+    /// A Hugging Face folder.
+    pub path: String,
+    /// The reference model's folder; `path` where it is not given, and filled in so by loading.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
+    /// What the policy computes in.
+    #[serde(default)]
+    pub dtype: Dtype,
+    /// Where it computes.
+    #[serde(default)]
+    pub device: DeviceChoice,
+}
+
+impl ModelSection {
+    /// Fills in the reference and checks the rest.
+    ///
+    /// # Errors
+    /// A [`Complaint`] about the first key at fault.
+    pub fn finish(&mut self) -> Result<(), Complaint> {
+        require(!self.path.is_empty(), "path", "is empty; name a Hugging Face folder")?;
+        let reference = self.reference.get_or_insert_with(|| self.path.clone());
+        require(
+            !reference.is_empty(),
+            "reference",
+            "is empty; name a Hugging Face folder or remove the key",
+        )?;
+        let is_there = !matches!(self.device, DeviceChoice::Cuda(_)) || tch::Cuda::is_available();
+        require(
+            is_there,
+            "device",
+            format!("is \"{}\", but libtorch finds no GPU; use \"auto\" or \"cpu\"", self.device),
+        )
+    }
+}
+
+/// The preferences.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataSection {
+    /// A file, or a folder of files.
+    pub path: String,
+    /// How the file is laid out.
+    #[serde(default)]
+    pub format: Format,
+    /// Which columns hold what, where they have names of their own. Not yet read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub columns: Option<Columns>,
+    /// Held-out preferences. Not yet read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eval_path: Option<String>,
+    /// Whose labels are learned from.
+    #[serde(default = "human")]
+    pub annotator: String,
+    /// The share of the pairs that is trained on.
+    #[serde(default = "all")]
+    pub fraction: Fraction,
+    /// The share of the labels that is swapped.
+    #[serde(default = "unflipped")]
+    pub flip_rate: FlipRate,
+    /// The longest prompt with response, in tokens.
+    #[serde(default = "max_length")]
+    pub max_length: usize,
+    /// What gives way where a sequence is longer.
+    #[serde(default = "keep_start")]
+    pub truncation: Truncation,
+    /// Whether each epoch sees the pairs in another order.
+    #[serde(default = "yes")]
+    pub shuffle: bool,
+    /// Whose conventions tokenising follows.
+    #[serde(default)]
+    pub preset: Preset,
+}
+
+impl DataSection {
+    /// The order in which an epoch sees the pairs.
+    pub fn order(&self) -> Order {
+        if self.shuffle { Order::Shuffled } else { Order::AsGiven }
+    }
+
+    /// # Errors
+    /// A [`Complaint`] about the first key at fault.
+    pub fn check(&self) -> Result<(), Complaint> {
+        require(!self.path.is_empty(), "path", "is empty; name a file of preferences")?;
+        match self.format {
+            Format::Pairs | Format::HhRlhf | Format::Sandbox => {}
+            Format::Gair => return Err(unread_format("gair")),
+            Format::Ultrafeedback => return Err(unread_format("ultrafeedback")),
+            Format::Shp => return Err(unread_format("shp")),
+        }
+        if self.columns.is_some() {
+            let way_out = "name the columns prompt, chosen and rejected, and remove the key";
+            return Err(Complaint::unsupported("columns", "columns of other names", way_out));
+        }
+        if self.eval_path.is_some() {
+            return Err(Complaint::unsupported(
+                "eval_path",
+                "evaluation on held-out pairs",
+                "remove the key",
+            ));
+        }
+        if self.preset == Preset::Trl0710 {
+            return Err(Complaint::unsupported("preset", "\"trl-0.7.10\"", "use \"modern\""));
+        }
+        require(!self.annotator.is_empty(), "annotator", "is empty; name an annotator, such as \"human\"")?;
+        require(self.max_length >= 2, "max_length", "must leave room for a prompt and a response: at least 2")
+    }
+}
+
+/// What is minimised.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LossSection {
+    /// Which loss.
+    pub kind: LossKind,
+    /// How strongly the reference holds the policy.
+    pub beta: Beta,
+    /// How likely a label is wrong, for cDPO.
+    pub label_smoothing: LabelSmoothing,
+    /// Whether IPO compares sums over tokens or means.
+    pub logp_reduction: LogpReduction,
+}
+
+impl Default for LossSection {
+    fn default() -> Self {
+        Self {
+            kind: LossKind::Dpo,
+            beta: Beta::DEFAULT,
+            label_smoothing: LabelSmoothing::ZERO,
+            logp_reduction: LogpReduction::Sum,
+        }
+    }
+}
+
+impl LossSection {
+    /// The loss itself; `None` for supervised training, which has no pairs to compare.
+    ///
+    /// # Errors
+    /// [`RecipeError::Unsupported`] for a loss that this version cannot compute, [`RecipeError::Invalid`] for a
+    /// parameter that the loss would not look at.
+    pub fn build(&self) -> Result<Option<PreferenceLoss>, RecipeError> {
+        self.check().map_err(|complaint| complaint.within("loss").at(Origin::Code))?;
+        let Self { kind, beta, label_smoothing, logp_reduction: reduction } = *self;
+        Ok(match kind {
+            LossKind::Dpo => Some(PreferenceLoss::Dpo { beta }),
+            LossKind::Cdpo => Some(PreferenceLoss::Cdpo { beta, label_smoothing }),
+            LossKind::Ipo => Some(PreferenceLoss::Ipo { beta, reduction }),
+            LossKind::Sft | LossKind::Robust | LossKind::Hinge => None,
+        })
+    }
+
+    /// # Errors
+    /// A [`Complaint`] about the first key at fault.
+    pub fn check(&self) -> Result<(), Complaint> {
+        let other = "use \"dpo\", \"cdpo\", \"ipo\" or \"sft\"";
+        match self.kind {
+            LossKind::Robust => return Err(Complaint::unsupported("kind", "\"robust\"", other)),
+            LossKind::Hinge => return Err(Complaint::unsupported("kind", "\"hinge\"", other)),
+            LossKind::Sft | LossKind::Dpo | LossKind::Cdpo | LossKind::Ipo => {}
+        }
+        let is_used = self.kind == LossKind::Cdpo || self.label_smoothing == LabelSmoothing::ZERO;
+        let unused = "only counts for loss.kind = \"cdpo\"; choose that or remove the key";
+        require(is_used, "label_smoothing", unused)?;
+        let is_used = self.kind == LossKind::Ipo || self.logp_reduction == LogpReduction::Sum;
+        let unused = "is \"mean\", which only counts for loss.kind = \"ipo\"; choose that or remove the key";
+        require(is_used, "logp_reduction", unused)
+    }
+}
+
+/// How the loss is minimised.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainSection {
+    /// Passes over the data.
+    pub epochs: u64,
+    /// Pairs an optimiser step.
+    pub batch_size: usize,
+    /// Pairs that go through the policy at a time; a memory setting, which changes no result but by rounding.
+    pub micro_batch_size: usize,
+    /// The highest learning rate.
+    pub learning_rate: f64,
+    /// The share of the steps over which the learning rate rises to it.
+    pub warmup_ratio: f64,
+    /// What the learning rate does afterwards.
+    pub scheduler: Decay,
+    /// `AdamW`'s decay rates β₁, β₂.
+    pub betas: [f64; 2],
+    /// `AdamW`'s ε.
+    pub eps: f64,
+    /// `AdamW`'s weight decay.
+    pub weight_decay: f64,
+    /// The norm to which a longer gradient is cut; 0 cuts none.
+    pub max_grad_norm: f64,
+    /// After which fractions of the training checkpoints are written.
+    pub checkpoints: Vec<f64>,
+    /// How many of the newest checkpoints stay; 0 for all.
+    pub keep_last: usize,
+    /// Whether activations are recomputed in the backward pass to save memory. Not yet done.
+    pub gradient_checkpointing: bool,
+    /// Threads of libtorch; 0 leaves the choice to it.
+    pub threads: usize,
+}
+
+impl Default for TrainSection {
+    fn default() -> Self {
+        Self {
+            epochs: 3,
+            batch_size: 16,
+            micro_batch_size: 4,
+            learning_rate: 5e-7,
+            warmup_ratio: 0.1,
+            scheduler: Decay::Linear,
+            betas: [0.9, 0.999],
+            eps: 1e-8,
+            weight_decay: 0.0,
+            max_grad_norm: 1.0,
+            checkpoints: vec![0.25, 0.5, 0.75, 1.0],
+            keep_last: 0,
+            gradient_checkpointing: false,
+            threads: 0,
+        }
+    }
+}
+
+impl TrainSection {
+    /// # Errors
+    /// A [`Complaint`] about the first key at fault.
+    pub fn check(&self) -> Result<(), Complaint> {
+        require(self.epochs > 0, "epochs", "is 0; give at least 1")?;
+        require(self.batch_size > 0, "batch_size", "is 0; give at least 1")?;
+        require(self.micro_batch_size > 0, "micro_batch_size", "is 0; give at least 1")?;
+        in_range("learning_rate", self.learning_rate, |rate| rate > 0.0, "above 0")?;
+        in_range("warmup_ratio", self.warmup_ratio, |share| (0.0..=1.0).contains(&share), "in [0, 1]")?;
+        for beta in self.betas {
+            in_range("betas", beta, |beta| (0.0..1.0).contains(&beta), "in [0, 1)")?;
+        }
+        in_range("eps", self.eps, |eps| eps > 0.0, "above 0")?;
+        in_range("weight_decay", self.weight_decay, |decay| decay >= 0.0, "at least 0")?;
+        in_range("max_grad_norm", self.max_grad_norm, |norm| norm >= 0.0, "at least 0, which cuts nothing")?;
+        for &fraction in &self.checkpoints {
+            in_range("checkpoints", fraction, |fraction| fraction > 0.0 && fraction <= 1.0, "in (0, 1]")?;
+        }
+        let ascends = self.checkpoints.is_sorted_by(|a, b| a < b);
+        require(
+            ascends,
+            "checkpoints",
+            format!("are {:?}; list them in ascending order, each once", self.checkpoints),
+        )?;
+        require(
+            i32::try_from(self.threads).is_ok(),
+            "threads",
+            format!("is {}; 0 leaves the choice to libtorch", self.threads),
+        )?;
+        if self.gradient_checkpointing {
+            let way_out = "set it to false, and micro_batch_size lower where memory is short";
+            return Err(Complaint::unsupported("gradient_checkpointing", "true", way_out));
+        }
+        Ok(())
+    }
+}
+
+/// Ways to compute the same numbers faster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SpeedSection {
+    /// Whether a pair's prompt goes through the policy once rather than with each response.
+    pub shared_prompt: bool,
+    /// Whether linear layers see no padding. Not yet done.
+    pub padding_free: bool,
+    /// Whether the language-model head works in tiles. Not yet done.
+    pub chunked_head: bool,
+    /// Whether the reference's log-probabilities are kept on disk for the next run.
+    pub reference_cache: bool,
+}
+
+impl Default for SpeedSection {
+    fn default() -> Self {
+        Self { shared_prompt: true, padding_free: false, chunked_head: false, reference_cache: true }
+    }
+}
+
+impl SpeedSection {
+    /// # Errors
+    /// A [`Complaint`] about the first key at fault.
+    pub fn check(&self) -> Result<(), Complaint> {
+        for (key, is_on) in [("padding_free", self.padding_free), ("chunked_head", self.chunked_head)] {
+            if is_on {
+                return Err(Complaint::unsupported(
+                    key,
+                    "true",
+                    "set it to false: it changes speed, not results",
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Low-rank adapters. Not yet there: only rank 0, without, is accepted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LoraSection {
+    /// The adapters' rank; 0 for training in full.
+    pub rank: usize,
+    /// The adapters' scale is alpha / rank.
+    pub alpha: f64,
+    /// Which projections get adapters.
+    pub targets: Vec<String>,
+}
+
+impl Default for LoraSection {
+    fn default() -> Self {
+        Self { rank: 0, alpha: 16.0, targets: vec!["q_proj".to_owned(), "v_proj".to_owned()] }
+    }
+}
+
+impl LoraSection {
+    /// # Errors
+    /// A [`Complaint`] about the first key at fault.
+    pub fn check(&self) -> Result<(), Complaint> {
+        if self.rank > 0 {
+            let what = format!("{} (low-rank adapters)", self.rank);
+            return Err(Complaint::unsupported("rank", what, "set it to 0 to train in full"));
+        }
+        in_range("alpha", self.alpha, |alpha| alpha > 0.0, "above 0")
+    }
+}
+
+/// Several processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DistributedSection {
+    /// The `ZeRO` stage. One process, which is what this version runs, holds everything at 0 and at 1.
+    pub zero: u8,
+}
+
+impl Default for DistributedSection {
+    fn default() -> Self {
+        Self { zero: 1 }
+    }
+}
+
+impl DistributedSection {
+    /// # Errors
+    /// A [`Complaint`] about the first key at fault.
+    pub fn check(&self) -> Result<(), Complaint> {
+        if self.zero > 1 {
+            return Err(Complaint::unsupported("zero", self.zero, "set it to 0 or 1"));
+        }
+        Ok(())
+    }
+}
+
+/// Where results go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OutputSection {
+    /// The folder of the run.
+    pub dir: PathBuf,
+}
+
+impl OutputSection {
+    /// # Errors
+    /// A [`Complaint`] about the first key at fault.
+    pub fn check(&self) -> Result<(), Complaint> {
+        require(!self.dir.as_os_str().is_empty(), "dir", "is empty; name a folder for the run")
+    }
+}
+
+fn require(holds: bool, key: &str, otherwise: impl Into<String>) -> Result<(), Complaint> {
+    if holds { Ok(()) } else { Err(Complaint::invalid(key, otherwise)) }
+}
+
+/// Infinities and NaN are out of every range.
+fn in_range(key: &str, value: f64, is_in: impl Fn(f64) -> bool, range: &str) -> Result<(), Complaint> {
+    require(value.is_finite() && is_in(value), key, format!("is {value:?}; it must be {range}"))
+}
+
+fn unread_format(name: &str) -> Complaint {
+    let way_out = "convert the file to \"pairs\" (prompt, chosen, rejected)";
+    Complaint::unsupported("format", format!("\"{name}\""), way_out)
+}
+
+fn human() -> String {
+    "human".to_owned()
+}
+
+fn unflipped() -> FlipRate {
+    FlipRate::NONE
+}
+
+fn max_length() -> usize {
+    1024
+}
+
+fn keep_start() -> Truncation {
+    Truncation::KeepStart
+}
+
+fn yes() -> bool {
+    true
+}

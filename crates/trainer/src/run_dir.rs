@@ -1,0 +1,243 @@
+//! The folder of one run, and the observer that fills it.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use tch::Kind;
+
+use crate::TrainError;
+use crate::checkpoint;
+use crate::context::Context;
+use crate::engine::{Observer, Snapshot};
+use crate::metrics::StepMetrics;
+use crate::tensorboard::EventWriter;
+
+/// Whether a run begins or goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// In a folder that holds no run yet.
+    Fresh,
+    /// From the newest checkpoint; from the beginning where the run had not written one yet.
+    Resume,
+    /// Whichever fits the folder.
+    FreshOrResume,
+}
+
+/// The folder of one run: `recipe.toml`, `metrics.jsonl`, TensorBoard events, `checkpoints/`, `model/`.
+#[derive(Clone, Debug)]
+pub struct RunDir {
+    root: PathBuf,
+}
+
+impl RunDir {
+    /// Opens the folder of the run that `recipe` (its resolved TOML) describes, creating it if need be.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::OtherRun`] where the folder holds another recipe's run, or holds this one and `start` is
+    /// [`Start::Fresh`]; [`TrainError::NothingToResume`] where there is no run and `start` is [`Start::Resume`].
+    pub fn open(root: &Path, recipe: &str, start: Start) -> Result<Self, TrainError> {
+        let dir = Self { root: root.to_owned() };
+        let path = dir.recipe();
+        match fs::read_to_string(&path) {
+            Ok(existing) => {
+                if let Some(difference) = first_difference(&existing, recipe) {
+                    return Err(TrainError::OtherRun { path: root.into(), difference });
+                }
+                if start == Start::Fresh {
+                    let difference = "it is this very recipe: pass --resume to go on with it".to_owned();
+                    return Err(TrainError::OtherRun { path: root.into(), difference });
+                }
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                if start == Start::Resume {
+                    let why = "there is no recipe.toml; start without --resume".to_owned();
+                    return Err(TrainError::NothingToResume { path: root.into(), why });
+                }
+                fs::create_dir_all(root).map_err(TrainError::io("cannot create", root))?;
+                write_atomically(&path, recipe.as_bytes())?;
+            }
+            Err(error) => return Err(TrainError::io("cannot read", path)(error)),
+        }
+        Ok(dir)
+    }
+
+    /// Opens the folder of a run that came to its end.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::NothingToResume`] where there is none.
+    pub fn open_finished(root: &Path) -> Result<Self, TrainError> {
+        let dir = Self { root: root.to_owned() };
+        if dir.is_finished() {
+            return Ok(dir);
+        }
+        let why = "there is no finished model".to_owned();
+        Err(TrainError::NothingToResume { path: root.into(), why })
+    }
+
+    /// The folder itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The fully resolved recipe.
+    pub fn recipe(&self) -> PathBuf {
+        self.root.join("recipe.toml")
+    }
+
+    /// One JSON object an optimiser step.
+    pub fn metrics(&self) -> PathBuf {
+        self.root.join("metrics.jsonl")
+    }
+
+    /// The folder of checkpoints.
+    pub fn checkpoints(&self) -> PathBuf {
+        self.root.join("checkpoints")
+    }
+
+    /// The checkpoints that lie there with their steps, in order.
+    ///
+    /// # Errors
+    ///
+    /// Where the folder cannot be read.
+    pub fn list_checkpoints(&self) -> Result<Vec<(u64, PathBuf)>, TrainError> {
+        checkpoint::list(&self.checkpoints())
+    }
+
+    /// The trained model, a Hugging Face folder; there once the run is finished.
+    pub fn model(&self) -> PathBuf {
+        self.root.join("model")
+    }
+
+    /// Whether the run has come to its end.
+    pub fn is_finished(&self) -> bool {
+        self.model().join("config.json").exists()
+    }
+
+    /// Reads the metrics of all steps.
+    ///
+    /// # Errors
+    ///
+    /// Where the file is missing or a line is not a step.
+    pub fn read_metrics(&self) -> Result<Vec<StepMetrics>, TrainError> {
+        let path = self.metrics();
+        let file = File::open(&path).map_err(TrainError::io("cannot read", &path))?;
+        let mut steps = Vec::new();
+        for line in BufReader::new(file).lines() {
+            let line = line.map_err(TrainError::io("cannot read", &path))?;
+            let step =
+                serde_json::from_str(&line).map_err(|e| TrainError::io("cannot read", &path)(e.into()))?;
+            steps.push(step);
+        }
+        Ok(steps)
+    }
+
+    /// Forgets the metrics after `step`: a killed run may have logged steps that its last checkpoint does not hold.
+    fn truncate_metrics(&self, step: u64) -> Result<(), TrainError> {
+        let path = self.metrics();
+        let Ok(file) = File::open(&path) else { return Ok(()) };
+        let mut kept = Vec::new();
+        for line in BufReader::new(file).lines() {
+            let line = line.map_err(TrainError::io("cannot read", &path))?;
+            match serde_json::from_str::<StepMetrics>(&line) {
+                Ok(metrics) if metrics.step <= step => kept.extend(line.bytes().chain([b'\n'])),
+                _ => break,
+            }
+        }
+        write_atomically(&path, &kept)
+    }
+}
+
+/// Writes metrics, events and checkpoints of a run into its folder.
+pub(crate) struct Recorder<'a, 'c> {
+    pub(crate) dir: &'a RunDir,
+    pub(crate) context: &'a mut Context<'c>,
+    pub(crate) companions: &'a Path,
+    pub(crate) kind: Kind,
+    pub(crate) keep_last: usize,
+    metrics: BufWriter<File>,
+    events: EventWriter<BufWriter<File>>,
+}
+
+impl<'a, 'c> Recorder<'a, 'c> {
+    /// Goes on after `step`, 0 for a fresh run.
+    pub(crate) fn open(
+        dir: &'a RunDir,
+        step: u64,
+        context: &'a mut Context<'c>,
+        companions: &'a Path,
+        kind: Kind,
+        keep_last: usize,
+    ) -> Result<Self, TrainError> {
+        dir.truncate_metrics(step)?;
+        let metrics = append(&dir.metrics())?;
+        let now = context.clock.unix_seconds();
+        // One event file a start: TensorBoard joins them, later files override repeated steps.
+        let path = dir.root.join(format!("events.out.tfevents.{now:.0}.step-{step}"));
+        let events = EventWriter::new(append(&path)?, now).map_err(TrainError::io("cannot write", &path))?;
+        Ok(Self { dir, context, companions, kind, keep_last, metrics, events })
+    }
+}
+
+impl Observer for Recorder<'_, '_> {
+    fn seconds(&self) -> f64 {
+        self.context.clock.seconds()
+    }
+
+    fn on_step(&mut self, metrics: &StepMetrics, _: u64) -> Result<(), TrainError> {
+        let path = self.dir.metrics();
+        let failed = || TrainError::io("cannot write", path.clone());
+        let line = serde_json::to_string(metrics).map_err(|e| failed()(e.into()))?;
+        writeln!(self.metrics, "{line}").and_then(|()| self.metrics.flush()).map_err(failed())?;
+        let now = self.context.clock.unix_seconds();
+        let series = metrics.series();
+        self.events
+            .scalars(metrics.step, now, &series)
+            .and_then(|()| self.events.flush())
+            .map_err(TrainError::io("cannot write the TensorBoard events of", &self.dir.root))?;
+        let mut note = format!("loss {:.4}", metrics.loss);
+        if let Some(p) = &metrics.preference {
+            note += &format!(", margin {:.3}, accuracy {:.2}", p.margin, p.accuracy);
+        }
+        self.context.progress.advance(metrics.step, &note);
+        Ok(())
+    }
+
+    fn on_checkpoint(&mut self, snapshot: &Snapshot<'_>) -> Result<(), TrainError> {
+        let folder = self.dir.checkpoints();
+        let path = checkpoint::write(&folder, snapshot, self.kind, self.companions)?;
+        checkpoint::keep_last(&folder, self.keep_last)?;
+        tracing::debug!(step = snapshot.step, path = %path.display(), "checkpoint");
+        Ok(())
+    }
+
+    fn wants_stop(&self) -> bool {
+        self.context.wants_stop()
+    }
+}
+
+fn append(path: &Path) -> Result<BufWriter<File>, TrainError> {
+    let file = OpenOptions::new().create(true).append(true).open(path);
+    Ok(BufWriter::new(file.map_err(TrainError::io("cannot write", path))?))
+}
+
+/// Writes a file whole or not at all.
+pub(crate) fn write_atomically(path: &Path, content: &[u8]) -> Result<(), TrainError> {
+    let failed = || TrainError::io("cannot write", path);
+    let mut file = atomic_write_file::AtomicWriteFile::open(path).map_err(failed())?;
+    file.write_all(content).map_err(failed())?;
+    file.commit().map_err(failed())
+}
+
+fn first_difference(existing: &str, wanted: &str) -> Option<String> {
+    if existing == wanted {
+        return None;
+    }
+    let pair = existing.lines().zip(wanted.lines()).find(|(a, b)| a != b);
+    Some(match pair {
+        Some((there, here)) => format!("there `{there}`, here `{here}`"),
+        None => "one recipe has more lines than the other".to_owned(),
+    })
+}
