@@ -1,7 +1,7 @@
 //! Grouped bars.
 
 use super::axis::{self, Scale};
-use super::canvas::{Anchor, Area, Canvas, FONT, LINE, MARGIN, text_width, wrap};
+use super::canvas::{Anchor, Area, Canvas, FONT, LINE, MARGIN, SLANT, text_width, wrap};
 use super::legend::{self, Swatch};
 use super::{GroupedBars, Series};
 
@@ -11,21 +11,25 @@ const WIDEST_BAR: f64 = 40.0;
 const NARROWEST_BAR: f64 = 9.0;
 /// Share of a group's room that its bars take.
 const FILL: f64 = 0.78;
+/// Between the names of neighbouring groups.
+const LABEL_GAP: f64 = 6.0;
+/// How far right of its group's middle a slanted name ends.
+const SLANT_SHIFT: f64 = 4.0;
 
 pub(super) fn draw(figure: &GroupedBars) -> String {
     let range = axis::usable(figure.y_range);
     let ticks = axis::ticks(range, 9.0);
     let groups = group_names(figure);
-    let left = MARGIN + axis::labels_width(&ticks) + 8.0;
-    let bars = figure.series.len().max(1) as f64;
-    let width = LEAST_WIDTH
-        .max(left + MARGIN + groups.len() as f64 * bars * NARROWEST_BAR / FILL)
-        .min(f64::from(u16::MAX));
+    let bars = groups.len().max(1) as f64 * figure.series.len().max(1) as f64;
+    let beside_axis = MARGIN + axis::labels_width(&ticks) + 8.0;
+    let width = LEAST_WIDTH.max(beside_axis + MARGIN + bars * NARROWEST_BAR / FILL);
+    let plot = width - beside_axis - MARGIN;
+    let left = beside_axis.max(MARGIN + overhang(&groups, plot / groups.len().max(1) as f64));
 
     let mut canvas = Canvas::default();
     let below_title = canvas.title(&figure.title, width);
-    let names: Vec<_> = figure.series.iter().map(|series| series.name.clone()).collect();
-    let below_legend = legend::draw(&mut canvas, Swatch::Bar, &names, below_title, width);
+    let entries: Vec<_> = figure.series.iter().map(|series| (Swatch::Bar, series.name.clone())).collect();
+    let below_legend = legend::draw(&mut canvas, &entries, below_title, width);
     canvas.text((MARGIN, below_legend + LINE), Anchor::Start, "muted", &figure.y_label);
     let area =
         Area { left, top: below_legend + LINE + 14.0, width: width - left - MARGIN, height: PLOT_HEIGHT };
@@ -63,8 +67,11 @@ fn draw_bars(
                     let shape = Area { left, top, width: bar - gap, height: bottom - top };
                     canvas.rect(shape, &format!("{name}, {}: {}", series.name, numbers(value, low, high)));
                     if low.is_finite() && high.is_finite() {
+                        // Not clamped but cut: an error bar that goes on beyond the axis ends without a cap.
+                        canvas.open_clip(area.grown(1.0));
                         let x = left + 0.5 * (bar - gap);
-                        canvas.error_bar(x, scale.clamped(low), scale.clamped(high), "whisker");
+                        canvas.error_bar(x, scale.pixel(low), scale.pixel(high), "whisker");
+                        canvas.close_clip();
                     }
                 }
                 None => {
@@ -78,27 +85,43 @@ fn draw_bars(
 
 /// Names below their groups, broken at spaces, or slanted where even that is too wide; returns the y below them.
 fn group_labels(canvas: &mut Canvas, groups: &[String], area: Area, room: f64) -> f64 {
-    let lines: Vec<_> = groups.iter().map(|name| wrap(name, FONT, room - 6.0)).collect();
-    let fits = lines.iter().flatten().all(|line| text_width(line, FONT) <= room - 4.0);
+    let middle = |group: usize| area.left + (group as f64 + 0.5) * room;
     let top = area.bottom() + 6.0;
-    if fits {
-        for (group, lines) in lines.iter().enumerate() {
-            let x = area.left + (group as f64 + 0.5) * room;
-            let mut y = top + FONT;
-            for line in lines {
-                canvas.text((x, y), Anchor::Middle, "", line);
-                y += LINE;
-            }
+    if !fit(groups, room) {
+        for (group, name) in groups.iter().enumerate() {
+            canvas.slanted_text((middle(group) + SLANT_SHIFT, top + 8.0), name);
         }
-        let most = lines.iter().map(Vec::len).max().unwrap_or(0);
-        return top + FONT + LINE * most.saturating_sub(1) as f64 + 4.0;
+        return top + 16.0 + widest(groups) * SLANT.to_radians().sin();
     }
-    let widest = groups.iter().map(|name| text_width(name, FONT)).fold(0.0, f64::max);
+    let mut most = 1;
     for (group, name) in groups.iter().enumerate() {
-        let x = area.left + (group as f64 + 0.5) * room;
-        canvas.slanted_text((x + 4.0, top + 8.0), name);
+        let lines = wrap(name, FONT, room - LABEL_GAP);
+        for (at, line) in lines.iter().enumerate() {
+            canvas.text((middle(group), top + FONT + LINE * at as f64), Anchor::Middle, "", line);
+        }
+        most = most.max(lines.len());
     }
-    top + 8.0 + widest * 35f64.to_radians().sin() + 8.0
+    top + FONT + LINE * (most - 1) as f64 + 4.0
+}
+
+/// How far the first slanted name reaches left of the plot.
+fn overhang(groups: &[String], room: f64) -> f64 {
+    match groups.first() {
+        Some(first) if !fit(groups, room) => {
+            text_width(first, FONT) * SLANT.to_radians().cos() - 0.5 * room - SLANT_SHIFT
+        }
+        _ => 0.0,
+    }
+}
+
+/// Whether every word of every name fits below its group.
+fn fit(groups: &[String], room: f64) -> bool {
+    let words = groups.iter().flat_map(|name| name.split_whitespace());
+    words.map(|word| text_width(word, FONT)).all(|width| width <= room - LABEL_GAP)
+}
+
+fn widest(groups: &[String]) -> f64 {
+    groups.iter().map(|name| text_width(name, FONT)).fold(0.0, f64::max)
 }
 
 /// As many names as any series has values; groups without a name have an empty one.

@@ -1,27 +1,37 @@
 //! The legend between a figure's title and its plot.
 
 use super::canvas::{Anchor, Area, Canvas, FONT, LINE, MARGIN, text_width};
+use super::lines::LineStyle;
 
 /// What stands before a name.
 #[derive(Clone, Copy)]
 pub(super) enum Swatch {
     /// A filled square, as bars have it.
     Bar,
-    /// A piece of the line with its marker.
-    Line,
+    /// A piece of a line in its style.
+    Line(LineStyle),
 }
 
-const SWATCH_WIDTH: f64 = 26.0;
-const BETWEEN: f64 = 20.0;
+impl Swatch {
+    /// From its left edge to the name.
+    fn width(self) -> f64 {
+        match self {
+            Self::Bar => 18.0,
+            Self::Line(_) => 32.0,
+        }
+    }
+}
+
+const BETWEEN: f64 = 18.0;
 
 /// Draws names from `top` downwards, in as many rows as the width asks for; returns the y below them.
-pub(super) fn draw(canvas: &mut Canvas, swatch: Swatch, names: &[String], top: f64, width: f64) -> f64 {
-    if names.is_empty() {
+pub(super) fn draw(canvas: &mut Canvas, entries: &[(Swatch, String)], top: f64, width: f64) -> f64 {
+    if entries.is_empty() {
         return top;
     }
     let (mut x, mut y) = (MARGIN, top + LINE);
-    for (series, name) in names.iter().enumerate() {
-        let item = SWATCH_WIDTH + text_width(name, FONT);
+    for (series, (swatch, name)) in entries.iter().enumerate() {
+        let item = swatch.width() + text_width(name, FONT);
         if x > MARGIN && x + item > width - MARGIN {
             x = MARGIN;
             y += LINE + 2.0;
@@ -32,17 +42,15 @@ pub(super) fn draw(canvas: &mut Canvas, swatch: Swatch, names: &[String], top: f
             Swatch::Bar => {
                 canvas.rect(Area { left: x, top: middle - 6.0, width: 12.0, height: 12.0 }, name);
             }
-            Swatch::Line => {
-                canvas.polyline(&[(x, middle), (x + 20.0, middle)], super::lines::dash(series));
-                canvas.marker((x + 10.0, middle), series, "");
+            Swatch::Line(style) => {
+                canvas.polyline(&[(x, middle), (x + 26.0, middle)], style.dash, style.width);
+                if let Some(shape) = style.marker {
+                    canvas.marker((x + 13.0, middle), shape, "");
+                }
             }
         }
         canvas.close();
-        let words = match swatch {
-            Swatch::Bar => x + 18.0,
-            Swatch::Line => x + SWATCH_WIDTH,
-        };
-        canvas.text((words, y), Anchor::Start, "", name);
+        canvas.text((x + swatch.width(), y), Anchor::Start, "", name);
         x += item + BETWEEN;
     }
     y + 6.0

@@ -14,9 +14,13 @@ const MOST_MARKERS: usize = 24;
 /// Error bars of different lines at one x stand this far apart.
 const DODGE: f64 = 6.0;
 
-/// How the line of a series is broken; lines differ without colour too.
-pub(super) fn dash(series: usize) -> &'static str {
-    ["", "7 4", "2 3", "9 3 2 3"][series % 4]
+/// How a line looks beside its colour, so that lines differ without it too.
+#[derive(Clone, Copy)]
+pub(super) struct LineStyle {
+    pub(super) dash: &'static str,
+    pub(super) width: f64,
+    /// The shape of its markers, if it has any.
+    pub(super) marker: Option<usize>,
 }
 
 pub(super) fn draw(figure: &Lines) -> String {
@@ -31,13 +35,14 @@ pub(super) fn draw(figure: &Lines) -> String {
 
     let mut canvas = Canvas::default();
     let below_title = canvas.title(&figure.title, WIDTH);
-    let names: Vec<_> = figure
+    let styles = styles(figure.series.iter().chain(right_series));
+    let names = figure
         .series
         .iter()
         .map(|series| series.name.clone())
-        .chain(right_series.iter().map(|series| format!("{} (right axis)", series.name)))
-        .collect();
-    let below_legend = legend::draw(&mut canvas, Swatch::Line, &names, below_title, WIDTH);
+        .chain(right_series.iter().map(|series| format!("{} (right axis)", series.name)));
+    let entries: Vec<_> = styles.iter().map(|style| Swatch::Line(*style)).zip(names).collect();
+    let below_legend = legend::draw(&mut canvas, &entries, below_title, WIDTH);
     canvas.text((MARGIN, below_legend + LINE), Anchor::Start, "muted", &figure.y_label);
     if let Some(axis) = second {
         canvas.text((WIDTH - MARGIN, below_legend + LINE), Anchor::End, "muted", &axis.y_label);
@@ -52,16 +57,11 @@ pub(super) fn draw(figure: &Lines) -> String {
     let y = Scale::new(y_range, area.bottom(), area.top);
     axis::draw_left(&mut canvas, y, &y_ticks, area);
     draw_x_axis(&mut canvas, figure, x, x_range, area);
-    canvas.open_clip(Area {
-        left: area.left,
-        top: area.top - 6.0,
-        width: area.width,
-        height: area.height + 12.0,
-    });
-    draw_series(&mut canvas, &figure.series, 0, x, y);
     let y_right = Scale::new(right_range, area.bottom(), area.top);
-    draw_series(&mut canvas, right_series, figure.series.len(), x, y_right);
-    canvas.close_clip();
+    // The second axis first: what it carries is context.
+    let left_count = figure.series.len();
+    Plot { area, x, y: y_right, styles: &styles, first: left_count }.draw(&mut canvas, right_series);
+    Plot { area, x, y, styles: &styles, first: 0 }.draw(&mut canvas, &figure.series);
     if second.is_some() {
         canvas.line((area.right(), area.top), (area.right(), area.bottom()), "axis", 1.0);
         axis::draw_right(&mut canvas, y_right, &right_ticks, area);
@@ -89,21 +89,37 @@ fn draw_x_axis(canvas: &mut Canvas, figure: &Lines, x: Scale, range: (f64, f64),
     canvas.text((middle, area.bottom() + 22.0 + LINE), Anchor::Middle, "muted", &figure.x_label);
 }
 
-/// Draws series whose colours start at `first`.
-fn draw_series(canvas: &mut Canvas, all: &[LineSeries], first: usize, x: Scale, y: Scale) {
-    let barred: Vec<_> = all.iter().map(has_error_bars).collect();
-    let bars = barred.iter().filter(|barred| **barred).count();
-    let mut bars_before = 0;
-    for (at, series) in all.iter().enumerate() {
-        let shift = if barred[at] {
-            bars_before += 1;
-            DODGE * (bars_before as f64 - 0.5 * (bars as f64 + 1.0))
-        } else {
-            0.0
-        };
-        canvas.open_series(first + at);
-        let place = |(at, value): (f64, f64)| (x.pixel(at) + shift, y.pixel(value));
-        if !barred[at] {
+/// Lines of one axis, and how they are drawn.
+struct Plot<'a> {
+    area: Area,
+    x: Scale,
+    y: Scale,
+    /// Styles of all lines of the figure.
+    styles: &'a [LineStyle],
+    /// The figure's number of this axis's first line.
+    first: usize,
+}
+
+impl Plot<'_> {
+    fn draw(&self, canvas: &mut Canvas, all: &[LineSeries]) {
+        let bars = all.iter().filter(|series| has_error_bars(series)).count();
+        let mut bars_before = 0;
+        for (at, series) in all.iter().enumerate() {
+            let mut shift = 0.0;
+            if has_error_bars(series) {
+                shift = DODGE * (f64::from(bars_before) - 0.5 * (bars as f64 - 1.0));
+                bars_before += 1;
+            }
+            self.draw_line(canvas, series, self.first + at, shift);
+        }
+    }
+
+    fn draw_line(&self, canvas: &mut Canvas, series: &LineSeries, number: usize, shift: f64) {
+        let style = self.styles[number];
+        let place = |(at, value): (f64, f64)| (self.x.pixel(at) + shift, self.y.pixel(value));
+        canvas.open_series(number);
+        canvas.open_clip(self.area.grown(1.0));
+        if !has_error_bars(series) {
             for run in runs(&series.points, |point| interval(point).is_some()) {
                 let upper = run.iter().filter_map(|point| interval(point).map(|(_, high)| (point.0, high)));
                 let lower =
@@ -113,25 +129,47 @@ fn draw_series(canvas: &mut Canvas, all: &[LineSeries], first: usize, x: Scale, 
         }
         for run in runs(&series.points, is_finite) {
             let line: Vec<_> = run.iter().map(|&(at, value, _)| place((at, value))).collect();
-            canvas.polyline(&line, dash(first + at));
+            canvas.polyline(&line, style.dash, style.width);
         }
-        if barred[at] {
-            for point in series.points.iter().filter(|point| is_finite(point)) {
+        if has_error_bars(series) {
+            for point in &series.points {
                 if let Some((low, high)) = interval(point) {
-                    canvas.error_bar(x.pixel(point.0) + shift, y.pixel(low), y.pixel(high), "");
+                    let x = self.x.pixel(point.0) + shift;
+                    canvas.error_bar(x, self.y.pixel(low), self.y.pixel(high), "");
                 }
             }
         }
+        canvas.close_clip();
         for run in runs(&series.points, is_finite) {
-            // A point without neighbours has no line to show it.
-            if run.len() == 1 || series.points.len() <= MOST_MARKERS {
-                for point in run {
-                    canvas.marker(place((point.0, point.1)), first + at, &tooltip(&series.name, point));
+            // A point without neighbours has no line to show it, so it is marked even on a long line.
+            if style.marker.is_some() || run.len() == 1 {
+                for point in run.iter().filter(|point| self.y.contains(point.1)) {
+                    let shape = style.marker.unwrap_or_default();
+                    canvas.marker(place((point.0, point.1)), shape, &tooltip(&series.name, point));
                 }
             }
         }
         canvas.close();
     }
+}
+
+/// Few points are joined by broken lines between markers, many by a thinner line without: dashes on a line that jumps
+/// from step to step would read as noise, so the first such line is whole.
+fn styles<'a>(all: impl Iterator<Item = &'a LineSeries>) -> Vec<LineStyle> {
+    const DASHES: [&str; 4] = ["", "7 4", "2 3", "9 3 2 3"];
+    let (mut marked, mut dense) = (0, 0);
+    all.map(|series| {
+        let (count, width, marker) = if series.points.len() <= MOST_MARKERS {
+            let shape = marked;
+            (&mut marked, 2.0, Some(shape))
+        } else {
+            (&mut dense, 1.5, None)
+        };
+        let dash = DASHES[*count % DASHES.len()];
+        *count += 1;
+        LineStyle { dash, width, marker }
+    })
+    .collect()
 }
 
 fn has_error_bars(series: &LineSeries) -> bool {

@@ -41,7 +41,7 @@ pub(super) fn render(table: &Table) -> String {
                 if span.group.is_some() { "─".repeat(width) } else { " ".repeat(width) }
             }));
         }
-        lines.push(row_line(&headers, &widths, &aligns));
+        lines.push(row_line(&headers, &widths, &header_aligns(&layout)));
         lines.push("─".repeat(total));
         lines.extend(cells.iter().map(|row| row_line(row, &widths, &aligns)));
         lines.push("━".repeat(total));
@@ -56,6 +56,12 @@ pub(super) fn render(table: &Table) -> String {
         }
     }
     lines.iter().map(|line| format!("{}\n", line.trim_end())).collect()
+}
+
+/// Headers stand as their columns do, but in the middle above intervals, which have no one edge to stand at.
+fn header_aligns(layout: &Layout<'_>) -> Vec<Align> {
+    let align = |at: usize| if layout.has_intervals(at) { Align::Center } else { layout.columns[at].align };
+    (0..layout.columns.len()).map(align).collect()
 }
 
 /// The widths of the parts of a column's intervals, so that points and brackets stand below each other.
