@@ -1,50 +1,53 @@
 //! What a loss reads and writes: log-probabilities of a batch of pairs, losses and gradients.
 
-use crate::{Float, Input, LossError, Model, Side};
+use crate::{Float, Input, Model, PrefLossError, Side};
 
-/// What one model says of a batch of pairs, all four slices one entry per pair.
+/// Sequence log-probabilities of a batch of pairs under one model, in nats: each the *sum* over the response's tokens.
 #[derive(Clone, Copy, Debug)]
 pub struct PairLogps<'a, F> {
-    /// log π(chosen | prompt) in nats: the *sum* over the response's tokens.
+    /// log π(chosen | prompt), one per pair.
     pub chosen: &'a [F],
-    /// log π(rejected | prompt) in nats: the *sum* over the response's tokens.
+    /// log π(rejected | prompt), one per pair.
     pub rejected: &'a [F],
-    /// How many tokens each chosen sum runs over, the end-of-sequence token included.
-    pub chosen_tokens: &'a [u32],
-    /// How many tokens each rejected sum runs over, the end-of-sequence token included.
-    pub rejected_tokens: &'a [u32],
 }
 
-/// A batch of pairs as the policy and as the reference see it, checked once.
+/// How many tokens each response has: those that its log-probability sums over, the end-of-sequence token included.
+#[derive(Clone, Copy, Debug)]
+pub struct PairTokens<'a> {
+    /// Of the chosen responses, one count per pair.
+    pub chosen: &'a [u32],
+    /// Of the rejected responses, one count per pair.
+    pub rejected: &'a [u32],
+}
+
+/// A batch of pairs with all that a loss asks for, checked once.
+///
+/// Both models read the same tokens, so the counts stand beside the log-probabilities and not within them.
 #[derive(Clone, Copy, Debug)]
 pub struct PairBatch<'a, F> {
     pub(crate) policy: PairLogps<'a, F>,
     pub(crate) reference: PairLogps<'a, F>,
+    pub(crate) tokens: PairTokens<'a>,
 }
 
 impl<'a, F: Float> PairBatch<'a, F> {
-    /// Both models must have scored the same tokens, which their counts bear out as far as counts can.
-    ///
     /// # Errors
-    /// [`LossError::Length`] if the eight slices differ in length, [`LossError::NotFinite`] for a NaN or infinite
-    /// log-probability, [`LossError::EmptyResponse`] for a token count of 0, [`LossError::OtherTokens`] if the models'
-    /// counts differ.
-    pub fn new(policy: PairLogps<'a, F>, reference: PairLogps<'a, F>) -> Result<Self, LossError> {
+    /// [`PrefLossError::Length`] if the six slices differ in length, [`PrefLossError::NotFinite`] for a NaN or infinite
+    /// log-probability, [`PrefLossError::EmptyResponse`] for a token count of 0.
+    pub fn new(
+        policy: PairLogps<'a, F>,
+        reference: PairLogps<'a, F>,
+        tokens: PairTokens<'a>,
+    ) -> Result<Self, PrefLossError> {
         let pairs = policy.chosen.len();
         for (model, logps) in [(Model::Policy, policy), (Model::Reference, reference)] {
-            for (side, sums, counts) in [
-                (Side::Chosen, logps.chosen, logps.chosen_tokens),
-                (Side::Rejected, logps.rejected, logps.rejected_tokens),
-            ] {
-                check_length(Input::Logps, model, side, pairs, sums.len())?;
-                check_length(Input::Tokens, model, side, pairs, counts.len())?;
+            for (side, sums) in [(Side::Chosen, logps.chosen), (Side::Rejected, logps.rejected)] {
+                check_length(Input::Logps(model), side, pairs, sums.len())?;
                 check_finite(model, side, sums)?;
-                check_not_empty(side, counts)?;
             }
         }
-        check_same_tokens(Side::Chosen, policy.chosen_tokens, reference.chosen_tokens)?;
-        check_same_tokens(Side::Rejected, policy.rejected_tokens, reference.rejected_tokens)?;
-        Ok(Self { policy, reference })
+        check_tokens(tokens, pairs)?;
+        Ok(Self { policy, reference, tokens })
     }
 
     /// The number of pairs.
@@ -69,36 +72,25 @@ impl<'a, F: Float> PairBatch<'a, F> {
     }
 }
 
-fn check_length(
-    input: Input,
-    model: Model,
-    side: Side,
-    expected: usize,
-    found: usize,
-) -> Result<(), LossError> {
-    if found == expected { Ok(()) } else { Err(LossError::Length { input, model, side, expected, found }) }
-}
-
-fn check_not_empty(side: Side, counts: &[u32]) -> Result<(), LossError> {
-    match counts.iter().position(|&count| count == 0) {
-        None => Ok(()),
-        Some(pair) => Err(LossError::EmptyResponse { side, pair }),
-    }
-}
-
-fn check_same_tokens(side: Side, policy: &[u32], reference: &[u32]) -> Result<(), LossError> {
-    match policy.iter().zip(reference).position(|(policy, reference)| policy != reference) {
-        None => Ok(()),
-        Some(pair) => {
-            Err(LossError::OtherTokens { side, pair, policy: policy[pair], reference: reference[pair] })
+/// Checks that there is a count, and not 0, for each response of `pairs` pairs.
+pub(crate) fn check_tokens(tokens: PairTokens<'_>, pairs: usize) -> Result<(), PrefLossError> {
+    for (side, counts) in [(Side::Chosen, tokens.chosen), (Side::Rejected, tokens.rejected)] {
+        check_length(Input::Tokens, side, pairs, counts.len())?;
+        if let Some(pair) = counts.iter().position(|&count| count == 0) {
+            return Err(PrefLossError::EmptyResponse { side, pair });
         }
     }
+    Ok(())
 }
 
-fn check_finite<F: Float>(model: Model, side: Side, values: &[F]) -> Result<(), LossError> {
+fn check_length(input: Input, side: Side, expected: usize, found: usize) -> Result<(), PrefLossError> {
+    if found == expected { Ok(()) } else { Err(PrefLossError::Length { input, side, expected, found }) }
+}
+
+fn check_finite<F: Float>(model: Model, side: Side, values: &[F]) -> Result<(), PrefLossError> {
     match values.iter().position(|value| !value.widen().is_finite()) {
         None => Ok(()),
-        Some(pair) => Err(LossError::NotFinite { model, side, pair, value: values[pair].widen() }),
+        Some(pair) => Err(PrefLossError::NotFinite { model, side, pair, value: values[pair].widen() }),
     }
 }
 

@@ -43,25 +43,25 @@ impl fmt::Display for Side {
 /// Which numbers an error speaks of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Input {
-    /// Log-probabilities of sequences.
-    Logps,
-    /// Token counts.
+    /// The log-probabilities of sequences under a model.
+    Logps(Model),
+    /// The token counts.
     Tokens,
 }
 
 impl fmt::Display for Input {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Logps => "log-probs",
-            Self::Tokens => "token counts",
-        })
+        match self {
+            Self::Logps(model) => write!(f, "{model} log-probs"),
+            Self::Tokens => f.write_str("token counts"),
+        }
     }
 }
 
 /// What can be wrong with the input of a loss.
 #[derive(Clone, Debug, Error, PartialEq)]
 #[non_exhaustive]
-pub enum LossError {
+pub enum PrefLossError {
     /// β is not a positive finite number.
     #[error("beta is {value}: it must be finite and above 0 (0.1 is usual)")]
     Beta {
@@ -76,13 +76,11 @@ pub enum LossError {
     },
     /// Two inputs of one batch speak of different numbers of pairs.
     #[error(
-        "the {model}'s {side} {input} are {found}, but the batch has {expected} pairs: give one per pair"
+        "the {input} of the {side} responses are {found}, but the batch has {expected} pairs: give one per pair"
     )]
     Length {
         /// Which input.
         input: Input,
-        /// Which model.
-        model: Model,
         /// Which response.
         side: Side,
         /// The number of the policy's chosen log-probs.
@@ -100,21 +98,6 @@ pub enum LossError {
         /// Index in the batch.
         pair: usize,
     },
-    /// The models scored different tokens.
-    #[error(
-        "the {side} response of pair {pair} has {policy} tokens under the policy and {reference} under the reference: \
-         both must score the same tokens (is the reference's cache of another truncation or order?)"
-    )]
-    OtherTokens {
-        /// Which response.
-        side: Side,
-        /// Index in the batch.
-        pair: usize,
-        /// The policy's count.
-        policy: u32,
-        /// The reference's count.
-        reference: u32,
-    },
     /// A log-probability is NaN or infinite.
     #[error(
         "the {model}'s log-prob of the {side} response of pair {pair} is {value}: look for NaN in the weights or a \
@@ -131,12 +114,8 @@ pub enum LossError {
         value: f64,
     },
     /// A tensor is not of shape `[pairs]`.
-    #[error(
-        "the {model}'s {side} {input} have shape {found:?}, expected {expected}: one number per sequence"
-    )]
+    #[error("the {model}'s {side} log-probs have shape {found:?}, expected {expected}: one sum per sequence")]
     Shape {
-        /// Which input.
-        input: Input,
         /// Which model.
         model: Model,
         /// Which response.
@@ -148,12 +127,10 @@ pub enum LossError {
     },
     /// A tensor is of a kind that will not do.
     #[error(
-        "the {model}'s {side} {input} are {found}, expected {expected}: take log-softmax and sums in float32 (hundreds \
-         of nats in bfloat16 step by whole nats), and counts as integers"
+        "the {model}'s {side} log-probs are {found}, expected {expected}: take log-softmax and sums in float32, since \
+         hundreds of nats in bfloat16 step by whole nats"
     )]
     Kind {
-        /// Which input.
-        input: Input,
         /// Which model.
         model: Model,
         /// Which response.
@@ -165,11 +142,9 @@ pub enum LossError {
     },
     /// Tensors of one batch lie on different devices.
     #[error(
-        "the {model}'s {side} {input} are on {found}, the policy's chosen log-probs on {expected}: move them together"
+        "the {model}'s {side} log-probs are on {found}, the policy's chosen ones on {expected}: move them together"
     )]
     Device {
-        /// Which input.
-        input: Input,
         /// Which model.
         model: Model,
         /// Which response.

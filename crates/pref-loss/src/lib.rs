@@ -9,8 +9,8 @@ mod params;
 #[cfg(feature = "tch")]
 mod tensor;
 
-pub use batch::{LossOutput, PairBatch, PairLogps, Reward};
-pub use error::{Input, LossError, Model, Side};
+pub use batch::{LossOutput, PairBatch, PairLogps, PairTokens, Reward};
+pub use error::{Input, Model, PrefLossError, Side};
 pub use float::Float;
 pub use loss::{MarginLoss, PreferenceLoss};
 pub use params::{Beta, LabelSmoothing, LogpReduction};

@@ -16,7 +16,7 @@ use crate::{Beta, Float, LabelSmoothing, LogpReduction, LossOutput, PairBatch, R
 /// let at_reference = dpo.at_margin(0.0_f64);
 /// assert_eq!(at_reference.loss, std::f64::consts::LN_2);
 /// assert_eq!(at_reference.slope, -0.05);
-/// # Ok::<(), pref_loss::LossError>(())
+/// # Ok::<(), pref_loss::PrefLossError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
@@ -121,8 +121,8 @@ impl PreferenceLoss {
     fn weights<F: Float>(&self, batch: &PairBatch<'_, F>, pair: usize) -> (F, F) {
         match self {
             Self::Ipo { reduction: LogpReduction::Mean, .. } => (
-                F::of(1.0 / f64::from(batch.policy.chosen_tokens[pair])),
-                F::of(1.0 / f64::from(batch.policy.rejected_tokens[pair])),
+                F::of(1.0 / f64::from(batch.tokens.chosen[pair])),
+                F::of(1.0 / f64::from(batch.tokens.rejected[pair])),
             ),
             Self::Ipo { reduction: LogpReduction::Sum, .. } | Self::Dpo { .. } | Self::Cdpo { .. } => {
                 (F::of(1.0), F::of(1.0))

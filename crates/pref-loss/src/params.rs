@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::LossError;
+use crate::PrefLossError;
 
 /// The strength β of the pull towards the reference model: finite and above 0.
 ///
@@ -13,7 +13,7 @@ use crate::LossError;
 ///
 /// assert_eq!(Beta::new(0.1)?.get(), 0.1);
 /// assert!(Beta::new(0.0).is_err());
-/// # Ok::<(), pref_loss::LossError>(())
+/// # Ok::<(), pref_loss::PrefLossError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Serialize, Deserialize)]
 #[serde(try_from = "f64", into = "f64")]
@@ -24,9 +24,9 @@ impl Beta {
     pub const DEFAULT: Self = Self(0.1);
 
     /// # Errors
-    /// [`LossError::Beta`] if `value` is not finite or not above 0.
-    pub fn new(value: f64) -> Result<Self, LossError> {
-        if value.is_finite() && value > 0.0 { Ok(Self(value)) } else { Err(LossError::Beta { value }) }
+    /// [`PrefLossError::Beta`] if `value` is not finite or not above 0.
+    pub fn new(value: f64) -> Result<Self, PrefLossError> {
+        if value.is_finite() && value > 0.0 { Ok(Self(value)) } else { Err(PrefLossError::Beta { value }) }
     }
 
     /// The number itself.
@@ -36,7 +36,7 @@ impl Beta {
 }
 
 impl TryFrom<f64> for Beta {
-    type Error = LossError;
+    type Error = PrefLossError;
 
     fn try_from(value: f64) -> Result<Self, Self::Error> {
         Self::new(value)
@@ -60,7 +60,7 @@ impl From<Beta> for f64 {
 /// assert!(!LabelSmoothing::new(0.1)?.is_degenerate());
 /// assert!(LabelSmoothing::new(0.5)?.is_degenerate());
 /// assert!(LabelSmoothing::new(1.5).is_err());
-/// # Ok::<(), pref_loss::LossError>(())
+/// # Ok::<(), pref_loss::PrefLossError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Serialize, Deserialize)]
 #[serde(try_from = "f64", into = "f64")]
@@ -71,9 +71,13 @@ impl LabelSmoothing {
     pub const ZERO: Self = Self(0.0);
 
     /// # Errors
-    /// [`LossError::LabelSmoothing`] if `value` is outside \[0, 1\] or not a number.
-    pub fn new(value: f64) -> Result<Self, LossError> {
-        if (0.0..=1.0).contains(&value) { Ok(Self(value)) } else { Err(LossError::LabelSmoothing { value }) }
+    /// [`PrefLossError::LabelSmoothing`] if `value` is outside \[0, 1\] or not a number.
+    pub fn new(value: f64) -> Result<Self, PrefLossError> {
+        if (0.0..=1.0).contains(&value) {
+            Ok(Self(value))
+        } else {
+            Err(PrefLossError::LabelSmoothing { value })
+        }
     }
 
     /// The number itself.
@@ -89,7 +93,7 @@ impl LabelSmoothing {
 }
 
 impl TryFrom<f64> for LabelSmoothing {
-    type Error = LossError;
+    type Error = PrefLossError;
 
     fn try_from(value: f64) -> Result<Self, Self::Error> {
         Self::new(value)

@@ -2,23 +2,20 @@
 
 use tch::{Kind, Tensor};
 
+use crate::batch::check_tokens;
 use crate::loss::ipo_target;
-use crate::{Input, LogpReduction, LossError, Model, PreferenceLoss, Side};
+use crate::{LogpReduction, Model, PairTokens, PrefLossError, PreferenceLoss, Side};
 
-/// What one model says of a batch of pairs.
+/// Sequence log-probabilities of a batch of pairs under one model, in nats: each the *sum* over the response's tokens.
 ///
 /// # Shapes
-/// All four `[pairs]` on one device; the log-probabilities float32 or float64, the counts of an integer kind.
+/// Both `[pairs]`, float32 or float64, on one device.
 #[derive(Debug)]
 pub struct PairLogpTensors {
-    /// log π(chosen | prompt) in nats: the *sum* over the response's tokens.
+    /// log π(chosen | prompt).
     pub chosen: Tensor,
-    /// log π(rejected | prompt) in nats: the *sum* over the response's tokens.
+    /// log π(rejected | prompt).
     pub rejected: Tensor,
-    /// How many tokens each chosen sum runs over, the end-of-sequence token included.
-    pub chosen_tokens: Tensor,
-    /// How many tokens each rejected sum runs over, the end-of-sequence token included.
-    pub rejected_tokens: Tensor,
 }
 
 /// The implicit rewards `β·(log π − log π_ref)`, outside the graph.
@@ -48,33 +45,35 @@ impl PreferenceLoss {
     /// Take `.mean(None)` or whatever the step calls for.
     ///
     /// ```
-    /// use pref_loss::{Beta, PairLogpTensors, PreferenceLoss};
+    /// use pref_loss::{Beta, PairLogpTensors, PairTokens, PreferenceLoss};
     /// use tch::{Kind, Tensor};
     ///
     /// let logps = |chosen: [f32; 2], rejected: [f32; 2]| PairLogpTensors {
     ///     chosen: Tensor::from_slice(&chosen).set_requires_grad(true),
     ///     rejected: Tensor::from_slice(&rejected).set_requires_grad(true),
-    ///     chosen_tokens: Tensor::from_slice(&[9_i64, 12]),
-    ///     rejected_tokens: Tensor::from_slice(&[11_i64, 10]),
     /// };
     /// let policy = logps([-20.0, -31.0], [-25.0, -30.0]);
     /// let reference = logps([-20.0, -31.0], [-25.0, -30.0]);
+    /// let tokens = PairTokens { chosen: &[9, 12], rejected: &[11, 10] };
     /// let loss = PreferenceLoss::Dpo { beta: Beta::new(0.1)? };
-    /// loss.forward(&policy, &reference)?.mean(Kind::Float).backward();
+    /// loss.forward(&policy, &reference, tokens)?.mean(Kind::Float).backward();
     /// assert_eq!(Vec::<f32>::try_from(policy.chosen.grad())?, [-0.025, -0.025]);
     /// assert!(!reference.chosen.grad().defined());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
-    /// [`LossError::Shape`], [`LossError::Kind`] and [`LossError::Device`] if the tensors don't fit. Values are not
-    /// looked at, so NaN and counts that differ between the models pass through: a look would wait for the device.
+    /// [`PrefLossError::Shape`], [`PrefLossError::Kind`] and [`PrefLossError::Device`] if the tensors don't fit,
+    /// [`PrefLossError::Length`] and [`PrefLossError::EmptyResponse`] if the counts don't. The log-probabilities' values
+    /// are not looked at, so NaN passes through: a look would wait for the device.
     pub fn forward(
         &self,
         policy: &PairLogpTensors,
         reference: &PairLogpTensors,
-    ) -> Result<Tensor, LossError> {
-        check_tensors(policy, reference)?;
+        tokens: PairTokens<'_>,
+    ) -> Result<Tensor, PrefLossError> {
+        let pairs = check_tensors(policy, reference)?;
+        check_tokens(tokens, pairs)?;
         let chosen = &policy.chosen - reference.chosen.detach();
         let rejected = &policy.rejected - reference.rejected.detach();
         Ok(match *self {
@@ -89,7 +88,7 @@ impl PreferenceLoss {
                 let margin = match reduction {
                     LogpReduction::Sum => chosen - rejected,
                     LogpReduction::Mean => {
-                        chosen / &policy.chosen_tokens - rejected / &policy.rejected_tokens
+                        per_token(chosen, tokens.chosen) - per_token(rejected, tokens.rejected)
                     }
                 };
                 (margin - ipo_target(beta)).square()
@@ -100,12 +99,12 @@ impl PreferenceLoss {
     /// The implicit rewards of every pair, from summed log-probabilities whatever the loss.
     ///
     /// # Errors
-    /// As [`forward`](Self::forward).
+    /// As [`forward`](Self::forward), but for the counts.
     pub fn reward_tensors(
         &self,
         policy: &PairLogpTensors,
         reference: &PairLogpTensors,
-    ) -> Result<RewardTensors, LossError> {
+    ) -> Result<RewardTensors, PrefLossError> {
         check_tensors(policy, reference)?;
         let beta = self.beta().get();
         Ok(RewardTensors {
@@ -115,52 +114,48 @@ impl PreferenceLoss {
     }
 }
 
-/// Checks shapes, kinds and devices against the policy's chosen log-probs.
-fn check_tensors(policy: &PairLogpTensors, reference: &PairLogpTensors) -> Result<(), LossError> {
-    let first = &policy.chosen;
-    for (model, logps) in [(Model::Policy, policy), (Model::Reference, reference)] {
-        for (side, sums, counts) in [
-            (Side::Chosen, &logps.chosen, &logps.chosen_tokens),
-            (Side::Rejected, &logps.rejected, &logps.rejected_tokens),
-        ] {
-            check_tensor(Input::Logps, model, side, sums, first)?;
-            check_tensor(Input::Tokens, model, side, counts, first)?;
-        }
-    }
-    Ok(())
+/// Divides sums over tokens by the tokens' number.
+fn per_token(sums: Tensor, counts: &[u32]) -> Tensor {
+    // u32 is no kind of libtorch's, and f64 holds every count exactly.
+    let counts: Vec<f64> = counts.iter().copied().map(f64::from).collect();
+    let counts = Tensor::from_slice(&counts).to_kind(sums.kind()).to_device(sums.device());
+    sums / counts
 }
 
-fn check_tensor(
-    input: Input,
-    model: Model,
-    side: Side,
-    tensor: &Tensor,
-    first: &Tensor,
-) -> Result<(), LossError> {
+/// Checks shapes, kinds and devices against the policy's chosen log-probs, and returns the number of pairs.
+fn check_tensors(policy: &PairLogpTensors, reference: &PairLogpTensors) -> Result<usize, PrefLossError> {
+    let first = &policy.chosen;
+    for (model, side, tensor) in [
+        (Model::Policy, Side::Chosen, &policy.chosen),
+        (Model::Policy, Side::Rejected, &policy.rejected),
+        (Model::Reference, Side::Chosen, &reference.chosen),
+        (Model::Reference, Side::Rejected, &reference.rejected),
+    ] {
+        check_tensor(model, side, tensor, first)?;
+    }
+    Ok(first.size().iter().product::<i64>().unsigned_abs() as usize)
+}
+
+fn check_tensor(model: Model, side: Side, tensor: &Tensor, first: &Tensor) -> Result<(), PrefLossError> {
     if tensor.dim() != 1 || tensor.size() != first.size() {
         let expected = match first.dim() {
             1 => format!("{:?}", first.size()),
             _ => "[pairs]".to_owned(),
         };
-        return Err(LossError::Shape { input, model, side, expected, found: tensor.size() });
+        return Err(PrefLossError::Shape { model, side, expected, found: tensor.size() });
     }
-    let expected = match (input, first.kind()) {
-        (Input::Tokens, _) => "Int64 or Int",
-        (Input::Logps, Kind::Float) => "Float",
-        (Input::Logps, Kind::Double) => "Double",
-        (Input::Logps, _) => "Float or Double",
-    };
     let kind = tensor.kind();
-    let fits = match input {
-        Input::Tokens => matches!(kind, Kind::Int64 | Kind::Int),
-        Input::Logps => matches!(kind, Kind::Float | Kind::Double) && kind == first.kind(),
-    };
-    if !fits {
-        return Err(LossError::Kind { input, model, side, expected, found: format!("{kind:?}") });
+    if !matches!(kind, Kind::Float | Kind::Double) || kind != first.kind() {
+        let expected = match first.kind() {
+            Kind::Float => "Float",
+            Kind::Double => "Double",
+            _ => "Float or Double",
+        };
+        return Err(PrefLossError::Kind { model, side, expected, found: format!("{kind:?}") });
     }
     if tensor.device() != first.device() {
         let (expected, found) = (format!("{:?}", first.device()), format!("{:?}", tensor.device()));
-        return Err(LossError::Device { input, model, side, expected, found });
+        return Err(PrefLossError::Device { model, side, expected, found });
     }
     Ok(())
 }
