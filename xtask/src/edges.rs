@@ -41,7 +41,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     }
     let kernels =
         dependencies(workspace, &["-p", "pref-loss", "--no-default-features", "-e", "normal,build,dev"])?;
-    broken.extend(must_be_absent("pref-loss without its default feature", &kernels));
+    broken.extend(must_be_absent("pref-loss --no-default-features", &kernels));
     for package in LIBTORCH_BOUND {
         if !dependencies(workspace, &["-p", package, "-e", "normal"])?.contains(LIBTORCH) {
             broken.push(format!("{package} no longer depends on {LIBTORCH}: is the name still right?"));
@@ -74,8 +74,7 @@ fn members(workspace: &Workspace) -> Result<BTreeMap<String, BTreeSet<String>>> 
 }
 
 fn tree(workspace: &Workspace, arguments: &[&str]) -> Result<String> {
-    // `--locked`: a Cargo.lock that was not committed is noticed here rather than rewritten on the way.
-    output(workspace.cargo_command().args(["tree", "--locked", "--format", "{p}"]).args(arguments))
+    output(workspace.cargo_command().args(["tree", "--format", "{p}"]).args(arguments))
 }
 
 /// Lines such as `0trainer v0.1.0 (path)` and, for each direct dependency, `1tch v0.26.0`.
