@@ -1,0 +1,374 @@
+//! Batched generation with a preallocated cache of keys and values.
+
+use tch::{Device, Kind, Tensor};
+
+use crate::decoder::{KeyValues, Mask, Masks};
+use crate::sampling::{Decision, decide};
+use crate::{Policy, PolicyError, Sampling};
+
+/// One prompt to continue.
+#[derive(Clone, Debug)]
+pub struct GenerationRequest {
+    /// Token ids; at least one.
+    pub prompt: Vec<u32>,
+    /// How to continue it.
+    pub sampling: Sampling,
+    /// The request's own randomness, of which a sampled token takes one number. A sequence's random numbers thus
+    /// depend neither on its batch nor on its place among the requests.
+    pub stream: seeds::Stream,
+}
+
+/// How requests are batched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GenerationOptions {
+    /// Sequences computed at once.
+    pub max_batch: usize,
+}
+
+/// A continuation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Generation {
+    /// New token ids, without the stop token.
+    pub tokens: Vec<u32>,
+    /// Why it ended.
+    pub finish: Finish,
+    /// One for each decision, that for the stop token included: how far the deciding probability was from another
+    /// choice. Greedy: the lead of the likeliest token over the next. Sampled: the distance of the uniform draw from
+    /// the nearer end of the token's interval in the cumulative distribution, or from a change at the edge of `top_k`
+    /// or `top_p` where such a change could move the choice. Rounding differs between batch sizes, so answers may
+    /// differ where a margin is about as small as the rounding.
+    pub margins: Vec<f32>,
+}
+
+/// Why a continuation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finish {
+    /// This stop token came up.
+    Stop(u32),
+    /// `max_new_tokens` were made.
+    Length,
+}
+
+impl Policy {
+    /// Continues every request; results come in the order of the requests.
+    ///
+    /// Requests are sorted by the length of their prompts and computed `max_batch` at a time, longest first. A batch
+    /// shrinks once at most half of its sequences still run.
+    ///
+    /// # Errors
+    /// A prompt is empty or holds an id outside the vocabulary, sampling parameters are out of range, or the model's
+    /// probabilities turn out to be NaN.
+    pub fn generate(
+        &self,
+        requests: &[GenerationRequest],
+        options: &GenerationOptions,
+    ) -> Result<Vec<Generation>, PolicyError> {
+        for (index, request) in requests.iter().enumerate() {
+            self.check_request(index, request)?;
+        }
+        let mut order: Vec<usize> =
+            (0..requests.len()).filter(|&i| requests[i].sampling.max_new_tokens > 0).collect();
+        order.sort_by_key(|&index| std::cmp::Reverse(requests[index].prompt.len()));
+        let nothing = Generation { tokens: Vec::new(), finish: Finish::Length, margins: Vec::new() };
+        let mut generations = vec![nothing; requests.len()];
+        tch::no_grad(|| {
+            for indices in order.chunks(options.max_batch.max(1)) {
+                let sequences = indices.iter().map(|&index| Sequence::new(index, &requests[index])).collect();
+                Batch::new(self, sequences).run(&mut generations)?;
+            }
+            Ok(generations)
+        })
+    }
+
+    fn check_request(&self, index: usize, request: &GenerationRequest) -> Result<(), PolicyError> {
+        let bad = |problem: String| Err(PolicyError::BadRequest { index, problem });
+        if request.prompt.is_empty() {
+            return bad("the prompt has no tokens; begin it with the BOS token, say".to_owned());
+        }
+        if let Some(problem) = request.sampling.problem() {
+            return bad(problem);
+        }
+        match self.config().check_tokens(&request.prompt) {
+            Err(PolicyError::TokenOutOfRange { token, position, vocab_size }) => bad(format!(
+                "token id {token} at position {position} of the prompt is outside the vocabulary of {vocab_size}; \
+                 was another model's tokenizer used?"
+            )),
+            other => other,
+        }
+    }
+}
+
+/// A sequence that is being continued.
+struct Sequence<'a> {
+    /// Its place among the requests.
+    index: usize,
+    prompt: &'a [u32],
+    sampling: &'a Sampling,
+    stream: seeds::Stream,
+    tokens: Vec<u32>,
+    margins: Vec<f32>,
+    finish: Option<Finish>,
+}
+
+impl<'a> Sequence<'a> {
+    fn new(index: usize, request: &'a GenerationRequest) -> Self {
+        Self {
+            index,
+            prompt: &request.prompt,
+            sampling: &request.sampling,
+            stream: request.stream.clone(),
+            tokens: Vec::new(),
+            margins: Vec::new(),
+            finish: None,
+        }
+    }
+
+    fn take(&mut self, probabilities: &[f32]) -> Result<(), PolicyError> {
+        let decision = decide(probabilities, self.sampling, &mut self.stream);
+        let Some(Decision { token, margin }) = decision else {
+            return Err(PolicyError::NotANumber { index: self.index, tokens: self.tokens.len() });
+        };
+        self.margins.push(margin);
+        if self.sampling.stop_tokens.contains(&token) {
+            self.finish = Some(Finish::Stop(token));
+            return Ok(());
+        }
+        self.tokens.push(token);
+        if self.tokens.len() >= self.sampling.max_new_tokens {
+            self.finish = Some(Finish::Length);
+        }
+        Ok(())
+    }
+
+    fn is_running(&self) -> bool {
+        self.finish.is_none()
+    }
+
+    /// What the next forward pass reads. A finished sequence that is still in the batch repeats its last token; what
+    /// comes of it is not looked at.
+    fn last_token(&self) -> i64 {
+        i64::from(self.tokens.last().or(self.prompt.last()).copied().unwrap_or(0))
+    }
+}
+
+/// Sequences that share a cache. They are aligned on the right, so that all write the same column.
+struct Batch<'a> {
+    policy: &'a Policy,
+    sequences: Vec<Sequence<'a>>,
+    cache: Cache,
+    /// `[B, 1]` i64: the column of each sequence's first token.
+    first_columns: Tensor,
+    /// `[B, 1, 1, columns]` bool: false on the padding to the left; `None` where there is none.
+    visible: Option<Tensor>,
+    /// `[B, 1]` Float: divisors of the logits, `None` where all are 1.
+    temperatures: Option<Tensor>,
+    probabilities: Vec<f32>,
+}
+
+impl<'a> Batch<'a> {
+    /// Allocates the cache for `sequences` (at least one).
+    fn new(policy: &'a Policy, sequences: Vec<Sequence<'a>>) -> Self {
+        let width = sequences.iter().map(|s| s.prompt.len()).max().unwrap_or(0);
+        let first_columns: Vec<i64> = sequences.iter().map(|s| (width - s.prompt.len()) as i64).collect();
+        let columns = width + longest_rest(&sequences);
+        let cache = Cache::new(policy, sequences.len(), columns as i64);
+        let mut batch = Self {
+            policy,
+            sequences,
+            cache,
+            first_columns: Tensor::new(),
+            visible: None,
+            temperatures: None,
+            probabilities: Vec::new(),
+        };
+        batch.describe(&first_columns);
+        batch
+    }
+
+    fn run(mut self, generations: &mut [Generation]) -> Result<(), PolicyError> {
+        let mut hidden = self.prefill();
+        loop {
+            self.choose(&hidden)?;
+            let running = self.sequences.iter().filter(|s| s.is_running()).count();
+            if 2 * running <= self.sequences.len() {
+                self.retire(generations);
+            }
+            if running == 0 {
+                return Ok(());
+            }
+            hidden = self.step();
+        }
+    }
+
+    /// Computes the prompts; returns the hidden states `[B, hidden]` of their last tokens.
+    fn prefill(&mut self) -> Tensor {
+        let device = self.policy.device();
+        let width = self.sequences.iter().map(|s| s.prompt.len()).max().unwrap_or(0);
+        let padded = self.sequences.iter().flat_map(|s| {
+            let padding = std::iter::repeat_n(0, width - s.prompt.len());
+            padding.chain(s.prompt.iter().map(|&id| i64::from(id)))
+        });
+        let ids = Tensor::from_slice(&padded.collect::<Vec<_>>());
+        let ids = ids.view([self.sequences.len() as i64, width as i64]).to_device(device);
+        let column = Tensor::arange(width as i64, (Kind::Int64, device));
+        let positions = (&column - &self.first_columns).clamp_min(0);
+        let masks = self.prefill_masks(&column);
+        let decoder = self.policy.decoder();
+        decoder.forward(&ids, &positions, &masks, &mut self.cache).select(1, -1)
+    }
+
+    fn prefill_masks(&self, column: &Tensor) -> Masks {
+        let width = column.size()[0];
+        let window = self.policy.decoder().window().filter(|&window| width > window);
+        if self.visible.is_none() && window.is_none() {
+            return Masks { full: Mask::Causal, sliding: None };
+        }
+        let distance = column.unsqueeze(-1) - column;
+        let mut seen = distance.ge(0).view([1, 1, width, width]);
+        if let Some(visible) = &self.visible {
+            // Padding sees itself: a query that sees nothing would come out as NaN.
+            let own = distance.eq(0);
+            seen = visible.narrow(-1, 0, width).logical_or(&own).logical_and(&seen);
+        }
+        let sliding = window.map(|window| Mask::Explicit(distance.lt(window).logical_and(&seen)));
+        let full = if self.visible.is_some() { Mask::Explicit(seen) } else { Mask::Causal };
+        Masks { full, sliding }
+    }
+
+    /// Computes one more token of each sequence; returns its hidden states `[B, hidden]`.
+    fn step(&mut self) -> Tensor {
+        let last: Vec<i64> = self.sequences.iter().map(Sequence::last_token).collect();
+        let ids = Tensor::from_slice(&last).unsqueeze(-1).to_device(self.policy.device());
+        let positions = self.cache.filled - &self.first_columns;
+        let columns = self.cache.filled + 1;
+        let over = |first: i64| match &self.visible {
+            Some(visible) => Mask::Explicit(visible.narrow(-1, first, columns - first)),
+            None => Mask::None,
+        };
+        // In sliding layers the cache hands out the window's columns only.
+        let sliding = self.policy.decoder().window().map(|window| over((columns - window).max(0)));
+        let masks = Masks { full: over(0), sliding };
+        self.policy.decoder().forward(&ids, &positions, &masks, &mut self.cache).squeeze_dim(1)
+    }
+
+    fn choose(&mut self, hidden: &Tensor) -> Result<(), PolicyError> {
+        let mut logits = self.policy.logits(hidden).to_kind(Kind::Float);
+        if let Some(temperatures) = &self.temperatures {
+            logits /= temperatures;
+        }
+        let probabilities = logits.softmax(-1, Kind::Float).to_device(Device::Cpu);
+        self.probabilities.resize(probabilities.numel(), 0.0);
+        probabilities
+            .f_copy_data(&mut self.probabilities, probabilities.numel())
+            .map_err(PolicyError::torch("read probabilities"))?;
+        let rows = self.probabilities.chunks_exact(self.policy.config().vocab_size);
+        let running = self.sequences.iter_mut().zip(rows).filter(|(sequence, _)| sequence.is_running());
+        for (sequence, row) in running {
+            sequence.take(row)?;
+        }
+        Ok(())
+    }
+
+    /// Moves finished sequences into `generations` and closes up the cache around the others.
+    fn retire(&mut self, generations: &mut [Generation]) {
+        let (running, finished): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.sequences).into_iter().enumerate().partition(|(_, s)| s.is_running());
+        for (_, Sequence { index, tokens, margins, finish, .. }) in finished {
+            generations[index] = Generation { tokens, finish: finish.unwrap_or(Finish::Length), margins };
+        }
+        let rows: Vec<i64> = running.iter().map(|(row, _)| *row as i64).collect();
+        self.sequences = running.into_iter().map(|(_, sequence)| sequence).collect();
+        if rows.is_empty() {
+            return;
+        }
+        let longest = self.sequences.iter().map(|s| s.prompt.len() + s.tokens.len()).max().unwrap_or(0);
+        // The newest token of each is not in the cache yet.
+        let filled = longest - 1;
+        let columns = longest + longest_rest(&self.sequences);
+        let rows = Tensor::from_slice(&rows).to_device(self.policy.device());
+        self.cache.keep(&rows, filled as i64, columns as i64);
+        let firsts: Vec<i64> =
+            self.sequences.iter().map(|s| (longest - s.prompt.len() - s.tokens.len()) as i64).collect();
+        self.describe(&firsts);
+    }
+
+    /// Sets what depends on which sequences are in the batch and where they begin.
+    fn describe(&mut self, first_columns: &[i64]) {
+        let device = self.policy.device();
+        self.first_columns = Tensor::from_slice(first_columns).unsqueeze(-1).to_device(device);
+        self.visible = first_columns.iter().any(|&first| first > 0).then(|| {
+            let column = Tensor::arange(self.cache.columns, (Kind::Int64, device));
+            column.ge_tensor(&self.first_columns).unsqueeze(1).unsqueeze(1)
+        });
+        let divisor =
+            |s: &Sequence<'_>| if s.sampling.is_greedy() { 1.0 } else { s.sampling.temperature as f32 };
+        let divisors: Vec<f32> = self.sequences.iter().map(divisor).collect();
+        self.temperatures = divisors
+            .iter()
+            .any(|&divisor| divisor != 1.0)
+            .then(|| Tensor::from_slice(&divisors).unsqueeze(-1).to_device(device));
+    }
+}
+
+fn longest_rest(sequences: &[Sequence<'_>]) -> usize {
+    sequences.iter().map(|s| s.sampling.max_new_tokens - s.tokens.len()).max().unwrap_or(0)
+}
+
+/// Keys and values `[B, kv_heads, columns, head_dim]` of each layer, allocated once for the longest continuation.
+struct Cache {
+    layers: Vec<(Tensor, Tensor)>,
+    windows: Vec<Option<i64>>,
+    columns: i64,
+    /// Columns in use before the current forward pass.
+    filled: i64,
+}
+
+impl Cache {
+    fn new(policy: &Policy, rows: usize, columns: i64) -> Self {
+        let config = policy.config();
+        let shape = [rows as i64, config.kv_heads as i64, columns, config.head_dim as i64];
+        let empty = || Tensor::empty(shape, (policy.kind(), policy.device()));
+        Self {
+            layers: (0..config.layers).map(|_| (empty(), empty())).collect(),
+            windows: (0..config.layers)
+                .map(|layer| config.window(layer).map(|window| window as i64))
+                .collect(),
+            columns,
+            filled: 0,
+        }
+    }
+
+    /// Keeps the given rows and their last `filled` columns, with room for `columns`.
+    fn keep(&mut self, rows: &Tensor, filled: i64, columns: i64) {
+        for pair in &mut self.layers {
+            for tensor in [&mut pair.0, &mut pair.1] {
+                let kept = tensor.narrow(2, self.filled - filled, filled).index_select(0, rows);
+                let mut shape = kept.size();
+                shape[2] = columns;
+                *tensor = Tensor::empty(shape, (kept.kind(), kept.device()));
+                tensor.narrow(2, 0, filled).copy_(&kept);
+            }
+        }
+        (self.filled, self.columns) = (filled, columns);
+    }
+}
+
+impl KeyValues for Cache {
+    fn extend(&mut self, layer: usize, keys: Tensor, values: Tensor) -> (Tensor, Tensor) {
+        let added = keys.size()[2];
+        let all = self.filled + added;
+        let (all_keys, all_values) = &self.layers[layer];
+        all_keys.narrow(2, self.filled, added).copy_(&keys);
+        all_values.narrow(2, self.filled, added).copy_(&values);
+        let first = match self.windows[layer] {
+            // A prompt's queries have windows of their own, which masks cut out; a single query has just one.
+            Some(window) if added == 1 => (all - window).max(0),
+            _ => 0,
+        };
+        let seen = (all_keys.narrow(2, first, all - first), all_values.narrow(2, first, all - first));
+        if layer + 1 == self.layers.len() {
+            self.filled = all;
+        }
+        seen
+    }
+}

@@ -1,0 +1,212 @@
+//! A policy: parameters and the decoder over them.
+
+use std::path::Path;
+
+use tch::{Device, Kind, Tensor};
+
+use crate::decoder::{Decoder, Masks, NoCache, Rows};
+use crate::{ModelConfig, PolicyError, initialise, weights};
+
+/// A decoder-only language model.
+///
+/// Parameters are shared, not copied: tensors given to [`Policy::from_parameters`] are the ones that the forward pass
+/// reads and that gradients flow to.
+#[derive(Debug)]
+pub struct Policy {
+    config: ModelConfig,
+    parameters: Vec<(String, Tensor)>,
+    decoder: Decoder,
+    kind: Kind,
+    device: Device,
+}
+
+/// Bytes of one vocabulary-wide temporary in [`Policy::token_logps`] without gradients. Two live at once, and glibc
+/// returns blocks beyond 32 MB to the system at once, so that each would be paged in afresh.
+const LOGIT_BYTES: i64 = 16 << 20;
+
+impl Policy {
+    /// Reads a Hugging Face folder: `config.json` and one or several safetensors files in F32, F16 or BF16.
+    ///
+    /// # Errors
+    /// Anything wrong with the configuration or the weights; the message names the file and the tensor.
+    pub fn load(dir: &Path, kind: Kind, device: Device) -> Result<Self, PolicyError> {
+        let config = ModelConfig::from_folder(dir)?;
+        let parameters = weights::read(dir, &config, kind, device)?;
+        Self::build(config, parameters, &dir.display().to_string())
+    }
+
+    /// A freshly initialised policy: matrices from N(0, `initializer_range`²), norms 1, biases 0.
+    ///
+    /// Each matrix draws from the stream named after it, so that the values depend on nothing else.
+    ///
+    /// # Errors
+    /// Weights cannot be held in `kind`, or libtorch has no memory for them.
+    pub fn initialise(
+        config: ModelConfig,
+        seeds: &seeds::Seeds,
+        kind: Kind,
+        device: Device,
+    ) -> Result<Self, PolicyError> {
+        let parameters = initialise::parameters(&config, seeds, kind, device)?;
+        Self::build(config, parameters, "initialised parameters")
+    }
+
+    /// A policy over these very tensors, which may be views of one flat buffer and may require gradients.
+    ///
+    /// The order does not matter; [`Policy::parameters`] returns them in checkpoint order.
+    ///
+    /// # Errors
+    /// A parameter is missing, unknown or of the wrong shape, or they differ in kind or device.
+    pub fn from_parameters(
+        config: ModelConfig,
+        parameters: Vec<(String, Tensor)>,
+    ) -> Result<Self, PolicyError> {
+        Self::build(config, parameters, "given parameters")
+    }
+
+    /// All parameters under their checkpoint names, in the order of [`ModelConfig::parameter_shapes`]; a tied
+    /// embedding stands there once.
+    pub fn parameters(&self) -> &[(String, Tensor)] {
+        &self.parameters
+    }
+
+    /// The model's shape.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The kind of weights and computation.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Where the weights lie.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// Hidden states after the final norm, with gradients where the caller has them enabled.
+    ///
+    /// # Shapes
+    /// `rows` `[B, T]`; returns `[B, T, hidden_size]` in the policy's kind.
+    ///
+    /// # Panics
+    /// Where the shapes in `rows` differ or an id is outside the vocabulary
+    /// ([`ModelConfig::check_tokens`] checks that where data enters).
+    pub fn hidden_states(&self, rows: &Rows) -> Tensor {
+        let masks = Masks::of_rows(rows, self.decoder.window());
+        self.decoder.forward(&rows.ids, &rows.positions, &masks, &mut NoCache)
+    }
+
+    /// Logits of hidden states.
+    ///
+    /// # Shapes
+    /// `hidden` `[N, hidden_size]`; returns `[N, vocab_size]` in the policy's kind.
+    pub fn logits(&self, hidden: &Tensor) -> Tensor {
+        hidden.linear(self.decoder.lm_head(), None::<&Tensor>)
+    }
+
+    /// Log-probabilities (nats) of tokens, from a log-softmax in fp32 whatever the policy's kind.
+    ///
+    /// Where no gradient is tracked, rows are taken a few at a time, so that temporaries stay near 32 MB whatever `N`
+    /// and the vocabulary.
+    ///
+    /// # Shapes
+    /// `hidden` `[N, hidden_size]`: the states *before* the tokens; `targets` `[N]` i64: the tokens. Returns `[N]`
+    /// Float.
+    pub fn token_logps(&self, hidden: &Tensor, targets: &Tensor) -> Tensor {
+        // A view inherits whether gradients are being tracked here and now, which tch has no other way to ask.
+        let head = self.decoder.lm_head();
+        let tracked = (hidden.requires_grad() || head.requires_grad()) && {
+            let either = if head.requires_grad() { head } else { hidden };
+            either.view_as(either).requires_grad()
+        };
+        let rows = hidden.size()[0];
+        let chunk = (LOGIT_BYTES / (4 * self.config.vocab_size as i64)).max(1);
+        if tracked || rows <= chunk {
+            return self.chunk_logps(hidden, targets);
+        }
+        let starts = (0..rows).step_by(chunk as usize);
+        let chunks: Vec<Tensor> = starts
+            .map(|start| {
+                let length = chunk.min(rows - start);
+                self.chunk_logps(&hidden.narrow(0, start, length), &targets.narrow(0, start, length))
+            })
+            .collect();
+        Tensor::cat(&chunks, 0)
+    }
+
+    /// Log-probabilities (nats) of sequences: sums over their tokens, accumulated in f64.
+    ///
+    /// # Shapes
+    /// `hidden` `[N, hidden_size]` and `targets` `[N]` as in [`Policy::token_logps`]; `sequence` `[N]` i64 says to
+    /// which of the `sequences` sequences each token belongs. Returns `[sequences]` Double.
+    pub fn sequence_logps(
+        &self,
+        hidden: &Tensor,
+        targets: &Tensor,
+        sequence: &Tensor,
+        sequences: usize,
+    ) -> Tensor {
+        let logps = self.token_logps(hidden, targets).to_kind(Kind::Double);
+        Tensor::zeros([sequences as i64], (Kind::Double, self.device)).index_add(0, sequence, &logps)
+    }
+
+    pub(crate) fn decoder(&self) -> &Decoder {
+        &self.decoder
+    }
+
+    fn chunk_logps(&self, hidden: &Tensor, targets: &Tensor) -> Tensor {
+        let logps = self.logits(hidden).log_softmax(-1, Kind::Float);
+        logps.gather(1, &targets.unsqueeze(-1), false).squeeze_dim(-1)
+    }
+
+    fn build(
+        config: ModelConfig,
+        parameters: Vec<(String, Tensor)>,
+        origin: &str,
+    ) -> Result<Self, PolicyError> {
+        let parameters = weights::arrange(&config, parameters, origin)?;
+        let (_, first) = &parameters[0];
+        let (kind, device) = (first.kind(), first.device());
+        weights::check_kind(kind)?;
+        for (name, tensor) in &parameters {
+            if (tensor.kind(), tensor.device()) != (kind, device) {
+                return Err(PolicyError::MixedParameters {
+                    name: name.clone(),
+                    found: format!("{:?} on {:?}", tensor.kind(), tensor.device()),
+                    expected: format!("{kind:?} on {device:?}"),
+                });
+            }
+        }
+        let decoder = Decoder::new(&config, &parameters, device);
+        Ok(Self { config, parameters, decoder, kind, device })
+    }
+}
+
+/// Whether `device` multiplies bfloat16 matrices in hardware.
+///
+/// Where it does not, bfloat16 compute is slower than float32 and less exact, and callers are better off with
+/// [`Kind::Float`].
+pub fn native_bf16(device: Device) -> bool {
+    match device {
+        Device::Cpu => cpu_has_bf16(),
+        _ => true,
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn cpu_has_bf16() -> bool {
+    // Every processor with AMX tiles has the AVX-512 instructions too.
+    std::arch::is_x86_feature_detected!("avx512bf16")
+}
+
+#[cfg(target_arch = "aarch64")]
+fn cpu_has_bf16() -> bool {
+    std::arch::is_aarch64_feature_detected!("bf16")
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn cpu_has_bf16() -> bool {
+    false
+}

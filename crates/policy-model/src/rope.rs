@@ -1,0 +1,179 @@
+//! Rotary position embeddings: each half-head of queries and keys turns by an angle that grows with the position.
+
+use std::path::Path;
+
+use serde_json::{Map, Value};
+use tch::{Device, Kind, Tensor};
+
+use crate::PolicyError;
+use crate::config::invalid;
+
+/// Base and scaling of the rotary angles.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rope {
+    /// Base of the geometric series of wavelengths.
+    pub theta: f64,
+    /// How the series is stretched for contexts longer than in pretraining.
+    pub scaling: RopeScaling,
+}
+
+/// How rotary frequencies are changed after pretraining.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum RopeScaling {
+    /// Not at all.
+    None,
+    /// All divided by `factor`.
+    Linear {
+        /// At least 1.
+        factor: f64,
+    },
+    /// Llama 3.1: long wavelengths divided by `factor`, short ones kept, a linear blend between.
+    Llama3 {
+        /// Divisor of the slowest frequencies.
+        factor: f64,
+        /// Wavelengths above `original_max_position_embeddings / low_freq_factor` are divided in full.
+        low_freq_factor: f64,
+        /// Wavelengths below `original_max_position_embeddings / high_freq_factor` are kept.
+        high_freq_factor: f64,
+        /// Context length of pretraining.
+        original_max_position_embeddings: f64,
+    },
+}
+
+const KNOWN_TYPES: &str = "default, linear, llama3";
+
+impl Rope {
+    /// Reads `rope_parameters`, or `rope_theta` and `rope_scaling` in files of before transformers 5.
+    pub(crate) fn parse(
+        raw: &Map<String, Value>,
+        max_positions: usize,
+        path: &Path,
+    ) -> Result<Self, PolicyError> {
+        let object = |key: &str| match raw.get(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::Object(object)) => Ok(Some(object)),
+            Some(other) => Err(invalid(path, key, other, "an object or null")),
+        };
+        let parameters = match object("rope_parameters")? {
+            Some(parameters) => Some(parameters),
+            None => object("rope_scaling")?,
+        };
+        let number = |key: &str, default: Option<f64>| {
+            let value = parameters.and_then(|p| p.get(key)).or_else(|| raw.get(key)).filter(|v| !v.is_null());
+            match (value.map(|v| (v, v.as_f64())), default) {
+                (Some((_, Some(number))), _) if number.is_finite() && number > 0.0 => Ok(number),
+                (None, Some(default)) => Ok(default),
+                (value, _) => {
+                    Err(invalid(path, key, value.map_or(&Value::Null, |v| v.0), "a positive number"))
+                }
+            }
+        };
+        let kind =
+            parameters.and_then(|p| p.get("rope_type").or_else(|| p.get("type"))).and_then(Value::as_str);
+        let scaling = match kind.unwrap_or("default") {
+            "default" => RopeScaling::None,
+            "linear" => RopeScaling::Linear { factor: number("factor", None)? },
+            "llama3" => RopeScaling::Llama3 {
+                factor: number("factor", None)?,
+                low_freq_factor: number("low_freq_factor", None)?,
+                high_freq_factor: number("high_freq_factor", None)?,
+                original_max_position_embeddings: number(
+                    "original_max_position_embeddings",
+                    Some(max_positions as f64),
+                )?,
+            },
+            other => {
+                return Err(PolicyError::UnsupportedRope {
+                    path: path.to_owned(),
+                    found: other.to_owned(),
+                    known: KNOWN_TYPES.to_owned(),
+                });
+            }
+        };
+        Ok(Self { theta: number("rope_theta", Some(10_000.0))?, scaling })
+    }
+
+    /// Radians per position, one for each pair of a head's dimensions (`head_dim / 2`), in fp32 as transformers
+    /// computes them.
+    fn frequencies(&self, head_dim: usize) -> Vec<f32> {
+        (0..head_dim / 2)
+            .map(|pair| self.scale(1.0 / (self.theta as f32).powf((2 * pair) as f32 / head_dim as f32)))
+            .collect()
+    }
+
+    fn scale(&self, frequency: f32) -> f32 {
+        match self.scaling {
+            RopeScaling::None => frequency,
+            RopeScaling::Linear { factor } => frequency / factor as f32,
+            RopeScaling::Llama3 {
+                factor,
+                low_freq_factor,
+                high_freq_factor,
+                original_max_position_embeddings,
+            } => {
+                let wavelength = std::f64::consts::TAU as f32 / frequency;
+                let (low, high) = (low_freq_factor as f32, high_freq_factor as f32);
+                let (context, factor) = (original_max_position_embeddings as f32, factor as f32);
+                if wavelength > context / low {
+                    frequency / factor
+                } else if wavelength < context / high {
+                    frequency
+                } else {
+                    let kept = (context / wavelength - low) / (high - low);
+                    (1.0 - kept) * frequency / factor + kept * frequency
+                }
+            }
+        }
+    }
+}
+
+/// What turns positions into rotations; it depends on nothing but the configuration.
+#[derive(Debug)]
+pub(crate) struct RotaryEmbedding {
+    /// `[head_dim]`: the frequencies twice over.
+    frequencies: Tensor,
+    /// `[head_dim]`: −1 for the first half, 1 for the second.
+    signs: Tensor,
+    half: i64,
+}
+
+impl RotaryEmbedding {
+    pub(crate) fn new(rope: &Rope, head_dim: usize, device: Device) -> Self {
+        let half = rope.frequencies(head_dim);
+        let signs: Vec<f32> = (0..head_dim).map(|i| if i < head_dim / 2 { -1.0 } else { 1.0 }).collect();
+        Self {
+            frequencies: Tensor::from_slice(&[half.as_slice(), half.as_slice()].concat()).to_device(device),
+            signs: Tensor::from_slice(&signs).to_device(device),
+            half: (head_dim / 2) as i64,
+        }
+    }
+
+    /// The rotations of one forward pass: `positions [B, T]`, angles in fp32, tables in `kind`.
+    pub(crate) fn at(&self, positions: &Tensor, kind: Kind) -> Rotation {
+        let angles = positions.unsqueeze(-1).unsqueeze(-1) * &self.frequencies;
+        Rotation {
+            cos: angles.cos().to_kind(kind),
+            sin: (angles.sin() * &self.signs).to_kind(kind),
+            half: self.half,
+        }
+    }
+}
+
+/// Cosines and signed sines `[B, T, 1, head_dim]`.
+#[derive(Debug)]
+pub(crate) struct Rotation {
+    cos: Tensor,
+    sin: Tensor,
+    half: i64,
+}
+
+impl Rotation {
+    /// Turns the heads `x [B, T, heads, head_dim]`.
+    ///
+    /// The usual form is `x·cos + [−x₂, x₁]·sin`. With the sign folded into the sines, the second term needs only the
+    /// halves exchanged, which one `roll` does: three operations instead of seven.
+    pub(crate) fn turn(&self, x: &Tensor) -> Tensor {
+        (x * &self.cos).addcmul(&x.roll(self.half, -1), &self.sin)
+    }
+}

@@ -1,0 +1,257 @@
+//! Writing a folder that transformers opens.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use safetensors::Dtype;
+use safetensors::tensor::{Metadata, TensorInfo};
+use serde_json::{Value, json};
+use tch::{Device, Kind, Tensor};
+
+use crate::weights::{INDEX_FILE, SINGLE_FILE, check_kind};
+use crate::{Policy, PolicyError};
+
+/// Weights beyond this many bytes are split, as `save_pretrained` of transformers does.
+const SHARD_BYTES: u64 = 5_000_000_000;
+
+const GENERATION_CONFIG: &str = "generation_config.json";
+
+/// What a tokenizer may consist of.
+const TOKENIZER_FILES: [&str; 9] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "chat_template.jinja",
+    "chat_template.json",
+];
+
+impl Policy {
+    /// Writes a Hugging Face folder at `dir`: `config.json`, weights in `kind`, `generation_config.json`, and the
+    /// tokenizer's files from the folder `companions`.
+    ///
+    /// Everything is written to a temporary folder beside `dir` and renamed at the end, so that `dir` never holds
+    /// half a model; an existing `dir` is replaced as a whole. Keys of `config.json` that this crate does not know
+    /// are written back as they were read.
+    ///
+    /// # Errors
+    /// `kind` is no kind of weights, or a file cannot be written; what was written until then is removed.
+    pub fn save(&self, dir: &Path, kind: Kind, companions: Option<&Path>) -> Result<(), PolicyError> {
+        self.save_sharded(dir, kind, companions, SHARD_BYTES)
+    }
+
+    fn save_sharded(
+        &self,
+        dir: &Path,
+        kind: Kind,
+        companions: Option<&Path>,
+        shard_bytes: u64,
+    ) -> Result<(), PolicyError> {
+        let dtype = dtype(kind)?;
+        replace_folder(dir, |folder| {
+            write_json(&folder.join("config.json"), &self.config_json(kind))?;
+            self.write_weights(folder, kind, dtype, shard_bytes)?;
+            let generation =
+                companions.map(|from| from.join(GENERATION_CONFIG)).filter(|path| path.is_file());
+            match generation {
+                Some(path) => copy(&path, &folder.join(GENERATION_CONFIG))?,
+                None => write_json(&folder.join(GENERATION_CONFIG), &self.generation_json())?,
+            }
+            for name in TOKENIZER_FILES {
+                if let Some(from) = companions.map(|from| from.join(name)).filter(|path| path.exists()) {
+                    copy(&from, &folder.join(name))?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn config_json(&self, kind: Kind) -> Value {
+        let mut raw = self.config().raw().clone();
+        let name = match kind {
+            Kind::BFloat16 => "bfloat16",
+            Kind::Half => "float16",
+            _ => "float32",
+        };
+        // Each spelling is kept where it stood; a file that has neither gets the present one.
+        let old = raw.contains_key("torch_dtype");
+        if old {
+            raw.insert("torch_dtype".to_owned(), json!(name));
+        }
+        if !old || raw.contains_key("dtype") {
+            raw.insert("dtype".to_owned(), json!(name));
+        }
+        raw.entry("architectures").or_insert_with(|| json!([self.config().family.architecture()]));
+        Value::Object(raw)
+    }
+
+    fn generation_json(&self) -> Value {
+        let ids = ["bos_token_id", "eos_token_id", "pad_token_id"];
+        let known = ids.into_iter().filter_map(|key| {
+            let value = self.config().raw().get(key).filter(|value| !value.is_null())?;
+            Some((key.to_owned(), value.clone()))
+        });
+        Value::Object(known.collect())
+    }
+
+    fn write_weights(
+        &self,
+        folder: &Path,
+        kind: Kind,
+        dtype: Dtype,
+        shard_bytes: u64,
+    ) -> Result<(), PolicyError> {
+        let shards = shards(self.parameters(), kind.elt_size_in_bytes() as u64, shard_bytes);
+        let mut weight_map = BTreeMap::new();
+        for (number, shard) in shards.iter().enumerate() {
+            let name = match shards.len() {
+                1 => SINGLE_FILE.to_owned(),
+                count => format!("model-{:05}-of-{count:05}.safetensors", number + 1),
+            };
+            weight_map.extend(shard.iter().map(|(tensor, _)| (tensor.clone(), name.clone())));
+            write_safetensors(&folder.join(name), shard, kind, dtype)?;
+        }
+        if shards.len() == 1 {
+            return Ok(());
+        }
+        let count = self.config().parameter_count();
+        let metadata =
+            json!({ "total_parameters": count, "total_size": count * kind.elt_size_in_bytes() as u64 });
+        write_json(&folder.join(INDEX_FILE), &json!({ "metadata": metadata, "weight_map": weight_map }))
+    }
+}
+
+fn dtype(kind: Kind) -> Result<Dtype, PolicyError> {
+    check_kind(kind)?;
+    Ok(match kind {
+        Kind::BFloat16 => Dtype::BF16,
+        Kind::Half => Dtype::F16,
+        _ => Dtype::F32,
+    })
+}
+
+/// Splits parameters into runs of at most `limit` bytes; a larger tensor stands alone.
+fn shards(parameters: &[(String, Tensor)], element: u64, limit: u64) -> Vec<&[(String, Tensor)]> {
+    let mut shards = Vec::new();
+    let (mut start, mut bytes) = (0, 0);
+    for (index, (_, tensor)) in parameters.iter().enumerate() {
+        let size = tensor.numel() as u64 * element;
+        if index > start && bytes + size > limit {
+            shards.push(&parameters[start..index]);
+            (start, bytes) = (index, 0);
+        }
+        bytes += size;
+    }
+    shards.push(&parameters[start..]);
+    shards
+}
+
+/// Fills a temporary folder and puts it in the place of `dir`.
+fn replace_folder(
+    dir: &Path,
+    fill: impl FnOnce(&Path) -> Result<(), PolicyError>,
+) -> Result<(), PolicyError> {
+    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::create_dir_all(parent).map_err(PolicyError::io("create", parent))?;
+    let beside = || {
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(".model-");
+        open_to_others(&mut builder);
+        builder.tempdir_in(parent).map_err(PolicyError::io("create a temporary folder in", parent))
+    };
+    let new = beside()?;
+    fill(new.path())?;
+    let put = || std::fs::rename(new.path(), dir).map_err(PolicyError::io("write", dir));
+    if dir.exists() {
+        // A folder cannot be renamed onto one that is not empty: the old one steps aside, and back if that fails.
+        let old = beside()?;
+        let aside = old.path().join("replaced");
+        std::fs::rename(dir, &aside).map_err(PolicyError::io("replace", dir))?;
+        if let Err(error) = put() {
+            std::fs::rename(&aside, dir).map_err(PolicyError::io("restore", dir))?;
+            return Err(error);
+        }
+    } else {
+        put()?;
+    }
+    // The folder now has its own name; there is nothing left to remove.
+    let _: PathBuf = new.keep();
+    Ok(())
+}
+
+/// Temporary folders are private by default, but this one becomes a model that others may read.
+#[cfg(unix)]
+fn open_to_others(builder: &mut tempfile::Builder<'_, '_>) {
+    use std::os::unix::fs::PermissionsExt;
+    builder.permissions(std::fs::Permissions::from_mode(0o777));
+}
+
+#[cfg(not(unix))]
+fn open_to_others(_: &mut tempfile::Builder<'_, '_>) {}
+
+fn write_json(path: &Path, json: &Value) -> Result<(), PolicyError> {
+    let text = format!("{json:#}\n");
+    let write = || {
+        let mut file = File::create(path)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()
+    };
+    write().map_err(PolicyError::io("write", path))
+}
+
+fn copy(from: &Path, to: &Path) -> Result<(), PolicyError> {
+    let bytes = std::fs::read(from).map_err(PolicyError::io("read", from))?;
+    let write = || {
+        let mut file = File::create(to)?;
+        file.write_all(&bytes)?;
+        file.sync_all()
+    };
+    write().map_err(PolicyError::io("write", to))
+}
+
+fn write_safetensors(
+    path: &Path,
+    tensors: &[(String, Tensor)],
+    kind: Kind,
+    dtype: Dtype,
+) -> Result<(), PolicyError> {
+    let mut end = 0;
+    let infos = tensors.iter().map(|(name, tensor)| {
+        let start = end;
+        end += tensor.numel() * kind.elt_size_in_bytes();
+        let shape = tensor.size().iter().map(|&size| size as usize).collect();
+        (name.clone(), TensorInfo { dtype, shape, data_offsets: (start, end) })
+    });
+    let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let metadata = Metadata::new(Some(format), infos.collect())
+        .map_err(|source| PolicyError::WriteSafetensors { path: path.to_owned(), source })?;
+    let mut header = serde_json::to_vec(&metadata)
+        .map_err(|source| PolicyError::Json { path: path.to_owned(), source })?;
+    // Tensors start at a multiple of eight bytes, so that readers can map them.
+    header.resize(header.len().next_multiple_of(8), b' ');
+
+    let io = |error| PolicyError::io("write", path)(error);
+    let mut file = BufWriter::new(File::create(path).map_err(io)?);
+    file.write_all(&(header.len() as u64).to_le_bytes())
+        .and_then(|()| file.write_all(&header))
+        .map_err(io)?;
+    for (name, tensor) in tensors {
+        file.write_all(&bytes(tensor, kind).map_err(PolicyError::torch(format!("copy `{name}`")))?)
+            .map_err(io)?;
+    }
+    let file = file.into_inner().map_err(|error| io(error.into_error()))?;
+    file.sync_all().map_err(io)
+}
+
+/// The values of `tensor` in `kind`, row by row, little-endian.
+fn bytes(tensor: &Tensor, kind: Kind) -> Result<Vec<u8>, tch::TchError> {
+    let tensor = tensor.f_detach()?.f_to_device(Device::Cpu)?.f_to_kind(kind)?.f_contiguous()?;
+    let mut bytes = vec![0; tensor.numel() * kind.elt_size_in_bytes()];
+    tensor.f_copy_data_u8(&mut bytes, tensor.numel())?;
+    Ok(bytes)
+}

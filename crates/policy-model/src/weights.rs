@@ -1,0 +1,199 @@
+//! Safetensors checkpoints: one file, or shards behind an index.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use safetensors::tensor::{Metadata, TensorInfo};
+use safetensors::{Dtype, SafeTensorError};
+use serde_json::Value;
+use tch::{Device, Kind, Tensor};
+
+use crate::{ModelConfig, PolicyError};
+
+pub(crate) const SINGLE_FILE: &str = "model.safetensors";
+pub(crate) const INDEX_FILE: &str = "model.safetensors.index.json";
+pub(crate) const HEAD: &str = "lm_head.weight";
+const EMBEDDING: &str = "model.embed_tokens.weight";
+
+/// Reads every parameter of `config` from `dir`, converted to `kind` on `device`.
+///
+/// One tensor is in memory twice at a time; the rest only as it will be used.
+pub(crate) fn read(
+    dir: &Path,
+    config: &ModelConfig,
+    kind: Kind,
+    device: Device,
+) -> Result<Vec<(String, Tensor)>, PolicyError> {
+    check_kind(kind)?;
+    let mut parameters = Vec::new();
+    let mut tied_head = None;
+    for path in files(dir)? {
+        let mut file = WeightsFile::open(&path)?;
+        for (name, info) in file.tensors.clone() {
+            // Rotary frequencies were once saved with the weights; they follow from the configuration.
+            if name.ends_with(".rotary_emb.inv_freq") {
+                continue;
+            }
+            let tensor = file.read(&name, &info)?;
+            let finite = |tensor: &Tensor| tensor.f_isfinite()?.f_logical_not()?.f_sum(Kind::Int64);
+            let convert = || {
+                let tensor = tensor.f_to_kind(kind)?;
+                let broken = i64::try_from(finite(&tensor)?)?;
+                Ok((tensor.f_to_device(device)?, broken))
+            };
+            let (tensor, count) = convert().map_err(PolicyError::torch(format!("load `{name}`")))?;
+            if count > 0 {
+                return Err(PolicyError::NotFinite { origin: path.display().to_string(), name, count });
+            }
+            if name == HEAD && config.tie_word_embeddings {
+                tied_head = Some((path.clone(), tensor));
+            } else {
+                parameters.push((name, tensor));
+            }
+        }
+    }
+    if let Some((path, head)) = tied_head {
+        // Some writers store a tied head a second time. That is harmless as long as it is the same.
+        let embedding = parameters.iter().find(|(name, _)| name == EMBEDDING);
+        if embedding.is_some_and(|(_, embedding)| embedding.size() != head.size() || !embedding.equal(&head))
+        {
+            return Err(PolicyError::TiedHeadDiffers { path });
+        }
+    }
+    Ok(parameters)
+}
+
+/// Puts `parameters` into checkpoint order after checking that they are exactly those of `config`.
+pub(crate) fn arrange(
+    config: &ModelConfig,
+    parameters: Vec<(String, Tensor)>,
+    origin: &str,
+) -> Result<Vec<(String, Tensor)>, PolicyError> {
+    let mut given: BTreeMap<String, Tensor> = parameters.into_iter().collect();
+    let shapes = config.parameter_shapes();
+    let missing: Vec<&String> =
+        shapes.iter().map(|(name, _)| name).filter(|name| !given.contains_key(*name)).collect();
+    if let Some(first) = missing.first() {
+        let (count, first) = (missing.len(), (*first).clone());
+        return Err(PolicyError::MissingTensors { origin: origin.to_owned(), count, first });
+    }
+    let mut arranged = Vec::with_capacity(shapes.len());
+    for (name, expected) in shapes {
+        let Some(tensor) = given.remove(&name) else { continue };
+        if tensor.size() != expected {
+            let found = tensor.size();
+            return Err(PolicyError::TensorShape { origin: origin.to_owned(), name, found, expected });
+        }
+        arranged.push((name, tensor));
+    }
+    match given.first_key_value() {
+        None => Ok(arranged),
+        Some((first, _)) => Err(PolicyError::UnexpectedTensors {
+            origin: origin.to_owned(),
+            count: given.len(),
+            first: first.clone(),
+        }),
+    }
+}
+
+pub(crate) fn check_kind(kind: Kind) -> Result<(), PolicyError> {
+    match kind {
+        Kind::Float | Kind::BFloat16 | Kind::Half => Ok(()),
+        kind => Err(PolicyError::UnsupportedKind { kind }),
+    }
+}
+
+/// The weights files of a folder: the single one if it is there, else those that the index names, each once.
+fn files(dir: &Path) -> Result<Vec<PathBuf>, PolicyError> {
+    let (single, index) = (dir.join(SINGLE_FILE), dir.join(INDEX_FILE));
+    if single.exists() {
+        return Ok(vec![single]);
+    }
+    if !index.exists() {
+        let pickled =
+            dir.join("pytorch_model.bin").exists() || dir.join("pytorch_model.bin.index.json").exists();
+        let hint = match pickled {
+            true => "; pytorch_model.bin is not read, save it as safetensors with `save_pretrained` first",
+            false => "",
+        };
+        return Err(PolicyError::MissingWeights { path: dir.to_owned(), hint });
+    }
+    let text = std::fs::read(&index).map_err(PolicyError::io("read", &index))?;
+    let json: Value =
+        serde_json::from_slice(&text).map_err(|source| PolicyError::Json { path: index.clone(), source })?;
+    let bad = |problem: String| PolicyError::BadIndex { path: index.clone(), problem };
+    let map = json.get("weight_map").and_then(Value::as_object);
+    let map = map.ok_or_else(|| bad("it has no `weight_map` from tensor names to files".to_owned()))?;
+    let mut shards = BTreeSet::new();
+    for (name, file) in map {
+        // A shard lies beside its index: a path that leads elsewhere is a mistake or an attack.
+        match file.as_str().filter(|file| Path::new(file).file_name() == Some(file.as_ref())) {
+            Some(file) => shards.insert(dir.join(file)),
+            None => return Err(bad(format!("`{name}` is mapped to {file}, which is not a file name"))),
+        };
+    }
+    Ok(shards.into_iter().collect())
+}
+
+/// An open safetensors file whose header is read and agrees with the file's length.
+struct WeightsFile {
+    path: PathBuf,
+    file: File,
+    data_start: u64,
+    tensors: BTreeMap<String, TensorInfo>,
+}
+
+impl WeightsFile {
+    fn open(path: &Path) -> Result<Self, PolicyError> {
+        let mut file = File::open(path).map_err(PolicyError::io("open", path))?;
+        let found = file.metadata().map_err(PolicyError::io("read", path))?.len();
+        let cut_short = |expected: u64| PolicyError::Truncated { path: path.to_owned(), expected, found };
+        if found < 8 {
+            return Err(cut_short(8));
+        }
+        let mut length = [0; 8];
+        file.read_exact(&mut length).map_err(PolicyError::io("read", path))?;
+        let data_start = u64::from_le_bytes(length).saturating_add(8);
+        if data_start > found {
+            return Err(cut_short(data_start));
+        }
+        let mut header = vec![0; (data_start - 8) as usize];
+        file.read_exact(&mut header).map_err(PolicyError::io("read", path))?;
+        let metadata: Metadata =
+            serde_json::from_slice(&header).map_err(|source| PolicyError::BadSafetensors {
+                path: path.to_owned(),
+                source: SafeTensorError::InvalidHeaderDeserialization(source),
+            })?;
+        let expected = data_start.saturating_add(metadata.data_len() as u64);
+        if expected != found {
+            return Err(cut_short(expected));
+        }
+        let tensors = metadata.tensors().into_iter().map(|(name, info)| (name, info.clone())).collect();
+        Ok(Self { path: path.to_owned(), file, data_start, tensors })
+    }
+
+    fn read(&mut self, name: &str, info: &TensorInfo) -> Result<Tensor, PolicyError> {
+        let kind = match info.dtype {
+            Dtype::F32 => Kind::Float,
+            Dtype::F16 => Kind::Half,
+            Dtype::BF16 => Kind::BFloat16,
+            dtype => {
+                return Err(PolicyError::UnsupportedDtype {
+                    path: self.path.clone(),
+                    name: name.to_owned(),
+                    dtype: format!("{dtype:?}"),
+                });
+            }
+        };
+        let (start, end) = info.data_offsets;
+        let mut bytes = vec![0; end - start];
+        self.file
+            .seek(SeekFrom::Start(self.data_start + start as u64))
+            .and_then(|_| self.file.read_exact(&mut bytes))
+            .map_err(PolicyError::io("read", &self.path))?;
+        let shape: Vec<i64> = info.shape.iter().map(|&size| size as i64).collect();
+        Tensor::f_from_data_size(&bytes, &shape, kind).map_err(PolicyError::torch(format!("load `{name}`")))
+    }
+}
