@@ -25,16 +25,18 @@ pub enum Error {
         source: io::Error,
     },
     /// A line of a file does not hold what it should.
-    #[error("{}, line {line}, field `{field}`: {source}", path.display())]
+    #[error("{}, line {line}, column {column}, field `{field}`: {problem}", path.display())]
     Line {
         /// The file.
         path: PathBuf,
         /// The line, counted from 1.
         line: usize,
+        /// Where in the line the parser stopped, in bytes, counted from 1.
+        column: usize,
         /// Where in the line's object: `turns[1]`; `.` is the object itself.
         field: String,
-        /// What the parser said.
-        source: serde_json::Error,
+        /// What is wrong, as the parser says it.
+        problem: String,
     },
     /// A line parses and yet makes no sense beside the rest of its file.
     #[error("{}, line {line}, field `{field}`: {problem}", path.display())]

@@ -55,24 +55,31 @@ fn read(path: &Path) -> Result<String, Error> {
 fn numbered_lines<T: DeserializeOwned>(path: &Path, text: &str) -> Result<Vec<(usize, T)>, Error> {
     let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
     lines
-        .map(|(number, line)| {
-            let row = parse_line(line).map_err(|(field, source)| Error::Line {
-                path: path.to_owned(),
-                line: number,
-                field,
-                source,
-            })?;
-            Ok((number, row))
-        })
+        .map(|(number, line)| Ok((number, parse_line(line).map_err(|problem| problem.at(path, number))?)))
         .collect()
 }
 
-/// The row, or where in the line's object it fails and why.
-fn parse_line<T: DeserializeOwned>(line: &str) -> Result<T, (String, serde_json::Error)> {
+/// What keeps a line from being a row.
+struct LineProblem {
+    field: String,
+    error: serde_json::Error,
+}
+
+impl LineProblem {
+    fn at(self, path: &Path, line: usize) -> Error {
+        // The parser sees one line only: its own "at line 1" would contradict the file's line.
+        let (said, column) = (self.error.to_string(), self.error.column());
+        let place = format!(" at line {} column {column}", self.error.line());
+        let problem = said.strip_suffix(&place).unwrap_or(&said).to_owned();
+        Error::Line { path: path.to_owned(), line, column, field: self.field, problem }
+    }
+}
+
+fn parse_line<T: DeserializeOwned>(line: &str) -> Result<T, LineProblem> {
     let mut deserializer = serde_json::Deserializer::from_str(line);
     let row = serde_path_to_error::deserialize(&mut deserializer)
-        .map_err(|error| (error.path().to_string(), error.into_inner()))?;
-    deserializer.end().map_err(|error| (".".to_owned(), error))?;
+        .map_err(|error| LineProblem { field: error.path().to_string(), error: error.into_inner() })?;
+    deserializer.end().map_err(|error| LineProblem { field: ".".to_owned(), error })?;
     Ok(row)
 }
 

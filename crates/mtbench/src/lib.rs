@@ -1,5 +1,4 @@
-//! MT-Bench in FastChat's files: questions, answers, judges, judgments, scores.
-
+#![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
 mod answer;

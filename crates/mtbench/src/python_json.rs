@@ -74,7 +74,7 @@ mod tests {
 
     #[test]
     fn floats_are_written_as_python_writes_them() {
-        // Each right-hand side is what CPython 3.12 prints for `repr` of the left.
+        // Each right-hand side is what CPython prints for `repr` of the left.
         for (value, python) in [
             (0.0, "0.0"),
             (-0.0, "-0.0"),

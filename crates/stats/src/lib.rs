@@ -1,5 +1,4 @@
-//! What can be known from a few questions: intervals, tallies, agreement.
-
+#![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
 mod agreement;
