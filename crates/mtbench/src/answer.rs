@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{Conversation, Error, Question, Responder};
+use crate::{Conversation, Error, Question, Responder, python_json::finite};
 
 /// A model's answers to one question. Field order is that of FastChat's lines.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -19,6 +19,7 @@ pub struct Answer {
     /// One entry a sample; only the first is judged.
     pub choices: Vec<Choice>,
     /// When the question was answered, in seconds since 1970.
+    #[serde(serialize_with = "finite")]
     pub tstamp: f64,
     /// Fields that other writers add, such as `generate_params`: kept as they are.
     #[serde(flatten)]

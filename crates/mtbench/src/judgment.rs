@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     Answer, Error, Judge, JudgePrompt, JudgePrompts, JudgeRequest, Mode, Question, Rating, Stamp,
-    UnreadableRating, parse_rating, rating,
+    UnreadableRating, parse_rating, python_json::finite, rating,
 };
 
 /// One judged turn of one answer. Field order is that of FastChat's lines.
@@ -29,6 +29,7 @@ pub struct Judgment {
     /// The turn that is judged: 1 or 2.
     pub turn: u8,
     /// When it was judged, in seconds since 1970.
+    #[serde(serialize_with = "finite")]
     pub tstamp: f64,
     /// Fields that other writers add: kept as they are.
     #[serde(flatten)]

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use serde::Serialize;
+use serde::{Serialize, ser::Error};
 use serde_json::ser::{Formatter, Serializer};
 
 /// `value` in the bytes of Python's `json.dumps(value)`: `", "` and `": "` between items, everything but printable
@@ -11,6 +11,27 @@ pub(crate) fn to_string(value: &impl Serialize) -> Result<String, serde_json::Er
     let mut bytes = Vec::new();
     value.serialize(&mut Serializer::with_formatter(&mut bytes, Python))?;
     Ok(String::from_utf8(bytes).expect("the formatter writes ASCII only"))
+}
+
+/// Writes a number that JSON has; `serde_json` by itself would write NaN as `null`, which no reader expects.
+pub(crate) fn finite<S: serde::Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+    if value.is_finite() {
+        value.serialize(serializer)
+    } else {
+        Err(S::Error::custom(format!("{value} is no number")))
+    }
+}
+
+/// As [`finite`], for a number that may be absent.
+#[expect(clippy::ref_option, reason = "serde hands over a reference to the field")]
+pub(crate) fn finite_or_absent<S: serde::Serializer>(
+    value: &Option<f64>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match value {
+        Some(value) => finite(value, serializer),
+        None => serializer.serialize_none(),
+    }
 }
 
 struct Python;

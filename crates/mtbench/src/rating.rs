@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::python_json::finite;
+
 /// How verdicts are read and scores are aggregated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -24,7 +26,7 @@ pub enum Rating {
     /// Written without a decimal point.
     Whole(i64),
     /// Written with one.
-    Decimal(f64),
+    Decimal(#[serde(serialize_with = "finite")] f64),
 }
 
 impl Rating {

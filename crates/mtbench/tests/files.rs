@@ -155,8 +155,15 @@ fn mistakes_are_named_with_file_line_and_field() {
 #[test]
 fn what_cannot_be_written_leaves_the_old_file_alone() {
     let (folder, path) = written("old");
-    let unwritable: [std::collections::BTreeMap<Vec<u8>, u8>; 1] = [[(vec![1], 1)].into()];
-    assert!(matches!(write_lines(&path, &unwritable), Err(Error::Unwritable { row: 1, .. })));
+    let mut questions = bench().questions().unwrap();
+    questions[1].required_temperature = Some(f64::NAN);
+    let mut answers = bench().answers("zebra").unwrap();
+    answers[2].tstamp = f64::INFINITY;
+    let mut judgments = bench().judgments("gpt-4").unwrap();
+    judgments[3].score = Some(Rating::Decimal(f64::NAN));
+    assert!(matches!(write_lines(&path, &questions), Err(Error::Unwritable { row: 2, .. })));
+    assert!(matches!(write_lines(&path, &answers), Err(Error::Unwritable { row: 3, .. })));
+    assert!(matches!(write_lines(&path, &judgments), Err(Error::Unwritable { row: 4, .. })));
     assert_eq!(fs::read_to_string(&path).unwrap(), "old");
     let under_a_file = BenchDir::new(&path).write_questions(&[]).unwrap_err();
     assert!(matches!(under_a_file, Error::Write { .. }), "{under_a_file}");
