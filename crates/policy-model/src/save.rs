@@ -255,3 +255,40 @@ fn bytes(tensor: &Tensor, kind: Kind) -> Result<Vec<u8>, tch::TchError> {
     tensor.f_copy_data_u8(&mut bytes, tensor.numel())?;
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ModelConfig;
+
+    #[test]
+    fn large_weights_are_split_and_indexed() {
+        let config = ModelConfig::from_json(json!({
+            "model_type": "qwen2", "vocab_size": 50, "hidden_size": 16, "intermediate_size": 24,
+            "num_hidden_layers": 3, "num_attention_heads": 2, "num_key_value_heads": 1,
+        }));
+        let policy =
+            Policy::initialise(config.unwrap(), &seeds::Seeds::new(0), Kind::BFloat16, Device::Cpu).unwrap();
+        let out = tempfile::tempdir().unwrap();
+        let dir = out.path().join("model");
+        const LIMIT: u64 = 4_000;
+        policy.save_sharded(&dir, Kind::BFloat16, None, LIMIT).unwrap();
+
+        assert!(!dir.join(SINGLE_FILE).exists());
+        let index: Value = serde_json::from_slice(&std::fs::read(dir.join(INDEX_FILE)).unwrap()).unwrap();
+        assert_eq!(index["metadata"]["total_size"], 2 * policy.config().parameter_count());
+        let shards: std::collections::BTreeSet<&str> =
+            index["weight_map"].as_object().unwrap().values().map(|file| file.as_str().unwrap()).collect();
+        assert!(shards.len() > 3, "{shards:?}");
+        for shard in shards {
+            let tensors = Tensor::read_safetensors(dir.join(shard)).unwrap();
+            let bytes: usize = tensors.iter().map(|(_, tensor)| 2 * tensor.numel()).sum();
+            assert!(bytes as u64 <= LIMIT, "{shard} has {bytes} bytes");
+        }
+        let again = Policy::load(&dir, Kind::BFloat16, Device::Cpu).unwrap();
+        for ((name, a), (_, b)) in policy.parameters().iter().zip(again.parameters()) {
+            assert!(a.equal(b), "{name}");
+        }
+        assert_eq!(again.config().raw()["architectures"], json!(["Qwen2ForCausalLM"]));
+    }
+}
