@@ -95,7 +95,7 @@ pub enum Format {
     /// One plain rectangular table at full precision, without title and notes.
     #[serde(rename = "csv")]
     Csv,
-    /// A `table` environment; wants `\usepackage{booktabs}`.
+    /// A `table` environment; wants the packages `booktabs` and `graphicx`.
     #[serde(rename = "tex")]
     Latex,
     /// The typed values themselves.

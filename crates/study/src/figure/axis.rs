@@ -33,14 +33,17 @@ impl Scale {
     }
 }
 
-/// A range that can be drawn: finite, ascending, not empty.
+/// A range that can be drawn: ascending, not empty, and of numbers that can still be doubled or cut into steps.
 pub(super) fn usable((low, high): (f64, f64)) -> (f64, f64) {
+    const LARGEST: f64 = 1e300;
+    const SMALLEST: f64 = 1e-300;
     let (low, high) = if low <= high { (low, high) } else { (high, low) };
-    if !low.is_finite() || !high.is_finite() || !(high - low).is_finite() {
+    let size = low.abs().max(high.abs());
+    if low.is_nan() || high.is_nan() || size > LARGEST {
         return (0.0, 1.0);
     }
     // Nearer than this, ticks could not be told apart.
-    let least = 1e-9 * low.abs().max(high.abs());
+    let least = (1e-9 * size).max(SMALLEST);
     if high - low > least { (low, high) } else { (low - 0.5 - least, high + 0.5 + least) }
 }
 

@@ -34,7 +34,13 @@ pub(super) fn render(table: &Table) -> String {
 
 fn tabular(layout: &Layout<'_>) -> Vec<String> {
     let letters: String = layout.columns.iter().map(|column| letter(column.align)).collect();
-    let mut lines = vec![format!("  \\begin{{tabular}}{{{letters}}}"), "    \\toprule".to_owned()];
+    let mut lines = vec![
+        "  \\par\\smallskip".to_owned(),
+        // Shrinks a table that is wider than the page, and only such a one.
+        "  \\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%".to_owned(),
+        format!("  \\begin{{tabular}}{{{letters}}}"),
+        "    \\toprule".to_owned(),
+    ];
     if layout.has_groups() {
         let spans = layout.spans();
         let grouped = || spans.iter().filter_map(|span| span.group.map(|group| (span, group)));
@@ -59,7 +65,7 @@ fn tabular(layout: &Layout<'_>) -> Vec<String> {
         lines.push(format!("    {} \\\\", cells.join(" & ")));
     }
     lines.push("    \\bottomrule".to_owned());
-    lines.push("  \\end{tabular}".to_owned());
+    lines.push("  \\end{tabular}}".to_owned());
     lines
 }
 

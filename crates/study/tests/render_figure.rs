@@ -1,0 +1,209 @@
+//! Figures: well-formed whatever the data, and drawn where the numbers say.
+
+mod render_markup;
+
+use proptest::prelude::*;
+use render_markup::{Element, parse};
+use study::figure::{GroupedBars, LineSeries, Lines, Point, SecondAxis, Series};
+
+/// Coordinates are written with two digits.
+const PIXEL: f64 = 0.011;
+
+fn bars(y_range: (f64, f64), values: &[Option<(f64, f64, f64)>]) -> GroupedBars {
+    GroupedBars {
+        title: "Score by category".into(),
+        y_label: "Score (1–10)".into(),
+        y_range,
+        groups: (0..values.len()).map(|at| format!("group {at}")).collect(),
+        series: vec![Series { name: "DPO".into(), values: values.to_vec() }],
+    }
+}
+
+fn lines(points: Vec<Point>) -> Lines {
+    Lines {
+        title: "Score along training".into(),
+        x_label: "Share of training".into(),
+        y_label: "Score".into(),
+        y_range: Some((0.0, 10.0)),
+        x_ticks: vec![],
+        series: vec![LineSeries { name: "DPO".into(), points }],
+        second: None,
+    }
+}
+
+fn drawn<'a>(elements: &'a [Element], name: &str) -> Vec<&'a Element> {
+    elements.iter().filter(|element| element.name == name).collect()
+}
+
+/// Bars without the paper and the swatches of the legend.
+fn bar_rects(elements: &[Element], legend: usize) -> Vec<&Element> {
+    drawn(elements, "rect")
+        .into_iter()
+        .filter(|rect| rect.attribute("class").is_none())
+        .skip(legend)
+        .collect()
+}
+
+#[test]
+fn bars_are_as_high_as_their_values() {
+    let figure =
+        bars((1.0, 9.0), &[Some((5.0, 4.0, 6.0)), Some((9.0, 8.0, 9.0)), None, Some((20.0, 19.0, 21.0))]);
+    let svg = figure.to_svg();
+    let (elements, _) = parse(svg.as_str());
+    let rects = bar_rects(&elements, 1);
+    assert_eq!(rects.len(), 3, "nothing is drawn where nothing was measured");
+    let [half, full, beyond] = [0, 1, 2].map(|at| rects[at].number("height"));
+    assert!((2.0 * half - full).abs() < PIXEL);
+    assert!((beyond - full).abs() < PIXEL, "a bar is cut at the edge");
+}
+
+#[test]
+fn negative_bars_hang_from_zero() {
+    let svg = bars((-2.0, 2.0), &[Some((1.0, 0.5, 1.5)), Some((-1.0, -1.5, -0.5))]).to_svg();
+    let (elements, _) = parse(svg.as_str());
+    let rects = bar_rects(&elements, 1);
+    let [up, down] = [rects[0], rects[1]];
+    assert!((up.number("y") + up.number("height") - down.number("y")).abs() < PIXEL);
+    assert!((up.number("height") - down.number("height")).abs() < PIXEL);
+}
+
+#[test]
+fn a_figure_says_in_words_what_it_shows() {
+    let svg = bars((1.0, 10.0), &[Some((5.0, 4.5, 5.5)), None]).to_svg();
+    let (elements, words) = parse(svg.as_str());
+    assert_eq!(elements[0].attribute("role"), Some("img"));
+    assert_eq!(elements[0].attribute("aria-label"), Some("Score by category"));
+    assert!(
+        words.iter().any(|words| words.contains("DPO: group 0 5.00 [4.50, 5.50]; group 1 not measured."))
+    );
+    assert!(words.iter().any(|words| words == "group 0, DPO: 5.00 [4.50, 5.50]"), "a tooltip");
+}
+
+#[test]
+fn a_line_runs_through_its_points() {
+    let svg = lines(vec![(0.0, 0.0, None), (0.5, 5.0, None), (1.0, 10.0, None)]).to_svg();
+    let (elements, _) = parse(svg.as_str());
+    // The first polyline is the legend's.
+    let points: Vec<(f64, f64)> = drawn(&elements, "polyline")[1]
+        .attribute("points")
+        .expect("points")
+        .split(' ')
+        .map(|point| point.split_once(',').expect("x,y"))
+        .map(|(x, y)| (x.parse().expect("x"), y.parse().expect("y")))
+        .collect();
+    let [first, middle, last] = points[..] else { panic!("three points: {points:?}") };
+    assert!((first.0 + last.0 - 2.0 * middle.0).abs() < 2.0 * PIXEL);
+    assert!((first.1 + last.1 - 2.0 * middle.1).abs() < 2.0 * PIXEL);
+    assert!(first.1 > last.1, "up is more");
+}
+
+#[test]
+fn few_points_have_markers_and_error_bars_and_many_have_a_band() {
+    let points = |count: u32| (0..count).map(|at| (f64::from(at), 5.0, Some((4.0, 6.0)))).collect();
+    let count = |figure: Lines, name: &str| drawn(&parse(figure.to_svg().as_str()).0, name).len();
+    // Of the paths, two draw each error bar with its halo, one each marker, and one the marker in the legend.
+    assert_eq!(count(lines(points(5)), "path"), 5 * 3 + 1);
+    assert_eq!(count(lines(points(5)), "polygon"), 0);
+    assert_eq!(count(lines(points(50)), "path"), 0);
+    assert_eq!(count(lines(points(50)), "polygon"), 1);
+}
+
+#[test]
+fn a_gap_interrupts_a_line() {
+    let points = (0..40).map(|at| (f64::from(at), if at == 20 { f64::NAN } else { 5.0 }, None)).collect();
+    let svg = lines(points).to_svg();
+    assert_eq!(drawn(&parse(svg.as_str()).0, "polyline").len(), 1 + 2);
+}
+
+#[test]
+fn the_second_axis_has_its_own_scale() {
+    let mut figure = lines(vec![(0.0, 5.0, None), (1.0, 5.0, None)]);
+    figure.second = Some(SecondAxis {
+        y_label: "Loss (nats)".into(),
+        y_range: Some((0.0, 1.0)),
+        series: vec![LineSeries { name: "loss".into(), points: vec![(0.0, 0.5, None), (1.0, 0.5, None)] }],
+    });
+    let svg = figure.to_svg();
+    let (elements, words) = parse(svg.as_str());
+    let points: Vec<_> = drawn(&elements, "polyline")[2..]
+        .iter()
+        .map(|line| line.attribute("points").expect("points"))
+        .collect();
+    assert_eq!(points[0], points[1], "the middle of either axis is one height");
+    assert!(words.iter().any(|words| words == "loss (right axis)"));
+}
+
+#[test]
+fn ticks_are_round_numbers() {
+    let (_, words) = parse(bars((1.0, 10.0), &[None]).to_svg().as_str());
+    for tick in 1..=10 {
+        assert!(words.contains(&tick.to_string()), "tick {tick} in {words:?}");
+    }
+    let (_, words) = parse(bars((-0.2, 0.3), &[None]).to_svg().as_str());
+    for tick in ["−0.2", "−0.1", "0.0", "0.1", "0.2", "0.3"] {
+        assert!(
+            words.iter().any(|word| word.trim_end_matches('0') == tick.trim_end_matches('0')),
+            "{words:?}"
+        );
+    }
+}
+
+#[test]
+fn empty_figures_are_drawn() {
+    parse(bars((0.0, 0.0), &[]).to_svg().as_str());
+    let mut empty = lines(vec![]);
+    empty.y_range = None;
+    parse(empty.to_svg().as_str());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn bars_are_well_formed_whatever_the_data(
+        words in "\\PC{0,40}[<>&\"'\n\u{0}]{0,3}",
+        low in any::<f64>(),
+        high in proptest::num::f64::ANY,
+        values in proptest::collection::vec(proptest::option::of((any::<f64>(), proptest::num::f64::ANY, any::<f64>())), 0..6),
+    ) {
+        let mut figure = bars((low, high), &values);
+        figure.title.clone_from(&words);
+        figure.groups = vec![words.clone(), words.clone()];
+        figure.series.push(Series { name: words, values: vec![] });
+        check(figure.to_svg().as_str());
+    }
+
+    #[test]
+    fn lines_are_well_formed_whatever_the_data(
+        words in "\\PC{0,40}[<>&\"'\n\u{0}]{0,3}",
+        range in proptest::option::of((any::<f64>(), any::<f64>())),
+        points in proptest::collection::vec(
+            (proptest::num::f64::ANY, proptest::num::f64::ANY, proptest::option::of((any::<f64>(), any::<f64>()))),
+            0..40,
+        ),
+    ) {
+        let mut figure = lines(points.clone());
+        figure.title.clone_from(&words);
+        figure.y_range = range;
+        figure.x_ticks = vec![(f64::NAN, words.clone()), (0.5, words.clone())];
+        let series = vec![LineSeries { name: words.clone(), points }];
+        figure.second = Some(SecondAxis { y_label: words, y_range: None, series });
+        check(figure.to_svg().as_str());
+    }
+}
+
+/// Well-formed, and every coordinate a number.
+fn check(svg: &str) {
+    let (elements, _) = parse(svg);
+    for element in &elements {
+        for name in ["x", "y", "width", "height", "x1", "x2", "y1", "y2"] {
+            if element.attribute(name).is_some() {
+                assert!(element.number(name).is_finite(), "{element:?}");
+            }
+        }
+        for name in ["d", "points"] {
+            let shape = element.attribute(name).unwrap_or_default();
+            assert!(!shape.contains("NaN") && !shape.contains("inf"), "{element:?}");
+        }
+    }
+}

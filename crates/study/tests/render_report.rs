@@ -1,0 +1,130 @@
+//! The report page.
+
+mod render_markup;
+
+use std::collections::BTreeSet;
+
+use render_markup::{Element, parse};
+use study::figure::{GroupedBars, Series};
+use study::report::{Dialogue, Report, Section};
+use study::table::{Align, Column, Table, Value};
+
+fn table(id: &str) -> Table {
+    Table {
+        id: id.into(),
+        title: "Scores & <more>".into(),
+        columns: vec![
+            Column::new("Policy", Align::Left),
+            Column::grouped("Judge", "Score", Align::Right),
+            Column::grouped("Judge", "Difference", Align::Right),
+        ],
+        rows: vec![vec![
+            Value::text("<script>alert(1)</script>"),
+            Value::missing("not \"judged\""),
+            Value::Difference { value: 0.5, low: 0.25, high: 0.75, decimals: 2 },
+        ]],
+        notes: vec!["One note.".into()],
+    }
+}
+
+fn report() -> Report {
+    let figure = GroupedBars {
+        title: "Bars".into(),
+        y_label: "Score".into(),
+        y_range: (1.0, 10.0),
+        groups: vec!["Writing".into()],
+        series: vec![Series { name: "DPO".into(), values: vec![Some((5.0, 4.0, 6.0))] }],
+    };
+    let dialogue = Dialogue {
+        heading: "Writing".into(),
+        turns: vec![("User".into(), "a < b\n  && c".into()), ("Policy".into(), "</p></article>".into())],
+        note: Some("Gold 7.".into()),
+    };
+    Report {
+        title: "What <preferences> do".into(),
+        lead: vec!["Run `rq1 --set 'a=\"b\"'` & see; a lone ` stays.".into()],
+        sections: vec![
+            Section {
+                heading: "Scores".into(),
+                paragraphs: vec!["Words.".into()],
+                tables: vec![table("table-1"), table("table-2")],
+                figures: vec![(figure.to_svg(), "First.".into()), (figure.to_svg(), "Second.".into())],
+                dialogues: vec![dialogue],
+            },
+            // Names that would claim one anchor.
+            Section { heading: "Scores".into(), tables: vec![table("scores")], ..Section::default() },
+            Section { heading: "Provenance".into(), ..Section::default() },
+        ],
+        provenance: vec![
+            ("Seeds".into(), "0, 1".into()),
+            ("Recipe".into(), "seed = 0\n[loss]\nbeta = 0.1\n".into()),
+        ],
+    }
+}
+
+fn page() -> (String, Vec<Element>, Vec<String>) {
+    let html = report().to_html();
+    let (elements, words) = parse(&html);
+    (html, elements, words)
+}
+
+#[test]
+fn the_page_needs_nothing_from_outside() {
+    let (html, elements, _) = page();
+    for element in &elements {
+        assert!(!["script", "link", "img", "iframe"].contains(&element.name.as_str()), "{element:?}");
+        for (name, value) in &element.attributes {
+            assert!(name == "xmlns" || !value.contains("//"), "{element:?}");
+            assert!(!name.starts_with("on") && name != "src", "{element:?}");
+        }
+    }
+    assert!(!html.contains("url(") && !html.contains("@import"));
+}
+
+#[test]
+fn every_link_has_its_target_and_every_anchor_is_one() {
+    let (_, elements, _) = page();
+    let ids: Vec<_> = elements.iter().filter_map(|element| element.attribute("id")).collect();
+    let unique: BTreeSet<_> = ids.iter().copied().collect();
+    assert_eq!(ids.len(), unique.len(), "{ids:?}");
+    let links: Vec<_> = elements.iter().filter_map(|element| element.attribute("href")).collect();
+    assert_eq!(links.len(), 3 + 3 + 1, "sections, tables, provenance");
+    for link in links {
+        assert!(unique.contains(link.trim_start_matches('#')), "{link} in {unique:?}");
+    }
+    assert!(unique.contains("table-1") && unique.contains("figure-2"));
+}
+
+#[test]
+fn words_are_words_and_code_is_code() {
+    let (html, _, words) = page();
+    let has = |wanted: &str| words.iter().any(|words| words == wanted);
+    assert!(has("rq1 --set 'a=\"b\"'"), "code between backticks");
+    assert!(has(" & see; a lone ` stays."));
+    assert!(has("<script>alert(1)</script>"));
+    assert!(has("a < b\n  && c"), "line breaks of a turn");
+    assert!(has("</p></article>"));
+    assert!(html.contains("<strong>+0.50 <span class=\"ci\">[+0.25, +0.75]</span></strong>"));
+    assert!(has("\nseed = 0\n[loss]\nbeta = 0.1"), "{words:?}");
+}
+
+#[test]
+fn rows_of_a_table_fill_its_columns() {
+    let (_, elements, _) = page();
+    let start = elements.iter().position(|element| element.name == "table").expect("a table");
+    let header = |element: &&Element| element.name == "th" && element.attribute("scope") != Some("row");
+    let first: Vec<_> = elements[start..].iter().skip_while(|element| element.name != "tr").skip(1).collect();
+    let top = first.iter().take_while(|element| element.name != "tr").filter(|element| header(element));
+    let wide: f64 = top.map(|cell| cell.attribute("colspan").map_or(1.0, |_| cell.number("colspan"))).sum();
+    assert_eq!(wide, 3.0);
+}
+
+#[test]
+fn the_same_report_is_the_same_page() {
+    assert_eq!(report().to_html(), report().to_html());
+}
+
+#[test]
+fn an_empty_report_is_a_page() {
+    parse(&Report::default().to_html());
+}
