@@ -11,6 +11,7 @@ use seeds::{Seeds, Stream};
 
 use crate::behaviour::{Demonstrator, Mixture};
 use crate::family::{self, CATEGORIES, FAMILIES};
+use crate::task::{Constraint, Content};
 
 /// Questions in a category of the benchmark.
 const PER_CATEGORY: usize = 10;
@@ -21,7 +22,7 @@ const FIRST_FURTHER_ID: u64 = 1001;
 /// At low temperature a policy shows its most likely behaviour alone, and a mixture looks like its mode.
 const TEMPERATURE: f64 = 0.7;
 /// Draws for a question that was not asked before, until one is asked again.
-const TRIES: usize = 10_000;
+const TRIES: usize = 1_000;
 
 /// A conversation that waits for an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,7 +61,7 @@ pub fn questions(seeds: &Seeds) -> Vec<Question> {
 /// `n` further questions with ids from 1001, the categories in turn: the population that the 80 stand for.
 ///
 /// None shares its first turn with a question of the benchmark, whatever the seeds. They differ from each other as
-/// long as the world has that many (thousands a category).
+/// long as the world has that many (some 600 in the smallest category).
 pub fn further_questions(seeds: &Seeds, n: usize) -> Vec<Question> {
     let mut rng = seeds.child("sandbox").stream("further-questions");
     let mut asked = BTreeSet::new();
@@ -125,6 +126,33 @@ pub fn demonstrations(seeds: &Seeds, n: usize, mixture: Mixture) -> Vec<Vec<Mess
 pub fn demonstrate_answer(prompt: &[Message], mixture: Mixture, rng: &mut Stream) -> Option<String> {
     let (category, task) = family::recognise(prompt)?;
     Some(Demonstrator::draw(mixture, rng).answer(category, &task, rng))
+}
+
+/// The answer to `prompt` that is worth 10; `None` if this world does not ask that.
+///
+/// ```
+/// use pref_data::Message;
+/// let prompt = [Message::user("Tell Ann who wrote Faust.")];
+/// assert_eq!(sandbox::ideal_answer(&prompt).as_deref(), Some("Dear Ann, it is by Goethe."));
+/// ```
+pub fn ideal_answer(prompt: &[Message]) -> Option<String> {
+    let (_, task) = family::recognise(prompt)?;
+    Some(format!("{}.", task.answer(Content::Right, Constraint::Met)))
+}
+
+/// The ideal answers to a question's turns: what a judge's reference file holds.
+///
+/// `None` if this world does not ask that.
+pub fn reference_turns(question: &Question) -> Option<Vec<String>> {
+    let mut dialogue = Vec::with_capacity(2 * question.turns.len());
+    let mut answers = Vec::with_capacity(question.turns.len());
+    for turn in &question.turns {
+        dialogue.push(Message::user(turn));
+        let answer = ideal_answer(&dialogue)?;
+        dialogue.push(Message::assistant(&answer));
+        answers.push(answer);
+    }
+    Some(answers)
 }
 
 /// Whom a first turn belongs to.

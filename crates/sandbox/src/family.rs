@@ -87,7 +87,7 @@ pub(crate) const FAMILIES: [Family; 8] = [
     },
     Family {
         first: "Tell {name} who wrote {book}.",
-        second: "And from which land?",
+        second: "And the land of {book}?",
         draw: draw_humanities,
         pose: pose_humanities,
     },
@@ -291,8 +291,9 @@ fn pose_stem(posed: &Posed<'_>) -> Option<Task> {
 }
 
 fn draw_humanities(rng: &mut Stream) -> (Gaps, Gaps) {
-    let first = vec![("name", pick(&words::NAMES, rng)), ("book", row(&words::BOOKS, rng).0.to_owned())];
-    (first, Vec::new())
+    let mut book = || row(&words::BOOKS, rng).0.to_owned();
+    let (first, second) = (book(), book());
+    (vec![("name", pick(&words::NAMES, rng)), ("book", first)], vec![("book", second)])
 }
 
 fn pose_humanities(posed: &Posed<'_>) -> Option<Task> {

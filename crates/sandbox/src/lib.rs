@@ -18,12 +18,13 @@ mod words;
 pub use annotator::{Agreement, Annotator, WeakLlm, agreement, label_all};
 pub use behaviour::Mixture;
 pub use dialogue::{
-    TrainingPrompt, demonstrate_answer, demonstrations, further_questions, questions, training_prompts,
+    TrainingPrompt, demonstrate_answer, demonstrations, further_questions, ideal_answer, questions,
+    reference_turns, training_prompts,
 };
 pub use error::Error;
 pub use family::CATEGORIES;
 pub use gold::{Assessment, Attempt, HIGHEST, LOWEST, assess, category_of, gold_quality};
 pub use judge::SandboxJudge;
 pub use policy::{Size, model_config};
-pub use rater::{Candidate, Choice, Rater, raters};
+pub use rater::{Candidate, Rater, RaterChoice, raters};
 pub use tokenizer::{ASSISTANT, END, MAX_VOCAB_SIZE, PAD, USER, write_tokenizer_folder};

@@ -9,7 +9,7 @@ use crate::gold::assess;
 
 /// What a rater says of two answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Choice {
+pub enum RaterChoice {
     /// The first model's answer is better.
     Model1,
     /// The second model's answer is better.
@@ -62,17 +62,17 @@ impl Rater {
     }
 
     /// Which of two answers is better.
-    pub fn rate(&self, model_1: Candidate<'_>, model_2: Candidate<'_>) -> Choice {
+    pub fn rate(&self, model_1: Candidate<'_>, model_2: Candidate<'_>) -> RaterChoice {
         let utility =
             |candidate: Candidate<'_>| self.taste.utility(&assess(candidate.prompt, candidate.answer));
         let mut rng = self.stream(model_1, model_2);
         let difference = utility(model_1) - utility(model_2) + self.taste.scale * logistic(&mut rng);
         if difference.abs() < JUST_NOTICEABLE {
-            Choice::Equal
+            RaterChoice::Equal
         } else if difference > 0.0 {
-            Choice::Model1
+            RaterChoice::Model1
         } else {
-            Choice::Model2
+            RaterChoice::Model2
         }
     }
 

@@ -31,7 +31,7 @@ pub(crate) const SPECIAL: [&str; 4] = [END, USER, ASSISTANT, PAD];
 pub const MAX_VOCAB_SIZE: usize = 512;
 
 /// Dialogues that the tokenizer is trained on: more change no merge that matters.
-const DIALOGUES: usize = 16_000;
+const DIALOGUES: usize = 6_000;
 /// Longest conversation in tokens that the tokenizer's settings announce, the policy's context.
 pub(crate) const MAX_LENGTH: usize = 256;
 
