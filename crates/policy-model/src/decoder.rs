@@ -236,15 +236,35 @@ impl Attention {
         let k = rotation.turn(&k).transpose(1, 2);
         let v = heads(self.v_proj.forward(x)).transpose(1, 2);
         let (k, v) = extend(k, v);
-        let (mask, causal) = match masks.of(self.window) {
-            Mask::None => (None, false),
-            Mask::Causal => (None, true),
-            Mask::Explicit(mask) => (Some(mask), false),
-        };
-        let grouped = q.size()[1] != k.size()[1];
-        let attended = Tensor::scaled_dot_product_attention(&q, &k, &v, mask, 0.0, causal, None, grouped);
+        let mask = masks.of(self.window);
+        let attended = if shape[1] == 1 { attend_one(&q, &k, &v, mask) } else { attend(&q, &k, &v, mask) };
         self.o_proj.forward(&attended.transpose(1, 2).reshape([shape[0] * shape[1], -1]))
     }
+}
+
+/// Attention of whole rows; all operands `[B, heads, T, head_dim]`.
+fn attend(q: &Tensor, k: &Tensor, v: &Tensor, mask: &Mask) -> Tensor {
+    let (mask, causal) = match mask {
+        Mask::None => (None, false),
+        Mask::Causal => (None, true),
+        Mask::Explicit(mask) => (Some(mask), false),
+    };
+    let grouped = q.size()[1] != k.size()[1];
+    Tensor::scaled_dot_product_attention(q, k, v, mask, 0.0, causal, None, grouped)
+}
+
+/// Attention of one query `[B, heads, 1, head_dim]` over all keys: two plain products, with the heads of a group as
+/// the rows of one. libtorch's fused kernel is made for many queries and takes twice as long here.
+fn attend_one(q: &Tensor, k: &Tensor, v: &Tensor, mask: &Mask) -> Tensor {
+    let (q_shape, k_shape) = (q.size(), k.size());
+    let (heads, head_dim, kv_heads) = (q_shape[1], q_shape[3], k_shape[1]);
+    let grouped =
+        (q * (head_dim as f64).powf(-0.5)).reshape([q_shape[0], kv_heads, heads / kv_heads, head_dim]);
+    let mut scores = grouped.matmul(&k.transpose(2, 3));
+    if let Mask::Explicit(seen) = mask {
+        scores = scores.masked_fill(&seen.logical_not(), f64::NEG_INFINITY);
+    }
+    scores.softmax(-1, Kind::Float).to_kind(q.kind()).matmul(v).view(q_shape.as_slice())
 }
 
 impl Masks {
