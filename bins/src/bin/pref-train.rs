@@ -1,2 +1,53 @@
-//! One preference-training run.
-fn main() {}
+//! One training run, from a recipe to a model folder.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use bins::{ConsoleProgress, Signals, Stopped, SystemClock, run};
+use clap::Parser;
+use trainer::recipe::Recipe;
+use trainer::{Context, Outcome, Start};
+
+/// Train a policy on preferences (DPO, cDPO, IPO) or on their chosen responses (SFT).
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Args {
+    /// The recipe: what to train, on what, how
+    #[arg(long, value_name = "FILE")]
+    recipe: PathBuf,
+    /// Change one key of the recipe, such as loss.beta=0.05; may be repeated
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+    overrides: Vec<String>,
+    /// Go on from the newest checkpoint in output.dir
+    #[arg(long)]
+    resume: bool,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    run(|signals| train(&args, signals))
+}
+
+#[expect(clippy::print_stdout, reason = "results go to stdout")]
+fn train(args: &Args, signals: &Signals) -> anyhow::Result<()> {
+    let recipe = Recipe::load(&args.recipe, &args.overrides)?;
+    let start = if args.resume { Start::Resume } else { Start::Fresh };
+    let clock = SystemClock::start();
+    let mut progress = ConsoleProgress::stderr();
+    let mut context =
+        Context { clock: &clock, progress: &mut progress, stop: signals.stop(), reference_cache: None };
+    let report = trainer::run(&recipe, start, &mut context)?;
+    if let Outcome::Stopped(step) = report.outcome {
+        let root = report.dir.root().display();
+        return Err(Stopped(format!(
+            "stopped after step {step}; {root} holds a checkpoint: pass --resume to go on"
+        ))
+        .into());
+    }
+    if let (Some(first), Some(last)) = report.dir.first_and_last_metrics()? {
+        println!("step {:>5}: loss {:.4}, grad_norm {:.3}", first.step, first.loss, first.grad_norm);
+        println!("step {:>5}: loss {:.4}, grad_norm {:.3}", last.step, last.loss, last.grad_norm);
+    }
+    println!("model: {}", report.dir.model().display());
+    Ok(())
+}

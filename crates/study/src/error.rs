@@ -51,7 +51,9 @@ pub enum StudyError {
         source: std::io::Error,
     },
     /// A worker process failed.
-    #[error("worker {shard} of {of} ended with {status}; its messages are above, and what was computed is kept")]
+    #[error(
+        "worker {shard} of {of} ended with {status}; its messages are above, and what was computed is kept"
+    )]
     Worker {
         /// Which worker, from 1.
         shard: usize,
@@ -88,7 +90,7 @@ impl StudyError {
         match self {
             Self::Recipe(_) | Self::Unsupported(_) | Self::Data(_) => true,
             Self::Train(error) => error.is_bad_input(),
-            Self::Policy(error) => error.is_bad_input(),
+            Self::Policy(error) => trainer::is_bad_model(error),
             _ => false,
         }
     }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use mtbench::{
-    Answer, BenchDir, FixedStamp, Judge, JudgePrompts, Mode, Question, SingleGrading, answer_questions, judge_answers,
+    Answer, BenchDir, FixedStamp, Judge, JudgePrompts, Mode, Question, SingleGrading, answer_questions,
+    judge_answers,
 };
 use policy_model::Policy;
 use pref_data::Message;
@@ -112,9 +113,8 @@ fn score(
     };
     // Ids and times are fixed: the files of two equal evaluations are equal.
     let mut stamp = FixedStamp { prefix: model_id.to_owned(), tstamp: 0.0 };
-    let mut answer = |questions: &[Question]| {
-        answer_questions(questions, model_id, &mut responder, &mut stamp, &[])
-    };
+    let mut answer =
+        |questions: &[Question]| answer_questions(questions, model_id, &mut responder, &mut stamp, &[]);
     let answers = answer(&world.questions)?;
     let further = answer(&world.further)?;
 

@@ -49,7 +49,9 @@ impl Grid {
             seeds: study.seeds,
         };
         let axes = match question {
-            Question::Acquisition => Axes { fractions: question.fractions(study), flip_rates: question.flip_rates(study), ..axes },
+            Question::Acquisition => {
+                Axes { fractions: question.fractions(study), flip_rates: question.flip_rates(study), ..axes }
+            }
             Question::Volume => Axes { fractions: question.fractions(study), ..axes },
             Question::Quality => Axes { flip_rates: question.flip_rates(study), ..axes },
             Question::Overfitting => axes,

@@ -1,8 +1,34 @@
 //! The research questions as grids over one engine.
+//!
+//! A [`Cell`] is one training run, a [`Grid`] the subjects that a [`Question`] asks for. The [`Runner`] trains and
+//! evaluates what its [`ResultStore`] does not hold yet, [`conclude`] makes tables, figures and a report of it. All
+//! four questions of the paper are grids over this engine, and a cell that stands in several is computed once.
 
 #![forbid(unsafe_code)]
 
+mod cell;
+mod error;
+mod evaluate;
 pub mod figure;
+mod findings;
+mod grid;
+mod raters;
+pub mod recipe;
 pub mod report;
+mod responder;
 pub mod results;
+mod runner;
+mod store;
 pub mod table;
+mod tables;
+mod world;
+
+pub use cell::{Cell, Subject};
+pub use error::StudyError;
+pub use evaluate::{BENCHMARK, Evaluation, FURTHER, GOLD, Score, evaluate, judge_names};
+pub use findings::{Findings, conclude};
+pub use grid::{Grid, Question};
+pub use responder::{Asked, PolicyResponder};
+pub use runner::{Evaluated, Plan, Runner, Shard};
+pub use store::{Key, ResultStore};
+pub use world::World;

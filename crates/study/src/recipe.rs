@@ -6,8 +6,8 @@ use pref_data::{FlipRate, Fraction};
 use pref_loss::Beta;
 use serde::{Deserialize, Serialize};
 use trainer::recipe::{
-    Complaint, DataSection, DistributedSection, Format, LoraSection, LossKind, LossSection, ModelSection, OutputSection, Recipe,
-    RecipeError, RecipeRoot, SpeedSection, TrainSection, parse_toml, read_toml, seed,
+    Complaint, DataSection, DistributedSection, Format, LoraSection, LossKind, LossSection, ModelSection,
+    OutputSection, Recipe, RecipeError, RecipeRoot, SpeedSection, TrainSection, parse_toml, read_toml, seed,
 };
 
 use crate::cell::Cell;
@@ -199,10 +199,24 @@ impl StudyRecipe {
         recipe.model.reference = None;
         recipe.data.fraction = cell.fraction;
         recipe.data.flip_rate = cell.flip_rate;
-        recipe.loss.kind = cell.loss;
-        recipe.loss.beta = cell.beta;
-        recipe.output.dir = output.display().to_string();
+        recipe.loss = self.loss_of(cell);
+        recipe.output.dir = output.to_owned();
         recipe
+    }
+}
+
+impl StudyRecipe {
+    /// The loss of one cell. A key that only some losses look at is left at its default for the others, so that one
+    /// DPO run serves studies that differ in cDPO's ε or IPO's reduction.
+    fn loss_of(&self, cell: &Cell) -> LossSection {
+        let mut loss = LossSection { kind: cell.loss, beta: cell.beta, ..LossSection::default() };
+        if cell.loss == LossKind::Cdpo {
+            loss.label_smoothing = self.loss.label_smoothing;
+        }
+        if cell.loss == LossKind::Ipo {
+            loss.logp_reduction = self.loss.logp_reduction;
+        }
+        loss
     }
 }
 
@@ -210,21 +224,26 @@ impl RecipeRoot for StudyRecipe {
     fn finish(&mut self) -> Result<(), Complaint> {
         self.study.check().map_err(|complaint| complaint.within("study"))?;
         self.data.check().map_err(|complaint| complaint.within("data"))?;
-        self.loss.check().map_err(|complaint| complaint.within("loss"))?;
         self.train.check().map_err(|complaint| complaint.within("train"))?;
         self.speed.check().map_err(|complaint| complaint.within("speed"))?;
         self.lora.check().map_err(|complaint| complaint.within("lora"))?;
         self.distributed.check().map_err(|complaint| complaint.within("distributed"))?;
         self.output.check().map_err(|complaint| complaint.within("output"))?;
+        for &kind in self.study.losses.iter().flatten() {
+            let loss = LossSection { kind, ..LossSection::default() };
+            loss.check().map_err(|complaint| complaint.within("loss"))?;
+        }
         if self.train.checkpoints.last() != Some(&1.0) {
             let reason = "must end with 1.0 in a study: the trained model is what is scored";
             return Err(Complaint::invalid("checkpoints", reason).within("train"));
         }
-        let is_sandbox = self.data.format == Format::Sandbox && self.data.path == SANDBOX && self.model.path == SANDBOX;
+        let is_sandbox =
+            self.data.format == Format::Sandbox && self.data.path == SANDBOX && self.model.path == SANDBOX;
         if !is_sandbox {
             let way_out = "set model.path and data.path to \"sandbox\" and data.format = \"sandbox\"; one run on your own \
                            model and data is what pref-train does";
-            return Err(Complaint::unsupported("path", "a study of another world than the sandbox", way_out).within("data"));
+            return Err(Complaint::unsupported("path", "a study of another world than the sandbox", way_out)
+                .within("data"));
         }
         Ok(())
     }
@@ -242,13 +261,19 @@ impl StudySection {
         filled("flip_rates", self.flip_rates.as_ref().is_some_and(Vec::is_empty))?;
         filled("losses", self.losses.as_ref().is_some_and(Vec::is_empty))?;
         if self.losses.as_ref().is_some_and(|losses| losses.contains(&LossKind::Sft)) {
-            return Err(Complaint::invalid("losses", "must not name `sft`: the supervised policy is every table's baseline"));
+            return Err(Complaint::invalid(
+                "losses",
+                "must not name `sft`: the supervised policy is every table's baseline",
+            ));
         }
         if self.seeds == 0 {
             return Err(Complaint::invalid("seeds", "must be at least 1"));
         }
         if self.questions < 2 {
-            return Err(Complaint::invalid("questions", "must be at least 2: an interval needs two questions"));
+            return Err(Complaint::invalid(
+                "questions",
+                "must be at least 2: an interval needs two questions",
+            ));
         }
         Ok(())
     }

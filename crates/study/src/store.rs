@@ -102,7 +102,8 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, S
 
 /// Writes a JSON file whole or not at all.
 pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), StudyError> {
-    let json = serde_json::to_vec_pretty(value).map_err(|e| StudyError::io("cannot write", path)(e.into()))?;
+    let json =
+        serde_json::to_vec_pretty(value).map_err(|e| StudyError::io("cannot write", path)(e.into()))?;
     write_file(path, &json)
 }
 

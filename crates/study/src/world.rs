@@ -14,7 +14,8 @@ use sandbox::{Mixture, Size, TrainingPrompt};
 use seeds::Seeds;
 use tch::{Device, Kind};
 use trainer::{
-    AdamWSettings, Context, Decay, Order, Outcome, RunDir, Start, SupervisedRun, TrainSettings, run_supervised,
+    AdamWSettings, Context, Decay, Order, Outcome, RunDir, Start, SupervisedRun, TrainSettings,
+    run_supervised,
 };
 
 use crate::error::StudyError;
@@ -178,7 +179,8 @@ impl World {
         let seeds = self.seeds.child(name);
         let (policy, count, rate, checkpoints) = match mixture {
             Mixture::Ordinary => {
-                let config = ModelConfig::from_json(sandbox::model_config(Size::Small, tokenizer.vocab_size()))?;
+                let config =
+                    ModelConfig::from_json(sandbox::model_config(Size::Small, tokenizer.vocab_size()))?;
                 let policy = Policy::initialise(config, &seeds, Kind::Float, Device::Cpu)?;
                 let section = &self.section;
                 (policy, section.demonstrations, section.sft_learning_rate, vec![section.weak_after, 1.0])
@@ -255,7 +257,12 @@ impl World {
     }
 
     /// One response to every prompt, each by a policy that is drawn.
-    fn responses(&self, prompts: &[TrainingPrompt], which: &str, seeds: &Seeds) -> Result<Vec<String>, StudyError> {
+    fn responses(
+        &self,
+        prompts: &[TrainingPrompt],
+        which: &str,
+        seeds: &Seeds,
+    ) -> Result<Vec<String>, StudyError> {
         let mut by_respondent: BTreeMap<Respondent, Vec<usize>> = BTreeMap::new();
         for i in 0..prompts.len() {
             let draw: f64 = seeds.indexed(&format!("{which}-respondent"), i as u64).random();

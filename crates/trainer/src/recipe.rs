@@ -34,6 +34,8 @@ mod de;
 mod error;
 mod read;
 mod sections;
+#[cfg(test)]
+mod tests;
 mod values;
 
 pub use error::{Complaint, Origin, RecipeError};

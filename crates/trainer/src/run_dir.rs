@@ -134,6 +134,16 @@ impl RunDir {
         Ok(steps)
     }
 
+    /// The metrics of the first and the last step.
+    ///
+    /// # Errors
+    ///
+    /// As [`read_metrics`](Self::read_metrics).
+    pub fn first_and_last_metrics(&self) -> Result<(Option<StepMetrics>, Option<StepMetrics>), TrainError> {
+        let steps = self.read_metrics()?;
+        Ok((steps.first().cloned(), steps.last().cloned()))
+    }
+
     /// Forgets the metrics after `step`: a killed run may have logged steps that its last checkpoint does not hold.
     fn truncate_metrics(&self, step: u64) -> Result<(), TrainError> {
         let path = self.metrics();

@@ -157,6 +157,7 @@ impl Document {
                 known: owned(known),
             },
             ProblemKind::Refused { reason } => {
+                let reason = after_key(&reason, path.last().map_or("", String::as_str));
                 RecipeError::Invalid { origin: self.origin(&path), key: path.join("."), reason }
             }
         }
@@ -223,6 +224,15 @@ fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .filter(|(likeness, _)| *likeness >= ALIKE)
         .map(|(_, candidate)| candidate)
+}
+
+/// Constructors name what they check ("beta is 0: it must be ..."); after the key that name would stand twice.
+fn after_key(reason: &str, key: &str) -> String {
+    match reason.strip_prefix(key) {
+        Some(rest) if rest.starts_with(' ') => rest.trim_start().to_owned(),
+        _ if reason.starts_with("is ") => reason.to_owned(),
+        _ => format!("is refused: {reason}"),
+    }
 }
 
 fn joined(section: &str, key: &str) -> String {

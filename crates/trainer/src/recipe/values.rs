@@ -146,6 +146,20 @@ pub enum LossKind {
     Hinge,
 }
 
+impl LossKind {
+    /// Its name in a recipe.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sft => "sft",
+            Self::Dpo => "dpo",
+            Self::Cdpo => "cdpo",
+            Self::Ipo => "ipo",
+            Self::Robust => "robust",
+            Self::Hinge => "hinge",
+        }
+    }
+}
+
 /// All of the data, as serde's default.
 pub(super) fn all() -> Fraction {
     Fraction::ALL

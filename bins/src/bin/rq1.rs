@@ -1,0 +1,7 @@
+//! How the way of acquiring preferences changes what DPO and IPO make of a policy.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    bins::study(study::Question::Acquisition)
+}

@@ -1,0 +1,7 @@
+//! What the volume of preferences does.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    bins::study(study::Question::Volume)
+}

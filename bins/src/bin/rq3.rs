@@ -1,0 +1,7 @@
+//! What flipped labels do.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    bins::study(study::Question::Quality)
+}

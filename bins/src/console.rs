@@ -1,0 +1,97 @@
+//! Progress on a terminal, plain lines elsewhere; the clock behind both.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use trainer::{Clock, Progress};
+
+/// How often a plain line is printed.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
+/// The system's clocks.
+#[derive(Clone, Copy, Debug)]
+pub struct SystemClock {
+    start: Instant,
+}
+
+impl SystemClock {
+    /// A clock that begins now.
+    pub fn start() -> Self {
+        Self { start: Instant::now() }
+    }
+}
+
+impl Clock for SystemClock {
+    fn seconds(&self) -> f64 {
+        self.start.elapsed().as_secs_f64()
+    }
+
+    fn unix_seconds(&self) -> f64 {
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+    }
+}
+
+/// A progress bar on a terminal; elsewhere a log line now and then. Both show rate and time left.
+#[derive(Debug)]
+pub struct ConsoleProgress {
+    bar: ProgressBar,
+    is_terminal: bool,
+    what: String,
+    began: Instant,
+    first: Option<u64>,
+    last_line: Instant,
+}
+
+impl ConsoleProgress {
+    /// Progress on stderr.
+    pub fn stderr() -> Self {
+        Self {
+            bar: ProgressBar::hidden(),
+            is_terminal: std::io::stderr().is_terminal(),
+            what: String::new(),
+            began: Instant::now(),
+            first: None,
+            last_line: Instant::now(),
+        }
+    }
+
+    fn line(&mut self, done: u64, note: &str) {
+        let total = self.bar.length().unwrap_or(done);
+        let rate = (done - self.first.unwrap_or(0)) as f64 / self.began.elapsed().as_secs_f64().max(1e-9);
+        let left = (total.saturating_sub(done)) as f64 / rate.max(1e-9);
+        let separator = if note.is_empty() { "" } else { ", " };
+        tracing::info!("{}: {done}/{total}, {rate:.1}/s, {left:.0} s left{separator}{note}", self.what);
+    }
+}
+
+impl Progress for ConsoleProgress {
+    fn begin(&mut self, what: &str, total: u64) {
+        what.clone_into(&mut self.what);
+        self.began = Instant::now();
+        self.last_line = self.began;
+        self.first = None;
+        let target =
+            if self.is_terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        self.bar = ProgressBar::with_draw_target(Some(total), target).with_message(self.what.clone());
+        let style = ProgressStyle::with_template("{msg} {bar:24} {pos}/{len} {per_sec} {eta} left {prefix}");
+        if let Ok(style) = style {
+            self.bar.set_style(style);
+        }
+    }
+
+    fn advance(&mut self, done: u64, note: &str) {
+        // A resumed run begins in the middle: what was done before says nothing about the rate.
+        self.first.get_or_insert(done);
+        self.bar.set_prefix(note.to_owned());
+        self.bar.set_position(done);
+        if !self.is_terminal && self.last_line.elapsed() >= LINE_EVERY {
+            self.line(done, note);
+            self.last_line = Instant::now();
+        }
+    }
+
+    fn end(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}

@@ -1,0 +1,14 @@
+//! What the programs share: the terminal, signals, exit statuses, and the arguments of a study.
+//!
+//! Stdout is for results, stderr for logs and progress. Exit statuses: 0 done, 2 bad input, 130 or 143 stopped by a
+//! signal (what was done is kept), 1 anything else.
+
+#![forbid(unsafe_code)]
+
+mod console;
+mod program;
+mod study_program;
+
+pub use console::{ConsoleProgress, SystemClock};
+pub use program::{Signals, Stopped, run};
+pub use study_program::{StudyArgs, study};

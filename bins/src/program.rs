@@ -1,0 +1,88 @@
+//! How a program starts and ends.
+
+use std::error::Error;
+use std::fmt;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+use study::StudyError;
+use tracing_subscriber::EnvFilter;
+use trainer::TrainError;
+
+/// Exit status of bad input.
+const BAD_INPUT: u8 = 2;
+
+/// A request to stop, by SIGINT or SIGTERM.
+#[derive(Clone, Debug)]
+pub struct Signals {
+    stop: Arc<AtomicBool>,
+    which: Arc<AtomicUsize>,
+}
+
+impl Signals {
+    fn watch() -> std::io::Result<Self> {
+        let signals = Self { stop: Arc::new(AtomicBool::new(false)), which: Arc::new(AtomicUsize::new(0)) };
+        for signal in [SIGINT, SIGTERM] {
+            // The second signal of a kind does not wait for a checkpoint.
+            flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&signals.stop))?;
+            flag::register_usize(signal, Arc::clone(&signals.which), signal as usize)?;
+            flag::register(signal, Arc::clone(&signals.stop))?;
+        }
+        Ok(signals)
+    }
+
+    /// Set once somebody asks to stop.
+    pub fn stop(&self) -> &AtomicBool {
+        &self.stop
+    }
+}
+
+/// Work ended early because a signal asked for it.
+#[derive(Debug)]
+pub struct Stopped(
+    /// What is kept and how to go on.
+    pub String,
+);
+
+impl fmt::Display for Stopped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Error for Stopped {}
+
+/// Runs a program: logs to stderr (`RUST_LOG` chooses what), watches signals, turns an error into words and a status.
+#[expect(clippy::print_stderr, reason = "the last words of a program")]
+pub fn run(program: impl FnOnce(&Signals) -> anyhow::Result<()>) -> ExitCode {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    let signals = match Signals::watch() {
+        Ok(signals) => signals,
+        Err(error) => {
+            eprintln!("error: cannot watch signals: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match program(&signals) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(status(&error, signals.which.load(Ordering::Relaxed)))
+        }
+    }
+}
+
+fn status(error: &anyhow::Error, signal: usize) -> u8 {
+    let stopped = error.is::<Stopped>() || matches!(error.downcast_ref(), Some(StudyError::Stopped));
+    if stopped {
+        return u8::try_from(128 + signal).unwrap_or(1);
+    }
+    let bad_training = error.downcast_ref::<TrainError>().is_some_and(TrainError::is_bad_input);
+    let bad_study = error.downcast_ref::<StudyError>().is_some_and(StudyError::is_bad_input);
+    let bad_recipe = error.is::<trainer::recipe::RecipeError>();
+    if bad_training || bad_study || bad_recipe { BAD_INPUT } else { 1 }
+}

@@ -1,0 +1,164 @@
+//! A research question as a program: arguments, worker processes, tables on stdout.
+
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, Stdio};
+use std::str::FromStr;
+
+use anyhow::Context as _;
+use clap::Parser;
+use study::recipe::{Preset, StudyRecipe};
+use study::table::{Align, Column, Format, Table, Value};
+use study::{Grid, Plan, Question, Runner, Shard, StudyError, conclude};
+use trainer::{Context, Silent};
+
+use crate::console::{ConsoleProgress, SystemClock};
+use crate::program::{Signals, run};
+
+/// The arguments of every research question.
+#[derive(Debug, Parser)]
+#[command(version)]
+pub struct StudyArgs {
+    /// A recipe that ships with the program
+    #[arg(long, value_name = "NAME", value_parser = ["sandbox"], conflicts_with = "recipe")]
+    preset: Option<String>,
+    /// A recipe of your own
+    #[arg(long, value_name = "FILE", required_unless_present = "preset")]
+    recipe: Option<PathBuf>,
+    /// Change one key of the recipe, such as study.seeds=4; may be repeated
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+    overrides: Vec<String>,
+    /// Replicates: data, labels, order, generation and judge are drawn anew in each
+    #[arg(long, value_name = "N")]
+    seeds: Option<u64>,
+    /// Worker processes; processor threads are divided among them
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: u16,
+    /// Where results and everything computed on the way go; what is there already is used
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Show what would be computed, and what is there already; nothing runs
+    #[arg(long)]
+    plan: bool,
+    /// How tables are printed
+    #[arg(long, default_value = "text", value_parser = Format::from_str)]
+    format: Format,
+    /// Compute only the I-th of N parts of the cells and print nothing: for machines that share the folder
+    #[arg(long, value_name = "I/N", value_parser = parse_shard)]
+    shard: Option<Shard>,
+}
+
+/// Runs a research question as a program.
+pub fn study(question: Question) -> ExitCode {
+    let args = StudyArgs::parse();
+    run(|signals| answer(question, &args, signals))
+}
+
+fn answer(question: Question, args: &StudyArgs, signals: &Signals) -> anyhow::Result<()> {
+    let recipe = recipe(args)?;
+    let grid = Grid::of(question, &recipe.study, recipe.train.checkpoints.len());
+    let runner = Runner::new(recipe)?;
+    if args.plan {
+        return print(&plan_table(&runner.plan(&grid)?), args.format);
+    }
+    let clock = SystemClock::start();
+    let mut console = ConsoleProgress::stderr();
+    let mut silent = Silent;
+    // Several workers share one terminal: only whoever is alone draws on it.
+    let progress: &mut dyn trainer::Progress = if args.shard.is_some() { &mut silent } else { &mut console };
+    let mut context = Context { clock: &clock, progress, stop: signals.stop(), reference_cache: None };
+    if let Some(shard) = args.shard {
+        runner.run(&grid, shard, &mut context)?;
+        return Ok(());
+    }
+    runner.prepare(&mut context)?;
+    if args.jobs > 1 && !runner.plan(&grid)?.is_complete() {
+        work(usize::from(args.jobs))?;
+    }
+    let evaluated = runner.run(&grid, Shard::WHOLE, &mut context)?;
+    let findings = conclude(&runner, question, &evaluated)?;
+    for table in &findings.tables {
+        print(table, args.format)?;
+    }
+    tracing::info!("report: {}", findings.report.display());
+    Ok(())
+}
+
+fn recipe(args: &StudyArgs) -> anyhow::Result<StudyRecipe> {
+    let mut overrides = args.overrides.clone();
+    if let Some(seeds) = args.seeds {
+        overrides.push(format!("study.seeds={seeds}"));
+    }
+    if let Some(out) = &args.out {
+        overrides.push(format!("output.dir={}", out.display()));
+    }
+    Ok(match &args.recipe {
+        Some(path) => StudyRecipe::load(path, &overrides)?,
+        None => StudyRecipe::preset(Preset::Sandbox, &overrides)?,
+    })
+}
+
+/// Starts this program `jobs` times over, each for its part of the cells, and waits for all of them.
+fn work(jobs: usize) -> anyhow::Result<()> {
+    let program = std::env::current_exe().context("cannot find this program")?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = (cores / jobs).max(1).to_string();
+    let mut workers = Vec::new();
+    for index in 0..jobs {
+        let worker = Command::new(&program)
+            .args(std::env::args_os().skip(1))
+            .arg(format!("--shard={}/{jobs}", index + 1))
+            .env("OMP_NUM_THREADS", &threads)
+            .env("RAYON_NUM_THREADS", &threads)
+            .stdout(Stdio::null())
+            .spawn()
+            .context("cannot start a worker process")?;
+        workers.push(worker);
+    }
+    let mut failed = None;
+    for (index, mut worker) in workers.into_iter().enumerate() {
+        let status = worker.wait().context("cannot wait for a worker process")?;
+        if !status.success() {
+            failed = Some(StudyError::Worker { shard: index + 1, of: jobs, status });
+        }
+    }
+    match failed {
+        Some(error) => Err(error.into()),
+        None => Ok(()),
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "results go to stdout")]
+fn print(table: &Table, format: Format) -> anyhow::Result<()> {
+    println!("{}", table.render(format));
+    Ok(())
+}
+
+fn plan_table(plan: &Plan) -> Table {
+    let state = |done: bool| Value::text(if done { "in the store" } else { "to do" });
+    let mut rows = vec![vec![Value::text("policy, tokenizer and records"), state(plan.prepared)]];
+    rows.extend(
+        plan.cells.iter().map(|(cell, done)| vec![Value::text(format!("train {cell}")), state(*done)]),
+    );
+    let trained = plan.cells.iter().filter(|(_, done)| *done).count();
+    Table {
+        id: "plan".into(),
+        title: "What would be computed".into(),
+        columns: vec![Column::new("Work", Align::Left), Column::new("State", Align::Left)],
+        rows,
+        notes: vec![format!(
+            "{} of {} training runs and {} of {} evaluations are in the store.",
+            trained,
+            plan.cells.len(),
+            plan.evaluated,
+            plan.evaluations
+        )],
+    }
+}
+
+fn parse_shard(text: &str) -> Result<Shard, String> {
+    let parts = text.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
+    match parts {
+        Some((index, of)) if (1..=of).contains(&index) => Ok(Shard { index: index - 1, of }),
+        _ => Err("write it as I/N with I from 1 to N, such as 1/4".to_owned()),
+    }
+}

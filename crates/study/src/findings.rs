@@ -1,0 +1,241 @@
+//! What a research question comes to: tables, figures, report, scores on disk.
+
+use std::path::PathBuf;
+
+use crate::cell::{Subject, loss_name};
+use crate::error::StudyError;
+use crate::figure::{GroupedBars, LineSeries, Lines, SecondAxis, Series, Svg};
+use crate::grid::Question;
+use crate::report::{Dialogue, Report, Section};
+use crate::results::{ScoreRow, write_figures, write_parquet, write_report, write_tables};
+use crate::runner::{Evaluated, Runner};
+use crate::table::Table;
+use crate::tables::{Analysis, acquisition, along, by_category, overfitting, scorers};
+use crate::{evaluate, raters};
+
+/// Questions shown with both policies' answers in the report.
+const SAMPLES: usize = 8;
+
+/// What a research question comes to.
+#[derive(Debug)]
+pub struct Findings {
+    /// The paper's tables for the question.
+    pub tables: Vec<Table>,
+    /// The page that says what was run and what came of it.
+    pub report: PathBuf,
+}
+
+/// Makes tables, figures and report of `question` from `evaluated` and writes them to the study's output folder.
+///
+/// # Errors
+///
+/// Where a statistic is not defined for the grid, or a file cannot be written.
+pub fn conclude(
+    runner: &Runner,
+    question: Question,
+    evaluated: &[Evaluated],
+) -> Result<Findings, StudyError> {
+    let analysis = Analysis::new(runner.recipe(), evaluated);
+    let mut tables = Vec::new();
+    let mut figures = Vec::new();
+    match question {
+        Question::Acquisition => {
+            tables.push(acquisition(&analysis)?);
+            tables.extend(raters::comparison(runner, evaluated)?);
+            figures.push(("figure-1", category_figure(&analysis)?, "Figure 1. Judged scores by category."));
+        }
+        Question::Volume | Question::Quality => tables.push(along(&analysis, question)?),
+        Question::Overfitting => {
+            tables.push(overfitting(&analysis)?);
+            figures.push((
+                "figure-5",
+                progress_figure(&analysis)?,
+                "Training loss and true quality as training goes on.",
+            ));
+        }
+    }
+    let output = runner.output();
+    write_tables(&output.join("tables"), &tables)?;
+    let files: Vec<(String, Svg)> =
+        figures.iter().map(|(name, svg, _)| ((*name).to_owned(), svg.clone())).collect();
+    write_figures(&output.join("figures"), &files)?;
+    let rows: Vec<ScoreRow> = evaluated.iter().flat_map(|e| e.rows(runner.recipe())).collect();
+    write_parquet(&output.join("results.parquet"), &rows)?;
+    let report = Report {
+        title: question.title().to_owned(),
+        lead: vec![question.lead().to_owned()],
+        sections: vec![
+            Section {
+                heading: "Results".into(),
+                tables: tables.clone(),
+                figures: figures.into_iter().map(|(_, svg, caption)| (svg, caption.to_owned())).collect(),
+                ..Section::default()
+            },
+            Section {
+                heading: "Sample answers".into(),
+                paragraphs: vec![
+                    "The first question of each category, first turn, seed 0, with gold quality.".into(),
+                ],
+                dialogues: samples(runner, evaluated)?,
+                ..Section::default()
+            },
+        ],
+        provenance: vec![
+            ("Recipe".into(), trainer::recipe::to_toml(runner.recipe())),
+            ("World".into(), runner.world().key().as_str().to_owned()),
+            ("Version".into(), env!("CARGO_PKG_VERSION").to_owned()),
+        ],
+    };
+    let report = write_report(&output, &report)?;
+    Ok(Findings { tables, report })
+}
+
+impl Question {
+    fn title(self) -> &'static str {
+        match self {
+            Self::Acquisition => "RQ1: how preferences were acquired",
+            Self::Volume => "RQ2: how many preferences",
+            Self::Quality => "RQ3: how noisy the labels",
+            Self::Overfitting => "RQ4: how long to train",
+        }
+    }
+
+    fn lead(self) -> &'static str {
+        match self {
+            Self::Acquisition => {
+                "One supervised policy, optimised on the same pairs as different annotators label them. This is the \
+                 sandbox: an offline world whose true quality (gold) is known, so that judges can be compared with it."
+            }
+            Self::Volume => "The same policy, optimised on nested shares of the pairs.",
+            Self::Quality => "The same policy, optimised on labels of which a share is swapped at random.",
+            Self::Overfitting => "Training loss and scores at checkpoints of the same runs.",
+        }
+    }
+}
+
+/// Figure 1: the judge's scores by category, a colour for each trained condition.
+fn category_figure(analysis: &Analysis<'_>) -> Result<Svg, StudyError> {
+    let scorer = &scorers(analysis.recipe.sandbox.further_questions)[0];
+    let groups: Vec<String> = sandbox::CATEGORIES.iter().map(ToString::to_string).collect();
+    let mut series =
+        vec![("SFT".to_owned(), by_category(analysis, scorer, &|s| matches!(s, Subject::Baseline { .. }))?)];
+    for annotator in &analysis.recipe.study.annotators {
+        for &loss in Question::Acquisition.losses(&analysis.recipe.study) {
+            let keep = |subject: &Subject| match subject {
+                Subject::Baseline { .. } => false,
+                Subject::Trained { cell, .. } => {
+                    cell.annotator == *annotator && cell.loss == loss && cell.flip_rate.get() == 0.0
+                }
+            };
+            series
+                .push((format!("{} ({annotator})", loss_name(loss)), by_category(analysis, scorer, &keep)?));
+        }
+    }
+    let series = series
+        .into_iter()
+        .map(|(name, means)| Series { name, values: groups.iter().map(|g| means.get(g).copied()).collect() })
+        .collect();
+    let figure = GroupedBars {
+        title: "Judged scores by category".into(),
+        y_label: "score, 1 to 10".into(),
+        y_range: (1.0, 10.0),
+        groups,
+        series,
+    };
+    Ok(figure.to_svg())
+}
+
+/// True quality and training loss against the share of training done.
+fn progress_figure(analysis: &Analysis<'_>) -> Result<Svg, StudyError> {
+    let scorer = &scorers(analysis.recipe.sandbox.further_questions)[3];
+    let shares = &analysis.recipe.train.checkpoints;
+    let mut series = Vec::new();
+    let mut losses = Vec::new();
+    for annotator in &analysis.recipe.study.annotators {
+        for &loss in Question::Overfitting.losses(&analysis.recipe.study) {
+            let name = format!("{} ({annotator})", loss_name(loss));
+            let mut quality = Vec::new();
+            let mut training = Vec::new();
+            for (at, share) in shares.iter().enumerate() {
+                let keep = |subject: &Subject| match subject {
+                    Subject::Baseline { .. } => false,
+                    Subject::Trained { cell, checkpoint } => {
+                        *checkpoint == at && cell.annotator == *annotator && cell.loss == loss
+                    }
+                };
+                if let Some(mean) = analysis.mean(scorer, &keep)? {
+                    quality.push((*share, mean.value, Some((mean.low, mean.high))));
+                }
+                if let Some(value) = analysis.training_loss(&keep) {
+                    training.push((*share, value, None));
+                }
+            }
+            // Losses of different kinds have different scales: each is shown relative to its first value.
+            let first = training.first().map_or(1.0, |(_, value, _)| *value);
+            let relative = training.into_iter().map(|(x, value, none)| (x, value / first, none)).collect();
+            series.push(LineSeries { name: name.clone(), points: quality });
+            losses.push(LineSeries { name: format!("loss of {name}"), points: relative });
+        }
+    }
+    let figure = Lines {
+        title: "True quality and training loss as training goes on".into(),
+        x_label: "share of training".into(),
+        y_label: "gold quality on further questions".into(),
+        y_range: None,
+        x_ticks: shares.iter().map(|s| (*s, format!("{}%", crate::cell::percent(*s)))).collect(),
+        series,
+        second: Some(SecondAxis {
+            y_label: "training loss, relative to its first quarter".into(),
+            y_range: None,
+            series: losses,
+        }),
+    };
+    Ok(figure.to_svg())
+}
+
+/// The first question of each category with the answers of the baseline and of the trained policies.
+fn samples(runner: &Runner, evaluated: &[Evaluated]) -> Result<Vec<Dialogue>, StudyError> {
+    let shown: Vec<&Evaluated> =
+        evaluated.iter().filter(|e| e.subject.seed() == 0 && is_final(runner, &e.subject)).collect();
+    let mut answers = Vec::new();
+    for evaluated in &shown {
+        answers.push(evaluated.evaluation.answers()?);
+    }
+    let mut dialogues = Vec::new();
+    let mut seen: Vec<&str> = Vec::new();
+    for question in &runner.world().questions {
+        if seen.contains(&question.category.as_str()) || dialogues.len() == SAMPLES {
+            continue;
+        }
+        seen.push(&question.category);
+        let mut turns = vec![("user".to_owned(), question.turns[0].clone())];
+        for (evaluated, answers) in shown.iter().zip(&answers) {
+            let answer = answers.iter().find(|a| a.question_id == question.question_id);
+            let Some(text) = answer.and_then(|a| a.turns().first()) else { continue };
+            let gold = evaluated.evaluation.scores.iter().find(|s| {
+                (s.scorer.as_str(), s.question_id, s.turn) == (evaluate::GOLD, question.question_id, 1)
+            });
+            let gold = gold.and_then(|s| s.score).map_or(String::new(), |q| format!(" — gold {q:.1}"));
+            turns.push((format!("{}{gold}", short_name(&evaluated.subject)), text.clone()));
+        }
+        dialogues.push(Dialogue { heading: question.category.clone(), turns, note: None });
+    }
+    Ok(dialogues)
+}
+
+fn is_final(runner: &Runner, subject: &Subject) -> bool {
+    match subject {
+        Subject::Baseline { .. } => true,
+        Subject::Trained { checkpoint, .. } => checkpoint + 1 == runner.recipe().train.checkpoints.len(),
+    }
+}
+
+fn short_name(subject: &Subject) -> String {
+    match subject {
+        Subject::Baseline { .. } => "SFT".to_owned(),
+        Subject::Trained { cell, .. } => {
+            let text = cell.to_string();
+            text.split(", β").next().unwrap_or(&text).to_owned()
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! The engine: trains the cells of a grid, evaluates its subjects, and keeps both in the store.
+
+use std::path::{Path, PathBuf};
+
+use trainer::recipe::LossKind;
+use trainer::{Context, Outcome, RunDir, Start};
+
+use crate::cell::{Cell, Subject};
+use crate::error::StudyError;
+use crate::evaluate::{Evaluation, evaluate};
+use crate::grid::Grid;
+use crate::recipe::StudyRecipe;
+use crate::results::ScoreRow;
+use crate::store::{Key, ResultStore};
+use crate::world::World;
+
+/// A part of the cells: every `of`-th, beginning with the `index`-th. Workers and machines that share a folder each
+/// take one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shard {
+    /// Which part, from 0.
+    pub index: usize,
+    /// How many parts there are.
+    pub of: usize,
+}
+
+impl Shard {
+    /// All of the cells.
+    pub const WHOLE: Self = Self { index: 0, of: 1 };
+
+    fn holds(self, position: usize) -> bool {
+        position % self.of == self.index
+    }
+}
+
+/// A study under way: a recipe, the world it starts from, and what was computed so far.
+#[derive(Debug)]
+pub struct Runner {
+    recipe: StudyRecipe,
+    store: ResultStore,
+    world: World,
+}
+
+/// A subject with what was measured of it.
+#[derive(Debug)]
+pub struct Evaluated {
+    /// What was evaluated.
+    pub subject: Subject,
+    /// Its scores and answers.
+    pub evaluation: Evaluation,
+    /// The address of its training run, or of the world for the baseline.
+    pub key: Key,
+    /// Optimiser steps of preference training.
+    pub step: u64,
+    /// Mean training loss over the steps since the checkpoint before.
+    pub training_loss: Option<f64>,
+}
+
+/// How much of a grid is computed already.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Every distinct training run, with whether it is in the store.
+    pub cells: Vec<(String, bool)>,
+    /// Evaluations asked for.
+    pub evaluations: usize,
+    /// Of these, how many are in the store.
+    pub evaluated: usize,
+    /// Whether policy and data that all runs start from are made.
+    pub prepared: bool,
+}
+
+impl Plan {
+    /// Whether nothing is left to compute.
+    pub fn is_complete(&self) -> bool {
+        self.prepared && self.evaluated == self.evaluations && self.cells.iter().all(|(_, done)| *done)
+    }
+}
+
+impl Runner {
+    /// A study of `recipe`, with its store under the recipe's output folder.
+    ///
+    /// # Errors
+    ///
+    /// Where the recipe asks for something that its world does not have.
+    pub fn new(recipe: StudyRecipe) -> Result<Self, StudyError> {
+        let store = ResultStore::new(Path::new(&recipe.output.dir).join("store"));
+        let world = World::new(&recipe, &store)?;
+        Ok(Self { recipe, store, world })
+    }
+
+    /// The recipe.
+    pub fn recipe(&self) -> &StudyRecipe {
+        &self.recipe
+    }
+
+    /// The world.
+    pub fn world(&self) -> &World {
+        &self.world
+    }
+
+    /// The folder where tables, figures and the report go.
+    pub fn output(&self) -> PathBuf {
+        PathBuf::from(&self.recipe.output.dir)
+    }
+
+    /// How much of `grid` is computed already; nothing runs.
+    ///
+    /// # Errors
+    ///
+    /// Where the store cannot be read.
+    pub fn plan(&self, grid: &Grid) -> Result<Plan, StudyError> {
+        let mut plan = Plan {
+            prepared: self.world.is_prepared(self.recipe.study.seeds),
+            evaluations: grid.subjects().len(),
+            ..Plan::default()
+        };
+        for cell in grid.cells() {
+            plan.cells.push((cell.to_string(), self.is_trained(cell)));
+        }
+        for subject in grid.subjects() {
+            plan.evaluated += usize::from(self.scores_folder(subject).join("scores.json").exists());
+        }
+        Ok(plan)
+    }
+
+    /// Makes what every cell starts from.
+    ///
+    /// # Errors
+    ///
+    /// Where training or the disk fails, or somebody asks to stop.
+    pub fn prepare(&self, context: &mut Context<'_>) -> Result<(), StudyError> {
+        self.world.prepare(self.recipe.study.seeds, context)
+    }
+
+    /// Trains and evaluates the part of `grid` that `shard` holds; what is in the store is read from there.
+    ///
+    /// # Errors
+    ///
+    /// Where training, a judge or the disk fails, or somebody asks to stop. What was finished until then is kept.
+    pub fn run(
+        &self,
+        grid: &Grid,
+        shard: Shard,
+        context: &mut Context<'_>,
+    ) -> Result<Vec<Evaluated>, StudyError> {
+        self.prepare(context)?;
+        context.reference_cache = Some(self.store.reference());
+        let cells = grid.cells();
+        let mut evaluated = Vec::new();
+        for (position, subject) in grid.subjects().iter().enumerate() {
+            let position = match subject {
+                Subject::Baseline { .. } => position,
+                Subject::Trained { cell, .. } => cells.iter().position(|c| *c == cell).unwrap_or(position),
+            };
+            if !shard.holds(position) {
+                continue;
+            }
+            if context.wants_stop() {
+                return Err(StudyError::Stopped);
+            }
+            evaluated.push(self.evaluate(subject, context)?);
+        }
+        Ok(evaluated)
+    }
+
+    fn evaluate(&self, subject: &Subject, context: &mut Context<'_>) -> Result<Evaluated, StudyError> {
+        let (model, key, step, training_loss) = match subject {
+            Subject::Baseline { .. } => (self.world.model(), self.world.key().clone(), 0, None),
+            Subject::Trained { cell, checkpoint } => {
+                let dir = self.train(cell, context)?;
+                let checkpoints = dir.list_checkpoints()?;
+                let (step, model) = checkpoints.get(*checkpoint).cloned().ok_or_else(|| {
+                    let wanted = checkpoint + 1;
+                    let there = checkpoints.len();
+                    StudyError::Unsupported(format!(
+                        "{cell} has {there} checkpoints, not {wanted}: it was too short"
+                    ))
+                })?;
+                let before = checkpoint.checked_sub(1).map_or(0, |previous| checkpoints[previous].0);
+                (model, self.run_key(cell), step, Some(mean_loss(&dir, before, step)?))
+            }
+        };
+        let folder = self.scores_folder(subject);
+        let is_new = !folder.exists();
+        if is_new {
+            context.progress.begin(&format!("evaluating {subject}"), 1);
+        }
+        let evaluation = evaluate(&self.world, &model, &model_id(subject, step), subject.seed(), &folder)?;
+        if is_new {
+            context.progress.end();
+        }
+        Ok(Evaluated { subject: subject.clone(), evaluation, key, step, training_loss })
+    }
+
+    /// Trains a cell, or finds it in the store.
+    fn train(&self, cell: &Cell, context: &mut Context<'_>) -> Result<RunDir, StudyError> {
+        let folder = self.store.run(&self.run_key(cell));
+        if let Ok(dir) = RunDir::open_finished(&folder) {
+            return Ok(dir);
+        }
+        tracing::info!("training {cell}");
+        let recipe = self.recipe.of_cell(cell, &self.world.model(), &self.world.records(cell.seed), &folder);
+        let report = trainer::run(&recipe, Start::FreshOrResume, context)?;
+        match report.outcome {
+            Outcome::Finished => Ok(report.dir),
+            Outcome::Stopped(_) => Err(StudyError::Stopped),
+        }
+    }
+
+    fn is_trained(&self, cell: &Cell) -> bool {
+        RunDir::open_finished(&self.store.run(&self.run_key(cell))).is_ok()
+    }
+
+    /// The address of a cell: its recipe with model and data named by their content instead of by path.
+    fn run_key(&self, cell: &Cell) -> Key {
+        let world = self.world.key().as_str();
+        let data = format!("{world}/records-{}", cell.seed);
+        let mut recipe = self.recipe.of_cell(cell, Path::new(world), Path::new(&data), Path::new("anywhere"));
+        recipe.train.threads = 0;
+        Key::of(&["run", &recipe.to_toml()])
+    }
+
+    /// The folder of a subject's evaluation, addressed by its policy, the questions and the streams.
+    fn scores_folder(&self, subject: &Subject) -> PathBuf {
+        let run = match subject {
+            Subject::Baseline { .. } => "baseline".to_owned(),
+            Subject::Trained { cell, checkpoint } => format!("{} {checkpoint}", self.run_key(cell).as_str()),
+        };
+        let questions: Vec<u64> = self.world.questions.iter().map(|q| q.question_id).collect();
+        let world = self.world.key().as_str();
+        let key = Key::of(&["scores", world, &run, &subject.seed().to_string(), &format!("{questions:?}")]);
+        self.store.scores(&key)
+    }
+}
+
+impl Evaluated {
+    /// The scores as rows of `results.parquet`.
+    pub fn rows(&self, recipe: &StudyRecipe) -> Vec<ScoreRow> {
+        let checkpoints = recipe.train.checkpoints.len();
+        let blank = ScoreRow {
+            cell: self.key.as_str().to_owned(),
+            annotator: String::new(),
+            loss: "sft".to_owned(),
+            beta: 0.0,
+            label_smoothing: 0.0,
+            fraction: 1.0,
+            flip_rate: 0.0,
+            learning_rate: recipe.train.learning_rate,
+            seed: self.subject.seed(),
+            step: self.step,
+            progress: 0.0,
+            question_set: String::new(),
+            question_id: 0,
+            category: String::new(),
+            turn: 0,
+            scorer: String::new(),
+            score: None,
+        };
+        let blank = match &self.subject {
+            Subject::Baseline { .. } => blank,
+            Subject::Trained { cell, checkpoint } => ScoreRow {
+                annotator: cell.annotator.clone(),
+                loss: cell.loss.name().to_owned(),
+                beta: cell.beta.get(),
+                label_smoothing: match cell.loss {
+                    LossKind::Cdpo => recipe.loss.label_smoothing.get(),
+                    _ => 0.0,
+                },
+                fraction: cell.fraction.get(),
+                flip_rate: cell.flip_rate.get(),
+                progress: recipe
+                    .train
+                    .checkpoints
+                    .get(*checkpoint)
+                    .copied()
+                    .unwrap_or((checkpoint + 1) as f64 / checkpoints as f64),
+                ..blank
+            },
+        };
+        self.evaluation
+            .scores
+            .iter()
+            .map(|score| ScoreRow {
+                question_set: score.question_set.clone(),
+                question_id: score.question_id,
+                category: score.category.clone(),
+                turn: score.turn,
+                scorer: score.scorer.clone(),
+                score: score.score,
+                ..blank.clone()
+            })
+            .collect()
+    }
+}
+
+/// The name under which a subject's answers stand in FastChat's files.
+fn model_id(subject: &Subject, step: u64) -> String {
+    match subject {
+        Subject::Baseline { seed } => format!("sft-seed-{seed}"),
+        Subject::Trained { cell, .. } => {
+            let mut id = format!("{}-{}", cell.loss.name(), cell.annotator);
+            if cell.fraction.get() != 1.0 {
+                id += &format!("-{}pct", crate::cell::percent(cell.fraction.get()));
+            }
+            if cell.flip_rate.get() != 0.0 {
+                id += &format!("-{}pct-flipped", crate::cell::percent(cell.flip_rate.get()));
+            }
+            format!("{id}-beta-{}-seed-{}-step-{step}", cell.beta.get(), cell.seed)
+        }
+    }
+}
+
+/// The mean training loss of the steps after `before` up to `step`.
+fn mean_loss(dir: &RunDir, before: u64, step: u64) -> Result<f64, StudyError> {
+    let metrics = dir.read_metrics()?;
+    let losses: Vec<f64> =
+        metrics.iter().filter(|m| before < m.step && m.step <= step).map(|m| m.loss).collect();
+    Ok(losses.iter().sum::<f64>() / losses.len().max(1) as f64)
+}

@@ -1,0 +1,455 @@
+//! The paper's tables, from evaluated subjects.
+//!
+//! All score tables are one pivot: subjects are selected by row and column, their scores pooled, the mean given with
+//! an interval clustered by question.
+
+use std::collections::BTreeMap;
+
+use rand::Rng;
+use seeds::Seeds;
+use stats::{ClusteredScores, Estimate, mean_interval, paired_difference_interval};
+
+use crate::cell::{Subject, loss_name, percent};
+use crate::error::StudyError;
+use crate::evaluate::{BENCHMARK, FURTHER, GOLD, judge_names};
+use crate::grid::Question;
+use crate::recipe::StudyRecipe;
+use crate::runner::Evaluated;
+use crate::table::{Align, Column, Table, Value};
+
+/// Confidence level of every interval.
+pub(crate) const LEVEL: f64 = 0.95;
+/// Bootstrap resamples of an interval.
+const RESAMPLES: usize = 10_000;
+/// Fewer for the many further questions, whose intervals are narrow.
+const FURTHER_RESAMPLES: usize = 2_000;
+const DECIMALS: usize = 2;
+
+/// What a score is a score of: a scorer on a set of questions.
+#[derive(Clone, Debug)]
+pub(crate) struct Scorer {
+    pub(crate) label: String,
+    pub(crate) name: String,
+    pub(crate) question_set: &'static str,
+}
+
+/// The sandbox's scorers: judge without taste, judge with the LLM's taste, gold on the benchmark, gold beyond it.
+pub(crate) fn scorers(further: usize) -> [Scorer; 4] {
+    let [unbiased, biased] = judge_names();
+    let scorer = |label: &str, name: &str, question_set| Scorer {
+        label: label.to_owned(),
+        name: name.to_owned(),
+        question_set,
+    };
+    [
+        scorer("judge", &unbiased, BENCHMARK),
+        scorer("judge with gpt-4-turbo's taste", &biased, BENCHMARK),
+        scorer("gold", GOLD, BENCHMARK),
+        scorer(&format!("gold, {further} further questions"), GOLD, FURTHER),
+    ]
+}
+
+/// Selects subjects: a row's or a column's.
+type Selection<'a> = Box<dyn Fn(&Subject) -> bool + 'a>;
+
+/// A selection with the words that name it.
+struct Slice<'a> {
+    label: String,
+    keep: Selection<'a>,
+}
+
+impl<'a> Slice<'a> {
+    fn new(label: impl Into<String>, keep: impl Fn(&Subject) -> bool + 'a) -> Self {
+        Self { label: label.into(), keep: Box::new(keep) }
+    }
+}
+
+/// Evaluated subjects, and how to make numbers of them.
+pub(crate) struct Analysis<'a> {
+    pub(crate) recipe: &'a StudyRecipe,
+    pub(crate) evaluated: &'a [Evaluated],
+    seeds: Seeds,
+}
+
+impl<'a> Analysis<'a> {
+    pub(crate) fn new(recipe: &'a StudyRecipe, evaluated: &'a [Evaluated]) -> Self {
+        Self { recipe, evaluated, seeds: Seeds::new(recipe.seed).child("bootstrap") }
+    }
+
+    /// The scores of all subjects that are selected, by question; turns and seeds are pooled.
+    pub(crate) fn scores(
+        &self,
+        scorer: &Scorer,
+        keep: &dyn Fn(&Subject) -> bool,
+    ) -> Result<ClusteredScores, StudyError> {
+        let rows = self
+            .evaluated
+            .iter()
+            .filter(|e| keep(&e.subject))
+            .flat_map(|e| &e.evaluation.scores)
+            .filter(|s| s.scorer == scorer.name && s.question_set == scorer.question_set)
+            .filter_map(|s| Some((s.question_id, s.score?)));
+        ClusteredScores::new(rows).map_err(StudyError::stats(format!("scores of {}", scorer.label)))
+    }
+
+    /// How many turns have no rating under a scorer.
+    fn missing(&self, scorer: &Scorer) -> usize {
+        let scores = self.evaluated.iter().flat_map(|e| &e.evaluation.scores);
+        scores
+            .filter(|s| s.scorer == scorer.name && s.question_set == scorer.question_set && s.score.is_none())
+            .count()
+    }
+
+    /// The mean of selected scores with its interval; `None` where nothing is selected.
+    pub(crate) fn mean(
+        &self,
+        scorer: &Scorer,
+        keep: &dyn Fn(&Subject) -> bool,
+    ) -> Result<Option<Estimate>, StudyError> {
+        let scores = self.scores(scorer, keep)?;
+        if scores.clusters() == 0 {
+            return Ok(None);
+        }
+        let mut rng = self.rng();
+        mean_interval(&scores, resamples(scorer), LEVEL, &mut rng)
+            .map(Some)
+            .map_err(StudyError::stats(format!("mean of {}", scorer.label)))
+    }
+
+    /// The paired difference of two selections with its interval; `None` where one of them is empty.
+    pub(crate) fn difference(
+        &self,
+        scorer: &Scorer,
+        first: &dyn Fn(&Subject) -> bool,
+        second: &dyn Fn(&Subject) -> bool,
+    ) -> Result<Option<Estimate>, StudyError> {
+        let (first, second) = (self.scores(scorer, first)?, self.scores(scorer, second)?);
+        if first.clusters() == 0 || second.clusters() == 0 {
+            return Ok(None);
+        }
+        let mut rng = self.rng();
+        paired_difference_interval(&first, &second, resamples(scorer), LEVEL, &mut rng)
+            .map(Some)
+            .map_err(StudyError::stats(format!("difference of {}", scorer.label)))
+    }
+
+    /// Every interval draws the same resamples, so that intervals of one table are comparable.
+    fn rng(&self) -> impl Rng + use<> {
+        self.seeds.stream("resamples")
+    }
+
+    /// The mean training loss of selected subjects.
+    pub(crate) fn training_loss(&self, keep: &dyn Fn(&Subject) -> bool) -> Option<f64> {
+        let losses: Vec<f64> =
+            self.evaluated.iter().filter(|e| keep(&e.subject)).filter_map(|e| e.training_loss).collect();
+        (!losses.is_empty()).then(|| losses.iter().sum::<f64>() / losses.len() as f64)
+    }
+
+    fn last_checkpoint(&self) -> usize {
+        self.recipe.train.checkpoints.len() - 1
+    }
+
+    /// How scores are averaged and what the intervals mean.
+    fn interval_note(&self) -> String {
+        let study = &self.recipe.study;
+        format!(
+            "Means over {} questions × 2 turns × {} seeds. Brackets: {}% bootstrap intervals clustered by question, \
+             conditional on these seeds: they say what other questions would change, not what other seeds would.",
+            study.questions,
+            study.seeds,
+            percent(LEVEL)
+        )
+    }
+
+    fn missing_notes(&self, scorers: &[Scorer]) -> Vec<String> {
+        scorers
+            .iter()
+            .filter_map(|scorer| {
+                let missing = self.missing(scorer);
+                (missing > 0)
+                    .then(|| format!("{missing} turns have no readable verdict of the {}.", scorer.label))
+            })
+            .collect()
+    }
+}
+
+fn resamples(scorer: &Scorer) -> usize {
+    if scorer.question_set == FURTHER { FURTHER_RESAMPLES } else { RESAMPLES }
+}
+
+pub(crate) fn interval(estimate: Option<Estimate>) -> Value {
+    match estimate {
+        Some(Estimate { value, low, high, .. }) => Value::Interval { value, low, high, decimals: DECIMALS },
+        None => Value::missing("not in this grid"),
+    }
+}
+
+fn difference(estimate: Option<Estimate>) -> Value {
+    match estimate {
+        Some(Estimate { value, low, high, .. }) => Value::Difference { value, low, high, decimals: DECIMALS },
+        None => Value::missing("not in this grid"),
+    }
+}
+
+fn is_baseline(subject: &Subject) -> bool {
+    matches!(subject, Subject::Baseline { .. })
+}
+
+/// Table 1: what DPO and IPO make of the policy under each annotator's preferences, beside the policy itself.
+pub(crate) fn acquisition(analysis: &Analysis<'_>) -> Result<Table, StudyError> {
+    let study = &analysis.recipe.study;
+    let question = Question::Acquisition;
+    let last = analysis.last_checkpoint();
+    let mut conditions = vec![Slice::new("SFT (baseline)", is_baseline)];
+    for &loss in question.losses(study) {
+        for fraction in question.fractions(study) {
+            for flip_rate in question.flip_rates(study) {
+                for &beta in &study.betas {
+                    let mut label = loss_name(loss).to_owned();
+                    if fraction.get() != 1.0 {
+                        label += &format!(", {}% of pairs", percent(fraction.get()));
+                    }
+                    if flip_rate.get() != 0.0 {
+                        label += &format!(", {}% flipped", percent(flip_rate.get()));
+                    }
+                    if study.betas.len() > 1 {
+                        label += &format!(", β = {}", beta.get());
+                    }
+                    conditions.push(Slice::new(label, move |subject| match subject {
+                        Subject::Baseline { .. } => false,
+                        Subject::Trained { cell, checkpoint } => {
+                            *checkpoint == last
+                                && (cell.loss, cell.fraction, cell.flip_rate, cell.beta)
+                                    == (loss, fraction, flip_rate, beta)
+                        }
+                    }));
+                }
+            }
+        }
+    }
+    let scorers = scorers(analysis.recipe.sandbox.further_questions);
+    let mut columns = vec![Column::new("Scorer", Align::Left), Column::new("Algorithm", Align::Left)];
+    for annotator in &study.annotators {
+        columns.push(Column::grouped(annotator, "Score", Align::Right));
+        columns.push(Column::grouped(annotator, "Difference from SFT", Align::Right));
+    }
+    let mut rows = Vec::new();
+    for scorer in &scorers {
+        for (k, condition) in conditions.iter().enumerate() {
+            let label = if k == 0 { scorer.label.as_str() } else { "" };
+            let mut row = vec![Value::text(label), Value::text(&condition.label)];
+            for annotator in &study.annotators {
+                let keep = |subject: &Subject| (condition.keep)(subject) && learned_from(subject, annotator);
+                row.push(interval(analysis.mean(scorer, &keep)?));
+                row.push(match k {
+                    0 => Value::text("–"),
+                    _ => difference(analysis.difference(scorer, &keep, &is_baseline)?),
+                });
+            }
+            rows.push(row);
+        }
+    }
+    let mut notes = vec![analysis.interval_note()];
+    notes.extend(analysis.missing_notes(&scorers));
+    notes.push(coverage_note(analysis, &scorers, &conditions)?);
+    Ok(Table {
+        id: "table-1".into(),
+        title: "Scores of the policy trained on each annotator's preferences".into(),
+        columns,
+        rows,
+        notes,
+    })
+}
+
+/// Whether a subject learned from an annotator; the baseline learned from none and stands under each.
+fn learned_from(subject: &Subject, annotator: &str) -> bool {
+    match subject {
+        Subject::Baseline { .. } => true,
+        Subject::Trained { cell, .. } => cell.annotator == annotator,
+    }
+}
+
+/// How often the benchmark's gold interval covers gold on the further questions, policy by policy.
+fn coverage_note(
+    analysis: &Analysis<'_>,
+    scorers: &[Scorer; 4],
+    conditions: &[Slice<'_>],
+) -> Result<String, StudyError> {
+    let [_, _, gold, further] = scorers;
+    let (mut covered, mut all) = (0, 0);
+    for condition in conditions {
+        for annotator in &analysis.recipe.study.annotators {
+            let is_first = analysis.recipe.study.annotators.first() == Some(annotator);
+            let keep = |subject: &Subject| {
+                (condition.keep)(subject)
+                    && learned_from(subject, annotator)
+                    && (is_first || !is_baseline(subject))
+            };
+            let (on_benchmark, beyond) = (analysis.mean(gold, &keep)?, analysis.mean(further, &keep)?);
+            if let (Some(on_benchmark), Some(beyond)) = (on_benchmark, beyond) {
+                all += 1;
+                covered += usize::from(!on_benchmark.excludes(beyond.value));
+            }
+        }
+    }
+    Ok(format!(
+        "Gold on the benchmark covers gold on the {} further questions for {covered} of {all} policies.",
+        analysis.recipe.sandbox.further_questions
+    ))
+}
+
+/// Table 3 or 4: scores along one axis of the data, for each annotator and loss.
+pub(crate) fn along(analysis: &Analysis<'_>, question: Question) -> Result<Table, StudyError> {
+    let study = &analysis.recipe.study;
+    let last = analysis.last_checkpoint();
+    let whole = |subject: &Subject| match subject {
+        Subject::Baseline { .. } => false,
+        Subject::Trained { cell, checkpoint } => {
+            *checkpoint == last
+                && (question == Question::Quality || cell.flip_rate.get() == 0.0)
+                && (question == Question::Volume || cell.fraction.get() == 1.0)
+        }
+    };
+    let trained = |keep: Box<dyn Fn(&crate::cell::Cell) -> bool>| {
+        move |subject: &Subject| match subject {
+            Subject::Trained { cell, .. } => whole(subject) && keep(cell),
+            Subject::Baseline { .. } => false,
+        }
+    };
+    let (id, title, axis, mut rows) = match question {
+        Question::Quality => {
+            let rows = question.flip_rates(study).into_iter().map(|rate| {
+                let label = format!("{}%", percent(rate.get()));
+                Slice::new(label, trained(Box::new(move |cell| cell.flip_rate == rate)))
+            });
+            ("table-4", "Scores under flipped labels", "Flipped labels", rows.collect::<Vec<_>>())
+        }
+        _ => {
+            let rows = question.fractions(study).into_iter().map(|share| {
+                let label = format!("{}%", percent(share.get()));
+                Slice::new(label, trained(Box::new(move |cell| cell.fraction == share)))
+            });
+            ("table-3", "Scores by volume of preferences", "Share of pairs", rows.collect::<Vec<_>>())
+        }
+    };
+    rows.insert(0, Slice::new("SFT (baseline)", is_baseline));
+    let all_scorers = scorers(analysis.recipe.sandbox.further_questions);
+    let shown = [&all_scorers[0], &all_scorers[3]];
+    let mut columns = vec![Column::new("Scorer", Align::Left), Column::new(axis, Align::Left)];
+    let mut slices = Vec::new();
+    for annotator in &study.annotators {
+        for &loss in question.losses(study) {
+            columns.push(Column::grouped(annotator, loss_name(loss), Align::Right));
+            slices.push(move |subject: &Subject| match subject {
+                Subject::Baseline { .. } => true,
+                Subject::Trained { cell, .. } => cell.annotator == *annotator && cell.loss == loss,
+            });
+        }
+    }
+    let mut body = Vec::new();
+    for scorer in shown {
+        for (k, row) in rows.iter().enumerate() {
+            let label = if k == 0 { scorer.label.as_str() } else { "" };
+            let mut cells = vec![Value::text(label), Value::text(&row.label)];
+            for slice in &slices {
+                let keep = |subject: &Subject| (row.keep)(subject) && slice(subject);
+                cells.push(interval(analysis.mean(scorer, &keep)?));
+            }
+            body.push(cells);
+        }
+    }
+    let mut notes = vec![analysis.interval_note()];
+    if question == Question::Volume {
+        notes.push(
+            "At equal epochs a smaller share also means fewer optimiser steps: the two are confounded here."
+                .into(),
+        );
+    } else {
+        let smoothing = analysis.recipe.loss.label_smoothing.get();
+        notes.push(format!(
+            "cDPO's label smoothing is {smoothing} throughout, whatever the share of flipped labels."
+        ));
+    }
+    Ok(Table { id: id.into(), title: title.into(), columns, rows: body, notes })
+}
+
+/// Table 5: training loss and score after each part of training.
+pub(crate) fn overfitting(analysis: &Analysis<'_>) -> Result<Table, StudyError> {
+    let study = &analysis.recipe.study;
+    let scorers = scorers(analysis.recipe.sandbox.further_questions);
+    let shown = [("Score", &scorers[0]), ("Gold", &scorers[3])];
+    let mut columns = vec![Column::new("Training", Align::Left)];
+    let mut slices = Vec::new();
+    for annotator in &study.annotators {
+        for &loss in Question::Overfitting.losses(study) {
+            let group = format!("{} on {annotator}", loss_name(loss));
+            columns.push(Column::grouped(&group, "Loss", Align::Right));
+            columns.extend(shown.map(|(header, _)| Column::grouped(&group, header, Align::Right)));
+            slices.push((annotator, loss));
+        }
+    }
+    let mut rows = Vec::new();
+    for (checkpoint, share) in analysis.recipe.train.checkpoints.iter().enumerate() {
+        let mut row = vec![Value::text(format!("{}%", percent(*share)))];
+        for (annotator, loss) in &slices {
+            let keep = |subject: &Subject| match subject {
+                Subject::Baseline { .. } => false,
+                Subject::Trained { cell, checkpoint: at } => {
+                    *at == checkpoint && cell.annotator == **annotator && cell.loss == *loss
+                }
+            };
+            row.push(match analysis.training_loss(&keep) {
+                Some(value) => Value::Number { value, decimals: 3 },
+                None => Value::missing("not in this grid"),
+            });
+            for (_, scorer) in shown {
+                row.push(interval(analysis.mean(scorer, &keep)?));
+            }
+        }
+        rows.push(row);
+    }
+    Ok(Table {
+        id: "table-5".into(),
+        title: "Training loss and scores as training goes on".into(),
+        columns,
+        rows,
+        notes: vec![
+            "Loss: mean training loss of the steps since the row above. Score: the judge's. Gold: true quality on the \
+             further questions."
+                .into(),
+            analysis.interval_note(),
+        ],
+    })
+}
+
+/// Mean benchmark scores by category, for a figure: category → (value, low, high).
+pub(crate) fn by_category(
+    analysis: &Analysis<'_>,
+    scorer: &Scorer,
+    keep: &dyn Fn(&Subject) -> bool,
+) -> Result<BTreeMap<String, (f64, f64, f64)>, StudyError> {
+    let mut by_category: BTreeMap<String, Vec<(u64, f64)>> = BTreeMap::new();
+    for evaluated in analysis.evaluated.iter().filter(|e| keep(&e.subject)) {
+        for score in &evaluated.evaluation.scores {
+            if score.scorer == scorer.name
+                && score.question_set == scorer.question_set
+                && let Some(value) = score.score
+            {
+                by_category.entry(score.category.clone()).or_default().push((score.question_id, value));
+            }
+        }
+    }
+    let mut means = BTreeMap::new();
+    for (category, rows) in by_category {
+        let what = || format!("scores in {category}");
+        let scores = ClusteredScores::new(rows).map_err(StudyError::stats(what()))?;
+        if scores.clusters() < 2 {
+            continue;
+        }
+        let mut rng = analysis.rng();
+        let estimate =
+            mean_interval(&scores, FURTHER_RESAMPLES, LEVEL, &mut rng).map_err(StudyError::stats(what()))?;
+        means.insert(category, (estimate.value, estimate.low, estimate.high));
+    }
+    Ok(means)
+}

@@ -1,0 +1,454 @@
+//! What is read, and in which words the rest is refused.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use pref_data::{FlipRate, Fraction, Truncation};
+use pref_loss::{Beta, LabelSmoothing, LogpReduction, PreferenceLoss};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Complaint, DeviceChoice, Dtype, Format, LossKind, Recipe, RecipeError, RecipeRoot, parse_toml, seed,
+    to_toml,
+};
+use crate::Decay;
+
+const SMALLEST: &str = r#"
+[model]
+path = "m"
+[data]
+path = "d.jsonl"
+[output]
+dir = "o"
+"#;
+
+/// Every key with its documented default, as a user may write it out.
+const WRITTEN_OUT: &str = r#"
+seed = 0
+[model]
+path = "m"
+reference = "m"
+dtype = "bfloat16"
+device = "auto"
+[data]
+path = "d.jsonl"
+format = "pairs"
+annotator = "human"
+fraction = 1.0
+flip_rate = 0.0
+max_length = 1024
+truncation = "keep_start"
+shuffle = true
+preset = "modern"
+[loss]
+kind = "dpo"
+beta = 0.1
+label_smoothing = 0.0
+logp_reduction = "sum"
+[train]
+epochs = 3
+batch_size = 16
+micro_batch_size = 4
+learning_rate = 5e-7
+warmup_ratio = 0.1
+scheduler = "linear"
+betas = [0.9, 0.999]
+eps = 1e-8
+weight_decay = 0.0
+max_grad_norm = 1.0
+checkpoints = [0.25, 0.5, 0.75, 1.0]
+keep_last = 0
+gradient_checkpointing = false
+threads = 0
+[speed]
+shared_prompt = true
+padding_free = false
+chunked_head = false
+reference_cache = true
+[lora]
+rank = 0
+alpha = 16
+targets = ["q_proj", "v_proj"]
+[distributed]
+zero = 1
+[output]
+dir = "o"
+"#;
+
+fn parse(text: &str, overrides: &[&str]) -> Result<Recipe, RecipeError> {
+    let overrides: Vec<String> = overrides.iter().map(|&text| text.to_owned()).collect();
+    Recipe::parse("r.toml", text, &overrides)
+}
+
+fn set(overrides: &[&str]) -> Recipe {
+    parse(SMALLEST, overrides).unwrap()
+}
+
+/// How the smallest recipe with this override is refused, without the override itself.
+fn refusal(text: &str) -> String {
+    let message = parse(SMALLEST, &[text]).unwrap_err().to_string();
+    message.strip_prefix(&format!("--set {text}: ")).expect("names the override").to_owned()
+}
+
+#[test]
+fn defaults_are_the_documented_ones() {
+    assert_eq!(parse(SMALLEST, &[]).unwrap(), parse(WRITTEN_OUT, &[]).unwrap());
+}
+
+#[test]
+fn to_toml_writes_everything_out_and_reads_back_equal() {
+    let table = |text: &str| text.parse::<toml::Table>().unwrap();
+    let mut expected = table(WRITTEN_OUT);
+    // A float is written as one; the key takes both.
+    expected["lora"]["alpha"] = toml::Value::Float(16.0);
+    assert_eq!(table(&set(&[]).to_toml()), expected);
+    for overrides in [
+        vec![],
+        vec!["loss.kind=ipo", "loss.logp_reduction=mean", "loss.beta=0.05"],
+        vec![
+            "loss.kind=cdpo",
+            "loss.label_smoothing=0.3",
+            "train.scheduler=cosine",
+            "train.checkpoints=[1.0]",
+        ],
+        vec!["data.format=hh-rlhf", "data.truncation=keep_end", "data.fraction=0.25", "data.flip_rate=1"],
+        vec!["model.dtype=float32", "model.device=cpu", "model.reference=other", "seed=9223372036854775807"],
+        vec!["seed=\"18446744073709551615\"", "output.dir=a b/c", "train.learning_rate=1e-4"],
+    ] {
+        let recipe = set(&overrides);
+        let text = recipe.to_toml();
+        assert_eq!(Recipe::parse("written", &text, &[]).unwrap(), recipe, "{text}");
+        recipe.check().unwrap();
+    }
+}
+
+#[test]
+fn overrides_take_toml_and_bare_words_and_the_last_one_counts() {
+    let recipe = set(&[
+        "loss.kind = ipo",
+        "loss.beta=1",
+        "data.path=/some where/a=b.jsonl",
+        "data.format=hh-rlhf",
+        "data.fraction=0.5",
+        "data.flip_rate=0.25",
+        "data.truncation=\"keep_end\"",
+        "data.shuffle=false",
+        "model.device=cpu",
+        "model.dtype=float32",
+        "train.betas=[0.8, 0.99]",
+        "train.scheduler=constant",
+        "train.epochs=1",
+        "train.epochs=2",
+        "output.dir=2026-01-02",
+        "seed=7",
+    ]);
+    assert_eq!((recipe.loss.kind, recipe.loss.beta.get()), (LossKind::Ipo, 1.0));
+    assert_eq!(recipe.data.path, "/some where/a=b.jsonl");
+    assert_eq!(recipe.data.format, Format::HhRlhf);
+    assert_eq!((recipe.data.fraction.get(), recipe.data.flip_rate.get()), (0.5, 0.25));
+    assert_eq!((recipe.data.truncation, recipe.data.shuffle), (Truncation::KeepEnd, false));
+    assert_eq!((recipe.model.device, recipe.model.dtype), (DeviceChoice::Cpu, Dtype::Float32));
+    assert_eq!(
+        (recipe.train.betas, recipe.train.scheduler, recipe.train.epochs),
+        ([0.8, 0.99], Decay::Constant, 2)
+    );
+    assert_eq!((recipe.output.dir, recipe.seed), (PathBuf::from("2026-01-02"), 7));
+}
+
+#[test]
+fn the_reference_is_the_model_unless_named() {
+    assert_eq!(set(&[]).model.reference.as_deref(), Some("m"));
+    assert_eq!(set(&["model.path=other"]).model.reference.as_deref(), Some("other"));
+    assert_eq!(set(&["model.reference=sft"]).model.reference.as_deref(), Some("sft"));
+}
+
+#[test]
+fn losses_are_built_from_their_section() {
+    let built = |overrides: &[&str]| set(overrides).loss.build().unwrap();
+    let beta = Beta::new(0.2).unwrap();
+    assert_eq!(built(&["loss.beta=0.2"]), Some(PreferenceLoss::Dpo { beta }));
+    let label_smoothing = LabelSmoothing::new(0.1).unwrap();
+    assert_eq!(
+        built(&["loss.kind=cdpo", "loss.beta=0.2", "loss.label_smoothing=0.1"]),
+        Some(PreferenceLoss::Cdpo { beta, label_smoothing })
+    );
+    for (word, reduction) in [("sum", LogpReduction::Sum), ("mean", LogpReduction::Mean)] {
+        let word = format!("loss.logp_reduction={word}");
+        assert_eq!(
+            built(&["loss.kind=ipo", "loss.beta=0.2", &word]),
+            Some(PreferenceLoss::Ipo { beta, reduction })
+        );
+    }
+    assert_eq!(built(&["loss.kind=sft"]), None);
+}
+
+#[test]
+fn unknown_keys_come_with_the_nearest_and_with_all() {
+    let file = |text: &str| parse(&format!("{SMALLEST}{text}"), &[]).unwrap_err().to_string();
+    assert_eq!(
+        file("\n[loss]\nbeta = 0.1\nlabel_smoothin = 0.2\n"),
+        "r.toml:11: unknown key loss.label_smoothin (did you mean loss.label_smoothing?); [loss] takes kind, beta, \
+         label_smoothing, logp_reduction"
+    );
+    assert_eq!(
+        file("[trian]\nepochs = 1\n"),
+        "r.toml:8: unknown key trian (did you mean train?); a recipe takes seed, model, data, loss, train, speed, lora, \
+         distributed, output"
+    );
+    assert_eq!(
+        refusal("distributed.zeroo=1"),
+        "unknown key distributed.zeroo (did you mean distributed.zero?); [distributed] takes zero"
+    );
+    assert_eq!(refusal("distributed.qqq=1"), "unknown key distributed.qqq; [distributed] takes zero");
+    assert_eq!(
+        refusal("los.kind=ipo"),
+        "unknown key los (did you mean loss?); a recipe takes seed, model, data, loss, train, speed, lora, distributed, \
+         output"
+    );
+}
+
+#[test]
+fn values_of_another_type_are_told_what_would_do() {
+    assert_eq!(
+        parse("[train]\nepochs = \"three\"\n", &[]).unwrap_err().to_string(),
+        "r.toml:2: train.epochs is \"three\"; expected a whole number, not below 0"
+    );
+    assert_eq!(refusal("train.epochs=1.5"), "train.epochs is 1.5; expected a whole number, not below 0");
+    assert_eq!(
+        refusal("train.batch_size=-1"),
+        "train.batch_size is -1; expected a whole number, not below 0"
+    );
+    assert_eq!(refusal("train.learning_rate=fast"), "train.learning_rate is \"fast\"; expected a number");
+    assert_eq!(refusal("data.shuffle=1"), "data.shuffle is 1; expected true or false");
+    assert_eq!(refusal("train.betas=[0.9]"), "train.betas is a list of 1; expected a list of 2");
+    assert_eq!(
+        refusal("train.betas=[0.9, 0.99, 0.999]"),
+        "train.betas is a list of 3; expected a shorter list"
+    );
+    assert_eq!(refusal("train.checkpoints=1"), "train.checkpoints is 1; expected a list");
+    assert_eq!(refusal("loss=ipo"), "loss is \"ipo\"; expected a table");
+    assert_eq!(refusal("loss.kind=3"), "loss.kind is 3; expected a string");
+    assert_eq!(refusal("model.path=7"), "model.path is 7; expected a string");
+    assert_eq!(refusal("seed=-1"), "seed is -1; expected a whole number, not below 0");
+}
+
+#[test]
+fn words_that_a_key_does_not_take() {
+    assert_eq!(
+        refusal("loss.kind=dop"),
+        "loss.kind is \"dop\" (did you mean \"dpo\"?); it takes \"sft\", \"dpo\", \"cdpo\", \"ipo\", \"robust\", \"hinge\""
+    );
+    assert_eq!(
+        refusal("model.dtype=float16"),
+        "model.dtype is \"float16\" (did you mean \"float32\"?); it takes \"bfloat16\", \"float32\""
+    );
+    assert_eq!(
+        refusal("data.truncation=middle"),
+        "data.truncation is \"middle\"; it takes \"keep_start\", \"keep_end\""
+    );
+    assert_eq!(
+        refusal("model.device=tpu"),
+        "model.device is \"tpu\"; it takes \"auto\", \"cpu\", \"cuda\" or \"cuda:N\""
+    );
+}
+
+#[test]
+fn values_out_of_range() {
+    assert_eq!(refusal("loss.beta=0"), "loss.beta is 0: it must be finite and above 0 (0.1 is usual)");
+    assert_eq!(
+        refusal("loss.label_smoothing=1.5"),
+        "loss.label_smoothing is 1.5: it must be a probability in [0, 1], in practice below 0.5"
+    );
+    assert_eq!(refusal("data.fraction=0"), "data.fraction is 0; it must lie in (0, 1]");
+    assert_eq!(refusal("train.epochs=0"), "train.epochs is 0; give at least 1");
+    assert_eq!(refusal("train.learning_rate=nan"), "train.learning_rate is NaN; it must be above 0");
+    assert_eq!(refusal("train.warmup_ratio=2"), "train.warmup_ratio is 2.0; it must be in [0, 1]");
+    assert_eq!(refusal("train.betas=[0.9, 1.0]"), "train.betas is 1.0; it must be in [0, 1)");
+    assert_eq!(refusal("train.checkpoints=[0.0, 1.0]"), "train.checkpoints is 0.0; it must be in (0, 1]");
+    assert_eq!(
+        refusal("train.checkpoints=[1.0, 0.5]"),
+        "train.checkpoints are [1.0, 0.5]; list them in ascending order, each once"
+    );
+    assert_eq!(refusal("output.dir="), "output.dir is empty; name a folder for the run");
+    for text in
+        ["data.flip_rate=1.1", "data.flip_rate=-0.1", "data.max_length=1", "data.annotator=", "train.eps=0"]
+    {
+        assert!(matches!(parse(SMALLEST, &[text]), Err(RecipeError::Invalid { .. })), "{text}");
+    }
+}
+
+#[test]
+fn parameters_that_the_loss_would_not_look_at() {
+    assert_eq!(
+        refusal("loss.label_smoothing=0.1"),
+        "loss.label_smoothing only counts for loss.kind = \"cdpo\"; choose that or remove the key"
+    );
+    assert_eq!(
+        refusal("loss.logp_reduction=mean"),
+        "loss.logp_reduction is \"mean\", which only counts for loss.kind = \"ipo\"; choose that or remove the key"
+    );
+}
+
+#[test]
+fn what_this_version_cannot_do_is_refused_not_ignored() {
+    for (text, message) in [
+        ("loss.kind=robust", "loss.kind = \"robust\"; use \"dpo\", \"cdpo\", \"ipo\" or \"sft\""),
+        ("loss.kind=hinge", "loss.kind = \"hinge\"; use \"dpo\", \"cdpo\", \"ipo\" or \"sft\""),
+        (
+            "data.format=gair",
+            "data.format = \"gair\"; convert the file to \"pairs\" (prompt, chosen, rejected)",
+        ),
+        (
+            "data.format=shp",
+            "data.format = \"shp\"; convert the file to \"pairs\" (prompt, chosen, rejected)",
+        ),
+        (
+            "data.format=ultrafeedback",
+            "data.format = \"ultrafeedback\"; convert the file to \"pairs\" (prompt, chosen, rejected)",
+        ),
+        ("data.preset=trl-0.7.10", "data.preset = \"trl-0.7.10\"; use \"modern\""),
+        ("data.eval_path=e.jsonl", "data.eval_path = evaluation on held-out pairs; remove the key"),
+        (
+            "speed.padding_free=true",
+            "speed.padding_free = true; set it to false: it changes speed, not results",
+        ),
+        (
+            "speed.chunked_head=true",
+            "speed.chunked_head = true; set it to false: it changes speed, not results",
+        ),
+        ("lora.rank=8", "lora.rank = 8 (low-rank adapters); set it to 0 to train in full"),
+        ("distributed.zero=2", "distributed.zero = 2; set it to 0 or 1"),
+        (
+            "train.gradient_checkpointing=true",
+            "train.gradient_checkpointing = true; set it to false, and micro_batch_size lower where memory is short",
+        ),
+        (
+            "data.columns={prompt=\"a\",chosen=\"b\",rejected=\"c\"}",
+            "data.columns = columns of other names; name the columns prompt, chosen and rejected, and remove the key",
+        ),
+    ] {
+        assert_eq!(refusal(text), format!("not supported by this version: {message}"));
+    }
+    for text in ["speed.shared_prompt=false", "speed.reference_cache=false", "distributed.zero=0"] {
+        set(&[text]);
+    }
+}
+
+#[test]
+fn missing_keys_are_named_with_their_section() {
+    let missing = |text: &str| parse(text, &[]).unwrap_err().to_string();
+    assert_eq!(missing(""), "r.toml: model.path is missing; add it, or pass --set model.path=...");
+    assert_eq!(missing("[model]\n"), "r.toml: model.path is missing; add it, or pass --set model.path=...");
+    assert_eq!(
+        missing("[model]\npath = \"m\"\n"),
+        "r.toml: data.path is missing; add it, or pass --set data.path=..."
+    );
+    let given = ["model.path=m", "data.path=d", "output.dir=o"];
+    assert_eq!(parse("", &given).unwrap().model.path, "m");
+}
+
+#[test]
+fn overrides_that_are_none() {
+    let refused = |text: &str| parse(SMALLEST, &[text]).unwrap_err().to_string();
+    assert_eq!(refused("train.epochs"), "--set train.epochs: expected section.key=value");
+    assert_eq!(
+        refused("train.=1"),
+        "--set train.=1: expected section.key=value, but a part of the key is empty"
+    );
+    assert_eq!(refused("model.path.x=1"), "--set model.path.x=1: model.path is no section, but a value");
+    assert!(refused("train.betas=[0.9").starts_with("--set train.betas=[0.9: the value is no TOML: "));
+}
+
+#[test]
+fn text_that_is_no_toml_is_told_its_line() {
+    let message = parse("seed = 0\n[model\npath = \"m\"\n", &[]).unwrap_err().to_string();
+    assert!(message.starts_with("r.toml:2: "), "{message}");
+    let message = parse("seed = 0\nseed = 1\n", &[]).unwrap_err().to_string();
+    assert!(message.starts_with("r.toml:2: ") && message.contains("duplicate key"), "{message}");
+}
+
+#[test]
+fn files_are_named_by_their_path() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("recipe.toml");
+    let message = Recipe::load(&path, &[]).unwrap_err().to_string();
+    assert!(message.starts_with(&format!("cannot read recipe {}: ", path.display())), "{message}");
+    fs::write(&path, format!("{SMALLEST}[loss]\nbeta = -1\n")).unwrap();
+    assert_eq!(
+        Recipe::load(&path, &[]).unwrap_err().to_string(),
+        format!("{}:9: loss.beta is -1: it must be finite and above 0 (0.1 is usual)", path.display())
+    );
+    fs::write(&path, SMALLEST).unwrap();
+    assert_eq!(Recipe::load(&path, &[]).unwrap(), set(&[]));
+    assert!(Recipe::load(Path::new("/nowhere/r.toml"), &[]).is_err());
+}
+
+#[test]
+fn recipes_made_in_code_are_checked_too() {
+    let mut recipe = set(&[]);
+    recipe.train.batch_size = 0;
+    assert_eq!(recipe.check().unwrap_err().to_string(), "recipe: train.batch_size is 0; give at least 1");
+    let mut recipe = set(&[]);
+    recipe.loss.kind = LossKind::Robust;
+    assert!(matches!(recipe.loss.build(), Err(RecipeError::Unsupported { .. })));
+}
+
+/// A recipe of another kind, of sections of its own beside one of ours.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Sweep {
+    #[serde(default, with = "seed")]
+    seed: u64,
+    sweep: Ranges,
+    #[serde(default)]
+    loss: super::LossSection,
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Ranges {
+    fractions: Vec<Fraction>,
+    flip_rates: Vec<FlipRate>,
+    #[serde(default)]
+    names: BTreeMap<String, u8>,
+}
+
+impl RecipeRoot for Sweep {
+    fn finish(&mut self) -> Result<(), Complaint> {
+        if self.sweep.fractions.is_empty() {
+            return Err(Complaint::invalid("fractions", "is empty; name at least one").within("sweep"));
+        }
+        self.loss.check().map_err(|complaint| complaint.within("loss"))
+    }
+}
+
+#[test]
+fn other_recipes_get_the_same_overrides_and_messages() {
+    let text = "[sweep]\nfractions = [0.5, 1.0]\nflip_rates = [0.0]\nnames = { a = 1 }\n";
+    let read = |overrides: &[&str]| {
+        let overrides: Vec<String> = overrides.iter().map(|&text| text.to_owned()).collect();
+        parse_toml::<Sweep>("sweep.toml", text, &overrides)
+    };
+    let sweep = read(&["sweep.flip_rates=[0, 0.25, 1]", "loss.kind=ipo"]).unwrap();
+    assert_eq!(sweep.sweep.flip_rates.iter().map(|rate| rate.get()).collect::<Vec<_>>(), [0.0, 0.25, 1.0]);
+    assert_eq!(parse_toml::<Sweep>("again", &to_toml(&sweep), &[]).unwrap(), sweep);
+    let refused = |text: &str| read(&[text]).unwrap_err().to_string();
+    assert_eq!(
+        refused("sweep.fractions=[]"),
+        "--set sweep.fractions=[]: sweep.fractions is empty; name at least one"
+    );
+    assert_eq!(
+        refused("sweep.flip_rates=[0, 2]"),
+        "--set sweep.flip_rates=[0, 2]: sweep.flip_rates is refused: flip_rate is 2; it must lie in [0, 1]"
+    );
+    assert_eq!(
+        refused("sweep.fraction=[1]"),
+        "--set sweep.fraction=[1]: unknown key sweep.fraction (did you mean sweep.fractions?); [sweep] takes fractions, \
+         flip_rates, names"
+    );
+    assert_eq!(
+        parse_toml::<Sweep>("sweep.toml", "", &[]).unwrap_err().to_string(),
+        "sweep.toml: sweep.fractions is missing; add it, or pass --set sweep.fractions=..."
+    );
+}
