@@ -118,6 +118,11 @@ pub struct ModelConfig {
     raw: serde_json::Map<String, Value>,
 }
 
+/// Far beyond any model, and small enough that the product of three sizes fits the i64 that libtorch counts in.
+const MAX_SIZE: usize = 1 << 20;
+/// A damaged file must not make us list billions of tensors.
+const MAX_LAYERS: usize = 1 << 12;
+
 impl ModelConfig {
     /// Reads `config.json` in `folder`.
     ///
@@ -141,7 +146,9 @@ impl ModelConfig {
 
     /// Number of trained values, a tied embedding counted once.
     pub fn parameter_count(&self) -> u64 {
-        self.parameter_shapes().iter().map(|(_, shape)| shape.iter().product::<i64>() as u64).sum()
+        let sizes =
+            self.parameter_shapes().into_iter().map(|(_, shape)| shape.iter().product::<i64>() as u64);
+        sizes.fold(0, u64::saturating_add)
     }
 
     /// Names and shapes of all parameters under their checkpoint names, in the order of the forward pass: embedding,
@@ -228,9 +235,9 @@ impl ModelConfig {
         };
         let fields = Fields { raw: &raw, path };
         let family = fields.family()?;
-        let layers = fields.positive("num_hidden_layers")?;
-        let hidden_size = fields.positive("hidden_size")?;
-        let heads = fields.positive("num_attention_heads")?;
+        let layers = fields.size("num_hidden_layers", MAX_LAYERS)?;
+        let hidden_size = fields.size("hidden_size", MAX_SIZE)?;
+        let heads = fields.size("num_attention_heads", MAX_SIZE)?;
         let kv_heads = fields.positive_or("num_key_value_heads", heads)?;
         let head_dim = match (fields.positive_or("head_dim", 0)?, family) {
             (0, Family::Qwen3) => 128,
@@ -242,7 +249,7 @@ impl ModelConfig {
                 fields.bad("num_key_value_heads", format!("a divisor of the {heads} attention heads"))
             );
         }
-        if head_dim == 0 || head_dim % 2 != 0 {
+        if head_dim == 0 || head_dim % 2 != 0 || head_dim > MAX_SIZE {
             let expected = format!("even, as rotary positions pair its halves (it came out as {head_dim})");
             return Err(fields.bad("head_dim", expected));
         }
@@ -252,9 +259,9 @@ impl ModelConfig {
         let (sliding_window, sliding_layers) = fields.sliding(family, layers)?;
         Ok(Self {
             family,
-            vocab_size: fields.positive("vocab_size")?,
+            vocab_size: fields.size("vocab_size", MAX_SIZE)?,
             hidden_size,
-            intermediate_size: fields.positive("intermediate_size")?,
+            intermediate_size: fields.size("intermediate_size", MAX_SIZE)?,
             layers,
             heads,
             kv_heads,
@@ -318,15 +325,16 @@ impl Fields<'_> {
         PolicyError::MissingField { path: self.path.to_owned(), field }
     }
 
-    fn positive(&self, field: &'static str) -> Result<usize, PolicyError> {
+    /// A field that must be there and at most `largest`.
+    fn size(&self, field: &'static str, largest: usize) -> Result<usize, PolicyError> {
         match self.positive_or(field, 0)? {
             0 => Err(self.missing(field)),
-            value => Ok(value),
+            value if value <= largest => Ok(value),
+            _ => Err(self.bad(field, format!("at most {largest}"))),
         }
     }
 
     fn positive_or(&self, field: &str, default: usize) -> Result<usize, PolicyError> {
-        // The bound keeps every product of two sizes inside an i64, which is what libtorch counts in.
         let usable = |value: &Value| value.as_u64().filter(|v| (1..=1 << 31).contains(v)).map(|v| v as usize);
         match self.get(field) {
             None => Ok(default),

@@ -49,6 +49,9 @@ pub enum Finish {
     Length,
 }
 
+/// No model reads as many tokens; larger requests are mistakes, and their column numbers might overflow.
+const MAX_TOKENS: usize = 1 << 24;
+
 impl Policy {
     /// Continues every request; results come in the order of the requests.
     ///
@@ -56,8 +59,8 @@ impl Policy {
     /// shrinks once at most half of its sequences still run.
     ///
     /// # Errors
-    /// A prompt is empty or holds an id outside the vocabulary, sampling parameters are out of range, or the model's
-    /// probabilities turn out to be NaN.
+    /// A prompt is empty or holds an id outside the vocabulary, sampling parameters are out of range, the cache
+    /// does not fit into memory, or the model's probabilities turn out to be NaN.
     pub fn generate(
         &self,
         requests: &[GenerationRequest],
@@ -65,6 +68,15 @@ impl Policy {
     ) -> Result<Vec<Generation>, PolicyError> {
         for (index, request) in requests.iter().enumerate() {
             self.check_request(index, request)?;
+        }
+        let longest = requests.iter().map(|r| r.prompt.len() + r.sampling.max_new_tokens).max().unwrap_or(0);
+        let context = self.config().max_position_embeddings;
+        if longest > context {
+            tracing::warn!(
+                longest,
+                context,
+                "answers may grow beyond the context that the model was made for"
+            );
         }
         let mut order: Vec<usize> =
             (0..requests.len()).filter(|&i| requests[i].sampling.max_new_tokens > 0).collect();
@@ -74,7 +86,7 @@ impl Policy {
         tch::no_grad(|| {
             for indices in order.chunks(options.max_batch.max(1)) {
                 let sequences = indices.iter().map(|&index| Sequence::new(index, &requests[index])).collect();
-                Batch::new(self, sequences).run(&mut generations)?;
+                Batch::new(self, sequences)?.run(&mut generations)?;
             }
             Ok(generations)
         })
@@ -87,6 +99,9 @@ impl Policy {
         }
         if let Some(problem) = request.sampling.problem() {
             return bad(problem);
+        }
+        if request.prompt.len().saturating_add(request.sampling.max_new_tokens) > MAX_TOKENS {
+            return bad(format!("prompt and max_new_tokens together exceed {MAX_TOKENS} tokens"));
         }
         match self.config().check_tokens(&request.prompt) {
             Err(PolicyError::TokenOutOfRange { token, position, vocab_size }) => bad(format!(
@@ -167,11 +182,11 @@ struct Batch<'a> {
 
 impl<'a> Batch<'a> {
     /// Allocates the cache for `sequences` (at least one).
-    fn new(policy: &'a Policy, sequences: Vec<Sequence<'a>>) -> Self {
+    fn new(policy: &'a Policy, sequences: Vec<Sequence<'a>>) -> Result<Self, PolicyError> {
         let width = sequences.iter().map(|s| s.prompt.len()).max().unwrap_or(0);
         let first_columns: Vec<i64> = sequences.iter().map(|s| (width - s.prompt.len()) as i64).collect();
         let columns = width + longest_rest(&sequences);
-        let cache = Cache::new(policy, sequences.len(), columns as i64);
+        let cache = Cache::new(policy, sequences.len(), columns as i64)?;
         let mut batch = Self {
             policy,
             sequences,
@@ -182,7 +197,7 @@ impl<'a> Batch<'a> {
             probabilities: Vec::new(),
         };
         batch.describe(&first_columns);
-        batch
+        Ok(batch)
     }
 
     fn run(mut self, generations: &mut [Generation]) -> Result<(), PolicyError> {
@@ -324,18 +339,20 @@ struct Cache {
 }
 
 impl Cache {
-    fn new(policy: &Policy, rows: usize, columns: i64) -> Self {
+    fn new(policy: &Policy, rows: usize, columns: i64) -> Result<Self, PolicyError> {
         let config = policy.config();
         let shape = [rows as i64, config.kv_heads as i64, columns, config.head_dim as i64];
-        let empty = || Tensor::empty(shape, (policy.kind(), policy.device()));
-        Self {
-            layers: (0..config.layers).map(|_| (empty(), empty())).collect(),
+        let empty = || Tensor::f_empty(shape, (policy.kind(), policy.device()));
+        let layers: Result<Vec<_>, _> = (0..config.layers).map(|_| Ok((empty()?, empty()?))).collect();
+        let room = || format!("make room for keys and values of {rows} sequences of {columns} tokens");
+        Ok(Self {
+            layers: layers.map_err(|source| PolicyError::torch(room())(source))?,
             windows: (0..config.layers)
                 .map(|layer| config.window(layer).map(|window| window as i64))
                 .collect(),
             columns,
             filled: 0,
-        }
+        })
     }
 
     /// Keeps the given rows and their last `filled` columns, with room for `columns`.

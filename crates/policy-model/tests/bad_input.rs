@@ -176,6 +176,10 @@ fn configurations_are_refused_for_a_stated_reason() {
     };
     assert_says(&refused("llama", "model_type", json!("gpt2")), &["gpt2", "llama, mistral, qwen2, qwen3"]);
     assert_says(&refused("llama", "vocab_size", json!(-3)), &["vocab_size", "-3", "positive"]);
+    assert_says(
+        &refused("llama", "num_hidden_layers", json!(2_000_000_000)),
+        &["num_hidden_layers", "at most"],
+    );
     assert_says(&refused("llama", "hidden_size", json!("64")), &["hidden_size", "\"64\""]);
     assert_says(
         &refused("llama", "num_key_value_heads", json!(3)),
@@ -237,9 +241,26 @@ fn requests_that_make_no_sense_are_named() {
     assert_says(&run(|r| r.sampling.temperature = f64::NAN), &["request 1", "temperature"]);
     assert_says(&run(|r| r.sampling.top_p = 0.0), &["top_p"]);
     assert_says(&run(|r| r.sampling.top_k = Some(0)), &["top_k"]);
+    assert_says(&run(|r| r.sampling.max_new_tokens = usize::MAX), &["request 1", "tokens"]);
     let none = GenerationRequest { sampling: Sampling::greedy(0, vec![]), ..good };
     let nothing = policy.generate(&[none], &GenerationOptions { max_batch: 2 }).unwrap();
     assert!(nothing[0].tokens.is_empty());
+}
+
+#[test]
+fn weights_that_have_diverged_stop_generation() {
+    let policy = load(&fixture("llama")).unwrap();
+    // Loading would refuse such weights; training may still arrive at them.
+    let diverged =
+        policy.parameters().iter().map(|(name, tensor)| (name.clone(), tensor * f64::NAN)).collect();
+    let policy = Policy::from_parameters(policy.config().clone(), diverged).unwrap();
+    let request = GenerationRequest {
+        prompt: vec![1, 2],
+        sampling: Sampling::greedy(2, vec![]),
+        stream: Seeds::new(0).stream("s"),
+    };
+    let result = policy.generate(&[request], &GenerationOptions { max_batch: 1 });
+    assert!(matches!(result, Err(PolicyError::NotANumber { index: 0, tokens: 0 })), "{result:?}");
 }
 
 #[test]
