@@ -1,0 +1,233 @@
+//! Losses, gradients and rewards against TRL's, in plain Rust and on tensors. `fixtures/losses.py` made the numbers.
+
+use std::collections::BTreeMap;
+
+use pref_loss::{
+    Beta, LabelSmoothing, LogpReduction, LossOutput, PairBatch, PairLogps, PairTokens, PreferenceLoss,
+};
+use serde::Deserialize;
+
+/// f64 on both sides; relative to the larger of value and 1, since sums pass through hundreds of nats.
+const SAME_F64: f64 = 1e-12;
+/// TRL's metrics pass through Python floats unrounded.
+const REWARDS: f64 = 1e-12;
+
+#[derive(Deserialize)]
+struct Fixture {
+    batches: BTreeMap<String, Batch>,
+    cases: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+struct Batch {
+    policy_chosen: Vec<f64>,
+    policy_rejected: Vec<f64>,
+    ref_chosen: Vec<f64>,
+    ref_rejected: Vec<f64>,
+    chosen_tokens: Vec<u32>,
+    rejected_tokens: Vec<u32>,
+}
+
+#[derive(Deserialize)]
+struct Case {
+    batch: String,
+    kind: String,
+    beta: f64,
+    label_smoothing: Option<f64>,
+    reduction: Option<LogpReduction>,
+    losses: Vec<f64>,
+    chosen_grads: Vec<f64>,
+    rejected_grads: Vec<f64>,
+    rewards: Option<Rewards>,
+}
+
+#[derive(Deserialize)]
+struct Rewards {
+    chosen: Vec<f64>,
+    rejected: Vec<f64>,
+    accuracies: Vec<f64>,
+    margins: Vec<f64>,
+}
+
+impl Case {
+    fn loss(&self) -> PreferenceLoss {
+        let beta = Beta::new(self.beta).unwrap();
+        match self.kind.as_str() {
+            "dpo" => PreferenceLoss::Dpo { beta },
+            "cdpo" => {
+                let label_smoothing = LabelSmoothing::new(self.label_smoothing.unwrap()).unwrap();
+                PreferenceLoss::Cdpo { beta, label_smoothing }
+            }
+            "ipo" => PreferenceLoss::Ipo { beta, reduction: self.reduction.unwrap() },
+            other => panic!("fixture has an unknown loss {other}"),
+        }
+    }
+
+    fn name(&self) -> String {
+        format!(
+            "{} on {}, beta {}, label_smoothing {:?}, reduction {:?}",
+            self.kind, self.batch, self.beta, self.label_smoothing, self.reduction
+        )
+    }
+}
+
+impl Batch {
+    fn tokens(&self) -> PairTokens<'_> {
+        PairTokens { chosen: &self.chosen_tokens, rejected: &self.rejected_tokens }
+    }
+
+    fn pairs(&self) -> PairBatch<'_, f64> {
+        PairBatch::new(
+            PairLogps { chosen: &self.policy_chosen, rejected: &self.policy_rejected },
+            PairLogps { chosen: &self.ref_chosen, rejected: &self.ref_rejected },
+            self.tokens(),
+        )
+        .unwrap()
+    }
+}
+
+fn fixture() -> Fixture {
+    let fixture: Fixture = serde_json::from_str(include_str!("fixtures/losses.json")).unwrap();
+    assert_eq!(fixture.cases.len(), 81);
+    fixture
+}
+
+fn assert_close(ours: &[f64], theirs: &[f64], tolerance: f64, what: &str) {
+    assert_eq!(ours.len(), theirs.len(), "{what}");
+    for (pair, (a, b)) in ours.iter().zip(theirs).enumerate() {
+        let allowed = tolerance * b.abs().max(1.0);
+        assert!((a - b).abs() <= allowed, "{what}, pair {pair}: ours {a}, TRL's {b}");
+    }
+}
+
+#[test]
+fn plain_kernels_give_its_losses_and_gradients() {
+    let Fixture { batches, cases } = fixture();
+    let mut out = LossOutput::default();
+    for case in cases {
+        case.loss().evaluate(&batches[&case.batch].pairs(), &mut out);
+        let name = case.name();
+        assert_close(out.losses(), &case.losses, SAME_F64, &format!("losses of {name}"));
+        assert_close(
+            out.chosen_grads(),
+            &case.chosen_grads,
+            SAME_F64,
+            &format!("chosen gradients of {name}"),
+        );
+        assert_close(
+            out.rejected_grads(),
+            &case.rejected_grads,
+            SAME_F64,
+            &format!("rejected gradients of {name}"),
+        );
+    }
+}
+
+#[test]
+fn rewards_are_its_rewards() {
+    let Fixture { batches, cases } = fixture();
+    let mut compared = 0;
+    for case in cases {
+        let Some(theirs) = &case.rewards else { continue };
+        let batch = batches[&case.batch].pairs();
+        let ours: Vec<_> = case.loss().rewards(&batch).collect();
+        let column = |of: fn(&pref_loss::Reward<f64>) -> f64| ours.iter().map(of).collect::<Vec<_>>();
+        let name = case.name();
+        assert_close(&column(|reward| reward.chosen), &theirs.chosen, REWARDS, &name);
+        assert_close(&column(|reward| reward.rejected), &theirs.rejected, REWARDS, &name);
+        assert_close(&column(|reward| reward.margin()), &theirs.margins, REWARDS, &name);
+        assert_close(
+            &column(|reward| f64::from(u8::from(reward.is_accurate()))),
+            &theirs.accuracies,
+            0.0,
+            &name,
+        );
+        compared += 1;
+    }
+    assert_eq!(compared, 18, "DPO and mean IPO at three betas on three batches");
+}
+
+#[cfg(feature = "tch")]
+mod tensors {
+    use pref_loss::{PairLogpTensors, PairTokens, PreferenceLoss};
+    use tch::{Kind, Tensor};
+
+    use super::{Fixture, SAME_F64, assert_close, fixture};
+
+    fn logps(chosen: &[f64], rejected: &[f64]) -> PairLogpTensors {
+        PairLogpTensors {
+            chosen: Tensor::from_slice(chosen).set_requires_grad(true),
+            rejected: Tensor::from_slice(rejected).set_requires_grad(true),
+        }
+    }
+
+    fn values(tensor: &Tensor) -> Vec<f64> {
+        Vec::try_from(tensor.to_kind(Kind::Double)).unwrap()
+    }
+
+    #[test]
+    fn autograd_gives_its_losses_and_gradients() {
+        let Fixture { batches, cases } = fixture();
+        for case in cases {
+            let batch = &batches[&case.batch];
+            let policy = logps(&batch.policy_chosen, &batch.policy_rejected);
+            let reference = logps(&batch.ref_chosen, &batch.ref_rejected);
+            let losses = case.loss().forward(&policy, &reference, batch.tokens()).unwrap();
+            losses.sum(Kind::Double).backward();
+            let name = case.name();
+            assert_close(&values(&losses.detach()), &case.losses, SAME_F64, &name);
+            assert_close(&values(&policy.chosen.grad()), &case.chosen_grads, SAME_F64, &name);
+            assert_close(&values(&policy.rejected.grad()), &case.rejected_grads, SAME_F64, &name);
+            assert!(!reference.chosen.grad().defined() && !reference.rejected.grad().defined());
+        }
+    }
+
+    #[test]
+    fn reward_tensors_equal_plain_rewards() {
+        let Fixture { batches, cases } = fixture();
+        for case in cases.iter().filter(|case| case.kind == "dpo") {
+            let batch = &batches[&case.batch];
+            let policy = logps(&batch.policy_chosen, &batch.policy_rejected);
+            let rewards =
+                case.loss().reward_tensors(&policy, &logps(&batch.ref_chosen, &batch.ref_rejected)).unwrap();
+            let pairs = batch.pairs();
+            let plain: Vec<_> = case.loss().rewards(&pairs).collect();
+            let margins: Vec<f64> = plain.iter().map(|reward| reward.margin()).collect();
+            let accuracies: Vec<f64> =
+                plain.iter().map(|reward| f64::from(u8::from(reward.is_accurate()))).collect();
+            assert!(!rewards.chosen.requires_grad());
+            assert_close(&values(&rewards.margins()), &margins, SAME_F64, &case.name());
+            assert_close(&values(&rewards.accuracies()), &accuracies, 0.0, &case.name());
+        }
+    }
+
+    #[test]
+    fn tensors_that_do_not_fit_are_refused() {
+        let loss: PreferenceLoss = serde_json::from_str(r#"{"kind": "dpo", "beta": 0.1}"#).unwrap();
+        let tokens = PairTokens { chosen: &[9, 12], rejected: &[11, 10] };
+        let fit = || logps(&[-20.0, -31.0], &[-25.0, -30.0]);
+        let refusal = |policy: &PairLogpTensors, reference: &PairLogpTensors, tokens| {
+            loss.forward(policy, reference, tokens).unwrap_err().to_string()
+        };
+        let long = logps(&[-20.0, -31.0], &[-25.0, -30.0, -1.0]);
+        assert_eq!(
+            refusal(&fit(), &long, tokens),
+            "the reference's rejected log-probs have shape [3], expected [2]: one sum per sequence"
+        );
+        let grid = PairLogpTensors { chosen: fit().chosen.view([1, 2]), ..fit() };
+        assert_eq!(
+            refusal(&grid, &fit(), tokens),
+            "the policy's chosen log-probs have shape [1, 2], expected [pairs]: one sum per sequence"
+        );
+        let coarse = PairLogpTensors { rejected: fit().rejected.to_kind(Kind::BFloat16), ..fit() };
+        assert_eq!(
+            refusal(&coarse, &fit(), tokens),
+            "the policy's rejected log-probs are BFloat16, expected Double: take log-softmax and sums in float32, since \
+             hundreds of nats in bfloat16 step by whole nats"
+        );
+        assert_eq!(
+            refusal(&fit(), &fit(), PairTokens { chosen: &[9], ..tokens }),
+            "the token counts of the chosen responses are 1, but the batch has 2 pairs: give one per pair"
+        );
+    }
+}
