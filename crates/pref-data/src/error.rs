@@ -38,7 +38,7 @@ pub enum DataError {
         path: PathBuf,
     },
     /// A line is not the JSON that it should be.
-    #[error("{place}: {source}; every line must hold one whole JSON object")]
+    #[error("{place}: {}; every line must hold one whole JSON object", describe_json_error(source))]
     Json {
         /// The line.
         place: Place,
@@ -103,7 +103,10 @@ pub enum DataError {
         found: String,
     },
     /// An annotator is asked for who labelled nothing.
-    #[error("no record carries a label of annotator `{annotator}`; the annotators here are: {}", known.join(", "))]
+    #[error(
+        "no record carries a label of annotator `{annotator}`; the annotators here are: {}",
+        names(known)
+    )]
     UnknownAnnotator {
         /// Who was asked for.
         annotator: String,
@@ -354,4 +357,19 @@ fn describe_template_error(error: &minijinja::Error) -> String {
         cause = inner.source();
     }
     text
+}
+
+/// A parser's error without the line, which within a line is always the first.
+fn describe_json_error(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let place = format!(" at line {} column {}", error.line(), error.column());
+    match text.strip_suffix(&place) {
+        Some(problem) if error.column() > 0 => format!("{problem} at column {}", error.column()),
+        Some(problem) => problem.to_owned(),
+        None => text,
+    }
+}
+
+fn names(known: &[String]) -> String {
+    if known.is_empty() { "none".to_owned() } else { known.join(", ") }
 }

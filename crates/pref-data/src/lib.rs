@@ -1,11 +1,11 @@
-//! Preference records, from raw file to token batch.
-
+#![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
 mod batch;
 mod error;
 mod reader;
 mod record;
+mod text;
 mod tokenize;
 mod tokenizer;
 mod view;
@@ -16,7 +16,7 @@ pub use reader::{DEFAULT_ANNOTATOR, Format, read_records, write_records};
 pub use record::{Label, Message, Pair, PreferenceRecord, Role, Text};
 pub use tokenize::{
     Dialogue, Quantiles, TokenPair, TokenizeOptions, TokenizeReport, Truncation, tokenize_dialogue,
-    tokenize_pairs,
+    tokenize_dialogues, tokenize_pairs,
 };
 pub use tokenizer::{RenderMode, Tokenizer};
 pub use view::{FlipRate, Fraction, ViewReport, annotator_view, flip_labels, shuffled_order, subset};

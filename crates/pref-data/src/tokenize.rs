@@ -6,7 +6,8 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::error::DataError;
-use crate::record::{Message, Pair, Text};
+use crate::record::{Message, Pair, Role, Text};
+use crate::text::shared_start;
 use crate::tokenizer::{RenderMode, Tokenizer};
 
 use report::Lengths;
@@ -156,16 +157,15 @@ impl Dialogue {
 /// # Errors
 ///
 /// [`DataError::NothingScored`] without an assistant message in reach, [`DataError::UnstableTemplate`] where the
-/// template renders the beginning of a dialogue differently once more follows, [`DataError::MaxLength`], and what
-/// template and tokenizer report.
+/// template changes an answer once more follows, [`DataError::MaxLength`], and what template and tokenizer report.
 pub fn tokenize_dialogue(
     messages: &[Message],
     tokenizer: &Tokenizer,
     max_length: usize,
 ) -> Result<Dialogue, DataError> {
-    use crate::record::Role;
     check_max_length(max_length)?;
-    let mut ids = tokenizer.encode(&tokenizer.render_chat(messages, RenderMode::Complete)?)?;
+    let whole = tokenizer.render_chat(messages, RenderMode::Complete)?;
+    let mut ids = tokenizer.encode(&whole)?;
     let mut scored = vec![false; ids.len()];
     for (index, message) in messages.iter().enumerate() {
         if message.role != Role::Assistant {
@@ -175,7 +175,7 @@ pub fn tokenize_dialogue(
         let done = tokenizer.render_chat(&messages[..=index], RenderMode::Complete)?;
         let start = common_prefix(&tokenizer.encode(&open)?, &ids);
         let end = common_prefix(&tokenizer.encode(&done)?, &ids);
-        if end <= start {
+        if end <= start || !shows_answer(&whole, &open, &done, &message.content) {
             return Err(DataError::UnstableTemplate {
                 folder: tokenizer.folder().to_owned(),
                 message: index,
@@ -187,6 +187,32 @@ pub fn tokenize_dialogue(
     ids.truncate(max_length);
     scored.truncate(max_length);
     Dialogue::new(ids, scored).ok_or(DataError::NothingScored { max_length })
+}
+
+/// The dialogues as [`tokenize_dialogue`] gives them, in their order, and the indices of those left out because
+/// nothing in them is scored.
+///
+/// # Errors
+///
+/// Those of [`tokenize_dialogue`] but [`DataError::NothingScored`].
+pub fn tokenize_dialogues<D: AsRef<[Message]> + Sync>(
+    dialogues: &[D],
+    tokenizer: &Tokenizer,
+    max_length: usize,
+) -> Result<(Vec<Dialogue>, Vec<usize>), DataError> {
+    let tokenized: Vec<Result<Dialogue, DataError>> = dialogues
+        .par_iter()
+        .map(|messages| tokenize_dialogue(messages.as_ref(), tokenizer, max_length))
+        .collect();
+    let (mut kept, mut dropped) = (Vec::with_capacity(dialogues.len()), Vec::new());
+    for (index, dialogue) in tokenized.into_iter().enumerate() {
+        match dialogue {
+            Ok(dialogue) => kept.push(dialogue),
+            Err(DataError::NothingScored { .. }) => dropped.push(index),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((kept, dropped))
 }
 
 /// Whether the ids of prompt and response begin with the prompt's.
@@ -250,6 +276,14 @@ fn plain_ids(prompt: &str, response: &str, tokenizer: &Tokenizer) -> Result<Vec<
 fn chat_ids(prompt: &[Message], response: &[Message], tokenizer: &Tokenizer) -> Result<Vec<u32>, DataError> {
     let full = [prompt, response].concat();
     tokenizer.encode(&tokenizer.render_chat(&full, RenderMode::Complete)?)
+}
+
+/// Whether an answer stands in the whole dialogue as it does when the dialogue ends with it. What the template puts
+/// after a last message alone may be missing.
+fn shows_answer(whole: &str, open: &str, done: &str, answer: &str) -> bool {
+    let shared = shared_start(whole, done).len();
+    let before = shared_start(whole, open).len();
+    shared == done.len() || (before < shared && whole[before..shared].contains(answer.trim()))
 }
 
 fn common_prefix(a: &[u32], b: &[u32]) -> usize {

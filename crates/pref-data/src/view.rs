@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::DataError;
 use crate::record::{Label, Pair, PreferenceRecord};
+use crate::text::counted;
 
 /// What [`annotator_view`] kept and what it left out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,8 +28,11 @@ impl fmt::Display for ViewReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} pairs from {} records ({} without a label of this annotator, {} ties)",
-            self.pairs, self.records, self.unlabelled, self.ties
+            "{} from {} ({} without a label of this annotator, {})",
+            counted(self.pairs, "pair"),
+            counted(self.records, "record"),
+            self.unlabelled,
+            counted(self.ties, "tie")
         )
     }
 }
@@ -265,11 +269,14 @@ mod tests {
         assert_eq!(seen, [("a", &r(1), &r(0)), ("d#0", &r(1), &r(0)), ("d#2", &r(1), &r(2))]);
         let expected = ViewReport { records: 4, unlabelled: 1, ties: 1, pairs: 3 };
         assert_eq!(report, expected);
+        assert_eq!(report.to_string(), "3 pairs from 4 records (1 without a label of this annotator, 1 tie)");
     }
 
     #[test]
     fn an_unknown_annotator_is_answered_with_the_known_ones() {
         let records = [record("a", 2, &[("human", Label::Tie), ("gpt-4", Label::Prefers(0))])];
+        let nobody = annotator_view(&records[..0], "gold").expect_err("no records");
+        assert!(nobody.to_string().ends_with("the annotators here are: none"), "{nobody}");
         let message = annotator_view(&records, "gold").expect_err("gold labelled none").to_string();
         assert_eq!(
             message,
@@ -305,12 +312,10 @@ mod tests {
     fn orders_are_frozen() {
         // Recorded results depend on these permutations: a change here silently changes every study.
         let seeds = Seeds::new(0);
-        assert_eq!(shuffled_order(8, &seeds, 0), ORDER_EPOCH_0);
-        assert_eq!(shuffled_order(8, &seeds, 1), ORDER_EPOCH_1);
+        assert_eq!([0, 1].map(|epoch| shuffled_order(8, &seeds, epoch)), ORDERS);
     }
 
-    const ORDER_EPOCH_0: [usize; 8] = [0; 8];
-    const ORDER_EPOCH_1: [usize; 8] = [0; 8];
+    const ORDERS: [[usize; 8]; 2] = [[5, 2, 1, 7, 6, 3, 0, 4], [6, 4, 5, 0, 3, 2, 1, 7]];
 
     proptest! {
         #[test]

@@ -4,6 +4,7 @@ use super::fields::{Row, domain, fault, id, required, string};
 use super::pairs::chosen_is_first;
 use crate::error::{DataError, FieldProblem, Place};
 use crate::record::{PreferenceRecord, Text};
+use crate::text::shared_start;
 
 /// Opens each turn of the assistant.
 const ASSISTANT: &str = "\n\nAssistant:";
@@ -51,7 +52,6 @@ fn last_answer(text: &str) -> Option<usize> {
 
 /// Where the last turn of the assistant that both dialogues share begins to speak.
 fn shared_turns(place: &Place, chosen: &str, rejected: &str) -> Result<usize, DataError> {
-    let same = chosen.chars().zip(rejected.chars()).take_while(|(x, y)| x == y);
-    let shared: usize = same.map(|(c, _)| c.len_utf8()).sum();
-    last_answer(&chosen[..shared]).ok_or_else(|| fault(place, "rejected", FieldProblem::NoSharedTurn))
+    last_answer(shared_start(chosen, rejected))
+        .ok_or_else(|| fault(place, "rejected", FieldProblem::NoSharedTurn))
 }

@@ -33,7 +33,7 @@ fn read_lines(path: &Path, mut lines: impl BufRead, each: &mut Each<'_>) -> Resu
             continue;
         }
         let place = Place { path: path.to_owned(), unit: Unit::Line, number };
-        match serde_json::from_slice(&line) {
+        match serde_json::from_slice(line.trim_ascii_end()) {
             Ok(row) => each(&place, row)?,
             Err(source) => return Err(DataError::Json { place, source }),
         }

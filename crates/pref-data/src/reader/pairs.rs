@@ -6,6 +6,7 @@ use super::DEFAULT_ANNOTATOR;
 use super::fields::{Row, domain, fault, id, optional, required, text};
 use crate::error::{DataError, FieldProblem, Place};
 use crate::record::{Label, Message, PreferenceRecord, Text};
+use crate::text::shared_start;
 
 pub(super) fn record(place: &Place, row: &Row) -> Result<PreferenceRecord, DataError> {
     let chosen = text(place, "chosen", required(place, row, "chosen")?)?;
@@ -47,7 +48,7 @@ fn with_prompt(
             split_messages(place, shared, chosen, rejected)
         }
         (None, Text::Plain(chosen), Text::Plain(rejected)) => {
-            let shared = shared_characters(&chosen, &rejected);
+            let shared = shared_text(&chosen, &rejected).len();
             let rest = |field: &str, text: &str| match &text[shared..] {
                 "" => Err(after_prompt(place, field, text.is_empty())),
                 rest => Ok(Text::Plain(rest.to_owned())),
@@ -87,10 +88,9 @@ fn after_prompt(place: &Place, field: &str, was_empty: bool) -> DataError {
     fault(place, field, problem)
 }
 
-/// Bytes of the longest beginning of whole characters that both texts share, less one space at its end: as TRL
-/// takes it, since tokens begin with their space.
-fn shared_characters(a: &str, b: &str) -> usize {
-    let same = a.chars().zip(b.chars()).take_while(|(x, y)| x == y);
-    let shared: usize = same.map(|(c, _)| c.len_utf8()).sum();
-    if a[..shared].ends_with(' ') { shared - 1 } else { shared }
+/// The longest beginning that both texts share, less one space at its end: as TRL takes it, since a token begins
+/// with its space.
+fn shared_text<'a>(a: &'a str, b: &str) -> &'a str {
+    let shared = shared_start(a, b);
+    shared.strip_suffix(' ').unwrap_or(shared)
 }

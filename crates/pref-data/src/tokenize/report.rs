@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::TokenPair;
+use crate::text::counted;
 
 /// What [`tokenize_pairs`](crate::tokenize_pairs) did, in numbers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,7 +16,7 @@ pub struct TokenizeReport {
     pub pairs_out: usize,
     /// The limit on a prompt with one response, in tokens.
     pub max_length: usize,
-    /// Pairs whose full ids do not begin with the prompt's ids.
+    /// Pairs whose full ids do not begin with the ids of the prompt alone.
     pub boundary_mismatches: usize,
     /// Pairs whose prompt lost its beginning.
     pub truncated_prompts: usize,
@@ -104,7 +105,7 @@ impl fmt::Display for Quantiles {
 impl fmt::Display for TokenizeReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const NAMED: usize = 5;
-        write!(f, "{} of {} pairs tokenised. ", self.pairs_out, self.pairs_in)?;
+        write!(f, "{} of {} tokenised. ", self.pairs_out, counted(self.pairs_in, "pair"))?;
         write!(
             f,
             "Tokens: prompt {}, chosen {}, rejected {}. ",
@@ -112,17 +113,18 @@ impl fmt::Display for TokenizeReport {
         )?;
         write!(
             f,
-            "At max_length {}, {} prompts and {} responses were cut and {} pairs dropped",
+            "To max_length {}, {} and {} were cut and {} dropped",
             self.max_length,
-            self.truncated_prompts,
-            self.truncated_responses,
-            self.dropped.len()
+            counted(self.truncated_prompts, "prompt"),
+            counted(self.truncated_responses, "response"),
+            counted(self.dropped.len(), "pair")
         )?;
         if !self.dropped.is_empty() {
             let named = &self.dropped[..self.dropped.len().min(NAMED)];
             let more = if self.dropped.len() > NAMED { ", …" } else { "" };
-            write!(f, " (ids {}{more})", named.join(", "))?;
+            write!(f, " ({}{more})", named.join(", "))?;
         }
-        write!(f, ". In {} pairs prompt and response share a token.", self.boundary_mismatches)
+        let mismatches = counted(self.boundary_mismatches, "pair");
+        write!(f, ". In {mismatches} the end of the prompt has other tokens once a response follows.")
     }
 }

@@ -67,6 +67,8 @@ fn environment(clock: Option<Clock>) -> Environment<'static> {
     environment.set_formatter(print_as_python);
     environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
     environment.add_filter("tojson", tojson);
+    // To minijinja `none` is iterable, to Python it is not; templates ask `tools is iterable`.
+    environment.add_test("iterable", |value: &Value| !value.is_none() && value.try_iter().is_ok());
     environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
         Err(Error::new(ErrorKind::InvalidOperation, message))
     });
