@@ -1,8 +1,10 @@
 //! A research question as a program: arguments, worker processes, tables on stdout.
 
 use std::path::PathBuf;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::str::FromStr;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser;
@@ -13,6 +15,9 @@ use trainer::{Context, Silent};
 
 use crate::console::{ConsoleProgress, SystemClock};
 use crate::program::{Signals, run};
+
+/// How often a waiting process looks after its workers.
+const WORKER_POLL: Duration = Duration::from_millis(50);
 
 /// The arguments of every research question.
 #[derive(Debug, Parser)]
@@ -30,9 +35,9 @@ pub struct StudyArgs {
     /// Replicates: data, labels, order, generation and judge are drawn anew in each
     #[arg(long, value_name = "N")]
     seeds: Option<u64>,
-    /// Worker processes; processor threads are divided among them
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
-    jobs: u16,
+    /// Worker processes, among which processor threads are divided [default: one a core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: Option<u16>,
     /// Where results and everything computed on the way go; what is there already is used
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -45,6 +50,9 @@ pub struct StudyArgs {
     /// Compute only the I-th of N parts of the cells and print nothing: for machines that share the folder
     #[arg(long, value_name = "I/N", value_parser = parse_shard)]
     shard: Option<Shard>,
+    /// This process works for another one and ends with it: when its standard input closes, it stops
+    #[arg(long, hide = true, requires = "shard")]
+    worker: bool,
 }
 
 /// Runs a research question as a program.
@@ -67,12 +75,17 @@ fn answer(question: Question, args: &StudyArgs, signals: &Signals) -> anyhow::Re
     let progress: &mut dyn trainer::Progress = if args.shard.is_some() { &mut silent } else { &mut console };
     let mut context = Context { clock: &clock, progress, stop: signals.stop(), reference_cache: None };
     if let Some(shard) = args.shard {
+        if args.worker {
+            stop_with_parent(signals);
+        }
         runner.run(&grid, shard, &mut context)?;
         return Ok(());
     }
     runner.prepare(&mut context)?;
-    if args.jobs > 1 && !runner.plan(&grid)?.is_complete() {
-        work(usize::from(args.jobs))?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let jobs = args.jobs.map_or(cores, usize::from);
+    if jobs > 1 && !runner.plan(&grid)?.is_complete() {
+        work(jobs, (cores / jobs).max(1), signals)?;
     }
     let evaluated = runner.run(&grid, Shard::WHOLE, &mut context)?;
     let findings = conclude(&runner, question, &evaluated)?;
@@ -98,17 +111,17 @@ fn recipe(args: &StudyArgs) -> anyhow::Result<StudyRecipe> {
 }
 
 /// Starts this program `jobs` times over, each for its part of the cells, and waits for all of them.
-fn work(jobs: usize) -> anyhow::Result<()> {
+fn work(jobs: usize, threads: usize, signals: &Signals) -> anyhow::Result<()> {
     let program = std::env::current_exe().context("cannot find this program")?;
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = (cores / jobs).max(1).to_string();
     let mut workers = Vec::new();
     for index in 0..jobs {
         let worker = Command::new(&program)
             .args(std::env::args_os().skip(1))
-            .arg(format!("--shard={}/{jobs}", index + 1))
-            .env("OMP_NUM_THREADS", &threads)
-            .env("RAYON_NUM_THREADS", &threads)
+            .args([format!("--shard={}/{jobs}", index + 1), "--worker".to_owned()])
+            .env("OMP_NUM_THREADS", threads.to_string())
+            .env("RAYON_NUM_THREADS", threads.to_string())
+            // Never written to: it closes when this process ends, however it ends.
+            .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .spawn()
             .context("cannot start a worker process")?;
@@ -116,15 +129,39 @@ fn work(jobs: usize) -> anyhow::Result<()> {
     }
     let mut failed = None;
     for (index, mut worker) in workers.into_iter().enumerate() {
-        let status = worker.wait().context("cannot wait for a worker process")?;
+        let status = wait(&mut worker, signals).context("cannot wait for a worker process")?;
         if !status.success() {
-            failed = Some(StudyError::Worker { shard: index + 1, of: jobs, status });
+            failed.get_or_insert(StudyError::Worker { shard: index + 1, of: jobs, status });
         }
     }
     match failed {
+        _ if signals.stop().load(Ordering::Relaxed) => Err(StudyError::Stopped.into()),
         Some(error) => Err(error.into()),
         None => Ok(()),
     }
+}
+
+/// Waits for a worker; once somebody asks this process to stop, the worker is told so too.
+fn wait(worker: &mut Child, signals: &Signals) -> std::io::Result<ExitStatus> {
+    loop {
+        if let Some(status) = worker.try_wait()? {
+            return Ok(status);
+        }
+        if signals.stop().load(Ordering::Relaxed) {
+            drop(worker.stdin.take());
+        }
+        std::thread::sleep(WORKER_POLL);
+    }
+}
+
+/// Asks this process to stop when its standard input closes.
+fn stop_with_parent(signals: &Signals) {
+    let signals = signals.clone();
+    std::thread::spawn(move || {
+        // Whatever ends the read, nobody waits for this worker any more.
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        signals.stop().store(true, Ordering::Relaxed);
+    });
 }
 
 #[expect(clippy::print_stdout, reason = "results go to stdout")]

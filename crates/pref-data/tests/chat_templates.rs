@@ -94,6 +94,8 @@ fn differences(fixture: &Fixture) -> Vec<String> {
     out
 }
 
+/// The committed fixture, or the one that `CHAT_TEMPLATES_FIXTURE` names: `chat_templates.py --all` writes one of every
+/// template that TRL ships.
 fn fixture() -> Fixture {
     let path = std::env::var("CHAT_TEMPLATES_FIXTURE")
         .map(std::path::PathBuf::from)

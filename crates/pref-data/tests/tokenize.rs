@@ -1,4 +1,4 @@
-//! Token ids against TRL's DPOTrainer (`fixtures/trl_tokens.py`), truncation, and dialogues.
+//! Token ids against TRL's `DPOTrainer` (`fixtures/trl_tokens.py`), truncation, and dialogues.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -24,7 +24,7 @@ struct RealFixture {
     expected: Expected,
 }
 
-/// By max_length and id.
+/// By `max_length` and id.
 type Expected = BTreeMap<usize, BTreeMap<String, Ids>>;
 
 #[derive(Debug, PartialEq, Deserialize)]

@@ -140,6 +140,10 @@ fn train(
     keep_last: usize,
     context: &mut Context<'_>,
 ) -> Result<Outcome, TrainError> {
+    let _lock = parts.dir.lock()?;
+    if parts.dir.is_finished() {
+        return Ok(Outcome::Finished);
+    }
     let mut trainer = Trainer::new(parts.policy, objective, settings)?;
     let state = checkpoint::newest_state(&parts.dir.checkpoints(), trainer.elements())?;
     let step = state.as_ref().map_or(0, |s| s.step);

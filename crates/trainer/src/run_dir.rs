@@ -1,6 +1,6 @@
 //! The folder of one run, and the observer that fills it.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
@@ -142,6 +142,22 @@ impl RunDir {
     pub fn first_and_last_metrics(&self) -> Result<(Option<StepMetrics>, Option<StepMetrics>), TrainError> {
         let steps = self.read_metrics()?;
         Ok((steps.first().cloned(), steps.last().cloned()))
+    }
+
+    /// Keeps other processes from working in the folder until the returned file is dropped; waits for one that does.
+    pub(crate) fn lock(&self) -> Result<File, TrainError> {
+        let path = self.root.join(".lock");
+        let failed = || TrainError::io("cannot lock", &path);
+        let file = OpenOptions::new().create(true).append(true).open(&path).map_err(failed())?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                tracing::info!("waiting for another process that works in {}", self.root.display());
+                file.lock().map_err(failed())?;
+            }
+            Err(TryLockError::Error(error)) => return Err(failed()(error)),
+        }
+        Ok(file)
     }
 
     /// Forgets the metrics after `step`: a killed run may have logged steps that its last checkpoint does not hold.

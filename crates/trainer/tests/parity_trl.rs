@@ -1,0 +1,173 @@
+//! Ten steps on the real 135M model against TRL's `DPOTrainer`: run where `PREF_REAL_MODEL` names its folder.
+
+use std::path::Path;
+
+use policy_model::Policy;
+use pref_data::{Layout, TokenPair};
+use pref_loss::{Beta, LogpReduction, PreferenceLoss};
+use seeds::Seeds;
+use serde::Deserialize;
+use tch::{Device, Kind};
+use test_support::{TRAJECTORY_GRAD_NORM, TRAJECTORY_LOSS};
+use trainer::{
+    AdamWSettings, Decay, Observer, Order, Outcome, PreferenceObjective, ReferenceLogps, Snapshot, StepMetrics,
+    TrainError, TrainSettings, Trainer,
+};
+
+/// What `fixtures/trl_trajectory.py` recorded.
+#[derive(Deserialize)]
+struct Trajectories {
+    runs: Vec<Run>,
+}
+
+#[derive(Deserialize)]
+struct Run {
+    loss_type: String,
+    peak_learning_rate: f64,
+    steps: Vec<Step>,
+}
+
+#[derive(Deserialize)]
+struct Step {
+    loss: f64,
+    grad_norm: Number,
+    learning_rate: f64,
+    #[serde(rename = "rewards/margins")]
+    margins: Number,
+    #[serde(rename = "logps/chosen")]
+    chosen_logps: Number,
+}
+
+/// TRL logs some numbers as text.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Number {
+    Float(f64),
+    Text(String),
+}
+
+impl Number {
+    fn get(&self) -> f64 {
+        match self {
+            Self::Float(value) => *value,
+            Self::Text(text) => text.parse().expect("TRL logs numbers"),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Tokens {
+    max_length: usize,
+    pairs: Vec<Pair>,
+}
+
+#[derive(Deserialize)]
+struct Pair {
+    prompt_ids: Vec<u32>,
+    chosen_ids: Vec<u32>,
+    rejected_ids: Vec<u32>,
+}
+
+fn fixture<T: for<'de> Deserialize<'de>>(name: &str) -> T {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name);
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+fn pairs() -> Vec<TokenPair> {
+    let Tokens { max_length, pairs } = fixture("trl_tokens.json");
+    let cut = |prompt: &[u32], response: &[u32]| {
+        response[..response.len().min(max_length - prompt.len())].to_vec()
+    };
+    let pair = |(i, p): (usize, &Pair)| TokenPair {
+        id: i.to_string(),
+        prompt: p.prompt_ids.clone(),
+        chosen: cut(&p.prompt_ids, &p.chosen_ids),
+        rejected: cut(&p.prompt_ids, &p.rejected_ids),
+        flipped: false,
+    };
+    pairs.iter().enumerate().map(pair).collect()
+}
+
+#[derive(Default)]
+struct Record(Vec<StepMetrics>);
+
+impl Observer for Record {
+    fn seconds(&self) -> f64 {
+        0.0
+    }
+
+    fn on_step(&mut self, metrics: &StepMetrics, _: u64) -> Result<(), TrainError> {
+        self.0.push(metrics.clone());
+        Ok(())
+    }
+
+    fn on_checkpoint(&mut self, _: &Snapshot<'_>) -> Result<(), TrainError> {
+        Ok(())
+    }
+
+    fn wants_stop(&self) -> bool {
+        false
+    }
+}
+
+fn settings(learning_rate: f64) -> TrainSettings {
+    TrainSettings {
+        epochs: 1,
+        batch_size: 4,
+        micro_batch_size: 4,
+        learning_rate,
+        warmup_ratio: 0.0,
+        decay: Decay::Linear,
+        adamw: AdamWSettings { betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.0 },
+        max_grad_norm: 1.0,
+        checkpoints: vec![],
+        kind: Kind::Float,
+        order: Order::AsGiven,
+        seeds: Seeds::new(0),
+    }
+}
+
+fn follow(run: &Run, policy: &Policy, pairs: &[TokenPair], reference: &ReferenceLogps) {
+    let beta = Beta::new(0.1).unwrap();
+    let loss = match run.loss_type.as_str() {
+        "sigmoid" => PreferenceLoss::Dpo { beta },
+        "ipo" => PreferenceLoss::Ipo { beta, reduction: LogpReduction::Mean },
+        other => panic!("no loss of ours is TRL's {other}"),
+    };
+    let layout = Layout::SharedPrompt;
+    let objective = PreferenceObjective { pairs, reference, loss, layout, pad_id: 2 };
+    let mut record = Record::default();
+    let outcome =
+        Trainer::new(policy, &objective, settings(run.peak_learning_rate)).unwrap().run(&mut record).unwrap();
+    assert_eq!(outcome, Outcome::Finished);
+    assert_eq!(record.0.len(), run.steps.len());
+    for (ours, trl) in record.0.iter().zip(&run.steps) {
+        let at = format!("{} at {}, step {}", run.loss_type, run.peak_learning_rate, ours.step);
+        assert!((ours.learning_rate - trl.learning_rate).abs() < 1e-15, "{at}: learning rate");
+        // IPO's losses are about 25: the tolerance is relative to where they start.
+        let scale = run.steps[0].loss.max(1.0);
+        let difference = (ours.loss - trl.loss).abs() / scale;
+        assert!(difference < TRAJECTORY_LOSS, "{at}: loss {} for {}", ours.loss, trl.loss);
+        let norm = trl.grad_norm.get();
+        let difference = (ours.grad_norm - norm).abs() / norm;
+        assert!(difference < TRAJECTORY_GRAD_NORM, "{at}: gradient norm {} for {norm}", ours.grad_norm);
+        let preference = ours.preference.unwrap();
+        // TRL logs four digits.
+        let (margin, logps) = (trl.margins.get(), trl.chosen_logps.get());
+        assert!((preference.margin - margin).abs() < 1e-4 + 1e-2 * margin.abs(), "{at}: margin {} for {margin}", preference.margin);
+        assert!((preference.chosen_logps - logps).abs() < 1e-3 * logps.abs(), "{at}: logps {} for {logps}", preference.chosen_logps);
+    }
+}
+
+#[test]
+fn ten_steps_follow_trl() {
+    let Some(model) = test_support::real_model("ten_steps_follow_trl") else { return };
+    let policy = Policy::load(&model, Kind::Float, Device::Cpu).unwrap();
+    let pairs = pairs();
+    let reference = ReferenceLogps::compute(&policy, &pairs, Layout::SharedPrompt, 2, |_| {}).unwrap();
+    let trajectories: Trajectories = fixture("trl_trajectory.json");
+    assert!(trajectories.runs.len() >= 2, "the fixture holds both learning rates");
+    for run in &trajectories.runs {
+        follow(run, &policy, &pairs, &reference);
+    }
+}

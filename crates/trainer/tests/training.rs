@@ -1,0 +1,268 @@
+//! The loop on a tiny policy: exactness, determinism, resuming, what stops it.
+
+use std::cell::Cell;
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use policy_model::{ModelConfig, Policy};
+use pref_data::{Dialogue, Layout, TokenPair};
+use pref_loss::{Beta, PreferenceLoss};
+use rand::RngExt;
+use seeds::Seeds;
+use tch::{Device, Kind};
+use test_support::REORDERED_FP32;
+use trainer::{
+    AdamWSettings, Clock, Context, Decay, Observer, Order, Outcome, PreferenceObjective, Progress,
+    ReferenceLogps, RunDir, Snapshot, Start, StepMetrics, SupervisedRun, TrainError, TrainSettings, Trainer,
+    run_supervised,
+};
+
+fn policy() -> Policy {
+    let config = ModelConfig::from_json(serde_json::json!({
+        "model_type": "llama", "vocab_size": 48, "hidden_size": 32, "intermediate_size": 48,
+        "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": true,
+        "initializer_range": 0.2,
+    }));
+    Policy::initialise(config.unwrap(), &Seeds::new(5), Kind::Float, Device::Cpu).unwrap()
+}
+
+fn ids(rng: &mut seeds::Stream, longest: usize) -> Vec<u32> {
+    (0..rng.random_range(1..=longest)).map(|_| rng.random_range(1..48)).collect()
+}
+
+fn pairs(n: usize) -> Vec<TokenPair> {
+    let mut rng = Seeds::new(1).stream("pairs");
+    let mut pair = |i: usize| TokenPair {
+        id: format!("pair-{i}"),
+        prompt: ids(&mut rng, 9),
+        chosen: ids(&mut rng, 7),
+        rejected: ids(&mut rng, 12),
+        flipped: false,
+    };
+    (0..n).map(&mut pair).collect()
+}
+
+fn dialogues(n: usize) -> Vec<Dialogue> {
+    let mut rng = Seeds::new(2).stream("dialogues");
+    (0..n).map(|_| Dialogue::completion(&ids(&mut rng, 5), &ids(&mut rng, 9)).unwrap()).collect()
+}
+
+fn settings() -> TrainSettings {
+    TrainSettings {
+        epochs: 2,
+        batch_size: 8,
+        micro_batch_size: 8,
+        learning_rate: 1e-3,
+        warmup_ratio: 0.1,
+        decay: Decay::Linear,
+        adamw: AdamWSettings { betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.01 },
+        max_grad_norm: 1.0,
+        checkpoints: vec![0.5, 1.0],
+        kind: Kind::Float,
+        order: Order::Shuffled,
+        seeds: Seeds::new(0),
+    }
+}
+
+#[derive(Default)]
+struct Record {
+    steps: Vec<StepMetrics>,
+    checkpoints: Vec<u64>,
+}
+
+impl Observer for Record {
+    fn seconds(&self) -> f64 {
+        0.0
+    }
+
+    fn on_step(&mut self, metrics: &StepMetrics, _: u64) -> Result<(), TrainError> {
+        self.steps.push(metrics.clone());
+        Ok(())
+    }
+
+    fn on_checkpoint(&mut self, snapshot: &Snapshot<'_>) -> Result<(), TrainError> {
+        self.checkpoints.push(snapshot.step);
+        Ok(())
+    }
+
+    fn wants_stop(&self) -> bool {
+        false
+    }
+}
+
+/// Trains on pairs and returns what every step measured and the final weights.
+fn train(settings: TrainSettings, layout: Layout) -> (Record, Vec<f32>) {
+    let (policy, pairs) = (policy(), pairs(20));
+    let reference = ReferenceLogps::compute(&policy, &pairs, layout, 0, |_| {}).unwrap();
+    let loss = PreferenceLoss::Dpo { beta: Beta::new(0.1).unwrap() };
+    let objective = PreferenceObjective { pairs: &pairs, reference: &reference, loss, layout, pad_id: 0 };
+    let mut trainer = Trainer::new(&policy, &objective, settings).unwrap();
+    let mut record = Record::default();
+    assert_eq!(trainer.run(&mut record).unwrap(), Outcome::Finished);
+    (record, weights(&trainer.master_policy().unwrap()))
+}
+
+fn weights(policy: &Policy) -> Vec<f32> {
+    let flat = |t: &tch::Tensor| Vec::<f32>::try_from(t.detach().view(-1).to_kind(Kind::Float)).unwrap();
+    policy.parameters().iter().flat_map(|(_, t)| flat(t)).collect()
+}
+
+fn assert_close(a: &Record, b: &Record) {
+    for (a, b) in a.steps.iter().zip(&b.steps) {
+        let close = |x: f64, y: f64| (x - y).abs() <= REORDERED_FP32 * x.abs().max(1.0);
+        assert!(close(a.loss, b.loss), "step {}: loss {} and {}", a.step, a.loss, b.loss);
+        assert!(close(a.grad_norm, b.grad_norm), "step {}: norm {} and {}", a.step, a.grad_norm, b.grad_norm);
+    }
+}
+
+#[test]
+fn training_begins_at_ln_2_and_repeats_to_the_last_bit() {
+    let (first, weights_1) = train(settings(), Layout::SharedPrompt);
+    let (second, weights_2) = train(settings(), Layout::SharedPrompt);
+    assert_eq!(first.steps.len(), 2 * 3, "20 pairs make three batches of at most 8");
+    assert!((first.steps[0].loss - std::f64::consts::LN_2).abs() < 1e-6);
+    assert_eq!(first.steps[0].learning_rate, 0.0, "the first update of a warm-up is made at zero");
+    assert_eq!(first.steps, second.steps);
+    assert_eq!(weights_1, weights_2);
+    assert_eq!(first.checkpoints, [3, 6]);
+    let last = first.steps.last().unwrap();
+    assert!(last.loss < 0.69, "it learns: {}", last.loss);
+}
+
+#[test]
+fn accumulation_changes_nothing_but_rounding() {
+    let (whole, _) = train(settings(), Layout::SharedPrompt);
+    let (split, _) = train(TrainSettings { micro_batch_size: 1, ..settings() }, Layout::SharedPrompt);
+    assert_close(&whole, &split);
+}
+
+#[test]
+fn shared_prompts_change_nothing_but_rounding() {
+    let (shared, _) = train(settings(), Layout::SharedPrompt);
+    let (padded, _) = train(settings(), Layout::Padded);
+    assert_close(&shared, &padded);
+    assert!(shared.steps[0].tokens < padded.steps[0].tokens, "a shared prompt is computed once");
+}
+
+#[test]
+fn bfloat16_computes_over_fp32_masters() {
+    let tiny = TrainSettings { kind: Kind::BFloat16, learning_rate: 5e-7, warmup_ratio: 0.0, ..settings() };
+    let (record, after) = train(tiny, Layout::SharedPrompt);
+    assert!(record.steps.iter().all(|s| (s.loss - std::f64::consts::LN_2).abs() < 0.05));
+    let before = weights(&policy());
+    let moved = before.iter().zip(&after).filter(|(a, b)| a != b).count();
+    // At this rate most bfloat16 weights could not move at all; fp32 masters do.
+    assert!(moved * 2 > before.len(), "{moved} of {} weights moved", before.len());
+}
+
+#[test]
+fn a_loss_that_is_no_number_stops_before_it_is_applied() {
+    let (policy, pairs) = (policy(), pairs(8));
+    let mut reference = ReferenceLogps::compute(&policy, &pairs, Layout::Padded, 0, |_| {}).unwrap();
+    reference.chosen[3] = f32::NAN;
+    let loss = PreferenceLoss::Dpo { beta: Beta::new(0.1).unwrap() };
+    let objective =
+        PreferenceObjective { pairs: &pairs, reference: &reference, loss, layout: Layout::Padded, pad_id: 0 };
+    let mut trainer = Trainer::new(&policy, &objective, settings()).unwrap();
+    let error = trainer.run(&mut Record::default()).unwrap_err().to_string();
+    assert!(error.starts_with("the loss is NaN at step 1"), "{error}");
+    assert!(error.contains("pair-3"), "it names the batch: {error}");
+    assert_eq!(weights(&trainer.master_policy().unwrap()), weights(&policy));
+}
+
+/// Asks to stop after a number of steps, by the progress that it hears of.
+struct StopAfter<'a> {
+    stop: &'a AtomicBool,
+    after: u64,
+}
+
+impl Progress for StopAfter<'_> {
+    fn begin(&mut self, _: &str, _: u64) {}
+
+    fn advance(&mut self, done: u64, _: &str) {
+        self.stop.store(done >= self.after, Ordering::Relaxed);
+    }
+
+    fn end(&mut self) {}
+}
+
+/// Moves on by a second whenever it is asked.
+#[derive(Default)]
+struct Ticking(Cell<f64>);
+
+impl Clock for Ticking {
+    fn seconds(&self) -> f64 {
+        self.0.set(self.0.get() + 1.0);
+        self.0.get()
+    }
+
+    fn unix_seconds(&self) -> f64 {
+        0.0
+    }
+}
+
+/// A supervised run in `root` that is asked to stop after `after` steps.
+fn supervised(root: &Path, start: Start, after: u64) -> Result<Outcome, TrainError> {
+    let (policy, dialogues) = (policy(), dialogues(40));
+    let companions = root.parent().unwrap().join("companions");
+    fs::create_dir_all(&companions).unwrap();
+    let dir = RunDir::open(root, "seed = 0\n", start)?;
+    let run = SupervisedRun {
+        policy: &policy,
+        companions: &companions,
+        dialogues: &dialogues,
+        pad_id: 0,
+        settings: TrainSettings { checkpoints: vec![0.3, 0.6, 1.0], ..settings() },
+        dir: &dir,
+    };
+    let stop = AtomicBool::new(false);
+    let mut progress = StopAfter { stop: &stop, after };
+    let clock = Ticking::default();
+    let mut context = Context { clock: &clock, progress: &mut progress, stop: &stop, reference_cache: None };
+    run_supervised(run, &mut context)
+}
+
+fn read(root: &Path, file: &str) -> Vec<u8> {
+    fs::read(root.join(file)).unwrap()
+}
+
+#[test]
+fn a_stopped_run_resumes_to_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, parts) = (folder.path().join("whole"), folder.path().join("parts"));
+    assert_eq!(supervised(&whole, Start::Fresh, u64::MAX).unwrap(), Outcome::Finished);
+    assert_eq!(supervised(&parts, Start::Fresh, 2).unwrap(), Outcome::Stopped(2));
+    assert_eq!(supervised(&parts, Start::Resume, 5).unwrap(), Outcome::Stopped(5));
+    assert_eq!(supervised(&parts, Start::Resume, u64::MAX).unwrap(), Outcome::Finished);
+    for file in ["model/model.safetensors", "metrics.jsonl", "checkpoints/step-6/model.safetensors"] {
+        assert!(read(&whole, file) == read(&parts, file), "{file} differs");
+    }
+    assert_eq!(supervised(&parts, Start::Resume, 0).unwrap(), Outcome::Finished, "nothing is done again");
+}
+
+#[test]
+fn a_damaged_checkpoint_falls_back_to_the_one_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, parts) = (folder.path().join("whole"), folder.path().join("parts"));
+    supervised(&whole, Start::Fresh, u64::MAX).unwrap();
+    supervised(&parts, Start::Fresh, 5).unwrap();
+    let state = parts.join("checkpoints/step-5/trainer/optimizer.safetensors");
+    let bytes = fs::read(&state).unwrap();
+    fs::write(&state, &bytes[..bytes.len() / 2]).unwrap();
+    assert_eq!(supervised(&parts, Start::Resume, u64::MAX).unwrap(), Outcome::Finished);
+    assert!(read(&whole, "model/model.safetensors") == read(&parts, "model/model.safetensors"));
+}
+
+#[test]
+fn a_folder_holds_one_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("run");
+    let nothing = supervised(&root, Start::Resume, 1).unwrap_err().to_string();
+    assert!(nothing.contains("nothing to resume"), "{nothing}");
+    supervised(&root, Start::Fresh, 1).unwrap();
+    let again = supervised(&root, Start::Fresh, 1).unwrap_err().to_string();
+    assert!(again.contains("pass --resume"), "{again}");
+    let other = RunDir::open(&root, "seed = 1\n", Start::Resume).unwrap_err().to_string();
+    assert!(other.contains("there `seed = 0`, here `seed = 1`"), "{other}");
+}

@@ -1,0 +1,136 @@
+//! The research questions on a small sandbox: what is computed once stays computed.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// A world that trains in seconds; too small for its results to mean anything.
+const SMALL: [&str; 8] = [
+    "sandbox.demonstrations=640",
+    "sandbox.strong_demonstrations=64",
+    "sandbox.pairs=48",
+    "sandbox.further_questions=16",
+    "sandbox.max_new_tokens=24",
+    "study.questions=8",
+    "study.seeds=1",
+    "train.epochs=2",
+];
+
+fn question(program: &str, out: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(program);
+    command.args(["--preset", "sandbox"]).arg("--out").arg(out).env("RUST_LOG", "info");
+    for setting in SMALL {
+        command.args(["--set", setting]);
+    }
+    command.args(arguments).output().unwrap()
+}
+
+fn succeeds(output: &Output) -> (String, String) {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{stderr}");
+    (stdout, stderr)
+}
+
+fn runs(out: &Path) -> BTreeSet<PathBuf> {
+    let entries = fs::read_dir(out.join("store/runs")).unwrap();
+    entries.map(|entry| entry.unwrap().path()).collect()
+}
+
+const RQ1: &str = env!("CARGO_BIN_EXE_rq1");
+const RQ2: &str = env!("CARGO_BIN_EXE_rq2");
+const RQ3: &str = env!("CARGO_BIN_EXE_rq3");
+const RQ4: &str = env!("CARGO_BIN_EXE_rq4");
+
+#[test]
+fn cells_are_trained_once_and_shared_by_the_questions() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("study");
+    let (plan, _) = succeeds(&question(RQ1, &out, &["--plan"]));
+    assert!(plan.contains("0 of 4 training runs"), "{plan}");
+    assert!(!out.exists(), "a plan computes nothing");
+
+    let (first, _) = succeeds(&question(RQ1, &out, &[]));
+    assert!(first.contains("SFT (baseline)") && first.contains("Difference from SFT"), "{first}");
+    assert!(first.contains("Fleiss"), "Table 2 follows: {first}");
+    for file in ["tables/table-1.md", "tables/table-2.tex", "figures/figure-1.svg", "results.parquet", "report.html"] {
+        assert!(out.join(file).exists(), "{file} is missing");
+    }
+    let trained = runs(&out);
+    assert_eq!(trained.len(), 4);
+
+    let (second, log) = succeeds(&question(RQ1, &out, &[]));
+    assert_eq!(first, second);
+    assert!(!log.contains("training"), "nothing is trained again: {log}");
+
+    let (table_5, log) = succeeds(&question(RQ4, &out, &[]));
+    assert!(table_5.contains("100%") && !log.contains("training"), "Table 5 looks into the same runs: {log}");
+    assert_eq!(runs(&out), trained);
+
+    succeeds(&question(RQ2, &out, &["--set", "study.volumes=[1.0, 0.5]"]));
+    assert_eq!(runs(&out).len(), 8, "only the smaller share is new");
+    succeeds(&question(RQ3, &out, &["--set", "study.flip_rates=[0.0, 0.5]"]));
+    assert_eq!(runs(&out).len(), 8 + 2 + 4, "DPO on clean labels is there, cDPO and the noisy runs are new");
+}
+
+#[test]
+fn workers_and_formats() {
+    let folder = tempfile::tempdir().unwrap();
+    let (alone, together) = (folder.path().join("alone"), folder.path().join("together"));
+    let only = ["--set", "study.losses=[\"dpo\"]", "--format", "csv", "--jobs"];
+    let (table, _) = succeeds(&question(RQ1, &alone, &[&only[..], &["1"]].concat()));
+    assert!(table.starts_with("Scorer,Algorithm,"), "{table}");
+    let mut with_jobs = only.to_vec();
+    with_jobs.push("2");
+    let (same, _) = succeeds(&question(RQ1, &together, &with_jobs));
+    assert_eq!(table.lines().count(), same.lines().count());
+    assert_eq!(runs(&alone).len(), runs(&together).len());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_killed_study_goes_on_where_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, killed) = (folder.path().join("whole"), folder.path().join("killed"));
+    let (expected, _) = succeeds(&question(RQ1, &whole, &[]));
+    // A kill after the first finished run, at whatever moment that is.
+    let mut command = Command::new(RQ1);
+    command.args(["--preset", "sandbox"]).arg("--out").arg(&killed);
+    for setting in SMALL {
+        command.args(["--set", setting]);
+    }
+    let mut child = command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    let finished = || {
+        let entries = fs::read_dir(killed.join("store/runs")).into_iter().flatten().flatten();
+        entries.filter(|entry| entry.path().join("model/config.json").exists()).count()
+    };
+    while finished() == 0 && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let (resumed, _) = succeeds(&question(RQ1, &killed, &[]));
+    assert_eq!(resumed, expected);
+}
+
+#[test]
+fn recipes_that_cannot_be_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("study");
+    let refused = |setting: &str, words: &[&str]| {
+        let output = question(RQ1, &out, &["--set", setting]);
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{setting}: {stderr}");
+        for word in words {
+            assert!(stderr.contains(word), "{setting}: `{word}` is missing in: {stderr}");
+        }
+        assert!(!out.exists());
+    };
+    refused("study.seed=2", &["seeds"]);
+    refused("study.flip_rates=[1.5]", &["flip_rate"]);
+    refused("study.annotators=[]", &["annotators"]);
+    refused("study.losses=[\"robust\"]", &["robust"]);
+    refused("train.checkpoints=[0.5]", &["checkpoints", "1.0"]);
+    refused("data.format=gair", &["gair"]);
+}
