@@ -13,8 +13,8 @@ use toml::{Table, Value};
 use super::de::{Problem, ProblemKind, from_table};
 use super::error::{Complaint, Origin, RecipeError};
 
-/// How alike two names must be for one to be suggested in place of the other (Jaro–Winkler, 1 for equal).
-const ALIKE: f64 = 0.75;
+/// How alike two names must be, 1 for equal, for one to be suggested in place of the other: one slip in three letters.
+const ALIKE: f64 = 0.66;
 
 /// A kind of recipe: a struct of sections with `#[serde(deny_unknown_fields)]`.
 pub trait RecipeRoot: Serialize + DeserializeOwned {
@@ -220,10 +220,16 @@ fn insert(table: &mut Table, path: &[String], value: Value) -> Result<(), String
 fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     known
         .iter()
-        .map(|candidate| (strsim::jaro_winkler(name, candidate), *candidate))
+        .map(|candidate| (likeness(name, candidate), *candidate))
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .filter(|(likeness, _)| *likeness >= ALIKE)
         .map(|(_, candidate)| candidate)
+}
+
+/// By edits, letters that change places being one; a known name that the other begins is as good as one slip.
+fn likeness(name: &str, known: &str) -> f64 {
+    let likeness = strsim::normalized_damerau_levenshtein(name, known);
+    if name.len() >= 3 && known.starts_with(name) { likeness.max(ALIKE) } else { likeness }
 }
 
 /// Constructors name what they check ("beta is 0: it must be ..."); after the key that name would stand twice.

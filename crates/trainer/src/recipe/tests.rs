@@ -200,6 +200,9 @@ fn unknown_keys_come_with_the_nearest_and_with_all() {
         refusal("distributed.zeroo=1"),
         "unknown key distributed.zeroo (did you mean distributed.zero?); [distributed] takes zero"
     );
+    assert!(
+        refusal("train.batch=1").starts_with("unknown key train.batch (did you mean train.batch_size?); ")
+    );
     assert_eq!(refusal("distributed.qqq=1"), "unknown key distributed.qqq; [distributed] takes zero");
     assert_eq!(
         refusal("los.kind=ipo"),
@@ -241,7 +244,7 @@ fn words_that_a_key_does_not_take() {
     );
     assert_eq!(
         refusal("model.dtype=float16"),
-        "model.dtype is \"float16\" (did you mean \"float32\"?); it takes \"bfloat16\", \"float32\""
+        "model.dtype is \"float16\" (did you mean \"bfloat16\"?); it takes \"bfloat16\", \"float32\""
     );
     assert_eq!(
         refusal("data.truncation=middle"),
