@@ -140,7 +140,11 @@ fn data_that_cannot_be_used() {
     bench.refuses(&["--set", "data.path=nothing.jsonl"], &["nothing.jsonl"]);
     bench.write_pairs(&[("Say a .", "a .", "b ."), ("Say b .", "", "a .")]);
     bench.refuses(&[], &["pairs.jsonl", "line 2", "chosen", "empty"]);
-    fs::write(bench.path("pairs.jsonl"), "{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": \"c\"}\n{\"prompt\": \n").unwrap();
+    fs::write(
+        bench.path("pairs.jsonl"),
+        "{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": \"c\"}\n{\"prompt\": \n",
+    )
+    .unwrap();
     bench.refuses(&[], &["pairs.jsonl", "line 2"]);
 }
 
@@ -159,7 +163,8 @@ fn a_full_disk_leaves_nothing_half_written() {
         "trap '' XFSZ; ulimit -f 100; exec '{}' --recipe recipe.toml",
         env!("CARGO_BIN_EXE_pref-train")
     );
-    let output = Command::new("bash").args(["-c", &script]).current_dir(bench.folder.path()).output().unwrap();
+    let output =
+        Command::new("bash").args(["-c", &script]).current_dir(bench.folder.path()).output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     assert!(stderr.contains("cannot write"), "{stderr}");

@@ -54,7 +54,9 @@ fn cells_are_trained_once_and_shared_by_the_questions() {
     let (first, _) = succeeds(&question(RQ1, &out, &[]));
     assert!(first.contains("SFT (baseline)") && first.contains("Difference from SFT"), "{first}");
     assert!(first.contains("Fleiss"), "Table 2 follows: {first}");
-    for file in ["tables/table-1.md", "tables/table-2.tex", "figures/figure-1.svg", "results.parquet", "report.html"] {
+    for file in
+        ["tables/table-1.md", "tables/table-2.tex", "figures/figure-1.svg", "results.parquet", "report.html"]
+    {
         assert!(out.join(file).exists(), "{file} is missing");
     }
     let trained = runs(&out);
@@ -100,7 +102,8 @@ fn a_killed_study_goes_on_where_it_was() {
     for setting in SMALL {
         command.args(["--set", setting]);
     }
-    let mut child = command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    let mut child =
+        command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
     let finished = || {
         let entries = fs::read_dir(killed.join("store/runs")).into_iter().flatten().flatten();
         entries.filter(|entry| entry.path().join("model/config.json").exists()).count()

@@ -38,8 +38,8 @@ pub struct ConsoleProgress {
     bar: ProgressBar,
     is_terminal: bool,
     what: String,
-    began: Instant,
-    first: Option<u64>,
+    /// How much was done when the first part of this start ended, and when that was.
+    first: Option<(u64, Instant)>,
     last_line: Instant,
 }
 
@@ -50,26 +50,27 @@ impl ConsoleProgress {
             bar: ProgressBar::hidden(),
             is_terminal: std::io::stderr().is_terminal(),
             what: String::new(),
-            began: Instant::now(),
             first: None,
             last_line: Instant::now(),
         }
     }
 
-    fn line(&mut self, done: u64, note: &str) {
+    fn line(&self, done: u64, note: &str) {
         let total = self.bar.length().unwrap_or(done);
-        let rate = (done - self.first.unwrap_or(0)) as f64 / self.began.elapsed().as_secs_f64().max(1e-9);
-        let left = (total.saturating_sub(done)) as f64 / rate.max(1e-9);
+        let pace = self.first.filter(|(first, _)| done > *first).map_or(String::new(), |(first, since)| {
+            let rate = (done - first) as f64 / since.elapsed().as_secs_f64().max(1e-9);
+            let left = total.saturating_sub(done) as f64 / rate;
+            format!(", {rate:.1}/s, {left:.0} s left")
+        });
         let separator = if note.is_empty() { "" } else { ", " };
-        tracing::info!("{}: {done}/{total}, {rate:.1}/s, {left:.0} s left{separator}{note}", self.what);
+        tracing::info!("{}: {done}/{total}{pace}{separator}{note}", self.what);
     }
 }
 
 impl Progress for ConsoleProgress {
     fn begin(&mut self, what: &str, total: u64) {
         what.clone_into(&mut self.what);
-        self.began = Instant::now();
-        self.last_line = self.began;
+        self.last_line = Instant::now();
         self.first = None;
         let target =
             if self.is_terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
@@ -82,7 +83,7 @@ impl Progress for ConsoleProgress {
 
     fn advance(&mut self, done: u64, note: &str) {
         // A resumed run begins in the middle: what was done before says nothing about the rate.
-        self.first.get_or_insert(done);
+        self.first.get_or_insert_with(|| (done, Instant::now()));
         self.bar.set_prefix(note.to_owned());
         self.bar.set_position(done);
         if !self.is_terminal && self.last_line.elapsed() >= LINE_EVERY {

@@ -42,7 +42,7 @@ pub struct Score {
     pub scorer: String,
     /// The rating; `None` where no verdict could be read.
     pub score: Option<f64>,
-    /// Tokens… in characters: how long the answer is.
+    /// How long the answer is.
     pub characters: usize,
 }
 
@@ -162,7 +162,7 @@ fn judged_scores(
 ) -> Vec<Score> {
     let rated: BTreeMap<(u64, u8), f64> =
         table.rows().iter().map(|row| ((row.question_id, row.turn), row.score)).collect();
-    turns(BENCHMARK, questions, answers)
+    turns(questions, answers)
         .map(|(question, turn, answer)| Score {
             score: rated.get(&(question.question_id, turn)).copied(),
             ..blank(BENCHMARK, question, turn, judge, answer)
@@ -172,23 +172,29 @@ fn judged_scores(
 
 /// The sandbox's true quality of every turn.
 fn gold_scores(set: &str, questions: &[Question], answers: &[Answer]) -> Vec<Score> {
-    turns(set, questions, answers)
+    let by_id: BTreeMap<u64, &Answer> = answers.iter().map(|a| (a.question_id, a)).collect();
+    turns(questions, answers)
         .map(|(question, turn, answer)| {
-            let given = answers.iter().find(|a| a.question_id == question.question_id);
-            let earlier = given.map_or(&[][..], |a| a.turns());
-            let mut prompt = Vec::new();
-            for k in 0..usize::from(turn) {
-                prompt.push(Message::user(question.turns[k].clone()));
-                if k + 1 < usize::from(turn) {
-                    prompt.push(Message::assistant(earlier[k].clone()));
-                }
-            }
+            let earlier = by_id.get(&question.question_id).map_or(&[][..], |a| a.turns());
+            let prompt = prompt(question, earlier, usize::from(turn));
             Score {
                 score: Some(sandbox::gold_quality(&prompt, answer)),
                 ..blank(set, question, turn, GOLD, answer)
             }
         })
         .collect()
+}
+
+/// What was said before the answer in `turn`, counted from 1: the user's turns with the model's own earlier answers.
+pub(crate) fn prompt(question: &Question, answers: &[String], turn: usize) -> Vec<Message> {
+    let mut messages = Vec::new();
+    for (k, asked) in question.turns.iter().enumerate().take(turn) {
+        messages.push(Message::user(asked.clone()));
+        if k + 1 < turn {
+            messages.push(Message::assistant(answers[k].clone()));
+        }
+    }
+    messages
 }
 
 fn blank(set: &str, question: &Question, turn: u8, scorer: &str, answer: &str) -> Score {
@@ -205,7 +211,6 @@ fn blank(set: &str, question: &Question, turn: u8, scorer: &str, answer: &str) -
 
 /// Every answered turn with its question.
 fn turns<'a>(
-    _set: &str,
     questions: &'a [Question],
     answers: &'a [Answer],
 ) -> impl Iterator<Item = (&'a Question, u8, &'a str)> {

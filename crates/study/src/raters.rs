@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use mtbench::Answer;
-use pref_data::Message;
 use sandbox::{Candidate, RaterChoice, raters};
 use stats::{Choice, Kappa, Split, SplitPolicy, Tally, choice_counts, fleiss_kappa, majority_vote};
 use trainer::recipe::LossKind;
 
 use crate::cell::{Subject, percent};
 use crate::error::StudyError;
+use crate::evaluate::prompt;
 use crate::runner::{Evaluated, Runner};
 use crate::table::{Align, Column, Table, Value};
 use crate::tables::LEVEL;
@@ -78,7 +78,7 @@ fn rate(runner: &Runner, answers: &[Vec<Answer>; 2]) -> Vec<Vec<Choice>> {
             continue;
         };
         for turn in 0..a.turns().len().min(b.turns().len()) {
-            let prompts = [prompt(question, a, turn), prompt(question, b, turn)];
+            let prompts = [a, b].map(|answer| prompt(question, answer.turns(), turn + 1));
             let candidates = [
                 Candidate { prompt: &prompts[0], answer: &a.turns()[turn] },
                 Candidate { prompt: &prompts[1], answer: &b.turns()[turn] },
@@ -87,18 +87,6 @@ fn rate(runner: &Runner, answers: &[Vec<Answer>; 2]) -> Vec<Vec<Choice>> {
         }
     }
     choices
-}
-
-/// What was said before a model's answer in `turn`, counted from 0.
-fn prompt(question: &mtbench::Question, answer: &Answer, turn: usize) -> Vec<Message> {
-    let mut messages = Vec::new();
-    for k in 0..=turn {
-        messages.push(Message::user(question.turns[k].clone()));
-        if k < turn {
-            messages.push(Message::assistant(answer.turns()[k].clone()));
-        }
-    }
-    messages
 }
 
 fn choice(choice: RaterChoice) -> Choice {
@@ -144,7 +132,7 @@ fn table(
              ({splits} times). Brackets: {}% Wilson intervals.",
             percent(LEVEL)
         ),
-        format!("Could chance do this? Exact sign test of the decisive answers: p = {:.3}.", test.p_value),
+        format!("Could chance do this? Exact sign test of the decisive answers: {}.", p_value(test.p_value)),
     ];
     Ok(Table {
         id: "table-2".into(),
@@ -158,4 +146,9 @@ fn table(
         rows,
         notes,
     })
+}
+
+/// A p-value as papers print it.
+fn p_value(p: f64) -> String {
+    if p < 0.001 { "p < 0.001".to_owned() } else { format!("p = {p:.3}") }
 }

@@ -188,9 +188,9 @@ impl StudyRecipe {
             data: self.data.clone(),
             loss: self.loss,
             train: self.train.clone(),
-            speed: self.speed.clone(),
+            speed: self.speed,
             lora: self.lora.clone(),
-            distributed: self.distributed.clone(),
+            distributed: self.distributed,
             output: self.output.clone(),
         };
         recipe.model.path = model.display().to_string();

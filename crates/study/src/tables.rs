@@ -376,47 +376,47 @@ pub(crate) fn along(analysis: &Analysis<'_>, question: Question) -> Result<Table
 /// Table 5: training loss and score after each part of training.
 pub(crate) fn overfitting(analysis: &Analysis<'_>) -> Result<Table, StudyError> {
     let study = &analysis.recipe.study;
-    let scorers = scorers(analysis.recipe.sandbox.further_questions);
-    let shown = [("Score", &scorers[0]), ("Gold", &scorers[3])];
-    let mut columns = vec![Column::new("Training", Align::Left)];
-    let mut slices = Vec::new();
+    let [judge, _, _, gold] = scorers(analysis.recipe.sandbox.further_questions);
+    let mut rows = Vec::new();
     for annotator in &study.annotators {
         for &loss in Question::Overfitting.losses(study) {
-            let group = format!("{} on {annotator}", loss_name(loss));
-            columns.push(Column::grouped(&group, "Loss", Align::Right));
-            columns.extend(shown.map(|(header, _)| Column::grouped(&group, header, Align::Right)));
-            slices.push((annotator, loss));
-        }
-    }
-    let mut rows = Vec::new();
-    for (checkpoint, share) in analysis.recipe.train.checkpoints.iter().enumerate() {
-        let mut row = vec![Value::text(format!("{}%", percent(*share)))];
-        for (annotator, loss) in &slices {
-            let keep = |subject: &Subject| match subject {
-                Subject::Baseline { .. } => false,
-                Subject::Trained { cell, checkpoint: at } => {
-                    *at == checkpoint && cell.annotator == **annotator && cell.loss == *loss
-                }
-            };
-            row.push(match analysis.training_loss(&keep) {
-                Some(value) => Value::Number { value, decimals: 3 },
-                None => Value::missing("not in this grid"),
-            });
-            for (_, scorer) in shown {
-                row.push(interval(analysis.mean(scorer, &keep)?));
+            for (at, share) in analysis.recipe.train.checkpoints.iter().enumerate() {
+                let keep = |subject: &Subject| match subject {
+                    Subject::Baseline { .. } => false,
+                    Subject::Trained { cell, checkpoint } => {
+                        *checkpoint == at && cell.annotator == *annotator && cell.loss == loss
+                    }
+                };
+                let policy = format!("{} on {annotator}", loss_name(loss));
+                rows.push(vec![
+                    Value::text(if at == 0 { policy } else { String::new() }),
+                    Value::text(format!("{}%", percent(*share))),
+                    match analysis.training_loss(&keep) {
+                        Some(value) => Value::Number { value, decimals: 3 },
+                        None => Value::missing("not in this grid"),
+                    },
+                    interval(analysis.mean(&judge, &keep)?),
+                    interval(analysis.mean(&gold, &keep)?),
+                ]);
             }
         }
-        rows.push(row);
     }
     Ok(Table {
         id: "table-5".into(),
         title: "Training loss and scores as training goes on".into(),
-        columns,
+        columns: vec![
+            Column::new("Policy", Align::Left),
+            Column::new("Training", Align::Right),
+            Column::new("Training loss", Align::Right),
+            Column::new("Judge", Align::Right),
+            Column::new("Gold", Align::Right),
+        ],
         rows,
         notes: vec![
-            "Loss: mean training loss of the steps since the row above. Score: the judge's. Gold: true quality on the \
-             further questions."
-                .into(),
+            format!(
+                "Training loss: mean over the steps since the row above. Gold: true quality on {} further questions.",
+                analysis.recipe.sandbox.further_questions
+            ),
             analysis.interval_note(),
         ],
     })

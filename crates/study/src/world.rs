@@ -127,7 +127,7 @@ impl World {
         if let Some(tokenizer) = self.tokenizer.get() {
             return Ok(tokenizer);
         }
-        let tokenizer = Tokenizer::from_folder(&self.tokenizer_folder())?;
+        let tokenizer = Tokenizer::from_folder(self.tokenizer_folder())?;
         Ok(self.tokenizer.get_or_init(|| tokenizer))
     }
 

@@ -129,7 +129,7 @@ mod tests {
     }
 
     /// Three updates by `torch.optim.AdamW` (2.13) of w = [1, −2, 3], lr 0.1, betas (0.9, 0.99), eps 1e-8,
-    /// weight_decay 0.1, gradients [0.5, −1, 2], [−0.25, 0.5, 1], [1, 1, −1]; see `tests/fixtures/adamw.py`.
+    /// `weight_decay` 0.1, gradients [0.5, −1, 2], [−0.25, 0.5, 1], [1, 1, −1]; see `tests/fixtures/adamw.py`.
     const AFTER_THREE: [f64; 3] = [0.780_244_529_247_283_9, -1.843_454_241_752_624_5, 2.680_715_560_913_086];
 
     #[test]

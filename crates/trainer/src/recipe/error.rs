@@ -11,7 +11,7 @@ pub enum Origin {
     /// In a file or an embedded text.
     File {
         /// Its path or name.
-        name: String,
+        name: Box<str>,
         /// The line, where there is one to point at.
         line: Option<usize>,
     },
@@ -62,18 +62,16 @@ pub enum RecipeError {
         reason: String,
     },
     /// There is no such key.
-    #[error("{origin}: unknown key {key}{}; {} {}", suggest(nearest.as_deref()), takes(section), known.join(", "))]
+    #[error("{origin}: unknown key {key}{}; {} {}", suggest(*nearest, |name| beside(key, name)), takes(key), known.join(", "))]
     UnknownKey {
         /// Where it was set.
         origin: Origin,
         /// The key with its sections.
         key: String,
-        /// The known key that is spelt most alike, if any is.
-        nearest: Option<String>,
-        /// The section, empty at the top.
-        section: String,
+        /// The key of the same section that is spelt most alike, if any is.
+        nearest: Option<&'static str>,
         /// The keys of that section.
-        known: Vec<String>,
+        known: &'static [&'static str],
     },
     /// A key without a default is not set.
     #[error("{origin}: {key} is missing; add it, or pass --set {key}=...")]
@@ -96,7 +94,7 @@ pub enum RecipeError {
         expected: String,
     },
     /// A value is none of the words that its key takes.
-    #[error("{origin}: {key} is {found:?}{}; it takes {}", suggest(nearest.as_deref()), quoted(known))]
+    #[error("{origin}: {key} is {found:?}{}; it takes {}", suggest(*nearest, quoted), all_quoted(known))]
     UnknownValue {
         /// Where it was set.
         origin: Origin,
@@ -105,9 +103,9 @@ pub enum RecipeError {
         /// What was given.
         found: String,
         /// The known word that is spelt most alike, if any is.
-        nearest: Option<String>,
+        nearest: Option<&'static str>,
         /// All words.
-        known: Vec<String>,
+        known: &'static [&'static str],
     },
     /// A value is out of range, or contradicts another.
     #[error("{origin}: {key} {reason}")]
@@ -133,20 +131,31 @@ pub enum RecipeError {
     },
 }
 
-fn suggest(nearest: Option<&str>) -> String {
-    nearest.map_or_else(String::new, |nearest| format!(" (did you mean {nearest}?)"))
+fn suggest(nearest: Option<&str>, written: impl Fn(&str) -> String) -> String {
+    nearest.map_or_else(String::new, |name| format!(" (did you mean {}?)", written(name)))
 }
 
-fn takes(section: &str) -> String {
-    match section {
-        "" => "a recipe takes".to_owned(),
-        section => format!("[{section}] takes"),
+/// `name` in the section of `key`.
+fn beside(key: &str, name: &str) -> String {
+    match key.rsplit_once('.') {
+        Some((section, _)) => format!("{section}.{name}"),
+        None => name.to_owned(),
     }
 }
 
-fn quoted(words: &[String]) -> String {
-    let quoted: Vec<String> = words.iter().map(|word| format!("{word:?}")).collect();
-    quoted.join(", ")
+fn takes(key: &str) -> String {
+    match key.rsplit_once('.') {
+        Some((section, _)) => format!("[{section}] takes"),
+        None => "a recipe takes".to_owned(),
+    }
+}
+
+fn quoted(word: &str) -> String {
+    format!("{word:?}")
+}
+
+fn all_quoted(words: &[&str]) -> String {
+    words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(", ")
 }
 
 /// What a check of a section or of a whole recipe found, before it is known where the key was set.

@@ -92,7 +92,7 @@ impl Document {
     fn parse(name: &str, text: &str) -> Result<Self, RecipeError> {
         let syntax = |error: &toml::de::Error| RecipeError::Syntax {
             origin: Origin::File {
-                name: name.to_owned(),
+                name: name.into(),
                 line: error.span().map(|span| line_of(text, span.start)),
             },
             message: error.message().to_owned(),
@@ -125,37 +125,42 @@ impl Document {
             return Origin::Override(text.clone());
         }
         let line = prefixes().find_map(|prefix| self.lines.get(prefix)).copied();
-        Origin::File { name: self.name.clone(), line }
+        Origin::File { name: self.name.as_str().into(), line }
     }
 
     fn error(&self, problem: Problem) -> RecipeError {
         let Problem { mut path, kind } = problem;
         match kind {
             ProblemKind::UnknownKey { key, known } => {
-                let section = path.join(".");
-                path.push(key.clone());
+                let nearest = nearest(&key, known);
+                path.push(key);
                 RecipeError::UnknownKey {
                     origin: self.unknown_origin(&path),
                     key: path.join("."),
-                    nearest: nearest(&key, known).map(|near| joined(&section, near)),
-                    section,
-                    known: owned(known),
+                    nearest,
+                    known,
                 }
             }
             ProblemKind::MissingKey { key } => {
                 let key = joined(&path.join("."), key);
-                RecipeError::MissingKey { origin: Origin::File { name: self.name.clone(), line: None }, key }
+                RecipeError::MissingKey {
+                    origin: Origin::File { name: self.name.as_str().into(), line: None },
+                    key,
+                }
             }
             ProblemKind::WrongType { found, expected } => {
                 RecipeError::WrongType { origin: self.origin(&path), key: path.join("."), found, expected }
             }
-            ProblemKind::UnknownValue { found, known } => RecipeError::UnknownValue {
-                origin: self.origin(&path),
-                key: path.join("."),
-                nearest: nearest(&found, known).map(|near| format!("{near:?}")),
-                found,
-                known: owned(known),
-            },
+            ProblemKind::UnknownValue { found, known } => {
+                let nearest = nearest(&found, known);
+                RecipeError::UnknownValue {
+                    origin: self.origin(&path),
+                    key: path.join("."),
+                    nearest,
+                    found,
+                    known,
+                }
+            }
             ProblemKind::Refused { reason } => {
                 let reason = after_key(&reason, path.last().map_or("", String::as_str));
                 RecipeError::Invalid { origin: self.origin(&path), key: path.join("."), reason }
@@ -217,7 +222,7 @@ fn insert(table: &mut Table, path: &[String], value: Value) -> Result<(), String
     Ok(())
 }
 
-fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+fn nearest(name: &str, known: &'static [&'static str]) -> Option<&'static str> {
     known
         .iter()
         .map(|candidate| (likeness(name, candidate), *candidate))
@@ -243,8 +248,4 @@ fn after_key(reason: &str, key: &str) -> String {
 
 fn joined(section: &str, key: &str) -> String {
     if section.is_empty() { key.to_owned() } else { format!("{section}.{key}") }
-}
-
-fn owned(words: &[&str]) -> Vec<String> {
-    words.iter().map(|word| (*word).to_owned()).collect()
 }

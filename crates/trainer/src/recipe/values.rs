@@ -175,7 +175,6 @@ pub mod seed {
 
     /// # Errors
     /// Those of `serializer`.
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands fields over by reference")]
     pub fn serialize<S: Serializer>(seed: &u64, serializer: S) -> Result<S::Ok, S::Error> {
         match i64::try_from(*seed) {
             Ok(seed) => serializer.serialize_i64(seed),
