@@ -55,10 +55,10 @@ pub fn conclude(
         }
     }
     let output = runner.output();
-    write_tables(&output.join("tables"), &tables)?;
+    write_tables(&output, &tables)?;
     let files: Vec<(String, Svg)> =
         figures.iter().map(|(name, svg, _)| ((*name).to_owned(), svg.clone())).collect();
-    write_figures(&output.join("figures"), &files)?;
+    write_figures(&output, &files)?;
     let rows: Vec<ScoreRow> = evaluated.iter().flat_map(|e| e.rows(runner.recipe())).collect();
     write_parquet(&output.join("results.parquet"), &rows)?;
     let report = Report {

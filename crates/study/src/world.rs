@@ -32,8 +32,6 @@ const RESPONDENTS: [(Respondent, f64); 3] =
 const BATCH: usize = 256;
 /// Longer demonstrations are cut; none is, in this world.
 const MAX_LENGTH: usize = 256;
-/// Strong demonstrations among which a reference answer is the best.
-const REFERENCE_DRAWS: u64 = 64;
 /// Demonstrations that stand for the world's code in its address.
 const FINGERPRINT_DIALOGUES: usize = 256;
 
@@ -84,7 +82,7 @@ impl World {
         Ok(Self {
             folder: store.world(&key),
             further: sandbox::further_questions(&seeds, section.further_questions),
-            references: references(&questions, &seeds),
+            references: references(&questions),
             questions,
             key,
             seeds,
@@ -319,36 +317,19 @@ fn fingerprint(seeds: &Seeds) -> String {
     hasher.finalize().to_hex().to_string()
 }
 
-/// Reference answers: the best of many strong demonstrations, by gold quality.
-fn references(questions: &[Question], seeds: &Seeds) -> Vec<Answer> {
-    let best = |prompt: &[Message], question: &Question| {
-        let mut rng = seeds.indexed("reference-answers", question.question_id);
-        (0..REFERENCE_DRAWS)
-            .filter_map(|_| sandbox::demonstrate_answer(prompt, Mixture::Strong, &mut rng))
-            .max_by(|a, b| sandbox::gold_quality(prompt, a).total_cmp(&sandbox::gold_quality(prompt, b)))
-            .unwrap_or_default()
-    };
-    questions
-        .iter()
-        .map(|question| {
-            let mut dialogue: Vec<Message> = Vec::new();
-            let mut turns = Vec::new();
-            for turn in &question.turns {
-                dialogue.push(Message::user(turn.clone()));
-                let answer = best(&dialogue, question);
-                dialogue.push(Message::assistant(answer.clone()));
-                turns.push(answer);
-            }
-            Answer {
-                question_id: question.question_id,
-                answer_id: format!("reference-{}", question.question_id),
-                model_id: "sandbox-reference".to_owned(),
-                choices: vec![Choice { index: 0, turns }],
-                tstamp: 0.0,
-                extra: serde_json::Map::new(),
-            }
+/// The ideal answers, in the form of FastChat's reference files.
+fn references(questions: &[Question]) -> Vec<Answer> {
+    let reference = |question: &Question| {
+        Some(Answer {
+            question_id: question.question_id,
+            answer_id: format!("reference-{}", question.question_id),
+            model_id: "sandbox-reference".to_owned(),
+            choices: vec![Choice { index: 0, turns: sandbox::reference_turns(question)? }],
+            tstamp: 0.0,
+            extra: serde_json::Map::new(),
         })
-        .collect()
+    };
+    questions.iter().filter_map(reference).collect()
 }
 
 /// Keeps `n` questions, the same number in each category as far as possible.

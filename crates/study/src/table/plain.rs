@@ -21,7 +21,14 @@ pub(super) fn render(table: &Table) -> String {
     let headers: Vec<_> = layout.columns.iter().map(|column| one_line(&column.header).into_owned()).collect();
     let mut widths: Vec<_> = (0..layout.columns.len())
         .map(|at| {
-            cells.iter().map(|row| &row[at]).chain([&headers[at]]).map(|text| width(text)).max().unwrap_or(0)
+            cells
+                .iter()
+                .map(|row| &row[at])
+                .chain([&headers[at]])
+                .map(|text| width(text))
+                .max()
+                .unwrap_or(0)
+                .max(1)
         })
         .collect();
     let spans = layout.spans();
