@@ -28,7 +28,7 @@ Commands:
   setup [--cpu]     Bring libtorch into .libtorch and tell cargo where it lies. Safe to repeat and to interrupt.
                     With an NVIDIA driver the CUDA libraries come too, unless --cpu says otherwise.
                     An exported LIBTORCH is used as it is.
-  demo              Build rq1 and run it on the sandbox with two seeds: Tables 1 and 2, and runs/demo/report.html.
+  demo              Build rq1 and run it on the sandbox with two seeds: Tables 1 and 2, and runs/sandbox/report.html.
   test [STAGE]...   Run all checks, the cheapest first, or only the named ones: fmt tidy edges clippy doc test
   bench [ARG]...    Run the benchmarks; arguments go to `cargo bench` (such as -- --save-baseline NAME).
 
@@ -36,7 +36,7 @@ demo, test and bench begin with setup.
 ";
 
 /// Where the demo's tables, figures and report go.
-const DEMO_OUT: &str = "runs/demo";
+const DEMO_OUT: &str = "runs/sandbox";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

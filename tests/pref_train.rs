@@ -1,67 +1,27 @@
-//! Bad input gets a clear error and exit status 2, and leaves nothing half-written.
+//! `pref-train` as its users meet it: bad input gets a clear error and exit status 2 and leaves nothing half-written; a
+//! signal ends a run with a checkpoint.
+
+mod bench;
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use policy_model::{ModelConfig, Policy};
-use sandbox::Size;
-use seeds::Seeds;
+use bench::Bench;
+use policy_model::Policy;
 use tch::{Device, Kind, Tensor};
 
-/// A folder with a small model of the sandbox's kind, preferences and a recipe.
-struct Bench {
-    folder: tempfile::TempDir,
-}
-
-impl Bench {
-    fn new() -> Self {
-        let bench = Self { folder: tempfile::tempdir().unwrap() };
-        let tokenizer = bench.path("tokenizer");
-        fs::create_dir(&tokenizer).unwrap();
-        let seeds = Seeds::new(0);
-        let vocabulary = sandbox::write_tokenizer_folder(&tokenizer, &seeds).unwrap();
-        let config = ModelConfig::from_json(sandbox::model_config(Size::Small, vocabulary)).unwrap();
-        let policy = Policy::initialise(config, &seeds, Kind::Float, Device::Cpu).unwrap();
-        policy.save(&bench.path("model"), Kind::Float, Some(&tokenizer)).unwrap();
-        bench.write_pairs(&[("Say a .", "a .", "b ."), ("Say b .", "b .", "a ."), ("Say c .", "c .", "a .")]);
-        let recipe = "[model]\npath = \"model\"\ndtype = \"float32\"\n[data]\npath = \"pairs.jsonl\"\n\
-                      [train]\nepochs = 1\nbatch_size = 2\nmicro_batch_size = 2\ncheckpoints = [1.0]\n[output]\ndir = \"out\"\n";
-        fs::write(bench.path("recipe.toml"), recipe).unwrap();
-        bench
+/// Asserts exit status 2, words on stderr, and no output folder.
+fn refuses(bench: &Bench, arguments: &[&str], words: &[&str]) {
+    let output = bench.train(arguments);
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    for word in words {
+        assert!(stderr.contains(word), "`{word}` is missing in: {stderr}");
     }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn write_pairs(&self, pairs: &[(&str, &str, &str)]) {
-        let line = |&(prompt, chosen, rejected): &(&str, &str, &str)| {
-            serde_json::json!({"prompt": prompt, "chosen": chosen, "rejected": rejected}).to_string() + "\n"
-        };
-        fs::write(self.path("pairs.jsonl"), pairs.iter().map(line).collect::<String>()).unwrap();
-    }
-
-    fn train(&self, arguments: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_pref-train"))
-            .args(["--recipe", "recipe.toml"])
-            .args(arguments)
-            .current_dir(self.folder.path())
-            .output()
-            .unwrap()
-    }
-
-    /// Asserts exit status 2, words on stderr, and no output folder.
-    fn refuses(&self, arguments: &[&str], words: &[&str]) {
-        let output = self.train(arguments);
-        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(2), "{stderr}");
-        for word in words {
-            assert!(stderr.contains(word), "`{word}` is missing in: {stderr}");
-        }
-        assert!(!stderr.contains("panicked"), "{stderr}");
-        assert!(!self.path("out").exists(), "nothing is written for input that cannot be used");
-    }
+    assert!(!stderr.contains("panicked"), "{stderr}");
+    assert!(!bench.path("out").exists(), "nothing is written for input that cannot be used");
 }
 
 fn truncate(path: &Path) {
@@ -86,30 +46,30 @@ fn good_input_trains() {
 #[test]
 fn unknown_recipe_keys_name_the_nearest_known_one() {
     let bench = Bench::new();
-    bench.refuses(&["--set", "train.learning_rat=1e-4"], &["learning_rat", "learning_rate"]);
-    bench.refuses(&["--set", "los.beta=0.1"], &["los", "loss"]);
-    bench.refuses(&["--set", "loss.beta=-1"], &["beta"]);
-    bench.refuses(&["--set", "lora.rank=8"], &["rank", "not supported"]);
+    refuses(&bench, &["--set", "train.learning_rat=1e-4"], &["learning_rat", "learning_rate"]);
+    refuses(&bench, &["--set", "los.beta=0.1"], &["los", "loss"]);
+    refuses(&bench, &["--set", "loss.beta=-1"], &["beta"]);
+    refuses(&bench, &["--set", "lora.rank=8"], &["rank", "not supported"]);
 }
 
 #[test]
 fn models_that_cannot_be_used() {
     let bench = Bench::new();
-    bench.refuses(&["--set", "model.path=nowhere"], &["nowhere"]);
+    refuses(&bench, &["--set", "model.path=nowhere"], &["nowhere"]);
 
     let weights = bench.path("model/model.safetensors");
     let whole = fs::read(&weights).unwrap();
     fs::remove_file(&weights).unwrap();
-    bench.refuses(&[], &["model", "safetensors"]);
+    refuses(&bench, &[], &["model", "safetensors"]);
     fs::write(&weights, &whole).unwrap();
     truncate(&weights);
-    bench.refuses(&[], &["model.safetensors"]);
+    refuses(&bench, &[], &["model.safetensors"]);
     fs::write(&weights, &whole).unwrap();
 
     let config = bench.path("model/config.json");
     let text = fs::read_to_string(&config).unwrap();
     fs::write(&config, text.replace("\"llama\"", "\"mamba\"")).unwrap();
-    bench.refuses(&[], &["mamba", "qwen3"]);
+    refuses(&bench, &[], &["mamba", "qwen3"]);
 }
 
 #[test]
@@ -131,27 +91,27 @@ fn weights_that_are_no_numbers() {
     // Our own writer is not asked to write NaN: the file is damaged behind its back.
     let named: Vec<(&str, &Tensor)> = parameters.iter().map(|(n, t)| (n.as_str(), t)).collect();
     Tensor::write_safetensors(&named, path.join("model.safetensors")).unwrap();
-    bench.refuses(&[], &["layers.1.mlp.up_proj", "NaN"]);
+    refuses(&bench, &[], &["layers.1.mlp.up_proj", "NaN"]);
 }
 
 #[test]
 fn data_that_cannot_be_used() {
     let bench = Bench::new();
-    bench.refuses(&["--set", "data.path=nothing.jsonl"], &["nothing.jsonl"]);
+    refuses(&bench, &["--set", "data.path=nothing.jsonl"], &["nothing.jsonl"]);
     bench.write_pairs(&[("Say a .", "a .", "b ."), ("Say b .", "", "a .")]);
-    bench.refuses(&[], &["pairs.jsonl", "line 2", "chosen", "empty"]);
+    refuses(&bench, &[], &["pairs.jsonl", "line 2", "chosen", "empty"]);
     fs::write(
         bench.path("pairs.jsonl"),
         "{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": \"c\"}\n{\"prompt\": \n",
     )
     .unwrap();
-    bench.refuses(&[], &["pairs.jsonl", "line 2"]);
+    refuses(&bench, &[], &["pairs.jsonl", "line 2"]);
 }
 
 #[test]
 fn an_unknown_annotator_is_answered_with_the_known_ones() {
     let bench = Bench::new();
-    bench.refuses(&["--set", "data.annotator=gpt-5"], &["gpt-5", "human"]);
+    refuses(&bench, &["--set", "data.annotator=gpt-5"], &["gpt-5", "human"]);
 }
 
 /// A file-size limit stands in for a full disk: writes beyond it fail in the same way, without root.
@@ -174,4 +134,35 @@ fn a_full_disk_leaves_nothing_half_written() {
     // With room again the same run goes on and ends.
     let output = bench.train(&["--resume"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Starts a run that would take hours, sends it `signal` once it is under way, and returns its exit status.
+#[cfg(unix)]
+fn interrupted(bench: &Bench, signal: &str) -> Option<i32> {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_pref-train"))
+        .args(["--recipe", "recipe.toml", "--set", "train.epochs=1000000"])
+        .current_dir(bench.folder.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let steps = || fs::read_to_string(bench.path("out/metrics.jsonl")).map_or(0, |text| text.lines().count());
+    while steps() < 3 && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let sent = Command::new("kill").args([&format!("-{signal}"), &child.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+    child.wait().unwrap().code()
+}
+
+#[cfg(unix)]
+#[test]
+fn signals_leave_a_checkpoint_and_their_own_exit_status() {
+    for (signal, status) in [("INT", 130), ("TERM", 143)] {
+        let bench = Bench::new();
+        assert_eq!(interrupted(&bench, signal), Some(status), "SIG{signal}");
+        let checkpoints: Vec<_> = fs::read_dir(bench.path("out/checkpoints")).unwrap().collect();
+        assert_eq!(checkpoints.len(), 1, "one checkpoint, and it is whole");
+        assert!(!bench.path("out/model").exists(), "the run is not finished");
+    }
 }
