@@ -56,7 +56,7 @@ fn agreement(runner: &Runner) -> Result<Table, Box<dyn Error>> {
     let records = read_records(runner.world().records(0), Format::Records)?;
     let row = |a: &sandbox::Agreement| {
         vec![
-            Value::text(format!("`{}`", a.annotator)),
+            Value::text(&a.annotator),
             Value::Percent { value: a.share, decimals: 1 },
             Value::Count(a.n as u64),
         ]
