@@ -42,7 +42,11 @@ pub fn conclude(
         Question::Acquisition => {
             tables.push(acquisition(&analysis)?);
             tables.extend(raters::comparison(runner, evaluated)?);
-            figures.push(("figure-1", category_figure(&analysis)?, "Figure 1. Judged scores by category."));
+            figures.push((
+                "figure-1",
+                category_figure(&analysis)?,
+                "The judge's scores by category, means over turns and seeds with 95% intervals.",
+            ));
         }
         Question::Volume | Question::Quality => tables.push(along(&analysis, question)?),
         Question::Overfitting => {
@@ -50,7 +54,7 @@ pub fn conclude(
             figures.push((
                 "figure-5",
                 progress_figure(&analysis)?,
-                "Training loss and true quality as training goes on.",
+                "Gold quality on further questions and relative training loss at each checkpoint.",
             ));
         }
     }
