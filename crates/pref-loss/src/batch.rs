@@ -26,7 +26,7 @@ pub struct PairTokens<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct PairBatch<'a, F> {
     pub(crate) policy: PairLogps<'a, F>,
-    pub(crate) reference: PairLogps<'a, F>,
+    pub(crate) reference: Option<PairLogps<'a, F>>,
     pub(crate) tokens: PairTokens<'a>,
 }
 
@@ -39,15 +39,20 @@ impl<'a, F: Float> PairBatch<'a, F> {
         reference: PairLogps<'a, F>,
         tokens: PairTokens<'a>,
     ) -> Result<Self, PrefLossError> {
+        let batch = Self::reference_free(policy, tokens)?;
+        check_logps(Model::Reference, reference, batch.len())?;
+        Ok(Self { reference: Some(reference), ..batch })
+    }
+
+    /// A batch for a loss that reads no reference: SimPO, ORPO, CPO, the SFT term. Others refuse it.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn reference_free(policy: PairLogps<'a, F>, tokens: PairTokens<'a>) -> Result<Self, PrefLossError> {
         let pairs = policy.chosen.len();
-        for (model, logps) in [(Model::Policy, policy), (Model::Reference, reference)] {
-            for (side, sums) in [(Side::Chosen, logps.chosen), (Side::Rejected, logps.rejected)] {
-                check_length(Input::Logps(model), side, pairs, sums.len())?;
-                check_finite(model, side, sums)?;
-            }
-        }
+        check_logps(Model::Policy, policy, pairs)?;
         check_tokens(tokens, pairs)?;
-        Ok(Self { policy, reference, tokens })
+        Ok(Self { policy, reference: None, tokens })
     }
 
     /// The number of pairs.
@@ -60,16 +65,24 @@ impl<'a, F: Float> PairBatch<'a, F> {
         self.policy.chosen.is_empty()
     }
 
-    /// The log-ratios `log π − log π_ref` of one pair's chosen and rejected response, in nats.
-    ///
-    /// Each response's difference is taken first: the two sums are close to each other, so little is rounded away.
+    /// What one pair's chosen and rejected response are rewarded for, in nats: `log π − log π_ref`, or `log π` where
+    /// there is no reference.
     #[inline]
     pub(crate) fn log_ratios(&self, pair: usize) -> (F, F) {
-        (
-            self.policy.chosen[pair] - self.reference.chosen[pair],
-            self.policy.rejected[pair] - self.reference.rejected[pair],
-        )
+        let (chosen, rejected) = (self.policy.chosen[pair], self.policy.rejected[pair]);
+        match self.reference {
+            Some(reference) => (chosen - reference.chosen[pair], rejected - reference.rejected[pair]),
+            None => (chosen, rejected),
+        }
     }
+}
+
+fn check_logps<F: Float>(model: Model, logps: PairLogps<'_, F>, pairs: usize) -> Result<(), PrefLossError> {
+    for (side, sums) in [(Side::Chosen, logps.chosen), (Side::Rejected, logps.rejected)] {
+        check_length(Input::Logps(model), side, pairs, sums.len())?;
+        check_finite(model, side, sums)?;
+    }
+    Ok(())
 }
 
 /// Checks that there is a count, and not 0, for each response of `pairs` pairs.
@@ -88,7 +101,7 @@ fn check_length(input: Input, side: Side, expected: usize, found: usize) -> Resu
 }
 
 fn check_finite<F: Float>(model: Model, side: Side, values: &[F]) -> Result<(), PrefLossError> {
-    match values.iter().position(|value| !value.widen().is_finite()) {
+    match values.iter().position(|value| !value.is_finite()) {
         None => Ok(()),
         Some(pair) => Err(PrefLossError::NotFinite { model, side, pair, value: values[pair].widen() }),
     }
@@ -100,6 +113,7 @@ pub struct LossOutput<F> {
     losses: Vec<F>,
     chosen_grads: Vec<F>,
     rejected_grads: Vec<F>,
+    pub(crate) order: [Vec<usize>; 2],
 }
 
 impl<F: Float> LossOutput<F> {
@@ -109,6 +123,7 @@ impl<F: Float> LossOutput<F> {
             losses: Vec::with_capacity(pairs),
             chosen_grads: Vec::with_capacity(pairs),
             rejected_grads: Vec::with_capacity(pairs),
+            order: Default::default(),
         }
     }
 
@@ -142,16 +157,49 @@ impl<F: Float> LossOutput<F> {
         }
     }
 
-    pub(crate) fn clear(&mut self) {
-        self.losses.clear();
-        self.chosen_grads.clear();
-        self.rejected_grads.clear();
+    /// Multiplies the losses and gradients of each pair by its own weight: WPO's, or any other.
+    ///
+    /// # Errors
+    /// [`PrefLossError::Length`] if there is not one weight per pair.
+    pub fn weigh(&mut self, weights: &[F]) -> Result<(), PrefLossError> {
+        check_length(Input::Weights, Side::Chosen, self.losses.len(), weights.len())?;
+        for numbers in [&mut self.losses, &mut self.chosen_grads, &mut self.rejected_grads] {
+            for (number, &weight) in numbers.iter_mut().zip(weights) {
+                *number = *number * weight;
+            }
+        }
+        Ok(())
     }
 
-    pub(crate) fn push(&mut self, loss: F, chosen_grad: F, rejected_grad: F) {
-        self.losses.push(loss);
-        self.chosen_grads.push(chosen_grad);
-        self.rejected_grads.push(rejected_grad);
+    /// Each pair's share of the gradient: (|dL/dlog π(chosen)| + |dL/dlog π(rejected)|) over the batch's sum of these. It
+    /// tells which pairs a step listens to. All 0 where no pair has a gradient.
+    pub fn gradient_shares(&self) -> Vec<f64> {
+        let sizes: Vec<f64> = (self.chosen_grads.iter().zip(&self.rejected_grads))
+            .map(|(chosen, rejected)| chosen.widen().abs() + rejected.widen().abs())
+            .collect();
+        let sum: f64 = sizes.iter().sum();
+        sizes.iter().map(|size| if sum > 0.0 { size / sum } else { 0.0 }).collect()
+    }
+
+    /// Room for exactly `pairs` pairs: losses, chosen gradients, rejected gradients, for a kernel to overwrite.
+    pub(crate) fn resized(&mut self, pairs: usize) -> [&mut [F]; 3] {
+        let Self { losses, chosen_grads, rejected_grads, .. } = self;
+        [losses, chosen_grads, rejected_grads].map(|numbers| {
+            numbers.resize(pairs, F::of(0.0));
+            numbers.as_mut_slice()
+        })
+    }
+
+    /// Adds `weight` times another output of the same batch.
+    pub(crate) fn add(&mut self, weight: F, other: &Self) {
+        let theirs = [&other.losses, &other.chosen_grads, &other.rejected_grads];
+        for (ours, theirs) in
+            [&mut self.losses, &mut self.chosen_grads, &mut self.rejected_grads].into_iter().zip(theirs)
+        {
+            for (number, &more) in ours.iter_mut().zip(theirs) {
+                *number = *number + weight * more;
+            }
+        }
     }
 }
 

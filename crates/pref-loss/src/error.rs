@@ -47,6 +47,8 @@ pub enum Input {
     Logps(Model),
     /// The token counts.
     Tokens,
+    /// The weights of pairs.
+    Weights,
 }
 
 impl fmt::Display for Input {
@@ -54,6 +56,7 @@ impl fmt::Display for Input {
         match self {
             Self::Logps(model) => write!(f, "{model} log-probs"),
             Self::Tokens => f.write_str("token counts"),
+            Self::Weights => f.write_str("weights"),
         }
     }
 }
@@ -73,6 +76,25 @@ pub enum PrefLossError {
     LabelSmoothing {
         /// What was given.
         value: f64,
+    },
+    /// Another parameter is out of its range.
+    #[error("{name} is {value}: it must be {range}")]
+    Parameter {
+        /// Which parameter.
+        name: &'static str,
+        /// What was given.
+        value: f64,
+        /// What it may be.
+        range: &'static str,
+    },
+    /// A loss that compares with the reference was given a batch without one.
+    #[error(
+        "{loss} compares the policy with the reference, but the batch has no reference log-probs: pass them, or choose \
+         a loss that reads none, such as simpo, orpo or cpo"
+    )]
+    MissingReference {
+        /// The loss.
+        loss: &'static str,
     },
     /// Two inputs of one batch speak of different numbers of pairs.
     #[error(

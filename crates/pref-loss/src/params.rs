@@ -33,6 +33,11 @@ impl Beta {
     pub fn get(self) -> f64 {
         self.0
     }
+
+    /// 1/(2β): the margin, in nats, that IPO draws every pair to.
+    pub fn target_margin(self) -> f64 {
+        0.5 / self.0
+    }
 }
 
 impl TryFrom<f64> for Beta {
@@ -90,6 +95,11 @@ impl LabelSmoothing {
     pub fn is_degenerate(self) -> bool {
         self.0 >= 0.5
     }
+
+    /// The weights of −log σ(x) and −log σ(−x).
+    pub(crate) fn weights(self) -> [f64; 2] {
+        [1.0 - self.0, self.0]
+    }
 }
 
 impl TryFrom<f64> for LabelSmoothing {
@@ -103,6 +113,100 @@ impl TryFrom<f64> for LabelSmoothing {
 impl From<LabelSmoothing> for f64 {
     fn from(label_smoothing: LabelSmoothing) -> Self {
         label_smoothing.0
+    }
+}
+
+/// A validated number with its serde form, `new` and `get`.
+macro_rules! number {
+    ($(#[$doc:meta])* $type:ident, $name:literal, $range:literal, $is_valid:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Serialize, Deserialize)]
+        #[serde(try_from = "f64", into = "f64")]
+        pub struct $type(f64);
+
+        impl $type {
+            /// # Errors
+            /// [`PrefLossError::Parameter`] if `value` is out of range.
+            pub fn new(value: f64) -> Result<Self, PrefLossError> {
+                let is_valid: fn(f64) -> bool = $is_valid;
+                if is_valid(value) {
+                    Ok(Self(value))
+                } else {
+                    Err(PrefLossError::Parameter { name: $name, value, range: $range })
+                }
+            }
+
+            /// The number itself.
+            pub fn get(self) -> f64 {
+                self.0
+            }
+        }
+
+        impl TryFrom<f64> for $type {
+            type Error = PrefLossError;
+
+            fn try_from(value: f64) -> Result<Self, Self::Error> {
+                Self::new(value)
+            }
+        }
+
+        impl From<$type> for f64 {
+            fn from(number: $type) -> Self {
+                number.0
+            }
+        }
+    };
+}
+
+number! {
+    /// The share ε of labels that robust DPO takes to be flipped, in \[0, ½). From ½ on, labels say nothing or the
+    /// opposite, and the loss, which divides by 1 − 2ε, does not exist.
+    ///
+    /// What the trainer believes, not what was done to the data: a study that flips a quarter of the labels may well
+    /// train with 0.1.
+    NoiseRate, "label_smoothing", "at least 0 and below 0.5", |value| (0.0..0.5).contains(&value)
+}
+
+number! {
+    /// The probability ε, in (0, 1), that EXO's target gives to the rejected response. With 0 or 1 the divergence from
+    /// the target is infinite.
+    TargetSmoothing, "label_smoothing", "above 0 and below 1, such as 0.001", |value| value > 0.0 && value < 1.0
+}
+
+number! {
+    /// The margin γ that SimPO wants between the rewards: finite, at least 0, in the rewards' units (β times nats per
+    /// token). SimPO's authors report γ/β, most often 0.3 to 1.6.
+    TargetMargin, "gamma", "finite and at least 0", |value| value.is_finite() && value >= 0.0
+}
+
+number! {
+    /// How much a term weighs: finite and at least 0.
+    Weight, "weight", "finite and at least 0", |value| value.is_finite() && value >= 0.0
+}
+
+number! {
+    /// The temperature τ at which DiscoPOP goes over from one loss to the other: finite and above 0. The authors found
+    /// 0.05.
+    Temperature, "temperature", "finite and above 0 (0.05 is usual)", |value| value.is_finite() && value > 0.0
+}
+
+impl Weight {
+    /// As much as anything else.
+    pub const ONE: Self = Self(1.0);
+}
+
+impl NoiseRate {
+    /// The weights of −log σ(x) and −log σ(−x), which undo what flipping this share of labels does to them.
+    pub(crate) fn weights(self) -> [f64; 2] {
+        let scale = 1.0 / (1.0 - 2.0 * self.0);
+        [(1.0 - self.0) * scale, -self.0 * scale]
+    }
+}
+
+impl TargetSmoothing {
+    /// log(1−ε) and log ε.
+    pub(crate) fn logs(self) -> [f64; 2] {
+        [(-self.0).ln_1p(), self.0.ln()]
     }
 }
 

@@ -1,10 +1,14 @@
 //! The same losses on tensors, for autograd.
 
+mod formula;
+mod fused;
+
 use tch::{Kind, Tensor};
 
 use crate::batch::check_tokens;
-use crate::loss::ipo_target;
-use crate::{LogpReduction, Model, PairTokens, PrefLossError, PreferenceLoss, Side};
+use crate::{Beta, LogpReduction, Model, PairTokens, PrefLossError, PreferenceLoss, Side};
+
+pub use fused::FusedLoss;
 
 /// Sequence log-probabilities of a batch of pairs under one model, in nats: each the *sum* over the response's tokens.
 ///
@@ -72,28 +76,46 @@ impl PreferenceLoss {
         reference: &PairLogpTensors,
         tokens: PairTokens<'_>,
     ) -> Result<Tensor, PrefLossError> {
+        self.forward_to(policy, Some(reference), tokens)
+    }
+
+    /// As [`forward`](Self::forward), for a loss that reads no reference: SimPO, ORPO, CPO, the SFT term.
+    ///
+    /// # Errors
+    /// Also [`PrefLossError::MissingReference`] for any other loss.
+    pub fn forward_reference_free(
+        &self,
+        policy: &PairLogpTensors,
+        tokens: PairTokens<'_>,
+    ) -> Result<Tensor, PrefLossError> {
+        self.forward_to(policy, None, tokens)
+    }
+
+    fn forward_to(
+        &self,
+        policy: &PairLogpTensors,
+        reference: Option<&PairLogpTensors>,
+        tokens: PairTokens<'_>,
+    ) -> Result<Tensor, PrefLossError> {
+        let reads = self.reads();
         let pairs = check_tensors(policy, reference)?;
         check_tokens(tokens, pairs)?;
-        let chosen = &policy.chosen - reference.chosen.detach();
-        let rejected = &policy.rejected - reference.rejected.detach();
-        Ok(match *self {
-            Self::Dpo { beta } => -((chosen - rejected) * beta.get()).log_sigmoid(),
-            Self::Cdpo { beta, label_smoothing } => {
-                let x = (chosen - rejected) * beta.get();
-                let believed = x.log_sigmoid() * (label_smoothing.get() - 1.0);
-                let doubted = x.neg().log_sigmoid() * label_smoothing.get();
-                believed - doubted
+        let [mut a, mut b] = match reference {
+            _ if !reads.reference => [policy.chosen.shallow_clone(), policy.rejected.shallow_clone()],
+            Some(reference) => {
+                [&policy.chosen - reference.chosen.detach(), &policy.rejected - reference.rejected.detach()]
             }
-            Self::Ipo { beta, reduction } => {
-                let margin = match reduction {
-                    LogpReduction::Sum => chosen - rejected,
-                    LogpReduction::Mean => {
-                        per_token(chosen, tokens.chosen) - per_token(rejected, tokens.rejected)
-                    }
-                };
-                (margin - ipo_target(beta)).square()
-            }
-        })
+            None => return Err(PrefLossError::MissingReference { loss: self.name() }),
+        };
+        if reads.reduction == LogpReduction::Mean {
+            a = per_token(a, tokens.chosen);
+            b = per_token(b, tokens.rejected);
+        }
+        if let (Self::Aot { .. }, Some(reference)) = (self, reference) {
+            a = &policy.chosen - &policy.rejected;
+            b = (&reference.chosen - &reference.rejected).detach();
+        }
+        Ok(formula::loss(self, &a, &b))
     }
 
     /// The implicit rewards of every pair, from summed log-probabilities whatever the loss.
@@ -105,8 +127,8 @@ impl PreferenceLoss {
         policy: &PairLogpTensors,
         reference: &PairLogpTensors,
     ) -> Result<RewardTensors, PrefLossError> {
-        check_tensors(policy, reference)?;
-        let beta = self.beta().get();
+        check_tensors(policy, Some(reference))?;
+        let beta = self.beta().map_or(1.0, Beta::get);
         Ok(RewardTensors {
             chosen: (policy.chosen.detach() - reference.chosen.detach()) * beta,
             rejected: (policy.rejected.detach() - reference.rejected.detach()) * beta,
@@ -123,17 +145,18 @@ fn per_token(sums: Tensor, counts: &[u32]) -> Tensor {
 }
 
 /// Checks shapes, kinds and devices against the policy's chosen log-probs, and returns the number of pairs.
-fn check_tensors(policy: &PairLogpTensors, reference: &PairLogpTensors) -> Result<usize, PrefLossError> {
+fn check_tensors(
+    policy: &PairLogpTensors,
+    reference: Option<&PairLogpTensors>,
+) -> Result<usize, PrefLossError> {
     let first = &policy.chosen;
-    for (model, side, tensor) in [
-        (Model::Policy, Side::Chosen, &policy.chosen),
-        (Model::Policy, Side::Rejected, &policy.rejected),
-        (Model::Reference, Side::Chosen, &reference.chosen),
-        (Model::Reference, Side::Rejected, &reference.rejected),
-    ] {
-        check_tensor(model, side, tensor, first)?;
+    check_tensor(Model::Policy, Side::Chosen, &policy.chosen, first)?;
+    check_tensor(Model::Policy, Side::Rejected, &policy.rejected, first)?;
+    if let Some(reference) = reference {
+        check_tensor(Model::Reference, Side::Chosen, &reference.chosen, first)?;
+        check_tensor(Model::Reference, Side::Rejected, &reference.rejected, first)?;
     }
-    Ok(first.size().iter().product::<i64>().unsigned_abs() as usize)
+    Ok(first.numel())
 }
 
 fn check_tensor(model: Model, side: Side, tensor: &Tensor, first: &Tensor) -> Result<(), PrefLossError> {

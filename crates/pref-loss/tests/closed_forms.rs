@@ -39,41 +39,41 @@ fn one(loss: PreferenceLoss, policy: [f64; 2], reference: [f64; 2], tokens: [u32
     )
     .unwrap();
     let mut out = LossOutput::default();
-    loss.evaluate(&batch, &mut out);
+    loss.evaluate(&batch, &mut out).unwrap();
     [out.losses()[0], out.chosen_grads()[0], out.rejected_grads()[0]]
 }
 
 #[test]
 fn at_the_reference_every_loss_has_its_known_value() {
     for b in [0.01, 0.1, 0.5, 2.0] {
-        assert_eq!(dpo(b).at_reference(), std::f64::consts::LN_2);
+        assert_eq!(dpo(b).at_reference(), Some(std::f64::consts::LN_2));
         for smoothing in [0.0, 0.1, 0.5, 0.9, 1.0] {
-            assert!(close(cdpo(b, smoothing).at_reference(), std::f64::consts::LN_2, SAME_F64));
+            assert!(close(cdpo(b, smoothing).at_reference().unwrap(), std::f64::consts::LN_2, SAME_F64));
         }
         for reduction in [LogpReduction::Sum, LogpReduction::Mean] {
             let [loss, ..] = one(ipo(b, reduction), [-30.0, -70.0], [-30.0, -70.0], [7, 20]);
             assert!(close(loss, 1.0 / (4.0 * b * b), SAME_F64), "IPO at beta {b}: {loss}");
         }
     }
-    assert_eq!(ipo(0.1, LogpReduction::Sum).at_reference(), 25.0);
-    assert_eq!(ipo(0.1, LogpReduction::Mean).at_margin(0.0_f32).loss, 25.0);
+    assert_eq!(ipo(0.1, LogpReduction::Sum).at_reference(), Some(25.0));
+    assert_eq!(ipo(0.1, LogpReduction::Mean).at(0.0_f32, 0.0).loss, 25.0);
 }
 
 #[test]
 fn the_slope_at_the_reference_says_how_far_labels_are_believed() {
-    assert_eq!(dpo(0.1).at_margin(0.0_f64).slope, -0.05);
-    assert_eq!(cdpo(0.1, 0.5).at_margin(0.0_f64).slope, 0.0);
-    assert_eq!(cdpo(0.1, 1.0).at_margin(0.0_f64).slope, 0.05);
+    assert_eq!(dpo(0.1).at(0.0_f64, 0.0).chosen_grad, -0.05);
+    assert_eq!(cdpo(0.1, 0.5).at(0.0_f64, 0.0).chosen_grad, 0.0);
+    assert_eq!(cdpo(0.1, 1.0).at(0.0_f64, 0.0).chosen_grad, 0.05);
 }
 
 #[test]
 fn cdpo_is_least_where_the_policy_is_as_sure_as_the_labels() {
     for (b, smoothing) in [(0.1_f64, 0.1_f64), (0.5, 0.3), (0.1, 0.9)] {
         let minimum = ((1.0 - smoothing) / smoothing).ln() / b;
-        let at = cdpo(b, smoothing).at_margin(minimum);
-        assert!(at.slope.abs() < SAME_F64, "slope {} at the minimum", at.slope);
-        assert!(at.loss < cdpo(b, smoothing).at_margin(minimum + 1.0).loss);
-        assert!(at.loss < cdpo(b, smoothing).at_margin(minimum - 1.0).loss);
+        let at = cdpo(b, smoothing).at(minimum, 0.0);
+        assert!(at.chosen_grad.abs() < SAME_F64, "slope {} at the minimum", at.chosen_grad);
+        assert!(at.loss < cdpo(b, smoothing).at(minimum + 1.0, 0.0).loss);
+        assert!(at.loss < cdpo(b, smoothing).at(minimum - 1.0, 0.0).loss);
     }
 }
 
@@ -89,23 +89,27 @@ fn mean_reduction_divides_each_side_by_its_own_tokens() {
 #[test]
 fn extreme_margins_keep_their_values_and_tails() {
     for margin in [1e4_f64, -1e4, 1e5, -1e5, 7e2, -7e2] {
-        let at = dpo(1.0).at_margin(margin);
+        let at = dpo(1.0).at(margin, 0.0);
         let expected = if margin > 0.0 { (-margin).exp() } else { -margin };
         assert_eq!(at.loss, expected, "DPO at {margin}");
-        assert_eq!(at.slope, if margin > 0.0 { -(-margin).exp() } else { -1.0 }, "DPO's slope at {margin}");
+        assert_eq!(
+            at.chosen_grad,
+            if margin > 0.0 { -(-margin).exp() } else { -1.0 },
+            "DPO's slope at {margin}"
+        );
         // ε = 1 is the mirror image, and must keep the tail that 1 − σ would round away.
-        let mirrored = cdpo(1.0, 1.0).at_margin(-margin);
-        assert_eq!((mirrored.loss, mirrored.slope), (at.loss, -at.slope));
+        let mirrored = cdpo(1.0, 1.0).at(-margin, 0.0);
+        assert_eq!((mirrored.loss, mirrored.chosen_grad), (at.loss, -at.chosen_grad));
         for smoothing in [0.0, 0.2, 0.5] {
-            let at = cdpo(0.1, smoothing).at_margin(margin as f32);
-            assert!(at.loss.is_finite() && at.slope.is_finite());
+            let at = cdpo(0.1, smoothing).at(margin as f32, 0.0);
+            assert!(at.loss.is_finite() && at.chosen_grad.is_finite());
         }
     }
     // Far in the tail, but not so far that f64 ends: a naive ln(1 + e⁻ˣ) is 0 from x = 37 on.
-    assert!(close(dpo(1.0).at_margin(40.0).loss / (-40.0_f64).exp(), 1.0, SAME_F64));
-    assert_eq!(dpo(1.0).at_margin(100.0_f32).slope, -(-100.0_f32).exp());
-    let ipo = ipo(0.1, LogpReduction::Sum).at_margin(-1e4_f32);
-    assert_eq!((ipo.loss, ipo.slope), (10_005.0 * 10_005.0, -20_010.0));
+    assert!(close(dpo(1.0).at(40.0, 0.0).loss / (-40.0_f64).exp(), 1.0, SAME_F64));
+    assert_eq!(dpo(1.0).at(100.0_f32, 0.0).chosen_grad, -(-100.0_f32).exp());
+    let ipo = ipo(0.1, LogpReduction::Sum).at(-1e4_f32, 0.0);
+    assert_eq!((ipo.loss, ipo.chosen_grad), (10_005.0 * 10_005.0, -20_010.0));
 }
 
 #[test]
@@ -136,7 +140,7 @@ fn scaling_touches_gradients_only_and_buffers_are_reused() {
     let batch = PairBatch::new(logps, logps, tokens).unwrap();
     for _ in 0..2 {
         let before = out.losses().as_ptr();
-        dpo(0.1).evaluate(&batch, &mut out);
+        dpo(0.1).evaluate(&batch, &mut out).unwrap();
         assert_eq!(out.losses().as_ptr(), before, "no new allocation");
         assert_eq!(out.chosen_grads(), [-0.05, -0.05]);
         out.scale_grads(0.5);
@@ -176,8 +180,8 @@ proptest! {
 
     #[test]
     fn cdpo_without_smoothing_is_dpo_to_the_bit(b in 0.01..2.0, margin in -1e3..1e3_f64) {
-        prop_assert_eq!(cdpo(b, 0.0).at_margin(margin), dpo(b).at_margin(margin));
-        prop_assert_eq!(cdpo(b, 0.0).at_margin(margin as f32), dpo(b).at_margin(margin as f32));
+        prop_assert_eq!(cdpo(b, 0.0).at(margin, 0.0), dpo(b).at(margin, 0.0));
+        prop_assert_eq!(cdpo(b, 0.0).at(margin as f32, 0.0), dpo(b).at(margin as f32, 0.0));
     }
 
     #[test]
@@ -209,7 +213,7 @@ proptest! {
                 (policy[side] - reference[side]) / f64::from(tokens[side]),
             _ => policy[side] - reference[side],
         };
-        let mirrored = loss.at_margin(ratio(1) - ratio(0));
+        let mirrored = loss.at(ratio(1) - ratio(0), 0.0);
         let swap = |[a, b]: [f64; 2]| [b, a];
         let [flipped, ..] = one(loss, swap(policy), swap(reference), [tokens[1], tokens[0]]);
         prop_assert!(close(flipped, mirrored.loss, SAME_F64));
@@ -218,10 +222,10 @@ proptest! {
     #[test]
     fn single_precision_follows_double(loss in losses(), margin in -1e4..1e4_f64) {
         let margin = f64::from(margin as f32);
-        let (single, double) = (loss.at_margin(margin as f32), loss.at_margin(margin));
+        let (single, double) = (loss.at(margin as f32, 0.0), loss.at(margin, 0.0));
         // Rounding β·h to f32 moves the logistic's argument by up to 2⁻²⁴·|βh|, and IPO squares what it is off by.
-        let tolerance = 4.0 * f64::from(f32::EPSILON) * (1.0 + loss.beta().get() * margin.abs());
+        let tolerance = 4.0 * f64::from(f32::EPSILON) * (1.0 + loss.beta().map_or(1.0, Beta::get) * margin.abs());
         prop_assert!(close(single.loss.widen(), double.loss, tolerance));
-        prop_assert!(close(single.slope.widen(), double.slope, tolerance));
+        prop_assert!(close(single.chosen_grad.widen(), double.chosen_grad, tolerance));
     }
 }

@@ -93,7 +93,7 @@ fn measure(
     reference: &PairLogpTensors,
 ) -> PreferenceMetrics {
     let _guard = tch::no_grad_guard();
-    let beta = loss.beta().get();
+    let beta = loss.beta().map_or(1.0, |beta| beta.get());
     let chosen = (&policy.chosen - &reference.chosen) * beta;
     let rejected = (&policy.rejected - &reference.rejected) * beta;
     let margin = &chosen - &rejected;
