@@ -43,6 +43,103 @@ fn good_input_trains() {
     assert!(bench.train(&["--resume"]).status.success(), "resuming it does nothing");
 }
 
+/// The lines of a plan without the spaces that align them.
+fn plan_lines(bench: &Bench, arguments: &[&str]) -> Vec<String> {
+    let output = bench.train(&[&["--plan"], arguments].concat());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    stdout.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
+}
+
+#[test]
+fn a_plan_counts_and_writes_nothing() {
+    let bench = Bench::new();
+    let long = "a .".repeat(40);
+    bench.write_pairs(&[("Say a .", "a .", "b ."), ("Say b .", &long, "a ."), (&long, "c .", "a .")]);
+    let lines = plan_lines(&bench, &["--set", "data.max_length=40", "--set", "data.flip_rate=1.0"]);
+    let has =
+        |wanted: &str| assert!(lines.iter().any(|line| line.starts_with(wanted)), "{wanted}: {lines:#?}");
+    has("pairs read 3");
+    has("pairs dropped 1 no room for a response in 40 tokens");
+    has("texts truncated 1 0 prompts at their beginning, 1 responses");
+    has("pairs used 2 2 with a swapped label");
+    // The cut response fills what its prompt leaves of the limit, and the flip made it the rejected one.
+    has("prompt, mean tokens 5.0 at most 5");
+    has("chosen response, mean tokens 4.0 at most 4");
+    has("rejected response, mean tokens 19.5 at most 35");
+    assert!(!bench.path("out").exists(), "a plan writes nothing");
+}
+
+#[test]
+fn a_plan_knows_what_a_run_will_do() {
+    let bench = Bench::new();
+    let lines = plan_lines(&bench, &["--set", "train.epochs=3", "--set", "train.checkpoints=[0.5, 1.0]"]);
+    let has = |lines: &[String], wanted: &str| {
+        assert!(lines.iter().any(|l| l.starts_with(wanted)), "{wanted}: {lines:#?}")
+    };
+    has(&lines, "pairs used 3 0 with a swapped label");
+    has(&lines, "optimiser steps 6 2 an epoch, 3 epochs");
+    has(&lines, "checkpoints 2 after steps 3, 6");
+    has(&lines, "reference log-probabilities 6 to be scored");
+    let model = Policy::load(&bench.path("model"), Kind::Float, Device::Cpu).unwrap();
+    has(&lines, &format!("parameters {}", model.config().parameter_count()));
+
+    assert!(bench.train(&[]).status.success());
+    refuses_plan(&bench, &[], &["pass --resume"]);
+    has(&plan_lines(&bench, &["--resume"]), "reference log-probabilities 6 in the cache");
+}
+
+/// Asserts that a plan meets the error that a run would meet.
+fn refuses_plan(bench: &Bench, arguments: &[&str], words: &[&str]) {
+    let (plan, run) = (bench.train(&[&["--plan"], arguments].concat()), bench.train(arguments));
+    let words_of = |output: &std::process::Output| {
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        stderr.lines().rfind(|line| line.starts_with("error:")).map(str::to_owned)
+    };
+    assert_eq!(plan.status.code(), Some(2), "{plan:?}");
+    assert_eq!(words_of(&plan), words_of(&run));
+    let said = words_of(&plan).unwrap();
+    assert!(words.iter().all(|word| said.contains(word)), "{said}");
+    assert!(plan.stdout.is_empty(), "{plan:?}");
+}
+
+#[test]
+fn a_plan_refuses_what_a_run_refuses() {
+    let bench = Bench::new();
+    refuses_plan(&bench, &["--set", "model.path=nowhere"], &["nowhere"]);
+    refuses_plan(&bench, &["--set", "model.reference=nowhere"], &["nowhere"]);
+    refuses_plan(&bench, &["--set", "data.annotator=gpt-5"], &["gpt-5", "human"]);
+    refuses_plan(&bench, &["--resume"], &["nothing to resume"]);
+    truncate(&bench.path("model/model.safetensors"));
+    refuses_plan(&bench, &[], &["model.safetensors"]);
+}
+
+#[test]
+fn several_processes_are_refused_and_one_is_fine() {
+    let bench = Bench::new();
+    refuses(&bench, &["--nproc-per-node", "4"], &["one process only", "train.threads"]);
+    refuses(&bench, &["--nproc-per-node", "0"], &["from 1"]);
+    assert!(bench.train(&["--nproc-per-node", "1"]).status.success());
+}
+
+#[test]
+fn smoothing_that_unlearns_the_labels_is_warned_of() {
+    let warning = |smoothing: &str| {
+        let bench = Bench::new();
+        let smoothing = format!("loss.label_smoothing={smoothing}");
+        let output = bench.train(&["--set", "loss.kind=cdpo", "--set", &smoothing]);
+        assert!(output.status.success());
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        stderr
+            .lines()
+            .find(|line| line.contains("WARN") && line.contains("label_smoothing"))
+            .map(str::to_owned)
+    };
+    assert_eq!(warning("0.4"), None);
+    assert!(warning("0.5").unwrap().contains("coin tosses"));
+    assert!(warning("0.6").unwrap().contains("prefer the rejected"));
+}
+
 #[test]
 fn unknown_recipe_keys_name_the_nearest_known_one() {
     let bench = Bench::new();

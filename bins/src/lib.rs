@@ -8,7 +8,9 @@
 mod console;
 mod program;
 mod study_program;
+mod train_plan;
 
 pub use console::{ConsoleProgress, SystemClock};
 pub use program::{Signals, Stopped, run};
 pub use study_program::{StudyArgs, study};
+pub use train_plan::train_plan;

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use bins::{ConsoleProgress, Signals, Stopped, SystemClock, run};
+use bins::{ConsoleProgress, Signals, Stopped, SystemClock, run, train_plan};
 use clap::Parser;
+use study::table::Format;
 use trainer::recipe::Recipe;
 use trainer::{Context, Outcome, Start};
 
@@ -21,6 +22,26 @@ struct Args {
     /// Go on from the newest checkpoint in output.dir
     #[arg(long)]
     resume: bool,
+    /// Read model and data, show what would be done and how much memory it takes; nothing runs or is written
+    #[arg(long)]
+    plan: bool,
+    /// Processes of this machine that train together; this version trains in one
+    ///
+    /// What uses several cores is threads (train.threads in the recipe) and independent runs side by side.
+    #[arg(long, value_name = "N", default_value = "1", value_parser = one_process)]
+    nproc_per_node: u16,
+}
+
+fn one_process(text: &str) -> Result<u16, String> {
+    match text.parse() {
+        Ok(1) => Ok(1),
+        Ok(0) | Err(_) => Err("give a number of processes from 1".to_owned()),
+        Ok(_) => Err(
+            "this version trains in one process only; leave the option out, and use the cores by threads \
+                      (train.threads) or by runs side by side"
+                .to_owned(),
+        ),
+    }
 }
 
 fn main() -> ExitCode {
@@ -32,6 +53,10 @@ fn main() -> ExitCode {
 fn train(args: &Args, signals: &Signals) -> anyhow::Result<()> {
     let recipe = Recipe::load(&args.recipe, &args.overrides)?;
     let start = if args.resume { Start::Resume } else { Start::Fresh };
+    if args.plan {
+        println!("{}", train_plan(&trainer::plan(&recipe, start)?).render(Format::Text));
+        return Ok(());
+    }
     let clock = SystemClock::start();
     let mut progress = ConsoleProgress::stderr();
     let mut context =

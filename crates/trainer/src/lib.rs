@@ -14,10 +14,12 @@ mod checkpoint;
 mod context;
 mod engine;
 mod error;
+mod input;
 mod metrics;
 mod objective;
 mod optimizer;
 mod parameters;
+mod plan;
 pub mod recipe;
 mod reference;
 mod run;
@@ -33,6 +35,7 @@ pub use objective::{
     Measured, Objective, PreferenceObjective, SupervisedObjective, sequence_logps, token_logps,
 };
 pub use optimizer::{AdamW, AdamWSettings};
+pub use plan::{Memory, Plan, PlannedReference, TokenCounts, plan};
 pub use reference::ReferenceLogps;
 pub use run::{RunReport, SupervisedRun, run, run_supervised};
 pub use run_dir::{RunDir, Start};

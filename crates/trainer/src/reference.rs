@@ -1,5 +1,7 @@
 //! Log-probabilities of the reference, computed once per pair.
 
+mod cache;
+
 use policy_model::Policy;
 use pref_data::{Layout, TokenBatch, TokenPair};
 use pref_loss::PairLogpTensors;
@@ -8,6 +10,8 @@ use tch::{Device, Tensor};
 
 use crate::TrainError;
 use crate::objective::sequence_logps;
+
+pub(crate) use cache::ReferencePass;
 
 /// Tokens put through the reference at a time.
 const TOKENS_PER_PASS: usize = 8192;

@@ -38,8 +38,21 @@ impl RunDir {
     /// [`TrainError::OtherRun`] where the folder holds another recipe's run, or holds this one and `start` is
     /// [`Start::Fresh`]; [`TrainError::NothingToResume`] where there is no run and `start` is [`Start::Resume`].
     pub fn open(root: &Path, recipe: &str, start: Start) -> Result<Self, TrainError> {
-        let dir = Self { root: root.to_owned() };
-        let path = dir.recipe();
+        let dir = Self::at(root);
+        if !dir.holds_run(recipe, start)? {
+            fs::create_dir_all(root).map_err(TrainError::io("cannot create", root))?;
+            write_atomically(&dir.recipe(), recipe.as_bytes())?;
+        }
+        Ok(dir)
+    }
+
+    /// Whether the folder holds this run already, or can take it; nothing is written.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open) for the same folder.
+    pub(crate) fn holds_run(&self, recipe: &str, start: Start) -> Result<bool, TrainError> {
+        let (root, path) = (&self.root, self.recipe());
         match fs::read_to_string(&path) {
             Ok(existing) => {
                 if let Some(difference) = first_difference(&existing, recipe) {
@@ -49,18 +62,22 @@ impl RunDir {
                     let difference = "it is this very recipe: pass --resume to go on with it".to_owned();
                     return Err(TrainError::OtherRun { path: root.into(), difference });
                 }
+                Ok(true)
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 if start == Start::Resume {
                     let why = "there is no recipe.toml; start without --resume".to_owned();
                     return Err(TrainError::NothingToResume { path: root.into(), why });
                 }
-                fs::create_dir_all(root).map_err(TrainError::io("cannot create", root))?;
-                write_atomically(&path, recipe.as_bytes())?;
+                Ok(false)
             }
-            Err(error) => return Err(TrainError::io("cannot read", path)(error)),
+            Err(error) => Err(TrainError::io("cannot read", path)(error)),
         }
-        Ok(dir)
+    }
+
+    /// The folder at `root`, whatever lies there.
+    pub(crate) fn at(root: &Path) -> Self {
+        Self { root: root.to_owned() }
     }
 
     /// Opens the folder of a run that came to its end.
@@ -69,7 +86,7 @@ impl RunDir {
     ///
     /// [`TrainError::NothingToResume`] where there is none.
     pub fn open_finished(root: &Path) -> Result<Self, TrainError> {
-        let dir = Self { root: root.to_owned() };
+        let dir = Self::at(root);
         if dir.is_finished() {
             return Ok(dir);
         }

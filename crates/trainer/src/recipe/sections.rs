@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use pref_data::{FlipRate, Fraction, Truncation};
+use pref_data::{FlipRate, Fraction, Layout, Truncation};
 use pref_loss::{Beta, LabelSmoothing, LogpReduction, PreferenceLoss};
 use serde::{Deserialize, Serialize};
 
@@ -296,6 +296,11 @@ impl Default for SpeedSection {
 }
 
 impl SpeedSection {
+    /// How batches of pairs are laid out.
+    pub fn layout(&self) -> Layout {
+        if self.shared_prompt { Layout::SharedPrompt } else { Layout::Padded }
+    }
+
     /// # Errors
     /// A [`Complaint`] about the first key at fault.
     pub fn check(&self) -> Result<(), Complaint> {

@@ -1,0 +1,176 @@
+//! What a run would do, in numbers; nothing runs.
+
+use policy_model::Policy;
+use pref_data::{TokenPair, TokenizeReport, ViewReport};
+use tch::{Device, Kind};
+
+use crate::TrainError;
+use crate::input::Input;
+use crate::recipe::Recipe;
+use crate::reference::ReferencePass;
+use crate::run::{compute_kind, settings};
+use crate::run_dir::{RunDir, Start};
+
+/// What a run would do.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// What became of the records.
+    pub view: ViewReport,
+    /// What became of the pairs, before the recipe's share of them was taken.
+    pub tokenized: TokenizeReport,
+    /// Examples trained on: the recipe's share of the pairs.
+    pub examples: usize,
+    /// Of these, how many have their label swapped.
+    pub flipped: usize,
+    /// Tokens of the prompts of the examples.
+    pub prompt: TokenCounts,
+    /// Tokens of their chosen responses.
+    pub chosen: TokenCounts,
+    /// Tokens of their rejected responses.
+    pub rejected: TokenCounts,
+    /// Passes over the examples.
+    pub epochs: u64,
+    /// Optimiser steps a pass.
+    pub steps_per_epoch: u64,
+    /// After which optimiser steps a checkpoint is written.
+    pub checkpoints: Vec<u64>,
+    /// Weights of the policy.
+    pub parameters: u64,
+    /// What these take.
+    pub memory: Memory,
+    /// The pass of the reference; none in supervised training.
+    pub reference: Option<PlannedReference>,
+}
+
+/// Tokens of one part of the examples.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct TokenCounts {
+    /// The mean.
+    pub mean: f64,
+    /// The most.
+    pub max: usize,
+}
+
+/// Log-probabilities of the reference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlannedReference {
+    /// Sequences that are scored: two for each pair of the data, whatever share of them the recipe uses.
+    pub sequences: usize,
+    /// Whether an earlier run kept them.
+    pub is_cached: bool,
+}
+
+/// Bytes that grow with the number of parameters `P`. Activations come on top; they grow with `micro_batch_size` and
+/// the length of sequences.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// The policy as it was loaded, in fp32: 4 · P.
+    pub loaded: u64,
+    /// Master weights in fp32: 4 · P.
+    pub master: u64,
+    /// The copy that computes: 2 · P in bfloat16, 0 in fp32, where the master itself computes.
+    pub compute: u64,
+    /// The gradient in fp32, 4 · P, and that of the micro-batch under way: 4 · P, or 2 · P in bfloat16.
+    pub gradients: u64,
+    /// Adam's two moments in fp32: 8 · P.
+    pub moments: u64,
+}
+
+impl Plan {
+    /// Optimiser steps of the whole run.
+    pub fn total_steps(&self) -> u64 {
+        self.epochs * self.steps_per_epoch
+    }
+}
+
+impl TokenCounts {
+    fn of<'a>(parts: impl Iterator<Item = &'a Vec<u32>>) -> Self {
+        let (mut count, mut sum, mut max) = (0usize, 0usize, 0);
+        for ids in parts {
+            count += 1;
+            sum += ids.len();
+            max = max.max(ids.len());
+        }
+        Self { mean: sum as f64 / count.max(1) as f64, max }
+    }
+}
+
+impl Memory {
+    /// What `parameters` weights take that compute in `kind`.
+    pub fn of(parameters: u64, kind: Kind) -> Self {
+        let size = kind.elt_size_in_bytes() as u64;
+        Self {
+            loaded: 4 * parameters,
+            master: 4 * parameters,
+            compute: if kind == Kind::Float { 0 } else { size * parameters },
+            gradients: (4 + size) * parameters,
+            moments: 8 * parameters,
+        }
+    }
+
+    /// All of it.
+    pub fn total(self) -> u64 {
+        self.loaded + self.master + self.compute + self.gradients + self.moments
+    }
+}
+
+/// What [`run`](crate::run()) would do. Files are read as a run reads them, weights included, and nothing is written.
+///
+/// # Errors
+///
+/// As for a run, for everything that a run can tell of recipe, model, data and output folder before its first step.
+pub fn plan(recipe: &Recipe, start: Start) -> Result<Plan, TrainError> {
+    let loss = recipe.loss.build()?;
+    let input = Input::read(recipe, Device::Cpu)?;
+    let kind = compute_kind(recipe.model.dtype.kind(), recipe.model.device.resolve());
+    let reference = match loss {
+        Some(_) => {
+            let pass = ReferencePass::new(recipe, kind, &input.all_tokens, None)?;
+            Some(PlannedReference { sequences: pass.sequences(), is_cached: pass.cached().is_some() })
+        }
+        None => None,
+    };
+    RunDir::at(&recipe.output.dir).holds_run(&recipe.to_toml(), start)?;
+    let examples = if loss.is_some() { input.pairs.len() } else { input.dialogues().len() };
+    let settings = settings(recipe, kind);
+    let steps_per_epoch = settings.steps_per_epoch(examples);
+    let parameters = count(&input.policy);
+    let tokens = |part: fn(&TokenPair) -> &Vec<u32>| TokenCounts::of(input.pairs.iter().map(part));
+    Ok(Plan {
+        examples,
+        flipped: input.pairs.iter().filter(|pair| pair.flipped).count(),
+        prompt: tokens(|pair| &pair.prompt),
+        chosen: tokens(|pair| &pair.chosen),
+        rejected: tokens(|pair| &pair.rejected),
+        epochs: settings.epochs,
+        steps_per_epoch,
+        checkpoints: settings.checkpoint_steps(settings.epochs * steps_per_epoch),
+        parameters,
+        memory: Memory::of(parameters, kind),
+        reference,
+        view: input.view,
+        tokenized: input.tokenized,
+    })
+}
+
+fn count(policy: &Policy) -> u64 {
+    policy.parameters().iter().map(|(_, tensor)| tensor.numel() as u64).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_so_many_bytes_a_parameter() {
+        assert_eq!(Memory::of(1, Kind::Float).total(), 4 + 4 + 8 + 8);
+        assert_eq!(Memory::of(1, Kind::BFloat16).total(), 4 + 4 + 2 + 6 + 8);
+    }
+
+    #[test]
+    fn token_counts_of_nothing_are_zero() {
+        assert_eq!(TokenCounts::of(std::iter::empty()), TokenCounts::default());
+        let ids = [vec![1], vec![1, 2, 3, 4]];
+        assert_eq!(TokenCounts::of(ids.iter()), TokenCounts { mean: 2.5, max: 4 });
+    }
+}

@@ -1,0 +1,174 @@
+//! The reference's log-probabilities on disk, where every run of the same model and data finds them.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use policy_model::{ModelConfig, Policy};
+use pref_data::{Layout, TokenPair};
+use tch::Kind;
+
+use super::ReferenceLogps;
+use crate::TrainError;
+use crate::context::Progress;
+use crate::recipe::Recipe;
+use crate::run_dir::write_atomically;
+
+/// One pass of a reference over all pairs of the data, as a recipe asks for it, and the file that keeps it.
+pub(crate) struct ReferencePass {
+    folder: PathBuf,
+    kind: Kind,
+    layout: Layout,
+    canonical: Vec<TokenPair>,
+    file: PathBuf,
+    may_read: bool,
+}
+
+impl ReferencePass {
+    /// The pass over `all_tokens`, kept in the folder `cache`, or else in the recipe's output folder.
+    pub(crate) fn new(
+        recipe: &Recipe,
+        kind: Kind,
+        all_tokens: &[TokenPair],
+        cache: Option<&Path>,
+    ) -> Result<Self, TrainError> {
+        let canonical = canonical(all_tokens);
+        let layout = recipe.speed.layout();
+        let folder = PathBuf::from(recipe.model.reference.as_ref().unwrap_or(&recipe.model.path));
+        if folder != Path::new(&recipe.model.path) {
+            // A folder that holds no model is told as such, before anything is computed.
+            ModelConfig::from_folder(&folder)?;
+        }
+        let key = cache_key(&folder, kind, layout, &canonical)?;
+        let cache = cache.map_or_else(|| recipe.output.dir.join("reference"), Path::to_owned);
+        let file = cache.join(format!("{key}.json"));
+        Ok(Self { folder, kind, layout, canonical, file, may_read: recipe.speed.reference_cache })
+    }
+
+    /// How many sequences it scores: two a pair.
+    pub(crate) fn sequences(&self) -> usize {
+        2 * self.canonical.len()
+    }
+
+    /// What an earlier run kept. A damaged or foreign file is as good as none.
+    pub(crate) fn cached(&self) -> Option<ReferenceLogps> {
+        if !self.may_read {
+            return None;
+        }
+        let logps: ReferenceLogps = serde_json::from_slice(&fs::read(&self.file).ok()?).ok()?;
+        let pairs = self.canonical.len();
+        (logps.chosen.len() == pairs && logps.rejected.len() == pairs).then_some(logps)
+    }
+
+    /// The log-probabilities, found or computed and kept. `policy` comes from the folder `model`: where that is the
+    /// reference's too, nothing is loaded twice.
+    pub(crate) fn table(
+        self,
+        policy: &Policy,
+        model: &Path,
+        pad_id: u32,
+        progress: &mut dyn Progress,
+    ) -> Result<ReferenceTable, TrainError> {
+        let logps = match self.cached() {
+            Some(logps) => logps,
+            None if self.folder == model && self.kind == policy.kind() => {
+                self.compute(policy, pad_id, progress)?
+            }
+            None => {
+                let reference = Policy::load(&self.folder, self.kind, policy.device())?;
+                self.compute(&reference, pad_id, progress)?
+            }
+        };
+        let mut by_tokens = BTreeMap::new();
+        for (i, pair) in self.canonical.into_iter().enumerate() {
+            by_tokens.insert((pair.prompt.clone(), pair.chosen), logps.chosen[i]);
+            by_tokens.insert((pair.prompt, pair.rejected), logps.rejected[i]);
+        }
+        Ok(ReferenceTable { by_tokens })
+    }
+
+    fn compute(
+        &self,
+        reference: &Policy,
+        pad_id: u32,
+        progress: &mut dyn Progress,
+    ) -> Result<ReferenceLogps, TrainError> {
+        progress.begin("reference log-probabilities", self.canonical.len() as u64);
+        let logps = ReferenceLogps::compute(reference, &self.canonical, self.layout, pad_id, |done| {
+            progress.advance(done as u64, "");
+        })?;
+        progress.end();
+        if let Some(folder) = self.file.parent() {
+            fs::create_dir_all(folder).map_err(TrainError::io("cannot create", folder))?;
+        }
+        let json =
+            serde_json::to_vec(&logps).map_err(|e| TrainError::io("cannot write", &self.file)(e.into()))?;
+        write_atomically(&self.file, &json)?;
+        Ok(logps)
+    }
+}
+
+/// Reference log-probabilities of every response of the data, found by the response's tokens.
+///
+/// They are taken over *all* pairs of the data in a canonical order, whatever fraction and noise the run selects, so
+/// that runs that share model and data share them to the last bit.
+pub(crate) struct ReferenceTable {
+    by_tokens: BTreeMap<(Vec<u32>, Vec<u32>), f32>,
+}
+
+impl ReferenceTable {
+    /// Of `pairs`, which are among those that the table was made of.
+    pub(crate) fn of(&self, pairs: &[TokenPair]) -> ReferenceLogps {
+        let find = |prompt: &[u32], response: &[u32]| self.by_tokens[&(prompt.to_vec(), response.to_vec())];
+        ReferenceLogps {
+            chosen: pairs.iter().map(|p| find(&p.prompt, &p.chosen)).collect(),
+            rejected: pairs.iter().map(|p| find(&p.prompt, &p.rejected)).collect(),
+        }
+    }
+}
+
+/// The pairs without regard to who won: the response whose tokens sort first stands as chosen.
+fn canonical(pairs: &[TokenPair]) -> Vec<TokenPair> {
+    let mut canonical = pairs.to_vec();
+    for pair in &mut canonical {
+        if pair.rejected < pair.chosen {
+            std::mem::swap(&mut pair.chosen, &mut pair.rejected);
+        }
+    }
+    canonical
+}
+
+/// Addresses reference log-probabilities by everything that determines them.
+fn cache_key(folder: &Path, kind: Kind, layout: Layout, pairs: &[TokenPair]) -> Result<String, TrainError> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(format!("reference log-probabilities v1 {kind:?} {layout:?}").as_bytes());
+    hash_model(folder, &mut hasher)?;
+    for pair in pairs {
+        for ids in [&pair.prompt, &pair.chosen, &pair.rejected] {
+            hasher.update(&(ids.len() as u64).to_le_bytes());
+            for id in ids {
+                hasher.update(&id.to_le_bytes());
+            }
+        }
+    }
+    Ok(hasher.finalize().to_hex()[..32].to_owned())
+}
+
+/// Feeds a model folder's configuration and weights to `hasher`.
+fn hash_model(folder: &Path, hasher: &mut blake3::Hasher) -> Result<(), TrainError> {
+    let entries = fs::read_dir(folder).map_err(TrainError::io("cannot read", folder))?;
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(TrainError::io("cannot read", folder))?.path();
+        let is_weights = path.extension().is_some_and(|e| e == "safetensors");
+        if is_weights || path.file_name().is_some_and(|n| n == "config.json") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    for path in files {
+        let file = fs::File::open(&path).map_err(TrainError::io("cannot read", &path))?;
+        hasher.update_reader(file).map_err(TrainError::io("cannot read", &path))?;
+    }
+    Ok(())
+}
