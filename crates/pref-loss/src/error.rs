@@ -110,6 +110,14 @@ pub enum PrefLossError {
         /// The length that was given.
         found: usize,
     },
+    /// Two inputs of a batch of single responses or tokens differ in length, or there are none.
+    #[error("found {found} numbers where there should be {expected}: give one for each, of both kinds")]
+    Responses {
+        /// The length of the first input.
+        expected: usize,
+        /// The length of the other.
+        found: usize,
+    },
     /// A response has no tokens, so it has neither a log-prob nor a mean over tokens.
     #[error(
         "the {side} response of pair {pair} has no tokens: drop the pair, or truncate its prompt instead"

@@ -1,0 +1,142 @@
+//! KTO: single responses, each judged good or bad, held against a baseline.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Beta, Float, Model, PrefLossError, Side, Weight};
+
+/// Kahneman–Tversky optimisation, for responses without a partner (Ethayarajh et al. 2024, arXiv:2402.01306, eqs. 7 and
+/// 8).
+///
+/// With x = `log π − log π_ref` of a response and the baseline z of [`KlEstimate`]: `λ_D σ(β(z − x))` for a desirable
+/// response, `λ_U σ(β(x − z))` for an undesirable one. No gradient flows through z.
+///
+/// The loss is bounded, so responses far on the wrong side are given up. The authors want
+/// `λ_D n_D : λ_U n_U` between 1 : 1 and 4 : 3, n counting the responses of each sort.
+///
+/// ```
+/// use pref_loss::{Beta, KlEstimate, KtoBatch, KtoLoss, KtoOutput, Weight};
+///
+/// let loss = KtoLoss { beta: Beta::new(0.1)?, desirable: Weight::ONE, undesirable: Weight::ONE };
+/// let batch = KtoBatch::new(&[-20.0, -31.0], &[-20.0, -31.0], &[true, false])?;
+/// let baseline = KlEstimate::new(&[-40.0, -38.0], &[-41.0, -38.0])?;
+/// assert_eq!(baseline.nats(), 0.5);
+/// let mut out = KtoOutput::default();
+/// loss.evaluate(&batch, baseline, &mut out);
+/// assert!(out.losses()[0] > 0.5 && out.losses()[1] < 0.5);
+/// # Ok::<(), pref_loss::PrefLossError>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KtoLoss {
+    /// β.
+    pub beta: Beta,
+    /// `λ_D`, the weight of desirable responses.
+    pub desirable: Weight,
+    /// `λ_U`, the weight of undesirable responses.
+    pub undesirable: Weight,
+}
+
+/// Single responses with their summed log-probabilities, in nats, checked once.
+#[derive(Clone, Copy, Debug)]
+pub struct KtoBatch<'a, F> {
+    policy: &'a [F],
+    reference: &'a [F],
+    desirable: &'a [bool],
+}
+
+/// The baseline z: how far the policy has moved from the reference on responses that have nothing to do with their
+/// prompts, in nats, never below 0.
+///
+/// The mean log-ratio over *mismatched* pairs of prompt and response, as in TRL: the batch's prompts with its responses
+/// shifted by one. On the matched responses themselves it would be the very reward that it is to be a baseline for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct KlEstimate(f64);
+
+/// Losses and gradients of a batch of single responses.
+#[derive(Clone, Debug, Default)]
+pub struct KtoOutput<F> {
+    losses: Vec<F>,
+    grads: Vec<F>,
+}
+
+impl KtoLoss {
+    /// Losses and gradients of every response in one pass, into `out`, whose former content is dropped.
+    pub fn evaluate<F: Float>(&self, batch: &KtoBatch<'_, F>, baseline: KlEstimate, out: &mut KtoOutput<F>) {
+        let (beta, z) = (F::of(self.beta.get()), F::of(baseline.0));
+        let weights = [self.undesirable, self.desirable].map(|weight| F::of(weight.get()));
+        out.losses.clear();
+        out.grads.clear();
+        let responses = batch.policy.iter().zip(batch.reference).zip(batch.desirable);
+        for ((&policy, &reference), &is_desirable) in responses {
+            let s = (beta * ((policy - reference) - z)).logistic();
+            let weight = weights[usize::from(is_desirable)];
+            let slope = weight * beta * s.p * s.q;
+            out.losses.push(weight * if is_desirable { s.q } else { s.p });
+            out.grads.push(if is_desirable { -slope } else { slope });
+        }
+    }
+}
+
+impl<'a, F: Float> KtoBatch<'a, F> {
+    /// A batch of responses with the policy's and the reference's log-probabilities, and whether each is desirable.
+    ///
+    /// # Errors
+    /// [`PrefLossError::Responses`] if the slices differ in length, [`PrefLossError::NotFinite`] for a NaN or infinite
+    /// log-probability.
+    pub fn new(policy: &'a [F], reference: &'a [F], desirable: &'a [bool]) -> Result<Self, PrefLossError> {
+        check_responses(policy, reference)?;
+        if desirable.len() != policy.len() {
+            return Err(PrefLossError::Responses { expected: policy.len(), found: desirable.len() });
+        }
+        Ok(Self { policy, reference, desirable })
+    }
+}
+
+impl KlEstimate {
+    /// No baseline: rewards count as they are. The loss is then that of single responses in APO-zero.
+    pub const ZERO: Self = Self(0.0);
+
+    /// The mean log-ratio of mismatched responses, or 0 if it is negative.
+    ///
+    /// # Errors
+    /// [`PrefLossError::Responses`] if the slices differ in length or are empty, [`PrefLossError::NotFinite`] for a NaN or
+    /// infinite log-probability.
+    pub fn new<F: Float>(policy: &[F], reference: &[F]) -> Result<Self, PrefLossError> {
+        check_responses(policy, reference)?;
+        if policy.is_empty() {
+            return Err(PrefLossError::Responses { expected: 1, found: 0 });
+        }
+        let sum: f64 = policy.iter().zip(reference).map(|(&p, &r)| (p - r).widen()).sum();
+        Ok(Self((sum / policy.len() as f64).max(0.0)))
+    }
+
+    /// z, in nats.
+    pub fn nats(self) -> f64 {
+        self.0
+    }
+}
+
+impl<F> KtoOutput<F> {
+    /// The loss of each response.
+    pub fn losses(&self) -> &[F] {
+        &self.losses
+    }
+
+    /// dL/d(policy's log-prob) of each response's own loss.
+    pub fn grads(&self) -> &[F] {
+        &self.grads
+    }
+}
+
+fn check_responses<F: Float>(policy: &[F], reference: &[F]) -> Result<(), PrefLossError> {
+    if policy.len() != reference.len() {
+        return Err(PrefLossError::Responses { expected: policy.len(), found: reference.len() });
+    }
+    for (model, logps) in [(Model::Policy, policy), (Model::Reference, reference)] {
+        if let Some(pair) = logps.iter().position(|logp| !logp.is_finite()) {
+            let value = logps[pair].widen();
+            return Err(PrefLossError::NotFinite { model, side: Side::Chosen, pair, value });
+        }
+    }
+    Ok(())
+}
