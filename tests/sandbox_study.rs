@@ -5,6 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use study::results::{ScoreRow, read_parquet};
+
 /// A world that trains in seconds; too small for its results to mean anything.
 const SMALL: [&str; 8] = [
     "sandbox.demonstrations=640",
@@ -72,8 +74,54 @@ fn cells_are_trained_once_and_shared_by_the_questions() {
 
     succeeds(&question(RQ2, &out, &["--set", "study.volumes=[1.0, 0.5]"]));
     assert_eq!(runs(&out).len(), 8, "only the smaller share is new");
-    succeeds(&question(RQ3, &out, &["--set", "study.flip_rates=[0.0, 0.5]"]));
+    let rq3 = ["--set", "study.flip_rates=[0.0, 0.5]"];
+    succeeds(&question(RQ3, &out, &rq3));
     assert_eq!(runs(&out).len(), 8 + 2 + 4, "DPO on clean labels is there, cDPO and the noisy runs are new");
+
+    assert_eq!(questions_in_report(&out), ["RQ1", "RQ2", "RQ3", "RQ4"]);
+    let rows = read_parquet(&out.join("results.parquet")).unwrap();
+    // Every run has its last checkpoint's scores, RQ1's four also those of three earlier ones, SFT its own.
+    let evaluations: BTreeSet<_> = rows.iter().map(|row| (&row.cell, row.step)).collect();
+    assert_eq!(evaluations.len(), 14 + 4 * 3 + 1);
+    assert_eq!(rows.len() % evaluations.len(), 0);
+    let score = |row: &ScoreRow| {
+        let question = (row.question_set.clone(), row.question_id, row.turn);
+        (row.cell.clone(), row.seed, row.step, question, row.scorer.clone())
+    };
+    let scores: BTreeSet<_> = rows.iter().map(score).collect();
+    assert_eq!(scores.len(), rows.len(), "a score stands once, whatever number of questions it serves");
+
+    let files = || ["report.html", "results.parquet"].map(|file| fs::read(out.join(file)).unwrap());
+    let before = files();
+    let (again, _) = succeeds(&question(RQ1, &out, &[]));
+    assert_eq!(again, first);
+    assert!(files() == before, "whichever question ran last, the files are the same");
+
+    another_study_stands_alone(&out, &rq3);
+}
+
+/// A changed recipe is another study: its page and rows hold nothing of the first one.
+fn another_study_stands_alone(out: &Path, rq3: &[&str]) {
+    let smoothing = ["--set", "loss.label_smoothing=0.2"];
+    let (_, log) = succeeds(&question(RQ3, out, &[rq3, &smoothing].concat()));
+    assert!(log.contains("leaves out rq1") && log.contains("label_smoothing = 0.1"), "{log}");
+    assert_eq!(questions_in_report(out), ["RQ3"]);
+    let rows = read_parquet(&out.join("results.parquet")).unwrap();
+    assert!(rows.iter().all(|row| row.loss != "ipo"), "IPO is in the other study only");
+    assert!(rows.iter().all(|row| row.loss != "cdpo" || row.label_smoothing == 0.2));
+    // Back under the first recipe, what belongs to it is there again.
+    succeeds(&question(RQ1, out, &[]));
+    assert_eq!(questions_in_report(out), ["RQ1", "RQ2", "RQ4"]);
+}
+
+/// The questions that have a section of results, in the page's order.
+fn questions_in_report(out: &Path) -> Vec<String> {
+    let html = fs::read_to_string(out.join("report.html")).unwrap();
+    let headings =
+        html.split("<h2 id=\"").skip(1).filter_map(|rest| rest.split_once('>')).map(|(_, rest)| rest);
+    let results =
+        headings.filter(|heading| heading.starts_with("RQ") && !heading.contains("sample answers</h2>"));
+    results.map(|heading| heading[..3].to_owned()).collect()
 }
 
 #[test]

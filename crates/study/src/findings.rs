@@ -1,5 +1,6 @@
 //! What a research question comes to: tables, figures, report, scores on disk.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use crate::cell::{Subject, loss_name};
@@ -9,9 +10,10 @@ use crate::grid::Question;
 use crate::report::{Dialogue, Report, Section};
 use crate::results::{ScoreRow, write_figures, write_parquet, write_report, write_tables};
 use crate::runner::{Evaluated, Runner};
+use crate::store::Key;
 use crate::table::Table;
 use crate::tables::{Analysis, acquisition, along, by_category, overfitting, scorers};
-use crate::{evaluate, raters};
+use crate::{asked, evaluate, raters};
 
 /// Questions shown with both policies' answers in the report.
 const SAMPLES: usize = 8;
@@ -25,73 +27,147 @@ pub struct Findings {
     pub report: PathBuf,
 }
 
-/// Makes tables, figures and report of `question` from `evaluated` and writes them to the study's output folder.
+/// Makes tables and figures of `question` from `evaluated` and writes them to the study's output folder. Report and
+/// `results.parquet` there then hold every question that was answered in the folder under this study's recipe.
 ///
 /// # Errors
 ///
-/// Where a statistic is not defined for the grid, or a file cannot be written.
+/// Where a statistic is not defined for the grid, or a file cannot be read or written.
 pub fn conclude(
     runner: &Runner,
     question: Question,
     evaluated: &[Evaluated],
 ) -> Result<Findings, StudyError> {
-    let analysis = Analysis::new(runner.recipe(), evaluated);
-    let mut tables = Vec::new();
-    let mut figures = Vec::new();
-    match question {
-        Question::Acquisition => {
-            tables.push(acquisition(&analysis)?);
-            tables.extend(raters::comparison(runner, evaluated)?);
-            figures.push((
-                "figure-1",
-                category_figure(&analysis)?,
-                "The judge's scores by category, means over turns and seeds with 95% intervals.",
-            ));
-        }
-        Question::Volume | Question::Quality => tables.push(along(&analysis, question)?),
-        Question::Overfitting => {
-            tables.push(overfitting(&analysis)?);
-            figures.push((
-                "figure-5",
-                progress_figure(&analysis)?,
-                "Gold quality on further questions and relative training loss at each checkpoint.",
-            ));
+    let output = runner.output();
+    let answer = Answer::new(runner, question, evaluated)?;
+    write_tables(&output, &answer.tables)?;
+    let svgs = answer.figures.iter().map(|(name, svg, _)| ((*name).to_owned(), svg.clone()));
+    write_figures(&output, &svgs.collect::<Vec<_>>())?;
+    asked::record(&output, question, runner.recipe())?;
+
+    let mut answers = Vec::new();
+    let mut rows = Rows::default();
+    for other in Question::ALL {
+        if other == question {
+            rows.extend(runner, evaluated);
+            answers.push(answer.clone());
+        } else if let Some((runner, evaluated)) = asked::answered(runner, other)? {
+            rows.extend(&runner, &evaluated);
+            answers.push(Answer::new(&runner, other, &evaluated)?);
         }
     }
-    let output = runner.output();
-    write_tables(&output, &tables)?;
-    let files: Vec<(String, Svg)> =
-        figures.iter().map(|(name, svg, _)| ((*name).to_owned(), svg.clone())).collect();
-    write_figures(&output, &files)?;
-    let rows: Vec<ScoreRow> = evaluated.iter().flat_map(|e| e.rows(runner.recipe())).collect();
-    write_parquet(&output.join("results.parquet"), &rows)?;
-    let report = Report {
-        title: question.title().to_owned(),
-        lead: vec![question.lead().to_owned()],
-        sections: vec![
+    write_parquet(&output.join("results.parquet"), &rows.rows)?;
+    let report = write_report(&output, &report(runner, answers))?;
+    Ok(Findings { tables: answer.tables, report })
+}
+
+/// What one question came to.
+#[derive(Clone, Debug)]
+struct Answer {
+    question: Question,
+    recipe: String,
+    tables: Vec<Table>,
+    /// Name, drawing and caption.
+    figures: Vec<(&'static str, Svg, &'static str)>,
+    samples: Vec<Dialogue>,
+}
+
+impl Answer {
+    fn new(runner: &Runner, question: Question, evaluated: &[Evaluated]) -> Result<Self, StudyError> {
+        let analysis = Analysis::new(runner.recipe(), evaluated);
+        let mut tables = Vec::new();
+        let mut figures = Vec::new();
+        match question {
+            Question::Acquisition => {
+                tables.push(acquisition(&analysis)?);
+                tables.extend(raters::comparison(runner, evaluated)?);
+                figures.push((
+                    "figure-1",
+                    category_figure(&analysis)?,
+                    "The judge's scores by category, means over turns and seeds with 95% intervals.",
+                ));
+            }
+            Question::Volume | Question::Quality => tables.push(along(&analysis, question)?),
+            Question::Overfitting => {
+                tables.push(overfitting(&analysis)?);
+                figures.push((
+                    "figure-5",
+                    progress_figure(&analysis)?,
+                    "Gold quality on further questions and relative training loss at each checkpoint.",
+                ));
+            }
+        }
+        let recipe = trainer::recipe::to_toml(runner.recipe());
+        Ok(Self { question, recipe, tables, figures, samples: samples(runner, evaluated)? })
+    }
+
+    fn sections(self) -> [Section; 2] {
+        [
             Section {
-                heading: "Results".into(),
-                tables: tables.clone(),
-                figures: figures.into_iter().map(|(_, svg, caption)| (svg, caption.to_owned())).collect(),
+                heading: self.question.title().to_owned(),
+                paragraphs: vec![self.question.lead().to_owned()],
+                tables: self.tables,
+                figures: self
+                    .figures
+                    .into_iter()
+                    .map(|(_, svg, caption)| (svg, caption.to_owned()))
+                    .collect(),
                 ..Section::default()
             },
             Section {
-                heading: "Sample answers".into(),
+                heading: format!("{}: sample answers", self.question.name().to_uppercase()),
                 paragraphs: vec![
                     "The first question of each category, first turn, seed 0, with gold quality.".into(),
                 ],
-                dialogues: samples(runner, evaluated)?,
+                dialogues: self.samples,
                 ..Section::default()
             },
+        ]
+    }
+}
+
+/// Rows of `results.parquet`, each subject's once, whatever number of questions it serves.
+#[derive(Default)]
+struct Rows {
+    rows: Vec<ScoreRow>,
+    seen: BTreeSet<(Key, u64, u64)>,
+}
+
+impl Rows {
+    fn extend(&mut self, runner: &Runner, evaluated: &[Evaluated]) {
+        for subject in evaluated {
+            if self.seen.insert((subject.key.clone(), subject.subject.seed(), subject.step)) {
+                self.rows.extend(subject.rows(runner.recipe()));
+            }
+        }
+    }
+}
+
+/// The page of all questions that were answered in one folder.
+fn report(runner: &Runner, answers: Vec<Answer>) -> Report {
+    // One recipe serves them all, unless a question was asked at values of its own.
+    let mut recipes: Vec<(String, String)> = Vec::new();
+    for answer in &answers {
+        let name = answer.question.name().to_uppercase();
+        match recipes.iter_mut().find(|(_, recipe)| *recipe == answer.recipe) {
+            Some((names, _)) => *names += &format!(", {name}"),
+            None => recipes.push((format!("Recipe of {name}"), answer.recipe.clone())),
+        }
+    }
+    let others: [(String, String); 2] = [
+        ("World".into(), runner.world().key().as_str().to_owned()),
+        ("Version".into(), env!("CARGO_PKG_VERSION").to_owned()),
+    ];
+    Report {
+        title: "What preference data do to a policy".into(),
+        lead: vec![
+            "This is the sandbox: an offline world whose true quality (gold) is known, so that judges can be compared \
+             with it."
+                .into(),
         ],
-        provenance: vec![
-            ("Recipe".into(), trainer::recipe::to_toml(runner.recipe())),
-            ("World".into(), runner.world().key().as_str().to_owned()),
-            ("Version".into(), env!("CARGO_PKG_VERSION").to_owned()),
-        ],
-    };
-    let report = write_report(&output, &report)?;
-    Ok(Findings { tables, report })
+        sections: answers.into_iter().flat_map(Answer::sections).collect(),
+        provenance: recipes.into_iter().chain(others).collect(),
+    }
 }
 
 impl Question {
@@ -107,8 +183,7 @@ impl Question {
     fn lead(self) -> &'static str {
         match self {
             Self::Acquisition => {
-                "One supervised policy, optimised on the same pairs as different annotators label them. This is the \
-                 sandbox: an offline world whose true quality (gold) is known, so that judges can be compared with it."
+                "One supervised policy, optimised on the same pairs as different annotators label them."
             }
             Self::Volume => "The same policy, optimised on nested shares of the pairs.",
             Self::Quality => "The same policy, optimised on labels of which a share is swapped at random.",

@@ -8,7 +8,7 @@ use crate::cell::{Cell, Subject};
 use crate::recipe::StudySection;
 
 /// A research question of the paper.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Question {
     /// How the way of acquiring preferences changes what DPO and IPO make of the policy (Tables 1 and 2).
     Acquisition,
@@ -95,6 +95,19 @@ impl Grid {
 }
 
 impl Question {
+    /// All of them, in the paper's order.
+    pub const ALL: [Self; 4] = [Self::Acquisition, Self::Volume, Self::Quality, Self::Overfitting];
+
+    /// Its short name, which is also its program's.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Acquisition => "rq1",
+            Self::Volume => "rq2",
+            Self::Quality => "rq3",
+            Self::Overfitting => "rq4",
+        }
+    }
+
     /// The losses that the question compares, where the recipe does not name others.
     pub(crate) fn losses(self, study: &StudySection) -> &[LossKind] {
         const DPO_IPO: &[LossKind] = &[LossKind::Dpo, LossKind::Ipo];

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use trainer::recipe::{
     Complaint, DataSection, DistributedSection, Format, LoraSection, LossKind, LossSection, ModelSection,
     OutputSection, Recipe, RecipeError, RecipeRoot, SpeedSection, TrainSection, parse_toml, read_toml, seed,
+    to_toml,
 };
 
 use crate::cell::Cell;
@@ -206,6 +207,26 @@ impl StudyRecipe {
 }
 
 impl StudyRecipe {
+    /// The first line in which `other` describes another study; `None` where results of both may stand on one page.
+    ///
+    /// Where results go and how many threads compute them does not count, nor do the lists of values at which each
+    /// question may be asked with its own: volumes, flip rates and losses stand beside every score.
+    pub(crate) fn difference(&self, other: &Self) -> Option<String> {
+        let [here, there] = [self, other].map(|recipe| {
+            let mut recipe = recipe.clone();
+            recipe.output.dir.clone_from(&self.output.dir);
+            recipe.train.threads = 0;
+            let StudySection { volumes, flip_rates, losses, .. } = &mut recipe.study;
+            (*volumes, *flip_rates, *losses) = (None, None, None);
+            to_toml(&recipe)
+        });
+        let pair = here.lines().zip(there.lines()).find(|(a, b)| a != b);
+        match pair {
+            Some((here, there)) => Some(format!("there `{there}`, here `{here}`")),
+            None => (here != there).then(|| "one recipe has more lines than the other".to_owned()),
+        }
+    }
+
     /// The loss of one cell. A key that only some losses look at is left at its default for the others, so that one
     /// DPO run serves studies that differ in cDPO's ε or IPO's reduction.
     fn loss_of(&self, cell: &Cell) -> LossSection {

@@ -163,11 +163,40 @@ impl Runner {
         Ok(evaluated)
     }
 
+    /// What was measured of `grid`, where all of it is in the store; nothing runs.
+    ///
+    /// # Errors
+    ///
+    /// Where the store cannot be read.
+    pub fn stored(&self, grid: &Grid) -> Result<Option<Vec<Evaluated>>, StudyError> {
+        if !self.plan(grid)?.is_complete() {
+            return Ok(None);
+        }
+        grid.subjects().iter().map(|subject| self.measure(subject)).collect::<Result<_, _>>().map(Some)
+    }
+
+    /// Trains what `subject` needs and evaluates it, or finds both in the store.
     fn evaluate(&self, subject: &Subject, context: &mut Context<'_>) -> Result<Evaluated, StudyError> {
+        if let Subject::Trained { cell, .. } = subject {
+            self.train(cell, context)?;
+        }
+        let is_new = !self.scores_folder(subject).exists();
+        if is_new {
+            context.progress.begin(&format!("evaluating {subject}"), 1);
+        }
+        let evaluated = self.measure(subject)?;
+        if is_new {
+            context.progress.end();
+        }
+        Ok(evaluated)
+    }
+
+    /// The evaluation of a subject whose policy is trained.
+    fn measure(&self, subject: &Subject) -> Result<Evaluated, StudyError> {
         let (model, key, step, training_loss) = match subject {
             Subject::Baseline { .. } => (self.world.model(), self.world.key().clone(), 0, None),
             Subject::Trained { cell, checkpoint } => {
-                let dir = self.train(cell, context)?;
+                let dir = RunDir::open_finished(&self.store.run(&self.run_key(cell)))?;
                 let checkpoints = dir.list_checkpoints()?;
                 let (step, model) = checkpoints.get(*checkpoint).cloned().ok_or_else(|| {
                     let wanted = checkpoint + 1;
@@ -181,14 +210,7 @@ impl Runner {
             }
         };
         let folder = self.scores_folder(subject);
-        let is_new = !folder.exists();
-        if is_new {
-            context.progress.begin(&format!("evaluating {subject}"), 1);
-        }
         let evaluation = evaluate(&self.world, &model, &model_id(subject, step), subject.seed(), &folder)?;
-        if is_new {
-            context.progress.end();
-        }
         Ok(Evaluated { subject: subject.clone(), evaluation, key, step, training_loss })
     }
 

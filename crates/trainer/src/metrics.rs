@@ -57,7 +57,10 @@ pub struct PreferenceMetrics {
     /// β · (policy − reference) log-probability of the rejected response (nats).
     #[serde(rename = "rewards/rejected")]
     pub rejected_reward: f64,
-    /// Share of pairs whose chosen reward is strictly the greater: 0 where policy = reference.
+    /// Share of pairs whose chosen reward is strictly the greater.
+    ///
+    /// Where policy = reference it is 0 in exact arithmetic. At a run's first step it need not be: the reference scored
+    /// the pairs in batches of another composition, whose products round otherwise, and a margin of 1e-6 has a sign.
     #[serde(rename = "rewards/accuracies")]
     pub accuracy: f64,
     /// Chosen minus rejected reward (nats).

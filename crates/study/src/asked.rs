@@ -1,0 +1,60 @@
+//! Which questions were answered in an output folder, and under which recipes.
+//!
+//! `questions/rqN.toml` holds the recipe under which a question was last answered there. Report and `results.parquet`
+//! are made of all of them, every time from the store: nothing that stands on the page can differ from what the store
+//! holds, and no order of running the questions gives other bytes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::error::StudyError;
+use crate::grid::{Grid, Question};
+use crate::recipe::StudyRecipe;
+use crate::runner::{Evaluated, Runner};
+use crate::store::write_file;
+
+/// Notes that `question` was answered under `recipe` in the folder `output`.
+pub(crate) fn record(output: &Path, question: Question, recipe: &StudyRecipe) -> Result<(), StudyError> {
+    let path = file(output, question);
+    let folder = path.parent().unwrap_or(output);
+    fs::create_dir_all(folder).map_err(StudyError::io("cannot create", folder))?;
+    write_file(&path, trainer::recipe::to_toml(recipe).as_bytes())
+}
+
+/// What `question` came to when it was last answered in `runner`'s output folder; `None` where it was not, or in
+/// another study, whose results do not belong beside `runner`'s.
+pub(crate) fn answered(
+    runner: &Runner,
+    question: Question,
+) -> Result<Option<(Runner, Vec<Evaluated>)>, StudyError> {
+    let path = file(&runner.output(), question);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let leave_out = |why: String| {
+        let name = question.name();
+        tracing::warn!(
+            "the report leaves out {name}, answered here earlier: {why}; run {name} again to have it"
+        );
+        Ok(None)
+    };
+    let mut recipe = match StudyRecipe::load(&path, &[]) {
+        Ok(recipe) => recipe,
+        Err(error) => return leave_out(error.to_string()),
+    };
+    if let Some(difference) = runner.recipe().difference(&recipe) {
+        return leave_out(format!("it was another study ({difference})"));
+    }
+    // The folder may have been moved since.
+    recipe.output.dir = runner.output();
+    let grid = Grid::of(question, &recipe.study, recipe.train.checkpoints.len());
+    let earlier = Runner::new(recipe)?;
+    match earlier.stored(&grid)? {
+        Some(evaluated) => Ok(Some((earlier, evaluated))),
+        None => leave_out("its results are no longer in the store".to_owned()),
+    }
+}
+
+fn file(output: &Path, question: Question) -> PathBuf {
+    output.join("questions").join(format!("{}.toml", question.name()))
+}
