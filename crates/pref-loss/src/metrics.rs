@@ -13,7 +13,7 @@ pub struct RewardMetrics {
     pub margins: f64,
     /// `rewards/accuracies`: the share of pairs whose chosen reward is strictly the larger.
     pub accuracies: f64,
-    /// The implicit reward's own estimate of β·KL(π ‖ π_ref): the mean reward over all responses.
+    /// The implicit reward's own estimate of `β·KL(π ‖ π_ref)`: the mean reward over all responses.
     ///
     /// It is the KL divergence, times β, only as far as the responses are the policy's own; on a preference set's
     /// responses it can be negative, and tells that the policy left them both.
