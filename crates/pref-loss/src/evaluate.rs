@@ -1,9 +1,8 @@
 //! The loop over a batch: each loss's formula over the numbers that it reads, in one pass.
 
-use crate::loss::WithKernel;
+use crate::loss::{Kernel, WithKernel};
 use crate::{
-    Beta, Float, LabelSmoothing, LogpReduction, LossOutput, PairBatch, PairLoss, PrefLossError,
-    PreferenceLoss, kernels,
+    Beta, Float, LabelSmoothing, LogpReduction, LossOutput, PairBatch, PrefLossError, PreferenceLoss, kernels,
 };
 
 pub(crate) fn evaluate<F: Float>(
@@ -70,7 +69,7 @@ struct Loop<'a, 'b, F> {
 impl<F: Float> WithKernel<F> for Loop<'_, '_, F> {
     type Output = ();
 
-    fn call(self, kernel: impl Fn(F, F) -> PairLoss<F> + Copy + Sync) {
+    fn call(self, kernel: impl Kernel<F>) {
         let out = self.out.resized(self.pairs.policy[0].len());
         walk(self.pairs, out, kernel);
     }
@@ -82,11 +81,7 @@ const PAIRS_PER_THREAD: usize = 16 * 1024;
 
 /// Walks along all pairs; with the feature `rayon` in two halves at a time, on as many threads as there are. Which thread
 /// takes which pairs changes no number.
-fn walk<F: Float>(
-    pairs: Pairs<'_, F>,
-    out: [&mut [F]; 3],
-    kernel: impl Fn(F, F) -> PairLoss<F> + Copy + Sync,
-) {
+fn walk<F: Float>(pairs: Pairs<'_, F>, out: [&mut [F]; 3], kernel: impl Kernel<F>) {
     #[cfg(feature = "rayon")]
     if out[0].len() >= 2 * PAIRS_PER_THREAD {
         let middle = out[0].len() / 2;
@@ -102,9 +97,11 @@ fn walk<F: Float>(
             ratios(chosen, rejected, ref_chosen, ref_rejected, losses, chosen_grads, rejected_grads, kernel);
         }
         (None, None) => plain(chosen, rejected, losses, chosen_grads, rejected_grads, kernel),
-        (reference, Some(tokens)) => {
-            means([chosen, rejected], reference, tokens, [losses, chosen_grads, rejected_grads], kernel);
+        (Some([ref_chosen, ref_rejected]), Some(counts)) => {
+            let (a, b) = ((chosen, ref_chosen), (rejected, ref_rejected));
+            mean_ratios(a, b, counts, losses, chosen_grads, rejected_grads, kernel);
         }
+        (None, Some(counts)) => means(chosen, rejected, counts, losses, chosen_grads, rejected_grads, kernel),
     }
 }
 
@@ -119,7 +116,7 @@ fn ratios<F: Float>(
     losses: &mut [F],
     chosen_grads: &mut [F],
     rejected_grads: &mut [F],
-    kernel: impl Fn(F, F) -> PairLoss<F>,
+    kernel: impl Kernel<F>,
 ) {
     let pairs = losses.len();
     let (chosen, rejected) = (&chosen[..pairs], &rejected[..pairs]);
@@ -127,7 +124,7 @@ fn ratios<F: Float>(
     let (chosen_grads, rejected_grads) = (&mut chosen_grads[..pairs], &mut rejected_grads[..pairs]);
     for i in 0..pairs {
         // Each response's difference is taken first: the two sums are close to each other, so little is rounded away.
-        let at = kernel(chosen[i] - ref_chosen[i], rejected[i] - ref_rejected[i]);
+        let at = kernel.at(chosen[i] - ref_chosen[i], rejected[i] - ref_rejected[i]);
         losses[i] = at.loss;
         chosen_grads[i] = at.chosen_grad;
         rejected_grads[i] = at.rejected_grad;
@@ -142,39 +139,65 @@ fn plain<F: Float>(
     losses: &mut [F],
     chosen_grads: &mut [F],
     rejected_grads: &mut [F],
-    kernel: impl Fn(F, F) -> PairLoss<F>,
+    kernel: impl Kernel<F>,
 ) {
     let pairs = losses.len();
     let (chosen, rejected) = (&chosen[..pairs], &rejected[..pairs]);
     let (chosen_grads, rejected_grads) = (&mut chosen_grads[..pairs], &mut rejected_grads[..pairs]);
     for i in 0..pairs {
-        let at = kernel(chosen[i], rejected[i]);
+        let at = kernel.at(chosen[i], rejected[i]);
         losses[i] = at.loss;
         chosen_grads[i] = at.chosen_grad;
         rejected_grads[i] = at.rejected_grad;
     }
 }
 
-/// Means over tokens: each gradient to a sum is the gradient to the mean over the number of tokens.
+/// Means over tokens against a reference: each gradient to a sum is the gradient to the mean over the number of tokens.
+#[inline(never)]
+fn mean_ratios<F: Float>(
+    chosen: (&[F], &[F]),
+    rejected: (&[F], &[F]),
+    counts: [&[u32]; 2],
+    losses: &mut [F],
+    chosen_grads: &mut [F],
+    rejected_grads: &mut [F],
+    kernel: impl Kernel<F>,
+) {
+    let pairs = losses.len();
+    let (chosen, ref_chosen) = (&chosen.0[..pairs], &chosen.1[..pairs]);
+    let (rejected, ref_rejected) = (&rejected.0[..pairs], &rejected.1[..pairs]);
+    let (chosen_counts, rejected_counts) = (&counts[0][..pairs], &counts[1][..pairs]);
+    let (chosen_grads, rejected_grads) = (&mut chosen_grads[..pairs], &mut rejected_grads[..pairs]);
+    for i in 0..pairs {
+        let (m, n) = (F::of_count(chosen_counts[i]), F::of_count(rejected_counts[i]));
+        let at = kernel.at((chosen[i] - ref_chosen[i]) / m, (rejected[i] - ref_rejected[i]) / n);
+        losses[i] = at.loss;
+        chosen_grads[i] = at.chosen_grad / m;
+        rejected_grads[i] = at.rejected_grad / n;
+    }
+}
+
+/// Means over tokens without a reference.
 #[inline(never)]
 fn means<F: Float>(
-    policy: [&[F]; 2],
-    reference: Option<[&[F]; 2]>,
-    tokens: [&[u32]; 2],
-    out: [&mut [F]; 3],
-    kernel: impl Fn(F, F) -> PairLoss<F>,
+    chosen: &[F],
+    rejected: &[F],
+    counts: [&[u32]; 2],
+    losses: &mut [F],
+    chosen_grads: &mut [F],
+    rejected_grads: &mut [F],
+    kernel: impl Kernel<F>,
 ) {
-    let [losses, chosen_grads, rejected_grads] = out;
-    for i in 0..losses.len() {
-        let [a, b] = [0, 1].map(|side| match reference {
-            Some(reference) => policy[side][i] - reference[side][i],
-            None => policy[side][i],
-        });
-        let [per_chosen, per_rejected] = tokens.map(|counts| F::of(1.0 / f64::from(counts[i])));
-        let at = kernel(a * per_chosen, b * per_rejected);
+    let pairs = losses.len();
+    let (chosen, rejected) = (&chosen[..pairs], &rejected[..pairs]);
+    let (chosen_counts, rejected_counts) = (&counts[0][..pairs], &counts[1][..pairs]);
+    let (chosen_grads, rejected_grads) = (&mut chosen_grads[..pairs], &mut rejected_grads[..pairs]);
+    for i in 0..pairs {
+        let (m, n) = (F::of_count(chosen_counts[i]), F::of_count(rejected_counts[i]));
+        let at = kernel.at(chosen[i] / m, rejected[i] / n);
         losses[i] = at.loss;
-        chosen_grads[i] = at.chosen_grad * per_chosen;
-        rejected_grads[i] = at.rejected_grad * per_rejected;
+        chosen_grads[i] = at.chosen_grad / m;
+        rejected_grads[i] = at.rejected_grad / n;
     }
 }
 

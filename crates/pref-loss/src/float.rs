@@ -21,6 +21,9 @@ pub trait Float:
     /// Rounds to this type.
     fn of(value: f64) -> Self;
 
+    /// A token count, exactly in f64 and to 2²⁴ in f32.
+    fn of_count(count: u32) -> Self;
+
     /// Widens to `f64`, exactly.
     fn widen(self) -> f64;
 
@@ -61,6 +64,11 @@ macro_rules! float {
             #[inline(always)]
             fn of(value: f64) -> Self {
                 value as Self
+            }
+
+            #[inline(always)]
+            fn of_count(count: u32) -> Self {
+                count as Self
             }
 
             #[inline(always)]

@@ -1,5 +1,7 @@
 //! The losses, each with its equation and source.
 
+use std::marker::PhantomData;
+
 use serde::{Deserialize, Serialize};
 
 use crate::kernels;
@@ -215,6 +217,12 @@ pub struct PairLoss<F> {
     pub rejected_grad: F,
 }
 
+/// A loss's formula with its parameters.
+pub(crate) trait Kernel<F>: Copy + Sync {
+    /// Loss and gradient of one pair.
+    fn at(self, a: F, b: F) -> PairLoss<F>;
+}
+
 /// Something to do with a loss's formula, compiled once for each formula, so that a loop over pairs has no branch on which
 /// loss it is.
 pub(crate) trait WithKernel<F> {
@@ -222,7 +230,29 @@ pub(crate) trait WithKernel<F> {
     type Output;
 
     /// Does it.
-    fn call(self, kernel: impl Fn(F, F) -> PairLoss<F> + Copy + Sync) -> Self::Output;
+    fn call(self, kernel: impl Kernel<F>) -> Self::Output;
+}
+
+/// Hands a formula over together with the parameters that it names. A closure would do, but for one thing: nothing makes
+/// the compiler inline a long one into its loops, and a loop with a call in it gets no vector instructions.
+macro_rules! formula {
+    ($with:expr, [$($parameter:ident: $type:ty),*], |$a:ident, $b:ident| $body:expr) => {{
+        #[derive(Clone, Copy)]
+        struct Formula<F: Float> {
+            $($parameter: $type,)*
+            of: PhantomData<F>,
+        }
+
+        impl<F: Float> Kernel<F> for Formula<F> {
+            #[inline(always)]
+            fn at(self, $a: F, $b: F) -> PairLoss<F> {
+                let Self { $($parameter,)* .. } = self;
+                $body
+            }
+        }
+
+        $with.call(Formula { $($parameter,)* of: PhantomData })
+    }};
 }
 
 /// Which two numbers of a pair a loss compares.
@@ -260,8 +290,8 @@ impl PreferenceLoss {
         impl<F: Float> WithKernel<F> for At<F> {
             type Output = PairLoss<F>;
 
-            fn call(self, kernel: impl Fn(F, F) -> PairLoss<F> + Copy + Sync) -> PairLoss<F> {
-                kernel(self.0, self.1)
+            fn call(self, kernel: impl Kernel<F>) -> PairLoss<F> {
+                kernel.at(self.0, self.1)
             }
         }
 
@@ -363,56 +393,56 @@ impl PreferenceLoss {
         let beta = F::of(self.beta().map_or(1.0, Beta::get));
         match *self {
             Self::Dpo { .. } | Self::SigmoidNorm { .. } => {
-                with.call(move |a, b| kernels::logistic(a, b, beta))
+                formula!(with, [beta: F], |a, b| kernels::logistic(a, b, beta))
             }
             Self::Cdpo { label_smoothing, .. }
             | Self::Cpo { label_smoothing, .. }
             | Self::Aot { label_smoothing, .. }
             | Self::AotUnpaired { label_smoothing, .. } => {
                 let weights = label_smoothing.weights().map(F::of);
-                with.call(move |a, b| kernels::smoothed_logistic(a, b, beta, weights))
+                formula!(with, [beta: F, weights: [F; 2]], |a, b| kernels::smoothed_logistic(a, b, beta, weights))
             }
             Self::Robust { label_smoothing, .. } => {
                 let weights = label_smoothing.weights().map(F::of);
-                with.call(move |a, b| kernels::smoothed_logistic(a, b, beta, weights))
+                formula!(with, [beta: F, weights: [F; 2]], |a, b| kernels::smoothed_logistic(a, b, beta, weights))
             }
             Self::Ipo { beta, .. } => {
                 let target = F::of(beta.target_margin());
-                with.call(move |a, b| kernels::squared(a, b, target))
+                formula!(with, [target: F], |a, b| kernels::squared(a, b, target))
             }
-            Self::Hinge { .. } => with.call(move |a, b| kernels::hinge(a, b, beta)),
+            Self::Hinge { .. } => formula!(with, [beta: F], |a, b| kernels::hinge(a, b, beta)),
             Self::Simpo { gamma, .. } => {
                 let gamma = F::of(gamma.get());
-                with.call(move |a, b| kernels::shifted_logistic(a, b, beta, gamma))
+                formula!(with, [beta: F, gamma: F], |a, b| kernels::shifted_logistic(a, b, beta, gamma))
             }
             Self::Orpo { lambda } => {
                 let lambda = F::of(lambda.get());
-                with.call(move |a, b| kernels::orpo(a, b, lambda))
+                formula!(with, [lambda: F], |a, b| kernels::orpo(a, b, lambda))
             }
             Self::Dpop { lambda, .. } => {
                 let lambda = F::of(lambda.get());
-                with.call(move |a, b| kernels::dpop(a, b, beta, lambda))
+                formula!(with, [beta: F, lambda: F], |a, b| kernels::dpop(a, b, beta, lambda))
             }
-            Self::Sft => with.call(|a, _| kernels::sft(a)),
+            Self::Sft => formula!(with, [], |a, _b| kernels::sft(a)),
             Self::ExoPair { label_smoothing, .. } => {
                 let logs = label_smoothing.logs().map(F::of);
-                with.call(move |a, b| kernels::exo(a, b, beta, logs))
+                formula!(with, [beta: F, logs: [F; 2]], |a, b| kernels::exo(a, b, beta, logs))
             }
-            Self::NcaPair { .. } => with.call(move |a, b| kernels::nca(a, b, beta)),
-            Self::BcoPair { .. } => with.call(move |a, b| kernels::bco(a, b, beta)),
+            Self::NcaPair { .. } => formula!(with, [beta: F], |a, b| kernels::nca(a, b, beta)),
+            Self::BcoPair { .. } => formula!(with, [beta: F], |a, b| kernels::bco(a, b, beta)),
             Self::SppoHard { beta } => {
                 let target = F::of(beta.target_margin());
-                with.call(move |a, b| kernels::sppo(a, b, target))
+                formula!(with, [target: F], |a, b| kernels::sppo(a, b, target))
             }
-            Self::ApoZero { .. } => with.call(move |a, b| kernels::apo_zero(a, b, beta)),
-            Self::ApoDown { .. } => with.call(move |a, b| kernels::apo_down(a, b, beta)),
+            Self::ApoZero { .. } => formula!(with, [beta: F], |a, b| kernels::apo_zero(a, b, beta)),
+            Self::ApoDown { .. } => formula!(with, [beta: F], |a, b| kernels::apo_down(a, b, beta)),
             Self::Discopop { temperature, .. } => {
                 let temperature = F::of(temperature.get());
-                with.call(move |a, b| kernels::discopop(a, b, beta, temperature))
+                formula!(with, [beta: F, temperature: F], |a, b| kernels::discopop(a, b, beta, temperature))
             }
-            Self::FDpo { divergence, .. } => {
-                with.call(move |a, b| kernels::scored(divergence.score(a), divergence.score(b), beta))
-            }
+            Self::FDpo { divergence, .. } => formula!(with, [beta: F, divergence: Divergence], |a, b| {
+                kernels::scored(divergence.score(a), divergence.score(b), beta)
+            }),
         }
     }
 }
