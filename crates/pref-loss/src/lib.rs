@@ -2,32 +2,44 @@
 #![forbid(unsafe_code)]
 
 mod batch;
+#[cfg(feature = "tch")]
+mod chunked_head;
 mod divergence;
 mod dynamic_beta;
 mod error;
 mod evaluate;
 mod float;
+#[cfg(feature = "tch")]
+mod head_error;
 mod kernels;
 mod kto;
 mod loss;
 mod metrics;
 mod params;
+#[cfg(feature = "tch")]
+mod sequence_logps;
 mod sum;
 #[cfg(feature = "tch")]
 mod tensor;
 mod tokens;
 
 pub use batch::{LossOutput, PairBatch, PairLogps, PairTokens, Reward};
+#[cfg(feature = "tch")]
+pub use chunked_head::{ChunkedHead, HeadGradients, HeadTiles, ScoredTokens};
 pub use divergence::{AlphaCoefficient, Divergence};
 pub use dynamic_beta::DynamicBeta;
 pub use error::{Input, Model, PrefLossError, Side};
 pub use float::{Float, Logistic};
+#[cfg(feature = "tch")]
+pub use head_error::HeadError;
 pub use kto::{KlEstimate, KtoBatch, KtoLoss, KtoOutput};
 pub use loss::{PairLoss, PreferenceLoss, Reads};
 pub use metrics::RewardMetrics;
 pub use params::{
     Beta, LabelSmoothing, LogpReduction, NoiseRate, TargetMargin, TargetSmoothing, Temperature, Weight,
 };
+#[cfg(feature = "tch")]
+pub use sequence_logps::{SequenceLogps, TokenPosition, sequence_logps, sequence_logps_at, token_logps};
 pub use sum::{LossSum, LossTerm};
 #[cfg(feature = "tch")]
 pub use tensor::{FusedLoss, PairLogpTensors, RewardTensors};

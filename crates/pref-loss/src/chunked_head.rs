@@ -1,0 +1,423 @@
+//! Log-probabilities of tokens straight from the last hidden states, in tiles, and their gradients.
+
+use tch::{Kind, Tensor};
+
+use crate::HeadError;
+use crate::sequence_logps::{
+    check_device, check_float, check_kind, check_shape, check_targets, compute_kind,
+};
+
+/// An LM head (`logits = hidden · weightᵀ`) that scores tokens without ever holding `[tokens, vocab]` logits.
+///
+/// Training on preferences needs the gradient of one scalar per sequence, and pref-loss knows its slope in closed form.
+/// So the head runs in two passes without a graph. [`forward`](Self::forward) takes the tokens' log-probabilities, tile
+/// by tile of the logits, with an online log-sum-exp. From their sums the loss gives a coefficient ∂L/∂logp for every
+/// sequence. [`ScoredTokens::backward`] then goes over the tiles again and turns each into its part of the gradients
+/// with respect to the hidden states and to the weight. Log-softmax and sums are in float32 (float64 for float64).
+///
+/// The gradient enters autograd through a product: `(hidden * gradient).sum()` has just that gradient.
+///
+/// ```
+/// use pref_loss::{Beta, ChunkedHead, PairBatch, PairLogps, PairTokens, PreferenceLoss, LossOutput};
+/// use tch::{Device, Kind, Tensor};
+///
+/// // A "trunk" with one parameter, a head of 5 tokens, and one pair: two chosen tokens and one rejected.
+/// let scale = Tensor::from(0.5_f32).set_requires_grad(true);
+/// let states = Tensor::arange(9, (Kind::Float, Device::Cpu)).view([3, 3]);
+/// let hidden = &scale * states;
+/// let weight = Tensor::eye(5, (Kind::Float, Device::Cpu)).narrow(1, 0, 3);
+/// let targets = Tensor::from_slice(&[1_i64, 4, 2]);
+///
+/// let scored = ChunkedHead::new(&weight)?.forward(&hidden, &targets)?;
+/// let logps: Vec<f32> = Vec::try_from(scored.logps())?;
+/// let (chosen, rejected) = ([logps[0] + logps[1]], [logps[2]]);
+/// let batch = PairBatch::new(
+///     PairLogps { chosen: &chosen, rejected: &rejected },
+///     PairLogps { chosen: &[-3.0], rejected: &[-2.0] },
+///     PairTokens { chosen: &[2], rejected: &[1] },
+/// )?;
+/// let mut out = LossOutput::default();
+/// PreferenceLoss::Dpo { beta: Beta::new(0.1)? }.evaluate(&batch, &mut out)?;
+/// let (chosen, rejected) = (out.chosen_grads()[0], out.rejected_grads()[0]);
+/// let coefficients = Tensor::from_slice(&[chosen, chosen, rejected]); // one per token
+///
+/// let gradients = scored.backward(&coefficients)?;
+/// (hidden * gradients.hidden).sum(Kind::Float).backward(); // on through the trunk
+/// assert!(scale.grad().double_value(&[]).abs() > 0.0);
+/// assert_eq!(gradients.weight.size(), [5, 3]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct ChunkedHead {
+    weight: Tensor,
+    tiles: Option<HeadTiles>,
+}
+
+/// How the logits are cut up: the largest tile, and how many tiles stay in memory between the passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadTiles {
+    rows: i64,
+    columns: i64,
+    kept: usize,
+}
+
+/// Log-probabilities of scored tokens, and what their gradients need.
+///
+/// It shares the memory of `hidden` and `weight`: neither may change before [`backward`](Self::backward).
+#[derive(Debug)]
+pub struct ScoredTokens {
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    tiles: HeadTiles,
+    logps: Tensor,
+    /// Of each token's logits, `[tokens, 1]`, and of `exp(logits − maximum)`.
+    maximum: Tensor,
+    sum: Tensor,
+    kept: Vec<KeptTile>,
+}
+
+/// Gradients of `Σ coefficient · logp`.
+#[derive(Debug)]
+pub struct HeadGradients {
+    /// With respect to the hidden states, `[tokens, d]`, in the kind of the log-probabilities.
+    pub hidden: Tensor,
+    /// With respect to the weight, `[vocab, d]`, in the weight's kind.
+    pub weight: Tensor,
+}
+
+impl HeadTiles {
+    /// Tiles of at most `rows` tokens and `columns` vocabulary entries, of which the first `kept` stay in memory.
+    ///
+    /// # Errors
+    /// [`HeadError::EmptyTile`] if either side is 0.
+    pub fn new(rows: usize, columns: usize, kept: usize) -> Result<Self, HeadError> {
+        if rows == 0 || columns == 0 {
+            return Err(HeadError::EmptyTile { rows, columns });
+        }
+        let side = |length: usize| i64::try_from(length).unwrap_or(i64::MAX);
+        Ok(Self { rows: side(rows), columns: side(columns), kept })
+    }
+
+    /// The tiles that were fastest, within a memory that does not depend on `tokens`.
+    fn fit(tokens: i64, vocab: i64, kind: Kind) -> Self {
+        let bytes = compute_kind(kind).elt_size_in_bytes() as i64;
+        let rows = even(tokens.max(1), TILE_ROWS);
+        let columns = even(vocab, (TILE_BYTES / bytes / rows).max(1));
+        Self { rows, columns, kept: (KEPT_BYTES / bytes / (rows * columns)) as usize }
+    }
+}
+
+impl ChunkedHead {
+    /// A head with the given weight, which may be the input embedding's: `[vocab, d]`, any float kind, no bias.
+    ///
+    /// # Errors
+    /// [`HeadError::Shape`] and [`HeadError::Kind`].
+    pub fn new(weight: &Tensor) -> Result<Self, HeadError> {
+        check_float("the head's weight", weight)?;
+        let size = weight.size();
+        if size.len() != 2 || size[0] == 0 {
+            let expected = "[vocab, d]".to_owned();
+            return Err(HeadError::Shape { tensor: "the head's weight", expected, found: size });
+        }
+        Ok(Self { weight: weight.detach(), tiles: None })
+    }
+
+    /// The same head with tiles of another size; by default they are chosen to be fast.
+    #[must_use]
+    pub fn with_tiles(self, tiles: HeadTiles) -> Self {
+        Self { tiles: Some(tiles), ..self }
+    }
+
+    /// The first pass: log π(target | what led to the hidden state) of every token, without a graph.
+    ///
+    /// # Shapes
+    /// `hidden` `[tokens, d]`, of the weight's kind: the states that *predict* the targets, one place before them.
+    /// `targets` `[tokens]` i64. No tokens are fine: no log-probabilities, gradients of 0.
+    ///
+    /// # Errors
+    /// [`HeadError::Shape`], [`HeadError::Kind`], [`HeadError::Device`]; [`HeadError::Target`] if a target is not in the
+    /// vocabulary (this look waits for the device). NaN passes: from a hidden state to its own log-probability, from the
+    /// weight to all.
+    pub fn forward(&self, hidden: &Tensor, targets: &Tensor) -> Result<ScoredTokens, HeadError> {
+        let (weight, device) = (&self.weight, self.weight.device());
+        check_kind("hidden states", hidden, &[weight.kind()])?;
+        let tokens = hidden.size().first().copied().unwrap_or(0);
+        check_shape("hidden states", hidden, &[tokens, weight.size()[1]])?;
+        check_kind("targets", targets, &[Kind::Int64])?;
+        check_shape("targets", targets, &[tokens])?;
+        check_device("hidden states", hidden, device)?;
+        check_device("targets", targets, device)?;
+        check_targets(targets, weight.size()[0])?;
+        let tiles = self.tiles.unwrap_or_else(|| HeadTiles::fit(tokens, weight.size()[0], weight.kind()));
+        Ok(tch::no_grad(|| score(&hidden.detach(), weight, targets, tiles)))
+    }
+}
+
+/// The first pass over checked input, with a running maximum and a running sum of exponentials for every token.
+fn score(hidden: &Tensor, weight: &Tensor, targets: &Tensor, tiles: HeadTiles) -> ScoredTokens {
+    let (tokens, vocab) = (hidden.size()[0], weight.size()[0]);
+    let (kind, device) = (compute_kind(weight.kind()), weight.device());
+    let buffers = Buffers::new(tiles.within(tokens, vocab), weight);
+    let per_token = |value: f64| Tensor::full([tokens, 1], value, (kind, device));
+    let (maximum, sum, at_target) = (per_token(f64::NEG_INFINITY), per_token(0.0), per_token(0.0));
+    let mut kept = Vec::with_capacity(tiles.kept);
+    for (index, tile) in tiles.over(tokens, vocab).enumerate() {
+        let keep = index < tiles.kept;
+        let mut x = if keep {
+            Tensor::empty([tile.rows, tile.columns], (kind, device))
+        } else {
+            tile.view(&buffers.tile)
+        };
+        buffers.logits(&tile, hidden, weight, &x);
+        let (place, hit) = tile.places(targets);
+        let mut at_target = tile.rows_of(&at_target);
+        at_target.copy_(&x.gather(1, &place, false).where_self(&hit, &at_target));
+        let (mut maximum, mut sum) = (tile.rows_of(&maximum), tile.rows_of(&sum));
+        let higher = maximum.maximum(&x.amax(1, true));
+        let _ = x.subtract_(&higher).exp_();
+        sum.copy_(&(&sum * (&maximum - &higher).exp() + x.sum_dim_intlist(1, true, kind)));
+        maximum.copy_(&higher);
+        if keep {
+            kept.push(KeptTile { exponentials: x, shift: higher });
+        }
+    }
+    ScoredTokens {
+        hidden: hidden.shallow_clone(),
+        weight: weight.shallow_clone(),
+        targets: targets.detach(),
+        tiles,
+        // In this order a likely token keeps the digits of a log-probability near 0.
+        logps: (at_target - &maximum - sum.log()).squeeze_dim(1),
+        maximum,
+        sum,
+        kept,
+    }
+}
+
+impl ScoredTokens {
+    /// The log-probabilities in nats, `[tokens]`: float32, or float64 from float64. Without a graph.
+    pub fn logps(&self) -> &Tensor {
+        &self.logps
+    }
+
+    /// The second pass: gradients of `Σ coefficient · logp`.
+    ///
+    /// # Shapes
+    /// `coefficients` `[tokens]`, of any float kind: ∂L/∂logp of each token. That is its sequence's coefficient, where
+    /// the loss is a function of sums.
+    ///
+    /// # Errors
+    /// [`HeadError::Shape`], [`HeadError::Kind`], [`HeadError::Device`].
+    pub fn backward(self, coefficients: &Tensor) -> Result<HeadGradients, HeadError> {
+        // Without a token no tile would be written.
+        let weight = match self.logps.numel() {
+            0 => self.weight.zeros_like(),
+            _ => self.weight.empty_like(),
+        };
+        let hidden = self.differentiate(coefficients, &weight, Write::Replace)?;
+        Ok(HeadGradients { hidden, weight })
+    }
+
+    /// As [`backward`](Self::backward), but adds the weight's part to a gradient that exists, as of a tied embedding or
+    /// of earlier micro-batches, and returns the hidden states' part.
+    ///
+    /// # Shapes
+    /// `weight_grad` `[vocab, d]`, in the weight's kind or in that of the log-probabilities, whose sums are finer.
+    ///
+    /// # Errors
+    /// As [`backward`](Self::backward).
+    pub fn backward_into(self, coefficients: &Tensor, weight_grad: &mut Tensor) -> Result<Tensor, HeadError> {
+        check_shape("the weight's gradient", weight_grad, &self.weight.size())?;
+        check_kind("the weight's gradient", weight_grad, &[self.weight.kind(), self.logps.kind()])?;
+        check_device("the weight's gradient", weight_grad, self.weight.device())?;
+        self.differentiate(coefficients, weight_grad, Write::Add)
+    }
+
+    fn differentiate(
+        self,
+        coefficients: &Tensor,
+        weight_grad: &Tensor,
+        write: Write,
+    ) -> Result<Tensor, HeadError> {
+        check_float("coefficients", coefficients)?;
+        check_shape("coefficients", coefficients, &self.logps.size())?;
+        check_device("coefficients", coefficients, self.logps.device())?;
+        Ok(tch::no_grad(|| self.gradients(coefficients, &weight_grad.detach(), write)))
+    }
+
+    /// `coefficient · (onehot − softmax)` of every tile, times the weight's slice and times the hidden states.
+    fn gradients(self, coefficients: &Tensor, weight_grad: &Tensor, write: Write) -> Tensor {
+        let Self { hidden, weight, targets, tiles, logps, maximum, sum, kept } = self;
+        let (tokens, vocab) = (hidden.size()[0], weight.size()[0]);
+        let hidden_grad = Tensor::empty(hidden.size(), (logps.kind(), logps.device()));
+        let negated = coefficients.detach().to_kind(logps.kind()).neg().unsqueeze(1);
+        let scale = &negated / sum;
+        let buffers = Buffers::new(tiles.within(tokens, vocab), &weight);
+        let mut kept = kept.into_iter();
+        for tile in tiles.over(tokens, vocab) {
+            let (maximum, scale) = (tile.rows_of(&maximum), tile.rows_of(&scale));
+            let mut x = match kept.next() {
+                Some(KeptTile { mut exponentials, shift }) => {
+                    exponentials.multiply_(&((shift - maximum).exp() * scale))
+                }
+                None => {
+                    let mut logits = tile.view(&buffers.tile);
+                    buffers.logits(&tile, &hidden, &weight, &logits);
+                    logits.subtract_(&maximum).exp_().multiply_(&scale)
+                }
+            };
+            // Before the products, since 1 − softmax cancels where the token is likely.
+            let (place, hit) = tile.places(&targets);
+            let _ = x.scatter_add_(1, &place, &(tile.rows_of(&negated) * hit).neg());
+            let x = buffers.to_weight_kind(&tile, x);
+            let first_columns = if tile.column == 0 { Write::Replace } else { Write::Add };
+            buffers.product(&tile.rows_of(&hidden_grad), &x, &tile.columns_of(&weight), first_columns);
+            let first_rows = if tile.row == 0 { write } else { Write::Add };
+            buffers.product(&tile.columns_of(weight_grad), &x.tr(), &tile.rows_of(&hidden), first_rows);
+        }
+        hidden_grad
+    }
+}
+
+/// A tile of the first pass: `exp(logits − shift)`.
+#[derive(Debug)]
+struct KeptTile {
+    exponentials: Tensor,
+    shift: Tensor,
+}
+
+/// What a product does to what stands there.
+#[derive(Clone, Copy)]
+enum Write {
+    Replace,
+    Add,
+}
+
+/// A block of the logits: some tokens and a slice of the vocabulary.
+struct Tile {
+    row: i64,
+    rows: i64,
+    column: i64,
+    columns: i64,
+}
+
+impl HeadTiles {
+    fn within(self, tokens: i64, vocab: i64) -> Self {
+        Self { rows: self.rows.min(tokens.max(1)), columns: self.columns.min(vocab), ..self }
+    }
+
+    /// All tiles, down the tokens first: a slice of the weight and of its gradient stays in the cache meanwhile.
+    fn over(self, tokens: i64, vocab: i64) -> impl Iterator<Item = Tile> {
+        let Self { rows, columns, .. } = self.within(tokens, vocab);
+        (0..vocab).step_by(columns as usize).flat_map(move |column| {
+            (0..tokens).step_by(rows as usize).map(move |row| Tile {
+                row,
+                rows: rows.min(tokens - row),
+                column,
+                columns: columns.min(vocab - column),
+            })
+        })
+    }
+}
+
+impl Tile {
+    fn rows_of(&self, per_token: &Tensor) -> Tensor {
+        per_token.narrow(0, self.row, self.rows)
+    }
+
+    fn columns_of(&self, per_entry: &Tensor) -> Tensor {
+        per_entry.narrow(0, self.column, self.columns)
+    }
+
+    fn view(&self, buffer: &Tensor) -> Tensor {
+        buffer.narrow(0, 0, self.rows * self.columns).view([self.rows, self.columns])
+    }
+
+    /// The targets' columns in this tile, `[rows, 1]`, and whether they lie in it; those that don't point anywhere.
+    fn places(&self, targets: &Tensor) -> (Tensor, Tensor) {
+        let place = self.rows_of(targets).unsqueeze(1) - self.column;
+        let hit = place.ge(0).logical_and(&place.lt(self.columns));
+        (place.clamp(0, self.columns - 1), hit)
+    }
+}
+
+/// Memory that every tile uses in turn: fresh memory of this size would have to be mapped anew each time.
+struct Buffers {
+    tile: Tensor,
+    low: Option<LowPrecision>,
+}
+
+/// Operands and results of products in a kind that is too coarse for sums.
+struct LowPrecision {
+    tile: Tensor,
+    product: Tensor,
+}
+
+impl Buffers {
+    fn new(tiles: HeadTiles, weight: &Tensor) -> Self {
+        let (kind, device) = (compute_kind(weight.kind()), weight.device());
+        let flat = |elements: i64, kind: Kind| Tensor::empty([elements], (kind, device));
+        let elements = tiles.rows * tiles.columns;
+        let low = (weight.kind() != kind).then(|| LowPrecision {
+            tile: flat(elements, weight.kind()),
+            product: flat(elements.max(weight.size()[1]), weight.kind()),
+        });
+        Self { tile: flat(elements, kind), low }
+    }
+
+    fn logits(&self, tile: &Tile, hidden: &Tensor, weight: &Tensor, out: &Tensor) {
+        let (hidden, weight) = (tile.rows_of(hidden), tile.columns_of(weight).tr());
+        match &self.low {
+            None => drop(hidden.mm_out(out, &weight)),
+            Some(low) => out.shallow_clone().copy_(&hidden.mm_out(&tile.view(&low.tile), &weight)),
+        }
+    }
+
+    fn to_weight_kind(&self, tile: &Tile, x: Tensor) -> Tensor {
+        match &self.low {
+            None => x,
+            Some(low) => {
+                let mut rounded = tile.view(&low.tile);
+                rounded.copy_(&x);
+                rounded
+            }
+        }
+    }
+
+    /// `out = a · b` or `out += a · b`; sums over tiles are taken in the kind of `out`.
+    fn product(&self, out: &Tensor, a: &Tensor, b: &Tensor, write: Write) {
+        let mut out = out.shallow_clone();
+        match (&self.low, write) {
+            (Some(low), _) if out.kind() != a.kind() => {
+                let width = b.size()[1];
+                let most = low.product.numel() as i64 / width.max(1);
+                for row in (0..out.size()[0]).step_by(most as usize) {
+                    let rows = most.min(out.size()[0] - row);
+                    let product = low.product.narrow(0, 0, rows * width).view([rows, width]);
+                    let product = a.narrow(0, row, rows).mm_out(&product, b);
+                    let mut out = out.narrow(0, row, rows);
+                    match write {
+                        Write::Replace => out.copy_(&product),
+                        Write::Add => drop(out.g_add_(&product)),
+                    }
+                }
+            }
+            (_, Write::Replace) => drop(a.mm_out(&out, b)),
+            (_, Write::Add) => drop(out.addmm_(a, b)),
+        }
+    }
+}
+
+/// A tile's worth of logits stays in the cache from one pass over it to the next.
+const TILE_BYTES: i64 = 8 << 20;
+/// Enough for products to run at full speed.
+const TILE_ROWS: i64 = 1024;
+/// Tiles kept from the first pass spare the second one a product.
+const KEPT_BYTES: i64 = 24 << 20;
+
+/// The largest part when `length` is cut evenly into parts of at most `most`.
+fn even(length: i64, most: i64) -> i64 {
+    let parts = (length + most - 1) / most;
+    (length + parts - 1) / parts.max(1)
+}
