@@ -140,6 +140,19 @@ fn smoothing_that_unlearns_the_labels_is_warned_of() {
     assert!(warning("0.6").unwrap().contains("prefer the rejected"));
 }
 
+#[cfg(unix)]
+#[test]
+fn a_reader_who_has_seen_enough_is_no_error() {
+    let bench = Bench::new();
+    let script = format!(
+        "set -o pipefail; '{}' --recipe recipe.toml --plan 2>log | true",
+        env!("CARGO_BIN_EXE_pref-train")
+    );
+    let output =
+        Command::new("bash").args(["-c", &script]).current_dir(bench.folder.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", fs::read_to_string(bench.path("log")).unwrap());
+}
+
 #[test]
 fn unknown_recipe_keys_name_the_nearest_known_one() {
     let bench = Bench::new();

@@ -40,6 +40,12 @@ fn runs(out: &Path) -> BTreeSet<PathBuf> {
     entries.map(|entry| entry.unwrap().path()).collect()
 }
 
+/// The words of the line that begins with `label`, without it.
+fn line_of<'a>(table: &'a str, label: &str) -> Vec<&'a str> {
+    let line = table.lines().find_map(|line| line.strip_prefix(label));
+    line.unwrap_or_else(|| panic!("`{label}` is missing in {table}")).split_whitespace().collect()
+}
+
 const RQ1: &str = env!("CARGO_BIN_EXE_rq1");
 const RQ2: &str = env!("CARGO_BIN_EXE_rq2");
 const RQ3: &str = env!("CARGO_BIN_EXE_rq3");
@@ -50,7 +56,15 @@ fn cells_are_trained_once_and_shared_by_the_questions() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("study");
     let (plan, _) = succeeds(&question(RQ1, &out, &["--plan"]));
-    assert!(plan.contains("0 of 4 training runs"), "{plan}");
+    assert!(plan.contains("0 of 4 training runs and 0 of 5 evaluations"), "{plan}");
+    // 640 and 64 demonstrations in batches of 32; 48 pairs, twice, in batches of 16, four times over.
+    let left = line_of(&plan, "all that is left");
+    assert_eq!(
+        left[..3],
+        ["46", "5", "160"],
+        "steps, evaluations, calls of two judges on 8 questions of 2 turns"
+    );
+    assert!(plan.contains("assumed, since no step") && plan.contains("the sandbox judges itself"), "{plan}");
     assert!(!out.exists(), "a plan computes nothing");
 
     let (first, _) = succeeds(&question(RQ1, &out, &[]));
@@ -63,6 +77,14 @@ fn cells_are_trained_once_and_shared_by_the_questions() {
     }
     let trained = runs(&out);
     assert_eq!(trained.len(), 4);
+
+    let (plan, _) = succeeds(&question(RQ4, &out, &["--plan"]));
+    assert_eq!(
+        line_of(&plan, "all that is left")[..3],
+        ["0", "12", "384"],
+        "three earlier checkpoints a run"
+    );
+    assert!(plan.contains("measured over 24 steps"), "{plan}");
 
     let (second, log) = succeeds(&question(RQ1, &out, &[]));
     assert_eq!(first, second);

@@ -7,10 +7,11 @@
 
 mod console;
 mod program;
+mod study_plan;
 mod study_program;
 mod train_plan;
 
 pub use console::{ConsoleProgress, SystemClock};
-pub use program::{Signals, Stopped, run};
+pub use program::{Signals, Stopped, print_result, run};
 pub use study_program::{StudyArgs, study};
 pub use train_plan::train_plan;

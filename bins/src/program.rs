@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::io::{ErrorKind, Write as _};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -73,6 +74,18 @@ pub fn run(program: impl FnOnce(&Signals) -> anyhow::Result<()>) -> ExitCode {
             eprintln!("error: {error:#}");
             ExitCode::from(status(&error, signals.which.load(Ordering::Relaxed)))
         }
+    }
+}
+
+/// Prints a result on stdout. A reader who has seen enough (`| head`) is no error.
+///
+/// # Errors
+///
+/// Where stdout cannot be written to, such as a file on a full disk.
+pub fn print_result(text: impl fmt::Display) -> std::io::Result<()> {
+    match writeln!(std::io::stdout(), "{text}") {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => written,
     }
 }
 

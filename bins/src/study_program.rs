@@ -9,12 +9,13 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Parser;
 use study::recipe::{Preset, StudyRecipe};
-use study::table::{Align, Column, Format, Table, Value};
-use study::{Grid, Plan, Question, Runner, Shard, StudyError, conclude};
+use study::table::Format;
+use study::{Grid, Question, Runner, Shard, StudyError, conclude};
 use trainer::{Context, Silent};
 
 use crate::console::{ConsoleProgress, SystemClock};
-use crate::program::{Signals, run};
+use crate::program::{Signals, print_result, run};
+use crate::study_plan::study_plan;
 
 /// How often a waiting process looks after its workers.
 const WORKER_POLL: Duration = Duration::from_millis(50);
@@ -66,7 +67,8 @@ fn answer(question: Question, args: &StudyArgs, signals: &Signals) -> anyhow::Re
     let grid = Grid::of(question, &recipe.study, recipe.train.checkpoints.len());
     let runner = Runner::new(recipe)?;
     if args.plan {
-        return print(&plan_table(&runner.plan(&grid)?), args.format);
+        let plan = study_plan(&runner.plan(&grid)?, jobs(args));
+        return Ok(print_result(plan.render(args.format))?);
     }
     let clock = SystemClock::start();
     let mut console = ConsoleProgress::stderr();
@@ -82,18 +84,25 @@ fn answer(question: Question, args: &StudyArgs, signals: &Signals) -> anyhow::Re
         return Ok(());
     }
     runner.prepare(&mut context)?;
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let jobs = args.jobs.map_or(cores, usize::from);
+    let jobs = jobs(args);
     if jobs > 1 && !runner.plan(&grid)?.is_complete() {
-        work(jobs, (cores / jobs).max(1), signals)?;
+        work(jobs, (cores() / jobs).max(1), signals)?;
     }
     let evaluated = runner.run(&grid, Shard::WHOLE, &mut context)?;
     let findings = conclude(&runner, question, &evaluated)?;
     for table in &findings.tables {
-        print(table, args.format)?;
+        print_result(table.render(args.format))?;
     }
     tracing::info!("report: {}", findings.report.display());
     Ok(())
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn jobs(args: &StudyArgs) -> usize {
+    args.jobs.map_or_else(cores, usize::from)
 }
 
 fn recipe(args: &StudyArgs) -> anyhow::Result<StudyRecipe> {
@@ -162,34 +171,6 @@ fn stop_with_parent(signals: &Signals) {
         let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
         signals.stop().store(true, Ordering::Relaxed);
     });
-}
-
-#[expect(clippy::print_stdout, reason = "results go to stdout")]
-fn print(table: &Table, format: Format) -> anyhow::Result<()> {
-    println!("{}", table.render(format));
-    Ok(())
-}
-
-fn plan_table(plan: &Plan) -> Table {
-    let state = |done: bool| Value::text(if done { "in the store" } else { "to do" });
-    let mut rows = vec![vec![Value::text("policy, tokenizer and records"), state(plan.prepared)]];
-    rows.extend(
-        plan.cells.iter().map(|(cell, done)| vec![Value::text(format!("train {cell}")), state(*done)]),
-    );
-    let trained = plan.cells.iter().filter(|(_, done)| *done).count();
-    Table {
-        id: "plan".into(),
-        title: "What would be computed".into(),
-        columns: vec![Column::new("Work", Align::Left), Column::new("State", Align::Left)],
-        rows,
-        notes: vec![format!(
-            "{} of {} training runs and {} of {} evaluations are in the store.",
-            trained,
-            plan.cells.len(),
-            plan.evaluated,
-            plan.evaluations
-        )],
-    }
 }
 
 fn parse_shard(text: &str) -> Result<Shard, String> {

@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use bins::{ConsoleProgress, Signals, Stopped, SystemClock, run, train_plan};
+use bins::{ConsoleProgress, Signals, Stopped, SystemClock, print_result, run, train_plan};
 use clap::Parser;
 use study::table::Format;
 use trainer::recipe::Recipe;
-use trainer::{Context, Outcome, Start};
+use trainer::{Context, Outcome, Start, StepMetrics};
 
 /// Train a policy on preferences (DPO, cDPO, IPO) or on their chosen responses (SFT).
 #[derive(Debug, Parser)]
@@ -49,13 +49,11 @@ fn main() -> ExitCode {
     run(|signals| train(&args, signals))
 }
 
-#[expect(clippy::print_stdout, reason = "results go to stdout")]
 fn train(args: &Args, signals: &Signals) -> anyhow::Result<()> {
     let recipe = Recipe::load(&args.recipe, &args.overrides)?;
     let start = if args.resume { Start::Resume } else { Start::Fresh };
     if args.plan {
-        println!("{}", train_plan(&trainer::plan(&recipe, start)?).render(Format::Text));
-        return Ok(());
+        return Ok(print_result(train_plan(&trainer::plan(&recipe, start)?).render(Format::Text))?);
     }
     let clock = SystemClock::start();
     let mut progress = ConsoleProgress::stderr();
@@ -70,9 +68,9 @@ fn train(args: &Args, signals: &Signals) -> anyhow::Result<()> {
         .into());
     }
     if let (Some(first), Some(last)) = report.dir.first_and_last_metrics()? {
-        println!("step {:>5}: loss {:.4}, grad_norm {:.3}", first.step, first.loss, first.grad_norm);
-        println!("step {:>5}: loss {:.4}, grad_norm {:.3}", last.step, last.loss, last.grad_norm);
+        for StepMetrics { step, loss, grad_norm, .. } in [first, last] {
+            print_result(format_args!("step {step:>5}: loss {loss:.4}, grad_norm {grad_norm:.3}"))?;
+        }
     }
-    println!("model: {}", report.dir.model().display());
-    Ok(())
+    Ok(print_result(format_args!("model: {}", report.dir.model().display()))?)
 }

@@ -128,8 +128,8 @@ fn table(
     let notes = vec![
         kappa,
         format!(
-            "{items} answers (each question's two turns, seed {REPLICATE}), majority of three; 1–1–1 counts as a tie \
-             ({splits} times). Brackets: {}% Wilson intervals.",
+            "{items} pairs of answers (each question's two turns, seed {REPLICATE}), majority of three; 1–1–1 counts as a \
+             tie ({splits} times). Win rate: wins over all pairs, ties included. Brackets: {}% Wilson intervals.",
             percent(LEVEL)
         ),
         format!("Could chance do this? Exact sign test of the decisive answers: {}.", p_value(test.p_value)),

@@ -56,26 +56,6 @@ pub struct Evaluated {
     pub training_loss: Option<f64>,
 }
 
-/// How much of a grid is computed already.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Plan {
-    /// Every distinct training run, with whether it is in the store.
-    pub cells: Vec<(String, bool)>,
-    /// Evaluations asked for.
-    pub evaluations: usize,
-    /// Of these, how many are in the store.
-    pub evaluated: usize,
-    /// Whether policy and data that all runs start from are made.
-    pub prepared: bool,
-}
-
-impl Plan {
-    /// Whether nothing is left to compute.
-    pub fn is_complete(&self) -> bool {
-        self.prepared && self.evaluated == self.evaluations && self.cells.iter().all(|(_, done)| *done)
-    }
-}
-
 impl Runner {
     /// A study of `recipe`, with its store under the recipe's output folder.
     ///
@@ -101,26 +81,6 @@ impl Runner {
     /// The folder where tables, figures and the report go.
     pub fn output(&self) -> PathBuf {
         PathBuf::from(&self.recipe.output.dir)
-    }
-
-    /// How much of `grid` is computed already; nothing runs.
-    ///
-    /// # Errors
-    ///
-    /// Where the store cannot be read.
-    pub fn plan(&self, grid: &Grid) -> Result<Plan, StudyError> {
-        let mut plan = Plan {
-            prepared: self.world.is_prepared(self.recipe.study.seeds),
-            evaluations: grid.subjects().len(),
-            ..Plan::default()
-        };
-        for cell in grid.cells() {
-            plan.cells.push((cell.to_string(), self.is_trained(cell)));
-        }
-        for subject in grid.subjects() {
-            plan.evaluated += usize::from(self.scores_folder(subject).join("scores.json").exists());
-        }
-        Ok(plan)
     }
 
     /// Makes what every cell starts from.
@@ -180,7 +140,7 @@ impl Runner {
         if let Subject::Trained { cell, .. } = subject {
             self.train(cell, context)?;
         }
-        let is_new = !self.scores_folder(subject).exists();
+        let is_new = !self.is_evaluated(subject);
         if is_new {
             context.progress.begin(&format!("evaluating {subject}"), 1);
         }
@@ -216,10 +176,10 @@ impl Runner {
 
     /// Trains a cell, or finds it in the store.
     fn train(&self, cell: &Cell, context: &mut Context<'_>) -> Result<RunDir, StudyError> {
-        let folder = self.store.run(&self.run_key(cell));
-        if let Ok(dir) = RunDir::open_finished(&folder) {
+        if let Some(dir) = self.finished(cell) {
             return Ok(dir);
         }
+        let folder = self.store.run(&self.run_key(cell));
         tracing::info!("training {cell}");
         let recipe = self.recipe.of_cell(cell, &self.world.model(), &self.world.records(cell.seed), &folder);
         let report = trainer::run(&recipe, Start::FreshOrResume, context)?;
@@ -229,8 +189,14 @@ impl Runner {
         }
     }
 
-    fn is_trained(&self, cell: &Cell) -> bool {
-        RunDir::open_finished(&self.store.run(&self.run_key(cell))).is_ok()
+    /// A cell's training run, where it is in the store.
+    pub(crate) fn finished(&self, cell: &Cell) -> Option<RunDir> {
+        RunDir::open_finished(&self.store.run(&self.run_key(cell))).ok()
+    }
+
+    /// Whether a subject's evaluation is in the store.
+    pub(crate) fn is_evaluated(&self, subject: &Subject) -> bool {
+        self.scores_folder(subject).join("scores.json").exists()
     }
 
     /// The address of a cell: its recipe with model and data named by their content instead of by path.

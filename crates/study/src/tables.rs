@@ -153,9 +153,12 @@ impl<'a> Analysis<'a> {
     fn interval_note(&self) -> String {
         let study = &self.recipe.study;
         format!(
-            "Means over {} questions × 2 turns × {} seeds. Brackets: {}% bootstrap intervals clustered by question, \
-             conditional on these seeds: they say what other questions would change, not what other seeds would.",
+            "Means over {} questions × 2 turns × {} seeds, of gold on further questions over {} × 2 × {}. Brackets: {}% \
+             bootstrap intervals clustered by question, conditional on these seeds: they say what other questions \
+             would change, not what other seeds would.",
             study.questions,
+            study.seeds,
+            self.recipe.sandbox.further_questions,
             study.seeds,
             percent(LEVEL)
         )
@@ -293,7 +296,7 @@ fn coverage_note(
         }
     }
     Ok(format!(
-        "Gold on the benchmark covers gold on the {} further questions for {covered} of {all} policies.",
+        "The interval of gold on the benchmark holds gold on the {} further questions for {covered} of {all} policies.",
         analysis.recipe.sandbox.further_questions
     ))
 }
@@ -377,7 +380,13 @@ pub(crate) fn along(analysis: &Analysis<'_>, question: Question) -> Result<Table
 pub(crate) fn overfitting(analysis: &Analysis<'_>) -> Result<Table, StudyError> {
     let study = &analysis.recipe.study;
     let [judge, _, _, gold] = scorers(analysis.recipe.sandbox.further_questions);
-    let mut rows = Vec::new();
+    let mut rows = vec![vec![
+        Value::text("SFT (baseline)"),
+        Value::text("0%"),
+        Value::text("–"),
+        interval(analysis.mean(&judge, &is_baseline)?),
+        interval(analysis.mean(&gold, &is_baseline)?),
+    ]];
     for annotator in &study.annotators {
         for &loss in Question::Overfitting.losses(study) {
             for (at, share) in analysis.recipe.train.checkpoints.iter().enumerate() {
@@ -414,7 +423,7 @@ pub(crate) fn overfitting(analysis: &Analysis<'_>) -> Result<Table, StudyError> 
         rows,
         notes: vec![
             format!(
-                "Training loss: mean over the steps since the row above. Gold: true quality on {} further questions.",
+                "Training loss: mean over the steps since the checkpoint before. Gold: true quality on {} further questions.",
                 analysis.recipe.sandbox.further_questions
             ),
             analysis.interval_note(),

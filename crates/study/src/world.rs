@@ -28,6 +28,8 @@ const RESPONSE_TEMPERATURE: f64 = 1.0;
 /// Shares of the supervised, the strong and the weak policy among the responses.
 const RESPONDENTS: [(Respondent, f64); 3] =
     [(Respondent::Supervised, 0.5), (Respondent::Strong, 0.25), (Respondent::Weak, 0.25)];
+/// Responses to a prompt of preference records.
+const RESPONSES: usize = 2;
 /// Conversations answered at a time.
 const BATCH: usize = 256;
 /// Longer demonstrations are cut; none is, in this world.
@@ -132,6 +134,20 @@ impl World {
     /// Whether everything is made that `seeds` replicates start from.
     pub fn is_prepared(&self, seeds: u64) -> bool {
         self.model().exists() && (0..seeds).all(|seed| self.records(seed).exists())
+    }
+
+    /// What [`prepare`](Self::prepare) has left to do for `seeds` replicates: optimiser steps, and answers to sample.
+    pub(crate) fn preparation_left(&self, seeds: u64) -> (u64, u64) {
+        let section = &self.section;
+        let mut steps = 0;
+        for (name, dialogues) in [("sft", section.demonstrations), ("strong", section.strong_demonstrations)]
+        {
+            if RunDir::open_finished(&self.run_folder(name)).is_err() {
+                steps += dialogues.div_ceil(section.sft_batch_size) as u64;
+            }
+        }
+        let missing = (0..seeds).filter(|&seed| !self.records(seed).exists()).count();
+        (steps, (missing * section.pairs * RESPONSES) as u64)
     }
 
     /// Makes what is missing: tokenizer, policies, and the records of `seeds` replicates.

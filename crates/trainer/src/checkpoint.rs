@@ -168,6 +168,16 @@ pub(crate) fn keep_last(folder: &Path, keep: usize) -> Result<(), TrainError> {
     Ok(())
 }
 
+/// Removes the checkpoints of all steps but `steps`.
+pub(crate) fn retain(folder: &Path, steps: &[u64]) -> Result<(), TrainError> {
+    for (step, path) in list(folder)? {
+        if !steps.contains(&step) {
+            remove(&path)?;
+        }
+    }
+    Ok(())
+}
+
 fn remove(path: &Path) -> Result<(), TrainError> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

@@ -173,6 +173,11 @@ impl<'a> Trainer<'a> {
         self.total_steps
     }
 
+    /// The steps after which a checkpoint is asked for, in order.
+    pub(crate) fn checkpoint_steps(&self) -> Vec<u64> {
+        self.settings.checkpoint_steps(self.total_steps)
+    }
+
     /// The policy as it computes now.
     pub fn policy(&self) -> &Policy {
         self.parameters.policy()
@@ -195,7 +200,7 @@ impl<'a> Trainer<'a> {
     /// returns.
     pub fn run(&mut self, observer: &mut dyn Observer) -> Result<Outcome, TrainError> {
         let steps_per_epoch = self.settings.steps_per_epoch(self.objective.examples());
-        let checkpoints = self.settings.checkpoint_steps(self.total_steps);
+        let checkpoints = self.checkpoint_steps();
         let mut order = (u64::MAX, Vec::new());
         while self.step < self.total_steps {
             let epoch = self.step / steps_per_epoch;

@@ -164,6 +164,8 @@ fn train(
     context.progress.end();
     let outcome = outcome?;
     if outcome == Outcome::Finished {
+        // Where a run was stopped is no business of whoever reads its checkpoints: an interrupted run ends as any other.
+        checkpoint::retain(&parts.dir.checkpoints(), &trainer.checkpoint_steps())?;
         let policy = trainer.master_policy()?;
         policy.save(&parts.dir.model(), parts.save, Some(parts.companions))?;
         checkpoint::drop_states(&parts.dir.checkpoints(), 0)?;

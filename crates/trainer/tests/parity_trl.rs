@@ -1,18 +1,18 @@
 //! Ten steps on the real 135M model against TRL's `DPOTrainer`: run where `PREF_REAL_MODEL` names its folder.
 
+mod common;
+
 use std::path::Path;
 
+use common::Record;
 use policy_model::Policy;
 use pref_data::{Layout, TokenPair};
 use pref_loss::{Beta, LogpReduction, PreferenceLoss};
 use seeds::Seeds;
 use serde::Deserialize;
 use tch::{Device, Kind};
-use test_support::{TRAJECTORY_GRAD_NORM, TRAJECTORY_LOSS};
-use trainer::{
-    AdamWSettings, Decay, Observer, Order, PreferenceObjective, ReferenceLogps, Snapshot, StepMetrics,
-    TrainError, TrainSettings, Trainer,
-};
+use test_support::{TRAJECTORY_GRAD_NORM, TRAJECTORY_LOGPS, TRAJECTORY_LOSS, TRAJECTORY_MARGIN};
+use trainer::{AdamWSettings, Decay, Order, PreferenceObjective, ReferenceLogps, TrainSettings, Trainer};
 
 /// What `fixtures/trl_trajectory.py` recorded.
 #[derive(Deserialize)]
@@ -87,31 +87,6 @@ fn pairs() -> Vec<TokenPair> {
     pairs.iter().enumerate().map(pair).collect()
 }
 
-/// Hears of every step and stops after some.
-struct Record {
-    steps: Vec<StepMetrics>,
-    stop_after: usize,
-}
-
-impl Observer for Record {
-    fn seconds(&self) -> f64 {
-        0.0
-    }
-
-    fn on_step(&mut self, metrics: &StepMetrics, _: u64) -> Result<(), TrainError> {
-        self.steps.push(metrics.clone());
-        Ok(())
-    }
-
-    fn on_checkpoint(&mut self, _: &Snapshot<'_>) -> Result<(), TrainError> {
-        Ok(())
-    }
-
-    fn wants_stop(&self) -> bool {
-        self.steps.len() == self.stop_after
-    }
-}
-
 fn settings(learning_rate: f64) -> TrainSettings {
     TrainSettings {
         epochs: 1,
@@ -138,7 +113,7 @@ fn follow(run: &Run, steps: usize, policy: &Policy, pairs: &[TokenPair], referen
     };
     let layout = Layout::SharedPrompt;
     let objective = PreferenceObjective { pairs, reference, loss, layout, pad_id: 2 };
-    let mut record = Record { steps: Vec::new(), stop_after: steps };
+    let mut record = Record { stop_after: Some(steps), ..Record::default() };
     Trainer::new(policy, &objective, settings(run.peak_learning_rate)).unwrap().run(&mut record).unwrap();
     assert_eq!(record.steps.len(), steps);
     for (ours, trl) in record.steps.iter().zip(&run.steps) {
@@ -152,18 +127,11 @@ fn follow(run: &Run, steps: usize, policy: &Policy, pairs: &[TokenPair], referen
         let difference = (ours.grad_norm - norm).abs() / norm;
         assert!(difference < TRAJECTORY_GRAD_NORM, "{at}: gradient norm {} for {norm}", ours.grad_norm);
         let preference = ours.preference.unwrap();
-        // TRL logs four digits.
         let (margin, logps) = (trl.margins.get(), trl.chosen_logps.get());
-        assert!(
-            (preference.margin - margin).abs() < 1e-4 + 1e-2 * margin.abs(),
-            "{at}: margin {} for {margin}",
-            preference.margin
-        );
-        assert!(
-            (preference.chosen_logps - logps).abs() < 1e-3 * logps.abs(),
-            "{at}: logps {} for {logps}",
-            preference.chosen_logps
-        );
+        let difference = (preference.margin - margin).abs();
+        assert!(difference < TRAJECTORY_MARGIN, "{at}: margin {} for {margin}", preference.margin);
+        let difference = (preference.chosen_logps - logps).abs();
+        assert!(difference < TRAJECTORY_LOGPS, "{at}: logps {} for {logps}", preference.chosen_logps);
     }
 }
 

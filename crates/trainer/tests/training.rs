@@ -1,10 +1,13 @@
 //! The loop on a tiny policy: exactness, determinism, resuming, what stops it.
 
+mod common;
+
 use std::cell::Cell;
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use common::Record;
 use policy_model::{ModelConfig, Policy};
 use pref_data::{Dialogue, Layout, TokenPair};
 use pref_loss::{Beta, PreferenceLoss};
@@ -13,9 +16,8 @@ use seeds::Seeds;
 use tch::{Device, Kind};
 use test_support::REORDERED_FP32;
 use trainer::{
-    AdamWSettings, Clock, Context, Decay, Observer, Order, Outcome, PreferenceObjective, Progress,
-    ReferenceLogps, RunDir, Snapshot, Start, StepMetrics, SupervisedRun, TrainError, TrainSettings, Trainer,
-    run_supervised,
+    AdamWSettings, Clock, Context, Decay, Order, Outcome, PreferenceObjective, Progress, ReferenceLogps,
+    RunDir, Start, SupervisedRun, TrainError, TrainSettings, Trainer, run_supervised,
 };
 
 fn policy() -> Policy {
@@ -62,32 +64,6 @@ fn settings() -> TrainSettings {
         kind: Kind::Float,
         order: Order::Shuffled,
         seeds: Seeds::new(0),
-    }
-}
-
-#[derive(Default)]
-struct Record {
-    steps: Vec<StepMetrics>,
-    checkpoints: Vec<u64>,
-}
-
-impl Observer for Record {
-    fn seconds(&self) -> f64 {
-        0.0
-    }
-
-    fn on_step(&mut self, metrics: &StepMetrics, _: u64) -> Result<(), TrainError> {
-        self.steps.push(metrics.clone());
-        Ok(())
-    }
-
-    fn on_checkpoint(&mut self, snapshot: &Snapshot<'_>) -> Result<(), TrainError> {
-        self.checkpoints.push(snapshot.step);
-        Ok(())
-    }
-
-    fn wants_stop(&self) -> bool {
-        false
     }
 }
 
@@ -238,6 +214,12 @@ fn a_stopped_run_resumes_to_the_same_bytes() {
     for file in ["model/model.safetensors", "metrics.jsonl", "checkpoints/step-6/model.safetensors"] {
         assert!(read(&whole, file) == read(&parts, file), "{file} differs");
     }
+    let steps = |root: &Path| {
+        let listed = RunDir::open_finished(root).unwrap().list_checkpoints().unwrap();
+        listed.into_iter().map(|(step, _)| step).collect::<Vec<_>>()
+    };
+    assert_eq!(steps(&whole), [3, 6, 10]);
+    assert_eq!(steps(&parts), steps(&whole), "those of the stops are gone");
     assert_eq!(supervised(&parts, Start::Resume, 0).unwrap(), Outcome::Finished, "nothing is done again");
 }
 

@@ -1,0 +1,92 @@
+//! `rqN --plan`: what a study would compute, as a table.
+
+use study::table::{Align, Column, Table, Value};
+use study::{ASSUMED_ANSWER_SECONDS, Pace, Plan, Work};
+
+/// The plan as a table, for `jobs` workers.
+pub(crate) fn study_plan(plan: &Plan, jobs: usize) -> Table {
+    let mut rows: Vec<_> = plan.work().map(|work| row(plan, work)).collect();
+    let sum = |of: fn(&Work) -> u64| plan.work().map(of).sum::<u64>();
+    rows.push(vec![
+        Value::text("all that is left"),
+        Value::text(if plan.is_complete() { "nothing" } else { "" }),
+        Value::Count(sum(|work| work.steps)),
+        Value::Count(sum(|work| work.evaluations - work.evaluated)),
+        Value::Count(sum(|work| work.judge_calls)),
+        time(plan.seconds_with(1)),
+    ]);
+    let (evaluated, evaluations) = (sum(|work| work.evaluated), sum(|work| work.evaluations));
+    Table {
+        id: "plan".into(),
+        title: "What would be computed".into(),
+        columns: vec![
+            Column::new("Work", Align::Left),
+            Column::new("State", Align::Left),
+            Column::new("Steps", Align::Right),
+            Column::new("Evaluations", Align::Right),
+            Column::new("Judge calls", Align::Right),
+            Column::new("Time, s", Align::Right),
+        ],
+        rows,
+        notes: vec![
+            format!(
+                "{} of {} training runs and {evaluated} of {evaluations} evaluations are in the store.",
+                plan.trained(),
+                plan.cells.len(),
+            ),
+            time_note(plan, jobs),
+            memory_note(plan),
+            "Cost of judging: none: the sandbox judges itself.".into(),
+        ],
+    }
+}
+
+fn row(plan: &Plan, work: &Work) -> Vec<Value> {
+    let state = match (work.is_complete(), work.is_made) {
+        (true, _) => "in the store",
+        (false, true) => "to be evaluated",
+        (false, false) => "to do",
+    };
+    vec![
+        Value::text(&work.what),
+        Value::text(state),
+        Value::Count(work.steps),
+        Value::Count(work.evaluations - work.evaluated),
+        Value::Count(work.judge_calls),
+        time(plan.seconds(work)),
+    ]
+}
+
+fn time(seconds: f64) -> Value {
+    Value::Number { value: seconds, decimals: 0 }
+}
+
+fn time_note(plan: &Plan, jobs: usize) -> String {
+    let milliseconds = 1e3 * plan.pace.step_seconds();
+    let source = match plan.pace {
+        Pace::Measured { steps, .. } => format!("measured over {steps} steps of this grid in the store"),
+        Pace::Assumed => "assumed, since no step of this grid is in the store".to_owned(),
+    };
+    let workers = match jobs {
+        1 => "One worker does all of it.".to_owned(),
+        _ => format!(
+            "{jobs} workers share all but the first row: about {:.0} s in all.",
+            plan.seconds_with(jobs)
+        ),
+    };
+    format!(
+        "Time: for one worker, {milliseconds:.0} ms a step ({source}) and {:.1} ms an answer (assumed). {workers}",
+        1e3 * ASSUMED_ANSWER_SECONDS,
+    )
+}
+
+fn memory_note(plan: &Plan) -> String {
+    let bytes = plan.memory.total();
+    format!(
+        "Peak memory of a worker: {:.1} MB for weights, gradients and Adam's moments ({} bytes × {} parameters); \
+         libtorch itself and activations come on top and weigh more, some 300 MB.",
+        bytes as f64 / 1e6,
+        bytes / plan.parameters,
+        plan.parameters,
+    )
+}

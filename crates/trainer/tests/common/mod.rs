@@ -1,0 +1,31 @@
+//! What the tests of training share.
+
+use trainer::{Observer, Snapshot, StepMetrics, TrainError};
+
+/// Keeps what it hears, and stops after some steps where it is told to.
+#[derive(Default)]
+pub(crate) struct Record {
+    pub(crate) steps: Vec<StepMetrics>,
+    pub(crate) checkpoints: Vec<u64>,
+    pub(crate) stop_after: Option<usize>,
+}
+
+impl Observer for Record {
+    fn seconds(&self) -> f64 {
+        0.0
+    }
+
+    fn on_step(&mut self, metrics: &StepMetrics, _: u64) -> Result<(), TrainError> {
+        self.steps.push(metrics.clone());
+        Ok(())
+    }
+
+    fn on_checkpoint(&mut self, snapshot: &Snapshot<'_>) -> Result<(), TrainError> {
+        self.checkpoints.push(snapshot.step);
+        Ok(())
+    }
+
+    fn wants_stop(&self) -> bool {
+        self.stop_after == Some(self.steps.len())
+    }
+}
