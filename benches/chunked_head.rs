@@ -32,13 +32,6 @@ fn main() {
         let input = Input::new(7, 50, 8, Kind::Float);
         return drop((input.full(), input.chunked()));
     }
-    if let Ok(v) = std::env::var("CASE") {
-        let n: Vec<i64> = v.split(',').map(|x| x.parse().unwrap()).collect();
-        let [f, c] =
-            medians(&Input::new(n[0], n[1], n[2], if n[3] == 0 { Kind::Float } else { Kind::BFloat16 }));
-        println!("{f:.0} {c:.0} {:.3}", c / f);
-        return;
-    } // TUNE
     println!(
         "| V | d | kind | tokens | full, ms | chunked, ms | ratio | full, MB extra | chunked, MB extra |"
     );

@@ -414,7 +414,7 @@ const TILE_BYTES: i64 = 8 << 20;
 /// Enough for products to run at full speed.
 const TILE_ROWS: i64 = 1024;
 /// Tiles kept from the first pass spare the second one a product.
-const KEPT_BYTES: i64 = 24 << 20;
+const KEPT_BYTES: i64 = 16 << 20;
 
 /// The largest part when `length` is cut evenly into parts of at most `most`.
 fn even(length: i64, most: i64) -> i64 {

@@ -22,13 +22,15 @@ impl fmt::Display for Model {
     }
 }
 
-/// Which response of a pair an error speaks of.
+/// Which response an error speaks of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Side {
     /// The preferred response.
     Chosen,
     /// The other one.
     Rejected,
+    /// A response without a partner, as KTO has it.
+    Unpaired,
 }
 
 impl fmt::Display for Side {
@@ -36,6 +38,7 @@ impl fmt::Display for Side {
         f.write_str(match self {
             Self::Chosen => "chosen",
             Self::Rejected => "rejected",
+            Self::Unpaired => "unpaired",
         })
     }
 }
@@ -130,8 +133,7 @@ pub enum PrefLossError {
     },
     /// A log-probability is NaN or infinite.
     #[error(
-        "the {model}'s log-prob of the {side} response of pair {pair} is {value}: look for NaN in the weights or a \
-         diverged run"
+        "the {model}'s log-prob of {side} response {pair} is {value}: look for NaN in the weights or a diverged run"
     )]
     NotFinite {
         /// Which model.
@@ -143,14 +145,14 @@ pub enum PrefLossError {
         /// NaN, inf or -inf.
         value: f64,
     },
-    /// A tensor is not of shape `[pairs]`.
+    /// A tensor is not of shape `[pairs]`, or `[responses]` where these have no partners.
     #[error("the {model}'s {side} log-probs have shape {found:?}, expected {expected}: one sum per sequence")]
     Shape {
         /// Which model.
         model: Model,
         /// Which response.
         side: Side,
-        /// The shape of the policy's chosen log-probs, or `[pairs]` where those are at fault.
+        /// The shape of the policy's (chosen) log-probs, or what it stands for where those are at fault.
         expected: String,
         /// The shape that was given.
         found: Vec<i64>,
@@ -172,14 +174,14 @@ pub enum PrefLossError {
     },
     /// Tensors of one batch lie on different devices.
     #[error(
-        "the {model}'s {side} log-probs are on {found}, the policy's chosen ones on {expected}: move them together"
+        "the {model}'s {side} log-probs are on {found}, the policy's first ones on {expected}: move them together"
     )]
     Device {
         /// Which model.
         model: Model,
         /// Which response.
         side: Side,
-        /// Where the policy's chosen log-probs are.
+        /// Where the policy's (chosen) log-probs are.
         expected: String,
         /// Where these are.
         found: String,

@@ -56,6 +56,12 @@ pub enum HeadError {
         /// Index in the batch.
         sequence: usize,
     },
+    /// A sequence has no scored token, so it has no mean over them.
+    #[error("sequence {sequence} scores no token, so it has no mean over tokens: leave it out")]
+    NothingScored {
+        /// Index in the batch.
+        sequence: usize,
+    },
     /// A position does not lie in the batch.
     #[error(
         "token {token} of sequence {sequence} is to be scored, but the batch has {batch} sequences of {len} tokens"

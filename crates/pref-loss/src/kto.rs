@@ -135,7 +135,7 @@ fn check_responses<F: Float>(policy: &[F], reference: &[F]) -> Result<(), PrefLo
     for (model, logps) in [(Model::Policy, policy), (Model::Reference, reference)] {
         if let Some(pair) = logps.iter().position(|logp| !logp.is_finite()) {
             let value = logps[pair].widen();
-            return Err(PrefLossError::NotFinite { model, side: Side::Chosen, pair, value });
+            return Err(PrefLossError::NotFinite { model, side: Side::Unpaired, pair, value });
         }
     }
     Ok(())

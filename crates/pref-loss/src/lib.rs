@@ -21,6 +21,8 @@ mod sequence_logps;
 mod sum;
 #[cfg(feature = "tch")]
 mod tensor;
+#[cfg(feature = "tch")]
+mod token_tensors;
 mod tokens;
 
 pub use batch::{LossOutput, PairBatch, PairLogps, PairTokens, Reward};
@@ -43,4 +45,6 @@ pub use sequence_logps::{SequenceLogps, TokenPosition, sequence_logps, sequence_
 pub use sum::{LossSum, LossTerm};
 #[cfg(feature = "tch")]
 pub use tensor::{FusedLoss, PairLogpTensors, RewardTensors};
+#[cfg(feature = "tch")]
+pub use token_tensors::{ld_logps, wpo_weights};
 pub use tokens::{LdAlpha, WpoTokens, ld_logp, wpo_weight};

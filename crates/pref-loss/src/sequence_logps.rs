@@ -187,6 +187,6 @@ pub(crate) fn check_device(tensor: &'static str, given: &Tensor, expected: Devic
     Err(HeadError::Device { tensor, expected, found })
 }
 
-fn to_host(ids: &Tensor) -> Vec<i64> {
+pub(crate) fn to_host(ids: &Tensor) -> Vec<i64> {
     Vec::try_from(ids.reshape([-1])).expect("a flat tensor of i64 converts")
 }

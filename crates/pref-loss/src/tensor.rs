@@ -2,6 +2,8 @@
 
 mod formula;
 mod fused;
+mod sum;
+mod unpaired;
 
 use tch::{Kind, Tensor};
 
@@ -161,8 +163,9 @@ fn check_tensors(
 
 fn check_tensor(model: Model, side: Side, tensor: &Tensor, first: &Tensor) -> Result<(), PrefLossError> {
     if tensor.dim() != 1 || tensor.size() != first.size() {
-        let expected = match first.dim() {
-            1 => format!("{:?}", first.size()),
+        let expected = match (first.dim(), side) {
+            (1, _) => format!("{:?}", first.size()),
+            (_, Side::Unpaired) => "[responses]".to_owned(),
             _ => "[pairs]".to_owned(),
         };
         return Err(PrefLossError::Shape { model, side, expected, found: tensor.size() });

@@ -29,11 +29,11 @@ fn batches_that_do_not_fit_together() {
 fn log_probs_that_are_no_numbers() {
     assert_eq!(
         refusal(PairLogps { chosen: &[-20.0, f64::NAN], ..LOGPS }, LOGPS, TOKENS),
-        "the policy's log-prob of the chosen response of pair 1 is NaN: look for NaN in the weights or a diverged run"
+        "the policy's log-prob of chosen response 1 is NaN: look for NaN in the weights or a diverged run"
     );
     assert_eq!(
         refusal(LOGPS, PairLogps { rejected: &[f64::NEG_INFINITY, -30.0], ..LOGPS }, TOKENS),
-        "the reference's log-prob of the rejected response of pair 0 is -inf: look for NaN in the weights or a \
+        "the reference's log-prob of rejected response 0 is -inf: look for NaN in the weights or a \
          diverged run"
     );
 }
