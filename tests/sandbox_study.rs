@@ -203,7 +203,7 @@ fn recipes_that_cannot_be_run() {
     refused("study.seed=2", &["seeds"]);
     refused("study.flip_rates=[1.5]", &["flip_rate"]);
     refused("study.annotators=[]", &["annotators"]);
-    refused("study.losses=[\"robust\"]", &["robust"]);
+    refused("study.losses=[\"simpo\"]", &["simpo"]);
     refused("train.checkpoints=[0.5]", &["checkpoints", "1.0"]);
     refused("data.format=gair", &["gair"]);
 }

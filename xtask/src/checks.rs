@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use crate::workspace::{Workspace, run as run_command};
-use crate::{edges, tidy};
+use crate::{edges, package, tidy};
 
 /// One check of the whole workspace.
 pub(crate) struct Stage {
@@ -16,7 +16,7 @@ pub(crate) struct Stage {
 }
 
 /// No stage sets what an earlier one left unset (flags, features, profile), so nothing is built twice.
-const STAGES: [Stage; 6] = [
+const STAGES: [Stage; 7] = [
     Stage {
         name: "fmt",
         command: "cargo fmt --all --check",
@@ -24,6 +24,7 @@ const STAGES: [Stage; 6] = [
     },
     Stage { name: "tidy", command: "cargo xtask test tidy", check: tidy::check },
     Stage { name: "edges", command: "cargo xtask test edges", check: edges::check },
+    Stage { name: "package", command: "cargo xtask test package", check: package::check },
     Stage {
         name: "clippy",
         command: "cargo clippy --workspace --all-targets -- -D warnings",
@@ -55,7 +56,7 @@ pub(crate) fn run(workspace: &Workspace, stages: &[Stage]) -> Result<()> {
         println!("== {}: {}", stage.name, stage.command);
         let begin = Instant::now();
         let outcome = (stage.check)(workspace);
-        let line = format!("{:<6} {:>7.1} s", stage.name, begin.elapsed().as_secs_f64());
+        let line = format!("{:<7} {:>7.1} s", stage.name, begin.elapsed().as_secs_f64());
         if let Err(error) = outcome {
             close(&summary);
             println!("   {line}  FAILED");

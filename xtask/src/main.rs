@@ -6,6 +6,7 @@
 
 mod checks;
 mod edges;
+mod package;
 mod setup;
 mod tidy;
 mod wheel;
@@ -29,7 +30,8 @@ Commands:
                     With an NVIDIA driver the CUDA libraries come too, unless --cpu says otherwise.
                     An exported LIBTORCH is used as it is.
   demo              Build rq1 and run it on the sandbox with two seeds: Tables 1 and 2, and runs/sandbox/report.html.
-  test [STAGE]...   Run all checks, the cheapest first, or only the named ones: fmt tidy edges clippy doc test
+  test [STAGE]...   Run all checks, the cheapest first, or only the named ones: fmt tidy edges package
+                    clippy doc test
   bench [ARG]...    Run the benchmarks; arguments go to `cargo bench` (such as -- --save-baseline NAME).
 
 demo, test and bench begin with setup.

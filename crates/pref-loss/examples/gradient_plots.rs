@@ -8,10 +8,10 @@
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
-use pref_loss::PreferenceLoss;
+use pref_loss::{Beta, KlEstimate, KtoBatch, KtoLoss, KtoOutput, PreferenceLoss, Weight};
 
 /// The losses as they would stand in a recipe, titled as in the guide.
-const PANELS: [(&str, &str); 24] = [
+const PANELS: [(&str, &str); 26] = [
     ("DPO", r#"{"kind":"dpo","beta":0.1}"#),
     ("cDPO, ε = 0.1", r#"{"kind":"cdpo","beta":0.1,"label_smoothing":0.1}"#),
     ("cDPO, ε = 0.3", r#"{"kind":"cdpo","beta":0.1,"label_smoothing":0.3}"#),
@@ -31,6 +31,8 @@ const PANELS: [(&str, &str); 24] = [
     ("APO-down", r#"{"kind":"apo_down","beta":0.1}"#),
     ("DiscoPOP, τ = 0.05", r#"{"kind":"discopop","beta":0.1,"temperature":0.05}"#),
     ("CPO", r#"{"kind":"cpo","beta":0.1,"label_smoothing":0.0}"#),
+    ("SFT (not ÷ β)", r#"{"kind":"sft"}"#),
+    ("AOT unpaired, one pair", r#"{"kind":"aot_unpaired","beta":0.1,"label_smoothing":0.0}"#),
     ("AOT, one pair", r#"{"kind":"aot","beta":0.1,"label_smoothing":0.0}"#),
     ("f-DPO, JS", r#"{"kind":"f_dpo","beta":0.1,"divergence":"js"}"#),
     ("f-DPO, forward KL (cut)", r#"{"kind":"f_dpo","beta":0.1,"divergence":"forward_kl"}"#),
@@ -60,7 +62,7 @@ fn main() -> ExitCode {
 }
 
 fn drawing() -> String {
-    let rows = PANELS.len().div_ceil(COLUMNS);
+    let rows = (PANELS.len() + 1).div_ceil(COLUMNS);
     let (width, height) = (PANEL[0] * COLUMNS as f64 + 15.0, PANEL[1] * rows as f64 + 40.0);
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" font-family=\"sans-serif\" \
@@ -77,11 +79,15 @@ fn drawing() -> String {
             x + 30.0
         );
     }
-    for (i, (title, loss)) in PANELS.into_iter().enumerate() {
+    let paired = PANELS.into_iter().map(|(title, loss)| {
+        let loss: PreferenceLoss = serde_json::from_str(loss).expect("each panel holds a loss");
+        panel(title, |place| pushes(&loss, place))
+    });
+    let panels = paired.chain([panel("KTO, z = 0, one of each", kto_pushes)]);
+    for (i, panel) in panels.enumerate() {
         let x = PANEL[0] * (i % COLUMNS) as f64 + 35.0;
         let y = PANEL[1] * (i / COLUMNS) as f64 + 60.0;
-        let loss: PreferenceLoss = serde_json::from_str(loss).expect("each panel holds a loss");
-        let _ = writeln!(svg, "<g transform=\"translate({x} {y})\">{}</g>", panel(title, &loss));
+        let _ = writeln!(svg, "<g transform=\"translate({x} {y})\">{panel}</g>");
     }
     svg + "</svg>\n"
 }
@@ -91,7 +97,7 @@ fn dash(curve: usize) -> &'static str {
     ["", " stroke-dasharray=\"4 3\""][curve]
 }
 
-fn panel(title: &str, loss: &PreferenceLoss) -> String {
+fn panel(title: &str, pushes: impl Fn(f64) -> [f64; 3]) -> String {
     let [width, height] = PLOT;
     let y = |push: f64| {
         let [low, high] = PUSHES;
@@ -111,7 +117,7 @@ fn panel(title: &str, loss: &PreferenceLoss) -> String {
         let x = width * share;
         let _ = write!(svg, "<text x=\"{x}\" y=\"{}\" text-anchor=\"middle\">{h}</text>", height + 14.0);
     }
-    let points: Vec<[f64; 3]> = (0..=240).map(|step| pushes(loss, f64::from(step) / 120.0 - 1.0)).collect();
+    let points: Vec<[f64; 3]> = (0..=240).map(|step| pushes(f64::from(step) / 120.0 - 1.0)).collect();
     for (curve, colour) in COLOURS.into_iter().enumerate() {
         let path: Vec<String> = (points.iter())
             .map(|point| format!("{:.1} {:.1}", width * (point[0] + 1.0) / 2.0, y(point[curve + 1])))
@@ -136,9 +142,21 @@ fn pushes(loss: &PreferenceLoss, place: f64) -> [f64; 3] {
     let at = loss.at(a, b);
     let unit = match loss {
         PreferenceLoss::Orpo { .. } => 1.0,
+        PreferenceLoss::Sft => 1.0,
         PreferenceLoss::Ipo { .. } | PreferenceLoss::SppoHard { .. } => 10.0,
         PreferenceLoss::Dpop { .. } => 0.5,
         _ => 0.1,
     };
     [place, -at.chosen_grad / unit, at.rejected_grad / unit]
+}
+
+/// As [`pushes`], for a desirable response at h/2 and an undesirable one at −h/2.
+fn kto_pushes(place: f64) -> [f64; 3] {
+    let half = place * REACH / 2.0;
+    let loss = KtoLoss { beta: Beta::DEFAULT, desirable: Weight::ONE, undesirable: Weight::ONE };
+    let batch = [half, -half];
+    let batch = KtoBatch::new(&batch, &[0.0, 0.0], &[true, false]).expect("two responses");
+    let mut out = KtoOutput::default();
+    loss.evaluate(&batch, KlEstimate::ZERO, &mut out);
+    [place, -out.grads()[0] / loss.beta.get(), out.grads()[1] / loss.beta.get()]
 }

@@ -90,10 +90,11 @@ fn scored_ids(ids: &Tensor, mask: &Tensor) -> Result<Tensor, HeadError> {
     check_kind("mask", mask, &[Kind::Bool])?;
     check_shape("mask", mask, &ids.size())?;
     check_device("mask", mask, ids.device())?;
-    if ids.dim() == 2 && ids.size()[1] > 0 {
-        if let Some(&sequence) = to_host(&mask.i((.., 0)).nonzero()).first() {
-            return Err(HeadError::FirstToken { sequence: sequence as usize });
-        }
+    if ids.dim() == 2
+        && ids.size()[1] > 0
+        && let Some(&sequence) = to_host(&mask.i((.., 0)).nonzero()).first()
+    {
+        return Err(HeadError::FirstToken { sequence: sequence as usize });
     }
     Ok(ids.masked_fill(&mask.logical_not(), 0))
 }

@@ -231,7 +231,7 @@ impl StudyRecipe {
     /// DPO run serves studies that differ in cDPO's ε or IPO's reduction.
     fn loss_of(&self, cell: &Cell) -> LossSection {
         let mut loss = LossSection { kind: cell.loss, beta: cell.beta, ..LossSection::default() };
-        if cell.loss == LossKind::Cdpo {
+        if cell.loss.smooths_labels() {
             loss.label_smoothing = self.loss.label_smoothing;
         }
         if cell.loss == LossKind::Ipo {

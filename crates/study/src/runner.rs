@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use trainer::recipe::LossKind;
 use trainer::{Context, Outcome, RunDir, Start};
 
 use crate::cell::{Cell, Subject};
@@ -250,9 +249,10 @@ impl Evaluated {
                 annotator: cell.annotator.clone(),
                 loss: cell.loss.name().to_owned(),
                 beta: cell.beta.get(),
-                label_smoothing: match cell.loss {
-                    LossKind::Cdpo => recipe.loss.label_smoothing.get(),
-                    _ => 0.0,
+                label_smoothing: if cell.loss.smooths_labels() {
+                    recipe.loss.label_smoothing.get()
+                } else {
+                    0.0
                 },
                 fraction: cell.fraction.get(),
                 flip_rate: cell.flip_rate.get(),

@@ -14,12 +14,15 @@ impl Table<'_> {
     }
 }
 
-/// Each package's manifest: its folder (empty for the root, else ending in `/`) and its tables.
+/// Each package of the workspace with its manifest: its folder (empty for the root, else ending in `/`) and its tables.
 fn packages(files: &Files) -> impl Iterator<Item = (&str, Vec<Table<'_>>)> {
     let manifests =
         files.iter().filter_map(|(path, text)| Some((path.strip_suffix("Cargo.toml")?, tables(text))));
     manifests.filter(|(folder, tables)| {
-        (folder.is_empty() || folder.ends_with('/')) && tables.iter().any(|table| table.header == "[package]")
+        let has = |header: &str| tables.iter().any(|table| table.header == header);
+        // A package that is a workspace of its own stands outside of ours, as an example for strangers does.
+        let ours = folder.is_empty() || folder.ends_with('/') && !has("[workspace]");
+        ours && has("[package]")
     })
 }
 

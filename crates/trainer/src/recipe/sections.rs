@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use pref_data::{FlipRate, Fraction, Layout, Truncation};
-use pref_loss::{Beta, LabelSmoothing, LogpReduction, PreferenceLoss};
+use pref_loss::{Beta, LabelSmoothing, LogpReduction, NoiseRate, PreferenceLoss};
 use serde::{Deserialize, Serialize};
 
 use super::values::{Columns, DeviceChoice, Dtype, Format, LossKind, Preset, all};
@@ -131,7 +131,7 @@ pub struct LossSection {
     pub kind: LossKind,
     /// How strongly the reference holds the policy.
     pub beta: Beta,
-    /// How likely a label is wrong, for cDPO.
+    /// How likely a label is wrong, for cDPO and robust DPO.
     pub label_smoothing: LabelSmoothing,
     /// Whether IPO compares sums over tokens or means.
     pub logp_reduction: LogpReduction,
@@ -152,8 +152,7 @@ impl LossSection {
     /// The loss itself; `None` for supervised training, which has no pairs to compare.
     ///
     /// # Errors
-    /// [`RecipeError::Unsupported`] for a loss that this version cannot compute, [`RecipeError::Invalid`] for a
-    /// parameter that the loss would not look at.
+    /// [`RecipeError::Invalid`] for a parameter that the loss would not look at, or that it has no meaning for.
     pub fn build(&self) -> Result<Option<PreferenceLoss>, RecipeError> {
         self.check().map_err(|complaint| complaint.within("loss").at(Origin::Code))?;
         let Self { kind, beta, label_smoothing, logp_reduction: reduction } = *self;
@@ -161,22 +160,25 @@ impl LossSection {
             LossKind::Dpo => Some(PreferenceLoss::Dpo { beta }),
             LossKind::Cdpo => Some(PreferenceLoss::Cdpo { beta, label_smoothing }),
             LossKind::Ipo => Some(PreferenceLoss::Ipo { beta, reduction }),
-            LossKind::Sft | LossKind::Robust | LossKind::Hinge => None,
+            LossKind::Robust => {
+                let label_smoothing = NoiseRate::new(label_smoothing.get()).expect("checked above");
+                Some(PreferenceLoss::Robust { beta, label_smoothing })
+            }
+            LossKind::Hinge => Some(PreferenceLoss::Hinge { beta }),
+            LossKind::Sft => None,
         })
     }
 
     /// # Errors
     /// A [`Complaint`] about the first key at fault.
     pub fn check(&self) -> Result<(), Complaint> {
-        let other = "use \"dpo\", \"cdpo\", \"ipo\" or \"sft\"";
-        match self.kind {
-            LossKind::Robust => return Err(Complaint::unsupported("kind", "\"robust\"", other)),
-            LossKind::Hinge => return Err(Complaint::unsupported("kind", "\"hinge\"", other)),
-            LossKind::Sft | LossKind::Dpo | LossKind::Cdpo | LossKind::Ipo => {}
-        }
-        let is_used = self.kind == LossKind::Cdpo || self.label_smoothing == LabelSmoothing::ZERO;
-        let unused = "only counts for loss.kind = \"cdpo\"; choose that or remove the key";
+        let is_used = self.kind.smooths_labels() || self.label_smoothing == LabelSmoothing::ZERO;
+        let unused =
+            "only counts for loss.kind = \"cdpo\" or \"robust\"; choose one of these or remove the key";
         require(is_used, "label_smoothing", unused)?;
+        let is_rate = self.kind != LossKind::Robust || !self.label_smoothing.is_degenerate();
+        let too_high = "must be below 0.5 for loss.kind = \"robust\", which divides by 1 - 2 label_smoothing";
+        require(is_rate, "label_smoothing", too_high)?;
         let is_used = self.kind == LossKind::Ipo || self.logp_reduction == LogpReduction::Sum;
         let unused = "is \"mean\", which only counts for loss.kind = \"ipo\"; choose that or remove the key";
         require(is_used, "logp_reduction", unused)

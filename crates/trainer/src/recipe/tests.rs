@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use pref_data::{FlipRate, Fraction, Truncation};
-use pref_loss::{Beta, LabelSmoothing, LogpReduction, PreferenceLoss};
+use pref_loss::{Beta, LabelSmoothing, LogpReduction, NoiseRate, PreferenceLoss};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -173,6 +173,12 @@ fn losses_are_built_from_their_section() {
         built(&["loss.kind=cdpo", "loss.beta=0.2", "loss.label_smoothing=0.1"]),
         Some(PreferenceLoss::Cdpo { beta, label_smoothing })
     );
+    let label_smoothing = NoiseRate::new(0.1).unwrap();
+    assert_eq!(
+        built(&["loss.kind=robust", "loss.beta=0.2", "loss.label_smoothing=0.1"]),
+        Some(PreferenceLoss::Robust { beta, label_smoothing })
+    );
+    assert_eq!(built(&["loss.kind=hinge", "loss.beta=0.2"]), Some(PreferenceLoss::Hinge { beta }));
     for (word, reduction) in [("sum", LogpReduction::Sum), ("mean", LogpReduction::Mean)] {
         let word = format!("loss.logp_reduction={word}");
         assert_eq!(
@@ -285,7 +291,11 @@ fn values_out_of_range() {
 fn parameters_that_the_loss_would_not_look_at() {
     assert_eq!(
         refusal("loss.label_smoothing=0.1"),
-        "loss.label_smoothing only counts for loss.kind = \"cdpo\"; choose that or remove the key"
+        "loss.label_smoothing only counts for loss.kind = \"cdpo\" or \"robust\"; choose one of these or remove the key"
+    );
+    assert_eq!(
+        parse(SMALLEST, &["loss.kind=robust", "loss.label_smoothing=0.5"]).unwrap_err().to_string(),
+        "--set loss.label_smoothing=0.5: loss.label_smoothing must be below 0.5 for loss.kind = \"robust\", which divides by 1 - 2 label_smoothing"
     );
     assert_eq!(
         refusal("loss.logp_reduction=mean"),
@@ -296,8 +306,6 @@ fn parameters_that_the_loss_would_not_look_at() {
 #[test]
 fn what_this_version_cannot_do_is_refused_not_ignored() {
     for (text, message) in [
-        ("loss.kind=robust", "loss.kind = \"robust\"; use \"dpo\", \"cdpo\", \"ipo\" or \"sft\""),
-        ("loss.kind=hinge", "loss.kind = \"hinge\"; use \"dpo\", \"cdpo\", \"ipo\" or \"sft\""),
         (
             "data.format=gair",
             "data.format = \"gair\"; convert the file to \"pairs\" (prompt, chosen, rejected)",
@@ -393,8 +401,8 @@ fn recipes_made_in_code_are_checked_too() {
     recipe.train.batch_size = 0;
     assert_eq!(recipe.check().unwrap_err().to_string(), "recipe: train.batch_size is 0; give at least 1");
     let mut recipe = set(&[]);
-    recipe.loss.kind = LossKind::Robust;
-    assert!(matches!(recipe.loss.build(), Err(RecipeError::Unsupported { .. })));
+    recipe.loss.label_smoothing = LabelSmoothing::new(0.1).unwrap();
+    assert!(matches!(recipe.loss.build(), Err(RecipeError::Invalid { .. })));
 }
 
 /// A recipe of another kind, of sections of its own beside one of ours.

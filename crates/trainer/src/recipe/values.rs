@@ -140,9 +140,9 @@ pub enum LossKind {
     Cdpo,
     /// Identity preference optimisation.
     Ipo,
-    /// Robust DPO. Not yet computed.
+    /// Robust DPO, unbiased where a known share of the labels is flipped.
     Robust,
-    /// The hinge loss of SLiC. Not yet computed.
+    /// The hinge loss of SLiC.
     Hinge,
 }
 
@@ -157,6 +157,11 @@ impl LossKind {
             Self::Robust => "robust",
             Self::Hinge => "hinge",
         }
+    }
+
+    /// Whether it looks at `label_smoothing`.
+    pub fn smooths_labels(self) -> bool {
+        matches!(self, Self::Cdpo | Self::Robust)
     }
 }
 
