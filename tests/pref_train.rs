@@ -104,6 +104,33 @@ fn refuses_plan(bench: &Bench, arguments: &[&str], words: &[&str]) {
 }
 
 #[test]
+fn published_preference_sets_are_read_as_they_are() {
+    let bench = Bench::new();
+    let gair = r#"{"query": "Say a .", "response_1": {"content": "a ."}, "response_2": {"content": "b ."},
+        "preference_labels": {"human": "response_1", "gpt-4-1106-preview": "response_2"}}"#;
+    let rated = |text: &str, score: f64| format!(r#"{{"response": "{text}", "overall_score": {score}}}"#);
+    let completions = [rated("a .", 2.0), rated("b .", 5.0), rated("c .", 1.5)].join(", ");
+    let ultrafeedback = format!(r#"{{"instruction": "Say b .", "completions": [{completions}]}}"#);
+    let shp = |id: &str, ratio: f64| {
+        format!(
+            r#"{{"post_id": "{id}", "c_root_id_A": "x", "c_root_id_B": "y", "history": "Say a .", "human_ref_A": "a .",
+            "human_ref_B": "b .", "labels": 0, "score_ratio": {ratio}}}"#
+        )
+    };
+    let shp = format!("{}\n{}", shp("p", 2.0).replace('\n', ""), shp("q", 3.0).replace('\n', ""));
+    let plan = |content: &str, format: &str, setting: &str, wanted: &str| {
+        fs::write(bench.path("set.jsonl"), content).unwrap();
+        let format = format!("data.format={format}");
+        let lines = plan_lines(&bench, &["--set", "data.path=set.jsonl", "--set", &format, "--set", setting]);
+        assert!(lines.iter().any(|line| line.starts_with(wanted)), "{format}, {setting}: {lines:#?}");
+    };
+    plan(&gair.replace('\n', ""), "gair", "data.annotator=gpt-4-1106-preview", "pairs read 1");
+    plan(&ultrafeedback, "ultrafeedback", "data.annotator=overall_score", "pairs read 2");
+    plan(&shp, "shp", "data.fraction=1.0", "pairs read 1");
+    plan(&shp, "shp", "data.score_ratio=>= 2", "pairs read 2");
+}
+
+#[test]
 fn a_plan_refuses_what_a_run_refuses() {
     let bench = Bench::new();
     refuses_plan(&bench, &["--set", "model.path=nowhere"], &["nowhere"]);

@@ -205,5 +205,5 @@ fn recipes_that_cannot_be_run() {
     refused("study.annotators=[]", &["annotators"]);
     refused("study.losses=[\"simpo\"]", &["simpo"]);
     refused("train.checkpoints=[0.5]", &["checkpoints", "1.0"]);
-    refused("data.format=gair", &["gair"]);
+    refused("data.format=gair", &["another world", "pref-train"]);
 }

@@ -89,9 +89,9 @@ pub enum DataError {
         #[source]
         source: parquet::errors::ParquetError,
     },
-    /// A column of a parquet file is of a kind that holds no text and no messages.
+    /// A column of a parquet file is of a kind that no format here has.
     #[error(
-        "{}: column `{column}` is {found}; it must be text, or a list of structs with text fields `role` and `content`",
+        "{}: column `{column}` is {found}; it must be text, a number, or lists and structs of these",
         path.display()
     )]
     ColumnType {
@@ -122,6 +122,12 @@ pub enum DataError {
         value: f64,
         /// Where it should lie.
         range: &'static str,
+    },
+    /// A filter of SHP's pairs that says nothing.
+    #[error("is {text:?}; it must be \"> N\" or \">= N\", such as \"> 2\"")]
+    ScoreRatio {
+        /// What it says.
+        text: String,
     },
     /// A file of a model folder could not be understood.
     #[error("{}: {source}", path.display())]
@@ -294,6 +300,14 @@ pub enum FieldProblem {
         expected: &'static str,
         /// What it is.
         found: &'static str,
+    },
+    /// A label or a rating that is none of those that the format knows.
+    #[error("is {found:?}; it must be {expected}")]
+    UnknownLabel {
+        /// What it says.
+        found: String,
+        /// What it may say.
+        expected: &'static str,
     },
     /// It holds nothing.
     #[error("is empty; fill it or remove the record")]

@@ -2,10 +2,13 @@
 
 mod columns;
 mod fields;
+mod gair;
 mod hh_rlhf;
 mod lines;
 mod pairs;
 mod records;
+mod shp;
+mod ultrafeedback;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -15,6 +18,8 @@ use std::path::Path;
 use atomic_write_file::AtomicWriteFile;
 use serde::{Deserialize, Serialize};
 
+pub use shp::ScoreRatio;
+
 use crate::error::{DataError, Place};
 use crate::record::{PreferenceRecord, Text};
 
@@ -22,7 +27,7 @@ use crate::record::{PreferenceRecord, Text};
 pub const DEFAULT_ANNOTATOR: &str = "human";
 
 /// What a file of preferences holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Format {
     /// `.jsonl`, `.jsonl.gz` or `.parquet` with `chosen`, `rejected` and, if the responses do not begin with it,
@@ -39,6 +44,21 @@ pub enum Format {
     /// `\n\nAssistant:` that both share, and the responses are all that follows in each, later turns included, so
     /// that none is shown after a prompt that it does not belong to. These are counted in a warning.
     HhRlhf,
+    /// GAIR's preference-dissection: `.parquet`, `.jsonl` or `.jsonl.gz` with `query`, `response_1` and `response_2`
+    /// (`content`), and `preference_labels`, whose 33 fields say `response_1` or `response_2`. Their names are the
+    /// annotators' (`human`, `gpt-4-1106-preview`, …); a null is no label. The domain is `scenario_auto-j`. Rows have
+    /// no id, so it is the row's number.
+    Gair,
+    /// UltraFeedback as it was published, with ratings instead of pairs: `.parquet`, `.jsonl` or `.jsonl.gz` with
+    /// `instruction` and `completions`. Each respect that completions are scored in is an annotator: `overall_score`,
+    /// `fine-grained_score`, `instruction_following`, `honesty`, `truthfulness`, `helpfulness`. It prefers the
+    /// completion with the highest score; two highest are a tie; one that is missing or "N/A" leaves the record
+    /// without this annotator's label. The domain is `source`. (The binarised set is read as [`Format::Pairs`].)
+    Ultrafeedback,
+    /// SHP, the preferences of Reddit: `.parquet`, `.jsonl` or `.jsonl.gz` with `history`, `human_ref_A`, `human_ref_B`,
+    /// `labels` (1 where A is preferred) and `score_ratio`, by which pairs are kept. Others are never held in memory.
+    /// Ids are post and comments; the domain is the subreddit.
+    Shp(ScoreRatio),
     /// This crate's own `.jsonl` or `.jsonl.gz` of [`PreferenceRecord`]s, as [`write_records`] writes it.
     Records,
 }
@@ -75,19 +95,27 @@ pub fn read_records(path: impl AsRef<Path>, format: Format) -> Result<Vec<Prefer
                 parted += usize::from(prefixes == hh_rlhf::Prefixes::Part);
                 record
             }
+            Format::Gair => gair::record(place, &row)?,
+            Format::Ultrafeedback => ultrafeedback::record(place, &row)?,
+            Format::Shp(ratio) => match shp::record(place, &row, ratio)? {
+                Some(record) => record,
+                None => return Ok(()),
+            },
             Format::Records => records::record(place, &row)?,
         };
         seen.add(place, record)
     };
     match (kind(path), format) {
         (Some(FileKind::Lines(compression)), _) => lines::read(path, compression, &mut each)?,
-        (Some(FileKind::Parquet), Format::Pairs) => columns::read(path, &mut each)?,
+        (Some(FileKind::Parquet), format) if !format.columns().is_empty() => {
+            columns::read(path, format.columns(), &mut each)?;
+        }
         _ => {
             return Err(DataError::UnknownExtension {
                 path: path.to_owned(),
                 expected: match format {
-                    Format::Pairs => ".jsonl, .jsonl.gz or .parquet",
                     Format::HhRlhf | Format::Records => ".jsonl or .jsonl.gz",
+                    _ => ".jsonl, .jsonl.gz or .parquet",
                 },
             });
         }
@@ -125,6 +153,19 @@ pub fn write_records(path: impl AsRef<Path>, records: &[PreferenceRecord]) -> Re
         file.commit()
     };
     write().map_err(|source| DataError::Io { action: "write", path: path.to_owned(), source })
+}
+
+impl Format {
+    /// The columns of a parquet file that mean something here; none where the format is lines only.
+    fn columns(self) -> &'static [&'static str] {
+        match self {
+            Self::Pairs => &pairs::COLUMNS,
+            Self::Gair => &gair::COLUMNS,
+            Self::Ultrafeedback => &ultrafeedback::COLUMNS,
+            Self::Shp(_) => &shp::COLUMNS,
+            Self::HhRlhf | Self::Records => &[],
+        }
+    }
 }
 
 /// What takes a row of a file.

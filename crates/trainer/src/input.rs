@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 
 use policy_model::Policy;
 use pref_data::{
-    Dialogue, Format, Pair, TokenPair, TokenizeOptions, TokenizeReport, Tokenizer, ViewReport,
+    Dialogue, Format, Pair, ScoreRatio, TokenPair, TokenizeOptions, TokenizeReport, Tokenizer, ViewReport,
     annotator_view, flip_labels, read_records, subset, tokenize_pairs,
 };
 use seeds::Seeds;
 use tch::{Device, Kind};
 
 use crate::TrainError;
-use crate::recipe::{Format as RecipeFormat, Recipe};
+use crate::recipe::{DataSection, Format as RecipeFormat, Recipe};
 
 /// A recipe's model and data.
 ///
@@ -36,7 +36,7 @@ impl Input {
     pub(crate) fn read(recipe: &Recipe, device: Device) -> Result<Self, TrainError> {
         let model = PathBuf::from(&recipe.model.path);
         let tokenizer = Tokenizer::from_folder(&model)?;
-        let records = read_records(&recipe.data.path, format(recipe.data.format)?)?;
+        let records = read_records(&recipe.data.path, format(&recipe.data))?;
         let (all_pairs, view) = annotator_view(&records, &recipe.data.annotator)?;
         let options =
             TokenizeOptions { max_length: recipe.data.max_length, truncation: recipe.data.truncation };
@@ -85,14 +85,13 @@ fn select(
 }
 
 /// How the data's file is read.
-fn format(format: RecipeFormat) -> Result<Format, TrainError> {
-    match format {
-        RecipeFormat::Pairs => Ok(Format::Pairs),
-        RecipeFormat::HhRlhf => Ok(Format::HhRlhf),
-        RecipeFormat::Sandbox => Ok(Format::Records),
-        RecipeFormat::Gair | RecipeFormat::Ultrafeedback | RecipeFormat::Shp => {
-            // The recipe's own check refuses these with a way out.
-            Err(TrainError::NoExamples(format!("this version does not read {format:?}")))
-        }
+fn format(data: &DataSection) -> Format {
+    match data.format {
+        RecipeFormat::Pairs => Format::Pairs,
+        RecipeFormat::HhRlhf => Format::HhRlhf,
+        RecipeFormat::Gair => Format::Gair,
+        RecipeFormat::Ultrafeedback => Format::Ultrafeedback,
+        RecipeFormat::Shp => Format::Shp(data.score_ratio.unwrap_or(ScoreRatio::PAPER)),
+        RecipeFormat::Sandbox => Format::Records,
     }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::{Int32Type, Int64Type};
+use arrow_array::types::{Float32Type, Float64Type, Int32Type, Int64Type};
 use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_schema::{ArrowError, DataType};
 use parquet::arrow::ProjectionMask;
@@ -15,14 +15,11 @@ use super::fields::Row;
 use super::{Each, open};
 use crate::error::{DataError, Place, Unit};
 
-/// The columns that mean something here; others are not even decoded.
-const COLUMNS: [&str; 5] = ["id", "prompt", "chosen", "rejected", "domain"];
-
-/// Hands each row to `each`.
-pub(super) fn read(path: &Path, each: &mut Each<'_>) -> Result<(), DataError> {
+/// Hands each row to `each`; of columns other than `columns` nothing is even decoded.
+pub(super) fn read(path: &Path, columns: &[&str], each: &mut Each<'_>) -> Result<(), DataError> {
     let failed = |source| DataError::Parquet { path: path.to_owned(), source };
     let builder = ParquetRecordBatchReaderBuilder::try_new(open(path)?).map_err(failed)?;
-    let mask = ProjectionMask::columns(builder.parquet_schema(), COLUMNS);
+    let mask = ProjectionMask::columns(builder.parquet_schema(), columns.iter().copied());
     let reader = builder.with_projection(mask).build().map_err(failed)?;
     let mut number = 0;
     for batch in reader {
@@ -57,7 +54,7 @@ fn read_row(path: &Path, batch: &RecordBatch, row: usize) -> Result<Row, DataErr
     values.collect()
 }
 
-/// A cell as JSON, or `None` for a type that is neither text, whole number, list nor struct.
+/// A cell as JSON, or `None` for a type that is neither text, number, boolean, list nor struct. NaN becomes null.
 fn cell(column: &ArrayRef, row: usize) -> Option<Value> {
     if column.is_null(row) {
         return Some(Value::Null);
@@ -66,6 +63,9 @@ fn cell(column: &ArrayRef, row: usize) -> Option<Value> {
         DataType::Utf8 => column.as_string::<i32>().value(row).into(),
         DataType::LargeUtf8 => column.as_string::<i64>().value(row).into(),
         DataType::Utf8View => column.as_string_view().value(row).into(),
+        DataType::Boolean => column.as_boolean().value(row).into(),
+        DataType::Float32 => f64::from(column.as_primitive::<Float32Type>().value(row)).into(),
+        DataType::Float64 => column.as_primitive::<Float64Type>().value(row).into(),
         DataType::Int32 => column.as_primitive::<Int32Type>().value(row).into(),
         DataType::Int64 => column.as_primitive::<Int64Type>().value(row).into(),
         DataType::List(_) => list(&column.as_list::<i32>().value(row))?,

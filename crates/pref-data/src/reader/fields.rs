@@ -41,6 +41,19 @@ pub(super) fn string(place: &Place, field: &str, value: &Value) -> Result<String
     }
 }
 
+/// A number that is one.
+pub(super) fn number(place: &Place, field: &str, value: &Value) -> Result<f64, DataError> {
+    value.as_f64().ok_or_else(|| wrong_type(place, field, "a number", value))
+}
+
+pub(super) fn list<'a>(place: &Place, field: &str, value: &'a Value) -> Result<&'a [Value], DataError> {
+    value.as_array().map(Vec::as_slice).ok_or_else(|| wrong_type(place, field, "a list", value))
+}
+
+pub(super) fn object<'a>(place: &Place, field: &str, value: &'a Value) -> Result<&'a Row, DataError> {
+    value.as_object().ok_or_else(|| wrong_type(place, field, "an object", value))
+}
+
 /// Text or messages.
 pub(super) fn text(place: &Place, field: &str, value: &Value) -> Result<Text, DataError> {
     match value {

@@ -8,6 +8,9 @@ use crate::error::{DataError, FieldProblem, Place};
 use crate::record::{Label, Message, PreferenceRecord, Text};
 use crate::text::shared_start;
 
+/// Columns of a parquet file.
+pub(super) const COLUMNS: [&str; 5] = ["id", "prompt", "chosen", "rejected", "domain"];
+
 pub(super) fn record(place: &Place, row: &Row) -> Result<PreferenceRecord, DataError> {
     let chosen = text(place, "chosen", required(place, row, "chosen")?)?;
     let rejected = text(place, "rejected", required(place, row, "rejected")?)?;

@@ -1,5 +1,7 @@
 //! Reading files: what comes out of good ones and what is said of bad ones.
 
+mod preference_sets;
+
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -174,7 +176,7 @@ fn parquet_that_cannot_be_read_says_what_to_do() {
     let error = read_records(fixture("zstd.parquet"), Format::Pairs).expect_err("no zstd here").to_string();
     assert!(error.contains("zstd") && error.contains("compression=\"snappy\""), "{error}");
     let error = read_records(fixture("numbers.parquet"), Format::Pairs).expect_err("numbers").to_string();
-    assert!(error.contains("column `chosen` is Float64; it must be text, or a list of structs"), "{error}");
+    assert!(error.contains("row 1: field `chosen` is a number; it must be text or a list"), "{error}");
 }
 
 #[test]

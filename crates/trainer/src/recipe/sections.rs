@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use pref_data::{FlipRate, Fraction, Layout, Truncation};
+use pref_data::{FlipRate, Fraction, Layout, ScoreRatio, Truncation};
 use pref_loss::{Beta, LabelSmoothing, LogpReduction, NoiseRate, PreferenceLoss};
 use serde::{Deserialize, Serialize};
 
@@ -62,6 +62,9 @@ pub struct DataSection {
     /// Which columns hold what, where they have names of their own. Not yet read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub columns: Option<Columns>,
+    /// Which pairs of SHP are kept, by their ratio of votes; the paper's where it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub score_ratio: Option<ScoreRatio>,
     /// Held-out preferences. Not yet read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eval_path: Option<String>,
@@ -98,12 +101,12 @@ impl DataSection {
     /// A [`Complaint`] about the first key at fault.
     pub fn check(&self) -> Result<(), Complaint> {
         require(!self.path.is_empty(), "path", "is empty; name a file of preferences")?;
-        match self.format {
-            Format::Pairs | Format::HhRlhf | Format::Sandbox => {}
-            Format::Gair => return Err(unread_format("gair")),
-            Format::Ultrafeedback => return Err(unread_format("ultrafeedback")),
-            Format::Shp => return Err(unread_format("shp")),
-        }
+        let is_used = self.format == Format::Shp || self.score_ratio.is_none();
+        require(
+            is_used,
+            "score_ratio",
+            "only counts for data.format = \"shp\"; choose that or remove the key",
+        )?;
         if self.columns.is_some() {
             let way_out = "name the columns prompt, chosen and rejected, and remove the key";
             return Err(Complaint::unsupported("columns", "columns of other names", way_out));
@@ -397,11 +400,6 @@ fn require(holds: bool, key: &str, otherwise: impl Into<String>) -> Result<(), C
 /// Infinities and NaN are out of every range.
 fn in_range(key: &str, value: f64, is_in: impl Fn(f64) -> bool, range: &str) -> Result<(), Complaint> {
     require(value.is_finite() && is_in(value), key, format!("is {value:?}; it must be {range}"))
-}
-
-fn unread_format(name: &str) -> Complaint {
-    let way_out = "convert the file to \"pairs\" (prompt, chosen, rejected)";
-    Complaint::unsupported("format", format!("\"{name}\""), way_out)
 }
 
 fn human() -> String {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use pref_data::{FlipRate, Fraction, Truncation};
+use pref_data::{FlipRate, Fraction, ScoreRatio, Truncation};
 use pref_loss::{Beta, LabelSmoothing, LogpReduction, NoiseRate, PreferenceLoss};
 use serde::{Deserialize, Serialize};
 
@@ -298,6 +298,14 @@ fn parameters_that_the_loss_would_not_look_at() {
         "--set loss.label_smoothing=0.5: loss.label_smoothing must be below 0.5 for loss.kind = \"robust\", which divides by 1 - 2 label_smoothing"
     );
     assert_eq!(
+        refusal("data.score_ratio=>= 2"),
+        "data.score_ratio only counts for data.format = \"shp\"; choose that or remove the key"
+    );
+    assert_eq!(
+        set(&["data.format=shp", "data.score_ratio=>= 2"]).data.score_ratio,
+        Some(ScoreRatio::AtLeast(2.0))
+    );
+    assert_eq!(
         refusal("loss.logp_reduction=mean"),
         "loss.logp_reduction is \"mean\", which only counts for loss.kind = \"ipo\"; choose that or remove the key"
     );
@@ -306,18 +314,6 @@ fn parameters_that_the_loss_would_not_look_at() {
 #[test]
 fn what_this_version_cannot_do_is_refused_not_ignored() {
     for (text, message) in [
-        (
-            "data.format=gair",
-            "data.format = \"gair\"; convert the file to \"pairs\" (prompt, chosen, rejected)",
-        ),
-        (
-            "data.format=shp",
-            "data.format = \"shp\"; convert the file to \"pairs\" (prompt, chosen, rejected)",
-        ),
-        (
-            "data.format=ultrafeedback",
-            "data.format = \"ultrafeedback\"; convert the file to \"pairs\" (prompt, chosen, rejected)",
-        ),
         ("data.preset=trl-0.7.10", "data.preset = \"trl-0.7.10\"; use \"modern\""),
         ("data.eval_path=e.jsonl", "data.eval_path = evaluation on held-out pairs; remove the key"),
         (

@@ -91,11 +91,11 @@ pub enum Format {
     /// JSONL or parquet with `prompt`, `chosen`, `rejected`.
     #[default]
     Pairs,
-    /// GAIR's preference dissection: one pair with the labels of many models. Not yet read.
+    /// GAIR's preference dissection: pairs with the labels of many annotators.
     Gair,
-    /// `UltraFeedback`. Not yet read.
+    /// UltraFeedback as published, with ratings: each respect that completions are rated in is an annotator.
     Ultrafeedback,
-    /// Stanford Human Preferences. Not yet read.
+    /// Stanford Human Preferences.
     Shp,
     /// Anthropic's hh-rlhf: two transcripts that differ in the last answer.
     HhRlhf,
