@@ -67,14 +67,40 @@ pub enum DataError {
         problem: FieldProblem,
     },
     /// Two records share an identifier.
-    #[error("{place}: id `{id}` was already used at line or row {first}; give every record its own id")]
+    #[error("{place}: id `{id}` was already used at {}; give every record its own id", first.seen_from(place))]
     DuplicateId {
         /// The later of the two.
         place: Place,
         /// The identifier.
         id: String,
-        /// Number of the earlier one.
-        first: usize,
+        /// The earlier one.
+        first: Place,
+    },
+    /// A file breaks off or cannot be unpacked.
+    #[error("{place}: cannot be read: {source}; the file may be cut off or damaged, so fetch it again")]
+    Broken {
+        /// The line where it happens.
+        place: Place,
+        /// What reading or unpacking says.
+        #[source]
+        source: io::Error,
+    },
+    /// A page of a parquet file is damaged.
+    #[error("{place} or a few rows later: {source}; the file is damaged, so fetch it again")]
+    BrokenRow {
+        /// The first row that could not be read.
+        place: Place,
+        /// What the parquet reader says.
+        #[source]
+        source: parquet::errors::ParquetError,
+    },
+    /// A line that never ends.
+    #[error("{place}: is longer than {most} bytes; a file of JSON lines has one record a line")]
+    LongLine {
+        /// The line.
+        place: Place,
+        /// The longest that is read.
+        most: u64,
     },
     /// A parquet file could not be read.
     #[error(
@@ -276,13 +302,25 @@ pub enum Unit {
     Row,
 }
 
+impl Place {
+    /// Its name for somebody who reads about `other`: without the file where that is the same.
+    fn seen_from(&self, other: &Self) -> String {
+        if self.path == other.path { format!("{} {}", self.unit, self.number) } else { self.to_string() }
+    }
+}
+
+impl fmt::Display for Unit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Line => "line",
+            Self::Row => "row",
+        })
+    }
+}
+
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let unit = match self.unit {
-            Unit::Line => "line",
-            Unit::Row => "row",
-        };
-        write!(f, "{}, {unit} {}", self.path.display(), self.number)
+        write!(f, "{}, {} {}", self.path.display(), self.unit, self.number)
     }
 }
 

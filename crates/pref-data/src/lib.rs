@@ -12,7 +12,10 @@ mod view;
 
 pub use batch::{Layout, TokenBatch};
 pub use error::{BoxedError, DataError, FieldProblem, Place, Unit};
-pub use reader::{DEFAULT_ANNOTATOR, Format, ScoreRatio, read_records, write_records};
+pub use reader::{
+    DEFAULT_ANNOTATOR, Format, PairColumns, ReadOptions, ReadReport, ScoreRatio, read_records,
+    read_records_with, write_records,
+};
 pub use record::{Label, Message, Pair, PreferenceRecord, Role, Text};
 pub use tokenize::{
     Dialogue, Quantiles, TokenPair, TokenizeOptions, TokenizeReport, Truncation, tokenize_dialogue,

@@ -13,7 +13,7 @@ mod ultrafeedback;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use atomic_write_file::AtomicWriteFile;
 use serde::{Deserialize, Serialize};
@@ -63,10 +63,51 @@ pub enum Format {
     Records,
 }
 
-/// Reads the preferences in the file at `path`.
+/// How preferences are read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReadOptions {
+    /// What the file holds.
+    pub format: Format,
+    /// Names of the columns or fields of a file of pairs, where they are not `prompt`, `chosen` and `rejected`.
+    pub columns: Option<PairColumns>,
+    /// Up to so many rows at fault are left out and listed; one more is an error.
+    pub skip_bad: usize,
+}
+
+/// Which columns or fields of a file of pairs hold what.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PairColumns {
+    /// The prompt's.
+    pub prompt: String,
+    /// The preferred response's.
+    pub chosen: String,
+    /// The other response's.
+    pub rejected: String,
+}
+
+/// What became of the rows of a file.
+#[derive(Debug, Default)]
+pub struct ReadReport {
+    /// Records that came out.
+    pub records: usize,
+    /// Rows that the format's filter leaves out: SHP's score ratio.
+    pub filtered: usize,
+    /// What was wrong with the rows that were skipped.
+    pub skipped: Vec<DataError>,
+}
+
+impl ReadOptions {
+    /// With the usual names of columns, and no bad row.
+    pub fn new(format: Format) -> Self {
+        Self { format, columns: None, skip_bad: 0 }
+    }
+}
+
+/// Reads the preferences in the file at `path`, or in all files of the folder at `path`, in the order of their names.
 ///
 /// A file of pairs gives records of two responses, chosen first, with the label of [`DEFAULT_ANNOTATOR`]. A record
-/// without an `id` gets the number of its line or row.
+/// without an `id` gets the number of its line or row, in a folder after the file's name and a colon.
 ///
 /// ```
 /// use pref_data::{DataError, Format, read_records};
@@ -84,43 +125,43 @@ pub enum Format {
 /// A file that cannot be read, is of an unknown kind or empty, malformed JSON, a missing or empty field or one of
 /// another type, a label that names no response, an id that comes twice. The message names file, line and field.
 pub fn read_records(path: impl AsRef<Path>, format: Format) -> Result<Vec<PreferenceRecord>, DataError> {
+    Ok(read_records_with(path, &ReadOptions::new(format))?.0)
+}
+
+/// As [`read_records`], with options, and a report of what was left out.
+///
+/// ```
+/// use pref_data::{Format, ReadOptions, read_records_with};
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("pairs.jsonl");
+/// let good = r#"{"prompt": "2 + 2 =", "chosen": " 4", "rejected": " 5"}"#;
+/// std::fs::write(&path, format!("{good}\n{{\"prompt\": 3}}\n"))?;
+/// let options = ReadOptions { skip_bad: 1, ..ReadOptions::new(Format::Pairs) };
+/// let (records, report) = read_records_with(&path, &options)?;
+/// assert_eq!((records.len(), report.skipped.len()), (1, 1));
+/// assert!(report.skipped[0].to_string().ends_with("line 2: field `chosen` is missing; add it"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+///
+/// As [`read_records`], with one bad row more than may be skipped. A file that breaks off, is damaged or is of another
+/// kind is an error whatever may be skipped: nobody knows how many rows that would be.
+pub fn read_records_with(
+    path: impl AsRef<Path>,
+    options: &ReadOptions,
+) -> Result<(Vec<PreferenceRecord>, ReadReport), DataError> {
     let path = path.as_ref();
-    let mut seen = Seen::default();
-    let mut parted = 0;
-    let mut each = |place: &Place, row: fields::Row| {
-        let record = match format {
-            Format::Pairs => pairs::record(place, &row)?,
-            Format::HhRlhf => {
-                let (record, prefixes) = hh_rlhf::record(place, &row)?;
-                parted += usize::from(prefixes == hh_rlhf::Prefixes::Part);
-                record
-            }
-            Format::Gair => gair::record(place, &row)?,
-            Format::Ultrafeedback => ultrafeedback::record(place, &row)?,
-            Format::Shp(ratio) => match shp::record(place, &row, ratio)? {
-                Some(record) => record,
-                None => return Ok(()),
-            },
-            Format::Records => records::record(place, &row)?,
-        };
-        seen.add(place, record)
-    };
-    match (kind(path), format) {
-        (Some(FileKind::Lines(compression)), _) => lines::read(path, compression, &mut each)?,
-        (Some(FileKind::Parquet), format) if !format.columns().is_empty() => {
-            columns::read(path, format.columns(), &mut each)?;
+    let mut seen = Seen::new(options.skip_bad);
+    if path.is_dir() {
+        for file in files(path)? {
+            read_file(&file, options, &mut seen, Ids::OfFolder)?;
         }
-        _ => {
-            return Err(DataError::UnknownExtension {
-                path: path.to_owned(),
-                expected: match format {
-                    Format::HhRlhf | Format::Records => ".jsonl or .jsonl.gz",
-                    _ => ".jsonl, .jsonl.gz or .parquet",
-                },
-            });
-        }
+    } else {
+        read_file(path, options, &mut seen, Ids::OfFile)?;
     }
-    seen.finish(path, parted)
+    seen.finish(path)
 }
 
 /// Writes records as JSONL, one a line, such as [`Format::Records`] reads. The file appears whole or not at all.
@@ -168,8 +209,21 @@ impl Format {
     }
 }
 
-/// What takes a row of a file.
-type Each<'a> = dyn FnMut(&Place, fields::Row) -> Result<(), DataError> + 'a;
+/// What takes a row of a file, or what is wrong with it.
+type Each<'a> = dyn FnMut(&Place, Result<fields::Row, DataError>) -> Result<(), DataError> + 'a;
+
+/// What a row of a file comes to.
+enum Read {
+    Record(PreferenceRecord),
+    Filtered,
+}
+
+/// What ids are made of where rows have none.
+#[derive(Clone, Copy)]
+enum Ids {
+    OfFile,
+    OfFolder,
+}
 
 /// What the name of a file says of its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,6 +236,90 @@ enum FileKind {
 enum Compression {
     None,
     Gzip,
+}
+
+fn read_file(path: &Path, options: &ReadOptions, seen: &mut Seen, ids: Ids) -> Result<(), DataError> {
+    let format = options.format;
+    let mut parted = 0;
+    let mut each = |place: &Place, row: Result<fields::Row, DataError>| {
+        let read = row.and_then(|mut row| {
+            if let Some(columns) = &options.columns {
+                pairs::rename(&mut row, columns);
+            }
+            record(place, &row, format, ids, &mut parted)
+        });
+        seen.add(place, read)
+    };
+    match (kind(path), format) {
+        (Some(FileKind::Lines(compression)), _) => lines::read(path, compression, &mut each)?,
+        (Some(FileKind::Parquet), format) if !format.columns().is_empty() => {
+            let named = options.columns.iter().flat_map(|c| [&*c.prompt, &*c.chosen, &*c.rejected]);
+            let columns: Vec<&str> = format.columns().iter().copied().chain(named).collect();
+            columns::read(path, &columns, &mut each)?;
+        }
+        _ => {
+            return Err(DataError::UnknownExtension {
+                path: path.to_owned(),
+                expected: match format {
+                    Format::HhRlhf | Format::Records => ".jsonl or .jsonl.gz",
+                    _ => ".jsonl, .jsonl.gz or .parquet",
+                },
+            });
+        }
+    }
+    if parted > 0 {
+        tracing::warn!(
+            path = %path.display(),
+            pairs = parted,
+            "the two dialogues of some pairs part before the last answer; each response holds all that follows"
+        );
+    }
+    Ok(())
+}
+
+/// A row as a record; `parted` counts dialogues of hh-rlhf that part early.
+fn record(
+    place: &Place,
+    row: &fields::Row,
+    format: Format,
+    ids: Ids,
+    parted: &mut usize,
+) -> Result<Read, DataError> {
+    let mut record = match format {
+        Format::Pairs => pairs::record(place, row)?,
+        Format::HhRlhf => {
+            let (record, prefixes) = hh_rlhf::record(place, row)?;
+            *parted += usize::from(prefixes == hh_rlhf::Prefixes::Part);
+            record
+        }
+        Format::Gair => gair::record(place, row)?,
+        Format::Ultrafeedback => ultrafeedback::record(place, row)?,
+        Format::Shp(ratio) => match shp::record(place, row, ratio)? {
+            Some(record) => record,
+            None => return Ok(Read::Filtered),
+        },
+        Format::Records => records::record(place, row)?,
+    };
+    let is_numbered = fields::optional(row, "id").is_none() && record.id == place.number.to_string();
+    if let (Ids::OfFolder, true, Some(name)) = (ids, is_numbered, place.path.file_name()) {
+        record.id = format!("{}:{}", name.to_string_lossy(), record.id);
+    }
+    record.check().map_err(|(field, problem)| fields::fault(place, field, problem))?;
+    Ok(Read::Record(record))
+}
+
+/// The files of a folder whose kind is known, by name.
+fn files(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
+    let failed = |source| DataError::Io { action: "read", path: folder.to_owned(), source };
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if path.is_file() && kind(&path).is_some() {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
 }
 
 fn kind(path: &Path) -> Option<FileKind> {
@@ -202,42 +340,54 @@ fn open(path: &Path) -> Result<File, DataError> {
 }
 
 /// The records read so far.
-#[derive(Default)]
 struct Seen {
     records: Vec<PreferenceRecord>,
-    places: BTreeMap<String, usize>,
+    places: BTreeMap<String, Place>,
+    report: ReadReport,
+    skip_bad: usize,
 }
 
 impl Seen {
-    fn add(&mut self, place: &Place, record: PreferenceRecord) -> Result<(), DataError> {
-        record.check().map_err(|(field, problem)| DataError::Field {
-            place: place.clone(),
-            field,
-            problem,
-        })?;
-        if let Some(first) = self.places.insert(record.id.clone(), place.number) {
-            return Err(DataError::DuplicateId { place: place.clone(), id: record.id, first });
+    fn new(skip_bad: usize) -> Self {
+        Self { records: Vec::new(), places: BTreeMap::new(), report: ReadReport::default(), skip_bad }
+    }
+
+    /// Takes a row's record, or skips what is wrong with the row while that is allowed.
+    fn add(&mut self, place: &Place, read: Result<Read, DataError>) -> Result<(), DataError> {
+        let error = match read {
+            Ok(Read::Filtered) => {
+                self.report.filtered += 1;
+                return Ok(());
+            }
+            Ok(Read::Record(record)) => match self.places.get(&record.id) {
+                None => {
+                    self.places.insert(record.id.clone(), place.clone());
+                    self.records.push(record);
+                    return Ok(());
+                }
+                Some(first) => {
+                    DataError::DuplicateId { place: place.clone(), id: record.id, first: first.clone() }
+                }
+            },
+            Err(error) => error,
+        };
+        if self.report.skipped.len() == self.skip_bad {
+            return Err(error);
         }
-        self.records.push(record);
+        self.report.skipped.push(error);
         Ok(())
     }
 
-    fn finish(self, path: &Path, parted: usize) -> Result<Vec<PreferenceRecord>, DataError> {
+    fn finish(mut self, path: &Path) -> Result<(Vec<PreferenceRecord>, ReadReport), DataError> {
         if self.records.is_empty() {
             return Err(DataError::NoRecords { path: path.to_owned() });
-        }
-        if parted > 0 {
-            tracing::warn!(
-                path = %path.display(),
-                pairs = parted,
-                "the two dialogues of some pairs part before the last answer; each response holds all that follows"
-            );
         }
         let blank = self.records.iter().filter(|record| record.responses.iter().any(is_blank)).count();
         if blank > 0 {
             tracing::warn!(path = %path.display(), records = blank, "some records have a response of nothing but spaces");
         }
-        Ok(self.records)
+        self.report.records = self.records.len();
+        Ok((self.records, self.report))
     }
 }
 

@@ -23,11 +23,18 @@ pub(super) fn read(path: &Path, columns: &[&str], each: &mut Each<'_>) -> Result
     let reader = builder.with_projection(mask).build().map_err(failed)?;
     let mut number = 0;
     for batch in reader {
-        let batch = batch.map_err(|error| failed(parquet_error(error)))?;
+        let batch = batch.map_err(|error| match parquet_error(error) {
+            // Whole, but in a way that is not unpacked here.
+            source if source.to_string().contains("Disabled feature") => failed(source),
+            source => {
+                let place = Place { path: path.to_owned(), unit: Unit::Row, number: number + 1 };
+                DataError::BrokenRow { place, source }
+            }
+        })?;
         for row in 0..batch.num_rows() {
             number += 1;
             let place = Place { path: path.to_owned(), unit: Unit::Row, number };
-            each(&place, read_row(path, &batch, row)?)?;
+            each(&place, Ok(read_row(path, &batch, row)?))?;
         }
     }
     Ok(())

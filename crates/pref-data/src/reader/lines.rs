@@ -1,6 +1,6 @@
 //! JSON lines, plain or gzipped.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
 use flate2::bufread::MultiGzDecoder;
@@ -8,35 +8,64 @@ use flate2::bufread::MultiGzDecoder;
 use super::{Compression, Each, open};
 use crate::error::{DataError, Place, Unit};
 
+/// More than any record has: a file without line ends must not fill the memory.
+const LONGEST_LINE: u64 = 256 << 20;
+
 /// Hands each line that is not blank to `each`.
 pub(super) fn read(path: &Path, compression: Compression, each: &mut Each<'_>) -> Result<(), DataError> {
     let file = BufReader::new(open(path)?);
     match compression {
-        Compression::None => read_lines(path, file, each),
-        Compression::Gzip => read_lines(path, BufReader::new(MultiGzDecoder::new(file)), each),
+        Compression::None => read_lines(path, file, LONGEST_LINE, each),
+        Compression::Gzip => read_lines(path, BufReader::new(MultiGzDecoder::new(file)), LONGEST_LINE, each),
     }
 }
 
-fn read_lines(path: &Path, mut lines: impl BufRead, each: &mut Each<'_>) -> Result<(), DataError> {
+fn read_lines(
+    path: &Path,
+    mut lines: impl BufRead,
+    longest: u64,
+    each: &mut Each<'_>,
+) -> Result<(), DataError> {
     let mut line = Vec::new();
     for number in 1.. {
         line.clear();
-        let length = lines.read_until(b'\n', &mut line).map_err(|source| DataError::Io {
-            action: "read",
-            path: path.to_owned(),
-            source,
-        })?;
+        let place = || Place { path: path.to_owned(), unit: Unit::Line, number };
+        let read = (&mut lines).take(longest).read_until(b'\n', &mut line);
+        let length = read.map_err(|source| DataError::Broken { place: place(), source })?;
         if length == 0 {
             break;
+        }
+        if length as u64 == longest && !line.ends_with(b"\n") {
+            return Err(DataError::LongLine { place: place(), most: longest });
         }
         if line.trim_ascii().is_empty() {
             continue;
         }
-        let place = Place { path: path.to_owned(), unit: Unit::Line, number };
-        match serde_json::from_slice(line.trim_ascii_end()) {
-            Ok(row) => each(&place, row)?,
-            Err(source) => return Err(DataError::Json { place, source }),
-        }
+        let place = place();
+        let row = serde_json::from_slice(line.trim_ascii_end());
+        each(&place, row.map_err(|source| DataError::Json { place: place.clone(), source }))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_without_an_end_does_not_fill_the_memory() {
+        let line = b"{\"a\": 1}\n{\"a\": 123456789}\n";
+        let mut rows = 0;
+        let mut each = |_: &Place, _: Result<_, DataError>| {
+            rows += 1;
+            Ok(())
+        };
+        let error =
+            read_lines(Path::new("x.jsonl"), &line[..], 12, &mut each).expect_err("18 bytes").to_string();
+        assert_eq!(
+            error,
+            "x.jsonl, line 2: is longer than 12 bytes; a file of JSON lines has one record a line"
+        );
+        assert_eq!(rows, 1);
+    }
 }

@@ -2,14 +2,27 @@
 
 use std::collections::BTreeMap;
 
-use super::DEFAULT_ANNOTATOR;
 use super::fields::{Row, domain, fault, id, optional, required, text};
+use super::{DEFAULT_ANNOTATOR, PairColumns};
 use crate::error::{DataError, FieldProblem, Place};
 use crate::record::{Label, Message, PreferenceRecord, Text};
 use crate::text::shared_start;
 
 /// Columns of a parquet file.
 pub(super) const COLUMNS: [&str; 5] = ["id", "prompt", "chosen", "rejected", "domain"];
+
+/// Gives the fields of a row the names that they have here.
+pub(super) fn rename(row: &mut Row, columns: &PairColumns) {
+    let names = [("prompt", &columns.prompt), ("chosen", &columns.chosen), ("rejected", &columns.rejected)];
+    // All are taken before any is put back: a set may call its chosen responses "rejected".
+    let taken = names.map(|(name, theirs)| (name, row.remove(theirs)));
+    for (name, value) in taken {
+        match value {
+            Some(value) => drop(row.insert(name.to_owned(), value)),
+            None => drop(row.remove(name)),
+        }
+    }
+}
 
 pub(super) fn record(place: &Place, row: &Row) -> Result<PreferenceRecord, DataError> {
     let chosen = text(place, "chosen", required(place, row, "chosen")?)?;

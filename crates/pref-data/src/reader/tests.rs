@@ -1,5 +1,6 @@
 //! Reading files: what comes out of good ones and what is said of bad ones.
 
+mod damage;
 mod preference_sets;
 
 use std::fs;
@@ -120,7 +121,7 @@ fn bad_pairs_are_refused_with_line_and_field() {
         ),
         (
             r#"{"prompt": "p", "chosen": "a", "rejected": "b", "id": "1"}"#,
-            ", line 2: id `1` was already used at line or row 1; give every record its own id",
+            ", line 2: id `1` was already used at line 1; give every record its own id",
         ),
         (
             r#"{"prompt": "p", "chosen": "a", "rejected": "b", "id": ""}"#,
@@ -150,7 +151,7 @@ fn files_that_cannot_be_read_are_named() {
     fs::write(&path, &bytes).expect("written");
     assert_eq!(read_records(&path, Format::Pairs).expect("whole").len(), 1);
     fs::write(&path, &bytes[..bytes.len() - 12]).expect("written");
-    assert!(matches!(read_records(&path, Format::Pairs), Err(DataError::Io { action: "read", .. })));
+    assert!(matches!(read_records(&path, Format::Pairs), Err(DataError::Broken { .. })));
 
     let (_folder, path) = file("fake.parquet", "not parquet");
     assert!(matches!(read_records(path, Format::Pairs), Err(DataError::Parquet { .. })));
@@ -217,7 +218,8 @@ fn all_of_hh_rlhf_is_read_whole() {
     let records = read_records(&path, Format::HhRlhf).expect("hh-rlhf");
     assert_eq!(records.len(), 2312);
     let mut parted = Vec::new();
-    let mut each = |place: &Place, row: fields::Row| {
+    let mut each = |place: &Place, row: Result<fields::Row, DataError>| {
+        let row = row?;
         let (record, prefixes) = hh_rlhf::record(place, &row)?;
         let (Text::Plain(prompt), [Text::Plain(chosen), Text::Plain(rejected)]) =
             (&record.prompt, &record.responses[..])

@@ -14,8 +14,8 @@ fn answer(text: &str) -> Text {
 fn as_lines(name: &str, format: Format) -> (Vec<PreferenceRecord>, Vec<PreferenceRecord>) {
     let columnar = read_records(fixture(name), format).expect("a good file");
     let mut lines = String::new();
-    let mut each = |_: &Place, row: fields::Row| {
-        lines += &format!("{}\n", serde_json::Value::Object(row));
+    let mut each = |_: &Place, row: Result<fields::Row, DataError>| {
+        lines += &format!("{}\n", serde_json::Value::Object(row?));
         Ok(())
     };
     columns::read(&fixture(name), format.columns(), &mut each).expect("a good file");
