@@ -36,6 +36,7 @@ fn good_input_trains() {
     let stdout = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(stdout.contains("loss 0.6931"), "{stdout}");
+    assert!(!output.stderr.contains(&0x1b), "no colours where nobody sees them");
     assert!(bench.path("out/model/config.json").exists());
     assert!(bench.path("out/model/tokenizer.json").exists(), "the model folder is whole");
     let again = bench.train(&[]);
