@@ -1,6 +1,6 @@
 //! `rqN --plan`: what a study would compute, as a table.
 
-use study::table::{Align, Column, Table, Value};
+use render::table::{Align, Column, Table, Value};
 use study::{ASSUMED_ANSWER_SECONDS, Pace, Plan, Work};
 
 /// The plan as a table, for `jobs` workers.

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser;
+use render::table::Format;
 use study::recipe::{Preset, StudyRecipe};
-use study::table::Format;
 use study::{Grid, Question, Runner, Shard, StudyError, conclude};
 use trainer::{Context, Silent};
 

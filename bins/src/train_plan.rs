@@ -1,6 +1,6 @@
 //! `pref-train --plan`: what a run would do, as a table.
 
-use study::table::{Align, Column, Table, Value};
+use render::table::{Align, Column, Table, Value};
 use trainer::{Plan, TokenCounts};
 
 /// The plan as a table: what, how much, and what to know about it.

@@ -10,26 +10,43 @@ use crate::workspace::{Workspace, output};
 const LIBTORCH: &str = "torch-sys";
 
 /// Crates that never link libtorch, not even in their tests: they build and run where none is installed.
-const LIBTORCH_FREE: [&str; 7] =
-    ["mtbench", "pref-data", "sandbox", "seeds", "stats", "test-support", "xtask"];
+const LIBTORCH_FREE: [&str; 8] =
+    ["mtbench", "pref-data", "render", "sandbox", "seeds", "stats", "test-support", "xtask"];
 
 /// Crates that do. Were `LIBTORCH` misspelt, everything would seem free of it; these notice.
 const LIBTORCH_BOUND: [&str; 3] = ["policy-model", "pref-loss", "trainer"];
 
 /// The crates of this workspace that each crate may use outside of its tests. Edges run from later lines to earlier.
-const LAYERS: [(&str, &[&str]); 12] = [
+const LAYERS: [(&str, &[&str]); 13] = [
     ("seeds", &[]),
     ("test-support", &[]),
     ("xtask", &[]),
     ("pref-loss", &[]),
+    ("render", &[]),
     ("stats", &["seeds"]),
     ("pref-data", &["seeds"]),
     ("mtbench", &["seeds"]),
     ("policy-model", &["seeds"]),
     ("sandbox", &["mtbench", "pref-data", "seeds"]),
     ("trainer", &["policy-model", "pref-data", "pref-loss", "seeds"]),
-    ("study", &["mtbench", "policy-model", "pref-data", "pref-loss", "sandbox", "seeds", "stats", "trainer"]),
-    ("bins", &["mtbench", "policy-model", "pref-data", "sandbox", "seeds", "stats", "study", "trainer"]),
+    (
+        "study",
+        &[
+            "mtbench",
+            "policy-model",
+            "pref-data",
+            "pref-loss",
+            "render",
+            "sandbox",
+            "seeds",
+            "stats",
+            "trainer",
+        ],
+    ),
+    (
+        "bins",
+        &["mtbench", "policy-model", "pref-data", "render", "sandbox", "seeds", "stats", "study", "trainer"],
+    ),
 ];
 
 /// Checks every edge of the dependency graph that the architecture speaks of.

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use bins::{ConsoleProgress, Signals, Stopped, SystemClock, print_result, run, train_plan};
 use clap::Parser;
-use study::table::Format;
+use render::table::Format;
 use trainer::recipe::Recipe;
 use trainer::{Context, Outcome, Start, StepMetrics};
 

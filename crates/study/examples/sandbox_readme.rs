@@ -9,9 +9,9 @@ use std::error::Error;
 use std::sync::atomic::AtomicBool;
 
 use pref_data::{Format, read_records};
+use render::table::Format as TableFormat;
+use render::table::{Align, Column, Table, Value};
 use study::recipe::{Preset, StudyRecipe};
-use study::table::Format as TableFormat;
-use study::table::{Align, Column, Table, Value};
 use study::{BENCHMARK, Evaluated, FURTHER, GOLD, Grid, Question, Runner, Shard, Subject};
 use trainer::{Clock, Context, Silent};
 

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use crate::results::RenderError;
+use render::RenderError;
+
+use crate::results::ResultsError;
 
 /// Why a study could not start, go on or be reported.
 #[derive(Debug, thiserror::Error)]
@@ -37,9 +39,12 @@ pub enum StudyError {
         /// Why it is not defined.
         source: stats::Error,
     },
-    /// A table, figure or file of results cannot be written.
+    /// A table, figure or page cannot be written.
     #[error(transparent)]
     Render(#[from] RenderError),
+    /// The file of all scores cannot be read or written.
+    #[error(transparent)]
+    Results(#[from] ResultsError),
     /// A file of the store cannot be read or written.
     #[error("{what} {}", path.display())]
     Io {

@@ -3,15 +3,17 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use render::figure::{GroupedBars, LineSeries, Lines, SecondAxis, Series, Svg};
+use render::report::{Dialogue, Report, Section};
+use render::table::Table;
+use render::{write_figures, write_report, write_tables};
+
 use crate::cell::{Subject, loss_name};
 use crate::error::StudyError;
-use crate::figure::{GroupedBars, LineSeries, Lines, SecondAxis, Series, Svg};
 use crate::grid::Question;
-use crate::report::{Dialogue, Report, Section};
-use crate::results::{ScoreRow, write_figures, write_parquet, write_report, write_tables};
+use crate::results::{ScoreRow, write_parquet};
 use crate::runner::{Evaluated, Runner};
 use crate::store::Key;
-use crate::table::Table;
 use crate::tables::{Analysis, acquisition, along, by_category, overfitting, scorers};
 use crate::{asked, evaluate, raters};
 

@@ -10,18 +10,15 @@ mod asked;
 mod cell;
 mod error;
 mod evaluate;
-pub mod figure;
 mod findings;
 mod grid;
 mod plan;
 mod raters;
 pub mod recipe;
-pub mod report;
 mod responder;
 pub mod results;
 mod runner;
 mod store;
-pub mod table;
 mod tables;
 mod world;
 

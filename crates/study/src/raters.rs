@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use mtbench::Answer;
+use render::table::{Align, Column, Table, Value};
 use sandbox::{Candidate, RaterChoice, raters};
 use stats::{Choice, Kappa, Split, SplitPolicy, Tally, choice_counts, fleiss_kappa, majority_vote};
 use trainer::recipe::LossKind;
@@ -11,7 +12,6 @@ use crate::cell::{Subject, percent};
 use crate::error::StudyError;
 use crate::evaluate::prompt;
 use crate::runner::{Evaluated, Runner};
-use crate::table::{Align, Column, Table, Value};
 use crate::tables::LEVEL;
 
 /// The replicate whose answers are compared: 160 pairs, as many as the paper's raters saw.

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use rand::Rng;
+use render::table::{Align, Column, Table, Value};
 use seeds::Seeds;
 use stats::{ClusteredScores, Estimate, mean_interval, paired_difference_interval};
 
@@ -15,7 +16,6 @@ use crate::evaluate::{BENCHMARK, FURTHER, GOLD, judge_names};
 use crate::grid::Question;
 use crate::recipe::StudyRecipe;
 use crate::runner::Evaluated;
-use crate::table::{Align, Column, Table, Value};
 
 /// Confidence level of every interval.
 pub(crate) const LEVEL: f64 = 0.95;

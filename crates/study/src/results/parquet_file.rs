@@ -15,7 +15,7 @@ use parquet::basic::Compression;
 use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 
-use super::{RenderError, ScoreRow};
+use super::{ResultsError, ScoreRow};
 
 /// Rows that are turned into columns at a time, so that a large study needs no second copy of itself in memory.
 const BATCH_ROWS: usize = 64 * 1024;
@@ -24,9 +24,9 @@ const BATCH_ROWS: usize = 64 * 1024;
 /// until the new one is whole; the same rows give the same bytes.
 ///
 /// # Errors
-/// [`RenderError::Io`] or [`RenderError::Parquet`].
-pub fn write_parquet(path: &Path, rows: &[ScoreRow]) -> Result<(), RenderError> {
-    let io = |source| RenderError::Io { action: "write", path: path.to_owned(), source };
+/// [`ResultsError::Io`] or [`ResultsError::Parquet`].
+pub fn write_parquet(path: &Path, rows: &[ScoreRow]) -> Result<(), ResultsError> {
+    let io = |source| ResultsError::Io { action: "write", path: path.to_owned(), source };
     let file = AtomicWriteFile::open(path).map_err(io)?;
     let encode = || -> Result<AtomicWriteFile, ParquetError> {
         let properties = WriterProperties::builder()
@@ -40,8 +40,11 @@ pub fn write_parquet(path: &Path, rows: &[ScoreRow]) -> Result<(), RenderError> 
         }
         writer.into_inner()
     };
-    let file =
-        encode().map_err(|source| RenderError::Parquet { action: "write", path: path.to_owned(), source })?;
+    let file = encode().map_err(|source| ResultsError::Parquet {
+        action: "write",
+        path: path.to_owned(),
+        source,
+    })?;
     file.commit().map_err(io)
 }
 
@@ -49,11 +52,11 @@ pub fn write_parquet(path: &Path, rows: &[ScoreRow]) -> Result<(), RenderError> 
 /// columns still reads.
 ///
 /// # Errors
-/// [`RenderError::Io`], [`RenderError::Parquet`] for a damaged file, [`RenderError::MissingColumn`],
-/// [`RenderError::ColumnKind`] or [`RenderError::NullValue`] for one that holds something else.
-pub fn read_parquet(path: &Path) -> Result<Vec<ScoreRow>, RenderError> {
-    let damaged = |source| RenderError::Parquet { action: "read", path: path.to_owned(), source };
-    let file = File::open(path).map_err(|source| RenderError::Io {
+/// [`ResultsError::Io`], [`ResultsError::Parquet`] for a damaged file, [`ResultsError::MissingColumn`],
+/// [`ResultsError::ColumnKind`] or [`ResultsError::NullValue`] for one that holds something else.
+pub fn read_parquet(path: &Path) -> Result<Vec<ScoreRow>, ResultsError> {
+    let damaged = |source| ResultsError::Parquet { action: "read", path: path.to_owned(), source };
+    let file = File::open(path).map_err(|source| ResultsError::Io {
         action: "read",
         path: path.to_owned(),
         source,
@@ -135,7 +138,7 @@ struct Columns<'a> {
 }
 
 impl<'a> Columns<'a> {
-    fn append_to(&self, rows: &mut Vec<ScoreRow>) -> Result<(), RenderError> {
+    fn append_to(&self, rows: &mut Vec<ScoreRow>) -> Result<(), ResultsError> {
         let cell = self.text("cell")?;
         let annotator = self.text("annotator")?;
         let loss = self.text("loss")?;
@@ -175,20 +178,20 @@ impl<'a> Columns<'a> {
         Ok(())
     }
 
-    fn text(&self, name: &'static str) -> Result<&'a StringArray, RenderError> {
+    fn text(&self, name: &'static str) -> Result<&'a StringArray, ResultsError> {
         Ok(self.complete(name, &DataType::Utf8)?.as_string())
     }
 
-    fn number<T: ArrowPrimitiveType>(&self, name: &'static str) -> Result<&'a [T::Native], RenderError> {
+    fn number<T: ArrowPrimitiveType>(&self, name: &'static str) -> Result<&'a [T::Native], ResultsError> {
         Ok(self.complete(name, &T::DATA_TYPE)?.as_primitive::<T>().values())
     }
 
     /// A column in which every row has a value.
-    fn complete(&self, name: &'static str, kind: &DataType) -> Result<&'a dyn Array, RenderError> {
+    fn complete(&self, name: &'static str, kind: &DataType) -> Result<&'a dyn Array, ResultsError> {
         let column = self.column(name, kind)?;
         match (0..column.len()).find(|&row| column.is_null(row)) {
             None => Ok(column),
-            Some(row) => Err(RenderError::NullValue {
+            Some(row) => Err(ResultsError::NullValue {
                 path: self.path.to_owned(),
                 column: name,
                 row: self.first_row + row,
@@ -196,14 +199,14 @@ impl<'a> Columns<'a> {
         }
     }
 
-    fn column(&self, name: &'static str, kind: &DataType) -> Result<&'a dyn Array, RenderError> {
+    fn column(&self, name: &'static str, kind: &DataType) -> Result<&'a dyn Array, ResultsError> {
         let path = || self.path.to_owned();
         let column = self
             .batch
             .column_by_name(name)
-            .ok_or_else(|| RenderError::MissingColumn { path: path(), column: name })?;
+            .ok_or_else(|| ResultsError::MissingColumn { path: path(), column: name })?;
         if column.data_type() != kind {
-            return Err(RenderError::ColumnKind {
+            return Err(ResultsError::ColumnKind {
                 path: path(),
                 column: name,
                 expected: kind.to_string(),

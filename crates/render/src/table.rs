@@ -4,7 +4,7 @@
 //! aligns the brackets, LaTeX sets a minus sign, CSV gives each bound a column of its own at full precision.
 //!
 //! ```
-//! use study::table::{Align, Column, Format, Table, Value};
+//! use render::table::{Align, Column, Format, Table, Value};
 //!
 //! let table = Table {
 //!     id: "table-1".into(),
@@ -35,7 +35,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::results::RenderError;
+use crate::RenderError;
 
 pub(crate) use html::table_html;
 pub(crate) use layout::caption;

@@ -1,10 +1,10 @@
 //! Figures: well-formed whatever the data, and drawn where the numbers say.
 
-mod render_markup;
+mod markup;
 
+use markup::{Element, parse};
 use proptest::prelude::*;
-use render_markup::{Element, parse};
-use study::figure::{GroupedBars, LineSeries, Lines, Point, SecondAxis, Series};
+use render::figure::{GroupedBars, LineSeries, Lines, Point, SecondAxis, Series};
 
 /// Coordinates are written with two digits.
 const PIXEL: f64 = 0.011;

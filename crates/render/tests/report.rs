@@ -1,13 +1,13 @@
 //! The report page.
 
-mod render_markup;
+mod markup;
 
 use std::collections::BTreeSet;
 
-use render_markup::{Element, parse};
-use study::figure::{GroupedBars, Series};
-use study::report::{Dialogue, Report, Section};
-use study::table::{Align, Column, Table, Value};
+use markup::{Element, parse};
+use render::figure::{GroupedBars, Series};
+use render::report::{Dialogue, Report, Section};
+use render::table::{Align, Column, Table, Value};
 
 fn table(id: &str) -> Table {
     Table {

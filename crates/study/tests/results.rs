@@ -1,4 +1,4 @@
-//! Scores, tables and figures on disk.
+//! Scores on disk.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -10,12 +10,7 @@ use parquet::arrow::ArrowWriter;
 use parquet::basic::Compression;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use proptest::prelude::*;
-use study::figure::GroupedBars;
-use study::report::Report;
-use study::results::{
-    RenderError, ScoreRow, read_parquet, write_figures, write_parquet, write_report, write_tables,
-};
-use study::table::{Align, Column, Format, Table, Value};
+use study::results::{ResultsError, ScoreRow, read_parquet, write_parquet};
 
 fn row(question_id: u64, score: Option<f64>) -> ScoreRow {
     ScoreRow {
@@ -39,16 +34,6 @@ fn row(question_id: u64, score: Option<f64>) -> ScoreRow {
     }
 }
 
-fn table(id: &str) -> Table {
-    Table {
-        id: id.into(),
-        title: "Scores".into(),
-        columns: vec![Column::new("Policy", Align::Left)],
-        rows: vec![vec![Value::text("SFT")]],
-        notes: vec![],
-    }
-}
-
 fn names(dir: &Path) -> Vec<String> {
     let mut names: Vec<_> = fs::read_dir(dir)
         .expect("a folder")
@@ -60,7 +45,6 @@ fn names(dir: &Path) -> Vec<String> {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
-
     #[test]
     fn rows_read_back_as_they_were_written(rows in proptest::collection::vec(any_row(), 0..40)) {
         let dir = tempfile::tempdir().expect("a folder");
@@ -113,22 +97,22 @@ fn files_that_hold_something_else_are_named() {
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("results.parquet");
 
-    assert!(matches!(read_parquet(&path), Err(RenderError::Io { action: "read", .. })));
+    assert!(matches!(read_parquet(&path), Err(ResultsError::Io { action: "read", .. })));
 
     fs::write(&path, b"PAR1 but no more").expect("written");
     let error = read_parquet(&path).expect_err("damaged");
-    assert!(matches!(error, RenderError::Parquet { .. }));
+    assert!(matches!(error, ResultsError::Parquet { .. }));
     assert!(error.to_string().contains("results.parquet"));
 
     write_columns(&path, vec![("cell", Arc::new(StringArray::from(vec!["a"])))]);
-    assert!(matches!(read_parquet(&path), Err(RenderError::MissingColumn { column: "annotator", .. })));
+    assert!(matches!(read_parquet(&path), Err(ResultsError::MissingColumn { column: "annotator", .. })));
 
     write_columns(&path, vec![("cell", Arc::new(Float64Array::from(vec![1.0])))]);
     let error = read_parquet(&path).expect_err("another kind").to_string();
     assert!(error.contains("\"cell\"") && error.contains("holds Float64, expected Utf8"), "{error}");
 
     write_columns(&path, vec![("cell", Arc::new(StringArray::from(vec![Some("a"), None])))]);
-    assert!(matches!(read_parquet(&path), Err(RenderError::NullValue { column: "cell", row: 1, .. })));
+    assert!(matches!(read_parquet(&path), Err(ResultsError::NullValue { column: "cell", row: 1, .. })));
 }
 
 #[test]
@@ -137,45 +121,6 @@ fn a_folder_that_does_not_exist_is_named() {
     let path = dir.path().join("missing").join("results.parquet");
     let error = write_parquet(&path, &[]).expect_err("no folder");
     assert!(error.to_string().contains("missing"), "{error}");
-}
-
-#[test]
-fn tables_figures_and_the_report_have_their_files() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let out = dir.path().join("runs/rq1");
-    let figure = GroupedBars {
-        title: "Bars".into(),
-        y_label: "Score".into(),
-        y_range: (1.0, 10.0),
-        groups: vec![],
-        series: vec![],
-    };
-    write_tables(&out, &[table("table-1"), table("table-2")]).expect("written");
-    write_figures(&out, &[("categories".into(), figure.to_svg())]).expect("written");
-    let report = write_report(&out, &Report::default()).expect("written");
-    assert_eq!(names(&out), ["figures", "report.html", "tables"]);
-    assert_eq!(
-        names(&out.join("tables")),
-        ["table-1.csv", "table-1.md", "table-1.tex", "table-2.csv", "table-2.md", "table-2.tex"]
-    );
-    let csv = fs::read_to_string(out.join("tables/table-1.csv")).expect("read");
-    assert_eq!(csv, table("table-1").render(Format::Csv));
-    let svg = fs::read_to_string(out.join("figures/categories.svg")).expect("read");
-    assert_eq!(svg, figure.to_svg().as_str());
-    assert_eq!(fs::read_to_string(report).expect("read"), Report::default().to_html());
-}
-
-#[test]
-fn names_that_are_no_file_names_are_refused_before_anything_is_written() {
-    let dir = tempfile::tempdir().expect("a folder");
-    for id in ["", "../escape", "a/b", "a\\b", ".hidden", "a b"] {
-        let error = write_tables(dir.path(), &[table("table-1"), table(id)]).expect_err("a bad name");
-        assert!(matches!(error, RenderError::FileName { .. }), "{id:?}: {error}");
-    }
-    let error =
-        write_tables(dir.path(), &[table("table-1"), table("Table-1")]).expect_err("one file for two");
-    assert!(matches!(error, RenderError::SameName { .. }), "{error}");
-    assert!(names(dir.path()).is_empty());
 }
 
 fn write_columns(path: &Path, columns: Vec<(&str, ArrayRef)>) {
