@@ -14,13 +14,14 @@ const LIBTORCH_FREE: [&str; 8] =
     ["mtbench", "pref-data", "render", "sandbox", "seeds", "stats", "test-support", "xtask"];
 
 /// Crates that do. Were `LIBTORCH` misspelt, everything would seem free of it; these notice.
-const LIBTORCH_BOUND: [&str; 3] = ["policy-model", "pref-loss", "trainer"];
+const LIBTORCH_BOUND: [&str; 4] = ["policy-model", "pref-loss", "torch-ext", "trainer"];
 
 /// The crates of this workspace that each crate may use outside of its tests. Edges run from later lines to earlier.
-const LAYERS: [(&str, &[&str]); 13] = [
+const LAYERS: [(&str, &[&str]); 14] = [
     ("seeds", &[]),
     ("test-support", &[]),
     ("xtask", &[]),
+    ("torch-ext", &[]),
     ("pref-loss", &[]),
     ("render", &[]),
     ("stats", &["seeds"]),
@@ -28,7 +29,7 @@ const LAYERS: [(&str, &[&str]); 13] = [
     ("mtbench", &["seeds"]),
     ("policy-model", &["seeds"]),
     ("sandbox", &["mtbench", "pref-data", "seeds"]),
-    ("trainer", &["policy-model", "pref-data", "pref-loss", "seeds"]),
+    ("trainer", &["policy-model", "pref-data", "pref-loss", "seeds", "torch-ext"]),
     (
         "study",
         &[

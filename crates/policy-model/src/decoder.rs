@@ -5,44 +5,8 @@ use std::collections::BTreeMap;
 use tch::{Device, Kind, Tensor};
 
 use crate::ModelConfig;
+use crate::attention::Mixing;
 use crate::rope::{RotaryEmbedding, Rotation};
-
-/// Token rows of one forward pass.
-#[derive(Debug)]
-pub struct Rows {
-    /// `[B, T]` i64: token ids, each below the vocabulary's size.
-    pub ids: Tensor,
-    /// `[B, T]` i64: position of each token in its own sequence.
-    pub positions: Tensor,
-    /// Which tokens see which.
-    pub visible: Visibility,
-}
-
-/// Which tokens of a row see which. A token always sees itself, and never a later column.
-#[derive(Debug)]
-pub enum Visibility {
-    /// Every token sees all earlier columns of its row; padding belongs on the right.
-    Causal,
-    /// `[B, T]` i64 branch of each token. A token sees the earlier columns of branch 0 and of its own branch: rows
-    /// `[prompt | chosen | rejected]` with branches 0, 1, 2 and positions that start over after the prompt compute
-    /// both sequences exactly, the prompt once. Padding takes any branch from 1 on, at the end of the row.
-    Branches(Tensor),
-}
-
-impl Rows {
-    /// Causal rows of several sequences, filled up with id 0 on the right. Positions count from 0 in each row.
-    pub fn causal(sequences: &[&[u32]], device: Device) -> Self {
-        let width = sequences.iter().map(|s| s.len()).max().unwrap_or(0);
-        let padded = sequences.iter().flat_map(|sequence| {
-            let ids = sequence.iter().map(|&id| i64::from(id));
-            ids.chain(std::iter::repeat_n(0, width - sequence.len()))
-        });
-        let shape = [sequences.len() as i64, width as i64];
-        let ids = Tensor::from_slice(&padded.collect::<Vec<i64>>()).view(shape).to_device(device);
-        let positions = Tensor::arange(width as i64, (Kind::Int64, device)).expand(shape, true);
-        Self { ids, positions, visible: Visibility::Causal }
-    }
-}
 
 /// A decoder: layers of tensors that are shared with the policy's parameter list.
 #[derive(Debug)]
@@ -72,7 +36,7 @@ struct Attention {
     o_proj: Linear,
     qk_norm: Option<(Norm, Norm)>,
     head_dim: i64,
-    /// Index into [`Masks`]: layers with the same window share a mask.
+    /// How far back a query sees; without limit if none.
     window: Option<i64>,
 }
 
@@ -86,38 +50,6 @@ struct Linear {
 struct Norm {
     weight: Tensor,
     eps: f64,
-}
-
-/// Keys and values of every layer for the sequences that are being generated.
-pub(crate) trait KeyValues {
-    /// Stores the new keys and values `[B, kv_heads, T, head_dim]` of layer `layer` and returns all so far.
-    fn extend(&mut self, layer: usize, keys: Tensor, values: Tensor) -> (Tensor, Tensor);
-}
-
-/// Without generation there is nothing before the row.
-pub(crate) struct NoCache;
-
-impl KeyValues for NoCache {
-    fn extend(&mut self, _layer: usize, keys: Tensor, values: Tensor) -> (Tensor, Tensor) {
-        (keys, values)
-    }
-}
-
-/// What a layer's attention hides.
-#[derive(Debug)]
-pub(crate) enum Mask {
-    /// Nothing: one query that sees everything.
-    None,
-    /// Later columns.
-    Causal,
-    /// `[B, 1, T, S]` bool, true where a query sees a key.
-    Explicit(Tensor),
-}
-
-/// One mask for each distinct window of the model's layers.
-pub(crate) struct Masks {
-    pub(crate) full: Mask,
-    pub(crate) sliding: Option<Mask>,
 }
 
 impl Decoder {
@@ -177,40 +109,33 @@ impl Decoder {
         self.layers.iter().find_map(|layer| layer.self_attn.window)
     }
 
-    /// Hidden states `[B, T, hidden]` after the final norm.
+    /// The embeddings `[N, hidden]` of tokens `ids [N]`.
+    pub(crate) fn embed(&self, ids: &Tensor) -> Tensor {
+        self.embed_tokens.index_select(0, ids)
+    }
+
+    /// Hidden states `[N, hidden]` after the final norm, from embeddings `[N, hidden]` and positions `[N]`.
     ///
-    /// Linear layers see `[B·T, hidden]`: on two-dimensional operands libtorch needs no reshaping of its own, which
-    /// counts where a layer takes microseconds.
-    pub(crate) fn forward(
-        &self,
-        ids: &Tensor,
-        positions: &Tensor,
-        masks: &Masks,
-        cache: &mut impl KeyValues,
-    ) -> Tensor {
-        let shape = ids.size();
+    /// Everything but attention takes token by token, so that rows need no shape here: only `mixing` knows it. On
+    /// two-dimensional operands libtorch needs no reshaping of its own, which counts where a layer takes microseconds.
+    pub(crate) fn forward(&self, embedded: &Tensor, positions: &Tensor, mixing: &mut impl Mixing) -> Tensor {
         let rotation = self.rotary.at(positions, self.embed_tokens.kind());
-        let mut hidden = self.embed_tokens.index_select(0, &ids.reshape(-1));
+        let mut hidden = embedded.shallow_clone();
         for (index, layer) in self.layers.iter().enumerate() {
-            hidden = layer.forward(&hidden, &shape, &rotation, masks, &mut |keys, values| {
-                cache.extend(index, keys, values)
+            hidden = layer.forward(&hidden, &rotation, &mut |q, k, v| {
+                mixing.attend(index, layer.self_attn.window, q, k, v)
             });
         }
-        self.norm.forward(&hidden).view([shape[0], shape[1], -1])
+        self.norm.forward(&hidden)
     }
 }
 
+/// What becomes of a layer's queries, keys and values, `[N, heads, head_dim]` each: `[N, heads · head_dim]`.
+type Attend<'a> = &'a mut dyn FnMut(Tensor, Tensor, Tensor) -> Tensor;
+
 impl Layer {
-    fn forward(
-        &self,
-        hidden: &Tensor,
-        shape: &[i64],
-        rotation: &Rotation,
-        masks: &Masks,
-        extend: &mut dyn FnMut(Tensor, Tensor) -> (Tensor, Tensor),
-    ) -> Tensor {
-        let attended =
-            self.self_attn.forward(&self.input_layernorm.forward(hidden), shape, rotation, masks, extend);
+    fn forward(&self, hidden: &Tensor, rotation: &Rotation, attend: Attend<'_>) -> Tensor {
+        let attended = self.self_attn.forward(&self.input_layernorm.forward(hidden), rotation, attend);
         let hidden = hidden + attended;
         let normed = self.post_attention_layernorm.forward(&hidden);
         let gated = self.gate_proj.forward(&normed).silu() * self.up_proj.forward(&normed);
@@ -219,87 +144,14 @@ impl Layer {
 }
 
 impl Attention {
-    fn forward(
-        &self,
-        x: &Tensor,
-        shape: &[i64],
-        rotation: &Rotation,
-        masks: &Masks,
-        extend: &mut dyn FnMut(Tensor, Tensor) -> (Tensor, Tensor),
-    ) -> Tensor {
-        let heads = |projected: Tensor| projected.view([shape[0], shape[1], -1, self.head_dim]);
+    fn forward(&self, x: &Tensor, rotation: &Rotation, attend: Attend<'_>) -> Tensor {
+        let heads = |projected: Tensor| projected.view([x.size()[0], -1, self.head_dim]);
         let (mut q, mut k) = (heads(self.q_proj.forward(x)), heads(self.k_proj.forward(x)));
         if let Some((q_norm, k_norm)) = &self.qk_norm {
             (q, k) = (q_norm.forward(&q), k_norm.forward(&k));
         }
-        let q = rotation.turn(&q).transpose(1, 2);
-        let k = rotation.turn(&k).transpose(1, 2);
-        let v = heads(self.v_proj.forward(x)).transpose(1, 2);
-        let (k, v) = extend(k, v);
-        let mask = masks.of(self.window);
-        let attended = if shape[1] == 1 { attend_one(&q, &k, &v, mask) } else { attend(&q, &k, &v, mask) };
-        self.o_proj.forward(&attended.transpose(1, 2).reshape([shape[0] * shape[1], -1]))
-    }
-}
-
-/// Attention of whole rows; all operands `[B, heads, T, head_dim]`.
-fn attend(q: &Tensor, k: &Tensor, v: &Tensor, mask: &Mask) -> Tensor {
-    let (mask, causal) = match mask {
-        Mask::None => (None, false),
-        Mask::Causal => (None, true),
-        Mask::Explicit(mask) => (Some(mask), false),
-    };
-    let grouped = q.size()[1] != k.size()[1];
-    Tensor::scaled_dot_product_attention(q, k, v, mask, 0.0, causal, None, grouped)
-}
-
-/// Attention of one query `[B, heads, 1, head_dim]` over all keys: two plain products, with the heads of a group as
-/// the rows of one. libtorch's fused kernel is made for many queries and takes twice as long here.
-fn attend_one(q: &Tensor, k: &Tensor, v: &Tensor, mask: &Mask) -> Tensor {
-    let (q_shape, k_shape) = (q.size(), k.size());
-    let (heads, head_dim, kv_heads) = (q_shape[1], q_shape[3], k_shape[1]);
-    let grouped =
-        (q * (head_dim as f64).powf(-0.5)).reshape([q_shape[0], kv_heads, heads / kv_heads, head_dim]);
-    let mut scores = grouped.matmul(&k.transpose(2, 3));
-    if let Mask::Explicit(seen) = mask {
-        scores = scores.masked_fill(&seen.logical_not(), f64::NEG_INFINITY);
-    }
-    scores.softmax(-1, Kind::Float).to_kind(q.kind()).matmul(v).view(q_shape.as_slice())
-}
-
-impl Masks {
-    fn of(&self, window: Option<i64>) -> &Mask {
-        match (window, &self.sliding) {
-            (Some(_), Some(mask)) => mask,
-            _ => &self.full,
-        }
-    }
-
-    /// The masks of rows that are computed whole.
-    pub(crate) fn of_rows(rows: &Rows, window: Option<i64>) -> Self {
-        let (length, device) = (rows.ids.size()[1], rows.ids.device());
-        // Columns are at least as far apart as positions, so a row within the window needs no mask of its own.
-        let window = window.filter(|&window| length > window);
-        if window.is_none() && matches!(rows.visible, Visibility::Causal) {
-            return Self { full: Mask::Causal, sliding: None };
-        }
-        let column = Tensor::arange(length, (Kind::Int64, device));
-        let earlier = column.unsqueeze(-1).ge_tensor(&column);
-        let (full, base) = match &rows.visible {
-            Visibility::Causal => (Mask::Causal, earlier.unsqueeze(0)),
-            Visibility::Branches(branches) => {
-                let of_key = branches.unsqueeze(1);
-                let shared = of_key.eq(0);
-                let seen =
-                    branches.unsqueeze(-1).eq_tensor(&of_key).logical_or(&shared).logical_and(&earlier);
-                (Mask::Explicit(seen.unsqueeze(1)), seen)
-            }
-        };
-        let sliding = window.map(|window| {
-            let distance = rows.positions.unsqueeze(-1) - rows.positions.unsqueeze(1);
-            Mask::Explicit(distance.lt(window).logical_and(&base).unsqueeze(1))
-        });
-        Self { full, sliding }
+        let v = heads(self.v_proj.forward(x));
+        self.o_proj.forward(&attend(rotation.turn(&q), rotation.turn(&k), v))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use tch::{Device, Kind, Tensor};
 
-use crate::decoder::{KeyValues, Mask, Masks};
+use crate::attention::{Grid, KeyValues, Mask, Masks};
 use crate::sampling::{Decision, decide};
 use crate::{Policy, PolicyError, Sampling};
 
@@ -223,13 +223,12 @@ impl<'a> Batch<'a> {
             let padding = std::iter::repeat_n(0, width - s.prompt.len());
             padding.chain(s.prompt.iter().map(|&id| i64::from(id)))
         });
-        let ids = Tensor::from_slice(&padded.collect::<Vec<_>>());
-        let ids = ids.view([self.sequences.len() as i64, width as i64]).to_device(device);
+        let ids = Tensor::from_slice(&padded.collect::<Vec<_>>()).to_device(device);
         let column = Tensor::arange(width as i64, (Kind::Int64, device));
         let positions = (&column - &self.first_columns).clamp_min(0);
         let masks = self.prefill_masks(&column);
-        let decoder = self.policy.decoder();
-        decoder.forward(&ids, &positions, &masks, &mut self.cache).select(1, -1)
+        let hidden = self.forward(&ids, &positions, masks);
+        hidden.view([self.sequences.len() as i64, width as i64, -1]).select(1, -1)
     }
 
     fn prefill_masks(&self, column: &Tensor) -> Masks {
@@ -253,7 +252,7 @@ impl<'a> Batch<'a> {
     /// Computes one more token of each sequence; returns its hidden states `[B, hidden]`.
     fn step(&mut self) -> Tensor {
         let last: Vec<i64> = self.sequences.iter().map(Sequence::last_token).collect();
-        let ids = Tensor::from_slice(&last).unsqueeze(-1).to_device(self.policy.device());
+        let ids = Tensor::from_slice(&last).to_device(self.policy.device());
         let positions = self.cache.filled - &self.first_columns;
         let columns = self.cache.filled + 1;
         let over = |first: i64| match &self.visible {
@@ -263,7 +262,14 @@ impl<'a> Batch<'a> {
         // In sliding layers the cache hands out the window's columns only.
         let sliding = self.policy.decoder().window().map(|window| over((columns - window).max(0)));
         let masks = Masks { full: over(0), sliding };
-        self.policy.decoder().forward(&ids, &positions, &masks, &mut self.cache).squeeze_dim(1)
+        self.forward(&ids, &positions, masks)
+    }
+
+    /// Hidden states `[B·T, hidden]` of the tokens that come next: `ids [B·T]`, `positions [B, T]`.
+    fn forward(&mut self, ids: &Tensor, positions: &Tensor, masks: Masks) -> Tensor {
+        let mut mixing = Grid { rows: self.sequences.len() as i64, masks, cache: &mut self.cache };
+        let decoder = self.policy.decoder();
+        decoder.forward(&decoder.embed(ids), &positions.reshape(-1), &mut mixing)
     }
 
     fn choose(&mut self, hidden: &Tensor) -> Result<(), PolicyError> {

@@ -26,6 +26,7 @@
 
 #![forbid(unsafe_code)]
 
+mod attention;
 mod config;
 mod decoder;
 mod error;
@@ -37,8 +38,8 @@ mod sampling;
 mod save;
 mod weights;
 
+pub use attention::{PackedRow, PackedRows, Rows, Visibility};
 pub use config::{AttentionBias, Family, ModelConfig};
-pub use decoder::{Rows, Visibility};
 pub use error::PolicyError;
 pub use generate::{Finish, Generation, GenerationOptions, GenerationRequest};
 pub use policy::{Policy, native_bf16};

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use tch::{Device, Kind, Tensor};
 
-use crate::decoder::{Decoder, Masks, NoCache, Rows};
+use crate::attention::{Grid, Masks, NoCache, Packed, PackedRows, Rows};
+use crate::decoder::Decoder;
 use crate::{ModelConfig, PolicyError, initialise, weights};
 
 /// A decoder-only language model.
@@ -94,8 +95,54 @@ impl Policy {
     /// Where the shapes in `rows` differ or an id is outside the vocabulary
     /// ([`ModelConfig::check_tokens`] checks that where data enters).
     pub fn hidden_states(&self, rows: &Rows) -> Tensor {
+        let shape = rows.ids.size();
+        let hidden = self.padded_hidden_states(&self.embed(&rows.ids.reshape(-1)), rows);
+        hidden.view([shape[0], shape[1], -1])
+    }
+
+    /// As [`Policy::hidden_states`], from embeddings that the caller made or holds as a leaf.
+    ///
+    /// # Shapes
+    /// `embedded` `[B·T, hidden_size]`; returns `[B·T, hidden_size]` in the policy's kind.
+    ///
+    /// # Panics
+    /// As [`Policy::hidden_states`].
+    pub fn padded_hidden_states(&self, embedded: &Tensor, rows: &Rows) -> Tensor {
         let masks = Masks::of_rows(rows, self.decoder.window());
-        self.decoder.forward(&rows.ids, &rows.positions, &masks, &mut NoCache)
+        let mut mixing = Grid { rows: rows.ids.size()[0], masks, cache: &mut NoCache };
+        let positions = rows.positions.expand_as(&rows.ids).reshape(-1);
+        self.decoder.forward(embedded, &positions, &mut mixing)
+    }
+
+    /// Hidden states after the final norm of rows without padding, with gradients where the caller has them enabled.
+    ///
+    /// `embedded` is what [`Policy::embed`] makes of the rows' ids. A trainer may hand in a leaf of its own instead, so
+    /// that the gradient of the embedding stays `[N, hidden_size]` until it is added to the table's.
+    ///
+    /// # Shapes
+    /// `embedded` `[N, hidden_size]`; returns `[N, hidden_size]` in the policy's kind.
+    ///
+    /// # Panics
+    /// Where the rows do not have `N` tokens.
+    pub fn packed_hidden_states(&self, embedded: &Tensor, rows: &PackedRows) -> Tensor {
+        let mut mixing = Packed::new(rows, self.decoder.window());
+        self.decoder.forward(embedded, &rows.positions, &mut mixing)
+    }
+
+    /// The embeddings of tokens.
+    ///
+    /// # Shapes
+    /// `ids` `[N]` i64; returns `[N, hidden_size]` in the policy's kind.
+    ///
+    /// # Panics
+    /// Where an id is outside the vocabulary.
+    pub fn embed(&self, ids: &Tensor) -> Tensor {
+        self.decoder.embed(ids)
+    }
+
+    /// The weight of the LM head, `[vocab_size, hidden_size]`: `lm_head.weight`, or the embedding where they are tied.
+    pub fn lm_head(&self) -> &Tensor {
+        self.decoder.lm_head()
     }
 
     /// Logits of hidden states.

@@ -149,7 +149,7 @@ impl RotaryEmbedding {
         }
     }
 
-    /// The rotations of one forward pass: `positions [B, T]`, angles in fp32, tables in `kind`.
+    /// The rotations of one forward pass: `positions [N]`, angles in fp32, tables in `kind`.
     pub(crate) fn at(&self, positions: &Tensor, kind: Kind) -> Rotation {
         let angles = positions.unsqueeze(-1).unsqueeze(-1) * &self.frequencies;
         Rotation {
@@ -160,7 +160,7 @@ impl RotaryEmbedding {
     }
 }
 
-/// Cosines and signed sines `[B, T, 1, head_dim]`.
+/// Cosines and signed sines `[N, 1, head_dim]`.
 #[derive(Debug)]
 pub(crate) struct Rotation {
     cos: Tensor,
@@ -169,7 +169,7 @@ pub(crate) struct Rotation {
 }
 
 impl Rotation {
-    /// Turns the heads `x [B, T, heads, head_dim]`.
+    /// Turns the heads `x [N, heads, head_dim]`.
     ///
     /// The usual form is `x·cos + [−x₂, x₁]·sin`. With the sign folded into the sines, the second term needs only the
     /// halves exchanged, which one `roll` does: three operations instead of seven.

@@ -10,30 +10,48 @@ use crate::tokenize::{Dialogue, TokenPair};
 #[serde(rename_all = "snake_case")]
 pub enum Layout {
     /// A row a sequence, the prompt repeated for chosen and rejected.
-    Padded,
+    Separate,
     /// A row a pair, `[prompt | chosen | rejected]`: the prompt is computed once.
     SharedPrompt,
 }
 
-/// Sequences laid out in rows, padded on the right.
+/// What rows of different lengths are filled up with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Padding {
+    /// This id on the right, up to the longest row: a grid.
+    Right(u32),
+    /// Nothing: rows lie one behind the other.
+    None,
+}
+
+/// Tokens of the parts of a row: a trunk, and branches that each see the trunk and themselves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RowParts {
+    /// The prompt where branches follow it, or a whole sequence.
+    pub trunk: usize,
+    /// Chosen and rejected behind a shared prompt; otherwise none.
+    pub branches: Vec<usize>,
+}
+
+/// Sequences laid out in rows.
 ///
 /// Which hidden state predicts which token is spelled out by `scored`, `targets` and `sequence`, in the order of the
 /// sequences and within each in the order of its tokens: these three are the same length, and `targets` and
 /// `sequence` do not depend on the layout.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenBatch {
-    /// Rows of the batch.
-    pub rows: usize,
-    /// Tokens of a row, padding included.
+    /// The rows, without their padding.
+    pub rows: Vec<RowParts>,
+    /// Tokens of the longest row; of every row where they are padded.
     pub width: usize,
-    /// Token ids, `[rows * width]`, the pad id on the right.
+    /// Token ids, row by row: `[rows * width]` with the pad id on the right, or `[tokens]` without padding.
     pub ids: Vec<i64>,
-    /// Rotary positions, `[rows * width]`, 0 on padding. A rejected branch goes on where its prompt ended.
+    /// Rotary positions, like `ids`, 0 on padding. A rejected branch goes on where its prompt ended.
     pub positions: Vec<i64>,
-    /// `[rows * width]`: 0 trunk (prompt, padding, and all of a row that has no branches), 1 chosen, 2 rejected.
+    /// Like `ids`: 0 trunk (prompt, padding, and all of a row that has no branches), 1 chosen, 2 rejected.
     /// A token sees the earlier tokens of the trunk and of its own branch.
     pub branches: Vec<i64>,
-    /// For each scored token the flat index `row * width + column` of the hidden state that predicts it.
+    /// For each scored token the index into `ids` of the hidden state that predicts it.
     pub scored: Vec<i64>,
     /// The scored token ids.
     pub targets: Vec<i64>,
@@ -45,6 +63,8 @@ pub struct TokenBatch {
     pub lengths: Vec<i64>,
     /// How the sequences lie in the rows.
     pub layout: Layout,
+    /// What the rows are filled up with.
+    pub padding: Padding,
     /// Tokens that are not padding.
     pub tokens: usize,
 }
@@ -53,10 +73,10 @@ impl TokenBatch {
     /// The batch of some pairs: sequence `i` is the `i`-th pair's chosen response, sequence `n + i` its rejected one.
     ///
     /// ```
-    /// use pref_data::{Layout, TokenBatch, TokenPair};
+    /// use pref_data::{Layout, Padding, TokenBatch, TokenPair};
     ///
     /// let pair = TokenPair { id: "1".into(), prompt: vec![7, 8], chosen: vec![3, 4], rejected: vec![5], flipped: false };
-    /// let batch = TokenBatch::pairs(&[&pair], Layout::SharedPrompt, 0)?;
+    /// let batch = TokenBatch::pairs(&[&pair], Layout::SharedPrompt, Padding::None)?;
     /// assert_eq!(batch.ids, [7, 8, 3, 4, 5]);
     /// assert_eq!(batch.positions, [0, 1, 2, 3, 2]);
     /// assert_eq!(batch.branches, [0, 0, 1, 1, 2]);
@@ -71,44 +91,47 @@ impl TokenBatch {
     ///
     /// [`DataError::EmptyBatch`] without pairs, [`DataError::EmptyPrompt`] and [`DataError::EmptyResponse`] for a
     /// pair that cannot be scored.
-    pub fn pairs(pairs: &[&TokenPair], layout: Layout, pad_id: u32) -> Result<Self, DataError> {
+    pub fn pairs(pairs: &[&TokenPair], layout: Layout, padding: Padding) -> Result<Self, DataError> {
+        if pairs.is_empty() {
+            return Err(DataError::EmptyBatch);
+        }
         for pair in pairs {
             pair.check()?;
         }
         let branches = [1_i64, 2];
-        let responses = |branch: i64| pairs.iter().map(move |pair| (*pair, branch));
         match layout {
-            Layout::Padded => {
-                let width = pairs.iter().map(|pair| pair.longest()).max().ok_or(DataError::EmptyBatch)?;
-                let mut batch = Self::empty(pairs.len() * 2, width, layout, pad_id);
-                for (row, (pair, branch)) in branches.into_iter().flat_map(responses).enumerate() {
-                    let start = row * width;
+            Layout::Separate => {
+                let responses = branches.into_iter().flat_map(|b| pairs.iter().map(move |pair| (*pair, b)));
+                let sequences: Vec<(&TokenPair, i64)> = responses.collect();
+                let whole = |&(pair, branch): &(&TokenPair, i64)| {
+                    RowParts::sequence(pair.prompt.len() + pair.response(branch).len())
+                };
+                let (mut batch, starts) = Self::empty(sequences.iter().map(whole).collect(), layout, padding);
+                for (&(pair, branch), start) in sequences.iter().zip(starts) {
+                    let response = start + pair.prompt.len();
                     batch.put(start, 0, 0, &pair.prompt);
-                    batch.put(start + pair.prompt.len(), pair.prompt.len(), 0, pair.response(branch));
-                    batch.score(
-                        start + pair.prompt.len() - 1,
-                        start + pair.prompt.len(),
-                        pair.response(branch),
-                    );
+                    batch.put(response, pair.prompt.len(), 0, pair.response(branch));
+                    batch.score(response - 1, response, pair.response(branch));
                 }
                 Ok(batch)
             }
             Layout::SharedPrompt => {
-                let width =
-                    pairs.iter().map(|pair| pair.unique_tokens()).max().ok_or(DataError::EmptyBatch)?;
-                let mut batch = Self::empty(pairs.len(), width, layout, pad_id);
-                for (row, pair) in pairs.iter().enumerate() {
-                    batch.put(row * width, 0, 0, &pair.prompt);
+                let rows = pairs.iter().map(|pair| RowParts {
+                    trunk: pair.prompt.len(),
+                    branches: vec![pair.chosen.len(), pair.rejected.len()],
+                });
+                let (mut batch, starts) = Self::empty(rows.collect(), layout, padding);
+                for (pair, &start) in pairs.iter().zip(&starts) {
+                    batch.put(start, 0, 0, &pair.prompt);
                     for branch in branches {
-                        let start = row * width + pair.branch_start(branch);
-                        batch.put(start, pair.prompt.len(), branch, pair.response(branch));
+                        let at = start + pair.branch_start(branch);
+                        batch.put(at, pair.prompt.len(), branch, pair.response(branch));
                     }
                 }
                 for branch in branches {
-                    for (row, pair) in pairs.iter().enumerate() {
-                        let prompt_end = row * width + pair.prompt.len() - 1;
-                        let start = row * width + pair.branch_start(branch);
-                        batch.score(prompt_end, start, pair.response(branch));
+                    for (pair, &start) in pairs.iter().zip(&starts) {
+                        let prompt_end = start + pair.prompt.len() - 1;
+                        batch.score(prompt_end, start + pair.branch_start(branch), pair.response(branch));
                     }
                 }
                 Ok(batch)
@@ -121,18 +144,18 @@ impl TokenBatch {
     /// # Errors
     ///
     /// [`DataError::EmptyBatch`] without dialogues or where they hold no tokens.
-    pub fn dialogues(dialogues: &[&Dialogue], pad_id: u32) -> Result<Self, DataError> {
-        let width = dialogues.iter().map(|dialogue| dialogue.ids().len()).max().unwrap_or(0);
-        if width == 0 {
+    pub fn dialogues(dialogues: &[&Dialogue], padding: Padding) -> Result<Self, DataError> {
+        let rows: Vec<RowParts> = dialogues.iter().map(|d| RowParts::sequence(d.ids().len())).collect();
+        if rows.iter().all(|row| row.tokens() == 0) {
             return Err(DataError::EmptyBatch);
         }
-        let mut batch = Self::empty(dialogues.len(), width, Layout::Padded, pad_id);
-        for (row, dialogue) in dialogues.iter().enumerate() {
-            batch.put(row * width, 0, 0, dialogue.ids());
+        let (mut batch, starts) = Self::empty(rows, Layout::Separate, padding);
+        for (dialogue, start) in dialogues.iter().zip(starts) {
+            batch.put(start, 0, 0, dialogue.ids());
             let before = batch.targets.len();
             for (column, &id) in dialogue.ids().iter().enumerate() {
                 if dialogue.scored()[column] {
-                    batch.scored.push((row * width + column - 1) as i64);
+                    batch.scored.push((start + column - 1) as i64);
                     batch.targets.push(i64::from(id));
                 }
             }
@@ -141,24 +164,41 @@ impl TokenBatch {
         Ok(batch)
     }
 
-    fn empty(rows: usize, width: usize, layout: Layout, pad_id: u32) -> Self {
-        Self {
+    /// Rows of padding only, and where each begins.
+    fn empty(rows: Vec<RowParts>, layout: Layout, padding: Padding) -> (Self, Vec<usize>) {
+        let width = rows.iter().map(RowParts::tokens).max().unwrap_or(0);
+        let mut next = 0;
+        let starts: Vec<usize> = rows
+            .iter()
+            .map(|row| {
+                let start = next;
+                next += if padding == Padding::None { row.tokens() } else { width };
+                start
+            })
+            .collect();
+        let fill = match padding {
+            Padding::Right(id) => i64::from(id),
+            Padding::None => 0,
+        };
+        let batch = Self {
             rows,
             width,
-            ids: vec![i64::from(pad_id); rows * width],
-            positions: vec![0; rows * width],
-            branches: vec![0; rows * width],
+            ids: vec![fill; next],
+            positions: vec![0; next],
+            branches: vec![0; next],
             scored: Vec::new(),
             targets: Vec::new(),
             sequence: Vec::new(),
             sequences: 0,
             lengths: Vec::new(),
             layout,
+            padding,
             tokens: 0,
-        }
+        };
+        (batch, starts)
     }
 
-    /// Lays `ids` down from the flat index `start`, their positions counted from `position`.
+    /// Lays `ids` down from the index `start`, their positions counted from `position`.
     fn put(&mut self, start: usize, position: usize, branch: i64, ids: &[u32]) {
         for (offset, &id) in ids.iter().enumerate() {
             self.ids[start + offset] = i64::from(id);
@@ -186,12 +226,19 @@ impl TokenBatch {
     }
 }
 
-impl TokenPair {
-    /// Tokens of the longer of the two sequences.
-    fn longest(&self) -> usize {
-        self.prompt.len() + self.chosen.len().max(self.rejected.len())
+impl RowParts {
+    /// A row that is one sequence.
+    fn sequence(tokens: usize) -> Self {
+        Self { trunk: tokens, branches: Vec::new() }
     }
 
+    /// All tokens of the row.
+    pub fn tokens(&self) -> usize {
+        self.trunk + self.branches.iter().sum::<usize>()
+    }
+}
+
+impl TokenPair {
     /// The response on branch 1 (chosen) or 2 (rejected).
     fn response(&self, branch: i64) -> &[u32] {
         if branch == 1 { &self.chosen } else { &self.rejected }
@@ -243,8 +290,8 @@ mod tests {
         #[test]
         fn both_layouts_score_the_same_tokens_in_the_same_contexts(pairs in token_pairs()) {
             let borrowed: Vec<&TokenPair> = pairs.iter().collect();
-            let padded = TokenBatch::pairs(&borrowed, Layout::Padded, PAD).expect("valid pairs");
-            let shared = TokenBatch::pairs(&borrowed, Layout::SharedPrompt, PAD).expect("valid pairs");
+            let padded = TokenBatch::pairs(&borrowed, Layout::Separate, Padding::Right(PAD)).expect("valid pairs");
+            let shared = TokenBatch::pairs(&borrowed, Layout::SharedPrompt, Padding::Right(PAD)).expect("valid pairs");
             prop_assert_eq!(&padded.targets, &shared.targets);
             prop_assert_eq!(&padded.sequence, &shared.sequence);
             prop_assert_eq!(&padded.lengths, &shared.lengths);
@@ -254,7 +301,7 @@ mod tests {
         #[test]
         fn each_scored_token_follows_its_whole_sequence(pairs in token_pairs()) {
             let borrowed: Vec<&TokenPair> = pairs.iter().collect();
-            let batch = TokenBatch::pairs(&borrowed, Layout::SharedPrompt, PAD).expect("valid pairs");
+            let batch = TokenBatch::pairs(&borrowed, Layout::SharedPrompt, Padding::Right(PAD)).expect("valid pairs");
             let n = pairs.len();
             prop_assert_eq!(batch.sequences, 2 * n);
             let mut seen = vec![Vec::new(); 2 * n];
@@ -275,10 +322,34 @@ mod tests {
         }
 
         #[test]
+        fn rows_without_padding_are_the_padded_ones_with_it_taken_out(pairs in token_pairs()) {
+            let borrowed: Vec<&TokenPair> = pairs.iter().collect();
+            for layout in [Layout::Separate, Layout::SharedPrompt] {
+                let padded = TokenBatch::pairs(&borrowed, layout, Padding::Right(PAD)).expect("valid pairs");
+                let packed = TokenBatch::pairs(&borrowed, layout, Padding::None).expect("valid pairs");
+                let real = |data: &[i64]| -> Vec<i64> {
+                    let is_real = padded.ids.iter().map(|&id| id != i64::from(PAD));
+                    data.iter().zip(is_real).filter(|(_, real)| *real).map(|(&x, _)| x).collect()
+                };
+                prop_assert_eq!(&packed.ids, &real(&padded.ids));
+                prop_assert_eq!(&packed.positions, &real(&padded.positions));
+                prop_assert_eq!(&packed.branches, &real(&padded.branches));
+                prop_assert_eq!(packed.ids.len(), packed.tokens);
+                prop_assert_eq!(&packed.rows, &padded.rows);
+                let predicts = |batch: &TokenBatch| -> Vec<(i64, i64)> {
+                    batch.scored.iter().map(|&at| (batch.ids[at as usize], batch.positions[at as usize])).collect()
+                };
+                prop_assert_eq!(predicts(&packed), predicts(&padded));
+                prop_assert_eq!(&packed.targets, &padded.targets);
+                prop_assert_eq!(&packed.sequence, &padded.sequence);
+            }
+        }
+
+        #[test]
         fn padding_is_right_never_scored_and_not_counted(pairs in token_pairs()) {
             let borrowed: Vec<&TokenPair> = pairs.iter().collect();
-            for layout in [Layout::Padded, Layout::SharedPrompt] {
-                let batch = TokenBatch::pairs(&borrowed, layout, PAD).expect("valid pairs");
+            for layout in [Layout::Separate, Layout::SharedPrompt] {
+                let batch = TokenBatch::pairs(&borrowed, layout, Padding::Right(PAD)).expect("valid pairs");
                 prop_assert!(batch.targets.iter().all(|&t| t != i64::from(PAD)));
                 prop_assert!(batch.scored.iter().all(|&at| batch.ids[at as usize] != i64::from(PAD)));
                 let real = batch.ids.iter().filter(|&&id| id != i64::from(PAD)).count();
@@ -304,8 +375,8 @@ mod tests {
             flipped: false,
         };
         let (a, b) = (pair(&[1, 2, 3], &[4, 5], &[6]), pair(&[7, 8], &[9], &[10, 11]));
-        let batch = TokenBatch::pairs(&[&a, &b], Layout::Padded, 0).expect("valid pairs");
-        assert_eq!((batch.rows, batch.width), (4, 5));
+        let batch = TokenBatch::pairs(&[&a, &b], Layout::Separate, Padding::Right(0)).expect("valid pairs");
+        assert_eq!((batch.rows.len(), batch.width), (4, 5));
         let rows = [[1, 2, 3, 4, 5], [7, 8, 9, 0, 0], [1, 2, 3, 6, 0], [7, 8, 10, 11, 0]];
         assert_eq!(batch.ids, rows.concat());
         // TRL's completion mask, moved one to the left: the state before each completion token.
@@ -319,7 +390,7 @@ mod tests {
         let first =
             Dialogue::new(vec![1, 2, 3, 4, 5], vec![false, true, false, false, true]).expect("well formed");
         let second = Dialogue::completion(&[6], &[7, 8]).expect("well formed");
-        let batch = TokenBatch::dialogues(&[&first, &second], PAD).expect("not empty");
+        let batch = TokenBatch::dialogues(&[&first, &second], Padding::Right(PAD)).expect("not empty");
         assert_eq!(batch.scored, [0, 3, 5, 6]);
         assert_eq!(batch.targets, [2, 5, 7, 8]);
         assert_eq!(batch.sequence, [0, 0, 1, 1]);
@@ -338,13 +409,14 @@ mod tests {
         };
         let no_prompt = TokenPair { prompt: Vec::new(), ..good.clone() };
         let no_answer = TokenPair { rejected: Vec::new(), ..good };
-        for layout in [Layout::Padded, Layout::SharedPrompt] {
-            let error =
-                |pairs: &[&TokenPair]| TokenBatch::pairs(pairs, layout, PAD).expect_err("cannot be scored");
+        for layout in [Layout::Separate, Layout::SharedPrompt] {
+            let error = |pairs: &[&TokenPair]| {
+                TokenBatch::pairs(pairs, layout, Padding::Right(PAD)).expect_err("cannot be scored")
+            };
             assert!(matches!(error(&[]), DataError::EmptyBatch));
             assert!(matches!(error(&[&no_prompt]), DataError::EmptyPrompt { .. }));
             assert!(matches!(error(&[&no_answer]), DataError::EmptyResponse { response: "rejected", .. }));
         }
-        assert!(matches!(TokenBatch::dialogues(&[], PAD), Err(DataError::EmptyBatch)));
+        assert!(matches!(TokenBatch::dialogues(&[], Padding::Right(PAD)), Err(DataError::EmptyBatch)));
     }
 }

@@ -10,7 +10,7 @@ mod tokenize;
 mod tokenizer;
 mod view;
 
-pub use batch::{Layout, TokenBatch};
+pub use batch::{Layout, Padding, RowParts, TokenBatch};
 pub use error::{BoxedError, DataError, FieldProblem, Place, Unit};
 pub use reader::{
     DEFAULT_ANNOTATOR, Format, PairColumns, ReadOptions, ReadReport, ScoreRatio, read_records,

@@ -99,11 +99,12 @@ impl HeadTiles {
         Ok(Self { rows: side(rows), columns: side(columns), kept })
     }
 
-    /// The tiles that were fastest, within a memory that does not depend on `tokens`.
+    /// The tiles that were fastest, within a memory that does not depend on `tokens`. Nor do their columns: sums over the
+    /// vocabulary are taken alike for every token, whatever stands beside it.
     fn fit(tokens: i64, vocab: i64, kind: Kind) -> Self {
         let bytes = compute_kind(kind).elt_size_in_bytes() as i64;
-        let rows = even(tokens.max(1), TILE_ROWS);
-        let columns = even(vocab, (TILE_BYTES / bytes / rows).max(1));
+        let columns = even(vocab, TILE_COLUMNS);
+        let rows = even(tokens.max(1), (TILE_BYTES / bytes / columns).max(1));
         Self { rows, columns, kept: (KEPT_BYTES / bytes / (rows * columns)) as usize }
     }
 }
@@ -411,8 +412,8 @@ impl Buffers {
 
 /// A tile's worth of logits stays in the cache from one pass over it to the next.
 const TILE_BYTES: i64 = 8 << 20;
-/// Enough for products to run at full speed.
-const TILE_ROWS: i64 = 1024;
+/// Few enough for the tile to hold as many tokens as products need to run at full speed.
+const TILE_COLUMNS: i64 = 4096;
 /// Tiles kept from the first pass spare the second one a product.
 const KEPT_BYTES: i64 = 16 << 20;
 

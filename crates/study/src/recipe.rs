@@ -246,7 +246,6 @@ impl RecipeRoot for StudyRecipe {
         self.study.check().map_err(|complaint| complaint.within("study"))?;
         self.data.check().map_err(|complaint| complaint.within("data"))?;
         self.train.check().map_err(|complaint| complaint.within("train"))?;
-        self.speed.check().map_err(|complaint| complaint.within("speed"))?;
         self.lora.check().map_err(|complaint| complaint.within("lora"))?;
         self.distributed.check().map_err(|complaint| complaint.within("distributed"))?;
         self.output.check().map_err(|complaint| complaint.within("output"))?;

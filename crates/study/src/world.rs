@@ -212,7 +212,6 @@ impl World {
             policy: &policy,
             companions: &self.tokenizer_folder(),
             dialogues: &dialogues,
-            pad_id: tokenizer.pad_id(),
             settings: sft_settings(self.section.sft_batch_size, rate, checkpoints, seeds),
             dir: &dir,
         };

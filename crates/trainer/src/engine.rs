@@ -146,7 +146,7 @@ impl<'a> Trainer<'a> {
         }
         let total_steps = settings.epochs * settings.steps_per_epoch(objective.examples());
         let parameters = Parameters::new(policy, settings.kind)?;
-        let optimizer = AdamW::new(settings.adamw, &parameters.spans, parameters.device());
+        let optimizer = AdamW::new(settings.adamw, &parameters.gradients.spans, parameters.device());
         let schedule =
             Schedule::new(settings.learning_rate, settings.warmup_ratio, settings.decay, total_steps);
         Ok(Self { objective, settings, schedule, parameters, optimizer, step: 0, total_steps })
@@ -180,7 +180,7 @@ impl<'a> Trainer<'a> {
 
     /// The policy as it computes now.
     pub fn policy(&self) -> &Policy {
-        self.parameters.policy()
+        &self.parameters.policy
     }
 
     /// A policy in fp32 that shares the master weights.
@@ -245,18 +245,18 @@ impl<'a> Trainer<'a> {
     /// One optimiser step over `batch`; epoch and duration of the metrics are the caller's.
     fn step(&mut self, batch: &[usize]) -> Result<StepMetrics, TrainError> {
         let total_weight: f64 = batch.iter().map(|&i| self.objective.weight(i)).sum();
-        self.parameters.zero_gradient();
+        self.parameters.gradients.zero();
         let mut loss = 0.0;
         let mut tokens = 0;
         let mut preference: Option<PreferenceMetrics> = None;
         for micro_batch in batch.chunks(self.settings.micro_batch_size) {
-            let measured = self.objective.loss(self.parameters.policy(), micro_batch)?;
-            let scaled = measured.loss / total_weight;
-            loss += scaled.double_value(&[]);
+            let Parameters { policy, gradients, .. } = &mut self.parameters;
+            let scale = 1.0 / total_weight;
+            let measured = self.objective.differentiate(policy, micro_batch, scale, gradients)?;
+            loss += measured.loss * scale;
             if !loss.is_finite() {
                 return Err(self.not_finite(loss, batch));
             }
-            self.parameters.accumulate(&scaled)?;
             tokens += measured.tokens;
             if let Some(mut sums) = measured.preference {
                 let total = preference.get_or_insert_default();
@@ -265,12 +265,12 @@ impl<'a> Trainer<'a> {
                 }
             }
         }
-        let grad_norm = self.parameters.gradient_norm();
+        let grad_norm = self.parameters.gradients.norm();
         if !grad_norm.is_finite() {
             return Err(self.not_finite(grad_norm, batch));
         }
         let learning_rate = self.schedule.learning_rate(self.step);
-        self.apply(learning_rate, grad_norm);
+        self.apply(learning_rate, grad_norm)?;
         self.step += 1;
         Ok(StepMetrics {
             step: self.step,
@@ -284,14 +284,15 @@ impl<'a> Trainer<'a> {
         })
     }
 
-    fn apply(&mut self, learning_rate: f64, grad_norm: f64) {
+    fn apply(&mut self, learning_rate: f64, grad_norm: f64) -> Result<(), TrainError> {
         let _guard = tch::no_grad_guard();
         // torch.nn.utils.clip_grad_norm_: the 1e-6 keeps a tiny norm from blowing the gradient up.
         let bound = self.settings.max_grad_norm;
         let clip = if bound > 0.0 { (bound / (grad_norm + 1e-6)).min(1.0) } else { 1.0 };
-        let Parameters { master, gradient, .. } = &self.parameters;
-        self.optimizer.update(master, gradient, learning_rate, clip);
+        let Parameters { master, gradients, .. } = &self.parameters;
+        self.optimizer.update(master, &gradients.flat, learning_rate, clip)?;
         self.parameters.refresh();
+        Ok(())
     }
 
     fn not_finite(&self, loss: f64, batch: &[usize]) -> TrainError {

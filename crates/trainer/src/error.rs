@@ -23,6 +23,12 @@ pub enum TrainError {
     /// A loss was handed tensors that do not fit together.
     #[error(transparent)]
     Loss(#[from] pref_loss::PrefLossError),
+    /// The LM head was handed tensors that do not fit together.
+    #[error(transparent)]
+    Head(#[from] pref_loss::HeadError),
+    /// An operation of libtorch that tch lacks failed.
+    #[error(transparent)]
+    TorchExt(#[from] torch_ext::TorchExtError),
     /// libtorch refused an operation.
     #[error("libtorch failed while {what}")]
     Torch {
@@ -102,7 +108,12 @@ impl TrainError {
             | Self::NothingToResume { .. }
             | Self::DamagedCheckpoint { .. } => true,
             Self::Policy(error) => is_bad_model(error),
-            Self::Loss(_) | Self::Torch { .. } | Self::Io { .. } | Self::NotFinite { .. } => false,
+            Self::Loss(_)
+            | Self::Head(_)
+            | Self::TorchExt(_)
+            | Self::Torch { .. }
+            | Self::Io { .. }
+            | Self::NotFinite { .. } => false,
         }
     }
 }

@@ -25,19 +25,20 @@ mod reference;
 mod run;
 mod run_dir;
 mod schedule;
+mod scoring;
 mod tensorboard;
 
 pub use context::{Clock, Context, Progress, Silent};
 pub use engine::{Observer, Order, Outcome, Snapshot, TrainSettings, Trainer};
 pub use error::{TrainError, is_bad_model};
 pub use metrics::{PreferenceMetrics, StepMetrics};
-pub use objective::{
-    Measured, Objective, PreferenceObjective, SupervisedObjective, sequence_logps, token_logps,
-};
+pub use objective::{Measured, Objective, PreferenceObjective, SupervisedObjective};
 pub use optimizer::{AdamW, AdamWSettings};
+pub use parameters::Gradients;
 pub use plan::{Memory, Plan, PlannedReference, TokenCounts, plan};
 pub use reference::ReferenceLogps;
 pub use run::{RunReport, SupervisedRun, run, run_supervised};
 pub use run_dir::{RunDir, Start};
 pub use schedule::{Decay, Schedule};
+pub use scoring::{Head, Scoring};
 pub use tensorboard::EventWriter;

@@ -58,9 +58,6 @@ pub struct PreferenceMetrics {
     #[serde(rename = "rewards/rejected")]
     pub rejected_reward: f64,
     /// Share of pairs whose chosen reward is strictly the greater.
-    ///
-    /// Where policy = reference it is 0 in exact arithmetic. At a run's first step it need not be: the reference scored
-    /// the pairs in batches of another composition, whose products round otherwise, and a margin of 1e-6 has a sign.
     #[serde(rename = "rewards/accuracies")]
     pub accuracy: f64,
     /// Chosen minus rejected reward (nats).

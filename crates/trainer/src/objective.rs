@@ -1,13 +1,14 @@
 //! What is minimised: the examples, their loss, and what is measured on the way.
 
-use policy_model::{Policy, Rows, Visibility};
-use pref_data::{Dialogue, Layout, TokenBatch, TokenPair};
-use pref_loss::{PairLogpTensors, PairTokens, PreferenceLoss};
-use tch::{Device, Kind, Tensor};
+use policy_model::Policy;
+use pref_data::{Dialogue, Padding, TokenBatch, TokenPair};
+use pref_loss::{LossOutput, PairBatch, PairLogps, PairTokens, PreferenceLoss};
 
 use crate::TrainError;
 use crate::metrics::PreferenceMetrics;
+use crate::parameters::Gradients;
 use crate::reference::ReferenceLogps;
+use crate::scoring::{Head, Scored, Scoring};
 
 /// Something to minimise over a set of examples.
 pub trait Objective {
@@ -20,22 +21,30 @@ pub trait Objective {
     /// How much an example weighs in the mean loss of a batch: 1 a pair, or its scored tokens.
     fn weight(&self, example: usize) -> f64;
 
-    /// The sum of the weighted losses of `examples`, with autograd, and what was measured.
+    /// Adds the gradient of `scale` times the sum of the weighted losses of `examples`, and says what was measured.
+    ///
+    /// Where the loss is not a number, no gradient is added.
     ///
     /// # Errors
     ///
     /// Where the examples do not fit the policy.
-    fn loss(&self, policy: &Policy, examples: &[usize]) -> Result<Measured, TrainError>;
+    fn differentiate(
+        &self,
+        policy: &Policy,
+        examples: &[usize],
+        scale: f64,
+        gradients: &mut Gradients,
+    ) -> Result<Measured, TrainError>;
 }
 
 /// The loss of some examples and what was measured with it.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Measured {
-    /// Sum of the weighted losses, a scalar with autograd.
-    pub loss: Tensor,
+    /// Sum of the weighted losses.
+    pub loss: f64,
     /// Sums over pairs (not means) of the preference metrics.
     pub preference: Option<PreferenceMetrics>,
-    /// Non-padding tokens.
+    /// Tokens that went through the policy, without padding.
     pub tokens: u64,
 }
 
@@ -48,10 +57,8 @@ pub struct PreferenceObjective<'a> {
     pub reference: &'a ReferenceLogps,
     /// The loss.
     pub loss: PreferenceLoss,
-    /// How a batch is laid out.
-    pub layout: Layout,
-    /// Fills rows up; never scored, never seen.
-    pub pad_id: u32,
+    /// How their log-probabilities are computed.
+    pub scoring: Scoring,
 }
 
 impl Objective for PreferenceObjective<'_> {
@@ -67,46 +74,60 @@ impl Objective for PreferenceObjective<'_> {
         1.0
     }
 
-    fn loss(&self, policy: &Policy, examples: &[usize]) -> Result<Measured, TrainError> {
+    fn differentiate(
+        &self,
+        policy: &Policy,
+        examples: &[usize],
+        scale: f64,
+        gradients: &mut Gradients,
+    ) -> Result<Measured, TrainError> {
         let pairs: Vec<&TokenPair> = examples.iter().map(|&i| &self.pairs[i]).collect();
-        let batch = TokenBatch::pairs(&pairs, self.layout, self.pad_id)?;
-        let logps = sequence_logps(policy, &batch);
-        let n = pairs.len() as i64;
-        let policy_logps = PairLogpTensors { chosen: logps.narrow(0, 0, n), rejected: logps.narrow(0, n, n) };
-        let reference = self.reference.tensors(examples, policy.device());
+        let batch = TokenBatch::pairs(&pairs, self.scoring.layout, self.scoring.padding)?;
+        let scored = Scored::forward(policy, &batch, self.scoring.head)?;
+        let tokens = batch.tokens as u64;
+
+        let logps = scored.sequence_logps();
+        let (chosen, rejected) = logps.split_at(pairs.len());
+        let policy_logps = PairLogps { chosen, rejected };
+        let of_examples = |logps: &[f64]| -> Vec<f64> { examples.iter().map(|&i| logps[i]).collect() };
+        let (chosen, rejected) = (of_examples(&self.reference.chosen), of_examples(&self.reference.rejected));
+        let ref_logps = PairLogps { chosen: &chosen, rejected: &rejected };
+        if !logps.iter().chain(&chosen).chain(&rejected).all(|logp| logp.is_finite()) {
+            return Ok(Measured { loss: f64::NAN, preference: None, tokens });
+        }
+
         let lengths: Vec<u32> = batch.lengths.iter().map(|&length| length as u32).collect();
         let (chosen, rejected) = lengths.split_at(pairs.len());
-        let losses = self.loss.forward(&policy_logps, &reference, PairTokens { chosen, rejected })?;
-        let preference = measure(&self.loss, &policy_logps, &reference);
-        Ok(Measured {
-            loss: losses.sum(Kind::Float),
-            preference: Some(preference),
-            tokens: batch.tokens as u64,
-        })
+        let pair_batch = PairBatch::new(policy_logps, ref_logps, PairTokens { chosen, rejected })?;
+        let mut out = LossOutput::default();
+        self.loss.evaluate(&pair_batch, &mut out)?;
+        let loss = out.losses().iter().sum();
+        let preference = Some(measure(&self.loss, policy_logps, ref_logps));
+        let slopes = out.chosen_grads().iter().chain(out.rejected_grads());
+        scored.backward(&slopes.map(|slope| slope * scale).collect::<Vec<_>>(), gradients)?;
+        Ok(Measured { loss, preference, tokens })
     }
 }
 
-/// Sums over the pairs of what TRL logs; one transfer to the CPU for all six.
+/// Sums over the pairs of what TRL logs.
 fn measure(
     loss: &PreferenceLoss,
-    policy: &PairLogpTensors,
-    reference: &PairLogpTensors,
+    policy: PairLogps<'_, f64>,
+    reference: PairLogps<'_, f64>,
 ) -> PreferenceMetrics {
-    let _guard = tch::no_grad_guard();
     let beta = loss.beta().map_or(1.0, |beta| beta.get());
-    let chosen = (&policy.chosen - &reference.chosen) * beta;
-    let rejected = (&policy.rejected - &reference.rejected) * beta;
-    let margin = &chosen - &rejected;
-    let accuracy = margin.gt(0.0).to_kind(Kind::Float);
-    let rows = Tensor::stack(&[&chosen, &rejected, &accuracy, &margin, &policy.chosen, &policy.rejected], 0);
-    let sums = rows.sum_dim_intlist([1i64].as_slice(), false, Kind::Double);
-    let mut sums_on_cpu = [0f64; 6];
-    sums.to_device(Device::Cpu).copy_data(&mut sums_on_cpu, 6);
-    let mut metrics = PreferenceMetrics::default();
-    for (field, sum) in metrics.fields_mut().into_iter().zip(sums_on_cpu) {
-        *field = sum;
+    let mut sums = PreferenceMetrics::default();
+    for i in 0..policy.chosen.len() {
+        let chosen = beta * (policy.chosen[i] - reference.chosen[i]);
+        let rejected = beta * (policy.rejected[i] - reference.rejected[i]);
+        sums.chosen_reward += chosen;
+        sums.rejected_reward += rejected;
+        sums.accuracy += f64::from(u8::from(chosen > rejected));
+        sums.margin += chosen - rejected;
+        sums.chosen_logps += policy.chosen[i];
+        sums.rejected_logps += policy.rejected[i];
     }
-    metrics
+    sums
 }
 
 /// Supervised training: cross entropy of the scored tokens of dialogues.
@@ -114,8 +135,10 @@ fn measure(
 pub struct SupervisedObjective<'a> {
     /// The dialogues.
     pub dialogues: &'a [Dialogue],
-    /// Fills rows up; never scored, never seen.
-    pub pad_id: u32,
+    /// Whether rows are filled up.
+    pub padding: Padding,
+    /// How logits become log-probabilities.
+    pub head: Head,
 }
 
 impl Objective for SupervisedObjective<'_> {
@@ -131,35 +154,20 @@ impl Objective for SupervisedObjective<'_> {
         self.dialogues[example].scored().iter().filter(|&&scored| scored).count() as f64
     }
 
-    fn loss(&self, policy: &Policy, examples: &[usize]) -> Result<Measured, TrainError> {
+    fn differentiate(
+        &self,
+        policy: &Policy,
+        examples: &[usize],
+        scale: f64,
+        gradients: &mut Gradients,
+    ) -> Result<Measured, TrainError> {
         let dialogues: Vec<&Dialogue> = examples.iter().map(|&i| &self.dialogues[i]).collect();
-        let batch = TokenBatch::dialogues(&dialogues, self.pad_id)?;
-        let loss = -token_logps(policy, &batch).sum(Kind::Float);
+        let batch = TokenBatch::dialogues(&dialogues, self.padding)?;
+        let scored = Scored::forward(policy, &batch, self.head)?;
+        let loss = -scored.logps().iter().map(|&logp| f64::from(logp)).sum::<f64>();
+        if loss.is_finite() {
+            scored.backward(&vec![-scale; batch.sequences], gradients)?;
+        }
         Ok(Measured { loss, preference: None, tokens: batch.tokens as u64 })
     }
-}
-
-/// Log-probability (nats, fp32) of every scored token of a batch: `[scored]`.
-pub fn token_logps(policy: &Policy, batch: &TokenBatch) -> Tensor {
-    let device = policy.device();
-    let shape = [batch.rows as i64, batch.width as i64];
-    let grid = |data: &[i64]| Tensor::from_slice(data).view(shape).to_device(device);
-    let visible = match batch.layout {
-        Layout::Padded => Visibility::Causal,
-        Layout::SharedPrompt => Visibility::Branches(grid(&batch.branches)),
-    };
-    let rows = Rows { ids: grid(&batch.ids), positions: grid(&batch.positions), visible };
-    let hidden = policy.hidden_states(&rows);
-    let width = hidden.size()[2];
-    let scored = Tensor::from_slice(&batch.scored).to_device(device);
-    let targets = Tensor::from_slice(&batch.targets).to_device(device);
-    policy.token_logps(&hidden.view([-1, width]).index_select(0, &scored), &targets)
-}
-
-/// Summed log-probability (nats, fp32) of every sequence of a batch: `[sequences]`, for pairs all chosen, then all
-/// rejected.
-pub fn sequence_logps(policy: &Policy, batch: &TokenBatch) -> Tensor {
-    let logps = token_logps(policy, batch);
-    let sequence = Tensor::from_slice(&batch.sequence).to_device(logps.device());
-    Tensor::zeros([batch.sequences as i64], (Kind::Float, logps.device())).index_add(0, &sequence, &logps)
 }

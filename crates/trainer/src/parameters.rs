@@ -1,6 +1,6 @@
 //! Master weights in one flat fp32 buffer, and the policy that computes with them.
 
-use policy_model::{ModelConfig, Policy};
+use policy_model::Policy;
 use tch::{Device, Kind, Tensor};
 
 use crate::TrainError;
@@ -36,13 +36,25 @@ impl Span {
 #[derive(Debug)]
 pub(crate) struct Parameters {
     pub(crate) master: Tensor,
-    pub(crate) gradient: Tensor,
-    pub(crate) spans: Vec<Span>,
-    policy: Policy,
-    leaves: Vec<Tensor>,
+    pub(crate) gradients: Gradients,
+    pub(crate) policy: Policy,
     /// The flat buffer behind the leaves when they are not views of `master`.
     compute: Option<Tensor>,
 }
+
+/// Where gradients gather: one flat fp32 buffer, and the leaves that they come from.
+#[derive(Debug)]
+pub struct Gradients {
+    pub(crate) flat: Tensor,
+    pub(crate) spans: Vec<Span>,
+    leaves: Vec<Tensor>,
+    embedding: usize,
+    lm_head: usize,
+}
+
+/// The embedding's name in a checkpoint; where the head is tied to it, the head has none of its own.
+const EMBEDDING: &str = "model.embed_tokens.weight";
+const LM_HEAD: &str = "lm_head.weight";
 
 impl Parameters {
     /// Takes over the weights of `policy` and computes in `kind`.
@@ -61,41 +73,21 @@ impl Parameters {
             span.view(&master).copy_(tensor);
         }
         let compute = (kind != Kind::Float).then(|| master.to_kind(kind));
-        let (policy, leaves) = leaves(policy.config(), &spans, compute.as_ref().unwrap_or(&master))?;
-        Ok(Self { gradient: Tensor::zeros([offset], options), master, spans, policy, leaves, compute })
-    }
-
-    /// The policy that computes with these weights; its parameters require gradients.
-    pub(crate) fn policy(&self) -> &Policy {
-        &self.policy
+        let flat = compute.as_ref().unwrap_or(&master);
+        let leaf = |span: &Span| span.view(flat).detach().set_requires_grad(true);
+        let leaves: Vec<Tensor> = spans.iter().map(leaf).collect();
+        let named = spans.iter().zip(&leaves).map(|(s, t)| (s.name.clone(), t.shallow_clone())).collect();
+        let policy = Policy::from_parameters(policy.config().clone(), named)?;
+        let place = |name: &str| spans.iter().position(|span| span.name == name);
+        let embedding = place(EMBEDDING).expect("every policy has an embedding under this name");
+        let lm_head = place(LM_HEAD).unwrap_or(embedding);
+        let gradients =
+            Gradients { flat: Tensor::zeros([offset], options), spans, leaves, embedding, lm_head };
+        Ok(Self { gradients, master, policy, compute })
     }
 
     pub(crate) fn device(&self) -> Device {
         self.master.device()
-    }
-
-    /// Adds the gradient of `loss` to the flat gradient.
-    pub(crate) fn accumulate(&mut self, loss: &Tensor) -> Result<(), TrainError> {
-        let gradients = Tensor::f_run_backward(&[loss], &self.leaves, false, false)
-            .map_err(|source| TrainError::Torch { what: "computing gradients", source })?;
-        let _guard = tch::no_grad_guard();
-        for (span, gradient) in self.spans.iter().zip(&gradients) {
-            let _ = span.view(&self.gradient).g_add_(gradient);
-        }
-        Ok(())
-    }
-
-    /// Forgets the gradient.
-    pub(crate) fn zero_gradient(&mut self) {
-        let _ = self.gradient.zero_();
-    }
-
-    /// The Euclidean norm of the whole gradient, summed over parameters in f64.
-    pub(crate) fn gradient_norm(&self) -> f64 {
-        let _guard = tch::no_grad_guard();
-        let norms: Vec<Tensor> =
-            self.spans.iter().map(|s| self.gradient.narrow(0, s.offset, s.length()).norm()).collect();
-        Tensor::stack(&norms, 0).to_kind(Kind::Double).norm().double_value(&[])
     }
 
     /// Brings the compute weights up to date after an update of `master`.
@@ -107,13 +99,52 @@ impl Parameters {
 
     /// A policy whose weights are `master`, for saving: fp32, no gradients.
     pub(crate) fn master_policy(&self) -> Result<Policy, TrainError> {
-        let parameters = self.spans.iter().map(|s| (s.name.clone(), s.view(&self.master))).collect();
+        let spans = self.gradients.spans.iter();
+        let parameters = spans.map(|s| (s.name.clone(), s.view(&self.master))).collect();
         Ok(Policy::from_parameters(self.policy.config().clone(), parameters)?)
     }
 }
 
-fn leaves(config: &ModelConfig, spans: &[Span], flat: &Tensor) -> Result<(Policy, Vec<Tensor>), TrainError> {
-    let leaves: Vec<Tensor> = spans.iter().map(|s| s.view(flat).detach().set_requires_grad(true)).collect();
-    let named = spans.iter().zip(&leaves).map(|(s, t)| (s.name.clone(), t.shallow_clone())).collect();
-    Ok((Policy::from_parameters(config.clone(), named)?, leaves))
+impl Gradients {
+    /// Adds the gradient of the scalar `root` with respect to all weights.
+    ///
+    /// Embeddings were looked up outside of the graph, into the leaf `embedded` `[N, hidden]` of tokens `ids` `[N]`: so
+    /// their gradient has the size of the batch and not of the vocabulary.
+    pub(crate) fn backward(
+        &mut self,
+        root: &Tensor,
+        embedded: &Tensor,
+        ids: &Tensor,
+    ) -> Result<(), TrainError> {
+        let inputs: Vec<&Tensor> = self.leaves.iter().chain([embedded]).collect();
+        let found = Tensor::f_run_backward(&[root], &inputs, false, false)
+            .map_err(|source| TrainError::Torch { what: "computing gradients", source })?;
+        let _guard = tch::no_grad_guard();
+        let (of_embedded, of_leaves) = found.split_last().expect("one gradient for each input");
+        // Leaves that the graph does not reach, such as a head that works outside of it, have none.
+        for (span, gradient) in self.spans.iter().zip(of_leaves).filter(|(_, gradient)| gradient.defined()) {
+            let _ = span.view(&self.flat).g_add_(gradient);
+        }
+        let table = self.spans[self.embedding].view(&self.flat);
+        let _ = table.shallow_clone().index_add_(0, ids, &of_embedded.to_kind(Kind::Float));
+        Ok(())
+    }
+
+    /// The gradient of the LM head's weight, `[vocab, hidden]` fp32, which shares memory with the whole.
+    pub(crate) fn lm_head(&self) -> Tensor {
+        self.spans[self.lm_head].view(&self.flat)
+    }
+
+    /// Forgets everything.
+    pub(crate) fn zero(&mut self) {
+        let _ = self.flat.zero_();
+    }
+
+    /// The Euclidean norm of the whole gradient, summed over parameters in f64.
+    pub(crate) fn norm(&self) -> f64 {
+        let _guard = tch::no_grad_guard();
+        let norm = |s: &Span| self.flat.narrow(0, s.offset, s.length()).norm();
+        let norms: Vec<Tensor> = self.spans.iter().map(norm).collect();
+        Tensor::stack(&norms, 0).to_kind(Kind::Double).norm().double_value(&[])
+    }
 }

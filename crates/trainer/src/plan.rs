@@ -125,7 +125,13 @@ pub fn plan(recipe: &Recipe, start: Start) -> Result<Plan, TrainError> {
     let kind = compute_kind(recipe.model.dtype.kind(), recipe.model.device.resolve());
     let reference = match loss {
         Some(_) => {
-            let pass = ReferencePass::new(recipe, kind, &input.all_tokens, None)?;
+            let pass = ReferencePass::new(
+                recipe,
+                kind,
+                recipe.speed.scoring(input.pad_id),
+                &input.all_tokens,
+                None,
+            )?;
             Some(PlannedReference { sequences: pass.sequences(), is_cached: pass.cached().is_some() })
         }
         None => None,

@@ -116,7 +116,6 @@ impl RecipeRoot for Recipe {
         self.data.check().map_err(|complaint| complaint.within("data"))?;
         self.loss.check().map_err(|complaint| complaint.within("loss"))?;
         self.train.check().map_err(|complaint| complaint.within("train"))?;
-        self.speed.check().map_err(|complaint| complaint.within("speed"))?;
         self.lora.check().map_err(|complaint| complaint.within("lora"))?;
         self.distributed.check().map_err(|complaint| complaint.within("distributed"))?;
         self.output.check().map_err(|complaint| complaint.within("output"))

@@ -3,13 +3,10 @@
 mod cache;
 
 use policy_model::Policy;
-use pref_data::{Layout, TokenBatch, TokenPair};
-use pref_loss::PairLogpTensors;
-use serde::{Deserialize, Serialize};
-use tch::{Device, Tensor};
+use pref_data::{TokenBatch, TokenPair};
 
 use crate::TrainError;
-use crate::objective::sequence_logps;
+use crate::scoring::{Scored, Scoring};
 
 pub(crate) use cache::ReferencePass;
 
@@ -19,12 +16,12 @@ const TOKENS_PER_PASS: usize = 8192;
 /// What the reference says of a set of pairs: summed log-probabilities (nats), in the pairs' order.
 ///
 /// A flipped label swaps two numbers; no β, loss or volume changes any of them, so one pass serves a whole sweep.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ReferenceLogps {
     /// Of the chosen responses.
-    pub chosen: Vec<f32>,
+    pub chosen: Vec<f64>,
     /// Of the rejected responses.
-    pub rejected: Vec<f32>,
+    pub rejected: Vec<f64>,
 }
 
 impl ReferenceLogps {
@@ -37,8 +34,7 @@ impl ReferenceLogps {
     pub fn compute(
         reference: &Policy,
         pairs: &[TokenPair],
-        layout: Layout,
-        pad_id: u32,
+        scoring: Scoring,
         mut progress: impl FnMut(usize),
     ) -> Result<Self, TrainError> {
         let _guard = tch::no_grad_guard();
@@ -50,27 +46,16 @@ impl ReferenceLogps {
         while done < order.len() {
             let rows = (TOKENS_PER_PASS / length(order[done]).max(1)).clamp(1, order.len() - done);
             let indices = &order[done..done + rows];
-            let batch =
-                TokenBatch::pairs(&indices.iter().map(|&i| &pairs[i]).collect::<Vec<_>>(), layout, pad_id)?;
-            let sums = sequence_logps(reference, &batch).to_device(Device::Cpu);
-            let mut on_cpu = vec![0f32; batch.sequences];
-            sums.copy_data(&mut on_cpu, batch.sequences);
+            let batch: Vec<&TokenPair> = indices.iter().map(|&i| &pairs[i]).collect();
+            let batch = TokenBatch::pairs(&batch, scoring.layout, scoring.padding)?;
+            let logps_of_pass = Scored::forward(reference, &batch, scoring.head)?.sequence_logps();
             for (k, &i) in indices.iter().enumerate() {
-                logps.chosen[i] = on_cpu[k];
-                logps.rejected[i] = on_cpu[rows + k];
+                logps.chosen[i] = logps_of_pass[k];
+                logps.rejected[i] = logps_of_pass[rows + k];
             }
             done += rows;
             progress(done);
         }
         Ok(logps)
-    }
-
-    /// Of some of the pairs, as tensors of shape `[examples]` on `device`.
-    pub fn tensors(&self, examples: &[usize], device: Device) -> PairLogpTensors {
-        let gather = |logps: &[f32]| {
-            let logps: Vec<f32> = examples.iter().map(|&i| logps[i]).collect();
-            Tensor::from_slice(&logps).to_device(device)
-        };
-        PairLogpTensors { chosen: gather(&self.chosen), rejected: gather(&self.rejected) }
     }
 }

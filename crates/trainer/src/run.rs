@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use policy_model::Policy;
-use pref_data::Dialogue;
+use pref_data::{Dialogue, Padding};
 use seeds::Seeds;
 use tch::{Device, Kind};
 
@@ -17,6 +17,7 @@ use crate::optimizer::AdamWSettings;
 use crate::recipe::{LossKind, LossSection, Recipe};
 use crate::reference::ReferencePass;
 use crate::run_dir::{Recorder, RunDir, Start};
+use crate::scoring::{Head, Scoring};
 
 /// What a run came to.
 #[derive(Clone, Debug)]
@@ -46,8 +47,9 @@ pub fn run(recipe: &Recipe, start: Start, context: &mut Context<'_>) -> Result<R
     let input = Input::read(recipe, device)?;
     let kind = compute_kind(recipe.model.dtype.kind(), device);
     let cache = context.reference_cache.as_deref();
+    let scoring = recipe.speed.scoring(input.pad_id);
     let loss = match loss {
-        Some(loss) => Some((loss, ReferencePass::new(recipe, kind, &input.all_tokens, cache)?)),
+        Some(loss) => Some((loss, ReferencePass::new(recipe, kind, scoring, &input.all_tokens, cache)?)),
         None => None,
     };
     let dir = RunDir::open(&recipe.output.dir, &recipe.to_toml(), start)?;
@@ -59,20 +61,19 @@ pub fn run(recipe: &Recipe, start: Start, context: &mut Context<'_>) -> Result<R
     }
     warn_of_smoothing(&recipe.loss);
     let settings = settings(recipe, kind);
-    let Input { policy, model, pairs, pad_id, .. } = &input;
+    let Input { policy, model, pairs, .. } = &input;
     let parts = Parts { dir: &dir, policy, companions: model, save: recipe.model.dtype.kind() };
     let keep_last = recipe.train.keep_last;
 
     let outcome = match loss {
         Some((loss, pass)) => {
-            let reference = pass.table(policy, model, *pad_id, context.progress)?.of(pairs);
-            let layout = recipe.speed.layout();
-            let objective =
-                PreferenceObjective { pairs, reference: &reference, loss, layout, pad_id: *pad_id };
+            let reference = pass.table(policy, model, context.progress)?.of(pairs);
+            let objective = PreferenceObjective { pairs, reference: &reference, loss, scoring };
             train(&parts, &objective, settings, keep_last, context)?
         }
         None => {
-            let objective = SupervisedObjective { dialogues: &input.dialogues(), pad_id: *pad_id };
+            let Scoring { padding, head, .. } = scoring;
+            let objective = SupervisedObjective { dialogues: &input.dialogues(), padding, head };
             train(&parts, &objective, settings, keep_last, context)?
         }
     };
@@ -107,8 +108,6 @@ pub struct SupervisedRun<'a> {
     pub companions: &'a Path,
     /// What it learns.
     pub dialogues: &'a [Dialogue],
-    /// Fills rows up.
-    pub pad_id: u32,
     /// How it learns.
     pub settings: TrainSettings,
     /// The folder of the run.
@@ -124,7 +123,8 @@ pub fn run_supervised(run: SupervisedRun<'_>, context: &mut Context<'_>) -> Resu
     if run.dir.is_finished() {
         return Ok(Outcome::Finished);
     }
-    let objective = SupervisedObjective { dialogues: run.dialogues, pad_id: run.pad_id };
+    let objective =
+        SupervisedObjective { dialogues: run.dialogues, padding: Padding::None, head: Head::Chunked };
     let save = run.settings.kind;
     let parts = Parts { dir: run.dir, policy: run.policy, companions: run.companions, save };
     train(&parts, &objective, run.settings, 0, context)

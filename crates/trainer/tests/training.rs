@@ -9,16 +9,23 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::Record;
 use policy_model::{ModelConfig, Policy};
-use pref_data::{Dialogue, Layout, TokenPair};
+use pref_data::{Dialogue, Layout, Padding, TokenPair};
 use pref_loss::{Beta, PreferenceLoss};
 use rand::RngExt;
 use seeds::Seeds;
 use tch::{Device, Kind};
 use test_support::REORDERED_FP32;
 use trainer::{
-    AdamWSettings, Clock, Context, Decay, Order, Outcome, PreferenceObjective, Progress, ReferenceLogps,
-    RunDir, Start, SupervisedRun, TrainError, TrainSettings, Trainer, run_supervised,
+    AdamWSettings, Clock, Context, Decay, Head, Order, Outcome, PreferenceObjective, Progress,
+    ReferenceLogps, RunDir, Scoring, Start, SupervisedRun, TrainError, TrainSettings, Trainer,
+    run_supervised,
 };
+
+/// Everything that makes a step fast.
+const FAST: Scoring = Scoring { layout: Layout::SharedPrompt, padding: Padding::None, head: Head::Chunked };
+
+/// Nothing of it: what others do.
+const PLAIN: Scoring = Scoring { layout: Layout::Separate, padding: Padding::Right(0), head: Head::Full };
 
 fn policy() -> Policy {
     let config = ModelConfig::from_json(serde_json::json!({
@@ -68,11 +75,11 @@ fn settings() -> TrainSettings {
 }
 
 /// Trains on pairs and returns what every step measured and the final weights.
-fn train(settings: TrainSettings, layout: Layout) -> (Record, Vec<f32>) {
+fn train(settings: TrainSettings, scoring: Scoring) -> (Record, Vec<f32>) {
     let (policy, pairs) = (policy(), pairs(20));
-    let reference = ReferenceLogps::compute(&policy, &pairs, layout, 0, |_| {}).unwrap();
+    let reference = ReferenceLogps::compute(&policy, &pairs, scoring, |_| {}).unwrap();
     let loss = PreferenceLoss::Dpo { beta: Beta::new(0.1).unwrap() };
-    let objective = PreferenceObjective { pairs: &pairs, reference: &reference, loss, layout, pad_id: 0 };
+    let objective = PreferenceObjective { pairs: &pairs, reference: &reference, loss, scoring };
     let mut trainer = Trainer::new(&policy, &objective, settings).unwrap();
     let mut record = Record::default();
     assert_eq!(trainer.run(&mut record).unwrap(), Outcome::Finished);
@@ -94,8 +101,8 @@ fn assert_close(a: &Record, b: &Record) {
 
 #[test]
 fn training_begins_at_ln_2_and_repeats_to_the_last_bit() {
-    let (first, weights_1) = train(settings(), Layout::SharedPrompt);
-    let (second, weights_2) = train(settings(), Layout::SharedPrompt);
+    let (first, weights_1) = train(settings(), FAST);
+    let (second, weights_2) = train(settings(), FAST);
     assert_eq!(first.steps.len(), 2 * 3, "20 pairs make three batches of at most 8");
     assert!((first.steps[0].loss - std::f64::consts::LN_2).abs() < 1e-6);
     assert_eq!(first.steps[0].learning_rate, 0.0, "the first update of a warm-up is made at zero");
@@ -108,23 +115,72 @@ fn training_begins_at_ln_2_and_repeats_to_the_last_bit() {
 
 #[test]
 fn accumulation_changes_nothing_but_rounding() {
-    let (whole, _) = train(settings(), Layout::SharedPrompt);
-    let (split, _) = train(TrainSettings { micro_batch_size: 1, ..settings() }, Layout::SharedPrompt);
+    let (whole, _) = train(settings(), FAST);
+    let (split, _) = train(TrainSettings { micro_batch_size: 1, ..settings() }, FAST);
     assert_close(&whole, &split);
 }
 
 #[test]
-fn shared_prompts_change_nothing_but_rounding() {
-    let (shared, _) = train(settings(), Layout::SharedPrompt);
-    let (padded, _) = train(settings(), Layout::Padded);
-    assert_close(&shared, &padded);
-    assert!(shared.steps[0].tokens < padded.steps[0].tokens, "a shared prompt is computed once");
+fn each_way_of_computing_alone_changes_nothing_but_rounding() {
+    let (plain, _) = train(settings(), PLAIN);
+    for scoring in [
+        Scoring { layout: FAST.layout, ..PLAIN },
+        Scoring { padding: FAST.padding, ..PLAIN },
+        Scoring { head: FAST.head, ..PLAIN },
+        FAST,
+    ] {
+        let (other, _) = train(settings(), scoring);
+        assert_close(&plain, &other);
+        let shares = scoring.layout == Layout::SharedPrompt;
+        assert_eq!(other.steps[0].tokens < plain.steps[0].tokens, shares, "a shared prompt is computed once");
+    }
+}
+
+#[test]
+fn a_policy_that_has_not_moved_is_its_reference_to_the_last_bit() {
+    let still =
+        TrainSettings { learning_rate: 0.0, epochs: 1, batch_size: 5, micro_batch_size: 3, ..settings() };
+    for kind in [Kind::Float, Kind::BFloat16] {
+        let policy = policy();
+        let computing = Policy::from_parameters(
+            policy.config().clone(),
+            policy.parameters().iter().map(|(name, t)| (name.clone(), t.to_kind(kind))).collect(),
+        )
+        .unwrap();
+        // Long enough for products of many rows: libtorch computes those of few rows in fp32 another way.
+        let mut pairs = pairs(20);
+        for pair in &mut pairs {
+            pair.prompt = pair.prompt.iter().copied().cycle().take(80).collect();
+        }
+        // The reference sees every other pair the other way round, as it does under flipped labels.
+        let mut swapped = pairs.clone();
+        for pair in swapped.iter_mut().step_by(2) {
+            std::mem::swap(&mut pair.chosen, &mut pair.rejected);
+        }
+        let mut reference = ReferenceLogps::compute(&computing, &swapped, FAST, |_| {}).unwrap();
+        for i in (0..pairs.len()).step_by(2) {
+            std::mem::swap(&mut reference.chosen[i], &mut reference.rejected[i]);
+        }
+        let loss = PreferenceLoss::Dpo { beta: Beta::new(0.1).unwrap() };
+        let objective = PreferenceObjective { pairs: &pairs, reference: &reference, loss, scoring: FAST };
+        let mut record = Record::default();
+        Trainer::new(&policy, &objective, TrainSettings { kind, ..still.clone() })
+            .unwrap()
+            .run(&mut record)
+            .unwrap();
+        assert_eq!(record.steps.len(), 4);
+        for step in record.steps {
+            let measured = step.preference.unwrap();
+            assert_eq!((measured.margin, measured.accuracy), (0.0, 0.0), "{kind:?}, step {}", step.step);
+            assert!((step.loss - std::f64::consts::LN_2).abs() < 1e-15, "{kind:?}: {}", step.loss);
+        }
+    }
 }
 
 #[test]
 fn bfloat16_computes_over_fp32_masters() {
     let tiny = TrainSettings { kind: Kind::BFloat16, learning_rate: 5e-7, warmup_ratio: 0.0, ..settings() };
-    let (record, after) = train(tiny, Layout::SharedPrompt);
+    let (record, after) = train(tiny, FAST);
     assert!(record.steps.iter().all(|s| (s.loss - std::f64::consts::LN_2).abs() < 0.05));
     let before = weights(&policy());
     let moved = before.iter().zip(&after).filter(|(a, b)| a != b).count();
@@ -135,11 +191,10 @@ fn bfloat16_computes_over_fp32_masters() {
 #[test]
 fn a_loss_that_is_no_number_stops_before_it_is_applied() {
     let (policy, pairs) = (policy(), pairs(8));
-    let mut reference = ReferenceLogps::compute(&policy, &pairs, Layout::Padded, 0, |_| {}).unwrap();
-    reference.chosen[3] = f32::NAN;
+    let mut reference = ReferenceLogps::compute(&policy, &pairs, FAST, |_| {}).unwrap();
+    reference.chosen[3] = f64::NAN;
     let loss = PreferenceLoss::Dpo { beta: Beta::new(0.1).unwrap() };
-    let objective =
-        PreferenceObjective { pairs: &pairs, reference: &reference, loss, layout: Layout::Padded, pad_id: 0 };
+    let objective = PreferenceObjective { pairs: &pairs, reference: &reference, loss, scoring: FAST };
     let mut trainer = Trainer::new(&policy, &objective, settings()).unwrap();
     let error = trainer.run(&mut Record::default()).unwrap_err().to_string();
     assert!(error.starts_with("the loss is NaN at step 1"), "{error}");
@@ -188,7 +243,6 @@ fn supervised(root: &Path, start: Start, after: u64) -> Result<Outcome, TrainErr
         policy: &policy,
         companions: &companions,
         dialogues: &dialogues,
-        pad_id: 0,
         settings: TrainSettings { checkpoints: vec![0.3, 0.6, 1.0], ..settings() },
         dir: &dir,
     };

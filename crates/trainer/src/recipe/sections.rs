@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use pref_data::{FlipRate, Fraction, Layout, ScoreRatio, Truncation};
+use pref_data::{FlipRate, Fraction, Layout, Padding, ScoreRatio, Truncation};
 use pref_loss::{Beta, LabelSmoothing, LogpReduction, NoiseRate, PreferenceLoss};
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +10,7 @@ use super::values::{Columns, DeviceChoice, Dtype, Format, LossKind, Preset, all}
 use super::{Complaint, Origin, RecipeError};
 use crate::engine::Order;
 use crate::schedule::Decay;
+use crate::scoring::{Head, Scoring};
 
 /// The policy and its reference.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -286,9 +287,9 @@ impl TrainSection {
 pub struct SpeedSection {
     /// Whether a pair's prompt goes through the policy once rather than with each response.
     pub shared_prompt: bool,
-    /// Whether linear layers see no padding. Not yet done.
+    /// Whether linear layers see no padding.
     pub padding_free: bool,
-    /// Whether the language-model head works in tiles. Not yet done.
+    /// Whether the language-model head works in tiles.
     pub chunked_head: bool,
     /// Whether the reference's log-probabilities are kept on disk for the next run.
     pub reference_cache: bool,
@@ -296,29 +297,18 @@ pub struct SpeedSection {
 
 impl Default for SpeedSection {
     fn default() -> Self {
-        Self { shared_prompt: true, padding_free: false, chunked_head: false, reference_cache: true }
+        Self { shared_prompt: true, padding_free: true, chunked_head: true, reference_cache: true }
     }
 }
 
 impl SpeedSection {
-    /// How batches of pairs are laid out.
-    pub fn layout(&self) -> Layout {
-        if self.shared_prompt { Layout::SharedPrompt } else { Layout::Padded }
-    }
-
-    /// # Errors
-    /// A [`Complaint`] about the first key at fault.
-    pub fn check(&self) -> Result<(), Complaint> {
-        for (key, is_on) in [("padding_free", self.padding_free), ("chunked_head", self.chunked_head)] {
-            if is_on {
-                return Err(Complaint::unsupported(
-                    key,
-                    "true",
-                    "set it to false: it changes speed, not results",
-                ));
-            }
+    /// How log-probabilities are computed; where rows are padded, it is with `pad_id`.
+    pub fn scoring(&self, pad_id: u32) -> Scoring {
+        Scoring {
+            layout: if self.shared_prompt { Layout::SharedPrompt } else { Layout::Separate },
+            padding: if self.padding_free { Padding::None } else { Padding::Right(pad_id) },
+            head: if self.chunked_head { Head::Chunked } else { Head::Full },
         }
-        Ok(())
     }
 }
 

@@ -63,8 +63,8 @@ gradient_checkpointing = false
 threads = 0
 [speed]
 shared_prompt = true
-padding_free = false
-chunked_head = false
+padding_free = true
+chunked_head = true
 reference_cache = true
 [lora]
 rank = 0
@@ -316,14 +316,6 @@ fn what_this_version_cannot_do_is_refused_not_ignored() {
     for (text, message) in [
         ("data.preset=trl-0.7.10", "data.preset = \"trl-0.7.10\"; use \"modern\""),
         ("data.eval_path=e.jsonl", "data.eval_path = evaluation on held-out pairs; remove the key"),
-        (
-            "speed.padding_free=true",
-            "speed.padding_free = true; set it to false: it changes speed, not results",
-        ),
-        (
-            "speed.chunked_head=true",
-            "speed.chunked_head = true; set it to false: it changes speed, not results",
-        ),
         ("lora.rank=8", "lora.rank = 8 (low-rank adapters); set it to 0 to train in full"),
         ("distributed.zero=2", "distributed.zero = 2; set it to 0 or 1"),
         (
@@ -337,7 +329,13 @@ fn what_this_version_cannot_do_is_refused_not_ignored() {
     ] {
         assert_eq!(refusal(text), format!("not supported by this version: {message}"));
     }
-    for text in ["speed.shared_prompt=false", "speed.reference_cache=false", "distributed.zero=0"] {
+    for text in [
+        "speed.shared_prompt=false",
+        "speed.padding_free=false",
+        "speed.chunked_head=false",
+        "speed.reference_cache=false",
+        "distributed.zero=0",
+    ] {
         set(&[text]);
     }
 }

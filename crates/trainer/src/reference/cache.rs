@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use policy_model::{ModelConfig, Policy};
-use pref_data::{Layout, TokenPair};
+use pref_data::TokenPair;
 use tch::Kind;
 
 use super::ReferenceLogps;
@@ -13,12 +13,13 @@ use crate::TrainError;
 use crate::context::Progress;
 use crate::recipe::Recipe;
 use crate::run_dir::write_atomically;
+use crate::scoring::Scoring;
 
 /// One pass of a reference over all pairs of the data, as a recipe asks for it, and the file that keeps it.
 pub(crate) struct ReferencePass {
     folder: PathBuf,
     kind: Kind,
-    layout: Layout,
+    scoring: Scoring,
     canonical: Vec<TokenPair>,
     file: PathBuf,
     may_read: bool,
@@ -29,20 +30,20 @@ impl ReferencePass {
     pub(crate) fn new(
         recipe: &Recipe,
         kind: Kind,
+        scoring: Scoring,
         all_tokens: &[TokenPair],
         cache: Option<&Path>,
     ) -> Result<Self, TrainError> {
         let canonical = canonical(all_tokens);
-        let layout = recipe.speed.layout();
         let folder = PathBuf::from(recipe.model.reference.as_ref().unwrap_or(&recipe.model.path));
         if folder != Path::new(&recipe.model.path) {
             // A folder that holds no model is told as such, before anything is computed.
             ModelConfig::from_folder(&folder)?;
         }
-        let key = cache_key(&folder, kind, layout, &canonical)?;
+        let key = cache_key(&folder, kind, scoring, &canonical)?;
         let cache = cache.map_or_else(|| recipe.output.dir.join("reference"), Path::to_owned);
-        let file = cache.join(format!("{key}.json"));
-        Ok(Self { folder, kind, layout, canonical, file, may_read: recipe.speed.reference_cache })
+        let file = cache.join(format!("{key}.logps"));
+        Ok(Self { folder, kind, scoring, canonical, file, may_read: recipe.speed.reference_cache })
     }
 
     /// How many sequences it scores: two a pair.
@@ -55,9 +56,8 @@ impl ReferencePass {
         if !self.may_read {
             return None;
         }
-        let logps: ReferenceLogps = serde_json::from_slice(&fs::read(&self.file).ok()?).ok()?;
-        let pairs = self.canonical.len();
-        (logps.chosen.len() == pairs && logps.rejected.len() == pairs).then_some(logps)
+        ReferenceLogps::from_bytes(&fs::read(&self.file).ok()?)
+            .filter(|logps| logps.chosen.len() == self.canonical.len())
     }
 
     /// The log-probabilities, found or computed and kept. `policy` comes from the folder `model`: where that is the
@@ -66,17 +66,14 @@ impl ReferencePass {
         self,
         policy: &Policy,
         model: &Path,
-        pad_id: u32,
         progress: &mut dyn Progress,
     ) -> Result<ReferenceTable, TrainError> {
         let logps = match self.cached() {
             Some(logps) => logps,
-            None if self.folder == model && self.kind == policy.kind() => {
-                self.compute(policy, pad_id, progress)?
-            }
+            None if self.folder == model && self.kind == policy.kind() => self.compute(policy, progress)?,
             None => {
                 let reference = Policy::load(&self.folder, self.kind, policy.device())?;
-                self.compute(&reference, pad_id, progress)?
+                self.compute(&reference, progress)?
             }
         };
         let mut by_tokens = BTreeMap::new();
@@ -87,24 +84,40 @@ impl ReferencePass {
         Ok(ReferenceTable { by_tokens })
     }
 
-    fn compute(
-        &self,
-        reference: &Policy,
-        pad_id: u32,
-        progress: &mut dyn Progress,
-    ) -> Result<ReferenceLogps, TrainError> {
+    fn compute(&self, reference: &Policy, progress: &mut dyn Progress) -> Result<ReferenceLogps, TrainError> {
         progress.begin("reference log-probabilities", self.canonical.len() as u64);
-        let logps = ReferenceLogps::compute(reference, &self.canonical, self.layout, pad_id, |done| {
+        let logps = ReferenceLogps::compute(reference, &self.canonical, self.scoring, |done| {
             progress.advance(done as u64, "");
         })?;
         progress.end();
         if let Some(folder) = self.file.parent() {
             fs::create_dir_all(folder).map_err(TrainError::io("cannot create", folder))?;
         }
-        let json =
-            serde_json::to_vec(&logps).map_err(|e| TrainError::io("cannot write", &self.file)(e.into()))?;
-        write_atomically(&self.file, &json)?;
+        write_atomically(&self.file, &logps.to_bytes())?;
         Ok(logps)
+    }
+}
+
+impl ReferenceLogps {
+    /// The file's bytes: all chosen, then all rejected, as little-endian f64, and their hash.
+    fn to_bytes(&self) -> Vec<u8> {
+        let logps = self.chosen.iter().chain(&self.rejected);
+        let mut bytes: Vec<u8> = logps.flat_map(|logp| logp.to_le_bytes()).collect();
+        bytes.extend(blake3::hash(&bytes).as_bytes());
+        bytes
+    }
+
+    /// What [`to_bytes`](Self::to_bytes) wrote; none where it is damaged.
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (bytes, hash) = bytes.split_last_chunk::<{ blake3::OUT_LEN }>()?;
+        if blake3::hash(bytes) != *hash {
+            return None;
+        }
+        let (numbers, rest) = bytes.as_chunks::<8>();
+        let logps: Vec<f64> = numbers.iter().map(|&number| f64::from_le_bytes(number)).collect();
+        let (chosen, rejected) = logps.split_at(logps.len() / 2);
+        (rest.is_empty() && chosen.len() == rejected.len())
+            .then(|| Self { chosen: chosen.to_vec(), rejected: rejected.to_vec() })
     }
 }
 
@@ -113,7 +126,7 @@ impl ReferencePass {
 /// They are taken over *all* pairs of the data in a canonical order, whatever fraction and noise the run selects, so
 /// that runs that share model and data share them to the last bit.
 pub(crate) struct ReferenceTable {
-    by_tokens: BTreeMap<(Vec<u32>, Vec<u32>), f32>,
+    by_tokens: BTreeMap<(Vec<u32>, Vec<u32>), f64>,
 }
 
 impl ReferenceTable {
@@ -139,9 +152,9 @@ fn canonical(pairs: &[TokenPair]) -> Vec<TokenPair> {
 }
 
 /// Addresses reference log-probabilities by everything that determines them.
-fn cache_key(folder: &Path, kind: Kind, layout: Layout, pairs: &[TokenPair]) -> Result<String, TrainError> {
+fn cache_key(folder: &Path, kind: Kind, scoring: Scoring, pairs: &[TokenPair]) -> Result<String, TrainError> {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(format!("reference log-probabilities v1 {kind:?} {layout:?}").as_bytes());
+    hasher.update(format!("reference log-probabilities v2 {kind:?} {scoring:?}").as_bytes());
     hash_model(folder, &mut hasher)?;
     for pair in pairs {
         for ids in [&pair.prompt, &pair.chosen, &pair.rejected] {

@@ -1,0 +1,33 @@
+// The C surface of torch-ext. Every function is noexcept and returns 0, or 1 with a message in `message`.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace at {
+class Tensor;
+}
+
+extern "C" {
+
+// What went wrong, as a zero-terminated string of at most `capacity` bytes.
+struct TorchExtMessage {
+  char* text;
+  size_t capacity;
+};
+
+struct TorchExtAdamW {
+  double learning_rate;
+  double beta1;
+  double beta2;
+  double weight_decay;
+  double eps;
+  // Updates made, this one included.
+  double step;
+  // The gradient is divided by it; 1 leaves it alone.
+  double gradient_divisor;
+};
+
+int32_t torch_ext_fused_adamw(at::Tensor* weights, at::Tensor* gradient, at::Tensor* exp_avg, at::Tensor* exp_avg_sq,
+                              const TorchExtAdamW* update, TorchExtMessage message) noexcept;
+}

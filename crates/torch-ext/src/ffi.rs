@@ -1,0 +1,48 @@
+//! Declarations of `cpp/shim.h`, and the one way in which its functions are called.
+
+use std::ffi::{CStr, c_char};
+
+use torch_sys::C_tensor;
+
+use crate::TorchExtError;
+
+/// Mirrors `TorchExtMessage`.
+#[repr(C)]
+pub(crate) struct Message {
+    text: *mut c_char,
+    capacity: usize,
+}
+
+/// Mirrors `TorchExtAdamW`.
+#[repr(C)]
+pub(crate) struct AdamW {
+    pub(crate) learning_rate: f64,
+    pub(crate) beta1: f64,
+    pub(crate) beta2: f64,
+    pub(crate) weight_decay: f64,
+    pub(crate) eps: f64,
+    pub(crate) step: f64,
+    pub(crate) gradient_divisor: f64,
+}
+
+unsafe extern "C" {
+    pub(crate) fn torch_ext_fused_adamw(
+        weights: *mut C_tensor,
+        gradient: *mut C_tensor,
+        exp_avg: *mut C_tensor,
+        exp_avg_sq: *mut C_tensor,
+        update: *const AdamW,
+        message: Message,
+    ) -> i32;
+}
+
+/// Makes one call and turns its status into a result.
+pub(crate) fn call(what: &'static str, function: impl FnOnce(Message) -> i32) -> Result<(), TorchExtError> {
+    let mut text = [0 as c_char; 512];
+    if function(Message { text: text.as_mut_ptr(), capacity: text.len() }) == 0 {
+        return Ok(());
+    }
+    // SAFETY: the shim writes at most `capacity` bytes and a zero among them; where it wrote none, all are zero.
+    let message = unsafe { CStr::from_ptr(text.as_ptr()) };
+    Err(TorchExtError::Torch { what, message: message.to_string_lossy().into_owned() })
+}

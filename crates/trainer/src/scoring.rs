@@ -1,0 +1,141 @@
+//! Log-probabilities of a batch's tokens, and the way back from their coefficients to the weights.
+//!
+//! Losses of sequences are functions of a few sums, with slopes in closed form. So a step has three parts: a forward
+//! pass up to the tokens' log-probabilities, the loss on plain numbers, and a backward pass that begins with one
+//! coefficient a token.
+
+use policy_model::{PackedRow, PackedRows, Policy, Rows, Visibility};
+use pref_data::{Layout, Padding, TokenBatch};
+use pref_loss::{ChunkedHead, ScoredTokens};
+use tch::{Device, Kind, Tensor};
+
+use crate::TrainError;
+use crate::parameters::Gradients;
+
+/// Ways to compute the same log-probabilities and gradients, apart from rounding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scoring {
+    /// Whether a pair's prompt is computed once.
+    pub layout: Layout,
+    /// Whether linear layers see padding. Without it, what is computed for a pair does not depend on the pairs beside
+    /// it, which makes a policy equal its reference to the last bit until it moves.
+    pub padding: Padding,
+    /// How logits become log-probabilities.
+    pub head: Head,
+}
+
+/// How the LM head works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Head {
+    /// In tiles, twice over, without ever holding all logits ([`ChunkedHead`]).
+    Chunked,
+    /// All logits at once, under autograd.
+    Full,
+}
+
+/// A batch after its forward pass.
+#[derive(Debug)]
+pub(crate) struct Scored<'a> {
+    batch: &'a TokenBatch,
+    /// Of each scored token, in nats.
+    logps: Vec<f32>,
+    tape: Tape,
+}
+
+/// What the backward pass needs.
+#[derive(Debug)]
+struct Tape {
+    /// `[N]` i64 and `[N, hidden]`: tokens and their embeddings, a leaf that gradients stop at.
+    ids: Tensor,
+    embedded: Tensor,
+    head: HeadTape,
+}
+
+#[derive(Debug)]
+enum HeadTape {
+    Chunked { hidden: Tensor, tokens: ScoredTokens },
+    Full { logps: Tensor },
+}
+
+impl<'a> Scored<'a> {
+    /// Runs `policy` over `batch`, with a graph to its weights unless the caller has switched gradients off.
+    pub(crate) fn forward(policy: &Policy, batch: &'a TokenBatch, head: Head) -> Result<Self, TrainError> {
+        let device = policy.device();
+        let on_device = |data: &[i64]| Tensor::from_slice(data).to_device(device);
+        let ids = on_device(&batch.ids);
+        let embedded = tch::no_grad(|| policy.embed(&ids)).set_requires_grad(true);
+        let hidden = match batch.padding {
+            Padding::None => {
+                let rows = batch.rows.iter();
+                let rows = rows.map(|r| PackedRow { trunk: r.trunk, branches: r.branches.clone() });
+                let (ids, positions) = (ids.shallow_clone(), on_device(&batch.positions));
+                let rows = PackedRows { ids, positions, rows: rows.collect() };
+                policy.packed_hidden_states(&embedded, &rows)
+            }
+            Padding::Right(_) => {
+                let shape = [batch.rows.len() as i64, batch.width as i64];
+                let grid = |data: &[i64]| on_device(data).view(shape);
+                let visible = match batch.layout {
+                    Layout::Separate => Visibility::Causal,
+                    Layout::SharedPrompt => Visibility::Branches(grid(&batch.branches)),
+                };
+                let rows = Rows { ids: ids.view(shape), positions: grid(&batch.positions), visible };
+                policy.padded_hidden_states(&embedded, &rows)
+            }
+        };
+        let hidden = hidden.index_select(0, &on_device(&batch.scored));
+        let targets = on_device(&batch.targets);
+        let head = match head {
+            Head::Chunked => {
+                let tokens = ChunkedHead::new(policy.lm_head())?.forward(&hidden, &targets)?;
+                HeadTape::Chunked { hidden, tokens }
+            }
+            Head::Full => HeadTape::Full { logps: policy.token_logps(&hidden, &targets) },
+        };
+        let logps = on_cpu(match &head {
+            HeadTape::Chunked { tokens, .. } => tokens.logps(),
+            HeadTape::Full { logps } => logps,
+        });
+        Ok(Self { batch, logps, tape: Tape { ids, embedded, head } })
+    }
+
+    /// Of each scored token, in nats.
+    pub(crate) fn logps(&self) -> &[f32] {
+        &self.logps
+    }
+
+    /// Summed over each sequence, in nats; for pairs all chosen, then all rejected. Sums are in f64 and in the order of
+    /// the tokens, so that they depend on nothing but the sequence.
+    pub(crate) fn sequence_logps(&self) -> Vec<f64> {
+        let mut sums = vec![0.0; self.batch.sequences];
+        for (&logp, &sequence) in self.logps.iter().zip(&self.batch.sequence) {
+            sums[sequence as usize] += f64::from(logp);
+        }
+        sums
+    }
+
+    /// Adds the gradient of `Σ coefficient · logp` to `gradients`: one coefficient for each sequence.
+    pub(crate) fn backward(self, coefficients: &[f64], gradients: &mut Gradients) -> Result<(), TrainError> {
+        let per_token: Vec<f32> =
+            self.batch.sequence.iter().map(|&sequence| coefficients[sequence as usize] as f32).collect();
+        let Tape { ids, embedded, head } = self.tape;
+        let per_token = Tensor::from_slice(&per_token).to_device(ids.device());
+        // A product has the gradient of its other factor: that is how coefficients enter autograd.
+        let root = match head {
+            HeadTape::Chunked { hidden, tokens } => {
+                let mut weight = gradients.lm_head();
+                let gradient = tokens.backward_into(&per_token, &mut weight)?;
+                (&hidden * gradient.to_kind(hidden.kind())).sum(Kind::Float)
+            }
+            HeadTape::Full { logps } => (logps * per_token).sum(Kind::Float),
+        };
+        gradients.backward(&root, &embedded, &ids)
+    }
+}
+
+fn on_cpu(values: &Tensor) -> Vec<f32> {
+    let values = values.detach().to_device(Device::Cpu).to_kind(Kind::Float).contiguous();
+    let mut copied = vec![0f32; values.numel()];
+    values.copy_data(&mut copied, values.numel());
+    copied
+}
