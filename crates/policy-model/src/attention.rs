@@ -118,9 +118,9 @@ pub(crate) struct Packed<'a> {
 }
 
 impl<'a> Packed<'a> {
-    /// `window` is the layers' sliding window, if any has one.
-    pub(crate) fn new(rows: &'a PackedRows, window: Option<i64>) -> Self {
-        let device = rows.ids.device();
+    /// `window` is the layers' sliding window, if any has one; scores are computed in `kind`.
+    pub(crate) fn new(rows: &'a PackedRows, window: Option<i64>, kind: Kind) -> Self {
+        let options = (kind, rows.ids.device());
         let part = |row: &PackedRow| {
             let branches: Vec<(usize, usize)> =
                 row.branches.iter().map(|&branch| (branch, row.trunk + branch)).collect();
@@ -131,7 +131,7 @@ impl<'a> Packed<'a> {
             rows: &rows.rows,
             masks: parts
                 .iter()
-                .map(|&(queries, keys)| Masks::of_part(queries, keys, window, device))
+                .map(|&(queries, keys)| Masks::of_part(queries, keys, window, options))
                 .collect(),
             parts: parts.into_iter().map(|(queries, _)| queries as i64).collect(),
         }
@@ -192,8 +192,11 @@ pub(crate) enum Mask {
     None,
     /// Later columns.
     Causal,
-    /// `[B, 1, T, S]` or `[T, S]` bool, true where a query sees a key.
+    /// `[B, 1, T, S]` bool, true where a query sees a key.
     Explicit(Tensor),
+    /// `[T, S]` in the kind of the scores, which it is added to: 0 where a query sees a key, −∞ elsewhere. libtorch makes
+    /// one of a bool mask at every call; where a mask serves many layers it is made once.
+    Added(Tensor),
 }
 
 /// One mask for each distinct window of the model's layers.
@@ -210,17 +213,20 @@ impl Masks {
         }
     }
 
-    /// The masks of the last `queries` of `keys` tokens of one sequence.
-    fn of_part(queries: usize, keys: usize, window: Option<i64>, device: Device) -> Self {
+    /// The masks of the last `queries` of `keys` tokens of one sequence, for scores in `kind`.
+    fn of_part(queries: usize, keys: usize, window: Option<i64>, options: (Kind, Device)) -> Self {
         let window = window.filter(|&window| keys as i64 > window);
         if queries == keys && window.is_none() {
             return Self { full: Mask::Causal, sliding: None };
         }
-        let column = Tensor::arange(keys as i64, (Kind::Int64, device));
+        let column = Tensor::arange(keys as i64, (Kind::Int64, options.1));
         let distance = column.narrow(0, (keys - queries) as i64, queries as i64).unsqueeze(-1) - &column;
-        let seen = distance.ge(0);
-        let sliding = window.map(|window| Mask::Explicit(distance.lt(window).logical_and(&seen)));
-        let full = if queries == keys { Mask::Causal } else { Mask::Explicit(seen) };
+        let added = |hidden: Tensor| {
+            Mask::Added(Tensor::zeros(hidden.size(), options).masked_fill(&hidden, f64::NEG_INFINITY))
+        };
+        let later = distance.lt(0);
+        let sliding = window.map(|window| added(distance.ge(window).logical_or(&later)));
+        let full = if queries == keys { Mask::Causal } else { added(later) };
         Self { full, sliding }
     }
 
@@ -257,7 +263,7 @@ fn attend(q: &Tensor, k: &Tensor, v: &Tensor, mask: &Mask) -> Tensor {
     let (mask, causal) = match mask {
         Mask::None => (None, false),
         Mask::Causal => (None, true),
-        Mask::Explicit(mask) => (Some(mask), false),
+        Mask::Explicit(mask) | Mask::Added(mask) => (Some(mask), false),
     };
     let grouped = q.size()[1] != k.size()[1];
     Tensor::scaled_dot_product_attention(q, k, v, mask, 0.0, causal, None, grouped)
@@ -271,8 +277,10 @@ fn attend_one(q: &Tensor, k: &Tensor, v: &Tensor, mask: &Mask) -> Tensor {
     let grouped =
         (q * (head_dim as f64).powf(-0.5)).reshape([q_shape[0], kv_heads, heads / kv_heads, head_dim]);
     let mut scores = grouped.matmul(&k.transpose(2, 3));
-    if let Mask::Explicit(seen) = mask {
-        scores = scores.masked_fill(&seen.logical_not(), f64::NEG_INFINITY);
+    match mask {
+        Mask::None | Mask::Causal => {}
+        Mask::Explicit(seen) => scores = scores.masked_fill(&seen.logical_not(), f64::NEG_INFINITY),
+        Mask::Added(mask) => scores += mask,
     }
     scores.softmax(-1, Kind::Float).to_kind(q.kind()).matmul(v).view(q_shape.as_slice())
 }

@@ -125,7 +125,7 @@ impl Policy {
     /// # Panics
     /// Where the rows do not have `N` tokens.
     pub fn packed_hidden_states(&self, embedded: &Tensor, rows: &PackedRows) -> Tensor {
-        let mut mixing = Packed::new(rows, self.decoder.window());
+        let mut mixing = Packed::new(rows, self.decoder.window(), embedded.kind());
         self.decoder.forward(embedded, &rows.positions, &mut mixing)
     }
 

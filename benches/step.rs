@@ -1,0 +1,240 @@
+//! One optimiser step of DPO: everything on, and each way of saving work switched off alone.
+//!
+//! `cargo bench -p trainer --bench step` prints a table. Times are medians of interleaved steps, so that other work on the
+//! machine meets all; memory is a process's high-water mark over a few steps. Weights are random and so are tokens, of the
+//! lengths that hh-rlhf (harmless-base) and GAIR's set have: neither changes what a step costs.
+
+#![expect(clippy::print_stdout, reason = "a table is what a benchmark is for")]
+
+use std::process::Command;
+use std::time::Instant;
+
+use policy_model::{ModelConfig, Policy, native_bf16};
+use pref_data::{Layout, Padding, TokenPair};
+use pref_loss::{Beta, PreferenceLoss};
+use rand::RngExt;
+use seeds::Seeds;
+use serde_json::json;
+use tch::{Device, Kind};
+use trainer::{
+    AdamWSettings, Decay, Head, Observer, Order, PreferenceObjective, ReferenceLogps, Scoring, Snapshot,
+    StepMetrics, TrainError, TrainSettings, Trainer,
+};
+
+const FAST: Scoring = Scoring { layout: Layout::SharedPrompt, padding: Padding::None, head: Head::Chunked };
+
+/// What is switched off, and what is left.
+const WAYS: [(&str, Scoring); 5] = [
+    ("nothing off", FAST),
+    ("shared_prompt off", Scoring { layout: Layout::Separate, ..FAST }),
+    ("padding_free off", Scoring { padding: Padding::Right(0), ..FAST }),
+    ("chunked_head off", Scoring { head: Head::Full, ..FAST }),
+    ("all off", Scoring { layout: Layout::Separate, padding: Padding::Right(0), head: Head::Full }),
+];
+
+/// Pairs a step.
+const BATCH: usize = 4;
+
+/// A model's shape, and how often a step of it is timed.
+struct Model {
+    name: &'static str,
+    config: fn() -> serde_json::Value,
+    rounds: usize,
+}
+
+const MODELS: [Model; 2] = [
+    Model {
+        name: "tiny",
+        config: || {
+            json!({"model_type": "llama", "vocab_size": 512, "hidden_size": 64, "intermediate_size": 176,
+                   "num_hidden_layers": 2, "num_attention_heads": 4, "tie_word_embeddings": true})
+        },
+        rounds: 60,
+    },
+    Model {
+        name: "135M",
+        config: || {
+            json!({"model_type": "llama", "vocab_size": 49_152, "hidden_size": 576, "intermediate_size": 1_536,
+                   "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3,
+                   "tie_word_embeddings": true, "rope_theta": 100_000.0})
+        },
+        rounds: 6,
+    },
+];
+
+/// Mean tokens of prompt, chosen and rejected response.
+const LENGTHS: [(&str, [f64; 3]); 2] =
+    [("hh-rlhf", [125.0, 41.0, 51.0]), ("GAIR-like", [150.0, 250.0, 250.0])];
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(at) = arguments.iter().position(|argument| argument == "--peak") {
+        let [model, lengths, way] = [1, 2, 3].map(|i| arguments[at + i].parse::<usize>().expect("an index"));
+        let case = Case::new(&MODELS[model], LENGTHS[lengths].1);
+        case.trainer(&case.objective(WAYS[way].1), 3).run(&mut Clock::new(3)).expect("three steps");
+        return println!("{}", peak_mb());
+    }
+    if !arguments.iter().any(|argument| argument == "--bench") {
+        // Under `cargo test` it only has to run.
+        let case = Case::new(&MODELS[0], LENGTHS[0].1);
+        let objective = case.objective(FAST);
+        case.trainer(&objective, 1).run(&mut Clock::new(1)).expect("a step");
+        return;
+    }
+    println!(
+        "| model | lengths | computes in | | ms a step | pairs/s | of the fastest | tokens a step | peak MB |"
+    );
+    println!("|---|---|---|---|--:|--:|--:|--:|--:|");
+    for (m, model) in MODELS.iter().enumerate() {
+        for (l, (lengths, means)) in LENGTHS.iter().enumerate() {
+            let case = Case::new(model, *means);
+            let timed = case.medians();
+            for (w, ((way, _), (seconds, tokens))) in WAYS.iter().zip(&timed).enumerate() {
+                println!(
+                    "| {} | {lengths} | {:?} | {way} | {:.1} | {:.2} | {:.2} | {tokens} | {} |",
+                    model.name,
+                    case.kind,
+                    seconds * 1e3,
+                    BATCH as f64 / seconds,
+                    seconds / timed[0].0,
+                    peak_of_child([m, l, w]),
+                );
+            }
+        }
+    }
+}
+
+/// A model with pairs and what a reference says of them.
+struct Case<'a> {
+    model: &'a Model,
+    policy: Policy,
+    kind: Kind,
+    pairs: Vec<TokenPair>,
+    reference: ReferenceLogps,
+}
+
+impl<'a> Case<'a> {
+    fn new(model: &'a Model, lengths: [f64; 3]) -> Self {
+        let config = ModelConfig::from_json((model.config)()).expect("a good configuration");
+        let vocab = config.vocab_size as u32;
+        // A model of a few layers gains nothing from bfloat16, and the sandbox's computes in float32.
+        let large = config.layers > 2;
+        let kind = if large && native_bf16(Device::Cpu) { Kind::BFloat16 } else { Kind::Float };
+        let policy = Policy::initialise(config, &Seeds::new(0), Kind::Float, Device::Cpu).expect("a policy");
+        let pairs = pairs(BATCH * (model.rounds + 2), lengths, vocab);
+        // What the reference says does not change what a step costs.
+        let reference =
+            ReferenceLogps { chosen: vec![-100.0; pairs.len()], rejected: vec![-100.0; pairs.len()] };
+        Self { model, policy, kind, pairs, reference }
+    }
+
+    fn objective(&self, scoring: Scoring) -> PreferenceObjective<'_> {
+        let loss = PreferenceLoss::Dpo { beta: Beta::new(0.1).expect("in range") };
+        PreferenceObjective { pairs: &self.pairs, reference: &self.reference, loss, scoring }
+    }
+
+    fn trainer<'o>(&self, objective: &'o PreferenceObjective<'_>, epochs: u64) -> Trainer<'o> {
+        let settings = TrainSettings {
+            epochs,
+            batch_size: BATCH,
+            micro_batch_size: BATCH,
+            learning_rate: 5e-7,
+            warmup_ratio: 0.0,
+            decay: Decay::Linear,
+            adamw: AdamWSettings { betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.0 },
+            max_grad_norm: 1.0,
+            checkpoints: vec![],
+            kind: self.kind,
+            order: Order::AsGiven,
+            seeds: Seeds::new(0),
+        };
+        Trainer::new(&self.policy, objective, settings).expect("a trainer")
+    }
+
+    /// Of each way the median seconds of a step, and the mean number of tokens in it.
+    fn medians(&self) -> Vec<(f64, u64)> {
+        let objectives: Vec<_> = WAYS.iter().map(|(_, scoring)| self.objective(*scoring)).collect();
+        let mut trainers: Vec<_> = objectives.iter().map(|objective| self.trainer(objective, 1)).collect();
+        let mut clocks: Vec<Clock> = WAYS.iter().map(|_| Clock::new(1)).collect();
+        for _ in 0..=self.model.rounds {
+            for (trainer, clock) in trainers.iter_mut().zip(&mut clocks) {
+                clock.left = 1;
+                trainer.run(clock).expect("a step");
+            }
+        }
+        clocks.into_iter().map(|clock| clock.median()).collect()
+    }
+}
+
+/// Prompts and responses whose lengths scatter as those of real sets do, by a factor of two either way.
+fn pairs(n: usize, means: [f64; 3], vocab: u32) -> Vec<TokenPair> {
+    let mut rng = Seeds::new(1).stream("bench-pairs");
+    let mut ids = |mean: f64| -> Vec<u32> {
+        let scatter: f64 = (0..4).map(|_| rng.random_range(-0.6..0.6)).sum::<f64>().exp() / 1.26;
+        (0..(mean * scatter).clamp(2.0, 400.0) as usize).map(|_| rng.random_range(1..vocab)).collect()
+    };
+    let mut pair = |i: usize| TokenPair {
+        id: i.to_string(),
+        prompt: ids(means[0]),
+        chosen: ids(means[1]),
+        rejected: ids(means[2]),
+        flipped: false,
+    };
+    (0..n).map(&mut pair).collect()
+}
+
+/// Times steps, and stops after some.
+struct Clock {
+    start: Instant,
+    left: usize,
+    steps: Vec<(f64, u64)>,
+}
+
+impl Clock {
+    fn new(left: usize) -> Self {
+        Self { start: Instant::now(), left, steps: Vec::new() }
+    }
+
+    /// Without the first step, which warms up.
+    fn median(mut self) -> (f64, u64) {
+        self.steps.remove(0);
+        let tokens = self.steps.iter().map(|(_, tokens)| tokens).sum::<u64>() / self.steps.len() as u64;
+        self.steps.sort_by(|a, b| a.0.total_cmp(&b.0));
+        (self.steps[self.steps.len() / 2].0, tokens)
+    }
+}
+
+impl Observer for Clock {
+    fn seconds(&self) -> f64 {
+        self.start.elapsed().as_secs_f64()
+    }
+
+    fn on_step(&mut self, metrics: &StepMetrics, _: u64) -> Result<(), TrainError> {
+        self.steps.push((metrics.step_seconds, metrics.tokens));
+        self.left -= 1;
+        Ok(())
+    }
+
+    fn on_checkpoint(&mut self, _: &Snapshot<'_>) -> Result<(), TrainError> {
+        Ok(())
+    }
+
+    fn wants_stop(&self) -> bool {
+        self.left == 0
+    }
+}
+
+fn peak_of_child(case: [usize; 3]) -> String {
+    let program = std::env::current_exe().expect("this program has a path");
+    let arguments = case.map(|index| index.to_string());
+    let output = Command::new(program).arg("--peak").args(arguments).output().expect("a child process");
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+/// This process's high-water mark, where the system tells.
+fn peak_mb() -> String {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kb = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    kb.map_or_else(|| "–".to_owned(), |kb| (kb / 1000).to_string())
+}
