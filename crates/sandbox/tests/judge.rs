@@ -1,6 +1,6 @@
 //! Sandbox judges speak like LLM judges and mean gold quality.
 
-use mtbench::{Judge, JudgeRequest, Mode, Question, parse_rating};
+use mtbench::{Draw, Judge, JudgeRequest, Mode, Question, parse_rating};
 use pref_data::Message;
 use sandbox::{Mixture, SandboxJudge, demonstrate_answer, gold_quality, questions};
 use seeds::Seeds;
@@ -10,9 +10,11 @@ fn request<'a>(question: &'a Question, answers: &'a [String], turn: u8) -> Judge
         question,
         model: "m",
         answers,
+        rival: None,
         turn,
         system_prompt: String::new(),
         user_prompt: String::new(),
+        draw: Draw::default(),
     }
 }
 
