@@ -4,6 +4,8 @@
 mod agreement;
 mod answer;
 mod bench_dir;
+mod browse;
+mod compare;
 mod endpoint;
 mod error;
 mod files;
@@ -19,10 +21,13 @@ mod rating;
 mod replay;
 mod responder;
 mod scores;
+mod tables;
 
 pub use agreement::{Ties, Vote, VoteAgreement, Voters, vote_agreement};
 pub use answer::{Answer, Choice, FixedStamp, Stamp, answer_questions};
 pub use bench_dir::BenchDir;
+pub use browse::{Browsed, browser};
+pub use compare::{PositionBias, difference_table, length_table};
 pub use endpoint::{ANSWER_TOKENS, EndpointJudge, EndpointResponder, JUDGMENT_TOKENS};
 pub use error::Error;
 pub use files::{read_lines, write_lines};
@@ -38,4 +43,7 @@ pub use replay::{NotRecorded, ReplayJudge};
 pub use responder::{Conversation, Responder};
 pub use scores::{
     MissingReason, MissingScore, Pool, ScoreRow, Scores, TurnMeans, UNCATEGORISED, judged_models,
+};
+pub use tables::{
+    ModelScores, Resampling, bars, category_table, missing_table, pair_table, radar, score_table,
 };

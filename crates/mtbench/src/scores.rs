@@ -159,6 +159,11 @@ impl Scores {
         self.means_where(|row| row == category)
     }
 
+    /// The mean of one question's ratings.
+    pub fn question(&self, question_id: u64) -> Option<f64> {
+        mean(self.rows.iter().filter(|row| row.question_id == question_id).map(|row| row.score))
+    }
+
     /// The table of categories and turns, in the order of the questions.
     pub fn by_category(&self) -> Vec<(&str, TurnMeans)> {
         self.categories.iter().map(|category| (category.as_str(), self.category(category))).collect()
