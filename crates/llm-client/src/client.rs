@@ -72,6 +72,22 @@ pub struct Answered {
     pub source: Source,
 }
 
+/// What calls would cost.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Estimate {
+    /// Calls that were answered before and cost nothing.
+    pub cached: u64,
+    /// About how many tokens the other calls' prompts have.
+    pub prompt_tokens: u64,
+    /// USD, if an answer has [`LIKELY_TOKENS`]; none where a price is not known.
+    pub likely_usd: Option<f64>,
+    /// USD at most, if no call has to be made twice; none where a price is not known.
+    pub most_usd: Option<f64>,
+}
+
+/// The tokens that an [`Estimate`] takes an answer for, about the length of a judgment.
+pub const LIKELY_TOKENS: u64 = 300;
+
 /// Where an answer came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
@@ -151,6 +167,32 @@ impl Client {
             prompt_tokens: request.most_prompt_tokens(),
             completion_tokens: request.sampling.max_tokens.into(),
         }))
+    }
+
+    /// What `requests` would cost. Nothing is asked.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub fn estimate(&self, requests: &[ChatRequest]) -> Result<Estimate, Error> {
+        let mut estimate =
+            Estimate { cached: 0, prompt_tokens: 0, likely_usd: Some(0.0), most_usd: Some(0.0) };
+        for request in requests {
+            if self.cached(request)?.is_some() {
+                estimate.cached += 1;
+                continue;
+            }
+            let usage = Usage {
+                prompt_tokens: request.likely_prompt_tokens(),
+                completion_tokens: LIKELY_TOKENS.min(request.sampling.max_tokens.into()),
+            };
+            estimate.prompt_tokens += usage.prompt_tokens;
+            let likely = self.settings.prices.of(&request.model).map(|price| price.cost(usage));
+            let add = |sum: Option<f64>, more: Option<f64>| Some(sum? + more?);
+            estimate.likely_usd = add(estimate.likely_usd, likely);
+            estimate.most_usd = add(estimate.most_usd, self.most_cost(request));
+        }
+        Ok(estimate)
     }
 
     /// The answer to `request`: from the cache, or from the endpoint, which is asked again as the [`RetryPolicy`] says.

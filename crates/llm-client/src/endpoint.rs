@@ -85,12 +85,7 @@ impl Endpoint {
                 wanted: "more than that",
             });
         }
-        // An error says that somebody has chosen a provider already, which is as good.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let http = reqwest::Client::builder()
-            .timeout(timeout)
-            .build()
-            .map_err(|source| Error::Setup { source: source.into() })?;
+        let http = http_client(timeout)?;
         let key_text = key.as_ref().map_or_else(|| SecretString::from(""), |key| key.inner().clone());
         let address = Address { base: url.as_str().trim_end_matches('/').to_owned(), kind, key, key_text };
         // Its own layer repeats calls silently and loses the headers that say when; ours sends once and reads them.
@@ -122,6 +117,14 @@ impl Transport for Endpoint {
             }
         })
     }
+}
+
+/// A client that gives up after `timeout`.
+pub(crate) fn http_client(timeout: Duration) -> Result<reqwest::Client, Error> {
+    // An error says that somebody has chosen a provider already, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = reqwest::Client::builder().timeout(timeout).build();
+    client.map_err(|source| Error::Setup { source: source.into() })
 }
 
 /// An address in the form that async-openai asks for.

@@ -5,6 +5,7 @@ mod cache;
 mod chat;
 mod client;
 mod clock;
+mod download;
 mod endpoint;
 mod error;
 mod failure;
@@ -16,8 +17,10 @@ mod secret;
 
 pub use cache::RequestKey;
 pub use chat::{ChatMessage, ChatRequest, ChatSampling, LimitName, Reply, Role, Usage};
-pub use client::{Answered, Client, LEDGER, Settings, Source};
+pub use client::{Answered, Client, Estimate, LEDGER, LIKELY_TOKENS, Settings, Source};
+
 pub use clock::{Clock, TokioClock};
+pub use download::download;
 pub use endpoint::{Endpoint, EndpointKind, Transport};
 pub use error::Error;
 pub use failure::Failure;

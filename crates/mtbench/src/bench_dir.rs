@@ -227,6 +227,15 @@ impl BenchDir {
         read_lines(&self.reference_file(judge)?)
     }
 
+    /// As [`references`](Self::references), and none where there is no file.
+    ///
+    /// # Errors
+    ///
+    /// See the type.
+    pub fn references_on_file(&self, judge: &str) -> Result<Vec<Answer>, Error> {
+        if_there(self.references(judge))
+    }
+
     /// Writes the reference answers that `judge` compares with.
     ///
     /// # Errors

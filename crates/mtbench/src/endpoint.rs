@@ -118,6 +118,8 @@ fn ends_all(error: &llm_client::Error) -> bool {
 pub struct EndpointResponder<'a> {
     /// The model, by the endpoint's name for it.
     pub model: &'a str,
+    /// What stands before every dialogue, if anything.
+    pub system: Option<&'a str>,
     /// How answers are drawn; the temperature is that of each conversation.
     pub sampling: &'a ChatSampling,
     /// Makes the calls.
@@ -158,7 +160,7 @@ impl Responder for EndpointResponder<'_> {
 
 impl EndpointResponder<'_> {
     fn chat_request(&self, conversation: &Conversation<'_>) -> ChatRequest {
-        let mut messages = Vec::new();
+        let mut messages: Vec<ChatMessage> = self.system.map(ChatMessage::system).into_iter().collect();
         for (turn, user) in conversation.user.iter().enumerate() {
             messages.push(ChatMessage::user(*user));
             messages.extend(conversation.assistant.get(turn).map(|answer| ChatMessage::assistant(*answer)));

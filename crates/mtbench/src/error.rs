@@ -153,6 +153,14 @@ pub enum Error {
         /// How many answers came back.
         got: usize,
     },
+    /// A file could not be downloaded.
+    #[error("cannot fetch {url}")]
+    Fetch {
+        /// Its address.
+        url: String,
+        /// What went wrong.
+        source: llm_client::Error,
+    },
     /// Too few scores for an interval.
     #[error("no interval of {what}")]
     Statistics {
@@ -178,6 +186,9 @@ pub enum Error {
 impl Error {
     /// Whether the user can mend it by saying or writing something else (exit status 2).
     pub fn is_bad_input(&self) -> bool {
-        !matches!(self, Self::Write { .. } | Self::Respond { .. } | Self::AnswerCount { .. })
+        !matches!(
+            self,
+            Self::Write { .. } | Self::Respond { .. } | Self::AnswerCount { .. } | Self::Fetch { .. }
+        )
     }
 }

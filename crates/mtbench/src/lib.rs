@@ -8,6 +8,7 @@ mod browse;
 mod compare;
 mod endpoint;
 mod error;
+mod fetch;
 mod files;
 mod judge;
 mod judgment;
@@ -21,6 +22,7 @@ mod rating;
 mod replay;
 mod responder;
 mod scores;
+mod shown;
 mod tables;
 
 pub use agreement::{Ties, Vote, VoteAgreement, Voters, vote_agreement};
@@ -30,6 +32,7 @@ pub use browse::{Browsed, browser};
 pub use compare::{PositionBias, difference_table, length_table};
 pub use endpoint::{ANSWER_TOKENS, EndpointJudge, EndpointResponder, JUDGMENT_TOKENS};
 pub use error::Error;
+pub use fetch::{SPACE, fetch_bench};
 pub use files::{read_lines, write_lines};
 pub use judge::{Draw, Heard, Judge, JudgeRequest, Rival};
 pub use judgment::{JUDGE_FAILED, JudgeCall, JudgedBy, Judgment, SingleGrading, judge_answers};
@@ -44,6 +47,7 @@ pub use responder::{Conversation, Responder};
 pub use scores::{
     MissingReason, MissingScore, Pool, ScoreRow, Scores, TurnMeans, UNCATEGORISED, judged_models,
 };
+pub use shown::Shown;
 pub use tables::{
     ModelScores, Resampling, bars, category_table, missing_table, pair_table, radar, score_table,
 };

@@ -64,7 +64,7 @@ struct Shared {
     behaviour: MockBehaviour,
     says: Says,
     calls: Mutex<Vec<MockCall>>,
-    most_at_a_time: Mutex<(usize, usize)>,
+    under_way: Mutex<(usize, usize)>,
     closed: AtomicBool,
     start: Instant,
 }
@@ -120,7 +120,7 @@ impl MockServer {
             behaviour,
             says: Box::new(says),
             calls: Mutex::default(),
-            most_at_a_time: Mutex::default(),
+            under_way: Mutex::default(),
             closed: AtomicBool::new(false),
             start: Instant::now(),
         });
@@ -136,6 +136,15 @@ impl MockServer {
             }
         });
         Self { address, shared }
+    }
+
+    /// A server of files: `file` makes one of a request's path, an empty one where there is none.
+    ///
+    /// # Panics
+    ///
+    /// Where no port can be had.
+    pub fn files(file: impl Fn(&str) -> String + Send + Sync + 'static) -> Self {
+        Self::start(MockBehaviour::perfect(), move |path| file(path.as_str().unwrap_or("")))
     }
 
     /// The base URL that clients are given.
@@ -155,7 +164,7 @@ impl MockServer {
 
     /// The most requests that were under way at a time.
     pub fn most_at_a_time(&self) -> usize {
-        lock(&self.shared.most_at_a_time).1
+        lock(&self.shared.under_way).1
     }
 }
 
@@ -176,7 +185,12 @@ impl Shared {
             calls.push(MockCall { path, headers: headers.clone(), body: body.clone(), paid: false, at });
             calls.len() - 1
         };
-        let _under_way = UnderWay::enter(&self.most_at_a_time);
+        if body.is_null() {
+            let path = lock(&self.calls)[index].path.clone();
+            let file = (self.says)(&path.into());
+            return respond(&mut stream, if file.is_empty() { 404 } else { 200 }, "", &file);
+        }
+        let _under_way = UnderWay::enter(&self.under_way);
         if let Some(key) = &self.behaviour.key {
             let sent = headers.iter().find(|(name, _)| name == "authorization").map(|(_, value)| value);
             if sent != Some(&format!("Bearer {key}")) {
