@@ -52,8 +52,8 @@ fn fails(data: &Path, arguments: &[&str]) -> (i32, String) {
 fn says(body: &Value) -> String {
     let last = body["messages"].as_array().unwrap().last().unwrap()["content"].as_str().unwrap().to_owned();
     match body["model"].as_str().unwrap() {
-        "judge" if last.contains("[The Start of Assistant A's Answer]") => {
-            let first = last.split("Assistant B's Answer").next().unwrap();
+        "judge" if last.contains("The Start of Assistant B's") => {
+            let first = last.split("The Start of Assistant B's").next().unwrap();
             format!("[[{}]]", if first.contains("good answer") { "A" } else { "B" })
         }
         "judge" => format!("I see. Rating: [[{}]]", if last.contains("good answer") { 8 } else { 3 }),
@@ -102,7 +102,8 @@ fn answers_are_judged_shown_compared_and_browsed() {
 
     run(data, &judge_arguments(&url, &[]));
     let csv = run(data, &["show", "--judge", "judge", "--mode", "fastchat", "--format", "csv"]);
-    let expected = "model,turn,score\ngood,1,8\ngood,2,8\ngood,average,8\npoor,1,3\npoor,2,3\npoor,average,3\n";
+    let expected =
+        "model,turn,score\ngood,1,8\ngood,2,8\ngood,average,8\npoor,1,3\npoor,2,3\npoor,average,3\n";
     assert_eq!(csv, expected);
     let strict = run(data, &["show", "--judge", "judge", "--format", "json"]);
     let strict: Value = serde_json::from_str(&strict).unwrap();
@@ -116,7 +117,8 @@ fn answers_are_judged_shown_compared_and_browsed() {
     let pairs = lines(&data.join("model_judgment/judge_pair.jsonl"));
     assert_eq!(pairs.len(), 12);
     assert!(pairs.iter().all(|row| row["g1_winner"] == "model_1" && row["g2_winner"] == "model_1"));
-    let baseline = ["show", "--judge", "judge", "--table", "pairwise-baseline", "--baseline", "poor", "--format", "csv"];
+    let baseline =
+        ["show", "--judge", "judge", "--table", "pairwise-baseline", "--baseline", "poor", "--format", "csv"];
     let table = run(data, &baseline);
     assert_eq!(table, "model,win,loss,tie,win_rate,loss_rate,win_rate_adjusted\ngood,12,0,0,1,0,1\n");
 
@@ -157,7 +159,9 @@ fn a_flaky_server_is_judged_through_in_time_each_judgment_once() {
     let rows = lines(&folder.path().join("model_judgment/judge_single.jsonl"));
     let mut seen = BTreeMap::new();
     for row in &rows {
-        *seen.entry((row["question_id"].as_u64(), row["model"].as_str(), row["turn"].as_u64())).or_insert(0) += 1;
+        *seen
+            .entry((row["question_id"].as_u64(), row["model"].as_str(), row["turn"].as_u64()))
+            .or_insert(0) += 1;
         assert_eq!(row["score"], if row["model"] == "good" { 8 } else { 3 });
     }
     assert_eq!((rows.len(), seen.len()), (160, 160));
@@ -167,7 +171,15 @@ fn a_flaky_server_is_judged_through_in_time_each_judgment_once() {
 fn files_in(folder: &Path) -> usize {
     let Ok(entries) = fs::read_dir(folder) else { return 0 };
     let paths = entries.map(|entry| entry.unwrap().path());
-    paths.map(|path| if path.is_dir() { files_in(&path) } else { usize::from(path.extension().is_some_and(|e| e == "json")) }).sum()
+    paths
+        .map(|path| {
+            if path.is_dir() {
+                files_in(&path)
+            } else {
+                usize::from(path.extension().is_some_and(|e| e == "json"))
+            }
+        })
+        .sum()
 }
 
 #[test]
@@ -183,11 +195,8 @@ fn who_is_killed_pays_again_only_for_what_was_under_way() {
     arguments[8] = "8";
     // Killed when the server has seen so many requests in all, five times, at odd points.
     for (kills, requests) in [(1, 11), (2, 38), (3, 67), (4, 101), (5, 133)] {
-        let mut judge = mtbench(folder.path(), &arguments)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut judge =
+            mtbench(folder.path(), &arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         while flaky.calls().len() < requests {
             assert!(judge.try_wait().unwrap().is_none(), "it is not done yet");
             std::thread::sleep(Duration::from_millis(3));
@@ -210,7 +219,8 @@ fn who_is_killed_pays_again_only_for_what_was_under_way() {
 fn an_interrupt_keeps_what_was_paid_and_the_next_run_goes_on() {
     let server = server(MockBehaviour::perfect());
     let folder = answered(40, &server);
-    let slow = self::server(MockBehaviour { latency: Duration::from_millis(300), ..MockBehaviour::perfect() });
+    let slow =
+        self::server(MockBehaviour { latency: Duration::from_millis(300), ..MockBehaviour::perfect() });
     let url = slow.base_url();
     let mut arguments = judge_arguments(&url, &[]);
     arguments[8] = "8";
@@ -236,7 +246,8 @@ fn a_limit_on_costs_ends_it_before_the_next_call() {
     let prices = folder.path().join("prices.toml");
     fs::write(&prices, "[models]\njudge = { prompt = 30.0, completion = 60.0 }\n").unwrap();
     let prices = prices.to_str().unwrap();
-    let (status, said) = fails(folder.path(), &judge_arguments(&url, &["--max-cost", "0.2", "--prices", prices]));
+    let (status, said) =
+        fails(folder.path(), &judge_arguments(&url, &["--max-cost", "0.2", "--prices", prices]));
     assert_eq!(status, 1, "{said}");
     assert!(said.contains("stopped before the next call") && said.contains("of 0.2 USD"), "{said}");
     let (status, said) = fails(folder.path(), &judge_arguments(&url, &["--max-cost", "5"]));
@@ -251,7 +262,18 @@ fn what_is_wrong_is_said_and_is_status_2() {
     for (arguments, expected) in [
         (vec!["answer", "--model-id", "../evil", "--base-url", "http://localhost:1"], "cannot name a file"),
         (vec!["answer", "--model-id", "m", "--base-url", "localhost"], "is no address of an endpoint"),
-        (vec!["answer", "--model-id", "m", "--base-url", "http://localhost:1", "--api-key-env", "NO_SUCH_KEY"], "NO_SUCH_KEY holds no API key"),
+        (
+            vec![
+                "answer",
+                "--model-id",
+                "m",
+                "--base-url",
+                "http://localhost:1",
+                "--api-key-env",
+                "NO_SUCH_KEY",
+            ],
+            "NO_SUCH_KEY holds no API key",
+        ),
         (vec!["judge", "--judge", "j", "--base-url", "http://localhost:1"], "holds no answers"),
         (vec!["show", "--judge", "nobody"], "cannot read"),
         (vec!["judge", "--judge", "j"], "--replay"),
@@ -275,7 +297,10 @@ fn questions_are_fetched_from_a_folder_or_a_server() {
     let printed = run(target.path(), &["fetch", "--from", source.path().to_str().unwrap()]);
     assert!(printed.contains("3 questions, 0 references"), "{printed}");
     let served = text.clone();
-    let server = MockServer::files(move |path| if path.ends_with("question.jsonl") { served.clone() } else { String::new() });
+    let server =
+        MockServer::files(
+            move |path| if path.ends_with("question.jsonl") { served.clone() } else { String::new() },
+        );
     let other = tempfile::tempdir().unwrap();
     let printed = run(other.path(), &["fetch", "--url", &server.base_url()]);
     assert!(printed.contains("3 questions"), "{printed}");
@@ -307,7 +332,12 @@ fn fastchats_own_questions_make_160_calls_of_four_prompts() {
     for row in lines(&data.join("model_judgment/judge_single.jsonl")) {
         *prompts.entry(row["judge"][1].as_str().unwrap().to_owned()).or_default() += 1;
     }
-    let expected = [("single-v1", 50), ("single-math-v1", 30), ("single-v1-multi-turn", 50), ("single-math-v1-multi-turn", 30)];
+    let expected = [
+        ("single-v1", 50),
+        ("single-math-v1", 30),
+        ("single-v1-multi-turn", 50),
+        ("single-math-v1-multi-turn", 30),
+    ];
     assert_eq!(prompts, expected.map(|(name, count)| (name.to_owned(), count)).into());
 }
 
@@ -315,12 +345,17 @@ fn fastchats_own_questions_make_160_calls_of_four_prompts() {
 fn a_real_model_answers_both_turns_with_its_own_template() {
     let Some(model) = test_support::real_model("a real model answers") else { return };
     let folder = bench(2);
-    let arguments = ["answer", "--model", model.to_str().unwrap(), "--model-id", "smol", "--max-new-tokens", "12"];
+    let arguments =
+        ["answer", "--model", model.to_str().unwrap(), "--model-id", "smol", "--max-new-tokens", "12"];
     run(folder.path(), &arguments);
     let first = fs::read(folder.path().join("model_answer/smol.jsonl")).unwrap();
     let rows = lines(&folder.path().join("model_answer/smol.jsonl"));
     assert_eq!(rows.len(), 2);
     assert!(rows.iter().all(|row| row["choices"][0]["turns"].as_array().unwrap().len() == 2));
     run(folder.path(), &arguments);
-    assert_eq!(fs::read(folder.path().join("model_answer/smol.jsonl")).unwrap(), first, "answers on file are kept");
+    assert_eq!(
+        fs::read(folder.path().join("model_answer/smol.jsonl")).unwrap(),
+        first,
+        "answers on file are kept"
+    );
 }

@@ -305,7 +305,8 @@ fn models_behind_an_endpoint_answer_both_turns() {
     let client = client(&server, None, None, RetryPolicy::NEVER);
     let sampling = ChatSampling { seed: Some(7), ..ChatSampling::greedy(mtbench::ANSWER_TOKENS) };
     let stop = AtomicBool::new(false);
-    let mut responder = EndpointResponder { model: "m", system: None, sampling: &sampling, client: &client, stop: &stop };
+    let mut responder =
+        EndpointResponder { model: "m", system: None, sampling: &sampling, client: &client, stop: &stop };
     let answers = answer_questions(&questions(5), "m", &mut responder, &mut stamp(), &[]).unwrap();
     assert_eq!(answers[4].turns(), ["first 5 after user", "second 5 after user,assistant,user"]);
     let body = &server.calls()[0].body;

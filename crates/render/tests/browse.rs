@@ -18,9 +18,8 @@ fn verdict(score: Option<f64>) -> BrowsedVerdict {
 /// Four questions in two categories; the first model's scores are 2, 5, 8 and none, the second's always 9.
 fn page() -> Browser {
     let question = |(id, score): (u64, Option<f64>)| {
-        let answer = |text: &str, score| {
-            Some(BrowsedAnswer { text: text.to_owned(), verdicts: vec![verdict(score)] })
-        };
+        let answer =
+            |text: &str, score| Some(BrowsedAnswer { text: text.to_owned(), verdicts: vec![verdict(score)] });
         BrowsedQuestion {
             id,
             category: if id % 2 == 1 { "writing" } else { "math & logic" }.to_owned(),

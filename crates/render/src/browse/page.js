@@ -68,7 +68,7 @@
     }
   });
   document.addEventListener("keydown", (event) => {
-    if (event.target.closest("input, select") || event.altKey || event.ctrlKey || event.metaKey) return;
+    if (event.target.closest?.("input, select") || event.altKey || event.ctrlKey || event.metaKey) return;
     if (event.key === "ArrowRight" || event.key === "j") step(1);
     if (event.key === "ArrowLeft" || event.key === "k") step(-1);
   });
