@@ -63,7 +63,7 @@ pub fn difference_table(
         ),
         "A question is won by the higher mean of its turns; in the win rate an equal one counts as half."
             .to_owned(),
-        "Ten comparisons at once: expect one p-value in twenty below 0.05 by chance alone.".to_owned(),
+        "Of so many comparisons, expect one p-value in twenty below 0.05 by chance alone.".to_owned(),
     ];
     if left_out > 0 {
         notes.push(format!("{left_out} turns that only one model has a rating of are left out."));

@@ -61,6 +61,16 @@ fn the_page_is_one_file_that_loads_nothing_and_escapes_everything() {
     assert_eq!(html.matches("class=\"answer\"").count(), 8);
 }
 
+#[test]
+fn code_between_backticks_is_set_as_code_and_stays_text() {
+    let mut browser = page();
+    let text = "Like so:\n```python\nif a < b:\n    pass\n```\nDone.\n```\n<b>open";
+    browser.questions[0].turns[0].answers[0].as_mut().unwrap().text = text.to_owned();
+    let html = browser.to_html();
+    let expected = "Like so:<code>if a &lt; b:\n    pass</code>Done.<code>&lt;b&gt;open</code></div>";
+    assert!(html.contains(expected), "{}", html.split("Like so").nth(1).unwrap().get(..200).unwrap());
+}
+
 /// What Chromium makes of a page, or nothing, with a line that says so, where none is installed.
 #[expect(clippy::print_stderr, reason = "a test that skips says so")]
 fn in_chromium(test: &str, file: &Path, fragment: &str) -> Option<String> {

@@ -41,6 +41,7 @@
     let shown = open.find((article) => article.id === id);
     if (!shown && id !== "overview") shown = open[0];
     get("overview").hidden = Boolean(shown);
+    document.querySelector(".list li").toggleAttribute("aria-current", !shown);
     for (const article of articles) article.hidden = article !== shown;
     for (const [question, entry] of entries) {
       entry.toggleAttribute("aria-current", shown?.dataset.question === question);
@@ -78,4 +79,6 @@
   });
   if (narrow.matches) finder.open = false;
   filter();
+  // The browser would scroll to the question that the address names, past the title.
+  addEventListener("load", () => requestAnimationFrame(() => scrollTo(0, 0)));
 })();

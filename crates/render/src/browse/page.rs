@@ -9,7 +9,7 @@ const SCRIPT: &str = include_str!("page.js");
 
 /// Nothing from outside, and no script but ours: its SHA-256 stands here, so that no text of a model could ever run, even
 /// where escaping failed. A test runs the page in a browser, which refuses the script when the sum is wrong.
-const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-+GqYgq/H6WhOPV13PyZKLTXAopQrUUXea4jpR1qEFCc='";
+const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-+nNcLmpJX9im4aU969u/hjp/IKLdOft33PkQmX824BQ='";
 
 pub(super) fn render(browser: &Browser) -> String {
     let title = escape(&browser.title);
@@ -144,8 +144,8 @@ fn push_turn(html: &mut String, browser: &Browser, turn: &BrowsedTurn, number: u
     ));
     if let Some(reference) = &turn.reference {
         html.push_str(&format!(
-            "<details class=\"reference\"><summary>Reference answer</summary><div class=\"said\">{}</div></details>\n",
-            escape(reference.trim_end())
+            "<details class=\"reference\"><summary>Reference answer</summary>{}</details>\n",
+            said(reference)
         ));
     }
     html.push_str("<div class=\"answers\">\n");
@@ -185,30 +185,43 @@ fn answer_card(browser: &Browser, at: usize, model: &str, answer: Option<&Browse
         .iter()
         .map(|verdict| {
             format!(
-                "<details class=\"verdict\"><summary>{} says</summary><div class=\"said\">{}</div></details>\n",
+                "<details class=\"verdict\"><summary>{} says</summary>{}</details>\n",
                 escape(&verdict.judge),
-                escape(verdict.text.trim_end())
+                said(&verdict.text)
             )
         })
         .collect();
     format!(
         "<div class=\"answer\" data-model=\"{at}\"><h4>{model}<span class=\"scores\">{badges}</span></h4>\
-         <div class=\"said\">{}</div>\n{verdicts}</div>\n",
-        escape(answer.text.trim_end())
+         {}\n{verdicts}</div>\n",
+        said(&answer.text)
     )
+}
+
+/// What somebody said, with the text between lines of three backticks set as code.
+fn said(words: &str) -> String {
+    let mut html = String::from("<div class=\"said\">");
+    let mut code = false;
+    for (at, line) in words.trim_end().lines().enumerate() {
+        if line.trim_start().starts_with("```") {
+            html.push_str(if code { "</code>" } else { "<code>" });
+            code = !code;
+        } else {
+            let after_mark = html.ends_with("code>");
+            html.push_str(if at == 0 || after_mark { "" } else { "\n" });
+            html.push_str(&escape(line));
+        }
+    }
+    html.push_str(if code { "</code></div>" } else { "</div>" });
+    html
 }
 
 fn comparison(comparison: &BrowsedComparison) -> String {
     let games: String = comparison
         .games
         .iter()
-        .map(|(first, second, said)| {
-            format!(
-                "<h5>A is {}, B is {}</h5><div class=\"said\">{}</div>",
-                escape(first),
-                escape(second),
-                escape(said.trim_end())
-            )
+        .map(|(first, second, words)| {
+            format!("<h5>A is {}, B is {}</h5>{}", escape(first), escape(second), said(words))
         })
         .collect();
     format!(
