@@ -37,7 +37,7 @@ enum Command {
 /// The benchmark's folder.
 #[derive(Debug, Args)]
 struct Data {
-    /// The benchmark's folder, laid out as FastChat's data/mt_bench
+    /// The benchmark's folder, laid out as FastChat's `data/mt_bench`
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
 }

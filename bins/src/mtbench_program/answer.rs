@@ -1,14 +1,13 @@
 //! `mtbench answer`.
 
 use std::error::Error;
+use std::num::{NonZeroU16, NonZeroUsize};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context as _;
 use clap::Args;
-use mtbench::{
-    ANSWER_TOKENS, BenchDir, Conversation, EndpointResponder, Question, Responder, answer_questions,
-};
+use mtbench::{ANSWER_TOKENS, BenchDir, Conversation, EndpointResponder, Question, Responder, answer_bench};
 use seeds::Seeds;
 use study::LoadedPolicy;
 use trainer::Progress as _;
@@ -26,7 +25,7 @@ pub(super) struct AnswerArgs {
     /// A Hugging Face folder; its chat template says how questions are put
     #[arg(long, value_name = "DIR", conflicts_with = "base_url", required_unless_present = "base_url")]
     model: Option<PathBuf>,
-    /// The model's name: its file is model_answer/ID.jsonl
+    /// The model's name: its file is `model_answer/ID.jsonl`
     #[arg(long, value_name = "ID")]
     model_id: String,
     /// A system message before every dialogue; an empty one is what FastChat puts before Zephyr's
@@ -36,8 +35,8 @@ pub(super) struct AnswerArgs {
     #[arg(long, value_name = "N", default_value_t = ANSWER_TOKENS)]
     max_new_tokens: u32,
     /// Conversations answered at a time by a model folder
-    #[arg(long, value_name = "N", default_value = "32", value_parser = clap::value_parser!(u16).range(1..))]
-    wave: u16,
+    #[arg(long, value_name = "N", default_value = "32")]
+    wave: NonZeroU16,
     /// What sampled answers of a model folder draw from
     #[arg(long, value_name = "SEED", default_value = "0")]
     seed: u64,
@@ -54,15 +53,14 @@ pub(super) fn answer(args: &AnswerArgs, signals: &Signals) -> anyhow::Result<()>
         Some(folder) => {
             let model = LoadedPolicy::open(folder).with_context(|| format!("model {}", folder.display()))?;
             let mut policy =
-                model.responder(Seeds::new(args.seed).child("answers"), args.max_new_tokens, args.wave);
+                model.responder(Seeds::new(args.seed).child("answers"), args.max_new_tokens, args.wave.get());
             policy.system.clone_from(&args.system);
-            let mut watched = Watched {
-                responder: &mut policy,
-                wave: usize::from(args.wave),
-                console: ConsoleProgress::stderr(),
-                stop: signals.stop(),
-            };
-            write(args, &bench, &questions, &mut watched)?;
+            let mut console = ConsoleProgress::stderr();
+            let turns: usize = questions.iter().map(|question| question.turns.len()).sum();
+            console.begin("answering, turns", turns as u64);
+            let mut watched = Watched { responder: &mut policy, console, turns: 0, stop: signals.stop() };
+            write(args, &bench, &questions, args.wave.into(), &mut watched)?;
+            watched.console.end();
         }
         None => {
             let client = args.endpoint.client(&args.model_id, bench.root())?;
@@ -75,7 +73,8 @@ pub(super) fn answer(args: &AnswerArgs, signals: &Signals) -> anyhow::Result<()>
                 client: &client,
                 stop: signals.stop(),
             };
-            write(args, &bench, &questions, &mut responder)?;
+            // What the client received is kept by the client: no need to go in groups.
+            write(args, &bench, &questions, NonZeroUsize::MAX, &mut responder)?;
         }
     }
     Ok(print_result(path.display())?)
@@ -85,28 +84,27 @@ fn write(
     args: &AnswerArgs,
     bench: &BenchDir,
     questions: &[Question],
+    group: NonZeroUsize,
     responder: &mut dyn Responder,
 ) -> anyhow::Result<()> {
-    let on_file = bench.answers_on_file(&args.model_id)?;
     let mut stamp = SystemStamp::new(SystemClock::start(), &args.model_id);
-    let answers = answer_questions(questions, &args.model_id, responder, &mut stamp, &on_file);
-    let answers = answers.map_err(|error| match &error {
+    let answered = answer_bench(bench, questions, &args.model_id, group, responder, &mut stamp);
+    answered.map_err(|error| match &error {
         mtbench::Error::Respond { source, .. } if is_stop(&**source) => Stopped(source.to_string()).into(),
         _ => anyhow::Error::from(error),
-    })?;
-    bench.write_answers(&args.model_id, &answers)?;
-    Ok(())
+    })
 }
 
 fn is_stop(error: &(dyn Error + Send + Sync + 'static)) -> bool {
     error.is::<Stopped>() || matches!(error.downcast_ref(), Some(llm_client::Error::Stopped))
 }
 
-/// Asks wave by wave, shows how far it is, and stops between waves.
+/// Shows how far it is, and stops between waves.
 struct Watched<'a> {
     responder: &'a mut dyn Responder,
-    wave: usize,
     console: ConsoleProgress,
+    /// Turns answered so far.
+    turns: u64,
     stop: &'a AtomicBool,
 }
 
@@ -115,17 +113,12 @@ impl Responder for Watched<'_> {
         &mut self,
         conversations: &[Conversation<'_>],
     ) -> Result<Vec<String>, Box<dyn Error + Send + Sync>> {
-        let turn = conversations.first().map_or(0, |conversation| conversation.turn);
-        self.console.begin(&format!("answering turn {turn}"), conversations.len() as u64);
-        let mut answers = Vec::new();
-        for wave in conversations.chunks(self.wave) {
-            if self.stop.load(Ordering::Relaxed) {
-                return Err(Stopped("stopped; a turn that is not finished is asked again".to_owned()).into());
-            }
-            answers.extend(self.responder.respond(wave)?);
-            self.console.advance(answers.len() as u64, "");
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(Stopped("stopped; answers on file are kept: run again to go on".to_owned()).into());
         }
-        self.console.end();
+        let answers = self.responder.respond(conversations)?;
+        self.turns += answers.len() as u64;
+        self.console.advance(self.turns, "");
         Ok(answers)
     }
 }

@@ -15,7 +15,7 @@ use seeds::Seeds;
 /// Where a model is, and how it may be asked.
 #[derive(Debug, Args)]
 pub(super) struct EndpointArgs {
-    /// The base URL of an OpenAI-compatible server, such as http://localhost:8000/v1
+    /// The base URL of an OpenAI-compatible server, such as `http://localhost:8000/v1`
     #[arg(long, value_name = "URL")]
     pub(super) base_url: Option<String>,
     /// The environment variable that holds the API key, if the server wants one
@@ -51,7 +51,7 @@ pub(super) struct EndpointArgs {
     /// Where received answers and the ledger of costs are kept [default: calls in the benchmark's folder]
     #[arg(long, value_name = "DIR")]
     calls: Option<PathBuf>,
-    /// Send the limit on tokens as max_completion_tokens, which reasoning models insist on
+    /// Send the limit on tokens as `max_completion_tokens`, which reasoning models insist on
     #[arg(long)]
     completion_tokens: bool,
 }

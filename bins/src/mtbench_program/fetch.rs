@@ -13,7 +13,7 @@ use crate::program::print_result;
 pub(super) struct FetchArgs {
     #[command(flatten)]
     data: Data,
-    /// A folder that holds question.jsonl and reference_answer/, such as FastChat's data/mt_bench
+    /// A folder that holds `question.jsonl` and `reference_answer/`, such as FastChat's `data/mt_bench`
     #[arg(long, value_name = "DIR", conflicts_with = "url")]
     from: Option<PathBuf>,
     /// Where such a folder is served over HTTP

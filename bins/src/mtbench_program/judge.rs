@@ -22,7 +22,7 @@ use crate::program::{Signals, Stopped, print_result};
 pub(super) struct JudgeArgs {
     #[command(flatten)]
     data: Data,
-    /// The judge's name: its files are model_judgment/NAME_single.jsonl and NAME_pair.jsonl
+    /// The judge's name: its files are `model_judgment/NAME_single.jsonl` and `NAME_pair.jsonl`
     #[arg(long, value_name = "NAME", default_value = "gpt-4")]
     judge: String,
     /// Take what a judge of this name said when it was recorded, instead of asking
@@ -34,7 +34,7 @@ pub(super) struct JudgeArgs {
     /// The model that the others are compared with
     #[arg(long, value_name = "MODEL", default_value = "gpt-3.5-turbo")]
     baseline: String,
-    /// Judge these models only [default: all in model_answer/]
+    /// Judge these models only [default: all in `model_answer/`]
     #[arg(long = "model-id", value_name = "ID")]
     models: Vec<String>,
     /// How verdicts are read
@@ -52,10 +52,10 @@ pub(super) struct JudgeArgs {
     /// The longest judgment, in tokens
     #[arg(long, value_name = "N", default_value_t = JUDGMENT_TOKENS)]
     max_tokens: u32,
-    /// Reference answers in FastChat's format that go before those of reference_answer/NAME.jsonl
+    /// Reference answers in FastChat's format that go before those of `reference_answer/NAME.jsonl`
     #[arg(long, value_name = "FILE")]
     references: Option<PathBuf>,
-    /// Judge prompts in the format of FastChat's judge_prompts.jsonl [default: FastChat's]
+    /// Judge prompts in the format of FastChat's `judge_prompts.jsonl` [default: FastChat's]
     #[arg(long, value_name = "FILE")]
     prompts: Option<PathBuf>,
     /// Show what would be asked and what it may cost; nothing is asked or written

@@ -107,7 +107,14 @@ impl Judge for EndpointJudge<'_> {
 fn ends_all(error: &llm_client::Error) -> bool {
     match error {
         llm_client::Error::Call { source, .. } => {
-            matches!(source, Failure::QuotaExhausted { .. } | Failure::Refused { .. })
+            // The client has been patient already: who still is over the limit or out of reach stays so for a while.
+            matches!(
+                source,
+                Failure::QuotaExhausted { .. }
+                    | Failure::Refused { .. }
+                    | Failure::RateLimited { .. }
+                    | Failure::Unreachable { .. }
+            )
         }
         _ => true,
     }

@@ -26,7 +26,7 @@ mod shown;
 mod tables;
 
 pub use agreement::{Ties, Vote, VoteAgreement, Voters, vote_agreement};
-pub use answer::{Answer, Choice, FixedStamp, Stamp, answer_questions};
+pub use answer::{Answer, Choice, FixedStamp, Stamp, answer_bench, answer_questions};
 pub use bench_dir::BenchDir;
 pub use browse::{Browsed, browser};
 pub use compare::{PositionBias, difference_table, length_table};

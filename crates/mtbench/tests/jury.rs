@@ -251,7 +251,8 @@ fn an_empty_purse_stops_cleanly_and_the_next_run_goes_on() {
 fn a_wrong_key_ends_all_and_a_long_prompt_only_its_own_call() {
     let refuse = MockFault::Status(401, String::new(), r#"{"error": {"message": "no such key"}}"#.to_owned());
     let overflow = r#"{"error": {"message": "…", "code": "context_length_exceeded"}}"#.to_owned();
-    for (fault, all) in [(refuse, true), (MockFault::Status(400, String::new(), overflow), false)] {
+    let overflow = MockFault::Status(400, String::new(), overflow);
+    for (fault, all) in [(refuse, true), (MockFault::rate_limit(Some(3600)), true), (overflow, false)] {
         let server = MockServer::start(
             MockBehaviour { faults: vec![(1000, fault)], ..MockBehaviour::perfect() },
             rate,
