@@ -6,12 +6,14 @@
 #![forbid(unsafe_code)]
 
 mod console;
+mod mtbench_program;
 mod program;
 mod study_plan;
 mod study_program;
 mod train_plan;
 
 pub use console::{ConsoleProgress, SystemClock};
+pub use mtbench_program::{MtBench, mtbench};
 pub use program::{Signals, Stopped, print_result, run};
 pub use study_program::{StudyArgs, study};
 pub use train_plan::train_plan;

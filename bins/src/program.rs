@@ -99,5 +99,8 @@ fn status(error: &anyhow::Error, signal: usize) -> u8 {
     let bad_training = error.downcast_ref::<TrainError>().is_some_and(TrainError::is_bad_input);
     let bad_study = error.downcast_ref::<StudyError>().is_some_and(StudyError::is_bad_input);
     let bad_recipe = error.is::<trainer::recipe::RecipeError>();
-    if bad_training || bad_study || bad_recipe { BAD_INPUT } else { 1 }
+    let bad_bench = error.downcast_ref::<mtbench::Error>().is_some_and(mtbench::Error::is_bad_input)
+        || error.is::<crate::mtbench_program::NoAnswers>();
+    let bad_call = error.downcast_ref::<llm_client::Error>().is_some_and(llm_client::Error::is_bad_input);
+    if bad_training || bad_study || bad_recipe || bad_bench || bad_call { BAD_INPUT } else { 1 }
 }

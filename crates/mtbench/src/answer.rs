@@ -1,11 +1,12 @@
 //! Answers, as FastChat's `model_answer/ID.jsonl` holds them, and how they come about.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{Conversation, Error, Question, Responder, python_json::finite};
+use crate::{BenchDir, Conversation, Error, Question, Responder, python_json::finite};
 
 /// A model's answers to one question. Field order is that of FastChat's lines.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -127,6 +128,35 @@ pub fn answer_questions(
             },
         })
         .collect())
+}
+
+/// Has `responder` answer what `model_id` has not answered yet in `bench`, `group` questions at a time, and writes the model's
+/// file after each group: who is stopped loses one group at most. Answers are in the order of their questions' ids, one a
+/// question, as FastChat leaves them.
+///
+/// # Errors
+///
+/// Those of [`answer_questions`], when the groups before are on file; those of [`BenchDir`].
+pub fn answer_bench(
+    bench: &BenchDir,
+    questions: &[Question],
+    model_id: &str,
+    group: NonZeroUsize,
+    responder: &mut dyn Responder,
+    stamp: &mut dyn Stamp,
+) -> Result<(), Error> {
+    let on_file = bench.answers_on_file(model_id)?;
+    let mut answers: BTreeMap<u64, Answer> =
+        on_file.into_iter().map(|answer| (answer.question_id, answer)).collect();
+    for group in questions.chunks(group.get()) {
+        let known: Vec<Answer> =
+            group.iter().filter_map(|question| answers.get(&question.question_id).cloned()).collect();
+        let fresh = answer_questions(group, model_id, responder, stamp, &known)?;
+        answers.extend(fresh.into_iter().map(|answer| (answer.question_id, answer)));
+        let all: Vec<Answer> = answers.values().cloned().collect();
+        bench.write_answers(model_id, &all)?;
+    }
+    Ok(())
 }
 
 /// Asks turn `turn` of the questions that have one, and appends the answers to `turns`, which runs along `open`.

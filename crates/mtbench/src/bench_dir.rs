@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::files::read_unique;
-use crate::{Answer, Error, Judgment, Question, read_lines, write_lines};
+use crate::{Answer, Error, Judgment, PairJudgment, Question, read_lines, write_lines};
 
 /// A benchmark's folder, laid out as FastChat's `data/mt_bench`:
 ///
@@ -14,6 +14,7 @@ use crate::{Answer, Error, Judgment, Question, read_lines, write_lines};
 /// question.jsonl
 /// model_answer/MODEL.jsonl
 /// model_judgment/JUDGE_single.jsonl
+/// model_judgment/JUDGE_pair.jsonl
 /// reference_answer/JUDGE.jsonl
 /// ```
 ///
@@ -59,6 +60,15 @@ impl BenchDir {
         Ok(self.root.join("model_judgment").join(file_name(judge, "_single.jsonl")?))
     }
 
+    /// Where the comparisons of `judge` lie.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Name`].
+    pub fn pair_judgment_file(&self, judge: &str) -> Result<PathBuf, Error> {
+        Ok(self.root.join("model_judgment").join(file_name(judge, "_pair.jsonl")?))
+    }
+
     /// Where the reference answers of `judge` lie.
     ///
     /// # Errors
@@ -91,26 +101,40 @@ impl BenchDir {
         write_lines(&self.question_file(), questions)
     }
 
+    /// The judges that have a file of judgments ([`judgment_file`](Self::judgment_file)), in the order of their names.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Read`]; a folder that does not exist holds no judges.
+    pub fn judges(&self) -> Result<Vec<String>, Error> {
+        self.names("model_judgment", "_single.jsonl")
+    }
+
     /// The models that have a file of answers, in the order of their names.
     ///
     /// # Errors
     ///
     /// [`Error::Read`]; a folder that does not exist holds no models.
     pub fn models(&self) -> Result<Vec<String>, Error> {
-        let folder = self.root.join("model_answer");
+        self.names("model_answer", ".jsonl")
+    }
+
+    /// What stands before `suffix` in the names of the files in `folder`.
+    fn names(&self, folder: &str, suffix: &str) -> Result<Vec<String>, Error> {
+        let folder = self.root.join(folder);
         let unreadable = |source| Error::Read { path: folder.clone(), source };
         let entries = match fs::read_dir(&folder) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             entries => entries.map_err(unreadable)?,
         };
-        let mut models = Vec::new();
+        let mut names = Vec::new();
         for entry in entries {
-            let name = entry.map_err(unreadable)?.file_name();
-            let model = name.to_str().and_then(|name| name.strip_suffix(".jsonl"));
-            models.extend(model.filter(|model| file_name(model, "").is_ok()).map(str::to_owned));
+            let file = entry.map_err(unreadable)?.file_name();
+            let name = file.to_str().and_then(|file| file.strip_suffix(suffix));
+            names.extend(name.filter(|name| file_name(name, "").is_ok()).map(str::to_owned));
         }
-        models.sort();
-        Ok(models)
+        names.sort();
+        Ok(names)
     }
 
     /// The answers of `model`. Where a question is answered twice, what reads them lets the last answer count.
@@ -120,6 +144,15 @@ impl BenchDir {
     /// See the type.
     pub fn answers(&self, model: &str) -> Result<Vec<Answer>, Error> {
         read_lines(&self.answer_file(model)?)
+    }
+
+    /// As [`answers`](Self::answers), and none where there is no file.
+    ///
+    /// # Errors
+    ///
+    /// See the type.
+    pub fn answers_on_file(&self, model: &str) -> Result<Vec<Answer>, Error> {
+        if_there(self.answers(model))
     }
 
     /// Writes the answers of `model`, in place of those on file.
@@ -140,6 +173,42 @@ impl BenchDir {
         read_lines(&self.judgment_file(judge)?)
     }
 
+    /// As [`judgments`](Self::judgments), and none where there is no file.
+    ///
+    /// # Errors
+    ///
+    /// See the type.
+    pub fn judgments_on_file(&self, judge: &str) -> Result<Vec<Judgment>, Error> {
+        if_there(self.judgments(judge))
+    }
+
+    /// The comparisons of `judge`.
+    ///
+    /// # Errors
+    ///
+    /// See the type.
+    pub fn pair_judgments(&self, judge: &str) -> Result<Vec<PairJudgment>, Error> {
+        read_lines(&self.pair_judgment_file(judge)?)
+    }
+
+    /// As [`pair_judgments`](Self::pair_judgments), and none where there is no file.
+    ///
+    /// # Errors
+    ///
+    /// See the type.
+    pub fn pair_judgments_on_file(&self, judge: &str) -> Result<Vec<PairJudgment>, Error> {
+        if_there(self.pair_judgments(judge))
+    }
+
+    /// Writes the comparisons of `judge`, in place of those on file.
+    ///
+    /// # Errors
+    ///
+    /// See the type.
+    pub fn write_pair_judgments(&self, judge: &str, judgments: &[PairJudgment]) -> Result<(), Error> {
+        write_lines(&self.pair_judgment_file(judge)?, judgments)
+    }
+
     /// Writes the single-answer judgments of `judge`, of all models, in place of those on file.
     ///
     /// # Errors
@@ -158,6 +227,15 @@ impl BenchDir {
         read_lines(&self.reference_file(judge)?)
     }
 
+    /// As [`references`](Self::references), and none where there is no file.
+    ///
+    /// # Errors
+    ///
+    /// See the type.
+    pub fn references_on_file(&self, judge: &str) -> Result<Vec<Answer>, Error> {
+        if_there(self.references(judge))
+    }
+
     /// Writes the reference answers that `judge` compares with.
     ///
     /// # Errors
@@ -165,6 +243,14 @@ impl BenchDir {
     /// See the type.
     pub fn write_references(&self, judge: &str, references: &[Answer]) -> Result<(), Error> {
         write_lines(&self.reference_file(judge)?, references)
+    }
+}
+
+/// The rows of a file, none where there is no file.
+fn if_there<T>(rows: Result<Vec<T>, Error>) -> Result<Vec<T>, Error> {
+    match rows {
+        Err(Error::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        rows => rows,
     }
 }
 

@@ -68,6 +68,14 @@ pub enum Error {
         /// The model's or judge's name.
         name: String,
     },
+    /// A model that has no answers.
+    #[error("no model {model:?} has answers; those that have: {}", known.join(", "))]
+    NoModel {
+        /// The model that was looked for.
+        model: String,
+        /// The models that there are.
+        known: Vec<String>,
+    },
     /// The prompts lack one that a match needs.
     #[error("no judge prompt is called {name:?}; the prompts at hand are: {}", known.join(", "))]
     NoPrompt {
@@ -145,6 +153,22 @@ pub enum Error {
         /// How many answers came back.
         got: usize,
     },
+    /// A file could not be downloaded.
+    #[error("cannot fetch {url}")]
+    Fetch {
+        /// Its address.
+        url: String,
+        /// What went wrong.
+        source: llm_client::Error,
+    },
+    /// Too few scores for an interval.
+    #[error("no interval of {what}")]
+    Statistics {
+        /// What was to be estimated.
+        what: String,
+        /// What is missing.
+        source: stats::Error,
+    },
     /// A judge's rating is one on which FastChat stops.
     #[error("judgment of model {model:?}, question {question_id}, turn {turn}")]
     Rating {
@@ -157,4 +181,14 @@ pub enum Error {
         /// The rating.
         source: UnreadableRating,
     },
+}
+
+impl Error {
+    /// Whether the user can mend it by saying or writing something else (exit status 2).
+    pub fn is_bad_input(&self) -> bool {
+        !matches!(
+            self,
+            Self::Write { .. } | Self::Respond { .. } | Self::AnswerCount { .. } | Self::Fetch { .. }
+        )
+    }
 }

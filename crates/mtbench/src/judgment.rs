@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{
-    Answer, Error, Judge, JudgePrompt, JudgePrompts, JudgeRequest, Mode, Question, Rating, Stamp,
+    Answer, Draw, Error, Judge, JudgePrompt, JudgePrompts, JudgeRequest, Mode, Question, Rating, Stamp,
     UnreadableRating, parse_rating, python_json::finite, rating,
 };
 
@@ -37,7 +37,7 @@ pub struct Judgment {
 }
 
 /// A judge and its prompt: a pair in FastChat's files.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(from = "(String, String)", into = "(String, String)")]
 pub struct JudgedBy {
     /// The judge's [name](Judge::name).
@@ -70,6 +70,44 @@ impl Judgment {
     pub fn reread(self, mode: Mode) -> Result<Self, UnreadableRating> {
         Ok(Self { score: parse_rating(&self.judgment, mode)?, ..self })
     }
+
+    /// The number of the repeat, from 0: one judge's several opinions on one answer.
+    pub fn repeat(&self) -> u32 {
+        repeat_of(&self.extra)
+    }
+
+    /// What a rerun replaces.
+    pub(crate) fn key(&self) -> SingleKey {
+        SingleKey {
+            question_id: self.question_id,
+            model: self.model.clone(),
+            judge: self.judge.clone(),
+            turn: self.turn,
+            repeat: self.repeat(),
+        }
+    }
+}
+
+/// What tells one judgment from another.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct SingleKey {
+    pub(crate) question_id: u64,
+    pub(crate) model: String,
+    pub(crate) judge: JudgedBy,
+    pub(crate) turn: u8,
+    pub(crate) repeat: u32,
+}
+
+/// The field that numbers repeats, from 1; FastChat's lines, and first opinions, have none.
+const REPEAT: &str = "repeat";
+
+pub(crate) fn repeat_of(extra: &Map<String, Value>) -> u32 {
+    let given = extra.get(REPEAT).and_then(Value::as_u64);
+    given.and_then(|repeat| u32::try_from(repeat).ok()).unwrap_or(0)
+}
+
+pub(crate) fn with_repeat(repeat: u32) -> Map<String, Value> {
+    if repeat == 0 { Map::new() } else { Map::from_iter([(REPEAT.to_owned(), repeat.into())]) }
 }
 
 /// What single-answer judging works with, apart from the answers themselves.
@@ -102,13 +140,8 @@ impl<'a> SingleGrading<'a> {
     ///
     /// [`Error::NoAnswer`], [`Error::NoReference`], [`Error::NoPrompt`], [`Error::Template`], [`Error::Turns`].
     pub fn calls(&self, answers: &'a [Answer]) -> Result<Vec<JudgeCall<'a>>, Error> {
-        let mut models: BTreeMap<&str, BTreeMap<u64, &Answer>> = BTreeMap::new();
-        for answer in answers {
-            let of_model = models.entry(&answer.model_id).or_default();
-            of_model.insert(answer.question_id, answer);
-        }
-        let references: BTreeMap<u64, &Answer> =
-            self.references.iter().map(|reference| (reference.question_id, reference)).collect();
+        let transcripts = Transcripts::new(answers, self.references);
+        let models = transcripts.models();
         let mut calls = Vec::new();
         for turn in [1, 2] {
             for with_reference in [false, true] {
@@ -117,16 +150,9 @@ impl<'a> SingleGrading<'a> {
                     if turns < usize::from(turn) || question.needs_reference() != with_reference {
                         continue;
                     }
-                    for (model, of_model) in &models {
-                        let answer = of_model.get(&question.question_id).copied();
-                        let turns = answered_turns(question, model, answer)?;
-                        calls.push(self.call(
-                            question,
-                            model,
-                            &turns[..usize::from(turn)],
-                            turn,
-                            &references,
-                        )?);
+                    for model in &models {
+                        let turns = transcripts.turns(question, model, turn)?;
+                        calls.push(self.call(question, model, turns, turn, &transcripts)?);
                     }
                 }
             }
@@ -140,7 +166,7 @@ impl<'a> SingleGrading<'a> {
         model: &'a str,
         answers: &'a [String],
         turn: u8,
-        references: &BTreeMap<u64, &Answer>,
+        transcripts: &Transcripts<'a>,
     ) -> Result<JudgeCall<'a>, Error> {
         let prompt = self.prompts.single(question, turn)?;
         let mut values: BTreeMap<&str, &str> = match (answers, question.turns.as_slice()) {
@@ -152,7 +178,67 @@ impl<'a> SingleGrading<'a> {
             ]),
             _ => BTreeMap::from([("question", question.turns[0].as_str()), ("answer", &answers[0])]),
         };
-        let reference = references.get(&question.question_id).map_or(&[][..], |reference| reference.turns());
+        values.extend(transcripts.reference(question, prompt)?);
+        Ok(JudgeCall {
+            request: JudgeRequest {
+                question,
+                model,
+                answers,
+                rival: None,
+                turn,
+                system_prompt: prompt.system_prompt.clone(),
+                user_prompt: prompt.fill(&values)?,
+                draw: Draw::default(),
+            },
+            prompt,
+        })
+    }
+}
+
+/// Answers by model and question, and references by question.
+pub(crate) struct Transcripts<'a> {
+    models: BTreeMap<&'a str, BTreeMap<u64, &'a Answer>>,
+    references: BTreeMap<u64, &'a Answer>,
+}
+
+impl<'a> Transcripts<'a> {
+    /// Where a question is answered twice, the last answer counts.
+    pub(crate) fn new(answers: &'a [Answer], references: &'a [Answer]) -> Self {
+        let mut models: BTreeMap<&str, BTreeMap<u64, &Answer>> = BTreeMap::new();
+        for answer in answers {
+            let of_model = models.entry(&answer.model_id).or_default();
+            of_model.insert(answer.question_id, answer);
+        }
+        Self { models, references: references.iter().map(|answer| (answer.question_id, answer)).collect() }
+    }
+
+    /// The models, in the order of their names.
+    pub(crate) fn models(&self) -> Vec<&'a str> {
+        self.models.keys().copied().collect()
+    }
+
+    /// The first `turn` answers of `model` to `question`, which must be answered in full.
+    pub(crate) fn turns(&self, question: &Question, model: &str, turn: u8) -> Result<&'a [String], Error> {
+        let answer = self.models.get(model).and_then(|of_model| of_model.get(&question.question_id)).copied();
+        let turns = answer.map_or(&[][..], Answer::turns);
+        if turns.len() < question.turns.len() {
+            return Err(Error::NoAnswer {
+                model: model.to_owned(),
+                question_id: question.question_id,
+                turns: turns.len(),
+                needed: question.turns.len(),
+            });
+        }
+        Ok(&turns[..usize::from(turn)])
+    }
+
+    /// What `prompt` shows of the reference to `question`.
+    pub(crate) fn reference(
+        &self,
+        question: &Question,
+        prompt: &JudgePrompt,
+    ) -> Result<impl Iterator<Item = (&'static str, &'a str)> + use<'a>, Error> {
+        let reference = self.references.get(&question.question_id).copied().map_or(&[][..], Answer::turns);
         if reference.len() < prompt.reference_turns() {
             return Err(Error::NoReference {
                 question_id: question.question_id,
@@ -161,40 +247,23 @@ impl<'a> SingleGrading<'a> {
                 needed: prompt.reference_turns(),
             });
         }
-        values.extend(["ref_answer_1", "ref_answer_2"].into_iter().zip(reference.iter().map(String::as_str)));
-        Ok(JudgeCall {
-            request: JudgeRequest {
-                question,
-                model,
-                answers,
-                turn,
-                system_prompt: prompt.system_prompt.clone(),
-                user_prompt: prompt.fill(&values)?,
-            },
-            prompt,
-        })
+        Ok(["ref_answer_1", "ref_answer_2"].into_iter().zip(reference.iter().map(String::as_str)))
     }
-}
-
-/// The judged turns of `answer`, one a turn of the question.
-fn answered_turns<'a>(
-    question: &Question,
-    model: &str,
-    answer: Option<&'a Answer>,
-) -> Result<&'a [String], Error> {
-    let turns = answer.map_or(&[][..], Answer::turns);
-    if turns.len() < question.turns.len() {
-        return Err(Error::NoAnswer {
-            model: model.to_owned(),
-            question_id: question.question_id,
-            turns: turns.len(),
-            needed: question.turns.len(),
-        });
-    }
-    Ok(turns)
 }
 
 impl JudgeCall<'_> {
+    /// What tells this call to `judge` from others.
+    pub(crate) fn key(&self, judge: &str) -> SingleKey {
+        let request = &self.request;
+        SingleKey {
+            question_id: request.question.question_id,
+            model: request.model.to_owned(),
+            judge: JudgedBy { judge: judge.to_owned(), prompt: self.prompt.name.clone() },
+            turn: request.turn,
+            repeat: request.draw.repeat,
+        }
+    }
+
     /// The record of what `judge` said to this call.
     ///
     /// # Errors
@@ -216,7 +285,7 @@ impl JudgeCall<'_> {
             judgment: said,
             turn: self.request.turn,
             tstamp,
-            extra: Map::new(),
+            extra: with_repeat(self.request.draw.repeat),
         })
     }
 }

@@ -134,4 +134,19 @@ impl JudgePrompts {
             (true, _) => "single-math-v1-multi-turn",
         })
     }
+
+    /// The prompt for comparing answers to turn `turn` of `question`: `pair-v2`, or `pair-math-v1` where the category
+    /// [needs a reference](Question::needs_reference), and the multi-turn variant of either from turn 2 on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoPrompt`] if it is not among the prompts.
+    pub fn pair(&self, question: &Question, turn: u8) -> Result<&JudgePrompt, Error> {
+        self.named(match (question.needs_reference(), turn) {
+            (false, ..=1) => "pair-v2",
+            (true, ..=1) => "pair-math-v1",
+            (false, _) => "pair-v2-multi-turn",
+            (true, _) => "pair-math-v1-multi-turn",
+        })
+    }
 }

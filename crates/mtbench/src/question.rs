@@ -21,6 +21,12 @@ pub struct Question {
     pub required_temperature: Option<f64>,
 }
 
+/// Questions whose reference answers in FastChat's `reference_answer/gpt-4.jsonl` are wrong: the judge is shown a wrong
+/// solution of a math, reasoning or coding question and grades by it. The list is that of a correction which was proposed
+/// to FastChat (pull request 3158) and not taken in.
+pub const KNOWN_WRONG_REFERENCES: [u64; 13] =
+    [104, 105, 109, 111, 113, 114, 120, 122, 124, 125, 126, 128, 130];
+
 /// The temperature at which a category is answered that FastChat's table does not list.
 const OTHER_CATEGORIES: f64 = 0.7;
 

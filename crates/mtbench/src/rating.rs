@@ -68,11 +68,12 @@ pub struct UnreadableRating(pub String);
 pub fn parse_rating(judgment: &str, mode: Mode) -> Result<Option<Rating>, UnreadableRating> {
     match mode {
         Mode::FastChat => {
-            let verdict =
-                verdicts(judgment, "[[", "]]").next().or_else(|| verdicts(judgment, "[", "]").next());
+            let digits = python_digits;
+            let double = verdicts(judgment, "[[", "]]", digits).next();
+            let verdict = double.or_else(|| verdicts(judgment, "[", "]", digits).next());
             verdict.map(python_number).transpose()
         }
-        Mode::Strict => Ok(verdicts(judgment, "[[", "]]")
+        Mode::Strict => Ok(verdicts(judgment, "[[", "]]", ascii_digits)
             .last()
             .and_then(|verdict| python_number(verdict).ok())
             .filter(|rating| rating.is_on_scale())),
@@ -97,9 +98,14 @@ impl fmt::Display for Rating {
     }
 }
 
-/// Every match of the regular expression `open(\d+\.?\d*)close` from left to right, without the brackets. Digits are
-/// ASCII; Python's `\d` also finds other scripts' digits, on which FastChat then stops.
-fn verdicts<'a>(text: &'a str, open: &'a str, close: &'a str) -> impl Iterator<Item = &'a str> {
+/// Every match of the regular expression `open(\d+\.?\d*)close` from left to right, without the brackets. `digits` says how
+/// many bytes of `\d` a text begins with.
+fn verdicts<'a>(
+    text: &'a str,
+    open: &'a str,
+    close: &'a str,
+    digits: fn(&str) -> usize,
+) -> impl Iterator<Item = &'a str> {
     text.match_indices('[').filter_map(move |(at, _)| {
         let inside = text[at..].strip_prefix(open)?;
         let whole = digits(inside);
@@ -109,13 +115,28 @@ fn verdicts<'a>(text: &'a str, open: &'a str, close: &'a str) -> impl Iterator<I
     })
 }
 
-fn digits(text: &str) -> usize {
+fn ascii_digits(text: &str) -> usize {
     text.bytes().take_while(u8::is_ascii_digit).count()
+}
+
+/// Python's `\d` knows the decimal digits of every script; `ast.literal_eval` then stops at all but ASCII's.
+fn python_digits(text: &str) -> usize {
+    text.chars().take_while(|digit| is_decimal_digit(*digit)).map(char::len_utf8).sum()
+}
+
+/// Whether a character has Unicode's general category Nd.
+fn is_decimal_digit(c: char) -> bool {
+    let code = u32::from(c);
+    let zero = DECIMAL_ZEROS[..DECIMAL_ZEROS.partition_point(|zero| *zero <= code)].last();
+    zero.is_some_and(|zero| code - zero < 10)
 }
 
 /// The number that Python's `ast.literal_eval` makes of `digits[.digits]`.
 fn python_number(verdict: &str) -> Result<Rating, UnreadableRating> {
     let unreadable = || UnreadableRating(verdict.to_owned());
+    if !verdict.is_ascii() {
+        return Err(unreadable());
+    }
     if verdict.contains('.') {
         let value: f64 = verdict.parse().map_err(|_| unreadable())?;
         return if value.is_finite() { Ok(Rating::Decimal(value)) } else { Err(unreadable()) };
@@ -126,6 +147,16 @@ fn python_number(verdict: &str) -> Result<Rating, UnreadableRating> {
     }
     verdict.parse().map(Rating::Whole).map_err(|_| unreadable())
 }
+
+/// The zeros of Unicode 14.0.0, each with its script's other nine digits behind it.
+const DECIMAL_ZEROS: [u32; 66] = [
+    0x30, 0x660, 0x6f0, 0x7c0, 0x966, 0x9e6, 0xa66, 0xae6, 0xb66, 0xbe6, 0xc66, 0xce6, 0xd66, 0xde6, 0xe50,
+    0xed0, 0xf20, 0x1040, 0x1090, 0x17e0, 0x1810, 0x1946, 0x19d0, 0x1a80, 0x1a90, 0x1b50, 0x1bb0, 0x1c40,
+    0x1c50, 0xa620, 0xa8d0, 0xa900, 0xa9d0, 0xa9f0, 0xaa50, 0xabf0, 0xff10, 0x104a0, 0x10d30, 0x11066,
+    0x110f0, 0x11136, 0x111d0, 0x112f0, 0x11450, 0x114d0, 0x11650, 0x116c0, 0x11730, 0x118e0, 0x11950,
+    0x11c50, 0x11d50, 0x11da0, 0x16a60, 0x16ac0, 0x16b50, 0x1d7ce, 0x1d7d8, 0x1d7e2, 0x1d7ec, 0x1d7f6,
+    0x1e140, 0x1e2f0, 0x1e950, 0x1fbf0,
+];
 
 /// What FastChat writes where there is no rating.
 const MISSING: i64 = -1;

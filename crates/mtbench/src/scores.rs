@@ -70,29 +70,58 @@ pub struct TurnMeans {
     pub missing: usize,
 }
 
+/// What several opinions of one judge on one answer amount to, in [`Mode::Strict`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pool {
+    /// Their median; of an even number the mean of the middle two.
+    #[default]
+    Median,
+    /// Their mean.
+    Mean,
+}
+
 impl Scores {
     /// The ratings that `judgments` give to `model`, with the categories of `questions`.
     ///
     /// In [`Mode::FastChat`] every judgment with a rating counts, repeated ones repeatedly and off the scale, too, and
     /// turns that were never judged are not noticed. In [`Mode::Strict`] only the last judgment of each judge for a
-    /// question's turn counts, ratings outside 1 to 10 are missing, and so are turns of `questions` that nobody judged.
+    /// question's turn counts, ratings outside 1 to 10 are missing, and so are turns of `questions` that nobody judged;
+    /// several opinions ([`Judgment::repeat`]) are one rating, their median.
     /// Either way the recorded rating is taken; [`Judgment::reread`] takes the text's instead.
     pub fn new(questions: &[Question], judgments: &[Judgment], model: &str, mode: Mode) -> Self {
+        Self::pooled(questions, judgments, model, mode, Pool::Median)
+    }
+
+    /// As [`new`](Self::new), and several opinions are one rating by `pool`.
+    pub fn pooled(
+        questions: &[Question],
+        judgments: &[Judgment],
+        model: &str,
+        mode: Mode,
+        pool: Pool,
+    ) -> Self {
         let by_id: BTreeMap<u64, &Question> = questions.iter().map(|q| (q.question_id, q)).collect();
         let category =
             |id: u64| by_id.get(&id).map_or(UNCATEGORISED, |question| &question.category).to_owned();
-        let mut counted: Vec<&Judgment> =
-            judgments.iter().filter(|judgment| judgment.model == model).collect();
-        if mode == Mode::Strict {
-            counted = last_of_each(&counted);
-        }
+        let counted: Vec<&Judgment> = judgments.iter().filter(|judgment| judgment.model == model).collect();
+        // One entry a rating: in strict mode the opinions of one judge on one turn, else a single judgment.
+        let opinions: Vec<Vec<&Judgment>> = match mode {
+            Mode::FastChat => counted.iter().map(|judgment| vec![*judgment]).collect(),
+            Mode::Strict => last_of_each(&counted),
+        };
         let (mut rows, mut missing) = (Vec::new(), Vec::new());
-        for judgment in &counted {
-            let Judgment { question_id, turn, .. } = **judgment;
+        for opinions in &opinions {
+            let Judgment { question_id, turn, .. } = *opinions[0];
             let category = category(question_id);
-            match usable(judgment, mode) {
-                Ok(score) => rows.push(ScoreRow { question_id, category, turn, score }),
-                Err(reason) => missing.push(MissingScore { question_id, category, turn, reason }),
+            let usable: Vec<Result<f64, MissingReason>> =
+                opinions.iter().map(|judgment| usable(judgment, mode)).collect();
+            let ratings: Vec<f64> = usable.iter().filter_map(|rating| rating.ok()).collect();
+            match (pool.of(ratings), &usable[0]) {
+                (Some(score), _) => rows.push(ScoreRow { question_id, category, turn, score }),
+                (None, Err(reason)) => {
+                    missing.push(MissingScore { question_id, category, turn, reason: *reason });
+                }
+                (None, Ok(_)) => unreachable!("a rating that can be used is pooled"),
             }
         }
         if mode == Mode::Strict {
@@ -130,6 +159,11 @@ impl Scores {
         self.means_where(|row| row == category)
     }
 
+    /// The mean of one question's ratings.
+    pub fn question(&self, question_id: u64) -> Option<f64> {
+        mean(self.rows.iter().filter(|row| row.question_id == question_id).map(|row| row.score))
+    }
+
     /// The table of categories and turns, in the order of the questions.
     pub fn by_category(&self) -> Vec<(&str, TurnMeans)> {
         self.categories.iter().map(|category| (category.as_str(), self.category(category))).collect()
@@ -164,20 +198,32 @@ fn usable(judgment: &Judgment, mode: Mode) -> Result<f64, MissingReason> {
     }
 }
 
-/// The last judgment of each question, turn and judge, where the first of them stood.
-fn last_of_each<'a>(judgments: &[&'a Judgment]) -> Vec<&'a Judgment> {
+impl Pool {
+    fn of(self, mut ratings: Vec<f64>) -> Option<f64> {
+        ratings.sort_by(f64::total_cmp);
+        let middle = ratings.len() / 2;
+        match self {
+            Self::Median if ratings.len() % 2 == 1 => Some(ratings[middle]),
+            Self::Median if !ratings.is_empty() => Some((ratings[middle - 1] + ratings[middle]) / 2.0),
+            Self::Median => None,
+            Self::Mean => mean(ratings.into_iter()),
+        }
+    }
+}
+
+/// The opinions of each judge on each question's turn, the last of each repeat, where the first of them stood.
+fn last_of_each<'a>(judgments: &[&'a Judgment]) -> Vec<Vec<&'a Judgment>> {
     let mut place = BTreeMap::new();
-    let mut kept: Vec<&Judgment> = Vec::new();
+    let mut kept: Vec<BTreeMap<u32, &Judgment>> = Vec::new();
     for &judgment in judgments {
         let key = (judgment.question_id, judgment.turn, judgment.judge.judge.as_str());
         let at = *place.entry(key).or_insert(kept.len());
         if at == kept.len() {
-            kept.push(judgment);
-        } else {
-            kept[at] = judgment;
+            kept.push(BTreeMap::new());
         }
+        kept[at].insert(judgment.repeat(), judgment);
     }
-    kept
+    kept.into_iter().map(|opinions| opinions.into_values().collect()).collect()
 }
 
 fn never_judged(questions: &[Question], judged: &[&Judgment]) -> Vec<MissingScore> {

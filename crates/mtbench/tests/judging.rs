@@ -4,12 +4,13 @@ use std::{
     cell::RefCell,
     collections::{BTreeMap, VecDeque},
     error::Error as StdError,
+    num::NonZeroUsize,
     path::Path,
 };
 
 use mtbench::{
     Answer, BenchDir, Conversation, Error, FixedStamp, JUDGE_FAILED, Judge, JudgePrompts, JudgeRequest, Mode,
-    Question, Rating, Responder, SingleGrading, answer_questions, judge_answers,
+    Question, Rating, Responder, SingleGrading, answer_bench, answer_questions, judge_answers,
 };
 
 type Outcome<T> = Result<T, Box<dyn StdError + Send + Sync>>;
@@ -110,6 +111,37 @@ impl Responder for Mute {
     fn respond(&mut self, _: &[Conversation<'_>]) -> Outcome<Vec<String>> {
         Ok(Vec::new())
     }
+}
+
+/// Answers so many conversations, then breaks down.
+struct Tiring(usize);
+
+impl Responder for Tiring {
+    fn respond(&mut self, conversations: &[Conversation<'_>]) -> Outcome<Vec<String>> {
+        self.0 = self.0.checked_sub(conversations.len()).ok_or("out of breath")?;
+        Ok(conversations.iter().map(|c| format!("{}/{}", c.turn, c.question_id)).collect())
+    }
+}
+
+#[test]
+fn groups_that_are_answered_are_on_file_and_the_next_run_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let bench = BenchDir::new(folder.path());
+    let questions: Vec<Question> = [9, 3, 5, 7, 1].map(|id| question(id, "math", &["a", "b"])).to_vec();
+    let pair = NonZeroUsize::new(2).unwrap();
+    let run = |breath| {
+        let mut responder = Tiring(breath);
+        answer_bench(&bench, &questions, "m", pair, &mut responder, &mut stamp()).map(|()| responder.0)
+    };
+    // Two turns of two questions take four; the second group breaks down in its second turn.
+    let broken = run(7).unwrap_err();
+    assert!(matches!(broken, Error::Respond { turn: 2, .. }), "{broken}");
+    let ids = || bench.answers("m").unwrap().iter().map(|answer| answer.question_id).collect::<Vec<_>>();
+    assert_eq!(ids(), [3, 9]);
+    assert_eq!(run(100).unwrap(), 100 - 6, "three questions of two turns are left");
+    assert_eq!(ids(), [1, 3, 5, 7, 9]);
+    assert_eq!(bench.answers("m").unwrap()[0].turns(), ["1/1", "2/1"]);
+    assert_eq!(run(0).unwrap(), 0, "nothing is asked twice");
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod bars;
 mod canvas;
 mod legend;
 mod lines;
+mod radar;
 
 use std::fmt;
 
@@ -80,6 +81,30 @@ pub struct SecondAxis {
     pub series: Vec<LineSeries>,
 }
 
+/// Closed lines over spokes that share a scale, one spoke a category.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Radar {
+    /// What it shows, in one line.
+    pub title: String,
+    /// What the spokes measure, with its unit.
+    pub value_label: String,
+    /// The value in the middle and that at the rim. What lies beyond is drawn there.
+    pub range: (f64, f64),
+    /// The spokes, clockwise from the top.
+    pub axes: Vec<String>,
+    /// What is compared.
+    pub series: Vec<RadarSeries>,
+}
+
+/// One line of a radar.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RadarSeries {
+    /// Its name in the legend.
+    pub name: String,
+    /// A value for each spoke; none where nothing was measured.
+    pub values: Vec<Option<f64>>,
+}
+
 impl Svg {
     /// The `<svg>` element.
     pub fn as_str(&self) -> &str {
@@ -104,5 +129,12 @@ impl Lines {
     /// The figure. Few points get error bars, many a band.
     pub fn to_svg(&self) -> Svg {
         Svg(lines::draw(self))
+    }
+}
+
+impl Radar {
+    /// The figure. Every point carries its number as a tooltip; the line is open beside a spoke without a value.
+    pub fn to_svg(&self) -> Svg {
+        Svg(radar::draw(self))
     }
 }

@@ -87,6 +87,17 @@ pub fn write_report(dir: &Path, report: &Report) -> Result<PathBuf, RenderError>
     Ok(path)
 }
 
+/// Writes a page, such as that of a [`Browser`](crate::browse::Browser).
+///
+/// # Errors
+/// [`RenderError::Io`].
+pub fn write_page(path: &Path, html: &str) -> Result<(), RenderError> {
+    if let Some(dir) = path.parent() {
+        create_dir(dir.to_owned())?;
+    }
+    write_file(path, html.as_bytes())
+}
+
 /// Writes a whole file or leaves the old one.
 fn write_file(path: &Path, bytes: &[u8]) -> Result<(), RenderError> {
     let write = || {

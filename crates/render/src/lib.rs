@@ -1,14 +1,15 @@
 //! Tables, figures and self-contained pages.
 //!
 //! Values stay typed until somebody asks for text: a [`table::Table`] knows intervals from names, a [`figure::Svg`] is
-//! made here only, and a [`report::Report`] takes both into one HTML file. Nothing here knows what the numbers mean, and
-//! nothing computes one.
+//! made here only, a [`report::Report`] takes both into one HTML file, and a [`browse::Browser`] shows dialogues side by
+//! side. Nothing here knows what the numbers mean, and nothing computes one.
 
 #![forbid(unsafe_code)]
 
+pub mod browse;
 pub mod figure;
 mod files;
 pub mod report;
 pub mod table;
 
-pub use files::{RenderError, write_figures, write_report, write_tables};
+pub use files::{RenderError, write_figures, write_page, write_report, write_tables};

@@ -4,7 +4,7 @@ mod markup;
 
 use markup::{Element, parse};
 use proptest::prelude::*;
-use render::figure::{GroupedBars, LineSeries, Lines, Point, SecondAxis, Series};
+use render::figure::{GroupedBars, LineSeries, Lines, Point, Radar, RadarSeries, SecondAxis, Series};
 
 /// Coordinates are written with two digits.
 const PIXEL: f64 = 0.011;
@@ -205,5 +205,53 @@ fn check(svg: &str) {
             let shape = element.attribute(name).unwrap_or_default();
             assert!(!shape.contains("NaN") && !shape.contains("inf"), "{element:?}");
         }
+    }
+}
+
+fn radar(values: &[Option<f64>]) -> Radar {
+    Radar {
+        title: "Scores by category".into(),
+        value_label: "mean score".into(),
+        range: (0.0, 10.0),
+        axes: (0..values.len()).map(|at| format!("spoke {at}")).collect(),
+        series: vec![RadarSeries { name: "DPO <a>".into(), values: values.to_vec() }],
+    }
+}
+
+/// The corners of a polygon or polyline.
+fn corners(element: &Element) -> Vec<(f64, f64)> {
+    let points = element.attribute("points").unwrap();
+    let pair = |pair: &str| pair.split_once(',').map(|(x, y)| (x.parse().unwrap(), y.parse().unwrap()));
+    points.split(' ').filter_map(pair).collect()
+}
+
+#[test]
+fn a_radars_points_lie_on_their_spokes_at_their_values() {
+    let figure = radar(&[Some(10.0), Some(5.0), Some(0.0), Some(20.0)]);
+    let svg = figure.to_svg();
+    let (elements, _) = parse(svg.as_str());
+    let rim = drawn(&elements, "polygon").into_iter().map(corners).next_back().unwrap();
+    let ring = drawn(&elements, "polyline").into_iter().map(corners).next_back().unwrap();
+    assert_eq!((rim.len(), ring.len()), (4, 5), "the line is closed");
+    let centre = ((rim[1].0 + rim[3].0) / 2.0, (rim[0].1 + rim[2].1) / 2.0);
+    let near =
+        |one: (f64, f64), two: (f64, f64)| (one.0 - two.0).abs() < PIXEL && (one.1 - two.1).abs() < PIXEL;
+    assert!(near(ring[0], rim[0]), "10 of 10 is at the rim: {ring:?} {rim:?}");
+    assert!(near(ring[1], ((rim[1].0 + centre.0) / 2.0, centre.1)), "5 of 10 is half-way");
+    assert!(near(ring[2], centre));
+    assert!(near(ring[3], rim[3]), "what lies beyond is drawn at the rim");
+    assert!(near(ring[4], ring[0]));
+    assert!(svg.as_str().contains("<title>spoke 1, DPO &lt;a&gt;: 5.00</title>"));
+}
+
+#[test]
+fn a_radar_is_open_beside_a_spoke_without_a_value() {
+    let svg = radar(&[Some(1.0), None, Some(3.0), Some(4.0), Some(f64::NAN)]).to_svg();
+    let (elements, _) = parse(svg.as_str());
+    // One line in the legend, one between the two neighbours that are there.
+    assert_eq!(drawn(&elements, "polyline").len(), 2);
+    assert!(svg.as_str().contains("spoke 1 not measured; spoke 2 3.00"));
+    for odd in [&[][..], &[None], &[Some(1.0)], &[Some(1.0), Some(2.0)]] {
+        parse(radar(odd).to_svg().as_str());
     }
 }

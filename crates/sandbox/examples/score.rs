@@ -6,7 +6,7 @@
 use std::error::Error;
 use std::io::{BufRead, Write};
 
-use mtbench::{JudgeRequest, Question};
+use mtbench::{Draw, JudgeRequest, Question};
 use pref_data::Message;
 use sandbox::{SandboxJudge, gold_quality};
 use seeds::Seeds;
@@ -40,9 +40,11 @@ fn main() -> Result<(), Box<dyn Error>> {
                 question: &question,
                 model: "policy",
                 answers: &line.answers[..=index],
+                rival: None,
                 turn: u8::try_from(index + 1)?,
                 system_prompt: String::new(),
                 user_prompt: String::new(),
+                draw: Draw::default(),
             };
             let [fair, biased] = [&judges[0], &judges[1]].map(|judge| judge.rating(&request));
             writeln!(out, "{}\t{fair}\t{biased}", gold_quality(&prompt, answer))?;

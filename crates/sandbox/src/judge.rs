@@ -1,8 +1,9 @@
 //! Judges that compute a rating and write it as an LLM judge would.
 
+use std::cmp::Ordering;
 use std::error::Error;
 
-use mtbench::{Judge, JudgeRequest};
+use mtbench::{Draw, Judge, JudgeRequest, Rival};
 use pref_data::Message;
 use rand::RngExt;
 use seeds::{Seeds, Stream};
@@ -14,7 +15,8 @@ use crate::gold::{Assessment, Attempt, HIGHEST, LOWEST, assess};
 ///
 /// Real judges nearly always give whole numbers; rounding adds noise of its own (0.29 points) and no bias. The same
 /// answer to the same question gets the same verdict: the noise is drawn from a stream that question, turn and answers
-/// name. Neither the model's name nor anything else enters.
+/// name; another [`Draw`] is another opinion. Neither the model's name nor anything else enters. Of two answers it prefers
+/// the one that it rates higher, whichever is shown first.
 #[derive(Clone, Debug)]
 pub struct SandboxJudge {
     name: &'static str,
@@ -60,6 +62,9 @@ impl SandboxJudge {
             name.push('\u{1e}');
             name.push_str(answer);
         }
+        if request.draw != Draw::default() {
+            name.push_str(&format!("\u{1d}{}\u{1e}{}", request.draw.repeat, request.draw.again));
+        }
         self.seeds.stream(&name)
     }
 }
@@ -72,6 +77,15 @@ impl Judge for SandboxJudge {
     fn judge(&self, request: &JudgeRequest<'_>) -> Result<String, Box<dyn Error + Send + Sync>> {
         let assessment = assess_request(request);
         let rating = self.rate(request, &assessment);
+        if let Some(Rival { model, answers }) = request.rival {
+            let other = JudgeRequest { model, answers, rival: None, ..request.clone() };
+            let verdict = match rating.cmp(&self.rating(&other)) {
+                Ordering::Greater => "Assistant A is better: [[A]]",
+                Ordering::Less => "Assistant B is better: [[B]]",
+                Ordering::Equal => "Neither is better: [[C]]",
+            };
+            return Ok(format!("{} {verdict}", explanation(&assessment)));
+        }
         Ok(format!("{} Rating: [[{rating}]]", explanation(&assessment)))
     }
 }

@@ -1,6 +1,8 @@
 //! Sandbox judges speak like LLM judges and mean gold quality.
 
-use mtbench::{Judge, JudgeRequest, Mode, Question, parse_rating};
+use mtbench::{
+    Draw, Judge, JudgeRequest, Mode, PairVerdict, Question, Rival, parse_pair_verdict, parse_rating,
+};
 use pref_data::Message;
 use sandbox::{Mixture, SandboxJudge, demonstrate_answer, gold_quality, questions};
 use seeds::Seeds;
@@ -10,9 +12,11 @@ fn request<'a>(question: &'a Question, answers: &'a [String], turn: u8) -> Judge
         question,
         model: "m",
         answers,
+        rival: None,
         turn,
         system_prompt: String::new(),
         user_prompt: String::new(),
+        draw: Draw::default(),
     }
 }
 
@@ -113,4 +117,45 @@ fn missing_answers_are_rated_lowest_and_break_nothing() {
     for turn in [0, 1, 2, 9] {
         assert!(judge.rating(&request(question, &[], turn)) <= 3, "turn {turn}");
     }
+}
+
+#[test]
+fn of_two_answers_the_better_one_wins_in_both_orders() {
+    let judge = SandboxJudge::unbiased(&Seeds::new(3));
+    let (mut decided, mut tied) = (0, 0);
+    let (one, two) = (answered(Mixture::Ordinary), answered(Mixture::Strong));
+    for ((question, first, _), (_, second, _)) in one.iter().zip(&two) {
+        for turn in [1_u8, 2] {
+            let (first, second) = (&first[..usize::from(turn)], &second[..usize::from(turn)]);
+            let says = |a, b| {
+                let rival = Some(Rival { model: "b", answers: b });
+                let said = judge.judge(&JudgeRequest { rival, ..request(question, a, turn) }).unwrap();
+                parse_pair_verdict(&said, Mode::Strict).expect("a verdict")
+            };
+            let ratings = [first, second].map(|answers| judge.rating(&request(question, answers, turn)));
+            let expected = match ratings {
+                [a, b] if a > b => (PairVerdict::A, PairVerdict::B),
+                [a, b] if a < b => (PairVerdict::B, PairVerdict::A),
+                _ => (PairVerdict::Tie, PairVerdict::Tie),
+            };
+            assert_eq!((says(first, second), says(second, first)), expected);
+            if ratings[0] == ratings[1] { tied += 1 } else { decided += 1 }
+        }
+    }
+    assert!(decided > 20 && tied > 0, "{decided} decided, {tied} tied");
+}
+
+#[test]
+fn another_draw_is_another_opinion() {
+    let judge = SandboxJudge::unbiased(&Seeds::new(3));
+    let mut differ = 0;
+    for (question, answers, _) in answered(Mixture::Ordinary) {
+        let rating = |repeat| {
+            let draw = Draw { repeat, again: 0 };
+            judge.rating(&JudgeRequest { draw, ..request(&question, &answers[..1], 1) })
+        };
+        assert_eq!(rating(1), rating(1));
+        differ += usize::from(rating(0) != rating(1));
+    }
+    assert!(differ > 5, "{differ}");
 }

@@ -107,6 +107,7 @@ fn score(
     let mut responder = PolicyResponder {
         policy: &policy,
         tokenizer: world.tokenizer()?,
+        system: None,
         seeds: seeds.child("generation"),
         max_new_tokens: world.max_new_tokens(),
         max_batch: BATCH,

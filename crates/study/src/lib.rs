@@ -28,7 +28,7 @@ pub use evaluate::{BENCHMARK, Evaluation, FURTHER, GOLD, Score, evaluate, judge_
 pub use findings::{Findings, conclude};
 pub use grid::{Grid, Question};
 pub use plan::{ASSUMED_ANSWER_SECONDS, ASSUMED_STEP_SECONDS, Pace, Plan, Work};
-pub use responder::{Asked, PolicyResponder};
+pub use responder::{Asked, LoadedPolicy, PolicyResponder, chat_messages};
 pub use runner::{Evaluated, Runner, Shard};
 pub use store::{Key, ResultStore};
 pub use world::World;

@@ -1,11 +1,15 @@
 //! A policy that answers the benchmark.
 
 use std::error::Error;
+use std::path::Path;
 
 use mtbench::{Conversation, Responder};
 use policy_model::{GenerationOptions, GenerationRequest, Policy, Sampling};
 use pref_data::{Message, RenderMode, Tokenizer};
 use seeds::Seeds;
+use tch::{Device, Kind};
+
+use crate::error::StudyError;
 
 /// Answers conversations with a policy, many at a time.
 ///
@@ -17,12 +21,54 @@ pub struct PolicyResponder<'a> {
     pub policy: &'a Policy,
     /// Its tokenizer and chat template.
     pub tokenizer: &'a Tokenizer,
+    /// What stands before every dialogue, if anything. FastChat puts an empty system message before Zephyr's.
+    pub system: Option<String>,
     /// Where answers draw from.
     pub seeds: Seeds,
     /// The longest answer, in tokens.
     pub max_new_tokens: usize,
     /// Conversations answered at a time.
     pub max_batch: usize,
+}
+
+/// A model folder that can answer: weights, tokenizer and chat template.
+#[derive(Debug)]
+pub struct LoadedPolicy {
+    policy: Policy,
+    tokenizer: Tokenizer,
+}
+
+impl LoadedPolicy {
+    /// Reads the Hugging Face folder `folder`, in fp32.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be read, and where it holds no chat template: a guess at how questions are put would be silently
+    /// wrong.
+    pub fn open(folder: &Path) -> Result<Self, StudyError> {
+        let tokenizer = Tokenizer::from_folder(folder)?;
+        if !tokenizer.has_chat_template() {
+            return Err(StudyError::Unsupported(format!(
+                "{} has no chat template: add `chat_template` to its tokenizer_config.json, or a file \
+                 chat_template.jinja, that puts questions as the model was trained on them",
+                folder.display()
+            )));
+        }
+        Ok(Self { policy: Policy::load(folder, Kind::Float, Device::Cpu)?, tokenizer })
+    }
+
+    /// Who answers with it: `max_batch` conversations at a time, each with at most `max_new_tokens` tokens, and no system
+    /// message.
+    pub fn responder(&self, seeds: Seeds, max_new_tokens: u32, max_batch: u16) -> PolicyResponder<'_> {
+        PolicyResponder {
+            policy: &self.policy,
+            tokenizer: &self.tokenizer,
+            system: None,
+            seeds,
+            max_new_tokens: max_new_tokens as usize,
+            max_batch: usize::from(max_batch),
+        }
+    }
 }
 
 impl PolicyResponder<'_> {
@@ -71,7 +117,7 @@ impl Responder for PolicyResponder<'_> {
         let asked: Vec<Asked> = conversations
             .iter()
             .map(|conversation| Asked {
-                messages: messages(conversation),
+                messages: chat_messages(conversation, self.system.as_deref()),
                 temperature: conversation.temperature,
                 stream: (format!("answer-turn-{}", conversation.turn), conversation.question_id),
             })
@@ -80,8 +126,9 @@ impl Responder for PolicyResponder<'_> {
     }
 }
 
-fn messages(conversation: &Conversation<'_>) -> Vec<Message> {
-    let mut messages = Vec::new();
+/// The messages of a conversation that waits for its next answer, behind `system` if there is one.
+pub fn chat_messages(conversation: &Conversation<'_>, system: Option<&str>) -> Vec<Message> {
+    let mut messages: Vec<Message> = system.map(Message::system).into_iter().collect();
     for (turn, user) in conversation.user.iter().enumerate() {
         messages.push(Message::user(*user));
         if let Some(answer) = conversation.assistant.get(turn) {

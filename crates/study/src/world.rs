@@ -288,6 +288,7 @@ impl World {
             let responder = PolicyResponder {
                 policy: &policy,
                 tokenizer,
+                system: None,
                 seeds: *seeds,
                 max_new_tokens: self.section.max_new_tokens,
                 max_batch: BATCH,

@@ -148,6 +148,15 @@ impl Canvas {
         ));
     }
 
+    /// A closed line without a filling.
+    pub(super) fn polygon(&mut self, corners: &[(f64, f64)], class: &str) {
+        self.push(format_args!(
+            "<polygon points=\"{}\" fill=\"none\"{}/>",
+            points_attribute(corners),
+            class_attribute(class)
+        ));
+    }
+
     /// The mark of a series at a point; series differ in shape as well as in colour.
     pub(super) fn marker(&mut self, (x, y): (f64, f64), series: usize, tooltip: &str) {
         let (x, y) = (px(x), px(y));

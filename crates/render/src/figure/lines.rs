@@ -155,8 +155,16 @@ impl Plot<'_> {
 
 /// Few points are joined by broken lines between markers, many by a thinner line without: dashes on a line that jumps
 /// from step to step would read as noise, so the first such line is whole.
+impl LineStyle {
+    /// The style of the `number`-th line among lines with markers.
+    pub(super) fn marked(number: usize) -> Self {
+        Self { dash: DASHES[number % DASHES.len()], width: 2.0, marker: Some(number) }
+    }
+}
+
+const DASHES: [&str; 4] = ["", "7 4", "2 3", "9 3 2 3"];
+
 fn styles<'a>(all: impl Iterator<Item = &'a LineSeries>) -> Vec<LineStyle> {
-    const DASHES: [&str; 4] = ["", "7 4", "2 3", "9 3 2 3"];
     let (mut marked, mut dense) = (0, 0);
     all.map(|series| {
         let (count, width, marker) = if series.points.len() <= MOST_MARKERS {

@@ -1,0 +1,131 @@
+//! `mtbench`: questions, answers, judgments and scores in FastChat's files.
+
+mod answer;
+mod endpoint;
+mod fetch;
+mod judge;
+mod show;
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use mtbench::{Answer, BenchDir, FixedStamp, Mode, Stamp};
+use trainer::Clock as _;
+
+use crate::console::SystemClock;
+use crate::program::Signals;
+
+/// MT-Bench in FastChat's files: answer its questions, have the answers judged, show what came of it.
+#[derive(Debug, Parser)]
+#[command(name = "mtbench", version)]
+pub struct MtBench {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Fetch(fetch::FetchArgs),
+    Answer(answer::AnswerArgs),
+    Judge(judge::JudgeArgs),
+    Show(show::ShowArgs),
+    Compare(show::CompareArgs),
+    Browse(show::BrowseArgs),
+}
+
+/// The benchmark's folder.
+#[derive(Debug, Args)]
+struct Data {
+    /// The benchmark's folder, laid out as FastChat's `data/mt_bench`
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+}
+
+impl Data {
+    fn bench(&self) -> BenchDir {
+        BenchDir::new(&self.data)
+    }
+}
+
+/// How verdicts are read and scores are aggregated.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ModeArg {
+    /// As FastChat does, for comparison with published numbers
+    Fastchat,
+    /// The last verdict counts, on the scale only, each once; what is missing is shown
+    Strict,
+}
+
+impl From<ModeArg> for Mode {
+    fn from(mode: ModeArg) -> Self {
+        match mode {
+            ModeArg::Fastchat => Self::FastChat,
+            ModeArg::Strict => Self::Strict,
+        }
+    }
+}
+
+/// Runs the program.
+///
+/// # Errors
+///
+/// Whatever the command fails with.
+pub fn mtbench(args: &MtBench, signals: &Signals) -> anyhow::Result<()> {
+    match &args.command {
+        Command::Fetch(args) => fetch::fetch(args),
+        Command::Answer(args) => answer::answer(args, signals),
+        Command::Judge(args) => judge::judge(args, signals),
+        Command::Show(args) => show::show(args),
+        Command::Compare(args) => show::compare(args),
+        Command::Browse(args) => show::browse(args),
+    }
+}
+
+/// The answers of `models`, of all models where none are named.
+fn answers(bench: &BenchDir, models: &[String]) -> anyhow::Result<Vec<Answer>> {
+    let models = if models.is_empty() { bench.models()? } else { models.to_vec() };
+    anyhow::ensure!(!models.is_empty(), NoAnswers { folder: bench.root().join("model_answer") });
+    let mut answers = Vec::new();
+    for model in &models {
+        answers.extend(bench.answers(model).with_context(|| format!("model {model:?}"))?);
+    }
+    Ok(answers)
+}
+
+/// Nobody has answered.
+#[derive(Debug)]
+pub(crate) struct NoAnswers {
+    folder: PathBuf,
+}
+
+impl std::fmt::Display for NoAnswers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} holds no answers: run `mtbench answer` first", self.folder.display())
+    }
+}
+
+impl std::error::Error for NoAnswers {}
+
+/// The time of the system's clock, and ids that tell answers apart.
+struct SystemStamp {
+    clock: SystemClock,
+    ids: FixedStamp,
+}
+
+impl SystemStamp {
+    fn new(clock: SystemClock, name: &str) -> Self {
+        let prefix = format!("{name}-{:.0}", clock.unix_seconds());
+        Self { clock, ids: FixedStamp { prefix, tstamp: 0.0 } }
+    }
+}
+
+impl Stamp for SystemStamp {
+    fn answer_id(&mut self, question_id: u64) -> String {
+        self.ids.answer_id(question_id)
+    }
+
+    fn tstamp(&mut self) -> f64 {
+        self.clock.unix_seconds()
+    }
+}

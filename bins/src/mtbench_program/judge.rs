@@ -1,0 +1,238 @@
+//! `mtbench judge`.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::{Args, ValueEnum};
+use llm_client::{Client, Totals};
+use mtbench::{
+    Answer, BenchDir, EndpointJudge, Games, JUDGMENT_TOKENS, Judge, JudgePrompts, Judged, Jury, PairGrading,
+    Question, ReplayJudge, SingleGrading,
+};
+use render::table::{Align, Column, Format, Table, Value};
+use trainer::Progress as _;
+
+use super::endpoint::EndpointArgs;
+use super::{Data, ModeArg, SystemStamp};
+use crate::console::{ConsoleProgress, SystemClock};
+use crate::program::{Signals, Stopped, print_result};
+
+/// Have answers judged; what is judged already is kept, so the same command goes on where it stopped
+#[derive(Debug, Args)]
+pub(super) struct JudgeArgs {
+    #[command(flatten)]
+    data: Data,
+    /// The judge's name: its files are `model_judgment/NAME_single.jsonl` and `NAME_pair.jsonl`
+    #[arg(long, value_name = "NAME", default_value = "gpt-4")]
+    judge: String,
+    /// Take what a judge of this name said when it was recorded, instead of asking
+    #[arg(long, value_name = "NAME", conflicts_with = "base_url", required_unless_present = "base_url")]
+    replay: Option<String>,
+    /// What is judged
+    #[arg(long, value_enum, default_value = "single")]
+    games: GamesArg,
+    /// The model that the others are compared with
+    #[arg(long, value_name = "MODEL", default_value = "gpt-3.5-turbo")]
+    baseline: String,
+    /// Judge these models only [default: all in `model_answer/`]
+    #[arg(long = "model-id", value_name = "ID")]
+    models: Vec<String>,
+    /// How verdicts are read
+    #[arg(long, value_enum, default_value = "strict")]
+    mode: ModeArg,
+    /// Opinions on each answer
+    #[arg(long, value_name = "K", default_value = "1", value_parser = clap::value_parser!(u32).range(1..))]
+    repeats: u32,
+    /// How often a judge is asked again whose text holds no verdict
+    #[arg(long, value_name = "N", default_value = "2")]
+    reasks: u32,
+    /// The judge's temperature
+    #[arg(long, value_name = "T", default_value = "0")]
+    temperature: f64,
+    /// The longest judgment, in tokens
+    #[arg(long, value_name = "N", default_value_t = JUDGMENT_TOKENS)]
+    max_tokens: u32,
+    /// Reference answers in FastChat's format that go before those of `reference_answer/NAME.jsonl`
+    #[arg(long, value_name = "FILE")]
+    references: Option<PathBuf>,
+    /// Judge prompts in the format of FastChat's `judge_prompts.jsonl` [default: FastChat's]
+    #[arg(long, value_name = "FILE")]
+    prompts: Option<PathBuf>,
+    /// Show what would be asked and what it may cost; nothing is asked or written
+    #[arg(long)]
+    plan: bool,
+    /// How the plan is printed
+    #[arg(long, default_value = "text", value_parser = <Format as std::str::FromStr>::from_str)]
+    format: Format,
+    #[command(flatten)]
+    endpoint: EndpointArgs,
+}
+
+/// What is judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum GamesArg {
+    /// Each answer by itself
+    Single,
+    /// Each model's answers with the baseline's
+    PairwiseBaseline,
+    /// Each model's answers with every other's
+    PairwiseAll,
+}
+
+/// What judging works with.
+struct Input {
+    bench: BenchDir,
+    questions: Vec<Question>,
+    answers: Vec<Answer>,
+    references: Vec<Answer>,
+    prompts: JudgePrompts,
+}
+
+pub(super) fn judge(args: &JudgeArgs, signals: &Signals) -> anyhow::Result<()> {
+    let input = input(args)?;
+    if let Some(recorded) = &args.replay {
+        let singles = input.bench.judgments_on_file(recorded)?;
+        let judge = ReplayJudge::new(&args.judge, &singles, &input.bench.pair_judgments_on_file(recorded)?);
+        let judged = judge_with(args, &input, &judge)?;
+        return end(&judged, None);
+    }
+    let client = args.endpoint.client(&args.judge, input.bench.root())?;
+    let sampling = args.endpoint.sampling(args.temperature, args.max_tokens);
+    let model = args.endpoint.endpoint_model(&args.judge);
+    let judge = EndpointJudge {
+        name: &args.judge,
+        model,
+        sampling: &sampling,
+        client: &client,
+        stop: signals.stop(),
+    };
+    if args.plan {
+        return Ok(print_result(plan(args, &input, &judge, &client)?.render(args.format))?);
+    }
+    let judged = judge_with(args, &input, &judge)?;
+    end(&judged, Some(client.totals()))
+}
+
+fn input(args: &JudgeArgs) -> anyhow::Result<Input> {
+    let bench = args.data.bench();
+    let mut models = args.models.clone();
+    if args.games == GamesArg::PairwiseBaseline && !models.is_empty() && !models.contains(&args.baseline) {
+        models.push(args.baseline.clone());
+    }
+    let mut references = bench.references_on_file(&args.judge)?;
+    if let Some(path) = &args.references {
+        // Later ones count.
+        references.extend(mtbench::read_lines::<Answer>(path)?);
+    }
+    let prompts = args.prompts.as_deref().map_or_else(|| Ok(JudgePrompts::fastchat()), JudgePrompts::read)?;
+    Ok(Input {
+        questions: bench.questions()?,
+        answers: super::answers(&bench, &models)?,
+        references,
+        prompts,
+        bench,
+    })
+}
+
+fn judge_with(args: &JudgeArgs, input: &Input, judge: &dyn Judge) -> anyhow::Result<Judged> {
+    let jury = Jury { judge, mode: args.mode.into(), repeats: args.repeats, reasks: args.reasks };
+    let mut stamp = SystemStamp::new(SystemClock::start(), judge.name());
+    let mut console = ConsoleProgress::stderr();
+    let mut watch = |now: mtbench::JudgeProgress| {
+        if now.done == 0 {
+            console.begin(&format!("judging by {}", judge.name()), now.total as u64);
+        }
+        let mean = now.mean.map_or_else(String::new, |mean| format!("mean {mean:.2}, "));
+        console.advance(
+            now.done as u64,
+            &format!("{mean}{} without verdict, {} failed", now.without_verdict, now.failed),
+        );
+        if now.done == now.total {
+            console.end();
+        }
+    };
+    let Input { bench, answers, .. } = input;
+    Ok(match grading(args, input) {
+        Grading::Single(grading) => jury.single(bench, &grading, answers, &mut stamp, &mut watch)?,
+        Grading::Pairs(grading) => jury.pairs(bench, &grading, answers, &mut stamp, &mut watch)?,
+    })
+}
+
+enum Grading<'a> {
+    Single(SingleGrading<'a>),
+    Pairs(PairGrading<'a>),
+}
+
+fn grading<'a>(args: &'a JudgeArgs, input: &'a Input) -> Grading<'a> {
+    let Input { questions, prompts, references, .. } = input;
+    let games = match args.games {
+        GamesArg::Single => return Grading::Single(SingleGrading { questions, prompts, references }),
+        GamesArg::PairwiseBaseline => Games::Baseline(&args.baseline),
+        GamesArg::PairwiseAll => Games::All,
+    };
+    Grading::Pairs(PairGrading { questions, prompts, references, games })
+}
+
+/// What would be asked, and the most it can cost.
+fn plan(
+    args: &JudgeArgs,
+    input: &Input,
+    judge: &EndpointJudge<'_>,
+    client: &Client,
+) -> anyhow::Result<Table> {
+    let jury = Jury { judge, mode: args.mode.into(), repeats: args.repeats, reasks: args.reasks };
+    let plan = match grading(args, input) {
+        Grading::Single(grading) => jury.plan_single(&input.bench, &grading, &input.answers)?,
+        Grading::Pairs(grading) => jury.plan_pairs(&input.bench, &grading, &input.answers)?,
+    };
+    let requests: Vec<_> = plan.requests.iter().map(|request| judge.chat_request(request)).collect();
+    let estimate = client.estimate(&requests)?;
+    let usd = |value: Option<f64>| match value {
+        Some(value) => Value::Number { value, decimals: 2 },
+        None => Value::missing("no price of the model is known; see --prices"),
+    };
+    let row = |name: &str, value: Value| vec![Value::text(name), value];
+    let rows = vec![
+        row("judgments on file that hold", Value::Count(plan.kept as u64)),
+        row("calls", Value::Count(requests.len() as u64)),
+        row("of them answered before, in the cache", Value::Count(estimate.cached)),
+        row("prompt tokens to pay, about", Value::Count(estimate.prompt_tokens)),
+        row("USD, if a judgment has 300 tokens", usd(estimate.likely_usd)),
+        row("USD, at most", usd(estimate.most_usd)),
+    ];
+    let columns = vec![Column::new("plan", Align::Left), Column::new("value", Align::Right)];
+    let notes = vec!["A call whose text holds no verdict is made again, and paid again.".to_owned()];
+    Ok(Table {
+        id: "plan".into(),
+        title: format!("What {} would be asked", args.judge),
+        columns,
+        rows,
+        notes,
+    })
+}
+
+/// Says what was done and paid; an early end is an error.
+fn end(judged: &Judged, paid: Option<Totals>) -> anyhow::Result<()> {
+    let Judged { kept, made, without_verdict, stopped } = judged;
+    tracing::info!("{made} judgments made, {kept} kept, {without_verdict} of the new ones without a verdict");
+    if let Some(Totals { answered, unanswered, usage, usd, unpriced }) = paid {
+        let (prompt, completion) = (usage.prompt_tokens, usage.completion_tokens);
+        tracing::info!(
+            "paid: {answered} answered calls, {unanswered} that may be billed, {prompt} + {completion} tokens, \
+             {usd:.4} USD{}",
+            if unpriced > 0 { format!(" and {unpriced} calls of unknown price") } else { String::new() }
+        );
+    }
+    match stopped {
+        None => Ok(()),
+        Some(cause) => {
+            let said = cause.to_string();
+            if matches!(cause.downcast_ref(), Some(llm_client::Error::Stopped)) {
+                return Err(Stopped(said).into());
+            }
+            let causes = std::iter::successors(cause.source(), |cause| cause.source());
+            let said = causes.fold(said, |said, cause| format!("{said}: {cause}"));
+            Err(anyhow::anyhow!(said)).context("judging ended early; what is done is on file")
+        }
+    }
+}

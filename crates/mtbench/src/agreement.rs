@@ -1,0 +1,153 @@
+//! How far judges agree, as FastChat's `compute_agreement.py` counts it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{PairJudgment, Winner};
+
+/// One vote on two models' answers, in the shape of the data set `mt_bench_human_judgments`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Vote {
+    /// The question.
+    pub question_id: u64,
+    /// One model.
+    pub model_a: String,
+    /// The other.
+    pub model_b: String,
+    /// `model_a`, `model_b`, or a word with `tie` in it.
+    pub winner: String,
+    /// Who votes: a name such as `expert_3`, or a judge and its prompt.
+    pub judge: Value,
+    /// The turn: 1 or 2.
+    pub turn: u8,
+}
+
+/// Whose votes are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Voters {
+    /// GPT-4's comparisons with each human vote.
+    Gpt4AndHumans,
+    /// Each human vote with each other human vote.
+    Humans,
+}
+
+/// Whether ties are votes like others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ties {
+    /// They count, and any kind of tie equals any other.
+    Counted,
+    /// Pairs of votes with a tie among them are left out.
+    LeftOut,
+}
+
+/// Pairs of votes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct VoteAgreement {
+    /// Pairs that agree.
+    pub agree: u64,
+    /// All pairs.
+    pub total: u64,
+}
+
+impl VoteAgreement {
+    /// The share that agrees; `None` without pairs, where FastChat divides by zero.
+    #[expect(clippy::cast_precision_loss, reason = "there are not 2^53 pairs of votes")]
+    pub fn ratio(self) -> Option<f64> {
+        (self.total > 0).then(|| self.agree as f64 / self.total as f64)
+    }
+}
+
+/// How many votes on turn `turn` agree.
+///
+/// Votes on the same two models are compared whichever of them was called `a`. Where GPT-4 has several comparisons of one
+/// pair, FastChat stops; here the last one counts.
+pub fn vote_agreement(votes: &[Vote], turn: u8, voters: Voters, ties: Ties) -> VoteAgreement {
+    let mut by_pair: BTreeMap<(u64, &str, &str), BTreeMap<Kind, Vec<&str>>> = BTreeMap::new();
+    for vote in votes.iter().filter(|vote| vote.turn == turn) {
+        let (a, b) = (vote.model_a.as_str(), vote.model_b.as_str());
+        let (key, winner) = if a < b {
+            ((vote.question_id, a, b), vote.winner.as_str())
+        } else {
+            ((vote.question_id, b, a), reverted(&vote.winner))
+        };
+        by_pair.entry(key).or_default().entry(kind(&vote.judge)).or_default().push(winner);
+    }
+    let counts = |vote: &str| ties == Ties::Counted || !vote.contains("tie");
+    let mut agreement = VoteAgreement::default();
+    let mut compare = |one: &str, two: &str| {
+        if counts(one) && counts(two) {
+            agreement.total += 1;
+            agreement.agree += u64::from(one == two || (one.contains("tie") && two.contains("tie")));
+        }
+    };
+    for of_pair in by_pair.values() {
+        let Some(humans) = of_pair.get(&Kind::Human) else { continue };
+        match voters {
+            Voters::Gpt4AndHumans => {
+                let gpt4 = of_pair.get(&Kind::Gpt4Pair).and_then(|votes| votes.last());
+                gpt4.iter().for_each(|gpt4| humans.iter().for_each(|human| compare(gpt4, human)));
+            }
+            Voters::Humans => {
+                for (at, one) in humans.iter().enumerate() {
+                    humans[at + 1..].iter().for_each(|two| compare(one, two));
+                }
+            }
+        }
+    }
+    agreement
+}
+
+impl From<&PairJudgment> for Vote {
+    /// The comparison as one vote; games that contradict each other are a `tie (inconsistent)`, as in the data set.
+    fn from(judgment: &PairJudgment) -> Self {
+        let winner = match judgment.winner() {
+            Winner::Model1 => "model_a",
+            Winner::Model2 => "model_b",
+            Winner::Error => "error",
+            Winner::Tie if judgment.g1_winner == judgment.g2_winner => "tie",
+            Winner::Tie => "tie (inconsistent)",
+        };
+        let judge = [judgment.judge.judge.as_str(), &judgment.judge.prompt];
+        Self {
+            question_id: judgment.question_id,
+            model_a: judgment.model_1.clone(),
+            model_b: judgment.model_2.clone(),
+            winner: winner.to_owned(),
+            judge: Value::from(judge.map(Value::from).to_vec()),
+            turn: judgment.turn,
+        }
+    }
+}
+
+/// Who votes, as far as FastChat tells voters apart.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Gpt4Pair,
+    Human,
+    Author,
+    Other,
+}
+
+fn kind(judge: &Value) -> Kind {
+    match judge {
+        Value::Array(named)
+            if named.first().is_some_and(|name| name == "gpt-4")
+                && named.get(1).and_then(Value::as_str).is_some_and(|prompt| prompt.starts_with("pair")) =>
+        {
+            Kind::Gpt4Pair
+        }
+        Value::String(name) if name.starts_with("expert") => Kind::Human,
+        Value::String(name) if name.starts_with("author") => Kind::Author,
+        _ => Kind::Other,
+    }
+}
+
+fn reverted(winner: &str) -> &str {
+    match winner {
+        "model_a" => "model_b",
+        "model_b" => "model_a",
+        other => other,
+    }
+}

@@ -1,0 +1,361 @@
+//! The binary `mtbench`, from questions to tables, against a server on this machine that fails as real ones do.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use test_support::{MockBehaviour, MockServer};
+
+const KEY: &str = "sk-end-to-end-secret";
+
+/// A folder with `count` questions of two turns in three categories, none of which needs a reference.
+fn bench(count: u64) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let categories = ["writing", "stem", "extraction"];
+    let lines: String = (81..81 + count)
+        .map(|id| {
+            let category = categories[(id % 3) as usize];
+            let turns = [format!("First of {id}?"), format!("Second of {id} – 😀?")];
+            json!({"question_id": id, "category": category, "turns": turns}).to_string() + "\n"
+        })
+        .collect();
+    fs::write(folder.path().join("question.jsonl"), lines).unwrap();
+    folder
+}
+
+fn mtbench(data: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mtbench"));
+    command.args(arguments).arg("--data").arg(data).env("MOCK_KEY", KEY).env_remove("RUST_LOG");
+    command
+}
+
+#[track_caller]
+fn run(data: &Path, arguments: &[&str]) -> String {
+    let Output { status, stdout, stderr } = mtbench(data, arguments).output().unwrap();
+    let stderr = String::from_utf8_lossy(&stderr);
+    assert!(status.success(), "{arguments:?}: {status}\n{stderr}");
+    assert!(!stderr.contains(KEY));
+    String::from_utf8(stdout).unwrap()
+}
+
+/// Exit status and standard error of a command that fails.
+fn fails(data: &Path, arguments: &[&str]) -> (i32, String) {
+    let Output { status, stderr, .. } = mtbench(data, arguments).output().unwrap();
+    (status.code().unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+/// Answers questions at length, and rates answers by what the model's name asks for.
+fn says(body: &Value) -> String {
+    let last = body["messages"].as_array().unwrap().last().unwrap()["content"].as_str().unwrap().to_owned();
+    match body["model"].as_str().unwrap() {
+        "judge" if last.contains("The Start of Assistant B's") => {
+            let first = last.split("The Start of Assistant B's").next().unwrap();
+            format!("[[{}]]", if first.contains("good answer") { "A" } else { "B" })
+        }
+        "judge" => format!("I see. Rating: [[{}]]", if last.contains("good answer") { 8 } else { 3 }),
+        model => format!("A {model} answer to: {last}"),
+    }
+}
+
+fn server(behaviour: MockBehaviour) -> MockServer {
+    MockServer::start(MockBehaviour { key: Some(KEY.to_owned()), ..behaviour }, says)
+}
+
+/// A folder in which two models have answered; the good one's answers say so.
+fn answered(count: u64, server: &MockServer) -> TempDir {
+    let folder = bench(count);
+    let url = server.base_url();
+    for model in ["good", "poor"] {
+        let arguments = ["answer", "--model-id", model, "--base-url", &url, "--api-key-env", "MOCK_KEY"];
+        let printed = run(folder.path(), &arguments);
+        assert!(printed.trim_end().ends_with(&format!("model_answer/{model}.jsonl")), "{printed}");
+    }
+    folder
+}
+
+fn judge_arguments<'a>(url: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    let mut arguments = vec!["judge", "--judge", "judge", "--base-url", url, "--api-key-env", "MOCK_KEY"];
+    arguments.extend(["--concurrency", "32", "--timeout", "2"]);
+    arguments.extend(more);
+    arguments
+}
+
+fn lines(path: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(path).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn answers_are_judged_shown_compared_and_browsed() {
+    let server = server(MockBehaviour::perfect());
+    let folder = answered(6, &server);
+    let (data, url) = (folder.path(), server.base_url());
+    let answered = server.calls().len();
+    assert_eq!(answered, 24, "two turns of six questions by two models");
+    let plan = run(data, &judge_arguments(&url, &["--plan", "--format", "csv"]));
+    assert!(plan.contains("\ncalls,24\n"), "{plan}");
+    assert_eq!(server.calls().len(), answered, "a plan asks nothing");
+
+    run(data, &judge_arguments(&url, &[]));
+    let csv = run(data, &["show", "--judge", "judge", "--mode", "fastchat", "--format", "csv"]);
+    let expected =
+        "model,turn,score\ngood,1,8\ngood,2,8\ngood,average,8\npoor,1,3\npoor,2,3\npoor,average,3\n";
+    assert_eq!(csv, expected);
+    let strict = run(data, &["show", "--judge", "judge", "--format", "json"]);
+    let strict: Value = serde_json::from_str(&strict).unwrap();
+    assert_eq!(strict["rows"].as_array().unwrap().len(), 6);
+    for (table, needle) in [("categories", "extraction"), ("missing", "reason")] {
+        let text = run(data, &["show", "--judge", "judge", "--table", table, "--format", "md"]);
+        assert!(text.contains(needle), "{text}");
+    }
+
+    run(data, &judge_arguments(&url, &["--games", "pairwise-all"]));
+    let pairs = lines(&data.join("model_judgment/judge_pair.jsonl"));
+    assert_eq!(pairs.len(), 12);
+    assert!(pairs.iter().all(|row| row["g1_winner"] == "model_1" && row["g2_winner"] == "model_1"));
+    let baseline =
+        ["show", "--judge", "judge", "--table", "pairwise-baseline", "--baseline", "poor", "--format", "csv"];
+    let table = run(data, &baseline);
+    assert_eq!(table, "model,win,loss,tie,win_rate,loss_rate,win_rate_adjusted\ngood,12,0,0,1,0,1\n");
+
+    let compared = run(data, &["compare", "good", "poor", "--judge", "judge"]);
+    assert!(compared.contains("+5.00 [+5.00, +5.00]*"), "{compared}");
+    assert!(compared.contains("Length and score") && compared.contains("What the order does"), "{compared}");
+    let page = PathBuf::from(run(data, &["browse", "--judge", "judge"]).trim_end());
+    let html = fs::read_to_string(page).unwrap();
+    assert!(html.contains("id=\"q86\"") && html.contains("A poor answer to: Second of 86 – 😀?"));
+    let figures = data.join("pictures");
+    run(data, &["show", "--judge", "judge", "--figures", figures.to_str().unwrap()]);
+    for name in ["radar", "bars"] {
+        let svg = fs::read_to_string(figures.join(format!("figures/{name}.svg"))).unwrap();
+        assert!(svg.contains("extraction"), "{name}");
+    }
+    assert!(!everything_in(data).contains(KEY), "the key is in no file");
+}
+
+/// The text of every file below a folder.
+fn everything_in(folder: &Path) -> String {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let text = |path: PathBuf| {
+        if path.is_dir() { everything_in(&path) } else { fs::read_to_string(path).unwrap_or_default() }
+    };
+    entries.map(text).collect()
+}
+
+#[test]
+fn a_flaky_server_is_judged_through_in_time_each_judgment_once() {
+    let server = server(MockBehaviour::perfect());
+    let folder = answered(40, &server);
+    let flaky = self::server(MockBehaviour::flaky(5));
+    let start = Instant::now();
+    run(folder.path(), &judge_arguments(&flaky.base_url(), &[]));
+    let seconds = start.elapsed().as_secs_f64();
+    assert!(seconds < 10.0, "{seconds} s");
+    assert_eq!(flaky.paid(), 160);
+    let rows = lines(&folder.path().join("model_judgment/judge_single.jsonl"));
+    let mut seen = BTreeMap::new();
+    for row in &rows {
+        *seen
+            .entry((row["question_id"].as_u64(), row["model"].as_str(), row["turn"].as_u64()))
+            .or_insert(0) += 1;
+        assert_eq!(row["score"], if row["model"] == "good" { 8 } else { 3 });
+    }
+    assert_eq!((rows.len(), seen.len()), (160, 160));
+}
+
+/// How many files lie below a folder.
+fn files_in(folder: &Path) -> usize {
+    let Ok(entries) = fs::read_dir(folder) else { return 0 };
+    let paths = entries.map(|entry| entry.unwrap().path());
+    paths
+        .map(|path| {
+            if path.is_dir() {
+                files_in(&path)
+            } else {
+                usize::from(path.extension().is_some_and(|e| e == "json"))
+            }
+        })
+        .sum()
+}
+
+#[test]
+fn who_is_killed_pays_again_only_for_what_was_under_way() {
+    const AT_A_TIME: usize = 8;
+    let server = server(MockBehaviour::perfect());
+    let folder = answered(40, &server);
+    let replies = folder.path().join("calls/replies");
+    let answers = files_in(&replies);
+    let flaky = self::server(MockBehaviour { latency: Duration::from_millis(60), ..MockBehaviour::flaky(9) });
+    let url = flaky.base_url();
+    let mut arguments = judge_arguments(&url, &[]);
+    arguments[8] = "8";
+    // Killed when the server has seen so many requests in all, five times, at odd points.
+    for (kills, requests) in [(1, 11), (2, 38), (3, 67), (4, 101), (5, 133)] {
+        let mut judge =
+            mtbench(folder.path(), &arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        while flaky.calls().len() < requests {
+            assert!(judge.try_wait().unwrap().is_none(), "it is not done yet");
+            std::thread::sleep(Duration::from_millis(3));
+        }
+        judge.kill().unwrap();
+        judge.wait().unwrap();
+        // Whoever hangs is cut off by the kill; the others are answered, and paid.
+        std::thread::sleep(Duration::from_millis(200));
+        let (paid, kept) = (flaky.paid(), files_in(&replies) - answers);
+        assert!(paid <= kept + kills * AT_A_TIME, "{paid} paid and {kept} kept after {kills} kills");
+    }
+    let wasted = flaky.paid() - (files_in(&replies) - answers);
+    run(folder.path(), &arguments);
+    assert_eq!(lines(&folder.path().join("model_judgment/judge_single.jsonl")).len(), 160);
+    assert_eq!(flaky.paid(), 160 + wasted, "what was received is not paid again");
+    println!("{wasted} of {} paid calls were under way when it was killed", flaky.paid());
+}
+
+#[test]
+fn an_interrupt_keeps_what_was_paid_and_the_next_run_goes_on() {
+    let server = server(MockBehaviour::perfect());
+    let folder = answered(40, &server);
+    let slow =
+        self::server(MockBehaviour { latency: Duration::from_millis(300), ..MockBehaviour::perfect() });
+    let url = slow.base_url();
+    let mut arguments = judge_arguments(&url, &[]);
+    arguments[8] = "8";
+    let mut judge = mtbench(folder.path(), &arguments).stderr(Stdio::null()).spawn().unwrap();
+    while slow.calls().len() < 20 {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let pid = judge.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    assert_eq!(judge.wait().unwrap().code(), Some(143));
+    let rows = lines(&folder.path().join("model_judgment/judge_single.jsonl"));
+    assert!(!rows.is_empty() && rows.len() < 160);
+    assert_eq!(rows.len(), slow.paid(), "calls under way were waited for");
+    run(folder.path(), &judge_arguments(&url, &[]));
+    assert_eq!(slow.paid(), 160);
+}
+
+#[test]
+fn a_limit_on_costs_ends_it_before_the_next_call() {
+    let server = server(MockBehaviour::perfect());
+    let folder = answered(10, &server);
+    let url = server.base_url();
+    let prices = folder.path().join("prices.toml");
+    fs::write(&prices, "[models]\njudge = { prompt = 30.0, completion = 60.0 }\n").unwrap();
+    let prices = prices.to_str().unwrap();
+    let (status, said) =
+        fails(folder.path(), &judge_arguments(&url, &["--max-cost", "0.2", "--prices", prices]));
+    assert_eq!(status, 1, "{said}");
+    assert!(said.contains("stopped before the next call") && said.contains("of 0.2 USD"), "{said}");
+    let (status, said) = fails(folder.path(), &judge_arguments(&url, &["--max-cost", "5"]));
+    assert!(said.contains("no price is known for model \"judge\""), "{status} {said}");
+    run(folder.path(), &judge_arguments(&url, &["--max-cost", "5", "--prices", prices]));
+}
+
+#[test]
+fn what_is_wrong_is_said_and_is_status_2() {
+    let folder = bench(2);
+    let data = folder.path();
+    for (arguments, expected) in [
+        (vec!["answer", "--model-id", "../evil", "--base-url", "http://localhost:1"], "cannot name a file"),
+        (vec!["answer", "--model-id", "m", "--base-url", "localhost"], "is no address of an endpoint"),
+        (
+            vec![
+                "answer",
+                "--model-id",
+                "m",
+                "--base-url",
+                "http://localhost:1",
+                "--api-key-env",
+                "NO_SUCH_KEY",
+            ],
+            "NO_SUCH_KEY holds no API key",
+        ),
+        (vec!["judge", "--judge", "j", "--base-url", "http://localhost:1"], "holds no answers"),
+        (vec!["show", "--judge", "nobody"], "cannot read"),
+        (vec!["judge", "--judge", "j"], "--replay"),
+        (vec!["judge", "--judge", "j", "--base-url", "http://x", "--timeout", "0"], "above 0"),
+    ] {
+        let (status, said) = fails(data, &arguments);
+        assert_eq!(status, 2, "{arguments:?}: {said}");
+        assert!(said.contains(expected), "{arguments:?}: {said}");
+    }
+    fs::write(data.join("question.jsonl"), "{\"question_id\": 1}\n").unwrap();
+    let (status, said) = fails(data, &["show"]);
+    assert_eq!(status, 2);
+    assert!(said.contains("question.jsonl, line 1") && said.contains("category"), "{said}");
+}
+
+#[test]
+fn questions_are_fetched_from_a_folder_or_a_server() {
+    let source = bench(3);
+    let text = fs::read_to_string(source.path().join("question.jsonl")).unwrap();
+    let target = tempfile::tempdir().unwrap();
+    let printed = run(target.path(), &["fetch", "--from", source.path().to_str().unwrap()]);
+    assert!(printed.contains("3 questions, 0 references"), "{printed}");
+    let served = text.clone();
+    let server =
+        MockServer::files(
+            move |path| if path.ends_with("question.jsonl") { served.clone() } else { String::new() },
+        );
+    let other = tempfile::tempdir().unwrap();
+    let printed = run(other.path(), &["fetch", "--url", &server.base_url()]);
+    assert!(printed.contains("3 questions"), "{printed}");
+    let fetched = |folder: &TempDir| lines(&folder.path().join("question.jsonl"));
+    assert_eq!(fetched(&target), fetched(&other));
+    let empty = MockServer::files(|_| String::new());
+    let (status, said) = fails(other.path(), &["fetch", "--url", &empty.base_url()]);
+    assert_eq!(status, 1);
+    assert!(said.contains("question.jsonl") && said.contains("404"), "{said}");
+}
+
+#[test]
+fn fastchats_own_questions_make_160_calls_of_four_prompts() {
+    let Some(real) = test_support::real_data("FastChat's questions judged over an endpoint") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path();
+    let from = real.join("mt_bench");
+    let printed = run(data, &["fetch", "--from", from.to_str().unwrap()]);
+    assert!(printed.contains("80 questions, 30 references"), "{printed}");
+    for file in ["question.jsonl", "reference_answer/gpt-4.jsonl"] {
+        assert_eq!(fs::read(from.join(file)).unwrap(), fs::read(data.join(file)).unwrap(), "{file}");
+    }
+    let server = server(MockBehaviour::perfect());
+    let url = server.base_url();
+    run(data, &["answer", "--model-id", "good", "--base-url", &url, "--api-key-env", "MOCK_KEY"]);
+    fs::copy(data.join("reference_answer/gpt-4.jsonl"), data.join("reference_answer/judge.jsonl")).unwrap();
+    run(data, &judge_arguments(&url, &[]));
+    let mut prompts: BTreeMap<String, usize> = BTreeMap::new();
+    for row in lines(&data.join("model_judgment/judge_single.jsonl")) {
+        *prompts.entry(row["judge"][1].as_str().unwrap().to_owned()).or_default() += 1;
+    }
+    let expected = [
+        ("single-v1", 50),
+        ("single-math-v1", 30),
+        ("single-v1-multi-turn", 50),
+        ("single-math-v1-multi-turn", 30),
+    ];
+    assert_eq!(prompts, expected.map(|(name, count)| (name.to_owned(), count)).into());
+}
+
+#[test]
+fn a_real_model_answers_both_turns_with_its_own_template() {
+    let Some(model) = test_support::real_model("a real model answers") else { return };
+    let folder = bench(2);
+    let arguments =
+        ["answer", "--model", model.to_str().unwrap(), "--model-id", "smol", "--max-new-tokens", "12"];
+    run(folder.path(), &arguments);
+    let first = fs::read(folder.path().join("model_answer/smol.jsonl")).unwrap();
+    let rows = lines(&folder.path().join("model_answer/smol.jsonl"));
+    assert_eq!(rows.len(), 2);
+    assert!(rows.iter().all(|row| row["choices"][0]["turns"].as_array().unwrap().len() == 2));
+    run(folder.path(), &arguments);
+    assert_eq!(
+        fs::read(folder.path().join("model_answer/smol.jsonl")).unwrap(),
+        first,
+        "answers on file are kept"
+    );
+}
