@@ -3,7 +3,8 @@
 use std::error::Error;
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The error of a library that reports with a boxed one.
 pub type BoxedError = Box<dyn Error + Send + Sync>;
@@ -85,14 +86,47 @@ pub enum DataError {
         #[source]
         source: io::Error,
     },
-    /// A page of a parquet file is damaged.
+    /// A page of a parquet file or a batch of an Arrow file is damaged.
     #[error("{place} or a few rows later: {source}; the file is damaged, so fetch it again")]
     BrokenRow {
         /// The first row that could not be read.
         place: Place,
-        /// What the parquet reader says.
+        /// What the reader says.
         #[source]
-        source: parquet::errors::ParquetError,
+        source: BoxedError,
+    },
+    /// A row of a CSV file has more or fewer cells than the first, or cannot be read.
+    #[error("{place}: {source}; every row must have the cells that the first row names")]
+    Csv {
+        /// The line where the row begins.
+        place: Place,
+        /// What the CSV reader says.
+        #[source]
+        source: csv::Error,
+    },
+    /// A cell is not UTF-8.
+    #[error("{place}: field `{field}` is not UTF-8: {source}; save the file as UTF-8")]
+    Encoding {
+        /// The line where the row begins.
+        place: Place,
+        /// The column.
+        field: String,
+        /// What is wrong.
+        #[source]
+        source: std::str::Utf8Error,
+    },
+    /// An Arrow file could not be read.
+    #[error(
+        "{}: {source}; Arrow files are read with LZ4 or no compression only, so write others anew, for example with \
+         `pyarrow.feather.write_feather(table, path, compression=\"lz4\")`",
+        path.display()
+    )]
+    Arrow {
+        /// The file.
+        path: PathBuf,
+        /// What the Arrow reader says.
+        #[source]
+        source: arrow_schema::ArrowError,
     },
     /// A line that never ends.
     #[error("{place}: is longer than {most} bytes; a file of JSON lines has one record a line")]
@@ -286,7 +320,7 @@ pub enum DataError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
     /// The file.
-    pub path: PathBuf,
+    pub path: Arc<Path>,
     /// Whether its records stand in lines or rows.
     pub unit: Unit,
     /// Which one, from 1.

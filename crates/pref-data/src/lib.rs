@@ -3,18 +3,20 @@
 
 mod batch;
 mod error;
+mod files;
 mod reader;
 mod record;
 mod text;
 mod tokenize;
 mod tokenizer;
 mod view;
+mod writer;
 
 pub use batch::{Layout, TokenBatch};
 pub use error::{BoxedError, DataError, FieldProblem, Place, Unit};
 pub use reader::{
-    DEFAULT_ANNOTATOR, Format, PairColumns, ReadOptions, ReadReport, ScoreRatio, read_records,
-    read_records_with, write_records,
+    DEFAULT_ANNOTATOR, Format, PairColumns, ReadOptions, ReadReport, Sample, ScoreRatio, read_records,
+    read_records_with,
 };
 pub use record::{Label, Message, Pair, PreferenceRecord, Role, Text};
 pub use tokenize::{
@@ -23,3 +25,4 @@ pub use tokenize::{
 };
 pub use tokenizer::{RenderMode, Tokenizer};
 pub use view::{FlipRate, Fraction, ViewReport, annotator_view, flip_labels, shuffled_order, subset};
+pub use writer::{write_pairs, write_records};
