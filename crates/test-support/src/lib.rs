@@ -1,11 +1,15 @@
-//! Tolerances and fixtures that tests share.
+//! Tolerances, fixtures and a stand-in for a model's server that tests share.
 //!
 //! Tests that want real data or the real 135M model find them through [`real_data`] and [`real_model`]; where the
 //! environment names none they print that they skip, and pass.
 
 #![forbid(unsafe_code)]
 
+mod mock_server;
+
 use std::path::PathBuf;
+
+pub use mock_server::{MockBehaviour, MockCall, MockFault, MockServer};
 
 /// Largest difference between a log-probability (nats) of ours and a reference implementation's, per sequence, fp32.
 pub const SEQUENCE_LOGP_NATS: f64 = 1e-3;

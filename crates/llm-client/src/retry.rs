@@ -1,0 +1,105 @@
+//! When to ask again.
+
+use std::time::Duration;
+
+use rand::{Rng, RngExt};
+
+use crate::Failure;
+
+/// When to ask again, and when to give up.
+///
+/// The pause after attempt n is drawn evenly from the upper half of `first_wait · 2^(n−1)`, cut at `longest_wait`: without
+/// chance in it, calls that failed together would come back together. Where the server says how long to wait, the pause is
+/// at least that; where it says longer than `longest_wait`, the call is given up at once, since waiting less is no use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetryPolicy {
+    /// The most attempts, the first one included; at least 1.
+    pub attempts: u32,
+    /// The scale of the first pause.
+    pub first_wait: Duration,
+    /// The longest pause.
+    pub longest_wait: Duration,
+}
+
+impl RetryPolicy {
+    /// Eight attempts, from half a second to a minute apart: a server may be away for some two minutes.
+    pub const PATIENT: Self =
+        Self { attempts: 8, first_wait: Duration::from_millis(500), longest_wait: Duration::from_secs(60) };
+
+    /// One attempt.
+    pub const NEVER: Self = Self { attempts: 1, first_wait: Duration::ZERO, longest_wait: Duration::ZERO };
+
+    /// The pause after attempt `attempt` (from 1) failed, or `None` to give up.
+    pub fn pause(&self, attempt: u32, failure: &Failure, rng: &mut impl Rng) -> Option<Duration> {
+        if attempt >= self.attempts || !failure.is_transient() {
+            return None;
+        }
+        let doubled = self.first_wait.saturating_mul(2_u32.saturating_pow(attempt.saturating_sub(1)));
+        let scale = doubled.min(self.longest_wait);
+        let jittered = scale.mul_f64(rng.random_range(0.5..=1.0));
+        match failure.retry_after() {
+            Some(asked) if asked > self.longest_wait => None,
+            // Chance goes on top: everybody was told the same time.
+            Some(asked) => Some(asked + jittered.min(asked.mul_f64(0.25) + self.first_wait)),
+            None => Some(jittered),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use seeds::Seeds;
+
+    const POLICY: RetryPolicy = RetryPolicy {
+        attempts: 6,
+        first_wait: Duration::from_secs(1),
+        longest_wait: Duration::from_secs(10),
+    };
+
+    fn rate_limited(seconds: Option<u64>) -> Failure {
+        Failure::RateLimited { retry_after: seconds.map(Duration::from_secs), message: String::new() }
+    }
+
+    #[test]
+    fn pauses_double_up_to_the_longest_and_are_never_the_same() {
+        let mut rng = Seeds::new(1).stream("jitter");
+        let mut seen = Vec::new();
+        for (attempt, scale) in [(1, 1.0), (2, 2.0), (3, 4.0), (4, 8.0), (5, 10.0)] {
+            for _ in 0..100 {
+                let pause = POLICY.pause(attempt, &Failure::CutBody, &mut rng).unwrap().as_secs_f64();
+                assert!((scale / 2.0..=scale).contains(&pause), "attempt {attempt}: {pause}");
+                seen.push(pause);
+            }
+        }
+        seen.sort_by(f64::total_cmp);
+        seen.dedup();
+        assert_eq!(seen.len(), 500);
+        assert_eq!(POLICY.pause(6, &Failure::CutBody, &mut rng), None, "six attempts are six");
+    }
+
+    #[test]
+    fn the_servers_word_is_the_least() {
+        let mut rng = Seeds::new(2).stream("jitter");
+        for _ in 0..100 {
+            let pause = POLICY.pause(1, &rate_limited(Some(7)), &mut rng).unwrap().as_secs_f64();
+            assert!((7.0..=10.0).contains(&pause), "{pause}");
+        }
+        assert_eq!(POLICY.pause(1, &rate_limited(Some(3600)), &mut rng), None);
+        assert!(POLICY.pause(1, &rate_limited(None), &mut rng).unwrap() <= Duration::from_secs(1));
+    }
+
+    #[test]
+    fn what_will_not_change_is_not_asked_again() {
+        let mut rng = Seeds::new(3).stream("jitter");
+        let message = String::new;
+        for failure in [
+            Failure::QuotaExhausted { message: message() },
+            Failure::ContextOverflow { message: message() },
+            Failure::Refused { status: 401, message: message() },
+        ] {
+            assert_eq!(POLICY.pause(1, &failure, &mut rng), None, "{failure}");
+        }
+        assert_eq!(RetryPolicy::NEVER.pause(1, &Failure::CutBody, &mut rng), None);
+    }
+}
