@@ -25,7 +25,7 @@ const LAYERS: [(&str, &[&str]); 14] = [
     ("render", &[]),
     ("stats", &["seeds"]),
     ("llm-client", &["seeds"]),
-    ("pref-data", &["seeds"]),
+    ("pref-data", &["seeds", "stats"]),
     ("mtbench", &["llm-client", "render", "seeds", "stats"]),
     ("policy-model", &["seeds"]),
     ("sandbox", &["mtbench", "pref-data", "seeds"]),

@@ -183,6 +183,22 @@ pub enum DataError {
         /// Where it should lie.
         range: &'static str,
     },
+    /// A source of labels that says nothing.
+    #[error(
+        "is {text:?}; name an annotator, or write \"majority of A, B, C\", \"majority of all\" or \"70% A, 30% B\""
+    )]
+    LabelSource {
+        /// What it says.
+        text: String,
+    },
+    /// A slice of agreement that says nothing.
+    #[error(
+        "is {text:?}; it must be \"A = B\" or \"A != B\" with two annotators, such as \"human != gpt-4-turbo\""
+    )]
+    AgreementSlice {
+        /// What it says.
+        text: String,
+    },
     /// A filter of SHP's pairs that says nothing.
     #[error("is {text:?}; it must be \"> N\" or \">= N\", such as \"> 2\"")]
     ScoreRatio {

@@ -44,7 +44,7 @@ pub fn write_records(path: impl AsRef<Path>, records: &[PreferenceRecord]) -> Re
 /// [`Format::Pairs`](crate::Format::Pairs) and other trainers read: `id`, `prompt`, `chosen`, `rejected`, `domain`. The
 /// file appears whole or not at all.
 ///
-/// What noise did to a pair is not written: see `NoiseLog`.
+/// What noise did to a pair is not written: see [`NoiseLog`](crate::NoiseLog).
 ///
 /// ```
 /// use pref_data::{Format, annotator_view, read_records, write_pairs};

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use pref_data::{
-    DataError, Format, Message, Pair, Text, TokenPair, TokenizeOptions, Tokenizer, Truncation,
+    DataError, Format, Message, Pair, Text, TokenPair, TokenizeOptions, Tokenizer, Truncation, Votes,
     annotator_view, read_records, tokenize_dialogue, tokenize_pairs,
 };
 use proptest::prelude::*;
@@ -63,6 +63,8 @@ fn plain(id: &str, prompt: &str, chosen: &str, rejected: &str) -> Pair {
         chosen: text(chosen),
         rejected: text(rejected),
         domain: None,
+        annotator: String::new(),
+        votes: Votes::default(),
         flipped: false,
     }
 }
