@@ -306,6 +306,25 @@ pub enum DataError {
         /// The limit.
         max_length: usize,
     },
+    /// A limit on prompts leaves them or the responses no room.
+    #[error(
+        "max_prompt_length is {max_prompt_length}; it must be at least 1 and below max_length, which is {max_length}"
+    )]
+    MaxPromptLength {
+        /// The limit on prompts.
+        max_prompt_length: usize,
+        /// The limit on prompt and response.
+        max_length: usize,
+    },
+    /// A file of tokens cannot be used.
+    #[error("{}: {source}; remove the file, and the tokens are made again", path.display())]
+    TokenFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: io::Error,
+    },
     /// A dialogue has no token that training could learn from.
     #[error(
         "no token of the dialogue is scored: it has no assistant message, or none within max_length ({max_length}); \

@@ -6,11 +6,13 @@ mod batch;
 mod domains;
 mod error;
 mod files;
+mod micro_batches;
 mod noise;
 mod order;
 mod reader;
 mod record;
 mod text;
+mod token_cache;
 mod tokenize;
 mod tokenizer;
 mod view;
@@ -21,6 +23,7 @@ pub use agreement::{AgreementMatrix, AgreementSlice, Keep};
 pub use batch::{Layout, TokenBatch};
 pub use domains::{Category, CategoryCount, Count, DomainCounts, Scenario, TABLE_6, TABLE_7, categories_of};
 pub use error::{BoxedError, DataError, FieldProblem, Place, Unit};
+pub use micro_batches::micro_batches;
 pub use noise::{Fate, FlipRate, Noise, NoiseLog, NoiseModel, NoiseRow, Odds, corrupt, flip_labels};
 pub use order::shuffled_order;
 pub use reader::{
@@ -28,8 +31,9 @@ pub use reader::{
     read_records_with,
 };
 pub use record::{Label, Message, Pair, PreferenceRecord, Role, Text, Votes};
+pub use token_cache::{TokenCache, TokenFile};
 pub use tokenize::{
-    Dialogue, Quantiles, TokenPair, TokenizeOptions, TokenizeReport, Truncation, tokenize_dialogue,
+    Dialogue, Preset, Quantiles, TokenPair, TokenizeOptions, TokenizeReport, Truncation, tokenize_dialogue,
     tokenize_dialogues, tokenize_pairs,
 };
 pub use tokenizer::{RenderMode, Tokenizer};
