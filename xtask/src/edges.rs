@@ -10,26 +10,38 @@ use crate::workspace::{Workspace, output};
 const LIBTORCH: &str = "torch-sys";
 
 /// Crates that never link libtorch, not even in their tests: they build and run where none is installed.
-const LIBTORCH_FREE: [&str; 9] =
-    ["llm-client", "mtbench", "pref-data", "render", "sandbox", "seeds", "stats", "test-support", "xtask"];
+const LIBTORCH_FREE: [&str; 11] = [
+    "annotate",
+    "llm-client",
+    "mtbench",
+    "pref-data",
+    "render",
+    "sandbox",
+    "seeds",
+    "stats",
+    "test-support",
+    "xtask",
+];
 
 /// Crates that do. Were `LIBTORCH` misspelt, everything would seem free of it; these notice.
 const LIBTORCH_BOUND: [&str; 3] = ["policy-model", "pref-loss", "trainer"];
 
 /// The crates of this workspace that each crate may use outside of its tests. Edges run from later lines to earlier.
-const LAYERS: [(&str, &[&str]); 14] = [
+const LAYERS: [(&str, &[&str]); 16] = [
     ("seeds", &[]),
     ("test-support", &[]),
     ("xtask", &[]),
     ("pref-loss", &[]),
     ("render", &[]),
     ("stats", &["seeds"]),
+    ("hub", &[]),
     ("llm-client", &["seeds"]),
     ("pref-data", &["seeds", "stats"]),
+    ("annotate", &["llm-client", "pref-data", "render", "stats"]),
     ("mtbench", &["llm-client", "render", "seeds", "stats"]),
     ("policy-model", &["seeds"]),
     ("sandbox", &["mtbench", "pref-data", "seeds"]),
-    ("trainer", &["policy-model", "pref-data", "pref-loss", "seeds"]),
+    ("trainer", &["hub", "policy-model", "pref-data", "pref-loss", "seeds"]),
     (
         "study",
         &[
@@ -47,6 +59,8 @@ const LAYERS: [(&str, &[&str]); 14] = [
     (
         "bins",
         &[
+            "annotate",
+            "hub",
             "llm-client",
             "mtbench",
             "policy-model",
