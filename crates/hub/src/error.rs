@@ -83,6 +83,11 @@ pub enum HubError {
 }
 
 impl HubError {
+    /// Whether the user can mend it by saying something else (exit status 2), not by trying again.
+    pub fn is_bad_input(&self) -> bool {
+        !matches!(self, Self::Request { .. } | Self::Cache { .. })
+    }
+
     /// What an error of the client means for somebody who wants `repo`.
     pub(crate) fn of(repo: &RepoId, endpoint: &str, error: ApiError) -> Self {
         let (repo, page) = (repo.clone(), repo.page(endpoint));

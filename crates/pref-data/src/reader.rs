@@ -27,7 +27,8 @@ use seen::Seen;
 /// More bytes than any row has: a file without line ends must not fill the memory.
 const LONGEST_ROW: u64 = 256 << 20;
 
-/// Reads the preferences in the file at `path`, or in all files of the folder at `path`, in the order of their names.
+/// Reads the preferences in the file at `path`, in all files of the folder at `path`, or in those files of a folder that
+/// fit a pattern (`data/train-*.parquet`), in the order of their names.
 ///
 /// A file of pairs gives records of two responses, chosen first, with the label of [`DEFAULT_ANNOTATOR`]. A record
 /// without an `id` gets the number of its line or row, in a folder after the file's name and a colon.
@@ -77,8 +78,14 @@ pub fn read_records_with(
 ) -> Result<(Vec<PreferenceRecord>, ReadReport), DataError> {
     let path = path.as_ref();
     let mut seen = Seen::new(options);
+    let pattern = path.file_name().and_then(|name| name.to_str()).filter(|name| name.contains('*'));
     if path.is_dir() {
-        for file in files(path)? {
+        for file in files(path, "*")? {
+            read_file(&file, options, &mut seen, Ids::OfFolder)?;
+        }
+    } else if let Some(pattern) = pattern.filter(|_| !path.exists()) {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        for file in files(folder.unwrap_or(Path::new(".")), pattern)? {
             read_file(&file, options, &mut seen, Ids::OfFolder)?;
         }
     } else {
@@ -167,18 +174,29 @@ fn record(
     Ok(Read::Record(record))
 }
 
-/// The files of a folder whose kind is known, by name.
-fn files(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
+/// The files of a folder whose kind is known and whose name fits, by name.
+fn files(folder: &Path, pattern: &str) -> Result<Vec<PathBuf>, DataError> {
     let failed = |source| DataError::Io { action: "read", path: folder.to_owned(), source };
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
-        if path.is_file() && kind(&path).is_some() {
+        let fits = path.file_name().and_then(|name| name.to_str()).is_some_and(|name| fits(name, pattern));
+        if fits && path.is_file() && kind(&path).is_some() {
             files.push(path);
         }
     }
     files.sort();
     Ok(files)
+}
+
+/// Whether a name is what a pattern says, in which `*` stands for any text.
+fn fits(name: &str, pattern: &str) -> bool {
+    match pattern.split_once('*') {
+        None => name == pattern,
+        Some((start, rest)) => name.strip_prefix(start).is_some_and(|name| {
+            name.char_indices().map(|(at, _)| at).chain([name.len()]).any(|at| fits(&name[at..], rest))
+        }),
+    }
 }
 
 fn open(path: &Path) -> Result<File, DataError> {
