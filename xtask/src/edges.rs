@@ -10,14 +10,25 @@ use crate::workspace::{Workspace, output};
 const LIBTORCH: &str = "torch-sys";
 
 /// Crates that never link libtorch, not even in their tests: they build and run where none is installed.
-const LIBTORCH_FREE: [&str; 9] =
-    ["llm-client", "mtbench", "pref-data", "render", "sandbox", "seeds", "stats", "test-support", "xtask"];
+const LIBTORCH_FREE: [&str; 11] = [
+    "annotate",
+    "hub",
+    "llm-client",
+    "mtbench",
+    "pref-data",
+    "render",
+    "sandbox",
+    "seeds",
+    "stats",
+    "test-support",
+    "xtask",
+];
 
 /// Crates that do. Were `LIBTORCH` misspelt, everything would seem free of it; these notice.
 const LIBTORCH_BOUND: [&str; 4] = ["policy-model", "pref-loss", "torch-ext", "trainer"];
 
 /// The crates of this workspace that each crate may use outside of its tests. Edges run from later lines to earlier.
-const LAYERS: [(&str, &[&str]); 14] = [
+const LAYERS: [(&str, &[&str]); 17] = [
     ("seeds", &[]),
     ("test-support", &[]),
     ("xtask", &[]),
@@ -25,12 +36,14 @@ const LAYERS: [(&str, &[&str]); 14] = [
     ("pref-loss", &[]),
     ("render", &[]),
     ("stats", &["seeds"]),
+    ("hub", &[]),
     ("llm-client", &["seeds"]),
-    ("pref-data", &["seeds"]),
+    ("pref-data", &["seeds", "stats"]),
+    ("annotate", &["llm-client", "pref-data", "render", "stats"]),
     ("mtbench", &["llm-client", "render", "seeds", "stats"]),
     ("policy-model", &["seeds"]),
     ("sandbox", &["mtbench", "pref-data", "seeds"]),
-    ("trainer", &["policy-model", "pref-data", "pref-loss", "seeds", "torch-ext"]),
+    ("trainer", &["hub", "policy-model", "pref-data", "pref-loss", "seeds", "torch-ext"]),
     (
         "study",
         &[
@@ -48,6 +61,8 @@ const LAYERS: [(&str, &[&str]); 14] = [
     (
         "bins",
         &[
+            "annotate",
+            "hub",
             "llm-client",
             "mtbench",
             "policy-model",

@@ -3,7 +3,8 @@
 use std::error::Error;
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The error of a library that reports with a boxed one.
 pub type BoxedError = Box<dyn Error + Send + Sync>;
@@ -85,14 +86,47 @@ pub enum DataError {
         #[source]
         source: io::Error,
     },
-    /// A page of a parquet file is damaged.
+    /// A page of a parquet file or a batch of an Arrow file is damaged.
     #[error("{place} or a few rows later: {source}; the file is damaged, so fetch it again")]
     BrokenRow {
         /// The first row that could not be read.
         place: Place,
-        /// What the parquet reader says.
+        /// What the reader says.
         #[source]
-        source: parquet::errors::ParquetError,
+        source: BoxedError,
+    },
+    /// A row of a CSV file has more or fewer cells than the first, or cannot be read.
+    #[error("{place}: {source}; every row must have the cells that the first row names")]
+    Csv {
+        /// The line where the row begins.
+        place: Place,
+        /// What the CSV reader says.
+        #[source]
+        source: csv::Error,
+    },
+    /// A cell is not UTF-8.
+    #[error("{place}: field `{field}` is not UTF-8: {source}; save the file as UTF-8")]
+    Encoding {
+        /// The line where the row begins.
+        place: Place,
+        /// The column.
+        field: String,
+        /// What is wrong.
+        #[source]
+        source: std::str::Utf8Error,
+    },
+    /// An Arrow file could not be read.
+    #[error(
+        "{}: {source}; Arrow files are read with LZ4 or no compression only, so write others anew, for example with \
+         `pyarrow.feather.write_feather(table, path, compression=\"lz4\")`",
+        path.display()
+    )]
+    Arrow {
+        /// The file.
+        path: PathBuf,
+        /// What the Arrow reader says.
+        #[source]
+        source: arrow_schema::ArrowError,
     },
     /// A line that never ends.
     #[error("{place}: is longer than {most} bytes; a file of JSON lines has one record a line")]
@@ -148,6 +182,22 @@ pub enum DataError {
         value: f64,
         /// Where it should lie.
         range: &'static str,
+    },
+    /// A source of labels that says nothing.
+    #[error(
+        "is {text:?}; name an annotator, or write \"majority of A, B, C\", \"majority of all\" or \"70% A, 30% B\""
+    )]
+    LabelSource {
+        /// What it says.
+        text: String,
+    },
+    /// A slice of agreement that says nothing.
+    #[error(
+        "is {text:?}; it must be \"A = B\" or \"A != B\" with two annotators, such as \"human != gpt-4-turbo\""
+    )]
+    AgreementSlice {
+        /// What it says.
+        text: String,
     },
     /// A filter of SHP's pairs that says nothing.
     #[error("is {text:?}; it must be \"> N\" or \">= N\", such as \"> 2\"")]
@@ -256,6 +306,25 @@ pub enum DataError {
         /// The limit.
         max_length: usize,
     },
+    /// A limit on prompts leaves them or the responses no room.
+    #[error(
+        "max_prompt_length is {max_prompt_length}; it must be at least 1 and below max_length, which is {max_length}"
+    )]
+    MaxPromptLength {
+        /// The limit on prompts.
+        max_prompt_length: usize,
+        /// The limit on prompt and response.
+        max_length: usize,
+    },
+    /// A file of tokens cannot be used.
+    #[error("{}: {source}; remove the file, and the tokens are made again", path.display())]
+    TokenFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: io::Error,
+    },
     /// A dialogue has no token that training could learn from.
     #[error(
         "no token of the dialogue is scored: it has no assistant message, or none within max_length ({max_length}); \
@@ -286,7 +355,7 @@ pub enum DataError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
     /// The file.
-    pub path: PathBuf,
+    pub path: Arc<Path>,
     /// Whether its records stand in lines or rows.
     pub unit: Unit,
     /// Which one, from 1.

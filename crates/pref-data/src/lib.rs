@@ -1,25 +1,42 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+mod agreement;
 mod batch;
+mod domains;
 mod error;
+mod files;
+mod micro_batches;
+mod noise;
+mod order;
 mod reader;
 mod record;
 mod text;
+mod token_cache;
 mod tokenize;
 mod tokenizer;
 mod view;
+mod volume;
+mod writer;
 
+pub use agreement::{AgreementMatrix, AgreementSlice, Keep};
 pub use batch::{Layout, Padding, RowParts, TokenBatch};
+pub use domains::{Category, CategoryCount, Count, DomainCounts, Scenario, TABLE_6, TABLE_7, categories_of};
 pub use error::{BoxedError, DataError, FieldProblem, Place, Unit};
+pub use micro_batches::micro_batches;
+pub use noise::{Fate, FlipRate, Noise, NoiseLog, NoiseModel, NoiseRow, Odds, corrupt, flip_labels};
+pub use order::shuffled_order;
 pub use reader::{
-    DEFAULT_ANNOTATOR, Format, PairColumns, ReadOptions, ReadReport, ScoreRatio, read_records,
-    read_records_with, write_records,
+    DEFAULT_ANNOTATOR, Format, PairColumns, ReadOptions, ReadReport, Sample, ScoreRatio, read_records,
+    read_records_with,
 };
-pub use record::{Label, Message, Pair, PreferenceRecord, Role, Text};
+pub use record::{Label, Message, Pair, PreferenceRecord, Role, Text, Votes};
+pub use token_cache::{TokenCache, TokenFile};
 pub use tokenize::{
-    Dialogue, Quantiles, TokenPair, TokenizeOptions, TokenizeReport, Truncation, tokenize_dialogue,
+    Dialogue, Preset, Quantiles, TokenPair, TokenizeOptions, TokenizeReport, Truncation, tokenize_dialogue,
     tokenize_dialogues, tokenize_pairs,
 };
 pub use tokenizer::{RenderMode, Tokenizer};
-pub use view::{FlipRate, Fraction, ViewReport, annotator_view, flip_labels, shuffled_order, subset};
+pub use view::{LabelSource, Mixture, ViewReport, annotator_view, label_view};
+pub use volume::{Fraction, Selection, select, subset};
+pub use writer::{write_pairs, write_records};

@@ -200,7 +200,40 @@ pub struct Pair {
     /// The subject, where the set names one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub domain: Option<String>,
+    /// Whose label it is.
+    #[serde(default)]
+    pub annotator: String,
+    /// How many of the record's annotators prefer which of the two.
+    #[serde(default)]
+    pub votes: Votes,
     /// Whether noise swapped the two: the annotator's own label says the opposite.
     #[serde(default)]
     pub flipped: bool,
+}
+
+impl Pair {
+    /// Swaps chosen and rejected, and remembers it.
+    pub(crate) fn flip(&mut self) {
+        std::mem::swap(&mut self.chosen, &mut self.rejected);
+        std::mem::swap(&mut self.votes.chosen, &mut self.votes.rejected);
+        self.flipped = !self.flipped;
+    }
+}
+
+/// How many of a record's annotators prefer each response of a pair.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Votes {
+    /// The chosen one.
+    pub chosen: u32,
+    /// The rejected one.
+    pub rejected: u32,
+}
+
+impl Votes {
+    /// How divided the annotators are: a million times the minority's share of their votes, 0 where all agree or none
+    /// voted.
+    pub(crate) fn division(self) -> u64 {
+        let all = u64::from(self.chosen) + u64::from(self.rejected);
+        (u64::from(self.chosen.min(self.rejected)) * 1_000_000).checked_div(all).unwrap_or(0)
+    }
 }

@@ -1,6 +1,7 @@
 //! Pairs and dialogues as token ids.
 
 mod report;
+mod trl_0_7_10;
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -68,6 +69,27 @@ pub struct TokenizeOptions {
     pub max_length: usize,
     /// Which end goes.
     pub truncation: Truncation,
+    /// Whose conventions are followed.
+    pub preset: Preset,
+}
+
+/// Whose conventions tokenising follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Preset {
+    /// Those of TRL 1.16, described at [`tokenize_pairs`].
+    Modern,
+    /// Those of TRL 0.7.10 and the alignment-handbook of early 2024, of the time of the paper: prompt and responses are
+    /// rendered apart, so that the tag that opens the assistant's turn stands in the responses; a beginning-of-sequence
+    /// token is put before, and an end-of-sequence token behind whatever the template has put there. What is too
+    /// long loses in two stages: the prompt all but `max_prompt_length` tokens of the end that [`Truncation`] keeps,
+    /// then the responses what `max_length - max_prompt_length` does not hold. No pair is dropped.
+    ///
+    /// Where the prompt's last token merges with one of the two responses only, that token is scored with both; TRL leaves
+    /// it out of one. Such pairs are among the boundary mismatches.
+    Trl0710 {
+        /// The tokens of a prompt that stay where prompt and response are too long; below `max_length`.
+        max_prompt_length: usize,
+    },
 }
 
 /// The pairs as token ids, in their order, and what happened to them.
@@ -82,8 +104,8 @@ pub struct TokenizeOptions {
 ///
 /// # Errors
 ///
-/// [`DataError::MaxLength`], [`DataError::EmptyPrompt`], [`DataError::EmptyResponse`], [`DataError::MixedForms`],
-/// [`DataError::NoTemplate`], [`DataError::NoEosToken`], and what template and tokenizer report. Of several bad pairs
+/// [`DataError::MaxLength`], [`DataError::MaxPromptLength`], [`DataError::EmptyPrompt`],
+/// [`DataError::EmptyResponse`], [`DataError::MixedForms`], [`DataError::NoTemplate`], [`DataError::NoEosToken`], and what template and tokenizer report. Of several bad pairs
 /// the first is reported.
 pub fn tokenize_pairs(
     pairs: &[Pair],
@@ -91,15 +113,29 @@ pub fn tokenize_pairs(
     options: &TokenizeOptions,
 ) -> Result<(Vec<TokenPair>, TokenizeReport), DataError> {
     check_max_length(options.max_length)?;
+    let tokenize = match options.preset {
+        Preset::Modern => tokenize_pair,
+        Preset::Trl0710 { max_prompt_length } => {
+            if max_prompt_length == 0 || max_prompt_length >= options.max_length {
+                return Err(DataError::MaxPromptLength { max_prompt_length, max_length: options.max_length });
+            }
+            trl_0_7_10::tokenize_pair
+        }
+    };
     let tokenized: Vec<Result<(TokenPair, Boundary), DataError>> =
-        pairs.par_iter().map(|pair| tokenize_pair(pair, tokenizer)).collect();
+        pairs.par_iter().map(|pair| tokenize(pair, tokenizer)).collect();
     let mut report = TokenizeReport::new(pairs.len(), options.max_length);
     let mut lengths = Lengths::default();
     let mut kept = Vec::with_capacity(pairs.len());
     for result in tokenized {
         let (mut pair, boundary) = result?;
         report.boundary_mismatches += usize::from(boundary == Boundary::Mismatch);
-        let cut = truncate(&mut pair, options);
+        let cut = match options.preset {
+            Preset::Modern => truncate(&mut pair, options),
+            Preset::Trl0710 { max_prompt_length } => {
+                trl_0_7_10::truncate(&mut pair, max_prompt_length, options)
+            }
+        };
         match cut {
             Cut::Dropped => {
                 report.dropped.push(pair.id);
@@ -107,6 +143,10 @@ pub fn tokenize_pairs(
             }
             Cut::Prompt => report.truncated_prompts += 1,
             Cut::Responses(count) => report.truncated_responses += count,
+            Cut::Both(count) => {
+                report.truncated_prompts += 1;
+                report.truncated_responses += count;
+            }
             Cut::Nothing => {}
         }
         lengths.add(&pair);
@@ -228,6 +268,7 @@ enum Cut {
     Nothing,
     Prompt,
     Responses(usize),
+    Both(usize),
     Dropped,
 }
 

@@ -36,6 +36,8 @@ pub struct Tokenizer {
     template: Option<ChatTemplate>,
     special: SpecialTokens,
     stop_tokens: Vec<u32>,
+    /// A hash of `tokenizer.json`.
+    vocabulary: blake3::Hash,
 }
 
 impl Tokenizer {
@@ -81,7 +83,8 @@ impl Tokenizer {
             Some(source) => Some(ChatTemplate::new(&folder, source, &special.variables, None)?),
             None => None,
         };
-        Ok(Self { folder, inner, template, special, stop_tokens })
+        let vocabulary = blake3::hash(&json);
+        Ok(Self { folder, inner, template, special, stop_tokens, vocabulary })
     }
 
     /// Gives the chat template a clock, for those that print today's date (`strftime_now`); times are UTC.
@@ -156,6 +159,26 @@ impl Tokenizer {
     /// Whether the folder has a chat template.
     pub fn has_chat_template(&self) -> bool {
         self.template.is_some()
+    }
+
+    /// A hash of everything that decides which tokens a text or a conversation becomes.
+    pub(crate) fn fingerprint(&self) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(self.vocabulary.as_bytes());
+        let source = self.template.as_ref().map_or("", ChatTemplate::source);
+        // What a template prints of the date shows in any conversation.
+        let shown = self.render_chat(&[Message::user("")], RenderMode::AwaitAnswer).unwrap_or_default();
+        let ends = self.encode_document("").unwrap_or_default();
+        for part in [source, &shown, &format!("{:?} {ends:?}", self.special)] {
+            hasher.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
+        }
+        *hasher.finalize().as_bytes()
+    }
+
+    /// Whether the chat template speaks of system turns, or is `ChatML`, which has all kinds of turns alike.
+    pub(crate) fn knows_system_turns(&self) -> bool {
+        let source = self.template.as_ref().map_or("", ChatTemplate::source);
+        source.contains("system") || source.contains("<|im_start|>")
     }
 
     /// The ids at which generation stops; empty only where the folder names none at all.

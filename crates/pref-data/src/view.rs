@@ -1,17 +1,17 @@
-//! One annotator's pairs, nested subsets of them, and nested label noise.
+//! Records as pairs: whose labels say which response is the better one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use rand::seq::SliceRandom;
-use seeds::{Seeds, Stream};
+use seeds::Seeds;
 use serde::{Deserialize, Serialize};
 
 use crate::error::DataError;
-use crate::record::{Label, Pair, PreferenceRecord};
+use crate::order::{permutation, share};
+use crate::record::{Label, Pair, PreferenceRecord, Votes};
 use crate::text::counted;
 
-/// What [`annotator_view`] kept and what it left out.
+/// What a view kept and what it left out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ViewReport {
     /// Records that were looked at.
@@ -37,10 +37,125 @@ impl fmt::Display for ViewReport {
     }
 }
 
+/// Whose labels make the pairs: the way in which preferences are acquired.
+///
+/// As text a name (`human`), a vote (`majority of human, gpt-4-turbo, llama-2-70b-chat` or `majority of all`) or a
+/// mixture (`70% gpt-4-turbo, 30% human`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum LabelSource {
+    /// One annotator's.
+    Annotator(String),
+    /// The label with the most votes of these annotators, of all where none is named. A shared lead is a tie; those who
+    /// did not label a record have no vote on it.
+    Majority(BTreeSet<String>),
+    /// Each record is labelled by one of several annotators, drawn at random so that each labels its share of the
+    /// records that all of them labelled.
+    Mixture(Mixture),
+}
+
+/// Annotators and their shares, which add up to 1.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mixture(Vec<(String, f64)>);
+
+impl Mixture {
+    /// How far the shares may add up to something other than 1.
+    const SLACK: f64 = 1e-6;
+
+    /// # Errors
+    ///
+    /// [`DataError::OutOfRange`] for a share outside (0, 1] and for shares that do not add up to 1.
+    pub fn new(shares: Vec<(String, f64)>) -> Result<Self, DataError> {
+        for &(_, value) in &shares {
+            if !(value > 0.0 && value <= 1.0) {
+                return Err(DataError::OutOfRange { name: "a mixture's share", value, range: "(0, 1]" });
+            }
+        }
+        let value = shares.iter().map(|(_, share)| share).sum::<f64>();
+        if (value - 1.0).abs() > Self::SLACK {
+            return Err(DataError::OutOfRange {
+                name: "the sum of a mixture's shares",
+                value,
+                range: "[1, 1]",
+            });
+        }
+        Ok(Self(shares))
+    }
+
+    /// The annotators with their shares.
+    pub fn shares(&self) -> &[(String, f64)] {
+        &self.0
+    }
+}
+
+/// The name under which a vote stands on its pairs.
+const MAJORITY: &str = "majority";
+
+/// What opens the text of a vote.
+const MAJORITY_OF: &str = "majority of ";
+
+impl TryFrom<String> for LabelSource {
+    type Error = DataError;
+
+    fn try_from(text: String) -> Result<Self, DataError> {
+        let names = |list: &str| list.split(',').map(|name| name.trim().to_owned()).collect::<Vec<_>>();
+        if let Some(list) = text.strip_prefix(MAJORITY_OF) {
+            let names = names(list);
+            return match &names[..] {
+                [one] if one == "all" => Ok(Self::Majority(BTreeSet::new())),
+                _ if names.iter().any(String::is_empty) => Err(DataError::LabelSource { text }),
+                _ => Ok(Self::Majority(names.into_iter().collect())),
+            };
+        }
+        if !text.contains('%') {
+            return if text.trim().is_empty() {
+                Err(DataError::LabelSource { text })
+            } else {
+                Ok(Self::Annotator(text))
+            };
+        }
+        let part = |part: String| {
+            let (share, name) = part.split_once('%')?;
+            let name = name.trim();
+            (!name.is_empty()).then_some((name.to_owned(), share.trim().parse::<f64>().ok()? / 100.0))
+        };
+        match names(&text).into_iter().map(part).collect() {
+            Some(shares) => Mixture::new(shares).map(Self::Mixture),
+            None => Err(DataError::LabelSource { text }),
+        }
+    }
+}
+
+impl From<LabelSource> for String {
+    fn from(source: LabelSource) -> Self {
+        source.to_string()
+    }
+}
+
+impl fmt::Display for LabelSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Annotator(name) => f.write_str(name),
+            Self::Majority(voters) if voters.is_empty() => write!(f, "{MAJORITY_OF}all"),
+            Self::Majority(voters) => {
+                let voters: Vec<&str> = voters.iter().map(String::as_str).collect();
+                write!(f, "{MAJORITY_OF}{}", voters.join(", "))
+            }
+            Self::Mixture(mixture) => {
+                // Shares were read as percent; what rounding left of 70 is 70.
+                let percent = |share: f64| (share * 1e10).round() / 1e8;
+                let parts = mixture.0.iter().map(|(name, share)| format!("{}% {name}", percent(*share)));
+                f.write_str(&parts.collect::<Vec<_>>().join(", "))
+            }
+        }
+    }
+}
+
 /// The pairs that one annotator's labels make, in the records' order.
 ///
 /// A record of more than two responses gives one pair for each response but the preferred one; their ids are the
 /// record's with `#` and the rejected response's index. Ties and missing labels give no pair and are counted.
+/// Where no record knows the name `gpt-4-turbo`, it stands for `gpt-4-1106-preview`, as which GAIR lists that model.
 ///
 /// # Errors
 ///
@@ -50,147 +165,142 @@ pub fn annotator_view(
     records: &[PreferenceRecord],
     annotator: &str,
 ) -> Result<(Vec<Pair>, ViewReport), DataError> {
+    // One annotator leaves nothing to draw.
+    label_view(records, &LabelSource::Annotator(annotator.to_owned()), &Seeds::new(0))
+}
+
+/// The pairs that the labels of `source` make, as [`annotator_view`] makes them of one annotator's. A mixture draws from
+/// the stream `mixture`; with the same seeds, whoever gains a share keeps the records that it had.
+///
+/// ```
+/// use pref_data::{Format, LabelSource, label_view, read_records};
+/// use seeds::Seeds;
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("records.jsonl");
+/// let line = r#"{"id": "a", "prompt": "p", "responses": ["x", "y"], "labels": {"human": 0, "gpt-4": 1, "llama": 1}}"#;
+/// std::fs::write(&path, line)?;
+/// let records = read_records(&path, Format::Records)?;
+/// let majority = LabelSource::try_from("majority of human, gpt-4, llama".to_owned())?;
+/// let (pairs, _) = label_view(&records, &majority, &Seeds::new(0))?;
+/// assert_eq!(pairs[0].chosen, records[0].responses[1]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+///
+/// As [`annotator_view`], for each annotator that `source` names.
+pub fn label_view(
+    records: &[PreferenceRecord],
+    source: &LabelSource,
+    seeds: &Seeds,
+) -> Result<(Vec<Pair>, ViewReport), DataError> {
+    let labelled: Vec<Option<(String, Label)>> = match source {
+        LabelSource::Annotator(name) => {
+            let name = known_as(records, name)?;
+            records.iter().map(|record| Some((name.clone(), *record.labels.get(&name)?))).collect()
+        }
+        LabelSource::Majority(voters) => {
+            let voters: BTreeSet<String> =
+                voters.iter().map(|name| known_as(records, name)).collect::<Result<_, _>>()?;
+            let label = |record| Some((MAJORITY.to_owned(), majority(record, &voters)?));
+            records.iter().map(label).collect()
+        }
+        LabelSource::Mixture(mixture) => mixed(records, mixture, seeds)?,
+    };
     let mut report = ViewReport { records: records.len(), ..ViewReport::default() };
     let mut pairs = Vec::with_capacity(records.len());
-    for record in records {
-        match record.labels.get(annotator) {
+    for (record, label) in records.iter().zip(labelled) {
+        match label {
             None => report.unlabelled += 1,
-            Some(Label::Tie) => report.ties += 1,
-            Some(&Label::Prefers(best)) => {
+            Some((_, Label::Tie)) => report.ties += 1,
+            Some((annotator, Label::Prefers(best))) => {
                 record.check().map_err(|(field, problem)| DataError::Record {
                     id: record.id.clone(),
                     field,
                     problem,
                 })?;
-                pairs.extend(pairs_of(record, best));
+                pairs.extend(pairs_of(record, best, &annotator));
             }
         }
-    }
-    if report.unlabelled == records.len() {
-        let known: BTreeSet<&String> = records.iter().flat_map(|record| record.labels.keys()).collect();
-        return Err(DataError::UnknownAnnotator {
-            annotator: annotator.to_owned(),
-            known: known.into_iter().cloned().collect(),
-        });
     }
     report.pairs = pairs.len();
     Ok((pairs, report))
 }
 
-/// A share of the data, in (0, 1].
-#[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Serialize, Deserialize)]
-#[serde(try_from = "f64", into = "f64")]
-pub struct Fraction(f64);
+/// Names that a set uses for what the literature calls otherwise.
+const ALIASES: [(&str, &str); 1] = [("gpt-4-turbo", "gpt-4-1106-preview")];
 
-/// The share of labels that noise swaps, in [0, 1]: 0 none, 1 all.
-#[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Serialize, Deserialize)]
-#[serde(try_from = "f64", into = "f64")]
-pub struct FlipRate(f64);
+/// The name that the records have for an annotator.
+pub(crate) fn known_as(records: &[PreferenceRecord], name: &str) -> Result<String, DataError> {
+    let is_known = |name: &str| records.iter().any(|record| record.labels.contains_key(name));
+    let alias = || ALIASES.into_iter().find(|(alias, _)| *alias == name).map(|(_, theirs)| theirs);
+    if is_known(name) {
+        return Ok(name.to_owned());
+    }
+    if let Some(theirs) = alias().filter(|theirs| is_known(theirs)) {
+        return Ok(theirs.to_owned());
+    }
+    let known: BTreeSet<&String> = records.iter().flat_map(|record| record.labels.keys()).collect();
+    Err(DataError::UnknownAnnotator {
+        annotator: name.to_owned(),
+        known: known.into_iter().cloned().collect(),
+    })
+}
 
-impl Fraction {
-    /// All of the data.
-    pub const ALL: Self = Self(1.0);
-
-    /// # Errors
-    ///
-    /// [`DataError::OutOfRange`] outside (0, 1].
-    pub fn new(value: f64) -> Result<Self, DataError> {
-        if value > 0.0 && value <= 1.0 {
-            Ok(Self(value))
-        } else {
-            Err(DataError::OutOfRange { name: "fraction", value, range: "(0, 1]" })
+fn majority(record: &PreferenceRecord, voters: &BTreeSet<String>) -> Option<Label> {
+    let mut votes: BTreeMap<Option<usize>, usize> = BTreeMap::new();
+    for (annotator, label) in &record.labels {
+        if voters.is_empty() || voters.contains(annotator) {
+            let choice = match *label {
+                Label::Prefers(index) => Some(index),
+                Label::Tie => None,
+            };
+            *votes.entry(choice).or_default() += 1;
         }
     }
-
-    /// The share.
-    pub fn get(self) -> f64 {
-        self.0
+    let most = votes.values().copied().max()?;
+    let mut leaders = votes.into_iter().filter(|&(_, votes)| votes == most).map(|(choice, _)| choice);
+    match (leaders.next(), leaders.next()) {
+        (Some(Some(index)), None) => Some(Label::Prefers(index)),
+        _ => Some(Label::Tie),
     }
 }
 
-impl FlipRate {
-    /// No noise.
-    pub const NONE: Self = Self(0.0);
-
-    /// # Errors
-    ///
-    /// [`DataError::OutOfRange`] outside [0, 1].
-    pub fn new(value: f64) -> Result<Self, DataError> {
-        if (0.0..=1.0).contains(&value) {
-            Ok(Self(value))
-        } else {
-            Err(DataError::OutOfRange { name: "flip_rate", value, range: "[0, 1]" })
-        }
+/// Each record's annotator and label; none where some annotator of the mixture did not label it.
+fn mixed(
+    records: &[PreferenceRecord],
+    mixture: &Mixture,
+    seeds: &Seeds,
+) -> Result<Vec<Option<(String, Label)>>, DataError> {
+    let mut ends = Vec::with_capacity(mixture.0.len());
+    let mut end = 0.0;
+    for (name, share) in &mixture.0 {
+        end += share;
+        ends.push((known_as(records, name)?, end));
     }
-
-    /// The share.
-    pub fn get(self) -> f64 {
-        self.0
+    let by_all = |record: &PreferenceRecord| ends.iter().all(|(name, _)| record.labels.contains_key(name));
+    let eligible: Vec<usize> = (0..records.len()).filter(|&index| by_all(&records[index])).collect();
+    let mut labelled = vec![None; records.len()];
+    for (rank, place) in permutation(eligible.len(), seeds.stream("mixture")).into_iter().enumerate() {
+        let of_rank = ends.iter().find(|(_, end)| rank < share(*end, eligible.len())).or(ends.last());
+        let record = &records[eligible[place]];
+        labelled[eligible[place]] =
+            of_rank.and_then(|(name, _)| Some((name.clone(), *record.labels.get(name)?)));
     }
+    Ok(labelled)
 }
 
-impl TryFrom<f64> for Fraction {
-    type Error = DataError;
-
-    fn try_from(value: f64) -> Result<Self, DataError> {
-        Self::new(value)
-    }
-}
-
-impl TryFrom<f64> for FlipRate {
-    type Error = DataError;
-
-    fn try_from(value: f64) -> Result<Self, DataError> {
-        Self::new(value)
-    }
-}
-
-impl From<Fraction> for f64 {
-    fn from(fraction: Fraction) -> Self {
-        fraction.0
-    }
-}
-
-impl From<FlipRate> for f64 {
-    fn from(rate: FlipRate) -> Self {
-        rate.0
-    }
-}
-
-/// A random share of the pairs, in their order: `round(fraction * n)` of them, at least one.
-///
-/// Shares are nested: with the same seeds a smaller fraction takes a subset of what a larger one takes, so that a
-/// study of volume compares data sets that grow. Draws from the stream `subset`.
-pub fn subset(pairs: Vec<Pair>, fraction: Fraction, seeds: &Seeds) -> Vec<Pair> {
-    let count = share(fraction.get(), pairs.len()).max(1);
-    let taken = first_of_permutation(pairs.len(), count, seeds.stream("subset"));
-    pairs.into_iter().zip(taken).filter_map(|(pair, taken)| taken.then_some(pair)).collect()
-}
-
-/// Swaps chosen and rejected in `round(rate * n)` random pairs and marks them `flipped`.
-///
-/// Noise is nested: with the same seeds and pairs, what a lower rate flips a higher rate flips too. Draws from the
-/// stream `flip-noise`.
-pub fn flip_labels(pairs: &mut [Pair], rate: FlipRate, seeds: &Seeds) {
-    let count = share(rate.get(), pairs.len());
-    let flips = first_of_permutation(pairs.len(), count, seeds.stream("flip-noise"));
-    for (pair, flip) in pairs.iter_mut().zip(flips) {
-        if flip {
-            std::mem::swap(&mut pair.chosen, &mut pair.rejected);
-            pair.flipped = !pair.flipped;
-        }
-    }
-}
-
-/// The order in which epoch `epoch` (from 0) visits `n` items: a permutation of `0..n`.
-///
-/// Each epoch has its own; all draw from the stream `data-order`.
-pub fn shuffled_order(n: usize, seeds: &Seeds, epoch: u64) -> Vec<usize> {
-    permutation(n, seeds.indexed("data-order", epoch))
-}
-
-fn pairs_of(record: &PreferenceRecord, best: usize) -> impl Iterator<Item = Pair> + '_ {
+fn pairs_of<'a>(
+    record: &'a PreferenceRecord,
+    best: usize,
+    annotator: &'a str,
+) -> impl Iterator<Item = Pair> + 'a {
     let several = record.responses.len() > 2;
+    let votes = |index: usize| {
+        let votes = record.labels.values().filter(|label| **label == Label::Prefers(index)).count();
+        u32::try_from(votes).unwrap_or(u32::MAX)
+    };
     record.responses.iter().enumerate().filter(move |&(index, _)| index != best).map(
         move |(index, rejected)| Pair {
             id: if several { format!("{}#{index}", record.id) } else { record.id.clone() },
@@ -198,165 +308,12 @@ fn pairs_of(record: &PreferenceRecord, best: usize) -> impl Iterator<Item = Pair
             chosen: record.responses[best].clone(),
             rejected: rejected.clone(),
             domain: record.domain.clone(),
+            annotator: annotator.to_owned(),
+            votes: Votes { chosen: votes(best), rejected: votes(index) },
             flipped: false,
         },
     )
 }
 
-/// A share of `n` items, to the nearest whole number.
-fn share(rate: f64, n: usize) -> usize {
-    (rate * n as f64).round() as usize
-}
-
-/// Marks the first `count` of one permutation of `n` items: marks of a smaller count are among those of a larger.
-fn first_of_permutation(n: usize, count: usize, stream: Stream) -> Vec<bool> {
-    let mut marked = vec![false; n];
-    for index in permutation(n, stream).into_iter().take(count) {
-        marked[index] = true;
-    }
-    marked
-}
-
-fn permutation(n: usize, mut stream: Stream) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..n).collect();
-    order.shuffle(&mut stream);
-    order
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::record::Text;
-    use proptest::prelude::*;
-    use std::collections::BTreeMap;
-
-    fn pair(index: usize) -> Pair {
-        Pair {
-            id: index.to_string(),
-            prompt: Text::Plain("q".to_owned()),
-            chosen: Text::Plain(format!("good {index}")),
-            rejected: Text::Plain(format!("bad {index}")),
-            domain: None,
-            flipped: false,
-        }
-    }
-
-    fn record(id: &str, responses: usize, labels: &[(&str, Label)]) -> PreferenceRecord {
-        PreferenceRecord {
-            id: id.to_owned(),
-            prompt: Text::Plain("q".to_owned()),
-            responses: (0..responses).map(|i| Text::Plain(format!("r{i}"))).collect(),
-            labels: labels.iter().map(|&(name, label)| (name.to_owned(), label)).collect::<BTreeMap<_, _>>(),
-            domain: None,
-        }
-    }
-
-    fn ids(pairs: &[Pair]) -> Vec<usize> {
-        pairs.iter().map(|pair| pair.id.parse().expect("ids are numbers here")).collect()
-    }
-
-    #[test]
-    fn a_view_takes_one_annotators_labels() {
-        let records = [
-            record("a", 2, &[("human", Label::Prefers(1)), ("gpt-4", Label::Prefers(0))]),
-            record("b", 2, &[("human", Label::Tie)]),
-            record("c", 2, &[("gpt-4", Label::Prefers(0))]),
-            record("d", 3, &[("human", Label::Prefers(1))]),
-        ];
-        let (pairs, report) = annotator_view(&records, "human").expect("human labelled some");
-        let seen: Vec<_> = pairs.iter().map(|p| (p.id.as_str(), &p.chosen, &p.rejected)).collect();
-        let r = |i: usize| Text::Plain(format!("r{i}"));
-        assert_eq!(seen, [("a", &r(1), &r(0)), ("d#0", &r(1), &r(0)), ("d#2", &r(1), &r(2))]);
-        let expected = ViewReport { records: 4, unlabelled: 1, ties: 1, pairs: 3 };
-        assert_eq!(report, expected);
-        assert_eq!(report.to_string(), "3 pairs from 4 records (1 without a label of this annotator, 1 tie)");
-    }
-
-    #[test]
-    fn an_unknown_annotator_is_answered_with_the_known_ones() {
-        let records = [record("a", 2, &[("human", Label::Tie), ("gpt-4", Label::Prefers(0))])];
-        let nobody = annotator_view(&records[..0], "gold").expect_err("no records");
-        assert!(nobody.to_string().ends_with("the annotators here are: none"), "{nobody}");
-        let message = annotator_view(&records, "gold").expect_err("gold labelled none").to_string();
-        assert_eq!(
-            message,
-            "no record carries a label of annotator `gold`; the annotators here are: gpt-4, human"
-        );
-    }
-
-    #[test]
-    fn shares_outside_their_range_are_refused_wherever_they_come_from() {
-        for bad in [-0.1, 1.1, f64::NAN, f64::INFINITY] {
-            assert!(Fraction::new(bad).is_err() && FlipRate::new(bad).is_err(), "{bad}");
-        }
-        assert!(Fraction::new(0.0).is_err() && FlipRate::new(0.0).is_ok());
-        let message = serde_json::from_str::<FlipRate>("1.5").expect_err("1.5 is no share").to_string();
-        assert_eq!(message, "flip_rate is 1.5; it must lie in [0, 1]");
-        assert_eq!(serde_json::to_string(&Fraction::ALL).expect("a number"), "1.0");
-    }
-
-    #[test]
-    fn rate_one_flips_all_and_twice_is_none() {
-        let original: Vec<Pair> = (0..9).map(pair).collect();
-        let mut pairs = original.clone();
-        flip_labels(&mut pairs, FlipRate::NONE, &Seeds::new(1));
-        assert_eq!(pairs, original);
-        let all = FlipRate::new(1.0).expect("in range");
-        flip_labels(&mut pairs, all, &Seeds::new(1));
-        assert!(pairs.iter().zip(&original).all(|(a, b)| a.flipped && a.chosen == b.rejected));
-        flip_labels(&mut pairs, all, &Seeds::new(2));
-        assert_eq!(pairs, original);
-    }
-
-    #[test]
-    fn orders_are_frozen() {
-        // Recorded results depend on these permutations: a change here silently changes every study.
-        let seeds = Seeds::new(0);
-        assert_eq!([0, 1].map(|epoch| shuffled_order(8, &seeds, epoch)), ORDERS);
-    }
-
-    const ORDERS: [[usize; 8]; 2] = [[5, 2, 1, 7, 6, 3, 0, 4], [6, 4, 5, 0, 3, 2, 1, 7]];
-
-    proptest! {
-        #[test]
-        fn subsets_nest_and_keep_their_order(n in 1usize..80, seed: u64, a in 0.01f64..1.0, b in 0.01f64..1.0) {
-            let (low, high) = (a.min(b), a.max(b));
-            let take = |f| {
-                let fraction = Fraction::new(f).expect("in range");
-                ids(&subset((0..n).map(pair).collect(), fraction, &Seeds::new(seed)))
-            };
-            let (small, large) = (take(low), take(high));
-            prop_assert!(small.iter().all(|id| large.contains(id)));
-            prop_assert!(large.is_sorted());
-            prop_assert_eq!(large.len(), ((high * n as f64).round() as usize).max(1));
-            prop_assert_eq!(take(1.0).len(), n);
-        }
-
-        #[test]
-        fn flips_nest_and_are_as_many_as_asked(n in 0usize..80, seed: u64, a in 0.0f64..=1.0, b in 0.0f64..=1.0) {
-            let (low, high) = (a.min(b), a.max(b));
-            let mask = |rate| {
-                let mut pairs: Vec<Pair> = (0..n).map(pair).collect();
-                flip_labels(&mut pairs, FlipRate::new(rate).expect("in range"), &Seeds::new(seed));
-                for (index, p) in pairs.iter().enumerate() {
-                    let swapped = p.chosen == Text::Plain(format!("bad {index}"));
-                    assert_eq!(swapped, p.flipped);
-                }
-                pairs.iter().map(|p| p.flipped).collect::<Vec<_>>()
-            };
-            let (few, many) = (mask(low), mask(high));
-            prop_assert!(few.iter().zip(&many).all(|(&f, &m)| !f || m));
-            prop_assert_eq!(many.iter().filter(|&&m| m).count(), (high * n as f64).round() as usize);
-        }
-
-        #[test]
-        fn orders_are_permutations_and_differ_by_epoch(n in 20usize..100, seed: u64) {
-            let seeds = Seeds::new(seed);
-            let first = shuffled_order(n, &seeds, 0);
-            let mut sorted = first.clone();
-            sorted.sort_unstable();
-            prop_assert_eq!(sorted, (0..n).collect::<Vec<_>>());
-            prop_assert_ne!(first, shuffled_order(n, &seeds, 1));
-        }
-    }
-}
+pub(crate) mod tests;

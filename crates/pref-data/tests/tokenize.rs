@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use pref_data::{
-    DataError, Format, Message, Pair, Text, TokenPair, TokenizeOptions, Tokenizer, Truncation,
+    DataError, Format, Message, Pair, Preset, Text, TokenPair, TokenizeOptions, Tokenizer, Truncation, Votes,
     annotator_view, read_records, tokenize_dialogue, tokenize_pairs,
 };
 use proptest::prelude::*;
@@ -47,7 +47,7 @@ fn tiny() -> Tokenizer {
 }
 
 fn keep_start(max_length: usize) -> TokenizeOptions {
-    TokenizeOptions { max_length, truncation: Truncation::KeepStart }
+    TokenizeOptions { max_length, truncation: Truncation::KeepStart, preset: Preset::Modern }
 }
 
 fn by_id(pairs: Vec<TokenPair>) -> BTreeMap<String, Ids> {
@@ -63,6 +63,8 @@ fn plain(id: &str, prompt: &str, chosen: &str, rejected: &str) -> Pair {
         chosen: text(chosen),
         rejected: text(rejected),
         domain: None,
+        annotator: String::new(),
+        votes: Votes::default(),
         flipped: false,
     }
 }
@@ -79,6 +81,47 @@ fn ids_and_truncation_are_trls() {
         assert_eq!(report.dropped.len(), pairs.len() - expected.len());
         assert!(report.boundary_mismatches > 0, "the fixture has merges across the boundary");
         assert_eq!(by_id(tokens), expected, "max_length {max_length}");
+    }
+}
+
+#[derive(Deserialize)]
+struct OldFixture {
+    template: String,
+    pairs: Vec<serde_json::Map<String, serde_json::Value>>,
+    cases: Vec<OldCase>,
+}
+
+#[derive(Deserialize)]
+struct OldCase {
+    max_length: usize,
+    max_prompt_length: usize,
+    truncation: Truncation,
+    expected: BTreeMap<String, Ids>,
+}
+
+#[test]
+fn the_old_preset_is_trl_0_7_10s() {
+    let fixture: OldFixture = fixture("trl_0_7_10.json");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for name in ["tokenizer.json", "tokenizer_config.json"] {
+        fs::copy(fixture_path("tiny").join(name), folder.path().join(name)).expect("copied");
+    }
+    fs::write(folder.path().join("chat_template.jinja"), &fixture.template).expect("written");
+    let tokenizer = Tokenizer::from_folder(folder.path()).expect("a folder");
+    let pairs: Vec<Pair> =
+        fixture.pairs.into_iter().map(|row| serde_json::from_value(row.into()).expect("a pair")).collect();
+    assert_eq!(fixture.cases.len(), 6);
+    for OldCase { max_length, max_prompt_length, truncation, expected } in fixture.cases {
+        let options =
+            TokenizeOptions { max_length, truncation, preset: Preset::Trl0710 { max_prompt_length } };
+        let (tokens, report) = tokenize_pairs(&pairs, &tokenizer, &options).expect("tokenised");
+        assert_eq!((report.pairs_out, report.dropped.len()), (pairs.len(), 0));
+        assert_eq!(by_id(tokens), expected, "{max_length}, {max_prompt_length}, {truncation:?}");
+    }
+    for max_prompt_length in [0, 24] {
+        let preset = Preset::Trl0710 { max_prompt_length };
+        let error = tokenize_pairs(&pairs, &tokenizer, &TokenizeOptions { preset, ..keep_start(24) });
+        assert!(matches!(error, Err(DataError::MaxPromptLength { .. })));
     }
 }
 
@@ -258,7 +301,7 @@ proptest! {
             texts.iter().enumerate().map(|(n, (p, c, r))| plain(&n.to_string(), p, c, r)).collect();
         let tokenizer = tiny();
         let (whole, _) = tokenize_pairs(&pairs, &tokenizer, &keep_start(10_000)).expect("tokenised");
-        let options = TokenizeOptions { max_length, truncation };
+        let options = TokenizeOptions { max_length, truncation, preset: Preset::Modern };
         let (cut, report) = tokenize_pairs(&pairs, &tokenizer, &options).expect("tokenised");
         prop_assert_eq!(cut.len() + report.dropped.len(), pairs.len());
         prop_assert_eq!((report.pairs_in, report.pairs_out), (pairs.len(), cut.len()));

@@ -39,7 +39,7 @@ impl Input {
         let records = read_records(&recipe.data.path, format(&recipe.data))?;
         let (all_pairs, view) = annotator_view(&records, &recipe.data.annotator)?;
         let options =
-            TokenizeOptions { max_length: recipe.data.max_length, truncation: recipe.data.truncation };
+            TokenizeOptions { max_length: recipe.data.max_length, truncation: recipe.data.truncation, preset: pref_data::Preset::Modern };
         let (all_tokens, tokenized) = tokenize_pairs(&all_pairs, &tokenizer, &options)?;
         if all_tokens.is_empty() {
             return Err(TrainError::NoExamples(format!("{view}; {tokenized}")));

@@ -1,43 +1,118 @@
-//! Parquet, read through arrow.
+//! Parquet and Arrow IPC, a few rows at a time.
 
+use std::io::{Read, Seek};
 use std::path::Path;
+use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::{Float32Type, Float64Type, Int32Type, Int64Type};
+use arrow_array::types::{
+    Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt32Type, UInt64Type,
+};
 use arrow_array::{Array, ArrayRef, RecordBatch};
-use arrow_schema::{ArrowError, DataType};
+use arrow_ipc::reader::{FileReader, StreamReader};
+use arrow_schema::{ArrowError, DataType, FieldRef};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::errors::ParquetError;
 use serde_json::Value;
 
 use super::fields::Row;
-use super::{Each, open};
+use super::{Each, Format, open};
 use crate::error::{DataError, Place, Unit};
 
-/// Hands each row to `each`; of columns other than `columns` nothing is even decoded.
-pub(super) fn read(path: &Path, columns: &[&str], each: &mut Each<'_>) -> Result<(), DataError> {
+/// Rows that are decoded at a time: few, since a row may hold megabytes.
+const ROWS: usize = 256;
+
+/// How an Arrow file begins that has an index at its end; a stream begins with its first message.
+const ARROW_FILE: [u8; 6] = *b"ARROW1";
+
+/// What is read of a file.
+pub(super) struct Wanted<'a> {
+    pub(super) format: Format,
+    pub(super) columns: &'a [&'a str],
+}
+
+impl Wanted<'_> {
+    fn leaf(&self, parts: &[String]) -> bool {
+        match (parts.first(), parts.last()) {
+            (Some(column), Some(leaf)) => {
+                self.columns.contains(&column.as_str()) && self.format.reads_leaf(column, leaf)
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Hands each row of a parquet file to `each`; of what is not wanted nothing is even decoded.
+pub(super) fn read_parquet(path: &Path, wanted: &Wanted<'_>, each: &mut Each<'_>) -> Result<(), DataError> {
     let failed = |source| DataError::Parquet { path: path.to_owned(), source };
     let builder = ParquetRecordBatchReaderBuilder::try_new(open(path)?).map_err(failed)?;
-    let mask = ProjectionMask::columns(builder.parquet_schema(), columns.iter().copied());
-    let reader = builder.with_projection(mask).build().map_err(failed)?;
-    let mut number = 0;
+    let leaves = builder.parquet_schema().columns().iter().enumerate();
+    let leaves = leaves.filter(|(_, leaf)| wanted.leaf(leaf.path().parts())).map(|(index, _)| index);
+    let mask = ProjectionMask::leaves(builder.parquet_schema(), leaves);
+    let reader = builder.with_projection(mask).with_batch_size(ROWS).build().map_err(failed)?;
+    let mut rows = Rows { path: path.into(), read: 0 };
     for batch in reader {
         let batch = batch.map_err(|error| match parquet_error(error) {
             // Whole, but in a way that is not unpacked here.
             source if source.to_string().contains("Disabled feature") => failed(source),
-            source => {
-                let place = Place { path: path.to_owned(), unit: Unit::Row, number: number + 1 };
-                DataError::BrokenRow { place, source }
-            }
+            source => DataError::BrokenRow { place: rows.next(), source: source.into() },
         })?;
-        for row in 0..batch.num_rows() {
-            number += 1;
-            let place = Place { path: path.to_owned(), unit: Unit::Row, number };
-            each(&place, Ok(read_row(path, &batch, row)?))?;
-        }
+        rows.hand_on(&batch, wanted, each)?;
     }
     Ok(())
+}
+
+/// Hands each row of an Arrow IPC file or stream to `each`.
+pub(super) fn read_arrow(path: &Path, wanted: &Wanted<'_>, each: &mut Each<'_>) -> Result<(), DataError> {
+    let failed = |source| DataError::Arrow { path: path.to_owned(), source };
+    let mut file = open(path)?;
+    let mut magic = [0; ARROW_FILE.len()];
+    let is_file = file.read_exact(&mut magic).is_ok() && magic == ARROW_FILE;
+    file.rewind().map_err(|source| DataError::Io { action: "read", path: path.to_owned(), source })?;
+    let batches: Box<dyn Iterator<Item = Result<RecordBatch, ArrowError>>> = if is_file {
+        Box::new(FileReader::try_new_buffered(file, None).map_err(failed)?)
+    } else {
+        Box::new(StreamReader::try_new_buffered(file, None).map_err(failed)?)
+    };
+    let mut rows = Rows { path: path.into(), read: 0 };
+    for batch in batches {
+        let batch =
+            batch.map_err(|source| DataError::BrokenRow { place: rows.next(), source: source.into() })?;
+        rows.hand_on(&batch, wanted, each)?;
+    }
+    Ok(())
+}
+
+/// Counts the rows of a file.
+struct Rows {
+    path: Arc<Path>,
+    read: usize,
+}
+
+impl Rows {
+    /// Where the row stands that comes next.
+    fn next(&self) -> Place {
+        Place { path: Arc::clone(&self.path), unit: Unit::Row, number: self.read + 1 }
+    }
+
+    fn hand_on(
+        &mut self,
+        batch: &RecordBatch,
+        wanted: &Wanted<'_>,
+        each: &mut Each<'_>,
+    ) -> Result<(), DataError> {
+        let schema = batch.schema();
+        let columns = schema.fields().iter().zip(batch.columns());
+        let columns: Vec<(&FieldRef, &ArrayRef)> =
+            columns.filter(|(field, _)| wanted.columns.contains(&field.name().as_str())).collect();
+        for row in 0..batch.num_rows() {
+            let place = self.next();
+            self.read += 1;
+            each(&place, Ok(read_row(&place.path, &columns, row)?))?;
+        }
+        Ok(())
+    }
 }
 
 fn parquet_error(error: ArrowError) -> ParquetError {
@@ -47,10 +122,8 @@ fn parquet_error(error: ArrowError) -> ParquetError {
     }
 }
 
-fn read_row(path: &Path, batch: &RecordBatch, row: usize) -> Result<Row, DataError> {
-    let schema = batch.schema();
-    let columns = schema.fields().iter().zip(batch.columns());
-    let values = columns.map(|(field, column)| {
+fn read_row(path: &Path, columns: &[(&FieldRef, &ArrayRef)], row: usize) -> Result<Row, DataError> {
+    let values = columns.iter().map(|(field, column)| {
         let value = cell(column, row).ok_or_else(|| DataError::ColumnType {
             path: path.to_owned(),
             column: field.name().clone(),
@@ -67,20 +140,32 @@ fn cell(column: &ArrayRef, row: usize) -> Option<Value> {
         return Some(Value::Null);
     }
     Some(match column.data_type() {
+        DataType::Null => Value::Null,
         DataType::Utf8 => column.as_string::<i32>().value(row).into(),
         DataType::LargeUtf8 => column.as_string::<i64>().value(row).into(),
         DataType::Utf8View => column.as_string_view().value(row).into(),
         DataType::Boolean => column.as_boolean().value(row).into(),
         DataType::Float32 => f64::from(column.as_primitive::<Float32Type>().value(row)).into(),
         DataType::Float64 => column.as_primitive::<Float64Type>().value(row).into(),
+        DataType::Int8 => column.as_primitive::<Int8Type>().value(row).into(),
+        DataType::Int16 => column.as_primitive::<Int16Type>().value(row).into(),
         DataType::Int32 => column.as_primitive::<Int32Type>().value(row).into(),
         DataType::Int64 => column.as_primitive::<Int64Type>().value(row).into(),
+        DataType::UInt32 => column.as_primitive::<UInt32Type>().value(row).into(),
+        DataType::UInt64 => column.as_primitive::<UInt64Type>().value(row).into(),
         DataType::List(_) => list(&column.as_list::<i32>().value(row))?,
         DataType::LargeList(_) => list(&column.as_list::<i64>().value(row))?,
         DataType::Struct(fields) => {
             let columns = fields.iter().zip(column.as_struct().columns());
             let cells = columns.map(|(field, column)| Some((field.name().clone(), cell(column, row)?)));
             Value::Object(cells.collect::<Option<_>>()?)
+        }
+        // As pandas writes its categories.
+        DataType::Dictionary(..) => {
+            let dictionary = column.as_any_dictionary_opt()?;
+            let keys: ArrayRef = dictionary.keys().slice(row, 1);
+            let key = usize::try_from(cell(&keys, 0)?.as_i64()?).ok()?;
+            (key < dictionary.values().len()).then(|| cell(dictionary.values(), key))??
         }
         _ => return None,
     })

@@ -2,21 +2,19 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
+use std::sync::Arc;
 
 use flate2::bufread::MultiGzDecoder;
 
-use super::{Compression, Each, open};
+use super::{Compression, Each, LONGEST_ROW, open};
 use crate::error::{DataError, Place, Unit};
-
-/// More than any record has: a file without line ends must not fill the memory.
-const LONGEST_LINE: u64 = 256 << 20;
 
 /// Hands each line that is not blank to `each`.
 pub(super) fn read(path: &Path, compression: Compression, each: &mut Each<'_>) -> Result<(), DataError> {
     let file = BufReader::new(open(path)?);
     match compression {
-        Compression::None => read_lines(path, file, LONGEST_LINE, each),
-        Compression::Gzip => read_lines(path, BufReader::new(MultiGzDecoder::new(file)), LONGEST_LINE, each),
+        Compression::None => read_lines(path, file, LONGEST_ROW, each),
+        Compression::Gzip => read_lines(path, BufReader::new(MultiGzDecoder::new(file)), LONGEST_ROW, each),
     }
 }
 
@@ -26,10 +24,11 @@ fn read_lines(
     longest: u64,
     each: &mut Each<'_>,
 ) -> Result<(), DataError> {
+    let shared: Arc<Path> = path.into();
     let mut line = Vec::new();
     for number in 1.. {
         line.clear();
-        let place = || Place { path: path.to_owned(), unit: Unit::Line, number };
+        let place = || Place { path: Arc::clone(&shared), unit: Unit::Line, number };
         let read = (&mut lines).take(longest).read_until(b'\n', &mut line);
         let length = read.map_err(|source| DataError::Broken { place: place(), source })?;
         if length == 0 {

@@ -1,6 +1,7 @@
 //! Reading files: what comes out of good ones and what is said of bad ones.
 
 mod damage;
+mod kinds;
 mod preference_sets;
 
 use std::fs;
@@ -13,7 +14,8 @@ use tempfile::TempDir;
 use test_support::real_data;
 
 use super::*;
-use crate::record::{Label, Message, Role};
+use crate::record::{Label, Message, Role, Text};
+use crate::writer::write_records;
 
 fn file(name: &str, content: &str) -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -138,9 +140,12 @@ fn bad_pairs_are_refused_with_line_and_field() {
 fn files_that_cannot_be_read_are_named() {
     let error = read_records("nowhere.jsonl", Format::Pairs).expect_err("there is none");
     assert!(error.to_string().starts_with("cannot read nowhere.jsonl: "), "{error}");
-    let error = read_records("data.csv", Format::Pairs).expect_err("not our kind");
-    assert!(error.to_string().contains("name it .jsonl, .jsonl.gz or .parquet"), "{error}");
-    let error = read_records("data.parquet", Format::HhRlhf).expect_err("not that kind");
+    let error = read_records("data.txt", Format::Pairs).expect_err("not our kind");
+    assert!(
+        error.to_string().contains("name it .jsonl, .jsonl.gz, .parquet, .arrow, .feather or .csv"),
+        "{error}"
+    );
+    let error = read_records("data.parquet", Format::Records).expect_err("not that kind");
     assert!(matches!(error, DataError::UnknownExtension { expected: ".jsonl or .jsonl.gz", .. }));
 
     let (_folder, path) = file("cut.jsonl.gz", "");

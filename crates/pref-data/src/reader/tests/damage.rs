@@ -67,6 +67,10 @@ fn a_folders_files_are_read_by_name() {
         records.iter().map(|record| &*record.id).collect::<Vec<_>>(),
         ["a.jsonl:1", "mine", "b.jsonl:1"]
     );
+    let (records, _) = skipping(&folder.path().join("b*.jsonl"), 0).expect("one file");
+    assert_eq!(records[0].id, "b.jsonl:1");
+    let nothing = skipping(&folder.path().join("c*.jsonl"), 0).expect_err("none fits").to_string();
+    assert!(nothing.contains("holds no records"), "{nothing}");
 }
 
 #[test]

@@ -18,7 +18,8 @@ fn as_lines(name: &str, format: Format) -> (Vec<PreferenceRecord>, Vec<Preferenc
         lines += &format!("{}\n", serde_json::Value::Object(row?));
         Ok(())
     };
-    columns::read(&fixture(name), format.columns(), &mut each).expect("a good file");
+    let wanted = columns::Wanted { format, columns: format.columns() };
+    columns::read_parquet(&fixture(name), &wanted, &mut each).expect("a good file");
     (columnar, read(&lines, format).expect("the same rows as lines"))
 }
 

@@ -1,0 +1,137 @@
+//! The question that is put to the model.
+
+use std::path::Path;
+
+use llm_client::ChatMessage;
+use pref_data::{Role, Text};
+
+use crate::AnnotateError;
+
+/// A question about two responses: a text in which `{prompt}`, `{response_a}` and `{response_b}` are replaced, in one pass, so
+/// that the same words in a response stay as they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PromptTemplate(String);
+
+const PLACES: [&str; 3] = ["{prompt}", "{response_a}", "{response_b}"];
+
+const DEFAULT: &str = "\
+Two assistants answered the same request. Decide which answer serves the person who asked better. Weigh whether it does \
+what was asked, whether it is correct, and whether it is clear. Neither the order of the answers nor their length is a \
+merit in itself.
+
+=== Request ===
+{prompt}
+
+=== Answer A ===
+{response_a}
+
+=== Answer B ===
+{response_b}
+
+=== End ===
+
+Give your reasons in a few sentences. Then end with a line that holds your decision and nothing else: [[A]] if answer A is \
+better, [[B]] if answer B is better, [[C]] if they are equally good.";
+
+impl Default for PromptTemplate {
+    fn default() -> Self {
+        Self(DEFAULT.to_owned())
+    }
+}
+
+impl PromptTemplate {
+    /// # Errors
+    ///
+    /// [`AnnotateError::Template`] where one of the three places is missing or the text never asks for `[[A]]`, `[[B]]`.
+    pub fn new(text: impl Into<String>) -> Result<Self, AnnotateError> {
+        let text = text.into();
+        match PLACES.into_iter().chain(["[[A]]", "[[B]]"]).find(|needed| !text.contains(needed)) {
+            Some(missing) => Err(AnnotateError::Template { missing }),
+            None => Ok(Self(text)),
+        }
+    }
+
+    /// The template in a file.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new), and [`AnnotateError::Io`].
+    pub fn from_file(path: &Path) -> Result<Self, AnnotateError> {
+        let text = std::fs::read_to_string(path);
+        Self::new(text.map_err(|source| AnnotateError::Io {
+            action: "read",
+            path: path.to_owned(),
+            source,
+        })?)
+    }
+
+    /// The conversation that asks about `a`, shown first, and `b`.
+    pub(crate) fn messages(&self, prompt: &Text, a: &Text, b: &Text) -> Vec<ChatMessage> {
+        let values = [prompt, a, b].map(shown);
+        let mut out = String::new();
+        let mut rest = self.0.as_str();
+        while let Some((at, index)) = next_place(rest) {
+            out.push_str(&rest[..at]);
+            out.push_str(&values[index]);
+            rest = &rest[at + PLACES[index].len()..];
+        }
+        out.push_str(rest);
+        vec![ChatMessage::user(out)]
+    }
+}
+
+fn next_place(text: &str) -> Option<(usize, usize)> {
+    let places = PLACES.iter().enumerate();
+    places.filter_map(|(index, place)| Some((text.find(place)?, index))).min()
+}
+
+/// A text as a reader sees it: the turns of a conversation under the names of who speaks, a single turn without.
+pub(crate) fn shown(text: &Text) -> String {
+    match text {
+        Text::Plain(text) => text.clone(),
+        Text::Chat(messages) => match &messages[..] {
+            [only] => only.content.clone(),
+            messages => {
+                let turns = messages.iter().map(|message| {
+                    let who = match message.role {
+                        Role::System => "System",
+                        Role::User => "User",
+                        Role::Assistant => "Assistant",
+                        Role::Tool => "Tool",
+                    };
+                    format!("{who}: {}", message.content)
+                });
+                turns.collect::<Vec<_>>().join("\n\n")
+            }
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_filled_in_one_pass() {
+        let template = PromptTemplate::new("{response_b}|{prompt}|{response_a} [[A]] [[B]]").expect("whole");
+        let text = |text: &str| Text::Plain(text.to_owned());
+        let messages = template.messages(&text("{response_a}"), &text("x {prompt}"), &text("{response_b}"));
+        assert_eq!(messages, [ChatMessage::user("{response_b}|{response_a}|x {prompt} [[A]] [[B]]")]);
+    }
+
+    #[test]
+    fn a_template_that_asks_nothing_is_refused() {
+        assert_eq!(PromptTemplate::new(DEFAULT).expect("the default"), PromptTemplate::default());
+        for bad in ["{prompt} {response_a} [[A]] [[B]]", "{prompt} {response_a} {response_b} [[A]]"] {
+            assert!(matches!(PromptTemplate::new(bad), Err(AnnotateError::Template { .. })), "{bad}");
+        }
+    }
+
+    #[test]
+    fn conversations_name_their_speakers() {
+        let one = Text::Chat(vec![pref_data::Message::assistant("4")]);
+        assert_eq!(shown(&one), "4");
+        let two = Text::Chat(vec![pref_data::Message::user("2 + 2?"), pref_data::Message::assistant("4")]);
+        assert_eq!(shown(&two), "User: 2 + 2?\n\nAssistant: 4");
+    }
+}

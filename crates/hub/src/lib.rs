@@ -1,0 +1,11 @@
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+mod choice;
+mod error;
+mod fetch;
+mod repo;
+
+pub use error::HubError;
+pub use fetch::{Access, Hub};
+pub use repo::{RepoId, RepoKind};

@@ -1,0 +1,218 @@
+//! Fetching from a server on this machine that speaks as the Hub does.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use hub::{Hub, HubError, RepoId, RepoKind};
+
+const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+const TOKEN: &str = "hf_that_nobody_may_see";
+
+/// What the server does and has heard.
+#[derive(Default)]
+struct Served {
+    files: BTreeMap<String, Vec<u8>>,
+    /// The only token that is let in, if any.
+    token: Option<String>,
+    /// Whether the next body breaks off in the middle.
+    breaks_off: Mutex<u32>,
+    heard: Mutex<Vec<String>>,
+}
+
+struct Server {
+    address: String,
+    served: Arc<Served>,
+}
+
+impl Server {
+    fn start(served: Served) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+        let address = format!("http://{}", listener.local_addr().expect("an address"));
+        let served = Arc::new(served);
+        let shared = Arc::clone(&served);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let shared = Arc::clone(&shared);
+                std::thread::spawn(move || answer(stream, &shared));
+            }
+        });
+        Self { address, served }
+    }
+
+    fn heard(&self) -> Vec<String> {
+        self.served.heard.lock().expect("not poisoned").clone()
+    }
+
+    fn hub(&self, cache: &Path, variables: &[(&str, &str)]) -> Hub {
+        Hub::from_environment(|name| match name {
+            "HF_ENDPOINT" => Some(self.address.clone()),
+            "HF_HUB_CACHE" => Some(cache.display().to_string()),
+            _ => variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned()),
+        })
+    }
+}
+
+fn answer(mut stream: TcpStream, served: &Served) {
+    let mut reader = BufReader::new(stream.try_clone().expect("a second handle"));
+    loop {
+        let mut lines = Vec::new();
+        loop {
+            let mut line = String::new();
+            if reader.read_line(&mut line).unwrap_or(0) == 0 {
+                return;
+            }
+            if line.trim().is_empty() {
+                break;
+            }
+            lines.push(line.trim().to_owned());
+        }
+        let path = lines[0].split_whitespace().nth(1).unwrap_or_default().to_owned();
+        let header = |name: &str| {
+            let start = format!("{name}: ");
+            lines.iter().find_map(|line| {
+                line.to_lowercase().starts_with(&start).then(|| line[start.len()..].to_owned())
+            })
+        };
+        let range = header("range").unwrap_or_default();
+        served.heard.lock().expect("not poisoned").push(format!("{path} {range}"));
+        let allowed = served
+            .token
+            .as_ref()
+            .is_none_or(|token| header("authorization") == Some(format!("Bearer {token}")));
+        if !allowed {
+            let code = if header("authorization").is_some() { "403 Forbidden" } else { "401 Unauthorized" };
+            let head = format!("HTTP/1.1 {code}\r\nx-error-code: GatedRepo\r\ncontent-length: 0\r\n\r\n");
+            let _ = stream.write_all(head.as_bytes());
+            continue;
+        }
+        if path.starts_with("/api/") {
+            let known = path.starts_with("/api/datasets/owner/set/revision/");
+            let siblings: Vec<String> =
+                served.files.keys().map(|name| format!("{{\"rfilename\": \"{name}\"}}")).collect();
+            let body = format!("{{\"sha\": \"{COMMIT}\", \"siblings\": [{}]}}", siblings.join(", "));
+            let status = if known { "200 OK" } else { "404 Not Found" };
+            let head = format!(
+                "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+                body.len()
+            );
+            let _ = stream.write_all(format!("{head}{body}").as_bytes());
+            continue;
+        }
+        let prefix = format!("/datasets/owner/set/resolve/{COMMIT}/");
+        let Some(content) = path.strip_prefix(&prefix).and_then(|name| served.files.get(name)) else {
+            let _ = stream.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n");
+            continue;
+        };
+        let (from, to) = range.trim_start_matches("bytes=").split_once('-').unwrap_or(("0", ""));
+        let from: usize = from.parse().unwrap_or(0);
+        let to: usize = to.parse().map_or(content.len(), |to: usize| to + 1);
+        let part = &content[from..to];
+        let head = format!(
+            "HTTP/1.1 206 Partial Content\r\netag: \"{}-{}\"\r\nx-repo-commit: {COMMIT}\r\ncontent-range: bytes {from}-{}/{}\r\ncontent-length: {}\r\n\r\n",
+            content.len(),
+            content[0],
+            to - 1,
+            content.len(),
+            part.len()
+        );
+        let _ = stream.write_all(head.as_bytes());
+        let mut left = served.breaks_off.lock().expect("not poisoned");
+        if *left > 0 && part.len() > 1 {
+            *left -= 1;
+            let _ = stream.write_all(&part[..part.len() / 2]);
+            return;
+        }
+        drop(left);
+        let _ = stream.write_all(part);
+    }
+}
+
+fn set() -> BTreeMap<String, Vec<u8>> {
+    let file = |name: &str, byte: u8| (name.to_owned(), vec![byte; 100_000]);
+    [
+        file("README.md", b'r'),
+        file("data/train-00000-of-00002.parquet", b'a'),
+        file("data/train-00001-of-00002.parquet", b'b'),
+        file("data/test-00000-of-00001.parquet", b'c'),
+        file("../../escape.parquet", b'x'),
+    ]
+    .into()
+}
+
+fn id(text: &str) -> RepoId {
+    RepoId::parse(RepoKind::Dataset, text).expect("an id")
+}
+
+#[test]
+fn what_is_wanted_comes_once_and_offline_from_the_cache() {
+    let server = Server::start(Served { files: set(), ..Served::default() });
+    let cache = tempfile::tempdir().expect("a temporary folder");
+    let path = server.hub(cache.path(), &[]).fetch(&id("owner/set")).expect("fetched");
+    assert!(
+        path.ends_with(format!("datasets--owner--set/snapshots/{COMMIT}/data/train-*.parquet")),
+        "{path:?}"
+    );
+    let folder = path.parent().expect("a folder");
+    let read = |name: &str| fs::read(folder.join(name)).expect("fetched");
+    assert_eq!(read("train-00001-of-00002.parquet"), vec![b'b'; 100_000]);
+    assert!(!folder.join("test-00000-of-00001.parquet").exists(), "nobody asked for it");
+    let bodies = server.heard().len();
+    assert_eq!(server.hub(cache.path(), &[]).fetch(&id("owner/set")).expect("cached"), path);
+    assert_eq!(server.heard().len(), bodies + 1, "only the revision was asked for");
+    let offline = server.hub(cache.path(), &[("HF_HUB_OFFLINE", "1")]);
+    assert_eq!(offline.fetch(&id("owner/set")).expect("cached"), path);
+    // By its commit, too, and pinned to it online.
+    assert_eq!(offline.fetch(&id(&format!("owner/set@{COMMIT}"))).expect("cached"), path);
+    assert_eq!(server.heard().len(), bodies + 1);
+    for missing in ["owner/other", "owner/set@v2"] {
+        let error = offline.fetch(&id(missing)).expect_err("not in the cache").to_string();
+        assert!(error.contains("HF_HUB_OFFLINE is set"), "{error}");
+    }
+}
+
+#[test]
+fn what_broke_off_goes_on_where_it_stopped() {
+    let served = Served { files: set(), breaks_off: Mutex::new(1), ..Served::default() };
+    let server = Server::start(served);
+    let cache = tempfile::tempdir().expect("a temporary folder");
+    let wanted = id("owner/set:data/test-00000-of-00001.parquet");
+    let path = server.hub(cache.path(), &[]).fetch(&wanted).expect("fetched in the end");
+    assert_eq!(fs::read(path).expect("a file"), vec![b'c'; 100_000]);
+    assert!(server.heard().iter().any(|line| line.ends_with("bytes=50000-")), "{:?}", server.heard());
+}
+
+#[test]
+fn gated_sets_say_how_to_get_access_and_tokens_never_show() {
+    let server = Server::start(Served { files: set(), token: Some(TOKEN.to_owned()), ..Served::default() });
+    let cache = tempfile::tempdir().expect("a temporary folder");
+    for variables in [&[][..], &[("HF_TOKEN", "hf_of_somebody_else")]] {
+        let error = server.hub(cache.path(), variables).fetch(&id("owner/set")).expect_err("gated");
+        assert!(matches!(error, HubError::Gated { .. }), "{error:?}");
+        let said = error.to_string();
+        assert!(said.contains("accept its terms") && said.contains("/datasets/owner/set"), "{said}");
+        assert!(!format!("{said}{error:?}").contains("hf_of_somebody_else"));
+    }
+    let hub = server.hub(cache.path(), &[("HF_TOKEN", TOKEN)]);
+    hub.fetch(&id("owner/set")).expect("let in");
+    assert!(!format!("{hub:?}").contains(TOKEN));
+}
+
+#[test]
+fn what_is_not_there_is_said() {
+    let server = Server::start(Served { files: set(), ..Served::default() });
+    let cache = tempfile::tempdir().expect("a temporary folder");
+    let hub = server.hub(cache.path(), &[]);
+    assert!(matches!(hub.fetch(&id("owner/nothing")), Err(HubError::NotFound { .. })));
+    assert!(matches!(hub.fetch(&id("owner/set:data/x.parquet")), Err(HubError::NoSuchFile { .. })));
+    let nobody = Hub::from_environment(|name| match name {
+        "HF_ENDPOINT" => Some("http://127.0.0.1:1".to_owned()),
+        "HF_HUB_CACHE" => Some(cache.path().display().to_string()),
+        _ => None,
+    });
+    let error = nobody.fetch(&id("owner/set")).expect_err("nobody there").to_string();
+    assert!(error.contains("HF_HUB_OFFLINE=1"), "{error}");
+}

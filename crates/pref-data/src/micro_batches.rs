@@ -1,0 +1,109 @@
+//! A batch in parts of about equally many tokens.
+
+use std::cmp::Reverse;
+
+/// Splits the items of a batch, given by their tokens, into as few micro-batches as keep each within `most_tokens`, of
+/// about equally many tokens each. An item that is longer by itself is alone in its micro-batch.
+///
+/// The indices of a micro-batch ascend; the fullest micro-batch comes first. The split depends on nothing but `tokens`
+/// and `most_tokens`: of several processes, the `r`-th of `R` takes the micro-batches `r`, `r + R`, …, so that their
+/// sum over all is the same however many there are. Weigh each micro-batch's mean loss by its share of the batch's items.
+///
+/// ```
+/// let parts = pref_data::micro_batches(&[100, 900, 300, 500, 200], 1000);
+/// assert_eq!(parts, [vec![1, 0], vec![3, 2, 4]].map(|mut part| { part.sort(); part }));
+/// ```
+pub fn micro_batches(tokens: &[usize], most_tokens: usize) -> Vec<Vec<usize>> {
+    let mut longest_first: Vec<usize> = (0..tokens.len()).collect();
+    longest_first.sort_by_key(|&item| (Reverse(tokens[item]), item));
+    // Items that fill a micro-batch alone need no search.
+    let alone = longest_first.iter().take_while(|&&item| tokens[item] >= most_tokens).count();
+    let (long, rest) = longest_first.split_at(alone);
+    let total: usize = rest.iter().map(|&item| tokens[item]).sum();
+    let mut count = total.div_ceil(most_tokens.max(1));
+    let mut parts = loop {
+        match spread(rest, tokens, count, most_tokens) {
+            Some(parts) => break parts,
+            None => count += 1,
+        }
+    };
+    parts.extend(long.iter().map(|&item| (tokens[item], vec![item])));
+    // Stable: equally full ones stay in the order of their first items.
+    parts.sort_by_key(|(filled, items)| (Reverse(*filled), items.iter().min().copied()));
+    parts
+        .into_iter()
+        .map(|(_, mut items)| {
+            items.sort_unstable();
+            items
+        })
+        .collect()
+}
+
+/// Puts each item, the longest first, where the fewest tokens are; `None` where that overfills a part.
+fn spread(
+    longest_first: &[usize],
+    tokens: &[usize],
+    count: usize,
+    most_tokens: usize,
+) -> Option<Vec<(usize, Vec<usize>)>> {
+    let mut parts: Vec<(usize, Vec<usize>)> = vec![(0, Vec::new()); count];
+    for &item in longest_first {
+        let emptiest = parts.iter_mut().min_by_key(|(filled, _)| *filled)?;
+        emptiest.0 += tokens[item];
+        emptiest.1.push(item);
+        if emptiest.0 > most_tokens {
+            return None;
+        }
+    }
+    parts.retain(|(_, items)| !items.is_empty());
+    Some(parts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn every_item_is_in_one_part_and_no_part_is_too_full(
+            tokens in prop::collection::vec(0usize..400, 0..60), most in 0usize..600,
+        ) {
+            let parts = micro_batches(&tokens, most);
+            let mut all = parts.concat();
+            all.sort_unstable();
+            prop_assert_eq!(all, (0..tokens.len()).collect::<Vec<_>>());
+            let filled = |part: &Vec<usize>| part.iter().map(|&item| tokens[item]).sum::<usize>();
+            for part in &parts {
+                prop_assert!(part.len() == 1 || filled(part) <= most);
+                prop_assert!(part.is_sorted() && !part.is_empty());
+            }
+            prop_assert!(parts.iter().map(filled).is_sorted_by(|a, b| a >= b));
+        }
+
+        #[test]
+        fn parts_are_few_and_balanced(tokens in prop::collection::vec(1usize..100, 1..60)) {
+            let most = 400;
+            let parts = micro_batches(&tokens, most);
+            let filled: Vec<usize> =
+                parts.iter().map(|part| part.iter().map(|&item| tokens[item]).sum()).collect();
+            // At least as many as the tokens need, and one more at most: items are a quarter of a part.
+            let needed = tokens.iter().sum::<usize>().div_ceil(most);
+            prop_assert!((needed..=needed * 4 / 3 + 1).contains(&parts.len()));
+            // The emptiest part could take no item of the fullest: they differ by one item at most.
+            let spread = filled.iter().max().zip(filled.iter().min()).map(|(a, b)| a - b);
+            prop_assert!(spread.expect("there are parts") <= tokens.iter().copied().max().expect("items"));
+        }
+
+        #[test]
+        fn ranks_share_the_parts_of_one(tokens in prop::collection::vec(1usize..400, 1..60), ranks in 1usize..5) {
+            let parts = micro_batches(&tokens, 500);
+            let shares = (0..ranks).flat_map(|rank| parts.iter().skip(rank).step_by(ranks));
+            let mut together: Vec<_> = shares.cloned().collect();
+            let mut alone = parts.clone();
+            together.sort();
+            alone.sort();
+            prop_assert_eq!(together, alone);
+        }
+    }
+}

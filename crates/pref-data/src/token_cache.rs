@@ -1,0 +1,241 @@
+//! Tokens kept on disk under a hash of what they were made of, and read a range at a time.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use atomic_write_file::AtomicWriteFile;
+
+use crate::error::DataError;
+use crate::record::Pair;
+use crate::tokenize::{Preset, TokenPair, TokenizeOptions, TokenizeReport, Truncation, tokenize_pairs};
+use crate::tokenizer::Tokenizer;
+
+/// A folder of token files. Pairs that were tokenised once, with the same tokenizer, template and options, are not
+/// tokenised again.
+#[derive(Clone, Debug)]
+pub struct TokenCache {
+    folder: PathBuf,
+}
+
+/// The tokens of a set of pairs, on disk. Opening it reads an index of eight bytes a pair.
+#[derive(Clone, Debug)]
+pub struct TokenFile {
+    path: PathBuf,
+    report: TokenizeReport,
+    /// Where each pair begins, and where the last one ends.
+    offsets: Vec<u64>,
+}
+
+/// Opens a file; its last character is the layout's version.
+const MAGIC: [u8; 8] = *b"PREFTOK1";
+
+impl TokenCache {
+    /// The cache in `folder`, which need not be there yet.
+    pub fn new(folder: impl Into<PathBuf>) -> Self {
+        Self { folder: folder.into() }
+    }
+
+    /// The pairs as tokens, as [`tokenize_pairs`] gives them: from the file that holds them, or into one.
+    ///
+    /// ```
+    /// use pref_data::{Format, Preset, TokenCache, TokenizeOptions, Tokenizer, Truncation, annotator_view, read_records};
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let file = folder.path().join("pairs.jsonl");
+    /// # let model = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tiny");
+    /// std::fs::write(&file, r#"{"prompt": "2 + 2 =", "chosen": " four", "rejected": " five"}"#)?;
+    /// let (pairs, _) = annotator_view(&read_records(&file, Format::Pairs)?, "human")?;
+    /// let options = TokenizeOptions { max_length: 64, truncation: Truncation::KeepStart, preset: Preset::Modern };
+    /// let cache = TokenCache::new(folder.path().join("tokens"));
+    /// let tokens = cache.tokenize(&pairs, &Tokenizer::from_folder(model)?, &options)?;
+    /// assert_eq!(tokens.read(0..1)?[0].id, "1");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`tokenize_pairs`]; [`DataError::Io`] where the file cannot be written, [`DataError::TokenFile`] where the
+    /// one that is there is damaged.
+    pub fn tokenize(
+        &self,
+        pairs: &[Pair],
+        tokenizer: &Tokenizer,
+        options: &TokenizeOptions,
+    ) -> Result<TokenFile, DataError> {
+        let path = self.folder.join(format!("{}.tokens", key(pairs, tokenizer, options)));
+        if path.exists() {
+            return TokenFile::open(&path);
+        }
+        let (tokens, report) = tokenize_pairs(pairs, tokenizer, options)?;
+        let failed = |source| DataError::Io { action: "write", path: path.clone(), source };
+        fs::create_dir_all(&self.folder).map_err(failed)?;
+        write(&path, &tokens, &report).map_err(failed)?;
+        TokenFile::open(&path)
+    }
+}
+
+impl TokenFile {
+    /// Opens a file of tokens.
+    ///
+    /// # Errors
+    ///
+    /// [`DataError::TokenFile`] where it is cut off or no such file.
+    pub fn open(path: &Path) -> Result<Self, DataError> {
+        let failed = |source| DataError::TokenFile { path: path.to_owned(), source };
+        let mut file = File::open(path).map_err(failed)?;
+        let length = file.metadata().map_err(failed)?.len();
+        let mut magic = MAGIC;
+        file.read_exact(&mut magic).map_err(failed)?;
+        if magic != MAGIC {
+            return Err(failed(io::Error::new(io::ErrorKind::InvalidData, "it is not of this version")));
+        }
+        let cut_off = || failed(io::ErrorKind::UnexpectedEof.into());
+        let [pairs, report_length] = [read_u64(&mut file), read_u64(&mut file)];
+        let (pairs, report_length) = (pairs.map_err(failed)?, report_length.map_err(failed)?);
+        let start = MAGIC.len() as u64 + 16;
+        let index = pairs.checked_add(1).and_then(|n| n.checked_mul(8)).filter(|&bytes| bytes < length);
+        let data = index.and_then(|bytes| bytes.checked_add(report_length)?.checked_add(start));
+        let (Some(index), Some(data)) = (index, data.filter(|&data| data <= length)) else {
+            return Err(cut_off());
+        };
+        let mut report = vec![0; as_len(report_length)];
+        file.read_exact(&mut report).map_err(failed)?;
+        let report = serde_json::from_slice(&report).map_err(|error| failed(error.into()))?;
+        let mut bytes = vec![0; as_len(index)];
+        file.read_exact(&mut bytes).map_err(failed)?;
+        let (offsets, _) = bytes.as_chunks::<8>();
+        let offsets: Vec<u64> =
+            offsets.iter().map(|bytes| data.saturating_add(u64::from_le_bytes(*bytes))).collect();
+        if !offsets.is_sorted() || offsets.last() != Some(&length) {
+            return Err(cut_off());
+        }
+        Ok(Self { path: path.to_owned(), report, offsets })
+    }
+
+    /// How many pairs it holds.
+    pub fn len(&self) -> usize {
+        self.offsets.len() - 1
+    }
+
+    /// Whether it holds none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What tokenising reported.
+    pub fn report(&self) -> &TokenizeReport {
+        &self.report
+    }
+
+    /// The pairs of a range, in their order; nothing else is read.
+    ///
+    /// # Errors
+    ///
+    /// [`DataError::TokenFile`] for a range that reaches beyond the file, or where reading fails.
+    pub fn read(&self, range: Range<usize>) -> Result<Vec<TokenPair>, DataError> {
+        let failed = |source| DataError::TokenFile { path: self.path.clone(), source };
+        let invalid = || failed(io::Error::new(io::ErrorKind::InvalidData, "a pair's lengths do not add up"));
+        let (Some(&start), Some(&end)) = (self.offsets.get(range.start), self.offsets.get(range.end)) else {
+            let message = format!("pairs {range:?} of {}", self.len());
+            return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, message)));
+        };
+        let mut bytes = vec![0; as_len(end.saturating_sub(start))];
+        let mut file = File::open(&self.path).map_err(failed)?;
+        file.seek(SeekFrom::Start(start)).map_err(failed)?;
+        file.read_exact(&mut bytes).map_err(failed)?;
+        let mut rest = bytes.as_slice();
+        let pairs = range.map(|_| take_pair(&mut rest).ok_or_else(invalid)).collect::<Result<Vec<_>, _>>()?;
+        if rest.is_empty() { Ok(pairs) } else { Err(invalid()) }
+    }
+}
+
+/// A hash of everything that decides the tokens.
+fn key(pairs: &[Pair], tokenizer: &Tokenizer, options: &TokenizeOptions) -> String {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&MAGIC).update(&tokenizer.fingerprint());
+    let truncation = match options.truncation {
+        Truncation::KeepStart => "keep_start",
+        Truncation::KeepEnd => "keep_end",
+    };
+    let preset = match options.preset {
+        Preset::Modern => "modern".to_owned(),
+        Preset::Trl0710 { max_prompt_length } => format!("trl-0.7.10/{max_prompt_length}"),
+    };
+    let settings = format!("{}/{truncation}/{preset}", options.max_length);
+    hasher.update(settings.as_bytes());
+    for pair in pairs {
+        let row = (&pair.id, &pair.prompt, &pair.chosen, &pair.rejected, pair.flipped);
+        serde_json::to_writer(&mut hasher, &row).expect("a hasher takes any bytes, and text is JSON");
+        hasher.update(b"\n");
+    }
+    hasher.finalize().to_hex().to_string()
+}
+
+fn write(path: &Path, pairs: &[TokenPair], report: &TokenizeReport) -> io::Result<()> {
+    let mut file = AtomicWriteFile::open(path)?;
+    let mut out = BufWriter::new(&mut file);
+    let report = serde_json::to_vec(report)?;
+    out.write_all(&MAGIC)?;
+    for number in [pairs.len(), report.len()] {
+        out.write_all(&(number as u64).to_le_bytes())?;
+    }
+    out.write_all(&report)?;
+    let mut offset = 0_u64;
+    out.write_all(&offset.to_le_bytes())?;
+    for pair in pairs {
+        offset += (pair.id.len() + 4 * 4 + 1 + 4 * pair.unique_tokens()) as u64;
+        out.write_all(&offset.to_le_bytes())?;
+    }
+    for pair in pairs {
+        for length in [pair.id.len(), pair.prompt.len(), pair.chosen.len(), pair.rejected.len()] {
+            let length = u32::try_from(length).map_err(io::Error::other)?;
+            out.write_all(&length.to_le_bytes())?;
+        }
+        out.write_all(&[u8::from(pair.flipped)])?;
+        out.write_all(pair.id.as_bytes())?;
+        for ids in [&pair.prompt, &pair.chosen, &pair.rejected] {
+            for id in ids {
+                out.write_all(&id.to_le_bytes())?;
+            }
+        }
+    }
+    out.flush()?;
+    drop(out);
+    file.commit()
+}
+
+/// The pair at the beginning of `bytes`, which is taken off.
+fn take_pair(bytes: &mut &[u8]) -> Option<TokenPair> {
+    let (lengths, rest) = bytes.split_first_chunk::<16>()?;
+    let (&flipped, rest) = rest.split_first()?;
+    let (lengths, _) = lengths.as_chunks::<4>();
+    let length = |index: usize| u32::from_le_bytes(lengths[index]) as usize;
+    let (id, mut rest) = rest.split_at_checked(length(0))?;
+    let mut ids = |count: usize| {
+        let (ids, after) = rest.split_at_checked(count.checked_mul(4)?)?;
+        rest = after;
+        Some(ids.as_chunks::<4>().0.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect::<Vec<u32>>())
+    };
+    let pair = TokenPair {
+        id: String::from_utf8(id.to_vec()).ok()?,
+        prompt: ids(length(1))?,
+        chosen: ids(length(2))?,
+        rejected: ids(length(3))?,
+        flipped: flipped != 0,
+    };
+    *bytes = rest;
+    Some(pair)
+}
+
+fn read_u64(file: &mut File) -> io::Result<u64> {
+    let mut bytes = [0; 8];
+    file.read_exact(&mut bytes)?;
+    Ok(u64::from_le_bytes(bytes))
+}
+
+/// A length that was compared with a file's: on 32 bits a longer one cannot be allocated anyway.
+fn as_len(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}

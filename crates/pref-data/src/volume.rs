@@ -1,0 +1,109 @@
+//! Fewer pairs: nested shares of a set.
+
+use std::collections::BTreeMap;
+
+use seeds::Seeds;
+use serde::{Deserialize, Serialize};
+
+use crate::error::DataError;
+use crate::order::{marked, permutation, share};
+use crate::record::Pair;
+
+/// A share of the data, in (0, 1].
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Serialize, Deserialize)]
+#[serde(try_from = "f64", into = "f64")]
+pub struct Fraction(f64);
+
+impl Fraction {
+    /// All of the data.
+    pub const ALL: Self = Self(1.0);
+
+    /// # Errors
+    ///
+    /// [`DataError::OutOfRange`] outside (0, 1].
+    pub fn new(value: f64) -> Result<Self, DataError> {
+        if value > 0.0 && value <= 1.0 {
+            Ok(Self(value))
+        } else {
+            Err(DataError::OutOfRange { name: "fraction", value, range: "(0, 1]" })
+        }
+    }
+
+    /// The share.
+    pub fn get(self) -> f64 {
+        self.0
+    }
+}
+
+impl TryFrom<f64> for Fraction {
+    type Error = DataError;
+
+    fn try_from(value: f64) -> Result<Self, DataError> {
+        Self::new(value)
+    }
+}
+
+impl From<Fraction> for f64 {
+    fn from(fraction: Fraction) -> Self {
+        fraction.0
+    }
+}
+
+/// Which pairs make a share of them. Whichever it is, a smaller share is part of a larger one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Selection {
+    /// Random ones: `round(fraction * n)`, at least one. Draws from the stream `subset`.
+    #[default]
+    Random,
+    /// As many, and of each domain its share to within a pair. Pairs without a domain are one of their own. Draws from
+    /// a stream `subset` for each domain.
+    Stratified,
+    /// The first `floor(fraction * n)`, at least one, as the alignment-handbook took them in early 2024: no sample where
+    /// the file has an order.
+    FirstRows,
+}
+
+/// A share of the pairs, in their order.
+pub fn select(pairs: Vec<Pair>, fraction: Fraction, selection: Selection, seeds: &Seeds) -> Vec<Pair> {
+    let n = pairs.len();
+    let count = share(fraction.get(), n).max(1);
+    let taken = match selection {
+        Selection::Random => marked(&permutation(n, seeds.stream("subset")), count),
+        Selection::Stratified => marked(&stratified_order(&pairs, seeds), count),
+        Selection::FirstRows => {
+            let first = (fraction.get() * n as f64).floor() as usize;
+            (0..n).map(|index| index < first.max(1)).collect()
+        }
+    };
+    pairs.into_iter().zip(taken).filter_map(|(pair, taken)| taken.then_some(pair)).collect()
+}
+
+/// A random share of the pairs, in their order: [`Selection::Random`].
+pub fn subset(pairs: Vec<Pair>, fraction: Fraction, seeds: &Seeds) -> Vec<Pair> {
+    select(pairs, fraction, Selection::Random, seeds)
+}
+
+/// An order every beginning of which holds each domain's share: the `k`-th of a domain's `m` pairs stands where the
+/// share `(k + 1/2) / m` of all pairs is reached.
+fn stratified_order(pairs: &[Pair], seeds: &Seeds) -> Vec<usize> {
+    let mut domains: BTreeMap<Option<&str>, Vec<usize>> = BTreeMap::new();
+    for (index, pair) in pairs.iter().enumerate() {
+        domains.entry(pair.domain.as_deref()).or_default().push(index);
+    }
+    let mut placed = Vec::with_capacity(pairs.len());
+    for (domain, members) in &domains {
+        let stream = match domain {
+            Some(domain) => seeds.child("subset").stream(domain),
+            None => seeds.stream("subset"),
+        };
+        for (rank, member) in permutation(members.len(), stream).into_iter().enumerate() {
+            placed.push(((rank as f64 + 0.5) / members.len() as f64, members[member]));
+        }
+    }
+    placed.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+    placed.into_iter().map(|(_, index)| index).collect()
+}
+
+#[cfg(test)]
+mod tests;

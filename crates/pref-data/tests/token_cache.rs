@@ -1,0 +1,95 @@
+//! Tokens on disk are the tokens in memory.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use pref_data::{
+    DataError, Pair, Preset, Text, TokenCache, TokenFile, TokenizeOptions, Tokenizer, Truncation, Votes,
+    tokenize_pairs,
+};
+
+fn tiny() -> Tokenizer {
+    Tokenizer::from_folder(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny"))
+        .expect("a folder")
+}
+
+fn pairs(n: usize) -> Vec<Pair> {
+    let text = |text: String| Text::Plain(text);
+    let pair = |index: usize| Pair {
+        id: format!("id {index} ü"),
+        prompt: text(format!("What is {index}?")),
+        chosen: text(" four".repeat(index + 1)),
+        rejected: text(" the dog".to_owned()),
+        domain: None,
+        annotator: "human".to_owned(),
+        votes: Votes::default(),
+        flipped: index.is_multiple_of(3),
+    };
+    (0..n).map(pair).collect()
+}
+
+const OPTIONS: TokenizeOptions =
+    TokenizeOptions { max_length: 40, truncation: Truncation::KeepStart, preset: Preset::Modern };
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    fs::read_dir(folder).expect("the cache").map(|entry| entry.expect("an entry").path()).collect()
+}
+
+#[test]
+fn ranges_are_those_of_the_whole() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let cache = TokenCache::new(folder.path().join("tokens"));
+    let pairs = pairs(20);
+    let (expected, report) = tokenize_pairs(&pairs, &tiny(), &OPTIONS).expect("tokenised");
+    let tokens = cache.tokenize(&pairs, &tiny(), &OPTIONS).expect("tokenised");
+    assert_eq!((tokens.len(), tokens.report()), (expected.len(), &report));
+    for range in [0..20, 0..0, 7..13, 19..20, 20..20] {
+        assert_eq!(tokens.read(range.clone()).expect("read"), expected[range]);
+    }
+    assert!(matches!(tokens.read(15..21), Err(DataError::TokenFile { .. })));
+    assert!(cache.tokenize(&[], &tiny(), &OPTIONS).expect("nothing").is_empty());
+}
+
+#[test]
+fn what_decides_the_tokens_decides_the_file() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let cache = TokenCache::new(folder.path());
+    let tokenize = |pairs: &[Pair], options: &TokenizeOptions| {
+        cache.tokenize(pairs, &tiny(), options).expect("tokenised");
+        files(folder.path()).len()
+    };
+    let shorter = TokenizeOptions { max_length: 30, ..OPTIONS };
+    let old = TokenizeOptions { preset: Preset::Trl0710 { max_prompt_length: 8 }, ..OPTIONS };
+    assert_eq!(tokenize(&pairs(5), &OPTIONS), 1);
+    assert_eq!(tokenize(&pairs(5), &OPTIONS), 1);
+    assert_eq!(tokenize(&pairs(6), &OPTIONS), 2);
+    assert_eq!(tokenize(&pairs(5), &shorter), 3);
+    assert_eq!(tokenize(&pairs(5), &TokenizeOptions { truncation: Truncation::KeepEnd, ..OPTIONS }), 4);
+    assert_eq!(tokenize(&pairs(5), &old), 5);
+    let noted = pairs(5).into_iter().map(|pair| Pair { domain: Some("x".to_owned()), ..pair });
+    assert_eq!(tokenize(&noted.collect::<Vec<_>>(), &OPTIONS), 5, "a domain decides no token");
+}
+
+#[test]
+fn damaged_files_are_errors() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    TokenCache::new(folder.path()).tokenize(&pairs(5), &tiny(), &OPTIONS).expect("tokenised");
+    let path = files(folder.path()).remove(0);
+    let bytes = fs::read(&path).expect("a file");
+    for cut in [0, 5, 20, 100, bytes.len() - 1] {
+        fs::write(&path, &bytes[..cut]).expect("written");
+        assert!(matches!(TokenFile::open(&path), Err(DataError::TokenFile { .. })), "{cut}");
+    }
+    let mut wrong = bytes.clone();
+    wrong[8..16].fill(0xff);
+    fs::write(&path, &wrong).expect("written");
+    assert!(matches!(TokenFile::open(&path), Err(DataError::TokenFile { .. })));
+    let mut wrong = bytes;
+    let end = wrong.len();
+    wrong[end - 200..].fill(0xff);
+    fs::write(&path, &wrong).expect("written");
+    // Ids of 2³² - 1 are read as they are; a length of that many is not.
+    if let Ok(file) = TokenFile::open(&path) {
+        assert!(file.read(0..5).is_err());
+    }
+}
