@@ -10,14 +10,14 @@ use crate::workspace::{Workspace, output};
 const LIBTORCH: &str = "torch-sys";
 
 /// Crates that never link libtorch, not even in their tests: they build and run where none is installed.
-const LIBTORCH_FREE: [&str; 8] =
-    ["mtbench", "pref-data", "render", "sandbox", "seeds", "stats", "test-support", "xtask"];
+const LIBTORCH_FREE: [&str; 9] =
+    ["human-study", "mtbench", "pref-data", "render", "sandbox", "seeds", "stats", "test-support", "xtask"];
 
 /// Crates that do. Were `LIBTORCH` misspelt, everything would seem free of it; these notice.
 const LIBTORCH_BOUND: [&str; 3] = ["policy-model", "pref-loss", "trainer"];
 
 /// The crates of this workspace that each crate may use outside of its tests. Edges run from later lines to earlier.
-const LAYERS: [(&str, &[&str]); 13] = [
+const LAYERS: [(&str, &[&str]); 14] = [
     ("seeds", &[]),
     ("test-support", &[]),
     ("xtask", &[]),
@@ -26,6 +26,7 @@ const LAYERS: [(&str, &[&str]); 13] = [
     ("stats", &["seeds"]),
     ("pref-data", &["seeds"]),
     ("mtbench", &["seeds"]),
+    ("human-study", &["mtbench", "render", "seeds", "stats"]),
     ("policy-model", &["seeds"]),
     ("sandbox", &["mtbench", "pref-data", "seeds"]),
     ("trainer", &["policy-model", "pref-data", "pref-loss", "seeds"]),
@@ -45,7 +46,18 @@ const LAYERS: [(&str, &[&str]); 13] = [
     ),
     (
         "bins",
-        &["mtbench", "policy-model", "pref-data", "render", "sandbox", "seeds", "stats", "study", "trainer"],
+        &[
+            "human-study",
+            "mtbench",
+            "policy-model",
+            "pref-data",
+            "render",
+            "sandbox",
+            "seeds",
+            "stats",
+            "study",
+            "trainer",
+        ],
     ),
 ];
 

@@ -9,6 +9,7 @@
 pub mod figure;
 mod files;
 pub mod report;
+pub mod sheet;
 pub mod table;
 
 pub use files::{RenderError, write_figures, write_report, write_tables};
