@@ -10,14 +10,24 @@ use crate::workspace::{Workspace, output};
 const LIBTORCH: &str = "torch-sys";
 
 /// Crates that never link libtorch, not even in their tests: they build and run where none is installed.
-const LIBTORCH_FREE: [&str; 9] =
-    ["human-study", "mtbench", "pref-data", "render", "sandbox", "seeds", "stats", "test-support", "xtask"];
+const LIBTORCH_FREE: [&str; 10] = [
+    "human-study",
+    "mtbench",
+    "paper",
+    "pref-data",
+    "render",
+    "sandbox",
+    "seeds",
+    "stats",
+    "test-support",
+    "xtask",
+];
 
 /// Crates that do. Were `LIBTORCH` misspelt, everything would seem free of it; these notice.
 const LIBTORCH_BOUND: [&str; 3] = ["policy-model", "pref-loss", "trainer"];
 
 /// The crates of this workspace that each crate may use outside of its tests. Edges run from later lines to earlier.
-const LAYERS: [(&str, &[&str]); 14] = [
+const LAYERS: [(&str, &[&str]); 15] = [
     ("seeds", &[]),
     ("test-support", &[]),
     ("xtask", &[]),
@@ -26,6 +36,7 @@ const LAYERS: [(&str, &[&str]); 14] = [
     ("stats", &["seeds"]),
     ("pref-data", &["seeds"]),
     ("mtbench", &["seeds"]),
+    ("paper", &["render", "stats"]),
     ("human-study", &["mtbench", "render", "seeds", "stats"]),
     ("policy-model", &["seeds"]),
     ("sandbox", &["mtbench", "pref-data", "seeds"]),
@@ -49,6 +60,7 @@ const LAYERS: [(&str, &[&str]); 14] = [
         &[
             "human-study",
             "mtbench",
+            "paper",
             "policy-model",
             "pref-data",
             "render",
