@@ -99,5 +99,7 @@ fn status(error: &anyhow::Error, signal: usize) -> u8 {
     let bad_training = error.downcast_ref::<TrainError>().is_some_and(TrainError::is_bad_input);
     let bad_study = error.downcast_ref::<StudyError>().is_some_and(StudyError::is_bad_input);
     let bad_recipe = error.is::<trainer::recipe::RecipeError>();
-    if bad_training || bad_study || bad_recipe { BAD_INPUT } else { 1 }
+    let bad_ratings =
+        error.downcast_ref::<human_study::Error>().is_some_and(human_study::Error::is_bad_input);
+    if bad_training || bad_study || bad_recipe || bad_ratings { BAD_INPUT } else { 1 }
 }

@@ -1,8 +1,9 @@
 //! Two models' answers to the same questions, side by side, and the sheets that hide which is which.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
-use mtbench::{Answer, Question};
+use mtbench::{Answer, Question, read_lines};
 use rand::seq::SliceRandom as _;
 use render::sheet::{ComparisonItem, ComparisonSheet};
 use seeds::Seeds;
@@ -37,6 +38,18 @@ pub struct Item {
 }
 
 impl Comparison {
+    /// Reads questions and two answer files in FastChat's format, and pairs the answers. Of several answers of one file to
+    /// one question the last counts.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Bench`] for files that cannot be read, and those of [`new`](Self::new).
+    pub fn read(questions: &Path, first: &Path, second: &Path) -> Result<Self, Error> {
+        let questions: Vec<Question> = read_lines(questions)?;
+        let answers: [Vec<Answer>; 2] = [read_lines(first)?, read_lines(second)?];
+        Self::new(&questions, &answers[0], &answers[1])
+    }
+
     /// Pairs two models' answers, in the questions' order; questions that neither answered are left out.
     ///
     /// # Errors

@@ -42,6 +42,11 @@ impl StudyReport {
         Some(bars.to_svg())
     }
 
+    /// The report as JSON, every number at full precision: what scripts read.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string_pretty(self).expect("a report has string keys and finite numbers only")
+    }
+
     /// Everything on one page.
     pub fn page(&self) -> Report {
         let [one, other] = &self.models;

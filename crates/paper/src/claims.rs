@@ -80,12 +80,12 @@ fn acquisition(tables: &[PaperTable]) -> Result<Claim, Error> {
         place: "Table 1",
         says: "DPO on GPT-4-Turbo's preferences outperforms DPO on human preferences",
         finding: format!(
-            "The difference is {gap:.3} points; from SFT the two differ by {:+.3} and {:+.3}. Over 80 questions {gap:.3} is \
+            "The difference is {gap:.3} points; from SFT the two differ by {} and {}. Over 80 questions {gap:.3} is \
              significant at 5% only if the two policies' scores differ, question by question, with a standard deviation below \
              {:.2} points, and {lift:.3} only below {:.2}. Nothing of the kind is printed. Judging the same answers again moves \
              a mean by {} to {:.2}.",
-            llm[1] - llm[0],
-            human[1] - human[0],
+            signed(llm[1] - llm[0]),
+            signed(human[1] - human[0]),
             largest_deviation(gap)?,
             largest_deviation(lift)?,
             REJUDGING.0,
@@ -93,6 +93,11 @@ fn acquisition(tables: &[PaperTable]) -> Result<Claim, Error> {
         ),
         verdict: Verdict::NotDistinguishable,
     })
+}
+
+/// With its sign, a minus sign where it is negative.
+fn signed(difference: f64) -> String {
+    format!("{difference:+.3}").replace('-', "−")
 }
 
 fn human_preference(tables: &[PaperTable]) -> Result<Claim, Error> {

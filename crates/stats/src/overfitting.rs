@@ -19,7 +19,7 @@ pub struct Checkpoint {
     pub held_out_margin: Option<f64>,
     /// Share of held-out pairs whose chosen response has the larger reward.
     pub held_out_accuracy: Option<f64>,
-    /// Mean length of the answers, in tokens.
+    /// Mean length of the answers, in tokens or characters.
     pub answer_length: Option<f64>,
     /// KL divergence from the reference policy, in nats a response.
     pub kl: Option<f64>,
@@ -71,7 +71,7 @@ pub enum Sign {
     HeldOutMarginFell(f64),
     /// The held-out accuracy fell by this much.
     HeldOutAccuracyFell(f64),
-    /// Answers grew by this many tokens.
+    /// Answers grew by this much.
     AnswersGrew(f64),
     /// The policy went this many nats further from the reference.
     KlGrew(f64),
