@@ -73,7 +73,8 @@ impl Kappa {
 ///
 /// With n raters, Pᵢ = (Σⱼ nᵢⱼ² − n)/(n(n − 1)), P̄ their mean over the items, pⱼ the share of all ratings in category j
 /// and Pₑ = Σⱼ pⱼ²: κ = (P̄ − Pₑ)/(1 − Pₑ) (Fleiss, *Psychological Bulletin* 76, 1971). Raters need not be the same
-/// persons for every item.
+/// persons for every item. Use it for three raters or more over categories without an order, of which none takes nearly
+/// all ratings; [`gwet_ac1`] is for that case, [`krippendorff_alpha`](crate::krippendorff_alpha) for gaps.
 ///
 /// # Errors
 ///
@@ -122,11 +123,18 @@ pub fn gwet_ac1<R: AsRef<[u64]>>(counts: &[R]) -> Result<Agreement, Error> {
 }
 
 /// Randolph's free-marginal kappa of such a table: as [`fleiss_kappa`], with chance that picks each of the k categories
-/// alike, Pₑ = 1/k (Randolph, *Free-marginal multirater kappa*, 2005).
+/// alike, Pₑ = 1/k (Randolph, *Free-marginal multirater kappa*, 2005). Use it where raters had no quota to fill and no
+/// category is expected to be common.
 ///
 /// # Errors
 ///
 /// As [`fleiss_kappa`].
+///
+/// ```
+/// // Always the same category: Fleiss' kappa is undefined, this one is 1.
+/// assert_eq!(stats::randolph_kappa(&[[3, 0], [3, 0]])?.kappa.value(), Some(1.0));
+/// # Ok::<(), stats::Error>(())
+/// ```
 pub fn randolph_kappa<R: AsRef<[u64]>>(counts: &[R]) -> Result<Agreement, Error> {
     check(counts)?;
     Ok(agreement(counts, Chance::Uniform))
@@ -134,6 +142,12 @@ pub fn randolph_kappa<R: AsRef<[u64]>>(counts: &[R]) -> Result<Agreement, Error>
 
 /// The table that kappas are computed from: for each item how many raters said [`Choice::Model1`], [`Choice::Model2`]
 /// and [`Choice::Equal`].
+///
+/// ```
+/// use stats::Choice::{Equal, Model1};
+///
+/// assert_eq!(stats::choice_counts(&[[Model1, Model1, Equal]]), [[2, 0, 1]]);
+/// ```
 pub fn choice_counts<R: AsRef<[Choice]>>(items: &[R]) -> Vec<[u64; 3]> {
     let count = |ratings: &R| {
         let mut counts = [0; 3];

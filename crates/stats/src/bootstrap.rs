@@ -159,9 +159,21 @@ pub enum Method {
 /// With clusters of unequal size the mean of a resample is the sum of its values over their number. For many policies
 /// on the same questions see [`mean_intervals`], which draws once for all of them.
 ///
+/// Use it for the score of a model that is there, on questions that stand for more of their kind. It assumes that clusters
+/// are independent draws, and enough of them: below some twenty, percentile intervals are too narrow.
+///
 /// # Errors
 ///
 /// [`Error::TooFewClusters`] below two clusters, [`Error::Level`], [`Error::NoResamples`].
+///
+/// ```
+/// use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
+///
+/// let scores = stats::ClusteredScores::new((0..160).map(|row| (row / 2, [8.0, 5.5, 10.0][row as usize % 3])))?;
+/// let estimate = stats::mean_interval(&scores, 10_000, 0.95, &mut ChaCha8Rng::seed_from_u64(0))?;
+/// assert!(estimate.low < 7.84 && 7.84 < estimate.high);
+/// # Ok::<(), stats::Error>(())
+/// ```
 pub fn mean_interval(
     scores: &ClusteredScores,
     resamples: usize,
@@ -178,9 +190,24 @@ pub fn mean_interval(
 ///
 /// A cluster may have more values on one side than on the other: each side is averaged over its own.
 ///
+/// Use it for "is A better than B" on the same questions; [`sign_flip_test`](crate::sign_flip_test) gives the p-value that
+/// belongs to it. It speaks of these two models on other questions, not of other seeds.
+///
 /// # Errors
 ///
 /// [`Error::UnpairedClusters`] unless both sides have the same clusters; those of [`mean_interval`].
+///
+/// ```
+/// use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
+/// use stats::{ClusteredScores, paired_difference_interval};
+///
+/// // Questions differ by points, the models by half a point on each: pairing sees it.
+/// let sft = ClusteredScores::new((0..40).map(|q| (q, (q % 9) as f64)))?;
+/// let dpo = ClusteredScores::new((0..40).map(|q| (q, (q % 9) as f64 + [0.0, 1.0][q as usize % 2])))?;
+/// let difference = paired_difference_interval(&dpo, &sft, 10_000, 0.95, &mut ChaCha8Rng::seed_from_u64(0))?;
+/// assert!(difference.value == 0.5 && difference.excludes(0.0));
+/// # Ok::<(), stats::Error>(())
+/// ```
 pub fn paired_difference_interval(
     first: &ClusteredScores,
     second: &ClusteredScores,

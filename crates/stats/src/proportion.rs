@@ -19,7 +19,8 @@ pub struct Interval {
 
 /// Wilson's score interval of a proportion p̂ = `successes`/`trials`, without continuity correction:
 /// (p̂ + z²/2n ± z √(p̂(1 − p̂)/n + z²/4n²)) / (1 + z²/n), with z the normal quantile of (1 + `level`)/2
-/// (Wilson, *Journal of the American Statistical Association* 22, 1927). It stays within 0 and 1.
+/// (Wilson, *Journal of the American Statistical Association* 22, 1927). It stays within 0 and 1, and covers `level` on
+/// average over proportions; the textbook p̂ ± z √(p̂(1 − p̂)/n) does neither. It assumes independent trials.
 ///
 /// # Errors
 ///

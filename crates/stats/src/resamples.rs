@@ -20,11 +20,20 @@ pub struct Resamples {
 }
 
 impl Resamples {
-    /// `resamples` resamples of `clusters` clusters.
+    /// `resamples` resamples of `clusters` clusters. 10,000 leave the ends of a 95% interval uncertain by about 1.5% of its
+    /// width; memory is four bytes a draw.
     ///
     /// # Errors
     ///
     /// [`Error::TooFewClusters`] below two clusters, [`Error::NoResamples`].
+    ///
+    /// ```
+    /// use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
+    ///
+    /// let draws = stats::Resamples::draw(80, 1_000, &mut ChaCha8Rng::seed_from_u64(0))?;
+    /// assert_eq!((draws.clusters(), draws.resamples()), (80, 1_000));
+    /// # Ok::<(), stats::Error>(())
+    /// ```
     pub fn draw(clusters: usize, resamples: usize, rng: &mut (impl Rng + ?Sized)) -> Result<Self, Error> {
         let range = u32::try_from(clusters).map_err(|_| Error::TooFewClusters { clusters })?;
         if clusters < 2 {
@@ -46,6 +55,11 @@ impl Resamples {
     /// How many resamples there are.
     pub fn resamples(&self) -> usize {
         self.drawn.len() / self.clusters
+    }
+
+    /// The drawn clusters, resample by resample.
+    pub(crate) fn each(&self) -> impl Iterator<Item = &[u32]> {
+        self.drawn.chunks_exact(self.clusters)
     }
 
     /// `[columns][resamples]`: the means of the clusters of each column (`[columns][clusters]`) over each resample.

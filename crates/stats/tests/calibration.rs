@@ -141,6 +141,23 @@ fn intervals_over_seeds_cover_at_two_and_at_four_seeds() {
 }
 
 #[test]
+fn the_bootstrap_over_seeds_and_questions_covers_at_eight_seeds() {
+    const FEWER: usize = 500;
+    let world = World { seed: 0.25, ..WORLD };
+    let (truth, mut hits) = (world.truth(), 0);
+    let mut normal = Normal(ChaCha8Rng::seed_from_u64(16));
+    for _ in 0..FEWER {
+        let scores = CrossedScores::new(world.study(8, &[0.0], &mut normal).remove(0)).unwrap();
+        let mean = scores.bootstrap(400, 0.95, &mut normal.0).unwrap();
+        hits += usize::from(!mean.excludes(truth));
+    }
+    let covered = hits as f64 / FEWER as f64;
+    println!("| bootstrap over 8 seeds and questions {covered:.3} |");
+    // 500 studies leave an uncertainty of one point, which widens the band.
+    assert!((0.92..=0.98).contains(&covered), "{covered}");
+}
+
+#[test]
 fn tests_keep_their_level() {
     let mut normal = Normal(ChaCha8Rng::seed_from_u64(13));
     let mut hits = [0; 2];

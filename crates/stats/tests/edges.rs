@@ -176,6 +176,7 @@ fn crossed_designs_are_complete_or_refused() {
     assert_eq!((components.seed, components.seed_question, components.judge), (None, None, None));
     assert_eq!(components.estimate(Over::SeedsAndQuestions), Err(Error::OneSeed));
     assert!(components.estimate(Over::Questions).is_ok());
+    assert_eq!(one_seed.bootstrap(9, 0.95, &mut rng()), Err(Error::OneSeed));
     let all = CrossedScores::new(whole).unwrap();
     assert!(matches!(all.minus(&one_seed).unwrap_err(), Error::OtherDesign { .. }));
     let nothing = all.minus(&all).unwrap().components().unwrap().estimate(Over::SeedsAndQuestions).unwrap();
