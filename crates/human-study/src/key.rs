@@ -67,7 +67,8 @@ const KEY_FILE: &str = "key.json";
 
 impl StudySheets {
     /// Writes `key.json`, and `sheet-RATER.html` and `sheet-RATER.csv` for every rater, into `dir`, and returns the paths,
-    /// the key's first. A spreadsheet is filled in by writing 1, 2 or = into its column `choice`.
+    /// the key's first. A spreadsheet is filled in by writing 1, 2 or = into its column `choice`, or the word `equal` where
+    /// it would take = for a formula.
     ///
     /// # Errors
     ///
@@ -215,7 +216,7 @@ fn unblind_sheet(
             ("1", Side::Model1) | ("2", Side::Model2) => Choice::Model1,
             ("2", Side::Model1) | ("1", Side::Model2) => Choice::Model2,
             ("=" | "equal", _) => Choice::Equal,
-            _ => return Err(at(*line, format!("choice {choice:?}: write 1, 2 or ="))),
+            _ => return Err(at(*line, format!("choice {choice:?}: write 1, 2, = or equal"))),
         };
         ratings.push(Rating {
             item: shown.item.clone(),

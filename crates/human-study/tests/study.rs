@@ -137,7 +137,7 @@ fn files_that_do_not_match_are_refused() {
             "line 2: item \"7\" is none of 1 to 6",
         ),
         (good.replace(",2,=", ",1,="), "line 3: item 1 is rated twice"),
-        (good.replace(",2,=", ",2,A"), "line 3: choice \"A\": write 1, 2 or ="),
+        (good.replace(",2,=", ",2,A"), "line 3: choice \"A\": write 1, 2, = or equal"),
         (good.replace(",2,=", ",2,"), "Ann left 1 items open, the first is item 2"),
         (good.lines().take(3).map(|line| format!("{line}\n")).collect(), "left 4 items open"),
         ("study,rater,item,choice\n".to_owned(), "holds no ratings"),
