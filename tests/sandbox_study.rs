@@ -69,6 +69,7 @@ fn cells_are_trained_once_and_shared_by_the_questions() {
 
     let (first, _) = succeeds(&question(RQ1, &out, &[]));
     assert!(first.contains("SFT (baseline)") && first.contains("Difference from SFT"), "{first}");
+    assert!(first.contains("What 8 questions can show"), "the difference that would be seen: {first}");
     assert!(first.contains("Fleiss"), "Table 2 follows: {first}");
     for file in
         ["tables/table-1.md", "tables/table-2.tex", "figures/figure-1.svg", "results.parquet", "report.html"]
@@ -91,6 +92,7 @@ fn cells_are_trained_once_and_shared_by_the_questions() {
     assert!(!log.contains("training"), "nothing is trained again: {log}");
 
     let (table_5, log) = succeeds(&question(RQ4, &out, &[]));
+    assert!(table_5.contains("DPO on human: "), "a verdict for each policy: {table_5}");
     assert!(table_5.contains("100%") && !log.contains("training"), "Table 5 looks into the same runs: {log}");
     assert_eq!(runs(&out), trained);
 

@@ -102,5 +102,11 @@ fn status(error: &anyhow::Error, signal: usize) -> u8 {
     let bad_bench = error.downcast_ref::<mtbench::Error>().is_some_and(mtbench::Error::is_bad_input)
         || error.is::<crate::mtbench_program::NoAnswers>();
     let bad_call = error.downcast_ref::<llm_client::Error>().is_some_and(llm_client::Error::is_bad_input);
-    if bad_training || bad_study || bad_recipe || bad_bench || bad_call { BAD_INPUT } else { 1 }
+    let bad_ratings =
+        error.downcast_ref::<human_study::Error>().is_some_and(human_study::Error::is_bad_input);
+    if bad_training || bad_study || bad_recipe || bad_bench || bad_call || bad_ratings {
+        BAD_INPUT
+    } else {
+        1
+    }
 }

@@ -10,11 +10,13 @@ use crate::workspace::{Workspace, output};
 const LIBTORCH: &str = "torch-sys";
 
 /// Crates that never link libtorch, not even in their tests: they build and run where none is installed.
-const LIBTORCH_FREE: [&str; 11] = [
+const LIBTORCH_FREE: [&str; 13] = [
     "annotate",
     "hub",
+    "human-study",
     "llm-client",
     "mtbench",
+    "paper",
     "pref-data",
     "render",
     "sandbox",
@@ -28,7 +30,7 @@ const LIBTORCH_FREE: [&str; 11] = [
 const LIBTORCH_BOUND: [&str; 4] = ["policy-model", "pref-loss", "torch-ext", "trainer"];
 
 /// The crates of this workspace that each crate may use outside of its tests. Edges run from later lines to earlier.
-const LAYERS: [(&str, &[&str]); 17] = [
+const LAYERS: [(&str, &[&str]); 19] = [
     ("seeds", &[]),
     ("test-support", &[]),
     ("xtask", &[]),
@@ -41,6 +43,8 @@ const LAYERS: [(&str, &[&str]); 17] = [
     ("pref-data", &["seeds", "stats"]),
     ("annotate", &["llm-client", "pref-data", "render", "stats"]),
     ("mtbench", &["llm-client", "render", "seeds", "stats"]),
+    ("paper", &["render", "stats"]),
+    ("human-study", &["mtbench", "render", "seeds", "stats"]),
     ("policy-model", &["seeds"]),
     ("sandbox", &["mtbench", "pref-data", "seeds"]),
     ("trainer", &["hub", "policy-model", "pref-data", "pref-loss", "seeds", "torch-ext"]),
@@ -63,8 +67,10 @@ const LAYERS: [(&str, &[&str]); 17] = [
         &[
             "annotate",
             "hub",
+            "human-study",
             "llm-client",
             "mtbench",
+            "paper",
             "policy-model",
             "pref-data",
             "render",

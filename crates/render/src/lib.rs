@@ -10,6 +10,7 @@ pub mod browse;
 pub mod figure;
 mod files;
 pub mod report;
+pub mod sheet;
 pub mod table;
 
 pub use files::{RenderError, write_figures, write_page, write_report, write_tables};

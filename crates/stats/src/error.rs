@@ -83,4 +83,104 @@ pub enum Error {
         /// The first item's categories.
         expected: usize,
     },
+    /// Draws were made for another number of clusters.
+    #[error(
+        "{clusters} clusters of scores, but the resamples were drawn for {resampled}; draw them for the scores"
+    )]
+    ResampledClusters {
+        /// Clusters of the scores.
+        clusters: usize,
+        /// Clusters of the draws.
+        resampled: usize,
+    },
+    /// A crossed design has a hole.
+    #[error(
+        "seed {seed}, question {question}, turn {turn} {problem}; complete it, or drop the question for all seeds"
+    )]
+    Incomplete {
+        /// The seed.
+        seed: u64,
+        /// The question.
+        question: u64,
+        /// The turn.
+        turn: u64,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// Two crossed designs are not the same.
+    #[error(
+        "the scores are not paired: {first:?} with its seeds and questions is another design than {second:?}"
+    )]
+    OtherDesign {
+        /// The first one's size.
+        first: crate::Design,
+        /// The second one's.
+        second: crate::Design,
+    },
+    /// Nothing can be said about other seeds.
+    #[error("one seed says nothing about other seeds; train two or more, or speak of these models only")]
+    OneSeed,
+    /// A power that no design can be planned for.
+    #[error("power {power}: must lie between 1 − level = {} and 1, such as 0.8", 1.0 - level)]
+    Power {
+        /// The power asked for.
+        power: f64,
+        /// The plan's confidence level.
+        level: f64,
+    },
+    /// A margin of equivalence that is none.
+    #[error("margin {margin}: give the largest difference that would not matter, in score points, above 0")]
+    Margin {
+        /// The margin.
+        margin: f64,
+    },
+    /// Two sides that are to be compared value by value have different lengths.
+    #[error("{second} values where {first} were expected: both sides must have the same number")]
+    OtherLength {
+        /// The first side's length.
+        first: usize,
+        /// The second side's.
+        second: usize,
+    },
+    /// A correlation or trend of something that does not vary.
+    #[error("all values of {side} are the same: there is no order to compare with")]
+    Constant {
+        /// Which side.
+        side: &'static str,
+    },
+    /// A p-value that is none.
+    #[error("value {index} is {value}, and no probability")]
+    NotProbability {
+        /// Its place, counted from 0.
+        index: usize,
+        /// The value.
+        value: f64,
+    },
+    /// Strengths without a bound.
+    #[error(
+        "policy {policy} cannot be placed: no chain of games leads to it in which each {relation} the next; \
+         leave it out, or let it meet others"
+    )]
+    Unconnected {
+        /// The policy, counted from 0.
+        policy: usize,
+        /// Which chain is missing.
+        relation: &'static str,
+    },
+    /// A policy beyond the table.
+    #[error("policy {policy} of {policies}: they are counted from 0")]
+    UnknownPolicy {
+        /// The policy asked for.
+        policy: usize,
+        /// How many there are.
+        policies: usize,
+    },
+}
+
+/// Refuses values that are NaN or infinite, naming the first one by its place.
+pub(crate) fn check_finite(values: &[f64]) -> Result<(), Error> {
+    match values.iter().enumerate().find(|(_, value)| !value.is_finite()) {
+        Some((row, &value)) => Err(Error::NotFinite { row, cluster: row as u64, value }),
+        None => Ok(()),
+    }
 }

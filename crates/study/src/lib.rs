@@ -10,6 +10,7 @@ mod asked;
 mod cell;
 mod error;
 mod evaluate;
+mod evidence;
 mod findings;
 mod grid;
 mod plan;

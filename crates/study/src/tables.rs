@@ -13,6 +13,7 @@ use stats::{ClusteredScores, Estimate, mean_interval, paired_difference_interval
 use crate::cell::{Subject, loss_name, percent};
 use crate::error::StudyError;
 use crate::evaluate::{BENCHMARK, FURTHER, GOLD, judge_names};
+use crate::evidence;
 use crate::grid::Question;
 use crate::recipe::StudyRecipe;
 use crate::runner::Evaluated;
@@ -134,7 +135,7 @@ impl<'a> Analysis<'a> {
     }
 
     /// Every interval draws the same resamples, so that intervals of one table are comparable.
-    fn rng(&self) -> impl Rng + use<> {
+    pub(crate) fn rng(&self) -> impl Rng + use<> {
         self.seeds.stream("resamples")
     }
 
@@ -255,6 +256,17 @@ pub(crate) fn acquisition(analysis: &Analysis<'_>) -> Result<Table, StudyError> 
     let mut notes = vec![analysis.interval_note()];
     notes.extend(analysis.missing_notes(&scorers));
     notes.push(coverage_note(analysis, &scorers, &conditions)?);
+    let mut selections: Vec<Selection<'_>> = Vec::new();
+    for condition in &conditions[1..] {
+        for annotator in &study.annotators {
+            selections.push(Box::new(move |subject: &Subject| {
+                (condition.keep)(subject) && learned_from(subject, annotator)
+            }));
+        }
+    }
+    let against_baseline: Vec<_> =
+        selections.iter().map(|keep| (&**keep, &is_baseline as &dyn Fn(&Subject) -> bool)).collect();
+    notes.extend(evidence::detectable(analysis, &scorers[0], &against_baseline)?);
     Ok(Table {
         id: "table-1".into(),
         title: "Scores of the policy trained on each annotator's preferences".into(),
@@ -387,18 +399,21 @@ pub(crate) fn overfitting(analysis: &Analysis<'_>) -> Result<Table, StudyError> 
         interval(analysis.mean(&judge, &is_baseline)?),
         interval(analysis.mean(&gold, &is_baseline)?),
     ]];
+    let mut verdicts = Vec::new();
     for annotator in &study.annotators {
         for &loss in Question::Overfitting.losses(study) {
+            let policy = format!("{} on {annotator}", loss_name(loss));
+            let at_checkpoint = |subject: &Subject, at: usize| match subject {
+                Subject::Baseline { .. } => false,
+                Subject::Trained { cell, checkpoint } => {
+                    *checkpoint == at && cell.annotator == *annotator && cell.loss == loss
+                }
+            };
+            verdicts.extend(evidence::overfitting_note(analysis, &judge, &policy, at_checkpoint)?);
             for (at, share) in analysis.recipe.train.checkpoints.iter().enumerate() {
-                let keep = |subject: &Subject| match subject {
-                    Subject::Baseline { .. } => false,
-                    Subject::Trained { cell, checkpoint } => {
-                        *checkpoint == at && cell.annotator == *annotator && cell.loss == loss
-                    }
-                };
-                let policy = format!("{} on {annotator}", loss_name(loss));
+                let keep = |subject: &Subject| at_checkpoint(subject, at);
                 rows.push(vec![
-                    Value::text(if at == 0 { policy } else { String::new() }),
+                    Value::text(if at == 0 { policy.as_str() } else { "" }),
                     Value::text(format!("{}%", percent(*share))),
                     match analysis.training_loss(&keep) {
                         Some(value) => Value::Number { value, decimals: 3 },
@@ -421,13 +436,16 @@ pub(crate) fn overfitting(analysis: &Analysis<'_>) -> Result<Table, StudyError> 
             Column::new("Gold", Align::Right),
         ],
         rows,
-        notes: vec![
+        notes: [
             format!(
                 "Training loss: mean over the steps since the checkpoint before. Gold: true quality on {} further questions.",
                 analysis.recipe.sandbox.further_questions
             ),
             analysis.interval_note(),
-        ],
+        ]
+        .into_iter()
+        .chain(verdicts)
+        .collect(),
     })
 }
 

@@ -38,8 +38,11 @@ impl Input {
         let tokenizer = Tokenizer::from_folder(&model)?;
         let records = read_records(&recipe.data.path, format(&recipe.data))?;
         let (all_pairs, view) = annotator_view(&records, &recipe.data.annotator)?;
-        let options =
-            TokenizeOptions { max_length: recipe.data.max_length, truncation: recipe.data.truncation, preset: pref_data::Preset::Modern };
+        let options = TokenizeOptions {
+            max_length: recipe.data.max_length,
+            truncation: recipe.data.truncation,
+            preset: pref_data::Preset::Modern,
+        };
         let (all_tokens, tokenized) = tokenize_pairs(&all_pairs, &tokenizer, &options)?;
         if all_tokens.is_empty() {
             return Err(TrainError::NoExamples(format!("{view}; {tokenized}")));

@@ -1,0 +1,120 @@
+//! Human comparisons of two models: sheets for raters, their files back, what they say.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::str::FromStr;
+
+use bins::{print_result, run};
+use clap::{Parser, Subcommand};
+use human_study::{Comparison, Key, StudyReport, ratings_csv, read_ratings};
+use render::table::Format;
+use render::{write_figures, write_report, write_tables};
+use seeds::Seeds;
+
+/// Which of two models do people prefer, do they agree, and could it be chance?
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a blinded sheet for each rater, as a page and as a spreadsheet, and the key to them
+    Make {
+        /// The questions, as FastChat's question.jsonl
+        #[arg(long, value_name = "FILE")]
+        questions: PathBuf,
+        /// The first model's answers, as FastChat's `model_answer/MODEL.jsonl`
+        #[arg(long, value_name = "FILE")]
+        model_1: PathBuf,
+        /// The second model's answers
+        #[arg(long, value_name = "FILE")]
+        model_2: PathBuf,
+        /// The raters' names; three or more, an odd number, settles most items
+        #[arg(long, value_name = "NAME,NAME,...", value_delimiter = ',', required = true)]
+        raters: Vec<String>,
+        /// Draws orders and sides; the same seed makes the same sheets
+        #[arg(long, default_value_t = 0)]
+        seed: u64,
+        /// Where key.json and the sheets go; keep the key from the raters
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+    /// Read raters' files back and print one file of ratings, which `report` reads
+    Collect {
+        /// The key of the sheets
+        #[arg(long, value_name = "FILE")]
+        key: PathBuf,
+        /// The raters' files: downloaded from the page, or filled spreadsheets saved as CSV
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// Print wins, agreement, rates by category, and whether the difference could be chance
+    Report {
+        /// Columns item, rater, choice (`model_1`, `model_2`, `equal`), and category and question where there are some
+        ratings: PathBuf,
+        /// The first model's name
+        #[arg(long, value_name = "NAME", default_value = "model 1")]
+        model_1: String,
+        /// The second model's name
+        #[arg(long, value_name = "NAME", default_value = "model 2")]
+        model_2: String,
+        /// Confidence level of the intervals
+        #[arg(long, default_value_t = 0.95)]
+        level: f64,
+        /// How tables are printed; json prints one object with every number
+        #[arg(long, default_value = "text", value_parser = Format::from_str)]
+        format: Format,
+        /// Also write tables, figures and report.html there
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
+    /// Print what the paper's own tables say of its claims
+    Paper {
+        /// text and md print the page that is docs/paper-reanalysis.md, the others its table of claims
+        #[arg(long, default_value = "text", value_parser = Format::from_str)]
+        format: Format,
+    },
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    run(|_| answer(&args.command))
+}
+
+fn answer(command: &Command) -> anyhow::Result<()> {
+    match command {
+        Command::Make { questions, model_1, model_2, raters, seed, out } => {
+            let sheets = Comparison::read(questions, model_1, model_2)?.sheets(raters, &Seeds::new(*seed))?;
+            for path in sheets.write(out)? {
+                print_result(path.display())?;
+            }
+        }
+        Command::Collect { key, files } => {
+            let ratings = Key::read(key)?.unblind(files)?;
+            print_result(ratings_csv(&ratings).trim_end())?;
+        }
+        Command::Report { ratings, model_1, model_2, level, format, out } => {
+            let report = StudyReport::new(&read_ratings(ratings)?, [model_1, model_2], *level)?;
+            if let Some(out) = out {
+                write_tables(out, &report.tables())?;
+                write_figures(
+                    out,
+                    &report.figure().map(|svg| ("figure-2".to_owned(), svg)).into_iter().collect::<Vec<_>>(),
+                )?;
+                tracing::info!("report: {}", write_report(out, &report.page())?.display());
+            }
+            match format {
+                Format::Json => print_result(report.to_json())?,
+                _ => report.tables().iter().try_for_each(|table| print_result(table.render(*format)))?,
+            }
+        }
+        Command::Paper { format: Format::Text | Format::Markdown } => {
+            print_result(paper::reanalysis()?.trim_end())?
+        }
+        Command::Paper { format } => print_result(paper::summary()?.render(*format).trim_end())?,
+    }
+    Ok(())
+}

@@ -1,0 +1,85 @@
+//! Tables of comma-separated values with the place of every mistake, and files that appear whole.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
+
+use atomic_write_file::AtomicWriteFile;
+
+use crate::Error;
+
+/// The rows of a CSV text: for each its line and the values of `columns`. A column that is absent gives an empty value
+/// unless it is one of the first `needed`.
+pub(crate) fn rows<const N: usize>(
+    path: &Path,
+    text: &str,
+    columns: [&str; N],
+    needed: usize,
+) -> Result<Vec<(u64, [String; N])>, Error> {
+    let at = |line: u64, problem: String| Error::Row { path: path.to_owned(), line, problem };
+    // Spreadsheets on some systems put a byte-order mark first.
+    let text = text.strip_prefix('\u{FEFF}').unwrap_or(text);
+    let first = text.lines().next().unwrap_or_default();
+    // Where a comma is the decimal point, spreadsheets write semicolons.
+    let delimiter = if !first.contains(',') && first.contains(';') { b';' } else { b',' };
+    let mut reader = csv::ReaderBuilder::new()
+        .delimiter(delimiter)
+        .trim(csv::Trim::All)
+        .flexible(true)
+        .from_reader(text.as_bytes());
+    let header = reader.headers().map_err(|error| at(1, error.to_string()))?.clone();
+    let place = |name: &str| header.iter().position(|found| found.eq_ignore_ascii_case(name));
+    let places = columns.map(place);
+    if let Some(missing) = (0..needed).find(|&index| places[index].is_none()) {
+        let problem =
+            format!("there is no column `{}`; the first line must name the columns", columns[missing]);
+        return Err(at(1, problem));
+    }
+    let mut rows = Vec::new();
+    for record in reader.records() {
+        let record = record.map_err(|error| {
+            at(error.position().map_or(0, csv::Position::line), "is no row of a table".to_owned())
+        })?;
+        let line = record.position().map_or(0, |position| line_of(text, position));
+        if record.iter().all(str::is_empty) {
+            continue;
+        }
+        let value = |place: Option<usize>| place.and_then(|place| record.get(place)).unwrap_or_default();
+        rows.push((line, places.map(|place| value(place).to_owned())));
+    }
+    Ok(rows)
+}
+
+/// The line on which a record begins; the reader's position lies before the empty lines that it skipped.
+fn line_of(text: &str, position: &csv::Position) -> u64 {
+    let from = usize::try_from(position.byte()).unwrap_or(usize::MAX);
+    let skipped = text.as_bytes().get(from..).unwrap_or_default().iter();
+    let empty =
+        skipped.take_while(|byte| matches!(byte, b'\r' | b'\n')).filter(|byte| **byte == b'\n').count();
+    position.line() + empty as u64
+}
+
+/// A CSV text of `header` and `rows`.
+pub(crate) fn csv_text<const N: usize>(header: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    // Memory does not refuse a write, and all rows have the same length.
+    let _ = writer.write_record(header);
+    for row in rows {
+        let _ = writer.write_record(row);
+    }
+    String::from_utf8(writer.into_inner().unwrap_or_default()).unwrap_or_default()
+}
+
+pub(crate) fn read(path: &Path) -> Result<String, Error> {
+    fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })
+}
+
+/// Writes a whole file or leaves the old one.
+pub(crate) fn write(path: &Path, text: &str) -> Result<(), Error> {
+    let write = || {
+        let mut file = AtomicWriteFile::open(path)?;
+        file.write_all(text.as_bytes())?;
+        file.commit()
+    };
+    write().map_err(|source| Error::Write { path: path.to_owned(), source })
+}

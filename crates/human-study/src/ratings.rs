@@ -1,0 +1,99 @@
+//! Ratings that say which model they are for, as a CSV file.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use stats::Choice;
+
+use crate::Error;
+use crate::files::{csv_text, read, rows};
+
+/// What one rater said of one item.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rating {
+    /// The item.
+    pub item: String,
+    /// Who rated it.
+    pub rater: String,
+    /// Which model's answer is better.
+    pub choice: Choice,
+    /// The item's category, where there are some.
+    pub category: Option<String>,
+    /// The question to which the item belongs, where several items belong to one.
+    pub question: Option<String>,
+}
+
+pub(crate) fn item_name(question: u64, turn: usize) -> String {
+    format!("{question}-{turn}")
+}
+
+const COLUMNS: [&str; 5] = ["item", "rater", "choice", "category", "question"];
+
+/// Reads a file of ratings: columns `item`, `rater`, `choice` (`model_1`, `model_2`, `equal`), and `category` and
+/// `question` where there are some, in any order beside any others.
+///
+/// # Errors
+///
+/// [`Error::Read`], [`Error::Row`], [`Error::NoRatings`].
+pub fn read_ratings(path: &Path) -> Result<Vec<Rating>, Error> {
+    parse_ratings(path, &read(path)?)
+}
+
+/// As [`read_ratings`], of a text that came from `path`.
+///
+/// # Errors
+///
+/// [`Error::Row`] for a column that is missing, a choice that is none, an item that a rater rated twice, or one that
+/// has two categories or belongs to two questions; [`Error::NoRatings`].
+pub fn parse_ratings(path: &Path, text: &str) -> Result<Vec<Rating>, Error> {
+    let mut seen: BTreeMap<(String, String), u64> = BTreeMap::new();
+    let mut of_item: BTreeMap<String, (Option<String>, Option<String>)> = BTreeMap::new();
+    let mut ratings = Vec::new();
+    for (line, [item, rater, choice, category, question]) in rows(path, text, COLUMNS, 3)? {
+        let at = |problem: String| Error::Row { path: path.to_owned(), line, problem };
+        if item.is_empty() || rater.is_empty() {
+            return Err(at("has no item or no rater; every rating needs both".to_owned()));
+        }
+        let choice = match choice.as_str() {
+            "model_1" => Choice::Model1,
+            "model_2" => Choice::Model2,
+            "equal" => Choice::Equal,
+            other => return Err(at(format!("choice {other:?}: write model_1, model_2 or equal"))),
+        };
+        if let Some(first) = seen.insert((item.clone(), rater.clone()), line) {
+            return Err(at(format!(
+                "{rater} rated item {item} in line {first} already; keep one of the two"
+            )));
+        }
+        let given = |value: String| Some(value).filter(|value| !value.is_empty());
+        let groups = (given(category), given(question));
+        let known = of_item.entry(item.clone()).or_insert_with(|| groups.clone());
+        if *known != groups {
+            return Err(at(format!("item {item} had another category or question before")));
+        }
+        let (category, question) = groups;
+        ratings.push(Rating { item, rater, choice, category, question });
+    }
+    if ratings.is_empty() { Err(Error::NoRatings) } else { Ok(ratings) }
+}
+
+/// Ratings as the text that [`parse_ratings`] reads.
+pub fn ratings_csv(ratings: &[Rating]) -> String {
+    let row = |rating: &Rating| {
+        let choice = match rating.choice {
+            Choice::Model1 => "model_1",
+            Choice::Model2 => "model_2",
+            Choice::Equal => "equal",
+        };
+        let text = |value: &Option<String>| value.clone().unwrap_or_default();
+        [
+            rating.item.clone(),
+            rating.rater.clone(),
+            choice.to_owned(),
+            text(&rating.category),
+            text(&rating.question),
+        ]
+    };
+    csv_text(COLUMNS, ratings.iter().map(row))
+}

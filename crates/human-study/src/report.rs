@@ -1,0 +1,275 @@
+//! What the ratings say: wins, agreement, and whether it could be chance.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use seeds::Seeds;
+use serde::Serialize;
+use stats::{
+    Choice, Interval, Metric, PValue, SignTest, Split, SplitPolicy, Tally, Weights, choice_counts,
+    cohen_kappa, fleiss_kappa, gwet_ac1, holm, krippendorff_alpha, majority_vote, sign_flip_test,
+};
+
+use crate::{Error, Rating};
+
+/// Everything that a study of two models says.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct StudyReport {
+    /// The models' names.
+    pub models: [String; 2],
+    /// Items that somebody rated.
+    pub items: usize,
+    /// Persons.
+    pub raters: usize,
+    /// Ratings of all of them.
+    pub ratings: usize,
+    /// Items that the first model won by majority.
+    pub wins_model_1: u64,
+    /// Items that the second model won.
+    pub wins_model_2: u64,
+    /// Items that neither won; split votes are among them.
+    pub ties: u64,
+    /// Items on which all three choices had the same number of votes: ties by policy.
+    pub three_way_splits: usize,
+    /// Items on which two choices shared the lead: ties by policy.
+    pub two_way_splits: usize,
+    /// Wins over all items, for either model.
+    pub win_rates: [Coefficient; 2],
+    /// Wins of the first model over the items that somebody won.
+    pub decisive_win_rate: Coefficient,
+    /// Wins of the first model and half of the ties over all items.
+    pub adjusted_win_rate: Option<f64>,
+    /// Could a fair coin have decided these items?
+    pub sign_test: SignTest,
+    /// The same by question, where the ratings name them: each question's wins less its losses, flipped as one.
+    pub question_test: Option<PValue>,
+    /// Fleiss' κ.
+    pub fleiss_kappa: Option<f64>,
+    /// Its interval over other items, or why there is none.
+    pub fleiss: Coefficient,
+    /// Share of agreeing pairs of ratings.
+    pub percent_agreement: Option<f64>,
+    /// Gwet's AC1.
+    pub gwet_ac1: Coefficient,
+    /// Krippendorff's α, nominal.
+    pub krippendorff_alpha: Coefficient,
+    /// Cohen's κ of each two raters.
+    pub pairs: Vec<PairAgreement>,
+    /// Rates by category, where the ratings name them.
+    pub categories: Vec<CategoryRates>,
+    /// Level of every interval.
+    pub level: f64,
+}
+
+/// A number with its interval, as far as they exist.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Coefficient {
+    /// The number.
+    pub value: Option<f64>,
+    /// Lower end.
+    pub low: Option<f64>,
+    /// Upper end.
+    pub high: Option<f64>,
+    /// Why the number is missing.
+    pub reason: Option<String>,
+}
+
+/// How two raters agree.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PairAgreement {
+    /// Their names.
+    pub raters: [String; 2],
+    /// Items that both rated.
+    pub items: u64,
+    /// Share of those on which they said the same.
+    pub agreement: f64,
+    /// Cohen's κ.
+    pub kappa: Coefficient,
+}
+
+/// One category's wins.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct CategoryRates {
+    /// Its name.
+    pub category: String,
+    /// Wins and ties.
+    #[serde(flatten)]
+    pub tally: Tally,
+    /// Win rates of either model, ties counted as items.
+    pub win_rates: [Coefficient; 2],
+    /// The sign test's p-value, by Holm's method for all categories together.
+    pub adjusted_p_value: f64,
+}
+
+impl StudyReport {
+    /// The report of `ratings` of `models`, with intervals at `level`.
+    ///
+    /// Votes are by majority; a split one is a tie, and is counted. The report does not depend on the ratings' order.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoRatings`]; [`Error::Stats`] for a level outside of (0, 1).
+    pub fn new(ratings: &[Rating], models: [&str; 2], level: f64) -> Result<Self, Error> {
+        if ratings.is_empty() {
+            return Err(Error::NoRatings);
+        }
+        let raters: BTreeSet<&str> = ratings.iter().map(|rating| rating.rater.as_str()).collect();
+        let mut of_item: BTreeMap<&str, Vec<&Rating>> = BTreeMap::new();
+        for rating in ratings {
+            of_item.entry(&rating.item).or_default().push(rating);
+        }
+        let choices: Vec<Vec<Choice>> =
+            of_item.values().map(|of| of.iter().map(|rating| rating.choice).collect()).collect();
+        let votes =
+            majority_vote(&choices, SplitPolicy::default()).map_err(stats_error("the majority vote"))?;
+        let decided: Vec<(&Rating, Choice)> = of_item
+            .values()
+            .zip(&votes.verdicts)
+            .filter_map(|(of, verdict)| Some((*of.first()?, verdict.choice?)))
+            .collect();
+        let tally = votes.tally();
+        let counts = choice_counts(&choices);
+        let agreement = fleiss_kappa(&counts);
+        let ac1 = gwet_ac1(&counts);
+        let alpha = krippendorff_alpha(&counts, Metric::Nominal);
+        let fleiss =
+            coefficient(agreement.as_ref().map(|a| (a.kappa.value(), a.interval(level).ok().flatten())));
+        Ok(Self {
+            models: models.map(str::to_owned),
+            items: of_item.len(),
+            raters: raters.len(),
+            ratings: ratings.len(),
+            wins_model_1: tally.wins_model_1,
+            wins_model_2: tally.wins_model_2,
+            ties: tally.ties,
+            three_way_splits: votes.splits(Split::ThreeWay),
+            two_way_splits: votes.splits(Split::TwoWay),
+            win_rates: win_rates(&tally, level)?,
+            decisive_win_rate: decisive(&tally, level)?,
+            adjusted_win_rate: tally.adjusted_win_rate(),
+            sign_test: tally.sign_test(),
+            question_test: question_test(&decided)?,
+            fleiss_kappa: fleiss.value,
+            fleiss,
+            // The share of agreeing pairs is what AC1 starts from, and exists for any number of raters.
+            percent_agreement: ac1.as_ref().ok().map(|ac1| ac1.observed),
+            gwet_ac1: coefficient(ac1.as_ref().map(|a| (a.kappa.value(), a.interval(level).ok().flatten()))),
+            krippendorff_alpha: coefficient(
+                alpha.as_ref().map(|a| (a.alpha.value(), a.interval(level).ok().flatten())),
+            ),
+            pairs: pairs(&of_item, &raters, level)?,
+            categories: categories(&decided, level)?,
+            level,
+        })
+    }
+
+    /// Wins and ties.
+    pub fn tally(&self) -> Tally {
+        Tally { wins_model_1: self.wins_model_1, wins_model_2: self.wins_model_2, ties: self.ties }
+    }
+}
+
+fn stats_error(what: &'static str) -> impl FnOnce(stats::Error) -> Error {
+    move |source| Error::Stats { what, source }
+}
+
+impl Coefficient {
+    fn of(value: Option<f64>, interval: Option<Interval>) -> Self {
+        let reason = value.is_none().then(|| "all ratings fall into one category".to_owned());
+        Self { value, low: interval.map(|i| i.low), high: interval.map(|i| i.high), reason }
+    }
+
+    fn missing(reason: impl Into<String>) -> Self {
+        Self { value: None, low: None, high: None, reason: Some(reason.into()) }
+    }
+}
+
+/// A number that may be undefined, or refused for what the ratings lack.
+fn coefficient(found: Result<(Option<f64>, Option<Interval>), &stats::Error>) -> Coefficient {
+    match found {
+        Ok((value, interval)) => Coefficient::of(value, interval),
+        Err(refusal) => Coefficient::missing(refusal.to_string()),
+    }
+}
+
+fn win_rates(tally: &Tally, level: f64) -> Result<[Coefficient; 2], Error> {
+    let rate = |tally: Tally| -> Result<Coefficient, Error> {
+        let interval = tally.win_rate_interval(level).map_err(stats_error("the win rate"))?;
+        Ok(Coefficient::of(tally.win_rate(), Some(interval)))
+    };
+    Ok([rate(*tally)?, rate(tally.swapped())?])
+}
+
+fn decisive(tally: &Tally, level: f64) -> Result<Coefficient, Error> {
+    if tally.decisive() == 0 {
+        return Ok(Coefficient::missing("every item is a tie"));
+    }
+    let interval = tally.decisive_win_rate_interval(level).map_err(stats_error("the decisive win rate"))?;
+    Ok(Coefficient::of(tally.decisive_win_rate(), Some(interval)))
+}
+
+/// Wins less losses of each question, flipped as one; `None` unless all items name their question.
+fn question_test(decided: &[(&Rating, Choice)]) -> Result<Option<PValue>, Error> {
+    let mut of_question: BTreeMap<&str, f64> = BTreeMap::new();
+    for (rating, choice) in decided {
+        let Some(question) = &rating.question else { return Ok(None) };
+        *of_question.entry(question).or_default() += match choice {
+            Choice::Model1 => 1.0,
+            Choice::Model2 => -1.0,
+            Choice::Equal => 0.0,
+        };
+    }
+    let differences: Vec<f64> = of_question.into_values().collect();
+    // Whole numbers are counted exactly: the stream is never drawn from.
+    let mut stream = Seeds::new(0).stream("sign-flips");
+    sign_flip_test(&differences, &mut stream).map(Some).map_err(stats_error("the test over questions"))
+}
+
+fn pairs(
+    of_item: &BTreeMap<&str, Vec<&Rating>>,
+    raters: &BTreeSet<&str>,
+    level: f64,
+) -> Result<Vec<PairAgreement>, Error> {
+    let place = |choice: Choice| Choice::ALL.iter().position(|of_all| *of_all == choice).unwrap_or_default();
+    let names: Vec<&str> = raters.iter().copied().collect();
+    let mut found = Vec::new();
+    for (index, &one) in names.iter().enumerate() {
+        for &other in &names[index + 1..] {
+            let mut table = [[0_u64; 3]; 3];
+            for ratings in of_item.values() {
+                let of = |name: &str| ratings.iter().find(|r| r.rater == name).map(|r| place(r.choice));
+                if let (Some(a), Some(b)) = (of(one), of(other)) {
+                    table[a][b] += 1;
+                }
+            }
+            if table.iter().flatten().all(|&count| count == 0) {
+                continue;
+            }
+            let kappa = cohen_kappa(&table, Weights::Unweighted).map_err(stats_error("Cohen's kappa"))?;
+            let interval = kappa.interval(level).map_err(stats_error("Cohen's kappa"))?;
+            found.push(PairAgreement {
+                raters: [one.to_owned(), other.to_owned()],
+                items: kappa.items,
+                agreement: kappa.observed,
+                kappa: Coefficient::of(kappa.kappa.value(), interval),
+            });
+        }
+    }
+    Ok(found)
+}
+
+fn categories(decided: &[(&Rating, Choice)], level: f64) -> Result<Vec<CategoryRates>, Error> {
+    let mut tallies: BTreeMap<&str, Tally> = BTreeMap::new();
+    for (rating, choice) in decided {
+        if let Some(category) = &rating.category {
+            tallies.entry(category).or_default().extend([*choice]);
+        }
+    }
+    let p_values: Vec<f64> = tallies.values().map(|tally| tally.sign_test().p_value).collect();
+    let adjusted = holm(&p_values).map_err(stats_error("adjusted p-values"))?;
+    let rates =
+        |((category, tally), adjusted_p_value): ((&str, Tally), f64)| -> Result<CategoryRates, Error> {
+            let win_rates = win_rates(&tally, level)?;
+            Ok(CategoryRates { category: category.to_owned(), tally, win_rates, adjusted_p_value })
+        };
+    tallies.into_iter().zip(adjusted).map(rates).collect()
+}

@@ -1,0 +1,103 @@
+//! The page that raters use, in a real browser: keys, progress that outlives the browser, the file that comes out.
+//!
+//! Wants `chromium` (the package of that name on Debian) on the path; without one the tests say that they skip, and pass.
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use human_study::StudySheets;
+use seeds::Seeds;
+use stats::Choice;
+use support::{comparison, raters};
+
+const BROWSERS: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "chrome"];
+
+/// The first browser that runs, or `None` with a line on stderr that says what is skipped.
+#[expect(clippy::print_stderr, reason = "a test that skips says so")]
+fn browser(test: &str) -> Option<&'static str> {
+    let runs = |name: &&str| {
+        Command::new(name).arg("--version").output().is_ok_and(|output| output.status.success())
+    };
+    let found = BROWSERS.into_iter().find(runs);
+    if found.is_none() {
+        eprintln!("SKIPPED {test}: no chromium on the path");
+    }
+    found
+}
+
+/// The page's elements after `keys` were pressed, by a browser that keeps its profile in `dir`.
+fn visit(browser: &str, dir: &Path, page: &Path, keys: &str) -> String {
+    let address = format!("file://{}#keys={keys}", page.display());
+    let output = Command::new(browser)
+        .args(["--headless=new", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=3000", "--dump-dom"])
+        .arg(format!("--user-data-dir={}", dir.join("profile").display()))
+        .arg(address)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The text of the element that has this id.
+fn text<'a>(dom: &'a str, id: &str) -> &'a str {
+    let (_, from) = dom.split_once(&format!("id=\"{id}\"")).unwrap_or_else(|| panic!("no {id} in {dom}"));
+    let (_, from) = from.split_once('>').unwrap();
+    from.split_once("</").unwrap().0
+}
+
+fn written(dir: &Path) -> StudySheets {
+    let study = comparison(3).sheets(&raters(), &Seeds::new(5)).unwrap();
+    study.write(dir).unwrap();
+    study
+}
+
+#[test]
+fn keys_rate_progress_outlives_the_browser_and_the_file_comes_back() {
+    let Some(browser) = browser("keys_rate_progress_outlives_the_browser_and_the_file_comes_back") else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let study = written(dir.path());
+    let page = dir.path().join("sheet-cid--dr-.html");
+
+    let dom = visit(browser, dir.path(), &page, "Enter,1,2,x,=,ArrowLeft,1");
+    assert_eq!((text(&dom, "position"), text(&dom, "done")), ("4 of 6", "· 3 rated"), "x is no choice");
+    let dom = visit(browser, dir.path(), &page, "");
+    assert_eq!((text(&dom, "position"), text(&dom, "done")), ("4 of 6", "· 3 rated"), "another day");
+    let dom = visit(browser, dir.path(), &page, "2,2,=");
+    assert_eq!(text(&dom, "end-title"), "Done. Thank you!");
+
+    let file = dir.path().join("ratings.csv");
+    fs::write(&file, text(&dom, "ratings")).unwrap();
+    let ratings = study.key.unblind(&[file]).unwrap();
+    let sheet = &study.sheets[2];
+    let pressed = ["1", "2", "1", "2", "2", "="];
+    for (item, pressed) in sheet.items.iter().zip(pressed) {
+        let dpo_is = if item.answers[0][0].contains("dpo") { "1" } else { "2" };
+        let expected = match pressed {
+            "=" => Choice::Equal,
+            _ if pressed == dpo_is => Choice::Model1,
+            _ => Choice::Model2,
+        };
+        let question = item.prompts[0].trim_start_matches("What is ").split(',').next().unwrap();
+        let name = format!("{}-{}", 81 + question.parse::<u64>().unwrap(), item.prompts.len());
+        let rating = ratings.iter().find(|rating| rating.item == name).unwrap();
+        assert_eq!(rating.choice, expected, "{name}");
+    }
+}
+
+#[test]
+fn answers_are_shown_as_text_and_code_never_as_markup() {
+    let Some(browser) = browser("answers_are_shown_as_text_and_code_never_as_markup") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    written(dir.path());
+    let dom = visit(browser, dir.path(), &dir.path().join("sheet-ann.html"), "Enter,1");
+    let (_, shown) = dom.split_once("id=\"answer-1\"").unwrap();
+    let shown = shown.split_once("<footer").unwrap().0;
+    assert!(shown.contains("&lt;/script&gt;") && !shown.contains("<b>"), "{shown}");
+    assert!(shown.contains("<pre>code, "), "fenced text of the earlier answer is code: {shown}");
+    assert!(text(&dom, "category").contains("turn 2"));
+}

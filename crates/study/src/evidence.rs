@@ -1,0 +1,182 @@
+//! What stands behind a table: how small a difference its design can see, and whether training went on for too long.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use stats::{
+    Checkpoint, Components, CrossedScores, Observation, Over, Overfitting, OverfittingVerdict, Plan,
+    Resamples, SeedsNeeded, judge_overfitting,
+};
+
+use crate::cell::Subject;
+use crate::error::StudyError;
+use crate::tables::{Analysis, LEVEL, Scorer};
+
+/// The chance of finding a difference at which a design is called able to see it.
+const POWER: f64 = 0.8;
+/// The difference whose price in seeds is told.
+const SMALL: f64 = 0.1;
+/// A drop below this would not matter: judging the same answers again moves a mean by as much.
+const MARGIN: f64 = 0.2;
+const RESAMPLES: usize = 2_000;
+
+type Keep<'a> = &'a dyn Fn(&Subject) -> bool;
+
+/// The smallest differences that a table of `comparisons` (what, against what) would have found, as a note below it;
+/// `None` where there is nothing to compare.
+pub(crate) fn detectable(
+    analysis: &Analysis<'_>,
+    scorer: &Scorer,
+    comparisons: &[(Keep<'_>, Keep<'_>)],
+) -> Result<Option<String>, StudyError> {
+    let mut all = Vec::new();
+    for (first, second) in comparisons {
+        all.extend(components(analysis, scorer, first, second)?);
+    }
+    let Some(design) = all.first().map(|components| components.design) else { return Ok(None) };
+    let failed = || StudyError::stats("detectable differences");
+    let range = |over: Over| -> Result<String, StudyError> {
+        let smallest = all.iter().map(|components| {
+            let plan = Plan { variances: components.variances(), over, level: LEVEL };
+            plan.minimal_detectable_difference(components.design, POWER)
+        });
+        let values = smallest.collect::<Result<Vec<f64>, _>>().map_err(failed())?;
+        let low = values.iter().copied().fold(f64::INFINITY, f64::min);
+        let high = values.iter().copied().fold(0.0, f64::max);
+        Ok(if high - low < 0.005 { format!("{high:.2}") } else { format!("{low:.2} to {high:.2}") })
+    };
+    let mut note = format!(
+        "What {} questions can show: a true difference of {} points (under the {}, depending on the policy) is found four times \
+         in five, if it is to hold on other questions",
+        design.questions,
+        range(Over::Questions)?,
+        scorer.label
+    );
+    if design.seeds > 1 {
+        note += &format!("; of {}, if on other seeds too", range(Over::SeedsAndQuestions)?);
+        let mut needed = Vec::new();
+        for components in &all {
+            let plan = Plan { variances: components.variances(), over: Over::Seeds, level: LEVEL };
+            needed.push(plan.seeds_needed(SMALL, design, POWER).map_err(failed())?);
+        }
+        let most = needed.iter().map(|needed| match needed {
+            SeedsNeeded::Seeds(seeds) => *seeds,
+            SeedsNeeded::MoreQuestions { .. } => usize::MAX,
+        });
+        if let Some(seeds) = most.max().filter(|&seeds| seeds < usize::MAX) {
+            note += &format!(". On these very questions a difference of {SMALL} would take {seeds} seeds");
+        }
+    }
+    Ok(Some(note + "."))
+}
+
+/// Variance components of the differences of two selections, seed by seed on the same turns.
+fn components(
+    analysis: &Analysis<'_>,
+    scorer: &Scorer,
+    first: Keep<'_>,
+    second: Keep<'_>,
+) -> Result<Option<Components>, StudyError> {
+    let (first, second) = (by_turn(analysis, scorer, first), by_turn(analysis, scorer, second));
+    let seeds: BTreeSet<u64> = first.keys().chain(second.keys()).map(|&(seed, ..)| seed).collect();
+    let turns: BTreeSet<(u64, u8)> = first.keys().map(|&(_, question, turn)| (question, turn)).collect();
+    // A turn without a readable verdict takes its question out, for all seeds and both sides.
+    let whole = |&(question, turn): &(u64, u8)| {
+        let there = |seed: &u64| {
+            first.contains_key(&(*seed, question, turn)) && second.contains_key(&(*seed, question, turn))
+        };
+        seeds.iter().all(there)
+    };
+    let broken: BTreeSet<u64> =
+        turns.iter().filter(|turn| !whole(turn)).map(|(question, _)| *question).collect();
+    let rows: Vec<Observation> = first
+        .iter()
+        .filter(|((_, question, _), _)| !broken.contains(question))
+        .filter_map(|(&(seed, question, turn), score)| {
+            let score = score - second.get(&(seed, question, turn))?;
+            Some(Observation { seed, question, turn: turn.into(), repeat: 0, score })
+        })
+        .collect();
+    if rows.iter().map(|row| row.question).collect::<BTreeSet<_>>().len() < 2 {
+        return Ok(None);
+    }
+    let components = CrossedScores::new(rows).and_then(|scores| scores.components());
+    components.map(Some).map_err(StudyError::stats("variance components"))
+}
+
+/// Mean scores by seed, question and turn.
+fn by_turn(analysis: &Analysis<'_>, scorer: &Scorer, keep: Keep<'_>) -> BTreeMap<(u64, u64, u8), f64> {
+    let mut sums: BTreeMap<(u64, u64, u8), (f64, f64)> = BTreeMap::new();
+    for evaluated in analysis.evaluated.iter().filter(|evaluated| keep(&evaluated.subject)) {
+        for score in &evaluated.evaluation.scores {
+            if score.scorer == scorer.name
+                && score.question_set == scorer.question_set
+                && let Some(value) = score.score
+            {
+                let at = (evaluated.subject.seed(), score.question_id, score.turn);
+                let (sum, count) = sums.entry(at).or_default();
+                *sum += value;
+                *count += 1.0;
+            }
+        }
+    }
+    sums.into_iter().map(|(at, (sum, count))| (at, sum / count)).collect()
+}
+
+/// The verdict on one policy's checkpoints, `keep(at)` selecting those after part `at` of training, as a note; `None`
+/// where the grid does not hold them all.
+pub(crate) fn overfitting_note(
+    analysis: &Analysis<'_>,
+    scorer: &Scorer,
+    policy: &str,
+    keep: impl Fn(&Subject, usize) -> bool,
+) -> Result<Option<String>, StudyError> {
+    let mut checkpoints = Vec::new();
+    for (at, &progress) in analysis.recipe.train.checkpoints.iter().enumerate() {
+        let keep = |subject: &Subject| keep(subject, at);
+        let Some(training_loss) = analysis.training_loss(&keep) else { return Ok(None) };
+        checkpoints.push(Checkpoint {
+            progress,
+            training_loss,
+            scores: analysis.scores(scorer, &keep)?,
+            held_out_margin: None,
+            held_out_accuracy: None,
+            answer_length: mean_length(analysis, scorer, &keep),
+            kl: None,
+        });
+    }
+    let Some(last) = checkpoints.last().filter(|last| checkpoints.len() > 1 && last.scores.clusters() > 1)
+    else {
+        return Ok(None);
+    };
+    let found = Resamples::draw(last.scores.clusters(), RESAMPLES, &mut analysis.rng())
+        .and_then(|draws| judge_overfitting(&checkpoints, MARGIN, LEVEL, &draws));
+    let found = found.map_err(StudyError::stats(format!("overfitting of {policy}")))?;
+    Ok(Some(format!("{policy}: {}.", words(&found))))
+}
+
+fn words(found: &Overfitting) -> String {
+    let Overfitting { verdict, peak, drop, drop_low, drop_high, margin, loss_change, .. } = found;
+    let verdict = match verdict {
+        OverfittingVerdict::Overfits => "overfits",
+        OverfittingVerdict::Degrades => "degrades, without a falling loss",
+        OverfittingVerdict::NoOverfitting => "no overfitting that matters",
+        OverfittingVerdict::Undecided => "undecided",
+    };
+    format!(
+        "{verdict} (peak, at {}% of training, minus final {drop:.2}; drops from earlier checkpoints lie between \
+         {drop_low:+.2} and {drop_high:+.2} together, {margin} would matter; training loss {loss_change:+.3})",
+        crate::cell::percent(*peak)
+    )
+}
+
+fn mean_length(analysis: &Analysis<'_>, scorer: &Scorer, keep: Keep<'_>) -> Option<f64> {
+    let lengths: Vec<f64> = analysis
+        .evaluated
+        .iter()
+        .filter(|evaluated| keep(&evaluated.subject))
+        .flat_map(|evaluated| &evaluated.evaluation.scores)
+        .filter(|score| score.scorer == scorer.name && score.question_set == scorer.question_set)
+        .map(|score| score.characters as f64)
+        .collect();
+    (!lengths.is_empty()).then(|| lengths.iter().sum::<f64>() / lengths.len() as f64)
+}
