@@ -26,7 +26,7 @@ enum Command {
         /// The questions, as FastChat's question.jsonl
         #[arg(long, value_name = "FILE")]
         questions: PathBuf,
-        /// The first model's answers, as FastChat's `model_answer/MODEL.jsonl`
+        /// The first model's answers, in FastChat's format
         #[arg(long, value_name = "FILE")]
         model_1: PathBuf,
         /// The second model's answers
@@ -53,7 +53,7 @@ enum Command {
     },
     /// Print wins, agreement, rates by category, and whether the difference could be chance
     Report {
-        /// Columns item, rater, choice (`model_1`, `model_2`, `equal`), and category and question where there are some
+        /// A CSV file with `item`, `rater`, `choice` (`model_1`, `model_2`, `equal`), and `category` if there are some
         ratings: PathBuf,
         /// The first model's name
         #[arg(long, value_name = "NAME", default_value = "model 1")]

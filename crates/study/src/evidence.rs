@@ -162,10 +162,14 @@ fn words(found: &Overfitting) -> String {
         OverfittingVerdict::NoOverfitting => "no overfitting that matters",
         OverfittingVerdict::Undecided => "undecided",
     };
+    let signed = |value: &f64, decimals: usize| format!("{value:+.decimals$}").replace('-', "−");
     format!(
-        "{verdict} (peak, at {}% of training, minus final {drop:.2}; drops from earlier checkpoints lie between \
-         {drop_low:+.2} and {drop_high:+.2} together, {margin} would matter; training loss {loss_change:+.3})",
-        crate::cell::percent(*peak)
+        "{verdict} (peak, at {}% of training, minus final {drop:.2}; the largest drop from an earlier checkpoint lies between {} \
+         and {}, and {margin} would matter; training loss {})",
+        crate::cell::percent(*peak),
+        signed(drop_low, 2),
+        signed(drop_high, 2),
+        signed(loss_change, 3)
     )
 }
 
