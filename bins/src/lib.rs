@@ -5,12 +5,14 @@
 
 #![forbid(unsafe_code)]
 
+mod annotate_program;
 mod console;
 mod program;
 mod study_plan;
 mod study_program;
 mod train_plan;
 
+pub use annotate_program::Annotate;
 pub use console::{ConsoleProgress, SystemClock};
 pub use program::{Signals, Stopped, print_result, run};
 pub use study_program::{StudyArgs, study};
