@@ -12,6 +12,7 @@ const LIBTORCH: &str = "torch-sys";
 /// Crates that never link libtorch, not even in their tests: they build and run where none is installed.
 const LIBTORCH_FREE: [&str; 11] = [
     "annotate",
+    "hub",
     "llm-client",
     "mtbench",
     "pref-data",
