@@ -21,7 +21,7 @@ use trainer::{
     StepMetrics, TrainError, TrainSettings, Trainer,
 };
 
-const FAST: Scoring = Scoring { layout: Layout::SharedPrompt, padding: Padding::None, head: Head::Chunked };
+const FAST: Scoring = Scoring::FAST;
 
 /// What is switched off, and what is left.
 const WAYS: [(&str, Scoring); 5] = [

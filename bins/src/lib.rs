@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod annotate_program;
 mod console;
 mod mtbench_program;
 mod program;
@@ -12,6 +13,7 @@ mod study_plan;
 mod study_program;
 mod train_plan;
 
+pub use annotate_program::Annotate;
 pub use console::{ConsoleProgress, SystemClock};
 pub use mtbench_program::{MtBench, mtbench};
 pub use program::{Signals, Stopped, print_result, run};

@@ -7,6 +7,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use annotate::AnnotateError;
+use hub::HubError;
+use pref_data::DataError;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use study::StudyError;
@@ -104,9 +107,10 @@ fn status(error: &anyhow::Error, signal: usize) -> u8 {
     let bad_call = error.downcast_ref::<llm_client::Error>().is_some_and(llm_client::Error::is_bad_input);
     let bad_ratings =
         error.downcast_ref::<human_study::Error>().is_some_and(human_study::Error::is_bad_input);
-    if bad_training || bad_study || bad_recipe || bad_bench || bad_call || bad_ratings {
-        BAD_INPUT
-    } else {
-        1
-    }
+    let bad_labels = error.downcast_ref::<AnnotateError>().is_some_and(AnnotateError::is_bad_input);
+    let bad_data =
+        error.downcast_ref().is_some_and(|error| !matches!(error, DataError::Io { action: "write", .. }));
+    let bad_hub = error.downcast_ref::<HubError>().is_some_and(HubError::is_bad_input);
+    let bad_files = bad_labels || bad_data || bad_hub || bad_ratings || bad_bench;
+    if bad_training || bad_study || bad_recipe || bad_call || bad_files { BAD_INPUT } else { 1 }
 }

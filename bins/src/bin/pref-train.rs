@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use bins::{ConsoleProgress, Signals, Stopped, SystemClock, print_result, run, train_plan};
 use clap::Parser;
+use hub::Hub;
 use render::table::Format;
 use trainer::recipe::Recipe;
 use trainer::{Context, Outcome, Start, StepMetrics};
@@ -50,7 +51,8 @@ fn main() -> ExitCode {
 }
 
 fn train(args: &Args, signals: &Signals) -> anyhow::Result<()> {
-    let recipe = Recipe::load(&args.recipe, &args.overrides)?;
+    let mut recipe = Recipe::load(&args.recipe, &args.overrides)?;
+    recipe.fetch(&Hub::from_environment(|name| std::env::var(name).ok()))?;
     let start = if args.resume { Start::Resume } else { Start::Fresh };
     if args.plan {
         return Ok(print_result(train_plan(&trainer::plan(&recipe, start)?).render(Format::Text))?);

@@ -1,5 +1,6 @@
 //! Files of preferences, read into records.
 
+mod arrow_lengths;
 mod columns;
 mod csv;
 mod fields;

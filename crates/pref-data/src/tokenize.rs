@@ -286,11 +286,16 @@ fn tokenize_pair(pair: &Pair, tokenizer: &Tokenizer) -> Result<(TokenPair, Bound
             plain_ids(prompt, chosen, tokenizer)?,
             plain_ids(prompt, rejected, tokenizer)?,
         ),
-        (Text::Chat(prompt), Text::Chat(chosen), Text::Chat(rejected)) => (
-            tokenizer.encode(&tokenizer.render_chat(prompt, RenderMode::AwaitAnswer)?)?,
-            chat_ids(prompt, chosen, tokenizer)?,
-            chat_ids(prompt, rejected, tokenizer)?,
-        ),
+        (Text::Chat(prompt), Text::Chat(chosen), Text::Chat(rejected)) => {
+            let mut known = Vec::new();
+            let open = tokenizer.render_chat(prompt, RenderMode::AwaitAnswer)?;
+            let open = tokenizer.encode_pieces(&open, &mut known)?;
+            let mut full = |response: &[Message]| {
+                let text = tokenizer.render_chat(&[prompt, response].concat(), RenderMode::Complete)?;
+                tokenizer.encode_pieces(&text, &mut known)
+            };
+            (open, full(chosen)?, full(rejected)?)
+        }
         _ => return Err(DataError::MixedForms { id: pair.id.clone() }),
     };
     let shared = common_prefix(&prompt, &chosen).min(common_prefix(&prompt, &rejected));
@@ -312,11 +317,6 @@ fn plain_ids(prompt: &str, response: &str, tokenizer: &Tokenizer) -> Result<Vec<
         .ok_or_else(|| DataError::NoEosToken { folder: tokenizer.folder().to_owned() })?;
     let end = if response.ends_with(eos) { "" } else { eos };
     tokenizer.encode_document(&[prompt, response, end].concat())
-}
-
-fn chat_ids(prompt: &[Message], response: &[Message], tokenizer: &Tokenizer) -> Result<Vec<u32>, DataError> {
-    let full = [prompt, response].concat();
-    tokenizer.encode(&tokenizer.render_chat(&full, RenderMode::Complete)?)
 }
 
 /// Whether an answer stands in the whole dialogue as it does when the dialogue ends with it. What the template puts

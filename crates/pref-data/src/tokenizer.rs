@@ -38,6 +38,9 @@ pub struct Tokenizer {
     stop_tokens: Vec<u32>,
     /// A hash of `tokenizer.json`.
     vocabulary: blake3::Hash,
+    /// The special tokens at which a text falls apart, so that its pieces can be encoded one by one; none where pieces
+    /// would have other ids than the whole.
+    separators: Arc<[(String, u32)]>,
 }
 
 impl Tokenizer {
@@ -84,7 +87,8 @@ impl Tokenizer {
             None => None,
         };
         let vocabulary = blake3::hash(&json);
-        Ok(Self { folder, inner, template, special, stop_tokens, vocabulary })
+        let separators = separators(&inner, &json);
+        Ok(Self { folder, inner, template, special, stop_tokens, vocabulary, separators })
     }
 
     /// Gives the chat template a clock, for those that print today's date (`strftime_now`); times are UTC.
@@ -119,6 +123,40 @@ impl Tokenizer {
     /// [`DataError::Encode`] where the tokenizer has no way to write some character.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, DataError> {
         self.encode_with(text, false)
+    }
+
+    /// As [`encode`](Self::encode), with the pieces between special tokens looked up in `known` first: the texts of a pair
+    /// share most of theirs.
+    pub(crate) fn encode_pieces(
+        &self,
+        text: &str,
+        known: &mut Vec<(String, Vec<u32>)>,
+    ) -> Result<Vec<u32>, DataError> {
+        if self.separators.is_empty() {
+            return self.encode(text);
+        }
+        let mut ids = Vec::new();
+        let mut rest = text;
+        while !rest.is_empty() {
+            let next = self.separators.iter().filter_map(|(token, id)| {
+                // The first that comes, and of several there the longest.
+                Some((rest.find(token.as_str())?, std::cmp::Reverse(token.len()), *id))
+            });
+            let next = next.min();
+            let piece = &rest[..next.map_or(rest.len(), |(at, ..)| at)];
+            match known.iter().find(|(text, _)| text == piece) {
+                Some((_, piece_ids)) => ids.extend_from_slice(piece_ids),
+                None => {
+                    let piece_ids = self.encode(piece)?;
+                    ids.extend_from_slice(&piece_ids);
+                    known.push((piece.to_owned(), piece_ids));
+                }
+            }
+            let Some((at, std::cmp::Reverse(length), id)) = next else { break };
+            ids.push(id);
+            rest = &rest[at + length..];
+        }
+        Ok(ids)
     }
 
     /// The ids of `text` as a document of its own: with the special tokens that the post-processor adds, such as a
@@ -237,6 +275,25 @@ impl fmt::Debug for Tokenizer {
     }
 }
 
+/// The special tokens that `tokenizers` cuts a text at before it does anything else, if it encodes what lies between them
+/// without looking beyond: not where a token takes spaces with it or is matched in normalised text, and not where the first
+/// piece of a text is treated in a way of its own.
+fn separators(inner: &tokenizers::Tokenizer, json: &[u8]) -> Arc<[(String, u32)]> {
+    let first_differs = serde_json::from_slice::<serde_json::Value>(json)
+        .map_or(true, |value| value["pre_tokenizer"].to_string().contains("\"first\""));
+    let added = inner.get_added_tokens_decoder();
+    let is_plain = |token: &tokenizers::AddedToken| {
+        !token.normalized && !token.lstrip && !token.rstrip && !token.single_word && !token.content.is_empty()
+    };
+    if first_differs || !added.values().all(is_plain) {
+        return Arc::default();
+    }
+    let mut separators: Vec<(String, u32)> =
+        added.into_iter().map(|(id, token)| (token.content, id)).collect();
+    separators.sort_unstable();
+    separators.into()
+}
+
 /// A post-processor that puts the given tokens at a text's ends.
 fn post_processor(ends: &config::AddedEnds) -> Result<TemplateProcessing, crate::error::BoxedError> {
     let mut parts = vec!["$A".to_owned()];
@@ -251,4 +308,28 @@ fn post_processor(ends: &config::AddedEnds) -> Result<TemplateProcessing, crate:
     }
     let processor = TemplateProcessing::builder().try_single(parts)?.special_tokens(tokens).build()?;
     Ok(processor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn pieces_have_the_ids_of_the_whole(parts in prop::collection::vec(
+            prop_oneof![".{0,8}", Just("</s>".to_owned()), Just("<|user|>".to_owned()), Just("<|us".to_owned()), Just("<s> ".to_owned())],
+            0..8,
+        )) {
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny");
+            let tokenizer = Tokenizer::from_folder(folder).expect("the tiny folder");
+            prop_assert!(!tokenizer.separators.is_empty());
+            let text = parts.concat();
+            let mut known = Vec::new();
+            for _ in 0..2 {
+                let pieces = tokenizer.encode_pieces(&text, &mut known).expect("bytes are in the vocabulary");
+                prop_assert_eq!(pieces, tokenizer.encode(&text).expect("bytes are in the vocabulary"));
+            }
+        }
+    }
 }

@@ -135,8 +135,10 @@ fn a_missing_or_broken_template_is_an_error() {
     assert!(matches!(error, DataError::NoTemplate { .. }));
     assert!(error.to_string().contains("put chat_template.jinja into the folder"), "{error}");
 
-    let folder = folder_with(Some("{% for %}"), &serde_json::Map::new());
-    assert!(matches!(Tokenizer::from_folder(folder.path()), Err(DataError::Template { .. })));
+    for broken in ["{% for %}", "{%}", "a {%}{% if x %}"] {
+        let folder = folder_with(Some(broken), &serde_json::Map::new());
+        assert!(matches!(Tokenizer::from_folder(folder.path()), Err(DataError::Template { .. })), "{broken}");
+    }
 }
 
 #[test]

@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 
 use policy_model::Policy;
 use pref_data::{
-    Dialogue, Format, Pair, ScoreRatio, TokenPair, TokenizeOptions, TokenizeReport, Tokenizer, ViewReport,
-    annotator_view, flip_labels, read_records, subset, tokenize_pairs,
+    Dialogue, NoiseLog, Pair, ReadReport, TokenPair, TokenizeReport, Tokenizer, ViewReport, corrupt,
+    label_view, read_records_with, select, tokenize_pairs,
 };
 use seeds::Seeds;
 use tch::{Device, Kind};
 
 use crate::TrainError;
-use crate::recipe::{DataSection, Format as RecipeFormat, Recipe};
+use crate::recipe::{Origin, Recipe};
 
 /// A recipe's model and data.
 ///
@@ -29,6 +29,8 @@ pub(crate) struct Input {
     pub(crate) all_tokens: Vec<TokenPair>,
     /// The pairs that the recipe uses, its noise applied.
     pub(crate) pairs: Vec<TokenPair>,
+    /// What that noise did to which pair, by the pair's id.
+    pub(crate) noise: NoiseLog,
 }
 
 impl Input {
@@ -36,20 +38,22 @@ impl Input {
     pub(crate) fn read(recipe: &Recipe, device: Device) -> Result<Self, TrainError> {
         let model = PathBuf::from(&recipe.model.path);
         let tokenizer = Tokenizer::from_folder(&model)?;
-        let records = read_records(&recipe.data.path, format(&recipe.data))?;
-        let (all_pairs, view) = annotator_view(&records, &recipe.data.annotator)?;
-        let options = TokenizeOptions {
-            max_length: recipe.data.max_length,
-            truncation: recipe.data.truncation,
-            preset: pref_data::Preset::Modern,
-        };
-        let (all_tokens, tokenized) = tokenize_pairs(&all_pairs, &tokenizer, &options)?;
+        let seeds = Seeds::new(recipe.seed);
+        let (mut records, read) = read_records_with(&recipe.data.path, &recipe.data.reading(&seeds))?;
+        tell_skipped(&read);
+        if let Some(slice) = &recipe.data.slice {
+            records = slice.of(records)?;
+        }
+        let labels = recipe.data.labels().map_err(|complaint| complaint.within("data").at(Origin::Code))?;
+        let (all_pairs, view) = label_view(&records, &labels, &seeds)?;
+        drop(records);
+        let (all_tokens, tokenized) = tokenize_pairs(&all_pairs, &tokenizer, &recipe.data.tokenizing())?;
         if all_tokens.is_empty() {
             return Err(TrainError::NoExamples(format!("{view}; {tokenized}")));
         }
         let policy = Policy::load(Path::new(&model), Kind::Float, device)?;
-        let pairs = select(recipe, all_pairs, &all_tokens)?;
-        Ok(Self { model, policy, pad_id: tokenizer.pad_id(), view, tokenized, all_tokens, pairs })
+        let (pairs, noise) = select_tokens(recipe, all_pairs, &all_tokens, &seeds)?;
+        Ok(Self { model, policy, pad_id: tokenizer.pad_id(), view, tokenized, all_tokens, pairs, noise })
     }
 
     /// The chosen responses, for supervised training.
@@ -59,16 +63,27 @@ impl Input {
     }
 }
 
+/// Says which rows the recipe let go.
+fn tell_skipped(read: &ReadReport) {
+    const NAMED: usize = 10;
+    for error in read.skipped.iter().take(NAMED) {
+        tracing::warn!("skipped: {error}");
+    }
+    if read.skipped.len() > NAMED {
+        tracing::warn!("{} further rows skipped", read.skipped.len() - NAMED);
+    }
+}
+
 /// The recipe's share of the pairs with the recipe's noise, as tokens.
-fn select(
+fn select_tokens(
     recipe: &Recipe,
     all_pairs: Vec<Pair>,
     all_tokens: &[TokenPair],
-) -> Result<Vec<TokenPair>, TrainError> {
-    let seeds = Seeds::new(recipe.seed);
+    seeds: &Seeds,
+) -> Result<(Vec<TokenPair>, NoiseLog), TrainError> {
     let by_id: BTreeMap<&str, &TokenPair> = all_tokens.iter().map(|t| (t.id.as_str(), t)).collect();
-    let mut pairs = subset(all_pairs, recipe.data.fraction, &seeds);
-    flip_labels(&mut pairs, recipe.data.flip_rate, &seeds);
+    let pairs = select(all_pairs, recipe.data.fraction, recipe.data.selection(), seeds);
+    let (pairs, noise) = corrupt(pairs, &recipe.data.noise(), seeds);
     // Pairs that tokenising dropped (no room for a response) are missing here, and were reported there.
     let selected: Vec<TokenPair> = pairs
         .iter()
@@ -84,17 +99,5 @@ fn select(
     if selected.is_empty() {
         return Err(TrainError::NoExamples("the chosen fraction holds only pairs that are too long".into()));
     }
-    Ok(selected)
-}
-
-/// How the data's file is read.
-fn format(data: &DataSection) -> Format {
-    match data.format {
-        RecipeFormat::Pairs => Format::Pairs,
-        RecipeFormat::HhRlhf => Format::HhRlhf,
-        RecipeFormat::Gair => Format::Gair,
-        RecipeFormat::Ultrafeedback => Format::Ultrafeedback,
-        RecipeFormat::Shp => Format::Shp(data.score_ratio.unwrap_or(ScoreRatio::PAPER)),
-        RecipeFormat::Sandbox => Format::Records,
-    }
+    Ok((selected, noise))
 }

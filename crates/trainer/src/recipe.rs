@@ -30,21 +30,23 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+mod data;
 mod de;
 mod error;
+mod fetch;
 mod read;
 mod sections;
 #[cfg(test)]
 mod tests;
 mod values;
 
+pub use data::DataSection;
 pub use error::{Complaint, Origin, RecipeError};
 pub use read::{RecipeRoot, parse_toml, read_toml, to_toml};
 pub use sections::{
-    DataSection, DistributedSection, LoraSection, LossSection, ModelSection, OutputSection, SpeedSection,
-    TrainSection,
+    DistributedSection, LoraSection, LossSection, ModelSection, OutputSection, SpeedSection, TrainSection,
 };
-pub use values::{Columns, DeviceChoice, Dtype, Format, LossKind, Preset, seed};
+pub use values::{DeviceChoice, Dtype, Format, LossKind, NoiseKind, Preset, seed};
 
 /// One training run. Every key but `model.path`, `data.path` and `output.dir` has a default.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

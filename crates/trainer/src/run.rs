@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use policy_model::Policy;
-use pref_data::{Dialogue, Padding};
+use pref_data::{Dialogue, FlipRate, Padding};
 use seeds::Seeds;
 use tch::{Device, Kind};
 
@@ -29,6 +29,9 @@ pub struct RunReport {
     /// What tokenising reported, one paragraph; empty where the run was finished already.
     pub data: String,
 }
+
+/// The file of a run that says what noise did to which pair.
+const NOISE_LOG: &str = "noise.jsonl";
 
 /// Runs `recipe`: data, reference, training, model.
 ///
@@ -60,6 +63,10 @@ pub fn run(recipe: &Recipe, start: Start, context: &mut Context<'_>) -> Result<R
         return Ok(RunReport { outcome: Outcome::Finished, dir, data });
     }
     warn_of_smoothing(&recipe.loss);
+    if recipe.data.flip_rate != FlipRate::NONE {
+        tracing::info!("noise: {}", input.noise);
+        input.noise.write(dir.root().join(NOISE_LOG))?;
+    }
     let settings = settings(recipe, kind);
     let Input { policy, model, pairs, .. } = &input;
     let parts = Parts { dir: &dir, policy, companions: model, save: recipe.model.dtype.kind() };

@@ -24,6 +24,11 @@ pub struct Scoring {
     pub head: Head,
 }
 
+impl Scoring {
+    /// Everything that saves work, and what a recipe asks for by default.
+    pub const FAST: Self = Self { layout: Layout::SharedPrompt, padding: Padding::None, head: Head::Chunked };
+}
+
 /// How the LM head works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Head {

@@ -6,14 +6,14 @@ use std::path::Path;
 
 use common::Record;
 use policy_model::Policy;
-use pref_data::{Layout, Padding, TokenPair};
+use pref_data::TokenPair;
 use pref_loss::{Beta, LogpReduction, PreferenceLoss};
 use seeds::Seeds;
 use serde::Deserialize;
 use tch::{Device, Kind};
 use test_support::{TRAJECTORY_GRAD_NORM, TRAJECTORY_LOGPS, TRAJECTORY_LOSS, TRAJECTORY_MARGIN};
 use trainer::{
-    AdamWSettings, Decay, Head, Order, PreferenceObjective, ReferenceLogps, Scoring, TrainSettings, Trainer,
+    AdamWSettings, Decay, Order, PreferenceObjective, ReferenceLogps, Scoring, TrainSettings, Trainer,
 };
 
 /// What `fixtures/trl_trajectory.py` recorded.
@@ -89,10 +89,6 @@ fn pairs() -> Vec<TokenPair> {
     pairs.iter().enumerate().map(pair).collect()
 }
 
-/// What a recipe uses by default.
-const SCORING: Scoring =
-    Scoring { layout: Layout::SharedPrompt, padding: Padding::None, head: Head::Chunked };
-
 fn settings(learning_rate: f64) -> TrainSettings {
     TrainSettings {
         epochs: 1,
@@ -117,7 +113,7 @@ fn follow(run: &Run, steps: usize, policy: &Policy, pairs: &[TokenPair], referen
         "ipo" => PreferenceLoss::Ipo { beta, reduction: LogpReduction::Mean },
         other => panic!("no loss of ours is TRL's {other}"),
     };
-    let objective = PreferenceObjective { pairs, reference, loss, scoring: SCORING };
+    let objective = PreferenceObjective { pairs, reference, loss, scoring: Scoring::FAST };
     let mut record = Record { stop_after: Some(steps), ..Record::default() };
     Trainer::new(policy, &objective, settings(run.peak_learning_rate)).unwrap().run(&mut record).unwrap();
     assert_eq!(record.steps.len(), steps);
@@ -145,7 +141,7 @@ fn ten_steps_follow_trl() {
     let Some(model) = test_support::real_model("ten_steps_follow_trl") else { return };
     let policy = Policy::load(&model, Kind::Float, Device::Cpu).unwrap();
     let pairs = pairs();
-    let reference = ReferenceLogps::compute(&policy, &pairs, SCORING, |_| {}).unwrap();
+    let reference = ReferenceLogps::compute(&policy, &pairs, Scoring::FAST, |_| {}).unwrap();
     let trajectories: Trajectories = fixture("trl_trajectory.json");
     assert!(trajectories.runs.len() >= 2, "the fixture holds both learning rates");
     for run in &trajectories.runs {

@@ -21,8 +21,7 @@ use trainer::{
     run_supervised,
 };
 
-/// Everything that makes a step fast.
-const FAST: Scoring = Scoring { layout: Layout::SharedPrompt, padding: Padding::None, head: Head::Chunked };
+const FAST: Scoring = Scoring::FAST;
 
 /// Nothing of it: what others do.
 const PLAIN: Scoring = Scoring { layout: Layout::Separate, padding: Padding::Right(0), head: Head::Full };

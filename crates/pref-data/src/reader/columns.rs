@@ -1,6 +1,7 @@
 //! Parquet and Arrow IPC, a few rows at a time.
 
 use std::io::{Read, Seek};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ use parquet::errors::ParquetError;
 use serde_json::Value;
 
 use super::fields::Row;
-use super::{Each, Format, open};
+use super::{Each, Format, arrow_lengths, open};
 use crate::error::{DataError, Place, Unit};
 
 /// Rows that are decoded at a time: few, since a row may hold megabytes.
@@ -50,14 +51,15 @@ pub(super) fn read_parquet(path: &Path, wanted: &Wanted<'_>, each: &mut Each<'_>
     let leaves = builder.parquet_schema().columns().iter().enumerate();
     let leaves = leaves.filter(|(_, leaf)| wanted.leaf(leaf.path().parts())).map(|(index, _)| index);
     let mask = ProjectionMask::leaves(builder.parquet_schema(), leaves);
-    let reader = builder.with_projection(mask).with_batch_size(ROWS).build().map_err(failed)?;
+    let mut reader = builder.with_projection(mask).with_batch_size(ROWS).build().map_err(failed)?;
     let mut rows = Rows { path: path.into(), read: 0 };
-    for batch in reader {
-        let batch = batch.map_err(|error| match parquet_error(error) {
+    while let Some(batch) =
+        guarded(|| reader.next().transpose()).map_err(|error| match parquet_error(error) {
             // Whole, but in a way that is not unpacked here.
             source if source.to_string().contains("Disabled feature") => failed(source),
             source => DataError::BrokenRow { place: rows.next(), source: source.into() },
-        })?;
+        })?
+    {
         rows.hand_on(&batch, wanted, each)?;
     }
     Ok(())
@@ -69,19 +71,38 @@ pub(super) fn read_arrow(path: &Path, wanted: &Wanted<'_>, each: &mut Each<'_>) 
     let mut file = open(path)?;
     let mut magic = [0; ARROW_FILE.len()];
     let is_file = file.read_exact(&mut magic).is_ok() && magic == ARROW_FILE;
+    if is_file { arrow_lengths::check_file(&mut file) } else { arrow_lengths::check_stream(&mut file) }
+        .map_err(failed)?;
     file.rewind().map_err(|source| DataError::Io { action: "read", path: path.to_owned(), source })?;
-    let batches: Box<dyn Iterator<Item = Result<RecordBatch, ArrowError>>> = if is_file {
-        Box::new(FileReader::try_new_buffered(file, None).map_err(failed)?)
-    } else {
-        Box::new(StreamReader::try_new_buffered(file, None).map_err(failed)?)
-    };
+    let mut batches = guarded(|| {
+        let batches: Batches = if is_file {
+            Box::new(FileReader::try_new_buffered(file, None)?)
+        } else {
+            Box::new(StreamReader::try_new_buffered(file, None)?)
+        };
+        Ok(batches)
+    })
+    .map_err(failed)?;
     let mut rows = Rows { path: path.into(), read: 0 };
-    for batch in batches {
-        let batch =
-            batch.map_err(|source| DataError::BrokenRow { place: rows.next(), source: source.into() })?;
+    while let Some(batch) = guarded(|| batches.next().transpose())
+        .map_err(|source| DataError::BrokenRow { place: rows.next(), source: source.into() })?
+    {
         rows.hand_on(&batch, wanted, each)?;
     }
     Ok(())
+}
+
+/// The batches of a file or a stream.
+type Batches = Box<dyn Iterator<Item = Result<RecordBatch, ArrowError>>>;
+
+/// What `read` gives. The readers of Arrow and parquet panic on some damaged files, which is an error here.
+fn guarded<T>(read: impl FnOnce() -> Result<T, ArrowError>) -> Result<T, ArrowError> {
+    // Whatever a panic leaves half done is dropped with the reader.
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|panic| {
+        let said =
+            panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+        Err(ArrowError::ParseError(said.unwrap_or("it is damaged").to_owned()))
+    })
 }
 
 /// Counts the rows of a file.

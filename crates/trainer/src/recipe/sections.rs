@@ -2,13 +2,12 @@
 
 use std::path::PathBuf;
 
-use pref_data::{FlipRate, Fraction, Layout, Padding, ScoreRatio, Truncation};
+use pref_data::{Layout, Padding};
 use pref_loss::{Beta, LabelSmoothing, LogpReduction, NoiseRate, PreferenceLoss};
 use serde::{Deserialize, Serialize};
 
-use super::values::{Columns, DeviceChoice, Dtype, Format, LossKind, Preset, all};
+use super::values::{DeviceChoice, Dtype, LossKind};
 use super::{Complaint, Origin, RecipeError};
-use crate::engine::Order;
 use crate::schedule::Decay;
 use crate::scoring::{Head, Scoring};
 
@@ -16,7 +15,7 @@ use crate::scoring::{Head, Scoring};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelSection {
-    /// A Hugging Face folder.
+    /// A Hugging Face folder, or an id on the Hub: `owner/name@revision`.
     pub path: String,
     /// The reference model's folder; `path` where it is not given, and filled in so by loading.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -48,82 +47,6 @@ impl ModelSection {
             "device",
             format!("is \"{}\", but libtorch finds no GPU; use \"auto\" or \"cpu\"", self.device),
         )
-    }
-}
-
-/// The preferences.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DataSection {
-    /// A file, or a folder of files.
-    pub path: String,
-    /// How the file is laid out.
-    #[serde(default)]
-    pub format: Format,
-    /// Which columns hold what, where they have names of their own. Not yet read.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub columns: Option<Columns>,
-    /// Which pairs of SHP are kept, by their ratio of votes; the paper's where it is not given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub score_ratio: Option<ScoreRatio>,
-    /// Held-out preferences. Not yet read.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub eval_path: Option<String>,
-    /// Whose labels are learned from.
-    #[serde(default = "human")]
-    pub annotator: String,
-    /// The share of the pairs that is trained on.
-    #[serde(default = "all")]
-    pub fraction: Fraction,
-    /// The share of the labels that is swapped.
-    #[serde(default = "unflipped")]
-    pub flip_rate: FlipRate,
-    /// The longest prompt with response, in tokens.
-    #[serde(default = "max_length")]
-    pub max_length: usize,
-    /// What gives way where a sequence is longer.
-    #[serde(default = "keep_start")]
-    pub truncation: Truncation,
-    /// Whether each epoch sees the pairs in another order.
-    #[serde(default = "yes")]
-    pub shuffle: bool,
-    /// Whose conventions tokenising follows.
-    #[serde(default)]
-    pub preset: Preset,
-}
-
-impl DataSection {
-    /// The order in which an epoch sees the pairs.
-    pub fn order(&self) -> Order {
-        if self.shuffle { Order::Shuffled } else { Order::AsGiven }
-    }
-
-    /// # Errors
-    /// A [`Complaint`] about the first key at fault.
-    pub fn check(&self) -> Result<(), Complaint> {
-        require(!self.path.is_empty(), "path", "is empty; name a file of preferences")?;
-        let is_used = self.format == Format::Shp || self.score_ratio.is_none();
-        require(
-            is_used,
-            "score_ratio",
-            "only counts for data.format = \"shp\"; choose that or remove the key",
-        )?;
-        if self.columns.is_some() {
-            let way_out = "name the columns prompt, chosen and rejected, and remove the key";
-            return Err(Complaint::unsupported("columns", "columns of other names", way_out));
-        }
-        if self.eval_path.is_some() {
-            return Err(Complaint::unsupported(
-                "eval_path",
-                "evaluation on held-out pairs",
-                "remove the key",
-            ));
-        }
-        if self.preset == Preset::Trl0710 {
-            return Err(Complaint::unsupported("preset", "\"trl-0.7.10\"", "use \"modern\""));
-        }
-        require(!self.annotator.is_empty(), "annotator", "is empty; name an annotator, such as \"human\"")?;
-        require(self.max_length >= 2, "max_length", "must leave room for a prompt and a response: at least 2")
     }
 }
 
@@ -383,31 +306,11 @@ impl OutputSection {
     }
 }
 
-fn require(holds: bool, key: &str, otherwise: impl Into<String>) -> Result<(), Complaint> {
+pub(super) fn require(holds: bool, key: &str, otherwise: impl Into<String>) -> Result<(), Complaint> {
     if holds { Ok(()) } else { Err(Complaint::invalid(key, otherwise)) }
 }
 
 /// Infinities and NaN are out of every range.
 fn in_range(key: &str, value: f64, is_in: impl Fn(f64) -> bool, range: &str) -> Result<(), Complaint> {
     require(value.is_finite() && is_in(value), key, format!("is {value:?}; it must be {range}"))
-}
-
-fn human() -> String {
-    "human".to_owned()
-}
-
-fn unflipped() -> FlipRate {
-    FlipRate::NONE
-}
-
-fn max_length() -> usize {
-    1024
-}
-
-fn keep_start() -> Truncation {
-    Truncation::KeepStart
-}
-
-fn yes() -> bool {
-    true
 }

@@ -4,8 +4,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use pref_data::{FlipRate, Fraction, ScoreRatio, Truncation};
+use pref_data::{
+    FlipRate, Fraction, LabelSource, NoiseModel, Odds, Preset, ScoreRatio, Selection, Truncation,
+};
 use pref_loss::{Beta, LabelSmoothing, LogpReduction, NoiseRate, PreferenceLoss};
+use seeds::Seeds;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -34,9 +37,11 @@ device = "auto"
 [data]
 path = "d.jsonl"
 format = "pairs"
+skip_bad = 0
 annotator = "human"
 fraction = 1.0
 flip_rate = 0.0
+noise = "uniform"
 max_length = 1024
 truncation = "keep_start"
 shuffle = true
@@ -314,17 +319,12 @@ fn parameters_that_the_loss_would_not_look_at() {
 #[test]
 fn what_this_version_cannot_do_is_refused_not_ignored() {
     for (text, message) in [
-        ("data.preset=trl-0.7.10", "data.preset = \"trl-0.7.10\"; use \"modern\""),
         ("data.eval_path=e.jsonl", "data.eval_path = evaluation on held-out pairs; remove the key"),
         ("lora.rank=8", "lora.rank = 8 (low-rank adapters); set it to 0 to train in full"),
         ("distributed.zero=2", "distributed.zero = 2; set it to 0 or 1"),
         (
             "train.gradient_checkpointing=true",
             "train.gradient_checkpointing = true; set it to false, and micro_batch_size lower where memory is short",
-        ),
-        (
-            "data.columns={prompt=\"a\",chosen=\"b\",rejected=\"c\"}",
-            "data.columns = columns of other names; name the columns prompt, chosen and rejected, and remove the key",
         ),
     ] {
         assert_eq!(refusal(text), format!("not supported by this version: {message}"));
@@ -338,6 +338,65 @@ fn what_this_version_cannot_do_is_refused_not_ignored() {
     ] {
         set(&[text]);
     }
+}
+
+#[test]
+fn every_axis_of_the_data_has_its_keys() {
+    let data = set(&[
+        "data.columns={prompt=\"q\",chosen=\"good\",rejected=\"bad\"}",
+        "data.skip_bad=3",
+        "data.sample=100000",
+        "data.annotator=70% gpt-4-turbo, 30% human",
+        "data.slice=human != gpt-4-turbo",
+        "data.selection=stratified",
+        "data.noise=by-annotator",
+        "data.noise_odds={human=2}",
+        "data.flip_rate=0.25",
+    ])
+    .data;
+    let seeds = Seeds::new(1);
+    let reading = data.reading(&seeds);
+    assert_eq!((reading.skip_bad, reading.sample.expect("a sample").records.get()), (3, 100_000));
+    assert_eq!(reading.columns.expect("names").chosen, "good");
+    assert!(matches!(data.labels(), Ok(LabelSource::Mixture(_))));
+    assert_eq!(data.slice.as_ref().expect("a slice").to_string(), "human != gpt-4-turbo");
+    assert_eq!(data.selection(), Selection::Stratified);
+    let odds = [("human".to_owned(), Odds::new(2.0).unwrap())].into();
+    assert_eq!(data.noise().model, NoiseModel::ByAnnotator(odds));
+    assert_eq!(set(&["data.format=records"]).data.format, Format::Sandbox);
+
+    let old = set(&["data.preset=trl-0.7.10"]).data;
+    assert_eq!(old.selection(), Selection::FirstRows);
+    assert_eq!(old.tokenizing().preset, Preset::Trl0710 { max_prompt_length: 512 });
+    let shorter = set(&["data.preset=trl-0.7.10", "data.max_length=64", "data.max_prompt_length=32"]).data;
+    assert_eq!(shorter.tokenizing().preset, Preset::Trl0710 { max_prompt_length: 32 });
+}
+
+#[test]
+fn keys_of_the_data_that_would_do_nothing_are_refused() {
+    for (text, message) in [
+        (
+            "data.annotator=70% a",
+            "data.annotator the sum of a mixture's shares is 0.7; it must lie in [1, 1]",
+        ),
+        (
+            "data.noise_odds={a=2}",
+            "data.noise_odds only count for data.noise = \"by-annotator\"; choose that or remove the key",
+        ),
+        (
+            "data.max_prompt_length=9",
+            "data.max_prompt_length only counts for data.preset = \"trl-0.7.10\"; choose that or remove the key",
+        ),
+    ] {
+        assert_eq!(refusal(text), message);
+    }
+    let said = parse(SMALLEST, &["data.preset=trl-0.7.10", "data.max_length=512"]).unwrap_err().to_string();
+    assert!(
+        said.ends_with("data.max_prompt_length is 512; it must be from 1 to below data.max_length"),
+        "{said}"
+    );
+    let said = parse(SMALLEST, &["data.slice=human"]).unwrap_err().to_string();
+    assert!(said.contains("it must be \"A = B\" or \"A != B\""), "{said}");
 }
 
 #[test]

@@ -99,20 +99,26 @@ pub enum Format {
     Shp,
     /// Anthropic's hh-rlhf: two transcripts that differ in the last answer.
     HhRlhf,
-    /// Records of the sandbox, labelled by several annotators.
+    /// Records labelled by several annotators, as the sandbox and `annotate` write them.
+    #[serde(alias = "records")]
     Sandbox,
 }
 
-/// Which columns of a `pairs` file hold what.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Columns {
-    /// The prompt's.
-    pub prompt: String,
-    /// The preferred response's.
-    pub chosen: String,
-    /// The other response's.
-    pub rejected: String,
+/// Which labels noise takes: see [`NoiseModel`](pref_data::NoiseModel).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NoiseKind {
+    /// Any alike.
+    #[default]
+    Uniform,
+    /// Some annotators' sooner than others', as `noise_odds` says.
+    ByAnnotator,
+    /// Those of pairs whose rejected response is the longer one sooner.
+    LengthBiased,
+    /// Those on which the annotators are most divided first.
+    AmbiguousFirst,
+    /// The same, left out instead of swapped.
+    TiesDropped,
 }
 
 /// Whose conventions tokenising follows.
@@ -122,7 +128,7 @@ pub enum Preset {
     #[default]
     #[serde(rename = "modern")]
     Modern,
-    /// Those of TRL 0.7.10, of the time of the paper. Not yet followed.
+    /// Those of TRL 0.7.10 and the alignment-handbook, of the time of the paper.
     #[serde(rename = "trl-0.7.10")]
     Trl0710,
 }

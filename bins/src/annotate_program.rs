@@ -1,0 +1,103 @@
+//! `annotate`: labels from a model, and looking at records and labels.
+
+mod llm;
+mod score;
+mod show;
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use pref_data::{Format, PreferenceRecord, ReadOptions, Sample, ScoreRatio, read_records_with};
+use seeds::Seeds;
+
+use crate::program::Signals;
+
+/// Label preferences with a model, and see what the labels of any annotator are worth.
+#[derive(Debug, Parser)]
+#[command(name = "annotate", version)]
+pub struct Annotate {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Llm(llm::LlmArgs),
+    Score(score::ScoreArgs),
+    Stats(show::StatsArgs),
+    Show(show::ShowArgs),
+}
+
+impl Annotate {
+    /// Does what the arguments ask for.
+    ///
+    /// # Errors
+    ///
+    /// Whatever is wrong with files, endpoint or model.
+    pub fn run(&self, signals: &Signals) -> anyhow::Result<()> {
+        match &self.command {
+            Command::Llm(args) => args.run(signals),
+            Command::Score(args) => args.run(),
+            Command::Stats(args) => args.run(),
+            Command::Show(args) => args.run(),
+        }
+    }
+}
+
+/// The records.
+#[derive(Debug, Args)]
+struct Data {
+    /// A file of preferences or a folder of files
+    #[arg(value_name = "DATA")]
+    path: PathBuf,
+    /// How the file is laid out
+    #[arg(long, value_enum, default_value_t = FormatArg::Records)]
+    layout: FormatArg,
+    /// Leave out up to N rows at fault
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    skip_bad: usize,
+    /// Take N random records
+    #[arg(long, value_name = "N")]
+    sample: Option<NonZeroUsize>,
+    /// The seed of what is random
+    #[arg(long, value_name = "SEED", default_value_t = 0)]
+    seed: u64,
+}
+
+/// How a file of preferences is laid out.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum FormatArg {
+    /// Records of this program
+    Records,
+    /// prompt, chosen, rejected
+    Pairs,
+    /// GAIR's preference-dissection
+    Gair,
+    /// UltraFeedback, as published with ratings
+    Ultrafeedback,
+    /// Stanford Human Preferences, pairs with more than twice the votes
+    Shp,
+    /// Anthropic's hh-rlhf
+    HhRlhf,
+}
+
+impl Data {
+    fn read(&self) -> anyhow::Result<Vec<PreferenceRecord>> {
+        let format = match self.layout {
+            FormatArg::Records => Format::Records,
+            FormatArg::Pairs => Format::Pairs,
+            FormatArg::Gair => Format::Gair,
+            FormatArg::Ultrafeedback => Format::Ultrafeedback,
+            FormatArg::Shp => Format::Shp(ScoreRatio::PAPER),
+            FormatArg::HhRlhf => Format::HhRlhf,
+        };
+        let sample = self.sample.map(|records| Sample { records, seeds: Seeds::new(self.seed) });
+        let options = ReadOptions { skip_bad: self.skip_bad, sample, ..ReadOptions::new(format) };
+        let (records, report) = read_records_with(&self.path, &options)?;
+        for error in &report.skipped {
+            tracing::warn!("skipped: {error}");
+        }
+        Ok(records)
+    }
+}

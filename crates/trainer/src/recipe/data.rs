@@ -1,0 +1,211 @@
+//! The table of a recipe that says which preferences are learned from.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+
+use pref_data::{
+    AgreementSlice, DEFAULT_ANNOTATOR, FlipRate, Fraction, LabelSource, Noise, NoiseModel, Odds, PairColumns,
+    Preset as Conventions, ReadOptions, Sample, ScoreRatio, Selection, TokenizeOptions, Truncation,
+};
+use seeds::Seeds;
+use serde::{Deserialize, Serialize};
+
+use super::Complaint;
+use super::sections::require;
+use super::values::{Format, NoiseKind, Preset, all};
+use crate::engine::Order;
+
+/// The preferences.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataSection {
+    /// A file, a folder of files, a pattern (`data/train-*.parquet`), or an id on the Hub:
+    /// `owner/name@revision:data/train-*.parquet`.
+    pub path: String,
+    /// How the file is laid out.
+    #[serde(default)]
+    pub format: Format,
+    /// Which columns hold what in a file of pairs, where they have names of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub columns: Option<PairColumns>,
+    /// Which pairs of SHP are kept, by their ratio of votes; the paper's where it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub score_ratio: Option<ScoreRatio>,
+    /// Up to so many rows at fault are left out.
+    #[serde(default)]
+    pub skip_bad: usize,
+    /// How many records are drawn from the file; all where it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sample: Option<NonZeroUsize>,
+    /// Held-out preferences. Not yet read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eval_path: Option<String>,
+    /// Whose labels are learned from: an annotator, a vote (`majority of A, B, C`) or a mixture (`70% A, 30% B`).
+    #[serde(default = "human")]
+    pub annotator: String,
+    /// Keeps the records on which two annotators agree (`A = B`) or do not (`A != B`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slice: Option<AgreementSlice>,
+    /// The share of the pairs that is trained on.
+    #[serde(default = "all")]
+    pub fraction: Fraction,
+    /// Which pairs make that share; the preset's choice where it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selection: Option<Selection>,
+    /// The share of the labels that is swapped.
+    #[serde(default = "unflipped")]
+    pub flip_rate: FlipRate,
+    /// Which labels noise takes.
+    #[serde(default)]
+    pub noise: NoiseKind,
+    /// How much sooner noise takes each annotator's labels; 1 where it is not given.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub noise_odds: BTreeMap<String, Odds>,
+    /// The longest prompt with response, in tokens.
+    #[serde(default = "max_length")]
+    pub max_length: usize,
+    /// The tokens of a prompt that stay where it is too long with its response, for `preset = "trl-0.7.10"`; 512 where it
+    /// is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_prompt_length: Option<usize>,
+    /// What gives way where a sequence is longer.
+    #[serde(default = "keep_start")]
+    pub truncation: Truncation,
+    /// Whether each epoch sees the pairs in another order.
+    #[serde(default = "yes")]
+    pub shuffle: bool,
+    /// Whose conventions tokenising follows.
+    #[serde(default)]
+    pub preset: Preset,
+}
+
+/// What the alignment-handbook gave TRL 0.7.10 as the limit on prompts.
+const HANDBOOK_PROMPT_LENGTH: usize = 512;
+
+impl DataSection {
+    /// The order in which an epoch sees the pairs.
+    pub fn order(&self) -> Order {
+        if self.shuffle { Order::Shuffled } else { Order::AsGiven }
+    }
+
+    /// How the file is read; a sample is drawn with `seeds`.
+    pub fn reading(&self, seeds: &Seeds) -> ReadOptions {
+        let format = match self.format {
+            Format::Pairs => pref_data::Format::Pairs,
+            Format::HhRlhf => pref_data::Format::HhRlhf,
+            Format::Gair => pref_data::Format::Gair,
+            Format::Ultrafeedback => pref_data::Format::Ultrafeedback,
+            Format::Shp => pref_data::Format::Shp(self.score_ratio.unwrap_or(ScoreRatio::PAPER)),
+            Format::Sandbox => pref_data::Format::Records,
+        };
+        ReadOptions {
+            format,
+            columns: self.columns.clone(),
+            skip_bad: self.skip_bad,
+            sample: self.sample.map(|records| Sample { records, seeds: *seeds }),
+        }
+    }
+
+    /// Whose labels are learned from.
+    ///
+    /// # Errors
+    /// A [`Complaint`] about `annotator`.
+    pub fn labels(&self) -> Result<LabelSource, Complaint> {
+        LabelSource::try_from(self.annotator.clone())
+            .map_err(|error| Complaint::invalid("annotator", error.to_string()))
+    }
+
+    /// Which pairs make the share that is trained on.
+    pub fn selection(&self) -> Selection {
+        let of_preset = match self.preset {
+            Preset::Modern => Selection::Random,
+            Preset::Trl0710 => Selection::FirstRows,
+        };
+        self.selection.unwrap_or(of_preset)
+    }
+
+    /// What is done to the labels.
+    pub fn noise(&self) -> Noise {
+        let model = match self.noise {
+            NoiseKind::Uniform => NoiseModel::Uniform,
+            NoiseKind::ByAnnotator => NoiseModel::ByAnnotator(self.noise_odds.clone()),
+            NoiseKind::LengthBiased => NoiseModel::LengthBiased,
+            NoiseKind::AmbiguousFirst => NoiseModel::AmbiguousFirst,
+            NoiseKind::TiesDropped => NoiseModel::TiesDropped,
+        };
+        Noise { model, rate: self.flip_rate }
+    }
+
+    /// How pairs are tokenised.
+    pub fn tokenizing(&self) -> TokenizeOptions {
+        let preset = match self.preset {
+            Preset::Modern => Conventions::Modern,
+            Preset::Trl0710 => Conventions::Trl0710 { max_prompt_length: self.prompt_length() },
+        };
+        TokenizeOptions { max_length: self.max_length, truncation: self.truncation, preset }
+    }
+
+    /// # Errors
+    /// A [`Complaint`] about the first key at fault.
+    pub fn check(&self) -> Result<(), Complaint> {
+        require(!self.path.is_empty(), "path", "is empty; name a file of preferences")?;
+        let is_used = self.format == Format::Shp || self.score_ratio.is_none();
+        require(
+            is_used,
+            "score_ratio",
+            "only counts for data.format = \"shp\"; choose that or remove the key",
+        )?;
+        let is_used = self.format == Format::Pairs || self.columns.is_none();
+        require(
+            is_used,
+            "columns",
+            "only counts for data.format = \"pairs\"; choose that or remove the key",
+        )?;
+        if self.eval_path.is_some() {
+            return Err(Complaint::unsupported(
+                "eval_path",
+                "evaluation on held-out pairs",
+                "remove the key",
+            ));
+        }
+        self.labels()?;
+        let is_used = self.noise == NoiseKind::ByAnnotator || self.noise_odds.is_empty();
+        let unused = "only count for data.noise = \"by-annotator\"; choose that or remove the key";
+        require(is_used, "noise_odds", unused)?;
+        require(
+            self.max_length >= 2,
+            "max_length",
+            "must leave room for a prompt and a response: at least 2",
+        )?;
+        let is_used = self.preset == Preset::Trl0710 || self.max_prompt_length.is_none();
+        let unused = "only counts for data.preset = \"trl-0.7.10\"; choose that or remove the key";
+        require(is_used, "max_prompt_length", unused)?;
+        let fits = self.preset == Preset::Modern || (1..self.max_length).contains(&self.prompt_length());
+        let wanted = format!("is {}; it must be from 1 to below data.max_length", self.prompt_length());
+        require(fits, "max_prompt_length", wanted)
+    }
+
+    fn prompt_length(&self) -> usize {
+        self.max_prompt_length.unwrap_or(HANDBOOK_PROMPT_LENGTH)
+    }
+}
+
+fn human() -> String {
+    DEFAULT_ANNOTATOR.to_owned()
+}
+
+fn unflipped() -> FlipRate {
+    FlipRate::NONE
+}
+
+fn max_length() -> usize {
+    1024
+}
+
+fn keep_start() -> Truncation {
+    Truncation::KeepStart
+}
+
+fn yes() -> bool {
+    true
+}

@@ -1,0 +1,124 @@
+//! `annotate` from its command line, against a model that is not one.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use test_support::{MockBehaviour, MockServer};
+
+const KEY: &str = "sk-that-nobody-may-see";
+
+fn annotate(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_annotate"));
+    command.current_dir(folder).args(arguments).env("MOCK_KEY", KEY).stdin(Stdio::null());
+    command
+}
+
+fn finished(output: Output) -> String {
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{errors}");
+    String::from_utf8(output.stdout).expect("text")
+}
+
+/// Prefers the response that says "better".
+fn says(body: &serde_json::Value) -> String {
+    let question = body["messages"][0]["content"].as_str().unwrap_or_default();
+    let (first, _) = question.split_once("=== Answer B ===").expect("two answers");
+    if first.contains("a better") { "[[A]]" } else { "[[B]]" }.to_owned()
+}
+
+fn write_pairs(folder: &Path, n: usize) {
+    let line = |index: usize| {
+        let (chosen, rejected) = if index.is_multiple_of(4) {
+            ("an answer", "a better answer")
+        } else {
+            ("a better answer", "an answer")
+        };
+        serde_json::json!({"prompt": format!("question {index}"), "chosen": chosen, "rejected": rejected})
+            .to_string()
+    };
+    fs::write(folder.join("pairs.jsonl"), (0..n).map(|index| line(index) + "\n").collect::<String>())
+        .expect("written");
+}
+
+#[test]
+fn a_kill_costs_no_answer_that_was_paid_for() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    write_pairs(folder.path(), 60);
+    let mut behaviour = MockBehaviour::perfect();
+    behaviour.latency = Duration::from_millis(20);
+    behaviour.key = Some(KEY.to_owned());
+    let server = MockServer::start(behaviour, says);
+    let url = server.base_url();
+    let arguments = [
+        "llm",
+        "pairs.jsonl",
+        "--layout",
+        "pairs",
+        "--out",
+        "records.jsonl",
+        "--work",
+        "work",
+        "--model",
+        "m",
+        "--annotator",
+        "mock",
+        "--base-url",
+        &url,
+        "--api-key-env",
+        "MOCK_KEY",
+        "--concurrency",
+        "2",
+    ];
+    let mut running = annotate(folder.path(), &arguments).stderr(Stdio::null()).spawn().expect("started");
+    let start = Instant::now();
+    while server.paid() < 20 {
+        assert!(start.elapsed() < Duration::from_secs(60), "it asks");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    running.kill().expect("killed");
+    running.wait().expect("ended");
+    assert!(!folder.path().join("records.jsonl").exists());
+    let said = finished(annotate(folder.path(), &arguments).output().expect("run"));
+    assert!(said.starts_with("of 60 records 60 decided, 0 ties\n"), "{said}");
+    // Two calls were under way when it was killed: their answers were lost on the way, and nothing else.
+    assert!((120..=122).contains(&server.paid()), "{}", server.paid());
+
+    let paid = server.paid();
+    let again = finished(annotate(folder.path(), &arguments).output().expect("run"));
+    assert!(again.contains("0 calls answered"), "{again}");
+    assert_eq!(server.paid(), paid);
+
+    let stats = ["stats", "records.jsonl", "--log", "work/annotations.jsonl", "--format", "csv"];
+    let tables = finished(annotate(folder.path(), &stats).output().expect("run"));
+    assert!(tables.contains("\nhuman,60,0,100.0") || tables.contains("\nhuman,60,0,100,"), "{tables}");
+    assert!(tables.contains("\nhuman,60,75"), "agreement with the labels of the file: {tables}");
+    let page =
+        finished(annotate(folder.path(), &["show", "records.jsonl", "--id", "5"]).output().expect("run"));
+    assert!(page.contains("── record 5 (5 of 60) ──") && page.contains("  mock   response 2"), "{page}");
+    for entry in fs::read_dir(folder.path().join("work")).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_file() {
+            assert!(!String::from_utf8_lossy(&fs::read(path).expect("a file")).contains(KEY));
+        }
+    }
+}
+
+#[test]
+fn bad_input_is_status_2_and_says_what_to_do() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    write_pairs(folder.path(), 1);
+    let base = ["llm", "pairs.jsonl", "--out", "r.jsonl", "--work", "w", "--model", "m"];
+    let cases: [(&[&str], &str); 3] = [
+        (&[], "field `"),
+        (&["--layout", "pairs", "--api-key-env", "NOT_SET_ANYWHERE"], "NOT_SET_ANYWHERE holds no API key"),
+        (&["--layout", "pairs", "--template", "pairs.jsonl"], "the prompt's template lacks"),
+    ];
+    for (more, expected) in cases {
+        let output = annotate(folder.path(), &[&base[..], more].concat()).output().expect("run");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(expected), "{said}");
+    }
+}
