@@ -3,11 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use render::table::{Align, Column, Table, Value};
-use stats::{ClusteredScores, Tally, mean_interval, paired_difference_interval, sign_test, wilson_interval};
+use stats::{
+    ClusteredScores, CrossedScores, Observation, Over, Plan, Tally, mean_interval,
+    paired_difference_interval, sign_test, wilson_interval,
+};
 
 use crate::pair_scores::counted;
 use crate::tables::{ModelScores, Resampling};
 use crate::{Answer, Error, Mode, PairJudgment, PairVerdict, parse_pair_verdict};
+
+/// The chance of finding a difference at which a design is called able to see it.
+const POWER: f64 = 0.8;
 
 /// One turn that both models have a rating of.
 #[derive(Clone, Debug)]
@@ -65,6 +71,7 @@ pub fn difference_table(
             .to_owned(),
         "Of so many comparisons, expect one p-value in twenty below 0.05 by chance alone.".to_owned(),
     ];
+    notes.extend(detectable(&paired, resampling.level));
     if left_out > 0 {
         notes.push(format!("{left_out} turns that only one model has a rating of are left out."));
     }
@@ -118,6 +125,30 @@ fn difference_row<'a>(
         win_rate,
         Value::Number { value: tally.sign_test().p_value, decimals: 3 },
     ])
+}
+
+/// How small a difference the questions with all their turns can show; `None` where they are too few to tell.
+fn detectable(paired: &[PairedTurn], level: f64) -> Option<String> {
+    let mut turns_of: BTreeMap<u64, usize> = BTreeMap::new();
+    for turn in paired {
+        *turns_of.entry(turn.question_id).or_default() += 1;
+    }
+    let all_turns = turns_of.values().copied().max()?;
+    let whole = paired.iter().filter(|turn| turns_of[&turn.question_id] == all_turns);
+    let observations = whole.map(|turn| Observation {
+        seed: 0,
+        question: turn.question_id,
+        turn: u64::from(turn.turn),
+        repeat: 0,
+        score: turn.scores[0] - turn.scores[1],
+    });
+    let components = CrossedScores::new(observations).and_then(|scores| scores.components()).ok()?;
+    let plan = Plan { variances: components.variances(), over: Over::Questions, level };
+    let smallest = plan.minimal_detectable_difference(components.design, POWER).ok()?;
+    let questions = components.design.questions;
+    Some(format!(
+        "What {questions} questions can show: a true difference of {smallest:.2} points is found four times in five."
+    ))
 }
 
 /// Turns that both models have a rating of, and how many only one has. Of several judges' ratings the last counts.

@@ -97,6 +97,8 @@ fn differences_are_paired_by_question_and_turn() {
     let writing = row(&table, "writing");
     assert_eq!(writing[2], Value::Difference { value: 2.0, low: 2.0, high: 2.0, decimals: 2 });
     assert!(table.notes.iter().any(|note| note.starts_with("1 turns")), "{:?}", table.notes);
+    let sees = table.notes.iter().find(|note| note.starts_with("What ")).expect("it says what it can see");
+    assert!(sees.ends_with("points is found four times in five."), "{sees}");
 }
 
 fn answers(model: &str, length: impl Fn(u64, usize) -> usize) -> Vec<Answer> {
