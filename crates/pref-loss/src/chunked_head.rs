@@ -105,7 +105,8 @@ impl HeadTiles {
         let bytes = compute_kind(kind).elt_size_in_bytes() as i64;
         let columns = even(vocab, TILE_COLUMNS);
         let rows = even(tokens.max(1), (TILE_BYTES / bytes / columns).max(1));
-        Self { rows, columns, kept: (KEPT_BYTES / bytes / (rows * columns)) as usize }
+        let tile = bytes * rows * columns;
+        Self { rows, columns, kept: ((TOTAL_BYTES - tile) / tile).max(0) as usize }
     }
 }
 
@@ -410,12 +411,12 @@ impl Buffers {
     }
 }
 
-/// A tile's worth of logits stays in the cache from one pass over it to the next.
-const TILE_BYTES: i64 = 8 << 20;
+/// What a tile takes at most: more tokens at a time read the weight and its gradient less often.
+const TILE_BYTES: i64 = 16 << 20;
 /// Few enough for the tile to hold as many tokens as products need to run at full speed.
 const TILE_COLUMNS: i64 = 4096;
-/// Tiles kept from the first pass spare the second one a product.
-const KEPT_BYTES: i64 = 16 << 20;
+/// What the tile leaves of this is for tiles of the first pass, each of which spares the second one a product.
+const TOTAL_BYTES: i64 = 24 << 20;
 
 /// The largest part when `length` is cut evenly into parts of at most `most`.
 fn even(length: i64, most: i64) -> i64 {
