@@ -24,6 +24,20 @@ struct PairedTurn {
     scores: [f64; 2],
 }
 
+impl PairedTurn {
+    fn difference(&self) -> Difference {
+        Difference { question_id: self.question_id, turn: self.turn, points: self.scores[0] - self.scores[1] }
+    }
+}
+
+/// By how many points the first model is ahead in one turn.
+#[derive(Clone, Copy, Debug)]
+struct Difference {
+    question_id: u64,
+    turn: u8,
+    points: f64,
+}
+
 /// How the first model's scores differ from the second's, over all turns that both have a rating of, by turn and by
 /// category: the mean difference with an interval that resamples questions, and on how many questions either model has the
 /// higher mean, with the p-value of the sign test.
@@ -71,7 +85,8 @@ pub fn difference_table(
             .to_owned(),
         "Of so many comparisons, expect one p-value in twenty below 0.05 by chance alone.".to_owned(),
     ];
-    notes.extend(detectable(&paired, resampling.level));
+    let differences = paired.iter().map(PairedTurn::difference).collect::<Vec<_>>();
+    notes.extend(detectable(&differences, resampling.level));
     if left_out > 0 {
         notes.push(format!("{left_out} turns that only one model has a rating of are left out."));
     }
@@ -128,19 +143,19 @@ fn difference_row<'a>(
 }
 
 /// How small a difference the questions with all their turns can show; `None` where they are too few to tell.
-fn detectable(paired: &[PairedTurn], level: f64) -> Option<String> {
+fn detectable(differences: &[Difference], level: f64) -> Option<String> {
     let mut turns_of: BTreeMap<u64, usize> = BTreeMap::new();
-    for turn in paired {
-        *turns_of.entry(turn.question_id).or_default() += 1;
+    for difference in differences {
+        *turns_of.entry(difference.question_id).or_default() += 1;
     }
     let all_turns = turns_of.values().copied().max()?;
-    let whole = paired.iter().filter(|turn| turns_of[&turn.question_id] == all_turns);
-    let observations = whole.map(|turn| Observation {
+    let whole = differences.iter().filter(|difference| turns_of[&difference.question_id] == all_turns);
+    let observations = whole.map(|difference| Observation {
         seed: 0,
-        question: turn.question_id,
-        turn: u64::from(turn.turn),
+        question: difference.question_id,
+        turn: u64::from(difference.turn),
         repeat: 0,
-        score: turn.scores[0] - turn.scores[1],
+        score: difference.points,
     });
     let components = CrossedScores::new(observations).and_then(|scores| scores.components()).ok()?;
     let plan = Plan { variances: components.variances(), over: Over::Questions, level };
@@ -198,18 +213,20 @@ pub fn length_table(
         turns.collect::<BTreeMap<_, _>>()
     });
     let (paired, _) = paired(first, second);
-    let points: Vec<(u64, f64, f64)> = paired
+    let points: Vec<(f64, Difference)> = paired
         .iter()
         .filter_map(|turn| {
             let length = |of: usize| Some(1.0 + *lengths[of].get(&(turn.question_id, turn.turn))? as f64);
-            Some((turn.question_id, (length(0)? / length(1)?).ln(), turn.scores[0] - turn.scores[1]))
+            Some(((length(0)? / length(1)?).ln(), turn.difference()))
         })
         .collect();
     let slope = slope(&points);
-    let longer_wins = points.iter().filter(|(_, x, d)| x * d > 0.0).count() as u64;
-    let longer_loses = points.iter().filter(|(_, x, d)| x * d < 0.0).count() as u64;
-    let at_equal_length = points.iter().map(|(question, x, d)| (*question, d - slope * x));
-    let scores = ClusteredScores::new(at_equal_length).map_err(failed)?;
+    let longer_wins = points.iter().filter(|(x, d)| x * d.points > 0.0).count() as u64;
+    let longer_loses = points.iter().filter(|(x, d)| x * d.points < 0.0).count() as u64;
+    let at_equal_length: Vec<Difference> =
+        points.iter().map(|(x, d)| Difference { points: d.points - slope * x, ..*d }).collect();
+    let by_question = at_equal_length.iter().map(|d| (d.question_id, d.points));
+    let scores = ClusteredScores::new(by_question).map_err(failed)?;
     let controlled = if scores.clusters() < 2 {
         Value::missing("fewer than two questions")
     } else {
@@ -241,20 +258,23 @@ pub fn length_table(
         row(format!("difference at equal length, {} minus {}", first.0, second.0), controlled),
     ];
     let columns = vec![Column::new("length", Align::Left), Column::new("value", Align::Right)];
-    let notes = vec![
+    let mut notes = vec![
         "Better answers may be longer for good reasons: this shows what goes together, not what causes what."
             .to_owned(),
     ];
+    notes.extend(
+        detectable(&at_equal_length, resampling.level).map(|note| format!("At equal length: {note}")),
+    );
     Ok(Table { id: "length".to_owned(), title: "Length and score".to_owned(), columns, rows, notes })
 }
 
-/// The least-squares slope of the points' third over their second number; 0 where all lengths' ratios are equal.
-fn slope(points: &[(u64, f64, f64)]) -> f64 {
+/// The least-squares slope of score differences over the logarithms of lengths' ratios; 0 where all ratios are equal.
+fn slope(points: &[(f64, Difference)]) -> f64 {
     let count = points.len() as f64;
-    let mean = |of: fn(&(u64, f64, f64)) -> f64| points.iter().map(of).sum::<f64>() / count;
-    let (x, d) = (mean(|point| point.1), mean(|point| point.2));
-    let covariance: f64 = points.iter().map(|point| (point.1 - x) * (point.2 - d)).sum();
-    let variance: f64 = points.iter().map(|point| (point.1 - x).powi(2)).sum();
+    let mean = |of: fn(&(f64, Difference)) -> f64| points.iter().map(of).sum::<f64>() / count;
+    let (x, d) = (mean(|(x, _)| *x), mean(|(_, d)| d.points));
+    let covariance: f64 = points.iter().map(|(at, of)| (at - x) * (of.points - d)).sum();
+    let variance: f64 = points.iter().map(|(at, _)| (at - x).powi(2)).sum();
     if variance > 0.0 { covariance / variance } else { 0.0 }
 }
 

@@ -16,6 +16,9 @@ const QUESTIONS: u64 = 80;
 const TURNS: u64 = 2;
 /// What 95% intervals must cover.
 const COVERAGE: std::ops::RangeInclusive<f64> = 0.93..=0.97;
+/// Seeds and their standard deviation where a single degree of freedom says too little of how seeds vary: the README warns.
+const TOO_FEW: (u64, f64) = (2, 0.5);
+const BELOW: std::ops::RangeInclusive<f64> = 0.85..=0.93;
 /// How often tests at 5% may find what is not there: 5% with three standard errors of 2,000 studies.
 const LEVEL: std::ops::RangeInclusive<f64> = 0.035..=0.065;
 
@@ -123,7 +126,9 @@ fn bootstrap_intervals_cover_what_other_questions_would_say() {
 
 #[test]
 fn intervals_over_seeds_cover_at_two_and_at_four_seeds() {
-    for (seeds, deviation) in [(2, 0.0), (2, 0.15), (2, 0.25), (4, 0.0), (4, 0.15), (4, 0.25), (8, 0.25)] {
+    let studies =
+        [(2, 0.0), (2, 0.15), (2, 0.25), (2, 0.5), (4, 0.0), (4, 0.15), (4, 0.25), (4, 0.5), (8, 0.25)];
+    for (seeds, deviation) in studies {
         let world = World { seed: deviation, ..WORLD };
         let (truth, mut hits, mut naive) = (world.truth(), 0, 0);
         let mut normal = Normal(ChaCha8Rng::seed_from_u64(12));
@@ -136,7 +141,8 @@ fn intervals_over_seeds_cover_at_two_and_at_four_seeds() {
             naive += usize::from(holds(over(Over::Questions)));
         }
         println!("| {seeds} | {deviation} | {:.3} | {:.3} |", share(hits), share(naive));
-        assert!(COVERAGE.contains(&share(hits)), "{seeds} seeds that vary by {deviation}: {}", share(hits));
+        let expected = if (seeds, deviation) == TOO_FEW { BELOW } else { COVERAGE };
+        assert!(expected.contains(&share(hits)), "{seeds} seeds that vary by {deviation}: {}", share(hits));
     }
 }
 

@@ -191,6 +191,8 @@ fn cohens_kappas_are_statsmodels() {
 
 #[test]
 fn agreement_and_its_intervals_are_irr_cacs_and_krippendorffs() {
+    /// How far two large-sample errors of α, the jackknife's and irrCAC's linearisation, may lie apart: a share of either.
+    const LINEARISED: f64 = 0.05;
     for case in cases("agreement") {
         let counts = table(&case["counts"]);
         let ac1 = gwet_ac1(&counts).unwrap();
@@ -206,8 +208,14 @@ fn agreement_and_its_intervals_are_irr_cacs_and_krippendorffs() {
         }
         for metric in [Metric::Nominal, Metric::Ordinal, Metric::Interval] {
             let name = serde_json::to_value(metric).unwrap();
+            let theirs = &case["alpha"][name.as_str().unwrap()];
             let alpha = krippendorff_alpha(&counts, metric).unwrap();
-            near(alpha.alpha.value().unwrap(), &case[name.as_str().unwrap()], CLOSE, &case);
+            let error = alpha.standard_error.unwrap();
+            near(alpha.alpha.value().unwrap(), &theirs["value"], CLOSE, &case);
+            near(error, &theirs["jackknife"], CLOSE, &case);
+            if let Some(linearised) = theirs.get("linearised") {
+                near(error, linearised, LINEARISED * error, &case);
+            }
         }
     }
 }
