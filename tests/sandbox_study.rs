@@ -207,5 +207,8 @@ fn recipes_that_cannot_be_run() {
     refused("study.annotators=[]", &["annotators"]);
     refused("study.losses=[\"simpo\"]", &["simpo"]);
     refused("train.checkpoints=[0.5]", &["checkpoints", "1.0"]);
-    refused("data.format=gair", &["another world", "pref-train"]);
+    refused("data.format=gair", &["data.format", "model.path"]);
+    refused("model.path=smollm2", &["data.path", "sandbox"]);
+    refused("judge.kind=endpoint", &["base_url"]);
+    refused("answers.batch=8", &["sandbox.max_new_tokens"]);
 }

@@ -36,7 +36,7 @@ pub(crate) fn study_plan(plan: &Plan, jobs: usize) -> Table {
             ),
             time_note(plan, jobs),
             memory_note(plan),
-            "Cost of judging: none: the sandbox judges itself.".into(),
+            cost_note(plan),
         ],
     }
 }
@@ -57,34 +57,58 @@ fn row(plan: &Plan, work: &Work) -> Vec<Value> {
     ]
 }
 
-fn time(seconds: f64) -> Value {
-    Value::Number { value: seconds, decimals: 0 }
+fn time(seconds: Option<f64>) -> Value {
+    match seconds {
+        Some(value) => Value::Number { value, decimals: 0 },
+        None => Value::missing("no step of this grid was measured yet"),
+    }
+}
+
+fn cost_note(plan: &Plan) -> String {
+    let calls: u64 = plan.work().map(|work| work.judge_calls).sum();
+    match plan.judging_usd {
+        _ if plan.is_sandbox => "Cost of judging: none: the sandbox judges itself.".to_owned(),
+        Some(usd) => format!(
+            "Cost of judging: {calls} calls of {}, about {usd:.2} USD if one has 1,500 tokens of prompt and 300 of verdict.",
+            plan.judge
+        ),
+        None => format!(
+            "Cost of judging: {calls} calls of {}, whose price is not known; judge.pace.prices names a file of prices.",
+            plan.judge
+        ),
+    }
 }
 
 fn time_note(plan: &Plan, jobs: usize) -> String {
-    let milliseconds = 1e3 * plan.pace.step_seconds();
+    let Some(step_seconds) = plan.step_seconds() else {
+        return "Time: known once a step of this grid is in the store; `pref-train` on one cell tells."
+            .to_owned();
+    };
     let source = match plan.pace {
         Pace::Measured { steps, .. } => format!("measured over {steps} steps of this grid in the store"),
         Pace::Assumed => "assumed, since no step of this grid is in the store".to_owned(),
     };
-    let workers = match jobs {
-        1 => "One worker does all of it.".to_owned(),
-        _ => format!(
-            "{jobs} workers share all but the first row: about {:.0} s in all.",
-            plan.seconds_with(jobs)
-        ),
+    let answers = match plan.is_sandbox {
+        true => format!("and {:.1} ms an answer (assumed)", 1e3 * ASSUMED_ANSWER_SECONDS),
+        false => "without answering and judging".to_owned(),
     };
-    format!(
-        "Time: for one worker, {milliseconds:.0} ms a step ({source}) and {:.1} ms an answer (assumed). {workers}",
-        1e3 * ASSUMED_ANSWER_SECONDS,
-    )
+    let workers = match (jobs, plan.seconds_with(jobs)) {
+        (2.., Some(seconds)) => {
+            format!("{jobs} workers share all but the first row: about {seconds:.0} s in all.")
+        }
+        _ => "One worker does all of it.".to_owned(),
+    };
+    format!("Time: for one worker, {:.0} ms a step ({source}) {answers}. {workers}", 1e3 * step_seconds)
 }
 
 fn memory_note(plan: &Plan) -> String {
     let bytes = plan.memory.total();
+    let rest = match plan.is_sandbox {
+        true => "libtorch itself and activations come on top and weigh more, some 300 MB",
+        false => "libtorch itself and activations come on top",
+    };
     format!(
-        "Peak memory of a worker: {:.1} MB for weights, gradients and Adam's moments ({} bytes × {} parameters); \
-         libtorch itself and activations come on top and weigh more, some 300 MB.",
+        "Peak memory of a worker: {:.1} MB for weights, gradients and Adam's moments ({} bytes × {} parameters); {rest}.",
         bytes as f64 / 1e6,
         bytes / plan.parameters,
         plan.parameters,

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use hub::Hub;
 use render::table::Format;
 use study::recipe::{Preset, StudyRecipe};
 use study::{Grid, Question, Runner, Shard, StudyError, conclude};
@@ -25,8 +27,8 @@ const WORKER_POLL: Duration = Duration::from_millis(50);
 #[command(version)]
 pub struct StudyArgs {
     /// A recipe that ships with the program
-    #[arg(long, value_name = "NAME", value_parser = ["sandbox"], conflicts_with = "recipe")]
-    preset: Option<String>,
+    #[arg(long, value_name = "NAME", value_parser = preset(), conflicts_with = "recipe")]
+    preset: Option<Preset>,
     /// A recipe of your own
     #[arg(long, value_name = "FILE", required_unless_present = "preset")]
     recipe: Option<PathBuf>,
@@ -36,7 +38,7 @@ pub struct StudyArgs {
     /// Replicates: data, labels, order, generation and judge are drawn anew in each
     #[arg(long, value_name = "N")]
     seeds: Option<u64>,
-    /// Worker processes, among which processor threads are divided [default: one a core]
+    /// Worker processes, among which processor threads are divided [default: one a core in the sandbox, else one]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
     /// Where results and everything computed on the way go; what is there already is used
@@ -48,7 +50,8 @@ pub struct StudyArgs {
     /// How tables are printed
     #[arg(long, default_value = "text", value_parser = Format::from_str)]
     format: Format,
-    /// Compute only the I-th of N parts of the cells and print nothing: for machines that share the folder
+    /// Compute only the I-th of N parts of the cells and print nothing: for machines that share the folder. What an LLM is
+    /// to judge is judged by a run without this, at one pace and on one budget
     #[arg(long, value_name = "I/N", value_parser = parse_shard)]
     shard: Option<Shard>,
     /// This process works for another one and ends with it: when its standard input closes, it stops
@@ -63,11 +66,14 @@ pub fn study(question: Question) -> ExitCode {
 }
 
 fn answer(question: Question, args: &StudyArgs, signals: &Signals) -> anyhow::Result<()> {
-    let recipe = recipe(args)?;
+    let mut recipe = recipe(args)?;
+    recipe.fetch(&Hub::from_environment(|name| std::env::var(name).ok()))?;
+    let default_jobs = if recipe.is_sandbox() { cores() } else { 1 };
+    let jobs = args.jobs.map_or(default_jobs, usize::from);
     let grid = Grid::of(question, &recipe.study, recipe.train.checkpoints.len());
     let runner = Runner::new(recipe)?;
     if args.plan {
-        let plan = study_plan(&runner.plan(&grid)?, jobs(args));
+        let plan = study_plan(&runner.plan(&grid)?, jobs);
         return Ok(print_result(plan.render(args.format))?);
     }
     let clock = SystemClock::start();
@@ -83,12 +89,18 @@ fn answer(question: Question, args: &StudyArgs, signals: &Signals) -> anyhow::Re
         runner.run(&grid, shard, &mut context)?;
         return Ok(());
     }
+    if !runner.plan(&grid)?.is_complete() {
+        runner.open_judge()?;
+    }
     runner.prepare(&mut context)?;
-    let jobs = jobs(args);
     if jobs > 1 && !runner.plan(&grid)?.is_complete() {
         work(jobs, (cores() / jobs).max(1), signals)?;
     }
-    let evaluated = runner.run(&grid, Shard::WHOLE, &mut context)?;
+    let evaluated = runner.run(&grid, Shard::WHOLE, &mut context);
+    if let Some(paid) = runner.paid() {
+        tracing::info!("judging paid: {paid}");
+    }
+    let evaluated = evaluated?;
     let findings = conclude(&runner, question, &evaluated)?;
     for table in &findings.tables {
         print_result(table.render(args.format))?;
@@ -101,8 +113,12 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-fn jobs(args: &StudyArgs) -> usize {
-    args.jobs.map_or_else(cores, usize::from)
+/// A preset by its name.
+fn preset() -> impl TypedValueParser<Value = Preset> {
+    PossibleValuesParser::new(Preset::ALL.map(Preset::name)).map(|name| {
+        let found = Preset::ALL.into_iter().find(|preset| preset.name() == name);
+        found.expect("only names of presets are let through")
+    })
 }
 
 fn recipe(args: &StudyArgs) -> anyhow::Result<StudyRecipe> {
@@ -113,9 +129,9 @@ fn recipe(args: &StudyArgs) -> anyhow::Result<StudyRecipe> {
     if let Some(out) = &args.out {
         overrides.push(format!("output.dir={}", out.display()));
     }
-    Ok(match &args.recipe {
-        Some(path) => StudyRecipe::load(path, &overrides)?,
-        None => StudyRecipe::preset(Preset::Sandbox, &overrides)?,
+    Ok(match (&args.recipe, args.preset) {
+        (Some(path), _) => StudyRecipe::load(path, &overrides)?,
+        (None, preset) => StudyRecipe::preset(preset.unwrap_or(Preset::Sandbox), &overrides)?,
     })
 }
 

@@ -1,8 +1,7 @@
-//! What the tests of `pref-train` run on.
+//! What the tests of programs run on that want a model folder.
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Command, Output};
 
 use policy_model::{ModelConfig, Policy};
 use sandbox::Size;
@@ -40,14 +39,5 @@ impl Bench {
             serde_json::json!({"prompt": prompt, "chosen": chosen, "rejected": rejected}).to_string() + "\n"
         };
         fs::write(self.path("pairs.jsonl"), pairs.iter().map(line).collect::<String>()).unwrap();
-    }
-
-    pub(crate) fn train(&self, arguments: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_pref-train"))
-            .args(["--recipe", "recipe.toml"])
-            .args(arguments)
-            .current_dir(self.folder.path())
-            .output()
-            .unwrap()
     }
 }

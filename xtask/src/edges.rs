@@ -51,6 +51,9 @@ const LAYERS: [(&str, &[&str]); 19] = [
     (
         "study",
         &[
+            "hub",
+            "human-study",
+            "llm-client",
             "mtbench",
             "policy-model",
             "pref-data",

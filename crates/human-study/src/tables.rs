@@ -92,7 +92,8 @@ impl StudyReport {
         format!("{lead}, of {} items; {} are ties. {chance} ({}).", self.items, self.ties, p_value(p))
     }
 
-    fn wins(&self) -> Table {
+    /// Wins and ties with their rates, the verdict below: the paper's Table 2.
+    pub fn wins(&self) -> Table {
         let percent = level(self.level);
         let row = |model: usize, wins: u64| {
             vec![
@@ -147,7 +148,8 @@ impl StudyReport {
         }
     }
 
-    fn agreement(&self) -> Table {
+    /// How far the raters agree: Fleiss' κ and what else measures it.
+    pub fn agreement(&self) -> Table {
         let mut rows = vec![
             vec![Value::text("Fleiss’ κ"), Value::text("all"), interval(&self.fleiss)],
             vec![Value::text("Gwet’s AC1"), Value::text("all"), interval(&self.gwet_ac1)],
@@ -182,7 +184,8 @@ impl StudyReport {
         }
     }
 
-    fn by_category(&self) -> Table {
+    /// Rates by category (the numbers of the paper's Figure 2); without rows where the ratings name no categories.
+    pub fn by_category(&self) -> Table {
         let rows = self.categories.iter().map(|of| {
             vec![
                 Value::text(&of.category),

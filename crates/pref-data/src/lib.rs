@@ -28,7 +28,7 @@ pub use noise::{Fate, FlipRate, Noise, NoiseLog, NoiseModel, NoiseRow, Odds, cor
 pub use order::shuffled_order;
 pub use reader::{
     DEFAULT_ANNOTATOR, Format, PairColumns, ReadOptions, ReadReport, Sample, ScoreRatio, read_records,
-    read_records_with,
+    read_records_with, record_files,
 };
 pub use record::{Label, Message, Pair, PreferenceRecord, Role, Text, Votes};
 pub use token_cache::{TokenCache, TokenFile};

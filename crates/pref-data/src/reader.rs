@@ -79,20 +79,32 @@ pub fn read_records_with(
 ) -> Result<(Vec<PreferenceRecord>, ReadReport), DataError> {
     let path = path.as_ref();
     let mut seen = Seen::new(options);
-    let pattern = path.file_name().and_then(|name| name.to_str()).filter(|name| name.contains('*'));
-    if path.is_dir() {
-        for file in files(path, "*")? {
-            read_file(&file, options, &mut seen, Ids::OfFolder)?;
-        }
-    } else if let Some(pattern) = pattern.filter(|_| !path.exists()) {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        for file in files(folder.unwrap_or(Path::new(".")), pattern)? {
-            read_file(&file, options, &mut seen, Ids::OfFolder)?;
-        }
-    } else {
-        read_file(path, options, &mut seen, Ids::OfFile)?;
+    let files = record_files(path)?;
+    let ids = if files == [path] { Ids::OfFile } else { Ids::OfFolder };
+    for file in files {
+        read_file(&file, options, &mut seen, ids)?;
     }
     seen.finish(path)
+}
+
+/// The files that [`read_records`] reads for `path`, in its order.
+///
+/// # Errors
+///
+/// [`DataError::Io`] where a folder cannot be listed.
+pub fn record_files(path: impl AsRef<Path>) -> Result<Vec<PathBuf>, DataError> {
+    let path = path.as_ref();
+    let pattern = path.file_name().and_then(|name| name.to_str()).filter(|name| name.contains('*'));
+    if path.is_dir() {
+        return files(path, "*");
+    }
+    match pattern.filter(|_| !path.exists()) {
+        Some(pattern) => {
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            files(folder.unwrap_or(Path::new(".")), pattern)
+        }
+        None => Ok(vec![path.to_owned()]),
+    }
 }
 
 /// What takes a row of a file, or what is wrong with it.

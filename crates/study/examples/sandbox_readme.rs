@@ -80,7 +80,7 @@ fn dialogues(runner: &Runner, baseline: &Evaluated) -> Result<(), Box<dyn Error>
     let answers = baseline.evaluation.answers()?;
     let mut shown: BTreeMap<&str, usize> = BTreeMap::new();
     let mut dialogues = 0;
-    for (question, answer) in runner.world().questions.iter().zip(&answers) {
+    for (question, answer) in runner.world().questions().iter().zip(&answers) {
         let seen = shown.entry(&question.category).or_default();
         // Ten dialogues from eight categories: the first two categories show two.
         let wanted = if ["writing", "roleplay"].contains(&question.category.as_str()) { 2 } else { 1 };

@@ -31,6 +31,9 @@ pub enum StudyError {
     /// The sandbox failed.
     #[error(transparent)]
     Sandbox(#[from] sandbox::Error),
+    /// The raters' choices make no table.
+    #[error(transparent)]
+    Raters(#[from] human_study::Error),
     /// A statistic is not defined for these data.
     #[error("{what}")]
     Stats {
@@ -67,12 +70,47 @@ pub enum StudyError {
         /// How it ended.
         status: std::process::ExitStatus,
     },
+    /// An endpoint cannot be asked, or no longer.
+    #[error(transparent)]
+    Call(llm_client::Error),
+    /// Judging ended early.
+    #[error(
+        "judging by {judge} ended early: {source}; what was said is kept, and the same command goes on from here"
+    )]
+    Judge {
+        /// The judge.
+        judge: String,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Some verdicts could not be had.
+    #[error(
+        "{failed} calls to {judge} about the answers of {model} failed for good (see above); what was said is kept: run the \
+         same command to ask for the rest"
+    )]
+    Unjudged {
+        /// The judge.
+        judge: String,
+        /// Whose answers.
+        model: String,
+        /// How many calls.
+        failed: usize,
+    },
     /// A policy could not answer.
     #[error("the policy cannot answer: {0}")]
     Responder(Box<dyn std::error::Error + Send + Sync>),
     /// Somebody asked to stop.
     #[error("stopped; what is done is kept, and the same command goes on from here")]
     Stopped,
+}
+
+impl From<llm_client::Error> for StudyError {
+    fn from(error: llm_client::Error) -> Self {
+        match error {
+            llm_client::Error::Stopped => Self::Stopped,
+            error => Self::Call(error),
+        }
+    }
 }
 
 impl StudyError {
@@ -95,6 +133,8 @@ impl StudyError {
         match self {
             Self::Recipe(_) | Self::Unsupported(_) | Self::Data(_) => true,
             Self::Train(error) => error.is_bad_input(),
+            Self::Bench(error) => error.is_bad_input(),
+            Self::Call(error) => error.is_bad_input(),
             Self::Policy(error) => trainer::is_bad_model(error),
             _ => false,
         }

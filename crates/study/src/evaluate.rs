@@ -1,25 +1,28 @@
 //! What a policy scores: answers, judgments, gold quality.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::error::Error as StdError;
+use std::fs;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
 
 use mtbench::{
-    Answer, BenchDir, FixedStamp, Judge, JudgePrompts, Mode, Question, SingleGrading, answer_questions,
-    judge_answers,
+    Answer, BenchDir, Conversation, FixedStamp, JudgeProgress, Question, Responder, answer_bench,
+    answer_questions,
 };
-use policy_model::Policy;
 use pref_data::Message;
-use sandbox::SandboxJudge;
 use serde::{Deserialize, Serialize};
-use tch::{Device, Kind};
+use trainer::Context;
 
 use crate::error::StudyError;
-use crate::responder::PolicyResponder;
+use crate::judges::{Bell, Judges};
+use crate::recipe::StudyRecipe;
+use crate::responder::LoadedPolicy;
 use crate::store::{create_folder, read_json, write_json};
 use crate::world::World;
 
-/// Conversations answered at a time.
-const BATCH: usize = 256;
+/// Conversations answered at a time in the sandbox.
+const SANDBOX_BATCH: u16 = 256;
 /// The name under which gold quality stands beside the judges.
 pub const GOLD: &str = "gold";
 /// The benchmark's questions.
@@ -66,93 +69,186 @@ impl Evaluation {
     }
 }
 
-/// Evaluates the policy in `model` with the streams of replicate `seed`, or reads the evaluation from `folder`.
+/// A policy to evaluate, and where what comes of it is kept.
 ///
-/// `folder` gets FastChat's files for the benchmark (`question.jsonl`, `model_answer/`, `model_judgment/`) and
-/// `scores.json`, which also holds gold quality on the further questions.
-///
-/// # Errors
-///
-/// Where policy, benchmark or disk fail.
-pub fn evaluate(
-    world: &World,
-    model: &Path,
-    model_id: &str,
-    seed: u64,
-    folder: &Path,
-) -> Result<Evaluation, StudyError> {
-    let open = |scores| Evaluation { scores, bench: BenchDir::new(folder), model_id: model_id.to_owned() };
-    if let Some(scores) = read_json(&folder.join(SCORES))? {
-        return Ok(open(scores));
+/// `scores` gets FastChat's files for the benchmark (`question.jsonl`, `model_answer/`, `model_judgment/`) and, last,
+/// `scores.json`: where that is, the evaluation is whole.
+#[derive(Clone, Debug)]
+pub(crate) struct Candidate {
+    /// The policy's folder.
+    pub(crate) model: PathBuf,
+    /// The name under which its answers stand in FastChat's files.
+    pub(crate) model_id: String,
+    /// The replicate whose streams it draws from.
+    pub(crate) seed: u64,
+    /// The folder of answers that other judges may rate too; the sandbox's are made again in no time and go into `scores`.
+    pub(crate) answers: PathBuf,
+    /// The folder of the evaluation.
+    pub(crate) scores: PathBuf,
+}
+
+/// The file that an evaluation's folder gets last.
+pub(crate) fn scores_file(folder: &Path) -> PathBuf {
+    folder.join("scores.json")
+}
+
+impl Candidate {
+    pub(crate) fn is_evaluated(&self) -> bool {
+        scores_file(&self.scores).exists()
     }
-    let scores = create_folder(folder, |partial| {
-        let scores = score(world, model, model_id, seed, &BenchDir::new(partial))?;
-        write_json(&partial.join(SCORES), &scores)?;
+
+    /// The evaluation, where it is in the store.
+    pub(crate) fn stored(&self) -> Result<Option<Evaluation>, StudyError> {
+        let (bench, model_id) = (BenchDir::new(&self.scores), self.model_id.clone());
+        let scores: Option<Vec<Score>> = read_json(&scores_file(&self.scores))?;
+        Ok(scores.map(|scores| Evaluation { scores, bench, model_id }))
+    }
+
+    /// Answers the benchmark, has the answers judged, and keeps both; or finds them.
+    pub(crate) fn evaluate(
+        &self,
+        recipe: &StudyRecipe,
+        world: &World,
+        judges: &Judges,
+        context: &mut Context<'_>,
+    ) -> Result<Evaluation, StudyError> {
+        if let Some(evaluation) = self.stored()? {
+            return Ok(evaluation);
+        }
+        if world.is_sandbox() {
+            let scores = create_folder(&self.scores, |partial| {
+                let scores = self.score_in_sandbox(world, judges, &BenchDir::new(partial), context)?;
+                write_json(&scores_file(partial), &scores)?;
+                Ok(scores)
+            })?;
+            let bench = BenchDir::new(&self.scores);
+            return Ok(Evaluation { scores, bench, model_id: self.model_id.clone() });
+        }
+        self.answer(recipe, world, context)?;
+        let bench = BenchDir::new(&self.scores);
+        let answers = BenchDir::new(&self.answers).answers(&self.model_id)?;
+        fs::create_dir_all(&self.scores).map_err(StudyError::io("cannot create", &self.scores))?;
+        bench.write_questions(world.questions())?;
+        bench.write_answers(&self.model_id, &answers)?;
+        let scores = self.judged(world, judges, &bench, &answers, context)?;
+        write_json(&scores_file(&self.scores), &scores)?;
+        Ok(Evaluation { scores, bench, model_id: self.model_id.clone() })
+    }
+
+    /// Answers the benchmark's questions that are not answered yet, some at a time; who is stopped loses no more.
+    pub(crate) fn answer(
+        &self,
+        recipe: &StudyRecipe,
+        world: &World,
+        context: &mut Context<'_>,
+    ) -> Result<(), StudyError> {
+        let bench = BenchDir::new(&self.answers);
+        let questions = world.questions();
+        if bench.answers_on_file(&self.model_id)?.len() == questions.len() {
+            return Ok(());
+        }
+        bench.write_questions(questions)?;
+        let batch = recipe.answers.batch;
+        let policy =
+            LoadedPolicy::open_in(&self.model, recipe.model.dtype.kind(), recipe.model.device.resolve())?;
+        let seeds = world.replicate(self.seed).child("generation");
+        let mut responder = policy.responder(seeds, recipe.answers.max_new_tokens, batch.get());
+        responder.system.clone_from(&recipe.answers.system);
+        let turns: usize = questions.iter().map(|question| question.turns.len()).sum();
+        context.progress.begin(&format!("{} answers, turns", self.model_id), turns as u64);
+        let mut watched = Watched { responder: &mut responder, context: &mut *context, turns: 0 };
+        let (mut stamp, group) = (self.stamp(), NonZeroUsize::from(batch));
+        let answered = answer_bench(&bench, questions, &self.model_id, group, &mut watched, &mut stamp);
+        context.progress.end();
+        answered.map_err(|error| match error {
+            mtbench::Error::Respond { source, .. } if source.is::<StopAsked>() => StudyError::Stopped,
+            error => error.into(),
+        })
+    }
+
+    fn score_in_sandbox(
+        &self,
+        world: &World,
+        judges: &Judges,
+        bench: &BenchDir,
+        context: &mut Context<'_>,
+    ) -> Result<Vec<Score>, StudyError> {
+        let policy = LoadedPolicy::open(&self.model)?;
+        let seeds = world.replicate(self.seed).child("generation");
+        let mut responder = policy.responder(seeds, world.max_new_tokens() as u32, SANDBOX_BATCH);
+        let mut stamp = self.stamp();
+        let mut answer = |questions: &[Question]| {
+            answer_questions(questions, &self.model_id, &mut responder, &mut stamp, &[])
+        };
+        let answers = answer(world.questions())?;
+        let further = answer(world.further())?;
+        bench.write_questions(world.questions())?;
+        bench.write_answers(&self.model_id, &answers)?;
+        let mut scores = gold_scores(BENCHMARK, world.questions(), &answers);
+        scores.extend(self.judged(world, judges, bench, &answers, context)?);
+        scores.extend(gold_scores(FURTHER, world.further(), &further));
         Ok(scores)
-    })?;
-    Ok(open(scores))
-}
-
-const SCORES: &str = "scores.json";
-
-fn score(
-    world: &World,
-    model: &Path,
-    model_id: &str,
-    seed: u64,
-    bench: &BenchDir,
-) -> Result<Vec<Score>, StudyError> {
-    let seeds = world.replicate(seed);
-    let policy = Policy::load(model, Kind::Float, Device::Cpu)?;
-    let mut responder = PolicyResponder {
-        policy: &policy,
-        tokenizer: world.tokenizer()?,
-        system: None,
-        seeds: seeds.child("generation"),
-        max_new_tokens: world.max_new_tokens(),
-        max_batch: BATCH,
-    };
-    // Ids and times are fixed: the files of two equal evaluations are equal.
-    let mut stamp = FixedStamp { prefix: model_id.to_owned(), tstamp: 0.0 };
-    let mut answer =
-        |questions: &[Question]| answer_questions(questions, model_id, &mut responder, &mut stamp, &[]);
-    let answers = answer(&world.questions)?;
-    let further = answer(&world.further)?;
-
-    bench.write_questions(&world.questions)?;
-    bench.write_answers(model_id, &answers)?;
-    let mut scores = gold_scores(BENCHMARK, &world.questions, &answers);
-    for judge in judges(&seeds) {
-        let judgments = judge_with(&judge, world, &answers, &mut stamp)?;
-        bench.write_judgments(judge.name(), &judgments)?;
-        let table = mtbench::Scores::new(&world.questions, &judgments, model_id, Mode::Strict);
-        scores.extend(judged_scores(judge.name(), &world.questions, &answers, &table));
     }
-    scores.extend(gold_scores(FURTHER, &world.further, &further));
-    Ok(scores)
+
+    /// Every judge's scores of answers that lie in `bench`.
+    fn judged(
+        &self,
+        world: &World,
+        judges: &Judges,
+        bench: &BenchDir,
+        answers: &[Answer],
+        context: &mut Context<'_>,
+    ) -> Result<Vec<Score>, StudyError> {
+        let Context { progress, stop, .. } = context;
+        let mut watch = |now: JudgeProgress| {
+            if now.done == 0 {
+                progress.begin(&format!("judging {}", self.model_id), now.total as u64);
+            }
+            let mean = now.mean.map_or_else(String::new, |mean| format!("mean {mean:.2}"));
+            progress.advance(now.done as u64, &mean);
+            if now.done == now.total {
+                progress.end();
+            }
+        };
+        let bell = Bell { stop, progress: &mut watch };
+        let rated = judges.rate(world, bench, (&self.model_id, self.seed), &mut self.stamp(), bell)?;
+        let scores = rated
+            .iter()
+            .flat_map(|rated| judged_scores(&rated.judge, world.questions(), answers, &rated.scores));
+        Ok(scores.collect())
+    }
+
+    /// Ids and times are fixed: the files of two equal evaluations are equal.
+    fn stamp(&self) -> FixedStamp {
+        FixedStamp { prefix: self.model_id.clone(), tstamp: 0.0 }
+    }
 }
 
-/// The sandbox's two judges, as one replicate draws them.
-fn judges(seeds: &seeds::Seeds) -> [SandboxJudge; 2] {
-    let seeds = seeds.child("judge");
-    [SandboxJudge::unbiased(&seeds), SandboxJudge::sharing_taste(&seeds)]
+/// Shows how far answering is, and stops between waves.
+struct Watched<'a, 'c> {
+    responder: &'a mut dyn Responder,
+    context: &'a mut Context<'c>,
+    turns: u64,
 }
 
-/// The judges' names, the one without a taste first.
-pub fn judge_names() -> [String; 2] {
-    judges(&seeds::Seeds::new(0)).map(|judge| judge.name().to_owned())
-}
+/// Somebody asked to stop.
+#[derive(Debug, thiserror::Error)]
+#[error("stopped")]
+struct StopAsked;
 
-fn judge_with(
-    judge: &SandboxJudge,
-    world: &World,
-    answers: &[Answer],
-    stamp: &mut FixedStamp,
-) -> Result<Vec<mtbench::Judgment>, StudyError> {
-    let prompts = JudgePrompts::fastchat();
-    let grading =
-        SingleGrading { questions: &world.questions, prompts: &prompts, references: &world.references };
-    Ok(judge_answers(&grading, answers, judge, Mode::Strict, stamp)?)
+impl Responder for Watched<'_, '_> {
+    fn respond(
+        &mut self,
+        conversations: &[Conversation<'_>],
+    ) -> Result<Vec<String>, Box<dyn StdError + Send + Sync>> {
+        if self.context.wants_stop() {
+            return Err(StopAsked.into());
+        }
+        let answers = self.responder.respond(conversations)?;
+        self.turns += answers.len() as u64;
+        self.context.progress.advance(self.turns, "");
+        Ok(answers)
+    }
 }
 
 fn judged_scores(

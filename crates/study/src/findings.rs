@@ -14,7 +14,7 @@ use crate::grid::Question;
 use crate::results::{ScoreRow, write_parquet};
 use crate::runner::{Evaluated, Runner};
 use crate::store::Key;
-use crate::tables::{Analysis, acquisition, along, by_category, overfitting, scorers};
+use crate::tables::{Analysis, Scorers, acquisition, along, by_category, overfitting};
 use crate::{asked, evaluate, raters};
 
 /// Questions shown with both policies' answers in the report.
@@ -82,12 +82,17 @@ impl Answer {
         match question {
             Question::Acquisition => {
                 tables.push(acquisition(&analysis)?);
-                tables.extend(raters::comparison(runner, evaluated)?);
                 figures.push((
                     "figure-1",
                     category_figure(&analysis)?,
                     "The judge's scores by category, means over turns and seeds with 95% intervals.",
                 ));
+                if let Some(raters) = raters::comparison(runner, evaluated)? {
+                    tables.extend([raters.wins(), raters.agreement()]);
+                    let caption =
+                        "How often three raters prefer either policy, of all answers in a category, seed 0.";
+                    figures.extend(raters.figure().map(|svg| ("figure-2", svg, caption)));
+                }
             }
             Question::Volume | Question::Quality => tables.push(along(&analysis, question)?),
             Question::Overfitting => {
@@ -95,7 +100,7 @@ impl Answer {
                 figures.push((
                     "figure-5",
                     progress_figure(&analysis)?,
-                    "Gold quality on further questions and relative training loss at each checkpoint.",
+                    "Quality (gold where it is known, else the judge's scores) and relative training loss at each checkpoint.",
                 ));
             }
         }
@@ -118,9 +123,7 @@ impl Answer {
             },
             Section {
                 heading: format!("{}: sample answers", self.question.name().to_uppercase()),
-                paragraphs: vec![
-                    "The first question of each category, first turn, seed 0, with gold quality.".into(),
-                ],
+                paragraphs: vec!["The first question of each category, first turn, seed 0.".into()],
                 dialogues: self.samples,
                 ..Section::default()
             },
@@ -162,14 +165,26 @@ fn report(runner: &Runner, answers: Vec<Answer>) -> Report {
     ];
     Report {
         title: "What preference data do to a policy".into(),
-        lead: vec![
-            "This is the sandbox: an offline world whose true quality (gold) is known, so that judges can be compared \
-             with it."
-                .into(),
-        ],
+        lead: vec![lead(runner)],
         sections: answers.into_iter().flat_map(Answer::sections).collect(),
         provenance: recipes.into_iter().chain(others).collect(),
     }
+}
+
+fn lead(runner: &Runner) -> String {
+    let recipe = runner.recipe();
+    if runner.world().is_sandbox() {
+        return "This is the sandbox: an offline world whose true quality (gold) is known, so that judges can be compared \
+                with it."
+            .to_owned();
+    }
+    format!(
+        "{} on the preferences of {}, judged by {} on {} questions of MT-Bench.",
+        recipe.model.path,
+        recipe.data.path,
+        recipe.judge.name(),
+        runner.world().questions().len()
+    )
 }
 
 impl Question {
@@ -196,8 +211,14 @@ impl Question {
 
 /// Figure 1: the judge's scores by category, a colour for each trained condition.
 fn category_figure(analysis: &Analysis<'_>) -> Result<Svg, StudyError> {
-    let scorer = &scorers(analysis.recipe.sandbox.further_questions)[0];
-    let groups: Vec<String> = sandbox::CATEGORIES.iter().map(ToString::to_string).collect();
+    let scorer = &Scorers::of(analysis.recipe).judge;
+    let mut groups: Vec<String> = Vec::new();
+    let scores = analysis.evaluated.iter().flat_map(|evaluated| &evaluated.evaluation.scores);
+    for score in scores.filter(|score| score.question_set == scorer.question_set) {
+        if !groups.contains(&score.category) {
+            groups.push(score.category.clone());
+        }
+    }
     let mut series =
         vec![("SFT".to_owned(), by_category(analysis, scorer, &|s| matches!(s, Subject::Baseline { .. }))?)];
     for annotator in &analysis.recipe.study.annotators {
@@ -226,9 +247,13 @@ fn category_figure(analysis: &Analysis<'_>) -> Result<Svg, StudyError> {
     Ok(figure.to_svg())
 }
 
-/// True quality and training loss against the share of training done.
+/// Quality and training loss against the share of training done.
 fn progress_figure(analysis: &Analysis<'_>) -> Result<Svg, StudyError> {
-    let scorer = &scorers(analysis.recipe.sandbox.further_questions)[3];
+    let scorers = Scorers::of(analysis.recipe);
+    let (scorer, y_label) = match &scorers.gold {
+        Some([_, beyond]) => (beyond, "gold quality on further questions"),
+        None => (&scorers.judge, "score, 1 to 10"),
+    };
     let shares = &analysis.recipe.train.checkpoints;
     let mut series = Vec::new();
     let mut losses = Vec::new();
@@ -259,9 +284,9 @@ fn progress_figure(analysis: &Analysis<'_>) -> Result<Svg, StudyError> {
         }
     }
     let figure = Lines {
-        title: "True quality and training loss as training goes on".into(),
+        title: "Quality and training loss as training goes on".into(),
         x_label: "share of training".into(),
-        y_label: "gold quality on further questions".into(),
+        y_label: y_label.into(),
         y_range: None,
         x_ticks: shares.iter().map(|s| (*s, format!("{}%", crate::cell::percent(*s)))).collect(),
         series,
@@ -284,7 +309,7 @@ fn samples(runner: &Runner, evaluated: &[Evaluated]) -> Result<Vec<Dialogue>, St
     }
     let mut dialogues = Vec::new();
     let mut seen: Vec<&str> = Vec::new();
-    for question in &runner.world().questions {
+    for question in runner.world().questions() {
         if seen.contains(&question.category.as_str()) || dialogues.len() == SAMPLES {
             continue;
         }

@@ -163,6 +163,7 @@ mod tests {
 
     fn study() -> StudySection {
         StudySection {
+            bench: None,
             questions: 80,
             seeds: 2,
             annotators: vec!["human".into(), "gpt-4-turbo".into()],

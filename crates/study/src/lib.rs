@@ -13,6 +13,7 @@ mod evaluate;
 mod evidence;
 mod findings;
 mod grid;
+mod judges;
 mod plan;
 mod raters;
 pub mod recipe;
@@ -26,7 +27,7 @@ mod world;
 
 pub use cell::{Cell, Subject};
 pub use error::StudyError;
-pub use evaluate::{BENCHMARK, Evaluation, FURTHER, GOLD, Score, evaluate, judge_names};
+pub use evaluate::{BENCHMARK, Evaluation, FURTHER, GOLD, Score};
 pub use findings::{Findings, conclude};
 pub use grid::{Grid, Question};
 pub use plan::{ASSUMED_ANSWER_SECONDS, ASSUMED_STEP_SECONDS, Pace, Plan, Work};

@@ -1,19 +1,23 @@
 //! What is left to compute of a grid, and what that takes; nothing runs.
 
+use llm_client::{Prices, Usage};
 use policy_model::ModelConfig;
 use sandbox::{MAX_VOCAB_SIZE, Size};
 use trainer::{Memory, RunDir};
 
 use crate::cell::{Cell, Subject};
 use crate::error::StudyError;
-use crate::evaluate::judge_names;
 use crate::grid::Grid;
+use crate::judges;
+use crate::recipe::{JudgeKind, JudgeSection};
 use crate::runner::Runner;
 
-/// Seconds an optimiser step takes where none was measured: 16 pairs, the sandbox's policy, one core of a laptop.
+/// Seconds an optimiser step of the sandbox takes where none was measured: 16 pairs, one core of a laptop.
 pub const ASSUMED_STEP_SECONDS: f64 = 0.02;
-/// Seconds an answer takes, among many in a batch: the sandbox's policy, one core of a laptop.
+/// Seconds an answer of the sandbox's policy takes, among many in a batch: one core of a laptop.
 pub const ASSUMED_ANSWER_SECONDS: f64 = 0.0006;
+/// Tokens of a judge's prompt and verdict for a plan: MT-Bench's prompts with two answers of some 300 words.
+const CALL_TOKENS: Usage = Usage { prompt_tokens: 1_500, completion_tokens: 300 };
 /// Turns of a question.
 const TURNS: u64 = 2;
 
@@ -28,6 +32,12 @@ pub struct Plan {
     pub cells: Vec<Work>,
     /// How long a step takes.
     pub pace: Pace,
+    /// Whether the policy is the sandbox's: of others no time is known before a step of theirs was measured.
+    pub is_sandbox: bool,
+    /// Who rates the answers.
+    pub judge: String,
+    /// What the verdicts that are left cost in USD, if a call takes what MT-Bench's take; `None` where the price is unknown.
+    pub judging_usd: Option<f64>,
     /// Weights of the policy.
     pub parameters: u64,
     /// What these take in training.
@@ -63,7 +73,7 @@ pub enum Pace {
         /// How many were measured.
         steps: usize,
     },
-    /// [`ASSUMED_STEP_SECONDS`]: no step of this grid is in the store.
+    /// No step of this grid is in the store; the sandbox's are assumed to take [`ASSUMED_STEP_SECONDS`].
     Assumed,
 }
 
@@ -78,16 +88,26 @@ impl Plan {
         [&self.preparation, &self.baseline].into_iter().chain(&self.cells)
     }
 
-    /// Seconds that a part takes one worker.
-    pub fn seconds(&self, work: &Work) -> f64 {
-        work.steps as f64 * self.pace.step_seconds() + work.answers as f64 * ASSUMED_ANSWER_SECONDS
+    /// Seconds that a part takes one worker: the sandbox's steps and answers, of another policy the steps. `None` where no
+    /// step was measured and none can be assumed.
+    pub fn seconds(&self, work: &Work) -> Option<f64> {
+        let answer = if self.is_sandbox { ASSUMED_ANSWER_SECONDS } else { 0.0 };
+        Some(work.steps as f64 * self.step_seconds()? + work.answers as f64 * answer)
+    }
+
+    /// Seconds an optimiser step takes, as far as that is known.
+    pub fn step_seconds(&self) -> Option<f64> {
+        match self.pace {
+            Pace::Measured { step_seconds, .. } => Some(step_seconds),
+            Pace::Assumed => self.is_sandbox.then_some(ASSUMED_STEP_SECONDS),
+        }
     }
 
     /// Seconds until all is done: one process prepares, then `workers` share the rest.
-    pub fn seconds_with(&self, workers: usize) -> f64 {
-        let shared: f64 =
+    pub fn seconds_with(&self, workers: usize) -> Option<f64> {
+        let shared: Option<f64> =
             [&self.baseline].into_iter().chain(&self.cells).map(|work| self.seconds(work)).sum();
-        self.seconds(&self.preparation) + shared / workers.max(1) as f64
+        Some(self.seconds(&self.preparation)? + shared? / workers.max(1) as f64)
     }
 
     /// Training runs that are in the store.
@@ -100,16 +120,6 @@ impl Work {
     /// Whether nothing of it is left.
     pub fn is_complete(&self) -> bool {
         self.is_made && self.evaluated == self.evaluations
-    }
-}
-
-impl Pace {
-    /// Seconds a step.
-    pub fn step_seconds(self) -> f64 {
-        match self {
-            Self::Measured { step_seconds, .. } => step_seconds,
-            Self::Assumed => ASSUMED_STEP_SECONDS,
-        }
     }
 }
 
@@ -141,13 +151,28 @@ impl Runner {
                     measured.push(run);
                     work
                 }
-                None => Work { is_made: false, steps: self.steps_of(cell), ..work },
+                None => Work { is_made: false, steps: self.steps_of(cell)?, ..work },
             });
         }
-        let config = ModelConfig::from_json(sandbox::model_config(Size::Small, MAX_VOCAB_SIZE))?;
+        let is_sandbox = world.is_sandbox();
+        let config = match is_sandbox {
+            true => ModelConfig::from_json(sandbox::model_config(Size::Small, MAX_VOCAB_SIZE))?,
+            false => ModelConfig::from_folder(&world.model())?,
+        };
         let parameters = config.parameter_count();
         let memory = Memory::of(parameters, recipe.model.dtype.kind());
-        Ok(Plan { preparation, baseline, cells, pace: pace(&measured)?, parameters, memory })
+        let judge_calls = [&baseline].into_iter().chain(&cells).map(|work| work.judge_calls).sum::<u64>();
+        Ok(Plan {
+            preparation,
+            baseline,
+            cells,
+            pace: pace(&measured)?,
+            is_sandbox,
+            judge: judges::names(&recipe.judge).join(" and "),
+            judging_usd: judging_usd(&recipe.judge, judge_calls)?,
+            parameters,
+            memory,
+        })
     }
 
     /// The evaluations of something that is made.
@@ -157,7 +182,10 @@ impl Runner {
             evaluations += 1;
             evaluated += u64::from(self.is_evaluated(subject));
         }
-        let (questions, further) = (self.world().questions.len() as u64, self.world().further.len() as u64);
+        let (questions, further) =
+            (self.world().questions().len() as u64, self.world().further().len() as u64);
+        let judge = &self.recipe().judge;
+        let opinions = judges::names(judge).len() as u64 * u64::from(judge.repeats.get());
         let left = evaluations - evaluated;
         Work {
             what,
@@ -166,15 +194,15 @@ impl Runner {
             evaluated,
             steps: 0,
             answers: left * (questions + further) * TURNS,
-            judge_calls: left * questions * TURNS * judge_names().len() as u64,
+            judge_calls: left * questions * TURNS * opinions,
         }
     }
 
     /// Optimiser steps of a cell, at most: prompts with two equal responses make no pair.
-    fn steps_of(&self, cell: &Cell) -> u64 {
-        let recipe = self.recipe();
-        let pairs = (recipe.sandbox.pairs as f64 * cell.fraction.get()).ceil() as u64;
-        recipe.train.epochs * pairs.div_ceil(recipe.train.batch_size as u64)
+    fn steps_of(&self, cell: &Cell) -> Result<u64, StudyError> {
+        let train = &self.recipe().train;
+        let pairs = (self.world().pairs()? as f64 * cell.fraction.get()).ceil() as u64;
+        Ok(train.epochs * pairs.div_ceil(train.batch_size as u64))
     }
 }
 
@@ -184,6 +212,15 @@ fn subjects<'a>(grid: &'a Grid, of: Option<&'a Cell>) -> impl Iterator<Item = &'
         Subject::Baseline { .. } => of.is_none(),
         Subject::Trained { cell, .. } => of == Some(cell),
     })
+}
+
+/// What `calls` of a judge cost; the sandbox's cost nothing.
+fn judging_usd(judge: &JudgeSection, calls: u64) -> Result<Option<f64>, StudyError> {
+    if judge.kind == JudgeKind::Sandbox {
+        return Ok(Some(0.0));
+    }
+    let prices = judge.pace.prices.iter().try_fold(Prices::listed(), |prices, path| prices.and_file(path))?;
+    Ok(prices.of(judge.model()).map(|price| calls as f64 * price.cost(CALL_TOKENS)))
 }
 
 fn pace(runs: &[RunDir]) -> Result<Pace, StudyError> {

@@ -1,7 +1,9 @@
 //! The recipe of a study: the trainer's tables, and what is varied.
 
-use std::path::Path;
+use std::num::NonZeroU16;
+use std::path::{Path, PathBuf};
 
+use hub::{Hub, HubError};
 use pref_data::{FlipRate, Fraction};
 use pref_loss::Beta;
 use serde::{Deserialize, Serialize};
@@ -12,6 +14,10 @@ use trainer::recipe::{
 };
 
 use crate::cell::Cell;
+
+mod judge;
+
+pub use judge::{JudgeKind, JudgeSection, PaceSection};
 
 /// What `model.path` and `data.path` say where the offline world supplies both.
 pub const SANDBOX: &str = "sandbox";
@@ -27,6 +33,9 @@ pub struct StudyRecipe {
     pub study: StudySection,
     /// Who rates answers.
     pub judge: JudgeSection,
+    /// How the policies answer.
+    #[serde(default)]
+    pub answers: AnswersSection,
     /// The offline world, where `data.format = "sandbox"`.
     #[serde(default)]
     pub sandbox: SandboxSection,
@@ -57,6 +66,9 @@ pub struct StudyRecipe {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StudySection {
+    /// The benchmark's folder, laid out as FastChat's and as `mtbench fetch` leaves it; the sandbox has its own questions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bench: Option<PathBuf>,
     /// Benchmark questions, ten a category at 80.
     #[serde(default = "eighty")]
     pub questions: usize,
@@ -80,26 +92,27 @@ pub struct StudySection {
     pub losses: Option<Vec<LossKind>>,
 }
 
-/// Who rates answers.
+/// How the policies answer the benchmark, where they are not the sandbox's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct JudgeSection {
-    /// What kind of judge.
-    pub kind: JudgeKind,
-    /// The endpoint of an LLM judge.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub base_url: Option<String>,
-    /// The name of an LLM judge.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub model: Option<String>,
+#[serde(deny_unknown_fields, default)]
+pub struct AnswersSection {
+    /// The longest answer, in tokens.
+    pub max_new_tokens: u32,
+    /// Questions answered at a time; who is stopped loses no more.
+    pub batch: NonZeroU16,
+    /// What stands before every dialogue, if anything; an empty system message is what FastChat puts before Zephyr's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub system: Option<String>,
 }
 
-/// What kind of judge rates answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum JudgeKind {
-    /// The sandbox's two judges, beside its gold quality.
-    Sandbox,
+impl Default for AnswersSection {
+    fn default() -> Self {
+        Self {
+            max_new_tokens: mtbench::ANSWER_TOKENS,
+            batch: NonZeroU16::new(32).expect("not 0"),
+            system: None,
+        }
+    }
 }
 
 /// The offline world: see the crate `sandbox`.
@@ -144,13 +157,22 @@ impl Default for SandboxSection {
 pub enum Preset {
     /// The offline world: minutes on two cores.
     Sandbox,
+    /// A real model of 135M parameters on GAIR's preferences, judged by a model on the same machine: hours on two cores.
+    Laptop,
+    /// The paper's setting: Zephyr 7B, GAIR's preferences, GPT-4 as judge.
+    Paper,
 }
 
 impl Preset {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Sandbox, Self::Laptop, Self::Paper];
+
     /// Its text.
     pub fn text(self) -> &'static str {
         match self {
             Self::Sandbox => include_str!("../../../recipes/sandbox.toml"),
+            Self::Laptop => include_str!("../../../recipes/laptop.toml"),
+            Self::Paper => include_str!("../../../recipes/paper.toml"),
         }
     }
 
@@ -158,6 +180,8 @@ impl Preset {
     pub fn name(self) -> &'static str {
         match self {
             Self::Sandbox => "sandbox",
+            Self::Laptop => "laptop",
+            Self::Paper => "paper",
         }
     }
 }
@@ -179,6 +203,24 @@ impl StudyRecipe {
     /// What is wrong with the overrides.
     pub fn preset(preset: Preset, overrides: &[String]) -> Result<Self, RecipeError> {
         parse_toml(&format!("preset {}", preset.name()), preset.text(), overrides)
+    }
+
+    /// Whether model, preferences and judges are the offline world's.
+    pub fn is_sandbox(&self) -> bool {
+        self.model.path == SANDBOX
+    }
+
+    /// Puts local paths in the place of ids on the Hub, after bringing what they name.
+    ///
+    /// # Errors
+    ///
+    /// What keeps the files from coming.
+    pub fn fetch(&mut self, hub: &Hub) -> Result<(), HubError> {
+        if self.is_sandbox() {
+            return Ok(());
+        }
+        self.model.fetch(hub)?;
+        self.data.fetch(hub)
     }
 
     /// The recipe of one cell: `model` and `data` are what the study starts from, `output` is the cell's folder.
@@ -209,13 +251,14 @@ impl StudyRecipe {
 impl StudyRecipe {
     /// The first line in which `other` describes another study; `None` where results of both may stand on one page.
     ///
-    /// Where results go and how many threads compute them does not count, nor do the lists of values at which each
+    /// Where results go, how many threads compute them and how fast a judge is asked does not count, nor do the lists of values at which each
     /// question may be asked with its own: volumes, flip rates and losses stand beside every score.
     pub(crate) fn difference(&self, other: &Self) -> Option<String> {
         let [here, there] = [self, other].map(|recipe| {
             let mut recipe = recipe.clone();
             recipe.output.dir.clone_from(&self.output.dir);
             recipe.train.threads = 0;
+            recipe.judge.pace = PaceSection::default();
             let StudySection { volumes, flip_rates, losses, .. } = &mut recipe.study;
             (*volumes, *flip_rates, *losses) = (None, None, None);
             to_toml(&recipe)
@@ -257,15 +300,50 @@ impl RecipeRoot for StudyRecipe {
             let reason = "must end with 1.0 in a study: the trained model is what is scored";
             return Err(Complaint::invalid("checkpoints", reason).within("train"));
         }
-        let is_sandbox =
-            self.data.format == Format::Sandbox && self.data.path == SANDBOX && self.model.path == SANDBOX;
-        if !is_sandbox {
-            let way_out = "set model.path and data.path to \"sandbox\" and data.format = \"sandbox\"; one run on your own \
-                           model and data is what pref-train does";
-            return Err(Complaint::unsupported("path", "a study of another world than the sandbox", way_out)
-                .within("data"));
+        self.judge.check().map_err(|complaint| complaint.within("judge"))?;
+        if self.model.reference.is_some() {
+            let reason = "is the study's to set: the policy that it starts from, model.path; remove the key";
+            return Err(Complaint::invalid("reference", reason).within("model"));
         }
-        Ok(())
+        self.model.clone().finish().map_err(|complaint| complaint.within("model"))?;
+        self.check_world()
+    }
+}
+
+impl StudyRecipe {
+    /// The sandbox is whole or not at all.
+    fn check_world(&self) -> Result<(), Complaint> {
+        let of_sandbox = [
+            (self.model.path == SANDBOX, "model", "path"),
+            (self.data.path == SANDBOX, "data", "path"),
+            (self.data.path == SANDBOX && self.data.format == Format::Sandbox, "data", "format"),
+            (self.judge.kind == JudgeKind::Sandbox, "judge", "kind"),
+        ];
+        let is_sandbox = self.is_sandbox();
+        if let Some((_, section, key)) = of_sandbox.into_iter().find(|(is, ..)| *is != is_sandbox) {
+            let reason = if is_sandbox {
+                "must be \"sandbox\" where model.path is: no other preferences or judge speak of its model"
+            } else {
+                "must not be \"sandbox\" unless model.path is too: its preferences and judges speak of its own model only"
+            };
+            return Err(Complaint::invalid(key, reason).within(section));
+        }
+        match (is_sandbox, &self.study.bench) {
+            (true, Some(_)) => {
+                let reason =
+                    "only counts for a model of your own: the sandbox has its own questions; remove the key";
+                Err(Complaint::invalid("bench", reason).within("study"))
+            }
+            (false, None) => {
+                let reason = "is missing; name a folder with MT-Bench's question.jsonl, as `mtbench fetch --data DIR` makes";
+                Err(Complaint::invalid("bench", reason).within("study"))
+            }
+            (true, None) if self.answers != AnswersSection::default() => {
+                let reason = "only counts for a model of your own; the sandbox's is sandbox.max_new_tokens";
+                Err(Complaint::invalid("answers", reason))
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -46,15 +46,19 @@ impl LoadedPolicy {
     /// Where it cannot be read, and where it holds no chat template: a guess at how questions are put would be silently
     /// wrong.
     pub fn open(folder: &Path) -> Result<Self, StudyError> {
-        let tokenizer = Tokenizer::from_folder(folder)?;
-        if !tokenizer.has_chat_template() {
-            return Err(StudyError::Unsupported(format!(
-                "{} has no chat template: add `chat_template` to its tokenizer_config.json, or a file \
-                 chat_template.jinja, that puts questions as the model was trained on them",
-                folder.display()
-            )));
-        }
-        Ok(Self { policy: Policy::load(folder, Kind::Float, Device::Cpu)?, tokenizer })
+        Self::open_in(folder, Kind::Float, Device::Cpu)
+    }
+
+    /// As [`open`](Self::open), to compute in `kind` on `device`; in fp32 where the processor has no bfloat16 arithmetic.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn open_in(folder: &Path, kind: Kind, device: Device) -> Result<Self, StudyError> {
+        let tokenizer = tokenizer_with_template(folder)?;
+        let emulated = kind == Kind::BFloat16 && !policy_model::native_bf16(device);
+        let kind = if emulated { Kind::Float } else { kind };
+        Ok(Self { policy: Policy::load(folder, kind, device)?, tokenizer })
     }
 
     /// Who answers with it: `max_batch` conversations at a time, each with at most `max_new_tokens` tokens, and no system
@@ -69,6 +73,19 @@ impl LoadedPolicy {
             max_batch: usize::from(max_batch),
         }
     }
+}
+
+/// The tokenizer of a model folder that says how questions are put.
+pub(crate) fn tokenizer_with_template(folder: &Path) -> Result<Tokenizer, StudyError> {
+    let tokenizer = Tokenizer::from_folder(folder)?;
+    if !tokenizer.has_chat_template() {
+        return Err(StudyError::Unsupported(format!(
+            "{} has no chat template: add `chat_template` to its tokenizer_config.json, or a file chat_template.jinja, that \
+             puts questions as the model was trained on them",
+            folder.display()
+        )));
+    }
+    Ok(tokenizer)
 }
 
 impl PolicyResponder<'_> {

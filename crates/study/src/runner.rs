@@ -2,12 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
+use llm_client::Totals;
 use trainer::{Context, Outcome, RunDir, Start};
 
 use crate::cell::{Cell, Subject};
 use crate::error::StudyError;
-use crate::evaluate::{Evaluation, evaluate};
+use crate::evaluate::{Candidate, Evaluation, scores_file};
 use crate::grid::Grid;
+use crate::judges::Judges;
 use crate::recipe::StudyRecipe;
 use crate::results::ScoreRow;
 use crate::store::{Key, ResultStore};
@@ -38,6 +40,7 @@ pub struct Runner {
     recipe: StudyRecipe,
     store: ResultStore,
     world: World,
+    judges: Judges,
 }
 
 /// A subject with what was measured of it.
@@ -64,7 +67,8 @@ impl Runner {
     pub fn new(recipe: StudyRecipe) -> Result<Self, StudyError> {
         let store = ResultStore::new(Path::new(&recipe.output.dir).join("store"));
         let world = World::new(&recipe, &store)?;
-        Ok(Self { recipe, store, world })
+        let judges = Judges::new(&recipe, &store);
+        Ok(Self { recipe, store, world, judges })
     }
 
     /// The recipe.
@@ -91,7 +95,30 @@ impl Runner {
         self.world.prepare(self.recipe.study.seeds, context)
     }
 
+    /// Finds out whether the judge can be asked, before hours of training: its address, its key, its price.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot.
+    pub fn open_judge(&self) -> Result<(), StudyError> {
+        self.judges.open()
+    }
+
+    /// What the judge was paid in this run, in words; `None` where nobody was.
+    pub fn paid(&self) -> Option<String> {
+        let Totals { answered, unanswered, usage, usd, unpriced } = self.judges.paid()?;
+        let unpriced =
+            if unpriced > 0 { format!(" and {unpriced} calls of unknown price") } else { String::new() };
+        Some(format!(
+            "{answered} answered calls, {unanswered} that may be billed, {} + {} tokens, {usd:.4} USD{unpriced}",
+            usage.prompt_tokens, usage.completion_tokens
+        ))
+    }
+
     /// Trains and evaluates the part of `grid` that `shard` holds; what is in the store is read from there.
+    ///
+    /// A part of a grid whose judge is an endpoint is trained and answered, and left unjudged: one process asks, at one pace
+    /// and on one budget.
     ///
     /// # Errors
     ///
@@ -117,6 +144,13 @@ impl Runner {
             if context.wants_stop() {
                 return Err(StudyError::Stopped);
             }
+            if let Subject::Trained { cell, .. } = subject {
+                self.train(cell, context)?;
+            }
+            if shard != Shard::WHOLE && !self.world.is_sandbox() {
+                self.candidate(subject)?.0.answer(&self.recipe, &self.world, context)?;
+                continue;
+            }
             evaluated.push(self.evaluate(subject, context)?);
         }
         Ok(evaluated)
@@ -131,29 +165,36 @@ impl Runner {
         if !self.plan(grid)?.is_complete() {
             return Ok(None);
         }
-        grid.subjects().iter().map(|subject| self.measure(subject)).collect::<Result<_, _>>().map(Some)
+        let mut evaluated = Vec::new();
+        for subject in grid.subjects() {
+            let (candidate, trained) = self.candidate(subject)?;
+            let Some(evaluation) = candidate.stored()? else { return Ok(None) };
+            evaluated.push(trained.with(subject, evaluation));
+        }
+        Ok(Some(evaluated))
     }
 
-    /// Trains what `subject` needs and evaluates it, or finds both in the store.
+    /// Evaluates a subject whose policy is trained, or finds its evaluation in the store.
     fn evaluate(&self, subject: &Subject, context: &mut Context<'_>) -> Result<Evaluated, StudyError> {
-        if let Subject::Trained { cell, .. } = subject {
-            self.train(cell, context)?;
-        }
-        let is_new = !self.is_evaluated(subject);
-        if is_new {
+        let (candidate, trained) = self.candidate(subject)?;
+        let shows_itself = candidate.is_evaluated() || !self.world.is_sandbox();
+        if !shows_itself {
             context.progress.begin(&format!("evaluating {subject}"), 1);
         }
-        let evaluated = self.measure(subject)?;
-        if is_new {
+        let evaluation = candidate.evaluate(&self.recipe, &self.world, &self.judges, context)?;
+        if !shows_itself {
             context.progress.end();
         }
-        Ok(evaluated)
+        Ok(trained.with(subject, evaluation))
     }
 
-    /// The evaluation of a subject whose policy is trained.
-    fn measure(&self, subject: &Subject) -> Result<Evaluated, StudyError> {
-        let (model, key, step, training_loss) = match subject {
-            Subject::Baseline { .. } => (self.world.model(), self.world.key().clone(), 0, None),
+    /// Where a subject's policy is and its evaluation goes, and what its training came to.
+    fn candidate(&self, subject: &Subject) -> Result<(Candidate, Trained), StudyError> {
+        let (model, trained) = match subject {
+            Subject::Baseline { .. } => {
+                let key = self.world.key().clone();
+                (self.world.model(), Trained { key, step: 0, training_loss: None })
+            }
             Subject::Trained { cell, checkpoint } => {
                 let dir = RunDir::open_finished(&self.store.run(&self.run_key(cell)))?;
                 let checkpoints = dir.list_checkpoints()?;
@@ -165,12 +206,18 @@ impl Runner {
                     ))
                 })?;
                 let before = checkpoint.checked_sub(1).map_or(0, |previous| checkpoints[previous].0);
-                (model, self.run_key(cell), step, Some(mean_loss(&dir, before, step)?))
+                let training_loss = Some(mean_loss(&dir, before, step)?);
+                (model, Trained { key: self.run_key(cell), step, training_loss })
             }
         };
-        let folder = self.scores_folder(subject);
-        let evaluation = evaluate(&self.world, &model, &model_id(subject, step), subject.seed(), &folder)?;
-        Ok(Evaluated { subject: subject.clone(), evaluation, key, step, training_loss })
+        let candidate = Candidate {
+            model,
+            model_id: model_id(subject, trained.step),
+            seed: subject.seed(),
+            answers: self.store.answers(&self.answers_key(subject)),
+            scores: self.store.scores(&self.scores_key(subject)),
+        };
+        Ok((candidate, trained))
     }
 
     /// Trains a cell, or finds it in the store.
@@ -195,7 +242,7 @@ impl Runner {
 
     /// Whether a subject's evaluation is in the store.
     pub(crate) fn is_evaluated(&self, subject: &Subject) -> bool {
-        self.scores_folder(subject).join("scores.json").exists()
+        scores_file(&self.store.scores(&self.scores_key(subject))).exists()
     }
 
     /// The address of a cell: its recipe with model and data named by their content instead of by path.
@@ -207,16 +254,61 @@ impl Runner {
         Key::of(&["run", &recipe.to_toml()])
     }
 
-    /// The folder of a subject's evaluation, addressed by its policy, the questions and the streams.
-    fn scores_folder(&self, subject: &Subject) -> PathBuf {
-        let run = match subject {
+    /// The address of a subject's answers: its policy, the questions, the streams, and how it answers.
+    fn answers_key(&self, subject: &Subject) -> Key {
+        let model = &self.recipe.model;
+        let how = format!("{:?} {:?} {:?}", self.recipe.answers, model.dtype, self.questions());
+        Key::of(&[
+            "answers",
+            self.world.key().as_str(),
+            &self.origin(subject),
+            &subject.seed().to_string(),
+            &how,
+        ])
+    }
+
+    /// The address of a subject's evaluation: its answers and who rates them.
+    fn scores_key(&self, subject: &Subject) -> Key {
+        let world = self.world.key().as_str();
+        match self.judges.identity() {
+            None => {
+                let ids: Vec<u64> = self.world.questions().iter().map(|q| q.question_id).collect();
+                let seed = subject.seed().to_string();
+                Key::of(&["scores", world, &self.origin(subject), &seed, &format!("{ids:?}")])
+            }
+            Some(judge) => {
+                let references = format!("{:?}", self.world.references());
+                Key::of(&["scores", self.answers_key(subject).as_str(), &judge, &references])
+            }
+        }
+    }
+
+    /// The run behind a subject, and how much of it.
+    fn origin(&self, subject: &Subject) -> String {
+        match subject {
             Subject::Baseline { .. } => "baseline".to_owned(),
             Subject::Trained { cell, checkpoint } => format!("{} {checkpoint}", self.run_key(cell).as_str()),
-        };
-        let questions: Vec<u64> = self.world.questions.iter().map(|q| q.question_id).collect();
-        let world = self.world.key().as_str();
-        let key = Key::of(&["scores", world, &run, &subject.seed().to_string(), &format!("{questions:?}")]);
-        self.store.scores(&key)
+        }
+    }
+
+    /// The benchmark's questions, as far as answers depend on them.
+    fn questions(&self) -> Vec<(u64, &str, &[String])> {
+        let questions = self.world.questions().iter();
+        questions.map(|q| (q.question_id, q.category.as_str(), &*q.turns)).collect()
+    }
+}
+
+/// What the training behind a subject came to.
+struct Trained {
+    key: Key,
+    step: u64,
+    training_loss: Option<f64>,
+}
+
+impl Trained {
+    fn with(self, subject: &Subject, evaluation: Evaluation) -> Evaluated {
+        let Self { key, step, training_loss } = self;
+        Evaluated { subject: subject.clone(), evaluation, key, step, training_loss }
     }
 }
 

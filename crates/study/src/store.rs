@@ -14,8 +14,8 @@ const VERSION: &str = "study store v1";
 
 /// A folder of results in which nothing is ever overwritten with something else.
 ///
-/// `world-KEY/` holds what a study starts from, `runs/KEY/` training runs, `scores/KEY/` evaluations, `reference/`
-/// the reference's log-probabilities. A key is the hash of what determines the content, so a second study of the same
+/// `world-KEY/` holds what a study starts from, `runs/KEY/` training runs, `answers/KEY/` answers that any judge may rate,
+/// `scores/KEY/` evaluations, `reference/` the reference's log-probabilities, `judge-calls/` what an endpoint said. A key is the hash of what determines the content, so a second study of the same
 /// cells finds them, and a changed recipe never does.
 #[derive(Clone, Debug)]
 pub struct ResultStore {
@@ -61,6 +61,16 @@ impl ResultStore {
     /// The folder of an evaluation.
     pub fn scores(&self, key: &Key) -> PathBuf {
         self.root.join("scores").join(key.as_str())
+    }
+
+    /// The folder of a policy's answers.
+    pub fn answers(&self, key: &Key) -> PathBuf {
+        self.root.join("answers").join(key.as_str())
+    }
+
+    /// The folder of what an endpoint said and was paid.
+    pub fn judge_calls(&self) -> PathBuf {
+        self.root.join("judge-calls")
     }
 
     /// The folder of the reference's log-probabilities.

@@ -12,11 +12,11 @@ use stats::{ClusteredScores, Estimate, mean_interval, paired_difference_interval
 
 use crate::cell::{Subject, loss_name, percent};
 use crate::error::StudyError;
-use crate::evaluate::{BENCHMARK, FURTHER, GOLD, judge_names};
-use crate::evidence;
+use crate::evaluate::{BENCHMARK, FURTHER, GOLD};
 use crate::grid::Question;
 use crate::recipe::StudyRecipe;
 use crate::runner::Evaluated;
+use crate::{evidence, judges};
 
 /// Confidence level of every interval.
 pub(crate) const LEVEL: f64 = 0.95;
@@ -34,20 +34,45 @@ pub(crate) struct Scorer {
     pub(crate) question_set: &'static str,
 }
 
-/// The sandbox's scorers: judge without taste, judge with the LLM's taste, gold on the benchmark, gold beyond it.
-pub(crate) fn scorers(further: usize) -> [Scorer; 4] {
-    let [unbiased, biased] = judge_names();
-    let scorer = |label: &str, name: &str, question_set| Scorer {
-        label: label.to_owned(),
-        name: name.to_owned(),
-        question_set,
-    };
-    [
-        scorer("judge", &unbiased, BENCHMARK),
-        scorer("judge with gpt-4-turbo's taste", &biased, BENCHMARK),
-        scorer("gold", GOLD, BENCHMARK),
-        scorer(&format!("gold, {further} further questions"), GOLD, FURTHER),
-    ]
+/// Who scores in a study.
+#[derive(Clone, Debug)]
+pub(crate) struct Scorers {
+    /// Whose scores are the study's.
+    pub(crate) judge: Scorer,
+    /// The sandbox's second judge, with the LLM annotator's taste.
+    biased: Option<Scorer>,
+    /// The sandbox's true quality, on the benchmark and beyond it.
+    pub(crate) gold: Option<[Scorer; 2]>,
+}
+
+impl Scorers {
+    pub(crate) fn of(recipe: &StudyRecipe) -> Self {
+        let scorer = |label: &str, name: &str, question_set| Scorer {
+            label: label.to_owned(),
+            name: name.to_owned(),
+            question_set,
+        };
+        let names = judges::names(&recipe.judge);
+        if !recipe.is_sandbox() {
+            return Self { judge: scorer(&names[0], &names[0], BENCHMARK), biased: None, gold: None };
+        }
+        let beyond = format!("gold, {} further questions", recipe.sandbox.further_questions);
+        Self {
+            judge: scorer("judge", &names[0], BENCHMARK),
+            biased: names.get(1).map(|name| scorer("judge with gpt-4-turbo's taste", name, BENCHMARK)),
+            gold: Some([scorer("gold", GOLD, BENCHMARK), scorer(&beyond, GOLD, FURTHER)]),
+        }
+    }
+
+    /// All of them, the study's judge first.
+    fn all(&self) -> Vec<&Scorer> {
+        [&self.judge].into_iter().chain(&self.biased).chain(self.gold.iter().flatten()).collect()
+    }
+
+    /// The judge, and the truth where it is known.
+    fn judge_and_truth(&self) -> Vec<&Scorer> {
+        [&self.judge].into_iter().chain(self.gold.as_ref().map(|[_, beyond]| beyond)).collect()
+    }
 }
 
 /// Selects subjects: a row's or a column's.
@@ -153,19 +178,22 @@ impl<'a> Analysis<'a> {
     /// How scores are averaged and what the intervals mean.
     fn interval_note(&self) -> String {
         let study = &self.recipe.study;
+        let (questions, seeds) = (study.questions, study.seeds);
+        let further = match self.recipe.is_sandbox() {
+            true => format!(
+                ", of gold on further questions over {} × 2 × {seeds}",
+                self.recipe.sandbox.further_questions
+            ),
+            false => String::new(),
+        };
         format!(
-            "Means over {} questions × 2 turns × {} seeds, of gold on further questions over {} × 2 × {}. Brackets: {}% \
-             bootstrap intervals clustered by question, conditional on these seeds: they say what other questions \
-             would change, not what other seeds would.",
-            study.questions,
-            study.seeds,
-            self.recipe.sandbox.further_questions,
-            study.seeds,
+            "Means over {questions} questions × 2 turns × {seeds} seeds{further}. Brackets: {}% bootstrap intervals clustered by \
+             question, conditional on these seeds: they say what other questions would change, not what other seeds would.",
             percent(LEVEL)
         )
     }
 
-    fn missing_notes(&self, scorers: &[Scorer]) -> Vec<String> {
+    fn missing_notes(&self, scorers: &[&Scorer]) -> Vec<String> {
         scorers
             .iter()
             .filter_map(|scorer| {
@@ -231,14 +259,14 @@ pub(crate) fn acquisition(analysis: &Analysis<'_>) -> Result<Table, StudyError> 
             }
         }
     }
-    let scorers = scorers(analysis.recipe.sandbox.further_questions);
+    let scorers = Scorers::of(analysis.recipe);
     let mut columns = vec![Column::new("Scorer", Align::Left), Column::new("Algorithm", Align::Left)];
     for annotator in &study.annotators {
         columns.push(Column::grouped(annotator, "Score", Align::Right));
         columns.push(Column::grouped(annotator, "Difference from SFT", Align::Right));
     }
     let mut rows = Vec::new();
-    for scorer in &scorers {
+    for scorer in scorers.all() {
         for (k, condition) in conditions.iter().enumerate() {
             let label = if k == 0 { scorer.label.as_str() } else { "" };
             let mut row = vec![Value::text(label), Value::text(&condition.label)];
@@ -254,8 +282,10 @@ pub(crate) fn acquisition(analysis: &Analysis<'_>) -> Result<Table, StudyError> 
         }
     }
     let mut notes = vec![analysis.interval_note()];
-    notes.extend(analysis.missing_notes(&scorers));
-    notes.push(coverage_note(analysis, &scorers, &conditions)?);
+    notes.extend(analysis.missing_notes(&scorers.all()));
+    if let Some(gold) = &scorers.gold {
+        notes.push(coverage_note(analysis, gold, &conditions)?);
+    }
     let mut selections: Vec<Selection<'_>> = Vec::new();
     for condition in &conditions[1..] {
         for annotator in &study.annotators {
@@ -266,7 +296,7 @@ pub(crate) fn acquisition(analysis: &Analysis<'_>) -> Result<Table, StudyError> 
     }
     let against_baseline: Vec<_> =
         selections.iter().map(|keep| (&**keep, &is_baseline as &dyn Fn(&Subject) -> bool)).collect();
-    notes.extend(evidence::detectable(analysis, &scorers[0], &against_baseline)?);
+    notes.extend(evidence::detectable(analysis, &scorers.judge, &against_baseline)?);
     Ok(Table {
         id: "table-1".into(),
         title: "Scores of the policy trained on each annotator's preferences".into(),
@@ -287,10 +317,9 @@ fn learned_from(subject: &Subject, annotator: &str) -> bool {
 /// How often the benchmark's gold interval covers gold on the further questions, policy by policy.
 fn coverage_note(
     analysis: &Analysis<'_>,
-    scorers: &[Scorer; 4],
+    [gold, further]: &[Scorer; 2],
     conditions: &[Slice<'_>],
 ) -> Result<String, StudyError> {
-    let [_, _, gold, further] = scorers;
     let (mut covered, mut all) = (0, 0);
     for condition in conditions {
         for annotator in &analysis.recipe.study.annotators {
@@ -348,8 +377,7 @@ pub(crate) fn along(analysis: &Analysis<'_>, question: Question) -> Result<Table
         }
     };
     rows.insert(0, Slice::new("SFT (baseline)", is_baseline));
-    let all_scorers = scorers(analysis.recipe.sandbox.further_questions);
-    let shown = [&all_scorers[0], &all_scorers[3]];
+    let scorers = Scorers::of(analysis.recipe);
     let mut columns = vec![Column::new("Scorer", Align::Left), Column::new(axis, Align::Left)];
     let mut slices = Vec::new();
     for annotator in &study.annotators {
@@ -362,7 +390,7 @@ pub(crate) fn along(analysis: &Analysis<'_>, question: Question) -> Result<Table
         }
     }
     let mut body = Vec::new();
-    for scorer in shown {
+    for scorer in scorers.judge_and_truth() {
         for (k, row) in rows.iter().enumerate() {
             let label = if k == 0 { scorer.label.as_str() } else { "" };
             let mut cells = vec![Value::text(label), Value::text(&row.label)];
@@ -391,14 +419,13 @@ pub(crate) fn along(analysis: &Analysis<'_>, question: Question) -> Result<Table
 /// Table 5: training loss and score after each part of training.
 pub(crate) fn overfitting(analysis: &Analysis<'_>) -> Result<Table, StudyError> {
     let study = &analysis.recipe.study;
-    let [judge, _, _, gold] = scorers(analysis.recipe.sandbox.further_questions);
-    let mut rows = vec![vec![
-        Value::text("SFT (baseline)"),
-        Value::text("0%"),
-        Value::text("–"),
-        interval(analysis.mean(&judge, &is_baseline)?),
-        interval(analysis.mean(&gold, &is_baseline)?),
-    ]];
+    let scorers = Scorers::of(analysis.recipe);
+    let shown = scorers.judge_and_truth();
+    let scores = |keep: &dyn Fn(&Subject) -> bool| -> Result<Vec<Value>, StudyError> {
+        shown.iter().map(|scorer| Ok(interval(analysis.mean(scorer, keep)?))).collect()
+    };
+    let mut rows = vec![vec![Value::text("SFT (baseline)"), Value::text("0%"), Value::text("–")]];
+    rows[0].extend(scores(&is_baseline)?);
     let mut verdicts = Vec::new();
     for annotator in &study.annotators {
         for &loss in Question::Overfitting.losses(study) {
@@ -409,43 +436,40 @@ pub(crate) fn overfitting(analysis: &Analysis<'_>) -> Result<Table, StudyError> 
                     *checkpoint == at && cell.annotator == *annotator && cell.loss == loss
                 }
             };
-            verdicts.extend(evidence::overfitting_note(analysis, &judge, &policy, at_checkpoint)?);
+            verdicts.extend(evidence::overfitting_note(analysis, &scorers.judge, &policy, at_checkpoint)?);
             for (at, share) in analysis.recipe.train.checkpoints.iter().enumerate() {
                 let keep = |subject: &Subject| at_checkpoint(subject, at);
-                rows.push(vec![
+                let mut row = vec![
                     Value::text(if at == 0 { policy.as_str() } else { "" }),
                     Value::text(format!("{}%", percent(*share))),
                     match analysis.training_loss(&keep) {
                         Some(value) => Value::Number { value, decimals: 3 },
                         None => Value::missing("not in this grid"),
                     },
-                    interval(analysis.mean(&judge, &keep)?),
-                    interval(analysis.mean(&gold, &keep)?),
-                ]);
+                ];
+                row.extend(scores(&keep)?);
+                rows.push(row);
             }
         }
     }
+    let columns = ["Judge", "Gold"].into_iter().take(shown.len());
+    let mut notes = vec!["Training loss: mean over the steps since the checkpoint before.".to_owned()];
+    if scorers.gold.is_some() {
+        let further = analysis.recipe.sandbox.further_questions;
+        notes.push(format!("Gold: true quality on {further} further questions."));
+    }
+    notes.push(analysis.interval_note());
+    notes.extend(verdicts);
     Ok(Table {
         id: "table-5".into(),
         title: "Training loss and scores as training goes on".into(),
-        columns: vec![
-            Column::new("Policy", Align::Left),
-            Column::new("Training", Align::Right),
-            Column::new("Training loss", Align::Right),
-            Column::new("Judge", Align::Right),
-            Column::new("Gold", Align::Right),
-        ],
+        columns: [("Policy", Align::Left), ("Training", Align::Left), ("Training loss", Align::Right)]
+            .map(|(title, align)| Column::new(title, align))
+            .into_iter()
+            .chain(columns.map(|title| Column::new(title, Align::Right)))
+            .collect(),
         rows,
-        notes: [
-            format!(
-                "Training loss: mean over the steps since the checkpoint before. Gold: true quality on {} further questions.",
-                analysis.recipe.sandbox.further_questions
-            ),
-            analysis.interval_note(),
-        ]
-        .into_iter()
-        .chain(verdicts)
-        .collect(),
+        notes,
     })
 }
 

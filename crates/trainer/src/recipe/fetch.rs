@@ -4,7 +4,7 @@ use std::path::Path;
 
 use hub::{Hub, HubError, RepoId, RepoKind};
 
-use super::Recipe;
+use super::{DataSection, ModelSection, Recipe};
 
 impl Recipe {
     /// Puts local paths in the place of ids (`owner/name@revision:file`), after bringing what they name. What exists as a
@@ -13,16 +13,38 @@ impl Recipe {
     /// # Errors
     /// [`HubError`].
     pub fn fetch(&mut self, hub: &Hub) -> Result<(), HubError> {
-        let reference = self.model.reference.as_mut();
-        let models = [&mut self.model.path].into_iter().chain(reference).map(|path| (path, RepoKind::Model));
-        for (path, kind) in models.chain([(&mut self.data.path, RepoKind::Dataset)]) {
-            if Path::new(path.as_str()).exists() {
-                continue;
-            }
-            if let Some(repo) = RepoId::parse(kind, path) {
-                *path = hub.fetch(&repo)?.display().to_string();
-            }
-        }
-        Ok(())
+        self.model.fetch(hub)?;
+        self.data.fetch(hub)
     }
+}
+
+impl ModelSection {
+    /// As [`Recipe::fetch`], for the policy and its reference.
+    ///
+    /// # Errors
+    /// [`HubError`].
+    pub fn fetch(&mut self, hub: &Hub) -> Result<(), HubError> {
+        local(hub, RepoKind::Model, &mut self.path)?;
+        self.reference.as_mut().map_or(Ok(()), |reference| local(hub, RepoKind::Model, reference))
+    }
+}
+
+impl DataSection {
+    /// As [`Recipe::fetch`], for the preferences.
+    ///
+    /// # Errors
+    /// [`HubError`].
+    pub fn fetch(&mut self, hub: &Hub) -> Result<(), HubError> {
+        local(hub, RepoKind::Dataset, &mut self.path)
+    }
+}
+
+fn local(hub: &Hub, kind: RepoKind, path: &mut String) -> Result<(), HubError> {
+    if Path::new(path.as_str()).exists() {
+        return Ok(());
+    }
+    if let Some(repo) = RepoId::parse(kind, path) {
+        *path = hub.fetch(&repo)?.display().to_string();
+    }
+    Ok(())
 }

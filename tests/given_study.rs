@@ -1,0 +1,218 @@
+//! The research questions on a model, preferences, questions and a judge of the user's own.
+
+mod bench;
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use bench::Bench;
+use pref_data::{Label, PreferenceRecord, Text, write_records};
+use serde_json::{Value, json};
+use test_support::{MockBehaviour, MockServer};
+
+const KEY: &str = "sk-study-secret";
+const QUESTIONS: usize = 4;
+/// SFT, and DPO and IPO on the preferences of two annotators.
+const POLICIES: usize = 5;
+const CALLS: usize = POLICIES * QUESTIONS * 2;
+
+/// A folder with a small model, records that two annotators labelled, four questions, and a recipe that has them judged at
+/// `url`.
+fn study(url: &str) -> Bench {
+    let bench = Bench::new();
+    let record = |k: usize| {
+        let prefers = |first: bool| Label::Prefers(usize::from(!first));
+        let letter = |of: usize| ["a", "b", "c"][of % 3];
+        PreferenceRecord {
+            id: format!("record {k}"),
+            prompt: Text::Plain(format!("Say {} .", letter(k))),
+            responses: [letter(k), letter(k + 1)].map(|said| Text::Plain(format!("{said} ."))).into(),
+            labels: [("human", k.is_multiple_of(2)), ("gpt-4-turbo", true)]
+                .map(|(annotator, first)| (annotator.to_owned(), prefers(first)))
+                .into(),
+            domain: None,
+        }
+    };
+    write_records(bench.path("records.jsonl"), &(0..12).map(record).collect::<Vec<_>>()).unwrap();
+    fs::create_dir(bench.path("mt_bench")).unwrap();
+    let question = |id: usize| {
+        let category = ["writing", "stem"][id % 2];
+        let turns = [format!("Say {id} ."), "Again .".to_owned()];
+        json!({"question_id": 81 + id, "category": category, "turns": turns}).to_string() + "\n"
+    };
+    let questions: String = (0..QUESTIONS).map(question).collect();
+    fs::write(bench.path("mt_bench/question.jsonl"), questions).unwrap();
+    let recipe = format!(
+        r#"
+        [study]
+        bench = "mt_bench"
+        questions = {QUESTIONS}
+        seeds = 1
+        [judge]
+        kind = "endpoint"
+        base_url = "{url}"
+        model = "lab/judge-1"
+        api_key_env = "STUDY_TEST_KEY"
+        [answers]
+        max_new_tokens = 6
+        batch = 3
+        [model]
+        path = "model"
+        dtype = "float32"
+        [data]
+        path = "records.jsonl"
+        format = "sandbox"
+        [train]
+        epochs = 1
+        batch_size = 4
+        learning_rate = 0.02
+        checkpoints = [0.5, 1.0]
+        [output]
+        dir = "out"
+        "#
+    );
+    fs::write(bench.path("study.toml"), recipe).unwrap();
+    bench
+}
+
+fn rq(program: &str, bench: &Bench, arguments: &[&str]) -> Output {
+    Command::new(program)
+        .args(["--recipe", "study.toml"])
+        .args(arguments)
+        .env("STUDY_TEST_KEY", KEY)
+        .env("RUST_LOG", "info")
+        .current_dir(bench.folder.path())
+        .output()
+        .unwrap()
+}
+
+#[track_caller]
+fn succeeds(output: &Output) -> (String, String) {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{stderr}");
+    assert!(!stdout.contains(KEY) && !stderr.contains(KEY), "no key is printed");
+    (stdout, stderr)
+}
+
+const RQ1: &str = env!("CARGO_BIN_EXE_rq1");
+const RQ4: &str = env!("CARGO_BIN_EXE_rq4");
+
+/// Rates an answer by its length, so that verdicts differ.
+fn says(body: &Value) -> String {
+    let asked = body["messages"][1]["content"].as_str().unwrap();
+    let answer = asked.rsplit("[The Start").next().unwrap();
+    format!("Rating: [[{}]]", 1 + answer.len() % 10)
+}
+
+fn server(behaviour: MockBehaviour) -> MockServer {
+    MockServer::start(MockBehaviour { key: Some(KEY.to_owned()), ..behaviour }, says)
+}
+
+fn entries(folder: &Path) -> usize {
+    fs::read_dir(folder).map_or(0, Iterator::count)
+}
+
+#[test]
+fn a_model_of_ones_own_is_trained_answers_and_is_judged_once() {
+    let server = server(MockBehaviour::perfect());
+    let bench = study(&server.base_url());
+    let (plan, _) = succeeds(&rq(RQ1, &bench, &["--plan"]));
+    assert!(plan.contains("0 of 4 training runs and 0 of 5 evaluations"), "{plan}");
+    assert!(plan.contains(&format!("{CALLS} calls of judge-1, whose price is not known")), "{plan}");
+    assert!(!bench.path("out").exists() && server.calls().is_empty(), "a plan computes nothing");
+
+    let (table, log) = succeeds(&rq(RQ1, &bench, &[]));
+    assert!(table.contains("judge-1") && table.contains("What 4 questions can show"), "{table}");
+    assert!(!table.contains("gold") && !table.contains("further"), "no truth is known here: {table}");
+    // Two policies that say the same are judged by the same call.
+    let paid = server.paid();
+    assert!((2 * QUESTIONS..=CALLS).contains(&paid), "{paid}");
+    assert!(log.contains(&format!("judging paid: {paid} answered calls")), "{log}");
+    for file in ["tables/table-1.md", "figures/figure-1.svg", "results.parquet", "report.html"] {
+        assert!(bench.path("out").join(file).exists(), "{file} is missing");
+    }
+    let page = fs::read_to_string(bench.path("out/report.html")).unwrap();
+    assert!(page.contains("judged by judge-1") && !page.contains("offline world"));
+
+    let (again, log) = succeeds(&rq(RQ1, &bench, &[]));
+    assert_eq!(again, table);
+    assert!(!log.contains("training") && !log.contains("judging"), "{log}");
+    assert_eq!(server.paid(), paid);
+
+    // The first of two checkpoints of each run is new; what was trained and judged is not.
+    let (table_5, _) = succeeds(&rq(RQ4, &bench, &[]));
+    assert!(table_5.contains("50%") && !table_5.contains("Gold"), "{table_5}");
+    let after_rq4 = server.paid();
+    assert!(after_rq4 <= paid + 4 * QUESTIONS * 2);
+
+    // Another judge reads the same answers.
+    let answers = entries(&bench.path("out/store/answers"));
+    let (other, log) = succeeds(&rq(RQ1, &bench, &["--set", "judge.model=lab/judge-2"]));
+    assert!(
+        other.contains("judge-2") && !log.contains("training") && !log.contains("answers, turns"),
+        "{log}"
+    );
+    assert_eq!(server.paid(), after_rq4 + paid);
+    assert_eq!(entries(&bench.path("out/store/answers")), answers);
+}
+
+#[test]
+fn parts_train_and_answer_and_one_run_has_it_judged() {
+    let server = server(MockBehaviour::perfect());
+    let bench = study(&server.base_url());
+    for part in ["1/2", "2/2"] {
+        let (printed, _) = succeeds(&rq(RQ1, &bench, &["--shard", part]));
+        assert!(printed.is_empty(), "{printed}");
+    }
+    assert_eq!((server.paid(), entries(&bench.path("out/store/answers"))), (0, POLICIES));
+    let (table, log) = succeeds(&rq(RQ1, &bench, &[]));
+    assert!(table.contains("judge-1") && !log.contains("training"), "{log}");
+    assert!(server.paid() > 0);
+}
+
+#[test]
+fn what_a_judge_refuses_is_asked_for_by_the_next_run() {
+    let down = MockServer::start(
+        MockBehaviour { key: Some("another".to_owned()), ..MockBehaviour::perfect() },
+        says,
+    );
+    let bench = study(&down.base_url());
+    let refused = rq(RQ1, &bench, &[]);
+    let stderr = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && stderr.contains("judge") && !stderr.contains(KEY), "{stderr}");
+    let answered = entries(&bench.path("out/store/answers"));
+    assert!(answered > 0, "answers are kept: {stderr}");
+
+    let up = server(MockBehaviour::perfect());
+    let url = format!("judge.base_url={}", up.base_url());
+    let (table, log) = succeeds(&rq(RQ1, &bench, &["--set", &url]));
+    assert!(table.contains("judge-1"), "{log}");
+    assert!(up.paid() > 0 && entries(&bench.path("out/store/answers")) == POLICIES);
+}
+
+#[test]
+fn what_cannot_work_is_refused_before_anything_is_trained() {
+    let server = server(MockBehaviour::perfect());
+    let bench = study(&server.base_url());
+    for (setting, words) in [
+        ("judge.api_key_env=NOT_SET_ANYWHERE", "NOT_SET_ANYWHERE"),
+        ("study.bench=nowhere", "mtbench fetch --data nowhere"),
+        ("study.questions=5", "the benchmark has 4"),
+        ("judge.kind=sandbox", "judge.kind"),
+        ("judge.name=../judge", "judge.name"),
+        ("judge.pace.timeout=0", "judge.pace.timeout"),
+        ("data.path=sandbox", "data.path"),
+        ("model.reference=other", "model.reference"),
+        ("model.path=nowhere", "nowhere"),
+        ("data.path=nowhere.jsonl", "nowhere.jsonl"),
+    ] {
+        let output = rq(RQ1, &bench, &["--set", setting]);
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{setting}: {stderr}");
+        assert!(stderr.contains(words), "{setting}: {stderr}");
+        assert!(!bench.path("out/store/runs").exists(), "{setting} trains nothing");
+    }
+    assert!(server.calls().is_empty());
+}
