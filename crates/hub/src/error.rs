@@ -62,17 +62,16 @@ pub enum HubError {
     },
     /// The Hub answers with something else, or not at all.
     #[error(
-        "cannot fetch {repo}: {source}; what has come is kept: run again to go on, or set HF_HUB_OFFLINE=1 to use the cache"
+        "cannot fetch {repo}: {cause}; what has come is kept: run again to go on, or set HF_HUB_OFFLINE=1 to use the cache"
     )]
     Request {
         /// The repository.
         repo: RepoId,
-        /// What the client says.
-        #[source]
-        source: Box<ApiError>,
+        /// What the client says; its words name its own causes, so that it is no `source` to be printed after it.
+        cause: Box<ApiError>,
     },
     /// The cache cannot be read or written.
-    #[error("cannot use the cache {}: {source}", path.display())]
+    #[error("cannot use the cache {}", path.display())]
     Cache {
         /// The folder or file.
         path: PathBuf,
@@ -92,16 +91,16 @@ impl HubError {
     pub(crate) fn of(repo: &RepoId, endpoint: &str, error: ApiError) -> Self {
         let (repo, page) = (repo.clone(), repo.page(endpoint));
         let ApiError::RequestError(request) = &error else {
-            return Self::Request { repo, source: Box::new(error) };
+            return Self::Request { repo, cause: Box::new(error) };
         };
         match &**request {
             ureq::Error::Status(status, response) => match (status, response.header("x-error-code")) {
                 (_, Some("GatedRepo")) | (403, _) => Self::Gated { repo, page },
                 (401, _) => Self::Unauthorised { repo },
                 (404, _) => Self::NotFound { repo, page },
-                _ => Self::Request { repo, source: Box::new(error) },
+                _ => Self::Request { repo, cause: Box::new(error) },
             },
-            ureq::Error::Transport(_) => Self::Request { repo, source: Box::new(error) },
+            ureq::Error::Transport(_) => Self::Request { repo, cause: Box::new(error) },
         }
     }
 }

@@ -392,3 +392,29 @@ fn tenth() -> Vec<Beta> {
 fn human_and_gpt4() -> Vec<String> {
     vec!["human".into(), "gpt-4-turbo".into()]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_preset_is_a_recipe() {
+        for preset in Preset::ALL {
+            let recipe = StudyRecipe::preset(preset, &[]).unwrap();
+            assert_eq!(recipe.is_sandbox(), preset == Preset::Sandbox);
+            // What is written down is read back: `questions/` holds recipes as text.
+            let again = parse_toml(preset.name(), &to_toml(&recipe), &[]).unwrap();
+            assert_eq!(recipe, again);
+        }
+    }
+
+    #[test]
+    fn the_paper_is_asked_for_as_its_appendix_says() {
+        let recipe = StudyRecipe::preset(Preset::Paper, &[]).unwrap();
+        let train = &recipe.train;
+        assert_eq!((train.learning_rate, train.batch_size, train.warmup_ratio), (5e-7, 16, 0.1));
+        assert_eq!((train.betas, train.eps, train.scheduler), ([0.9, 0.999], 1e-8, trainer::Decay::Linear));
+        assert_eq!(recipe.study.annotators, ["human", "gpt-4-turbo"]);
+        assert_eq!(recipe.judge.name(), "gpt-4");
+    }
+}
