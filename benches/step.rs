@@ -17,8 +17,8 @@ use seeds::Seeds;
 use serde_json::json;
 use tch::{Device, Kind};
 use trainer::{
-    AdamWSettings, Decay, Head, Observer, Order, PreferenceObjective, ReferenceLogps, Scoring, Snapshot,
-    StepMetrics, TrainError, TrainSettings, Trainer,
+    AdamWSettings, Decay, Head, Observer, Order, PairDelta, PreferenceObjective, ReferenceLogps, Scoring,
+    Snapshot, StepMetrics, TrainError, TrainSettings, Trainer,
 };
 
 const FAST: Scoring = Scoring::FAST;
@@ -209,7 +209,7 @@ impl Observer for Clock {
         self.start.elapsed().as_secs_f64()
     }
 
-    fn on_step(&mut self, metrics: &StepMetrics, _: u64) -> Result<(), TrainError> {
+    fn on_step(&mut self, metrics: &StepMetrics, _: &[PairDelta], _: u64) -> Result<(), TrainError> {
         self.steps.push((metrics.step_seconds, metrics.tokens));
         self.left -= 1;
         Ok(())

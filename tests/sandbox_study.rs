@@ -8,10 +8,11 @@ use std::process::{Command, Output};
 use study::results::{ScoreRow, read_parquet};
 
 /// A world that trains in seconds; too small for its results to mean anything.
-const SMALL: [&str; 8] = [
+const SMALL: [&str; 9] = [
     "sandbox.demonstrations=640",
     "sandbox.strong_demonstrations=64",
     "sandbox.pairs=48",
+    "sandbox.held_out=8",
     "sandbox.further_questions=16",
     "sandbox.max_new_tokens=24",
     "study.questions=8",

@@ -151,6 +151,10 @@ fn shards(parameters: &[(String, Tensor)], element: u64, limit: u64) -> Vec<&[(S
     shards
 }
 
+/// What the name of a folder begins with that [`Policy::save`] has not finished: it lies beside the folder to be, and stays
+/// where the process is killed. Whoever knows that nobody saves there may remove it.
+pub const UNFINISHED: &str = ".model-";
+
 /// Fills a temporary folder and puts it in the place of `dir`.
 fn replace_folder(
     dir: &Path,
@@ -160,7 +164,7 @@ fn replace_folder(
     std::fs::create_dir_all(parent).map_err(PolicyError::io("create", parent))?;
     let beside = || {
         let mut builder = tempfile::Builder::new();
-        builder.prefix(".model-");
+        builder.prefix(UNFINISHED);
         open_to_others(&mut builder);
         builder.tempdir_in(parent).map_err(PolicyError::io("create a temporary folder in", parent))
     };

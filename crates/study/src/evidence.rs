@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use stats::{
     Checkpoint, Components, CrossedScores, Observation, Over, Overfitting, OverfittingVerdict, Plan,
-    Resamples, SeedsNeeded, judge_overfitting,
+    Resamples, SeedsNeeded, Sign, judge_overfitting,
 };
 
 use crate::cell::Subject;
@@ -138,10 +138,10 @@ pub(crate) fn overfitting_note(
             progress,
             training_loss,
             scores: analysis.scores(scorer, &keep)?,
-            held_out_margin: None,
-            held_out_accuracy: None,
+            held_out_margin: analysis.held_out(&keep, |metrics| Some(metrics.margin)),
+            held_out_accuracy: analysis.held_out(&keep, |metrics| Some(metrics.accuracy)),
             answer_length: mean_length(analysis, scorer, &keep),
-            kl: None,
+            kl: analysis.held_out(&keep, |metrics| metrics.kl),
         });
     }
     let Some(last) = checkpoints.last().filter(|last| checkpoints.len() > 1 && last.scores.clusters() > 1)
@@ -155,7 +155,7 @@ pub(crate) fn overfitting_note(
 }
 
 fn words(found: &Overfitting) -> String {
-    let Overfitting { verdict, peak, drop, drop_low, drop_high, margin, loss_change, .. } = found;
+    let Overfitting { verdict, peak, drop, drop_low, drop_high, margin, loss_change, signs, .. } = found;
     let verdict = match verdict {
         OverfittingVerdict::Overfits => "overfits",
         OverfittingVerdict::Degrades => "degrades, without a falling loss",
@@ -165,12 +165,23 @@ fn words(found: &Overfitting) -> String {
     let signed = |value: &f64, decimals: usize| format!("{value:+.decimals$}").replace('-', "−");
     format!(
         "{verdict} (peak, at {}% of training, minus final {drop:.2}; the largest drop from an earlier checkpoint lies between {} \
-         and {}, and {margin} would matter; training loss {})",
+         and {}, and {margin} would matter; training loss {}{})",
         crate::cell::percent(*peak),
         signed(drop_low, 2),
         signed(drop_high, 2),
-        signed(loss_change, 3)
+        signed(loss_change, 3),
+        signs.iter().map(|sign| format!("; {}", said(*sign))).collect::<String>()
     )
+}
+
+/// What often comes with overfitting, in words.
+fn said(sign: Sign) -> String {
+    match sign {
+        Sign::HeldOutMarginFell(by) => format!("held-out margin −{by:.3}"),
+        Sign::HeldOutAccuracyFell(by) => format!("held-out accuracy −{by:.3}"),
+        Sign::AnswersGrew(by) => format!("answers +{by:.0} characters"),
+        Sign::KlGrew(by) => format!("KL +{by:.2} nats"),
+    }
 }
 
 fn mean_length(analysis: &Analysis<'_>, scorer: &Scorer, keep: Keep<'_>) -> Option<f64> {

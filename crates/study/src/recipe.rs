@@ -9,8 +9,8 @@ use pref_loss::Beta;
 use serde::{Deserialize, Serialize};
 use trainer::recipe::{
     Complaint, DataSection, DistributedSection, Format, LoraSection, LossKind, LossSection, ModelSection,
-    OutputSection, Recipe, RecipeError, RecipeRoot, SpeedSection, TrainSection, parse_toml, read_toml, seed,
-    to_toml,
+    OutputSection, Recipe, RecipeError, RecipeRoot, SpeedSection, TrainSection, WatchSection, parse_toml,
+    read_toml, seed, to_toml,
 };
 
 use crate::cell::Cell;
@@ -52,6 +52,9 @@ pub struct StudyRecipe {
     /// Switches of the fast paths.
     #[serde(default)]
     pub speed: SpeedSection,
+    /// What is measured on the way; the sandbox supplies held-out preferences itself.
+    #[serde(default)]
+    pub watch: WatchSection,
     /// Low-rank adapters.
     #[serde(default)]
     pub lora: LoraSection,
@@ -131,6 +134,8 @@ pub struct SandboxSection {
     pub sft_batch_size: usize,
     /// Preference pairs a replicate.
     pub pairs: usize,
+    /// Further pairs a replicate, which are measured in training and not trained on.
+    pub held_out: usize,
     /// Questions beside the benchmark's on which gold quality is taken.
     pub further_questions: usize,
     /// The longest answer, in tokens.
@@ -146,6 +151,7 @@ impl Default for SandboxSection {
             sft_learning_rate: 4e-3,
             sft_batch_size: 32,
             pairs: 1_500,
+            held_out: 200,
             further_questions: 1_000,
             max_new_tokens: 48,
         }
@@ -223,8 +229,16 @@ impl StudyRecipe {
         self.data.fetch(hub)
     }
 
-    /// The recipe of one cell: `model` and `data` are what the study starts from, `output` is the cell's folder.
-    pub fn of_cell(&self, cell: &Cell, model: &Path, data: &Path, output: &Path) -> Recipe {
+    /// The recipe of one cell: `model` and `data` are what the study starts from, `held_out` what it is measured on, `output`
+    /// is the cell's folder.
+    pub fn of_cell(
+        &self,
+        cell: &Cell,
+        model: &Path,
+        data: &Path,
+        held_out: Option<&Path>,
+        output: &Path,
+    ) -> Recipe {
         let mut recipe = Recipe {
             seed: cell.seed,
             model: self.model.clone(),
@@ -232,12 +246,14 @@ impl StudyRecipe {
             loss: self.loss,
             train: self.train.clone(),
             speed: self.speed,
+            watch: self.watch.clone(),
             lora: self.lora.clone(),
             distributed: self.distributed,
             output: self.output.clone(),
         };
         recipe.model.path = model.display().to_string();
         recipe.data.path = data.display().to_string();
+        recipe.data.eval_path = held_out.map(|path| path.display().to_string());
         recipe.data.annotator.clone_from(&cell.annotator);
         recipe.model.reference = None;
         recipe.data.fraction = cell.fraction;
@@ -306,7 +322,10 @@ impl RecipeRoot for StudyRecipe {
             return Err(Complaint::invalid("reference", reason).within("model"));
         }
         self.model.clone().finish().map_err(|complaint| complaint.within("model"))?;
-        self.check_world()
+        self.check_world()?;
+        let has_held_out =
+            if self.is_sandbox() { self.sandbox.held_out > 0 } else { self.data.eval_path.is_some() };
+        self.watch.check(has_held_out).map_err(|complaint| complaint.within("watch"))
     }
 }
 
@@ -337,6 +356,10 @@ impl StudyRecipe {
             (false, None) => {
                 let reason = "is missing; name a folder with MT-Bench's question.jsonl, as `mtbench fetch --data DIR` makes";
                 Err(Complaint::invalid("bench", reason).within("study"))
+            }
+            (true, None) if self.data.eval_path.is_some() => {
+                let reason = "only counts for data of your own: sandbox.held_out says how many pairs it makes; remove the key";
+                Err(Complaint::invalid("eval_path", reason).within("data"))
             }
             (true, None) if self.answers != AnswersSection::default() => {
                 let reason = "only counts for a model of your own; the sandbox's is sandbox.max_new_tokens";

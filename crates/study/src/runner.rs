@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use llm_client::Totals;
-use trainer::{Context, Outcome, RunDir, Start};
+use trainer::{Context, HeldOutMetrics, Outcome, RunDir, Start};
 
 use crate::cell::{Cell, Subject};
 use crate::error::StudyError;
@@ -56,6 +56,8 @@ pub struct Evaluated {
     pub step: u64,
     /// Mean training loss over the steps since the checkpoint before.
     pub training_loss: Option<f64>,
+    /// What was measured on pairs that were not trained on, at this checkpoint; nothing of the baseline.
+    pub held_out: Option<HeldOutMetrics>,
 }
 
 impl Runner {
@@ -193,7 +195,7 @@ impl Runner {
         let (model, trained) = match subject {
             Subject::Baseline { .. } => {
                 let key = self.world.key().clone();
-                (self.world.model(), Trained { key, step: 0, training_loss: None })
+                (self.world.model(), Trained { key, step: 0, training_loss: None, held_out: None })
             }
             Subject::Trained { cell, checkpoint } => {
                 let dir = RunDir::open_finished(&self.store.run(&self.run_key(cell)))?;
@@ -207,7 +209,8 @@ impl Runner {
                 })?;
                 let before = checkpoint.checked_sub(1).map_or(0, |previous| checkpoints[previous].0);
                 let training_loss = Some(mean_loss(&dir, before, step)?);
-                (model, Trained { key: self.run_key(cell), step, training_loss })
+                let held_out = dir.read_evaluations()?.into_iter().find(|metrics| metrics.step == step);
+                (model, Trained { key: self.run_key(cell), step, training_loss, held_out })
             }
         };
         let candidate = Candidate {
@@ -227,7 +230,8 @@ impl Runner {
         }
         let folder = self.store.run(&self.run_key(cell));
         tracing::info!("training {cell}");
-        let recipe = self.recipe.of_cell(cell, &self.world.model(), &self.world.records(cell.seed), &folder);
+        let (records, held_out) = (self.world.records(cell.seed), self.world.held_out(cell.seed));
+        let recipe = self.recipe.of_cell(cell, &self.world.model(), &records, held_out.as_deref(), &folder);
         let report = trainer::run(&recipe, Start::FreshOrResume, context)?;
         match report.outcome {
             Outcome::Finished => Ok(report.dir),
@@ -249,7 +253,10 @@ impl Runner {
     fn run_key(&self, cell: &Cell) -> Key {
         let world = self.world.key().as_str();
         let data = format!("{world}/records-{}", cell.seed);
-        let mut recipe = self.recipe.of_cell(cell, Path::new(world), Path::new(&data), Path::new("anywhere"));
+        let held_out = self.world.held_out(cell.seed).map(|_| format!("{world}/held-out-{}", cell.seed));
+        let held_out = held_out.as_deref().map(Path::new);
+        let anywhere = Path::new("anywhere");
+        let mut recipe = self.recipe.of_cell(cell, Path::new(world), Path::new(&data), held_out, anywhere);
         recipe.train.threads = 0;
         Key::of(&["run", &recipe.to_toml()])
     }
@@ -303,12 +310,13 @@ struct Trained {
     key: Key,
     step: u64,
     training_loss: Option<f64>,
+    held_out: Option<HeldOutMetrics>,
 }
 
 impl Trained {
     fn with(self, subject: &Subject, evaluation: Evaluation) -> Evaluated {
-        let Self { key, step, training_loss } = self;
-        Evaluated { subject: subject.clone(), evaluation, key, step, training_loss }
+        let Self { key, step, training_loss, held_out } = self;
+        Evaluated { subject: subject.clone(), evaluation, key, step, training_loss, held_out }
     }
 }
 

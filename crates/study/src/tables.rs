@@ -9,6 +9,7 @@ use rand::Rng;
 use render::table::{Align, Column, Table, Value};
 use seeds::Seeds;
 use stats::{ClusteredScores, Estimate, mean_interval, paired_difference_interval};
+use trainer::HeldOutMetrics;
 
 use crate::cell::{Subject, loss_name, percent};
 use crate::error::StudyError;
@@ -169,6 +170,17 @@ impl<'a> Analysis<'a> {
         let losses: Vec<f64> =
             self.evaluated.iter().filter(|e| keep(&e.subject)).filter_map(|e| e.training_loss).collect();
         (!losses.is_empty()).then(|| losses.iter().sum::<f64>() / losses.len() as f64)
+    }
+
+    /// The mean of something that was measured on held-out pairs, over selected subjects.
+    pub(crate) fn held_out(
+        &self,
+        keep: &dyn Fn(&Subject) -> bool,
+        of: fn(&HeldOutMetrics) -> Option<f64>,
+    ) -> Option<f64> {
+        let selected = self.evaluated.iter().filter(|e| keep(&e.subject));
+        let values: Vec<f64> = selected.filter_map(|e| of(e.held_out.as_ref()?)).collect();
+        (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
     }
 
     fn last_checkpoint(&self) -> usize {
@@ -424,7 +436,9 @@ pub(crate) fn overfitting(analysis: &Analysis<'_>) -> Result<Table, StudyError> 
     let scores = |keep: &dyn Fn(&Subject) -> bool| -> Result<Vec<Value>, StudyError> {
         shown.iter().map(|scorer| Ok(interval(analysis.mean(scorer, keep)?))).collect()
     };
+    let measured = Measured::of(analysis);
     let mut rows = vec![vec![Value::text("SFT (baseline)"), Value::text("0%"), Value::text("–")]];
+    rows[0].extend(measured.iter().map(|_| Value::text("–")));
     rows[0].extend(scores(&is_baseline)?);
     let mut verdicts = Vec::new();
     for annotator in &study.annotators {
@@ -447,13 +461,22 @@ pub(crate) fn overfitting(analysis: &Analysis<'_>) -> Result<Table, StudyError> 
                         None => Value::missing("not in this grid"),
                     },
                 ];
+                row.extend(measured.iter().map(|measured| measured.value(analysis, &keep)));
                 row.extend(scores(&keep)?);
                 rows.push(row);
             }
         }
     }
-    let columns = ["Judge", "Gold"].into_iter().take(shown.len());
+    let columns = measured.iter().map(|measured| measured.title);
+    let columns = columns.chain(["Judge", "Gold"].into_iter().take(shown.len()));
     let mut notes = vec!["Training loss: mean over the steps since the checkpoint before.".to_owned()];
+    if !measured.is_empty() {
+        notes.push(
+            "Held-out accuracy: share of pairs that were not trained on whose preferred response gained more over the \
+             reference. KL: nats an answer from the reference, estimated from answers to held-out prompts."
+                .to_owned(),
+        );
+    }
     if scorers.gold.is_some() {
         let further = analysis.recipe.sandbox.further_questions;
         notes.push(format!("Gold: true quality on {further} further questions."));
@@ -471,6 +494,31 @@ pub(crate) fn overfitting(analysis: &Analysis<'_>) -> Result<Table, StudyError> 
         rows,
         notes,
     })
+}
+
+/// A column of what was measured on held-out pairs.
+struct Measured {
+    title: &'static str,
+    of: fn(&HeldOutMetrics) -> Option<f64>,
+    decimals: usize,
+}
+
+impl Measured {
+    /// The columns that some subject fills.
+    fn of(analysis: &Analysis<'_>) -> Vec<Self> {
+        let all = [
+            Self { title: "Held-out accuracy", of: |metrics| Some(metrics.accuracy), decimals: 3 },
+            Self { title: "KL", of: |metrics| metrics.kl, decimals: 2 },
+        ];
+        all.into_iter().filter(|measured| analysis.held_out(&|_| true, measured.of).is_some()).collect()
+    }
+
+    fn value(&self, analysis: &Analysis<'_>, keep: &dyn Fn(&Subject) -> bool) -> Value {
+        match analysis.held_out(keep, self.of) {
+            Some(value) => Value::Number { value, decimals: self.decimals },
+            None => Value::missing("not measured"),
+        }
+    }
 }
 
 /// Mean benchmark scores by category, for a figure: category → (value, low, high).

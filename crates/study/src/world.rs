@@ -76,6 +76,11 @@ impl World {
         of_either!(self, world => world.records(seed))
     }
 
+    /// Records that are measured in training and not trained on; there after [`prepare`](Self::prepare).
+    pub fn held_out(&self, seed: u64) -> Option<PathBuf> {
+        of_either!(self, world => world.held_out(seed))
+    }
+
     /// How many pairs a replicate has, at most.
     ///
     /// # Errors

@@ -6,6 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use policy_model::UNFINISHED;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
@@ -172,6 +173,19 @@ pub(crate) fn keep_last(folder: &Path, keep: usize) -> Result<(), TrainError> {
 pub(crate) fn retain(folder: &Path, steps: &[u64]) -> Result<(), TrainError> {
     for (step, path) in list(folder)? {
         if !steps.contains(&step) {
+            remove(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes what writers left in `folder` that were killed. Nobody else may write there: the run's lock is held.
+pub(crate) fn clear_unfinished(folder: &Path) -> Result<(), TrainError> {
+    let Ok(entries) = fs::read_dir(folder) else { return Ok(()) };
+    for entry in entries {
+        let path = entry.map_err(TrainError::io("cannot read", folder))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with(UNFINISHED) || name.starts_with(".step-") {
             remove(&path)?;
         }
     }

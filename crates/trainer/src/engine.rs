@@ -6,9 +6,11 @@ use seeds::Seeds;
 use tch::Kind;
 
 use crate::TrainError;
+use crate::held_out::{HeldOut, HeldOutMetrics};
 use crate::metrics::{PreferenceMetrics, StepMetrics};
 use crate::objective::Objective;
 use crate::optimizer::{AdamW, AdamWSettings};
+use crate::pair_deltas::PairDelta;
 use crate::parameters::Parameters;
 use crate::schedule::{Decay, Schedule};
 
@@ -71,12 +73,26 @@ pub trait Observer {
     /// Seconds since some moment: the only clock that training looks at.
     fn seconds(&self) -> f64;
 
-    /// A step was made, `total_steps` will be.
+    /// A step was made, `total_steps` will be; `deltas` are the Δ of its pairs.
     ///
     /// # Errors
     ///
     /// What keeps the observer from recording it; training ends then.
-    fn on_step(&mut self, metrics: &StepMetrics, total_steps: u64) -> Result<(), TrainError>;
+    fn on_step(
+        &mut self,
+        metrics: &StepMetrics,
+        deltas: &[PairDelta],
+        total_steps: u64,
+    ) -> Result<(), TrainError>;
+
+    /// Held-out pairs were evaluated.
+    ///
+    /// # Errors
+    ///
+    /// What keeps the observer from recording it; training ends then.
+    fn on_evaluation(&mut self, _: &HeldOutMetrics) -> Result<(), TrainError> {
+        Ok(())
+    }
 
     /// A checkpoint is due.
     ///
@@ -120,6 +136,7 @@ pub struct Trainer<'a> {
     schedule: Schedule,
     parameters: Parameters,
     optimizer: AdamW,
+    held_out: Option<(&'a HeldOut<'a>, u64)>,
     step: u64,
     total_steps: u64,
 }
@@ -149,7 +166,14 @@ impl<'a> Trainer<'a> {
         let optimizer = AdamW::new(settings.adamw, &parameters.gradients.spans, parameters.device());
         let schedule =
             Schedule::new(settings.learning_rate, settings.warmup_ratio, settings.decay, total_steps);
-        Ok(Self { objective, settings, schedule, parameters, optimizer, step: 0, total_steps })
+        let held_out = None;
+        Ok(Self { objective, settings, schedule, parameters, optimizer, held_out, step: 0, total_steps })
+    }
+
+    /// Evaluates `held_out` too: before the first step, at each checkpoint, and every `every` steps (0 for none).
+    #[must_use]
+    pub fn with_held_out(self, held_out: &'a HeldOut<'a>, every: u64) -> Self {
+        Self { held_out: Some((held_out, every)), ..self }
     }
 
     /// Continues from a checkpoint's state: master weights and both moments, each of one dimension.
@@ -202,6 +226,9 @@ impl<'a> Trainer<'a> {
         let steps_per_epoch = self.settings.steps_per_epoch(self.objective.examples());
         let checkpoints = self.checkpoint_steps();
         let mut order = (u64::MAX, Vec::new());
+        if self.step == 0 {
+            self.evaluate(observer)?;
+        }
         while self.step < self.total_steps {
             let epoch = self.step / steps_per_epoch;
             if order.0 != epoch {
@@ -210,10 +237,14 @@ impl<'a> Trainer<'a> {
             let start = (self.step % steps_per_epoch) as usize * self.settings.batch_size;
             let end = order.1.len().min(start + self.settings.batch_size);
             let began = observer.seconds();
-            let mut metrics = self.step(&order.1[start..end])?;
+            let (mut metrics, deltas) = self.step(&order.1[start..end])?;
             metrics.epoch = self.step as f64 / steps_per_epoch as f64;
             metrics.step_seconds = observer.seconds() - began;
-            observer.on_step(&metrics, self.total_steps)?;
+            observer.on_step(&metrics, &deltas, self.total_steps)?;
+            let every = self.held_out.map_or(0, |(_, every)| every);
+            if checkpoints.contains(&self.step) || every > 0 && self.step.is_multiple_of(every) {
+                self.evaluate(observer)?;
+            }
             let stop = observer.wants_stop() && self.step < self.total_steps;
             if stop || checkpoints.contains(&self.step) {
                 observer.on_checkpoint(&self.snapshot()?)?;
@@ -223,6 +254,16 @@ impl<'a> Trainer<'a> {
             }
         }
         Ok(Outcome::Finished)
+    }
+
+    fn evaluate(&self, observer: &mut dyn Observer) -> Result<(), TrainError> {
+        let Some((held_out, _)) = self.held_out else { return Ok(()) };
+        let began = observer.seconds();
+        let mut metrics = held_out.measure(&self.parameters.policy)?;
+        metrics.step = self.step;
+        metrics.epoch = self.step as f64 / self.settings.steps_per_epoch(self.objective.examples()) as f64;
+        metrics.eval_seconds = observer.seconds() - began;
+        observer.on_evaluation(&metrics)
     }
 
     fn epoch_order(&self, epoch: u64) -> Vec<usize> {
@@ -243,12 +284,13 @@ impl<'a> Trainer<'a> {
     }
 
     /// One optimiser step over `batch`; epoch and duration of the metrics are the caller's.
-    fn step(&mut self, batch: &[usize]) -> Result<StepMetrics, TrainError> {
+    fn step(&mut self, batch: &[usize]) -> Result<(StepMetrics, Vec<PairDelta>), TrainError> {
         let total_weight: f64 = batch.iter().map(|&i| self.objective.weight(i)).sum();
         self.parameters.gradients.zero();
         let mut loss = 0.0;
         let mut tokens = 0;
         let mut preference: Option<PreferenceMetrics> = None;
+        let mut deltas = Vec::new();
         for micro_batch in batch.chunks(self.settings.micro_batch_size) {
             let Parameters { policy, gradients, .. } = &mut self.parameters;
             let scale = 1.0 / total_weight;
@@ -258,6 +300,7 @@ impl<'a> Trainer<'a> {
                 return Err(self.not_finite(loss, batch));
             }
             tokens += measured.tokens;
+            deltas.extend(measured.deltas);
             if let Some(mut sums) = measured.preference {
                 let total = preference.get_or_insert_default();
                 for (total, sum) in total.fields_mut().into_iter().zip(sums.fields_mut()) {
@@ -272,7 +315,7 @@ impl<'a> Trainer<'a> {
         let learning_rate = self.schedule.learning_rate(self.step);
         self.apply(learning_rate, grad_norm)?;
         self.step += 1;
-        Ok(StepMetrics {
+        let metrics = StepMetrics {
             step: self.step,
             epoch: 0.0,
             loss,
@@ -281,7 +324,8 @@ impl<'a> Trainer<'a> {
             preference,
             tokens,
             step_seconds: 0.0,
-        })
+        };
+        Ok((metrics, deltas))
     }
 
     fn apply(&mut self, learning_rate: f64, grad_norm: f64) -> Result<(), TrainError> {

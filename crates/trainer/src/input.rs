@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use policy_model::Policy;
 use pref_data::{
-    Dialogue, NoiseLog, Pair, ReadReport, TokenPair, TokenizeReport, Tokenizer, ViewReport, corrupt,
-    label_view, read_records_with, select, tokenize_pairs,
+    Dialogue, LabelSource, NoiseLog, Pair, ReadOptions, ReadReport, TokenPair, TokenizeReport, Tokenizer,
+    ViewReport, corrupt, label_view, read_records_with, select, tokenize_pairs,
 };
 use seeds::Seeds;
 use tch::{Device, Kind};
@@ -31,6 +31,10 @@ pub(crate) struct Input {
     pub(crate) pairs: Vec<TokenPair>,
     /// What that noise did to which pair, by the pair's id.
     pub(crate) noise: NoiseLog,
+    /// Pairs that are evaluated and not trained on; none where the recipe names none.
+    pub(crate) held_out: Vec<TokenPair>,
+    /// What ends an answer.
+    pub(crate) stop_tokens: Vec<u32>,
 }
 
 impl Input {
@@ -51,9 +55,21 @@ impl Input {
         if all_tokens.is_empty() {
             return Err(TrainError::NoExamples(format!("{view}; {tokenized}")));
         }
+        let held_out = held_out(recipe, &labels, &tokenizer, &seeds)?;
         let policy = Policy::load(Path::new(&model), Kind::Float, device)?;
         let (pairs, noise) = select_tokens(recipe, all_pairs, &all_tokens, &seeds)?;
-        Ok(Self { model, policy, pad_id: tokenizer.pad_id(), view, tokenized, all_tokens, pairs, noise })
+        Ok(Self {
+            model,
+            policy,
+            pad_id: tokenizer.pad_id(),
+            view,
+            tokenized,
+            all_tokens,
+            pairs,
+            noise,
+            held_out,
+            stop_tokens: tokenizer.stop_tokens().to_vec(),
+        })
     }
 
     /// The chosen responses, for supervised training.
@@ -61,6 +77,29 @@ impl Input {
         let chosen = |pair: &TokenPair| Dialogue::completion(&pair.prompt, &pair.chosen);
         self.pairs.iter().filter_map(chosen).collect()
     }
+}
+
+/// The pairs of the recipe's held-out file, all of them and as they are labelled there.
+fn held_out(
+    recipe: &Recipe,
+    labels: &LabelSource,
+    tokenizer: &Tokenizer,
+    seeds: &Seeds,
+) -> Result<Vec<TokenPair>, TrainError> {
+    let Some(path) = &recipe.data.eval_path else { return Ok(Vec::new()) };
+    let reading = ReadOptions { sample: None, ..recipe.data.reading(seeds) };
+    let (mut records, read) = read_records_with(path, &reading)?;
+    tell_skipped(&read);
+    if let Some(slice) = &recipe.data.slice {
+        records = slice.of(records)?;
+    }
+    let (pairs, view) = label_view(&records, labels, seeds)?;
+    let (tokens, tokenized) = tokenize_pairs(&pairs, tokenizer, &recipe.data.tokenizing())?;
+    if tokens.is_empty() {
+        return Err(TrainError::NoExamples(format!("data.eval_path = \"{path}\": {view}; {tokenized}")));
+    }
+    tracing::info!("held out: {} pairs of {path}", tokens.len());
+    Ok(tokens)
 }
 
 /// Says which rows the recipe let go.

@@ -6,6 +6,7 @@ use pref_loss::{LossOutput, PairBatch, PairLogps, PairTokens, PreferenceLoss};
 
 use crate::TrainError;
 use crate::metrics::PreferenceMetrics;
+use crate::pair_deltas::PairDelta;
 use crate::parameters::Gradients;
 use crate::reference::ReferenceLogps;
 use crate::scoring::{Head, Scored, Scoring};
@@ -38,12 +39,14 @@ pub trait Objective {
 }
 
 /// The loss of some examples and what was measured with it.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Measured {
     /// Sum of the weighted losses.
     pub loss: f64,
     /// Sums over pairs (not means) of the preference metrics.
     pub preference: Option<PreferenceMetrics>,
+    /// Of each pair Δ; empty in supervised training.
+    pub deltas: Vec<PairDelta>,
     /// Tokens that went through the policy, without padding.
     pub tokens: u64,
 }
@@ -93,7 +96,7 @@ impl Objective for PreferenceObjective<'_> {
         let (chosen, rejected) = (of_examples(&self.reference.chosen), of_examples(&self.reference.rejected));
         let ref_logps = PairLogps { chosen: &chosen, rejected: &rejected };
         if !logps.iter().chain(&chosen).chain(&rejected).all(|logp| logp.is_finite()) {
-            return Ok(Measured { loss: f64::NAN, preference: None, tokens });
+            return Ok(Measured { loss: f64::NAN, preference: None, deltas: Vec::new(), tokens });
         }
 
         let lengths: Vec<u32> = batch.lengths.iter().map(|&length| length as u32).collect();
@@ -103,14 +106,20 @@ impl Objective for PreferenceObjective<'_> {
         self.loss.evaluate(&pair_batch, &mut out)?;
         let loss = out.losses().iter().sum();
         let preference = Some(measure(&self.loss, policy_logps, ref_logps));
+        let delta = |k: usize| {
+            let ratio = |policy: &[f64], reference: &[f64]| policy[k] - reference[k];
+            ratio(policy_logps.chosen, ref_logps.chosen) - ratio(policy_logps.rejected, ref_logps.rejected)
+        };
+        let deltas =
+            examples.iter().enumerate().map(|(k, &pair)| PairDelta { pair, delta: delta(k) }).collect();
         let slopes = out.chosen_grads().iter().chain(out.rejected_grads());
         scored.backward(&slopes.map(|slope| slope * scale).collect::<Vec<_>>(), gradients)?;
-        Ok(Measured { loss, preference, tokens })
+        Ok(Measured { loss, preference, deltas, tokens })
     }
 }
 
 /// Sums over the pairs of what TRL logs.
-fn measure(
+pub(crate) fn measure(
     loss: &PreferenceLoss,
     policy: PairLogps<'_, f64>,
     reference: PairLogps<'_, f64>,
@@ -168,6 +177,6 @@ impl Objective for SupervisedObjective<'_> {
         if loss.is_finite() {
             scored.backward(&vec![-scale; batch.sequences], gradients)?;
         }
-        Ok(Measured { loss, preference: None, tokens: batch.tokens as u64 })
+        Ok(Measured { loss, preference: None, deltas: Vec::new(), tokens: batch.tokens as u64 })
     }
 }

@@ -39,6 +39,7 @@ mod sections;
 #[cfg(test)]
 mod tests;
 mod values;
+mod watch;
 
 pub use data::DataSection;
 pub use error::{Complaint, Origin, RecipeError};
@@ -47,6 +48,7 @@ pub use sections::{
     DistributedSection, LoraSection, LossSection, ModelSection, OutputSection, SpeedSection, TrainSection,
 };
 pub use values::{DeviceChoice, Dtype, Format, LossKind, NoiseKind, Preset, seed};
+pub use watch::WatchSection;
 
 /// One training run. Every key but `model.path`, `data.path` and `output.dir` has a default.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -68,6 +70,9 @@ pub struct Recipe {
     /// Ways to compute the same numbers faster.
     #[serde(default)]
     pub speed: SpeedSection,
+    /// What is measured on the way.
+    #[serde(default)]
+    pub watch: WatchSection,
     /// Low-rank adapters.
     #[serde(default)]
     pub lora: LoraSection,
@@ -118,6 +123,11 @@ impl RecipeRoot for Recipe {
         self.data.check().map_err(|complaint| complaint.within("data"))?;
         self.loss.check().map_err(|complaint| complaint.within("loss"))?;
         self.train.check().map_err(|complaint| complaint.within("train"))?;
+        self.watch.check(self.data.eval_path.is_some()).map_err(|complaint| complaint.within("watch"))?;
+        if self.data.eval_path.is_some() && self.loss.kind == LossKind::Sft {
+            let what = "held-out pairs in supervised training, which compares no pairs";
+            return Err(Complaint::unsupported("eval_path", what, "remove the key").within("data"));
+        }
         self.lora.check().map_err(|complaint| complaint.within("lora"))?;
         self.distributed.check().map_err(|complaint| complaint.within("distributed"))?;
         self.output.check().map_err(|complaint| complaint.within("output"))

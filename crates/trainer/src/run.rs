@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use policy_model::Policy;
-use pref_data::{Dialogue, FlipRate, Padding};
+use pref_data::{Dialogue, FlipRate, Padding, TokenPair};
 use seeds::Seeds;
 use tch::{Device, Kind};
 
@@ -11,13 +11,15 @@ use crate::TrainError;
 use crate::checkpoint;
 use crate::context::Context;
 use crate::engine::{Outcome, TrainSettings, Trainer};
+use crate::held_out::{HeldOut, OwnAnswers};
 use crate::input::Input;
 use crate::objective::{Objective, PreferenceObjective, SupervisedObjective};
 use crate::optimizer::AdamWSettings;
-use crate::recipe::{LossKind, LossSection, Recipe};
-use crate::reference::ReferencePass;
-use crate::run_dir::{Recorder, RunDir, Start};
+use crate::recipe::{LossKind, LossSection, Recipe, WatchSection};
+use crate::reference::{ReferenceLogps, ReferencePass};
+use crate::run_dir::{Recorder, Recording, RunDir, Start};
 use crate::scoring::{Head, Scoring};
+use crate::{pair_deltas, watch};
 
 /// What a run came to.
 #[derive(Clone, Debug)]
@@ -51,8 +53,12 @@ pub fn run(recipe: &Recipe, start: Start, context: &mut Context<'_>) -> Result<R
     let kind = compute_kind(recipe.model.dtype.kind(), device);
     let cache = context.reference_cache.as_deref();
     let scoring = recipe.speed.scoring(input.pad_id);
-    let loss = match loss {
-        Some(loss) => Some((loss, ReferencePass::new(recipe, kind, scoring, &input.all_tokens, cache)?)),
+    let pass_over = |pairs: &[TokenPair]| ReferencePass::new(recipe, kind, scoring, pairs, cache);
+    let passes = match loss {
+        Some(loss) => {
+            let held_out = (!input.held_out.is_empty()).then(|| pass_over(&input.held_out)).transpose()?;
+            Some((loss, pass_over(&input.all_tokens)?, held_out))
+        }
         None => None,
     };
     let dir = RunDir::open(&recipe.output.dir, &recipe.to_toml(), start)?;
@@ -63,28 +69,67 @@ pub fn run(recipe: &Recipe, start: Start, context: &mut Context<'_>) -> Result<R
         return Ok(RunReport { outcome: Outcome::Finished, dir, data });
     }
     warn_of_smoothing(&recipe.loss);
+    if let Some(warning) = watch::truncation(&input.tokenized) {
+        tracing::warn!("{warning}");
+    }
     if recipe.data.flip_rate != FlipRate::NONE {
         tracing::info!("noise: {}", input.noise);
         input.noise.write(dir.root().join(NOISE_LOG))?;
     }
     let settings = settings(recipe, kind);
     let Input { policy, model, pairs, .. } = &input;
-    let parts = Parts { dir: &dir, policy, companions: model, save: recipe.model.dtype.kind() };
+    let parts = Parts { dir: &dir, policy, companions: model, save: recipe.model.dtype.kind(), pairs };
     let keep_last = recipe.train.keep_last;
 
-    let outcome = match loss {
-        Some((loss, pass)) => {
+    let outcome = match passes {
+        Some((loss, pass, held_out_pass)) => {
             let reference = pass.table(policy, model, context.progress)?.of(pairs);
             let objective = PreferenceObjective { pairs, reference: &reference, loss, scoring };
-            train(&parts, &objective, settings, keep_last, context)?
+            let held_out = &input.held_out;
+            let held_out_reference = match held_out_pass {
+                Some(pass) => pass.table(policy, model, context.progress)?.of(held_out),
+                None => ReferenceLogps::default(),
+            };
+            let held_out = HeldOut {
+                pairs: held_out,
+                reference: &held_out_reference,
+                loss,
+                scoring,
+                answers: own_answers(recipe, &input, kind)?,
+            };
+            let saturates = matches!(recipe.loss.kind, LossKind::Dpo);
+            let watched = Watched {
+                held_out: (!held_out.pairs.is_empty()).then_some((&held_out, recipe.watch.eval_every)),
+                recording: Recording {
+                    deltas: recipe.watch.pair_deltas,
+                    margins: Some((recipe.loss.beta.get(), saturates)),
+                },
+            };
+            train(&parts, &objective, settings, watched, keep_last, context)?
         }
         None => {
             let Scoring { padding, head, .. } = scoring;
             let objective = SupervisedObjective { dialogues: &input.dialogues(), padding, head };
-            train(&parts, &objective, settings, keep_last, context)?
+            train(&parts, &objective, settings, Watched::default(), keep_last, context)?
         }
     };
     Ok(RunReport { outcome, dir, data })
+}
+
+/// Who answers held-out prompts; nobody where the recipe asks for no answers.
+fn own_answers(recipe: &Recipe, input: &Input, kind: Kind) -> Result<Option<OwnAnswers>, TrainError> {
+    let WatchSection { answers, answer_tokens, .. } = recipe.watch;
+    if answers == 0 {
+        return Ok(None);
+    }
+    let folder = recipe.model.reference.as_ref().unwrap_or(&recipe.model.path);
+    Ok(Some(OwnAnswers {
+        reference: Policy::load(Path::new(folder), kind, input.policy.device())?,
+        prompts: answers,
+        max_tokens: answer_tokens,
+        stop_tokens: input.stop_tokens.clone(),
+        seeds: Seeds::new(recipe.seed).child("held-out"),
+    }))
 }
 
 /// From ε = ½ on cDPO no longer learns what the labels say, and the maths does not mind: somebody has to say so.
@@ -133,8 +178,8 @@ pub fn run_supervised(run: SupervisedRun<'_>, context: &mut Context<'_>) -> Resu
     let objective =
         SupervisedObjective { dialogues: run.dialogues, padding: Padding::None, head: Head::Chunked };
     let save = run.settings.kind;
-    let parts = Parts { dir: run.dir, policy: run.policy, companions: run.companions, save };
-    train(&parts, &objective, run.settings, 0, context)
+    let parts = Parts { dir: run.dir, policy: run.policy, companions: run.companions, save, pairs: &[] };
+    train(&parts, &objective, run.settings, Watched::default(), 0, context)
 }
 
 /// What one training needs beside objective and settings.
@@ -144,12 +189,23 @@ struct Parts<'a> {
     companions: &'a Path,
     /// The kind in which weights are saved.
     save: Kind,
+    /// The pairs that are trained on; none in supervised training.
+    pairs: &'a [TokenPair],
+}
+
+/// What is measured beside the training loss.
+#[derive(Default)]
+struct Watched<'a> {
+    /// Pairs that are not trained on, and how many steps lie between evaluations on them beside those at checkpoints.
+    held_out: Option<(&'a HeldOut<'a>, u64)>,
+    recording: Recording,
 }
 
 fn train(
     parts: &Parts<'_>,
     objective: &dyn Objective,
     settings: TrainSettings,
+    watched: Watched<'_>,
     keep_last: usize,
     context: &mut Context<'_>,
 ) -> Result<Outcome, TrainError> {
@@ -157,7 +213,13 @@ fn train(
     if parts.dir.is_finished() {
         return Ok(Outcome::Finished);
     }
+    for folder in [parts.dir.root(), &parts.dir.checkpoints()] {
+        checkpoint::clear_unfinished(folder)?;
+    }
     let mut trainer = Trainer::new(parts.policy, objective, settings)?;
+    if let Some((held_out, every)) = watched.held_out {
+        trainer = trainer.with_held_out(held_out, every);
+    }
     let state = checkpoint::newest_state(&parts.dir.checkpoints(), trainer.elements())?;
     let step = state.as_ref().map_or(0, |s| s.step);
     if let Some(state) = state {
@@ -165,7 +227,9 @@ fn train(
         trainer.restore(&state);
     }
     context.progress.begin("training", trainer.total_steps());
-    let mut recorder = Recorder::open(parts.dir, step, context, parts.companions, parts.save, keep_last)?;
+    let recording = watched.recording;
+    let mut recorder =
+        Recorder::open(parts.dir, step, context, parts.companions, parts.save, keep_last, recording)?;
     let outcome = trainer.run(&mut recorder);
     drop(recorder);
     context.progress.end();
@@ -173,6 +237,9 @@ fn train(
     if outcome == Outcome::Finished {
         // Where a run was stopped is no business of whoever reads its checkpoints: an interrupted run ends as any other.
         checkpoint::retain(&parts.dir.checkpoints(), &trainer.checkpoint_steps())?;
+        if recording.deltas {
+            pair_deltas::finish(parts.dir.root(), parts.pairs)?;
+        }
         let policy = trainer.master_policy()?;
         policy.save(&parts.dir.model(), parts.save, Some(parts.companions))?;
         checkpoint::drop_states(&parts.dir.checkpoints(), 0)?;

@@ -4,14 +4,18 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
 use tch::Kind;
 
 use crate::TrainError;
 use crate::checkpoint;
 use crate::context::Context;
 use crate::engine::{Observer, Snapshot};
+use crate::held_out::HeldOutMetrics;
 use crate::metrics::StepMetrics;
+use crate::pair_deltas::{DeltaLog, PairDelta};
 use crate::tensorboard::EventWriter;
+use crate::watch::Watch;
 
 /// Whether a run begins or goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +28,8 @@ pub enum Start {
     FreshOrResume,
 }
 
-/// The folder of one run: `recipe.toml`, `metrics.jsonl`, TensorBoard events, `checkpoints/`, `model/`.
+/// The folder of one run: `recipe.toml`, `metrics.jsonl`, `eval.jsonl`, `pair_deltas.parquet`, TensorBoard events,
+/// `checkpoints/`, `model/`.
 #[derive(Clone, Debug)]
 pub struct RunDir {
     root: PathBuf,
@@ -128,6 +133,21 @@ impl RunDir {
         self.root.join("model")
     }
 
+    /// One JSON object an evaluation on held-out pairs; there where the recipe names some.
+    pub fn evaluations(&self) -> PathBuf {
+        self.root.join("eval.jsonl")
+    }
+
+    /// Reads all evaluations on held-out pairs, of which there are none where the recipe names no pairs.
+    ///
+    /// # Errors
+    ///
+    /// Where a line is no evaluation.
+    pub fn read_evaluations(&self) -> Result<Vec<HeldOutMetrics>, TrainError> {
+        let path = self.evaluations();
+        if path.exists() { read_lines(&path) } else { Ok(Vec::new()) }
+    }
+
     /// Whether the run has come to its end.
     pub fn is_finished(&self) -> bool {
         self.model().join("config.json").exists()
@@ -139,16 +159,7 @@ impl RunDir {
     ///
     /// Where the file is missing or a line is not a step.
     pub fn read_metrics(&self) -> Result<Vec<StepMetrics>, TrainError> {
-        let path = self.metrics();
-        let file = File::open(&path).map_err(TrainError::io("cannot read", &path))?;
-        let mut steps = Vec::new();
-        for line in BufReader::new(file).lines() {
-            let line = line.map_err(TrainError::io("cannot read", &path))?;
-            let step =
-                serde_json::from_str(&line).map_err(|e| TrainError::io("cannot read", &path)(e.into()))?;
-            steps.push(step);
-        }
-        Ok(steps)
+        read_lines(&self.metrics())
     }
 
     /// The metrics of the first and the last step.
@@ -177,20 +188,36 @@ impl RunDir {
         Ok(file)
     }
 
-    /// Forgets the metrics after `step`: a killed run may have logged steps that its last checkpoint does not hold.
-    fn truncate_metrics(&self, step: u64) -> Result<(), TrainError> {
-        let path = self.metrics();
-        let Ok(file) = File::open(&path) else { return Ok(()) };
-        let mut kept = Vec::new();
-        for line in BufReader::new(file).lines() {
-            let line = line.map_err(TrainError::io("cannot read", &path))?;
-            match serde_json::from_str::<StepMetrics>(&line) {
-                Ok(metrics) if metrics.step <= step => kept.extend(line.bytes().chain([b'\n'])),
-                _ => break,
-            }
-        }
-        write_atomically(&path, &kept)
+    /// Forgets what was measured after `step`: a killed run may have logged steps that its last checkpoint does not hold. A
+    /// run that begins again measures its policy again before the first step.
+    fn truncate(&self, step: u64) -> Result<(), TrainError> {
+        truncate(&self.metrics(), |metrics: &StepMetrics| metrics.step <= step)?;
+        truncate(&self.evaluations(), |metrics: &HeldOutMetrics| metrics.step <= step && step > 0)
     }
+}
+
+fn read_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, TrainError> {
+    let file = File::open(path).map_err(TrainError::io("cannot read", path))?;
+    let mut rows = Vec::new();
+    for line in BufReader::new(file).lines() {
+        let line = line.map_err(TrainError::io("cannot read", path))?;
+        rows.push(serde_json::from_str(&line).map_err(|e| TrainError::io("cannot read", path)(e.into()))?);
+    }
+    Ok(rows)
+}
+
+/// Keeps the lines of a file before the first that is none or that does not hold.
+fn truncate<T: DeserializeOwned>(path: &Path, holds: impl Fn(&T) -> bool) -> Result<(), TrainError> {
+    let Ok(file) = File::open(path) else { return Ok(()) };
+    let mut kept = Vec::new();
+    for line in BufReader::new(file).lines() {
+        let line = line.map_err(TrainError::io("cannot read", path))?;
+        match serde_json::from_str(&line) {
+            Ok(row) if holds(&row) => kept.extend(line.bytes().chain([b'\n'])),
+            _ => break,
+        }
+    }
+    write_atomically(path, &kept)
 }
 
 /// Writes metrics, events and checkpoints of a run into its folder.
@@ -202,6 +229,17 @@ pub(crate) struct Recorder<'a, 'c> {
     pub(crate) keep_last: usize,
     metrics: BufWriter<File>,
     events: EventWriter<BufWriter<File>>,
+    deltas: Option<DeltaLog>,
+    watch: Option<Watch>,
+}
+
+/// What of a run is recorded beside its metrics.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Recording {
+    /// Whether each pair's Δ is kept.
+    pub(crate) deltas: bool,
+    /// β, and whether the loss's gradient vanishes as margins grow, where margins are watched.
+    pub(crate) margins: Option<(f64, bool)>,
 }
 
 impl<'a, 'c> Recorder<'a, 'c> {
@@ -213,14 +251,25 @@ impl<'a, 'c> Recorder<'a, 'c> {
         companions: &'a Path,
         kind: Kind,
         keep_last: usize,
+        recording: Recording,
     ) -> Result<Self, TrainError> {
-        dir.truncate_metrics(step)?;
+        dir.truncate(step)?;
         let metrics = append(&dir.metrics())?;
         let now = context.clock.unix_seconds();
         // One event file a start: TensorBoard joins them, later files override repeated steps.
         let path = dir.root.join(format!("events.out.tfevents.{now:.0}.step-{step}"));
         let events = EventWriter::new(append(&path)?, now).map_err(TrainError::io("cannot write", &path))?;
-        Ok(Self { dir, context, companions, kind, keep_last, metrics, events })
+        let deltas = recording.deltas.then(|| DeltaLog::open(&dir.root, step)).transpose()?;
+        let watch = recording.margins.map(|(beta, saturates)| Watch::new(beta, saturates));
+        Ok(Self { dir, context, companions, kind, keep_last, metrics, events, deltas, watch })
+    }
+
+    fn scalars(&mut self, step: u64, series: &[(&str, f64)]) -> Result<(), TrainError> {
+        let now = self.context.clock.unix_seconds();
+        self.events
+            .scalars(step, now, series)
+            .and_then(|()| self.events.flush())
+            .map_err(TrainError::io("cannot write the TensorBoard events of", &self.dir.root))
     }
 }
 
@@ -229,22 +278,38 @@ impl Observer for Recorder<'_, '_> {
         self.context.clock.seconds()
     }
 
-    fn on_step(&mut self, metrics: &StepMetrics, _: u64) -> Result<(), TrainError> {
+    fn on_step(&mut self, metrics: &StepMetrics, deltas: &[PairDelta], _: u64) -> Result<(), TrainError> {
         let path = self.dir.metrics();
         let failed = || TrainError::io("cannot write", path.clone());
         let line = serde_json::to_string(metrics).map_err(|e| failed()(e.into()))?;
         writeln!(self.metrics, "{line}").and_then(|()| self.metrics.flush()).map_err(failed())?;
-        let now = self.context.clock.unix_seconds();
-        let series = metrics.series();
-        self.events
-            .scalars(metrics.step, now, &series)
-            .and_then(|()| self.events.flush())
-            .map_err(TrainError::io("cannot write the TensorBoard events of", &self.dir.root))?;
+        self.scalars(metrics.step, &metrics.series())?;
+        if let Some(log) = &mut self.deltas {
+            log.write(metrics.step, metrics.epoch, deltas)?;
+        }
+        if let Some(warning) = self.watch.as_mut().and_then(|watch| watch.after(metrics)) {
+            tracing::warn!("{warning}");
+        }
         let mut note = format!("loss {:.4}", metrics.loss);
         if let Some(p) = &metrics.preference {
             note += &format!(", margin {:.3}, accuracy {:.2}", p.margin, p.accuracy);
         }
         self.context.progress.advance(metrics.step, &note);
+        Ok(())
+    }
+
+    fn on_evaluation(&mut self, metrics: &HeldOutMetrics) -> Result<(), TrainError> {
+        let path = self.dir.evaluations();
+        let failed = || TrainError::io("cannot write", path.clone());
+        let line = serde_json::to_string(metrics).map_err(|e| failed()(e.into()))?;
+        let mut file = append(&path)?;
+        writeln!(file, "{line}").and_then(|()| file.flush()).map_err(failed())?;
+        self.scalars(metrics.step, &metrics.series())?;
+        let HeldOutMetrics { step, loss, margin, accuracy, .. } = metrics;
+        tracing::info!(
+            "held out, step {step}: loss {loss:.4}, margin {margin:.3}, accuracy {accuracy:.2}{}",
+            own(metrics)
+        );
         Ok(())
     }
 
@@ -261,7 +326,15 @@ impl Observer for Recorder<'_, '_> {
     }
 }
 
-fn append(path: &Path) -> Result<BufWriter<File>, TrainError> {
+/// What a policy's own answers measured, in words.
+fn own(metrics: &HeldOutMetrics) -> String {
+    match (metrics.kl, metrics.answer_tokens) {
+        (Some(kl), Some(tokens)) => format!(", KL {kl:.2} nats, answers of {tokens:.0} tokens"),
+        _ => String::new(),
+    }
+}
+
+pub(crate) fn append(path: &Path) -> Result<BufWriter<File>, TrainError> {
     let file = OpenOptions::new().create(true).append(true).open(path);
     Ok(BufWriter::new(file.map_err(TrainError::io("cannot write", path))?))
 }

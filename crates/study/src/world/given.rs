@@ -24,6 +24,7 @@ const REFERENCES_OF: &str = "gpt-4";
 pub(super) struct GivenWorld {
     model: PathBuf,
     data: PathBuf,
+    held_out: Option<PathBuf>,
     reading: ReadOptions,
     answers: AnswersSection,
     pairs: OnceCell<u64>,
@@ -49,11 +50,12 @@ impl GivenWorld {
         }
         let mut questions = bench.questions()?;
         keep_evenly(&mut questions, recipe.study.questions)?;
-        let key = Key::of(&[
-            "given world",
-            &content_of(&model_files(&model)?)?,
-            &content_of(&record_files(&data)?)?,
-        ]);
+        let held_out = recipe.data.eval_path.as_ref().map(PathBuf::from);
+        let mut content = vec![content_of(&model_files(&model)?)?, content_of(&record_files(&data)?)?];
+        if let Some(held_out) = &held_out {
+            content.push(content_of(&record_files(held_out)?)?);
+        }
+        let key = Key::of(&["given world", &content.join(" ")]);
         Ok(Self {
             references: references(recipe, &bench)?,
             reading: recipe.data.reading(&seeds),
@@ -61,6 +63,7 @@ impl GivenWorld {
             pairs: OnceCell::new(),
             model,
             data,
+            held_out,
             key,
             seeds,
             questions,
@@ -75,6 +78,10 @@ impl GivenWorld {
     /// Every replicate reads the same file: its seed draws share, noise and order.
     pub(super) fn records(&self, _: u64) -> PathBuf {
         self.data.clone()
+    }
+
+    pub(super) fn held_out(&self, _: u64) -> Option<PathBuf> {
+        self.held_out.clone()
     }
 
     pub(super) fn pairs(&self) -> Result<u64, StudyError> {

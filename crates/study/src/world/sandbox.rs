@@ -50,6 +50,15 @@ pub(crate) struct SandboxWorld {
     tokenizer: OnceCell<Tokenizer>,
 }
 
+/// A file of records to make.
+struct RecordSet {
+    seed: u64,
+    /// The stream that everything in it draws from.
+    stream: &'static str,
+    pairs: usize,
+    path: PathBuf,
+}
+
 /// A policy that answers the prompts of preference records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Respondent {
@@ -93,6 +102,11 @@ impl SandboxWorld {
         self.folder.join(format!("records-{seed}.jsonl"))
     }
 
+    /// Records of the same replicate that are not trained on; none where the recipe wants none.
+    pub(super) fn held_out(&self, seed: u64) -> Option<PathBuf> {
+        (self.section.held_out > 0).then(|| self.folder.join(format!("held-out-{seed}.jsonl")))
+    }
+
     /// The longest answer, in tokens.
     pub(super) fn max_new_tokens(&self) -> usize {
         self.section.max_new_tokens
@@ -121,7 +135,7 @@ impl SandboxWorld {
 
     /// Whether everything is made that `seeds` replicates start from.
     pub(super) fn is_prepared(&self, seeds: u64) -> bool {
-        self.model().exists() && (0..seeds).all(|seed| self.records(seed).exists())
+        self.model().exists() && self.missing(seeds).is_empty()
     }
 
     /// What [`prepare`](Self::prepare) has left to do for `seeds` replicates: optimiser steps, and answers to sample.
@@ -134,8 +148,8 @@ impl SandboxWorld {
                 steps += dialogues.div_ceil(section.sft_batch_size) as u64;
             }
         }
-        let missing = (0..seeds).filter(|&seed| !self.records(seed).exists()).count();
-        (steps, (missing * section.pairs * RESPONSES) as u64)
+        let pairs: usize = self.missing(seeds).iter().map(|set| set.pairs).sum();
+        (steps, (pairs * RESPONSES) as u64)
     }
 
     /// Makes what is missing: tokenizer, policies, and the records of `seeds` replicates.
@@ -154,12 +168,26 @@ impl SandboxWorld {
         }
         self.fine_tune("sft", Mixture::Ordinary, context)?;
         self.fine_tune("strong", Mixture::Strong, context)?;
-        for seed in 0..seeds {
-            if !self.records(seed).exists() {
-                self.make_records(seed, context)?;
-            }
+        for set in self.missing(seeds) {
+            self.make_records(&set, context)?;
         }
         Ok(())
+    }
+
+    /// The files of records that `seeds` replicates lack.
+    fn missing(&self, seeds: u64) -> Vec<RecordSet> {
+        let sets = (0..seeds).flat_map(|seed| {
+            let trained_on =
+                RecordSet { seed, stream: "records", pairs: self.section.pairs, path: self.records(seed) };
+            let held_out = self.held_out(seed).map(|path| RecordSet {
+                seed,
+                stream: "held-out",
+                pairs: self.section.held_out,
+                path,
+            });
+            [trained_on].into_iter().chain(held_out)
+        });
+        sets.filter(|set| !set.path.exists()).collect()
     }
 
     fn tokenizer_folder(&self) -> PathBuf {
@@ -225,10 +253,10 @@ impl SandboxWorld {
         })
     }
 
-    fn make_records(&self, seed: u64, context: &mut Context<'_>) -> Result<(), StudyError> {
-        let seeds = self.replicate(seed).child("records");
-        let prompts = sandbox::training_prompts(&seeds, self.section.pairs);
-        context.progress.begin(&format!("sampling responses, seed {seed}"), 3);
+    fn make_records(&self, set: &RecordSet, context: &mut Context<'_>) -> Result<(), StudyError> {
+        let seeds = self.replicate(set.seed).child(set.stream);
+        let prompts = sandbox::training_prompts(&seeds, set.pairs);
+        context.progress.begin(&format!("sampling responses, {}, seed {}", set.stream, set.seed), 3);
         let first = self.responses(&prompts, "first", &seeds)?;
         context.progress.advance(1, "");
         let mut second = self.responses(&prompts, "second", &seeds)?;
@@ -253,7 +281,7 @@ impl SandboxWorld {
             })
             .collect();
         sandbox::label_all(&mut records, &seeds);
-        write_records(self.records(seed), &records)?;
+        write_records(&set.path, &records)?;
         Ok(())
     }
 

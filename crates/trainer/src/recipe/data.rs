@@ -37,7 +37,7 @@ pub struct DataSection {
     /// How many records are drawn from the file; all where it is not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sample: Option<NonZeroUsize>,
-    /// Held-out preferences. Not yet read.
+    /// Held-out preferences, in the same format and with the same annotators: measured at each checkpoint and not trained on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eval_path: Option<String>,
     /// Whose labels are learned from: an annotator, a vote (`majority of A, B, C`) or a mixture (`70% A, 30% B`).
@@ -161,13 +161,8 @@ impl DataSection {
             "columns",
             "only counts for data.format = \"pairs\"; choose that or remove the key",
         )?;
-        if self.eval_path.is_some() {
-            return Err(Complaint::unsupported(
-                "eval_path",
-                "evaluation on held-out pairs",
-                "remove the key",
-            ));
-        }
+        let is_path = self.eval_path.as_ref().is_none_or(|path| !path.is_empty());
+        require(is_path, "eval_path", "is empty; name a file of preferences or remove the key")?;
         self.labels()?;
         let is_used = self.noise == NoiseKind::ByAnnotator || self.noise_odds.is_empty();
         let unused = "only count for data.noise = \"by-annotator\"; choose that or remove the key";

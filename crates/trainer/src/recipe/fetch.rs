@@ -35,7 +35,8 @@ impl DataSection {
     /// # Errors
     /// [`HubError`].
     pub fn fetch(&mut self, hub: &Hub) -> Result<(), HubError> {
-        local(hub, RepoKind::Dataset, &mut self.path)
+        local(hub, RepoKind::Dataset, &mut self.path)?;
+        self.eval_path.as_mut().map_or(Ok(()), |path| local(hub, RepoKind::Dataset, path))
     }
 }
 

@@ -71,6 +71,11 @@ shared_prompt = true
 padding_free = true
 chunked_head = true
 reference_cache = true
+[watch]
+eval_every = 0
+answers = 0
+answer_tokens = 128
+pair_deltas = true
 [lora]
 rank = 0
 alpha = 16
@@ -204,7 +209,7 @@ fn unknown_keys_come_with_the_nearest_and_with_all() {
     );
     assert_eq!(
         file("[trian]\nepochs = 1\n"),
-        "r.toml:8: unknown key trian (did you mean train?); a recipe takes seed, model, data, loss, train, speed, lora, \
+        "r.toml:8: unknown key trian (did you mean train?); a recipe takes seed, model, data, loss, train, speed, watch, lora, \
          distributed, output"
     );
     assert_eq!(
@@ -217,7 +222,7 @@ fn unknown_keys_come_with_the_nearest_and_with_all() {
     assert_eq!(refusal("distributed.qqq=1"), "unknown key distributed.qqq; [distributed] takes zero");
     assert_eq!(
         refusal("los.kind=ipo"),
-        "unknown key los (did you mean loss?); a recipe takes seed, model, data, loss, train, speed, lora, distributed, \
+        "unknown key los (did you mean loss?); a recipe takes seed, model, data, loss, train, speed, watch, lora, distributed, \
          output"
     );
 }
@@ -317,9 +322,19 @@ fn parameters_that_the_loss_would_not_look_at() {
 }
 
 #[test]
+fn what_is_watched_wants_something_to_watch() {
+    let needs = "only counts with held-out preferences; name some in data.eval_path or remove the key";
+    assert_eq!(refusal("watch.eval_every=10"), format!("watch.eval_every {needs}"));
+    assert_eq!(refusal("watch.answers=8"), format!("watch.answers {needs}"));
+    let recipe = set(&["data.eval_path=e.jsonl", "watch.eval_every=10", "watch.answers=8"]);
+    assert_eq!((recipe.watch.eval_every, recipe.watch.answers), (10, 8));
+    let refused = parse(SMALLEST, &["data.eval_path=e.jsonl", "loss.kind=sft"]).unwrap_err().to_string();
+    assert!(refused.contains("compares no pairs"), "{refused}");
+}
+
+#[test]
 fn what_this_version_cannot_do_is_refused_not_ignored() {
     for (text, message) in [
-        ("data.eval_path=e.jsonl", "data.eval_path = evaluation on held-out pairs; remove the key"),
         ("lora.rank=8", "lora.rank = 8 (low-rank adapters); set it to 0 to train in full"),
         ("distributed.zero=2", "distributed.zero = 2; set it to 0 or 1"),
         (

@@ -1,6 +1,6 @@
 //! What the tests of training share.
 
-use trainer::{Observer, Snapshot, StepMetrics, TrainError};
+use trainer::{Observer, PairDelta, Snapshot, StepMetrics, TrainError};
 
 /// Keeps what it hears, and stops after some steps where it is told to.
 #[derive(Default)]
@@ -15,7 +15,7 @@ impl Observer for Record {
         0.0
     }
 
-    fn on_step(&mut self, metrics: &StepMetrics, _: u64) -> Result<(), TrainError> {
+    fn on_step(&mut self, metrics: &StepMetrics, _: &[PairDelta], _: u64) -> Result<(), TrainError> {
         self.steps.push(metrics.clone());
         Ok(())
     }

@@ -1,0 +1,206 @@
+//! What a policy in training makes of preferences that it does not learn from.
+
+use policy_model::{Finish, GenerationOptions, GenerationRequest, Policy, Sampling};
+use pref_data::{Dialogue, TokenBatch, TokenPair};
+use pref_loss::{LossOutput, PairBatch, PairLogps, PairTokens, PreferenceLoss};
+use seeds::Seeds;
+use serde::{Deserialize, Serialize};
+
+use crate::TrainError;
+use crate::metrics::PreferenceMetrics;
+use crate::objective::measure;
+use crate::reference::ReferenceLogps;
+use crate::scoring::{Scored, Scoring};
+
+/// Answers generated, and scored, at a time.
+const ANSWERS_A_PASS: usize = 32;
+
+/// Pairs that are evaluated and not trained on.
+#[derive(Debug)]
+pub struct HeldOut<'a> {
+    /// The pairs.
+    pub pairs: &'a [TokenPair],
+    /// The reference's log-probabilities of the pairs, in their order.
+    pub reference: &'a ReferenceLogps,
+    /// The loss that is trained with.
+    pub loss: PreferenceLoss,
+    /// How log-probabilities are computed.
+    pub scoring: Scoring,
+    /// Who is asked for answers, if anybody.
+    pub answers: Option<OwnAnswers>,
+}
+
+/// Answers of the policy's own to the prompts of held-out pairs.
+#[derive(Debug)]
+pub struct OwnAnswers {
+    /// The reference, in the kind that the policy computes in.
+    pub reference: Policy,
+    /// How many prompts are answered: the first ones.
+    pub prompts: usize,
+    /// The longest answer, in tokens.
+    pub max_tokens: usize,
+    /// What ends an answer.
+    pub stop_tokens: Vec<u32>,
+    /// What answers draw from; the same streams at every evaluation.
+    pub seeds: Seeds,
+}
+
+/// One line of `eval.jsonl`: means over the held-out pairs, under TRL's names.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HeldOutMetrics {
+    /// Optimiser steps so far; 0 before the first.
+    pub step: u64,
+    /// Passes over the training data so far.
+    pub epoch: f64,
+    /// The loss.
+    #[serde(rename = "eval_loss")]
+    pub loss: f64,
+    /// β · (policy − reference) log-probability of the chosen response (nats).
+    #[serde(rename = "eval_rewards/chosen")]
+    pub chosen_reward: f64,
+    /// The same of the rejected response (nats).
+    #[serde(rename = "eval_rewards/rejected")]
+    pub rejected_reward: f64,
+    /// Share of pairs whose chosen reward is strictly the greater.
+    #[serde(rename = "eval_rewards/accuracies")]
+    pub accuracy: f64,
+    /// Chosen minus rejected reward (nats).
+    #[serde(rename = "eval_rewards/margins")]
+    pub margin: f64,
+    /// Summed log-probability of the chosen response (nats).
+    #[serde(rename = "eval_logps/chosen")]
+    pub chosen_logps: f64,
+    /// Summed log-probability of the rejected response (nats).
+    #[serde(rename = "eval_logps/rejected")]
+    pub rejected_logps: f64,
+    /// KL divergence from the reference, in nats an answer: the mean of log π − log `π_ref` over answers drawn from π at
+    /// temperature 1. An estimate, which may come out a little below 0.
+    #[serde(rename = "eval_kl", default, skip_serializing_if = "Option::is_none")]
+    pub kl: Option<f64>,
+    /// Mean length of these answers, in tokens, their end included.
+    #[serde(rename = "eval_answer_tokens", default, skip_serializing_if = "Option::is_none")]
+    pub answer_tokens: Option<f64>,
+    /// How long the evaluation took.
+    pub eval_seconds: f64,
+}
+
+impl HeldOutMetrics {
+    /// Every number with its name, for writers that keep series.
+    pub fn series(&self) -> Vec<(&'static str, f64)> {
+        let mut series = vec![
+            ("eval_loss", self.loss),
+            ("eval_rewards/chosen", self.chosen_reward),
+            ("eval_rewards/rejected", self.rejected_reward),
+            ("eval_rewards/accuracies", self.accuracy),
+            ("eval_rewards/margins", self.margin),
+            ("eval_logps/chosen", self.chosen_logps),
+            ("eval_logps/rejected", self.rejected_logps),
+        ];
+        series.extend(self.kl.map(|kl| ("eval_kl", kl)));
+        series.extend(self.answer_tokens.map(|tokens| ("eval_answer_tokens", tokens)));
+        series
+    }
+}
+
+impl HeldOut<'_> {
+    /// Measures `policy`; step, epoch and duration are the caller's.
+    ///
+    /// # Errors
+    ///
+    /// Where a pair does not fit the policy, which tokenising rules out.
+    pub(crate) fn measure(&self, policy: &Policy) -> Result<HeldOutMetrics, TrainError> {
+        let logps = ReferenceLogps::compute(policy, self.pairs, self.scoring, |_| {})?;
+        let lengths = |of: fn(&TokenPair) -> &Vec<u32>| -> Vec<u32> {
+            self.pairs.iter().map(|pair| of(pair).len() as u32).collect()
+        };
+        let (chosen, rejected) = (lengths(|pair| &pair.chosen), lengths(|pair| &pair.rejected));
+        let tokens = PairTokens { chosen: &chosen, rejected: &rejected };
+        let batch = PairBatch::new(of_pairs(&logps), of_pairs(self.reference), tokens)?;
+        let mut out = LossOutput::default();
+        self.loss.evaluate(&batch, &mut out)?;
+        let pairs = self.pairs.len() as f64;
+        let mut means = measure(&self.loss, of_pairs(&logps), of_pairs(self.reference));
+        means.fields_mut().into_iter().for_each(|sum| *sum /= pairs);
+        let own = self.answers.as_ref().map(|answers| answers.measure(policy, self)).transpose()?;
+        let PreferenceMetrics {
+            chosen_reward,
+            rejected_reward,
+            accuracy,
+            margin,
+            chosen_logps,
+            rejected_logps,
+        } = means;
+        Ok(HeldOutMetrics {
+            step: 0,
+            epoch: 0.0,
+            loss: out.losses().iter().sum::<f64>() / pairs,
+            chosen_reward,
+            rejected_reward,
+            accuracy,
+            margin,
+            chosen_logps,
+            rejected_logps,
+            kl: own.map(|own| own.kl),
+            answer_tokens: own.map(|own| own.tokens),
+            eval_seconds: 0.0,
+        })
+    }
+}
+
+fn of_pairs(logps: &ReferenceLogps) -> PairLogps<'_, f64> {
+    PairLogps { chosen: &logps.chosen, rejected: &logps.rejected }
+}
+
+/// Means over answers.
+#[derive(Clone, Copy)]
+struct Own {
+    kl: f64,
+    tokens: f64,
+}
+
+impl OwnAnswers {
+    fn measure(&self, policy: &Policy, held_out: &HeldOut<'_>) -> Result<Own, TrainError> {
+        let _guard = tch::no_grad_guard();
+        let sampling = Sampling {
+            temperature: 1.0,
+            top_k: None,
+            top_p: 1.0,
+            max_new_tokens: self.max_tokens,
+            stop_tokens: self.stop_tokens.clone(),
+        };
+        let longest = policy.config().max_position_embeddings.saturating_sub(self.max_tokens);
+        let prompts = held_out.pairs.iter().take(self.prompts).map(|pair| &pair.prompt).enumerate();
+        let requests: Vec<GenerationRequest> = prompts
+            .filter(|(_, prompt)| prompt.len() <= longest)
+            .map(|(at, prompt)| GenerationRequest {
+                prompt: prompt.clone(),
+                sampling: sampling.clone(),
+                stream: self.seeds.indexed("held-out-answer", at as u64),
+            })
+            .collect();
+        let answers = policy.generate(&requests, &GenerationOptions { max_batch: ANSWERS_A_PASS })?;
+        let dialogues: Vec<Dialogue> = requests
+            .iter()
+            .zip(answers)
+            .filter_map(|(request, answer)| {
+                let mut tokens = answer.tokens;
+                if let Finish::Stop(stop) = answer.finish {
+                    tokens.push(stop);
+                }
+                Dialogue::completion(&request.prompt, &tokens)
+            })
+            .collect();
+        let mut own = Own { kl: 0.0, tokens: 0.0 };
+        for dialogues in dialogues.chunks(ANSWERS_A_PASS) {
+            let dialogues: Vec<&Dialogue> = dialogues.iter().collect();
+            let batch = TokenBatch::dialogues(&dialogues, held_out.scoring.padding)?;
+            let logps = |of: &Policy| -> Result<f64, TrainError> {
+                Ok(Scored::forward(of, &batch, held_out.scoring.head)?.sequence_logps().iter().sum())
+            };
+            own.kl += logps(policy)? - logps(&self.reference)?;
+            own.tokens += batch.scored.len() as f64;
+        }
+        let count = dialogues.len().max(1) as f64;
+        Ok(Own { kl: own.kl / count, tokens: own.tokens / count })
+    }
+}

@@ -1,0 +1,151 @@
+//! How each pair's Δ moves: `pair_deltas.parquet`, one row each time a pair was trained on.
+//!
+//! While a run is under way rows go line by line into a file beside it, which is cut where a resumed run goes on, as
+//! `metrics.jsonl` is.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow_array::{ArrayRef, BooleanArray, Float64Array, RecordBatch, StringArray, UInt64Array};
+use arrow_schema::{DataType, Field, Schema};
+use atomic_write_file::AtomicWriteFile;
+use parquet::arrow::ArrowWriter;
+use parquet::basic::Compression;
+use parquet::errors::ParquetError;
+use parquet::file::properties::WriterProperties;
+use pref_data::TokenPair;
+use serde::{Deserialize, Serialize};
+
+use crate::TrainError;
+use crate::run_dir::{append, write_atomically};
+
+/// Rows turned into columns at a time.
+const BATCH_ROWS: usize = 64 * 1024;
+
+/// One pair of an optimiser step.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PairDelta {
+    /// Which of the pairs that are trained on.
+    pub pair: usize,
+    /// How much more the policy prefers the chosen response than the reference does, before the step: the difference of
+    /// their log-ratios (nats, without β). What a flipped label calls chosen is the truly worse response.
+    pub delta: f64,
+}
+
+/// One line of the file under way.
+#[derive(Serialize, Deserialize)]
+struct Line {
+    step: u64,
+    epoch: f64,
+    pairs: Vec<PairDelta>,
+}
+
+/// Writes Δ of every pair as it comes.
+pub(crate) struct DeltaLog {
+    folder: PathBuf,
+    lines: BufWriter<File>,
+}
+
+impl DeltaLog {
+    /// Goes on after `step`, 0 for a fresh run.
+    pub(crate) fn open(folder: &Path, step: u64) -> Result<Self, TrainError> {
+        let path = under_way(folder);
+        let kept: Vec<u8> = lines(&path)?
+            .into_iter()
+            .take_while(|(line, _)| line.step <= step)
+            .flat_map(|(_, text)| text.into_bytes().into_iter().chain([b'\n']))
+            .collect();
+        write_atomically(&path, &kept)?;
+        Ok(Self { folder: folder.to_owned(), lines: append(&path)? })
+    }
+
+    pub(crate) fn write(&mut self, step: u64, epoch: f64, pairs: &[PairDelta]) -> Result<(), TrainError> {
+        let failed = || TrainError::io("cannot write", under_way(&self.folder));
+        let line = Line { step, epoch, pairs: pairs.to_vec() };
+        let line = serde_json::to_string(&line).map_err(|e| failed()(e.into()))?;
+        writeln!(self.lines, "{line}").and_then(|()| self.lines.flush()).map_err(failed())
+    }
+}
+
+/// Turns what a run that is finished wrote into `pair_deltas.parquet`, and says how its last epoch ended where labels were
+/// flipped. Doing it twice changes nothing.
+pub(crate) fn finish(folder: &Path, pairs: &[TokenPair]) -> Result<(), TrainError> {
+    let path = under_way(folder);
+    if !path.exists() {
+        return Ok(());
+    }
+    let steps: Vec<Line> = lines(&path)?.into_iter().map(|(line, _)| line).collect();
+    let target = folder.join("pair_deltas.parquet");
+    write_parquet(&target, &steps, pairs)?;
+    fs::remove_file(&path).map_err(TrainError::io("cannot remove", &path))?;
+    if pairs.iter().any(|pair| pair.flipped) {
+        let last = steps.last().map_or(0.0, |line| line.epoch.ceil());
+        let of_last = || steps.iter().filter(|line| line.epoch > last - 1.0).flat_map(|line| &line.pairs);
+        for (flipped, name) in [(false, "clean"), (true, "flipped")] {
+            let these =
+                || of_last().filter(|row| pairs.get(row.pair).is_some_and(|pair| pair.flipped == flipped));
+            let (preferred, all) = (these().filter(|row| row.delta > 0.0).count(), these().count());
+            tracing::info!(
+                "last epoch: the labelled response is preferred in {preferred} of {all} {name} pairs"
+            );
+        }
+    }
+    Ok(())
+}
+
+fn under_way(folder: &Path) -> PathBuf {
+    folder.join("pair_deltas.jsonl")
+}
+
+/// The whole lines of a file, as they are and as they stand there; none where there is no file.
+fn lines(path: &Path) -> Result<Vec<(Line, String)>, TrainError> {
+    let Ok(file) = File::open(path) else { return Ok(Vec::new()) };
+    let mut lines = Vec::new();
+    for text in BufReader::new(file).lines() {
+        let text = text.map_err(TrainError::io("cannot read", path))?;
+        // Who is killed may leave half a line, behind the last checkpoint.
+        let Ok(line) = serde_json::from_str::<Line>(&text) else { break };
+        lines.push((line, text));
+    }
+    Ok(lines)
+}
+
+fn write_parquet(path: &Path, steps: &[Line], pairs: &[TokenPair]) -> Result<(), TrainError> {
+    let field = |name: &str, kind: DataType| Field::new(name, kind, false);
+    let schema = Arc::new(Schema::new(vec![
+        field("step", DataType::UInt64),
+        field("epoch", DataType::Float64),
+        field("pair", DataType::Utf8),
+        field("flipped", DataType::Boolean),
+        field("delta", DataType::Float64),
+    ]));
+    let rows: Vec<(&Line, &PairDelta, &TokenPair)> = steps
+        .iter()
+        .flat_map(|line| line.pairs.iter().map(move |row| (line, row)))
+        .filter_map(|(line, row)| Some((line, row, pairs.get(row.pair)?)))
+        .collect();
+    let failed = || TrainError::io("cannot write", path);
+    let file = AtomicWriteFile::open(path).map_err(failed())?;
+    let encode = || -> Result<AtomicWriteFile, ParquetError> {
+        let properties = WriterProperties::builder()
+            .set_compression(Compression::SNAPPY)
+            .set_created_by("trainer".to_owned())
+            .build();
+        let mut writer = ArrowWriter::try_new(file, Arc::clone(&schema), Some(properties))?;
+        for rows in rows.chunks(BATCH_ROWS) {
+            let columns: Vec<ArrayRef> = vec![
+                Arc::new(UInt64Array::from_iter_values(rows.iter().map(|(line, ..)| line.step))),
+                Arc::new(Float64Array::from_iter_values(rows.iter().map(|(line, ..)| line.epoch))),
+                Arc::new(StringArray::from_iter_values(rows.iter().map(|(.., pair)| &pair.id))),
+                Arc::new(BooleanArray::from_iter(rows.iter().map(|(.., pair)| Some(pair.flipped)))),
+                Arc::new(Float64Array::from_iter_values(rows.iter().map(|(_, row, _)| row.delta))),
+            ];
+            writer.write(&RecordBatch::try_new(Arc::clone(&schema), columns)?)?;
+        }
+        writer.into_inner()
+    };
+    let file = encode().map_err(|source| failed()(std::io::Error::other(source)))?;
+    file.commit().map_err(failed())
+}
