@@ -17,8 +17,8 @@ use seeds::Seeds;
 use serde_json::json;
 use tch::{Device, Kind};
 use trainer::{
-    AdamWSettings, Decay, Head, Observer, Order, PairDelta, PreferenceObjective, ReferenceLogps, Scoring,
-    Snapshot, StepMetrics, TrainError, TrainSettings, Trainer,
+    AdamWSettings, Decay, Head, MicroBatch, Observer, Order, PairDelta, PreferenceObjective, ReferenceLogps,
+    Scoring, Snapshot, StepMetrics, TrainError, TrainSettings, Trainer,
 };
 
 const FAST: Scoring = Scoring::FAST;
@@ -137,7 +137,7 @@ impl<'a> Case<'a> {
         let settings = TrainSettings {
             epochs,
             batch_size: BATCH,
-            micro_batch_size: BATCH,
+            micro_batch: MicroBatch::Examples(BATCH),
             learning_rate: 5e-7,
             warmup_ratio: 0.0,
             decay: Decay::Linear,

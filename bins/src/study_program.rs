@@ -81,7 +81,7 @@ fn answer(question: Question, args: &StudyArgs, signals: &Signals) -> anyhow::Re
     let mut silent = Silent;
     // Several workers share one terminal: only whoever is alone draws on it.
     let progress: &mut dyn trainer::Progress = if args.shard.is_some() { &mut silent } else { &mut console };
-    let mut context = Context { clock: &clock, progress, stop: signals.stop(), reference_cache: None };
+    let mut context = Context { clock: &clock, progress, stop: signals.stop(), cache: None };
     if let Some(shard) = args.shard {
         if args.worker {
             stop_with_parent(signals);

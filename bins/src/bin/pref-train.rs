@@ -59,8 +59,7 @@ fn train(args: &Args, signals: &Signals) -> anyhow::Result<()> {
     }
     let clock = SystemClock::start();
     let mut progress = ConsoleProgress::stderr();
-    let mut context =
-        Context { clock: &clock, progress: &mut progress, stop: signals.stop(), reference_cache: None };
+    let mut context = Context { clock: &clock, progress: &mut progress, stop: signals.stop(), cache: None };
     let report = trainer::run(&recipe, start, &mut context)?;
     if let Outcome::Stopped(step) = report.outcome {
         let root = report.dir.root().display();

@@ -34,7 +34,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let grid = Grid::of(Question::Acquisition, &recipe.study, recipe.train.checkpoints.len());
     let runner = Runner::new(recipe)?;
     let (mut silent, stop) = (Silent, AtomicBool::new(false));
-    let mut context = Context { clock: &NoClock, progress: &mut silent, stop: &stop, reference_cache: None };
+    let mut context = Context { clock: &NoClock, progress: &mut silent, stop: &stop, cache: None };
     let evaluated = runner.run(&grid, Shard::WHOLE, &mut context)?;
     let baseline = evaluated
         .iter()

@@ -132,7 +132,7 @@ impl Runner {
         context: &mut Context<'_>,
     ) -> Result<Vec<Evaluated>, StudyError> {
         self.prepare(context)?;
-        context.reference_cache = Some(self.store.reference());
+        context.cache = Some(self.store.root().to_owned());
         let cells = grid.cells();
         let mut evaluated = Vec::new();
         for (position, subject) in grid.subjects().iter().enumerate() {

@@ -15,8 +15,9 @@ const VERSION: &str = "study store v1";
 /// A folder of results in which nothing is ever overwritten with something else.
 ///
 /// `world-KEY/` holds what a study starts from, `runs/KEY/` training runs, `answers/KEY/` answers that any judge may rate,
-/// `scores/KEY/` evaluations, `reference/` the reference's log-probabilities, `judge-calls/` what an endpoint said. A key is the hash of what determines the content, so a second study of the same
-/// cells finds them, and a changed recipe never does.
+/// `scores/KEY/` evaluations, `reference/` the reference's log-probabilities, `tokens/` tokenised pairs, `judge-calls/` what an
+/// endpoint said. A key is the hash of what determines the content, so a second study of the same cells finds them, and a
+/// changed recipe never does.
 #[derive(Clone, Debug)]
 pub struct ResultStore {
     root: PathBuf,
@@ -73,9 +74,9 @@ impl ResultStore {
         self.root.join("judge-calls")
     }
 
-    /// The folder of the reference's log-probabilities.
-    pub fn reference(&self) -> PathBuf {
-        self.root.join("reference")
+    /// The store's folder, below which training keeps what its runs share.
+    pub fn root(&self) -> &Path {
+        &self.root
     }
 }
 

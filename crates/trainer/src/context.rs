@@ -41,16 +41,14 @@ pub struct Context<'a> {
     pub progress: &'a mut dyn Progress,
     /// Set (by a signal handler) to stop after the step under way, with a checkpoint.
     pub stop: &'a AtomicBool,
-    /// Where reference log-probabilities are kept for other runs; without it each run keeps its own.
-    pub reference_cache: Option<std::path::PathBuf>,
+    /// Where the reference's log-probabilities and tokens are kept for other runs. Without it a run keeps its own
+    /// log-probabilities, and tokenises when it starts.
+    pub cache: Option<std::path::PathBuf>,
 }
 
 impl std::fmt::Debug for Context<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Context")
-            .field("stop", self.stop)
-            .field("reference_cache", &self.reference_cache)
-            .finish()
+        f.debug_struct("Context").field("stop", self.stop).field("cache", &self.cache).finish()
     }
 }
 

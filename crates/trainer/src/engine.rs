@@ -1,7 +1,7 @@
 //! The optimisation loop: one for supervised and preference training.
 
 use policy_model::Policy;
-use pref_data::shuffled_order;
+use pref_data::{micro_batches, shuffled_order};
 use seeds::Seeds;
 use tch::Kind;
 
@@ -23,6 +23,16 @@ pub enum Order {
     AsGiven,
 }
 
+/// What goes through the policy at a time; a matter of memory, which changes no result but by rounding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MicroBatch {
+    /// So many examples, in the batch's order.
+    Examples(usize),
+    /// Examples of at most so many tokens together, shared out over as few micro-batches of about equal size as that takes;
+    /// an example that is longer goes alone.
+    Tokens(usize),
+}
+
 /// How a policy is optimised, whatever is minimised.
 #[derive(Clone, Debug)]
 pub struct TrainSettings {
@@ -30,8 +40,8 @@ pub struct TrainSettings {
     pub epochs: u64,
     /// Examples an optimiser step, over all micro-batches; the last batch of an epoch may be smaller.
     pub batch_size: usize,
-    /// Examples put through the policy at a time.
-    pub micro_batch_size: usize,
+    /// What goes through the policy at a time.
+    pub micro_batch: MicroBatch,
     /// The highest learning rate.
     pub learning_rate: f64,
     /// Share of the steps that warm up.
@@ -291,7 +301,7 @@ impl<'a> Trainer<'a> {
         let mut tokens = 0;
         let mut preference: Option<PreferenceMetrics> = None;
         let mut deltas = Vec::new();
-        for micro_batch in batch.chunks(self.settings.micro_batch_size) {
+        for micro_batch in &self.micro_batches(batch) {
             let Parameters { policy, gradients, .. } = &mut self.parameters;
             let scale = 1.0 / total_weight;
             let measured = self.objective.differentiate(policy, micro_batch, scale, gradients)?;
@@ -326,6 +336,18 @@ impl<'a> Trainer<'a> {
             step_seconds: 0.0,
         };
         Ok((metrics, deltas))
+    }
+
+    fn micro_batches(&self, batch: &[usize]) -> Vec<Vec<usize>> {
+        match self.settings.micro_batch {
+            MicroBatch::Examples(examples) => batch.chunks(examples).map(<[usize]>::to_vec).collect(),
+            MicroBatch::Tokens(most) => {
+                let tokens: Vec<usize> =
+                    batch.iter().map(|&example| self.objective.tokens(example)).collect();
+                let parts = micro_batches(&tokens, most).into_iter();
+                parts.map(|part| part.into_iter().map(|at| batch[at]).collect()).collect()
+            }
+        }
     }
 
     fn apply(&mut self, learning_rate: f64, grad_norm: f64) -> Result<(), TrainError> {

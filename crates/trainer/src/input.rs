@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use policy_model::Policy;
 use pref_data::{
-    Dialogue, LabelSource, NoiseLog, Pair, ReadOptions, ReadReport, TokenPair, TokenizeReport, Tokenizer,
-    ViewReport, corrupt, label_view, read_records_with, select, tokenize_pairs,
+    Dialogue, LabelSource, NoiseLog, Pair, ReadOptions, ReadReport, TokenCache, TokenPair, TokenizeReport,
+    Tokenizer, ViewReport, corrupt, label_view, read_records_with, select, tokenize_pairs,
 };
 use seeds::Seeds;
 use tch::{Device, Kind};
@@ -38,8 +38,9 @@ pub(crate) struct Input {
 }
 
 impl Input {
-    /// Reads what `recipe` names; the policy's weights come to `device` in fp32.
-    pub(crate) fn read(recipe: &Recipe, device: Device) -> Result<Self, TrainError> {
+    /// Reads what `recipe` names; the policy's weights come to `device` in fp32, tokens from below the folder `cache` where
+    /// another run has left them there.
+    pub(crate) fn read(recipe: &Recipe, device: Device, cache: Option<&Path>) -> Result<Self, TrainError> {
         let model = PathBuf::from(&recipe.model.path);
         let tokenizer = Tokenizer::from_folder(&model)?;
         let seeds = Seeds::new(recipe.seed);
@@ -51,7 +52,7 @@ impl Input {
         let labels = recipe.data.labels().map_err(|complaint| complaint.within("data").at(Origin::Code))?;
         let (all_pairs, view) = label_view(&records, &labels, &seeds)?;
         drop(records);
-        let (all_tokens, tokenized) = tokenize_pairs(&all_pairs, &tokenizer, &recipe.data.tokenizing())?;
+        let (all_tokens, tokenized) = tokenize(recipe, &all_pairs, &tokenizer, cache)?;
         if all_tokens.is_empty() {
             return Err(TrainError::NoExamples(format!("{view}; {tokenized}")));
         }
@@ -77,6 +78,19 @@ impl Input {
         let chosen = |pair: &TokenPair| Dialogue::completion(&pair.prompt, &pair.chosen);
         self.pairs.iter().filter_map(chosen).collect()
     }
+}
+
+/// The pairs as tokens: made now, or in the run before.
+fn tokenize(
+    recipe: &Recipe,
+    pairs: &[Pair],
+    tokenizer: &Tokenizer,
+    cache: Option<&Path>,
+) -> Result<(Vec<TokenPair>, TokenizeReport), TrainError> {
+    let options = recipe.data.tokenizing();
+    let Some(cache) = cache else { return Ok(tokenize_pairs(pairs, tokenizer, &options)?) };
+    let file = TokenCache::new(cache.join("tokens")).tokenize(pairs, tokenizer, &options)?;
+    Ok((file.read(0..file.len())?, file.report().clone()))
 }
 
 /// The pairs of the recipe's held-out file, all of them and as they are labelled there.

@@ -32,7 +32,7 @@ mod tensorboard;
 mod watch;
 
 pub use context::{Clock, Context, Progress, Silent};
-pub use engine::{Observer, Order, Outcome, Snapshot, TrainSettings, Trainer};
+pub use engine::{MicroBatch, Observer, Order, Outcome, Snapshot, TrainSettings, Trainer};
 pub use error::{TrainError, is_bad_model};
 pub use held_out::{HeldOut, HeldOutMetrics, OwnAnswers};
 pub use metrics::{PreferenceMetrics, StepMetrics};

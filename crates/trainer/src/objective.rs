@@ -1,7 +1,7 @@
 //! What is minimised: the examples, their loss, and what is measured on the way.
 
 use policy_model::Policy;
-use pref_data::{Dialogue, Padding, TokenBatch, TokenPair};
+use pref_data::{Dialogue, Layout, Padding, TokenBatch, TokenPair};
 use pref_loss::{LossOutput, PairBatch, PairLogps, PairTokens, PreferenceLoss};
 
 use crate::TrainError;
@@ -18,6 +18,9 @@ pub trait Objective {
 
     /// The identifier of one example, for messages.
     fn name(&self, example: usize) -> String;
+
+    /// How many tokens of an example go through the policy.
+    fn tokens(&self, example: usize) -> usize;
 
     /// How much an example weighs in the mean loss of a batch: 1 a pair, or its scored tokens.
     fn weight(&self, example: usize) -> f64;
@@ -71,6 +74,14 @@ impl Objective for PreferenceObjective<'_> {
 
     fn name(&self, example: usize) -> String {
         self.pairs[example].id.clone()
+    }
+
+    fn tokens(&self, example: usize) -> usize {
+        let pair = &self.pairs[example];
+        match self.scoring.layout {
+            Layout::SharedPrompt => pair.unique_tokens(),
+            Layout::Separate => pair.unique_tokens() + pair.prompt.len(),
+        }
     }
 
     fn weight(&self, _: usize) -> f64 {
@@ -157,6 +168,10 @@ impl Objective for SupervisedObjective<'_> {
 
     fn name(&self, example: usize) -> String {
         format!("dialogue {example}")
+    }
+
+    fn tokens(&self, example: usize) -> usize {
+        self.dialogues[example].ids().len()
     }
 
     fn weight(&self, example: usize) -> f64 {

@@ -121,7 +121,7 @@ impl Memory {
 /// As for a run, for everything that a run can tell of recipe, model, data and output folder before its first step.
 pub fn plan(recipe: &Recipe, start: Start) -> Result<Plan, TrainError> {
     let loss = recipe.loss.build()?;
-    let input = Input::read(recipe, Device::Cpu)?;
+    let input = Input::read(recipe, Device::Cpu, None)?;
     let kind = compute_kind(recipe.model.dtype.kind(), recipe.model.device.resolve());
     let reference = match loss {
         Some(_) => {

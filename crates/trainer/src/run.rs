@@ -10,7 +10,7 @@ use tch::{Device, Kind};
 use crate::TrainError;
 use crate::checkpoint;
 use crate::context::Context;
-use crate::engine::{Outcome, TrainSettings, Trainer};
+use crate::engine::{MicroBatch, Outcome, TrainSettings, Trainer};
 use crate::held_out::{HeldOut, OwnAnswers};
 use crate::input::Input;
 use crate::objective::{Objective, PreferenceObjective, SupervisedObjective};
@@ -49,9 +49,9 @@ pub fn run(recipe: &Recipe, start: Start, context: &mut Context<'_>) -> Result<R
     }
     let device = recipe.model.device.resolve();
     let loss = recipe.loss.build()?;
-    let input = Input::read(recipe, device)?;
+    let input = Input::read(recipe, device, context.cache.as_deref())?;
     let kind = compute_kind(recipe.model.dtype.kind(), device);
-    let cache = context.reference_cache.as_deref();
+    let cache = context.cache.as_deref();
     let scoring = recipe.speed.scoring(input.pad_id);
     let pass_over = |pairs: &[TokenPair]| ReferencePass::new(recipe, kind, scoring, pairs, cache);
     let passes = match loss {
@@ -264,7 +264,10 @@ pub(crate) fn settings(recipe: &Recipe, kind: Kind) -> TrainSettings {
     TrainSettings {
         epochs: train.epochs,
         batch_size: train.batch_size,
-        micro_batch_size: train.micro_batch_size,
+        micro_batch: match train.micro_batch_tokens {
+            0 => MicroBatch::Examples(train.micro_batch_size),
+            tokens => MicroBatch::Tokens(tokens),
+        },
         learning_rate: train.learning_rate,
         warmup_ratio: train.warmup_ratio,
         decay: train.scheduler,

@@ -13,7 +13,8 @@ use serde::Deserialize;
 use tch::{Device, Kind};
 use test_support::{TRAJECTORY_GRAD_NORM, TRAJECTORY_LOGPS, TRAJECTORY_LOSS, TRAJECTORY_MARGIN};
 use trainer::{
-    AdamWSettings, Decay, Order, PreferenceObjective, ReferenceLogps, Scoring, TrainSettings, Trainer,
+    AdamWSettings, Decay, MicroBatch, Order, PreferenceObjective, ReferenceLogps, Scoring, TrainSettings,
+    Trainer,
 };
 
 /// What `fixtures/trl_trajectory.py` recorded.
@@ -93,7 +94,7 @@ fn settings(learning_rate: f64) -> TrainSettings {
     TrainSettings {
         epochs: 1,
         batch_size: 4,
-        micro_batch_size: 4,
+        micro_batch: MicroBatch::Examples(4),
         learning_rate,
         warmup_ratio: 0.0,
         decay: Decay::Linear,

@@ -16,7 +16,7 @@ use seeds::Seeds;
 use tch::{Device, Kind};
 use test_support::REORDERED_FP32;
 use trainer::{
-    AdamWSettings, Clock, Context, Decay, Head, Order, Outcome, PreferenceObjective, Progress,
+    AdamWSettings, Clock, Context, Decay, Head, MicroBatch, Order, Outcome, PreferenceObjective, Progress,
     ReferenceLogps, RunDir, Scoring, Start, SupervisedRun, TrainError, TrainSettings, Trainer,
     run_supervised,
 };
@@ -60,7 +60,7 @@ fn settings() -> TrainSettings {
     TrainSettings {
         epochs: 2,
         batch_size: 8,
-        micro_batch_size: 8,
+        micro_batch: MicroBatch::Examples(8),
         learning_rate: 1e-3,
         warmup_ratio: 0.1,
         decay: Decay::Linear,
@@ -115,8 +115,12 @@ fn training_begins_at_ln_2_and_repeats_to_the_last_bit() {
 #[test]
 fn accumulation_changes_nothing_but_rounding() {
     let (whole, _) = train(settings(), FAST);
-    let (split, _) = train(TrainSettings { micro_batch_size: 1, ..settings() }, FAST);
+    let (split, _) = train(TrainSettings { micro_batch: MicroBatch::Examples(1), ..settings() }, FAST);
     assert_close(&whole, &split);
+    let (balanced, _) = train(TrainSettings { micro_batch: MicroBatch::Tokens(40), ..settings() }, FAST);
+    assert_close(&whole, &balanced);
+    let (alone, _) = train(TrainSettings { micro_batch: MicroBatch::Tokens(1), ..settings() }, FAST);
+    assert_close(&split, &alone);
 }
 
 #[test]
@@ -137,8 +141,13 @@ fn each_way_of_computing_alone_changes_nothing_but_rounding() {
 
 #[test]
 fn a_policy_that_has_not_moved_is_its_reference_to_the_last_bit() {
-    let still =
-        TrainSettings { learning_rate: 0.0, epochs: 1, batch_size: 5, micro_batch_size: 3, ..settings() };
+    let still = TrainSettings {
+        learning_rate: 0.0,
+        epochs: 1,
+        batch_size: 5,
+        micro_batch: MicroBatch::Examples(3),
+        ..settings()
+    };
     for kind in [Kind::Float, Kind::BFloat16] {
         let policy = policy();
         let computing = Policy::from_parameters(
@@ -248,7 +257,7 @@ fn supervised(root: &Path, start: Start, after: u64) -> Result<Outcome, TrainErr
     let stop = AtomicBool::new(false);
     let mut progress = StopAfter { stop: &stop, after };
     let clock = Ticking::default();
-    let mut context = Context { clock: &clock, progress: &mut progress, stop: &stop, reference_cache: None };
+    let mut context = Context { clock: &clock, progress: &mut progress, stop: &stop, cache: None };
     run_supervised(run, &mut context)
 }
 

@@ -8,8 +8,9 @@ use seeds::Seeds;
 use tch::{Device, Kind, Tensor};
 use test_support::REORDERED_FP32;
 use trainer::{
-    AdamWSettings, Decay, Head, HeldOut, HeldOutMetrics, Observer, Order, Outcome, OwnAnswers, PairDelta,
-    PreferenceObjective, ReferenceLogps, Scoring, Snapshot, StepMetrics, TrainError, TrainSettings, Trainer,
+    AdamWSettings, Decay, Head, HeldOut, HeldOutMetrics, MicroBatch, Observer, Order, Outcome, OwnAnswers,
+    PairDelta, PreferenceObjective, ReferenceLogps, Scoring, Snapshot, StepMetrics, TrainError,
+    TrainSettings, Trainer,
 };
 
 const VOCABULARY: u32 = 24;
@@ -45,7 +46,7 @@ fn settings() -> TrainSettings {
     TrainSettings {
         epochs: 2,
         batch_size: 8,
-        micro_batch_size: 4,
+        micro_batch: MicroBatch::Examples(4),
         learning_rate: 1e-2,
         warmup_ratio: 0.0,
         decay: Decay::Linear,

@@ -14,7 +14,7 @@ use sandbox::{Mixture, Size, TrainingPrompt};
 use seeds::Seeds;
 use tch::{Device, Kind};
 use trainer::{
-    AdamWSettings, Context, Decay, Order, Outcome, RunDir, Start, SupervisedRun, TrainSettings,
+    AdamWSettings, Context, Decay, MicroBatch, Order, Outcome, RunDir, Start, SupervisedRun, TrainSettings,
     run_supervised,
 };
 
@@ -368,7 +368,7 @@ fn sft_settings(batch_size: usize, learning_rate: f64, checkpoints: Vec<f64>, se
     TrainSettings {
         epochs: 1,
         batch_size,
-        micro_batch_size: batch_size,
+        micro_batch: MicroBatch::Examples(batch_size),
         learning_rate,
         warmup_ratio: 0.05,
         decay: Decay::Linear,

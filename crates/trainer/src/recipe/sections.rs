@@ -122,6 +122,8 @@ pub struct TrainSection {
     pub batch_size: usize,
     /// Pairs that go through the policy at a time; a memory setting, which changes no result but by rounding.
     pub micro_batch_size: usize,
+    /// In its place, tokens that go through the policy at a time, shared out evenly; 0 for `micro_batch_size`.
+    pub micro_batch_tokens: usize,
     /// The highest learning rate.
     pub learning_rate: f64,
     /// The share of the steps over which the learning rate rises to it.
@@ -152,6 +154,7 @@ impl Default for TrainSection {
             epochs: 3,
             batch_size: 16,
             micro_batch_size: 4,
+            micro_batch_tokens: 0,
             learning_rate: 5e-7,
             warmup_ratio: 0.1,
             scheduler: Decay::Linear,

@@ -55,6 +55,7 @@ logp_reduction = "sum"
 epochs = 3
 batch_size = 16
 micro_batch_size = 4
+micro_batch_tokens = 0
 learning_rate = 5e-7
 warmup_ratio = 0.1
 scheduler = "linear"

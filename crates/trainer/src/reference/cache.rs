@@ -26,7 +26,7 @@ pub(crate) struct ReferencePass {
 }
 
 impl ReferencePass {
-    /// The pass over `all_tokens`, kept in the folder `cache`, or else in the recipe's output folder.
+    /// The pass over `all_tokens`, kept below the folder `cache`, or else below the recipe's output folder.
     pub(crate) fn new(
         recipe: &Recipe,
         kind: Kind,
@@ -41,7 +41,7 @@ impl ReferencePass {
             ModelConfig::from_folder(&folder)?;
         }
         let key = cache_key(&folder, kind, scoring, &canonical)?;
-        let cache = cache.map_or_else(|| recipe.output.dir.join("reference"), Path::to_owned);
+        let cache = cache.unwrap_or(&recipe.output.dir).join("reference");
         let file = cache.join(format!("{key}.logps"));
         Ok(Self { folder, kind, scoring, canonical, file, may_read: recipe.speed.reference_cache })
     }
