@@ -138,7 +138,7 @@ pub enum DataError {
     },
     /// A parquet file could not be read.
     #[error(
-        "{}: {source}; parquet is read with snappy or no compression only, so rewrite other files, for example with \
+        "{}: {source}; parquet is read with snappy, zstd, gzip or no compression, so rewrite other files, for example with \
          pandas' `to_parquet(path, compression=\"snappy\")`",
         path.display()
     )]

@@ -14,7 +14,8 @@ pub const DEFAULT_ANNOTATOR: &str = "human";
 /// What a file of preferences holds. Its name says how it is written: `.jsonl`, `.jsonl.gz`, `.parquet`, `.arrow`,
 /// `.feather` or `.csv`.
 ///
-/// Parquet is read with snappy compression or none, Arrow as file or stream (as `datasets` saves it) with LZ4 or none.
+/// Parquet is read with snappy, zstd or gzip compression or none, Arrow as file or stream (as `datasets` saves it) with LZ4,
+/// zstd or none.
 /// In CSV the first row names the columns, and an empty cell is a missing value.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
