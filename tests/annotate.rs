@@ -1,10 +1,19 @@
 //! `annotate` from its command line, against a model that is not one.
 
+mod bench;
+
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use bench::Bench;
+use policy_model::{Policy, Rows, Visibility};
+use pref_data::{
+    Format, Label, Preset, TokenizeOptions, Tokenizer, Truncation, annotator_view, read_records,
+    tokenize_pairs,
+};
+use tch::{Device, Kind, Tensor};
 use test_support::{MockBehaviour, MockServer};
 
 const KEY: &str = "sk-that-nobody-may-see";
@@ -121,4 +130,56 @@ fn bad_input_is_status_2_and_says_what_to_do() {
         assert_eq!(output.status.code(), Some(2), "{said}");
         assert!(said.contains(expected), "{said}");
     }
+}
+
+/// log π of the response after the prompt, in nats, from whole logits: the long way.
+fn logp(policy: &Policy, prompt: &[u32], response: &[u32]) -> f64 {
+    let ids: Vec<i64> = prompt.iter().chain(response).map(|&id| i64::from(id)).collect();
+    let length = ids.len() as i64;
+    let row = |values: &Tensor| values.view([1, length]);
+    let positions = Tensor::arange(length, (Kind::Int64, Device::Cpu));
+    let ids = Tensor::from_slice(&ids);
+    let rows = Rows { ids: row(&ids), positions: row(&positions), visible: Visibility::Causal };
+    let logps = tch::no_grad(|| policy.logits(&policy.hidden_states(&rows)));
+    let logps = logps.view([length, -1]).log_softmax(-1, Kind::Double);
+    let of = |at: usize| logps.double_value(&[at as i64 - 1, ids.int64_value(&[at as i64])]);
+    (prompt.len()..prompt.len() + response.len()).map(of).sum()
+}
+
+#[test]
+fn a_model_prefers_what_it_finds_more_probable() {
+    let bench = Bench::new();
+    let pairs =
+        [("Say a .", "a .", "b c , a ."), ("Say b .", "b , c , c .", "a ."), ("Say c .", "c .", "b .")];
+    bench.write_pairs(&pairs);
+    let label = |reduction: &str, out: &str, more: &[&str]| -> Vec<Option<Label>> {
+        let arguments =
+            ["score", "pairs.jsonl", "--layout", "pairs", "--model", "model", "--annotator", "scorer"];
+        let arguments = [&arguments[..], &["--reduction", reduction, "--out", out], more].concat();
+        let printed = finished(annotate(bench.folder.path(), &arguments).output().expect("it runs"));
+        assert!(printed.contains("3 of 3 records labelled by scorer"), "{printed}");
+        let records = read_records(bench.path(out), Format::Records).expect("records");
+        records.iter().map(|record| record.labels.get("scorer").copied()).collect()
+    };
+    let records = read_records(bench.path("pairs.jsonl"), Format::Pairs).unwrap();
+    let (views, _) = annotator_view(&records, "human").unwrap();
+    let options =
+        TokenizeOptions { max_length: 1024, truncation: Truncation::KeepStart, preset: Preset::Modern };
+    let tokenizer = Tokenizer::from_folder(bench.path("model")).unwrap();
+    let (tokens, _) = tokenize_pairs(&views, &tokenizer, &options).unwrap();
+    let policy = Policy::load(&bench.path("model"), Kind::Float, Device::Cpu).unwrap();
+    for (reduction, mean) in [("sum", false), ("mean", true)] {
+        let score = |prompt: &[u32], response: &[u32]| {
+            let sum = logp(&policy, prompt, response);
+            if mean { sum / response.len() as f64 } else { sum }
+        };
+        let expected: Vec<Option<Label>> = tokens
+            .iter()
+            .map(|pair| (score(&pair.prompt, &pair.chosen), score(&pair.prompt, &pair.rejected)))
+            .map(|(chosen, rejected)| Some(Label::Prefers(usize::from(chosen < rejected))))
+            .collect();
+        assert_eq!(label(reduction, &format!("{reduction}.jsonl"), &[]), expected, "{reduction}");
+    }
+    let ties = label("mean", "ties.jsonl", &["--tie-margin", "1000"]);
+    assert!(ties.iter().all(|label| *label == Some(Label::Tie)), "{ties:?}");
 }

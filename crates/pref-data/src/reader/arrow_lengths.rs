@@ -4,11 +4,12 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 
 use arrow_ipc::reader::read_footer_length;
-use arrow_ipc::{Block, MetadataVersion, RecordBatch, root_as_footer, root_as_message};
+use arrow_ipc::{Block, CompressionType, MetadataVersion, RecordBatch, root_as_footer, root_as_message};
 use arrow_schema::ArrowError;
 
-/// The most that LZ4 makes of a byte.
-const MOST_EXPANSION: u64 = 255;
+/// The most that LZ4 makes of a byte, and zstd, whose shortest block is four bytes and stands for 128 KiB at most.
+const MOST_OF_LZ4: u64 = 255;
+const MOST_OF_ZSTD: u64 = 32 << 10;
 
 /// Opens a message in all but the oldest files.
 const CONTINUATION: u32 = u32::MAX;
@@ -41,7 +42,10 @@ pub(super) fn check_file(file: &mut File) -> Result<(), ArrowError> {
             return Err(cut_off());
         }
         file.seek(SeekFrom::Start(offset))?;
-        check_message(file, length)?;
+        // The reader looks for the body where the index says that it is.
+        if check_message(file, length)? != Some(Body { start: offset + metadata, length: body }) {
+            return Err(cut_off());
+        }
     }
     Ok(())
 }
@@ -50,23 +54,23 @@ pub(super) fn check_file(file: &mut File) -> Result<(), ArrowError> {
 pub(super) fn check_stream(file: &mut File) -> Result<(), ArrowError> {
     let length = file.metadata()?.len();
     file.rewind()?;
-    while check_message(file, length)? == Next::Message {}
+    while check_message(file, length)?.is_some() {}
     Ok(())
 }
 
-/// What follows a message.
+/// Where the buffers of a message lie.
 #[derive(PartialEq)]
-enum Next {
-    Message,
-    End,
+struct Body {
+    start: u64,
+    length: u64,
 }
 
-/// Looks at the message where the file stands, and goes behind it.
-fn check_message(file: &mut File, length: u64) -> Result<Next, ArrowError> {
+/// Looks at the message where the file stands, and goes behind it; `None` at the end of all messages.
+fn check_message(file: &mut File, length: u64) -> Result<Option<Body>, ArrowError> {
     let mut word = [0; 4];
     match file.read_exact(&mut word) {
         // A stream may end without saying so.
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(Next::End),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
         read => read?,
     }
     if u32::from_le_bytes(word) == CONTINUATION {
@@ -74,7 +78,7 @@ fn check_message(file: &mut File, length: u64) -> Result<Next, ArrowError> {
     }
     let metadata = u64::from(u32::from_le_bytes(word));
     if metadata == 0 {
-        return Ok(Next::End);
+        return Ok(None);
     }
     let start = file.stream_position()?;
     let body = start.checked_add(metadata).filter(|&end| end <= length).ok_or_else(cut_off)?;
@@ -90,10 +94,14 @@ fn check_message(file: &mut File, length: u64) -> Result<Next, ArrowError> {
         check_buffers(file, &batch, body, body_length)?;
     }
     file.seek(SeekFrom::Start(end))?;
-    Ok(Next::Message)
+    Ok(Some(Body { start: body, length: body_length }))
 }
 
 fn check_buffers(file: &mut File, batch: &RecordBatch<'_>, body: u64, length: u64) -> Result<(), ArrowError> {
+    let most = match batch.compression().map(|compression| compression.codec()) {
+        Some(CompressionType::ZSTD) => MOST_OF_ZSTD,
+        _ => MOST_OF_LZ4,
+    };
     for buffer in batch.buffers().into_iter().flat_map(|buffers| buffers.iter()) {
         let (Ok(offset), Ok(size)) = (u64::try_from(buffer.offset()), u64::try_from(buffer.length())) else {
             return Err(cut_off());
@@ -107,9 +115,7 @@ fn check_buffers(file: &mut File, batch: &RecordBatch<'_>, body: u64, length: u6
             file.seek(SeekFrom::Start(body + offset))?;
             file.read_exact(&mut stated)?;
             let stated = i64::from_le_bytes(stated);
-            if stated < -1
-                || u64::try_from(stated).is_ok_and(|stated| stated > size.saturating_mul(MOST_EXPANSION))
-            {
+            if stated < -1 || u64::try_from(stated).is_ok_and(|stated| stated > size.saturating_mul(most)) {
                 return Err(cut_off());
             }
         }
