@@ -2,7 +2,7 @@
 
     python benches/generate.py MODEL_FOLDER QUESTIONS.jsonl
 
-The first turns of MT-Bench's first 32 questions through the model's chat template, greedy, 128 new tokens each and no early
+The first turns of MT-Bench's first 32 questions through the model's chat template, greedy, 64 new tokens each and no early
 end, in batches of 32 and one at a time (of those, four). Medians of three rounds in turn; loading is not counted.
 """
 
@@ -16,7 +16,7 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-NEW_TOKENS, PROMPTS, ALONE, ROUNDS = 128, 32, 4, 3
+NEW_TOKENS, PROMPTS, ALONE, ROUNDS = 64, 32, 4, 3
 folder, questions = sys.argv[1:]
 tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
 turns = [json.loads(line)["turns"][0] for line in open(questions)][:PROMPTS]

@@ -2,7 +2,7 @@
 
 use tch::{Device, Kind, Tensor};
 
-use crate::attention::{Grid, KeyValues, Mask, Masks};
+use crate::attention::{Grid, KeyValues, Mask, Masks, Mixing, Packed, PackedRows};
 use crate::sampling::{Decision, decide};
 use crate::{Policy, PolicyError, Sampling};
 
@@ -215,38 +215,27 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Computes the prompts; returns the hidden states `[B, hidden]` of their last tokens.
+    /// Computes the prompts; returns the hidden states `[B, hidden]` of their last tokens. They lie one behind the other:
+    /// nothing is computed for padding, and nothing of a prompt depends on the prompts beside it.
     fn prefill(&mut self) -> Tensor {
-        let device = self.policy.device();
-        let width = self.sequences.iter().map(|s| s.prompt.len()).max().unwrap_or(0);
-        let padded = self.sequences.iter().flat_map(|s| {
-            let padding = std::iter::repeat_n(0, width - s.prompt.len());
-            padding.chain(s.prompt.iter().map(|&id| i64::from(id)))
-        });
-        let ids = Tensor::from_slice(&padded.collect::<Vec<_>>()).to_device(device);
-        let column = Tensor::arange(width as i64, (Kind::Int64, device));
-        let positions = (&column - &self.first_columns).clamp_min(0);
-        let masks = self.prefill_masks(&column);
-        let hidden = self.forward(&ids, &positions, masks);
-        hidden.view([self.sequences.len() as i64, width as i64, -1]).select(1, -1)
-    }
-
-    fn prefill_masks(&self, column: &Tensor) -> Masks {
-        let width = column.size()[0];
-        let window = self.policy.decoder().window().filter(|&window| width > window);
-        if self.visible.is_none() && window.is_none() {
-            return Masks { full: Mask::Causal, sliding: None };
-        }
-        let distance = column.unsqueeze(-1) - column;
-        let mut seen = distance.ge(0).view([1, 1, width, width]);
-        if let Some(visible) = &self.visible {
-            // Padding sees itself: a query that sees nothing would come out as NaN.
-            let own = distance.eq(0);
-            seen = visible.narrow(-1, 0, width).logical_or(&own).logical_and(&seen);
-        }
-        let sliding = window.map(|window| Mask::Explicit(distance.lt(window).logical_and(&seen)));
-        let full = if self.visible.is_some() { Mask::Explicit(seen) } else { Mask::Causal };
-        Masks { full, sliding }
+        let (device, decoder) = (self.policy.device(), self.policy.decoder());
+        let prompts: Vec<&[u32]> = self.sequences.iter().map(|sequence| sequence.prompt).collect();
+        let rows = PackedRows::causal(&prompts, device);
+        let mut end = -1;
+        let last: Vec<i64> = prompts
+            .iter()
+            .map(|prompt| {
+                end += prompt.len() as i64;
+                end
+            })
+            .collect();
+        let mut mixing = Prefill {
+            packed: Packed::new(&rows, decoder.window(), self.policy.kind()),
+            lengths: prompts.iter().map(|prompt| prompt.len() as i64).collect(),
+            cache: &mut self.cache,
+        };
+        let hidden = decoder.forward(&decoder.embed(&rows.ids), &rows.positions, &mut mixing);
+        hidden.index_select(0, &Tensor::from_slice(&last).to_device(device))
     }
 
     /// Computes one more token of each sequence; returns its hidden states `[B, hidden]`.
@@ -335,6 +324,21 @@ fn longest_rest(sequences: &[Sequence<'_>]) -> usize {
     sequences.iter().map(|s| s.sampling.max_new_tokens - s.tokens.len()).max().unwrap_or(0)
 }
 
+/// Prompts one behind the other, whose keys and values the cache keeps.
+struct Prefill<'a> {
+    packed: Packed<'a>,
+    /// Tokens of each prompt.
+    lengths: Vec<i64>,
+    cache: &'a mut Cache,
+}
+
+impl Mixing for Prefill<'_> {
+    fn attend(&mut self, layer: usize, window: Option<i64>, q: Tensor, k: Tensor, v: Tensor) -> Tensor {
+        self.cache.fill(layer, &self.lengths, &k, &v);
+        self.packed.attend(layer, window, q, k, v)
+    }
+}
+
 /// Keys and values `[B, kv_heads, columns, head_dim]` of each layer, allocated once for the longest continuation.
 struct Cache {
     layers: Vec<(Tensor, Tensor)>,
@@ -348,8 +352,9 @@ impl Cache {
     fn new(policy: &Policy, rows: usize, columns: i64) -> Result<Self, PolicyError> {
         let config = policy.config();
         let shape = [rows as i64, config.kv_heads as i64, columns, config.head_dim as i64];
-        let empty = || Tensor::f_empty(shape, (policy.kind(), policy.device()));
-        let layers: Result<Vec<_>, _> = (0..config.layers).map(|_| Ok((empty()?, empty()?))).collect();
+        // What is never written to must be finite: a weight of 0 times NaN would be NaN.
+        let zeros = || Tensor::f_zeros(shape, (policy.kind(), policy.device()));
+        let layers: Result<Vec<_>, _> = (0..config.layers).map(|_| Ok((zeros()?, zeros()?))).collect();
         let room = || format!("make room for keys and values of {rows} sequences of {columns} tokens");
         Ok(Self {
             layers: layers.map_err(|source| PolicyError::torch(room())(source))?,
@@ -359,6 +364,20 @@ impl Cache {
             columns,
             filled: 0,
         })
+    }
+
+    /// Takes the keys and values `[N, kv_heads, head_dim]` of prompts of these lengths, aligned on the right.
+    fn fill(&mut self, layer: usize, lengths: &[i64], keys: &Tensor, values: &Tensor) {
+        let width = lengths.iter().copied().max().unwrap_or(0);
+        for (all, new) in [(&self.layers[layer].0, keys), (&self.layers[layer].1, values)] {
+            for (row, (of_row, length)) in new.split_with_sizes(lengths, 0).iter().zip(lengths).enumerate() {
+                let place = all.select(0, row as i64).narrow(1, width - length, *length);
+                place.shallow_clone().copy_(&of_row.transpose(0, 1));
+            }
+        }
+        if layer + 1 == self.layers.len() {
+            self.filled = width;
+        }
     }
 
     /// Keeps the given rows and their last `filled` columns, with room for `columns`.
