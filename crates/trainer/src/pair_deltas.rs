@@ -69,17 +69,11 @@ impl DeltaLog {
     }
 }
 
-/// Turns what a run that is finished wrote into `pair_deltas.parquet`, and says how its last epoch ended where labels were
-/// flipped. Doing it twice changes nothing.
-pub(crate) fn finish(folder: &Path, pairs: &[TokenPair]) -> Result<(), TrainError> {
-    let path = under_way(folder);
-    if !path.exists() {
-        return Ok(());
-    }
-    let steps: Vec<Line> = lines(&path)?.into_iter().map(|(line, _)| line).collect();
-    let target = folder.join("pair_deltas.parquet");
-    write_parquet(&target, &steps, pairs)?;
-    fs::remove_file(&path).map_err(TrainError::io("cannot remove", &path))?;
+/// Turns what a run has written that made all its steps into `pair_deltas.parquet`, and says how its last epoch ended where
+/// labels were flipped.
+pub(crate) fn write(folder: &Path, pairs: &[TokenPair]) -> Result<(), TrainError> {
+    let steps: Vec<Line> = lines(&under_way(folder))?.into_iter().map(|(line, _)| line).collect();
+    write_parquet(&folder.join("pair_deltas.parquet"), &steps, pairs)?;
     if pairs.iter().any(|pair| pair.flipped) {
         let last = steps.last().map_or(0.0, |line| line.epoch.ceil());
         let of_last = || steps.iter().filter(|line| line.epoch > last - 1.0).flat_map(|line| &line.pairs);
@@ -93,6 +87,17 @@ pub(crate) fn finish(folder: &Path, pairs: &[TokenPair]) -> Result<(), TrainErro
         }
     }
     Ok(())
+}
+
+/// Removes the file under way.
+pub(crate) fn clear(folder: &Path) -> Result<(), TrainError> {
+    let path = under_way(folder);
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(TrainError::io("cannot remove", path)(error))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn under_way(folder: &Path) -> PathBuf {

@@ -13,7 +13,7 @@ use crate::context::Context;
 use crate::engine::{MicroBatch, Outcome, TrainSettings, Trainer};
 use crate::held_out::{HeldOut, OwnAnswers};
 use crate::input::Input;
-use crate::objective::{Objective, PreferenceObjective, SupervisedObjective};
+use crate::objective::{PreferenceObjective, SupervisedObjective};
 use crate::optimizer::AdamWSettings;
 use crate::recipe::{LossKind, LossSection, Recipe, WatchSection};
 use crate::reference::{ReferenceLogps, ReferencePass};
@@ -77,26 +77,22 @@ pub fn run(recipe: &Recipe, start: Start, context: &mut Context<'_>) -> Result<R
         input.noise.write(dir.root().join(NOISE_LOG))?;
     }
     let settings = settings(recipe, kind);
-    let Input { policy, model, pairs, .. } = &input;
-    let parts = Parts { dir: &dir, policy, companions: model, save: recipe.model.dtype.kind(), pairs };
-    let keep_last = recipe.train.keep_last;
+    let answers = own_answers(recipe, &input, kind)?;
+    let dialogues = if passes.is_none() { input.dialogues() } else { Vec::new() };
+    let Input { policy, model, pairs, held_out, .. } = input;
+    let (save, keep_last) = (recipe.model.dtype.kind(), recipe.train.keep_last);
+    let parts = Parts { dir: &dir, companions: &model, save, pairs: &pairs };
 
     let outcome = match passes {
         Some((loss, pass, held_out_pass)) => {
-            let reference = pass.table(policy, model, context.progress)?.of(pairs);
-            let objective = PreferenceObjective { pairs, reference: &reference, loss, scoring };
-            let held_out = &input.held_out;
+            let reference = pass.table(&policy, &model, context.progress)?.of(&pairs);
+            let objective = PreferenceObjective { pairs: &pairs, reference: &reference, loss, scoring };
             let held_out_reference = match held_out_pass {
-                Some(pass) => pass.table(policy, model, context.progress)?.of(held_out),
+                Some(pass) => pass.table(&policy, &model, context.progress)?.of(&held_out),
                 None => ReferenceLogps::default(),
             };
-            let held_out = HeldOut {
-                pairs: held_out,
-                reference: &held_out_reference,
-                loss,
-                scoring,
-                answers: own_answers(recipe, &input, kind)?,
-            };
+            let held_out =
+                HeldOut { pairs: &held_out, reference: &held_out_reference, loss, scoring, answers };
             let saturates = matches!(recipe.loss.kind, LossKind::Dpo);
             let watched = Watched {
                 held_out: (!held_out.pairs.is_empty()).then_some((&held_out, recipe.watch.eval_every)),
@@ -105,12 +101,17 @@ pub fn run(recipe: &Recipe, start: Start, context: &mut Context<'_>) -> Result<R
                     margins: Some((recipe.loss.beta.get(), saturates)),
                 },
             };
-            train(&parts, &objective, settings, watched, keep_last, context)?
+            // The policy as it was loaded is dropped once its weights are copied.
+            let objective = &objective;
+            let begin = move || Trainer::new(&policy, objective, settings);
+            train(&parts, begin, watched, keep_last, context)?
         }
         None => {
             let Scoring { padding, head, .. } = scoring;
-            let objective = SupervisedObjective { dialogues: &input.dialogues(), padding, head };
-            train(&parts, &objective, settings, Watched::default(), keep_last, context)?
+            let objective = SupervisedObjective { dialogues: &dialogues, padding, head };
+            let objective = &objective;
+            let begin = move || Trainer::new(&policy, objective, settings);
+            train(&parts, begin, Watched::default(), keep_last, context)?
         }
     };
     Ok(RunReport { outcome, dir, data })
@@ -178,14 +179,14 @@ pub fn run_supervised(run: SupervisedRun<'_>, context: &mut Context<'_>) -> Resu
     let objective =
         SupervisedObjective { dialogues: run.dialogues, padding: Padding::None, head: Head::Chunked };
     let save = run.settings.kind;
-    let parts = Parts { dir: run.dir, policy: run.policy, companions: run.companions, save, pairs: &[] };
-    train(&parts, &objective, run.settings, Watched::default(), 0, context)
+    let parts = Parts { dir: run.dir, companions: run.companions, save, pairs: &[] };
+    let begin = || Trainer::new(run.policy, &objective, run.settings);
+    train(&parts, begin, Watched::default(), 0, context)
 }
 
-/// What one training needs beside objective and settings.
+/// What one training needs beside policy, objective and settings.
 struct Parts<'a> {
     dir: &'a RunDir,
-    policy: &'a Policy,
     companions: &'a Path,
     /// The kind in which weights are saved.
     save: Kind,
@@ -201,11 +202,10 @@ struct Watched<'a> {
     recording: Recording,
 }
 
-fn train(
+fn train<'a>(
     parts: &Parts<'_>,
-    objective: &dyn Objective,
-    settings: TrainSettings,
-    watched: Watched<'_>,
+    begin: impl FnOnce() -> Result<Trainer<'a>, TrainError>,
+    watched: Watched<'a>,
     keep_last: usize,
     context: &mut Context<'_>,
 ) -> Result<Outcome, TrainError> {
@@ -216,7 +216,7 @@ fn train(
     for folder in [parts.dir.root(), &parts.dir.checkpoints()] {
         checkpoint::clear_unfinished(folder)?;
     }
-    let mut trainer = Trainer::new(parts.policy, objective, settings)?;
+    let mut trainer = begin()?;
     if let Some((held_out, every)) = watched.held_out {
         trainer = trainer.with_held_out(held_out, every);
     }
@@ -238,11 +238,13 @@ fn train(
         // Where a run was stopped is no business of whoever reads its checkpoints: an interrupted run ends as any other.
         checkpoint::retain(&parts.dir.checkpoints(), &trainer.checkpoint_steps())?;
         if recording.deltas {
-            pair_deltas::finish(parts.dir.root(), parts.pairs)?;
+            pair_deltas::write(parts.dir.root(), parts.pairs)?;
         }
         let policy = trainer.master_policy()?;
         policy.save(&parts.dir.model(), parts.save, Some(parts.companions))?;
+        // From here on the run is finished; before, what it takes to go on was still there.
         checkpoint::drop_states(&parts.dir.checkpoints(), 0)?;
+        pair_deltas::clear(parts.dir.root())?;
     }
     Ok(outcome)
 }
