@@ -45,4 +45,4 @@ pub use generate::{Finish, Generation, GenerationOptions, GenerationRequest};
 pub use policy::{Policy, native_bf16};
 pub use rope::{Rope, RopeScaling};
 pub use sampling::Sampling;
-pub use save::UNFINISHED;
+pub use save::{UNFINISHED, write_tensors};

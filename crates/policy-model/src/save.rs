@@ -218,6 +218,18 @@ fn copy(from: &Path, to: &Path) -> Result<(), PolicyError> {
     write().map_err(PolicyError::io("write", to))
 }
 
+/// Elements that are copied, and converted, before they are written: no second copy of a whole tensor is made.
+const ELEMENTS_A_WRITE: usize = 4 << 20;
+
+/// Writes tensors of any kind into one safetensors file, in `kind`, in the order given.
+///
+/// # Errors
+///
+/// [`PolicyError::Io`] where the file cannot be written; [`PolicyError::UnsupportedKind`] for a kind that weights don't come in.
+pub fn write_tensors(path: &Path, tensors: &[(String, Tensor)], kind: Kind) -> Result<(), PolicyError> {
+    write_safetensors(path, tensors, kind, dtype(kind)?)
+}
+
 fn write_safetensors(
     path: &Path,
     tensors: &[(String, Tensor)],
@@ -245,8 +257,13 @@ fn write_safetensors(
         .and_then(|()| file.write_all(&header))
         .map_err(io)?;
     for (name, tensor) in tensors {
-        file.write_all(&bytes(tensor, kind).map_err(PolicyError::torch(format!("copy `{name}`")))?)
-            .map_err(io)?;
+        let failed = || PolicyError::torch(format!("copy `{name}`"));
+        let flat = tensor.f_detach().and_then(|tensor| tensor.f_reshape([-1])).map_err(failed())?;
+        let elements = flat.size()[0];
+        for start in (0..elements).step_by(ELEMENTS_A_WRITE) {
+            let part = flat.narrow(0, start, elements.min(start + ELEMENTS_A_WRITE as i64) - start);
+            file.write_all(&bytes(&part, kind).map_err(failed())?).map_err(io)?;
+        }
     }
     let file = file.into_inner().map_err(|error| io(error.into_error()))?;
     file.sync_all().map_err(io)

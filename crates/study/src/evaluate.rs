@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use trainer::Context;
 
 use crate::error::StudyError;
-use crate::judges::{Bell, Judges};
+use crate::judges::{Judges, RatingContext};
 use crate::recipe::StudyRecipe;
 use crate::responder::LoadedPolicy;
 use crate::store::{create_folder, read_json, write_json};
@@ -210,8 +210,8 @@ impl Candidate {
                 progress.end();
             }
         };
-        let bell = Bell { stop, progress: &mut watch };
-        let rated = judges.rate(world, bench, (&self.model_id, self.seed), &mut self.stamp(), bell)?;
+        let context = RatingContext { stop, progress: &mut watch };
+        let rated = judges.rate(world, bench, (&self.model_id, self.seed), &mut self.stamp(), context)?;
         let scores = rated
             .iter()
             .flat_map(|rated| judged_scores(&rated.judge, world.questions(), answers, &rated.scores));

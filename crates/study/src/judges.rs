@@ -34,7 +34,7 @@ pub(crate) struct Rated {
 }
 
 /// What rating is given from outside.
-pub(crate) struct Bell<'a> {
+pub(crate) struct RatingContext<'a> {
     /// Set once somebody asks to stop.
     pub(crate) stop: &'a AtomicBool,
     /// Hears how far it is.
@@ -71,7 +71,7 @@ impl Judges {
         bench: &BenchDir,
         (model, seed): (&str, u64),
         stamp: &mut FixedStamp,
-        bell: Bell<'_>,
+        context: RatingContext<'_>,
     ) -> Result<Vec<Rated>, StudyError> {
         let answers = bench.answers(model)?;
         // The sandbox's judges say everything at once.
@@ -92,9 +92,9 @@ impl Judges {
                     model: self.section.model(),
                     sampling: &sampling,
                     client: self.client()?,
-                    stop: bell.stop,
+                    stop: context.stop,
                 };
-                Ok(vec![rate(&judge, bell.progress)?])
+                Ok(vec![rate(&judge, context.progress)?])
             }
         }
     }

@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use policy_model::UNFINISHED;
+use policy_model::{UNFINISHED, write_tensors};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
@@ -65,11 +65,9 @@ fn fill(partial: &Path, snapshot: &Snapshot<'_>, kind: Kind, companions: &Path) 
     fs::create_dir_all(&state).map_err(TrainError::io("cannot create", &state))?;
     let tensors = state.join("optimizer.safetensors");
     let (avg, avg_sq) = (&snapshot.optimizer.exp_avg, &snapshot.optimizer.exp_avg_sq);
-    Tensor::write_safetensors(
-        &[("master", snapshot.master), ("exp_avg", avg), ("exp_avg_sq", avg_sq)],
-        &tensors,
-    )
-    .map_err(|source| TrainError::io("cannot write", &tensors)(std::io::Error::other(source)))?;
+    let named = [("master", snapshot.master), ("exp_avg", avg), ("exp_avg_sq", avg_sq)]
+        .map(|(name, tensor)| (name.to_owned(), tensor.shallow_clone()));
+    write_tensors(&tensors, &named, Kind::Float)?;
     let file = StateFile {
         step: snapshot.step,
         total_steps: snapshot.total_steps,
