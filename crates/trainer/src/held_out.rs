@@ -35,7 +35,7 @@ pub struct HeldOut<'a> {
 pub struct OwnAnswers {
     /// The reference, in the kind that the policy computes in.
     pub reference: Policy,
-    /// How many prompts are answered: the first ones.
+    /// How many prompts are answered: the first ones, but for those that leave no room in the policy's context.
     pub prompts: usize,
     /// The longest answer, in tokens.
     pub max_tokens: usize,
@@ -121,7 +121,10 @@ impl HeldOut<'_> {
         let pairs = self.pairs.len() as f64;
         let mut means = measure(&self.loss, of_pairs(&logps), of_pairs(self.reference));
         means.fields_mut().into_iter().for_each(|sum| *sum /= pairs);
-        let own = self.answers.as_ref().map(|answers| answers.measure(policy, self)).transpose()?;
+        let own = match &self.answers {
+            Some(answers) => answers.measure(policy, self)?,
+            None => None,
+        };
         let PreferenceMetrics {
             chosen_reward,
             rejected_reward,
@@ -159,7 +162,8 @@ struct Own {
 }
 
 impl OwnAnswers {
-    fn measure(&self, policy: &Policy, held_out: &HeldOut<'_>) -> Result<Own, TrainError> {
+    /// `None` where no prompt leaves room for an answer.
+    fn measure(&self, policy: &Policy, held_out: &HeldOut<'_>) -> Result<Option<Own>, TrainError> {
         let _guard = tch::no_grad_guard();
         let sampling = Sampling {
             temperature: 1.0,
@@ -190,6 +194,9 @@ impl OwnAnswers {
                 Dialogue::completion(&request.prompt, &tokens)
             })
             .collect();
+        if dialogues.is_empty() {
+            return Ok(None);
+        }
         let mut own = Own { kl: 0.0, tokens: 0.0 };
         for dialogues in dialogues.chunks(ANSWERS_A_PASS) {
             let dialogues: Vec<&Dialogue> = dialogues.iter().collect();
@@ -200,7 +207,7 @@ impl OwnAnswers {
             own.kl += logps(policy)? - logps(&self.reference)?;
             own.tokens += batch.scored.len() as f64;
         }
-        let count = dialogues.len().max(1) as f64;
-        Ok(Own { kl: own.kl / count, tokens: own.tokens / count })
+        let count = dialogues.len() as f64;
+        Ok(Some(Own { kl: own.kl / count, tokens: own.tokens / count }))
     }
 }

@@ -211,6 +211,14 @@ fn the_divergence_of_one_token_answers_is_that_of_the_whole_vocabulary() {
 }
 
 #[test]
+fn where_no_prompt_leaves_room_nothing_is_measured_of_answers() {
+    let held_out = pairs("asked", 3);
+    let longer_than_the_context = policy(5).config().max_position_embeddings;
+    let (record, _) = train(Some((&held_out, Some(answers(3, longer_than_the_context)), 0)));
+    assert!(record.evaluations.iter().all(|metrics| metrics.kl.is_none() && metrics.answer_tokens.is_none()));
+}
+
+#[test]
 fn answers_end_at_the_limit_and_their_divergence_grows() {
     let held_out = pairs("asked", 40);
     let (record, _) = train(Some((&held_out, Some(answers(40, 12)), 0)));
