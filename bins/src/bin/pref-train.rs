@@ -73,5 +73,9 @@ fn train(args: &Args, signals: &Signals) -> anyhow::Result<()> {
             print_result(format_args!("step {step:>5}: loss {loss:.4}, grad_norm {grad_norm:.3}"))?;
         }
     }
+    let evaluations = report.dir.read_evaluations()?;
+    for evaluation in evaluations.first().into_iter().chain(evaluations.last()) {
+        print_result(evaluation)?;
+    }
     Ok(print_result(format_args!("model: {}", report.dir.model().display()))?)
 }

@@ -1,5 +1,7 @@
 //! What a policy in training makes of preferences that it does not learn from.
 
+use std::fmt;
+
 use policy_model::{Finish, GenerationOptions, GenerationRequest, Policy, Sampling};
 use pref_data::{Dialogue, TokenBatch, TokenPair};
 use pref_loss::{LossOutput, PairBatch, PairLogps, PairTokens, PreferenceLoss};
@@ -99,6 +101,17 @@ impl HeldOutMetrics {
         series.extend(self.kl.map(|kl| ("eval_kl", kl)));
         series.extend(self.answer_tokens.map(|tokens| ("eval_answer_tokens", tokens)));
         series
+    }
+}
+
+impl fmt::Display for HeldOutMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { step, loss, margin, accuracy, .. } = self;
+        write!(f, "held out, step {step}: loss {loss:.4}, margin {margin:.3}, accuracy {accuracy:.2}")?;
+        match (self.kl, self.answer_tokens) {
+            (Some(kl), Some(tokens)) => write!(f, ", KL {kl:.2} nats, answers of {tokens:.0} tokens"),
+            _ => Ok(()),
+        }
     }
 }
 

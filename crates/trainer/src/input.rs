@@ -112,7 +112,7 @@ fn held_out(
     if tokens.is_empty() {
         return Err(TrainError::NoExamples(format!("data.eval_path = \"{path}\": {view}; {tokenized}")));
     }
-    tracing::info!("held out: {} pairs of {path}", tokens.len());
+    tracing::debug!("held out: {} pairs of {path}", tokens.len());
     Ok(tokens)
 }
 

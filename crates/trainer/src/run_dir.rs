@@ -305,11 +305,9 @@ impl Observer for Recorder<'_, '_> {
         let mut file = append(&path)?;
         writeln!(file, "{line}").and_then(|()| file.flush()).map_err(failed())?;
         self.scalars(metrics.step, &metrics.series())?;
-        let HeldOutMetrics { step, loss, margin, accuracy, .. } = metrics;
-        tracing::info!(
-            "held out, step {step}: loss {loss:.4}, margin {margin:.3}, accuracy {accuracy:.2}{}",
-            own(metrics)
-        );
+        // A line for each would drown what a study of many runs says.
+        tracing::debug!("{metrics}");
+        self.context.progress.advance(metrics.step, &metrics.to_string());
         Ok(())
     }
 
@@ -323,14 +321,6 @@ impl Observer for Recorder<'_, '_> {
 
     fn wants_stop(&self) -> bool {
         self.context.wants_stop()
-    }
-}
-
-/// What a policy's own answers measured, in words.
-fn own(metrics: &HeldOutMetrics) -> String {
-    match (metrics.kl, metrics.answer_tokens) {
-        (Some(kl), Some(tokens)) => format!(", KL {kl:.2} nats, answers of {tokens:.0} tokens"),
-        _ => String::new(),
     }
 }
 
