@@ -141,33 +141,23 @@ impl<'a> Packed<'a> {
 impl Mixing for Packed<'_> {
     fn attend(&mut self, _: usize, window: Option<i64>, q: Tensor, k: Tensor, v: Tensor) -> Tensor {
         let tokens = q.size()[0];
-        // Split once and joined once: a slice of its own for every row would cost a gradient of full size each.
-        let split = |x: &Tensor| x.split_with_sizes(self.parts.as_slice(), 0);
-        let (q, k, v) = (split(&q), split(&k), split(&v));
+        // Turned heads first, split and joined once: doing any of it for every part would cost an operation each, and
+        // slices of their own a gradient of full size each.
+        let split = |x: Tensor| x.transpose(0, 1).unsqueeze(0).split_with_sizes(self.parts.as_slice(), 2);
+        let (q, k, v) = (split(q), split(k), split(v));
         let mut attended = Vec::with_capacity(q.len());
-        let mut part = 0;
+        let mut trunk = 0;
         for row in self.rows {
-            let trunk = part;
-            let mut attend_part = |part: usize, k: &Tensor, v: &Tensor| {
-                let mask = self.masks[part].of(window);
-                let out = attend(&heads_first(&q[part]), &heads_first(k), &heads_first(v), mask);
-                attended.push(out.squeeze_dim(0).transpose(0, 1));
-            };
-            attend_part(trunk, &k[trunk], &v[trunk]);
+            attended.push(attend(&q[trunk], &k[trunk], &v[trunk], self.masks[trunk].of(window)));
             // Every branch goes the same way, so that which one stands first changes no bit.
             for branch in trunk + 1..=trunk + row.branches.len() {
-                let joined = |x: &[Tensor]| Tensor::cat(&[&x[trunk], &x[branch]], 0);
-                attend_part(branch, &joined(&k), &joined(&v));
+                let joined = |x: &[Tensor]| Tensor::cat(&[&x[trunk], &x[branch]], 2);
+                attended.push(attend(&q[branch], &joined(&k), &joined(&v), self.masks[branch].of(window)));
             }
-            part += 1 + row.branches.len();
+            trunk += 1 + row.branches.len();
         }
-        Tensor::cat(&attended, 0).reshape([tokens, -1])
+        Tensor::cat(&attended, 2).transpose(1, 2).reshape([tokens, -1])
     }
-}
-
-/// `[T, heads, head_dim]` as a batch of one, `[1, heads, T, head_dim]`.
-fn heads_first(x: &Tensor) -> Tensor {
-    x.transpose(0, 1).unsqueeze(0)
 }
 
 /// Keys and values of every layer for the sequences that are being generated.
@@ -219,14 +209,17 @@ impl Masks {
         if queries == keys && window.is_none() {
             return Self { full: Mask::Causal, sliding: None };
         }
-        let column = Tensor::arange(keys as i64, (Kind::Int64, options.1));
-        let distance = column.narrow(0, (keys - queries) as i64, queries as i64).unsqueeze(-1) - &column;
-        let added = |hidden: Tensor| {
-            Mask::Added(Tensor::zeros(hidden.size(), options).masked_fill(&hidden, f64::NEG_INFINITY))
+        // Filled here rather than by a handful of operations, each of which would take longer than this where texts are
+        // short.
+        let added = |hides: &dyn Fn(i64) -> bool| {
+            let distances =
+                (keys - queries..keys).flat_map(|query| (0..keys).map(move |key| query as i64 - key as i64));
+            let mask = distances.map(|distance| if hides(distance) { f32::NEG_INFINITY } else { 0.0 });
+            let mask = Tensor::from_slice(&mask.collect::<Vec<f32>>()).view([queries as i64, keys as i64]);
+            Mask::Added(mask.to_kind(options.0).to_device(options.1))
         };
-        let later = distance.lt(0);
-        let sliding = window.map(|window| added(distance.ge(window).logical_or(&later)));
-        let full = if queries == keys { Mask::Causal } else { added(later) };
+        let sliding = window.map(|window| added(&|distance| distance < 0 || distance >= window));
+        let full = if queries == keys { Mask::Causal } else { added(&|distance| distance < 0) };
         Self { full, sliding }
     }
 
