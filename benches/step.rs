@@ -17,19 +17,20 @@ use seeds::Seeds;
 use serde_json::json;
 use tch::{Device, Kind};
 use trainer::{
-    AdamWSettings, Decay, Head, MicroBatch, Observer, Order, PairDelta, PreferenceObjective, ReferenceLogps,
-    Scoring, Snapshot, StepMetrics, TrainError, TrainSettings, Trainer,
+    Activations, AdamWSettings, Decay, Head, MicroBatch, Observer, Order, PairDelta, PreferenceObjective,
+    ReferenceLogps, Scoring, Snapshot, StepMetrics, TrainError, TrainSettings, Trainer,
 };
 
 const FAST: Scoring = Scoring::FAST;
 
-/// What is switched off, and what is left.
-const WAYS: [(&str, Scoring); 5] = [
+/// What is switched off or on, and what is left.
+const WAYS: [(&str, Scoring); 6] = [
     ("nothing off", FAST),
     ("shared_prompt off", Scoring { layout: Layout::Separate, ..FAST }),
     ("padding_free off", Scoring { padding: Padding::Right(0), ..FAST }),
     ("chunked_head off", Scoring { head: Head::Full, ..FAST }),
-    ("all off", Scoring { layout: Layout::Separate, padding: Padding::Right(0), head: Head::Full }),
+    ("all off", Scoring { layout: Layout::Separate, padding: Padding::Right(0), head: Head::Full, ..FAST }),
+    ("gradient checkpointing on", Scoring { activations: Activations::Recomputed, ..FAST }),
 ];
 
 /// Pairs a step.

@@ -102,7 +102,7 @@ fn time_note(plan: &Plan, jobs: usize) -> String {
 }
 
 fn memory_note(plan: &Plan) -> String {
-    let bytes = plan.memory.total();
+    let bytes = plan.memory.of_weights();
     let rest = match plan.is_sandbox {
         true => "libtorch itself and activations come on top and weigh more, some 300 MB",
         false => "libtorch itself and activations come on top",

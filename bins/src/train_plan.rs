@@ -18,8 +18,8 @@ pub fn train_plan(plan: &Plan) -> Table {
         ],
         rows,
         notes: vec![
-            "Memory: weights and what stands beside each of them, 24 bytes a parameter in float32 and also in bfloat16. \
-             Activations come on top: they grow with train.micro_batch_size and the length of sequences."
+            "Memory: what training holds at most. Activations and the head are those of the micro-batch with the most \
+             tokens; train.micro_batch_size, train.micro_batch_tokens and train.gradient_checkpointing make them smaller."
                 .into(),
             "Nothing was run and nothing was written.".into(),
         ],
@@ -90,10 +90,16 @@ fn memory_rows(plan: &Plan) -> Vec<Vec<Value>> {
     vec![
         row("parameters", Value::Count(plan.parameters), ""),
         row("memory, MB", megabytes(memory.total()), "all of the following"),
-        row("  weights as loaded", megabytes(memory.loaded), "float32"),
         row("  master weights", megabytes(memory.master), "float32"),
         row("  copy that computes", megabytes(memory.compute), "none where the master itself computes"),
         row("  gradients", megabytes(memory.gradients), "the sum in float32, one micro-batch's beside it"),
         row("  Adam's moments", megabytes(memory.moments), "two, float32"),
+        row(
+            "  activations",
+            megabytes(memory.activations),
+            format!("of {} tokens at a time", plan.widest.tokens),
+        ),
+        row("  LM head", megabytes(memory.head), format!("of {} scored tokens", plan.widest.scored)),
+        row("  libtorch", megabytes(memory.runtime), "the library itself"),
     ]
 }

@@ -86,13 +86,13 @@ pub(crate) trait Mixing {
 }
 
 /// Rows of one width, `N = rows · width`, with what came before them in a cache.
-pub(crate) struct Grid<'a, C> {
+pub(crate) struct Grid<C> {
     pub(crate) rows: i64,
     pub(crate) masks: Masks,
-    pub(crate) cache: &'a mut C,
+    pub(crate) cache: C,
 }
 
-impl<C: KeyValues> Mixing for Grid<'_, C> {
+impl<C: KeyValues> Mixing for Grid<C> {
     fn attend(&mut self, layer: usize, window: Option<i64>, q: Tensor, k: Tensor, v: Tensor) -> Tensor {
         let tokens = q.size()[0];
         let by_row = |x: &Tensor| {
@@ -109,17 +109,17 @@ impl<C: KeyValues> Mixing for Grid<'_, C> {
 }
 
 /// Rows one behind the other.
-pub(crate) struct Packed<'a> {
-    rows: &'a [PackedRow],
+pub(crate) struct Packed {
+    rows: Vec<PackedRow>,
     /// Tokens of every trunk and branch, in their order.
     parts: Vec<i64>,
     /// For every trunk and branch what it does not see of its keys.
     masks: Vec<Masks>,
 }
 
-impl<'a> Packed<'a> {
+impl Packed {
     /// `window` is the layers' sliding window, if any has one; scores are computed in `kind`.
-    pub(crate) fn new(rows: &'a PackedRows, window: Option<i64>, kind: Kind) -> Self {
+    pub(crate) fn new(rows: &PackedRows, window: Option<i64>, kind: Kind) -> Self {
         let options = (kind, rows.ids.device());
         let part = |row: &PackedRow| {
             let branches: Vec<(usize, usize)> =
@@ -128,7 +128,7 @@ impl<'a> Packed<'a> {
         };
         let parts: Vec<(usize, usize)> = rows.rows.iter().flat_map(part).collect();
         Self {
-            rows: &rows.rows,
+            rows: rows.rows.clone(),
             masks: parts
                 .iter()
                 .map(|&(queries, keys)| Masks::of_part(queries, keys, window, options))
@@ -138,7 +138,7 @@ impl<'a> Packed<'a> {
     }
 }
 
-impl Mixing for Packed<'_> {
+impl Mixing for Packed {
     fn attend(&mut self, _: usize, window: Option<i64>, q: Tensor, k: Tensor, v: Tensor) -> Tensor {
         let tokens = q.size()[0];
         // Turned heads first, split and joined once: doing any of it for every part would cost an operation each, and
@@ -147,7 +147,7 @@ impl Mixing for Packed<'_> {
         let (q, k, v) = (split(q), split(k), split(v));
         let mut attended = Vec::with_capacity(q.len());
         let mut trunk = 0;
-        for row in self.rows {
+        for row in &self.rows {
             attended.push(attend(&q[trunk], &k[trunk], &v[trunk], self.masks[trunk].of(window)));
             // Every branch goes the same way, so that which one stands first changes no bit.
             for branch in trunk + 1..=trunk + row.branches.len() {
@@ -164,6 +164,12 @@ impl Mixing for Packed<'_> {
 pub(crate) trait KeyValues {
     /// Stores the new keys and values `[B, kv_heads, T, head_dim]` of layer `layer` and returns all so far.
     fn extend(&mut self, layer: usize, keys: Tensor, values: Tensor) -> (Tensor, Tensor);
+}
+
+impl<C: KeyValues> KeyValues for &mut C {
+    fn extend(&mut self, layer: usize, keys: Tensor, values: Tensor) -> (Tensor, Tensor) {
+        (**self).extend(layer, keys, values)
+    }
 }
 
 /// Without generation there is nothing before the row.

@@ -118,15 +118,41 @@ impl Decoder {
     ///
     /// Everything but attention takes token by token, so that rows need no shape here: only `mixing` knows it. On
     /// two-dimensional operands libtorch needs no reshaping of its own, which counts where a layer takes microseconds.
-    pub(crate) fn forward(&self, embedded: &Tensor, positions: &Tensor, mixing: &mut impl Mixing) -> Tensor {
-        let rotation = self.rotary.at(positions, self.embed_tokens.kind());
+    pub(crate) fn forward(&self, embedded: &Tensor, positions: &Tensor, mixing: &mut dyn Mixing) -> Tensor {
+        let rotation = self.rotation(positions);
         let mut hidden = embedded.shallow_clone();
-        for (index, layer) in self.layers.iter().enumerate() {
-            hidden = layer.forward(&hidden, &rotation, &mut |q, k, v| {
-                mixing.attend(index, layer.self_attn.window, q, k, v)
-            });
+        for index in 0..self.layers.len() {
+            hidden = self.layer(index, &hidden, &rotation, mixing);
         }
         self.norm.forward(&hidden)
+    }
+
+    /// How queries and keys at `positions` `[N]` turn.
+    pub(crate) fn rotation(&self, positions: &Tensor) -> Rotation {
+        self.rotary.at(positions, self.embed_tokens.kind())
+    }
+
+    /// What layer `index` makes of hidden states `[N, hidden]`.
+    pub(crate) fn layer(
+        &self,
+        index: usize,
+        hidden: &Tensor,
+        rotation: &Rotation,
+        mixing: &mut dyn Mixing,
+    ) -> Tensor {
+        let layer = &self.layers[index];
+        let window = layer.self_attn.window;
+        layer.forward(hidden, rotation, &mut |q, k, v| mixing.attend(index, window, q, k, v))
+    }
+
+    /// How many layers there are.
+    pub(crate) fn layers(&self) -> usize {
+        self.layers.len()
+    }
+
+    /// The final norm of hidden states `[N, hidden]`.
+    pub(crate) fn norm(&self, hidden: &Tensor) -> Tensor {
+        self.norm.forward(hidden)
     }
 }
 

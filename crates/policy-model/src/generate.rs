@@ -326,7 +326,7 @@ fn longest_rest(sequences: &[Sequence<'_>]) -> usize {
 
 /// Prompts one behind the other, whose keys and values the cache keeps.
 struct Prefill<'a> {
-    packed: Packed<'a>,
+    packed: Packed,
     /// Tokens of each prompt.
     lengths: Vec<i64>,
     cache: &'a mut Cache,

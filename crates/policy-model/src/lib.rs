@@ -27,6 +27,7 @@
 #![forbid(unsafe_code)]
 
 mod attention;
+mod checkpointed;
 mod config;
 mod decoder;
 mod error;
@@ -39,6 +40,7 @@ mod save;
 mod weights;
 
 pub use attention::{PackedRow, PackedRows, Rows, Visibility};
+pub use checkpointed::Checkpointed;
 pub use config::{AttentionBias, Family, ModelConfig};
 pub use error::PolicyError;
 pub use generate::{Finish, Generation, GenerationOptions, GenerationRequest};

@@ -5,6 +5,7 @@ use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
 use crate::attention::{Grid, Masks, NoCache, Packed, PackedRows, Rows};
+use crate::checkpointed::Checkpointed;
 use crate::decoder::Decoder;
 use crate::{ModelConfig, PolicyError, initialise, weights};
 
@@ -108,10 +109,17 @@ impl Policy {
     /// # Panics
     /// As [`Policy::hidden_states`].
     pub fn padded_hidden_states(&self, embedded: &Tensor, rows: &Rows) -> Tensor {
-        let masks = Masks::of_rows(rows, self.decoder.window());
-        let mut mixing = Grid { rows: rows.ids.size()[0], masks, cache: &mut NoCache };
-        let positions = rows.positions.expand_as(&rows.ids).reshape(-1);
+        let (positions, mut mixing) = self.grid(rows);
         self.decoder.forward(embedded, &positions, &mut mixing)
+    }
+
+    /// As [`Policy::padded_hidden_states`], with activations that are computed again on the way back.
+    ///
+    /// # Panics
+    /// As [`Policy::hidden_states`].
+    pub fn padded_checkpointed(&self, embedded: &Tensor, rows: &Rows) -> Checkpointed<'_> {
+        let (positions, mixing) = self.grid(rows);
+        Checkpointed::new(&self.decoder, embedded, &positions, Box::new(mixing))
     }
 
     /// Hidden states after the final norm of rows without padding, with gradients where the caller has them enabled.
@@ -127,6 +135,15 @@ impl Policy {
     pub fn packed_hidden_states(&self, embedded: &Tensor, rows: &PackedRows) -> Tensor {
         let mut mixing = Packed::new(rows, self.decoder.window(), embedded.kind());
         self.decoder.forward(embedded, &rows.positions, &mut mixing)
+    }
+
+    /// As [`Policy::packed_hidden_states`], with activations that are computed again on the way back.
+    ///
+    /// # Panics
+    /// Where the rows do not have `N` tokens.
+    pub fn packed_checkpointed(&self, embedded: &Tensor, rows: &PackedRows) -> Checkpointed<'_> {
+        let mixing = Packed::new(rows, self.decoder.window(), embedded.kind());
+        Checkpointed::new(&self.decoder, embedded, &rows.positions, Box::new(mixing))
     }
 
     /// The embeddings of tokens.
@@ -201,6 +218,13 @@ impl Policy {
 
     pub(crate) fn decoder(&self) -> &Decoder {
         &self.decoder
+    }
+
+    /// Positions `[N]` of rows of one width, and how their tokens see each other.
+    fn grid(&self, rows: &Rows) -> (Tensor, Grid<NoCache>) {
+        let masks = Masks::of_rows(rows, self.decoder.window());
+        let positions = rows.positions.expand_as(&rows.ids).reshape(-1);
+        (positions, Grid { rows: rows.ids.size()[0], masks, cache: NoCache })
     }
 
     fn chunk_logps(&self, hidden: &Tensor, targets: &Tensor) -> Tensor {

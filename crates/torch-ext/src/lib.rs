@@ -14,7 +14,9 @@
 
 mod error;
 mod ffi;
+mod memory;
 mod optimizer;
 
 pub use error::TorchExtError;
+pub use memory::release_free_memory;
 pub use optimizer::{AdamWUpdate, fused_adamw};

@@ -76,6 +76,26 @@ impl TrainSettings {
         steps.dedup();
         steps
     }
+
+    /// The order in which an epoch sees so many examples.
+    pub(crate) fn epoch_order(&self, examples: usize, epoch: u64) -> Vec<usize> {
+        match self.order {
+            Order::Shuffled => shuffled_order(examples, &self.seeds, epoch),
+            Order::AsGiven => (0..examples).collect(),
+        }
+    }
+
+    /// A batch of examples in the parts that go through the policy at a time; `tokens` says how long an example is.
+    pub(crate) fn micro_batches(&self, batch: &[usize], tokens: impl Fn(usize) -> usize) -> Vec<Vec<usize>> {
+        match self.micro_batch {
+            MicroBatch::Examples(examples) => batch.chunks(examples).map(<[usize]>::to_vec).collect(),
+            MicroBatch::Tokens(most) => {
+                let tokens: Vec<usize> = batch.iter().map(|&example| tokens(example)).collect();
+                let parts = micro_batches(&tokens, most).into_iter();
+                parts.map(|part| part.into_iter().map(|at| batch[at]).collect()).collect()
+            }
+        }
+    }
 }
 
 /// Hears what happens during training, and decides when to stop.
@@ -242,7 +262,7 @@ impl<'a> Trainer<'a> {
         while self.step < self.total_steps {
             let epoch = self.step / steps_per_epoch;
             if order.0 != epoch {
-                order = (epoch, self.epoch_order(epoch));
+                order = (epoch, self.settings.epoch_order(self.objective.examples(), epoch));
             }
             let start = (self.step % steps_per_epoch) as usize * self.settings.batch_size;
             let end = order.1.len().min(start + self.settings.batch_size);
@@ -276,13 +296,6 @@ impl<'a> Trainer<'a> {
         observer.on_evaluation(&metrics)
     }
 
-    fn epoch_order(&self, epoch: u64) -> Vec<usize> {
-        match self.settings.order {
-            Order::Shuffled => shuffled_order(self.objective.examples(), &self.settings.seeds, epoch),
-            Order::AsGiven => (0..self.objective.examples()).collect(),
-        }
-    }
-
     fn snapshot(&self) -> Result<Snapshot<'_>, TrainError> {
         Ok(Snapshot {
             step: self.step,
@@ -301,7 +314,7 @@ impl<'a> Trainer<'a> {
         let mut tokens = 0;
         let mut preference: Option<PreferenceMetrics> = None;
         let mut deltas = Vec::new();
-        for micro_batch in &self.micro_batches(batch) {
+        for micro_batch in &self.settings.micro_batches(batch, |example| self.objective.tokens(example)) {
             let Parameters { policy, gradients, .. } = &mut self.parameters;
             let scale = 1.0 / total_weight;
             let measured = self.objective.differentiate(policy, micro_batch, scale, gradients)?;
@@ -336,18 +349,6 @@ impl<'a> Trainer<'a> {
             step_seconds: 0.0,
         };
         Ok((metrics, deltas))
-    }
-
-    fn micro_batches(&self, batch: &[usize]) -> Vec<Vec<usize>> {
-        match self.settings.micro_batch {
-            MicroBatch::Examples(examples) => batch.chunks(examples).map(<[usize]>::to_vec).collect(),
-            MicroBatch::Tokens(most) => {
-                let tokens: Vec<usize> =
-                    batch.iter().map(|&example| self.objective.tokens(example)).collect();
-                let parts = micro_batches(&tokens, most).into_iter();
-                parts.map(|part| part.into_iter().map(|at| batch[at]).collect()).collect()
-            }
-        }
     }
 
     fn apply(&mut self, learning_rate: f64, grad_norm: f64) -> Result<(), TrainError> {

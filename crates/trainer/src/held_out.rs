@@ -12,7 +12,7 @@ use crate::TrainError;
 use crate::metrics::PreferenceMetrics;
 use crate::objective::measure;
 use crate::reference::ReferenceLogps;
-use crate::scoring::{Scored, Scoring};
+use crate::scoring::{Activations, Scored, Scoring};
 
 /// Answers generated, and scored, at a time.
 const ANSWERS_A_PASS: usize = 32;
@@ -215,7 +215,8 @@ impl OwnAnswers {
             let dialogues: Vec<&Dialogue> = dialogues.iter().collect();
             let batch = TokenBatch::dialogues(&dialogues, held_out.scoring.padding)?;
             let logps = |of: &Policy| -> Result<f64, TrainError> {
-                Ok(Scored::forward(of, &batch, held_out.scoring.head)?.sequence_logps().iter().sum())
+                let scored = Scored::forward(of, &batch, held_out.scoring.head, Activations::Kept)?;
+                Ok(scored.sequence_logps().iter().sum())
             };
             own.kl += logps(policy)? - logps(&self.reference)?;
             own.tokens += batch.scored.len() as f64;

@@ -40,10 +40,10 @@ pub use objective::{Measured, Objective, PreferenceObjective, SupervisedObjectiv
 pub use optimizer::{AdamW, AdamWSettings};
 pub use pair_deltas::PairDelta;
 pub use parameters::Gradients;
-pub use plan::{Memory, Plan, PlannedReference, TokenCounts, plan};
+pub use plan::{Memory, Plan, PlannedReference, TokenCounts, WidestMicroBatch, plan};
 pub use reference::ReferenceLogps;
 pub use run::{RunReport, SupervisedRun, run, run_supervised};
 pub use run_dir::{RunDir, Start};
 pub use schedule::{Decay, Schedule};
-pub use scoring::{Head, Scoring};
+pub use scoring::{Activations, Head, Scoring};
 pub use tensorboard::EventWriter;

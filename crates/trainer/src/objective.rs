@@ -9,7 +9,7 @@ use crate::metrics::PreferenceMetrics;
 use crate::pair_deltas::PairDelta;
 use crate::parameters::Gradients;
 use crate::reference::ReferenceLogps;
-use crate::scoring::{Head, Scored, Scoring};
+use crate::scoring::{Activations, Head, Scored, Scoring};
 
 /// Something to minimise over a set of examples.
 pub trait Objective {
@@ -97,7 +97,8 @@ impl Objective for PreferenceObjective<'_> {
     ) -> Result<Measured, TrainError> {
         let pairs: Vec<&TokenPair> = examples.iter().map(|&i| &self.pairs[i]).collect();
         let batch = TokenBatch::pairs(&pairs, self.scoring.layout, self.scoring.padding)?;
-        let scored = Scored::forward(policy, &batch, self.scoring.head)?;
+        let Scoring { head, activations, .. } = self.scoring;
+        let scored = Scored::forward(policy, &batch, head, activations)?;
         let tokens = batch.tokens as u64;
 
         let logps = scored.sequence_logps();
@@ -159,6 +160,8 @@ pub struct SupervisedObjective<'a> {
     pub padding: Padding,
     /// How logits become log-probabilities.
     pub head: Head,
+    /// What is kept for the way back.
+    pub activations: Activations,
 }
 
 impl Objective for SupervisedObjective<'_> {
@@ -187,7 +190,7 @@ impl Objective for SupervisedObjective<'_> {
     ) -> Result<Measured, TrainError> {
         let dialogues: Vec<&Dialogue> = examples.iter().map(|&i| &self.dialogues[i]).collect();
         let batch = TokenBatch::dialogues(&dialogues, self.padding)?;
-        let scored = Scored::forward(policy, &batch, self.head)?;
+        let scored = Scored::forward(policy, &batch, self.head, self.activations)?;
         let loss = -scored.logps().iter().map(|&logp| f64::from(logp)).sum::<f64>();
         if loss.is_finite() {
             scored.backward(&vec![-scale; batch.sequences], gradients)?;

@@ -1,6 +1,6 @@
 //! Master weights in one flat fp32 buffer, and the policy that computes with them.
 
-use policy_model::Policy;
+use policy_model::{Checkpointed, Policy};
 use tch::{Device, Kind, Tensor};
 
 use crate::TrainError;
@@ -116,18 +116,54 @@ impl Gradients {
         embedded: &Tensor,
         ids: &Tensor,
     ) -> Result<(), TrainError> {
-        let inputs: Vec<&Tensor> = self.leaves.iter().chain([embedded]).collect();
-        let found = Tensor::f_run_backward(&[root], &inputs, false, false)
+        let of_embedded = self.take(root, embedded, |_| true)?;
+        self.add_embedded(&of_embedded, ids);
+        Ok(())
+    }
+
+    /// As [`Gradients::backward`], where the graph of `root` ends above the last of `layers`, which are computed again one
+    /// by one.
+    pub(crate) fn backward_by_layer(
+        &mut self,
+        root: &Tensor,
+        layers: Checkpointed<'_>,
+        ids: &Tensor,
+    ) -> Result<(), TrainError> {
+        let of_output = self.take(root, layers.output(), |name| !name.starts_with("model.layers."))?;
+        let of_embedded = layers.backward(of_output, |index, root, input| {
+            let prefix = format!("model.layers.{index}.");
+            self.take(root, input, |name| name.starts_with(&prefix))
+        })?;
+        self.add_embedded(&of_embedded, ids);
+        Ok(())
+    }
+
+    /// Adds the gradients of the scalar `root` with respect to the weights that `is_asked` names, and returns the one with
+    /// respect to `input`.
+    fn take(
+        &self,
+        root: &Tensor,
+        input: &Tensor,
+        is_asked: impl Fn(&str) -> bool,
+    ) -> Result<Tensor, TrainError> {
+        let asked: Vec<(&Span, &Tensor)> =
+            self.spans.iter().zip(&self.leaves).filter(|(span, _)| is_asked(&span.name)).collect();
+        let inputs: Vec<&Tensor> = asked.iter().map(|(_, leaf)| *leaf).chain([input]).collect();
+        let mut found = Tensor::f_run_backward(&[root], &inputs, false, false)
             .map_err(|source| TrainError::Torch { what: "computing gradients", source })?;
         let _guard = tch::no_grad_guard();
-        let (of_embedded, of_leaves) = found.split_last().expect("one gradient for each input");
+        let of_input = found.pop().expect("one gradient for each input");
         // Leaves that the graph does not reach, such as a head that works outside of it, have none.
-        for (span, gradient) in self.spans.iter().zip(of_leaves).filter(|(_, gradient)| gradient.defined()) {
+        for ((span, _), gradient) in asked.iter().zip(&found).filter(|(_, gradient)| gradient.defined()) {
             let _ = span.view(&self.flat).g_add_(gradient);
         }
+        Ok(of_input)
+    }
+
+    fn add_embedded(&self, of_embedded: &Tensor, ids: &Tensor) {
+        let _guard = tch::no_grad_guard();
         let table = self.spans[self.embedding].view(&self.flat);
         let _ = table.shallow_clone().index_add_(0, ids, &of_embedded.to_kind(Kind::Float));
-        Ok(())
     }
 
     /// The gradient of the LM head's weight, `[vocab, hidden]` fp32, which shares memory with the whole.

@@ -1,15 +1,20 @@
 //! What a run would do, in numbers; nothing runs.
 
-use policy_model::Policy;
+mod memory;
+
 use pref_data::{TokenPair, TokenizeReport, ViewReport};
-use tch::{Device, Kind};
+use tch::Device;
 
 use crate::TrainError;
+use crate::engine::TrainSettings;
 use crate::input::Input;
 use crate::recipe::Recipe;
 use crate::reference::ReferencePass;
-use crate::run::{compute_kind, settings};
+use crate::run::{compute_kind, scoring, settings};
 use crate::run_dir::{RunDir, Start};
+use crate::scoring::Scoring;
+
+pub use memory::{Memory, WidestMicroBatch};
 
 /// What a run would do.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,7 +41,9 @@ pub struct Plan {
     pub checkpoints: Vec<u64>,
     /// Weights of the policy.
     pub parameters: u64,
-    /// What these take.
+    /// The micro-batch with the most tokens.
+    pub widest: WidestMicroBatch,
+    /// What training takes.
     pub memory: Memory,
     /// The pass of the reference; none in supervised training.
     pub reference: Option<PlannedReference>,
@@ -60,22 +67,6 @@ pub struct PlannedReference {
     pub is_cached: bool,
 }
 
-/// Bytes that grow with the number of parameters `P`. Activations come on top; they grow with `micro_batch_size` and
-/// the length of sequences.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Memory {
-    /// The policy as it was loaded, in fp32: 4 · P.
-    pub loaded: u64,
-    /// Master weights in fp32: 4 · P.
-    pub master: u64,
-    /// The copy that computes: 2 · P in bfloat16, 0 in fp32, where the master itself computes.
-    pub compute: u64,
-    /// The gradient in fp32, 4 · P, and that of the micro-batch under way: 4 · P, or 2 · P in bfloat16.
-    pub gradients: u64,
-    /// Adam's two moments in fp32: 8 · P.
-    pub moments: u64,
-}
-
 impl Plan {
     /// Optimiser steps of the whole run.
     pub fn total_steps(&self) -> u64 {
@@ -95,25 +86,6 @@ impl TokenCounts {
     }
 }
 
-impl Memory {
-    /// What `parameters` weights take that compute in `kind`.
-    pub fn of(parameters: u64, kind: Kind) -> Self {
-        let size = kind.elt_size_in_bytes() as u64;
-        Self {
-            loaded: 4 * parameters,
-            master: 4 * parameters,
-            compute: if kind == Kind::Float { 0 } else { size * parameters },
-            gradients: (4 + size) * parameters,
-            moments: 8 * parameters,
-        }
-    }
-
-    /// All of it.
-    pub fn total(self) -> u64 {
-        self.loaded + self.master + self.compute + self.gradients + self.moments
-    }
-}
-
 /// What [`run`](crate::run()) would do. Files are read as a run reads them, weights included, and nothing is written.
 ///
 /// # Errors
@@ -125,13 +97,8 @@ pub fn plan(recipe: &Recipe, start: Start) -> Result<Plan, TrainError> {
     let kind = compute_kind(recipe.model.dtype.kind(), recipe.model.device.resolve());
     let reference = match loss {
         Some(_) => {
-            let pass = ReferencePass::new(
-                recipe,
-                kind,
-                recipe.speed.scoring(input.pad_id),
-                &input.all_tokens,
-                None,
-            )?;
+            let pass =
+                ReferencePass::new(recipe, kind, scoring(recipe, input.pad_id), &input.all_tokens, None)?;
             Some(PlannedReference { sequences: pass.sequences(), is_cached: pass.cached().is_some() })
         }
         None => None,
@@ -140,7 +107,9 @@ pub fn plan(recipe: &Recipe, start: Start) -> Result<Plan, TrainError> {
     let examples = if loss.is_some() { input.pairs.len() } else { input.dialogues().len() };
     let settings = settings(recipe, kind);
     let steps_per_epoch = settings.steps_per_epoch(examples);
-    let parameters = count(&input.policy);
+    let parameters = input.policy.config().parameter_count();
+    let scoring = scoring(recipe, input.pad_id);
+    let widest = widest(&input.pairs, &settings, scoring);
     let tokens = |part: fn(&TokenPair) -> &Vec<u32>| TokenCounts::of(input.pairs.iter().map(part));
     Ok(Plan {
         examples,
@@ -152,26 +121,32 @@ pub fn plan(recipe: &Recipe, start: Start) -> Result<Plan, TrainError> {
         steps_per_epoch,
         checkpoints: settings.checkpoint_steps(settings.epochs * steps_per_epoch),
         parameters,
-        memory: Memory::of(parameters, kind),
+        widest,
+        memory: Memory::of_training(input.policy.config(), kind, scoring, widest),
         reference,
         view: input.view,
         tokenized: input.tokenized,
     })
 }
 
-fn count(policy: &Policy) -> u64 {
-    policy.parameters().iter().map(|(_, tensor)| tensor.numel() as u64).sum()
+/// The micro-batch with the most tokens, in the very order in which a run sees them.
+fn widest(pairs: &[TokenPair], settings: &TrainSettings, scoring: Scoring) -> WidestMicroBatch {
+    let tokens = |pair: usize| WidestMicroBatch::of(&[&pairs[pair]], scoring).tokens as usize;
+    let mut widest = WidestMicroBatch::default();
+    for epoch in 0..settings.epochs {
+        for batch in settings.epoch_order(pairs.len(), epoch).chunks(settings.batch_size) {
+            for micro_batch in settings.micro_batches(batch, tokens) {
+                let pairs: Vec<&TokenPair> = micro_batch.iter().map(|&pair| &pairs[pair]).collect();
+                widest = widest.max(WidestMicroBatch::of(&pairs, scoring));
+            }
+        }
+    }
+    widest
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn memory_is_so_many_bytes_a_parameter() {
-        assert_eq!(Memory::of(1, Kind::Float).total(), 4 + 4 + 8 + 8);
-        assert_eq!(Memory::of(1, Kind::BFloat16).total(), 4 + 4 + 2 + 6 + 8);
-    }
 
     #[test]
     fn token_counts_of_nothing_are_zero() {

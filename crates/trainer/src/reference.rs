@@ -6,7 +6,7 @@ use policy_model::Policy;
 use pref_data::{TokenBatch, TokenPair};
 
 use crate::TrainError;
-use crate::scoring::{Scored, Scoring};
+use crate::scoring::{Activations, Scored, Scoring};
 
 pub(crate) use cache::ReferencePass;
 
@@ -48,7 +48,8 @@ impl ReferenceLogps {
             let indices = &order[done..done + rows];
             let batch: Vec<&TokenPair> = indices.iter().map(|&i| &pairs[i]).collect();
             let batch = TokenBatch::pairs(&batch, scoring.layout, scoring.padding)?;
-            let logps_of_pass = Scored::forward(reference, &batch, scoring.head)?.sequence_logps();
+            let scored = Scored::forward(reference, &batch, scoring.head, Activations::Kept)?;
+            let logps_of_pass = scored.sequence_logps();
             for (k, &i) in indices.iter().enumerate() {
                 logps.chosen[i] = logps_of_pass[k];
                 logps.rejected[i] = logps_of_pass[rows + k];

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use policy_model::Policy;
-use pref_data::{Dialogue, FlipRate, Padding, TokenPair};
+use pref_data::{Dialogue, FlipRate, TokenPair};
 use seeds::Seeds;
 use tch::{Device, Kind};
 
@@ -18,7 +18,7 @@ use crate::optimizer::AdamWSettings;
 use crate::recipe::{LossKind, LossSection, Recipe, WatchSection};
 use crate::reference::{ReferenceLogps, ReferencePass};
 use crate::run_dir::{Recorder, Recording, RunDir, Start};
-use crate::scoring::{Head, Scoring};
+use crate::scoring::{Activations, Scoring};
 use crate::{pair_deltas, watch};
 
 /// What a run came to.
@@ -52,7 +52,7 @@ pub fn run(recipe: &Recipe, start: Start, context: &mut Context<'_>) -> Result<R
     let input = Input::read(recipe, device, context.cache.as_deref())?;
     let kind = compute_kind(recipe.model.dtype.kind(), device);
     let cache = context.cache.as_deref();
-    let scoring = recipe.speed.scoring(input.pad_id);
+    let scoring = scoring(recipe, input.pad_id);
     let pass_over = |pairs: &[TokenPair]| ReferencePass::new(recipe, kind, scoring, pairs, cache);
     let passes = match loss {
         Some(loss) => {
@@ -107,8 +107,8 @@ pub fn run(recipe: &Recipe, start: Start, context: &mut Context<'_>) -> Result<R
             train(&parts, begin, watched, keep_last, context)?
         }
         None => {
-            let Scoring { padding, head, .. } = scoring;
-            let objective = SupervisedObjective { dialogues: &dialogues, padding, head };
+            let Scoring { padding, head, activations, .. } = scoring;
+            let objective = SupervisedObjective { dialogues: &dialogues, padding, head, activations };
             let objective = &objective;
             let begin = move || Trainer::new(&policy, objective, settings);
             train(&parts, begin, Watched::default(), keep_last, context)?
@@ -176,8 +176,8 @@ pub fn run_supervised(run: SupervisedRun<'_>, context: &mut Context<'_>) -> Resu
     if run.dir.is_finished() {
         return Ok(Outcome::Finished);
     }
-    let objective =
-        SupervisedObjective { dialogues: run.dialogues, padding: Padding::None, head: Head::Chunked };
+    let Scoring { padding, head, activations, .. } = Scoring::FAST;
+    let objective = SupervisedObjective { dialogues: run.dialogues, padding, head, activations };
     let save = run.settings.kind;
     let parts = Parts { dir: run.dir, companions: run.companions, save, pairs: &[] };
     let begin = || Trainer::new(run.policy, &objective, run.settings);
@@ -217,6 +217,8 @@ fn train<'a>(
         checkpoint::clear_unfinished(folder)?;
     }
     let mut trainer = begin()?;
+    // The policy as it was loaded and a reference are gone by now, but not from the process.
+    torch_ext::release_free_memory();
     if let Some((held_out, every)) = watched.held_out {
         trainer = trainer.with_held_out(held_out, every);
     }
@@ -258,6 +260,13 @@ pub(crate) fn compute_kind(wanted: Kind, device: Device) -> Kind {
         return Kind::Float;
     }
     wanted
+}
+
+/// How `recipe` computes log-probabilities; where rows are padded, it is with `pad_id`.
+pub(crate) fn scoring(recipe: &Recipe, pad_id: u32) -> Scoring {
+    let activations =
+        if recipe.train.gradient_checkpointing { Activations::Recomputed } else { Activations::Kept };
+    Scoring { activations, ..recipe.speed.scoring(pad_id) }
 }
 
 /// How `recipe` trains, computing in `kind`.

@@ -4,7 +4,7 @@
 //! pass up to the tokens' log-probabilities, the loss on plain numbers, and a backward pass that begins with one
 //! coefficient a token.
 
-use policy_model::{PackedRow, PackedRows, Policy, Rows, Visibility};
+use policy_model::{Checkpointed, PackedRow, PackedRows, Policy, Rows, Visibility};
 use pref_data::{Layout, Padding, TokenBatch};
 use pref_loss::{ChunkedHead, ScoredTokens};
 use tch::{Device, Kind, Tensor};
@@ -22,11 +22,28 @@ pub struct Scoring {
     pub padding: Padding,
     /// How logits become log-probabilities.
     pub head: Head,
+    /// What is kept for the way back.
+    pub activations: Activations,
 }
 
 impl Scoring {
     /// Everything that saves work, and what a recipe asks for by default.
-    pub const FAST: Self = Self { layout: Layout::SharedPrompt, padding: Padding::None, head: Head::Chunked };
+    pub const FAST: Self = Self {
+        layout: Layout::SharedPrompt,
+        padding: Padding::None,
+        head: Head::Chunked,
+        activations: Activations::Kept,
+    };
+}
+
+/// What a forward pass keeps for the backward pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activations {
+    /// All of it.
+    Kept,
+    /// The input of every layer, from which the rest is computed again (gradient checkpointing): less memory for a second
+    /// forward pass.
+    Recomputed,
 }
 
 /// How the LM head works.
@@ -44,15 +61,17 @@ pub(crate) struct Scored<'a> {
     batch: &'a TokenBatch,
     /// Of each scored token, in nats.
     logps: Vec<f32>,
-    tape: Tape,
+    tape: Tape<'a>,
 }
 
 /// What the backward pass needs.
 #[derive(Debug)]
-struct Tape {
+struct Tape<'a> {
     /// `[N]` i64 and `[N, hidden]`: tokens and their embeddings, a leaf that gradients stop at.
     ids: Tensor,
     embedded: Tensor,
+    /// The layers, where the graph of the hidden states does not reach through them.
+    layers: Option<Checkpointed<'a>>,
     head: HeadTape,
 }
 
@@ -64,30 +83,17 @@ enum HeadTape {
 
 impl<'a> Scored<'a> {
     /// Runs `policy` over `batch`, with a graph to its weights unless the caller has switched gradients off.
-    pub(crate) fn forward(policy: &Policy, batch: &'a TokenBatch, head: Head) -> Result<Self, TrainError> {
+    pub(crate) fn forward(
+        policy: &'a Policy,
+        batch: &'a TokenBatch,
+        head: Head,
+        activations: Activations,
+    ) -> Result<Self, TrainError> {
         let device = policy.device();
         let on_device = |data: &[i64]| Tensor::from_slice(data).to_device(device);
         let ids = on_device(&batch.ids);
         let embedded = tch::no_grad(|| policy.embed(&ids)).set_requires_grad(true);
-        let hidden = match batch.padding {
-            Padding::None => {
-                let rows = batch.rows.iter();
-                let rows = rows.map(|r| PackedRow { trunk: r.trunk, branches: r.branches.clone() });
-                let (ids, positions) = (ids.shallow_clone(), on_device(&batch.positions));
-                let rows = PackedRows { ids, positions, rows: rows.collect() };
-                policy.packed_hidden_states(&embedded, &rows)
-            }
-            Padding::Right(_) => {
-                let shape = [batch.rows.len() as i64, batch.width as i64];
-                let grid = |data: &[i64]| on_device(data).view(shape);
-                let visible = match batch.layout {
-                    Layout::Separate => Visibility::Causal,
-                    Layout::SharedPrompt => Visibility::Branches(grid(&batch.branches)),
-                };
-                let rows = Rows { ids: ids.view(shape), positions: grid(&batch.positions), visible };
-                policy.padded_hidden_states(&embedded, &rows)
-            }
-        };
+        let (hidden, layers) = hidden_states(policy, batch, &ids, &embedded, activations);
         let hidden = hidden.index_select(0, &on_device(&batch.scored));
         let targets = on_device(&batch.targets);
         let head = match head {
@@ -101,7 +107,7 @@ impl<'a> Scored<'a> {
             HeadTape::Chunked { tokens, .. } => tokens.logps(),
             HeadTape::Full { logps } => logps,
         });
-        Ok(Self { batch, logps, tape: Tape { ids, embedded, head } })
+        Ok(Self { batch, logps, tape: Tape { ids, embedded, layers, head } })
     }
 
     /// Of each scored token, in nats.
@@ -123,7 +129,7 @@ impl<'a> Scored<'a> {
     pub(crate) fn backward(self, coefficients: &[f64], gradients: &mut Gradients) -> Result<(), TrainError> {
         let per_token: Vec<f32> =
             self.batch.sequence.iter().map(|&sequence| coefficients[sequence as usize] as f32).collect();
-        let Tape { ids, embedded, head } = self.tape;
+        let Tape { ids, embedded, layers, head } = self.tape;
         let per_token = Tensor::from_slice(&per_token).to_device(ids.device());
         // A product has the gradient of its other factor: that is how coefficients enter autograd.
         let root = match head {
@@ -134,7 +140,47 @@ impl<'a> Scored<'a> {
             }
             HeadTape::Full { logps } => (logps * per_token).sum(Kind::Float),
         };
-        gradients.backward(&root, &embedded, &ids)
+        match layers {
+            None => gradients.backward(&root, &embedded, &ids),
+            Some(layers) => gradients.backward_by_layer(&root, layers, &ids),
+        }
+    }
+}
+
+/// The hidden states of all tokens, and the layers if they are to be computed again.
+fn hidden_states<'a>(
+    policy: &'a Policy,
+    batch: &TokenBatch,
+    ids: &Tensor,
+    embedded: &Tensor,
+    activations: Activations,
+) -> (Tensor, Option<Checkpointed<'a>>) {
+    let on_device = |data: &[i64]| Tensor::from_slice(data).to_device(policy.device());
+    let again = |layers: Checkpointed<'a>| (layers.hidden_states().shallow_clone(), Some(layers));
+    match batch.padding {
+        Padding::None => {
+            let rows = batch.rows.iter();
+            let rows = rows.map(|r| PackedRow { trunk: r.trunk, branches: r.branches.clone() });
+            let (ids, positions) = (ids.shallow_clone(), on_device(&batch.positions));
+            let rows = PackedRows { ids, positions, rows: rows.collect() };
+            match activations {
+                Activations::Kept => (policy.packed_hidden_states(embedded, &rows), None),
+                Activations::Recomputed => again(policy.packed_checkpointed(embedded, &rows)),
+            }
+        }
+        Padding::Right(_) => {
+            let shape = [batch.rows.len() as i64, batch.width as i64];
+            let grid = |data: &[i64]| on_device(data).view(shape);
+            let visible = match batch.layout {
+                Layout::Separate => Visibility::Causal,
+                Layout::SharedPrompt => Visibility::Branches(grid(&batch.branches)),
+            };
+            let rows = Rows { ids: ids.view(shape), positions: grid(&batch.positions), visible };
+            match activations {
+                Activations::Kept => (policy.padded_hidden_states(embedded, &rows), None),
+                Activations::Recomputed => again(policy.padded_checkpointed(embedded, &rows)),
+            }
+        }
     }
 }
 

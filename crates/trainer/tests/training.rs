@@ -16,15 +16,20 @@ use seeds::Seeds;
 use tch::{Device, Kind};
 use test_support::REORDERED_FP32;
 use trainer::{
-    AdamWSettings, Clock, Context, Decay, Head, MicroBatch, Order, Outcome, PreferenceObjective, Progress,
-    ReferenceLogps, RunDir, Scoring, Start, SupervisedRun, TrainError, TrainSettings, Trainer,
+    Activations, AdamWSettings, Clock, Context, Decay, Head, MicroBatch, Order, Outcome, PreferenceObjective,
+    Progress, ReferenceLogps, RunDir, Scoring, Start, SupervisedRun, TrainError, TrainSettings, Trainer,
     run_supervised,
 };
 
 const FAST: Scoring = Scoring::FAST;
 
 /// Nothing of it: what others do.
-const PLAIN: Scoring = Scoring { layout: Layout::Separate, padding: Padding::Right(0), head: Head::Full };
+const PLAIN: Scoring = Scoring {
+    layout: Layout::Separate,
+    padding: Padding::Right(0),
+    head: Head::Full,
+    activations: Activations::Kept,
+};
 
 fn policy() -> Policy {
     let config = ModelConfig::from_json(serde_json::json!({
@@ -130,6 +135,8 @@ fn each_way_of_computing_alone_changes_nothing_but_rounding() {
         Scoring { layout: FAST.layout, ..PLAIN },
         Scoring { padding: FAST.padding, ..PLAIN },
         Scoring { head: FAST.head, ..PLAIN },
+        Scoring { activations: Activations::Recomputed, ..PLAIN },
+        Scoring { activations: Activations::Recomputed, ..FAST },
         FAST,
     ] {
         let (other, _) = train(settings(), scoring);

@@ -8,15 +8,20 @@ use seeds::Seeds;
 use tch::{Device, Kind, Tensor};
 use test_support::REORDERED_FP32;
 use trainer::{
-    AdamWSettings, Decay, Head, HeldOut, HeldOutMetrics, MicroBatch, Observer, Order, Outcome, OwnAnswers,
-    PairDelta, PreferenceObjective, ReferenceLogps, Scoring, Snapshot, StepMetrics, TrainError,
+    Activations, AdamWSettings, Decay, Head, HeldOut, HeldOutMetrics, MicroBatch, Observer, Order, Outcome,
+    OwnAnswers, PairDelta, PreferenceObjective, ReferenceLogps, Scoring, Snapshot, StepMetrics, TrainError,
     TrainSettings, Trainer,
 };
 
 const VOCABULARY: u32 = 24;
 const BETA: f64 = 0.1;
 /// The slow way to the same numbers.
-const PLAIN: Scoring = Scoring { layout: Layout::Separate, padding: Padding::Right(0), head: Head::Full };
+const PLAIN: Scoring = Scoring {
+    layout: Layout::Separate,
+    padding: Padding::Right(0),
+    head: Head::Full,
+    activations: Activations::Kept,
+};
 
 fn policy(seed: u64) -> Policy {
     let config = ModelConfig::from_json(serde_json::json!({

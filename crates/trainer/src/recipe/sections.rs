@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::values::{DeviceChoice, Dtype, LossKind};
 use super::{Complaint, Origin, RecipeError};
 use crate::schedule::Decay;
-use crate::scoring::{Head, Scoring};
+use crate::scoring::{Activations, Head, Scoring};
 
 /// The policy and its reference.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -142,7 +142,7 @@ pub struct TrainSection {
     pub checkpoints: Vec<f64>,
     /// How many of the newest checkpoints stay; 0 for all.
     pub keep_last: usize,
-    /// Whether activations are recomputed in the backward pass to save memory. Not yet done.
+    /// Whether each layer's activations are computed again in the backward pass, which saves memory and costs time.
     pub gradient_checkpointing: bool,
     /// Threads of libtorch; 0 leaves the choice to it.
     pub threads: usize,
@@ -199,10 +199,6 @@ impl TrainSection {
             "threads",
             format!("is {}; 0 leaves the choice to libtorch", self.threads),
         )?;
-        if self.gradient_checkpointing {
-            let way_out = "set it to false, and micro_batch_size lower where memory is short";
-            return Err(Complaint::unsupported("gradient_checkpointing", "true", way_out));
-        }
         Ok(())
     }
 }
@@ -228,12 +224,13 @@ impl Default for SpeedSection {
 }
 
 impl SpeedSection {
-    /// How log-probabilities are computed; where rows are padded, it is with `pad_id`.
+    /// How log-probabilities are computed; where rows are padded, it is with `pad_id`. Activations are kept.
     pub fn scoring(&self, pad_id: u32) -> Scoring {
         Scoring {
             layout: if self.shared_prompt { Layout::SharedPrompt } else { Layout::Separate },
             padding: if self.padding_free { Padding::None } else { Padding::Right(pad_id) },
             head: if self.chunked_head { Head::Chunked } else { Head::Full },
+            activations: Activations::Kept,
         }
     }
 }

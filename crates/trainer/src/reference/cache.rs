@@ -154,7 +154,11 @@ fn canonical(pairs: &[TokenPair]) -> Vec<TokenPair> {
 /// Addresses reference log-probabilities by everything that determines them.
 fn cache_key(folder: &Path, kind: Kind, scoring: Scoring, pairs: &[TokenPair]) -> Result<String, TrainError> {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(format!("reference log-probabilities v2 {kind:?} {scoring:?}").as_bytes());
+    // What is kept for a backward pass is no matter of log-probabilities.
+    let Scoring { layout, padding, head, activations: _ } = scoring;
+    hasher.update(
+        format!("reference log-probabilities v3 {kind:?} {layout:?} {padding:?} {head:?}").as_bytes(),
+    );
     hash_model(folder, &mut hasher)?;
     for pair in pairs {
         for ids in [&pair.prompt, &pair.chosen, &pair.rejected] {

@@ -1,0 +1,169 @@
+//! Bytes that training holds at once, by what holds them.
+
+use policy_model::ModelConfig;
+use pref_data::{Layout, Padding, TokenPair};
+use tch::Kind;
+
+use crate::scoring::{Activations, Head, Scoring};
+
+/// Bytes that training holds in the step that needs most.
+///
+/// `P` is the number of parameters and `s` the bytes of an element of the kind that is computed in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// Master weights in fp32: 4 · P.
+    pub master: u64,
+    /// The copy that computes: 2 · P in bfloat16, 0 in fp32, where the master itself computes.
+    pub compute: u64,
+    /// The gradient in fp32, 4 · P, and beside it that of the micro-batch under way: s · P, without what the chunked head
+    /// adds to the sum itself; with gradient checkpointing one layer's.
+    pub gradients: u64,
+    /// Adam's two moments in fp32: 8 · P.
+    pub moments: u64,
+    /// What the layers keep for the backward pass, of the micro-batch with the most tokens.
+    pub activations: u64,
+    /// What the LM head needs for that micro-batch.
+    pub head: u64,
+    /// libtorch itself, and what the allocator holds of memory that is free.
+    pub runtime: u64,
+}
+
+/// What libtorch takes on a CPU before it holds a tensor.
+const RUNTIME: u64 = 300_000_000;
+
+/// What the chunked head takes at most beside the states of its tokens.
+const HEAD_TILES: u64 = 24_000_000;
+
+/// The micro-batch of a run with the most tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct WidestMicroBatch {
+    /// Rows of linear layers: tokens, with padding where there is any.
+    pub tokens: u64,
+    /// Keys that attention joins for branches: prompt and response of each, where the prompt is shared.
+    pub joined: u64,
+    /// Tokens that are scored.
+    pub scored: u64,
+}
+
+impl WidestMicroBatch {
+    /// Of `pairs`, laid out as `scoring` says.
+    pub(crate) fn of(pairs: &[&TokenPair], scoring: Scoring) -> Self {
+        let scored = |pair: &TokenPair| pair.chosen.len() + pair.rejected.len();
+        let twice = |pair: &TokenPair| scored(pair) + 2 * pair.prompt.len();
+        let shares = scoring.layout == Layout::SharedPrompt;
+        let sum = |of: &dyn Fn(&TokenPair) -> usize| pairs.iter().map(|pair| of(pair)).sum::<usize>() as u64;
+        let longest = |of: &dyn Fn(&TokenPair) -> usize| pairs.iter().map(|pair| of(pair)).max().unwrap_or(0);
+        let (tokens, joined) = match (scoring.padding, shares) {
+            (Padding::None, true) => (sum(&TokenPair::unique_tokens), sum(&twice)),
+            (Padding::None, false) => (sum(&twice), 0),
+            (Padding::Right(_), true) => ((pairs.len() * longest(&TokenPair::unique_tokens)) as u64, 0),
+            (Padding::Right(_), false) => {
+                let one = longest(&|pair| pair.prompt.len() + pair.chosen.len().max(pair.rejected.len()));
+                ((2 * pairs.len() * one) as u64, 0)
+            }
+        };
+        Self { tokens, joined, scored: sum(&scored) }
+    }
+}
+
+impl Memory {
+    /// What `parameters` weights take that compute in `kind`, before any token is seen.
+    pub fn of(parameters: u64, kind: Kind) -> Self {
+        let size = kind.elt_size_in_bytes() as u64;
+        Self {
+            master: 4 * parameters,
+            compute: if kind == Kind::Float { 0 } else { size * parameters },
+            gradients: (4 + size) * parameters,
+            moments: 8 * parameters,
+            activations: 0,
+            head: 0,
+            runtime: RUNTIME,
+        }
+    }
+
+    /// What training a model of this shape takes whose widest micro-batch is `widest`.
+    pub fn of_training(config: &ModelConfig, kind: Kind, scoring: Scoring, widest: WidestMicroBatch) -> Self {
+        let size = kind.elt_size_in_bytes() as u64;
+        let parameters = config.parameter_count();
+        let states = size * config.hidden_size as u64 * widest.tokens;
+        let layers = config.layers as u64;
+        let of_layer = layer_activations(config, size, widest);
+        let embeddings = (config.vocab_size * config.hidden_size) as u64;
+        let of_layers = parameters - embeddings * if config.tie_word_embeddings { 1 } else { 2 };
+        let (activations, micro_batch_gradient) = match scoring.activations {
+            Activations::Kept => (layers * of_layer, of_layers),
+            Activations::Recomputed => (layers * states + of_layer, of_layers / layers.max(1)),
+        };
+        let of_scored = widest.scored * config.hidden_size as u64 * (2 * size + 4);
+        let (head, head_gradient) = match scoring.head {
+            Head::Chunked => (HEAD_TILES + of_scored, 0),
+            // Logits and their gradient, log-probabilities in fp32 and theirs.
+            Head::Full => (of_scored + widest.scored * config.vocab_size as u64 * (2 * size + 8), embeddings),
+        };
+        Self {
+            gradients: 4 * parameters + size * (micro_batch_gradient + head_gradient),
+            activations,
+            head,
+            ..Self::of(parameters, kind)
+        }
+    }
+
+    /// What is held for each weight.
+    pub fn of_weights(self) -> u64 {
+        self.master + self.compute + self.gradients + self.moments
+    }
+
+    /// All of it.
+    pub fn total(self) -> u64 {
+        self.of_weights() + self.activations + self.head + self.runtime
+    }
+}
+
+/// What autograd keeps of one layer, in bytes: the operands of its operations.
+fn layer_activations(config: &ModelConfig, size: u64, widest: WidestMicroBatch) -> u64 {
+    let [hidden, mlp, heads, kv_heads, head_dim] =
+        [config.hidden_size, config.intermediate_size, config.heads, config.kv_heads, config.head_dim]
+            .map(|n| n as u64);
+    // A norm keeps its operand and what it normed, in fp32, and what goes into the linear layers behind it; below fp32 also
+    // what it normed in its own kind.
+    let norm = if size == 4 { 3 * 4 * hidden } else { 2 * 4 * hidden + 2 * size * hidden };
+    let (q, kv) = (heads * head_dim, 2 * kv_heads * head_dim);
+    // Attention keeps queries, keys, values, what came of them and a sum a head; the output projection a copy in order.
+    let attention = size * (3 * q + kv) + 4 * heads;
+    // Gate, its SiLU, up and their product.
+    let per_token = 2 * norm + attention + size * 4 * mlp;
+    widest.tokens * per_token + widest.joined * size * kv
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_so_many_bytes_a_parameter() {
+        assert_eq!(Memory::of(1, Kind::Float).of_weights(), 4 + 8 + 8);
+        assert_eq!(Memory::of(1, Kind::BFloat16).of_weights(), 4 + 2 + 6 + 8);
+    }
+
+    #[test]
+    fn the_widest_micro_batch_counts_what_goes_through_the_layers() {
+        let pair = |prompt: usize, chosen: usize, rejected: usize| TokenPair {
+            id: String::new(),
+            prompt: vec![1; prompt],
+            chosen: vec![1; chosen],
+            rejected: vec![1; rejected],
+            flipped: false,
+        };
+        let (a, b) = (pair(10, 2, 3), pair(4, 5, 1));
+        let tokens = |scoring| {
+            let WidestMicroBatch { tokens, joined, scored } = WidestMicroBatch::of(&[&a, &b], scoring);
+            assert_eq!(scored, 11);
+            (tokens, joined)
+        };
+        let separate = Scoring { layout: Layout::Separate, ..Scoring::FAST };
+        assert_eq!(tokens(Scoring::FAST), (25, 39));
+        assert_eq!(tokens(separate), (39, 0));
+        assert_eq!(tokens(Scoring { padding: Padding::Right(0), ..Scoring::FAST }), (30, 0));
+        assert_eq!(tokens(Scoring { padding: Padding::Right(0), ..separate }), (52, 0));
+    }
+}

@@ -1,0 +1,74 @@
+//! What `pref-train --plan` says of memory, beside what a run of the real 135M model then takes.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// Largest relative difference between planned and measured peak memory.
+const PLANNED_MEMORY: f64 = 0.15;
+
+fn command(model: &Path, pairs: &Path, out: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pref-train"));
+    command.arg("--recipe").arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../recipes/laptop-135m.toml"));
+    for (key, value) in [("model.path", model), ("data.path", pairs), ("output.dir", out)] {
+        command.arg("--set").arg(format!("{key}={}", value.display()));
+    }
+    // Without a checkpoint: what counts is training.
+    for setting in ["data.sample=16", "train.checkpoints=[]", "train.micro_batch_size=2"] {
+        command.args(["--set", setting]);
+    }
+    command.args(arguments).stderr(Stdio::null());
+    command
+}
+
+/// The plan's whole memory in MB.
+fn planned(mut command: Command) -> f64 {
+    let output = command.arg("--plan").output().unwrap();
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    let line =
+        stdout.lines().find(|line| line.trim_start().starts_with("memory, MB")).expect("a line on memory");
+    line.split_whitespace().nth(2).and_then(|number| number.replace(',', "").parse().ok()).expect(line)
+}
+
+/// The high-water mark of a run in MB, looked at until the run ends.
+fn measured(mut command: Command) -> f64 {
+    let mut child = command.stdout(Stdio::null()).spawn().unwrap();
+    let status = format!("/proc/{}/status", child.id());
+    let mut peak = 0.0_f64;
+    while child.try_wait().unwrap().is_none() {
+        let status = fs::read_to_string(&status).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kb = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
+        peak = peak.max(kb.unwrap_or(0.0) * 1024.0 / 1e6);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(child.wait().unwrap().success());
+    peak
+}
+
+#[test]
+fn memory_is_what_the_plan_says() {
+    const NAME: &str = "memory_is_what_the_plan_says";
+    let (Some(model), Some(data)) = (test_support::real_model(NAME), test_support::real_data(NAME)) else {
+        return;
+    };
+    if !Path::new("/proc/self/status").exists() {
+        return;
+    }
+    let pairs = data.join("hh-rlhf/harmless-base-test.jsonl.gz");
+    let compare = |arguments: &[&str]| {
+        let out = tempfile::tempdir().unwrap();
+        let make = || command(&model, &pairs, &out.path().join("run"), arguments);
+        (planned(make()), measured(make()))
+    };
+    let (planned, kept) = compare(&[]);
+    let difference = (planned - kept).abs() / kept;
+    assert!(difference < PLANNED_MEMORY, "planned {planned:.0} MB, measured {kept:.0} MB");
+    // With gradient checkpointing the plan is low by up to a fifth, for a reason that is not known yet.
+    let (planned, recomputed) = compare(&["--set", "train.gradient_checkpointing=true"]);
+    assert!(
+        planned < recomputed && recomputed < kept,
+        "planned {planned:.0} MB, measured {recomputed:.0} MB"
+    );
+}
