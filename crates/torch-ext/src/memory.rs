@@ -12,6 +12,7 @@
 pub fn release_free_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
+        // SAFETY: the declaration is glibc's own (malloc.h), and the function may be called at any time and from any thread.
         unsafe extern "C" {
             safe fn malloc_trim(pad: usize) -> std::ffi::c_int;
         }
