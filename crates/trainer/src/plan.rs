@@ -2,7 +2,7 @@
 
 mod memory;
 
-use pref_data::{TokenPair, TokenizeReport, ViewReport};
+use pref_data::{Dialogue, TokenPair, TokenizeReport, ViewReport};
 use tch::Device;
 
 use crate::TrainError;
@@ -12,7 +12,6 @@ use crate::recipe::Recipe;
 use crate::reference::ReferencePass;
 use crate::run::{compute_kind, scoring, settings};
 use crate::run_dir::{RunDir, Start};
-use crate::scoring::Scoring;
 
 pub use memory::{Memory, WidestMicroBatch};
 
@@ -104,12 +103,18 @@ pub fn plan(recipe: &Recipe, start: Start) -> Result<Plan, TrainError> {
         None => None,
     };
     RunDir::at(&recipe.output.dir).holds_run(&recipe.to_toml(), start)?;
-    let examples = if loss.is_some() { input.pairs.len() } else { input.dialogues().len() };
     let settings = settings(recipe, kind);
+    let scoring = scoring(recipe, input.pad_id);
+    let (examples, widest) = if loss.is_some() {
+        let of = |pairs: &[&TokenPair]| WidestMicroBatch::of(pairs, scoring);
+        (input.pairs.len(), widest(&input.pairs, &settings, of))
+    } else {
+        let dialogues = input.dialogues();
+        let of = |some: &[&Dialogue]| WidestMicroBatch::of_dialogues(some, scoring.padding);
+        (dialogues.len(), widest(&dialogues, &settings, of))
+    };
     let steps_per_epoch = settings.steps_per_epoch(examples);
     let parameters = input.policy.config().parameter_count();
-    let scoring = scoring(recipe, input.pad_id);
-    let widest = widest(&input.pairs, &settings, scoring);
     let tokens = |part: fn(&TokenPair) -> &Vec<u32>| TokenCounts::of(input.pairs.iter().map(part));
     Ok(Plan {
         examples,
@@ -129,15 +134,19 @@ pub fn plan(recipe: &Recipe, start: Start) -> Result<Plan, TrainError> {
     })
 }
 
-/// The micro-batch with the most tokens, in the very order in which a run sees them.
-fn widest(pairs: &[TokenPair], settings: &TrainSettings, scoring: Scoring) -> WidestMicroBatch {
-    let tokens = |pair: usize| WidestMicroBatch::of(&[&pairs[pair]], scoring).tokens as usize;
+/// The micro-batch with the most tokens of `examples` in the very order in which a run sees them, by what `of` says of some.
+fn widest<E>(
+    examples: &[E],
+    settings: &TrainSettings,
+    of: impl Fn(&[&E]) -> WidestMicroBatch,
+) -> WidestMicroBatch {
+    let tokens = |example: usize| of(&[&examples[example]]).tokens as usize;
     let mut widest = WidestMicroBatch::default();
     for epoch in 0..settings.epochs {
-        for batch in settings.epoch_order(pairs.len(), epoch).chunks(settings.batch_size) {
+        for batch in settings.epoch_order(examples.len(), epoch).chunks(settings.batch_size) {
             for micro_batch in settings.micro_batches(batch, tokens) {
-                let pairs: Vec<&TokenPair> = micro_batch.iter().map(|&pair| &pairs[pair]).collect();
-                widest = widest.max(WidestMicroBatch::of(&pairs, scoring));
+                let some: Vec<&E> = micro_batch.iter().map(|&example| &examples[example]).collect();
+                widest = widest.max(of(&some));
             }
         }
     }

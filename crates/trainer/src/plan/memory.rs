@@ -1,7 +1,7 @@
 //! Bytes that training holds at once, by what holds them.
 
 use policy_model::ModelConfig;
-use pref_data::{Layout, Padding, TokenPair};
+use pref_data::{Dialogue, Layout, Padding, TokenPair};
 use tch::Kind;
 
 use crate::scoring::{Activations, Head, Scoring};
@@ -63,6 +63,18 @@ impl WidestMicroBatch {
             }
         };
         Self { tokens, joined, scored: sum(&scored) }
+    }
+
+    /// Of `dialogues`, which have no branches.
+    pub(crate) fn of_dialogues(dialogues: &[&Dialogue], padding: Padding) -> Self {
+        let lengths = dialogues.iter().map(|dialogue| dialogue.ids().len());
+        let tokens = match padding {
+            Padding::None => lengths.sum(),
+            Padding::Right(_) => dialogues.len() * lengths.max().unwrap_or(0),
+        };
+        let scored =
+            dialogues.iter().flat_map(|dialogue| dialogue.scored()).filter(|&&scored| scored).count();
+        Self { tokens: tokens as u64, joined: 0, scored: scored as u64 }
     }
 }
 
@@ -165,5 +177,10 @@ mod tests {
         assert_eq!(tokens(separate), (39, 0));
         assert_eq!(tokens(Scoring { padding: Padding::Right(0), ..Scoring::FAST }), (30, 0));
         assert_eq!(tokens(Scoring { padding: Padding::Right(0), ..separate }), (52, 0));
+
+        let dialogues = [&a, &b].map(|pair| Dialogue::completion(&pair.prompt, &pair.chosen).unwrap());
+        let of = |padding| WidestMicroBatch::of_dialogues(&dialogues.each_ref(), padding);
+        assert_eq!(of(Padding::None), WidestMicroBatch { tokens: 21, joined: 0, scored: 7 });
+        assert_eq!(of(Padding::Right(0)), WidestMicroBatch { tokens: 24, joined: 0, scored: 7 });
     }
 }
