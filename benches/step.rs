@@ -18,7 +18,7 @@ use serde_json::json;
 use tch::{Device, Kind};
 use trainer::{
     Activations, AdamWSettings, Decay, Head, MicroBatch, Observer, Order, PairDelta, PreferenceObjective,
-    ReferenceLogps, Scoring, Snapshot, StepMetrics, TrainError, TrainSettings, Trainer,
+    ReferenceLogps, Scoring, Snapshot, StepMetrics, TrainError, TrainSettings, Trained, Trainer,
 };
 
 const FAST: Scoring = Scoring::FAST;
@@ -146,6 +146,7 @@ impl<'a> Case<'a> {
             max_grad_norm: 1.0,
             checkpoints: vec![],
             kind: self.kind,
+            trained: Trained::All,
             order: Order::AsGiven,
             seeds: Seeds::new(0),
         };

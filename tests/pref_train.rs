@@ -196,7 +196,7 @@ fn unknown_recipe_keys_name_the_nearest_known_one() {
     refuses(&bench, &["--set", "train.learning_rat=1e-4"], &["learning_rat", "learning_rate"]);
     refuses(&bench, &["--set", "los.beta=0.1"], &["los", "loss"]);
     refuses(&bench, &["--set", "loss.beta=-1"], &["beta"]);
-    refuses(&bench, &["--set", "lora.rank=8"], &["rank", "not supported"]);
+    refuses(&bench, &["--set", "distributed.zero=2"], &["zero", "not supported"]);
 }
 
 #[test]

@@ -87,11 +87,13 @@ fn step_rows(plan: &Plan) -> Vec<Vec<Value>> {
 fn memory_rows(plan: &Plan) -> Vec<Vec<Value>> {
     let memory = plan.memory;
     let megabytes = |bytes: u64| Value::Number { value: bytes as f64 / 1e6, decimals: 1 };
+    let which = if plan.trained == plan.parameters { "all of them" } else { "low-rank adapters over them" };
     vec![
         row("parameters", Value::Count(plan.parameters), ""),
+        row("  trained", Value::Count(plan.trained), which),
         row("memory, MB", megabytes(memory.total()), "all of the following"),
         row("  master weights", megabytes(memory.master), "float32"),
-        row("  copy that computes", megabytes(memory.compute), "none where the master itself computes"),
+        row("  weights that compute", megabytes(memory.compute), "none where the masters themselves compute"),
         row("  gradients", megabytes(memory.gradients), "the sum in float32, one micro-batch's beside it"),
         row("  Adam's moments", megabytes(memory.moments), "two, float32"),
         row(
@@ -100,6 +102,10 @@ fn memory_rows(plan: &Plan) -> Vec<Vec<Value>> {
             format!("of {} tokens at a time", plan.widest.tokens),
         ),
         row("  LM head", megabytes(memory.head), format!("of {} scored tokens", plan.widest.scored)),
-        row("  libtorch", megabytes(memory.runtime), "the library itself"),
+        row(
+            "  libtorch",
+            megabytes(memory.runtime),
+            "the library, and what its allocator cannot hand out again",
+        ),
     ]
 }

@@ -6,6 +6,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::ModelConfig;
 use crate::attention::Mixing;
+use crate::lora::{Adapters, LowRank};
 use crate::rope::{RotaryEmbedding, Rotation};
 
 /// A decoder: layers of tensors that are shared with the policy's parameter list.
@@ -44,6 +45,7 @@ struct Attention {
 struct Linear {
     weight: Tensor,
     bias: Option<Tensor>,
+    low_rank: Option<LowRank>,
 }
 
 #[derive(Debug)]
@@ -53,8 +55,13 @@ struct Norm {
 }
 
 impl Decoder {
-    /// Takes all parameters of `config` by name; the caller has checked that they are there.
-    pub(crate) fn new(config: &ModelConfig, parameters: &[(String, Tensor)], device: Device) -> Self {
+    /// Takes all parameters of `config` by name, and adapters beside them; the caller has checked that they are there.
+    pub(crate) fn new(
+        config: &ModelConfig,
+        parameters: &[(String, Tensor)],
+        adapters: Option<&Adapters>,
+        device: Device,
+    ) -> Self {
         let by_name: BTreeMap<&str, &Tensor> =
             parameters.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
         let tensor = |name: &str| by_name.get(name).map(|tensor| tensor.shallow_clone());
@@ -65,6 +72,7 @@ impl Decoder {
         let linear = |name: String| Linear {
             weight: needed(&format!("{name}.weight")),
             bias: tensor(&format!("{name}.bias")),
+            low_rank: adapters.and_then(|adapters| adapters.of(&name)),
         };
         let layer = |index: usize| {
             let at = |name: &str| format!("model.layers.{index}.{name}");
@@ -183,7 +191,11 @@ impl Attention {
 
 impl Linear {
     fn forward(&self, x: &Tensor) -> Tensor {
-        x.linear(&self.weight, self.bias.as_ref())
+        let projected = x.linear(&self.weight, self.bias.as_ref());
+        match &self.low_rank {
+            None => projected,
+            Some(low_rank) => projected + low_rank.forward(x),
+        }
     }
 }
 

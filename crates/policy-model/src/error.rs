@@ -142,6 +142,9 @@ pub enum PolicyError {
         /// The shape that `config.json` implies.
         expected: Vec<i64>,
     },
+    /// There are no adapters to save.
+    #[error("the policy has no adapters")]
+    NoAdapters,
     /// A tensor is stored in a type that is not a floating-point weight.
     #[error("{}: `{name}` is stored as {dtype}; weights must be F32, F16 or BF16 (quantised checkpoints are not read)", path.display())]
     UnsupportedDtype {

@@ -7,6 +7,7 @@ use tch::{Device, Kind, Tensor};
 use crate::attention::{Grid, Masks, NoCache, Packed, PackedRows, Rows};
 use crate::checkpointed::Checkpointed;
 use crate::decoder::Decoder;
+use crate::lora::Adapters;
 use crate::{ModelConfig, PolicyError, initialise, weights};
 
 /// A decoder-only language model.
@@ -17,6 +18,7 @@ use crate::{ModelConfig, PolicyError, initialise, weights};
 pub struct Policy {
     config: ModelConfig,
     parameters: Vec<(String, Tensor)>,
+    adapters: Option<Adapters>,
     decoder: Decoder,
     kind: Kind,
     device: Device,
@@ -34,7 +36,18 @@ impl Policy {
     pub fn load(dir: &Path, kind: Kind, device: Device) -> Result<Self, PolicyError> {
         let config = ModelConfig::from_folder(dir)?;
         let parameters = weights::read(dir, &config, kind, device)?;
-        Self::build(config, parameters, &dir.display().to_string())
+        Self::build(config, parameters, None, &dir.display().to_string())
+    }
+
+    /// Looks at the folder of a model as [`Policy::load`] does, without reading a weight: its configuration, after a check
+    /// that the weights files hold all of its parameters in their shapes.
+    ///
+    /// # Errors
+    /// As [`Policy::load`], but for what only the weights themselves tell.
+    pub fn inspect(dir: &Path) -> Result<ModelConfig, PolicyError> {
+        let config = ModelConfig::from_folder(dir)?;
+        weights::check_headers(dir, &config)?;
+        Ok(config)
     }
 
     /// A freshly initialised policy: matrices from N(0, `initializer_range`²), norms 1, biases 0.
@@ -50,7 +63,7 @@ impl Policy {
         device: Device,
     ) -> Result<Self, PolicyError> {
         let parameters = initialise::parameters(&config, seeds, kind, device)?;
-        Self::build(config, parameters, "initialised parameters")
+        Self::build(config, parameters, None, "initialised parameters")
     }
 
     /// A policy over these very tensors, which may be views of one flat buffer and may require gradients.
@@ -63,13 +76,18 @@ impl Policy {
         config: ModelConfig,
         parameters: Vec<(String, Tensor)>,
     ) -> Result<Self, PolicyError> {
-        Self::build(config, parameters, "given parameters")
+        Self::build(config, parameters, None, "given parameters")
     }
 
     /// All parameters under their checkpoint names, in the order of [`ModelConfig::parameter_shapes`]; a tied
-    /// embedding stands there once.
+    /// embedding stands there once. Adapters have their own list.
     pub fn parameters(&self) -> &[(String, Tensor)] {
         &self.parameters
+    }
+
+    /// The low-rank adapters over the parameters, if there are any.
+    pub fn adapters(&self) -> Option<&Adapters> {
+        self.adapters.as_ref()
     }
 
     /// The model's shape.
@@ -232,12 +250,13 @@ impl Policy {
         logps.gather(1, &targets.unsqueeze(-1), false).squeeze_dim(-1)
     }
 
-    fn build(
+    pub(crate) fn build(
         config: ModelConfig,
         parameters: Vec<(String, Tensor)>,
+        adapters: Option<Adapters>,
         origin: &str,
     ) -> Result<Self, PolicyError> {
-        let parameters = weights::arrange(&config, parameters, origin)?;
+        let parameters = weights::arrange(config.parameter_shapes(), parameters, origin)?;
         let (_, first) = &parameters[0];
         let (kind, device) = (first.kind(), first.device());
         weights::check_kind(kind)?;
@@ -250,8 +269,8 @@ impl Policy {
                 });
             }
         }
-        let decoder = Decoder::new(&config, &parameters, device);
-        Ok(Self { config, parameters, decoder, kind, device })
+        let decoder = Decoder::new(&config, &parameters, adapters.as_ref(), device);
+        Ok(Self { config, parameters, adapters, decoder, kind, device })
     }
 }
 

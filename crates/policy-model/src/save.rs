@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 use serde_json::{Value, json};
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Kind, TchError, Tensor};
 
 use crate::weights::{INDEX_FILE, SINGLE_FILE, check_kind};
 use crate::{Policy, PolicyError};
@@ -33,7 +33,7 @@ const TOKENIZER_FILES: [&str; 9] = [
 
 impl Policy {
     /// Writes a Hugging Face folder at `dir`: `config.json`, weights in `kind`, `generation_config.json`, and the
-    /// tokenizer's files from the folder `companions`.
+    /// tokenizer's files from the folder `companions`. Adapters are merged into the weights.
     ///
     /// Everything is written to a temporary folder beside `dir` and renamed at the end, so that `dir` never holds
     /// half a model; an existing `dir` is replaced as a whole. Keys of `config.json` that this crate does not know
@@ -114,7 +114,8 @@ impl Policy {
                 count => format!("model-{:05}-of-{count:05}.safetensors", number + 1),
             };
             weight_map.extend(shard.iter().map(|(tensor, _)| (tensor.clone(), name.clone())));
-            write_safetensors(&folder.join(name), shard, kind, dtype)?;
+            let merged = |name: &str, weight: &Tensor| self.merged(name, weight);
+            write_safetensors(&folder.join(name), shard, merged, kind, dtype)?;
         }
         if shards.len() == 1 {
             return Ok(());
@@ -156,7 +157,7 @@ fn shards(parameters: &[(String, Tensor)], element: u64, limit: u64) -> Vec<&[(S
 pub const UNFINISHED: &str = ".model-";
 
 /// Fills a temporary folder and puts it in the place of `dir`.
-fn replace_folder(
+pub(crate) fn replace_folder(
     dir: &Path,
     fill: impl FnOnce(&Path) -> Result<(), PolicyError>,
 ) -> Result<(), PolicyError> {
@@ -198,7 +199,7 @@ fn open_to_others(builder: &mut tempfile::Builder<'_, '_>) {
 #[cfg(not(unix))]
 fn open_to_others(_: &mut tempfile::Builder<'_, '_>) {}
 
-fn write_json(path: &Path, json: &Value) -> Result<(), PolicyError> {
+pub(crate) fn write_json(path: &Path, json: &Value) -> Result<(), PolicyError> {
     let text = format!("{json:#}\n");
     let write = || {
         let mut file = File::create(path)?;
@@ -227,12 +228,14 @@ const ELEMENTS_A_WRITE: usize = 4 << 20;
 ///
 /// [`PolicyError::Io`] where the file cannot be written; [`PolicyError::UnsupportedKind`] for a kind that weights don't come in.
 pub fn write_tensors(path: &Path, tensors: &[(String, Tensor)], kind: Kind) -> Result<(), PolicyError> {
-    write_safetensors(path, tensors, kind, dtype(kind)?)
+    write_safetensors(path, tensors, |_, tensor| Ok(tensor.shallow_clone()), kind, dtype(kind)?)
 }
 
+/// Writes `value` of each tensor, one at a time.
 fn write_safetensors(
     path: &Path,
     tensors: &[(String, Tensor)],
+    value: impl Fn(&str, &Tensor) -> Result<Tensor, TchError>,
     kind: Kind,
     dtype: Dtype,
 ) -> Result<(), PolicyError> {
@@ -258,7 +261,8 @@ fn write_safetensors(
         .map_err(io)?;
     for (name, tensor) in tensors {
         let failed = || PolicyError::torch(format!("copy `{name}`"));
-        let flat = tensor.f_detach().and_then(|tensor| tensor.f_reshape([-1])).map_err(failed())?;
+        let flat = || value(name, tensor)?.f_detach()?.f_reshape([-1]);
+        let flat = flat().map_err(failed())?;
         let elements = flat.size()[0];
         for start in (0..elements).step_by(ELEMENTS_A_WRITE) {
             let part = flat.narrow(0, start, elements.min(start + ELEMENTS_A_WRITE as i64) - start);
@@ -270,7 +274,7 @@ fn write_safetensors(
 }
 
 /// The values of `tensor` in `kind`, row by row, little-endian.
-fn bytes(tensor: &Tensor, kind: Kind) -> Result<Vec<u8>, tch::TchError> {
+fn bytes(tensor: &Tensor, kind: Kind) -> Result<Vec<u8>, TchError> {
     let tensor = tensor.f_detach()?.f_to_device(Device::Cpu)?.f_to_kind(kind)?.f_contiguous()?;
     let mut bytes = vec![0; tensor.numel() * kind.elt_size_in_bytes()];
     tensor.f_copy_data_u8(&mut bytes, tensor.numel())?;

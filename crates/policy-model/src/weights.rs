@@ -15,6 +15,8 @@ use crate::{ModelConfig, PolicyError};
 pub(crate) const SINGLE_FILE: &str = "model.safetensors";
 pub(crate) const INDEX_FILE: &str = "model.safetensors.index.json";
 pub(crate) const HEAD: &str = "lm_head.weight";
+/// Rotary frequencies were once saved with the weights; they follow from the configuration.
+const FREQUENCIES: &str = ".rotary_emb.inv_freq";
 const EMBEDDING: &str = "model.embed_tokens.weight";
 
 /// Reads every parameter of `config` from `dir`, converted to `kind` on `device`.
@@ -30,21 +32,9 @@ pub(crate) fn read(
     let mut parameters = Vec::new();
     let mut tied_head = None;
     for path in files(dir)? {
-        let mut file = WeightsFile::open(&path)?;
-        for (name, info) in file.tensors.clone() {
-            // Rotary frequencies were once saved with the weights; they follow from the configuration.
-            if name.ends_with(".rotary_emb.inv_freq") {
+        for (name, tensor) in read_file(&path, kind, device)? {
+            if name.ends_with(FREQUENCIES) {
                 continue;
-            }
-            let tensor = file.read(&name, &info)?;
-            let convert = || {
-                let tensor = tensor.f_to_kind(kind)?;
-                let broken = count_broken(&tensor)?;
-                Ok((tensor.f_to_device(device)?, broken))
-            };
-            let (tensor, count) = convert().map_err(PolicyError::torch(format!("load `{name}`")))?;
-            if count > 0 {
-                return Err(PolicyError::NotFinite { origin: path.display().to_string(), name, count });
             }
             if name == HEAD && config.tie_word_embeddings {
                 tied_head = Some((path.clone(), tensor));
@@ -64,6 +54,30 @@ pub(crate) fn read(
     Ok(parameters)
 }
 
+/// Reads every tensor of a safetensors file, converted to `kind` on `device`.
+pub(crate) fn read_file(
+    path: &Path,
+    kind: Kind,
+    device: Device,
+) -> Result<Vec<(String, Tensor)>, PolicyError> {
+    let mut file = WeightsFile::open(path)?;
+    let mut tensors = Vec::with_capacity(file.tensors.len());
+    for (name, info) in file.tensors.clone() {
+        let tensor = file.read(&name, &info)?;
+        let convert = || {
+            let tensor = tensor.f_to_kind(kind)?;
+            let broken = count_broken(&tensor)?;
+            Ok((tensor.f_to_device(device)?, broken))
+        };
+        let (tensor, count) = convert().map_err(PolicyError::torch(format!("load `{name}`")))?;
+        if count > 0 {
+            return Err(PolicyError::NotFinite { origin: path.display().to_string(), name, count });
+        }
+        tensors.push((name, tensor));
+    }
+    Ok(tensors)
+}
+
 /// How many elements are no finite numbers.
 fn count_broken(tensor: &Tensor) -> Result<i64, tch::TchError> {
     // A sum is finite only where all its terms are, and takes one pass over memory instead of four. Finite terms may still
@@ -74,36 +88,78 @@ fn count_broken(tensor: &Tensor) -> Result<i64, tch::TchError> {
     i64::try_from(tensor.f_isfinite()?.f_logical_not()?.f_sum(Kind::Int64)?)
 }
 
-/// Puts `parameters` into checkpoint order after checking that they are exactly those of `config`.
+/// Checks that the weights files of `dir` hold the parameters of `config`, from the files' headers.
+pub(crate) fn check_headers(dir: &Path, config: &ModelConfig) -> Result<(), PolicyError> {
+    let mut found = BTreeMap::new();
+    for path in files(dir)? {
+        let file = WeightsFile::open(&path)?;
+        for (name, info) in &file.tensors {
+            kind_of(info, &path, name)?;
+            if name.ends_with(FREQUENCIES) || name == HEAD && config.tie_word_embeddings {
+                continue;
+            }
+            found.insert(name.clone(), info.shape.iter().map(|&size| size as i64).collect());
+        }
+    }
+    check_shapes(&config.parameter_shapes(), &found, &dir.display().to_string())
+}
+
+/// Puts `parameters` into the order of `shapes` after checking that they are exactly these.
 pub(crate) fn arrange(
-    config: &ModelConfig,
+    shapes: Vec<(String, Vec<i64>)>,
     parameters: Vec<(String, Tensor)>,
     origin: &str,
 ) -> Result<Vec<(String, Tensor)>, PolicyError> {
+    let found = parameters.iter().map(|(name, tensor)| (name.clone(), tensor.size())).collect();
+    check_shapes(&shapes, &found, origin)?;
     let mut given: BTreeMap<String, Tensor> = parameters.into_iter().collect();
-    let shapes = config.parameter_shapes();
+    Ok(shapes.into_iter().filter_map(|(name, _)| given.remove_entry(&name)).collect())
+}
+
+/// Checks that what was `found` are the tensors of `expected`, no more and no fewer, in their shapes.
+fn check_shapes(
+    expected: &[(String, Vec<i64>)],
+    found: &BTreeMap<String, Vec<i64>>,
+    origin: &str,
+) -> Result<(), PolicyError> {
+    let origin = || origin.to_owned();
     let missing: Vec<&String> =
-        shapes.iter().map(|(name, _)| name).filter(|name| !given.contains_key(*name)).collect();
-    if let Some(first) = missing.first() {
-        let (count, first) = (missing.len(), (*first).clone());
-        return Err(PolicyError::MissingTensors { origin: origin.to_owned(), count, first });
+        expected.iter().map(|(name, _)| name).filter(|name| !found.contains_key(*name)).collect();
+    if let Some(&first) = missing.first() {
+        return Err(PolicyError::MissingTensors {
+            origin: origin(),
+            count: missing.len(),
+            first: first.clone(),
+        });
     }
-    let mut arranged = Vec::with_capacity(shapes.len());
-    for (name, expected) in shapes {
-        let Some(tensor) = given.remove(&name) else { continue };
-        if tensor.size() != expected {
-            let found = tensor.size();
-            return Err(PolicyError::TensorShape { origin: origin.to_owned(), name, found, expected });
+    for (name, expected) in expected {
+        if found[name] != *expected {
+            let (found, expected) = (found[name].clone(), expected.clone());
+            return Err(PolicyError::TensorShape { origin: origin(), name: name.clone(), found, expected });
         }
-        arranged.push((name, tensor));
     }
-    match given.first_key_value() {
-        None => Ok(arranged),
-        Some((first, _)) => Err(PolicyError::UnexpectedTensors {
-            origin: origin.to_owned(),
-            count: given.len(),
+    let known: BTreeSet<&String> = expected.iter().map(|(name, _)| name).collect();
+    let unknown: Vec<&String> = found.keys().filter(|name| !known.contains(name)).collect();
+    match unknown.first() {
+        None => Ok(()),
+        Some(&first) => Err(PolicyError::UnexpectedTensors {
+            origin: origin(),
+            count: unknown.len(),
             first: first.clone(),
         }),
+    }
+}
+
+/// The kind that a tensor is stored in.
+fn kind_of(info: &TensorInfo, path: &Path, name: &str) -> Result<Kind, PolicyError> {
+    match info.dtype {
+        Dtype::F32 => Ok(Kind::Float),
+        Dtype::F16 => Ok(Kind::Half),
+        Dtype::BF16 => Ok(Kind::BFloat16),
+        dtype => {
+            let (path, name) = (path.to_owned(), name.to_owned());
+            Err(PolicyError::UnsupportedDtype { path, name, dtype: format!("{dtype:?}") })
+        }
     }
 }
 
@@ -184,18 +240,7 @@ impl WeightsFile {
     }
 
     fn read(&mut self, name: &str, info: &TensorInfo) -> Result<Tensor, PolicyError> {
-        let kind = match info.dtype {
-            Dtype::F32 => Kind::Float,
-            Dtype::F16 => Kind::Half,
-            Dtype::BF16 => Kind::BFloat16,
-            dtype => {
-                return Err(PolicyError::UnsupportedDtype {
-                    path: self.path.clone(),
-                    name: name.to_owned(),
-                    dtype: format!("{dtype:?}"),
-                });
-            }
-        };
+        let kind = kind_of(info, &self.path, name)?;
         let (start, end) = info.data_offsets;
         let mut bytes = vec![0; end - start];
         self.file

@@ -217,7 +217,7 @@ impl ScoredTokens {
             0 => self.weight.zeros_like(),
             _ => self.weight.empty_like(),
         };
-        let hidden = self.differentiate(coefficients, &weight, Write::Replace)?;
+        let hidden = self.differentiate(coefficients, Some((&weight, Write::Replace)))?;
         Ok(HeadGradients { hidden, weight })
     }
 
@@ -233,23 +233,32 @@ impl ScoredTokens {
         check_shape("the weight's gradient", weight_grad, &self.weight.size())?;
         check_kind("the weight's gradient", weight_grad, &[self.weight.kind(), self.logps.kind()])?;
         check_device("the weight's gradient", weight_grad, self.weight.device())?;
-        self.differentiate(coefficients, weight_grad, Write::Add)
+        self.differentiate(coefficients, Some((weight_grad, Write::Add)))
+    }
+
+    /// As [`backward`](Self::backward), of the hidden states alone: for a weight that stays as it is, as below adapters.
+    /// That spares a product of three.
+    ///
+    /// # Errors
+    /// As [`backward`](Self::backward).
+    pub fn backward_hidden(self, coefficients: &Tensor) -> Result<Tensor, HeadError> {
+        self.differentiate(coefficients, None)
     }
 
     fn differentiate(
         self,
         coefficients: &Tensor,
-        weight_grad: &Tensor,
-        write: Write,
+        weight_grad: Option<(&Tensor, Write)>,
     ) -> Result<Tensor, HeadError> {
         check_float("coefficients", coefficients)?;
         check_shape("coefficients", coefficients, &self.logps.size())?;
         check_device("coefficients", coefficients, self.logps.device())?;
-        Ok(tch::no_grad(|| self.gradients(coefficients, &weight_grad.detach(), write)))
+        let weight_grad = weight_grad.map(|(gradient, write)| (gradient.detach(), write));
+        Ok(tch::no_grad(|| self.gradients(coefficients, weight_grad)))
     }
 
     /// `coefficient · (onehot − softmax)` of every tile, times the weight's slice and times the hidden states.
-    fn gradients(self, coefficients: &Tensor, weight_grad: &Tensor, write: Write) -> Tensor {
+    fn gradients(self, coefficients: &Tensor, weight_grad: Option<(Tensor, Write)>) -> Tensor {
         let Self { hidden, weight, targets, tiles, logps, maximum, sum, kept } = self;
         let (tokens, vocab) = (hidden.size()[0], weight.size()[0]);
         let hidden_grad = Tensor::empty(hidden.size(), (logps.kind(), logps.device()));
@@ -275,8 +284,10 @@ impl ScoredTokens {
             let x = buffers.to_weight_kind(&tile, x);
             let first_columns = if tile.column == 0 { Write::Replace } else { Write::Add };
             buffers.product(&tile.rows_of(&hidden_grad), &x, &tile.columns_of(&weight), first_columns);
-            let first_rows = if tile.row == 0 { write } else { Write::Add };
-            buffers.product(&tile.columns_of(weight_grad), &x.tr(), &tile.rows_of(&hidden), first_rows);
+            if let Some((weight_grad, write)) = &weight_grad {
+                let first_rows = if tile.row == 0 { *write } else { Write::Add };
+                buffers.product(&tile.columns_of(weight_grad), &x.tr(), &tile.rows_of(&hidden), first_rows);
+            }
         }
         hidden_grad
     }

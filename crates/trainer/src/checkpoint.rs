@@ -15,6 +15,8 @@ use crate::engine::Snapshot;
 
 /// Holds what training needs beside the weights.
 const STATE_FOLDER: &str = "trainer";
+/// Holds low-rank adapters as peft does, where they are what is trained; the weights beside them have them merged in.
+pub(crate) const ADAPTER: &str = "adapter";
 /// Checkpoints that keep the optimiser's state.
 const STATES_KEPT: usize = 2;
 
@@ -59,8 +61,16 @@ pub(crate) fn write(
     Ok(target)
 }
 
+/// What an adapter's configuration names as the model below it, so that it is found from any folder.
+pub(crate) fn base_name(model: &Path) -> String {
+    std::path::absolute(model).unwrap_or_else(|_| model.to_owned()).display().to_string()
+}
+
 fn fill(partial: &Path, snapshot: &Snapshot<'_>, kind: Kind, companions: &Path) -> Result<(), TrainError> {
     snapshot.policy.save(partial, kind, Some(companions))?;
+    if snapshot.policy.adapters().is_some() {
+        snapshot.policy.save_adapters(&partial.join(ADAPTER), Kind::Float, &base_name(companions))?;
+    }
     let state = partial.join(STATE_FOLDER);
     fs::create_dir_all(&state).map_err(TrainError::io("cannot create", &state))?;
     let tensors = state.join("optimizer.safetensors");

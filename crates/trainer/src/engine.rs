@@ -11,7 +11,7 @@ use crate::metrics::{PreferenceMetrics, StepMetrics};
 use crate::objective::Objective;
 use crate::optimizer::{AdamW, AdamWSettings};
 use crate::pair_deltas::PairDelta;
-use crate::parameters::Parameters;
+use crate::parameters::{Parameters, Trained};
 use crate::schedule::{Decay, Schedule};
 
 /// In which order the examples of an epoch are seen.
@@ -56,6 +56,8 @@ pub struct TrainSettings {
     pub checkpoints: Vec<f64>,
     /// What the policy computes in; master weights are fp32 always.
     pub kind: Kind,
+    /// What of the policy is trained.
+    pub trained: Trained,
     /// The order of the examples.
     pub order: Order,
     /// Where shuffling draws from.
@@ -142,9 +144,9 @@ pub struct Snapshot<'a> {
     pub step: u64,
     /// Optimiser steps of the whole run.
     pub total_steps: u64,
-    /// The policy in fp32.
+    /// The policy; what is trained of it is in fp32.
     pub policy: Policy,
-    /// The fp32 master weights in one dimension.
+    /// The fp32 master weights, or those of the adapters, in one dimension.
     pub master: &'a tch::Tensor,
     /// The optimiser with its moments.
     pub optimizer: &'a AdamW,
@@ -178,7 +180,7 @@ impl std::fmt::Debug for Trainer<'_> {
 }
 
 impl<'a> Trainer<'a> {
-    /// Prepares to train a copy of `policy`'s weights.
+    /// Prepares to train a copy of `policy`'s weights, or adapters over the weights themselves.
     ///
     /// # Errors
     ///
@@ -192,7 +194,7 @@ impl<'a> Trainer<'a> {
             return Err(TrainError::NoExamples("the set is empty".into()));
         }
         let total_steps = settings.epochs * settings.steps_per_epoch(objective.examples());
-        let parameters = Parameters::new(policy, settings.kind)?;
+        let parameters = Parameters::new(policy, settings.trained.clone(), settings.kind, &settings.seeds)?;
         let optimizer = AdamW::new(settings.adamw, &parameters.gradients.spans, parameters.device());
         let schedule =
             Schedule::new(settings.learning_rate, settings.warmup_ratio, settings.decay, total_steps);
@@ -237,7 +239,7 @@ impl<'a> Trainer<'a> {
         &self.parameters.policy
     }
 
-    /// A policy in fp32 that shares the master weights.
+    /// A policy that shares the master weights, in fp32; under adapters the others have the kind that is computed in.
     ///
     /// # Errors
     ///

@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use policy_model::Policy;
+use policy_model::{ModelConfig, Policy};
 use pref_data::{
     Dialogue, LabelSource, NoiseLog, Pair, ReadOptions, ReadReport, TokenCache, TokenPair, TokenizeReport,
     Tokenizer, ViewReport, corrupt, label_view, read_records_with, select, tokenize_pairs,
 };
 use seeds::Seeds;
-use tch::{Device, Kind};
 
 use crate::TrainError;
 use crate::recipe::{Origin, Recipe};
@@ -19,7 +18,8 @@ use crate::recipe::{Origin, Recipe};
 /// Everything that can be wrong with them shows here, before the output folder appears.
 pub(crate) struct Input {
     pub(crate) model: PathBuf,
-    pub(crate) policy: Policy,
+    /// The model's shape. Its weights are not read here.
+    pub(crate) config: ModelConfig,
     pub(crate) pad_id: u32,
     /// What became of the records.
     pub(crate) view: ViewReport,
@@ -38,9 +38,9 @@ pub(crate) struct Input {
 }
 
 impl Input {
-    /// Reads what `recipe` names; the policy's weights come to `device` in fp32, tokens from below the folder `cache` where
-    /// another run has left them there.
-    pub(crate) fn read(recipe: &Recipe, device: Device, cache: Option<&Path>) -> Result<Self, TrainError> {
+    /// Reads what `recipe` names but for the policy's weights; tokens come from below the folder `cache` where another run
+    /// has left them there.
+    pub(crate) fn read(recipe: &Recipe, cache: Option<&Path>) -> Result<Self, TrainError> {
         let model = PathBuf::from(&recipe.model.path);
         let tokenizer = Tokenizer::from_folder(&model)?;
         let seeds = Seeds::new(recipe.seed);
@@ -57,11 +57,11 @@ impl Input {
             return Err(TrainError::NoExamples(format!("{view}; {tokenized}")));
         }
         let held_out = held_out(recipe, &labels, &tokenizer, &seeds)?;
-        let policy = Policy::load(Path::new(&model), Kind::Float, device)?;
+        let config = Policy::inspect(&model)?;
         let (pairs, noise) = select_tokens(recipe, all_pairs, &all_tokens, &seeds)?;
         Ok(Self {
             model,
-            policy,
+            config,
             pad_id: tokenizer.pad_id(),
             view,
             tokenized,

@@ -39,7 +39,7 @@ pub use metrics::{PreferenceMetrics, StepMetrics};
 pub use objective::{Measured, Objective, PreferenceObjective, SupervisedObjective};
 pub use optimizer::{AdamW, AdamWSettings};
 pub use pair_deltas::PairDelta;
-pub use parameters::Gradients;
+pub use parameters::{Gradients, Trained};
 pub use plan::{Memory, Plan, PlannedReference, TokenCounts, WidestMicroBatch, plan};
 pub use reference::ReferenceLogps;
 pub use run::{RunReport, SupervisedRun, run, run_supervised};

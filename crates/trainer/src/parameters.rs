@@ -1,6 +1,7 @@
 //! Master weights in one flat fp32 buffer, and the policy that computes with them.
 
-use policy_model::{Checkpointed, Policy};
+use policy_model::{Checkpointed, Lora, Policy};
+use seeds::Seeds;
 use tch::{Device, Kind, Tensor};
 
 use crate::TrainError;
@@ -28,6 +29,16 @@ impl Span {
     }
 }
 
+/// What of a policy is trained.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Trained {
+    /// All its weights.
+    #[default]
+    All,
+    /// Low-rank adapters, over weights that stay as they are.
+    Adapters(Lora),
+}
+
 /// The weights under training.
 ///
 /// Updates happen on `master`, fp32 in one dimension. The policy computes with leaves that require gradients: views of
@@ -38,6 +49,7 @@ pub(crate) struct Parameters {
     pub(crate) master: Tensor,
     pub(crate) gradients: Gradients,
     pub(crate) policy: Policy,
+    trained: Trained,
     /// The flat buffer behind the leaves when they are not views of `master`.
     compute: Option<Tensor>,
 }
@@ -48,8 +60,9 @@ pub struct Gradients {
     pub(crate) flat: Tensor,
     pub(crate) spans: Vec<Span>,
     leaves: Vec<Tensor>,
-    embedding: usize,
-    lm_head: usize,
+    /// The embedding's and the head's place among the spans, where they are trained.
+    embedding: Option<usize>,
+    lm_head: Option<usize>,
 }
 
 /// The embedding's name in a checkpoint; where the head is tied to it, the head has none of its own.
@@ -57,19 +70,26 @@ const EMBEDDING: &str = "model.embed_tokens.weight";
 const LM_HEAD: &str = "lm_head.weight";
 
 impl Parameters {
-    /// Takes over the weights of `policy` and computes in `kind`.
-    pub(crate) fn new(policy: &Policy, kind: Kind) -> Result<Self, TrainError> {
+    /// Takes over what is `trained` of `policy` and computes in `kind`. Fresh adapters draw from `seeds`.
+    ///
+    /// Weights below adapters are shared with `policy` where it is of this kind already.
+    pub(crate) fn new(
+        policy: &Policy,
+        trained: Trained,
+        kind: Kind,
+        seeds: &Seeds,
+    ) -> Result<Self, TrainError> {
         let _guard = tch::no_grad_guard();
-        let mut spans = Vec::new();
-        let mut offset = 0;
-        for (name, tensor) in policy.parameters() {
-            let span = Span { name: name.clone(), offset, shape: tensor.size() };
-            offset += span.length();
-            spans.push(span);
-        }
+        let fresh = match &trained {
+            Trained::All => None,
+            Trained::Adapters(lora) => Some(lora.initialise(policy.config(), seeds, policy.device())),
+        };
+        let start = fresh.as_deref().unwrap_or(policy.parameters());
+        let spans = spans(start);
         let options = (Kind::Float, policy.device());
-        let master = Tensor::zeros([offset], options);
-        for (span, (_, tensor)) in spans.iter().zip(policy.parameters()) {
+        let elements = spans.last().map_or(0, |last| last.offset + last.length());
+        let master = Tensor::zeros([elements], options);
+        for (span, (_, tensor)) in spans.iter().zip(start) {
             span.view(&master).copy_(tensor);
         }
         let compute = (kind != Kind::Float).then(|| master.to_kind(kind));
@@ -77,13 +97,16 @@ impl Parameters {
         let leaf = |span: &Span| span.view(flat).detach().set_requires_grad(true);
         let leaves: Vec<Tensor> = spans.iter().map(leaf).collect();
         let named = spans.iter().zip(&leaves).map(|(s, t)| (s.name.clone(), t.shallow_clone())).collect();
-        let policy = Policy::from_parameters(policy.config().clone(), named)?;
+        let policy = match &trained {
+            Trained::All => Policy::from_parameters(policy.config().clone(), named)?,
+            Trained::Adapters(lora) => policy.to_kind(kind)?.with_adapters(lora.clone(), named)?,
+        };
         let place = |name: &str| spans.iter().position(|span| span.name == name);
-        let embedding = place(EMBEDDING).expect("every policy has an embedding under this name");
-        let lm_head = place(LM_HEAD).unwrap_or(embedding);
+        let embedding = place(EMBEDDING);
+        let lm_head = place(LM_HEAD).or(embedding);
         let gradients =
-            Gradients { flat: Tensor::zeros([offset], options), spans, leaves, embedding, lm_head };
-        Ok(Self { gradients, master, policy, compute })
+            Gradients { flat: Tensor::zeros([elements], options), spans, leaves, embedding, lm_head };
+        Ok(Self { gradients, master, policy, trained, compute })
     }
 
     pub(crate) fn device(&self) -> Device {
@@ -97,16 +120,30 @@ impl Parameters {
         }
     }
 
-    /// A policy whose weights are `master`, for saving: fp32, no gradients.
+    /// A policy over `master`, for saving: what is trained is in fp32, without gradients.
     pub(crate) fn master_policy(&self) -> Result<Policy, TrainError> {
         let spans = self.gradients.spans.iter();
         let parameters = spans.map(|s| (s.name.clone(), s.view(&self.master))).collect();
-        Ok(Policy::from_parameters(self.policy.config().clone(), parameters)?)
+        Ok(match &self.trained {
+            Trained::All => Policy::from_parameters(self.policy.config().clone(), parameters)?,
+            Trained::Adapters(lora) => self.policy.with_adapters(lora.clone(), parameters)?,
+        })
     }
 }
 
+/// Where each of `parameters` lies in a flat buffer: one behind the other.
+fn spans(parameters: &[(String, Tensor)]) -> Vec<Span> {
+    let mut offset = 0;
+    let span = |(name, tensor): &(String, Tensor)| {
+        let span = Span { name: name.clone(), offset, shape: tensor.size() };
+        offset += span.length();
+        span
+    };
+    parameters.iter().map(span).collect()
+}
+
 impl Gradients {
-    /// Adds the gradient of the scalar `root` with respect to all weights.
+    /// Adds the gradient of the scalar `root` with respect to all weights that are trained.
     ///
     /// Embeddings were looked up outside of the graph, into the leaf `embedded` `[N, hidden]` of tokens `ids` `[N]`: so
     /// their gradient has the size of the batch and not of the vocabulary.
@@ -161,14 +198,16 @@ impl Gradients {
     }
 
     fn add_embedded(&self, of_embedded: &Tensor, ids: &Tensor) {
+        let Some(embedding) = self.embedding else { return };
         let _guard = tch::no_grad_guard();
-        let table = self.spans[self.embedding].view(&self.flat);
+        let table = self.spans[embedding].view(&self.flat);
         let _ = table.shallow_clone().index_add_(0, ids, &of_embedded.to_kind(Kind::Float));
     }
 
-    /// The gradient of the LM head's weight, `[vocab, hidden]` fp32, which shares memory with the whole.
-    pub(crate) fn lm_head(&self) -> Tensor {
-        self.spans[self.lm_head].view(&self.flat)
+    /// The gradient of the LM head's weight, `[vocab, hidden]` fp32, which shares memory with the whole; none where the head
+    /// is not trained.
+    pub(crate) fn lm_head(&self) -> Option<Tensor> {
+        self.lm_head.map(|head| self.spans[head].view(&self.flat))
     }
 
     /// Forgets everything.

@@ -3,11 +3,11 @@
 mod memory;
 
 use pref_data::{Dialogue, TokenPair, TokenizeReport, ViewReport};
-use tch::Device;
 
 use crate::TrainError;
 use crate::engine::TrainSettings;
 use crate::input::Input;
+use crate::parameters::Trained;
 use crate::recipe::Recipe;
 use crate::reference::ReferencePass;
 use crate::run::{compute_kind, scoring, settings};
@@ -40,6 +40,8 @@ pub struct Plan {
     pub checkpoints: Vec<u64>,
     /// Weights of the policy.
     pub parameters: u64,
+    /// How many numbers are trained: all weights, or those of the adapters.
+    pub trained: u64,
     /// The micro-batch with the most tokens.
     pub widest: WidestMicroBatch,
     /// What training takes.
@@ -85,14 +87,15 @@ impl TokenCounts {
     }
 }
 
-/// What [`run`](crate::run()) would do. Files are read as a run reads them, weights included, and nothing is written.
+/// What [`run`](crate::run()) would do. Files are read as a run reads them, but for the weights: a plan of a 70B model needs no memory for it. Nothing is
+/// written.
 ///
 /// # Errors
 ///
 /// As for a run, for everything that a run can tell of recipe, model, data and output folder before its first step.
 pub fn plan(recipe: &Recipe, start: Start) -> Result<Plan, TrainError> {
     let loss = recipe.loss.build()?;
-    let input = Input::read(recipe, Device::Cpu, None)?;
+    let input = Input::read(recipe, None)?;
     let kind = compute_kind(recipe.model.dtype.kind(), recipe.model.device.resolve());
     let reference = match loss {
         Some(_) => {
@@ -103,7 +106,7 @@ pub fn plan(recipe: &Recipe, start: Start) -> Result<Plan, TrainError> {
         None => None,
     };
     RunDir::at(&recipe.output.dir).holds_run(&recipe.to_toml(), start)?;
-    let settings = settings(recipe, kind);
+    let settings = settings(recipe, kind)?;
     let scoring = scoring(recipe, input.pad_id);
     let (examples, widest) = if loss.is_some() {
         let of = |pairs: &[&TokenPair]| WidestMicroBatch::of(pairs, scoring);
@@ -114,7 +117,11 @@ pub fn plan(recipe: &Recipe, start: Start) -> Result<Plan, TrainError> {
         (dialogues.len(), widest(&dialogues, &settings, of))
     };
     let steps_per_epoch = settings.steps_per_epoch(examples);
-    let parameters = input.policy.config().parameter_count();
+    let parameters = input.config.parameter_count();
+    let trained = match &settings.trained {
+        Trained::All => parameters,
+        Trained::Adapters(lora) => lora.parameter_count(&input.config),
+    };
     let tokens = |part: fn(&TokenPair) -> &Vec<u32>| TokenCounts::of(input.pairs.iter().map(part));
     Ok(Plan {
         examples,
@@ -126,8 +133,9 @@ pub fn plan(recipe: &Recipe, start: Start) -> Result<Plan, TrainError> {
         steps_per_epoch,
         checkpoints: settings.checkpoint_steps(settings.epochs * steps_per_epoch),
         parameters,
+        trained,
         widest,
-        memory: Memory::of_training(input.policy.config(), kind, scoring, widest),
+        memory: Memory::of_training(&input.config, &settings.trained, kind, scoring, widest),
         reference,
         view: input.view,
         tokenized: input.tokenized,

@@ -15,6 +15,7 @@ use crate::held_out::{HeldOut, OwnAnswers};
 use crate::input::Input;
 use crate::objective::{PreferenceObjective, SupervisedObjective};
 use crate::optimizer::AdamWSettings;
+use crate::parameters::Trained;
 use crate::recipe::{LossKind, LossSection, Recipe, WatchSection};
 use crate::reference::{ReferenceLogps, ReferencePass};
 use crate::run_dir::{Recorder, Recording, RunDir, Start};
@@ -49,8 +50,12 @@ pub fn run(recipe: &Recipe, start: Start, context: &mut Context<'_>) -> Result<R
     }
     let device = recipe.model.device.resolve();
     let loss = recipe.loss.build()?;
-    let input = Input::read(recipe, device, context.cache.as_deref())?;
+    let input = Input::read(recipe, context.cache.as_deref())?;
     let kind = compute_kind(recipe.model.dtype.kind(), device);
+    let settings = settings(recipe, kind)?;
+    // Weights that are trained are copied into fp32 masters; below adapters they only compute.
+    let load = if settings.trained == Trained::All { Kind::Float } else { kind };
+    let policy = Policy::load(&input.model, load, device)?;
     let cache = context.cache.as_deref();
     let scoring = scoring(recipe, input.pad_id);
     let pass_over = |pairs: &[TokenPair]| ReferencePass::new(recipe, kind, scoring, pairs, cache);
@@ -76,10 +81,9 @@ pub fn run(recipe: &Recipe, start: Start, context: &mut Context<'_>) -> Result<R
         tracing::info!("noise: {}", input.noise);
         input.noise.write(dir.root().join(NOISE_LOG))?;
     }
-    let settings = settings(recipe, kind);
-    let answers = own_answers(recipe, &input, kind)?;
+    let answers = own_answers(recipe, &input, &policy, kind)?;
     let dialogues = if passes.is_none() { input.dialogues() } else { Vec::new() };
-    let Input { policy, model, pairs, held_out, .. } = input;
+    let Input { model, pairs, held_out, .. } = input;
     let (save, keep_last) = (recipe.model.dtype.kind(), recipe.train.keep_last);
     let parts = Parts { dir: &dir, companions: &model, save, pairs: &pairs };
 
@@ -118,14 +122,24 @@ pub fn run(recipe: &Recipe, start: Start, context: &mut Context<'_>) -> Result<R
 }
 
 /// Who answers held-out prompts; nobody where the recipe asks for no answers.
-fn own_answers(recipe: &Recipe, input: &Input, kind: Kind) -> Result<Option<OwnAnswers>, TrainError> {
+fn own_answers(
+    recipe: &Recipe,
+    input: &Input,
+    policy: &Policy,
+    kind: Kind,
+) -> Result<Option<OwnAnswers>, TrainError> {
     let WatchSection { answers, answer_tokens, .. } = recipe.watch;
     if answers == 0 {
         return Ok(None);
     }
-    let folder = recipe.model.reference.as_ref().unwrap_or(&recipe.model.path);
+    let reference = match &recipe.model.reference {
+        Some(folder) if folder != &recipe.model.path => {
+            Policy::load(Path::new(folder), kind, policy.device())?
+        }
+        _ => policy.to_kind(kind)?,
+    };
     Ok(Some(OwnAnswers {
-        reference: Policy::load(Path::new(folder), kind, input.policy.device())?,
+        reference,
         prompts: answers,
         max_tokens: answer_tokens,
         stop_tokens: input.stop_tokens.clone(),
@@ -243,6 +257,13 @@ fn train<'a>(
             pair_deltas::write(parts.dir.root(), parts.pairs)?;
         }
         let policy = trainer.master_policy()?;
+        if policy.adapters().is_some() {
+            policy.save_adapters(
+                &parts.dir.adapter(),
+                Kind::Float,
+                &checkpoint::base_name(parts.companions),
+            )?;
+        }
         policy.save(&parts.dir.model(), parts.save, Some(parts.companions))?;
         // From here on the run is finished; before, what it takes to go on was still there.
         checkpoint::drop_states(&parts.dir.checkpoints(), 0)?;
@@ -270,9 +291,9 @@ pub(crate) fn scoring(recipe: &Recipe, pad_id: u32) -> Scoring {
 }
 
 /// How `recipe` trains, computing in `kind`.
-pub(crate) fn settings(recipe: &Recipe, kind: Kind) -> TrainSettings {
+pub(crate) fn settings(recipe: &Recipe, kind: Kind) -> Result<TrainSettings, TrainError> {
     let train = &recipe.train;
-    TrainSettings {
+    Ok(TrainSettings {
         epochs: train.epochs,
         batch_size: train.batch_size,
         micro_batch: match train.micro_batch_tokens {
@@ -290,7 +311,8 @@ pub(crate) fn settings(recipe: &Recipe, kind: Kind) -> TrainSettings {
         max_grad_norm: train.max_grad_norm,
         checkpoints: train.checkpoints.clone(),
         kind,
+        trained: recipe.lora.build()?,
         order: recipe.data.order(),
         seeds: Seeds::new(recipe.seed),
-    }
+    })
 }

@@ -133,6 +133,11 @@ impl RunDir {
         self.root.join("model")
     }
 
+    /// Low-rank adapters as peft keeps them, where they were trained; merged into [`model`](Self::model) too.
+    pub fn adapter(&self) -> PathBuf {
+        self.root.join(checkpoint::ADAPTER)
+    }
+
     /// One JSON object an evaluation on held-out pairs; there where the recipe names some.
     pub fn evaluations(&self) -> PathBuf {
         self.root.join("eval.jsonl")

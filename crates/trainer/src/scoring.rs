@@ -134,8 +134,10 @@ impl<'a> Scored<'a> {
         // A product has the gradient of its other factor: that is how coefficients enter autograd.
         let root = match head {
             HeadTape::Chunked { hidden, tokens } => {
-                let mut weight = gradients.lm_head();
-                let gradient = tokens.backward_into(&per_token, &mut weight)?;
+                let gradient = match gradients.lm_head() {
+                    Some(mut weight) => tokens.backward_into(&per_token, &mut weight)?,
+                    None => tokens.backward_hidden(&per_token)?,
+                };
                 (&hidden * gradient.to_kind(hidden.kind())).sum(Kind::Float)
             }
             HeadTape::Full { logps } => (logps * per_token).sum(Kind::Float),

@@ -14,7 +14,7 @@ use tch::{Device, Kind};
 use test_support::{TRAJECTORY_GRAD_NORM, TRAJECTORY_LOGPS, TRAJECTORY_LOSS, TRAJECTORY_MARGIN};
 use trainer::{
     AdamWSettings, Decay, MicroBatch, Order, PreferenceObjective, ReferenceLogps, Scoring, TrainSettings,
-    Trainer,
+    Trained, Trainer,
 };
 
 /// What `fixtures/trl_trajectory.py` recorded.
@@ -102,6 +102,7 @@ fn settings(learning_rate: f64) -> TrainSettings {
         max_grad_norm: 1.0,
         checkpoints: vec![],
         kind: Kind::Float,
+        trained: Trained::All,
         order: Order::AsGiven,
         seeds: Seeds::new(0),
     }

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::Record;
-use policy_model::{ModelConfig, Policy};
+use policy_model::{Lora, ModelConfig, Policy, Projection, Rows};
 use pref_data::{Dialogue, Layout, Padding, TokenPair};
 use pref_loss::{Beta, PreferenceLoss};
 use rand::RngExt;
@@ -17,8 +17,8 @@ use tch::{Device, Kind};
 use test_support::REORDERED_FP32;
 use trainer::{
     Activations, AdamWSettings, Clock, Context, Decay, Head, MicroBatch, Order, Outcome, PreferenceObjective,
-    Progress, ReferenceLogps, RunDir, Scoring, Start, SupervisedRun, TrainError, TrainSettings, Trainer,
-    run_supervised,
+    Progress, ReferenceLogps, RunDir, Scoring, Start, SupervisedRun, TrainError, TrainSettings, Trained,
+    Trainer, run_supervised,
 };
 
 const FAST: Scoring = Scoring::FAST;
@@ -73,9 +73,15 @@ fn settings() -> TrainSettings {
         max_grad_norm: 1.0,
         checkpoints: vec![0.5, 1.0],
         kind: Kind::Float,
+        trained: Trained::All,
         order: Order::Shuffled,
         seeds: Seeds::new(0),
     }
+}
+
+/// Adapters on a projection of attention and one of the MLP.
+fn adapters() -> Trained {
+    Trained::Adapters(Lora { rank: 4, alpha: 8.0, targets: vec![Projection::Q, Projection::Down] })
 }
 
 /// Trains on pairs and returns what every step measured and the final weights.
@@ -144,6 +150,24 @@ fn each_way_of_computing_alone_changes_nothing_but_rounding() {
         let shares = scoring.layout == Layout::SharedPrompt;
         assert_eq!(other.steps[0].tokens < plain.steps[0].tokens, shares, "a shared prompt is computed once");
     }
+}
+
+#[test]
+fn adapters_train_alike_in_each_way_of_computing_and_leave_the_weights_alone() {
+    let lora = TrainSettings { trained: adapters(), learning_rate: 1e-2, ..settings() };
+    let (plain, trained) = train(lora.clone(), PLAIN);
+    assert_eq!(trained, weights(&policy()), "no weight below them has moved");
+    for scoring in [FAST, Scoring { activations: Activations::Recomputed, ..FAST }] {
+        let (other, _) = train(lora.clone(), scoring);
+        assert_close(&plain, &other);
+    }
+    let (split, _) = train(TrainSettings { micro_batch: MicroBatch::Examples(1), ..lora.clone() }, FAST);
+    assert_close(&plain, &split);
+    let losses: Vec<f64> = plain.steps.iter().map(|step| step.loss).collect();
+    assert!((losses[0] - std::f64::consts::LN_2).abs() < 1e-6, "with adapters at zero it is its reference");
+    assert!(losses[5] < losses[0], "it learns: {losses:?}");
+    let (low, _) = train(TrainSettings { kind: Kind::BFloat16, ..lora }, FAST);
+    assert!(low.steps[5].loss < low.steps[0].loss, "in bfloat16 too");
 }
 
 #[test]
@@ -250,6 +274,10 @@ impl Clock for Ticking {
 
 /// A supervised run in `root` that is asked to stop after `after` steps.
 fn supervised(root: &Path, start: Start, after: u64) -> Result<Outcome, TrainError> {
+    supervised_of(Trained::All, root, start, after)
+}
+
+fn supervised_of(trained: Trained, root: &Path, start: Start, after: u64) -> Result<Outcome, TrainError> {
     let (policy, dialogues) = (policy(), dialogues(40));
     let companions = root.parent().unwrap().join("companions");
     fs::create_dir_all(&companions).unwrap();
@@ -258,7 +286,7 @@ fn supervised(root: &Path, start: Start, after: u64) -> Result<Outcome, TrainErr
         policy: &policy,
         companions: &companions,
         dialogues: &dialogues,
-        settings: TrainSettings { checkpoints: vec![0.3, 0.6, 1.0], ..settings() },
+        settings: TrainSettings { checkpoints: vec![0.3, 0.6, 1.0], trained, ..settings() },
         dir: &dir,
     };
     let stop = AtomicBool::new(false);
@@ -290,6 +318,31 @@ fn a_stopped_run_resumes_to_the_same_bytes() {
     assert_eq!(steps(&whole), [3, 6, 10]);
     assert_eq!(steps(&parts), steps(&whole), "those of the stops are gone");
     assert_eq!(supervised(&parts, Start::Resume, 0).unwrap(), Outcome::Finished, "nothing is done again");
+}
+
+#[test]
+fn adapters_are_saved_merged_and_apart_and_resume_to_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, parts) = (folder.path().join("whole"), folder.path().join("parts"));
+    supervised_of(adapters(), &whole, Start::Fresh, u64::MAX).unwrap();
+    assert_eq!(supervised_of(adapters(), &parts, Start::Fresh, 5).unwrap(), Outcome::Stopped(5));
+    supervised_of(adapters(), &parts, Start::Resume, u64::MAX).unwrap();
+    let adapter = "adapter/adapter_model.safetensors";
+    for file in ["model/model.safetensors", adapter, &format!("checkpoints/step-6/{adapter}")] {
+        assert!(read(&whole, file) == read(&parts, file), "{file} differs");
+    }
+    let base = policy();
+    let merged = Policy::load(&whole.join("model"), Kind::Float, Device::Cpu).unwrap();
+    let over_base = base.load_adapters(&whole.join("adapter")).unwrap();
+    let rows = Rows::causal(&[&[3, 4, 5, 6, 7]], Device::Cpu);
+    let states = |policy: &Policy| Vec::<f32>::try_from(policy.hidden_states(&rows).view(-1)).unwrap();
+    for (a, b) in states(&merged).iter().zip(states(&over_base)) {
+        assert!(f64::from((a - b).abs()) < REORDERED_FP32 * f64::from(b.abs()).max(1.0), "{a} and {b}");
+    }
+    for ((name, before), (_, after)) in base.parameters().iter().zip(merged.parameters()) {
+        let is_target = name.contains("q_proj") || name.contains("down_proj");
+        assert_eq!(before.equal(after), !is_target, "{name}");
+    }
 }
 
 #[test]

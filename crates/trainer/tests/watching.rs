@@ -10,7 +10,7 @@ use test_support::REORDERED_FP32;
 use trainer::{
     Activations, AdamWSettings, Decay, Head, HeldOut, HeldOutMetrics, MicroBatch, Observer, Order, Outcome,
     OwnAnswers, PairDelta, PreferenceObjective, ReferenceLogps, Scoring, Snapshot, StepMetrics, TrainError,
-    TrainSettings, Trainer,
+    TrainSettings, Trained, Trainer,
 };
 
 const VOCABULARY: u32 = 24;
@@ -59,6 +59,7 @@ fn settings() -> TrainSettings {
         max_grad_norm: 1.0,
         checkpoints: vec![0.5, 1.0],
         kind: Kind::Float,
+        trained: Trained::All,
         order: Order::Shuffled,
         seeds: Seeds::new(0),
     }

@@ -15,7 +15,7 @@ use seeds::Seeds;
 use tch::{Device, Kind};
 use trainer::{
     AdamWSettings, Context, Decay, MicroBatch, Order, Outcome, RunDir, Start, SupervisedRun, TrainSettings,
-    run_supervised,
+    Trained, run_supervised,
 };
 
 use crate::error::StudyError;
@@ -376,6 +376,7 @@ fn sft_settings(batch_size: usize, learning_rate: f64, checkpoints: Vec<f64>, se
         max_grad_norm: 1.0,
         checkpoints,
         kind: Kind::Float,
+        trained: Trained::All,
         order: Order::Shuffled,
         seeds,
     }

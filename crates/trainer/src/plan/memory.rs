@@ -1,19 +1,21 @@
 //! Bytes that training holds at once, by what holds them.
 
-use policy_model::ModelConfig;
+use policy_model::{ModelConfig, Projection};
 use pref_data::{Dialogue, Layout, Padding, TokenPair};
 use tch::Kind;
 
+use crate::parameters::Trained;
 use crate::scoring::{Activations, Head, Scoring};
 
 /// Bytes that training holds in the step that needs most.
 ///
-/// `P` is the number of parameters and `s` the bytes of an element of the kind that is computed in.
+/// `P` is the number of parameters that are trained and `s` the bytes of an element of the kind that is computed in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Memory {
     /// Master weights in fp32: 4 · P.
     pub master: u64,
-    /// The copy that computes: 2 · P in bfloat16, 0 in fp32, where the master itself computes.
+    /// The copy that computes: 2 · P in bfloat16, 0 in fp32, where the master itself computes. Under adapters also the weights
+    /// below them, which are held once.
     pub compute: u64,
     /// The gradient in fp32, 4 · P, and beside it that of the micro-batch under way: s · P, without what the chunked head
     /// adds to the sum itself; with gradient checkpointing one layer's.
@@ -28,8 +30,9 @@ pub struct Memory {
     pub runtime: u64,
 }
 
-/// What libtorch takes on a CPU before it holds a tensor.
-const RUNTIME: u64 = 300_000_000;
+/// What a run takes on a CPU that no tensor accounts for, as measured: libtorch takes 300 MB before it holds one, and the
+/// rest is memory that the allocator has but cannot hand out again in the pieces that are asked for.
+const RUNTIME: u64 = 450_000_000;
 
 /// What the chunked head takes at most beside the states of its tokens.
 const HEAD_TILES: u64 = 24_000_000;
@@ -94,30 +97,43 @@ impl Memory {
     }
 
     /// What training a model of this shape takes whose widest micro-batch is `widest`.
-    pub fn of_training(config: &ModelConfig, kind: Kind, scoring: Scoring, widest: WidestMicroBatch) -> Self {
+    pub fn of_training(
+        config: &ModelConfig,
+        trained: &Trained,
+        kind: Kind,
+        scoring: Scoring,
+        widest: WidestMicroBatch,
+    ) -> Self {
         let size = kind.elt_size_in_bytes() as u64;
-        let parameters = config.parameter_count();
+        let embeddings = (config.vocab_size * config.hidden_size) as u64;
+        let in_tables = embeddings * if config.tie_word_embeddings { 1 } else { 2 };
+        let all = config.parameter_count();
+        let (weights, in_layers, head_gradient) = match trained {
+            Trained::All => (Self::of(all, kind), all - in_tables, embeddings),
+            Trained::Adapters(lora) => {
+                let adapters = lora.parameter_count(config);
+                let weights = Self::of(adapters, kind);
+                (Self { compute: weights.compute + size * all, ..weights }, adapters, 0)
+            }
+        };
         let states = size * config.hidden_size as u64 * widest.tokens;
         let layers = config.layers as u64;
-        let of_layer = layer_activations(config, size, widest);
-        let embeddings = (config.vocab_size * config.hidden_size) as u64;
-        let of_layers = parameters - embeddings * if config.tie_word_embeddings { 1 } else { 2 };
+        let of_layer = layer_activations(config, trained, size, widest);
         let (activations, micro_batch_gradient) = match scoring.activations {
-            Activations::Kept => (layers * of_layer, of_layers),
-            Activations::Recomputed => (layers * states + of_layer, of_layers / layers.max(1)),
+            Activations::Kept => (layers * of_layer, in_layers),
+            Activations::Recomputed => (layers * states + of_layer, in_layers / layers.max(1)),
         };
         let of_scored = widest.scored * config.hidden_size as u64 * (2 * size + 4);
         let (head, head_gradient) = match scoring.head {
             Head::Chunked => (HEAD_TILES + of_scored, 0),
             // Logits and their gradient, log-probabilities in fp32 and theirs.
-            Head::Full => (of_scored + widest.scored * config.vocab_size as u64 * (2 * size + 8), embeddings),
+            Head::Full => {
+                (of_scored + widest.scored * config.vocab_size as u64 * (2 * size + 8), head_gradient)
+            }
         };
-        Self {
-            gradients: 4 * parameters + size * (micro_batch_gradient + head_gradient),
-            activations,
-            head,
-            ..Self::of(parameters, kind)
-        }
+        let trained = weights.master / 4;
+        let gradients = 4 * trained + size * (micro_batch_gradient + head_gradient);
+        Self { gradients, activations, head, ..weights }
     }
 
     /// What is held for each weight.
@@ -131,20 +147,31 @@ impl Memory {
     }
 }
 
-/// What autograd keeps of one layer, in bytes: the operands of its operations.
-fn layer_activations(config: &ModelConfig, size: u64, widest: WidestMicroBatch) -> u64 {
+/// What autograd keeps of one layer, in bytes: the operands of its operations. A projection whose weight is not trained, and
+/// that has no adapter, needs no input.
+fn layer_activations(config: &ModelConfig, trained: &Trained, size: u64, widest: WidestMicroBatch) -> u64 {
     let [hidden, mlp, heads, kv_heads, head_dim] =
         [config.hidden_size, config.intermediate_size, config.heads, config.kv_heads, config.head_dim]
             .map(|n| n as u64);
-    // A norm keeps its operand and what it normed, in fp32, and what goes into the linear layers behind it; below fp32 also
-    // what it normed in its own kind.
-    let norm = if size == 4 { 3 * 4 * hidden } else { 2 * 4 * hidden + 2 * size * hidden };
+    let learns = |projections: &[Projection]| match trained {
+        Trained::All => 1,
+        Trained::Adapters(lora) => u64::from(projections.iter().any(|one| lora.targets.contains(one))),
+    };
+    let is_full = u64::from(*trained == Trained::All);
+    // A norm keeps its operand and what it normed, in fp32; below fp32 also what it normed in its own kind, for its weight.
+    let norm = 2 * 4 * hidden + if size == 4 { 0 } else { is_full * size * hidden };
     let (q, kv) = (heads * head_dim, 2 * kv_heads * head_dim);
-    // Attention keeps queries, keys, values, what came of them and a sum a head; the output projection a copy in order.
-    let attention = size * (3 * q + kv) + 4 * heads;
-    // Gate, its SiLU, up and their product.
-    let per_token = 2 * norm + attention + size * 4 * mlp;
-    widest.tokens * per_token + widest.joined * size * kv
+    // Attention keeps queries, keys, values, what came of them and a sum a head.
+    let attention = size * (2 * q + kv) + 4 * heads;
+    // Gate, its SiLU and up.
+    let gated = size * 3 * mlp;
+    // What goes into linear layers: normed states twice, what attention gave in order, and the gated product.
+    let inputs = size
+        * (hidden * learns(&[Projection::Q, Projection::K, Projection::V])
+            + q * learns(&[Projection::O])
+            + hidden * learns(&[Projection::Gate, Projection::Up])
+            + mlp * learns(&[Projection::Down]));
+    widest.tokens * (2 * norm + attention + gated + inputs) + widest.joined * size * kv
 }
 
 #[cfg(test)]

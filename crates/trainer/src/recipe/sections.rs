@@ -2,12 +2,14 @@
 
 use std::path::PathBuf;
 
+use policy_model::{Lora, Projection};
 use pref_data::{Layout, Padding};
 use pref_loss::{Beta, LabelSmoothing, LogpReduction, NoiseRate, PreferenceLoss};
 use serde::{Deserialize, Serialize};
 
 use super::values::{DeviceChoice, Dtype, LossKind};
 use super::{Complaint, Origin, RecipeError};
+use crate::parameters::Trained;
 use crate::schedule::Decay;
 use crate::scoring::{Activations, Head, Scoring};
 
@@ -235,7 +237,8 @@ impl SpeedSection {
     }
 }
 
-/// Low-rank adapters. Not yet there: only rank 0, without, is accepted.
+/// Low-rank adapters (LoRA): of each projection that is named, a small update is trained in place of the weight. They want a
+/// higher learning rate than weights do, by ten or more.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LoraSection {
@@ -243,7 +246,7 @@ pub struct LoraSection {
     pub rank: usize,
     /// The adapters' scale is alpha / rank.
     pub alpha: f64,
-    /// Which projections get adapters.
+    /// Which projections get adapters, as `q_proj`.
     pub targets: Vec<String>,
 }
 
@@ -257,11 +260,37 @@ impl LoraSection {
     /// # Errors
     /// A [`Complaint`] about the first key at fault.
     pub fn check(&self) -> Result<(), Complaint> {
-        if self.rank > 0 {
-            let what = format!("{} (low-rank adapters)", self.rank);
-            return Err(Complaint::unsupported("rank", what, "set it to 0 to train in full"));
-        }
-        in_range("alpha", self.alpha, |alpha| alpha > 0.0, "above 0")
+        require(i32::try_from(self.rank).is_ok(), "rank", format!("is {}; 0 trains in full", self.rank))?;
+        in_range("alpha", self.alpha, |alpha| alpha > 0.0, "above 0")?;
+        require(!self.targets.is_empty(), "targets", "is empty; name at least one projection")?;
+        let projections = self.projections()?;
+        let is_repeated = |(at, target)| projections[..at].contains(target);
+        require(
+            !projections.iter().enumerate().any(is_repeated),
+            "targets",
+            format!("are {:?}; name each once", self.targets),
+        )
+    }
+
+    /// What of a policy these keys train.
+    ///
+    /// # Errors
+    /// [`RecipeError::Invalid`] where a target is no projection.
+    pub fn build(&self) -> Result<Trained, RecipeError> {
+        let at = |complaint: Complaint| complaint.within("lora").at(Origin::Code);
+        let targets = self.projections().map_err(at)?;
+        Ok(match self.rank {
+            0 => Trained::All,
+            rank => Trained::Adapters(Lora { rank, alpha: self.alpha, targets }),
+        })
+    }
+
+    fn projections(&self) -> Result<Vec<Projection>, Complaint> {
+        let parse = |target: &String| {
+            let refused = |why| Complaint::invalid("targets", format!("are {:?}, but {why}", self.targets));
+            target.parse().map_err(|why: String| refused(why))
+        };
+        self.targets.iter().map(parse).collect()
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use policy_model::{Lora, Projection};
 use pref_data::{
     FlipRate, Fraction, LabelSource, NoiseModel, Odds, Preset, ScoreRatio, Selection, Truncation,
 };
@@ -15,7 +16,7 @@ use super::{
     Complaint, DeviceChoice, Dtype, Format, LossKind, Recipe, RecipeError, RecipeRoot, parse_toml, seed,
     to_toml,
 };
-use crate::Decay;
+use crate::{Decay, Trained};
 
 const SMALLEST: &str = r#"
 [model]
@@ -335,12 +336,8 @@ fn what_is_watched_wants_something_to_watch() {
 
 #[test]
 fn what_this_version_cannot_do_is_refused_not_ignored() {
-    for (text, message) in [
-        ("lora.rank=8", "lora.rank = 8 (low-rank adapters); set it to 0 to train in full"),
-        ("distributed.zero=2", "distributed.zero = 2; set it to 0 or 1"),
-    ] {
-        assert_eq!(refusal(text), format!("not supported by this version: {message}"));
-    }
+    let message = "not supported by this version: distributed.zero = 2; set it to 0 or 1";
+    assert_eq!(refusal("distributed.zero=2"), message);
     for text in [
         "speed.shared_prompt=false",
         "speed.padding_free=false",
@@ -351,6 +348,24 @@ fn what_this_version_cannot_do_is_refused_not_ignored() {
     ] {
         set(&[text]);
     }
+}
+
+#[test]
+fn adapters_go_to_projections_that_there_are() {
+    assert_eq!(parse(SMALLEST, &[]).unwrap().lora.build().unwrap(), Trained::All);
+    let recipe = set(&["lora.rank=8", "lora.alpha=32", "lora.targets=[\"up_proj\",\"q_proj\"]"]);
+    let lora = Lora { rank: 8, alpha: 32.0, targets: vec![Projection::Up, Projection::Q] };
+    assert_eq!(recipe.lora.build().unwrap(), Trained::Adapters(lora));
+    let refused = refusal("lora.targets=[\"query\"]");
+    assert_eq!(
+        refused,
+        "lora.targets are [\"query\"], but query is no projection of these models; there are q_proj, k_proj, v_proj, o_proj, gate_proj, \
+         up_proj, down_proj"
+    );
+    assert_eq!(refusal("lora.targets=[]"), "lora.targets is empty; name at least one projection");
+    let twice = refusal("lora.targets=[\"q_proj\",\"q_proj\"]");
+    assert!(twice.contains("name each once"), "{twice}");
+    assert_eq!(refusal("lora.alpha=0"), "lora.alpha is 0.0; it must be above 0");
 }
 
 #[test]

@@ -60,8 +60,8 @@ impl ReferencePass {
             .filter(|logps| logps.chosen.len() == self.canonical.len())
     }
 
-    /// The log-probabilities, found or computed and kept. `policy` comes from the folder `model`: where that is the
-    /// reference's too, nothing is loaded twice.
+    /// The log-probabilities, found or computed and kept. `policy` comes from the folder `model`, without adapters: where that
+    /// is the reference's too, nothing is loaded twice.
     pub(crate) fn table(
         self,
         policy: &Policy,
@@ -70,7 +70,7 @@ impl ReferencePass {
     ) -> Result<ReferenceTable, TrainError> {
         let logps = match self.cached() {
             Some(logps) => logps,
-            None if self.folder == model && self.kind == policy.kind() => self.compute(policy, progress)?,
+            None if self.folder == model => self.compute(&policy.to_kind(self.kind)?, progress)?,
             None => {
                 let reference = Policy::load(&self.folder, self.kind, policy.device())?;
                 self.compute(&reference, progress)?
