@@ -55,7 +55,9 @@ fn train(args: &Args, signals: &Signals) -> anyhow::Result<()> {
     recipe.fetch(&Hub::from_environment(|name| std::env::var(name).ok()))?;
     let start = if args.resume { Start::Resume } else { Start::Fresh };
     if args.plan {
-        return Ok(print_result(train_plan(&trainer::plan(&recipe, start)?).render(Format::Text))?);
+        return Ok(print_result(
+            train_plan(&trainer::plan(&recipe, start, &SystemClock::start())?).render(Format::Text),
+        )?);
     }
     let clock = SystemClock::start();
     let mut progress = ConsoleProgress::stderr();

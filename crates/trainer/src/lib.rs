@@ -40,7 +40,9 @@ pub use objective::{Measured, Objective, PreferenceObjective, SupervisedObjectiv
 pub use optimizer::{AdamW, AdamWSettings};
 pub use pair_deltas::PairDelta;
 pub use parameters::{Gradients, Trained};
-pub use plan::{Memory, Plan, PlannedReference, TokenCounts, WidestMicroBatch, plan};
+pub use plan::{
+    Cluster, Memory, OnCluster, Plan, PlannedReference, PlannedTime, TokenCounts, WidestMicroBatch, plan,
+};
 pub use reference::ReferenceLogps;
 pub use run::{RunReport, SupervisedRun, run, run_supervised};
 pub use run_dir::{RunDir, Start};

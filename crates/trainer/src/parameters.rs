@@ -1,6 +1,6 @@
 //! Master weights in one flat fp32 buffer, and the policy that computes with them.
 
-use policy_model::{Checkpointed, Lora, Policy};
+use policy_model::{Checkpointed, Lora, ModelConfig, Policy};
 use seeds::Seeds;
 use tch::{Device, Kind, Tensor};
 
@@ -37,6 +37,16 @@ pub enum Trained {
     All,
     /// Low-rank adapters, over weights that stay as they are.
     Adapters(Lora),
+}
+
+impl Trained {
+    /// How many numbers are trained of a model of this shape.
+    pub fn parameter_count(&self, config: &ModelConfig) -> u64 {
+        match self {
+            Self::All => config.parameter_count(),
+            Self::Adapters(lora) => lora.parameter_count(config),
+        }
+    }
 }
 
 /// The weights under training.

@@ -1,19 +1,27 @@
 //! What a run would do, in numbers; nothing runs.
 
+mod cluster;
 mod memory;
+mod time;
 
 use pref_data::{Dialogue, TokenPair, TokenizeReport, ViewReport};
+use tch::Kind;
 
 use crate::TrainError;
-use crate::engine::TrainSettings;
+use crate::context::Clock;
+use crate::engine::{MicroBatch, TrainSettings};
 use crate::input::Input;
-use crate::parameters::Trained;
 use crate::recipe::Recipe;
 use crate::reference::ReferencePass;
 use crate::run::{compute_kind, scoring, settings};
 use crate::run_dir::{RunDir, Start};
+use crate::scoring::Scoring;
+use cluster::Load;
+use time::Work;
 
+pub use cluster::{Cluster, OnCluster};
 pub use memory::{Memory, WidestMicroBatch};
+pub use time::PlannedTime;
 
 /// What a run would do.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,6 +54,10 @@ pub struct Plan {
     pub widest: WidestMicroBatch,
     /// What training takes.
     pub memory: Memory,
+    /// How long it takes on this machine.
+    pub time: PlannedTime,
+    /// What it would take on eight GPUs of 80 GB, in bfloat16.
+    pub on_cluster: OnCluster,
     /// The pass of the reference; none in supervised training.
     pub reference: Option<PlannedReference>,
 }
@@ -87,59 +99,122 @@ impl TokenCounts {
     }
 }
 
-/// What [`run`](crate::run()) would do. Files are read as a run reads them, but for the weights: a plan of a 70B model needs no memory for it. Nothing is
-/// written.
+/// What [`run`](crate::run()) would do. Files are read as a run reads them, but for the weights: a plan of a 70B model needs no
+/// memory for it. Nothing is written. How long it would take is tried for a few seconds by `clock`, on layers of this model's
+/// width.
 ///
 /// # Errors
 ///
 /// As for a run, for everything that a run can tell of recipe, model, data and output folder before its first step.
-pub fn plan(recipe: &Recipe, start: Start) -> Result<Plan, TrainError> {
+pub fn plan(recipe: &Recipe, start: Start, clock: &dyn Clock) -> Result<Plan, TrainError> {
+    if recipe.train.threads > 0 {
+        tch::set_num_threads(recipe.train.threads as i32);
+    }
     let loss = recipe.loss.build()?;
     let input = Input::read(recipe, None)?;
-    let kind = compute_kind(recipe.model.dtype.kind(), recipe.model.device.resolve());
-    let reference = match loss {
-        Some(_) => {
-            let pass =
-                ReferencePass::new(recipe, kind, scoring(recipe, input.pad_id), &input.all_tokens, None)?;
-            Some(PlannedReference { sequences: pass.sequences(), is_cached: pass.cached().is_some() })
-        }
-        None => None,
-    };
+    let device = recipe.model.device.resolve();
+    let kind = compute_kind(recipe.model.dtype.kind(), device);
+    let scoring = scoring(recipe, input.pad_id);
+    let pass =
+        loss.map(|_| ReferencePass::new(recipe, kind, scoring, &input.all_tokens, None)).transpose()?;
+    let reference =
+        pass.map(|pass| PlannedReference { sequences: pass.sequences(), is_cached: pass.cached().is_some() });
     RunDir::at(&recipe.output.dir).holds_run(&recipe.to_toml(), start)?;
     let settings = settings(recipe, kind)?;
-    let scoring = scoring(recipe, input.pad_id);
-    let (examples, widest) = if loss.is_some() {
-        let of = |pairs: &[&TokenPair]| WidestMicroBatch::of(pairs, scoring);
-        (input.pairs.len(), widest(&input.pairs, &settings, of))
-    } else {
-        let dialogues = input.dialogues();
-        let of = |some: &[&Dialogue]| WidestMicroBatch::of_dialogues(some, scoring.padding);
-        (dialogues.len(), widest(&dialogues, &settings, of))
+    let examples = Examples::new(&input, loss.is_some());
+    let steps_per_epoch = settings.steps_per_epoch(examples.len());
+    let steps = settings.epochs * steps_per_epoch;
+    let widest = examples.widest(&settings, scoring);
+    let to_score = match reference {
+        Some(PlannedReference { is_cached: false, .. }) => input.all_tokens.as_slice(),
+        _ => &[],
     };
-    let steps_per_epoch = settings.steps_per_epoch(examples);
-    let parameters = input.config.parameter_count();
-    let trained = match &settings.trained {
-        Trained::All => parameters,
-        Trained::Adapters(lora) => lora.parameter_count(&input.config),
+    let work = Work {
+        config: &input.config,
+        settings: &settings,
+        scoring,
+        loss,
+        pairs: &input.pairs,
+        to_score,
+        device,
     };
+    let on_cluster = on_cluster(&work, &examples, steps);
     let tokens = |part: fn(&TokenPair) -> &Vec<u32>| TokenCounts::of(input.pairs.iter().map(part));
     Ok(Plan {
-        examples,
+        examples: examples.len(),
         flipped: input.pairs.iter().filter(|pair| pair.flipped).count(),
         prompt: tokens(|pair| &pair.prompt),
         chosen: tokens(|pair| &pair.chosen),
         rejected: tokens(|pair| &pair.rejected),
         epochs: settings.epochs,
         steps_per_epoch,
-        checkpoints: settings.checkpoint_steps(settings.epochs * steps_per_epoch),
-        parameters,
-        trained,
+        checkpoints: settings.checkpoint_steps(steps),
+        parameters: input.config.parameter_count(),
+        trained: settings.trained.parameter_count(&input.config),
         widest,
         memory: Memory::of_training(&input.config, &settings.trained, kind, scoring, widest),
+        time: work.time(clock)?,
+        on_cluster,
         reference,
         view: input.view,
         tokenized: input.tokenized,
     })
+}
+
+/// What the run would take on eight GPUs, each of which computes in bfloat16 on its share of a batch.
+fn on_cluster(work: &Work<'_>, examples: &Examples<'_>, steps: u64) -> OnCluster {
+    let Work { config, settings, scoring, .. } = *work;
+    let cluster = Cluster::EIGHT_A100;
+    let share = settings.batch_size.div_ceil(cluster.gpus as usize);
+    let settings = &TrainSettings {
+        micro_batch: match settings.micro_batch {
+            MicroBatch::Examples(examples) => MicroBatch::Examples(examples.min(share)),
+            tokens => tokens,
+        },
+        ..settings.clone()
+    };
+    let widest = examples.widest(settings, scoring);
+    let sum = |pairs: &[TokenPair]| pairs.iter().map(TokenPair::unique_tokens).sum::<usize>() as f64;
+    cluster.run(&Load {
+        config,
+        trained: &settings.trained,
+        activations: scoring.activations,
+        memory: Memory::of_training(config, &settings.trained, Kind::BFloat16, scoring, widest),
+        steps,
+        tokens: settings.epochs as f64 * sum(work.pairs),
+        reference_tokens: sum(work.to_score),
+    })
+}
+
+/// What is trained on.
+enum Examples<'a> {
+    Pairs(&'a [TokenPair]),
+    Dialogues(Vec<Dialogue>),
+}
+
+impl<'a> Examples<'a> {
+    fn new(input: &'a Input, has_preferences: bool) -> Self {
+        if has_preferences { Self::Pairs(&input.pairs) } else { Self::Dialogues(input.dialogues()) }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Pairs(pairs) => pairs.len(),
+            Self::Dialogues(dialogues) => dialogues.len(),
+        }
+    }
+
+    /// The micro-batch with the most tokens.
+    fn widest(&self, settings: &TrainSettings, scoring: Scoring) -> WidestMicroBatch {
+        match self {
+            Self::Pairs(pairs) => {
+                widest(pairs, settings, |some: &[&TokenPair]| WidestMicroBatch::of(some, scoring))
+            }
+            Self::Dialogues(dialogues) => widest(dialogues, settings, |some: &[&Dialogue]| {
+                WidestMicroBatch::of_dialogues(some, scoring.padding)
+            }),
+        }
+    }
 }
 
 /// The micro-batch with the most tokens of `examples` in the very order in which a run sees them, by what `of` says of some.

@@ -110,8 +110,8 @@ impl Memory {
         let all = config.parameter_count();
         let (weights, in_layers, head_gradient) = match trained {
             Trained::All => (Self::of(all, kind), all - in_tables, embeddings),
-            Trained::Adapters(lora) => {
-                let adapters = lora.parameter_count(config);
+            Trained::Adapters(_) => {
+                let adapters = trained.parameter_count(config);
                 let weights = Self::of(adapters, kind);
                 (Self { compute: weights.compute + size * all, ..weights }, adapters, 0)
             }

@@ -1,0 +1,328 @@
+//! How long a run would take on this machine, from a few seconds of trying.
+
+use policy_model::{ModelConfig, Policy};
+use pref_data::{Dialogue, TokenPair};
+use pref_loss::PreferenceLoss;
+use tch::{Device, Kind, Tensor};
+
+use crate::TrainError;
+use crate::context::Clock;
+use crate::engine::{MicroBatch, Observer, Order, Snapshot, TrainSettings, Trainer};
+use crate::metrics::StepMetrics;
+use crate::objective::{Objective, PreferenceObjective, SupervisedObjective};
+use crate::pair_deltas::PairDelta;
+use crate::parameters::Trained;
+use crate::reference::ReferenceLogps;
+use crate::scoring::Scoring;
+
+/// Seconds that a run would take on this machine, without its evaluations and without writing checkpoints.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PlannedTime {
+    /// The reference's pass over the pairs; 0 where it is in the cache, or where there is none.
+    pub reference: f64,
+    /// All optimiser steps.
+    pub training: f64,
+}
+
+/// What a run does, as far as its time goes.
+pub(super) struct Work<'a> {
+    pub(super) config: &'a ModelConfig,
+    pub(super) settings: &'a TrainSettings,
+    pub(super) scoring: Scoring,
+    /// None in supervised training.
+    pub(super) loss: Option<PreferenceLoss>,
+    /// What is trained on, in the order given.
+    pub(super) pairs: &'a [TokenPair],
+    /// Pairs that the reference has still to score.
+    pub(super) to_score: &'a [TokenPair],
+    pub(super) device: Device,
+}
+
+/// How many layers the two models have that are tried. Their difference is what a layer takes, the rest is what is done once.
+const LAYERS: [usize; 2] = [1, 5];
+
+/// How long one of them is tried, after a first step that counts for nothing.
+const SECONDS: f64 = 0.7;
+
+/// Bytes that the weights of a model that is tried may take, with all that training holds for them. A larger one is tried at
+/// half the width, or less.
+const MOST_BYTES: u64 = 2 << 30;
+
+impl Work<'_> {
+    /// Tries steps on one typical batch of models with few layers, and computes from them what the whole would take.
+    ///
+    /// Time goes with the tokens of a batch, and with the layers that they go through: that is exact for everything but
+    /// attention, which takes a small part at the lengths of preferences.
+    pub(super) fn time(&self, clock: &dyn Clock) -> Result<PlannedTime, TrainError> {
+        let tokens_of = |pair: &TokenPair| pair.unique_tokens() as f64;
+        let batch = self.typical_batch();
+        let tried = batch.iter().map(tokens_of).sum::<f64>();
+        let small = narrowed(self.config);
+        let vocabulary = small.vocab_size as u32;
+        let batch: Vec<TokenPair> = batch.into_iter().map(|pair| within(pair, vocabulary)).collect();
+        let layers = LAYERS.map(|layers| layers.min(small.layers));
+        let of = |layers: usize| self.try_out(&small, layers, &batch, clock);
+        let (few, more) = (of(layers[0])?, of(layers[1])?);
+        let whole = |few: f64, more: f64| {
+            let of_layer = ((more - few) / (layers[1] - layers[0]).max(1) as f64).max(0.0);
+            let seconds = more + of_layer * (small.layers - layers[1]) as f64;
+            seconds * self.config.parameter_count() as f64 / small.parameter_count() as f64
+        };
+        let sum = |pairs: &[TokenPair]| pairs.iter().map(tokens_of).sum::<f64>();
+        let steps = sum(self.pairs) * self.settings.epochs as f64 / tried;
+        Ok(PlannedTime {
+            reference: whole(few.pass, more.pass) * sum(self.to_score) / tried,
+            training: whole(few.step, more.step) * steps,
+        })
+    }
+
+    /// Of the first epoch's batches the one whose tokens are the median.
+    fn typical_batch(&self) -> Vec<TokenPair> {
+        let order = self.settings.epoch_order(self.pairs.len(), 0);
+        let mut batches: Vec<&[usize]> = order.chunks(self.settings.batch_size).collect();
+        batches
+            .sort_by_key(|batch| batch.iter().map(|&pair| self.pairs[pair].unique_tokens()).sum::<usize>());
+        batches[batches.len() / 2].iter().map(|&pair| self.pairs[pair].clone()).collect()
+    }
+
+    fn try_out(
+        &self,
+        config: &ModelConfig,
+        layers: usize,
+        batch: &[TokenPair],
+        clock: &dyn Clock,
+    ) -> Result<Tried, TrainError> {
+        let mut config = config.clone();
+        config.layers = layers;
+        let load = if self.settings.trained == Trained::All { Kind::Float } else { self.settings.kind };
+        let policy = constant(config, load, self.device)?;
+        let pass = match self.to_score {
+            [] => 0.0,
+            _ => {
+                let reference = policy.to_kind(self.settings.kind)?;
+                repeat(clock, || ReferenceLogps::compute(&reference, batch, self.scoring, |_| {}).map(drop))?
+            }
+        };
+        let settings = TrainSettings {
+            epochs: u64::from(u32::MAX),
+            batch_size: batch.len(),
+            micro_batch: match self.settings.micro_batch {
+                MicroBatch::Examples(examples) => MicroBatch::Examples(examples.min(batch.len())),
+                tokens => tokens,
+            },
+            checkpoints: Vec::new(),
+            order: Order::AsGiven,
+            ..self.settings.clone()
+        };
+        let dialogues: Vec<Dialogue>;
+        let zeros = vec![0.0; batch.len()];
+        let reference = ReferenceLogps { chosen: zeros.clone(), rejected: zeros };
+        let (preference, supervised);
+        let objective: &dyn Objective = match self.loss {
+            Some(loss) => {
+                preference =
+                    PreferenceObjective { pairs: batch, reference: &reference, loss, scoring: self.scoring };
+                &preference
+            }
+            None => {
+                let chosen = |pair: &TokenPair| Dialogue::completion(&pair.prompt, &pair.chosen);
+                dialogues = batch.iter().filter_map(chosen).collect();
+                let Scoring { padding, head, activations, .. } = self.scoring;
+                supervised = SupervisedObjective { dialogues: &dialogues, padding, head, activations };
+                &supervised
+            }
+        };
+        let mut stopwatch = Stopwatch { clock, seconds: Vec::new() };
+        Trainer::new(&policy, objective, settings)?.run(&mut stopwatch)?;
+        Ok(Tried { pass, step: stopwatch.median() })
+    }
+}
+
+/// Seconds that one batch took.
+struct Tried {
+    pass: f64,
+    step: f64,
+}
+
+/// Lets training run for a while, and keeps how long each step took.
+struct Stopwatch<'a> {
+    clock: &'a dyn Clock,
+    seconds: Vec<f64>,
+}
+
+impl Stopwatch<'_> {
+    /// Of all steps but the first.
+    fn median(&self) -> f64 {
+        median(self.seconds[1..].to_vec())
+    }
+}
+
+impl Observer for Stopwatch<'_> {
+    fn seconds(&self) -> f64 {
+        self.clock.seconds()
+    }
+
+    fn on_step(&mut self, metrics: &StepMetrics, _: &[PairDelta], _: u64) -> Result<(), TrainError> {
+        self.seconds.push(metrics.step_seconds);
+        Ok(())
+    }
+
+    fn on_checkpoint(&mut self, _: &Snapshot<'_>) -> Result<(), TrainError> {
+        Ok(())
+    }
+
+    fn wants_stop(&self) -> bool {
+        self.seconds.len() > 1 && self.seconds[1..].iter().sum::<f64>() >= SECONDS
+    }
+}
+
+/// The median seconds of `work`, which is done again for a while.
+fn repeat(clock: &dyn Clock, work: impl Fn() -> Result<(), TrainError>) -> Result<f64, TrainError> {
+    work()?;
+    let mut seconds = Vec::new();
+    while seconds.iter().sum::<f64>() < SECONDS / 2.0 {
+        let began = clock.seconds();
+        work()?;
+        seconds.push((clock.seconds() - began).max(f64::MIN_POSITIVE));
+    }
+    Ok(median(seconds))
+}
+
+fn median(mut seconds: Vec<f64>) -> f64 {
+    seconds.sort_by(f64::total_cmp);
+    seconds[seconds.len() / 2]
+}
+
+/// The model at a width at which it can be tried.
+fn narrowed(config: &ModelConfig) -> ModelConfig {
+    let mut small = config.clone();
+    let bytes = |config: &ModelConfig| {
+        let mut few = config.clone();
+        few.layers = LAYERS[1].min(config.layers);
+        20 * few.parameter_count()
+    };
+    while bytes(&small) > MOST_BYTES && small.heads.is_multiple_of(2) && small.hidden_size.is_multiple_of(2) {
+        small.vocab_size = small.vocab_size.div_ceil(2);
+        small.hidden_size /= 2;
+        small.intermediate_size = small.intermediate_size.div_ceil(2);
+        small.heads /= 2;
+        if small.kv_heads > 1 && small.kv_heads.is_multiple_of(2) {
+            small.kv_heads /= 2;
+        }
+    }
+    small
+}
+
+/// The pair with ids that a smaller vocabulary has.
+fn within(mut pair: TokenPair, vocabulary: u32) -> TokenPair {
+    for ids in [&mut pair.prompt, &mut pair.chosen, &mut pair.rejected] {
+        ids.iter_mut().for_each(|id| *id %= vocabulary);
+    }
+    pair
+}
+
+/// A policy whose weights are all alike: what they are is no matter of time.
+fn constant(config: ModelConfig, kind: Kind, device: Device) -> Result<Policy, TrainError> {
+    let weight = |(name, shape): (String, Vec<i64>)| (name, Tensor::full(shape, 0.01, (kind, device)));
+    let parameters = config.parameter_shapes().into_iter().map(weight).collect();
+    Ok(Policy::from_parameters(config, parameters)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use pref_data::{Layout, Padding};
+    use pref_loss::Beta;
+    use seeds::Seeds;
+
+    use super::*;
+    use crate::optimizer::AdamWSettings;
+    use crate::schedule::Decay;
+    use crate::scoring::{Activations, Head};
+
+    /// A clock that is a second further at each look.
+    struct Ticking(Cell<f64>);
+
+    impl Clock for Ticking {
+        fn seconds(&self) -> f64 {
+            self.0.set(self.0.get() + 1.0);
+            self.0.get()
+        }
+
+        fn unix_seconds(&self) -> f64 {
+            0.0
+        }
+    }
+
+    #[test]
+    fn time_goes_with_the_tokens_of_the_run() {
+        let config = ModelConfig::from_json(serde_json::json!({
+            "model_type": "llama", "vocab_size": 32, "hidden_size": 16, "intermediate_size": 32,
+            "num_hidden_layers": 9, "num_attention_heads": 2, "tie_word_embeddings": true,
+        }))
+        .unwrap();
+        let pair = |prompt: usize| TokenPair {
+            id: String::new(),
+            prompt: vec![1; prompt],
+            chosen: vec![2; 2],
+            rejected: vec![3; 3],
+            flipped: false,
+        };
+        // Batches of 10, 20 and 30 tokens: the second is what is tried.
+        let pairs = [5, 15, 25].map(pair);
+        let settings = TrainSettings {
+            epochs: 2,
+            batch_size: 1,
+            micro_batch: MicroBatch::Examples(4),
+            learning_rate: 1e-4,
+            warmup_ratio: 0.0,
+            decay: Decay::Linear,
+            adamw: AdamWSettings { betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.0 },
+            max_grad_norm: 1.0,
+            checkpoints: vec![1.0],
+            kind: Kind::Float,
+            trained: Trained::All,
+            order: Order::AsGiven,
+            seeds: Seeds::new(0),
+        };
+        let plain = Scoring {
+            layout: Layout::Separate,
+            padding: Padding::Right(0),
+            head: Head::Full,
+            activations: Activations::Recomputed,
+        };
+        let dpo = PreferenceLoss::Dpo { beta: Beta::new(0.1).unwrap() };
+        for (loss, scoring) in [(Some(dpo), Scoring::FAST), (Some(dpo), plain), (None, Scoring::FAST)] {
+            let to_score = if loss.is_some() { &pairs[..2] } else { &[] };
+            let work = Work {
+                config: &config,
+                settings: &settings,
+                scoring,
+                loss,
+                pairs: &pairs,
+                to_score,
+                device: Device::Cpu,
+            };
+            // By this clock a layer takes no time, and every step and every pass a second.
+            let PlannedTime { reference, training } = work.time(&Ticking(Cell::new(0.0))).unwrap();
+            assert!((training - 2.0 * 60.0 / 20.0).abs() < 1e-9, "{training}");
+            assert!((reference - if loss.is_some() { 1.5 } else { 0.0 }).abs() < 1e-9, "{reference}");
+        }
+    }
+
+    #[test]
+    fn a_large_model_is_tried_at_a_fraction_of_its_width() {
+        let config = |hidden: usize, heads: usize| {
+            ModelConfig::from_json(serde_json::json!({
+                "model_type": "llama", "vocab_size": 32000, "hidden_size": hidden, "intermediate_size": 7 * hidden / 2,
+                "num_hidden_layers": 32, "num_attention_heads": heads, "num_key_value_heads": heads / 4,
+            }))
+            .unwrap()
+        };
+        let seven_billion = narrowed(&config(4096, 32));
+        assert_eq!((seven_billion.hidden_size, seven_billion.heads, seven_billion.layers), (1024, 8, 32));
+        let small = config(256, 8);
+        assert_eq!(narrowed(&small).parameter_count(), small.parameter_count());
+    }
+}
