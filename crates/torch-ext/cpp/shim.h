@@ -1,4 +1,5 @@
-// The C surface of torch-ext. Every function is noexcept and returns 0, or 1 with a message in `message`.
+// The C surface of torch-ext, with `distributed.h`. Every function is noexcept, and returns TORCH_EXT_DONE or another status
+// with a message in `message`.
 #pragma once
 
 #include <cstddef>
@@ -9,6 +10,13 @@ class Tensor;
 }
 
 extern "C" {
+
+enum TorchExtStatus : int32_t {
+  TORCH_EXT_DONE = 0,
+  TORCH_EXT_FAILED = 1,
+  TORCH_EXT_TIMED_OUT = 2,
+  TORCH_EXT_CONNECTION_LOST = 3,
+};
 
 // What went wrong, as a zero-terminated string of at most `capacity` bytes.
 struct TorchExtMessage {

@@ -6,6 +6,11 @@ use torch_sys::C_tensor;
 
 use crate::TorchExtError;
 
+/// Mirrors `TorchExtStatus`, where everything else is `TORCH_EXT_FAILED`.
+const DONE: i32 = 0;
+const TIMED_OUT: i32 = 2;
+const CONNECTION_LOST: i32 = 3;
+
 /// Mirrors `TorchExtMessage`.
 #[repr(C)]
 pub(crate) struct Message {
@@ -38,11 +43,17 @@ unsafe extern "C" {
 
 /// Makes one call and turns its status into a result.
 pub(crate) fn call(what: &'static str, function: impl FnOnce(Message) -> i32) -> Result<(), TorchExtError> {
-    let mut text = [0 as c_char; 512];
-    if function(Message { text: text.as_mut_ptr(), capacity: text.len() }) == 0 {
+    let mut text = [0 as c_char; 1024];
+    let status = function(Message { text: text.as_mut_ptr(), capacity: text.len() });
+    if status == DONE {
         return Ok(());
     }
     // SAFETY: the shim writes at most `capacity` bytes and a zero among them; where it wrote none, all are zero.
     let message = unsafe { CStr::from_ptr(text.as_ptr()) };
-    Err(TorchExtError::Torch { what, message: message.to_string_lossy().into_owned() })
+    let message = message.to_string_lossy().into_owned();
+    Err(match status {
+        TIMED_OUT => TorchExtError::TimedOut { what, message },
+        CONNECTION_LOST => TorchExtError::ConnectionLost { what, message },
+        _ => TorchExtError::Torch { what, message },
+    })
 }

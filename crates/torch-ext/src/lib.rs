@@ -1,17 +1,32 @@
 //! What libtorch has and tch leaves out, through a small C++ shim: the only crate of the workspace with `unsafe` code.
 //!
+//! [`fused_adamw`] updates weights in one pass over memory; [`distributed`] is c10d, PyTorch's own engine for processes that
+//! train together.
+//!
 //! # Rules
 //!
 //! - **Aliasing.** A tensor is a handle to counted memory, and handles may share it. Functions here write through
 //!   `&mut Tensor` and read through `&Tensor`; two arguments of one call must not share memory unless the function says
-//!   so, and each checks what it can.
-//! - **Streams.** Work on a GPU is queued on the current stream of the tensor's device, as every operation of tch.
-//! - **Threads.** Every function may be called from any thread. None keeps a tensor beyond its return.
+//!   so, and each checks what it can. tch lets any number of handles write to the same memory, and so no borrow of one can
+//!   keep the others still: while a collective runs, using its memory through another handle is a data race that nothing
+//!   here can see.
+//! - **Borrows of work under way.** libtorch's threads read and write tensors between the start of a collective and its end.
+//!   A [`distributed::Work`] therefore borrows them for its whole scope, and the scope's end waits for the work, whether the
+//!   `Work` was waited for, dropped or forgotten. Beside that the C++ side holds a counted handle of each tensor, so that
+//!   memory is never freed under a collective, and neither borrow nor handle depends on a destructor of ours to run.
+//! - **Streams.** Work on a GPU is queued on the current stream of the tensor's device, as every operation of tch. A NCCL
+//!   collective runs on a stream of its own, which waits for the current one; waiting for it makes the current stream wait
+//!   and returns, so that what tch does afterwards on that stream sees the result.
+//! - **Threads.** Every function may be called from any thread. None keeps a tensor beyond its return, but for work in a
+//!   scope. A [`distributed::ProcessGroup`] is `Send` and not `Sync`, since its calls have an order that must be that of all
+//!   other ranks; c10d counts them without a lock. [`distributed::AbortHandle`] and [`distributed::Store`] are shared freely.
 //! - **Errors.** Preconditions are checked before libtorch is asked, and have an error each. C++ exceptions stop in the
-//!   shim and come out as [`TorchExtError::Torch`]; none crosses into Rust.
+//!   shim and come out as [`TorchExtError::Torch`], [`TorchExtError::TimedOut`] or [`TorchExtError::ConnectionLost`]; none
+//!   crosses into Rust.
 
 #![expect(unsafe_code, reason = "this crate is the workspace's door to C++")]
 
+pub mod distributed;
 mod error;
 mod ffi;
 mod memory;

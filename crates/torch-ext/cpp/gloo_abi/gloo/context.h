@@ -1,0 +1,15 @@
+// See transport/device.h.
+#pragma once
+
+#include <chrono>
+
+namespace gloo {
+
+class Context {
+ public:
+  void closeConnections();
+  void setTimeout(std::chrono::milliseconds timeout);
+  std::chrono::milliseconds getTimeout() const;
+};
+
+}  // namespace gloo

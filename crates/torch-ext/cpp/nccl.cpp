@@ -1,0 +1,17 @@
+#include <torch/csrc/distributed/c10d/PrefixStore.hpp>
+#include <torch/csrc/distributed/c10d/ProcessGroupNCCL.hpp>
+
+#include "distributed.h"
+#include "guarded.h"
+#include "handles.h"
+
+int32_t torch_ext_group_nccl(TorchExtStore* store, TorchExtBytes name, TorchExtRank rank, int64_t timeout_ms,
+                             TorchExtGroup** made, TorchExtMessage message) noexcept {
+  return torch_ext::guarded(message, [&] {
+    auto options = c10d::ProcessGroupNCCL::Options::create();
+    options->timeout = std::chrono::milliseconds(timeout_ms);
+    auto prefixed = c10::make_intrusive<c10d::PrefixStore>(torch_ext::text(name), store->store);
+    auto nccl = c10::make_intrusive<c10d::ProcessGroupNCCL>(prefixed, rank.index, rank.world_size, options);
+    *made = new TorchExtGroup{nccl, [nccl = nccl.get()] { nccl->abort(); }};
+  });
+}

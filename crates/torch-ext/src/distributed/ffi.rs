@@ -1,0 +1,190 @@
+//! Declarations of `cpp/distributed.h`, and owners of what it makes.
+
+use std::ptr::NonNull;
+
+use torch_sys::C_tensor;
+
+use crate::ffi::Message;
+
+/// Mirrors `TorchExtBytes`; borrowed for one call.
+#[repr(C)]
+pub(crate) struct Bytes {
+    data: *const u8,
+    length: usize,
+}
+
+impl Bytes {
+    pub(crate) fn of(bytes: &[u8]) -> Self {
+        Self { data: bytes.as_ptr(), length: bytes.len() }
+    }
+}
+
+/// Mirrors `TorchExtAnswer`; borrowed for one call.
+#[repr(C)]
+pub(crate) struct Answer {
+    pub(crate) data: *mut u8,
+    pub(crate) capacity: usize,
+    pub(crate) length: *mut usize,
+}
+
+/// Mirrors `TorchExtRank`.
+#[repr(C)]
+pub(crate) struct Rank {
+    pub(crate) index: i32,
+    pub(crate) world_size: i32,
+}
+
+macro_rules! opaque {
+    ($($name:ident)*) => {$(
+        /// Opaque to Rust.
+        #[repr(C)]
+        pub(crate) struct $name {
+            _opaque: [u8; 0],
+        }
+    )*};
+}
+
+opaque! { CStore CGroup CWork }
+
+unsafe extern "C" {
+    pub(crate) fn torch_ext_store_open(
+        host: Bytes,
+        port: u16,
+        listener: i32,
+        timeout_ms: i64,
+        made: *mut *mut CStore,
+        message: Message,
+    ) -> i32;
+    fn torch_ext_store_free(store: *mut CStore);
+    pub(crate) fn torch_ext_store_set(store: *mut CStore, key: Bytes, value: Bytes, message: Message) -> i32;
+    pub(crate) fn torch_ext_store_get(
+        store: *mut CStore,
+        key: Bytes,
+        timeout_ms: i64,
+        answer: Answer,
+        message: Message,
+    ) -> i32;
+    pub(crate) fn torch_ext_store_compare_set(
+        store: *mut CStore,
+        key: Bytes,
+        expected: Bytes,
+        desired: Bytes,
+        answer: Answer,
+        message: Message,
+    ) -> i32;
+    pub(crate) fn torch_ext_store_add(
+        store: *mut CStore,
+        key: Bytes,
+        amount: i64,
+        sum: *mut i64,
+        message: Message,
+    ) -> i32;
+    pub(crate) fn torch_ext_store_check(
+        store: *mut CStore,
+        key: Bytes,
+        is_there: *mut i32,
+        message: Message,
+    ) -> i32;
+    pub(crate) fn torch_ext_group_gloo(
+        store: *mut CStore,
+        name: Bytes,
+        rank: Rank,
+        address: Bytes,
+        timeout_ms: i64,
+        made: *mut *mut CGroup,
+        message: Message,
+    ) -> i32;
+    #[cfg(feature = "nccl")]
+    pub(crate) fn torch_ext_group_nccl(
+        store: *mut CStore,
+        name: Bytes,
+        rank: Rank,
+        timeout_ms: i64,
+        made: *mut *mut CGroup,
+        message: Message,
+    ) -> i32;
+    fn torch_ext_group_free(group: *mut CGroup);
+    pub(crate) fn torch_ext_group_abort(group: *mut CGroup, message: Message) -> i32;
+    pub(crate) fn torch_ext_all_reduce(
+        group: *mut CGroup,
+        tensor: *mut C_tensor,
+        operation: u8,
+        made: *mut *mut CWork,
+        message: Message,
+    ) -> i32;
+    pub(crate) fn torch_ext_reduce_scatter(
+        group: *mut CGroup,
+        output: *mut C_tensor,
+        input: *mut C_tensor,
+        operation: u8,
+        made: *mut *mut CWork,
+        message: Message,
+    ) -> i32;
+    pub(crate) fn torch_ext_all_gather(
+        group: *mut CGroup,
+        output: *mut C_tensor,
+        input: *mut C_tensor,
+        made: *mut *mut CWork,
+        message: Message,
+    ) -> i32;
+    pub(crate) fn torch_ext_broadcast(
+        group: *mut CGroup,
+        tensor: *mut C_tensor,
+        root: i32,
+        made: *mut *mut CWork,
+        message: Message,
+    ) -> i32;
+    pub(crate) fn torch_ext_barrier(group: *mut CGroup, made: *mut *mut CWork, message: Message) -> i32;
+    pub(crate) fn torch_ext_work_wait(work: *mut CWork, message: Message) -> i32;
+    fn torch_ext_work_free(work: *mut CWork);
+}
+
+/// Owns what the shim made.
+macro_rules! owner {
+    ($(#[$doc:meta])* $name:ident, $made:ty, $free:ident) => {
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub(crate) struct $name(NonNull<$made>);
+
+        impl $name {
+            /// Takes over what a call handed out that said it was done.
+            pub(crate) fn new(made: *mut $made) -> Self {
+                Self(NonNull::new(made).expect("a call that is done has made what it was to make"))
+            }
+
+            pub(crate) fn as_ptr(&self) -> *mut $made {
+                self.0.as_ptr()
+            }
+        }
+
+        impl Drop for $name {
+            fn drop(&mut self) {
+                // SAFETY: the pointer came from the shim, which made it for this owner alone, and nobody uses it afterwards.
+                unsafe { $free(self.0.as_ptr()) }
+            }
+        }
+    };
+}
+
+owner!(
+    /// A client of a store; lives on the store's thread.
+    StoreHandle, CStore, torch_ext_store_free
+);
+owner!(
+    /// A process group.
+    GroupHandle, CGroup, torch_ext_group_free
+);
+owner!(
+    /// Work under way or done.
+    WorkHandle, CWork, torch_ext_work_free
+);
+
+// SAFETY: the handle is one heap object without ties to the thread that made it, and a store's clients lock inside of c10d.
+unsafe impl Send for StoreHandle {}
+
+// SAFETY: a process group is one heap object without ties to the thread that made it.
+unsafe impl Send for GroupHandle {}
+
+// SAFETY: through a shared handle only `abort` is called from other threads, which the shim allows at any time; everything
+// else goes through `ProcessGroup`, of which there is one a handle and which is not `Sync`.
+unsafe impl Sync for GroupHandle {}

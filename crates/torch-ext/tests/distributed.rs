@@ -1,0 +1,409 @@
+//! Ranks as threads and as processes: collectives against closed forms, and each way in which ranks fail to come together.
+
+use std::net::TcpListener;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tch::{Device, Kind, Tensor};
+use torch_ext::TorchExtError;
+use torch_ext::distributed::{ProcessGroup, Rank, ReduceOp, Store};
+
+const HOST: &str = "127.0.0.1";
+/// Long beside anything that works, on a machine that is busy.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// For what is meant to run out.
+const SHORT: Duration = Duration::from_millis(1500);
+
+/// Runs `body` on so many ranks, threads of this process, and returns what each came to.
+fn on_ranks<T: Send>(world_size: u16, timeout: Duration, body: impl Fn(ProcessGroup) -> T + Sync) -> Vec<T> {
+    let server = Store::serve(HOST, 0, PATIENCE).unwrap();
+    let (port, body) = (server.port(), &body);
+    thread::scope(|scope| {
+        let start = |index: u16| {
+            scope.spawn(move || {
+                let store = Store::connect(HOST, port, PATIENCE).unwrap();
+                let rank = Rank::new(index, world_size).unwrap();
+                body(ProcessGroup::gloo(&store, "test", rank, timeout).unwrap())
+            })
+        };
+        let ranks: Vec<_> = (0..world_size).map(start).collect();
+        ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
+    })
+}
+
+fn floats(tensor: &Tensor) -> Vec<f64> {
+    Vec::<f64>::try_from(&tensor.to_kind(Kind::Double).view(-1)).unwrap()
+}
+
+#[test]
+fn reductions_are_those_of_all_ranks() {
+    for world_size in 1..=4u16 {
+        on_ranks(world_size, PATIENCE, |group| {
+            let (r, n) = (group.rank().index() as f64, f64::from(world_size));
+            let reduce = |operation| {
+                let mut tensor = Tensor::from_slice(&[r + 1.0, -r]);
+                group.all_reduce(&mut tensor, operation).unwrap();
+                floats(&tensor)
+            };
+            let factorial = (1..=world_size).map(f64::from).product::<f64>();
+            assert_eq!(reduce(ReduceOp::Sum), [n * (n + 1.0) / 2.0, -n * (n - 1.0) / 2.0]);
+            assert_eq!(reduce(ReduceOp::Product)[0], factorial);
+            assert_eq!(reduce(ReduceOp::Min), [1.0, 1.0 - n]);
+            assert_eq!(reduce(ReduceOp::Max), [n, 0.0]);
+        });
+    }
+}
+
+#[test]
+fn every_kind_that_may_be_sent_is() {
+    on_ranks(2, PATIENCE, |group| {
+        let kinds = [Kind::Float, Kind::Double, Kind::Half, Kind::BFloat16];
+        let whole = [Kind::Int8, Kind::Uint8, Kind::Int, Kind::Int64];
+        for kind in kinds.into_iter().chain(whole) {
+            let mut tensor = Tensor::full([3, 2], group.rank().index() as i64 + 1, (kind, Device::Cpu));
+            group.all_reduce(&mut tensor, ReduceOp::Sum).unwrap();
+            assert_eq!((tensor.kind(), floats(&tensor)), (kind, vec![3.0; 6]));
+        }
+    });
+}
+
+#[test]
+fn parts_are_scattered_and_gathered_in_the_order_of_ranks() {
+    for world_size in 1..=4u16 {
+        on_ranks(world_size, PATIENCE, |group| {
+            let (r, n) = (group.rank().index() as f64, f64::from(world_size));
+            let places = Tensor::arange(2 * i64::from(world_size), (Kind::Float, Device::Cpu));
+            // Rank r brings (r + 1) · place; the sum over ranks is place · n (n + 1) / 2.
+            let mut part = Tensor::zeros([2], (Kind::Float, Device::Cpu));
+            group.reduce_scatter(&mut part, &(&places * (r + 1.0)), ReduceOp::Sum).unwrap();
+            let factor = n * (n + 1.0) / 2.0;
+            assert_eq!(floats(&part), [2.0 * r * factor, (2.0 * r + 1.0) * factor]);
+            let mut whole = places.zeros_like();
+            group.all_gather(&mut whole, &part).unwrap();
+            assert_eq!(floats(&whole), floats(&(&places * factor)));
+        });
+    }
+}
+
+#[test]
+fn broadcasts_come_from_their_root_and_barriers_wait() {
+    let began = Instant::now();
+    on_ranks(3, PATIENCE, |group| {
+        for root in 0..3 {
+            let mut tensor = Tensor::from_slice(&[group.rank().index() as i64; 5]);
+            group.broadcast(&mut tensor, root).unwrap();
+            assert_eq!(floats(&tensor), [root as f64; 5]);
+        }
+        let pause = Duration::from_millis(300);
+        if group.rank().index() == 2 {
+            thread::sleep(pause);
+        }
+        group.barrier().unwrap();
+        assert!(began.elapsed() >= pause);
+    });
+}
+
+#[test]
+fn work_of_a_scope_has_ended_with_it() {
+    on_ranks(2, PATIENCE, |group| {
+        let rank = group.rank().index() as f64;
+        let mut tensors: Vec<Tensor> =
+            (0..100).map(|k| Tensor::full([1000], f64::from(k) + rank, (Kind::Float, Device::Cpu))).collect();
+        let mut part = Tensor::zeros([2], (Kind::Float, Device::Cpu));
+        let (places, mut gathered) =
+            (Tensor::from_slice(&[0f32, 1.0, 2.0, 3.0]), Tensor::from_slice(&[0f32; 8]));
+        let mut sent = Tensor::from(rank);
+        group
+            .scope(|scope| {
+                for (k, tensor) in tensors.iter_mut().enumerate() {
+                    let work = scope.all_reduce(tensor, ReduceOp::Sum)?;
+                    match k % 3 {
+                        0 => work.wait()?,
+                        1 => std::mem::forget(work),
+                        _ => drop(work),
+                    }
+                }
+                scope.reduce_scatter(&mut part, &places, ReduceOp::Sum)?;
+                scope.all_gather(&mut gathered, &places)?;
+                scope.broadcast(&mut sent, 1)?.wait()
+            })
+            .unwrap()
+            .unwrap();
+        for (k, tensor) in tensors.iter().enumerate() {
+            assert_eq!(floats(tensor), vec![2.0 * k as f64 + 1.0; 1000]);
+        }
+        assert_eq!(floats(&part), [4.0 * rank, 4.0 * rank + 2.0]);
+        assert_eq!(floats(&gathered), [0.0, 1.0, 2.0, 3.0, 0.0, 1.0, 2.0, 3.0]);
+        assert_eq!(floats(&sent), [1.0]);
+    });
+}
+
+#[test]
+fn a_scope_whose_body_panics_waits_for_its_work() {
+    on_ranks(2, PATIENCE, |group| {
+        let mut tensor = Tensor::from_slice(&[1f32; 4]);
+        let unwinds = std::panic::AssertUnwindSafe(|| {
+            group.scope(|scope| {
+                let _work = scope.all_reduce(&mut tensor, ReduceOp::Sum).unwrap();
+                // Without the hook: no message on a terminal that shows a test which passes.
+                std::panic::resume_unwind(Box::new("the body panics"));
+            })
+        });
+        assert!(std::panic::catch_unwind(unwinds).is_err());
+        assert_eq!(floats(&tensor), [2.0; 4]);
+    });
+}
+
+#[test]
+fn what_cannot_be_sent_is_named_and_the_group_stays() {
+    on_ranks(2, PATIENCE, |group| {
+        let zeros = |size: i64, kind| Tensor::zeros([size], (kind, Device::Cpu));
+        let reduce = |mut tensor: Tensor| group.all_reduce(&mut tensor, ReduceOp::Sum).unwrap_err();
+        let error = reduce(zeros(2, Kind::ComplexFloat));
+        assert!(matches!(error, TorchExtError::KindNotSent { tensor: "the tensor", .. }), "{error}");
+        let error = reduce(zeros(8, Kind::Float).view([4, 2]).select(1, 0));
+        assert!(matches!(error, TorchExtError::NotContiguous { tensor: "the tensor" }), "{error}");
+        let error = reduce(zeros(0, Kind::Float));
+        assert!(matches!(error, TorchExtError::Empty { tensor: "the tensor" }), "{error}");
+
+        let scatter = |mut output: Tensor, input: Tensor| {
+            group.reduce_scatter(&mut output, &input, ReduceOp::Sum).unwrap_err()
+        };
+        let error = scatter(zeros(2, Kind::Float), zeros(3, Kind::Float));
+        assert!(matches!(error, TorchExtError::PartSize { whole: 3, part: 2, world_size: 2 }), "{error}");
+        let error = scatter(zeros(2, Kind::Double), zeros(4, Kind::Float));
+        assert!(matches!(error, TorchExtError::Kind { tensor: "the output", .. }), "{error}");
+        let whole = zeros(4, Kind::Float);
+        let error = group.all_gather(&mut whole.shallow_clone(), &whole.narrow(0, 2, 2)).unwrap_err();
+        assert!(matches!(error, TorchExtError::Overlap { .. }), "{error}");
+        let error = group.broadcast(&mut zeros(1, Kind::Float), 2).unwrap_err();
+        assert!(matches!(error, TorchExtError::NoSuchRank { rank: 2, world_size: 2 }), "{error}");
+        group.barrier().unwrap();
+    });
+}
+
+/// Both ranks hear of a difference, and one of them finds it.
+fn disagree(body: impl Fn(&ProcessGroup) -> Result<(), TorchExtError> + Sync, words: &[&str]) {
+    let began = Instant::now();
+    let errors = on_ranks(2, PATIENCE, |group| {
+        group.barrier().unwrap();
+        let error = body(&group).unwrap_err();
+        let later = group.barrier().unwrap_err();
+        assert!(matches!(later, TorchExtError::Unusable { .. }), "{later}");
+        error
+    });
+    assert!(began.elapsed() < PATIENCE, "nobody waits for the time to run out");
+    assert!(errors.iter().any(|error| matches!(error, TorchExtError::Disagreement { .. })), "{errors:?}");
+    for error in &errors {
+        for word in words {
+            assert!(error.to_string().contains(word), "`{word}` is missing in: {error}");
+        }
+    }
+}
+
+#[test]
+fn ranks_that_call_different_things_are_told() {
+    disagree(
+        |group| {
+            let size = 4 + group.rank().index() as i64;
+            group.all_reduce(&mut Tensor::zeros([size], (Kind::Float, Device::Cpu)), ReduceOp::Sum)
+        },
+        &["4 elements of Float", "5 elements of Float"],
+    );
+    disagree(
+        |group| {
+            let kind = [Kind::Float, Kind::Int][group.rank().index()];
+            group.all_reduce(&mut Tensor::zeros([4], (kind, Device::Cpu)), ReduceOp::Sum)
+        },
+        &["elements of Float", "elements of Int"],
+    );
+    disagree(
+        |group| {
+            if group.rank().index() == 0 {
+                group.barrier()
+            } else {
+                group.broadcast(&mut Tensor::zeros([4], (Kind::Float, Device::Cpu)), 0)
+            }
+        },
+        &["1: barrier", "1: broadcast from rank 0"],
+    );
+}
+
+#[test]
+fn a_rank_that_does_not_call_is_waited_for_until_the_time_runs_out() {
+    let errors = on_ranks(2, SHORT, |group| {
+        let began = Instant::now();
+        if group.rank().index() == 1 {
+            thread::sleep(SHORT * 3);
+            return None;
+        }
+        let error = group.barrier().unwrap_err();
+        assert!(began.elapsed() >= SHORT && began.elapsed() < SHORT * 3, "{:?}", began.elapsed());
+        Some(error)
+    });
+    assert!(matches!(errors[0], Some(TorchExtError::TimedOut { .. })), "{errors:?}");
+}
+
+#[test]
+fn a_rank_that_goes_is_missed_at_once() {
+    let errors = on_ranks(2, PATIENCE, |group| {
+        group.barrier().unwrap();
+        let began = Instant::now();
+        if group.rank().index() == 1 {
+            return None;
+        }
+        let error = group.all_reduce(&mut Tensor::from(1f32), ReduceOp::Sum).unwrap_err();
+        assert!(began.elapsed() < PATIENCE / 2, "{:?}", began.elapsed());
+        Some(error)
+    });
+    assert!(matches!(errors[0], Some(TorchExtError::ConnectionLost { .. })), "{errors:?}");
+}
+
+#[test]
+fn a_rank_that_gives_up_tells_the_others_why() {
+    let errors = on_ranks(2, PATIENCE, |group| {
+        group.barrier().unwrap();
+        if group.rank().index() == 1 {
+            group.give_up("the disk is full");
+            return None;
+        }
+        Some(group.barrier().unwrap_err())
+    });
+    let Some(TorchExtError::OtherRank { reason }) = &errors[0] else { panic!("{errors:?}") };
+    assert!(reason.contains("rank 1") && reason.contains("the disk is full"), "{reason}");
+}
+
+#[test]
+fn an_aborted_group_ends_the_calls_of_all_ranks() {
+    let errors = on_ranks(2, SHORT * 2, |group| {
+        group.barrier().unwrap();
+        let began = Instant::now();
+        if group.rank().index() == 1 {
+            let handle = group.abort_handle();
+            thread::spawn(move || handle.abort("somebody pressed a key")).join().unwrap();
+            return (group.barrier().unwrap_err(), began.elapsed());
+        }
+        (group.barrier().unwrap_err(), began.elapsed())
+    });
+    let (there, here) = (&errors[0], &errors[1]);
+    assert!(matches!(there.0, TorchExtError::ConnectionLost { .. }), "{errors:?}");
+    assert!(there.1 < SHORT, "the other rank hears at once");
+    let TorchExtError::Unusable { reason } = &here.0 else { panic!("{errors:?}") };
+    assert_eq!(reason, "somebody pressed a key");
+}
+
+#[test]
+fn a_port_that_is_taken_is_named() {
+    let taken = TcpListener::bind((HOST, 0)).unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let error = Store::serve(HOST, port, SHORT).unwrap_err();
+    assert!(matches!(error, TorchExtError::PortTaken { port: p, .. } if p == port), "{error}");
+    drop(taken);
+    // And is free again when its store has gone.
+    for _ in 0..2 {
+        drop(Store::serve(HOST, port, SHORT).unwrap());
+    }
+}
+
+#[test]
+fn a_store_that_nobody_serves_is_named() {
+    let free = TcpListener::bind((HOST, 0)).unwrap().local_addr().unwrap().port();
+    let began = Instant::now();
+    let error = Store::connect(HOST, free, SHORT).unwrap_err();
+    assert!(matches!(error, TorchExtError::NoStore { .. }), "{error}");
+    assert!(began.elapsed() < SHORT * 2, "{:?}", began.elapsed());
+}
+
+/// What each of two ranks of `places` comes to.
+fn join(places: [(u16, u16); 2]) -> [Result<(), TorchExtError>; 2] {
+    let server = Store::serve(HOST, 0, PATIENCE).unwrap();
+    let port = server.port();
+    let start = |(index, world_size): (u16, u16)| {
+        thread::spawn(move || {
+            let store = Store::connect(HOST, port, PATIENCE)?;
+            ProcessGroup::gloo(&store, "test", Rank::new(index, world_size)?, SHORT).map(drop)
+        })
+    };
+    places.map(start).map(|rank| rank.join().unwrap())
+}
+
+#[test]
+fn wrong_set_ups_fail_at_the_start_on_all_ranks() {
+    let errors = join([(0, 2), (1, 3)]).map(Result::unwrap_err);
+    assert!(errors.iter().any(|e| matches!(e, TorchExtError::WorldSizeMismatch { .. })), "{errors:?}");
+    assert!(errors.iter().all(|e| e.to_string().contains("WORLD_SIZE")), "{errors:?}");
+
+    let errors = join([(1, 2), (1, 2)]).map(Result::unwrap_err);
+    assert!(errors.iter().any(|e| matches!(e, TorchExtError::RankTwice { rank: 1 })), "{errors:?}");
+    assert!(errors.iter().all(|e| e.to_string().contains("rank 1 is there twice")), "{errors:?}");
+
+    let errors = join([(0, 4), (2, 4)]).map(Result::unwrap_err);
+    let missing = |e: &TorchExtError| e.to_string().contains("[1, 3] did not come");
+    assert!(errors.iter().all(missing), "{errors:?}");
+    assert!(Rank::new(2, 2).is_err());
+}
+
+#[test]
+fn a_store_holds_values_of_any_length_and_counts() {
+    let store = Store::serve(HOST, 0, SHORT).unwrap();
+    let long: Vec<u8> = (0..=255).cycle().take(100_000).collect();
+    store.set("long", &long).unwrap();
+    assert_eq!(store.get("long", SHORT).unwrap(), long);
+    assert_eq!((store.add("n", 2).unwrap(), store.add("n", 3).unwrap()), (2, 5));
+    assert_eq!(store.compare_set("once", b"", b"first").unwrap(), b"first");
+    assert_eq!(store.compare_set("once", b"", b"second").unwrap(), b"first");
+    assert_eq!(store.compare_set("once", b"first", b"second").unwrap(), b"second");
+    assert!(!store.named("other").contains("n").unwrap());
+    let error = store.get("nothing", Duration::from_millis(50)).unwrap_err();
+    assert!(matches!(error, TorchExtError::TimedOut { .. }), "{error}");
+}
+
+/// Set for the processes that the test below starts: their rank, and the store's port.
+const CHILD: &str = "TORCH_EXT_TEST_CHILD";
+
+#[test]
+fn a_process_that_is_killed_is_missed_at_once() {
+    if let Ok(place) = std::env::var(CHILD) {
+        return child(&place);
+    }
+    let store = Store::serve(HOST, 0, PATIENCE).unwrap();
+    let start = |index: u16| {
+        Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "a_process_that_is_killed_is_missed_at_once", "--nocapture"])
+            .env(CHILD, format!("{index} {}", store.port()))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap()
+    };
+    let mut others = [start(1), start(2)];
+    let group = ProcessGroup::gloo(&store, "test", Rank::new(0, 3).unwrap(), PATIENCE).unwrap();
+    let mut sum = Tensor::from_slice(&[1f32, 2.0]);
+    group.all_reduce(&mut sum, ReduceOp::Sum).unwrap();
+    assert_eq!(floats(&sum), [3.0, 6.0]);
+    others[0].kill().unwrap();
+    let began = Instant::now();
+    let error = group.barrier().unwrap_err();
+    assert!(
+        matches!(error, TorchExtError::ConnectionLost { .. } | TorchExtError::OtherRank { .. }),
+        "{error}"
+    );
+    drop(group);
+    // The third rank sees it too, and its test fails.
+    assert!(!others[1].wait().unwrap().success());
+    others[0].wait().unwrap();
+    assert!(began.elapsed() < PATIENCE / 2, "{:?}", began.elapsed());
+}
+
+fn child(place: &str) {
+    let (index, port) = place.split_once(' ').unwrap();
+    let store = Store::connect(HOST, port.parse().unwrap(), PATIENCE).unwrap();
+    let rank = Rank::new(index.parse().unwrap(), 3).unwrap();
+    let group = ProcessGroup::gloo(&store, "test", rank, PATIENCE).unwrap();
+    group.all_reduce(&mut Tensor::from_slice(&[1f32, 2.0]), ReduceOp::Sum).unwrap();
+    if rank.index() == 1 {
+        thread::sleep(PATIENCE);
+    }
+    group.barrier().unwrap();
+}
