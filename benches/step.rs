@@ -1,4 +1,4 @@
-//! One optimiser step of DPO: everything on, and each way of saving work switched off alone.
+//! One optimiser step of DPO: everything on, and each way of saving work or memory switched alone.
 //!
 //! `cargo bench -p trainer --bench step` prints a table. Times are medians of interleaved steps, so that other work on the
 //! machine meets all; memory is a process's high-water mark over a few steps. Weights are random and so are tokens, of the
@@ -9,7 +9,7 @@
 use std::process::Command;
 use std::time::Instant;
 
-use policy_model::{ModelConfig, Policy, native_bf16};
+use policy_model::{Lora, ModelConfig, Policy, Projection, native_bf16};
 use pref_data::{Layout, Padding, TokenPair};
 use pref_loss::{Beta, PreferenceLoss};
 use rand::RngExt;
@@ -23,14 +23,37 @@ use trainer::{
 
 const FAST: Scoring = Scoring::FAST;
 
+/// One way to make a step.
+struct Way {
+    name: &'static str,
+    scoring: Scoring,
+    /// What is computed in, where it is not what the machine does fastest.
+    kind: Option<Kind>,
+    /// Rank of adapters on q and v, where it is them that are trained.
+    rank: Option<usize>,
+}
+
+/// Everything that saves work, and all weights trained.
+const ALL_ON: Way = Way { name: "nothing off", scoring: FAST, kind: None, rank: None };
+
 /// What is switched off or on, and what is left.
-const WAYS: [(&str, Scoring); 6] = [
-    ("nothing off", FAST),
-    ("shared_prompt off", Scoring { layout: Layout::Separate, ..FAST }),
-    ("padding_free off", Scoring { padding: Padding::Right(0), ..FAST }),
-    ("chunked_head off", Scoring { head: Head::Full, ..FAST }),
-    ("all off", Scoring { layout: Layout::Separate, padding: Padding::Right(0), head: Head::Full, ..FAST }),
-    ("gradient checkpointing on", Scoring { activations: Activations::Recomputed, ..FAST }),
+const WAYS: [Way; 8] = [
+    ALL_ON,
+    Way { name: "shared_prompt off", scoring: Scoring { layout: Layout::Separate, ..FAST }, ..ALL_ON },
+    Way { name: "padding_free off", scoring: Scoring { padding: Padding::Right(0), ..FAST }, ..ALL_ON },
+    Way { name: "chunked_head off", scoring: Scoring { head: Head::Full, ..FAST }, ..ALL_ON },
+    Way {
+        name: "all three off",
+        scoring: Scoring { layout: Layout::Separate, padding: Padding::Right(0), head: Head::Full, ..FAST },
+        ..ALL_ON
+    },
+    Way { name: "bfloat16 off", kind: Some(Kind::Float), ..ALL_ON },
+    Way {
+        name: "gradient checkpointing on",
+        scoring: Scoring { activations: Activations::Recomputed, ..FAST },
+        ..ALL_ON
+    },
+    Way { name: "adapters of rank 16 on q and v", rank: Some(16), ..ALL_ON },
 ];
 
 /// Pairs a step.
@@ -72,35 +95,47 @@ fn main() {
     if let Some(at) = arguments.iter().position(|argument| argument == "--peak") {
         let [model, lengths, way] = [1, 2, 3].map(|i| arguments[at + i].parse::<usize>().expect("an index"));
         let case = Case::new(&MODELS[model], LENGTHS[lengths].1);
-        case.trainer(&case.objective(WAYS[way].1), 3).run(&mut Clock::new(3)).expect("three steps");
+        let way = &WAYS[way];
+        case.trainer(&case.objective(way), way, 3).run(&mut Clock::new(3)).expect("three steps");
         return println!("{}", peak_mb());
     }
     if !arguments.iter().any(|argument| argument == "--bench") {
         // Under `cargo test` it only has to run.
         let case = Case::new(&MODELS[0], LENGTHS[0].1);
-        let objective = case.objective(FAST);
-        case.trainer(&objective, 1).run(&mut Clock::new(1)).expect("a step");
+        let objective = case.objective(&ALL_ON);
+        case.trainer(&objective, &ALL_ON, 1).run(&mut Clock::new(1)).expect("a step");
         return;
     }
     println!(
-        "| model | lengths | computes in | | ms a step | pairs/s | of the fastest | tokens a step | peak MB |"
+        "| model | lengths | computes in | | ms a step | pairs/s | of the fastest | tokens a step | peak MB | mean loss |"
     );
-    println!("|---|---|---|---|--:|--:|--:|--:|--:|");
+    println!("|---|---|---|---|--:|--:|--:|--:|--:|--:|");
     for (m, model) in MODELS.iter().enumerate() {
         for (l, (lengths, means)) in LENGTHS.iter().enumerate() {
             let case = Case::new(model, *means);
             let timed = case.medians();
-            for (w, ((way, _), (seconds, tokens))) in WAYS.iter().zip(&timed).enumerate() {
+            for (w, (way, median)) in WAYS.iter().zip(&timed).enumerate() {
                 println!(
-                    "| {} | {lengths} | {:?} | {way} | {:.1} | {:.2} | {:.2} | {tokens} | {} |",
+                    "| {} | {lengths} | {:?} | {} | {:.1} | {:.2} | {:.2} | {} | {} | {:.4} |",
                     model.name,
-                    case.kind,
-                    seconds * 1e3,
-                    BATCH as f64 / seconds,
-                    seconds / timed[0].0,
+                    way.kind.unwrap_or(case.kind),
+                    way.name,
+                    median.seconds * 1e3,
+                    BATCH as f64 / median.seconds,
+                    median.seconds / timed[0].seconds,
+                    median.tokens,
                     peak_of_child([m, l, w]),
+                    median.loss,
                 );
             }
+            let pass = case.reference_pass();
+            println!(
+                "| {} | {lengths} | {:?} | reference_cache off, a batch of each run's first epoch | +{:.1} | | +{:.2} | | | |",
+                model.name,
+                case.kind,
+                pass * 1e3,
+                pass / timed[0].seconds,
+            );
         }
     }
 }
@@ -129,12 +164,14 @@ impl<'a> Case<'a> {
         Self { model, policy, kind, pairs, reference }
     }
 
-    fn objective(&self, scoring: Scoring) -> PreferenceObjective<'_> {
+    fn objective(&self, way: &Way) -> PreferenceObjective<'_> {
         let loss = PreferenceLoss::Dpo { beta: Beta::new(0.1).expect("in range") };
-        PreferenceObjective { pairs: &self.pairs, reference: &self.reference, loss, scoring }
+        PreferenceObjective { pairs: &self.pairs, reference: &self.reference, loss, scoring: way.scoring }
     }
 
-    fn trainer<'o>(&self, objective: &'o PreferenceObjective<'_>, epochs: u64) -> Trainer<'o> {
+    fn trainer<'o>(&self, objective: &'o PreferenceObjective<'_>, way: &Way, epochs: u64) -> Trainer<'o> {
+        let targets = vec![Projection::Q, Projection::V];
+        let adapters = |rank| Trained::Adapters(Lora { rank, alpha: 16.0, targets });
         let settings = TrainSettings {
             epochs,
             batch_size: BATCH,
@@ -145,18 +182,19 @@ impl<'a> Case<'a> {
             adamw: AdamWSettings { betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.0 },
             max_grad_norm: 1.0,
             checkpoints: vec![],
-            kind: self.kind,
-            trained: Trained::All,
+            kind: way.kind.unwrap_or(self.kind),
+            trained: way.rank.map_or(Trained::All, adapters),
             order: Order::AsGiven,
             seeds: Seeds::new(0),
         };
         Trainer::new(&self.policy, objective, settings).expect("a trainer")
     }
 
-    /// Of each way the median seconds of a step, and the mean number of tokens in it.
-    fn medians(&self) -> Vec<(f64, u64)> {
-        let objectives: Vec<_> = WAYS.iter().map(|(_, scoring)| self.objective(*scoring)).collect();
-        let mut trainers: Vec<_> = objectives.iter().map(|objective| self.trainer(objective, 1)).collect();
+    /// What the steps of each way come to.
+    fn medians(&self) -> Vec<Median> {
+        let objectives: Vec<_> = WAYS.iter().map(|way| self.objective(way)).collect();
+        let mut trainers: Vec<_> =
+            WAYS.iter().zip(&objectives).map(|(way, objective)| self.trainer(objective, way, 1)).collect();
         let mut clocks: Vec<Clock> = WAYS.iter().map(|_| Clock::new(1)).collect();
         for _ in 0..=self.model.rounds {
             for (trainer, clock) in trainers.iter_mut().zip(&mut clocks) {
@@ -164,7 +202,21 @@ impl<'a> Case<'a> {
                 trainer.run(clock).expect("a step");
             }
         }
-        clocks.into_iter().map(|clock| clock.median()).collect()
+        clocks.into_iter().map(Clock::median).collect()
+    }
+
+    /// Median seconds in which the reference scores a batch.
+    fn reference_pass(&self) -> f64 {
+        let reference = self.policy.to_kind(self.kind).expect("another kind");
+        let mut seconds: Vec<f64> = Vec::new();
+        for batch in self.pairs.chunks(BATCH) {
+            let start = Instant::now();
+            ReferenceLogps::compute(&reference, batch, FAST, |_| {}).expect("log-probabilities");
+            seconds.push(start.elapsed().as_secs_f64());
+        }
+        seconds.remove(0);
+        seconds.sort_by(f64::total_cmp);
+        seconds[seconds.len() / 2]
     }
 }
 
@@ -185,11 +237,18 @@ fn pairs(n: usize, means: [f64; 3], vocab: u32) -> Vec<TokenPair> {
     (0..n).map(&mut pair).collect()
 }
 
+/// What steps come to, without the first one, which warms up: median seconds, mean tokens and loss.
+struct Median {
+    seconds: f64,
+    tokens: u64,
+    loss: f64,
+}
+
 /// Times steps, and stops after some.
 struct Clock {
     start: Instant,
     left: usize,
-    steps: Vec<(f64, u64)>,
+    steps: Vec<StepMetrics>,
 }
 
 impl Clock {
@@ -197,12 +256,16 @@ impl Clock {
         Self { start: Instant::now(), left, steps: Vec::new() }
     }
 
-    /// Without the first step, which warms up.
-    fn median(mut self) -> (f64, u64) {
-        self.steps.remove(0);
-        let tokens = self.steps.iter().map(|(_, tokens)| tokens).sum::<u64>() / self.steps.len() as u64;
-        self.steps.sort_by(|a, b| a.0.total_cmp(&b.0));
-        (self.steps[self.steps.len() / 2].0, tokens)
+    fn median(self) -> Median {
+        let steps = &self.steps[1..];
+        let count = steps.len();
+        let mut seconds: Vec<f64> = steps.iter().map(|step| step.step_seconds).collect();
+        seconds.sort_by(f64::total_cmp);
+        Median {
+            seconds: seconds[count / 2],
+            tokens: steps.iter().map(|step| step.tokens).sum::<u64>() / count as u64,
+            loss: steps.iter().map(|step| step.loss).sum::<f64>() / count as f64,
+        }
     }
 }
 
@@ -212,7 +275,7 @@ impl Observer for Clock {
     }
 
     fn on_step(&mut self, metrics: &StepMetrics, _: &[PairDelta], _: u64) -> Result<(), TrainError> {
-        self.steps.push((metrics.step_seconds, metrics.tokens));
+        self.steps.push(metrics.clone());
         self.left -= 1;
         Ok(())
     }

@@ -14,15 +14,26 @@ fn main() {
     // libtorch_cuda has a copy of Gloo's context and comes first in torch-sys's list; from there it would have to be loaded.
     println!("cargo:rustc-link-lib=torch_cpu");
     let mut build = cc::Build::new();
+    build.opt_level(3).cpp(true);
+    if build.get_compiler().is_like_gnu()
+        && std::env::var("CARGO_CFG_TARGET_OS").is_ok_and(|os| os == "linux")
+    {
+        // libtorch's own threads, from the very library that it brings; another compiler's would be threads beside them. A
+        // compiler without them gives a shim that computes in one.
+        build.flag("-fopenmp");
+        println!("cargo:rustc-link-search=native={}", Path::new(&lib).display());
+        println!("cargo:rustc-link-lib=dylib:+verbatim=libgomp.so.1");
+    }
     build
-        .cpp(true)
         .std("c++20")
-        .files(["cpp/shim.cpp", "cpp/distributed.cpp"])
+        .files(["cpp/shim.cpp", "cpp/distributed.cpp", "cpp/narrow.cpp"])
         .include("cpp/gloo_abi")
         .include(&include)
         .include(include.join("torch/csrc/api/include"))
         .define("USE_C10D_GLOO", None)
-        .warnings(false);
+        .warnings(false)
+        // Vectors are passed inside of this library only.
+        .flag_if_supported("-Wno-psabi");
     if std::env::var_os("CARGO_FEATURE_NCCL").is_some() {
         build.file("cpp/nccl.cpp").define("USE_C10D_NCCL", None);
         for folder in nccl_headers(&include) {

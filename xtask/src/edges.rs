@@ -45,7 +45,7 @@ const LAYERS: [(&str, &[&str]); 19] = [
     ("mtbench", &["llm-client", "render", "seeds", "stats"]),
     ("paper", &["render", "stats"]),
     ("human-study", &["mtbench", "render", "seeds", "stats"]),
-    ("policy-model", &["seeds"]),
+    ("policy-model", &["seeds", "torch-ext"]),
     ("sandbox", &["mtbench", "pref-data", "seeds"]),
     ("trainer", &["hub", "policy-model", "pref-data", "pref-loss", "seeds", "torch-ext"]),
     (

@@ -99,9 +99,15 @@ impl<C: KeyValues> Mixing for Grid<C> {
             let shape = x.size();
             x.view([self.rows, -1, shape[1], shape[2]]).transpose(1, 2)
         };
-        let (q, k, v) = (by_row(&q), by_row(&k), by_row(&v));
-        let (k, v) = self.cache.extend(layer, k, v);
+        let (k, v) = self.cache.extend(layer, by_row(&k), by_row(&v));
         let mask = self.masks.of(window);
+        if let Mask::From(first) = mask
+            && let Ok(attended) = torch_ext::decode_attention(&q, &k, &v, first)
+        {
+            return attended.view([tokens, -1]);
+        }
+        // Other devices, kinds and widths are libtorch's.
+        let q = by_row(&q);
         let attended =
             if tokens == self.rows { attend_one(&q, &k, &v, mask) } else { attend(&q, &k, &v, mask) };
         attended.transpose(1, 2).reshape([tokens, -1])
@@ -184,12 +190,12 @@ impl KeyValues for NoCache {
 /// What a layer's attention hides.
 #[derive(Debug)]
 pub(crate) enum Mask {
-    /// Nothing: one query that sees everything.
-    None,
     /// Later columns.
     Causal,
     /// `[B, 1, T, S]` bool, true where a query sees a key.
     Explicit(Tensor),
+    /// `[B]` i64: the first column that a row's only query sees.
+    From(Tensor),
     /// `[T, S]` in the kind of the scores, which it is added to: 0 where a query sees a key, −∞ elsewhere. libtorch makes
     /// one of a bool mask at every call; where a mask serves many layers it is made once.
     Added(Tensor),
@@ -260,9 +266,9 @@ impl Masks {
 /// Attention of whole rows; all operands `[B, heads, T, head_dim]`.
 fn attend(q: &Tensor, k: &Tensor, v: &Tensor, mask: &Mask) -> Tensor {
     let (mask, causal) = match mask {
-        Mask::None => (None, false),
         Mask::Causal => (None, true),
         Mask::Explicit(mask) | Mask::Added(mask) => (Some(mask), false),
+        Mask::From(_) => unreachable!("rows of several queries have a mask for each"),
     };
     let grouped = q.size()[1] != k.size()[1];
     Tensor::scaled_dot_product_attention(q, k, v, mask, 0.0, causal, None, grouped)
@@ -277,8 +283,13 @@ fn attend_one(q: &Tensor, k: &Tensor, v: &Tensor, mask: &Mask) -> Tensor {
         (q * (head_dim as f64).powf(-0.5)).reshape([q_shape[0], kv_heads, heads / kv_heads, head_dim]);
     let mut scores = grouped.matmul(&k.transpose(2, 3));
     match mask {
-        Mask::None | Mask::Causal => {}
+        Mask::Causal => {}
         Mask::Explicit(seen) => scores = scores.masked_fill(&seen.logical_not(), f64::NEG_INFINITY),
+        Mask::From(first) => {
+            let column = Tensor::arange(k_shape[2], (Kind::Int64, k.device()));
+            let hidden = column.lt_tensor(&first.unsqueeze(-1)).unsqueeze(1).unsqueeze(1);
+            scores = scores.masked_fill(&hidden, f64::NEG_INFINITY);
+        }
         Mask::Added(mask) => scores += mask,
     }
     scores.softmax(-1, Kind::Float).to_kind(q.kind()).matmul(v).view(q_shape.as_slice())

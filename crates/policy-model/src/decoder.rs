@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use tch::{Device, Kind, Tensor};
+use torch_ext::{NARROW_ROWS, narrow_linear};
 
 use crate::ModelConfig;
 use crate::attention::Mixing;
@@ -191,11 +192,25 @@ impl Attention {
 
 impl Linear {
     fn forward(&self, x: &Tensor) -> Tensor {
-        let projected = x.linear(&self.weight, self.bias.as_ref());
+        let projected = linear(x, &self.weight, self.bias.as_ref());
         match &self.low_rank {
             None => projected,
             Some(low_rank) => projected + low_rank.forward(x),
         }
+    }
+}
+
+/// `x · weightᵀ + bias`. Where `x` has a row or a few and nobody wants a gradient, as in decoding, at the pace at which the
+/// weight is read.
+pub(crate) fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
+    let is_narrow = x.size()[0] <= NARROW_ROWS && !x.requires_grad() && !weight.requires_grad();
+    match is_narrow.then(|| narrow_linear(x, weight)) {
+        Some(Ok(product)) => match bias {
+            Some(bias) => product + bias,
+            None => product,
+        },
+        // Other devices and kinds are libtorch's.
+        Some(Err(_)) | None => x.linear(weight, bias),
     }
 }
 

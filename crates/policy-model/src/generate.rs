@@ -173,8 +173,6 @@ struct Batch<'a> {
     cache: Cache,
     /// `[B, 1]` i64: the column of each sequence's first token.
     first_columns: Tensor,
-    /// `[B, 1, 1, columns]` bool: false on the padding to the left; `None` where there is none.
-    visible: Option<Tensor>,
     /// `[B, 1]` Float: divisors of the logits, `None` where all are 1.
     temperatures: Option<Tensor>,
     probabilities: Vec<f32>,
@@ -192,7 +190,6 @@ impl<'a> Batch<'a> {
             sequences,
             cache,
             first_columns: Tensor::new(),
-            visible: None,
             temperatures: None,
             probabilities: Vec::new(),
         };
@@ -244,10 +241,7 @@ impl<'a> Batch<'a> {
         let ids = Tensor::from_slice(&last).to_device(self.policy.device());
         let positions = self.cache.filled - &self.first_columns;
         let columns = self.cache.filled + 1;
-        let over = |first: i64| match &self.visible {
-            Some(visible) => Mask::Explicit(visible.narrow(-1, first, columns - first)),
-            None => Mask::None,
-        };
+        let over = |first: i64| Mask::From((self.first_columns.squeeze_dim(-1) - first).clamp_min(0));
         // In sliding layers the cache hands out the window's columns only.
         let sliding = self.policy.decoder().window().map(|window| over((columns - window).max(0)));
         let masks = Masks { full: over(0), sliding };
@@ -306,10 +300,6 @@ impl<'a> Batch<'a> {
     fn describe(&mut self, first_columns: &[i64]) {
         let device = self.policy.device();
         self.first_columns = Tensor::from_slice(first_columns).unsqueeze(-1).to_device(device);
-        self.visible = first_columns.iter().any(|&first| first > 0).then(|| {
-            let column = Tensor::arange(self.cache.columns, (Kind::Int64, device));
-            column.ge_tensor(&self.first_columns).unsqueeze(1).unsqueeze(1)
-        });
         let divisor =
             |s: &Sequence<'_>| if s.sampling.is_greedy() { 1.0 } else { s.sampling.temperature as f32 };
         let divisors: Vec<f32> = self.sequences.iter().map(divisor).collect();

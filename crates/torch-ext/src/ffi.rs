@@ -39,6 +39,22 @@ unsafe extern "C" {
         update: *const AdamW,
         message: Message,
     ) -> i32;
+
+    pub(crate) fn torch_ext_decode_attention(
+        out: *mut C_tensor,
+        q: *const C_tensor,
+        k: *const C_tensor,
+        v: *const C_tensor,
+        first: *const C_tensor,
+        message: Message,
+    ) -> i32;
+
+    pub(crate) fn torch_ext_narrow_linear(
+        out: *mut C_tensor,
+        x: *const C_tensor,
+        weight: *const C_tensor,
+        message: Message,
+    ) -> i32;
 }
 
 /// Makes one call and turns its status into a result.

@@ -1,6 +1,7 @@
 //! What libtorch has and tch leaves out, through a small C++ shim: the only crate of the workspace with `unsafe` code.
 //!
-//! [`fused_adamw`] updates weights in one pass over memory; [`distributed`] is c10d, PyTorch's own engine for processes that
+//! [`fused_adamw`] updates weights in one pass over memory, [`narrow_linear`] and [`decode_attention`] are what
+//! decoding takes, at the pace of memory; [`distributed`] is c10d, PyTorch's own engine for processes that
 //! train together.
 //!
 //! # Rules
@@ -30,8 +31,10 @@ pub mod distributed;
 mod error;
 mod ffi;
 mod memory;
+mod narrow;
 mod optimizer;
 
 pub use error::TorchExtError;
 pub use memory::release_free_memory;
+pub use narrow::{NARROW_ROWS, decode_attention, narrow_linear};
 pub use optimizer::{AdamWUpdate, fused_adamw};

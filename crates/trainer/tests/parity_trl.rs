@@ -1,4 +1,4 @@
-//! Ten steps on the real 135M model against TRL's `DPOTrainer`: run where `PREF_REAL_MODEL` names its folder.
+//! Training the real 135M model beside TRL's `DPOTrainer`: run where `PREF_REAL_MODEL` names its folder.
 
 mod common;
 
@@ -7,7 +7,7 @@ use std::path::Path;
 use common::Record;
 use policy_model::Policy;
 use pref_data::TokenPair;
-use pref_loss::{Beta, LogpReduction, PreferenceLoss};
+use pref_loss::{Beta, LabelSmoothing, LogpReduction, NoiseRate, PreferenceLoss};
 use seeds::Seeds;
 use serde::Deserialize;
 use tch::{Device, Kind};
@@ -39,6 +39,14 @@ struct Step {
     margins: Number,
     #[serde(rename = "logps/chosen")]
     chosen_logps: Number,
+}
+
+/// What `fixtures/trl_fifty.py` recorded.
+#[derive(Deserialize)]
+struct Fifty {
+    #[serde(flatten)]
+    tokens: Tokens,
+    runs: Vec<Run>,
 }
 
 /// TRL logs some numbers as text.
@@ -76,8 +84,8 @@ fn fixture<T: for<'de> Deserialize<'de>>(name: &str) -> T {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
-fn pairs() -> Vec<TokenPair> {
-    let Tokens { max_length, pairs } = fixture("trl_tokens.json");
+fn pairs(tokens: Tokens) -> Vec<TokenPair> {
+    let Tokens { max_length, pairs } = tokens;
     let cut =
         |prompt: &[u32], response: &[u32]| response[..response.len().min(max_length - prompt.len())].to_vec();
     let pair = |(i, p): (usize, &Pair)| TokenPair {
@@ -90,11 +98,11 @@ fn pairs() -> Vec<TokenPair> {
     pairs.iter().enumerate().map(pair).collect()
 }
 
-fn settings(learning_rate: f64) -> TrainSettings {
+fn settings(learning_rate: f64, batch_size: usize) -> TrainSettings {
     TrainSettings {
         epochs: 1,
-        batch_size: 4,
-        micro_batch: MicroBatch::Examples(4),
+        batch_size,
+        micro_batch: MicroBatch::Examples(batch_size),
         learning_rate,
         warmup_ratio: 0.0,
         decay: Decay::Linear,
@@ -108,16 +116,29 @@ fn settings(learning_rate: f64) -> TrainSettings {
     }
 }
 
-fn follow(run: &Run, steps: usize, policy: &Policy, pairs: &[TokenPair], reference: &ReferenceLogps) {
+fn loss(name: &str) -> PreferenceLoss {
     let beta = Beta::new(0.1).unwrap();
-    let loss = match run.loss_type.as_str() {
+    match name {
         "sigmoid" => PreferenceLoss::Dpo { beta },
         "ipo" => PreferenceLoss::Ipo { beta, reduction: LogpReduction::Mean },
+        "ipo_sum" => PreferenceLoss::Ipo { beta, reduction: LogpReduction::Sum },
+        "hinge" => PreferenceLoss::Hinge { beta },
+        "robust" => PreferenceLoss::Robust { beta, label_smoothing: NoiseRate::new(0.1).unwrap() },
+        "cdpo" => PreferenceLoss::Cdpo { beta, label_smoothing: LabelSmoothing::new(0.1).unwrap() },
         other => panic!("no loss of ours is TRL's {other}"),
-    };
+    }
+}
+
+/// Trains the first `steps` of `run`, of `batch_size` pairs each, and compares every step.
+fn follow(run: &Run, steps: usize, batch_size: usize, start: &Start<'_>) {
+    let Start { policy, pairs, reference } = *start;
+    let loss = loss(&run.loss_type);
+    // The schedule ends with the recorded run, which may have had fewer pairs than there are.
+    let pairs = &pairs[..run.steps.len() * batch_size];
     let objective = PreferenceObjective { pairs, reference, loss, scoring: Scoring::FAST };
     let mut record = Record { stop_after: Some(steps), ..Record::default() };
-    Trainer::new(policy, &objective, settings(run.peak_learning_rate)).unwrap().run(&mut record).unwrap();
+    let settings = settings(run.peak_learning_rate, batch_size);
+    Trainer::new(policy, &objective, settings).unwrap().run(&mut record).unwrap();
     assert_eq!(record.steps.len(), steps);
     for (ours, trl) in record.steps.iter().zip(&run.steps) {
         let at = format!("{} at {}, step {}", run.loss_type, run.peak_learning_rate, ours.step);
@@ -138,17 +159,44 @@ fn follow(run: &Run, steps: usize, policy: &Policy, pairs: &[TokenPair], referen
     }
 }
 
+/// What every run starts from.
+#[derive(Clone, Copy)]
+struct Start<'a> {
+    policy: &'a Policy,
+    pairs: &'a [TokenPair],
+    reference: &'a ReferenceLogps,
+}
+
 #[test]
 fn ten_steps_follow_trl() {
     let Some(model) = test_support::real_model("ten_steps_follow_trl") else { return };
     let policy = Policy::load(&model, Kind::Float, Device::Cpu).unwrap();
-    let pairs = pairs();
+    let pairs = pairs(fixture("trl_tokens.json"));
     let reference = ReferenceLogps::compute(&policy, &pairs, Scoring::FAST, |_| {}).unwrap();
+    let start = Start { policy: &policy, pairs: &pairs, reference: &reference };
     let trajectories: Trajectories = fixture("trl_trajectory.json");
     assert!(trajectories.runs.len() >= 2, "the fixture holds both learning rates");
     for run in &trajectories.runs {
         // A step takes ten seconds on two cores: IPO shows its gradient in two, DPO follows to the end.
         let steps = if run.loss_type == "sigmoid" { run.steps.len() } else { 2 };
-        follow(run, steps, &policy, &pairs, &reference);
+        follow(run, steps, 4, &start);
+    }
+}
+
+#[test]
+fn fifty_steps_of_every_loss_follow_trl() {
+    let Some(model) = test_support::real_model("fifty_steps_of_every_loss_follow_trl") else { return };
+    let policy = Policy::load(&model, Kind::Float, Device::Cpu).unwrap();
+    let Fifty { tokens, runs } = fixture("trl_fifty.json");
+    let pairs = pairs(tokens);
+    let reference = ReferenceLogps::compute(&policy, &pairs, Scoring::FAST, |_| {}).unwrap();
+    let start = Start { policy: &policy, pairs: &pairs, reference: &reference };
+    let lengths: Vec<(&str, usize)> =
+        runs.iter().map(|run| (run.loss_type.as_str(), run.steps.len())).collect();
+    let fifty = ["sigmoid", "ipo", "hinge", "robust"].map(|name| (name, 50));
+    let ten = ["cdpo", "ipo_sum"].map(|name| (name, 10));
+    assert_eq!(lengths, [&fifty[..], &ten[..]].concat());
+    for run in &runs {
+        follow(run, run.steps.len(), 1, &start);
     }
 }
