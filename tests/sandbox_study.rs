@@ -51,6 +51,7 @@ const RQ1: &str = env!("CARGO_BIN_EXE_rq1");
 const RQ2: &str = env!("CARGO_BIN_EXE_rq2");
 const RQ3: &str = env!("CARGO_BIN_EXE_rq3");
 const RQ4: &str = env!("CARGO_BIN_EXE_rq4");
+const STUDY: &str = env!("CARGO_BIN_EXE_study");
 
 #[test]
 fn cells_are_trained_once_and_shared_by_the_questions() {
@@ -122,6 +123,18 @@ fn cells_are_trained_once_and_shared_by_the_questions() {
     assert_eq!(again, first);
     assert!(files() == before, "whichever question ran last, the files are the same");
 
+    // Tables 1 and 5 look at 5 and 17 policies, of which 5 are the same.
+    let (plan, _) = succeeds(&question(STUDY, &out, &["--tables", "5,1", "--plan"]));
+    assert!(plan.contains("Evaluations asked for: 22, distinct: 17."), "{plan}");
+    assert_eq!(line_of(&plan, "all that is left")[..3], ["nothing", "0", "0"]);
+    let (both, log) = succeeds(&question(STUDY, &out, &["--tables", "5,1"]));
+    assert!(!log.contains("training"), "nothing is trained again: {log}");
+    let verdicts = both.strip_suffix(&format!("{first}{table_5}")).expect("the tables of either question");
+    assert!(verdicts.starts_with("What the benchmark says, and whether it is so"), "{verdicts}");
+    assert!(verdicts.contains("Table 1  DPO: gpt-4-turbo − human"), "verdicts come first: {verdicts}");
+    assert!(verdicts.contains("Of 10 comparisons: "), "6 of Table 1, 4 of Table 5: {verdicts}");
+    assert!(files() == before, "the whole study and its questions write the same files");
+
     another_study_stands_alone(&out, &rq3);
 }
 
@@ -147,6 +160,27 @@ fn questions_in_report(out: &Path) -> Vec<String> {
     let results =
         headings.filter(|heading| heading.starts_with("RQ") && !heading.contains("sample answers</h2>"));
     results.map(|heading| heading[..3].to_owned()).collect()
+}
+
+#[test]
+fn the_sweep_chooses_and_what_it_chose_is_asked_next() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("study");
+    let sweep =
+        ["--tables", "sweep,8", "--set", "study.sweep_betas=[0.05, 0.5]", "--set", "sandbox.pairs=96"];
+    let (tables, _) = succeeds(&question(STUDY, &out, &sweep));
+    // DPO and IPO on clean labels, DPO and cDPO on noisy ones, at two β each; then DPO and IPO on three smaller shares.
+    assert_eq!(runs(&out).len(), 4 * 2 + 2 * 3);
+    let sweep_part = tables.split("The sweep over β").nth(1).unwrap();
+    let marks = sweep_part.lines().filter(|line| line.contains("held-out accuracy")).count();
+    assert!(marks >= 4, "each setting chooses one β: {sweep_part}");
+    assert!(sweep_part.contains("is optimism") && sweep_part.contains("optimum"), "{sweep_part}");
+    for part in ["Table 5-tuned", "Table 8. ", "Table 9. "] {
+        assert!(tables.contains(part), "{part} is missing in {tables}");
+    }
+    assert!(out.join("figures/figure-sweep.svg").exists());
+    let (_, log) = succeeds(&question(STUDY, &out, &sweep));
+    assert!(!log.contains("training"), "what was chosen stays chosen: {log}");
 }
 
 #[test]

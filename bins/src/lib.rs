@@ -17,5 +17,5 @@ pub use annotate_program::Annotate;
 pub use console::{ConsoleProgress, SystemClock};
 pub use mtbench_program::{MtBench, mtbench};
 pub use program::{Signals, Stopped, print_result, run};
-pub use study_program::{StudyArgs, study};
+pub use study_program::{question, study};
 pub use train_plan::train_plan;

@@ -30,7 +30,9 @@ pub(crate) fn study_plan(plan: &Plan, jobs: usize) -> Table {
         rows,
         notes: vec![
             format!(
-                "{} of {} training runs and {evaluated} of {evaluations} evaluations are in the store.",
+                "Evaluations asked for: {}, distinct: {evaluations}. {} of {} training runs and {evaluated} of {evaluations} \
+                 evaluations are in the store.",
+                plan.asked,
                 plan.trained(),
                 plan.cells.len(),
             ),

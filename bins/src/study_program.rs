@@ -1,4 +1,4 @@
-//! A research question as a program: arguments, worker processes, tables on stdout.
+//! Research questions as programs: arguments, worker processes, tables on stdout.
 
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
@@ -7,12 +7,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::Parser;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, Parser};
 use hub::Hub;
-use render::table::Format;
+use render::table::{Format, Table};
 use study::recipe::{Preset, StudyRecipe};
-use study::{Grid, Question, Runner, Shard, StudyError, conclude};
+use study::{Findings, Grid, Question, Runner, Shard, StudyError, conclude};
 use trainer::{Context, Silent};
 
 use crate::console::{ConsoleProgress, SystemClock};
@@ -22,10 +22,9 @@ use crate::study_plan::study_plan;
 /// How often a waiting process looks after its workers.
 const WORKER_POLL: Duration = Duration::from_millis(50);
 
-/// The arguments of every research question.
-#[derive(Debug, Parser)]
-#[command(version)]
-pub struct StudyArgs {
+/// Which recipe a study follows, and where its results lie.
+#[derive(Debug, Args)]
+pub(crate) struct RecipeArgs {
     /// A recipe that ships with the program
     #[arg(long, value_name = "NAME", value_parser = preset(), conflicts_with = "recipe")]
     preset: Option<Preset>,
@@ -38,12 +37,19 @@ pub struct StudyArgs {
     /// Replicates: data, labels, order, generation and judge are drawn anew in each
     #[arg(long, value_name = "N")]
     seeds: Option<u64>,
-    /// Worker processes, among which processor threads are divided [default: one a core in the sandbox, else one]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    jobs: Option<u16>,
     /// Where results and everything computed on the way go; what is there already is used
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+}
+
+/// The arguments of every research question.
+#[derive(Debug, Args)]
+pub(crate) struct StudyArgs {
+    #[command(flatten)]
+    recipe: RecipeArgs,
+    /// Worker processes, among which processor threads are divided [default: one a core in the sandbox, else one]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: Option<u16>,
     /// Show what would be computed, and what is there already; nothing runs
     #[arg(long)]
     plan: bool,
@@ -59,22 +65,65 @@ pub struct StudyArgs {
     worker: bool,
 }
 
-/// Runs a research question as a program.
-pub fn study(question: Question) -> ExitCode {
-    let args = StudyArgs::parse();
-    run(|signals| answer(question, &args, signals))
+/// The arguments of a program that asks one question.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct QuestionArgs {
+    #[command(flatten)]
+    study: StudyArgs,
 }
 
-fn answer(question: Question, args: &StudyArgs, signals: &Signals) -> anyhow::Result<()> {
-    let mut recipe = recipe(args)?;
-    recipe.fetch(&Hub::from_environment(|name| std::env::var(name).ok()))?;
+/// All tables of the paper, and those beside it, as grids over one engine: what stands in several is trained once.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct TablesArgs {
+    #[command(flatten)]
+    study: StudyArgs,
+    /// Only these, such as 3,4: the paper's numbers [default: all]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = table())]
+    tables: Vec<Question>,
+}
+
+/// Runs a research question as a program.
+pub fn question(question: Question) -> ExitCode {
+    let args = QuestionArgs::parse();
+    run(|signals| {
+        let findings = answer(&[question], &args.study, signals)?;
+        findings.map_or(Ok(()), |findings| print_tables(&findings.tables, &args.study))
+    })
+}
+
+/// Runs the whole study, or some of its tables, as a program.
+pub fn study() -> ExitCode {
+    let args = TablesArgs::parse();
+    let asked = |question: &Question| args.tables.is_empty() || args.tables.contains(question);
+    let questions: Vec<Question> = Question::ALL.into_iter().filter(asked).collect();
+    run(|signals| {
+        let findings = answer(&questions, &args.study, signals)?;
+        findings.map_or(Ok(()), |Findings { verdicts, tables, .. }| {
+            print_tables(verdicts.iter().chain(&tables), &args.study)
+        })
+    })
+}
+
+fn print_tables<'a>(tables: impl IntoIterator<Item = &'a Table>, args: &StudyArgs) -> anyhow::Result<()> {
+    for table in tables {
+        print_result(table.render(args.format))?;
+    }
+    Ok(())
+}
+
+/// Computes what is missing and concludes; nothing comes of a plan or of a part.
+fn answer(questions: &[Question], args: &StudyArgs, signals: &Signals) -> anyhow::Result<Option<Findings>> {
+    let recipe = recipe(&args.recipe)?;
     let default_jobs = if recipe.is_sandbox() { cores() } else { 1 };
     let jobs = args.jobs.map_or(default_jobs, usize::from);
-    let grid = Grid::of(question, &recipe.study, recipe.train.checkpoints.len());
     let runner = Runner::new(recipe)?;
+    let grid = runner.grid(questions)?;
     if args.plan {
         let plan = study_plan(&runner.plan(&grid)?, jobs);
-        return Ok(print_result(plan.render(args.format))?);
+        print_result(plan.render(args.format))?;
+        return Ok(None);
     }
     let clock = SystemClock::start();
     let mut console = ConsoleProgress::stderr();
@@ -87,26 +136,41 @@ fn answer(question: Question, args: &StudyArgs, signals: &Signals) -> anyhow::Re
             stop_with_parent(signals);
         }
         runner.run(&grid, shard, &mut context)?;
-        return Ok(());
+        return Ok(None);
     }
-    if !runner.plan(&grid)?.is_complete() {
-        runner.open_judge()?;
-    }
-    runner.prepare(&mut context)?;
-    if jobs > 1 && !runner.plan(&grid)?.is_complete() {
-        work(jobs, (cores() / jobs).max(1), signals)?;
-    }
-    let evaluated = runner.run(&grid, Shard::WHOLE, &mut context);
+    let done = compute(&runner, questions, grid, jobs, (&mut context, signals));
     if let Some(paid) = runner.paid() {
         tracing::info!("judging paid: {paid}");
     }
-    let evaluated = evaluated?;
-    let findings = conclude(&runner, question, &evaluated)?;
-    for table in &findings.tables {
-        print_result(table.render(args.format))?;
-    }
+    done?;
+    let findings = conclude(&runner, questions)?;
     tracing::info!("report: {}", findings.report.display());
-    Ok(())
+    Ok(Some(findings))
+}
+
+/// Computes a grid, and what its own results then ask for.
+fn compute(
+    runner: &Runner,
+    questions: &[Question],
+    mut grid: Grid,
+    jobs: usize,
+    (context, signals): (&mut Context<'_>, &Signals),
+) -> anyhow::Result<()> {
+    loop {
+        if !runner.plan(&grid)?.is_complete() {
+            runner.open_judge()?;
+        }
+        runner.prepare(context)?;
+        if jobs > 1 && !runner.plan(&grid)?.is_complete() {
+            work(jobs, (cores() / jobs).max(1), signals)?;
+        }
+        runner.run(&grid, Shard::WHOLE, context)?;
+        let next = runner.grid(questions)?;
+        if next == grid {
+            return Ok(());
+        }
+        grid = next;
+    }
 }
 
 fn cores() -> usize {
@@ -121,7 +185,17 @@ fn preset() -> impl TypedValueParser<Value = Preset> {
     })
 }
 
-fn recipe(args: &StudyArgs) -> anyhow::Result<StudyRecipe> {
+/// A question by the number of a table that it makes.
+fn table() -> impl TypedValueParser<Value = Question> {
+    let names = Question::ALL.into_iter().flat_map(|question| question.tables().iter().copied());
+    PossibleValuesParser::new(names).map(|name| {
+        let found = Question::ALL.into_iter().find(|question| question.tables().contains(&name.as_str()));
+        found.expect("only names of tables are let through")
+    })
+}
+
+/// The recipe that the arguments ask for, whatever it names on the Hub brought here.
+fn recipe(args: &RecipeArgs) -> anyhow::Result<StudyRecipe> {
     let mut overrides = args.overrides.clone();
     if let Some(seeds) = args.seeds {
         overrides.push(format!("study.seeds={seeds}"));
@@ -129,10 +203,12 @@ fn recipe(args: &StudyArgs) -> anyhow::Result<StudyRecipe> {
     if let Some(out) = &args.out {
         overrides.push(format!("output.dir={}", out.display()));
     }
-    Ok(match (&args.recipe, args.preset) {
+    let mut recipe = match (&args.recipe, args.preset) {
         (Some(path), _) => StudyRecipe::load(path, &overrides)?,
         (None, preset) => StudyRecipe::preset(preset.unwrap_or(Preset::Sandbox), &overrides)?,
-    })
+    };
+    recipe.fetch(&Hub::from_environment(|name| std::env::var(name).ok()))?;
+    Ok(recipe)
 }
 
 /// Starts this program `jobs` times over, each for its part of the cells, and waits for all of them.

@@ -55,6 +55,7 @@ const LAYERS: [(&str, &[&str]); 19] = [
             "human-study",
             "llm-client",
             "mtbench",
+            "paper",
             "policy-model",
             "pref-data",
             "pref-loss",

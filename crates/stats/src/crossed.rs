@@ -7,7 +7,7 @@ use rand::Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::bootstrap::check_level;
-use crate::distribution::{length, t_quantile};
+use crate::distribution::{length, t_cdf, t_quantile};
 use crate::{Error, Resamples};
 
 /// One score and where it stands in the design.
@@ -416,6 +416,23 @@ impl MeanEstimate {
         check_level(level)?;
         let half = t_quantile(f64::midpoint(1.0, level), self.degrees_of_freedom) * self.standard_error;
         Ok(crate::Interval { low: self.value - half, high: self.value + half, level })
+    }
+
+    /// The two-sided p of "the mean is 0": the level at which the t-interval ends at 0, subtracted from 1.
+    ///
+    /// ```
+    /// let mean = stats::MeanEstimate { value: 0.3, standard_error: 0.1, degrees_of_freedom: 79.0 };
+    /// let p = mean.p_value();
+    /// assert!((0.0035..0.0037).contains(&p));
+    /// assert!(mean.interval(1.0 - p)?.low.abs() < 1e-6);
+    /// # Ok::<(), stats::Error>(())
+    /// ```
+    pub fn p_value(&self) -> f64 {
+        if self.standard_error > 0.0 {
+            2.0 * t_cdf(-(self.value / self.standard_error).abs(), self.degrees_of_freedom)
+        } else {
+            f64::from(u8::from(self.value == 0.0))
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use pref_data::{Format, read_records};
 use render::table::Format as TableFormat;
 use render::table::{Align, Column, Table, Value};
 use study::recipe::{Preset, StudyRecipe};
-use study::{BENCHMARK, Evaluated, FURTHER, GOLD, Grid, Question, Runner, Shard, Subject};
+use study::{BENCHMARK, Evaluated, FURTHER, GOLD, Question, Runner, Shard, Subject};
 use trainer::{Clock, Context, Silent};
 
 /// Nothing here depends on the time.
@@ -31,11 +31,12 @@ impl Clock for NoClock {
 fn main() -> Result<(), Box<dyn Error>> {
     let out = std::env::args().nth(1).ok_or("usage: sandbox_readme STUDY_FOLDER")?;
     let recipe = StudyRecipe::preset(Preset::Sandbox, &[format!("output.dir={out}")])?;
-    let grid = Grid::of(Question::Acquisition, &recipe.study, recipe.train.checkpoints.len());
     let runner = Runner::new(recipe)?;
+    let grid = runner.grid(&[Question::Acquisition])?;
     let (mut silent, stop) = (Silent, AtomicBool::new(false));
     let mut context = Context { clock: &NoClock, progress: &mut silent, stop: &stop, cache: None };
-    let evaluated = runner.run(&grid, Shard::WHOLE, &mut context)?;
+    runner.run(&grid, Shard::WHOLE, &mut context)?;
+    let evaluated = runner.stored(&grid)?.ok_or("the grid was run and is not in the store")?;
     let baseline = evaluated
         .iter()
         .find(|e| matches!(e.subject, Subject::Baseline { seed: 0 }))

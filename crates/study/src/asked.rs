@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::error::StudyError;
-use crate::grid::{Grid, Question};
+use crate::grid::Question;
 use crate::recipe::StudyRecipe;
 use crate::runner::{Evaluated, Runner};
 use crate::store::write_file;
@@ -47,9 +47,8 @@ pub(crate) fn answered(
     }
     // The folder may have been moved since.
     recipe.output.dir = runner.output();
-    let grid = Grid::of(question, &recipe.study, recipe.train.checkpoints.len());
     let earlier = Runner::new(recipe)?;
-    match earlier.stored(&grid)? {
+    match earlier.stored(&earlier.grid(&[question])?)? {
         Some(evaluated) => Ok(Some((earlier, evaluated))),
         None => leave_out("its results are no longer in the store".to_owned()),
     }

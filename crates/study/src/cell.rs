@@ -1,6 +1,7 @@
 //! Cells: what one training run of a study differs in from the others.
 
 use std::fmt;
+use std::num::NonZeroU64;
 
 use pref_data::{FlipRate, Fraction};
 use pref_loss::Beta;
@@ -24,6 +25,9 @@ pub struct Cell {
     pub loss: LossKind,
     /// The loss's β.
     pub beta: Beta,
+    /// Passes over its pairs, where these are not the recipe's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epochs: Option<NonZeroU64>,
     /// Which replicate: seeds vary data, labels, order, generation and judge.
     pub seed: u64,
 }
@@ -37,7 +41,11 @@ impl fmt::Display for Cell {
         if self.flip_rate != FlipRate::NONE {
             write!(f, ", {}% flipped", percent(self.flip_rate.get()))?;
         }
-        write!(f, ", β = {}, seed {}", self.beta.get(), self.seed)
+        write!(f, ", β = {}", self.beta.get())?;
+        if let Some(epochs) = self.epochs {
+            write!(f, ", {epochs} epochs")?;
+        }
+        write!(f, ", seed {}", self.seed)
     }
 }
 
@@ -107,11 +115,15 @@ mod tests {
             flip_rate: FlipRate::NONE,
             loss: LossKind::Dpo,
             beta: Beta::new(0.1).unwrap(),
+            epochs: None,
             seed: 0,
         };
         assert_eq!(cell.to_string(), "DPO on human, β = 0.1, seed 0");
         let (fraction, flip_rate) = (Fraction::new(0.25).unwrap(), FlipRate::new(0.05).unwrap());
-        let noisy = Cell { fraction, flip_rate, ..cell };
-        assert_eq!(noisy.to_string(), "DPO on human, 25% of the pairs, 5% flipped, β = 0.1, seed 0");
+        let noisy = Cell { fraction, flip_rate, epochs: NonZeroU64::new(12), ..cell };
+        assert_eq!(
+            noisy.to_string(),
+            "DPO on human, 25% of the pairs, 5% flipped, β = 0.1, 12 epochs, seed 0"
+        );
     }
 }

@@ -42,6 +42,9 @@ pub enum StudyError {
         /// Why it is not defined.
         source: stats::Error,
     },
+    /// The paper's own tables cannot be read.
+    #[error(transparent)]
+    Paper(#[from] paper::Error),
     /// A table, figure or page cannot be written.
     #[error(transparent)]
     Render(#[from] RenderError),

@@ -111,18 +111,15 @@ impl Candidate {
         world: &World,
         judges: &Judges,
         context: &mut Context<'_>,
-    ) -> Result<Evaluation, StudyError> {
-        if let Some(evaluation) = self.stored()? {
-            return Ok(evaluation);
+    ) -> Result<(), StudyError> {
+        if self.is_evaluated() {
+            return Ok(());
         }
         if world.is_sandbox() {
-            let scores = create_folder(&self.scores, |partial| {
+            return create_folder(&self.scores, |partial| {
                 let scores = self.score_in_sandbox(world, judges, &BenchDir::new(partial), context)?;
-                write_json(&scores_file(partial), &scores)?;
-                Ok(scores)
-            })?;
-            let bench = BenchDir::new(&self.scores);
-            return Ok(Evaluation { scores, bench, model_id: self.model_id.clone() });
+                write_json(&scores_file(partial), &scores)
+            });
         }
         self.answer(recipe, world, context)?;
         let bench = BenchDir::new(&self.scores);
@@ -131,8 +128,7 @@ impl Candidate {
         bench.write_questions(world.questions())?;
         bench.write_answers(&self.model_id, &answers)?;
         let scores = self.judged(world, judges, &bench, &answers, context)?;
-        write_json(&scores_file(&self.scores), &scores)?;
-        Ok(Evaluation { scores, bench, model_id: self.model_id.clone() })
+        write_json(&scores_file(&self.scores), &scores)
     }
 
     /// Answers the benchmark's questions that are not answered yet, some at a time; who is stopped loses no more.

@@ -1,36 +1,32 @@
 //! What stands behind a table: how small a difference its design can see, and whether training went on for too long.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use stats::{
-    Checkpoint, Components, CrossedScores, Observation, Over, Overfitting, OverfittingVerdict, Plan,
-    Resamples, SeedsNeeded, Sign, judge_overfitting,
+    Checkpoint, Over, Overfitting, OverfittingVerdict, Plan, Resamples, SeedsNeeded, Sign, judge_overfitting,
 };
 
+use crate::analysis::{Analysis, LEVEL, Scorer};
 use crate::cell::Subject;
+use crate::contrast::Contrast;
 use crate::error::StudyError;
-use crate::tables::{Analysis, LEVEL, Scorer};
 
 /// The chance of finding a difference at which a design is called able to see it.
-const POWER: f64 = 0.8;
+pub(crate) const POWER: f64 = 0.8;
 /// The difference whose price in seeds is told.
 const SMALL: f64 = 0.1;
 /// A drop below this would not matter: judging the same answers again moves a mean by as much.
-const MARGIN: f64 = 0.2;
+pub(crate) const MARGIN: f64 = 0.2;
 const RESAMPLES: usize = 2_000;
 
-type Keep<'a> = &'a dyn Fn(&Subject) -> bool;
-
-/// The smallest differences that a table of `comparisons` (what, against what) would have found, as a note below it;
+/// The smallest differences that a table of `comparisons` would have found, as a note below it;
 /// `None` where there is nothing to compare.
 pub(crate) fn detectable(
     analysis: &Analysis<'_>,
     scorer: &Scorer,
-    comparisons: &[(Keep<'_>, Keep<'_>)],
+    comparisons: &[Contrast<'_>],
 ) -> Result<Option<String>, StudyError> {
     let mut all = Vec::new();
-    for (first, second) in comparisons {
-        all.extend(components(analysis, scorer, first, second)?);
+    for contrast in comparisons {
+        all.extend(contrast.components(analysis, scorer)?);
     }
     let Some(design) = all.first().map(|components| components.design) else { return Ok(None) };
     let failed = || StudyError::stats("detectable differences");
@@ -69,59 +65,6 @@ pub(crate) fn detectable(
     Ok(Some(note + "."))
 }
 
-/// Variance components of the differences of two selections, seed by seed on the same turns.
-fn components(
-    analysis: &Analysis<'_>,
-    scorer: &Scorer,
-    first: Keep<'_>,
-    second: Keep<'_>,
-) -> Result<Option<Components>, StudyError> {
-    let (first, second) = (by_turn(analysis, scorer, first), by_turn(analysis, scorer, second));
-    let seeds: BTreeSet<u64> = first.keys().chain(second.keys()).map(|&(seed, ..)| seed).collect();
-    let turns: BTreeSet<(u64, u8)> = first.keys().map(|&(_, question, turn)| (question, turn)).collect();
-    // A turn without a readable verdict takes its question out, for all seeds and both sides.
-    let whole = |&(question, turn): &(u64, u8)| {
-        let there = |seed: &u64| {
-            first.contains_key(&(*seed, question, turn)) && second.contains_key(&(*seed, question, turn))
-        };
-        seeds.iter().all(there)
-    };
-    let broken: BTreeSet<u64> =
-        turns.iter().filter(|turn| !whole(turn)).map(|(question, _)| *question).collect();
-    let rows: Vec<Observation> = first
-        .iter()
-        .filter(|((_, question, _), _)| !broken.contains(question))
-        .filter_map(|(&(seed, question, turn), score)| {
-            let score = score - second.get(&(seed, question, turn))?;
-            Some(Observation { seed, question, turn: turn.into(), repeat: 0, score })
-        })
-        .collect();
-    if rows.iter().map(|row| row.question).collect::<BTreeSet<_>>().len() < 2 {
-        return Ok(None);
-    }
-    let components = CrossedScores::new(rows).and_then(|scores| scores.components());
-    components.map(Some).map_err(StudyError::stats("variance components"))
-}
-
-/// Mean scores by seed, question and turn.
-fn by_turn(analysis: &Analysis<'_>, scorer: &Scorer, keep: Keep<'_>) -> BTreeMap<(u64, u64, u8), f64> {
-    let mut sums: BTreeMap<(u64, u64, u8), (f64, f64)> = BTreeMap::new();
-    for evaluated in analysis.evaluated.iter().filter(|evaluated| keep(&evaluated.subject)) {
-        for score in &evaluated.evaluation.scores {
-            if score.scorer == scorer.name
-                && score.question_set == scorer.question_set
-                && let Some(value) = score.score
-            {
-                let at = (evaluated.subject.seed(), score.question_id, score.turn);
-                let (sum, count) = sums.entry(at).or_default();
-                *sum += value;
-                *count += 1.0;
-            }
-        }
-    }
-    sums.into_iter().map(|(at, (sum, count))| (at, sum / count)).collect()
-}
-
 /// The verdict on one policy's checkpoints, `keep(at)` selecting those after part `at` of training, as a note; `None`
 /// where the grid does not hold them all.
 pub(crate) fn overfitting_note(
@@ -140,7 +83,7 @@ pub(crate) fn overfitting_note(
             scores: analysis.scores(scorer, &keep)?,
             held_out_margin: analysis.held_out(&keep, |metrics| Some(metrics.margin)),
             held_out_accuracy: analysis.held_out(&keep, |metrics| Some(metrics.accuracy)),
-            answer_length: mean_length(analysis, scorer, &keep),
+            answer_length: analysis.mean_length(scorer, &keep),
             kl: analysis.held_out(&keep, |metrics| metrics.kl),
         });
     }
@@ -182,16 +125,4 @@ fn said(sign: Sign) -> String {
         Sign::AnswersGrew(by) => format!("answers +{by:.0} characters"),
         Sign::KlGrew(by) => format!("KL +{by:.2} nats"),
     }
-}
-
-fn mean_length(analysis: &Analysis<'_>, scorer: &Scorer, keep: Keep<'_>) -> Option<f64> {
-    let lengths: Vec<f64> = analysis
-        .evaluated
-        .iter()
-        .filter(|evaluated| keep(&evaluated.subject))
-        .flat_map(|evaluated| &evaluated.evaluation.scores)
-        .filter(|score| score.scorer == scorer.name && score.question_set == scorer.question_set)
-        .map(|score| score.characters as f64)
-        .collect();
-    (!lengths.is_empty()).then(|| lengths.iter().sum::<f64>() / lengths.len() as f64)
 }

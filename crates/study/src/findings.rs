@@ -1,4 +1,4 @@
-//! What a research question comes to: tables, figures, report, scores on disk.
+//! What research questions come to: tables, figures, report, scores on disk.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -8,59 +8,69 @@ use render::report::{Dialogue, Report, Section};
 use render::table::Table;
 use render::{write_figures, write_report, write_tables};
 
+use crate::analysis::{Analysis, Scorers, by_category};
 use crate::cell::{Subject, loss_name};
 use crate::error::StudyError;
 use crate::grid::Question;
 use crate::results::{ScoreRow, write_parquet};
 use crate::runner::{Evaluated, Runner};
 use crate::store::Key;
-use crate::tables::{Analysis, Scorers, acquisition, along, by_category, overfitting};
-use crate::{asked, evaluate, raters};
+use crate::sweep::{Chosen, Setting};
+use crate::tables::{self, acquisition, along, overfitting};
+use crate::verdicts::{self, Settled};
+use crate::{asked, claims, evaluate, raters};
 
 /// Questions shown with both policies' answers in the report.
 const SAMPLES: usize = 8;
 
-/// What a research question comes to.
+/// What research questions come to.
 #[derive(Debug)]
 pub struct Findings {
-    /// The paper's tables for the question.
+    /// What becomes of the claims that the questions speak of; none where nothing is compared.
+    pub verdicts: Option<Table>,
+    /// The tables of the questions, in the paper's order.
     pub tables: Vec<Table>,
     /// The page that says what was run and what came of it.
     pub report: PathBuf,
 }
 
-/// Makes tables and figures of `question` from `evaluated` and writes them to the study's output folder. Report and
+/// Makes tables and figures of `questions`, all of which were run, and writes them to the study's output folder. Report and
 /// `results.parquet` there then hold every question that was answered in the folder under this study's recipe.
 ///
 /// # Errors
 ///
 /// Where a statistic is not defined for the grid, or a file cannot be read or written.
-pub fn conclude(
-    runner: &Runner,
-    question: Question,
-    evaluated: &[Evaluated],
-) -> Result<Findings, StudyError> {
+pub fn conclude(runner: &Runner, questions: &[Question]) -> Result<Findings, StudyError> {
     let output = runner.output();
-    let answer = Answer::new(runner, question, evaluated)?;
-    write_tables(&output, &answer.tables)?;
-    let svgs = answer.figures.iter().map(|(name, svg, _)| ((*name).to_owned(), svg.clone()));
-    write_figures(&output, &svgs.collect::<Vec<_>>())?;
-    asked::record(&output, question, runner.recipe())?;
-
-    let mut answers = Vec::new();
-    let mut rows = Rows::default();
-    for other in Question::ALL {
-        if other == question {
-            rows.extend(runner, evaluated);
-            answers.push(answer.clone());
-        } else if let Some((runner, evaluated)) = asked::answered(runner, other)? {
-            rows.extend(&runner, &evaluated);
-            answers.push(Answer::new(&runner, other, &evaluated)?);
-        }
+    for &question in questions {
+        asked::record(&output, question, runner.recipe())?;
     }
+    let mut tables = Vec::new();
+    let mut answers: Vec<Answer> = Vec::new();
+    let mut rows = Rows::default();
+    for question in Question::ALL {
+        let Some((runner, evaluated)) = asked::answered(runner, question)? else { continue };
+        rows.extend(&runner, &evaluated);
+        let answer = Answer::new(&runner, question, &evaluated)?;
+        if questions.contains(&question) {
+            write_tables(&output, &answer.tables)?;
+            let svgs = answer.figures.iter().map(|(name, svg, _)| ((*name).to_owned(), svg.clone()));
+            write_figures(&output, &svgs.collect::<Vec<_>>())?;
+            tables.extend(answer.tables.clone());
+        }
+        answers.push(answer);
+    }
+    let settled = |of: &[Question]| -> Vec<Settled> {
+        let these = answers.iter().filter(|answer| of.contains(&answer.question));
+        these.flat_map(|answer| answer.settled.clone()).collect()
+    };
+    if let Some(verdicts) = verdicts::table(runner.recipe(), &settled(&Question::ALL)) {
+        write_tables(&output, &[verdicts])?;
+    }
+    let verdicts = verdicts::table(runner.recipe(), &settled(questions));
     write_parquet(&output.join("results.parquet"), &rows.rows)?;
     let report = write_report(&output, &report(runner, answers))?;
-    Ok(Findings { tables: answer.tables, report })
+    Ok(Findings { verdicts, tables, report })
 }
 
 /// What one question came to.
@@ -72,47 +82,69 @@ struct Answer {
     /// Name, drawing and caption.
     figures: Vec<(&'static str, Svg, &'static str)>,
     samples: Vec<Dialogue>,
+    settled: Vec<Settled>,
 }
 
 impl Answer {
     fn new(runner: &Runner, question: Question, evaluated: &[Evaluated]) -> Result<Self, StudyError> {
         let analysis = Analysis::new(runner.recipe(), evaluated);
-        let mut tables = Vec::new();
+        let mut made = Vec::new();
         let mut figures = Vec::new();
         match question {
             Question::Acquisition => {
-                tables.push(acquisition(&analysis)?);
+                made.push(acquisition(&analysis)?);
                 figures.push((
                     "figure-1",
                     category_figure(&analysis)?,
                     "The judge's scores by category, means over turns and seeds with 95% intervals.",
                 ));
                 if let Some(raters) = raters::comparison(runner, evaluated)? {
-                    tables.extend([raters.wins(), raters.agreement()]);
+                    made.extend([raters.wins(), raters.agreement()]);
                     let caption =
                         "How often three raters prefer either policy, of all answers in a category, seed 0.";
                     figures.extend(raters.figure().map(|svg| ("figure-2", svg, caption)));
                 }
             }
-            Question::Volume | Question::Quality => tables.push(along(&analysis, question)?),
-            Question::Overfitting => {
-                tables.push(overfitting(&analysis)?);
+            Question::Strength => {
+                made.push(tables::sweep(&analysis)?);
                 figures.push((
-                    "figure-5",
-                    progress_figure(&analysis)?,
+                    "figure-sweep",
+                    sweep_figure(&analysis)?,
+                    "Quality (gold where it is known, else the judge's scores) with 95% intervals, and accuracy on held-out \
+                     preferences, at each β.",
+                ));
+            }
+            Question::Tuned => {
+                if let Some(chosen) = Chosen::of(&analysis)? {
+                    made.push(tables::tuned_overfitting(&analysis, &chosen)?);
+                    made.push(tables::tuned_volume(&analysis, &chosen)?);
+                    made.push(tables::tuned_quality(&analysis, &chosen)?);
+                }
+            }
+            Question::Volume | Question::Quality | Question::EqualSteps | Question::RobustLosses => {
+                made.push(along(&analysis, question)?);
+            }
+            Question::Overfitting | Question::LongTraining => {
+                made.push(overfitting(&analysis, question)?);
+                let is_long = question == Question::LongTraining;
+                figures.push((
+                    if is_long { "figure-long" } else { "figure-5" },
+                    progress_figure(&analysis, question)?,
                     "Quality (gold where it is known, else the judge's scores) and relative training loss at each checkpoint.",
                 ));
             }
         }
         let recipe = trainer::recipe::to_toml(runner.recipe());
-        Ok(Self { question, recipe, tables, figures, samples: samples(runner, evaluated)? })
+        let settled = verdicts::settle(&analysis, claims::claims(question, &analysis, &paper::tables()?)?)?;
+        Ok(Self { question, recipe, tables: made, figures, samples: samples(runner, evaluated)?, settled })
     }
 
     fn sections(self) -> [Section; 2] {
+        let claimed = self.settled.iter().filter_map(Settled::sentence).collect::<Vec<_>>();
         [
             Section {
                 heading: self.question.title().to_owned(),
-                paragraphs: vec![self.question.lead().to_owned()],
+                paragraphs: [self.question.lead().to_owned()].into_iter().chain(claimed).collect(),
                 tables: self.tables,
                 figures: self
                     .figures
@@ -122,7 +154,7 @@ impl Answer {
                 ..Section::default()
             },
             Section {
-                heading: format!("{}: sample answers", self.question.name().to_uppercase()),
+                heading: format!("{}: sample answers", self.question.short_title()),
                 paragraphs: vec!["The first question of each category, first turn, seed 0.".into()],
                 dialogues: self.samples,
                 ..Section::default()
@@ -153,7 +185,7 @@ fn report(runner: &Runner, answers: Vec<Answer>) -> Report {
     // One recipe serves them all, unless a question was asked at values of its own.
     let mut recipes: Vec<(String, String)> = Vec::new();
     for answer in &answers {
-        let name = answer.question.name().to_uppercase();
+        let name = answer.question.short_title();
         match recipes.iter_mut().find(|(_, recipe)| *recipe == answer.recipe) {
             Some((names, _)) => *names += &format!(", {name}"),
             None => recipes.push((format!("Recipe of {name}"), answer.recipe.clone())),
@@ -163,10 +195,22 @@ fn report(runner: &Runner, answers: Vec<Answer>) -> Report {
         ("World".into(), runner.world().key().as_str().to_owned()),
         ("Version".into(), env!("CARGO_PKG_VERSION").to_owned()),
     ];
+    let settled: Vec<Settled> = answers.iter().flat_map(|answer| answer.settled.clone()).collect();
+    let verdicts = Section {
+        heading: "Verdicts".into(),
+        paragraphs: vec![verdicts::tally(&settled)],
+        tables: verdicts::table(runner.recipe(), &settled).into_iter().collect(),
+        ..Section::default()
+    };
+    let questions = answers.into_iter().flat_map(Answer::sections);
     Report {
         title: "What preference data do to a policy".into(),
         lead: vec![lead(runner)],
-        sections: answers.into_iter().flat_map(Answer::sections).collect(),
+        sections: [verdicts]
+            .into_iter()
+            .filter(|section| !section.tables.is_empty())
+            .chain(questions)
+            .collect(),
         provenance: recipes.into_iter().chain(others).collect(),
     }
 }
@@ -188,12 +232,22 @@ fn lead(runner: &Runner) -> String {
 }
 
 impl Question {
+    /// What stands before the colon of its title.
+    fn short_title(self) -> &'static str {
+        self.title().split(':').next().unwrap_or_default()
+    }
+
     fn title(self) -> &'static str {
         match self {
             Self::Acquisition => "RQ1: how preferences were acquired",
             Self::Volume => "RQ2: how many preferences",
             Self::Quality => "RQ3: how noisy the labels",
             Self::Overfitting => "RQ4: how long to train",
+            Self::Strength => "Appendix A.1: how strong the pull to the reference",
+            Self::Tuned => "Tables 8 and 9: at the tuned β",
+            Self::EqualSteps => "Beyond RQ2: volume at equal steps",
+            Self::RobustLosses => "Beyond RQ3: a loss made for flipped labels",
+            Self::LongTraining => "Beyond RQ4: training for too long",
         }
     }
 
@@ -205,6 +259,15 @@ impl Question {
             Self::Volume => "The same policy, optimised on nested shares of the pairs.",
             Self::Quality => "The same policy, optimised on labels of which a share is swapped at random.",
             Self::Overfitting => "Training loss and scores at checkpoints of the same runs.",
+            Self::Strength => "Four settings at every β, and which β each would choose.",
+            Self::Tuned => "Volume, noise and checkpoints at the β that the sweep chooses.",
+            Self::EqualSteps => {
+                "Nested shares of the pairs, smaller ones gone through more often: as many optimiser steps for all."
+            }
+            Self::RobustLosses => "DPO, cDPO and robust DPO on labels of which a share is swapped at random.",
+            Self::LongTraining => {
+                "The runs of RQ4 for more epochs; the paper suspects that its two to three were too few to overfit."
+            }
         }
     }
 }
@@ -248,7 +311,7 @@ fn category_figure(analysis: &Analysis<'_>) -> Result<Svg, StudyError> {
 }
 
 /// Quality and training loss against the share of training done.
-fn progress_figure(analysis: &Analysis<'_>) -> Result<Svg, StudyError> {
+fn progress_figure(analysis: &Analysis<'_>, question: Question) -> Result<Svg, StudyError> {
     let scorers = Scorers::of(analysis.recipe);
     let (scorer, y_label) = match &scorers.gold {
         Some([_, beyond]) => (beyond, "gold quality on further questions"),
@@ -258,7 +321,7 @@ fn progress_figure(analysis: &Analysis<'_>) -> Result<Svg, StudyError> {
     let mut series = Vec::new();
     let mut losses = Vec::new();
     for annotator in &analysis.recipe.study.annotators {
-        for &loss in Question::Overfitting.losses(&analysis.recipe.study) {
+        for &loss in question.losses(&analysis.recipe.study) {
             let name = format!("{} ({annotator})", loss_name(loss));
             let mut quality = Vec::new();
             let mut training = Vec::new();
@@ -294,6 +357,44 @@ fn progress_figure(analysis: &Analysis<'_>) -> Result<Svg, StudyError> {
             y_label: "training loss, relative to its first quarter".into(),
             y_range: None,
             series: losses,
+        }),
+    };
+    Ok(figure.to_svg())
+}
+
+/// Quality and held-out accuracy against β.
+fn sweep_figure(analysis: &Analysis<'_>) -> Result<Svg, StudyError> {
+    let scorers = Scorers::of(analysis.recipe);
+    let (scorer, y_label) = match &scorers.gold {
+        Some([_, beyond]) => (beyond, "gold quality on further questions"),
+        None => (&scorers.judge, "score, 1 to 10"),
+    };
+    let betas = &analysis.recipe.study.sweep_betas;
+    let mut series = Vec::new();
+    let mut accuracies = Vec::new();
+    for setting in Setting::all() {
+        let name = tables::name(setting);
+        let points = tables::points(analysis, scorer, setting)?;
+        let accuracy = points.iter().filter_map(|(x, ..)| {
+            let beta = betas.iter().find(|beta| beta.get().log10() == *x)?;
+            let keep = |subject: &Subject| setting.holds(analysis, subject, *beta);
+            Some((*x, analysis.held_out(&keep, |metrics| Some(metrics.accuracy))?, None))
+        });
+        accuracies.push(LineSeries { name: format!("accuracy of {name}"), points: accuracy.collect() });
+        series.push(LineSeries { name, points });
+    }
+    accuracies.retain(|line| !line.points.is_empty());
+    let figure = Lines {
+        title: "Quality and held-out accuracy by β".into(),
+        x_label: "β, on a logarithmic scale".into(),
+        y_label: y_label.into(),
+        y_range: None,
+        x_ticks: betas.iter().map(|beta| (beta.get().log10(), beta.get().to_string())).collect(),
+        series,
+        second: (!accuracies.is_empty()).then(|| SecondAxis {
+            y_label: "accuracy on held-out preferences".into(),
+            y_range: None,
+            series: accuracies,
         }),
     };
     Ok(figure.to_svg())

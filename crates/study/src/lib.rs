@@ -6,8 +6,11 @@
 
 #![forbid(unsafe_code)]
 
+mod analysis;
 mod asked;
 mod cell;
+mod claims;
+mod contrast;
 mod error;
 mod evaluate;
 mod evidence;
@@ -22,7 +25,9 @@ pub mod results;
 mod runner;
 mod scored_labels;
 mod store;
+mod sweep;
 mod tables;
+mod verdicts;
 mod world;
 
 pub use cell::{Cell, Subject};

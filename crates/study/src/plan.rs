@@ -1,5 +1,7 @@
 //! What is left to compute of a grid, and what that takes; nothing runs.
 
+use std::num::NonZeroU64;
+
 use llm_client::{Prices, Usage};
 use policy_model::ModelConfig;
 use sandbox::{MAX_VOCAB_SIZE, Size};
@@ -30,6 +32,8 @@ pub struct Plan {
     pub baseline: Work,
     /// Every distinct training run with its evaluations.
     pub cells: Vec<Work>,
+    /// Evaluations that the questions ask for, shared ones counted for each.
+    pub asked: usize,
     /// How long a step takes.
     pub pace: Pace,
     /// Whether the policy is the sandbox's: of others no time is known before a step of theirs was measured.
@@ -166,6 +170,7 @@ impl Runner {
             preparation,
             baseline,
             cells,
+            asked: grid.asked(),
             pace: pace(&measured)?,
             is_sandbox,
             judge: judges::names(&recipe.judge).join(" and "),
@@ -202,7 +207,7 @@ impl Runner {
     fn steps_of(&self, cell: &Cell) -> Result<u64, StudyError> {
         let train = &self.recipe().train;
         let pairs = (self.world().pairs()? as f64 * cell.fraction.get()).ceil() as u64;
-        Ok(train.epochs * pairs.div_ceil(train.batch_size as u64))
+        Ok(cell.epochs.map_or(train.epochs, NonZeroU64::get) * pairs.div_ceil(train.batch_size as u64))
     }
 }
 

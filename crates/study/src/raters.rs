@@ -8,11 +8,11 @@ use sandbox::{Candidate, RaterChoice, raters};
 use stats::Choice;
 use trainer::recipe::LossKind;
 
+use crate::analysis::LEVEL;
 use crate::cell::Subject;
 use crate::error::StudyError;
 use crate::evaluate::prompt;
 use crate::runner::{Evaluated, Runner};
-use crate::tables::LEVEL;
 
 /// The replicate whose answers are compared: 160 pairs, as many as the paper's raters saw.
 const REPLICATE: u64 = 0;

@@ -1,6 +1,6 @@
 //! The recipe of a study: the trainer's tables, and what is varied.
 
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU64};
 use std::path::{Path, PathBuf};
 
 use hub::{Hub, HubError};
@@ -93,6 +93,12 @@ pub struct StudySection {
     /// Losses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub losses: Option<Vec<LossKind>>,
+    /// Values among which the sweep looks for the best β.
+    #[serde(default = "eleven")]
+    pub sweep_betas: Vec<Beta>,
+    /// Passes over the pairs where training is to be overdone.
+    #[serde(default = "ten")]
+    pub long_epochs: NonZeroU64,
 }
 
 /// How the policies answer the benchmark, where they are not the sandbox's.
@@ -259,6 +265,9 @@ impl StudyRecipe {
         recipe.data.fraction = cell.fraction;
         recipe.data.flip_rate = cell.flip_rate;
         recipe.loss = self.loss_of(cell);
+        if let Some(epochs) = cell.epochs {
+            recipe.train.epochs = epochs.get();
+        }
         recipe.output.dir = output.to_owned();
         recipe
     }
@@ -268,15 +277,17 @@ impl StudyRecipe {
     /// The first line in which `other` describes another study; `None` where results of both may stand on one page.
     ///
     /// Where results go, how many threads compute them and how fast a judge is asked does not count, nor do the lists of values at which each
-    /// question may be asked with its own: volumes, flip rates and losses stand beside every score.
+    /// question may be asked with its own: volumes, flip rates, losses, β and epochs stand beside every score.
     pub(crate) fn difference(&self, other: &Self) -> Option<String> {
         let [here, there] = [self, other].map(|recipe| {
             let mut recipe = recipe.clone();
             recipe.output.dir.clone_from(&self.output.dir);
             recipe.train.threads = 0;
             recipe.judge.pace = PaceSection::default();
-            let StudySection { volumes, flip_rates, losses, .. } = &mut recipe.study;
+            let StudySection { volumes, flip_rates, losses, sweep_betas, long_epochs, .. } =
+                &mut recipe.study;
             (*volumes, *flip_rates, *losses) = (None, None, None);
+            (*sweep_betas, *long_epochs) = (eleven(), ten());
             to_toml(&recipe)
         });
         let pair = here.lines().zip(there.lines()).find(|(a, b)| a != b);
@@ -378,6 +389,7 @@ impl StudySection {
         };
         filled("annotators", self.annotators.is_empty())?;
         filled("betas", self.betas.is_empty())?;
+        filled("sweep_betas", self.sweep_betas.is_empty())?;
         filled("volumes", self.volumes.as_ref().is_some_and(Vec::is_empty))?;
         filled("flip_rates", self.flip_rates.as_ref().is_some_and(Vec::is_empty))?;
         filled("losses", self.losses.as_ref().is_some_and(Vec::is_empty))?;
@@ -412,6 +424,16 @@ fn tenth() -> Vec<Beta> {
     vec![LossSection::default().beta]
 }
 
+/// The values of the paper's appendix A.1.
+fn eleven() -> Vec<Beta> {
+    let values = [1e-3, 2.5e-3, 5e-3, 6.25e-3, 1e-2, 5e-2, 1e-1, 1.5e-1, 2e-1, 5e-1, 9e-1];
+    values.into_iter().filter_map(|value| Beta::new(value).ok()).collect()
+}
+
+fn ten() -> NonZeroU64 {
+    NonZeroU64::new(10).expect("not 0")
+}
+
 fn human_and_gpt4() -> Vec<String> {
     vec!["human".into(), "gpt-4-turbo".into()]
 }
@@ -439,5 +461,6 @@ mod tests {
         assert_eq!((train.betas, train.eps, train.scheduler), ([0.9, 0.999], 1e-8, trainer::Decay::Linear));
         assert_eq!(recipe.study.annotators, ["human", "gpt-4-turbo"]);
         assert_eq!(recipe.judge.name(), "gpt-4");
+        assert_eq!((recipe.study.seeds, recipe.study.sweep_betas.len()), (4, 11));
     }
 }

@@ -31,6 +31,8 @@ pub struct ScoreRow {
     pub flip_rate: f64,
     /// Peak learning rate.
     pub learning_rate: f64,
+    /// Passes over the pairs that its training takes in all; 0 for the SFT policy.
+    pub epochs: u64,
     /// The cell's seed.
     pub seed: u64,
     /// Optimiser steps taken.
@@ -49,6 +51,8 @@ pub struct ScoreRow {
     pub scorer: String,
     /// The score in [1, 10]; none where the scorer gave no readable one.
     pub score: Option<f64>,
+    /// How long the answer is.
+    pub characters: u64,
 }
 
 /// What can go wrong when a file of scores is written or read.

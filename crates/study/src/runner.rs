@@ -1,18 +1,21 @@
 //! The engine: trains the cells of a grid, evaluates its subjects, and keeps both in the store.
 
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
 use llm_client::Totals;
 use trainer::{Context, HeldOutMetrics, Outcome, RunDir, Start};
 
+use crate::analysis::Analysis;
 use crate::cell::{Cell, Subject};
 use crate::error::StudyError;
 use crate::evaluate::{Candidate, Evaluation, scores_file};
-use crate::grid::Grid;
+use crate::grid::{Grid, Question};
 use crate::judges::Judges;
 use crate::recipe::StudyRecipe;
 use crate::results::ScoreRow;
 use crate::store::{Key, ResultStore};
+use crate::sweep::Chosen;
 use crate::world::World;
 
 /// A part of the cells: every `of`-th, beginning with the `index`-th. Workers and machines that share a folder each
@@ -117,7 +120,7 @@ impl Runner {
         ))
     }
 
-    /// Trains and evaluates the part of `grid` that `shard` holds; what is in the store is read from there.
+    /// Trains and evaluates the part of `grid` that `shard` holds; what is in the store stays as it is.
     ///
     /// A part of a grid whose judge is an endpoint is trained and answered, and left unjudged: one process asks, at one pace
     /// and on one budget.
@@ -125,16 +128,10 @@ impl Runner {
     /// # Errors
     ///
     /// Where training, a judge or the disk fails, or somebody asks to stop. What was finished until then is kept.
-    pub fn run(
-        &self,
-        grid: &Grid,
-        shard: Shard,
-        context: &mut Context<'_>,
-    ) -> Result<Vec<Evaluated>, StudyError> {
+    pub fn run(&self, grid: &Grid, shard: Shard, context: &mut Context<'_>) -> Result<(), StudyError> {
         self.prepare(context)?;
         context.cache = Some(self.store.root().to_owned());
         let cells = grid.cells();
-        let mut evaluated = Vec::new();
         for (position, subject) in grid.subjects().iter().enumerate() {
             let position = match subject {
                 Subject::Baseline { .. } => position,
@@ -151,11 +148,37 @@ impl Runner {
             }
             if shard != Shard::WHOLE && !self.world.is_sandbox() {
                 self.candidate(subject)?.0.answer(&self.recipe, &self.world, context)?;
-                continue;
+            } else if !self.is_evaluated(subject) {
+                self.evaluate(subject, context)?;
             }
-            evaluated.push(self.evaluate(subject, context)?);
         }
-        Ok(evaluated)
+        Ok(())
+    }
+
+    /// The cells of all `questions`, each once. What is asked at the β that the sweep chooses is part of it once the sweep is in
+    /// the store, so that who runs a grid looks again afterwards.
+    ///
+    /// # Errors
+    ///
+    /// Where the store cannot be read.
+    pub fn grid(&self, questions: &[Question]) -> Result<Grid, StudyError> {
+        let mut grid = Grid::default();
+        for &question in questions {
+            let chosen = if question == Question::Tuned { self.chosen()? } else { None };
+            grid.join(match chosen {
+                Some(chosen) => Grid::tuned(&self.recipe, &chosen),
+                None => Grid::of(question, &self.recipe),
+            });
+        }
+        Ok(grid)
+    }
+
+    /// The β that the sweep chooses, where it is in the store.
+    fn chosen(&self) -> Result<Option<Chosen>, StudyError> {
+        match self.stored(&Grid::of(Question::Strength, &self.recipe))? {
+            Some(evaluated) => Chosen::of(&Analysis::new(&self.recipe, &evaluated)),
+            None => Ok(None),
+        }
     }
 
     /// What was measured of `grid`, where all of it is in the store; nothing runs.
@@ -176,18 +199,18 @@ impl Runner {
         Ok(Some(evaluated))
     }
 
-    /// Evaluates a subject whose policy is trained, or finds its evaluation in the store.
-    fn evaluate(&self, subject: &Subject, context: &mut Context<'_>) -> Result<Evaluated, StudyError> {
-        let (candidate, trained) = self.candidate(subject)?;
-        let shows_itself = candidate.is_evaluated() || !self.world.is_sandbox();
+    /// Evaluates a subject whose policy is trained.
+    fn evaluate(&self, subject: &Subject, context: &mut Context<'_>) -> Result<(), StudyError> {
+        let (candidate, _) = self.candidate(subject)?;
+        let shows_itself = !self.world.is_sandbox();
         if !shows_itself {
             context.progress.begin(&format!("evaluating {subject}"), 1);
         }
-        let evaluation = candidate.evaluate(&self.recipe, &self.world, &self.judges, context)?;
+        candidate.evaluate(&self.recipe, &self.world, &self.judges, context)?;
         if !shows_itself {
             context.progress.end();
         }
-        Ok(trained.with(subject, evaluation))
+        Ok(())
     }
 
     /// Where a subject's policy is and its evaluation goes, and what its training came to.
@@ -333,6 +356,7 @@ impl Evaluated {
             fraction: 1.0,
             flip_rate: 0.0,
             learning_rate: recipe.train.learning_rate,
+            epochs: 0,
             seed: self.subject.seed(),
             step: self.step,
             progress: 0.0,
@@ -342,6 +366,7 @@ impl Evaluated {
             turn: 0,
             scorer: String::new(),
             score: None,
+            characters: 0,
         };
         let blank = match &self.subject {
             Subject::Baseline { .. } => blank,
@@ -356,6 +381,7 @@ impl Evaluated {
                 },
                 fraction: cell.fraction.get(),
                 flip_rate: cell.flip_rate.get(),
+                epochs: cell.epochs.map_or(recipe.train.epochs, NonZeroU64::get),
                 progress: recipe
                     .train
                     .checkpoints
@@ -375,6 +401,7 @@ impl Evaluated {
                 turn: score.turn,
                 scorer: score.scorer.clone(),
                 score: score.score,
+                characters: score.characters as u64,
                 ..blank.clone()
             })
             .collect()
@@ -392,6 +419,9 @@ fn model_id(subject: &Subject, step: u64) -> String {
             }
             if cell.flip_rate.get() != 0.0 {
                 id += &format!("-{}pct-flipped", crate::cell::percent(cell.flip_rate.get()));
+            }
+            if let Some(epochs) = cell.epochs {
+                id += &format!("-{epochs}-epochs");
             }
             format!("{id}-beta-{}-seed-{}-step-{step}", cell.beta.get(), cell.seed)
         }

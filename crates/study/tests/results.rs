@@ -22,6 +22,7 @@ fn row(question_id: u64, score: Option<f64>) -> ScoreRow {
         fraction: 1.0,
         flip_rate: 0.25,
         learning_rate: 1e-4,
+        epochs: 3,
         seed: u64::MAX,
         step: 282,
         progress: 0.75,
@@ -31,6 +32,7 @@ fn row(question_id: u64, score: Option<f64>) -> ScoreRow {
         turn: 2,
         scorer: "gold".into(),
         score,
+        characters: 240,
     }
 }
 
@@ -83,7 +85,7 @@ fn strings_are_dictionaries_and_pages_are_snappy() {
     write_parquet(&path, &(0..1000).map(|id| row(id, None)).collect::<Vec<_>>()).expect("written");
     let reader = SerializedFileReader::new(File::open(&path).expect("open")).expect("parquet");
     let group = reader.metadata().row_group(0);
-    assert_eq!(group.num_columns(), 17);
+    assert_eq!(group.num_columns(), 19);
     for column in group.columns() {
         assert_eq!(column.compression(), Compression::SNAPPY);
         if column.column_path().string() == "cell" {
@@ -139,12 +141,12 @@ fn any_row() -> impl Strategy<Value = ScoreRow> {
     let text = || "\\PC{0,8}";
     let names = (text(), text(), text(), text(), text(), text());
     let settings = (-1e9..1e9f64, 0.0..0.5, 0.0..1.0, 0.0..1.0, any::<f64>());
-    let places = (any::<u64>(), any::<u64>(), 0.0..1.0, any::<u64>(), any::<u8>());
+    let places = (any::<u64>(), any::<u64>(), 0.0..1.0, any::<u64>(), any::<u8>(), any::<u64>());
     (names, settings, places, proptest::option::of(any::<f64>())).prop_map(
         |(names, settings, places, score)| {
             let (cell, annotator, loss, question_set, category, scorer) = names;
             let (beta, label_smoothing, fraction, flip_rate, learning_rate) = settings;
-            let (seed, step, progress, question_id, turn) = places;
+            let (seed, step, progress, question_id, turn, characters) = places;
             ScoreRow {
                 cell,
                 annotator,
@@ -154,6 +156,7 @@ fn any_row() -> impl Strategy<Value = ScoreRow> {
                 fraction,
                 flip_rate,
                 learning_rate,
+                epochs: step % 11,
                 seed,
                 step,
                 progress,
@@ -163,6 +166,7 @@ fn any_row() -> impl Strategy<Value = ScoreRow> {
                 turn,
                 scorer,
                 score,
+                characters,
             }
         },
     )

@@ -85,6 +85,7 @@ fn schema() -> SchemaRef {
         field("fraction", DataType::Float64),
         field("flip_rate", DataType::Float64),
         field("learning_rate", DataType::Float64),
+        field("epochs", DataType::UInt64),
         field("seed", DataType::UInt64),
         field("step", DataType::UInt64),
         field("progress", DataType::Float64),
@@ -94,6 +95,7 @@ fn schema() -> SchemaRef {
         field("turn", DataType::UInt8),
         field("scorer", DataType::Utf8),
         Field::new("score", DataType::Float64, true),
+        field("characters", DataType::UInt64),
     ]))
 }
 
@@ -117,6 +119,7 @@ fn batch(rows: &[ScoreRow]) -> Result<RecordBatch, ParquetError> {
         float(|row| row.fraction),
         float(|row| row.flip_rate),
         float(|row| row.learning_rate),
+        whole(|row| row.epochs),
         whole(|row| row.seed),
         whole(|row| row.step),
         float(|row| row.progress),
@@ -126,6 +129,7 @@ fn batch(rows: &[ScoreRow]) -> Result<RecordBatch, ParquetError> {
         Arc::new(UInt8Array::from_iter_values(rows.iter().map(|row| row.turn))),
         text(|row| &row.scorer),
         Arc::new(Float64Array::from_iter(rows.iter().map(|row| row.score))),
+        whole(|row| row.characters),
     ];
     Ok(RecordBatch::try_new(schema(), columns)?)
 }
@@ -147,6 +151,7 @@ impl<'a> Columns<'a> {
         let fraction = self.number::<Float64Type>("fraction")?;
         let flip_rate = self.number::<Float64Type>("flip_rate")?;
         let learning_rate = self.number::<Float64Type>("learning_rate")?;
+        let epochs = self.number::<UInt64Type>("epochs")?;
         let seed = self.number::<UInt64Type>("seed")?;
         let step = self.number::<UInt64Type>("step")?;
         let progress = self.number::<Float64Type>("progress")?;
@@ -156,6 +161,7 @@ impl<'a> Columns<'a> {
         let turn = self.number::<UInt8Type>("turn")?;
         let scorer = self.text("scorer")?;
         let score = self.column("score", &DataType::Float64)?.as_primitive::<Float64Type>();
+        let characters = self.number::<UInt64Type>("characters")?;
         rows.extend((0..self.batch.num_rows()).map(|at| ScoreRow {
             cell: cell.value(at).to_owned(),
             annotator: annotator.value(at).to_owned(),
@@ -165,6 +171,7 @@ impl<'a> Columns<'a> {
             fraction: fraction[at],
             flip_rate: flip_rate[at],
             learning_rate: learning_rate[at],
+            epochs: epochs[at],
             seed: seed[at],
             step: step[at],
             progress: progress[at],
@@ -174,6 +181,7 @@ impl<'a> Columns<'a> {
             turn: turn[at],
             scorer: scorer.value(at).to_owned(),
             score: score.is_valid(at).then(|| score.value(at)),
+            characters: characters[at],
         }));
         Ok(())
     }

@@ -1,0 +1,241 @@
+//! Evaluated subjects, and how to make numbers of them: every mean and difference with its interval.
+
+use std::collections::BTreeMap;
+
+use rand::Rng;
+use seeds::Seeds;
+use stats::{ClusteredScores, Estimate, mean_interval, paired_difference_interval};
+use trainer::HeldOutMetrics;
+
+use crate::cell::{Subject, percent};
+use crate::error::StudyError;
+use crate::evaluate::{BENCHMARK, FURTHER, GOLD};
+use crate::judges;
+use crate::recipe::StudyRecipe;
+use crate::runner::Evaluated;
+
+/// Confidence level of every interval.
+pub(crate) const LEVEL: f64 = 0.95;
+/// Bootstrap resamples of an interval.
+const RESAMPLES: usize = 10_000;
+/// Fewer for the many further questions, whose intervals are narrow.
+const FURTHER_RESAMPLES: usize = 2_000;
+
+/// What a score is a score of: a scorer on a set of questions.
+#[derive(Clone, Debug)]
+pub(crate) struct Scorer {
+    pub(crate) label: String,
+    pub(crate) name: String,
+    pub(crate) question_set: &'static str,
+}
+
+/// Who scores in a study.
+#[derive(Clone, Debug)]
+pub(crate) struct Scorers {
+    /// Whose scores are the study's.
+    pub(crate) judge: Scorer,
+    /// The sandbox's second judge, with the LLM annotator's taste.
+    pub(crate) biased: Option<Scorer>,
+    /// The sandbox's true quality, on the benchmark and beyond it.
+    pub(crate) gold: Option<[Scorer; 2]>,
+}
+
+impl Scorers {
+    pub(crate) fn of(recipe: &StudyRecipe) -> Self {
+        let scorer = |label: &str, name: &str, question_set| Scorer {
+            label: label.to_owned(),
+            name: name.to_owned(),
+            question_set,
+        };
+        let names = judges::names(&recipe.judge);
+        if !recipe.is_sandbox() {
+            return Self { judge: scorer(&names[0], &names[0], BENCHMARK), biased: None, gold: None };
+        }
+        let beyond = format!("gold, {} further questions", recipe.sandbox.further_questions);
+        Self {
+            judge: scorer("judge", &names[0], BENCHMARK),
+            biased: names.get(1).map(|name| scorer("judge with gpt-4-turbo's taste", name, BENCHMARK)),
+            gold: Some([scorer("gold", GOLD, BENCHMARK), scorer(&beyond, GOLD, FURTHER)]),
+        }
+    }
+
+    /// All of them, the study's judge first.
+    pub(crate) fn all(&self) -> Vec<&Scorer> {
+        [&self.judge].into_iter().chain(&self.biased).chain(self.gold.iter().flatten()).collect()
+    }
+
+    /// The judge, and the truth where it is known.
+    pub(crate) fn judge_and_truth(&self) -> Vec<&Scorer> {
+        [&self.judge].into_iter().chain(self.gold.as_ref().map(|[_, beyond]| beyond)).collect()
+    }
+}
+
+/// Evaluated subjects, and how to make numbers of them.
+pub(crate) struct Analysis<'a> {
+    pub(crate) recipe: &'a StudyRecipe,
+    pub(crate) evaluated: &'a [Evaluated],
+    seeds: Seeds,
+}
+
+impl<'a> Analysis<'a> {
+    pub(crate) fn new(recipe: &'a StudyRecipe, evaluated: &'a [Evaluated]) -> Self {
+        Self { recipe, evaluated, seeds: Seeds::new(recipe.seed).child("bootstrap") }
+    }
+
+    /// The scores of all subjects that are selected, by question; turns and seeds are pooled.
+    pub(crate) fn scores(
+        &self,
+        scorer: &Scorer,
+        keep: &dyn Fn(&Subject) -> bool,
+    ) -> Result<ClusteredScores, StudyError> {
+        let rows = self
+            .evaluated
+            .iter()
+            .filter(|e| keep(&e.subject))
+            .flat_map(|e| &e.evaluation.scores)
+            .filter(|s| s.scorer == scorer.name && s.question_set == scorer.question_set)
+            .filter_map(|s| Some((s.question_id, s.score?)));
+        ClusteredScores::new(rows).map_err(StudyError::stats(format!("scores of {}", scorer.label)))
+    }
+
+    /// How many turns have no rating under a scorer.
+    fn missing(&self, scorer: &Scorer) -> usize {
+        let scores = self.evaluated.iter().flat_map(|e| &e.evaluation.scores);
+        scores
+            .filter(|s| s.scorer == scorer.name && s.question_set == scorer.question_set && s.score.is_none())
+            .count()
+    }
+
+    /// The mean of selected scores with its interval; `None` where nothing is selected.
+    pub(crate) fn mean(
+        &self,
+        scorer: &Scorer,
+        keep: &dyn Fn(&Subject) -> bool,
+    ) -> Result<Option<Estimate>, StudyError> {
+        let scores = self.scores(scorer, keep)?;
+        if scores.clusters() == 0 {
+            return Ok(None);
+        }
+        let mut rng = self.rng();
+        mean_interval(&scores, resamples(scorer), LEVEL, &mut rng)
+            .map(Some)
+            .map_err(StudyError::stats(format!("mean of {}", scorer.label)))
+    }
+
+    /// The paired difference of two selections with its interval; `None` where one of them is empty.
+    pub(crate) fn difference(
+        &self,
+        scorer: &Scorer,
+        first: &dyn Fn(&Subject) -> bool,
+        second: &dyn Fn(&Subject) -> bool,
+    ) -> Result<Option<Estimate>, StudyError> {
+        let (first, second) = (self.scores(scorer, first)?, self.scores(scorer, second)?);
+        if first.clusters() == 0 || second.clusters() == 0 {
+            return Ok(None);
+        }
+        let mut rng = self.rng();
+        paired_difference_interval(&first, &second, resamples(scorer), LEVEL, &mut rng)
+            .map(Some)
+            .map_err(StudyError::stats(format!("difference of {}", scorer.label)))
+    }
+
+    /// Every interval draws the same resamples, so that intervals of one table are comparable.
+    pub(crate) fn rng(&self) -> impl Rng + use<> {
+        self.seeds.stream("resamples")
+    }
+
+    /// The mean training loss of selected subjects.
+    pub(crate) fn training_loss(&self, keep: &dyn Fn(&Subject) -> bool) -> Option<f64> {
+        let losses: Vec<f64> =
+            self.evaluated.iter().filter(|e| keep(&e.subject)).filter_map(|e| e.training_loss).collect();
+        (!losses.is_empty()).then(|| losses.iter().sum::<f64>() / losses.len() as f64)
+    }
+
+    /// The mean of something that was measured on held-out pairs, over selected subjects.
+    pub(crate) fn held_out(
+        &self,
+        keep: &dyn Fn(&Subject) -> bool,
+        of: fn(&HeldOutMetrics) -> Option<f64>,
+    ) -> Option<f64> {
+        let selected = self.evaluated.iter().filter(|e| keep(&e.subject));
+        let values: Vec<f64> = selected.filter_map(|e| of(e.held_out.as_ref()?)).collect();
+        (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+    }
+
+    /// How long selected answers to a scorer's questions are, in characters.
+    pub(crate) fn mean_length(&self, scorer: &Scorer, keep: &dyn Fn(&Subject) -> bool) -> Option<f64> {
+        let scores = self.evaluated.iter().filter(|e| keep(&e.subject)).flat_map(|e| &e.evaluation.scores);
+        let of_scorer = scores.filter(|s| s.scorer == scorer.name && s.question_set == scorer.question_set);
+        let lengths: Vec<f64> = of_scorer.map(|score| score.characters as f64).collect();
+        (!lengths.is_empty()).then(|| lengths.iter().sum::<f64>() / lengths.len() as f64)
+    }
+
+    pub(crate) fn last_checkpoint(&self) -> usize {
+        self.recipe.train.checkpoints.len() - 1
+    }
+
+    /// How scores are averaged and what the intervals mean.
+    pub(crate) fn interval_note(&self) -> String {
+        let study = &self.recipe.study;
+        let (questions, seeds) = (study.questions, study.seeds);
+        let further = match self.recipe.is_sandbox() {
+            true => format!(
+                ", of gold on further questions over {} × 2 × {seeds}",
+                self.recipe.sandbox.further_questions
+            ),
+            false => String::new(),
+        };
+        format!(
+            "Means over {questions} questions × 2 turns × {seeds} seeds{further}. Brackets: {}% bootstrap intervals clustered by \
+             question, conditional on these seeds: they say what other questions would change, not what other seeds would.",
+            percent(LEVEL)
+        )
+    }
+
+    pub(crate) fn missing_notes(&self, scorers: &[&Scorer]) -> Vec<String> {
+        scorers
+            .iter()
+            .filter_map(|scorer| {
+                let missing = self.missing(scorer);
+                (missing > 0)
+                    .then(|| format!("{missing} turns have no readable verdict of the {}.", scorer.label))
+            })
+            .collect()
+    }
+}
+
+fn resamples(scorer: &Scorer) -> usize {
+    if scorer.question_set == FURTHER { FURTHER_RESAMPLES } else { RESAMPLES }
+}
+
+/// Mean benchmark scores by category, for a figure: category → (value, low, high).
+pub(crate) fn by_category(
+    analysis: &Analysis<'_>,
+    scorer: &Scorer,
+    keep: &dyn Fn(&Subject) -> bool,
+) -> Result<BTreeMap<String, (f64, f64, f64)>, StudyError> {
+    let mut by_category: BTreeMap<String, Vec<(u64, f64)>> = BTreeMap::new();
+    for evaluated in analysis.evaluated.iter().filter(|e| keep(&e.subject)) {
+        for score in &evaluated.evaluation.scores {
+            if score.scorer == scorer.name
+                && score.question_set == scorer.question_set
+                && let Some(value) = score.score
+            {
+                by_category.entry(score.category.clone()).or_default().push((score.question_id, value));
+            }
+        }
+    }
+    let mut means = BTreeMap::new();
+    for (category, rows) in by_category {
+        let what = || format!("scores in {category}");
+        let scores = ClusteredScores::new(rows).map_err(StudyError::stats(what()))?;
+        if scores.clusters() < 2 {
+            continue;
+        }
+        let mut rng = analysis.rng();
+        let estimate =
+            mean_interval(&scores, FURTHER_RESAMPLES, LEVEL, &mut rng).map_err(StudyError::stats(what()))?;
+        means.insert(category, (estimate.value, estimate.low, estimate.high));
+    }
+    Ok(means)
+}
