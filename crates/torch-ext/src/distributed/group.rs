@@ -240,11 +240,11 @@ impl ProcessGroup {
     /// Runs `body`, in which collectives can be started and left to themselves; comes back when all of them have ended.
     ///
     /// Work reads and writes its tensors from another thread until it has ended. So it borrows them for as long as the scope,
-    /// which waits for it even where a [`Work`] was forgotten or `body` panics.
+    /// which waits for it even where a [`Work`](super::Work) was forgotten or `body` panics.
     ///
     /// # Errors
     ///
-    /// The first error of a collective whose [`Work`] was not waited for.
+    /// The first error of a collective whose [`Work`](super::Work) was not waited for.
     pub fn scope<'env, R>(
         &'env self,
         body: impl for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> R,
