@@ -179,7 +179,7 @@ impl Policy {
     /// The adapters may be of another kind than the weights. Their part is then computed in theirs.
     ///
     /// # Errors
-    /// A parameter is missing, unknown or of the wrong shape.
+    /// A parameter is missing, unknown or of the wrong shape; they differ in kind, or lie elsewhere than the weights.
     pub fn with_adapters(&self, lora: Lora, parameters: Vec<(String, Tensor)>) -> Result<Self, PolicyError> {
         self.adapted(lora, parameters, "given adapters")
     }
@@ -192,6 +192,8 @@ impl Policy {
     ) -> Result<Self, PolicyError> {
         let shapes = lora.parameter_shapes(self.config());
         let parameters = weights::arrange(shapes, parameters, origin)?;
+        let kind = parameters.first().map_or(self.kind(), |(_, first)| first.kind());
+        weights::check_alike(&parameters, kind, self.device())?;
         self.share(Some(Adapters { lora, parameters }))
     }
 

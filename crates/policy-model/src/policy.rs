@@ -260,15 +260,7 @@ impl Policy {
         let (_, first) = &parameters[0];
         let (kind, device) = (first.kind(), first.device());
         weights::check_kind(kind)?;
-        for (name, tensor) in &parameters {
-            if (tensor.kind(), tensor.device()) != (kind, device) {
-                return Err(PolicyError::MixedParameters {
-                    name: name.clone(),
-                    found: format!("{:?} on {:?}", tensor.kind(), tensor.device()),
-                    expected: format!("{kind:?} on {device:?}"),
-                });
-            }
-        }
+        weights::check_alike(&parameters, kind, device)?;
         let decoder = Decoder::new(&config, &parameters, adapters.as_ref(), device);
         Ok(Self { config, parameters, adapters, decoder, kind, device })
     }

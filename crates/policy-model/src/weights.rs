@@ -163,6 +163,22 @@ fn kind_of(info: &TensorInfo, path: &Path, name: &str) -> Result<Kind, PolicyErr
     }
 }
 
+/// Checks that all parameters are of this kind and on this device.
+pub(crate) fn check_alike(
+    parameters: &[(String, Tensor)],
+    kind: Kind,
+    device: Device,
+) -> Result<(), PolicyError> {
+    match parameters.iter().find(|(_, tensor)| (tensor.kind(), tensor.device()) != (kind, device)) {
+        None => Ok(()),
+        Some((name, tensor)) => Err(PolicyError::MixedParameters {
+            name: name.clone(),
+            found: format!("{:?} on {:?}", tensor.kind(), tensor.device()),
+            expected: format!("{kind:?} on {device:?}"),
+        }),
+    }
+}
+
 pub(crate) fn check_kind(kind: Kind) -> Result<(), PolicyError> {
     match kind {
         Kind::Float | Kind::BFloat16 | Kind::Half => Ok(()),

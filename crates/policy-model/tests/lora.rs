@@ -95,9 +95,17 @@ fn fresh_adapters_change_no_bit_and_take_all_gradients() {
     assert_eq!(elements as u64, lora.parameter_count(base.config()));
     let leaves: Vec<(String, Tensor)> =
         fresh.into_iter().map(|(name, tensor)| (name, tensor.set_requires_grad(true))).collect();
-    let policy = base.with_adapters(lora, leaves).unwrap();
+    let policy = base.with_adapters(lora.clone(), leaves).unwrap();
     let ids = &expected.sequences[0];
     assert_eq!(logits(&policy, ids), logits(&base, ids), "B is zero");
+
+    let mixed =
+        lora.initialise(base.config(), &Seeds::new(0), Device::Cpu).into_iter().map(|(name, tensor)| {
+            let kind = if name.contains("lora_B") { Kind::BFloat16 } else { Kind::Float };
+            (name, tensor.to_kind(kind))
+        });
+    let refused = base.with_adapters(lora, mixed.collect()).unwrap_err();
+    assert!(matches!(refused, PolicyError::MixedParameters { .. }), "{refused}");
 
     let hidden = policy.hidden_states(&Rows::causal(&[ids], Device::Cpu));
     hidden.square().sum(Kind::Float).backward();

@@ -215,25 +215,23 @@ impl Curve {
         if ends.contains(&best) {
             return Ok(Optimum::Edge { at });
         }
-        let mut over_ends = Vec::new();
-        for end in ends {
+        let over = |end: usize| -> Result<Estimate, StudyError> {
             let differences: Vec<f64> =
                 other.iter().map(|&q| self.scores[best][q] - self.scores[end][q]).collect();
             let failed = || StudyError::stats("the top of the sweep");
             let mean = MeanEstimate::of(&differences).map_err(failed())?;
             let interval = mean.interval(LEVEL).map_err(failed())?;
-            over_ends.push(Estimate {
+            Ok(Estimate {
                 value: mean.value,
                 low: interval.low,
                 high: interval.high,
                 level: LEVEL,
                 clusters: differences.len(),
                 resamples: 0,
-            });
-        }
-        let [low, high] = [over_ends[0], over_ends[1]];
-        let over_ends = [low, high];
-        Ok(match low.low > 0.0 && high.low > 0.0 {
+            })
+        };
+        let over_ends = [over(ends[0])?, over(ends[1])?];
+        Ok(match over_ends.iter().all(|over| over.low > 0.0) {
             true => Optimum::Interior { at, over_ends },
             false => Optimum::Flat { at, over_ends },
         })

@@ -3,6 +3,7 @@
 mod common;
 
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use common::Record;
 use policy_model::Policy;
@@ -159,6 +160,9 @@ fn follow(run: &Run, steps: usize, batch_size: usize, start: &Start<'_>) {
     }
 }
 
+/// One run at a time has all threads: two side by side would wait for each other's.
+static MACHINE: Mutex<()> = Mutex::new(());
+
 /// What every run starts from.
 #[derive(Clone, Copy)]
 struct Start<'a> {
@@ -170,6 +174,7 @@ struct Start<'a> {
 #[test]
 fn ten_steps_follow_trl() {
     let Some(model) = test_support::real_model("ten_steps_follow_trl") else { return };
+    let _alone = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
     let policy = Policy::load(&model, Kind::Float, Device::Cpu).unwrap();
     let pairs = pairs(fixture("trl_tokens.json"));
     let reference = ReferenceLogps::compute(&policy, &pairs, Scoring::FAST, |_| {}).unwrap();
@@ -186,6 +191,7 @@ fn ten_steps_follow_trl() {
 #[test]
 fn fifty_steps_of_every_loss_follow_trl() {
     let Some(model) = test_support::real_model("fifty_steps_of_every_loss_follow_trl") else { return };
+    let _alone = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
     let policy = Policy::load(&model, Kind::Float, Device::Cpu).unwrap();
     let Fifty { tokens, runs } = fixture("trl_fifty.json");
     let pairs = pairs(tokens);

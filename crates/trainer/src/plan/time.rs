@@ -103,38 +103,42 @@ impl Work<'_> {
                 repeat(clock, || ReferenceLogps::compute(&reference, batch, self.scoring, |_| {}).map(drop))?
             }
         };
+        let step = match self.loss {
+            Some(loss) => {
+                let zeros = vec![0.0; batch.len()];
+                let reference = ReferenceLogps { chosen: zeros.clone(), rejected: zeros };
+                let scoring = self.scoring;
+                let objective = PreferenceObjective { pairs: batch, reference: &reference, loss, scoring };
+                self.step(&policy, &objective, clock)?
+            }
+            None => {
+                let chosen = |pair: &TokenPair| Dialogue::completion(&pair.prompt, &pair.chosen);
+                let dialogues: Vec<Dialogue> = batch.iter().filter_map(chosen).collect();
+                let Scoring { padding, head, activations, .. } = self.scoring;
+                let objective = SupervisedObjective { dialogues: &dialogues, padding, head, activations };
+                self.step(&policy, &objective, clock)?
+            }
+        };
+        Ok(Tried { pass, step })
+    }
+
+    /// The median seconds of a step over all examples of `objective`.
+    fn step(&self, policy: &Policy, objective: &dyn Objective, clock: &dyn Clock) -> Result<f64, TrainError> {
+        let batch_size = objective.examples().max(1);
         let settings = TrainSettings {
             epochs: u64::from(u32::MAX),
-            batch_size: batch.len(),
+            batch_size,
             micro_batch: match self.settings.micro_batch {
-                MicroBatch::Examples(examples) => MicroBatch::Examples(examples.min(batch.len())),
+                MicroBatch::Examples(examples) => MicroBatch::Examples(examples.min(batch_size)),
                 tokens => tokens,
             },
             checkpoints: Vec::new(),
             order: Order::AsGiven,
             ..self.settings.clone()
         };
-        let dialogues: Vec<Dialogue>;
-        let zeros = vec![0.0; batch.len()];
-        let reference = ReferenceLogps { chosen: zeros.clone(), rejected: zeros };
-        let (preference, supervised);
-        let objective: &dyn Objective = match self.loss {
-            Some(loss) => {
-                preference =
-                    PreferenceObjective { pairs: batch, reference: &reference, loss, scoring: self.scoring };
-                &preference
-            }
-            None => {
-                let chosen = |pair: &TokenPair| Dialogue::completion(&pair.prompt, &pair.chosen);
-                dialogues = batch.iter().filter_map(chosen).collect();
-                let Scoring { padding, head, activations, .. } = self.scoring;
-                supervised = SupervisedObjective { dialogues: &dialogues, padding, head, activations };
-                &supervised
-            }
-        };
         let mut stopwatch = Stopwatch { clock, seconds: Vec::new() };
-        Trainer::new(&policy, objective, settings)?.run(&mut stopwatch)?;
-        Ok(Tried { pass, step: stopwatch.median() })
+        Trainer::new(policy, objective, settings)?.run(&mut stopwatch)?;
+        Ok(stopwatch.median())
     }
 }
 
