@@ -1,9 +1,9 @@
 """Generation beside transformers' `generate`, in one run: prints the table of docs/performance.md.
 
-    python benches/generate.py MODEL_FOLDER QUESTIONS.jsonl
+    python benches/generate.py MODEL_FOLDER QUESTIONS.jsonl [NEW_TOKENS [ROUNDS]]
 
-The first turns of MT-Bench's first 32 questions through the model's chat template, greedy, 64 new tokens each and no early
-end, in batches of 32 and one at a time (of those, four). Medians of three rounds in turn; loading is not counted.
+The first turns of MT-Bench's first 32 questions through the model's chat template, greedy, 256 new tokens each and no early
+end, in batches of 32 and one at a time (of those, two). Medians of three rounds in turn; loading is not counted.
 """
 
 import json
@@ -16,8 +16,9 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-NEW_TOKENS, PROMPTS, ALONE, ROUNDS = 64, 32, 4, 3
-folder, questions = sys.argv[1:]
+PROMPTS, ALONE = 32, 2
+folder, questions, *rest = sys.argv[1:]
+NEW_TOKENS, ROUNDS = (list(map(int, rest)) + [256, 3][len(rest) :])
 tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
 turns = [json.loads(line)["turns"][0] for line in open(questions)][:PROMPTS]
 prompts = [

@@ -173,7 +173,7 @@ impl Layer {
         let attended = self.self_attn.forward(&self.input_layernorm.forward(hidden), rotation, attend);
         let hidden = hidden + attended;
         let normed = self.post_attention_layernorm.forward(&hidden);
-        let gated = self.gate_proj.forward(&normed).silu() * self.up_proj.forward(&normed);
+        let gated = swiglu(&self.gate_proj.forward(&normed), &self.up_proj.forward(&normed));
         hidden + self.down_proj.forward(&gated)
     }
 }
@@ -214,9 +214,19 @@ pub(crate) fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tens
     }
 }
 
+/// `silu(gate) · up`, in one pass where the shim has one.
+fn swiglu(gate: &Tensor, up: &Tensor) -> Tensor {
+    // Other devices, kinds and widths are libtorch's, here and below.
+    torch_ext::swiglu(gate, up).unwrap_or_else(|_| gate.silu() * up)
+}
+
 impl Norm {
     /// Root-mean-square norm over the last dimension, in fp32 and rounded before the weight as in transformers.
     fn forward(&self, x: &Tensor) -> Tensor {
+        torch_ext::rms_norm(x, &self.weight, self.eps).unwrap_or_else(|_| self.composed(x))
+    }
+
+    fn composed(&self, x: &Tensor) -> Tensor {
         let width = self.weight.size();
         if x.kind() == Kind::Float {
             return x.rms_norm(width, Some(&self.weight), self.eps);

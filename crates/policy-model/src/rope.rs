@@ -172,8 +172,9 @@ impl Rotation {
     /// Turns the heads `x [N, heads, head_dim]`.
     ///
     /// The usual form is `x·cos + [−x₂, x₁]·sin`. With the sign folded into the sines, the second term needs only the
-    /// halves exchanged, which one `roll` does: three operations instead of seven.
+    /// halves exchanged, which one `roll` does where the shim does not turn them in one pass.
     pub(crate) fn turn(&self, x: &Tensor) -> Tensor {
-        (x * &self.cos).addcmul(&x.roll(self.half, -1), &self.sin)
+        torch_ext::rotate(x, &self.cos, &self.sin)
+            .unwrap_or_else(|_| (x * &self.cos).addcmul(&x.roll(self.half, -1), &self.sin))
     }
 }

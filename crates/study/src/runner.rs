@@ -227,7 +227,8 @@ impl Runner {
                     let wanted = checkpoint + 1;
                     let there = checkpoints.len();
                     StudyError::Unsupported(format!(
-                        "{cell} has {there} checkpoints, not {wanted}: it was too short"
+                        "{cell} has {there} checkpoints, not {wanted}: its training was too short; take more pairs, a smaller \
+                         train.batch_size, or fewer train.checkpoints"
                     ))
                 })?;
                 let before = checkpoint.checked_sub(1).map_or(0, |previous| checkpoints[previous].0);

@@ -5,72 +5,17 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <vector>
 
 #include "guarded.h"
-
-// One binary serves every processor of its family: the loader picks the widest of these that it has. What they call is
-// inlined, and so compiled for each of them too.
-#if defined(__x86_64__) && defined(__linux__)
-#define WIDEST __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define WIDEST
-#endif
-#define INLINED inline __attribute__((always_inline))
+#include "lanes.h"
 
 namespace {
 
-constexpr int64_t LANES = 16;
+using namespace torch_ext;
+
 // Sums that go on beside each other: one would wait for itself.
 constexpr int64_t CHAINS = 4;
-// Elements that are worth a thread.
-constexpr int64_t GRAIN = 1 << 16;
-
-typedef float Floats __attribute__((vector_size(LANES * sizeof(float))));
-typedef int32_t Ints __attribute__((vector_size(LANES * sizeof(int32_t))));
-typedef uint16_t Halves __attribute__((vector_size(LANES * sizeof(uint16_t))));
-typedef uint32_t Words __attribute__((vector_size(LANES * sizeof(uint32_t))));
-
-INLINED Floats load(const float* from) {
-  Floats floats;
-  std::memcpy(&floats, from, sizeof floats);
-  return floats;
-}
-
-// A bf16 is the upper half of the float with its value.
-INLINED Floats load(const uint16_t* from) {
-  Halves halves;
-  std::memcpy(&halves, from, sizeof halves);
-  Words words = __builtin_convertvector(halves, Words) << 16;
-  Floats floats;
-  std::memcpy(&floats, &words, sizeof floats);
-  return floats;
-}
-
-INLINED void store(float* to, Floats floats) { std::memcpy(to, &floats, sizeof floats); }
-
-INLINED float widened(float value) { return value; }
-
-INLINED float widened(uint16_t value) {
-  uint32_t word = uint32_t(value) << 16;
-  float wide;
-  std::memcpy(&wide, &word, sizeof wide);
-  return wide;
-}
-
-INLINED void narrowed(float value, float* to) { *to = value; }
-
-INLINED void narrowed(float value, uint16_t* to) {
-  at::BFloat16 half(value);
-  *to = half.x;
-}
-
-INLINED float total(Floats sum) {
-  float total = 0;
-  for (int64_t lane = 0; lane < LANES; ++lane) total += sum[lane];
-  return total;
-}
 
 // Σ a·b over n elements, in fp32.
 template <class A, class B>
@@ -86,26 +31,6 @@ INLINED float dot(const A* a, const B* b, int64_t n) {
   float sum = total((sums[0] + sums[1]) + (sums[2] + sums[3]));
   for (; at < n; ++at) sum += widened(a[at]) * widened(b[at]);
   return sum;
-}
-
-// e^x for x ≤ 0, to about two units in the last place: 2^n · e^r with |r| ≤ ln 2 / 2, e^r by Taylor's polynomial.
-INLINED Floats exponential(Floats x) {
-  const Floats lowest = Floats{} - 87.0f;
-  x = x > lowest ? x : lowest;
-  const Floats shifted = x * 1.44269504f + 12582912.0f;  // 1.5 · 2^23: adding it rounds to an integer.
-  const Floats n = shifted - 12582912.0f;
-  const Floats r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-  Floats sum = r * (1.0f / 5040) + (1.0f / 720);
-  sum = sum * r + (1.0f / 120);
-  sum = sum * r + (1.0f / 24);
-  sum = sum * r + (1.0f / 6);
-  sum = sum * r + 0.5f;
-  sum = sum * r + 1.0f;
-  sum = sum * r + 1.0f;
-  const Ints exponent = (__builtin_convertvector(n, Ints) + 127) << 23;
-  Floats power;
-  std::memcpy(&power, &exponent, sizeof power);
-  return sum * power;
 }
 
 // Columns [begin, end) of the product. A row of the weight is read once, and meets all rows of x while it is in the cache.
@@ -132,6 +57,9 @@ void multiply(const Product<Element>& product) {
   at::parallel_for(0, product.outs, grain, [&](int64_t begin, int64_t end) { multiply(product, begin, end); });
 }
 
+// Heads that are computed side by side while a key or a value is in registers.
+constexpr int64_t HEADS = 4;
+
 // Attention of one query a row. Heads that share keys are computed together, so that these are read once.
 template <class Element>
 struct Attention {
@@ -144,60 +72,92 @@ struct Attention {
   int64_t k_row, k_head, k_column;
   int64_t v_row, v_head, v_column;
 
-  // Of `task`, which is a row's head of keys. `scores` has room for `group` times `padded` numbers, `sums` for `group · dim`.
-  INLINED void one(int64_t task, int64_t padded, float* scores, float* queries, float* sums) const {
+  // Of `task`, which is a row's head of keys. `scores` has room for `padded` numbers of each of HEADS heads.
+  INLINED void one(int64_t task, int64_t padded, float* scores, float* queries) const {
     const int64_t row = task / kv_heads, head = task % kv_heads;
     const int64_t begin = std::min(std::max<int64_t>(0, first[row]), columns - 1), seen = columns - begin;
     const Element* key = k + row * k_row + head * k_head + begin * k_column;
     const Element* value = v + row * v_row + head * v_head + begin * v_column;
     const Element* query = q + task * group * dim;
+    Element* to = out + task * group * dim;
     const float scale = 1.0f / std::sqrt(float(dim));
     for (int64_t at = 0; at < group * dim; ++at) queries[at] = widened(query[at]) * scale;
-    std::fill(sums, sums + group * dim, 0.0f);
-    for (int64_t column = 0; column < seen; ++column) {
-      for (int64_t g = 0; g < group; ++g) {
-        scores[g * padded + column] = dot(queries + g * dim, key + column * k_column, dim);
+    for (int64_t g = 0; g < group; g += HEADS) {
+      switch (std::min(HEADS, group - g)) {
+        case 1: some<1>(key, value, seen, padded, scores, queries + g * dim, to + g * dim); break;
+        case 2: some<2>(key, value, seen, padded, scores, queries + g * dim, to + g * dim); break;
+        case 3: some<3>(key, value, seen, padded, scores, queries + g * dim, to + g * dim); break;
+        default: some<HEADS>(key, value, seen, padded, scores, queries + g * dim, to + g * dim);
       }
     }
-    for (int64_t g = 0; g < group; ++g) softmax(scores + g * padded, seen);
+  }
+
+  // `count` heads over the same `seen` keys and values.
+  template <int64_t count>
+  INLINED void some(const Element* key, const Element* value, int64_t seen, int64_t padded, float* scores,
+                    const float* queries, Element* to) const {
     for (int64_t column = 0; column < seen; ++column) {
-      for (int64_t g = 0; g < group; ++g) {
-        const float weight = scores[g * padded + column];
-        for (int64_t at = 0; at < dim; at += LANES) {
-          float* sum = sums + g * dim + at;
-          store(sum, load(sum) + weight * load(value + column * v_column + at));
-        }
+      Floats sums[count] = {};
+      for (int64_t at = 0; at < dim; at += LANES) {
+        const Floats part = load(key + column * k_column + at);
+        for (int64_t g = 0; g < count; ++g) sums[g] += load(queries + g * dim + at) * part;
+      }
+      for (int64_t g = 0; g < count; ++g) scores[g * padded + column] = total(sums[g]);
+    }
+    for (int64_t g = 0; g < count; ++g) softmax(scores + g * padded, seen);
+    // A cache line of bf16s at a time, where the width allows it.
+    int64_t at = 0;
+    for (; at + 2 * LANES <= dim; at += 2 * LANES) mixed<count, 2>(value + at, seen, padded, scores, to + at);
+    for (; at < dim; at += LANES) mixed<count, 1>(value + at, seen, padded, scores, to + at);
+  }
+
+  // What `count` heads make of `parts · LANES` numbers of each value.
+  template <int64_t count, int64_t parts>
+  INLINED void mixed(const Element* value, int64_t seen, int64_t padded, const float* scores, Element* to) const {
+    Floats sums[count][parts] = {};
+    for (int64_t column = 0; column < seen; ++column) {
+      for (int64_t part = 0; part < parts; ++part) {
+        const Floats numbers = load(value + column * v_column + part * LANES);
+        for (int64_t g = 0; g < count; ++g) sums[g][part] += scores[g * padded + column] * numbers;
       }
     }
-    for (int64_t at = 0; at < group * dim; ++at) narrowed(sums[at], out + task * group * dim + at);
+    for (int64_t g = 0; g < count; ++g) {
+      for (int64_t part = 0; part < parts; ++part) store(to + g * dim + part * LANES, sums[g][part]);
+    }
   }
 
   // In place, over `count` numbers in memory that goes on to a multiple of LANES.
   static INLINED void softmax(float* scores, int64_t count) {
-    float highest = scores[0];
-    bool is_nan = false;
-    for (int64_t at = 0; at < count; ++at) {
-      highest = std::max(highest, scores[at]);
-      is_nan |= scores[at] != scores[at];
-    }
     for (int64_t at = count; at % LANES != 0; ++at) scores[at] = -INFINITY;
+    Floats highest = Floats{} - INFINITY;
+    Ints none = {};
+    for (int64_t at = 0; at < count; at += LANES) {
+      const Floats part = load(scores + at);
+      highest = part > highest ? part : highest;
+      none |= part != part;
+    }
+    float most = -INFINITY;
+    bool is_nan = false;
+    for (int64_t lane = 0; lane < LANES; ++lane) {
+      most = std::max(most, highest[lane]);
+      is_nan |= none[lane] != 0;
+    }
     Floats sum = {};
     for (int64_t at = 0; at < count; at += LANES) {
-      const Floats e = exponential(load(scores + at) - highest);
+      const Floats e = exponential(load(scores + at) - most);
       store(scores + at, e);
       sum += e;
     }
     // What lies behind the end counts for e^-87, which is nothing beside the highest one's 1.
     const float inverse = is_nan ? NAN : 1.0f / total(sum);
-    for (int64_t at = 0; at < count; ++at) scores[at] *= inverse;
+    for (int64_t at = 0; at < count; at += LANES) store(scores + at, load(scores + at) * inverse);
   }
 
   INLINED void tasks(int64_t begin, int64_t end) const {
     const int64_t padded = (columns + LANES - 1) / LANES * LANES;
-    std::vector<float> room(group * (padded + 2 * dim));
-    float* scores = room.data();
-    float* queries = scores + group * padded;
-    for (int64_t task = begin; task < end; ++task) one(task, padded, scores, queries, queries + group * dim);
+    std::vector<float> room(std::min(HEADS, group) * padded + group * dim);
+    float* queries = room.data();
+    for (int64_t task = begin; task < end; ++task) one(task, padded, queries + group * dim, queries);
   }
 };
 
@@ -213,8 +173,10 @@ void attend(const Attention<Element>& attention, int64_t rows) {
 }
 
 template <class Element>
-Attention<Element> attention_over(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& first) {
+void attend(const at::Tensor& out, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& first) {
   Attention<Element> attention{};
+  attention.out = mutable_elements<Element>(out);
+  attention.q = elements<Element>(q), attention.k = elements<Element>(k), attention.v = elements<Element>(v);
   attention.first = first.const_data_ptr<int64_t>();
   attention.kv_heads = k.size(1);
   attention.group = q.size(1) / k.size(1);
@@ -222,15 +184,13 @@ Attention<Element> attention_over(const at::Tensor& q, const at::Tensor& k, cons
   attention.dim = k.size(3);
   attention.k_row = k.stride(0), attention.k_head = k.stride(1), attention.k_column = k.stride(2);
   attention.v_row = v.stride(0), attention.v_head = v.stride(1), attention.v_column = v.stride(2);
-  return attention;
+  attend(attention, q.size(0));
 }
 
-const uint16_t* bits(const at::Tensor& tensor) {
-  return reinterpret_cast<const uint16_t*>(tensor.const_data_ptr<at::BFloat16>());
-}
-
-uint16_t* mutable_bits(at::Tensor& tensor) {
-  return reinterpret_cast<uint16_t*>(tensor.mutable_data_ptr<at::BFloat16>());
+template <class Element>
+void multiply(const at::Tensor& out, const at::Tensor& x, const at::Tensor& weight) {
+  multiply(Product<Element>{mutable_elements<Element>(out), elements<Element>(x), elements<Element>(weight), x.size(0),
+                            weight.size(0), x.size(1)});
 }
 
 }  // namespace
@@ -238,31 +198,15 @@ uint16_t* mutable_bits(at::Tensor& tensor) {
 int32_t torch_ext_narrow_linear(at::Tensor* out, const at::Tensor* x, const at::Tensor* weight,
                                 TorchExtMessage message) noexcept {
   return torch_ext::guarded(message, [&] {
-    const int64_t rows = x->size(0), in = x->size(1), outs = weight->size(0);
-    if (x->scalar_type() == at::kFloat) {
-      multiply(Product<float>{out->mutable_data_ptr<float>(), x->const_data_ptr<float>(),
-                              weight->const_data_ptr<float>(), rows, outs, in});
-    } else {
-      multiply(Product<uint16_t>{mutable_bits(*out), bits(*x), bits(*weight), rows, outs, in});
-    }
+    const bool is_float = x->scalar_type() == at::kFloat;
+    is_float ? multiply<float>(*out, *x, *weight) : multiply<uint16_t>(*out, *x, *weight);
   });
 }
 
 int32_t torch_ext_decode_attention(at::Tensor* out, const at::Tensor* q, const at::Tensor* k, const at::Tensor* v,
                                    const at::Tensor* first, TorchExtMessage message) noexcept {
   return torch_ext::guarded(message, [&] {
-    if (q->scalar_type() == at::kFloat) {
-      auto attention = attention_over<float>(*q, *k, *v, *first);
-      attention.out = out->mutable_data_ptr<float>();
-      attention.q = q->const_data_ptr<float>();
-      attention.k = k->const_data_ptr<float>();
-      attention.v = v->const_data_ptr<float>();
-      attend(attention, q->size(0));
-    } else {
-      auto attention = attention_over<uint16_t>(*q, *k, *v, *first);
-      attention.out = mutable_bits(*out);
-      attention.q = bits(*q), attention.k = bits(*k), attention.v = bits(*v);
-      attend(attention, q->size(0));
-    }
+    const bool is_float = q->scalar_type() == at::kFloat;
+    is_float ? attend<float>(*out, *q, *k, *v, *first) : attend<uint16_t>(*out, *q, *k, *v, *first);
   });
 }

@@ -49,6 +49,29 @@ unsafe extern "C" {
         message: Message,
     ) -> i32;
 
+    pub(crate) fn torch_ext_rms_norm(
+        x: *const C_tensor,
+        weight: *const C_tensor,
+        eps: f64,
+        made: *mut *mut C_tensor,
+        message: Message,
+    ) -> i32;
+
+    pub(crate) fn torch_ext_swiglu(
+        gate: *const C_tensor,
+        up: *const C_tensor,
+        made: *mut *mut C_tensor,
+        message: Message,
+    ) -> i32;
+
+    pub(crate) fn torch_ext_rotate(
+        x: *const C_tensor,
+        cos: *const C_tensor,
+        sin: *const C_tensor,
+        made: *mut *mut C_tensor,
+        message: Message,
+    ) -> i32;
+
     pub(crate) fn torch_ext_narrow_linear(
         out: *mut C_tensor,
         x: *const C_tensor,

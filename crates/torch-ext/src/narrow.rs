@@ -2,6 +2,7 @@
 
 use tch::{Device, Kind, Tensor};
 
+use crate::check::{check_kind, check_place, check_stored};
 use crate::{TorchExtError, ffi};
 
 /// How many rows of `x` are few: beyond them libtorch's own product is faster.
@@ -31,9 +32,7 @@ pub const NARROW_ROWS: i64 = 4;
 pub fn narrow_linear(x: &Tensor, weight: &Tensor) -> Result<Tensor, TorchExtError> {
     let (shape, columns) = (x.size(), weight.size());
     let kind = weight.kind();
-    if !matches!(kind, Kind::Float | Kind::BFloat16) {
-        return Err(TorchExtError::Kind { tensor: "the weight", found: kind, expected: Kind::Float });
-    }
+    check_stored("the weight", weight)?;
     check_kind("x", x, kind)?;
     let &[outs, width] = columns.as_slice() else {
         return Err(TorchExtError::Shape { tensor: "the weight", found: columns, expected: vec![-1, -1] });
@@ -86,9 +85,7 @@ pub fn narrow_linear(x: &Tensor, weight: &Tensor) -> Result<Tensor, TorchExtErro
 pub fn decode_attention(q: &Tensor, k: &Tensor, v: &Tensor, first: &Tensor) -> Result<Tensor, TorchExtError> {
     let (of_q, of_k) = (q.size(), k.size());
     let kind = q.kind();
-    if !matches!(kind, Kind::Float | Kind::BFloat16) {
-        return Err(TorchExtError::Kind { tensor: "the queries", found: kind, expected: Kind::Float });
-    }
+    check_stored("the queries", q)?;
     check_kind("the keys", k, kind)?;
     check_kind("the values", v, kind)?;
     check_kind("the first columns", first, Kind::Int64)?;
@@ -140,14 +137,4 @@ pub fn decode_attention(q: &Tensor, k: &Tensor, v: &Tensor, first: &Tensor) -> R
         }
     })?;
     Ok(out)
-}
-
-fn check_kind(tensor: &'static str, given: &Tensor, expected: Kind) -> Result<(), TorchExtError> {
-    let found = given.kind();
-    if found == expected { Ok(()) } else { Err(TorchExtError::Kind { tensor, found, expected }) }
-}
-
-fn check_place(tensor: &'static str, given: &Tensor) -> Result<(), TorchExtError> {
-    let (found, expected) = (given.device(), Device::Cpu);
-    if found == expected { Ok(()) } else { Err(TorchExtError::Device { tensor, found, expected }) }
 }

@@ -5,7 +5,7 @@ mod memory;
 mod time;
 
 use pref_data::{Dialogue, TokenPair, TokenizeReport, ViewReport};
-use tch::Kind;
+use tch::{Device, Kind};
 
 use crate::TrainError;
 use crate::context::Clock;
@@ -152,7 +152,7 @@ pub fn plan(recipe: &Recipe, start: Start, clock: &dyn Clock) -> Result<Plan, Tr
         parameters: input.config.parameter_count(),
         trained: settings.trained.parameter_count(&input.config),
         widest,
-        memory: Memory::of_training(&input.config, &settings.trained, kind, scoring, widest),
+        memory: Memory::of_training(&input.config, &settings.trained, (kind, device), scoring, widest),
         time: work.time(clock)?,
         on_cluster,
         reference,
@@ -174,12 +174,13 @@ fn on_cluster(work: &Work<'_>, examples: &Examples<'_>, steps: u64) -> OnCluster
         ..settings.clone()
     };
     let widest = examples.widest(settings, scoring);
+    let on_gpu = (Kind::BFloat16, Device::Cuda(0));
     let sum = |pairs: &[TokenPair]| pairs.iter().map(TokenPair::unique_tokens).sum::<usize>() as f64;
     cluster.run(&Load {
         config,
         trained: &settings.trained,
         activations: scoring.activations,
-        memory: Memory::of_training(config, &settings.trained, Kind::BFloat16, scoring, widest),
+        memory: Memory::of_training(config, &settings.trained, on_gpu, scoring, widest),
         steps,
         tokens: settings.epochs as f64 * sum(work.pairs),
         reference_tokens: sum(work.to_score),

@@ -2,7 +2,7 @@
 
 use policy_model::{ModelConfig, Projection};
 use pref_data::{Dialogue, Layout, Padding, TokenPair};
-use tch::Kind;
+use tch::{Device, Kind};
 
 use crate::parameters::Trained;
 use crate::scoring::{Activations, Head, Scoring};
@@ -96,11 +96,11 @@ impl Memory {
         }
     }
 
-    /// What training a model of this shape takes whose widest micro-batch is `widest`.
+    /// What training a model of this shape takes on `device`, in `kind`, whose widest micro-batch is `widest`.
     pub fn of_training(
         config: &ModelConfig,
         trained: &Trained,
-        kind: Kind,
+        (kind, device): (Kind, Device),
         scoring: Scoring,
         widest: WidestMicroBatch,
     ) -> Self {
@@ -118,7 +118,7 @@ impl Memory {
         };
         let states = size * config.hidden_size as u64 * widest.tokens;
         let layers = config.layers as u64;
-        let of_layer = layer_activations(config, trained, size, widest);
+        let of_layer = layer_activations(config, trained, (kind, device), widest);
         let (activations, micro_batch_gradient) = match scoring.activations {
             Activations::Kept => (layers * of_layer, in_layers),
             Activations::Recomputed => (layers * states + of_layer, in_layers / layers.max(1)),
@@ -149,7 +149,13 @@ impl Memory {
 
 /// What autograd keeps of one layer, in bytes: the operands of its operations. A projection whose weight is not trained, and
 /// that has no adapter, needs no input.
-fn layer_activations(config: &ModelConfig, trained: &Trained, size: u64, widest: WidestMicroBatch) -> u64 {
+fn layer_activations(
+    config: &ModelConfig,
+    trained: &Trained,
+    (kind, device): (Kind, Device),
+    widest: WidestMicroBatch,
+) -> u64 {
+    let size = kind.elt_size_in_bytes() as u64;
     let [hidden, mlp, heads, kv_heads, head_dim] =
         [config.hidden_size, config.intermediate_size, config.heads, config.kv_heads, config.head_dim]
             .map(|n| n as u64);
@@ -157,14 +163,20 @@ fn layer_activations(config: &ModelConfig, trained: &Trained, size: u64, widest:
         Trained::All => 1,
         Trained::Adapters(lora) => u64::from(projections.iter().any(|one| lora.targets.contains(one))),
     };
-    let is_full = u64::from(*trained == Trained::All);
-    // A norm keeps its operand and what it normed, in fp32; below fp32 also what it normed in its own kind, for its weight.
-    let norm = 2 * 4 * hidden + if size == 4 { 0 } else { is_full * size * hidden };
+    // On a CPU norms and gates are computed in one pass, which keeps the operands; elsewhere they are composed.
+    let is_fused = device == Device::Cpu;
+    // A norm keeps its operand and a scale in fp32. Composed it keeps the operand and what it normed in fp32; below fp32 also
+    // what it normed in its own kind, for its weight.
+    let norm = match (is_fused, trained) {
+        (true, _) => size * hidden + 4,
+        (false, Trained::All) if size < 4 => (2 * 4 + size) * hidden,
+        (false, _) => 2 * 4 * hidden,
+    };
     let (q, kv) = (heads * head_dim, 2 * kv_heads * head_dim);
     // Attention keeps queries, keys, values, what came of them and a sum a head.
     let attention = size * (2 * q + kv) + 4 * heads;
-    // Gate, its SiLU and up.
-    let gated = size * 3 * mlp;
+    // Gate and up; composed also the gate's SiLU.
+    let gated = size * (if is_fused { 2 } else { 3 }) * mlp;
     // What goes into linear layers: normed states twice, what attention gave in order, and the gated product.
     let inputs = size
         * (hidden * learns(&[Projection::Q, Projection::K, Projection::V])

@@ -1,0 +1,142 @@
+// Sixteen numbers at a time, computed in fp32 whatever they are stored in, and the kinds that the kernels read and write.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <cstring>
+
+// One binary serves every processor of its family: the loader picks the widest of these that it has. What they call is
+// inlined, and so compiled for each of them too.
+#if defined(__x86_64__) && defined(__linux__)
+#define WIDEST __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define WIDEST
+#endif
+#define INLINED inline __attribute__((always_inline))
+
+namespace torch_ext {
+
+constexpr int64_t LANES = 16;
+
+typedef float Floats __attribute__((vector_size(LANES * sizeof(float))));
+typedef int32_t Ints __attribute__((vector_size(LANES * sizeof(int32_t))));
+typedef uint16_t Halves __attribute__((vector_size(LANES * sizeof(uint16_t))));
+typedef uint32_t Words __attribute__((vector_size(LANES * sizeof(uint32_t))));
+
+INLINED Floats load(const float* from) {
+  Floats floats;
+  std::memcpy(&floats, from, sizeof floats);
+  return floats;
+}
+
+// A bf16 is the upper half of the float with its value.
+INLINED Floats load(const uint16_t* from) {
+  Halves halves;
+  std::memcpy(&halves, from, sizeof halves);
+  Words words = __builtin_convertvector(halves, Words) << 16;
+  Floats floats;
+  std::memcpy(&floats, &words, sizeof floats);
+  return floats;
+}
+
+INLINED void store(float* to, Floats floats) { std::memcpy(to, &floats, sizeof floats); }
+
+INLINED float widened(float value) { return value; }
+
+INLINED float widened(uint16_t value) {
+  uint32_t word = uint32_t(value) << 16;
+  float wide;
+  std::memcpy(&wide, &word, sizeof wide);
+  return wide;
+}
+
+INLINED void narrowed(float value, float* to) { *to = value; }
+
+INLINED void narrowed(float value, uint16_t* to) {
+  at::BFloat16 half(value);
+  *to = half.x;
+}
+
+// The sum of the lanes, pairwise: one after the other each addition would wait for the one before it.
+INLINED float total(Floats sum) {
+  typedef float Eight __attribute__((vector_size(8 * sizeof(float))));
+  typedef float Four __attribute__((vector_size(4 * sizeof(float))));
+  Eight eights[2];
+  std::memcpy(eights, &sum, sizeof eights);
+  const Eight eight = eights[0] + eights[1];
+  Four fours[2];
+  std::memcpy(fours, &eight, sizeof fours);
+  const Four four = fours[0] + fours[1];
+  return (four[0] + four[2]) + (four[1] + four[3]);
+}
+
+// The upper halves of the nearest bf16s, ties to even as libtorch rounds; what is not a number stays so.
+INLINED Words nearest_halves(Floats floats) {
+  Words words;
+  std::memcpy(&words, &floats, sizeof words);
+  const Words nearest = words + 0x7FFFu + ((words >> 16) & 1u);
+  return floats != floats ? Words{} + 0x7FC00000u : nearest;
+}
+
+INLINED void store(uint16_t* to, Floats floats) {
+  const Halves halves = __builtin_convertvector(nearest_halves(floats) >> 16, Halves);
+  std::memcpy(to, &halves, sizeof halves);
+}
+
+// What is left of numbers once they are stored as the second argument's kind.
+INLINED Floats rounded(Floats floats, const float*) { return floats; }
+
+INLINED Floats rounded(Floats floats, const uint16_t*) {
+  const Words words = nearest_halves(floats) & 0xFFFF0000u;
+  std::memcpy(&floats, &words, sizeof floats);
+  return floats;
+}
+
+// e^x for x ≤ 0, to about two units in the last place: 2^n · e^r with |r| ≤ ln 2 / 2, e^r by Taylor's polynomial.
+INLINED Floats exponential(Floats x) {
+  const Floats lowest = Floats{} - 87.0f;
+  x = x > lowest ? x : lowest;
+  const Floats shifted = x * 1.44269504f + 12582912.0f;  // 1.5 · 2^23: adding it rounds to an integer.
+  const Floats n = shifted - 12582912.0f;
+  const Floats r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+  Floats sum = r * (1.0f / 5040) + (1.0f / 720);
+  sum = sum * r + (1.0f / 120);
+  sum = sum * r + (1.0f / 24);
+  sum = sum * r + (1.0f / 6);
+  sum = sum * r + 0.5f;
+  sum = sum * r + 1.0f;
+  sum = sum * r + 1.0f;
+  const Ints exponent = (__builtin_convertvector(n, Ints) + 127) << 23;
+  Floats power;
+  std::memcpy(&power, &exponent, sizeof power);
+  return sum * power;
+}
+
+// The elements of a tensor, as the kernels read and write them.
+template <class Element>
+const Element* elements(const at::Tensor& tensor);
+template <>
+inline const float* elements<float>(const at::Tensor& tensor) {
+  return tensor.const_data_ptr<float>();
+}
+template <>
+inline const uint16_t* elements<uint16_t>(const at::Tensor& tensor) {
+  return reinterpret_cast<const uint16_t*>(tensor.const_data_ptr<at::BFloat16>());
+}
+
+template <class Element>
+Element* mutable_elements(const at::Tensor& tensor);
+template <>
+inline float* mutable_elements<float>(const at::Tensor& tensor) {
+  return tensor.mutable_data_ptr<float>();
+}
+template <>
+inline uint16_t* mutable_elements<uint16_t>(const at::Tensor& tensor) {
+  return reinterpret_cast<uint16_t*>(tensor.mutable_data_ptr<at::BFloat16>());
+}
+
+// Elements that are worth a thread.
+constexpr int64_t GRAIN = 1 << 16;
+
+}  // namespace torch_ext
