@@ -100,8 +100,8 @@ pub fn study() -> ExitCode {
     let questions: Vec<Question> = Question::ALL.into_iter().filter(asked).collect();
     run(|signals| {
         let findings = answer(&questions, &args.study, signals)?;
-        findings.map_or(Ok(()), |Findings { verdicts, tables, .. }| {
-            print_tables(verdicts.iter().chain(&tables), &args.study)
+        findings.map_or(Ok(()), |Findings { verdicts, coverage, tables, .. }| {
+            print_tables(verdicts.iter().chain(&coverage).chain(&tables), &args.study)
         })
     })
 }

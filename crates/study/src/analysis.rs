@@ -84,10 +84,10 @@ impl<'a> Analysis<'a> {
 
     /// What a scorer says of the answers of all subjects that are selected, readable or not, each with its subject.
     pub(crate) fn scored<'s>(
-        &'s self,
+        &self,
         scorer: &'s Scorer,
         keep: &'s dyn Fn(&Subject) -> bool,
-    ) -> impl Iterator<Item = (&'s Subject, &'s Score)> {
+    ) -> impl Iterator<Item = (&'a Subject, &'a Score)> + use<'s, 'a> {
         let selected = self.evaluated.iter().filter(|evaluated| keep(&evaluated.subject));
         let scores = selected.flat_map(|evaluated| {
             evaluated.evaluation.scores.iter().map(|score| (&evaluated.subject, score))

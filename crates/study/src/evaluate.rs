@@ -59,6 +59,12 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
+    /// Scores without answers.
+    #[cfg(test)]
+    pub(crate) fn of_scores(scores: Vec<Score>) -> Self {
+        Self { scores, bench: BenchDir::new("no folder"), model_id: String::new() }
+    }
+
     /// The answers to the benchmark's questions.
     ///
     /// # Errors

@@ -10,11 +10,11 @@ use render::{write_figures, write_report, write_tables};
 
 use crate::analysis::{Analysis, Scorers, by_category};
 use crate::cell::{Subject, loss_name};
+use crate::coverage::Coverage;
 use crate::error::StudyError;
 use crate::grid::Question;
 use crate::results::{ScoreRow, write_parquet};
-use crate::runner::{Evaluated, Runner};
-use crate::store::Key;
+use crate::runner::{Evaluated, EvaluationId, Runner};
 use crate::sweep::{Chosen, Setting};
 use crate::tables::{self, acquisition, along, overfitting};
 use crate::verdicts::{self, Settled};
@@ -28,6 +28,8 @@ const SAMPLES: usize = 8;
 pub struct Findings {
     /// What becomes of the claims that the questions speak of; none where nothing is compared.
     pub verdicts: Option<Table>,
+    /// How often intervals hold the truth, over all questions of the folder; none where it is not known.
+    pub coverage: Option<Table>,
     /// The tables of the questions, in the paper's order.
     pub tables: Vec<Table>,
     /// The page that says what was run and what came of it.
@@ -48,9 +50,11 @@ pub fn conclude(runner: &Runner, questions: &[Question]) -> Result<Findings, Stu
     let mut tables = Vec::new();
     let mut answers: Vec<Answer> = Vec::new();
     let mut rows = Rows::default();
+    let mut coverage = Coverage::default();
     for question in Question::ALL {
         let Some((runner, evaluated)) = asked::answered(runner, question)? else { continue };
         rows.extend(&runner, &evaluated);
+        coverage.add(&Analysis::new(runner.recipe(), &evaluated))?;
         let answer = Answer::new(&runner, question, &evaluated)?;
         if questions.contains(&question) {
             write_tables(&output, &answer.tables)?;
@@ -64,13 +68,14 @@ pub fn conclude(runner: &Runner, questions: &[Question]) -> Result<Findings, Stu
         let these = answers.iter().filter(|answer| of.contains(&answer.question));
         these.flat_map(|answer| answer.settled.clone()).collect()
     };
-    if let Some(verdicts) = verdicts::table(runner.recipe(), &settled(&Question::ALL)) {
-        write_tables(&output, &[verdicts])?;
-    }
+    let coverage = coverage.table(runner.recipe())?;
+    let opening = verdicts::table(runner.recipe(), &settled(&Question::ALL)).into_iter().chain(coverage.clone());
+    let opening: Vec<Table> = opening.collect();
+    write_tables(&output, &opening)?;
     let verdicts = verdicts::table(runner.recipe(), &settled(questions));
     write_parquet(&output.join("results.parquet"), &rows.rows)?;
-    let report = write_report(&output, &report(runner, answers))?;
-    Ok(Findings { verdicts, tables, report })
+    let report = write_report(&output, &report(runner, answers, opening))?;
+    Ok(Findings { verdicts, coverage, tables, report })
 }
 
 /// What one question came to.
@@ -167,13 +172,13 @@ impl Answer {
 #[derive(Default)]
 struct Rows {
     rows: Vec<ScoreRow>,
-    seen: BTreeSet<(Key, u64, u64)>,
+    seen: BTreeSet<EvaluationId>,
 }
 
 impl Rows {
     fn extend(&mut self, runner: &Runner, evaluated: &[Evaluated]) {
         for subject in evaluated {
-            if self.seen.insert((subject.key.clone(), subject.subject.seed(), subject.step)) {
+            if self.seen.insert(subject.id()) {
                 self.rows.extend(subject.rows(runner.recipe()));
             }
         }
@@ -181,7 +186,7 @@ impl Rows {
 }
 
 /// The page of all questions that were answered in one folder.
-fn report(runner: &Runner, answers: Vec<Answer>) -> Report {
+fn report(runner: &Runner, answers: Vec<Answer>, opening: Vec<Table>) -> Report {
     // One recipe serves them all, unless a question was asked at values of its own.
     let mut recipes: Vec<(String, String)> = Vec::new();
     for answer in &answers {
@@ -199,7 +204,7 @@ fn report(runner: &Runner, answers: Vec<Answer>) -> Report {
     let verdicts = Section {
         heading: "Verdicts".into(),
         paragraphs: vec![verdicts::tally(&settled)],
-        tables: verdicts::table(runner.recipe(), &settled).into_iter().collect(),
+        tables: opening,
         ..Section::default()
     };
     let questions = answers.into_iter().flat_map(Answer::sections);

@@ -11,6 +11,7 @@ mod asked;
 mod cell;
 mod claims;
 mod contrast;
+mod coverage;
 mod error;
 mod evaluate;
 mod evidence;

@@ -343,7 +343,14 @@ impl Trained {
     }
 }
 
+/// What tells an evaluation from all others of a study: its run's address, seed and step.
+pub(crate) type EvaluationId = (Key, u64, u64);
+
 impl Evaluated {
+    pub(crate) fn id(&self) -> EvaluationId {
+        (self.key.clone(), self.subject.seed(), self.step)
+    }
+
     /// The scores as rows of `results.parquet`.
     pub fn rows(&self, recipe: &StudyRecipe) -> Vec<ScoreRow> {
         let checkpoints = recipe.train.checkpoints.len();
