@@ -101,7 +101,10 @@ fn cells_are_trained_once_and_shared_by_the_questions() {
     succeeds(&question(RQ2, &out, &["--set", "study.volumes=[1.0, 0.5]"]));
     assert_eq!(runs(&out).len(), 8, "only the smaller share is new");
     let rq3 = ["--set", "study.flip_rates=[0.0, 0.5]"];
-    succeeds(&question(RQ3, &out, &rq3));
+    let (noise, _) = succeeds(&question(RQ3, &out, &rq3));
+    assert!(noise.contains("Which labels the policies learned"), "{noise}");
+    let labels = fs::read_to_string(out.join("tables/table-4-labels.csv")).unwrap();
+    assert_eq!(labels.lines().count(), 1 + 2 * 2 * 2, "two annotators, losses and shares of flips: {labels}");
     assert_eq!(runs(&out).len(), 8 + 2 + 4, "DPO on clean labels is there, cDPO and the noisy runs are new");
 
     assert_eq!(questions_in_report(&out), ["RQ1", "RQ2", "RQ3", "RQ4"]);
@@ -133,6 +136,8 @@ fn cells_are_trained_once_and_shared_by_the_questions() {
     assert!(verdicts.starts_with("What the benchmark says, and whether it is so"), "{verdicts}");
     assert!(verdicts.contains("Table 1  DPO: gpt-4-turbo − human"), "verdicts come first: {verdicts}");
     assert!(verdicts.contains("Of 10 comparisons: "), "6 of Table 1, 4 of Table 5: {verdicts}");
+    let coverage = verdicts.split("How often an interval of 8 questions").nth(1).expect("a second table opens");
+    assert!(coverage.contains("2 other sets of 8"), "16 further questions: {coverage}");
     assert!(files() == before, "the whole study and its questions write the same files");
 
     another_study_stands_alone(&out, &rq3);

@@ -10,6 +10,7 @@ use trainer::HeldOutMetrics;
 use crate::cell::{Subject, percent};
 use crate::error::StudyError;
 use crate::evaluate::{BENCHMARK, FURTHER, GOLD, Score};
+use crate::fitted::FittedLabels;
 use crate::judges;
 use crate::recipe::StudyRecipe;
 use crate::runner::Evaluated;
@@ -164,6 +165,15 @@ impl<'a> Analysis<'a> {
         let selected = self.evaluated.iter().filter(|e| keep(&e.subject));
         let values: Vec<f64> = selected.filter_map(|e| of(e.held_out.as_ref()?)).collect();
         (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+    }
+
+    /// What selected subjects made of their labels, their pairs taken together; `None` where that was not kept of any.
+    pub(crate) fn labels(&self, keep: &dyn Fn(&Subject) -> bool) -> Option<FittedLabels> {
+        let selected = self.evaluated.iter().filter(|e| keep(&e.subject)).filter_map(|e| e.labels);
+        selected.reduce(|all, one| FittedLabels {
+            kept: all.kept.with(one.kept),
+            flipped: all.flipped.with(one.flipped),
+        })
     }
 
     /// How long selected answers to a scorer's questions are, in characters.

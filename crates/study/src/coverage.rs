@@ -337,6 +337,7 @@ mod tests {
             step: 0,
             training_loss: None,
             held_out: None,
+            labels: None,
         }
     }
 

@@ -128,6 +128,9 @@ impl Answer {
             }
             Question::Volume | Question::Quality | Question::EqualSteps | Question::RobustLosses => {
                 made.push(along(&analysis, question)?);
+                if matches!(question, Question::Quality | Question::RobustLosses) {
+                    made.extend(tables::labels(&analysis, question)?);
+                }
             }
             Question::Overfitting | Question::LongTraining => {
                 made.push(overfitting(&analysis, question)?);

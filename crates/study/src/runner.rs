@@ -10,6 +10,7 @@ use crate::analysis::Analysis;
 use crate::cell::{Cell, Subject};
 use crate::error::StudyError;
 use crate::evaluate::{Candidate, Evaluation, scores_file};
+use crate::fitted::FittedLabels;
 use crate::grid::{Grid, Question};
 use crate::judges::Judges;
 use crate::recipe::StudyRecipe;
@@ -61,6 +62,8 @@ pub struct Evaluated {
     pub training_loss: Option<f64>,
     /// What was measured on pairs that were not trained on, at this checkpoint; nothing of the baseline.
     pub held_out: Option<HeldOutMetrics>,
+    /// Which of its labels it had learned by then; nothing of the baseline, nor where the run did not keep that.
+    pub labels: Option<FittedLabels>,
 }
 
 impl Runner {
@@ -218,7 +221,8 @@ impl Runner {
         let (model, trained) = match subject {
             Subject::Baseline { .. } => {
                 let key = self.world.key().clone();
-                (self.world.model(), Trained { key, step: 0, training_loss: None, held_out: None })
+                let trained = Trained { key, step: 0, training_loss: None, held_out: None, labels: None };
+                (self.world.model(), trained)
             }
             Subject::Trained { cell, checkpoint } => {
                 let dir = RunDir::open_finished(&self.store.run(&self.run_key(cell)))?;
@@ -233,7 +237,8 @@ impl Runner {
                 let before = checkpoint.checked_sub(1).map_or(0, |previous| checkpoints[previous].0);
                 let training_loss = Some(mean_loss(&dir, before, step)?);
                 let held_out = dir.read_evaluations()?.into_iter().find(|metrics| metrics.step == step);
-                (model, Trained { key: self.run_key(cell), step, training_loss, held_out })
+                let labels = FittedLabels::of(&dir, step)?;
+                (model, Trained { key: self.run_key(cell), step, training_loss, held_out, labels })
             }
         };
         let candidate = Candidate {
@@ -334,12 +339,13 @@ struct Trained {
     step: u64,
     training_loss: Option<f64>,
     held_out: Option<HeldOutMetrics>,
+    labels: Option<FittedLabels>,
 }
 
 impl Trained {
     fn with(self, subject: &Subject, evaluation: Evaluation) -> Evaluated {
-        let Self { key, step, training_loss, held_out } = self;
-        Evaluated { subject: subject.clone(), evaluation, key, step, training_loss, held_out }
+        let Self { key, step, training_loss, held_out, labels } = self;
+        Evaluated { subject: subject.clone(), evaluation, key, step, training_loss, held_out, labels }
     }
 }
 
