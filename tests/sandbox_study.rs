@@ -5,6 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use arrow_array::cast::AsArray;
+use arrow_array::types::UInt64Type;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use study::results::{ScoreRow, read_parquet};
 
 /// A world that trains in seconds; too small for its results to mean anything.
@@ -120,7 +123,13 @@ fn cells_are_trained_once_and_shared_by_the_questions() {
     let scores: BTreeSet<_> = rows.iter().map(score).collect();
     assert_eq!(scores.len(), rows.len(), "a score stands once, whatever number of questions it serves");
 
-    let files = || ["report.html", "results.parquet"].map(|file| fs::read(out.join(file)).unwrap());
+    let policies = policies(&out);
+    let names = policies.iter().map(|(cell, step, _)| (cell, *step)).collect::<BTreeSet<_>>();
+    assert_eq!((names.len(), policies.len()), (evaluations.len(), evaluations.len()), "one row a policy");
+    let flipped = policies.iter().filter(|(.., flipped)| flipped.is_some_and(|pairs| pairs > 0)).count();
+    assert_eq!(flipped, 4, "two annotators, two losses, at one share of flips");
+
+    let files = || ["report.html", "results.parquet", "policies.parquet"].map(|file| fs::read(out.join(file)).unwrap());
     let before = files();
     let (again, _) = succeeds(&question(RQ1, &out, &[]));
     assert_eq!(again, first);
@@ -141,6 +150,21 @@ fn cells_are_trained_once_and_shared_by_the_questions() {
     assert!(files() == before, "the whole study and its questions write the same files");
 
     another_study_stands_alone(&out, &rq3);
+}
+
+/// Address, step and flipped pairs of every policy in `policies.parquet`.
+fn policies(out: &Path) -> Vec<(String, u64, Option<u64>)> {
+    let file = fs::File::open(out.join("policies.parquet")).unwrap();
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap();
+    let mut policies = Vec::new();
+    for batch in reader.map(Result::unwrap) {
+        let cell = batch.column_by_name("cell").unwrap().as_string::<i32>().clone();
+        let whole = |name: &str| batch.column_by_name(name).unwrap().as_primitive::<UInt64Type>().clone();
+        let (step, flipped) = (whole("step"), whole("flipped_pairs"));
+        let row = |at| (cell.value(at).to_owned(), step.value(at), flipped.iter().nth(at).flatten());
+        policies.extend((0..batch.num_rows()).map(row));
+    }
+    policies
 }
 
 /// A changed recipe is another study: its page and rows hold nothing of the first one.

@@ -13,7 +13,7 @@ use crate::cell::{Subject, loss_name};
 use crate::coverage::Coverage;
 use crate::error::StudyError;
 use crate::grid::Question;
-use crate::results::{ScoreRow, write_parquet};
+use crate::results::{PolicyRow, ScoreRow, write_parquet, write_policies};
 use crate::runner::{Evaluated, EvaluationId, Runner};
 use crate::sweep::{Chosen, Setting};
 use crate::tables::{self, acquisition, along, overfitting};
@@ -36,8 +36,8 @@ pub struct Findings {
     pub report: PathBuf,
 }
 
-/// Makes tables and figures of `questions`, all of which were run, and writes them to the study's output folder. Report and
-/// `results.parquet` there then hold every question that was answered in the folder under this study's recipe.
+/// Makes tables and figures of `questions`, all of which were run, and writes them to the study's output folder. Report,
+/// `results.parquet` and `policies.parquet` there then hold every question that was answered in the folder under this study's recipe.
 ///
 /// # Errors
 ///
@@ -73,7 +73,8 @@ pub fn conclude(runner: &Runner, questions: &[Question]) -> Result<Findings, Stu
     let opening: Vec<Table> = opening.collect();
     write_tables(&output, &opening)?;
     let verdicts = verdicts::table(runner.recipe(), &settled(questions));
-    write_parquet(&output.join("results.parquet"), &rows.rows)?;
+    write_parquet(&output.join("results.parquet"), &rows.scores)?;
+    write_policies(&output.join("policies.parquet"), &rows.policies)?;
     let report = write_report(&output, &report(runner, answers, opening))?;
     Ok(Findings { verdicts, coverage, tables, report })
 }
@@ -171,10 +172,11 @@ impl Answer {
     }
 }
 
-/// Rows of `results.parquet`, each subject's once, whatever number of questions it serves.
+/// Rows of `results.parquet` and `policies.parquet`, each subject's once, whatever number of questions it serves.
 #[derive(Default)]
 struct Rows {
-    rows: Vec<ScoreRow>,
+    scores: Vec<ScoreRow>,
+    policies: Vec<PolicyRow>,
     seen: BTreeSet<EvaluationId>,
 }
 
@@ -182,7 +184,8 @@ impl Rows {
     fn extend(&mut self, runner: &Runner, evaluated: &[Evaluated]) {
         for subject in evaluated {
             if self.seen.insert(subject.id()) {
-                self.rows.extend(subject.rows(runner.recipe()));
+                self.scores.extend(subject.rows(runner.recipe()));
+                self.policies.push(subject.policy(runner.recipe()));
             }
         }
     }

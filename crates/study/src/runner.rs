@@ -4,17 +4,18 @@ use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
 use llm_client::Totals;
+use trainer::recipe::LossKind;
 use trainer::{Context, HeldOutMetrics, Outcome, RunDir, Start};
 
 use crate::analysis::Analysis;
 use crate::cell::{Cell, Subject};
 use crate::error::StudyError;
-use crate::evaluate::{Candidate, Evaluation, scores_file};
+use crate::evaluate::{Candidate, Evaluation, Score, scores_file};
 use crate::fitted::FittedLabels;
 use crate::grid::{Grid, Question};
 use crate::judges::Judges;
 use crate::recipe::StudyRecipe;
-use crate::results::ScoreRow;
+use crate::results::{PolicyRow, ScoreRow};
 use crate::store::{Key, ResultStore};
 use crate::sweep::Chosen;
 use crate::world::World;
@@ -359,11 +360,37 @@ impl Evaluated {
 
     /// The scores as rows of `results.parquet`.
     pub fn rows(&self, recipe: &StudyRecipe) -> Vec<ScoreRow> {
-        let checkpoints = recipe.train.checkpoints.len();
-        let blank = ScoreRow {
+        let policy = self.policy(recipe);
+        let row = |score: &Score| ScoreRow {
+            cell: policy.cell.clone(),
+            annotator: policy.annotator.clone(),
+            loss: policy.loss.clone(),
+            beta: policy.beta,
+            label_smoothing: policy.label_smoothing,
+            fraction: policy.fraction,
+            flip_rate: policy.flip_rate,
+            learning_rate: policy.learning_rate,
+            epochs: policy.epochs,
+            seed: policy.seed,
+            step: policy.step,
+            progress: policy.progress,
+            question_set: score.question_set.clone(),
+            question_id: score.question_id,
+            category: score.category.clone(),
+            turn: score.turn,
+            scorer: score.scorer.clone(),
+            score: score.score,
+            characters: score.characters as u64,
+        };
+        self.evaluation.scores.iter().map(row).collect()
+    }
+
+    /// What was measured beside the scores, as a row of `policies.parquet`.
+    pub fn policy(&self, recipe: &StudyRecipe) -> PolicyRow {
+        let sft = PolicyRow {
             cell: self.key.as_str().to_owned(),
             annotator: String::new(),
-            loss: "sft".to_owned(),
+            loss: LossKind::Sft.name().to_owned(),
             beta: 0.0,
             label_smoothing: 0.0,
             fraction: 1.0,
@@ -373,51 +400,30 @@ impl Evaluated {
             seed: self.subject.seed(),
             step: self.step,
             progress: 0.0,
-            question_set: String::new(),
-            question_id: 0,
-            category: String::new(),
-            turn: 0,
-            scorer: String::new(),
-            score: None,
-            characters: 0,
+            answer_characters: self.evaluation.mean_characters(),
+            training_loss: self.training_loss,
+            held_out_accuracy: self.held_out.map(|metrics| metrics.accuracy),
+            held_out_margin: self.held_out.map(|metrics| metrics.margin),
+            kl: self.held_out.and_then(|metrics| metrics.kl),
+            kept_pairs: self.labels.map(|labels| labels.kept.pairs),
+            kept_preferred: self.labels.map(|labels| labels.kept.preferred),
+            flipped_pairs: self.labels.map(|labels| labels.flipped.pairs),
+            flipped_preferred: self.labels.map(|labels| labels.flipped.preferred),
         };
-        let blank = match &self.subject {
-            Subject::Baseline { .. } => blank,
-            Subject::Trained { cell, checkpoint } => ScoreRow {
-                annotator: cell.annotator.clone(),
-                loss: cell.loss.name().to_owned(),
-                beta: cell.beta.get(),
-                label_smoothing: if cell.loss.smooths_labels() {
-                    recipe.loss.label_smoothing.get()
-                } else {
-                    0.0
-                },
-                fraction: cell.fraction.get(),
-                flip_rate: cell.flip_rate.get(),
-                epochs: cell.epochs.map_or(recipe.train.epochs, NonZeroU64::get),
-                progress: recipe
-                    .train
-                    .checkpoints
-                    .get(*checkpoint)
-                    .copied()
-                    .unwrap_or((checkpoint + 1) as f64 / checkpoints as f64),
-                ..blank
-            },
-        };
-        self.evaluation
-            .scores
-            .iter()
-            .map(|score| ScoreRow {
-                question_set: score.question_set.clone(),
-                question_id: score.question_id,
-                category: score.category.clone(),
-                turn: score.turn,
-                scorer: score.scorer.clone(),
-                score: score.score,
-                characters: score.characters as u64,
-                ..blank.clone()
-            })
-            .collect()
+        let Subject::Trained { cell, checkpoint } = &self.subject else { return sft };
+        let checkpoints = &recipe.train.checkpoints;
+        let evenly = (checkpoint + 1) as f64 / checkpoints.len() as f64;
+        PolicyRow {
+            annotator: cell.annotator.clone(),
+            loss: cell.loss.name().to_owned(),
+            beta: cell.beta.get(),
+            label_smoothing: if cell.loss.smooths_labels() { recipe.loss.label_smoothing.get() } else { 0.0 },
+            fraction: cell.fraction.get(),
+            flip_rate: cell.flip_rate.get(),
+            epochs: cell.epochs.map_or(recipe.train.epochs, NonZeroU64::get),
+            progress: checkpoints.get(*checkpoint).copied().unwrap_or(evenly),
+            ..sft
+        }
     }
 }
 
