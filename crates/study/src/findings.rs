@@ -98,7 +98,7 @@ impl Answer {
         let mut figures = Vec::new();
         match question {
             Question::Acquisition => {
-                made.push(acquisition(&analysis)?);
+                made.extend([acquisition(&analysis)?, tables::beside(&analysis, question)?]);
                 figures.push((
                     "figure-1",
                     category_figure(&analysis)?,
@@ -132,6 +132,7 @@ impl Answer {
                 if matches!(question, Question::Quality | Question::RobustLosses) {
                     made.extend(tables::labels(&analysis, question)?);
                 }
+                made.push(tables::beside(&analysis, question)?);
             }
             Question::Overfitting | Question::LongTraining => {
                 made.push(overfitting(&analysis, question)?);
@@ -451,9 +452,6 @@ fn is_final(runner: &Runner, subject: &Subject) -> bool {
 fn short_name(subject: &Subject) -> String {
     match subject {
         Subject::Baseline { .. } => "SFT".to_owned(),
-        Subject::Trained { cell, .. } => {
-            let text = cell.to_string();
-            text.split(", β").next().unwrap_or(&text).to_owned()
-        }
+        Subject::Trained { cell, .. } => cell.data_and_epochs(),
     }
 }

@@ -4,6 +4,7 @@
 //! an interval clustered by question.
 
 mod along;
+mod beside;
 mod labels;
 mod overfitting;
 mod sweep;
@@ -12,6 +13,7 @@ use render::table::{Align, Column, Table, Value};
 use stats::Estimate;
 
 pub(crate) use along::along;
+pub(crate) use beside::beside;
 pub(crate) use labels::labels;
 pub(crate) use overfitting::{overfitting, tuned_overfitting};
 pub(crate) use sweep::{name, points, sweep, tuned_quality, tuned_volume};
