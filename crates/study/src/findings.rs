@@ -104,6 +104,7 @@ impl Answer {
                     category_figure(&analysis)?,
                     "The judge's scores by category, means over turns and seeds with 95% intervals.",
                 ));
+                made.extend(tables::categories(runner, &analysis)?);
                 if let Some(raters) = raters::comparison(runner, evaluated)? {
                     made.extend([raters.wins(), raters.agreement()]);
                     let caption =

@@ -5,6 +5,7 @@
 
 mod along;
 mod beside;
+mod categories;
 mod labels;
 mod overfitting;
 mod sweep;
@@ -14,6 +15,7 @@ use stats::Estimate;
 
 pub(crate) use along::along;
 pub(crate) use beside::beside;
+pub(crate) use categories::categories;
 pub(crate) use labels::labels;
 pub(crate) use overfitting::{overfitting, tuned_overfitting};
 pub(crate) use sweep::{name, points, sweep, tuned_quality, tuned_volume};
