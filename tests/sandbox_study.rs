@@ -149,7 +149,37 @@ fn cells_are_trained_once_and_shared_by_the_questions() {
     assert!(coverage.contains("2 other sets of 8"), "16 further questions: {coverage}");
     assert!(files() == before, "the whole study and its questions write the same files");
 
+    cells_are_listed_and_shown(&out);
     another_study_stands_alone(&out, &rq3);
+}
+
+/// The program `study` looks into the folder without a recipe.
+fn cells_are_listed_and_shown(out: &Path) {
+    let ask = |arguments: &[&str]| Command::new(STUDY).args(arguments).arg("--out").arg(out).output().unwrap();
+    let (list, _) = succeeds(&ask(&["ls", "--format", "csv"]));
+    let lines: Vec<Vec<&str>> = list.lines().skip(1).map(|line| line.split(',').collect()).collect();
+    assert_eq!(lines.len(), 1 + 14, "SFT and every run: {list}");
+    assert!(lines.iter().all(|line| line.contains(&"evaluated")), "{list}");
+    let shared = lines.iter().filter(|line| line[1] == "rq1 rq2 rq3 rq4").count();
+    assert_eq!(shared, 2, "DPO on all clean pairs of either annotator serves every question: {list}");
+
+    let cell = lines.iter().find(|line| line[1] == "rq1 rq2 rq3 rq4").unwrap()[0];
+    let (shown, _) = succeeds(&ask(&["show", &cell[..12]]));
+    for part in ["DPO on human", "How its training went", "100% of training", "this cell", "loss.beta"] {
+        assert!(shown.contains(part), "`{part}` is missing in {shown}");
+    }
+    let (markdown, _) = succeeds(&ask(&["show", lines[0][0], "--format", "md"]));
+    assert!(markdown.contains("the supervised policy") && markdown.contains("| seed 0 |"), "{markdown}");
+    for (arguments, words) in [(vec!["show", "zz"], "`study ls` names them"), (vec!["show", ""], "several cells")] {
+        let refused = ask(&arguments);
+        let stderr = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(refused.status.code() == Some(2) && stderr.contains(words), "{arguments:?}: {stderr}");
+    }
+
+    let describe = ["describe", "--preset", "sandbox", "--format", "csv"];
+    let small = SMALL.iter().flat_map(|setting| ["--set", setting]);
+    let (described, _) = succeeds(&ask(&describe.into_iter().chain(small).collect::<Vec<_>>()));
+    assert!(described.contains(",8,") && described.contains("gpt-4-turbo"), "held-out pairs, annotators: {described}");
 }
 
 /// Address, step and flipped pairs of every policy in `policies.parquet`.

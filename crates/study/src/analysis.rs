@@ -30,6 +30,13 @@ pub(crate) struct Scorer {
     pub(crate) question_set: &'static str,
 }
 
+impl Scorer {
+    /// Whether a score is one of these.
+    pub(crate) fn is_of(&self, score: &Score) -> bool {
+        score.scorer == self.name && score.question_set == self.question_set
+    }
+}
+
 /// Who scores in a study.
 #[derive(Clone, Debug)]
 pub(crate) struct Scorers {
@@ -93,7 +100,7 @@ impl<'a> Analysis<'a> {
         let scores = selected.flat_map(|evaluated| {
             evaluated.evaluation.scores.iter().map(|score| (&evaluated.subject, score))
         });
-        scores.filter(|(_, s)| s.scorer == scorer.name && s.question_set == scorer.question_set)
+        scores.filter(|(_, score)| scorer.is_of(score))
     }
 
     /// The scores of all subjects that are selected, by question; turns and seeds are pooled.

@@ -416,7 +416,7 @@ fn sweep_figure(analysis: &Analysis<'_>) -> Result<Svg, StudyError> {
 /// The first question of each category with the answers of the baseline and of the trained policies.
 fn samples(runner: &Runner, evaluated: &[Evaluated]) -> Result<Vec<Dialogue>, StudyError> {
     let shown: Vec<&Evaluated> =
-        evaluated.iter().filter(|e| e.subject.seed() == 0 && is_final(runner, &e.subject)).collect();
+        evaluated.iter().filter(|e| e.subject.seed() == 0 && runner.is_final(&e.subject)).collect();
     let mut answers = Vec::new();
     for evaluated in &shown {
         answers.push(evaluated.evaluation.answers()?);
@@ -441,13 +441,6 @@ fn samples(runner: &Runner, evaluated: &[Evaluated]) -> Result<Vec<Dialogue>, St
         dialogues.push(Dialogue { heading: question.category.clone(), turns, note: None });
     }
     Ok(dialogues)
-}
-
-fn is_final(runner: &Runner, subject: &Subject) -> bool {
-    match subject {
-        Subject::Baseline { .. } => true,
-        Subject::Trained { checkpoint, .. } => checkpoint + 1 == runner.recipe().train.checkpoints.len(),
-    }
 }
 
 fn short_name(subject: &Subject) -> String {

@@ -8,6 +8,7 @@ use trainer::recipe::LossKind;
 use trainer::{Context, HeldOutMetrics, Outcome, RunDir, Start};
 
 use crate::analysis::Analysis;
+use crate::asked;
 use crate::cell::{Cell, Subject};
 use crate::error::StudyError;
 use crate::evaluate::{Candidate, Evaluation, Score, scores_file};
@@ -93,6 +94,16 @@ impl Runner {
     /// The folder where tables, figures and the report go.
     pub fn output(&self) -> PathBuf {
         PathBuf::from(&self.recipe.output.dir)
+    }
+
+    /// Notes in the study's folder that `questions` are being answered, so that who looks into it meanwhile knows which cells
+    /// are still to come.
+    ///
+    /// # Errors
+    ///
+    /// Where the folder cannot be written.
+    pub fn begin(&self, questions: &[Question]) -> Result<(), StudyError> {
+        questions.iter().try_for_each(|&question| asked::begin(&self.output(), question, &self.recipe))
     }
 
     /// Makes what every cell starts from.
@@ -194,13 +205,24 @@ impl Runner {
         if !self.plan(grid)?.is_complete() {
             return Ok(None);
         }
-        let mut evaluated = Vec::new();
-        for subject in grid.subjects() {
-            let (candidate, trained) = self.candidate(subject)?;
-            let Some(evaluation) = candidate.stored()? else { return Ok(None) };
-            evaluated.push(trained.with(subject, evaluation));
+        grid.subjects().iter().map(|subject| self.evaluated(subject)).collect()
+    }
+
+    /// What was measured of one subject, where it is in the store.
+    pub(crate) fn evaluated(&self, subject: &Subject) -> Result<Option<Evaluated>, StudyError> {
+        if !self.is_evaluated(subject) {
+            return Ok(None);
         }
-        Ok(Some(evaluated))
+        let (candidate, trained) = self.candidate(subject)?;
+        Ok(candidate.stored()?.map(|evaluation| trained.with(subject, evaluation)))
+    }
+
+    /// Whether a subject is a policy at the end of its training, as the supervised one always is.
+    pub(crate) fn is_final(&self, subject: &Subject) -> bool {
+        match subject {
+            Subject::Baseline { .. } => true,
+            Subject::Trained { checkpoint, .. } => checkpoint + 1 == self.recipe.train.checkpoints.len(),
+        }
     }
 
     /// Evaluates a subject whose policy is trained.
@@ -226,7 +248,7 @@ impl Runner {
                 (self.world.model(), trained)
             }
             Subject::Trained { cell, checkpoint } => {
-                let dir = RunDir::open_finished(&self.store.run(&self.run_key(cell)))?;
+                let dir = RunDir::open_finished(&self.run_folder(cell))?;
                 let checkpoints = dir.list_checkpoints()?;
                 let (step, model) = checkpoints.get(*checkpoint).cloned().ok_or_else(|| {
                     let wanted = checkpoint + 1;
@@ -257,7 +279,7 @@ impl Runner {
         if let Some(dir) = self.finished(cell) {
             return Ok(dir);
         }
-        let folder = self.store.run(&self.run_key(cell));
+        let folder = self.run_folder(cell);
         tracing::info!("training {cell}");
         let (records, held_out) = (self.world.records(cell.seed), self.world.held_out(cell.seed));
         let recipe = self.recipe.of_cell(cell, &self.world.model(), &records, held_out.as_deref(), &folder);
@@ -270,7 +292,12 @@ impl Runner {
 
     /// A cell's training run, where it is in the store.
     pub(crate) fn finished(&self, cell: &Cell) -> Option<RunDir> {
-        RunDir::open_finished(&self.store.run(&self.run_key(cell))).ok()
+        RunDir::open_finished(&self.run_folder(cell)).ok()
+    }
+
+    /// The folder of a cell's training run, there or not.
+    pub(crate) fn run_folder(&self, cell: &Cell) -> PathBuf {
+        self.store.run(&self.run_key(cell))
     }
 
     /// Whether a subject's evaluation is in the store.
@@ -279,7 +306,7 @@ impl Runner {
     }
 
     /// The address of a cell: its recipe with model and data named by their content instead of by path.
-    fn run_key(&self, cell: &Cell) -> Key {
+    pub(crate) fn run_key(&self, cell: &Cell) -> Key {
         let world = self.world.key().as_str();
         let data = format!("{world}/records-{}", cell.seed);
         let held_out = self.world.held_out(cell.seed).map(|_| format!("{world}/held-out-{}", cell.seed));

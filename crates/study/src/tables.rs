@@ -48,7 +48,7 @@ pub(crate) fn interval(estimate: Option<Estimate>) -> Value {
     }
 }
 
-fn difference(estimate: Option<Estimate>) -> Value {
+pub(crate) fn difference(estimate: Option<Estimate>) -> Value {
     match estimate {
         Some(Estimate { value, low, high, .. }) => Value::Difference { value, low, high, decimals: DECIMALS },
         None => Value::missing("not in this grid"),
