@@ -129,7 +129,9 @@ fn cells_are_trained_once_and_shared_by_the_questions() {
     let flipped = policies.iter().filter(|(.., flipped)| flipped.is_some_and(|pairs| pairs > 0)).count();
     assert_eq!(flipped, 4, "two annotators, two losses, at one share of flips");
 
-    let files = || ["report.html", "results.parquet", "policies.parquet"].map(|file| fs::read(out.join(file)).unwrap());
+    let files = || {
+        ["report.html", "results.parquet", "policies.parquet"].map(|file| fs::read(out.join(file)).unwrap())
+    };
     let before = files();
     let (again, _) = succeeds(&question(RQ1, &out, &[]));
     assert_eq!(again, first);
@@ -145,7 +147,8 @@ fn cells_are_trained_once_and_shared_by_the_questions() {
     assert!(verdicts.starts_with("What the benchmark says, and whether it is so"), "{verdicts}");
     assert!(verdicts.contains("Table 1  DPO: gpt-4-turbo − human"), "verdicts come first: {verdicts}");
     assert!(verdicts.contains("Of 10 comparisons: "), "6 of Table 1, 4 of Table 5: {verdicts}");
-    let coverage = verdicts.split("How often an interval of 8 questions").nth(1).expect("a second table opens");
+    let coverage =
+        verdicts.split("How often an interval of 8 questions").nth(1).expect("a second table opens");
     assert!(coverage.contains("2 other sets of 8"), "16 further questions: {coverage}");
     assert!(files() == before, "the whole study and its questions write the same files");
 
@@ -155,9 +158,11 @@ fn cells_are_trained_once_and_shared_by_the_questions() {
 
 /// The program `study` looks into the folder without a recipe.
 fn cells_are_listed_and_shown(out: &Path) {
-    let ask = |arguments: &[&str]| Command::new(STUDY).args(arguments).arg("--out").arg(out).output().unwrap();
+    let ask =
+        |arguments: &[&str]| Command::new(STUDY).args(arguments).arg("--out").arg(out).output().unwrap();
     let (list, _) = succeeds(&ask(&["ls", "--format", "csv"]));
-    let lines: Vec<Vec<&str>> = list.lines().skip(1).map(|line| line.split(',').collect()).collect();
+    let rows = list.trim().lines().skip(1);
+    let lines: Vec<Vec<&str>> = rows.map(|line| line.split(',').collect()).collect();
     assert_eq!(lines.len(), 1 + 14, "SFT and every run: {list}");
     assert!(lines.iter().all(|line| line.contains(&"evaluated")), "{list}");
     let shared = lines.iter().filter(|line| line[1] == "rq1 rq2 rq3 rq4").count();
@@ -170,7 +175,9 @@ fn cells_are_listed_and_shown(out: &Path) {
     }
     let (markdown, _) = succeeds(&ask(&["show", lines[0][0], "--format", "md"]));
     assert!(markdown.contains("the supervised policy") && markdown.contains("| seed 0 |"), "{markdown}");
-    for (arguments, words) in [(vec!["show", "zz"], "`study ls` names them"), (vec!["show", ""], "several cells")] {
+    for (arguments, words) in
+        [(vec!["show", "zz"], "`study ls` names them"), (vec!["show", ""], "several cells")]
+    {
         let refused = ask(&arguments);
         let stderr = String::from_utf8_lossy(&refused.stderr).into_owned();
         assert!(refused.status.code() == Some(2) && stderr.contains(words), "{arguments:?}: {stderr}");
@@ -179,7 +186,10 @@ fn cells_are_listed_and_shown(out: &Path) {
     let describe = ["describe", "--preset", "sandbox", "--format", "csv"];
     let small = SMALL.iter().flat_map(|setting| ["--set", setting]);
     let (described, _) = succeeds(&ask(&describe.into_iter().chain(small).collect::<Vec<_>>()));
-    assert!(described.contains(",8,") && described.contains("gpt-4-turbo"), "held-out pairs, annotators: {described}");
+    assert!(
+        described.contains(",8,") && described.contains("gpt-4-turbo"),
+        "held-out pairs, annotators: {described}"
+    );
 }
 
 /// Address, step and flipped pairs of every policy in `policies.parquet`.

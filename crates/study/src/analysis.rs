@@ -185,8 +185,7 @@ impl<'a> Analysis<'a> {
 
     /// How long selected answers to a scorer's questions are, in characters.
     pub(crate) fn mean_length(&self, scorer: &Scorer, keep: &dyn Fn(&Subject) -> bool) -> Option<f64> {
-        let lengths: Vec<f64> =
-            self.scored(scorer, keep).map(|(_, score)| score.characters as f64).collect();
+        let lengths: Vec<f64> = self.scored(scorer, keep).map(|(_, score)| score.characters as f64).collect();
         (!lengths.is_empty()).then(|| lengths.iter().sum::<f64>() / lengths.len() as f64)
     }
 

@@ -114,7 +114,9 @@ impl Coverage {
             title: format!("How often an interval of {questions} questions holds the true quality"),
             columns: [("Scorer", Align::Left), ("Questions", Align::Left), ("Estimate", Align::Left)]
                 .into_iter()
-                .chain(["Intervals", "Hold it", "Coverage, %", "Mean error"].map(|title| (title, Align::Right)))
+                .chain(
+                    ["Intervals", "Hold it", "Coverage, %", "Mean error"].map(|title| (title, Align::Right)),
+                )
                 .map(|(title, align)| Column::new(title, align))
                 .collect(),
             rows,
@@ -228,16 +230,18 @@ fn measured(
         ClusteredScores::new(rows.filter_map(|(_, score)| Some((score.question_id, score.score?))))
             .map_err(StudyError::stats(format!("scores of {}", scorer.label)))
     };
-    let truth = scores(beyond)?.mean().ok_or_else(|| {
-        StudyError::Unsupported(format!("{subject}: no further question has a gold score"))
-    })?;
+    let truth = scores(beyond)?
+        .mean()
+        .ok_or_else(|| StudyError::Unsupported(format!("{subject}: no further question has a gold score")))?;
     Ok(Measured { scores: scores(on)?, truth })
 }
 
 /// Disjoint sets of further questions, each with as many of every category as the benchmark has.
 fn sets(analysis: &Analysis<'_>, gold: &Scorer, beyond: &Scorer) -> Vec<BTreeSet<u64>> {
     // All policies answer the same questions.
-    let Some(first) = analysis.evaluated.first().map(|evaluated| &evaluated.subject) else { return Vec::new() };
+    let Some(first) = analysis.evaluated.first().map(|evaluated| &evaluated.subject) else {
+        return Vec::new();
+    };
     let by_category = |scorer: &Scorer| {
         let mut ids: BTreeMap<&str, BTreeSet<u64>> = BTreeMap::new();
         for (_, score) in analysis.scored(scorer, &|subject| subject == first) {

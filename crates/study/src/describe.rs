@@ -37,14 +37,17 @@ pub fn describe(runner: &Runner) -> Result<Vec<Table>, StudyError> {
         Value::Count(held_out.len() as u64),
         Value::text(domains(&training)),
     ];
-    let mut notes = vec!["Train and val: records, before an annotator's ties and missing labels are left out.".to_owned()];
+    let mut notes = vec![
+        "Train and val: records, before an annotator's ties and missing labels are left out.".to_owned(),
+    ];
     if world.is_sandbox() {
         notes.push("Of the first replicate; the others are drawn anew, as many.".to_owned());
     }
     Ok(vec![sizes(vec![preferences, benchmark_row(runner)], notes), annotators(&training)])
 }
 
-const NOT_MADE: &str = "The sandbox makes its preferences when a study begins; pairs of two equal responses are left out then.";
+const NOT_MADE: &str =
+    "The sandbox makes its preferences when a study begins; pairs of two equal responses are left out then.";
 
 fn sizes(rows: Vec<Vec<Value>>, notes: Vec<String>) -> Table {
     Table {
@@ -134,7 +137,9 @@ fn annotators(records: &[PreferenceRecord]) -> Table {
             .into(),
         rows: counts
             .into_iter()
-            .map(|(name, [labelled, ties])| vec![Value::text(name), Value::Count(labelled), Value::Count(ties)])
+            .map(|(name, [labelled, ties])| {
+                vec![Value::text(name), Value::Count(labelled), Value::Count(ties)]
+            })
             .collect(),
         notes: Vec::new(),
     }

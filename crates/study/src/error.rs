@@ -125,8 +125,14 @@ pub enum StudyError {
 
 fn unknown_cell(id: &str, folder: &Path, matches: &[String]) -> String {
     match matches {
-        [] => format!("no cell in {} has a name that begins with `{id}`; `study ls` names them", folder.display()),
-        _ => format!("several cells have names that begin with `{id}`: {}; give more of it", matches.join(", ")),
+        [] => format!(
+            "no cell in {} has a name that begins with `{id}`; `study ls` names them",
+            folder.display()
+        ),
+        _ => format!(
+            "several cells have names that begin with `{id}`: {}; give more of it",
+            matches.join(", ")
+        ),
     }
 }
 

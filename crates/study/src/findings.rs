@@ -69,7 +69,8 @@ pub fn conclude(runner: &Runner, questions: &[Question]) -> Result<Findings, Stu
         these.flat_map(|answer| answer.settled.clone()).collect()
     };
     let coverage = coverage.table(runner.recipe())?;
-    let opening = verdicts::table(runner.recipe(), &settled(&Question::ALL)).into_iter().chain(coverage.clone());
+    let opening =
+        verdicts::table(runner.recipe(), &settled(&Question::ALL)).into_iter().chain(coverage.clone());
     let opening: Vec<Table> = opening.collect();
     write_tables(&output, &opening)?;
     let verdicts = verdicts::table(runner.recipe(), &settled(questions));

@@ -133,6 +133,7 @@ impl Registry {
                 let entry = &mut self.entries[place];
                 if !entry.questions.contains(&question) {
                     entry.questions.push(question);
+                    entry.questions.sort();
                 }
                 if !entry.subjects.contains(subject) {
                     entry.subjects.push(subject.clone());
@@ -188,9 +189,10 @@ impl Registry {
             Some(cell) => {
                 row.extend([&cell.annotator, loss_name(cell.loss)].map(Value::text));
                 row.push(Value::text(cell.beta.get().to_string()));
-                row.extend([cell.fraction.get(), cell.flip_rate.get()].map(|share| {
-                    Value::text(format!("{}%", percent(share)))
-                }));
+                row.extend(
+                    [cell.fraction.get(), cell.flip_rate.get()]
+                        .map(|share| Value::text(format!("{}%", percent(share)))),
+                );
                 row.extend([entry.epochs, cell.seed].map(Value::Count));
             }
         }

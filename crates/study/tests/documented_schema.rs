@@ -11,7 +11,8 @@ const DOCS: &str = include_str!("../../../docs/study.md");
 
 /// The rows of the table below the heading of `file`: column and kind.
 fn documented(file: &str) -> Vec<(String, String)> {
-    let section = DOCS.split("\n## ").find(|section| section.starts_with(&format!("`{file}`"))).expect("a section");
+    let section =
+        DOCS.split("\n## ").find(|section| section.starts_with(&format!("`{file}`"))).expect("a section");
     let rows = section.lines().filter(|line| line.starts_with("| `"));
     rows.map(|row| {
         let cells: Vec<&str> = row.split('|').map(str::trim).collect();

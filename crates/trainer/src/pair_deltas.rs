@@ -61,7 +61,7 @@ pub(crate) fn read(folder: &Path) -> Result<Option<Vec<TrainedPair>>, TrainError
         file => file.map_err(failed())?,
     };
     let mut rows = Vec::new();
-    let mut decode = || -> Result<(), ParquetError> {
+    let decode = || -> Result<(), ParquetError> {
         for batch in ParquetRecordBatchReaderBuilder::try_new(file)?.build()? {
             append_batch(&batch?, &mut rows)?;
         }
@@ -240,7 +240,8 @@ mod tests {
         let steps = [line(1, &[(1, 0.0)]), line(2, &[(0, 0.5), (1, -0.25)])];
         write_parquet(&parquet_file(folder.path()), &steps, &pairs).unwrap();
         let rows = read(folder.path()).unwrap().unwrap();
-        let told: Vec<_> = rows.iter().map(|row| (row.step, row.pair.as_str(), row.flipped, row.delta)).collect();
+        let told: Vec<_> =
+            rows.iter().map(|row| (row.step, row.pair.as_str(), row.flipped, row.delta)).collect();
         assert_eq!(told, [(1, "b", true, 0.0), (2, "a", false, 0.5), (2, "b", true, -0.25)]);
 
         fs::write(parquet_file(folder.path()), "no parquet").unwrap();

@@ -80,11 +80,7 @@ fn evaluated(runner: &Runner, entry: &Entry) -> Result<Vec<Evaluated>, StudyErro
 }
 
 /// Means of what the steps measured, checkpoint by checkpoint; `None` of a run without a whole file of steps.
-fn training(
-    run: &Option<RunDir>,
-    entry: &Entry,
-    registry: &Registry,
-) -> Result<Option<Table>, StudyError> {
+fn training(run: &Option<RunDir>, entry: &Entry, registry: &Registry) -> Result<Option<Table>, StudyError> {
     let Some(run) = run else { return Ok(None) };
     let steps = run.read_metrics()?;
     let held_out = run.read_evaluations()?;
@@ -99,7 +95,8 @@ fn training(
         };
         let preference = |of: fn(&PreferenceMetrics) -> f64| mean(&|m| m.preference.as_ref().map(of));
         let measured = held_out.iter().find(|metrics| metrics.step == step);
-        let share = shares.and_then(|shares| shares.get(at)).map_or(String::new(), |&s| format!("{}%", percent(s)));
+        let share =
+            shares.and_then(|shares| shares.get(at)).map_or(String::new(), |&s| format!("{}%", percent(s)));
         rows.push(vec![
             Value::text(share),
             Value::Count(step),
@@ -198,11 +195,17 @@ fn answers(runner: &Runner, entry: &Entry, evaluated: &[Evaluated]) -> Result<Op
         }
         seen.push(&question.category);
         let dash = || Value::text("–");
-        rows.push(vec![Value::text(&question.category), Value::text("prompt"), Value::text(&question.turns[0]), dash()]);
+        rows.push(vec![
+            Value::text(&question.category),
+            Value::text("prompt"),
+            Value::text(&question.turns[0]),
+            dash(),
+        ]);
         for (name, of, answers) in &shown {
             let answer = answers.iter().find(|answer| answer.question_id == question.question_id);
             let Some(text) = answer.and_then(|answer| answer.turns().first()) else { continue };
-            let is_of = |s: &&crate::Score| judge.is_of(s) && (s.question_id, s.turn) == (question.question_id, 1);
+            let is_of =
+                |s: &&crate::Score| judge.is_of(s) && (s.question_id, s.turn) == (question.question_id, 1);
             let score = of.evaluation.scores.iter().find(is_of).and_then(|score| score.score);
             rows.push(vec![Value::text(""), Value::text(*name), Value::text(text), number(score, 1)]);
         }

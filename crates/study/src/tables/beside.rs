@@ -88,7 +88,8 @@ fn is_condition(analysis: &Analysis<'_>, subject: &Subject, condition: &Cell) ->
     match subject {
         Subject::Baseline { .. } => false,
         Subject::Trained { cell, checkpoint } => {
-            *checkpoint == analysis.last_checkpoint() && *cell == Cell { seed: cell.seed, ..condition.clone() }
+            *checkpoint == analysis.last_checkpoint()
+                && *cell == Cell { seed: cell.seed, ..condition.clone() }
         }
     }
 }

@@ -165,9 +165,7 @@ fn change(
 fn correlation(changes: &[(f64, f64)]) -> Value {
     let (pairs, changes): (Vec<f64>, Vec<f64>) = changes.iter().copied().unzip();
     match spearman_rho(&pairs, &changes) {
-        Ok(rho) => Value::text(
-            format!("{:+.2} (p = {:.2})", rho.value, rho.p.p_value).replace('-', "−"),
-        ),
+        Ok(rho) => Value::text(format!("{:+.2} (p = {:.2})", rho.value, rho.p.p_value).replace('-', "−")),
         Err(error) => Value::missing(error.to_string()),
     }
 }
