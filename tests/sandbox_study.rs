@@ -5,6 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use arrow_array::cast::AsArray;
+use arrow_array::types::UInt64Type;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use study::results::{ScoreRow, read_parquet};
 
 /// A world that trains in seconds; too small for its results to mean anything.
@@ -101,7 +104,10 @@ fn cells_are_trained_once_and_shared_by_the_questions() {
     succeeds(&question(RQ2, &out, &["--set", "study.volumes=[1.0, 0.5]"]));
     assert_eq!(runs(&out).len(), 8, "only the smaller share is new");
     let rq3 = ["--set", "study.flip_rates=[0.0, 0.5]"];
-    succeeds(&question(RQ3, &out, &rq3));
+    let (noise, _) = succeeds(&question(RQ3, &out, &rq3));
+    assert!(noise.contains("Which labels the policies learned"), "{noise}");
+    let labels = fs::read_to_string(out.join("tables/table-4-labels.csv")).unwrap();
+    assert_eq!(labels.lines().count(), 1 + 2 * 2 * 2, "two annotators, losses and shares of flips: {labels}");
     assert_eq!(runs(&out).len(), 8 + 2 + 4, "DPO on clean labels is there, cDPO and the noisy runs are new");
 
     assert_eq!(questions_in_report(&out), ["RQ1", "RQ2", "RQ3", "RQ4"]);
@@ -117,7 +123,15 @@ fn cells_are_trained_once_and_shared_by_the_questions() {
     let scores: BTreeSet<_> = rows.iter().map(score).collect();
     assert_eq!(scores.len(), rows.len(), "a score stands once, whatever number of questions it serves");
 
-    let files = || ["report.html", "results.parquet"].map(|file| fs::read(out.join(file)).unwrap());
+    let policies = policies(&out);
+    let names = policies.iter().map(|(cell, step, _)| (cell, *step)).collect::<BTreeSet<_>>();
+    assert_eq!((names.len(), policies.len()), (evaluations.len(), evaluations.len()), "one row a policy");
+    let flipped = policies.iter().filter(|(.., flipped)| flipped.is_some_and(|pairs| pairs > 0)).count();
+    assert_eq!(flipped, 4, "two annotators, two losses, at one share of flips");
+
+    let files = || {
+        ["report.html", "results.parquet", "policies.parquet"].map(|file| fs::read(out.join(file)).unwrap())
+    };
     let before = files();
     let (again, _) = succeeds(&question(RQ1, &out, &[]));
     assert_eq!(again, first);
@@ -133,9 +147,64 @@ fn cells_are_trained_once_and_shared_by_the_questions() {
     assert!(verdicts.starts_with("What the benchmark says, and whether it is so"), "{verdicts}");
     assert!(verdicts.contains("Table 1  DPO: gpt-4-turbo − human"), "verdicts come first: {verdicts}");
     assert!(verdicts.contains("Of 10 comparisons: "), "6 of Table 1, 4 of Table 5: {verdicts}");
+    let coverage =
+        verdicts.split("How often an interval of 8 questions").nth(1).expect("a second table opens");
+    assert!(coverage.contains("2 other sets of 8"), "16 further questions: {coverage}");
     assert!(files() == before, "the whole study and its questions write the same files");
 
+    cells_are_listed_and_shown(&out);
     another_study_stands_alone(&out, &rq3);
+}
+
+/// The program `study` looks into the folder without a recipe.
+fn cells_are_listed_and_shown(out: &Path) {
+    let ask =
+        |arguments: &[&str]| Command::new(STUDY).args(arguments).arg("--out").arg(out).output().unwrap();
+    let (list, _) = succeeds(&ask(&["ls", "--format", "csv"]));
+    let rows = list.trim().lines().skip(1);
+    let lines: Vec<Vec<&str>> = rows.map(|line| line.split(',').collect()).collect();
+    assert_eq!(lines.len(), 1 + 14, "SFT and every run: {list}");
+    assert!(lines.iter().all(|line| line.contains(&"evaluated")), "{list}");
+    let shared = lines.iter().filter(|line| line[1] == "rq1 rq2 rq3 rq4").count();
+    assert_eq!(shared, 2, "DPO on all clean pairs of either annotator serves every question: {list}");
+
+    let cell = lines.iter().find(|line| line[1] == "rq1 rq2 rq3 rq4").unwrap()[0];
+    let (shown, _) = succeeds(&ask(&["show", &cell[..12]]));
+    for part in ["DPO on human", "How its training went", "100% of training", "this cell", "loss.beta"] {
+        assert!(shown.contains(part), "`{part}` is missing in {shown}");
+    }
+    let (markdown, _) = succeeds(&ask(&["show", lines[0][0], "--format", "md"]));
+    assert!(markdown.contains("the supervised policy") && markdown.contains("| seed 0 |"), "{markdown}");
+    for (arguments, words) in
+        [(vec!["show", "zz"], "`study ls` names them"), (vec!["show", ""], "several cells")]
+    {
+        let refused = ask(&arguments);
+        let stderr = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(refused.status.code() == Some(2) && stderr.contains(words), "{arguments:?}: {stderr}");
+    }
+
+    let describe = ["describe", "--preset", "sandbox", "--format", "csv"];
+    let small = SMALL.iter().flat_map(|setting| ["--set", setting]);
+    let (described, _) = succeeds(&ask(&describe.into_iter().chain(small).collect::<Vec<_>>()));
+    assert!(
+        described.contains(",8,") && described.contains("gpt-4-turbo"),
+        "held-out pairs, annotators: {described}"
+    );
+}
+
+/// Address, step and flipped pairs of every policy in `policies.parquet`.
+fn policies(out: &Path) -> Vec<(String, u64, Option<u64>)> {
+    let file = fs::File::open(out.join("policies.parquet")).unwrap();
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap();
+    let mut policies = Vec::new();
+    for batch in reader.map(Result::unwrap) {
+        let cell = batch.column_by_name("cell").unwrap().as_string::<i32>().clone();
+        let whole = |name: &str| batch.column_by_name(name).unwrap().as_primitive::<UInt64Type>().clone();
+        let (step, flipped) = (whole("step"), whole("flipped_pairs"));
+        let row = |at| (cell.value(at).to_owned(), step.value(at), flipped.iter().nth(at).flatten());
+        policies.extend((0..batch.num_rows()).map(row));
+    }
+    policies
 }
 
 /// A changed recipe is another study: its page and rows hold nothing of the first one.

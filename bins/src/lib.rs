@@ -9,6 +9,7 @@ mod annotate_program;
 mod console;
 mod mtbench_program;
 mod program;
+mod registry_program;
 mod study_plan;
 mod study_program;
 mod train_plan;

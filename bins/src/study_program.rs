@@ -17,6 +17,7 @@ use trainer::{Context, Silent};
 
 use crate::console::{ConsoleProgress, SystemClock};
 use crate::program::{Signals, print_result, run};
+use crate::registry_program::RegistryCommand;
 use crate::study_plan::study_plan;
 
 /// How often a waiting process looks after its workers.
@@ -75,8 +76,10 @@ struct QuestionArgs {
 
 /// All tables of the paper, and those beside it, as grids over one engine: what stands in several is trained once.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 struct TablesArgs {
+    #[command(subcommand)]
+    command: Option<RegistryCommand>,
     #[command(flatten)]
     study: StudyArgs,
     /// Only these, such as 3,4: the paper's numbers [default: all]
@@ -96,12 +99,15 @@ pub fn question(question: Question) -> ExitCode {
 /// Runs the whole study, or some of its tables, as a program.
 pub fn study() -> ExitCode {
     let args = TablesArgs::parse();
+    if let Some(command) = args.command {
+        return run(|_| command.run());
+    }
     let asked = |question: &Question| args.tables.is_empty() || args.tables.contains(question);
     let questions: Vec<Question> = Question::ALL.into_iter().filter(asked).collect();
     run(|signals| {
         let findings = answer(&questions, &args.study, signals)?;
-        findings.map_or(Ok(()), |Findings { verdicts, tables, .. }| {
-            print_tables(verdicts.iter().chain(&tables), &args.study)
+        findings.map_or(Ok(()), |Findings { verdicts, coverage, tables, .. }| {
+            print_tables(verdicts.iter().chain(&coverage).chain(&tables), &args.study)
         })
     })
 }
@@ -134,6 +140,8 @@ fn answer(questions: &[Question], args: &StudyArgs, signals: &Signals) -> anyhow
     if let Some(shard) = args.shard {
         if args.worker {
             stop_with_parent(signals);
+        } else {
+            runner.begin(questions)?;
         }
         runner.run(&grid, shard, &mut context)?;
         return Ok(None);
@@ -159,6 +167,7 @@ fn compute(
     loop {
         if !runner.plan(&grid)?.is_complete() {
             runner.open_judge()?;
+            runner.begin(questions)?;
         }
         runner.prepare(context)?;
         if jobs > 1 && !runner.plan(&grid)?.is_complete() {
@@ -195,7 +204,7 @@ fn table() -> impl TypedValueParser<Value = Question> {
 }
 
 /// The recipe that the arguments ask for, whatever it names on the Hub brought here.
-fn recipe(args: &RecipeArgs) -> anyhow::Result<StudyRecipe> {
+pub(crate) fn recipe(args: &RecipeArgs) -> anyhow::Result<StudyRecipe> {
     let mut overrides = args.overrides.clone();
     if let Some(seeds) = args.seeds {
         overrides.push(format!("study.seeds={seeds}"));

@@ -65,6 +65,25 @@ fn every_format_of_a_table_with_every_kind_of_value() {
 }
 
 #[test]
+fn words_too_long_for_a_line_take_several_and_keep_their_column() {
+    let words: Vec<String> = (0..60).map(|k| format!("word{k}")).collect();
+    let table = Table {
+        id: "t".into(),
+        title: "t".into(),
+        columns: vec![Column::new("who", Align::Left), Column::new("says", Align::Left)],
+        rows: vec![vec![Value::text("SFT"), Value::text(words.join(" "))]],
+        notes: vec![],
+    };
+    let text = table.render(Format::Text);
+    assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    let body: Vec<&str> = text.lines().skip_while(|line| !line.starts_with("SFT")).collect();
+    let body = &body[..body.len() - 1];
+    assert!(body.len() > 4 && body[1..].iter().all(|line| line.starts_with("     word")), "{text}");
+    let told: Vec<&str> = body.iter().flat_map(|line| line.split_whitespace()).skip(1).collect();
+    assert_eq!(told, words);
+}
+
+#[test]
 fn numbers_are_written_as_people_write_them() {
     let shown = |value: Value| {
         let table = Table {

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+mod adjusted;
 mod agreement;
 mod bootstrap;
 mod bradley_terry;
@@ -21,6 +22,7 @@ mod tally;
 mod trend;
 mod vote;
 
+pub use adjusted::{Adjusted, adjust};
 pub use agreement::{Agreement, Kappa, choice_counts, fleiss_kappa, gwet_ac1, randolph_kappa};
 pub use bootstrap::{
     ClusteredScores, Estimate, Method, difference_interval, mean_interval, mean_intervals,

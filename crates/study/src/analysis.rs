@@ -9,7 +9,8 @@ use trainer::HeldOutMetrics;
 
 use crate::cell::{Subject, percent};
 use crate::error::StudyError;
-use crate::evaluate::{BENCHMARK, FURTHER, GOLD};
+use crate::evaluate::{BENCHMARK, FURTHER, GOLD, Score};
+use crate::fitted::FittedLabels;
 use crate::judges;
 use crate::recipe::StudyRecipe;
 use crate::runner::Evaluated;
@@ -27,6 +28,13 @@ pub(crate) struct Scorer {
     pub(crate) label: String,
     pub(crate) name: String,
     pub(crate) question_set: &'static str,
+}
+
+impl Scorer {
+    /// Whether a score is one of these.
+    pub(crate) fn is_of(&self, score: &Score) -> bool {
+        score.scorer == self.name && score.question_set == self.question_set
+    }
 }
 
 /// Who scores in a study.
@@ -82,28 +90,32 @@ impl<'a> Analysis<'a> {
         Self { recipe, evaluated, seeds: Seeds::new(recipe.seed).child("bootstrap") }
     }
 
+    /// What a scorer says of the answers of all subjects that are selected, readable or not, each with its subject.
+    pub(crate) fn scored<'s>(
+        &self,
+        scorer: &'s Scorer,
+        keep: &'s dyn Fn(&Subject) -> bool,
+    ) -> impl Iterator<Item = (&'a Subject, &'a Score)> + use<'s, 'a> {
+        let selected = self.evaluated.iter().filter(|evaluated| keep(&evaluated.subject));
+        let scores = selected.flat_map(|evaluated| {
+            evaluated.evaluation.scores.iter().map(|score| (&evaluated.subject, score))
+        });
+        scores.filter(|(_, score)| scorer.is_of(score))
+    }
+
     /// The scores of all subjects that are selected, by question; turns and seeds are pooled.
     pub(crate) fn scores(
         &self,
         scorer: &Scorer,
         keep: &dyn Fn(&Subject) -> bool,
     ) -> Result<ClusteredScores, StudyError> {
-        let rows = self
-            .evaluated
-            .iter()
-            .filter(|e| keep(&e.subject))
-            .flat_map(|e| &e.evaluation.scores)
-            .filter(|s| s.scorer == scorer.name && s.question_set == scorer.question_set)
-            .filter_map(|s| Some((s.question_id, s.score?)));
+        let rows = self.scored(scorer, keep).filter_map(|(_, s)| Some((s.question_id, s.score?)));
         ClusteredScores::new(rows).map_err(StudyError::stats(format!("scores of {}", scorer.label)))
     }
 
     /// How many turns have no rating under a scorer.
     fn missing(&self, scorer: &Scorer) -> usize {
-        let scores = self.evaluated.iter().flat_map(|e| &e.evaluation.scores);
-        scores
-            .filter(|s| s.scorer == scorer.name && s.question_set == scorer.question_set && s.score.is_none())
-            .count()
+        self.scored(scorer, &|_| true).filter(|(_, score)| score.score.is_none()).count()
     }
 
     /// The mean of selected scores with its interval; `None` where nothing is selected.
@@ -162,11 +174,18 @@ impl<'a> Analysis<'a> {
         (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
     }
 
+    /// What selected subjects made of their labels, their pairs taken together; `None` where that was not kept of any.
+    pub(crate) fn labels(&self, keep: &dyn Fn(&Subject) -> bool) -> Option<FittedLabels> {
+        let selected = self.evaluated.iter().filter(|e| keep(&e.subject)).filter_map(|e| e.labels);
+        selected.reduce(|all, one| FittedLabels {
+            kept: all.kept.with(one.kept),
+            flipped: all.flipped.with(one.flipped),
+        })
+    }
+
     /// How long selected answers to a scorer's questions are, in characters.
     pub(crate) fn mean_length(&self, scorer: &Scorer, keep: &dyn Fn(&Subject) -> bool) -> Option<f64> {
-        let scores = self.evaluated.iter().filter(|e| keep(&e.subject)).flat_map(|e| &e.evaluation.scores);
-        let of_scorer = scores.filter(|s| s.scorer == scorer.name && s.question_set == scorer.question_set);
-        let lengths: Vec<f64> = of_scorer.map(|score| score.characters as f64).collect();
+        let lengths: Vec<f64> = self.scored(scorer, keep).map(|(_, score)| score.characters as f64).collect();
         (!lengths.is_empty()).then(|| lengths.iter().sum::<f64>() / lengths.len() as f64)
     }
 
@@ -215,14 +234,9 @@ pub(crate) fn by_category(
     keep: &dyn Fn(&Subject) -> bool,
 ) -> Result<BTreeMap<String, (f64, f64, f64)>, StudyError> {
     let mut by_category: BTreeMap<String, Vec<(u64, f64)>> = BTreeMap::new();
-    for evaluated in analysis.evaluated.iter().filter(|e| keep(&e.subject)) {
-        for score in &evaluated.evaluation.scores {
-            if score.scorer == scorer.name
-                && score.question_set == scorer.question_set
-                && let Some(value) = score.score
-            {
-                by_category.entry(score.category.clone()).or_default().push((score.question_id, value));
-            }
+    for (_, score) in analysis.scored(scorer, keep) {
+        if let Some(value) = score.score {
+            by_category.entry(score.category.clone()).or_default().push((score.question_id, value));
         }
     }
     let mut means = BTreeMap::new();

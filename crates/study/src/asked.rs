@@ -1,6 +1,7 @@
 //! Which questions were answered in an output folder, and under which recipes.
 //!
-//! `questions/rqN.toml` holds the recipe under which a question was last answered there. Report and `results.parquet`
+//! `questions/rqN.toml` holds the recipe under which a question was last answered there, `questions/rqN.begun.toml` the one
+//! under which somebody began to answer it and did not come to an end yet. Report and `results.parquet`
 //! are made of all of them, every time from the store: nothing that stands on the page can differ from what the store
 //! holds, and no order of running the questions gives other bytes.
 
@@ -15,10 +16,35 @@ use crate::store::write_file;
 
 /// Notes that `question` was answered under `recipe` in the folder `output`.
 pub(crate) fn record(output: &Path, question: Question, recipe: &StudyRecipe) -> Result<(), StudyError> {
-    let path = file(output, question);
-    let folder = path.parent().unwrap_or(output);
-    fs::create_dir_all(folder).map_err(StudyError::io("cannot create", folder))?;
-    write_file(&path, trainer::recipe::to_toml(recipe).as_bytes())
+    write(&file(output, question), recipe)?;
+    let begun = begun_file(output, question);
+    match fs::remove_file(&begun) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(StudyError::io("cannot remove", begun)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Notes that somebody begins to answer `question` under `recipe`.
+pub(crate) fn begin(output: &Path, question: Question, recipe: &StudyRecipe) -> Result<(), StudyError> {
+    write(&begun_file(output, question), recipe)
+}
+
+/// Every recipe under which a question was answered in the folder `output`, or begun, in the order of the questions.
+pub(crate) fn begun(output: &Path) -> Result<Vec<(Question, StudyRecipe)>, StudyError> {
+    let mut all = Vec::new();
+    for question in Question::ALL {
+        for path in [file(output, question), begun_file(output, question)] {
+            if path.exists() {
+                let mut recipe = StudyRecipe::load(&path, &[])?;
+                // The folder may have been moved since.
+                recipe.output.dir = output.to_owned();
+                all.push((question, recipe));
+            }
+        }
+    }
+    Ok(all)
 }
 
 /// What `question` came to when it was last answered in `runner`'s output folder; `None` where it was not, or in
@@ -52,6 +78,16 @@ pub(crate) fn answered(
         Some(evaluated) => Ok(Some((earlier, evaluated))),
         None => leave_out("its results are no longer in the store".to_owned()),
     }
+}
+
+fn write(path: &Path, recipe: &StudyRecipe) -> Result<(), StudyError> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(folder).map_err(StudyError::io("cannot create", folder))?;
+    write_file(path, trainer::recipe::to_toml(recipe).as_bytes())
+}
+
+fn begun_file(output: &Path, question: Question) -> PathBuf {
+    file(output, question).with_extension("begun.toml")
 }
 
 fn file(output: &Path, question: Question) -> PathBuf {

@@ -32,20 +32,26 @@ pub struct Cell {
     pub seed: u64,
 }
 
-impl fmt::Display for Cell {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} on {}", loss_name(self.loss), self.annotator)?;
+impl Cell {
+    /// All that tells it from others but β and seed.
+    pub(crate) fn data_and_epochs(&self) -> String {
+        let mut words = format!("{} on {}", loss_name(self.loss), self.annotator);
         if self.fraction != Fraction::ALL {
-            write!(f, ", {}% of the pairs", percent(self.fraction.get()))?;
+            words += &format!(", {}% of the pairs", percent(self.fraction.get()));
         }
         if self.flip_rate != FlipRate::NONE {
-            write!(f, ", {}% flipped", percent(self.flip_rate.get()))?;
+            words += &format!(", {}% flipped", percent(self.flip_rate.get()));
         }
-        write!(f, ", β = {}", self.beta.get())?;
         if let Some(epochs) = self.epochs {
-            write!(f, ", {epochs} epochs")?;
+            words += &format!(", {epochs} epochs");
         }
-        write!(f, ", seed {}", self.seed)
+        words
+    }
+}
+
+impl fmt::Display for Cell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, β = {}, seed {}", self.data_and_epochs(), self.beta.get(), self.seed)
     }
 }
 
@@ -123,7 +129,7 @@ mod tests {
         let noisy = Cell { fraction, flip_rate, epochs: NonZeroU64::new(12), ..cell };
         assert_eq!(
             noisy.to_string(),
-            "DPO on human, 25% of the pairs, 5% flipped, β = 0.1, 12 epochs, seed 0"
+            "DPO on human, 25% of the pairs, 5% flipped, 12 epochs, β = 0.1, seed 0"
         );
     }
 }

@@ -94,17 +94,11 @@ pub(crate) fn trend_weights(levels: &[f64]) -> Vec<f64> {
 /// Mean scores by seed, question and turn.
 fn by_turn(analysis: &Analysis<'_>, scorer: &Scorer, keep: &Keep<'_>) -> BTreeMap<(u64, u64, u8), f64> {
     let mut sums: BTreeMap<(u64, u64, u8), (f64, f64)> = BTreeMap::new();
-    for evaluated in analysis.evaluated.iter().filter(|evaluated| keep(&evaluated.subject)) {
-        for score in &evaluated.evaluation.scores {
-            if score.scorer == scorer.name
-                && score.question_set == scorer.question_set
-                && let Some(value) = score.score
-            {
-                let at = (evaluated.subject.seed(), score.question_id, score.turn);
-                let (sum, count) = sums.entry(at).or_default();
-                *sum += value;
-                *count += 1.0;
-            }
+    for (subject, score) in analysis.scored(scorer, keep) {
+        if let Some(value) = score.score {
+            let (sum, count) = sums.entry((subject.seed(), score.question_id, score.turn)).or_default();
+            *sum += value;
+            *count += 1.0;
         }
     }
     sums.into_iter().map(|(at, (sum, count))| (at, sum / count)).collect()

@@ -1,6 +1,6 @@
 //! What can go wrong in a study.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use render::RenderError;
 
@@ -102,9 +102,38 @@ pub enum StudyError {
     /// A policy could not answer.
     #[error("the policy cannot answer: {0}")]
     Responder(Box<dyn std::error::Error + Send + Sync>),
+    /// A folder in which no question was asked.
+    #[error("{} is no folder of a study: no question was asked in it; name the folder that --out or output.dir named", folder.display())]
+    NoStudy {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// A name of no cell, or of several.
+    #[error("{}", unknown_cell(id, folder, matches))]
+    UnknownCell {
+        /// The name, or its beginning.
+        id: String,
+        /// The study's folder.
+        folder: PathBuf,
+        /// The cells whose names begin so.
+        matches: Vec<String>,
+    },
     /// Somebody asked to stop.
     #[error("stopped; what is done is kept, and the same command goes on from here")]
     Stopped,
+}
+
+fn unknown_cell(id: &str, folder: &Path, matches: &[String]) -> String {
+    match matches {
+        [] => format!(
+            "no cell in {} has a name that begins with `{id}`; `study ls` names them",
+            folder.display()
+        ),
+        _ => format!(
+            "several cells have names that begin with `{id}`: {}; give more of it",
+            matches.join(", ")
+        ),
+    }
 }
 
 impl From<llm_client::Error> for StudyError {
@@ -135,6 +164,7 @@ impl StudyError {
     pub fn is_bad_input(&self) -> bool {
         match self {
             Self::Recipe(_) | Self::Unsupported(_) | Self::Data(_) => true,
+            Self::NoStudy { .. } | Self::UnknownCell { .. } => true,
             Self::Train(error) => error.is_bad_input(),
             Self::Bench(error) => error.is_bad_input(),
             Self::Call(error) => error.is_bad_input(),

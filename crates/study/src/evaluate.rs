@@ -59,6 +59,20 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
+    /// Scores without answers.
+    #[cfg(test)]
+    pub(crate) fn of_scores(scores: Vec<Score>) -> Self {
+        Self { scores, bench: BenchDir::new("no folder"), model_id: String::new() }
+    }
+
+    /// The mean length of the answers to the benchmark, in characters; `None` where there is none.
+    pub(crate) fn mean_characters(&self) -> Option<f64> {
+        let of_benchmark = self.scores.iter().filter(|score| score.question_set == BENCHMARK);
+        // Each answer is scored by as many, so that it counts as often.
+        let lengths: Vec<f64> = of_benchmark.map(|score| score.characters as f64).collect();
+        (!lengths.is_empty()).then(|| lengths.iter().sum::<f64>() / lengths.len() as f64)
+    }
+
     /// The answers to the benchmark's questions.
     ///
     /// # Errors

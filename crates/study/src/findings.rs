@@ -10,11 +10,11 @@ use render::{write_figures, write_report, write_tables};
 
 use crate::analysis::{Analysis, Scorers, by_category};
 use crate::cell::{Subject, loss_name};
+use crate::coverage::Coverage;
 use crate::error::StudyError;
 use crate::grid::Question;
-use crate::results::{ScoreRow, write_parquet};
-use crate::runner::{Evaluated, Runner};
-use crate::store::Key;
+use crate::results::{PolicyRow, ScoreRow, write_parquet, write_policies};
+use crate::runner::{Evaluated, EvaluationId, Runner};
 use crate::sweep::{Chosen, Setting};
 use crate::tables::{self, acquisition, along, overfitting};
 use crate::verdicts::{self, Settled};
@@ -28,14 +28,16 @@ const SAMPLES: usize = 8;
 pub struct Findings {
     /// What becomes of the claims that the questions speak of; none where nothing is compared.
     pub verdicts: Option<Table>,
+    /// How often intervals hold the truth, over all questions of the folder; none where it is not known.
+    pub coverage: Option<Table>,
     /// The tables of the questions, in the paper's order.
     pub tables: Vec<Table>,
     /// The page that says what was run and what came of it.
     pub report: PathBuf,
 }
 
-/// Makes tables and figures of `questions`, all of which were run, and writes them to the study's output folder. Report and
-/// `results.parquet` there then hold every question that was answered in the folder under this study's recipe.
+/// Makes tables and figures of `questions`, all of which were run, and writes them to the study's output folder. Report,
+/// `results.parquet` and `policies.parquet` there then hold every question that was answered in the folder under this study's recipe.
 ///
 /// # Errors
 ///
@@ -48,9 +50,11 @@ pub fn conclude(runner: &Runner, questions: &[Question]) -> Result<Findings, Stu
     let mut tables = Vec::new();
     let mut answers: Vec<Answer> = Vec::new();
     let mut rows = Rows::default();
+    let mut coverage = Coverage::default();
     for question in Question::ALL {
         let Some((runner, evaluated)) = asked::answered(runner, question)? else { continue };
         rows.extend(&runner, &evaluated);
+        coverage.add(&Analysis::new(runner.recipe(), &evaluated))?;
         let answer = Answer::new(&runner, question, &evaluated)?;
         if questions.contains(&question) {
             write_tables(&output, &answer.tables)?;
@@ -64,13 +68,16 @@ pub fn conclude(runner: &Runner, questions: &[Question]) -> Result<Findings, Stu
         let these = answers.iter().filter(|answer| of.contains(&answer.question));
         these.flat_map(|answer| answer.settled.clone()).collect()
     };
-    if let Some(verdicts) = verdicts::table(runner.recipe(), &settled(&Question::ALL)) {
-        write_tables(&output, &[verdicts])?;
-    }
+    let coverage = coverage.table(runner.recipe())?;
+    let opening =
+        verdicts::table(runner.recipe(), &settled(&Question::ALL)).into_iter().chain(coverage.clone());
+    let opening: Vec<Table> = opening.collect();
+    write_tables(&output, &opening)?;
     let verdicts = verdicts::table(runner.recipe(), &settled(questions));
-    write_parquet(&output.join("results.parquet"), &rows.rows)?;
-    let report = write_report(&output, &report(runner, answers))?;
-    Ok(Findings { verdicts, tables, report })
+    write_parquet(&output.join("results.parquet"), &rows.scores)?;
+    write_policies(&output.join("policies.parquet"), &rows.policies)?;
+    let report = write_report(&output, &report(runner, answers, opening))?;
+    Ok(Findings { verdicts, coverage, tables, report })
 }
 
 /// What one question came to.
@@ -92,12 +99,13 @@ impl Answer {
         let mut figures = Vec::new();
         match question {
             Question::Acquisition => {
-                made.push(acquisition(&analysis)?);
+                made.extend([acquisition(&analysis)?, tables::beside(&analysis, question)?]);
                 figures.push((
                     "figure-1",
                     category_figure(&analysis)?,
                     "The judge's scores by category, means over turns and seeds with 95% intervals.",
                 ));
+                made.extend(tables::categories(runner, &analysis)?);
                 if let Some(raters) = raters::comparison(runner, evaluated)? {
                     made.extend([raters.wins(), raters.agreement()]);
                     let caption =
@@ -123,6 +131,10 @@ impl Answer {
             }
             Question::Volume | Question::Quality | Question::EqualSteps | Question::RobustLosses => {
                 made.push(along(&analysis, question)?);
+                if matches!(question, Question::Quality | Question::RobustLosses) {
+                    made.extend(tables::labels(&analysis, question)?);
+                }
+                made.push(tables::beside(&analysis, question)?);
             }
             Question::Overfitting | Question::LongTraining => {
                 made.push(overfitting(&analysis, question)?);
@@ -163,25 +175,27 @@ impl Answer {
     }
 }
 
-/// Rows of `results.parquet`, each subject's once, whatever number of questions it serves.
+/// Rows of `results.parquet` and `policies.parquet`, each subject's once, whatever number of questions it serves.
 #[derive(Default)]
 struct Rows {
-    rows: Vec<ScoreRow>,
-    seen: BTreeSet<(Key, u64, u64)>,
+    scores: Vec<ScoreRow>,
+    policies: Vec<PolicyRow>,
+    seen: BTreeSet<EvaluationId>,
 }
 
 impl Rows {
     fn extend(&mut self, runner: &Runner, evaluated: &[Evaluated]) {
         for subject in evaluated {
-            if self.seen.insert((subject.key.clone(), subject.subject.seed(), subject.step)) {
-                self.rows.extend(subject.rows(runner.recipe()));
+            if self.seen.insert(subject.id()) {
+                self.scores.extend(subject.rows(runner.recipe()));
+                self.policies.push(subject.policy(runner.recipe()));
             }
         }
     }
 }
 
 /// The page of all questions that were answered in one folder.
-fn report(runner: &Runner, answers: Vec<Answer>) -> Report {
+fn report(runner: &Runner, answers: Vec<Answer>, opening: Vec<Table>) -> Report {
     // One recipe serves them all, unless a question was asked at values of its own.
     let mut recipes: Vec<(String, String)> = Vec::new();
     for answer in &answers {
@@ -199,7 +213,7 @@ fn report(runner: &Runner, answers: Vec<Answer>) -> Report {
     let verdicts = Section {
         heading: "Verdicts".into(),
         paragraphs: vec![verdicts::tally(&settled)],
-        tables: verdicts::table(runner.recipe(), &settled).into_iter().collect(),
+        tables: opening,
         ..Section::default()
     };
     let questions = answers.into_iter().flat_map(Answer::sections);
@@ -403,7 +417,7 @@ fn sweep_figure(analysis: &Analysis<'_>) -> Result<Svg, StudyError> {
 /// The first question of each category with the answers of the baseline and of the trained policies.
 fn samples(runner: &Runner, evaluated: &[Evaluated]) -> Result<Vec<Dialogue>, StudyError> {
     let shown: Vec<&Evaluated> =
-        evaluated.iter().filter(|e| e.subject.seed() == 0 && is_final(runner, &e.subject)).collect();
+        evaluated.iter().filter(|e| e.subject.seed() == 0 && runner.is_final(&e.subject)).collect();
     let mut answers = Vec::new();
     for evaluated in &shown {
         answers.push(evaluated.evaluation.answers()?);
@@ -430,19 +444,9 @@ fn samples(runner: &Runner, evaluated: &[Evaluated]) -> Result<Vec<Dialogue>, St
     Ok(dialogues)
 }
 
-fn is_final(runner: &Runner, subject: &Subject) -> bool {
-    match subject {
-        Subject::Baseline { .. } => true,
-        Subject::Trained { checkpoint, .. } => checkpoint + 1 == runner.recipe().train.checkpoints.len(),
-    }
-}
-
 fn short_name(subject: &Subject) -> String {
     match subject {
         Subject::Baseline { .. } => "SFT".to_owned(),
-        Subject::Trained { cell, .. } => {
-            let text = cell.to_string();
-            text.split(", β").next().unwrap_or(&text).to_owned()
-        }
+        Subject::Trained { cell, .. } => cell.data_and_epochs(),
     }
 }

@@ -1,9 +1,11 @@
-//! Every score of a study in one parquet file.
+//! Every score of a study in one parquet file, and what was measured of its policies in another.
 //!
-//! It is written beside its name and renamed, so a reader sees the old one or the new one. The same rows give the same
+//! Each is written beside its name and renamed, so a reader sees the old one or the new one. The same rows give the same
 //! bytes.
 
+mod columns;
 mod parquet_file;
+mod policies;
 
 use std::io;
 use std::path::PathBuf;
@@ -11,6 +13,7 @@ use std::path::PathBuf;
 use parquet::errors::ParquetError;
 
 pub use parquet_file::{read_parquet, write_parquet};
+pub use policies::{PolicyRow, write_policies};
 
 /// One score of one turn, with everything that tells its cell from the others.
 #[derive(Clone, Debug, PartialEq)]

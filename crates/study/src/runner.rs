@@ -4,16 +4,19 @@ use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
 use llm_client::Totals;
+use trainer::recipe::LossKind;
 use trainer::{Context, HeldOutMetrics, Outcome, RunDir, Start};
 
 use crate::analysis::Analysis;
+use crate::asked;
 use crate::cell::{Cell, Subject};
 use crate::error::StudyError;
-use crate::evaluate::{Candidate, Evaluation, scores_file};
+use crate::evaluate::{Candidate, Evaluation, Score, scores_file};
+use crate::fitted::FittedLabels;
 use crate::grid::{Grid, Question};
 use crate::judges::Judges;
 use crate::recipe::StudyRecipe;
-use crate::results::ScoreRow;
+use crate::results::{PolicyRow, ScoreRow};
 use crate::store::{Key, ResultStore};
 use crate::sweep::Chosen;
 use crate::world::World;
@@ -61,6 +64,8 @@ pub struct Evaluated {
     pub training_loss: Option<f64>,
     /// What was measured on pairs that were not trained on, at this checkpoint; nothing of the baseline.
     pub held_out: Option<HeldOutMetrics>,
+    /// Which of its labels it had learned by then; nothing of the baseline, nor where the run did not keep that.
+    pub labels: Option<FittedLabels>,
 }
 
 impl Runner {
@@ -89,6 +94,16 @@ impl Runner {
     /// The folder where tables, figures and the report go.
     pub fn output(&self) -> PathBuf {
         PathBuf::from(&self.recipe.output.dir)
+    }
+
+    /// Notes in the study's folder that `questions` are being answered, so that who looks into it meanwhile knows which cells
+    /// are still to come.
+    ///
+    /// # Errors
+    ///
+    /// Where the folder cannot be written.
+    pub fn begin(&self, questions: &[Question]) -> Result<(), StudyError> {
+        questions.iter().try_for_each(|&question| asked::begin(&self.output(), question, &self.recipe))
     }
 
     /// Makes what every cell starts from.
@@ -190,13 +205,24 @@ impl Runner {
         if !self.plan(grid)?.is_complete() {
             return Ok(None);
         }
-        let mut evaluated = Vec::new();
-        for subject in grid.subjects() {
-            let (candidate, trained) = self.candidate(subject)?;
-            let Some(evaluation) = candidate.stored()? else { return Ok(None) };
-            evaluated.push(trained.with(subject, evaluation));
+        grid.subjects().iter().map(|subject| self.evaluated(subject)).collect()
+    }
+
+    /// What was measured of one subject, where it is in the store.
+    pub(crate) fn evaluated(&self, subject: &Subject) -> Result<Option<Evaluated>, StudyError> {
+        if !self.is_evaluated(subject) {
+            return Ok(None);
         }
-        Ok(Some(evaluated))
+        let (candidate, trained) = self.candidate(subject)?;
+        Ok(candidate.stored()?.map(|evaluation| trained.with(subject, evaluation)))
+    }
+
+    /// Whether a subject is a policy at the end of its training, as the supervised one always is.
+    pub(crate) fn is_final(&self, subject: &Subject) -> bool {
+        match subject {
+            Subject::Baseline { .. } => true,
+            Subject::Trained { checkpoint, .. } => checkpoint + 1 == self.recipe.train.checkpoints.len(),
+        }
     }
 
     /// Evaluates a subject whose policy is trained.
@@ -218,10 +244,11 @@ impl Runner {
         let (model, trained) = match subject {
             Subject::Baseline { .. } => {
                 let key = self.world.key().clone();
-                (self.world.model(), Trained { key, step: 0, training_loss: None, held_out: None })
+                let trained = Trained { key, step: 0, training_loss: None, held_out: None, labels: None };
+                (self.world.model(), trained)
             }
             Subject::Trained { cell, checkpoint } => {
-                let dir = RunDir::open_finished(&self.store.run(&self.run_key(cell)))?;
+                let dir = RunDir::open_finished(&self.run_folder(cell))?;
                 let checkpoints = dir.list_checkpoints()?;
                 let (step, model) = checkpoints.get(*checkpoint).cloned().ok_or_else(|| {
                     let wanted = checkpoint + 1;
@@ -234,7 +261,8 @@ impl Runner {
                 let before = checkpoint.checked_sub(1).map_or(0, |previous| checkpoints[previous].0);
                 let training_loss = Some(mean_loss(&dir, before, step)?);
                 let held_out = dir.read_evaluations()?.into_iter().find(|metrics| metrics.step == step);
-                (model, Trained { key: self.run_key(cell), step, training_loss, held_out })
+                let labels = FittedLabels::of(&dir, step)?;
+                (model, Trained { key: self.run_key(cell), step, training_loss, held_out, labels })
             }
         };
         let candidate = Candidate {
@@ -252,7 +280,7 @@ impl Runner {
         if let Some(dir) = self.finished(cell) {
             return Ok(dir);
         }
-        let folder = self.store.run(&self.run_key(cell));
+        let folder = self.run_folder(cell);
         tracing::info!("training {cell}");
         let (records, held_out) = (self.world.records(cell.seed), self.world.held_out(cell.seed));
         let recipe = self.recipe.of_cell(cell, &self.world.model(), &records, held_out.as_deref(), &folder);
@@ -265,7 +293,12 @@ impl Runner {
 
     /// A cell's training run, where it is in the store.
     pub(crate) fn finished(&self, cell: &Cell) -> Option<RunDir> {
-        RunDir::open_finished(&self.store.run(&self.run_key(cell))).ok()
+        RunDir::open_finished(&self.run_folder(cell)).ok()
+    }
+
+    /// The folder of a cell's training run, there or not.
+    pub(crate) fn run_folder(&self, cell: &Cell) -> PathBuf {
+        self.store.run(&self.run_key(cell))
     }
 
     /// Whether a subject's evaluation is in the store.
@@ -274,7 +307,7 @@ impl Runner {
     }
 
     /// The address of a cell: its recipe with model and data named by their content instead of by path.
-    fn run_key(&self, cell: &Cell) -> Key {
+    pub(crate) fn run_key(&self, cell: &Cell) -> Key {
         let world = self.world.key().as_str();
         let data = format!("{world}/records-{}", cell.seed);
         let held_out = self.world.held_out(cell.seed).map(|_| format!("{world}/held-out-{}", cell.seed));
@@ -335,23 +368,57 @@ struct Trained {
     step: u64,
     training_loss: Option<f64>,
     held_out: Option<HeldOutMetrics>,
+    labels: Option<FittedLabels>,
 }
 
 impl Trained {
     fn with(self, subject: &Subject, evaluation: Evaluation) -> Evaluated {
-        let Self { key, step, training_loss, held_out } = self;
-        Evaluated { subject: subject.clone(), evaluation, key, step, training_loss, held_out }
+        let Self { key, step, training_loss, held_out, labels } = self;
+        Evaluated { subject: subject.clone(), evaluation, key, step, training_loss, held_out, labels }
     }
 }
 
+/// What tells an evaluation from all others of a study: its run's address, seed and step.
+pub(crate) type EvaluationId = (Key, u64, u64);
+
 impl Evaluated {
+    pub(crate) fn id(&self) -> EvaluationId {
+        (self.key.clone(), self.subject.seed(), self.step)
+    }
+
     /// The scores as rows of `results.parquet`.
     pub fn rows(&self, recipe: &StudyRecipe) -> Vec<ScoreRow> {
-        let checkpoints = recipe.train.checkpoints.len();
-        let blank = ScoreRow {
+        let policy = self.policy(recipe);
+        let row = |score: &Score| ScoreRow {
+            cell: policy.cell.clone(),
+            annotator: policy.annotator.clone(),
+            loss: policy.loss.clone(),
+            beta: policy.beta,
+            label_smoothing: policy.label_smoothing,
+            fraction: policy.fraction,
+            flip_rate: policy.flip_rate,
+            learning_rate: policy.learning_rate,
+            epochs: policy.epochs,
+            seed: policy.seed,
+            step: policy.step,
+            progress: policy.progress,
+            question_set: score.question_set.clone(),
+            question_id: score.question_id,
+            category: score.category.clone(),
+            turn: score.turn,
+            scorer: score.scorer.clone(),
+            score: score.score,
+            characters: score.characters as u64,
+        };
+        self.evaluation.scores.iter().map(row).collect()
+    }
+
+    /// What was measured beside the scores, as a row of `policies.parquet`.
+    pub fn policy(&self, recipe: &StudyRecipe) -> PolicyRow {
+        let sft = PolicyRow {
             cell: self.key.as_str().to_owned(),
             annotator: String::new(),
-            loss: "sft".to_owned(),
+            loss: LossKind::Sft.name().to_owned(),
             beta: 0.0,
             label_smoothing: 0.0,
             fraction: 1.0,
@@ -361,51 +428,30 @@ impl Evaluated {
             seed: self.subject.seed(),
             step: self.step,
             progress: 0.0,
-            question_set: String::new(),
-            question_id: 0,
-            category: String::new(),
-            turn: 0,
-            scorer: String::new(),
-            score: None,
-            characters: 0,
+            answer_characters: self.evaluation.mean_characters(),
+            training_loss: self.training_loss,
+            held_out_accuracy: self.held_out.map(|metrics| metrics.accuracy),
+            held_out_margin: self.held_out.map(|metrics| metrics.margin),
+            kl: self.held_out.and_then(|metrics| metrics.kl),
+            kept_pairs: self.labels.map(|labels| labels.kept.pairs),
+            kept_preferred: self.labels.map(|labels| labels.kept.preferred),
+            flipped_pairs: self.labels.map(|labels| labels.flipped.pairs),
+            flipped_preferred: self.labels.map(|labels| labels.flipped.preferred),
         };
-        let blank = match &self.subject {
-            Subject::Baseline { .. } => blank,
-            Subject::Trained { cell, checkpoint } => ScoreRow {
-                annotator: cell.annotator.clone(),
-                loss: cell.loss.name().to_owned(),
-                beta: cell.beta.get(),
-                label_smoothing: if cell.loss.smooths_labels() {
-                    recipe.loss.label_smoothing.get()
-                } else {
-                    0.0
-                },
-                fraction: cell.fraction.get(),
-                flip_rate: cell.flip_rate.get(),
-                epochs: cell.epochs.map_or(recipe.train.epochs, NonZeroU64::get),
-                progress: recipe
-                    .train
-                    .checkpoints
-                    .get(*checkpoint)
-                    .copied()
-                    .unwrap_or((checkpoint + 1) as f64 / checkpoints as f64),
-                ..blank
-            },
-        };
-        self.evaluation
-            .scores
-            .iter()
-            .map(|score| ScoreRow {
-                question_set: score.question_set.clone(),
-                question_id: score.question_id,
-                category: score.category.clone(),
-                turn: score.turn,
-                scorer: score.scorer.clone(),
-                score: score.score,
-                characters: score.characters as u64,
-                ..blank.clone()
-            })
-            .collect()
+        let Subject::Trained { cell, checkpoint } = &self.subject else { return sft };
+        let checkpoints = &recipe.train.checkpoints;
+        let evenly = (checkpoint + 1) as f64 / checkpoints.len() as f64;
+        PolicyRow {
+            annotator: cell.annotator.clone(),
+            loss: cell.loss.name().to_owned(),
+            beta: cell.beta.get(),
+            label_smoothing: if cell.loss.smooths_labels() { recipe.loss.label_smoothing.get() } else { 0.0 },
+            fraction: cell.fraction.get(),
+            flip_rate: cell.flip_rate.get(),
+            epochs: cell.epochs.map_or(recipe.train.epochs, NonZeroU64::get),
+            progress: checkpoints.get(*checkpoint).copied().unwrap_or(evenly),
+            ..sft
+        }
     }
 }
 

@@ -245,8 +245,7 @@ fn question_means(
     keep: &dyn Fn(&Subject) -> bool,
 ) -> BTreeMap<u64, f64> {
     let mut sums: BTreeMap<u64, (f64, f64)> = BTreeMap::new();
-    let scores = analysis.evaluated.iter().filter(|e| keep(&e.subject)).flat_map(|e| &e.evaluation.scores);
-    for score in scores.filter(|s| s.scorer == scorer.name && s.question_set == scorer.question_set) {
+    for (_, score) in analysis.scored(scorer, keep) {
         if let Some(value) = score.score {
             let (sum, count) = sums.entry(score.question_id).or_default();
             *sum += value;

@@ -4,6 +4,9 @@
 //! an interval clustered by question.
 
 mod along;
+mod beside;
+mod categories;
+mod labels;
 mod overfitting;
 mod sweep;
 
@@ -11,6 +14,9 @@ use render::table::{Align, Column, Table, Value};
 use stats::Estimate;
 
 pub(crate) use along::along;
+pub(crate) use beside::beside;
+pub(crate) use categories::categories;
+pub(crate) use labels::labels;
 pub(crate) use overfitting::{overfitting, tuned_overfitting};
 pub(crate) use sweep::{name, points, sweep, tuned_quality, tuned_volume};
 
@@ -42,7 +48,7 @@ pub(crate) fn interval(estimate: Option<Estimate>) -> Value {
     }
 }
 
-fn difference(estimate: Option<Estimate>) -> Value {
+pub(crate) fn difference(estimate: Option<Estimate>) -> Value {
     match estimate {
         Some(Estimate { value, low, high, .. }) => Value::Difference { value, low, high, decimals: DECIMALS },
         None => Value::missing("not in this grid"),

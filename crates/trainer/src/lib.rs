@@ -38,7 +38,7 @@ pub use held_out::{HeldOut, HeldOutMetrics, OwnAnswers};
 pub use metrics::{PreferenceMetrics, StepMetrics};
 pub use objective::{Measured, Objective, PreferenceObjective, SupervisedObjective};
 pub use optimizer::{AdamW, AdamWSettings};
-pub use pair_deltas::PairDelta;
+pub use pair_deltas::{PairDelta, TrainedPair};
 pub use parameters::{Gradients, Trained};
 pub use plan::{
     Cluster, Memory, OnCluster, Plan, PlannedReference, PlannedTime, TokenCounts, WidestMicroBatch, plan,

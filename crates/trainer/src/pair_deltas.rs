@@ -8,10 +8,13 @@ use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, BooleanArray, Float64Array, RecordBatch, StringArray, UInt64Array};
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Float64Type, UInt64Type};
+use arrow_array::{Array, ArrayRef, BooleanArray, Float64Array, RecordBatch, StringArray, UInt64Array};
 use arrow_schema::{DataType, Field, Schema};
 use atomic_write_file::AtomicWriteFile;
 use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::Compression;
 use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
@@ -32,6 +35,60 @@ pub struct PairDelta {
     /// How much more the policy prefers the chosen response than the reference does, before the step: the difference of
     /// their log-ratios (nats, without β). What a flipped label calls chosen is the truly worse response.
     pub delta: f64,
+}
+
+/// One row of `pair_deltas.parquet`: a pair at a time when it was trained on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrainedPair {
+    /// The optimiser step, from 1.
+    pub step: u64,
+    /// Passes over the pairs after that step.
+    pub epoch: f64,
+    /// The pair's identifier.
+    pub pair: String,
+    /// Whether its label was flipped.
+    pub flipped: bool,
+    /// Δ before the step, as in [`PairDelta`].
+    pub delta: f64,
+}
+
+/// The rows that a finished run left, in the order of training; `None` where it was not to keep them.
+pub(crate) fn read(folder: &Path) -> Result<Option<Vec<TrainedPair>>, TrainError> {
+    let path = parquet_file(folder);
+    let failed = || TrainError::io("cannot read", &path);
+    let file = match File::open(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        file => file.map_err(failed())?,
+    };
+    let mut rows = Vec::new();
+    let decode = || -> Result<(), ParquetError> {
+        for batch in ParquetRecordBatchReaderBuilder::try_new(file)?.build()? {
+            append_batch(&batch?, &mut rows)?;
+        }
+        Ok(())
+    };
+    decode().map_err(|source| failed()(std::io::Error::other(source)))?;
+    Ok(Some(rows))
+}
+
+fn append_batch(batch: &RecordBatch, rows: &mut Vec<TrainedPair>) -> Result<(), ParquetError> {
+    let column = |name: &str, kind: DataType| {
+        let column = batch.column_by_name(name).filter(|column| *column.data_type() == kind);
+        column.ok_or_else(|| ParquetError::General(format!("there is no column {name} of kind {kind}")))
+    };
+    let step = column("step", DataType::UInt64)?.as_primitive::<UInt64Type>();
+    let epoch = column("epoch", DataType::Float64)?.as_primitive::<Float64Type>();
+    let pair = column("pair", DataType::Utf8)?.as_string::<i32>();
+    let flipped = column("flipped", DataType::Boolean)?.as_boolean();
+    let delta = column("delta", DataType::Float64)?.as_primitive::<Float64Type>();
+    rows.extend((0..batch.num_rows()).map(|at| TrainedPair {
+        step: step.value(at),
+        epoch: epoch.value(at),
+        pair: pair.value(at).to_owned(),
+        flipped: flipped.value(at),
+        delta: delta.value(at),
+    }));
+    Ok(())
 }
 
 /// One line of the file under way.
@@ -73,7 +130,7 @@ impl DeltaLog {
 /// labels were flipped.
 pub(crate) fn write(folder: &Path, pairs: &[TokenPair]) -> Result<(), TrainError> {
     let steps: Vec<Line> = lines(&under_way(folder))?.into_iter().map(|(line, _)| line).collect();
-    write_parquet(&folder.join("pair_deltas.parquet"), &steps, pairs)?;
+    write_parquet(&parquet_file(folder), &steps, pairs)?;
     if pairs.iter().any(|pair| pair.flipped) {
         let last = steps.last().map_or(0.0, |line| line.epoch.ceil());
         let of_last = || steps.iter().filter(|line| line.epoch > last - 1.0).flat_map(|line| &line.pairs);
@@ -98,6 +155,10 @@ pub(crate) fn clear(folder: &Path) -> Result<(), TrainError> {
         }
         _ => Ok(()),
     }
+}
+
+fn parquet_file(folder: &Path) -> PathBuf {
+    folder.join("pair_deltas.parquet")
 }
 
 fn under_way(folder: &Path) -> PathBuf {
@@ -153,4 +214,38 @@ fn write_parquet(path: &Path, steps: &[Line], pairs: &[TokenPair]) -> Result<(),
     };
     let file = encode().map_err(|source| failed()(std::io::Error::other(source)))?;
     file.commit().map_err(failed())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_written_is_read_back_with_the_pairs_flips() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(read(folder.path()).unwrap(), None, "nothing was kept");
+        let pair = |id: &str, flipped| TokenPair {
+            id: id.to_owned(),
+            prompt: vec![1],
+            chosen: vec![2],
+            rejected: vec![3],
+            flipped,
+        };
+        let pairs = [pair("a", false), pair("b", true)];
+        let line = |step, rows: &[(usize, f64)]| Line {
+            step,
+            epoch: step as f64 / 2.0,
+            pairs: rows.iter().map(|&(pair, delta)| PairDelta { pair, delta }).collect(),
+        };
+        let steps = [line(1, &[(1, 0.0)]), line(2, &[(0, 0.5), (1, -0.25)])];
+        write_parquet(&parquet_file(folder.path()), &steps, &pairs).unwrap();
+        let rows = read(folder.path()).unwrap().unwrap();
+        let told: Vec<_> =
+            rows.iter().map(|row| (row.step, row.pair.as_str(), row.flipped, row.delta)).collect();
+        assert_eq!(told, [(1, "b", true, 0.0), (2, "a", false, 0.5), (2, "b", true, -0.25)]);
+
+        fs::write(parquet_file(folder.path()), "no parquet").unwrap();
+        let error = read(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("pair_deltas.parquet"), "{error}");
+    }
 }

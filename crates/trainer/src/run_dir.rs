@@ -13,7 +13,7 @@ use crate::context::Context;
 use crate::engine::{Observer, Snapshot};
 use crate::held_out::HeldOutMetrics;
 use crate::metrics::StepMetrics;
-use crate::pair_deltas::{DeltaLog, PairDelta};
+use crate::pair_deltas::{self, DeltaLog, PairDelta, TrainedPair};
 use crate::tensorboard::EventWriter;
 use crate::watch::Watch;
 
@@ -151,6 +151,15 @@ impl RunDir {
     pub fn read_evaluations(&self) -> Result<Vec<HeldOutMetrics>, TrainError> {
         let path = self.evaluations();
         if path.exists() { read_lines(&path) } else { Ok(Vec::new()) }
+    }
+
+    /// Reads each pair's Δ at every step that trained on it; `None` where the run did not keep them.
+    ///
+    /// # Errors
+    ///
+    /// Where the file holds something else.
+    pub fn read_pair_deltas(&self) -> Result<Option<Vec<TrainedPair>>, TrainError> {
+        pair_deltas::read(&self.root)
     }
 
     /// Whether the run has come to its end.

@@ -6,6 +6,8 @@ use super::{Align, Table};
 
 /// Where titles and notes are wrapped.
 const WRAP: usize = 100;
+/// Where words in a cell are wrapped: answers of a model would make a table wider than any terminal.
+const WRAP_CELL: usize = 72;
 const GAP: &str = "  ";
 const MARK: Note<'static> =
     Note { sign: String::new(), words: "* The interval of the difference excludes 0." };
@@ -23,9 +25,9 @@ pub(super) fn render(table: &Table) -> String {
         .map(|at| {
             cells
                 .iter()
-                .map(|row| &row[at])
-                .chain([&headers[at]])
-                .map(|text| width(text))
+                .flat_map(|row| row[at].lines())
+                .chain([headers[at].as_str()])
+                .map(width)
                 .max()
                 .unwrap_or(0)
                 .max(1)
@@ -36,7 +38,7 @@ pub(super) fn render(table: &Table) -> String {
 
     let aligns: Vec<_> = layout.columns.iter().map(|column| column.align).collect();
     let total = span_width(&widths);
-    let mut lines = wrap(&one_line(&caption(table)), 0);
+    let mut lines = wrap(&one_line(&caption(table)), 0, WRAP);
     if total > 0 {
         lines.push("━".repeat(total));
         if layout.has_groups() {
@@ -50,16 +52,16 @@ pub(super) fn render(table: &Table) -> String {
         }
         lines.push(row_line(&headers, &widths, &header_aligns(&layout)));
         lines.push("─".repeat(total));
-        lines.extend(cells.iter().map(|row| row_line(row, &widths, &aligns)));
+        lines.extend(cells.iter().flat_map(|row| row_lines(row, &widths, &aligns)));
         lines.push("━".repeat(total));
     }
     for Note { sign, words } in layout.notes(table, MARK) {
         let words = one_line(words);
         if sign.is_empty() {
             let indent = if words.starts_with("* ") { 2 } else { 0 };
-            lines.extend(wrap(&words, indent));
+            lines.extend(wrap(&words, indent, WRAP));
         } else {
-            lines.extend(wrap(&format!("{sign} {words}"), width(&sign) + 1));
+            lines.extend(wrap(&format!("{sign} {words}"), width(&sign) + 1, WRAP));
         }
     }
     lines.iter().map(|line| format!("{}\n", line.trim_end())).collect()
@@ -108,7 +110,10 @@ impl Measure {
     fn cell(&self, layout: &Layout<'_>, shown: &Shown<'_>) -> String {
         let Self { value: wide, low: wide_low, high: wide_high, mark } = *self;
         match shown {
-            Shown::Words(words) => one_line(words).into_owned(),
+            Shown::Words(words) => match one_line(words) {
+                words if width(&words) > WRAP_CELL => wrap(&words, 0, WRAP_CELL).join("\n"),
+                words => words.into_owned(),
+            },
             Shown::Number(number) => format!("{number:>wide$}{:tail$}", "", tail = self.tail()),
             Shown::Missing(reason) => {
                 // The dash takes the last digit's place; the sign of the reason hangs over.
@@ -143,6 +148,17 @@ fn group_line(spans: &[Span<'_>], widths: &[usize], show: impl Fn(&Span<'_>, usi
     parts.join(GAP)
 }
 
+/// A row takes as many lines as its longest cell.
+fn row_lines(cells: &[String], widths: &[usize], aligns: &[Align]) -> Vec<String> {
+    let parts: Vec<Vec<&str>> = cells.iter().map(|cell| cell.lines().collect()).collect();
+    let height = parts.iter().map(Vec::len).max().unwrap_or(0).max(1);
+    let line = |at: usize| {
+        let of_cell = |lines: &Vec<&str>| lines.get(at).copied().unwrap_or_default().to_owned();
+        row_line(&parts.iter().map(of_cell).collect::<Vec<_>>(), widths, aligns)
+    };
+    (0..height).map(line).collect()
+}
+
 fn row_line(cells: &[String], widths: &[usize], aligns: &[Align]) -> String {
     let parts: Vec<_> = cells
         .iter()
@@ -170,13 +186,13 @@ fn width(text: &str) -> usize {
     text.chars().count()
 }
 
-/// Breaks words into lines of at most [`WRAP`] columns, a longer word on a line of its own; lines after the first are
+/// Breaks words into lines of at most `most` columns, a longer word on a line of its own; lines after the first are
 /// indented.
-fn wrap(words: &str, indent: usize) -> Vec<String> {
+fn wrap(words: &str, indent: usize, most: usize) -> Vec<String> {
     let mut lines = Vec::new();
     let mut line = String::new();
     for word in words.split_whitespace() {
-        if !line.trim().is_empty() && width(&line) + 1 + width(word) > WRAP {
+        if !line.trim().is_empty() && width(&line) + 1 + width(word) > most {
             lines.push(std::mem::replace(&mut line, " ".repeat(indent)));
         } else if !line.trim().is_empty() {
             line.push(' ');

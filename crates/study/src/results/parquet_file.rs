@@ -2,23 +2,15 @@
 
 use std::fs::File;
 use std::path::Path;
-use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{ArrowPrimitiveType, Float64Type, UInt8Type, UInt64Type};
-use arrow_array::{Array, ArrayRef, Float64Array, RecordBatch, StringArray, UInt8Array, UInt64Array};
-use arrow_schema::{DataType, Field, Schema, SchemaRef};
-use atomic_write_file::AtomicWriteFile;
-use parquet::arrow::ArrowWriter;
+use arrow_array::{Array, RecordBatch, StringArray};
+use arrow_schema::DataType;
 use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
-use parquet::basic::Compression;
-use parquet::errors::ParquetError;
-use parquet::file::properties::WriterProperties;
 
+use super::columns::{self, BATCH_ROWS, Column, Get};
 use super::{ResultsError, ScoreRow};
-
-/// Rows that are turned into columns at a time, so that a large study needs no second copy of itself in memory.
-const BATCH_ROWS: usize = 64 * 1024;
 
 /// Writes scores, one row each, in the order given: strings as dictionaries, snappy-compressed. The old file stays
 /// until the new one is whole; the same rows give the same bytes.
@@ -26,26 +18,7 @@ const BATCH_ROWS: usize = 64 * 1024;
 /// # Errors
 /// [`ResultsError::Io`] or [`ResultsError::Parquet`].
 pub fn write_parquet(path: &Path, rows: &[ScoreRow]) -> Result<(), ResultsError> {
-    let io = |source| ResultsError::Io { action: "write", path: path.to_owned(), source };
-    let file = AtomicWriteFile::open(path).map_err(io)?;
-    let encode = || -> Result<AtomicWriteFile, ParquetError> {
-        let properties = WriterProperties::builder()
-            .set_compression(Compression::SNAPPY)
-            .set_dictionary_enabled(true)
-            .set_created_by("study".to_owned())
-            .build();
-        let mut writer = ArrowWriter::try_new(file, schema(), Some(properties))?;
-        for rows in rows.chunks(BATCH_ROWS) {
-            writer.write(&batch(rows)?)?;
-        }
-        writer.into_inner()
-    };
-    let file = encode().map_err(|source| ResultsError::Parquet {
-        action: "write",
-        path: path.to_owned(),
-        source,
-    })?;
-    file.commit().map_err(io)
+    columns::write(path, &score_columns(), rows)
 }
 
 /// Reads scores in the file's order. Columns are found by name; others are ignored, so a file to which somebody added
@@ -74,64 +47,28 @@ pub fn read_parquet(path: &Path) -> Result<Vec<ScoreRow>, ResultsError> {
     Ok(rows)
 }
 
-fn schema() -> SchemaRef {
-    let field = |name: &str, kind: DataType| Field::new(name, kind, false);
-    Arc::new(Schema::new(vec![
-        field("cell", DataType::Utf8),
-        field("annotator", DataType::Utf8),
-        field("loss", DataType::Utf8),
-        field("beta", DataType::Float64),
-        field("label_smoothing", DataType::Float64),
-        field("fraction", DataType::Float64),
-        field("flip_rate", DataType::Float64),
-        field("learning_rate", DataType::Float64),
-        field("epochs", DataType::UInt64),
-        field("seed", DataType::UInt64),
-        field("step", DataType::UInt64),
-        field("progress", DataType::Float64),
-        field("question_set", DataType::Utf8),
-        field("question_id", DataType::UInt64),
-        field("category", DataType::Utf8),
-        field("turn", DataType::UInt8),
-        field("scorer", DataType::Utf8),
-        Field::new("score", DataType::Float64, true),
-        field("characters", DataType::UInt64),
-    ]))
-}
-
-/// The columns in the order of [`schema`].
-fn batch(rows: &[ScoreRow]) -> Result<RecordBatch, ParquetError> {
-    let text = |of: fn(&ScoreRow) -> &String| -> ArrayRef {
-        Arc::new(StringArray::from_iter_values(rows.iter().map(of)))
-    };
-    let float = |of: fn(&ScoreRow) -> f64| -> ArrayRef {
-        Arc::new(Float64Array::from_iter_values(rows.iter().map(of)))
-    };
-    let whole = |of: fn(&ScoreRow) -> u64| -> ArrayRef {
-        Arc::new(UInt64Array::from_iter_values(rows.iter().map(of)))
-    };
-    let columns = vec![
-        text(|row| &row.cell),
-        text(|row| &row.annotator),
-        text(|row| &row.loss),
-        float(|row| row.beta),
-        float(|row| row.label_smoothing),
-        float(|row| row.fraction),
-        float(|row| row.flip_rate),
-        float(|row| row.learning_rate),
-        whole(|row| row.epochs),
-        whole(|row| row.seed),
-        whole(|row| row.step),
-        float(|row| row.progress),
-        text(|row| &row.question_set),
-        whole(|row| row.question_id),
-        text(|row| &row.category),
-        Arc::new(UInt8Array::from_iter_values(rows.iter().map(|row| row.turn))),
-        text(|row| &row.scorer),
-        Arc::new(Float64Array::from_iter(rows.iter().map(|row| row.score))),
-        whole(|row| row.characters),
-    ];
-    Ok(RecordBatch::try_new(schema(), columns)?)
+fn score_columns() -> Vec<Column<ScoreRow>> {
+    vec![
+        Column::new("cell", Get::Text(|row| &row.cell)),
+        Column::new("annotator", Get::Text(|row| &row.annotator)),
+        Column::new("loss", Get::Text(|row| &row.loss)),
+        Column::new("beta", Get::Float(|row| row.beta)),
+        Column::new("label_smoothing", Get::Float(|row| row.label_smoothing)),
+        Column::new("fraction", Get::Float(|row| row.fraction)),
+        Column::new("flip_rate", Get::Float(|row| row.flip_rate)),
+        Column::new("learning_rate", Get::Float(|row| row.learning_rate)),
+        Column::new("epochs", Get::Whole(|row| row.epochs)),
+        Column::new("seed", Get::Whole(|row| row.seed)),
+        Column::new("step", Get::Whole(|row| row.step)),
+        Column::new("progress", Get::Float(|row| row.progress)),
+        Column::new("question_set", Get::Text(|row| &row.question_set)),
+        Column::new("question_id", Get::Whole(|row| row.question_id)),
+        Column::new("category", Get::Text(|row| &row.category)),
+        Column::new("turn", Get::Small(|row| row.turn)),
+        Column::new("scorer", Get::Text(|row| &row.scorer)),
+        Column::new("score", Get::FloatOrNull(|row| row.score)),
+        Column::new("characters", Get::Whole(|row| row.characters)),
+    ]
 }
 
 /// One batch of a file, with what an error message needs.

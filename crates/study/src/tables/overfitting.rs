@@ -66,6 +66,11 @@ fn progress(
     let measured = Measured::of(analysis);
     let mut rows = vec![vec![Value::text("SFT (baseline)"), Value::text("0%"), Value::text("–")]];
     rows[0].extend(measured.iter().map(|_| Value::text("–")));
+    let length = |keep: &dyn Fn(&Subject) -> bool| match analysis.mean_length(&scorers.judge, keep) {
+        Some(value) => Value::Number { value, decimals: 1 },
+        None => Value::missing("not in this grid"),
+    };
+    rows[0].push(length(&is_baseline));
     rows[0].extend(scores(&is_baseline)?);
     let mut verdicts = Vec::new();
     for policy in policies {
@@ -85,13 +90,17 @@ fn progress(
                 },
             ];
             row.extend(measured.iter().map(|measured| measured.value(analysis, &keep)));
+            row.push(length(&keep));
             row.extend(scores(&keep)?);
             rows.push(row);
         }
     }
     let columns = measured.iter().map(|measured| measured.title);
-    let columns = columns.chain(["Judge", "Gold"].into_iter().take(shown.len()));
-    let mut notes = vec!["Training loss: mean over the steps since the checkpoint before.".to_owned()];
+    let columns = columns.chain(["Length"]).chain(["Judge", "Gold"].into_iter().take(shown.len()));
+    let mut notes = vec![
+        "Training loss: mean over the steps since the checkpoint before. Length: characters an answer to the benchmark."
+            .to_owned(),
+    ];
     if !measured.is_empty() {
         notes.push(
             "Held-out accuracy: share of pairs that were not trained on whose preferred response gained more over the \

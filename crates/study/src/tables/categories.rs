@@ -1,0 +1,171 @@
+//! Appendix A.2: how much the score changes in each category, beside how many training pairs the category has.
+
+use std::collections::BTreeMap;
+
+use pref_data::{categories_of, read_records_with};
+use render::table::{Align, Column, Table, Value};
+use stats::{MeanEstimate, spearman_rho};
+
+use super::{DECIMALS, is_baseline};
+use crate::analysis::{Analysis, LEVEL, Scorer, Scorers};
+use crate::cell::{Subject, loss_name};
+use crate::error::StudyError;
+use crate::grid::Question;
+use crate::runner::Runner;
+
+/// Mean scores by category, then by question.
+type ByCategory<'a> = BTreeMap<&'a str, BTreeMap<u64, f64>>;
+
+/// Score changes from SFT by category, beside training pairs; `None` where no domain of the pairs is a category's.
+pub(crate) fn categories(runner: &Runner, analysis: &Analysis<'_>) -> Result<Option<Table>, StudyError> {
+    let names = names(analysis);
+    let pairs = pairs_by_category(runner, &names)?;
+    if pairs.values().all(|&pairs| pairs == 0.0) {
+        return Ok(None);
+    }
+    let study = &analysis.recipe.study;
+    let mut columns = vec![Column::new("Scorer", Align::Left), Column::new("Category", Align::Left)];
+    columns.extend(["Training pairs", "SFT"].map(|title| Column::new(title, Align::Right)));
+    let mut policies = Vec::new();
+    for annotator in &study.annotators {
+        for &loss in Question::Acquisition.losses(study) {
+            columns.push(Column::grouped(format!("Change on {annotator}"), loss_name(loss), Align::Right));
+            policies.push(move |subject: &Subject| match subject {
+                Subject::Baseline { .. } => false,
+                Subject::Trained { cell, checkpoint } => {
+                    *checkpoint == analysis.last_checkpoint()
+                        && (cell.annotator == *annotator && cell.loss == loss)
+                        && cell.flip_rate.get() == 0.0
+                }
+            });
+        }
+    }
+    let scorers = Scorers::of(analysis.recipe);
+    let mut rows = Vec::new();
+    for scorer in scorers.judge_and_truth() {
+        let sft = by_category(analysis, scorer, &is_baseline);
+        let trained: Vec<_> = policies.iter().map(|keep| by_category(analysis, scorer, keep)).collect();
+        let mut changes: Vec<Vec<(f64, f64)>> = vec![Vec::new(); trained.len()];
+        for (at, name) in names.iter().enumerate() {
+            let label = if at == 0 { scorer.label.as_str() } else { "" };
+            let mut row = vec![Value::text(label), Value::text(*name)];
+            row.push(Value::Number { value: pairs[name], decimals: 0 });
+            row.push(match sft.get(name).and_then(mean) {
+                Some(value) => Value::Number { value, decimals: DECIMALS },
+                None => Value::missing("no scores"),
+            });
+            for (trained, changes) in trained.iter().zip(&mut changes) {
+                let (value, change) = change(trained.get(name), sft.get(name))?;
+                changes.extend(change.map(|change| (pairs[name], change)));
+                row.push(value);
+            }
+            rows.push(row);
+        }
+        let mut row = vec![Value::text(""), Value::text("ρ with pairs"), Value::text(""), Value::text("")];
+        row.extend(changes.iter().map(|changes| correlation(changes)));
+        rows.push(row);
+    }
+    Ok(Some(Table {
+        id: "table-categories".into(),
+        title: "Score change by category, and how many training pairs it has".into(),
+        columns,
+        rows,
+        notes: vec![
+            "Training pairs: records of a replicate whose domain belongs to the category (of GAIR's scenarios by Table 6 of the \
+             paper, where one may count twice). Brackets: 95% t-intervals over the category's questions, seeds and turns \
+             averaged; with ten questions they are wide, and that some of many exclude 0 is no finding by itself."
+                .to_owned(),
+            "ρ with pairs: Spearman’s rank correlation of change and pairs over the categories, with its exact p. Eight \
+             categories show strong relationships only."
+                .to_owned(),
+        ],
+    }))
+}
+
+/// The benchmark's categories in the order of its questions.
+fn names<'a>(analysis: &Analysis<'a>) -> Vec<&'a str> {
+    let judge = Scorers::of(analysis.recipe).judge;
+    let mut names = Vec::new();
+    for (_, score) in analysis.scored(&judge, &is_baseline) {
+        if !names.contains(&score.category.as_str()) {
+            names.push(score.category.as_str());
+        }
+    }
+    names
+}
+
+/// Records of a replicate that belong to each category, the mean over replicates.
+fn pairs_by_category<'a>(runner: &Runner, names: &[&'a str]) -> Result<BTreeMap<&'a str, f64>, StudyError> {
+    let (world, recipe) = (runner.world(), runner.recipe());
+    let mut counts: BTreeMap<&str, f64> = names.iter().map(|&name| (name, 0.0)).collect();
+    // A world of the user's own has the same records in every replicate.
+    let replicates = if world.is_sandbox() { recipe.study.seeds } else { 1 };
+    for seed in 0..replicates {
+        let reading = recipe.data.reading(&world.replicate(seed));
+        let (records, _) = read_records_with(world.records(seed), &reading)?;
+        for domain in records.iter().filter_map(|record| record.domain.as_deref()) {
+            let mapped = categories_of(domain).unwrap_or_default();
+            for &name in names {
+                if domain == name || mapped.iter().any(|category| category.name() == name) {
+                    *counts.entry(name).or_default() += 1.0 / replicates as f64;
+                }
+            }
+        }
+    }
+    Ok(counts)
+}
+
+fn by_category<'a>(
+    analysis: &Analysis<'a>,
+    scorer: &Scorer,
+    keep: &dyn Fn(&Subject) -> bool,
+) -> ByCategory<'a> {
+    let mut sums: BTreeMap<&str, BTreeMap<u64, (f64, f64)>> = BTreeMap::new();
+    for (_, score) in analysis.scored(scorer, keep) {
+        if let Some(value) = score.score {
+            let of_category = sums.entry(&score.category).or_default();
+            let (sum, count) = of_category.entry(score.question_id).or_default();
+            *sum += value;
+            *count += 1.0;
+        }
+    }
+    let means = |of: BTreeMap<u64, (f64, f64)>| of.into_iter().map(|(id, (sum, n))| (id, sum / n)).collect();
+    sums.into_iter().map(|(category, of)| (category, means(of))).collect()
+}
+
+fn mean(scores: &BTreeMap<u64, f64>) -> Option<f64> {
+    (!scores.is_empty()).then(|| scores.values().sum::<f64>() / scores.len() as f64)
+}
+
+/// The mean difference over the questions that both answered.
+fn change(
+    trained: Option<&BTreeMap<u64, f64>>,
+    sft: Option<&BTreeMap<u64, f64>>,
+) -> Result<(Value, Option<f64>), StudyError> {
+    let both = trained.zip(sft).map(|(trained, sft)| {
+        trained.iter().filter_map(|(id, score)| Some(score - sft.get(id)?)).collect::<Vec<f64>>()
+    });
+    let differences = both.unwrap_or_default();
+    match differences.len() {
+        0 => return Ok((Value::missing("not in this grid"), None)),
+        1 => {
+            let value = differences[0];
+            let (low, high) = (f64::NAN, f64::NAN);
+            return Ok((Value::Difference { value, low, high, decimals: DECIMALS }, Some(value)));
+        }
+        _ => {}
+    }
+    let failed = || StudyError::stats("change in a category");
+    let estimate = MeanEstimate::of(&differences).map_err(failed())?;
+    let interval = estimate.interval(LEVEL).map_err(failed())?;
+    let (value, low, high) = (estimate.value, interval.low, interval.high);
+    Ok((Value::Difference { value, low, high, decimals: DECIMALS }, Some(value)))
+}
+
+fn correlation(changes: &[(f64, f64)]) -> Value {
+    let (pairs, changes): (Vec<f64>, Vec<f64>) = changes.iter().copied().unzip();
+    match spearman_rho(&pairs, &changes) {
+        Ok(rho) => Value::text(format!("{:+.2} (p = {:.2})", rho.value, rho.p.p_value).replace('-', "−")),
+        Err(error) => Value::missing(error.to_string()),
+    }
+}
