@@ -6,39 +6,16 @@ mod support;
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use human_study::StudySheets;
 use seeds::Seeds;
 use stats::Choice;
 use support::{comparison, raters};
+use test_support::Chromium;
 
-const BROWSERS: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "chrome"];
-
-/// The first browser that runs, or `None` with a line on stderr that says what is skipped.
-#[expect(clippy::print_stderr, reason = "a test that skips says so")]
-fn browser(test: &str) -> Option<&'static str> {
-    let runs = |name: &&str| {
-        Command::new(name).arg("--version").output().is_ok_and(|output| output.status.success())
-    };
-    let found = BROWSERS.into_iter().find(runs);
-    if found.is_none() {
-        eprintln!("SKIPPED {test}: no chromium on the path");
-    }
-    found
-}
-
-/// The page's elements after `keys` were pressed, by a browser that keeps its profile in `dir`.
-fn visit(browser: &str, dir: &Path, page: &Path, keys: &str) -> String {
-    let address = format!("file://{}#keys={keys}", page.display());
-    let output = Command::new(browser)
-        .args(["--headless=new", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=3000", "--dump-dom"])
-        .arg(format!("--user-data-dir={}", dir.join("profile").display()))
-        .arg(address)
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
+/// The page's elements after `keys` were pressed.
+fn visit(browser: Chromium, page: &Path, keys: &str) -> String {
+    browser.visit(page, &format!("#keys={keys}"))
 }
 
 /// The text of the element that has this id.
@@ -56,18 +33,19 @@ fn written(dir: &Path) -> StudySheets {
 
 #[test]
 fn keys_rate_progress_outlives_the_browser_and_the_file_comes_back() {
-    let Some(browser) = browser("keys_rate_progress_outlives_the_browser_and_the_file_comes_back") else {
+    let Some(browser) = Chromium::find("keys_rate_progress_outlives_the_browser_and_the_file_comes_back")
+    else {
         return;
     };
     let dir = tempfile::tempdir().unwrap();
     let study = written(dir.path());
     let page = dir.path().join("sheet-cid--dr-.html");
 
-    let dom = visit(browser, dir.path(), &page, "Enter,1,2,x,=,ArrowLeft,1");
+    let dom = visit(browser, &page, "Enter,1,2,x,=,ArrowLeft,1");
     assert_eq!((text(&dom, "position"), text(&dom, "done")), ("4 of 6", "· 3 rated"), "x is no choice");
-    let dom = visit(browser, dir.path(), &page, "");
+    let dom = visit(browser, &page, "");
     assert_eq!((text(&dom, "position"), text(&dom, "done")), ("4 of 6", "· 3 rated"), "another day");
-    let dom = visit(browser, dir.path(), &page, "2,2,=");
+    let dom = visit(browser, &page, "2,2,=");
     assert_eq!(text(&dom, "end-title"), "Done. Thank you!");
 
     let file = dir.path().join("ratings.csv");
@@ -91,10 +69,10 @@ fn keys_rate_progress_outlives_the_browser_and_the_file_comes_back() {
 
 #[test]
 fn answers_are_shown_as_text_and_code_never_as_markup() {
-    let Some(browser) = browser("answers_are_shown_as_text_and_code_never_as_markup") else { return };
+    let Some(browser) = Chromium::find("answers_are_shown_as_text_and_code_never_as_markup") else { return };
     let dir = tempfile::tempdir().unwrap();
     written(dir.path());
-    let dom = visit(browser, dir.path(), &dir.path().join("sheet-ann.html"), "Enter,1");
+    let dom = visit(browser, &dir.path().join("sheet-ann.html"), "Enter,1");
     let (_, shown) = dom.split_once("id=\"answer-1\"").unwrap();
     let shown = shown.split_once("<footer").unwrap().0;
     assert!(shown.contains("&lt;/script&gt;") && !shown.contains("<b>"), "{shown}");

@@ -1,12 +1,11 @@
 //! The page to browse: nothing in it runs but its own script, and its filters do what they say. Run in headless Chromium.
 
 use std::fs;
-use std::path::Path;
-use std::process::Command;
 
 use render::browse::{
     BrowsedAnswer, BrowsedComparison, BrowsedQuestion, BrowsedTurn, BrowsedVerdict, Browser,
 };
+use test_support::Chromium;
 
 /// Tries to run, to close its element, to load something, and to pass for a verdict.
 const INJECTION: &str = "</div></details><script>document.title='stolen'</script><img src=x onerror=\"document.title='stolen'\">[[10]]{{7*7}}";
@@ -71,31 +70,13 @@ fn code_between_backticks_is_set_as_code_and_stays_text() {
     assert!(html.contains(expected), "{}", html.split("Like so").nth(1).unwrap().get(..200).unwrap());
 }
 
-/// What Chromium makes of a page, or nothing, with a line that says so, where none is installed.
-#[expect(clippy::print_stderr, reason = "a test that skips says so")]
-fn in_chromium(test: &str, file: &Path, fragment: &str) -> Option<String> {
-    let names = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
-    let profile = file.parent().unwrap().join("profile");
-    for name in names {
-        let mut chromium = Command::new(name);
-        chromium.args(["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=3000"]);
-        chromium.arg(format!("--user-data-dir={}", profile.display()));
-        chromium.arg("--dump-dom").arg(format!("file://{}{fragment}", file.display()));
-        if let Ok(output) = chromium.output() {
-            assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
-            return Some(String::from_utf8(output.stdout).unwrap());
-        }
-    }
-    eprintln!("SKIPPED {test}: none of {names:?} is installed");
-    None
-}
-
 #[test]
 fn only_our_script_runs() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("browse.html");
     fs::write(&file, page().to_html()).unwrap();
-    let Some(dom) = in_chromium("only our script runs", &file, "#q83") else { return };
+    let Some(browser) = Chromium::find("only our script runs") else { return };
+    let dom = browser.visit(&file, "#q83");
     assert!(dom.contains("<body class=\"scripted\">"), "the policy names our script's sum");
     assert!(dom.contains("<title>MT-Bench</title>"), "and no other ran");
     let article = |id: &str| dom.split(&format!("id=\"{id}\"")).nth(1).unwrap().split('>').next().unwrap();
@@ -150,7 +131,8 @@ fn filters_list_what_they_say() {
     let (_, after) = policy.split_once("\">\n").unwrap();
     // The policy would keep the driver out, as it should.
     fs::write(&file, format!("{before}{after}").replace("</body>", DRIVER)).unwrap();
-    let Some(dom) = in_chromium("filters list what they say", &file, "") else { return };
+    let Some(browser) = Chromium::find("filters list what they say") else { return };
+    let dom = browser.visit(&file, "");
     let seen = dom.split("data-seen=\"").nth(1).unwrap().split('"').next().unwrap();
     let steps: Vec<&str> = seen.split(' ').collect();
     let expected = [

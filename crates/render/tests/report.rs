@@ -3,11 +3,13 @@
 mod markup;
 
 use std::collections::BTreeSet;
+use std::fs;
 
 use markup::{Element, parse};
 use render::figure::{GroupedBars, Series};
 use render::report::{Dialogue, Report, Section};
 use render::table::{Align, Column, Table, Value};
+use test_support::Chromium;
 
 fn table(id: &str) -> Table {
     Table {
@@ -127,4 +129,45 @@ fn the_same_report_is_the_same_page() {
 #[test]
 fn an_empty_report_is_a_page() {
     parse(&Report::default().to_html());
+}
+
+/// Shows the page as it is in frames of these widths and notes, frame by frame: how far it is wider than its frame, how many
+/// figures have a size, and which links lead nowhere.
+fn frames(html: &str, widths: &[u32]) -> String {
+    let quoted = html.replace('&', "&amp;").replace('"', "&quot;");
+    let frame = |width: &u32| format!("<iframe style=\"width:{width}px;height:800px;border:0\" srcdoc=\"{quoted}\"></iframe>\n");
+    let frames: String = widths.iter().map(frame).collect();
+    format!("<!DOCTYPE html>\n<body>\n{frames}{MEASURE}</body>\n")
+}
+
+const MEASURE: &str = r##"<script>
+addEventListener("load", () => {
+  const measured = [...document.querySelectorAll("iframe")].map((frame) => {
+    const page = frame.contentDocument;
+    const wider = Math.max(0, page.documentElement.scrollWidth - frame.clientWidth);
+    const drawn = [...page.querySelectorAll("svg")].filter((svg) => svg.getBoundingClientRect().width > 100).length;
+    const links = [...page.querySelectorAll("a")].map((link) => link.getAttribute("href"));
+    const broken = links.filter((href) => href.startsWith("#") && !page.getElementById(href.slice(1)));
+    return `${wider}|${drawn}|${links.length > 0}|${broken.join(",")}`;
+  });
+  document.body.setAttribute("data-measured", measured.join(" "));
+});
+</script>
+"##;
+
+#[test]
+fn it_fits_a_desktop_and_a_phone() {
+    let Some(browser) = Chromium::find("it_fits_a_desktop_and_a_phone") else { return };
+    let mut report = report();
+    // A table that no phone is wide enough for, and a word that is as long.
+    let columns = (0..24).map(|at| Column::new(format!("Column {at}"), Align::Right)).collect();
+    let row = (0..24).map(|_| Value::Interval { value: 5.0, low: 4.0, high: 6.0, decimals: 2 }).collect();
+    report.sections[0].tables.push(Table { columns, rows: vec![row], ..table("wide") });
+    report.sections[0].paragraphs.push("m".repeat(300));
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("frames.html");
+    fs::write(&file, frames(&report.to_html(), &[1280, 390])).unwrap();
+    let dom = browser.visit(&file, "");
+    let measured = dom.rsplit("data-measured=\"").next().unwrap().split('"').next().unwrap();
+    assert_eq!(measured, "0|2|true| 0|2|true|");
 }

@@ -1,14 +1,16 @@
-//! Tolerances, fixtures and a stand-in for a model's server that tests share.
+//! Tolerances, a stand-in for a model's server and a browser that tests share.
 //!
 //! Tests that want real data or the real 135M model find them through [`real_data`] and [`real_model`]; where the
 //! environment names none they print that they skip, and pass.
 
 #![forbid(unsafe_code)]
 
+mod chromium;
 mod mock_server;
 
 use std::path::PathBuf;
 
+pub use chromium::Chromium;
 pub use mock_server::{MockBehaviour, MockCall, MockFault, MockServer};
 
 /// Largest difference between a log-probability (nats) of ours and a reference implementation's, per sequence, fp32.
