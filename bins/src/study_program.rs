@@ -85,6 +85,9 @@ struct TablesArgs {
     /// Only these, such as 3,4: the paper's numbers [default: all]
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = table())]
     tables: Vec<Question>,
+    /// Print only what became of the claims and of the intervals; all tables lie in the study's folder
+    #[arg(long)]
+    brief: bool,
 }
 
 /// Runs a research question as a program.
@@ -107,6 +110,7 @@ pub fn study() -> ExitCode {
     run(|signals| {
         let findings = answer(&questions, &args.study, signals)?;
         findings.map_or(Ok(()), |Findings { verdicts, coverage, tables, .. }| {
+            let tables = if args.brief { Vec::new() } else { tables };
             print_tables(verdicts.iter().chain(&coverage).chain(&tables), &args.study)
         })
     })

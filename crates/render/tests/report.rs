@@ -135,7 +135,9 @@ fn an_empty_report_is_a_page() {
 /// figures have a size, and which links lead nowhere.
 fn frames(html: &str, widths: &[u32]) -> String {
     let quoted = html.replace('&', "&amp;").replace('"', "&quot;");
-    let frame = |width: &u32| format!("<iframe style=\"width:{width}px;height:800px;border:0\" srcdoc=\"{quoted}\"></iframe>\n");
+    let frame = |width: &u32| {
+        format!("<iframe style=\"width:{width}px;height:800px;border:0\" srcdoc=\"{quoted}\"></iframe>\n")
+    };
     let frames: String = widths.iter().map(frame).collect();
     format!("<!DOCTYPE html>\n<body>\n{frames}{MEASURE}</body>\n")
 }
