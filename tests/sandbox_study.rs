@@ -165,10 +165,14 @@ fn cells_are_listed_and_shown(out: &Path) {
     let lines: Vec<Vec<&str>> = rows.map(|line| line.split(',').collect()).collect();
     assert_eq!(lines.len(), 1 + 14, "SFT and every run: {list}");
     assert!(lines.iter().all(|line| line.contains(&"evaluated")), "{list}");
-    let shared = lines.iter().filter(|line| line[1] == "rq1 rq2 rq3 rq4").count();
-    assert_eq!(shared, 2, "DPO on all clean pairs of either annotator serves every question: {list}");
+    let shared = || lines.iter().filter(|line| line[3] == "DPO" && line[1] == "rq1 rq2 rq3 rq4");
+    assert_eq!(
+        shared().count(),
+        2,
+        "DPO on all clean pairs of either annotator serves every question: {list}"
+    );
 
-    let cell = lines.iter().find(|line| line[1] == "rq1 rq2 rq3 rq4").unwrap()[0];
+    let cell = shared().next().unwrap()[0];
     let (shown, _) = succeeds(&ask(&["show", &cell[..12]]));
     for part in ["DPO on human", "How its training went", "100% of training", "this cell", "loss.beta"] {
         assert!(shown.contains(part), "`{part}` is missing in {shown}");

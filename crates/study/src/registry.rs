@@ -184,7 +184,10 @@ impl Registry {
         match &entry.cell {
             None => {
                 row.extend(["–", "SFT", "–", "–", "–", "–"].map(Value::text));
-                row.push(Value::text(format!("all {}", entry.subjects.len())));
+                row.push(Value::text(match entry.subjects.len() {
+                    1 => "0".to_owned(),
+                    seeds => format!("0–{}", seeds - 1),
+                }));
             }
             Some(cell) => {
                 row.extend([&cell.annotator, loss_name(cell.loss)].map(Value::text));

@@ -239,7 +239,7 @@ fn two_columns<K: Into<String>>(id: &str, title: String, rows: Vec<(K, String)>)
     Table {
         id: id.to_owned(),
         title,
-        columns: vec![Column::new("", Align::Left), Column::new("", Align::Left)],
+        columns: ["Key", "Value"].map(|title| Column::new(title, Align::Left)).into(),
         rows: rows.into_iter().map(|(key, value)| vec![Value::text(key), Value::text(value)]).collect(),
         notes: Vec::new(),
     }

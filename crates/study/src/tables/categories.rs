@@ -13,6 +13,9 @@ use crate::error::StudyError;
 use crate::grid::Question;
 use crate::runner::Runner;
 
+/// Numbers of pairs that differ by a smaller factor are no cause of anything.
+const ALIKE: f64 = 1.1;
+
 /// Mean scores by category, then by question.
 type ByCategory<'a> = BTreeMap<&'a str, BTreeMap<u64, f64>>;
 
@@ -163,6 +166,12 @@ fn change(
 }
 
 fn correlation(changes: &[(f64, f64)]) -> Value {
+    let (fewest, most) = changes
+        .iter()
+        .fold((f64::INFINITY, 0.0_f64), |(low, high), (pairs, _)| (low.min(*pairs), high.max(*pairs)));
+    if most < ALIKE * fewest {
+        return Value::missing("all categories have about as many pairs: nothing can depend on their number");
+    }
     let (pairs, changes): (Vec<f64>, Vec<f64>) = changes.iter().copied().unzip();
     match spearman_rho(&pairs, &changes) {
         Ok(rho) => Value::text(format!("{:+.2} (p = {:.2})", rho.value, rho.p.p_value).replace('-', "−")),
