@@ -57,6 +57,18 @@ impl fmt::Display for Verdict {
     }
 }
 
+impl Verdict {
+    /// As it stands in a table, whose column says what it is about.
+    fn in_table(self) -> String {
+        match self {
+            Self::Seen => "seen".to_owned(),
+            Self::Missed => "missed".to_owned(),
+            Self::NoneSeen => "none, none seen".to_owned(),
+            other => other.to_string(),
+        }
+    }
+}
+
 /// A claim with what was measured of it.
 #[derive(Clone, Debug)]
 pub(crate) struct Settled {
@@ -93,11 +105,21 @@ struct Needed {
     at_least: bool,
 }
 
+impl Needed {
+    fn or_more(self) -> &'static str {
+        if self.at_least { " or more" } else { "" }
+    }
+
+    /// Questions × seeds.
+    fn design(self) -> String {
+        format!("{} × {}{}", self.questions, self.seeds, self.or_more())
+    }
+}
+
 impl fmt::Display for Needed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { questions, seeds, at_least } = self;
-        let or_more = if *at_least { " or more" } else { "" };
-        write!(f, "would need {questions} questions × {seeds} seeds{or_more}")
+        let Self { questions, seeds, .. } = self;
+        write!(f, "would need {questions} questions × {seeds} seeds{}", self.or_more())
     }
 }
 
@@ -178,14 +200,20 @@ pub(crate) fn table(recipe: &StudyRecipe, settled: &[Settled]) -> Option<Table> 
     columns.extend((!is_sandbox).then(|| right("Paper")));
     columns.extend([right("Judge"), right("p"), right("Visible from")]);
     columns.extend(is_sandbox.then(|| right("Gold beyond")));
-    columns.push(left("Verdict"));
-    columns.extend(first.biased.is_some().then(|| left("Under the judge with a taste")));
+    if first.biased.is_some() {
+        columns.extend(
+            ["judge", "judge with a taste"].map(|who| Column::grouped("Planted effect", who, Align::Left)),
+        );
+    } else {
+        columns.push(left(if is_sandbox { "Planted effect" } else { "Verdict" }));
+    }
+    columns.push(right("Would need"));
     let rows = settled.iter().map(|claim| row(claim, is_sandbox)).collect();
     let mut notes = vec![tally(settled), if is_sandbox { sandbox_note(recipe) } else { paper_note(recipe) }];
     notes.push(
         "p: two-sided t-test, by Holm's method corrected for all comparisons of its question. Visible from: the true effect that \
-         is found four times in five, before that correction. Trends: what a straight line through all levels gains from the \
-         lowest to the highest."
+         is found four times in five, before that correction. Would need: questions × seeds that would tell what this design \
+         does not. Trends: what a straight line through all levels gains from the lowest to the highest."
             .to_owned(),
     );
     let title = match is_sandbox {
@@ -206,9 +234,9 @@ fn row(claim: &Settled, is_sandbox: bool) -> Vec<Value> {
     row.extend([difference(&claim.judge), p_value(claim.judge.p)]);
     row.push(Value::Number { value: claim.judge.visible, decimals: DECIMALS });
     row.extend(claim.gold.as_ref().map(difference));
-    let needed = claim.needed.map_or(String::new(), |needed| format!(" ({needed})"));
-    row.push(Value::text(format!("{}{needed}", claim.verdict)));
-    row.extend(claim.biased.map(|verdict| Value::text(verdict.to_string())));
+    row.push(Value::text(claim.verdict.in_table()));
+    row.extend(claim.biased.map(|verdict| Value::text(verdict.in_table())));
+    row.push(Value::text(claim.needed.map_or("–".to_owned(), |needed| needed.design())));
     row
 }
 
