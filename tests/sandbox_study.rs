@@ -24,12 +24,17 @@ const SMALL: [&str; 9] = [
 ];
 
 fn question(program: &str, out: &Path, arguments: &[&str]) -> Output {
+    command(program, out, arguments).output().unwrap()
+}
+
+fn command(program: &str, out: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(program);
     command.args(["--preset", "sandbox"]).arg("--out").arg(out).env("RUST_LOG", "info");
     for setting in SMALL {
         command.args(["--set", setting]);
     }
-    command.args(arguments).output().unwrap()
+    command.args(arguments);
+    command
 }
 
 fn succeeds(output: &Output) -> (String, String) {
@@ -257,6 +262,22 @@ fn the_sweep_chooses_and_what_it_chose_is_asked_next() {
 }
 
 #[test]
+fn labels_are_mixed_and_sliced() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("study");
+    let (table, _) = succeeds(&question(STUDY, &out, &["--tables", "mixed"]));
+    for row in ["75% human, 25% gpt-4-turbo", "human = gpt-4-turbo", "human != gpt-4-turbo"] {
+        assert!(table.contains(row), "`{row}` is missing in {table}");
+    }
+    assert_eq!(runs(&out).len(), 2 + 3 + 3, "alone, mixtures, slices");
+    let rows = read_parquet(&out.join("results.parquet")).unwrap();
+    let slices: BTreeSet<&str> = rows.iter().map(|row| row.slice.as_str()).collect();
+    assert_eq!(Vec::from_iter(slices), ["", "human != gpt-4-turbo", "human = gpt-4-turbo"]);
+    let answers = folder.path().join("study/store/scores");
+    assert_eq!(fs::read_dir(answers).unwrap().count(), 1 + 8, "every name makes a file");
+}
+
+#[test]
 fn workers_and_formats() {
     let folder = tempfile::tempdir().unwrap();
     let (alone, together) = (folder.path().join("alone"), folder.path().join("together"));
@@ -270,31 +291,69 @@ fn workers_and_formats() {
     assert_eq!(runs(&alone).len(), runs(&together).len());
 }
 
+/// Kill -9 during a study.
+#[cfg(unix)]
+const KILLS: usize = 10;
+
 #[cfg(unix)]
 #[test]
-fn a_killed_study_goes_on_where_it_was() {
+fn ten_kills_leave_the_files_of_an_undisturbed_study() {
     let folder = tempfile::tempdir().unwrap();
     let (whole, killed) = (folder.path().join("whole"), folder.path().join("killed"));
-    let (expected, _) = succeeds(&question(RQ1, &whole, &[]));
-    // A kill after the first finished run, at whatever moment that is.
-    let mut command = Command::new(RQ1);
-    command.args(["--preset", "sandbox"]).arg("--out").arg(&killed);
-    for setting in SMALL {
-        command.args(["--set", setting]);
+    // Two workers, which are killed with their parent or find that it is gone.
+    let asked = ["--tables", "1,5", "--jobs", "2"];
+    let (expected, _) = succeeds(&question(STUDY, &whole, &asked));
+    let all = files_below(&whole.join("store"));
+    let mut kills = 0;
+    while kills < KILLS {
+        let mut child = command(STUDY, &killed, &asked)
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        // Each kill comes a part further on, at whatever moment that is.
+        let wanted = all * (kills + 1) / (KILLS + 2);
+        while files_below(&killed.join("store")) < wanted && child.try_wait().unwrap().is_none() {
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+        child.kill().unwrap();
+        assert!(!child.wait().unwrap().success(), "kill {kills} came when all was done");
+        kills += 1;
     }
-    let mut child =
-        command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
-    let finished = || {
-        let entries = fs::read_dir(killed.join("store/runs")).into_iter().flatten().flatten();
-        entries.filter(|entry| entry.path().join("model/config.json").exists()).count()
-    };
-    while finished() == 0 && child.try_wait().unwrap().is_none() {
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
-    child.kill().unwrap();
-    child.wait().unwrap();
-    let (resumed, _) = succeeds(&question(RQ1, &killed, &[]));
+    let (resumed, _) = succeeds(&question(STUDY, &killed, &asked));
     assert_eq!(resumed, expected);
+    for file in ["results.parquet", "policies.parquet", "tables/coverage.csv", "figures/figure-1.svg"] {
+        let [whole, killed] = [&whole, &killed].map(|out| fs::read(out.join(file)).unwrap());
+        assert!(whole == killed, "{file} differs");
+    }
+}
+
+#[test]
+fn parts_of_a_study_make_the_files_of_the_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, parts) = (folder.path().join("whole"), folder.path().join("parts"));
+    let asked = ["--set", "study.volumes=[1.0, 0.5]", "--jobs", "1"];
+    succeeds(&question(RQ2, &whole, &asked));
+    for part in ["2/3", "1/3", "3/3"] {
+        let (printed, _) = succeeds(&question(RQ2, &parts, &[&asked[..], &["--shard", part]].concat()));
+        assert!(
+            printed.is_empty() && !parts.join("results.parquet").exists(),
+            "a part concludes nothing: {printed}"
+        );
+    }
+    assert_eq!(runs(&parts).len(), runs(&whole).len(), "every cell is in some part");
+    let (_, log) = succeeds(&question(RQ2, &parts, &asked));
+    assert!(!log.contains("training "), "nothing is left to train: {log}");
+    for file in ["results.parquet", "policies.parquet"] {
+        let [whole, parts] = [&whole, &parts].map(|out| fs::read(out.join(file)).unwrap());
+        assert!(whole == parts, "{file} differs");
+    }
+}
+
+/// How many files lie below a folder; none where there is no folder.
+fn files_below(folder: &Path) -> usize {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| if entry.path().is_dir() { files_below(&entry.path()) } else { 1 }).sum()
 }
 
 #[test]
@@ -314,6 +373,8 @@ fn recipes_that_cannot_be_run() {
     refused("study.flip_rates=[1.5]", &["flip_rate"]);
     refused("study.annotators=[]", &["annotators"]);
     refused("study.losses=[\"simpo\"]", &["simpo"]);
+    refused("study.mixtures=[\"human\"]", &["mixtures", "75% human"]);
+    refused("study.mixtures=[\"70% human, 20% gpt-4-turbo\"]", &["mixtures"]);
     refused("train.checkpoints=[0.5]", &["checkpoints", "1.0"]);
     refused("data.format=gair", &["data.format", "model.path"]);
     refused("model.path=smollm2", &["data.path", "sandbox"]);

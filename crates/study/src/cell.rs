@@ -3,7 +3,7 @@
 use std::fmt;
 use std::num::NonZeroU64;
 
-use pref_data::{FlipRate, Fraction};
+use pref_data::{AgreementSlice, FlipRate, Fraction};
 use pref_loss::Beta;
 use serde::{Deserialize, Serialize};
 use trainer::recipe::LossKind;
@@ -17,6 +17,9 @@ use trainer::recipe::LossKind;
 pub struct Cell {
     /// Whose labels the policy learns from.
     pub annotator: String,
+    /// Of which records: those on which two annotators agree, or differ.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slice: Option<AgreementSlice>,
     /// Share of the pairs that it sees.
     pub fraction: Fraction,
     /// Share of these whose label is swapped.
@@ -36,6 +39,9 @@ impl Cell {
     /// All that tells it from others but β and seed.
     pub(crate) fn data_and_epochs(&self) -> String {
         let mut words = format!("{} on {}", loss_name(self.loss), self.annotator);
+        if let Some(slice) = &self.slice {
+            words += &format!(" where {}", slice_name(slice));
+        }
         if self.fraction != Fraction::ALL {
             words += &format!(", {}% of the pairs", percent(self.fraction.get()));
         }
@@ -53,6 +59,11 @@ impl fmt::Display for Cell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}, β = {}, seed {}", self.data_and_epochs(), self.beta.get(), self.seed)
     }
+}
+
+/// A slice as people write it: `human = gpt-4-turbo`.
+pub(crate) fn slice_name(slice: &AgreementSlice) -> String {
+    slice.clone().into()
 }
 
 /// A loss as people write it.
@@ -117,6 +128,7 @@ mod tests {
     fn a_cell_says_what_is_special_about_it() {
         let cell = Cell {
             annotator: "human".into(),
+            slice: None,
             fraction: Fraction::ALL,
             flip_rate: FlipRate::NONE,
             loss: LossKind::Dpo,

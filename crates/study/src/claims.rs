@@ -9,7 +9,8 @@ use crate::analysis::Analysis;
 use crate::cell::{Cell, Subject, loss_name, percent};
 use crate::contrast::{Contrast, Keep};
 use crate::error::StudyError;
-use crate::grid::Question;
+use crate::grid::{Labels, Question};
+use crate::recipe::PaperSet;
 use crate::sweep::{Chosen, Setting};
 
 /// A claim about scores.
@@ -66,6 +67,7 @@ pub(crate) fn claims<'a>(
         Question::Quality => grid.quality(),
         Question::RobustLosses => grid.robust(),
         Question::Overfitting | Question::LongTraining => grid.overfitting(),
+        Question::MixedLabels => grid.mixed_labels(),
     })
 }
 
@@ -92,7 +94,7 @@ impl<'a> Cells<'_, 'a> {
                     _ => ("", Expectation::Unclaimed),
                 };
                 claims.push(Claim {
-                    place: "Table 1",
+                    place: self.place(1),
                     comparison: format!("{}: {llm} − {human}", loss_name(loss)),
                     says: says.to_owned(),
                     contrast: Contrast::difference(self.clean(loss, llm), self.clean(loss, human)),
@@ -105,7 +107,7 @@ impl<'a> Cells<'_, 'a> {
             for &loss in self.losses() {
                 let sft: Keep<'a> = Box::new(|subject| matches!(subject, Subject::Baseline { .. }));
                 claims.push(Claim {
-                    place: "Table 1",
+                    place: self.place(1),
                     comparison: format!("{annotator}: {} − SFT", loss_name(loss)),
                     says: String::new(),
                     contrast: Contrast::difference(self.clean(loss, annotator), sft),
@@ -127,10 +129,11 @@ impl<'a> Cells<'_, 'a> {
                     .iter()
                     .map(|&share| (share.get(), self.at_volume(loss, annotator, share)))
                     .collect();
-                let is_claimed = is_paper && [LossKind::Dpo, LossKind::Ipo].contains(&loss);
-                let printed = self.printed(3, loss, annotator).filter(|_| is_claimed);
+                let is_claimed =
+                    is_paper && self.is_claimed() && [LossKind::Dpo, LossKind::Ipo].contains(&loss);
+                let printed = self.printed(3, loss, annotator).filter(|_| is_paper);
                 claims.push(Claim {
-                    place: if is_paper { "Table 3" } else { "Equal steps" },
+                    place: if is_paper { self.place(3) } else { "Equal steps" },
                     comparison: format!("{annotator}, {}: trend with volume", loss_name(loss)),
                     says: match is_claimed {
                         true => format!("{} shows no relationship with data volume", loss_name(loss)),
@@ -158,11 +161,11 @@ impl<'a> Cells<'_, 'a> {
         let printed =
             self.printed(3, LossKind::Ipo, annotator).zip(self.printed(3, LossKind::Dpo, annotator));
         Some(Claim {
-            place: "Table 3",
+            place: self.place(3),
             comparison: format!("{annotator}: IPO − DPO, at 50% or more"),
-            says: "IPO underperforms DPO at 100%, 75% and 50% of the pairs".to_owned(),
+            says: self.says("IPO underperforms DPO at 100%, 75% and 50% of the pairs"),
             contrast: Contrast::mean_difference(pairs.collect()),
-            expects: Expectation::Lower,
+            expects: self.expects(Expectation::Lower),
             printed: printed.map(|(ipo, dpo)| (0..3).map(|row| ipo[row] - dpo[row]).sum::<f64>() / 3.0),
         })
     }
@@ -176,12 +179,12 @@ impl<'a> Cells<'_, 'a> {
                     rates.iter().map(|&rate| (rate.get(), self.at_noise(loss, annotator, rate))).collect();
                 let printed = self.printed(4, loss, annotator);
                 claims.push(Claim {
-                    place: "Table 4",
+                    place: self.place(4),
                     comparison: format!("{annotator}, {}: trend with flipped labels", loss_name(loss)),
-                    says: format!("{} shows no relationship with data quality", loss_name(loss)),
+                    says: self.says(&format!("{} shows no relationship with data quality", loss_name(loss))),
                     contrast: Contrast::trend(levels),
                     expects: match loss {
-                        LossKind::Dpo | LossKind::Cdpo => Expectation::NoEffect,
+                        LossKind::Dpo | LossKind::Cdpo => self.expects(Expectation::NoEffect),
                         _ => Expectation::Unclaimed,
                     },
                     printed: printed.map(|scores| gain(&[0.0, 0.05, 0.25, 0.5, 0.75], &scores)),
@@ -214,11 +217,11 @@ impl<'a> Cells<'_, 'a> {
         let printed = self.printed(4, loss, annotator).zip(self.printed(4, other, annotator));
         let is_cdpo = loss == LossKind::Cdpo;
         Some(Claim {
-            place: if is_cdpo { "Table 4" } else { "Robust DPO" },
+            place: if is_cdpo { self.place(4) } else { "Robust DPO" },
             comparison: format!("{annotator}: {} − {}, under noise", loss_name(loss), loss_name(other)),
-            says: if is_cdpo { "cDPO is inferior to DPO under flip noise".to_owned() } else { String::new() },
+            says: if is_cdpo { self.says("cDPO is inferior to DPO under flip noise") } else { String::new() },
             contrast: Contrast::mean_difference(pairs.collect()),
-            expects: if is_cdpo { Expectation::Lower } else { Expectation::Unclaimed },
+            expects: if is_cdpo { self.expects(Expectation::Lower) } else { Expectation::Unclaimed },
             printed: printed.map(|(one, other)| (1..5).map(|row| one[row] - other[row]).sum::<f64>() / 4.0),
         })
     }
@@ -226,7 +229,7 @@ impl<'a> Cells<'_, 'a> {
     /// The end of training against its first part, where the paper's IPO peaks.
     fn overfitting(&self) -> Vec<Claim<'a>> {
         let shares = &self.analysis.recipe.train.checkpoints;
-        let is_paper = self.question == Question::Overfitting;
+        let is_paper = self.question == Question::Overfitting && self.is_claimed();
         let (last, first) = (self.analysis.last_checkpoint(), shares[0]);
         if last == 0 {
             return Vec::new();
@@ -242,7 +245,7 @@ impl<'a> Cells<'_, 'a> {
                     _ => ("", Expectation::Unclaimed),
                 };
                 claims.push(Claim {
-                    place: if is_paper { "Table 5" } else { "More epochs" },
+                    place: if self.question == Question::Overfitting { "Table 5" } else { "More epochs" },
                     comparison: format!(
                         "{annotator}, {}: 100% − {}% of training",
                         loss_name(loss),
@@ -254,6 +257,48 @@ impl<'a> Cells<'_, 'a> {
                     printed: self.printed_5(loss, annotator).filter(|_| is_paper),
                 });
             }
+        }
+        claims
+    }
+
+    /// Where two annotators agree against all records, and whose labels are worth more where they differ.
+    fn mixed_labels(&self) -> Vec<Claim<'a>> {
+        let all = Labels::of(&self.analysis.recipe.study);
+        let (alone, sliced): (Vec<&Labels>, Vec<&Labels>) =
+            all.iter().partition(|labels| labels.slice.is_none());
+        let ([one, .., other], [same, of_one, of_other]) = (&alone[..], &sliced[..]) else {
+            return Vec::new();
+        };
+        let mut claims = Vec::new();
+        for &loss in self.losses() {
+            let on = |labels: &Labels| -> Keep<'a> {
+                let (labels, last) = (labels.clone(), self.analysis.last_checkpoint());
+                Box::new(move |subject| {
+                    matches!(subject, Subject::Trained { cell, checkpoint }
+                        if *checkpoint == last && cell.loss == loss && labels.are_of(cell))
+                })
+            };
+            let mut claim = |comparison: String, contrast| {
+                claims.push(Claim {
+                    place: "Mixed labels",
+                    comparison: format!("{}: {comparison}", loss_name(loss)),
+                    says: String::new(),
+                    contrast,
+                    expects: Expectation::Unclaimed,
+                    printed: None,
+                });
+            };
+            let (of_one_name, of_other_name) = (&one.source, &other.source);
+            for labels in [one, other] {
+                claim(
+                    format!("both agree − all of {}", labels.source),
+                    Contrast::difference(on(same), on(labels)),
+                );
+            }
+            claim(
+                format!("where they differ: {of_other_name} − {of_one_name}"),
+                Contrast::difference(on(of_other), on(of_one)),
+            );
         }
         claims
     }
@@ -278,9 +323,9 @@ impl<'a> Cells<'_, 'a> {
                     chosen.beta(setting).get(),
                     default.get()
                 ),
-                says: format!("tuning β improves {loss} significantly"),
+                says: self.says(&format!("tuning β improves {loss} significantly")),
                 contrast: Contrast::difference(tuned(setting), at(setting, default)),
-                expects: Expectation::Higher,
+                expects: self.expects(Expectation::Higher),
                 printed: self.printed_tuned(setting).zip(self.printed_default(setting)).map(|(a, b)| a - b),
             });
         }
@@ -289,9 +334,9 @@ impl<'a> Cells<'_, 'a> {
             claims.push(Claim {
                 place,
                 comparison: format!("{} − {against}, both tuned", crate::tables::name(setting)),
-                says: format!("{against} surpasses {loss} even where β is tuned for both"),
+                says: self.says(&format!("{against} surpasses {loss} even where β is tuned for both")),
                 contrast: Contrast::difference(tuned(setting), tuned(other)),
-                expects: Expectation::Lower,
+                expects: self.expects(Expectation::Lower),
                 printed: self.printed_tuned(setting).zip(self.printed_tuned(other)).map(|(a, b)| a - b),
             });
         }
@@ -302,7 +347,7 @@ impl<'a> Cells<'_, 'a> {
     fn printed_tuned(&self, setting: Setting) -> Option<f64> {
         let (table, row) = if setting.flip_rate == FlipRate::NONE { (8, 0) } else { (9, 1) };
         let header = format!("Human, Loss = {} (Tuned)", loss_name(setting.loss));
-        self.tables[table - 1].column(&header).ok()?.get(row).copied()
+        self.tables[table - 1].column(&header).ok().filter(|_| self.is_claimed())?.get(row).copied()
     }
 
     /// What Tables 3 and 4 print for it at β = 0.1.
@@ -360,8 +405,40 @@ impl<'a> Cells<'_, 'a> {
         })
     }
 
+    /// The paper's set that the preferences are.
+    fn set(&self) -> PaperSet {
+        self.analysis.recipe.study.paper_set
+    }
+
+    /// Whether the paper speaks of these preferences in words, and not in the tables of its appendix alone.
+    fn is_claimed(&self) -> bool {
+        self.set() == PaperSet::Gair
+    }
+
+    /// What the paper says of its own set.
+    fn says(&self, words: &str) -> String {
+        if self.is_claimed() { words.to_owned() } else { String::new() }
+    }
+
+    fn expects(&self, of_own_set: Expectation) -> Expectation {
+        if self.is_claimed() { of_own_set } else { Expectation::Unclaimed }
+    }
+
+    /// The table of this set that stands for `table` of the paper's own.
+    fn place(&self, table: usize) -> &'static str {
+        match self.set().printed(table).0 {
+            1 => "Table 1",
+            3 => "Table 3",
+            4 => "Table 4",
+            10 => "Table 10",
+            13 => "Table 13",
+            _ => "Table 14",
+        }
+    }
+
     fn printed_sft(&self) -> Option<f64> {
-        self.tables[0].column("Human").ok()?.first().copied()
+        let (table, column) = self.set().printed(1);
+        self.tables[table - 1].column(column.unwrap_or("Human")).ok()?.first().copied()
     }
 
     /// Table 1's score; its rows are SFT, DPO and IPO.
@@ -371,17 +448,23 @@ impl<'a> Cells<'_, 'a> {
             LossKind::Ipo => 2,
             _ => return None,
         };
-        self.tables[0].column(printed_name(annotator)?).ok()?.get(row).copied()
+        let (table, column) = self.set().printed(1);
+        let column = column.or_else(|| printed_name(annotator))?;
+        self.tables[table - 1].column(column).ok()?.get(row).copied()
     }
 
     /// A column of Table 3 or 4.
     fn printed(&self, table: usize, loss: LossKind, annotator: &str) -> Option<Vec<f64>> {
-        let header = format!("{}, Loss = {}", printed_name(annotator)?, loss_name(loss));
+        let (table, column) = self.set().printed(table);
+        let header = format!("{}, Loss = {}", column.or_else(|| printed_name(annotator))?, loss_name(loss));
         self.tables[table - 1].column(&header).ok()
     }
 
     /// What Table 5's column gains from the first quarter of training to its end.
     fn printed_5(&self, loss: LossKind, annotator: &str) -> Option<f64> {
+        if !self.is_claimed() {
+            return None;
+        }
         let header = format!("{}, Loss = {}, MT Bench Score", printed_name(annotator)?, loss_name(loss));
         let scores = self.tables[4].column(&header).ok()?;
         Some(scores.last()? - scores.first()?)

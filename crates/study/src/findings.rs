@@ -99,19 +99,20 @@ impl Answer {
         let mut figures = Vec::new();
         match question {
             Question::Acquisition => {
-                made.extend([acquisition(&analysis)?, tables::beside(&analysis, question)?]);
+                made.push(acquisition(&analysis)?);
                 figures.push((
                     "figure-1",
                     category_figure(&analysis)?,
                     "The judge's scores by category, means over turns and seeds with 95% intervals.",
                 ));
-                made.extend(tables::categories(runner, &analysis)?);
                 if let Some(raters) = raters::comparison(runner, evaluated)? {
                     made.extend([raters.wins(), raters.agreement()]);
                     let caption =
                         "How often three raters prefer either policy, of all answers in a category, seed 0.";
                     figures.extend(raters.figure().map(|svg| ("figure-2", svg, caption)));
                 }
+                made.push(tables::beside(&analysis, question)?);
+                made.extend(tables::categories(runner, &analysis)?);
             }
             Question::Strength => {
                 made.push(tables::sweep(&analysis)?);
@@ -136,6 +137,7 @@ impl Answer {
                 }
                 made.push(tables::beside(&analysis, question)?);
             }
+            Question::MixedLabels => made.extend(tables::mixed(&analysis)?),
             Question::Overfitting | Question::LongTraining => {
                 made.push(overfitting(&analysis, question)?);
                 let is_long = question == Question::LongTraining;
@@ -262,6 +264,7 @@ impl Question {
             Self::EqualSteps => "Beyond RQ2: volume at equal steps",
             Self::RobustLosses => "Beyond RQ3: a loss made for flipped labels",
             Self::LongTraining => "Beyond RQ4: training for too long",
+            Self::MixedLabels => "Beyond RQ1: mixed labels, and where annotators agree",
         }
     }
 
@@ -279,6 +282,10 @@ impl Question {
                 "Nested shares of the pairs, smaller ones gone through more often: as many optimiser steps for all."
             }
             Self::RobustLosses => "DPO, cDPO and robust DPO on labels of which a share is swapped at random.",
+            Self::MixedLabels => {
+                "Two annotators' labels of the same pairs: each alone, mixed record by record, and on the records where both say the \
+                 same or not."
+            }
             Self::LongTraining => {
                 "The runs of RQ4 for more epochs; the paper suspects that its two to three were too few to overfit."
             }

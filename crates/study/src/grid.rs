@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU64;
 
-use pref_data::{FlipRate, Fraction};
+use pref_data::{AgreementSlice, FlipRate, Fraction, Keep};
 use pref_loss::Beta;
 use trainer::recipe::LossKind;
 
@@ -31,6 +31,8 @@ pub enum Question {
     RobustLosses,
     /// Whether more epochs overfit: the paper suspects that its two to three were too few.
     LongTraining,
+    /// What two annotators' labels come to when they are mixed, and on the records where they agree or differ.
+    MixedLabels,
 }
 
 /// The subjects that have to be evaluated to answer a question.
@@ -75,6 +77,10 @@ impl Grid {
         }
         if matches!(question, Question::Strength | Question::Tuned) {
             grid.sweep(recipe);
+            return grid;
+        }
+        if question == Question::MixedLabels {
+            grid.mixed(recipe);
             return grid;
         }
         let checkpoints = recipe.train.checkpoints.len();
@@ -122,6 +128,21 @@ impl Grid {
         }
     }
 
+    /// Both annotators alone, their mixtures, and the slices where they agree or differ.
+    fn mixed(&mut self, recipe: &StudyRecipe) {
+        let study = &recipe.study;
+        let checkpoint = recipe.train.checkpoints.len() - 1;
+        for seed in 0..study.seeds {
+            for labels in Labels::of(study) {
+                for &loss in Question::MixedLabels.losses(study) {
+                    for &beta in &study.betas {
+                        self.add(Subject::Trained { cell: labels.cell(loss, beta, seed), checkpoint });
+                    }
+                }
+            }
+        }
+    }
+
     /// Takes in what another question asks for; what both ask for stands once.
     pub fn join(&mut self, other: Self) {
         let asked = self.asked + other.asked;
@@ -164,7 +185,7 @@ impl Grid {
 
 impl Question {
     /// All of them: the paper's in its order, then the others.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Acquisition,
         Self::Volume,
         Self::Quality,
@@ -174,6 +195,7 @@ impl Question {
         Self::EqualSteps,
         Self::RobustLosses,
         Self::LongTraining,
+        Self::MixedLabels,
     ];
 
     /// Its short name; that of a research question of the paper is also its program's.
@@ -188,6 +210,7 @@ impl Question {
             Self::EqualSteps => "steps",
             Self::RobustLosses => "robust",
             Self::LongTraining => "long",
+            Self::MixedLabels => "mixed",
         }
     }
 
@@ -203,6 +226,7 @@ impl Question {
             Self::EqualSteps => &["steps"],
             Self::RobustLosses => &["robust"],
             Self::LongTraining => &["long"],
+            Self::MixedLabels => &["mixed"],
         }
     }
 
@@ -220,6 +244,7 @@ impl Question {
             (Some(losses), _) => losses,
             (None, Self::Quality) => DPO_CDPO,
             (None, Self::RobustLosses) => NOISE,
+            (None, Self::MixedLabels) => &[LossKind::Dpo],
             (None, _) => DPO_IPO,
         }
     }
@@ -258,6 +283,52 @@ impl Question {
     }
 }
 
+/// Whose labels, on which records.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Labels {
+    /// An annotator, a vote or a mixture.
+    pub(crate) source: String,
+    /// All records, or those on which two annotators agree or differ.
+    pub(crate) slice: Option<AgreementSlice>,
+}
+
+impl Labels {
+    /// The first two annotators alone, the study's mixtures, and both slices: where they agree one's labels are the other's,
+    /// where they differ each has its own. None where there are no two.
+    pub(crate) fn of(study: &StudySection) -> Vec<Self> {
+        let [one, other, ..] = study.annotators.as_slice() else { return Vec::new() };
+        let whole = |source: &String| Self { source: source.clone(), slice: None };
+        let sliced = |source: &String, keep: Keep| {
+            let annotators = [one.clone(), other.clone()];
+            Self { source: source.clone(), slice: Some(AgreementSlice { annotators, keep }) }
+        };
+        let mut all = vec![whole(one)];
+        all.extend(study.mixtures().iter().map(whole));
+        all.push(whole(other));
+        all.extend([sliced(one, Keep::Same), sliced(one, Keep::Different), sliced(other, Keep::Different)]);
+        all
+    }
+
+    /// The run on these labels.
+    pub(crate) fn cell(&self, loss: LossKind, beta: Beta, seed: u64) -> Cell {
+        Cell {
+            annotator: self.source.clone(),
+            slice: self.slice.clone(),
+            fraction: Fraction::ALL,
+            flip_rate: FlipRate::NONE,
+            loss,
+            beta,
+            epochs: None,
+            seed,
+        }
+    }
+
+    /// Whether a cell learned from these labels, all of them and as they are.
+    pub(crate) fn are_of(&self, cell: &Cell) -> bool {
+        *cell == self.cell(cell.loss, cell.beta, cell.seed)
+    }
+}
+
 impl Axes<'_> {
     /// Every combination; the last axis moves fastest but for seeds, which move slowest, so that a study that is
     /// killed has whole replicates first.
@@ -270,7 +341,17 @@ impl Axes<'_> {
                         for &loss in self.losses {
                             for &beta in self.betas {
                                 let annotator = annotator.clone();
-                                cells.push(Cell { annotator, fraction, flip_rate, loss, beta, epochs, seed });
+                                let slice = None;
+                                cells.push(Cell {
+                                    annotator,
+                                    slice,
+                                    fraction,
+                                    flip_rate,
+                                    loss,
+                                    beta,
+                                    epochs,
+                                    seed,
+                                });
                             }
                         }
                     }
@@ -342,6 +423,17 @@ mod tests {
         others.join(of(Question::Quality));
         let shared = sweep.cells().iter().filter(|cell| others.cells().contains(cell)).count();
         assert_eq!(shared, 4 * 2, "each setting's default β");
+    }
+
+    #[test]
+    fn mixed_labels_share_what_either_annotator_trains() {
+        let grid = of(Question::MixedLabels);
+        assert_eq!(grid.cells().len(), (2 + 3 + 3) * 2, "alone, mixtures, slices");
+        let whole = of(Question::Acquisition);
+        let shared = grid.cells().iter().filter(|cell| whole.cells().contains(cell)).count();
+        assert_eq!(shared, 2 * 2);
+        let one = StudyRecipe::preset(Preset::Sandbox, &["study.annotators=[\"human\"]".to_owned()]).unwrap();
+        assert!(Grid::of(Question::MixedLabels, &one).cells().is_empty(), "there is nobody to mix with");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::num::{NonZeroU16, NonZeroU64};
 use std::path::{Path, PathBuf};
 
 use hub::{Hub, HubError};
-use pref_data::{FlipRate, Fraction};
+use pref_data::{FlipRate, Fraction, LabelSource};
 use pref_loss::Beta;
 use serde::{Deserialize, Serialize};
 use trainer::recipe::{
@@ -81,6 +81,9 @@ pub struct StudySection {
     /// Whose labels are compared.
     #[serde(default = "human_and_gpt4")]
     pub annotators: Vec<String>,
+    /// Which of the paper's sets the preferences are, whose printed numbers stand beside ours.
+    #[serde(default, skip_serializing_if = "PaperSet::is_gair")]
+    pub paper_set: PaperSet,
     /// Shares of the pairs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volumes: Option<Vec<Fraction>>,
@@ -96,9 +99,47 @@ pub struct StudySection {
     /// Values among which the sweep looks for the best β.
     #[serde(default = "eleven")]
     pub sweep_betas: Vec<Beta>,
+    /// Mixtures of the first two annotators' labels, such as `75% human, 25% gpt-4-turbo`; quarters where they are not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mixtures: Option<Vec<String>>,
     /// Passes over the pairs where training is to be overdone.
     #[serde(default = "ten")]
     pub long_epochs: NonZeroU64,
+}
+
+/// A set of preferences of the paper.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PaperSet {
+    /// GAIR's preference-dissection: Tables 1 to 9. Also where the preferences are none of the paper's.
+    #[default]
+    Gair,
+    /// UltraFeedback: Tables 10 to 14.
+    UltraFeedback,
+    /// SHP: Tables 10 to 14.
+    Shp,
+}
+
+impl PaperSet {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it a reference")]
+    fn is_gair(&self) -> bool {
+        *self == Self::Gair
+    }
+
+    /// The number of the table that prints volumes, noise or algorithms (`table` 3, 4 or 1) of this set, and how its columns begin.
+    pub(crate) fn printed(self, table: usize) -> (usize, Option<&'static str>) {
+        let of_appendix = match table {
+            1 => 10,
+            3 => 13,
+            4 => 14,
+            other => other,
+        };
+        match self {
+            Self::Gair => (table, None),
+            Self::UltraFeedback => (of_appendix, Some("UltraFeedback")),
+            Self::Shp => (of_appendix, Some("SHP")),
+        }
+    }
 }
 
 /// How the policies answer the benchmark, where they are not the sandbox's.
@@ -262,6 +303,9 @@ impl StudyRecipe {
         recipe.data.eval_path = held_out.map(|path| path.display().to_string());
         recipe.data.annotator.clone_from(&cell.annotator);
         recipe.model.reference = None;
+        if cell.slice.is_some() {
+            recipe.data.slice.clone_from(&cell.slice);
+        }
         recipe.data.fraction = cell.fraction;
         recipe.data.flip_rate = cell.flip_rate;
         recipe.loss = self.loss_of(cell);
@@ -284,9 +328,9 @@ impl StudyRecipe {
             recipe.output.dir.clone_from(&self.output.dir);
             recipe.train.threads = 0;
             recipe.judge.pace = PaceSection::default();
-            let StudySection { volumes, flip_rates, losses, sweep_betas, long_epochs, .. } =
+            let StudySection { volumes, flip_rates, losses, sweep_betas, mixtures, long_epochs, .. } =
                 &mut recipe.study;
-            (*volumes, *flip_rates, *losses) = (None, None, None);
+            (*volumes, *flip_rates, *losses, *mixtures) = (None, None, None, None);
             (*sweep_betas, *long_epochs) = (eleven(), ten());
             to_toml(&recipe)
         });
@@ -382,6 +426,17 @@ impl StudyRecipe {
 }
 
 impl StudySection {
+    /// The mixtures of labels; quarters of the first two annotators' where the recipe names none.
+    pub(crate) fn mixtures(&self) -> Vec<String> {
+        match (&self.mixtures, self.annotators.as_slice()) {
+            (Some(mixtures), _) => mixtures.clone(),
+            (None, [one, other, ..]) => {
+                [25, 50, 75].map(|share| format!("{}% {one}, {share}% {other}", 100 - share)).into()
+            }
+            (None, _) => Vec::new(),
+        }
+    }
+
     fn check(&self) -> Result<(), Complaint> {
         let filled = |key: &str, is_empty: bool| match is_empty {
             true => Err(Complaint::invalid(key, "is empty; name at least one value")),
@@ -392,6 +447,17 @@ impl StudySection {
         filled("sweep_betas", self.sweep_betas.is_empty())?;
         filled("volumes", self.volumes.as_ref().is_some_and(Vec::is_empty))?;
         filled("flip_rates", self.flip_rates.as_ref().is_some_and(Vec::is_empty))?;
+        for mixture in self.mixtures.iter().flatten() {
+            match LabelSource::try_from(mixture.clone()) {
+                Ok(LabelSource::Mixture(_)) => {}
+                Ok(_) => {
+                    let reason =
+                        format!("`{mixture}` mixes nobody; write it as `75% human, 25% gpt-4-turbo`");
+                    return Err(Complaint::invalid("mixtures", reason));
+                }
+                Err(error) => return Err(Complaint::invalid("mixtures", error.to_string())),
+            }
+        }
         filled("losses", self.losses.as_ref().is_some_and(Vec::is_empty))?;
         if self.losses.as_ref().is_some_and(|losses| losses.contains(&LossKind::Sft)) {
             return Err(Complaint::invalid(
@@ -450,6 +516,25 @@ mod tests {
             // What is written down is read back: `questions/` holds recipes as text.
             let again = parse_toml(preset.name(), &to_toml(&recipe), &[]).unwrap();
             assert_eq!(recipe, again);
+        }
+    }
+
+    #[test]
+    fn the_appendix_differs_from_the_paper_in_its_preferences_only() {
+        let paper = StudyRecipe::preset(Preset::Paper, &[]).unwrap();
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes/paper");
+        for (file, format) in [("ultrafeedback.toml", Format::Pairs), ("shp.toml", Format::Shp)] {
+            let recipe = StudyRecipe::load(&folder.join(file), &[]).unwrap();
+            assert_eq!(recipe.data.format, format, "{file}");
+            assert_eq!(recipe.study.annotators, ["human"], "{file}: one source of labels");
+            let StudyRecipe { mut study, mut output, mut data, .. } = recipe.clone();
+            assert_ne!(study.paper_set, PaperSet::Gair, "{file}");
+            study.annotators.clone_from(&paper.study.annotators);
+            study.paper_set = PaperSet::Gair;
+            output.dir.clone_from(&paper.output.dir);
+            assert_eq!((data.max_length, data.preset), (paper.data.max_length, paper.data.preset), "{file}");
+            data = paper.data.clone();
+            assert_eq!(StudyRecipe { study, output, data, ..recipe }, paper, "{file}");
         }
     }
 

@@ -9,7 +9,7 @@ use trainer::recipe::Recipe;
 
 use crate::analysis::Scorers;
 use crate::asked;
-use crate::cell::{Cell, Subject, loss_name, percent};
+use crate::cell::{Cell, Subject, loss_name, percent, slice_name};
 use crate::error::StudyError;
 use crate::grid::Question;
 use crate::runner::Runner;
@@ -158,6 +158,7 @@ impl Registry {
             let Recipe { seed, data, loss, train, .. } = Recipe::load(&recipe, &[])?;
             let cell = Cell {
                 annotator: data.annotator,
+                slice: data.slice,
                 fraction: data.fraction,
                 flip_rate: data.flip_rate,
                 loss: loss.kind,
@@ -190,7 +191,11 @@ impl Registry {
                 }));
             }
             Some(cell) => {
-                row.extend([&cell.annotator, loss_name(cell.loss)].map(Value::text));
+                let labels = match &cell.slice {
+                    Some(slice) => format!("{} where {}", cell.annotator, slice_name(slice)),
+                    None => cell.annotator.clone(),
+                };
+                row.extend([&labels, loss_name(cell.loss)].map(Value::text));
                 row.push(Value::text(cell.beta.get().to_string()));
                 row.extend(
                     [cell.fraction.get(), cell.flip_rate.get()]

@@ -22,6 +22,8 @@ pub struct ScoreRow {
     pub cell: String,
     /// Whose preferences the policy was trained on; empty for the SFT policy.
     pub annotator: String,
+    /// The records that were kept: those on which two annotators agree (`A = B`) or differ (`A != B`); empty for all.
+    pub slice: String,
     /// The loss: `sft`, `dpo`, `cdpo`, `ipo`, …
     pub loss: String,
     /// Strength of the pull towards the reference.

@@ -9,7 +9,7 @@ use trainer::{Context, HeldOutMetrics, Outcome, RunDir, Start};
 
 use crate::analysis::Analysis;
 use crate::asked;
-use crate::cell::{Cell, Subject};
+use crate::cell::{Cell, Subject, slice_name};
 use crate::error::StudyError;
 use crate::evaluate::{Candidate, Evaluation, Score, scores_file};
 use crate::fitted::FittedLabels;
@@ -392,6 +392,7 @@ impl Evaluated {
         let row = |score: &Score| ScoreRow {
             cell: policy.cell.clone(),
             annotator: policy.annotator.clone(),
+            slice: policy.slice.clone(),
             loss: policy.loss.clone(),
             beta: policy.beta,
             label_smoothing: policy.label_smoothing,
@@ -418,6 +419,7 @@ impl Evaluated {
         let sft = PolicyRow {
             cell: self.key.as_str().to_owned(),
             annotator: String::new(),
+            slice: String::new(),
             loss: LossKind::Sft.name().to_owned(),
             beta: 0.0,
             label_smoothing: 0.0,
@@ -443,6 +445,7 @@ impl Evaluated {
         let evenly = (checkpoint + 1) as f64 / checkpoints.len() as f64;
         PolicyRow {
             annotator: cell.annotator.clone(),
+            slice: cell.slice.as_ref().map_or(String::new(), slice_name),
             loss: cell.loss.name().to_owned(),
             beta: cell.beta.get(),
             label_smoothing: if cell.loss.smooths_labels() { recipe.loss.label_smoothing.get() } else { 0.0 },
@@ -460,7 +463,10 @@ fn model_id(subject: &Subject, step: u64) -> String {
     match subject {
         Subject::Baseline { seed } => format!("sft-seed-{seed}"),
         Subject::Trained { cell, .. } => {
-            let mut id = format!("{}-{}", cell.loss.name(), cell.annotator);
+            let mut id = format!("{}-{}", cell.loss.name(), file_name(&cell.annotator));
+            if let Some(slice) = &cell.slice {
+                id += &format!("-where-{}", file_name(&slice_name(slice)));
+            }
             if cell.fraction.get() != 1.0 {
                 id += &format!("-{}pct", crate::cell::percent(cell.fraction.get()));
             }
@@ -473,6 +479,12 @@ fn model_id(subject: &Subject, step: u64) -> String {
             format!("{id}-beta-{}-seed-{}-step-{step}", cell.beta.get(), cell.seed)
         }
     }
+}
+
+/// Words that may stand in a file's name: mixtures have spaces, slices have signs.
+fn file_name(words: &str) -> String {
+    let plain = |letter: char| if letter.is_alphanumeric() || "-_.".contains(letter) { letter } else { '-' };
+    words.replace("!=", "differs-from").replace('%', "pct").chars().map(plain).collect()
 }
 
 /// The mean training loss of the steps after `before` up to `step`.

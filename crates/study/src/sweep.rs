@@ -39,7 +39,7 @@ impl Setting {
     pub(crate) fn cell(self, study: &StudySection, beta: Beta, seed: u64) -> Cell {
         let Self { loss, flip_rate } = self;
         let annotator = annotator(study).to_owned();
-        Cell { annotator, fraction: Fraction::ALL, flip_rate, loss, beta, epochs: None, seed }
+        Cell { annotator, slice: None, fraction: Fraction::ALL, flip_rate, loss, beta, epochs: None, seed }
     }
 
     /// Whether `subject` is a trained policy of this setting at `beta`.

@@ -7,6 +7,7 @@ mod along;
 mod beside;
 mod categories;
 mod labels;
+mod mixed;
 mod overfitting;
 mod sweep;
 
@@ -17,6 +18,7 @@ pub(crate) use along::along;
 pub(crate) use beside::beside;
 pub(crate) use categories::categories;
 pub(crate) use labels::labels;
+pub(crate) use mixed::mixed;
 pub(crate) use overfitting::{overfitting, tuned_overfitting};
 pub(crate) use sweep::{name, points, sweep, tuned_quality, tuned_volume};
 

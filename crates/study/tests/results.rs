@@ -16,6 +16,7 @@ fn row(question_id: u64, score: Option<f64>) -> ScoreRow {
     ScoreRow {
         cell: "c0ffee".into(),
         annotator: "human".into(),
+        slice: String::new(),
         loss: "dpo".into(),
         beta: 0.1,
         label_smoothing: 0.0,
@@ -85,7 +86,7 @@ fn strings_are_dictionaries_and_pages_are_snappy() {
     write_parquet(&path, &(0..1000).map(|id| row(id, None)).collect::<Vec<_>>()).expect("written");
     let reader = SerializedFileReader::new(File::open(&path).expect("open")).expect("parquet");
     let group = reader.metadata().row_group(0);
-    assert_eq!(group.num_columns(), 19);
+    assert_eq!(group.num_columns(), 20);
     for column in group.columns() {
         assert_eq!(column.compression(), Compression::SNAPPY);
         if column.column_path().string() == "cell" {
@@ -139,17 +140,18 @@ fn write_columns(path: &Path, columns: Vec<(&str, ArrayRef)>) {
 
 fn any_row() -> impl Strategy<Value = ScoreRow> {
     let text = || "\\PC{0,8}";
-    let names = (text(), text(), text(), text(), text(), text());
+    let names = (text(), text(), text(), text(), text(), text(), text());
     let settings = (-1e9..1e9f64, 0.0..0.5, 0.0..1.0, 0.0..1.0, any::<f64>());
     let places = (any::<u64>(), any::<u64>(), 0.0..1.0, any::<u64>(), any::<u8>(), any::<u64>());
     (names, settings, places, proptest::option::of(any::<f64>())).prop_map(
         |(names, settings, places, score)| {
-            let (cell, annotator, loss, question_set, category, scorer) = names;
+            let (cell, annotator, slice, loss, question_set, category, scorer) = names;
             let (beta, label_smoothing, fraction, flip_rate, learning_rate) = settings;
             let (seed, step, progress, question_id, turn, characters) = places;
             ScoreRow {
                 cell,
                 annotator,
+                slice,
                 loss,
                 beta,
                 label_smoothing,

@@ -51,6 +51,7 @@ fn score_columns() -> Vec<Column<ScoreRow>> {
     vec![
         Column::new("cell", Get::Text(|row| &row.cell)),
         Column::new("annotator", Get::Text(|row| &row.annotator)),
+        Column::new("slice", Get::Text(|row| &row.slice)),
         Column::new("loss", Get::Text(|row| &row.loss)),
         Column::new("beta", Get::Float(|row| row.beta)),
         Column::new("label_smoothing", Get::Float(|row| row.label_smoothing)),
@@ -82,6 +83,7 @@ impl<'a> Columns<'a> {
     fn append_to(&self, rows: &mut Vec<ScoreRow>) -> Result<(), ResultsError> {
         let cell = self.text("cell")?;
         let annotator = self.text("annotator")?;
+        let slice = self.text("slice")?;
         let loss = self.text("loss")?;
         let beta = self.number::<Float64Type>("beta")?;
         let label_smoothing = self.number::<Float64Type>("label_smoothing")?;
@@ -102,6 +104,7 @@ impl<'a> Columns<'a> {
         rows.extend((0..self.batch.num_rows()).map(|at| ScoreRow {
             cell: cell.value(at).to_owned(),
             annotator: annotator.value(at).to_owned(),
+            slice: slice.value(at).to_owned(),
             loss: loss.value(at).to_owned(),
             beta: beta[at],
             label_smoothing: label_smoothing[at],

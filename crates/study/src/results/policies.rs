@@ -12,6 +12,8 @@ pub struct PolicyRow {
     pub cell: String,
     /// Whose preferences the policy was trained on; empty for the SFT policy.
     pub annotator: String,
+    /// The records that were kept: those on which two annotators agree (`A = B`) or differ (`A != B`); empty for all.
+    pub slice: String,
     /// The loss: `sft`, `dpo`, `cdpo`, `ipo`, …
     pub loss: String,
     /// Strength of the pull towards the reference.
@@ -64,6 +66,7 @@ fn policy_columns() -> Vec<Column<PolicyRow>> {
     vec![
         Column::new("cell", Get::Text(|row| &row.cell)),
         Column::new("annotator", Get::Text(|row| &row.annotator)),
+        Column::new("slice", Get::Text(|row| &row.slice)),
         Column::new("loss", Get::Text(|row| &row.loss)),
         Column::new("beta", Get::Float(|row| row.beta)),
         Column::new("label_smoothing", Get::Float(|row| row.label_smoothing)),
