@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use crate::launch::RanksFailed;
 use annotate::AnnotateError;
 use hub::HubError;
 use pref_data::DataError;
@@ -18,6 +19,8 @@ use trainer::TrainError;
 
 /// Exit status of bad input.
 const BAD_INPUT: u8 = 2;
+/// Exit status where another process of the run failed first.
+const ANOTHER_FAILED: u8 = 3;
 
 /// A request to stop, by SIGINT or SIGTERM.
 #[derive(Clone, Debug)]
@@ -42,6 +45,16 @@ impl Signals {
     pub fn stop(&self) -> &AtomicBool {
         &self.stop
     }
+
+    /// Asks this process to stop when its standard input closes: its parent has ended, or wants it to.
+    pub fn stop_with_parent(&self) {
+        let signals = self.clone();
+        std::thread::spawn(move || {
+            // Whatever ends the read, nobody waits for this process any more.
+            let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+            signals.stop().store(true, Ordering::Relaxed);
+        });
+    }
 }
 
 /// Work ended early because a signal asked for it.
@@ -60,9 +73,14 @@ impl fmt::Display for Stopped {
 impl Error for Stopped {}
 
 /// Runs a program: logs to stderr (`RUST_LOG` chooses what), watches signals, turns an error into words and a status.
-#[expect(clippy::print_stderr, reason = "the last words of a program")]
 pub fn run(program: impl FnOnce(&Signals) -> anyhow::Result<()>) -> ExitCode {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    run_logging("info", program)
+}
+
+/// As [`run`], where `logged` is what is logged unless `RUST_LOG` chooses.
+#[expect(clippy::print_stderr, reason = "the last words of a program")]
+pub fn run_logging(logged: &str, program: impl FnOnce(&Signals) -> anyhow::Result<()>) -> ExitCode {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(logged));
     // Colours are for people: files and pipes get plain lines.
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     log.with_ansi(std::io::stderr().is_terminal()).with_target(false).init();
@@ -98,6 +116,12 @@ fn status(error: &anyhow::Error, signal: usize) -> u8 {
     let stopped = error.is::<Stopped>() || matches!(error.downcast_ref(), Some(StudyError::Stopped));
     if stopped {
         return u8::try_from(128 + signal).unwrap_or(1);
+    }
+    if let Some(RanksFailed { status, .. }) = error.downcast_ref() {
+        return *status;
+    }
+    if error.downcast_ref::<TrainError>().is_some_and(TrainError::is_anothers) {
+        return ANOTHER_FAILED;
     }
     let bad_training = error.downcast_ref::<TrainError>().is_some_and(TrainError::is_bad_input);
     let bad_study = error.downcast_ref::<StudyError>().is_some_and(StudyError::is_bad_input);

@@ -13,7 +13,7 @@ use hub::Hub;
 use render::table::{Format, Table};
 use study::recipe::{Preset, StudyRecipe};
 use study::{Findings, Grid, Question, Runner, Shard, StudyError, conclude};
-use trainer::{Context, Silent};
+use trainer::{Context, Silent, World};
 
 use crate::console::{ConsoleProgress, SystemClock};
 use crate::program::{Signals, print_result, run};
@@ -140,10 +140,11 @@ fn answer(questions: &[Question], args: &StudyArgs, signals: &Signals) -> anyhow
     let mut silent = Silent;
     // Several workers share one terminal: only whoever is alone draws on it.
     let progress: &mut dyn trainer::Progress = if args.shard.is_some() { &mut silent } else { &mut console };
-    let mut context = Context { clock: &clock, progress, stop: signals.stop(), cache: None };
+    let mut context =
+        Context { clock: &clock, progress, stop: signals.stop(), world: World::alone(), cache: None };
     if let Some(shard) = args.shard {
         if args.worker {
-            stop_with_parent(signals);
+            signals.stop_with_parent();
         } else {
             runner.begin(questions)?;
         }
@@ -266,16 +267,6 @@ fn wait(worker: &mut Child, signals: &Signals) -> std::io::Result<ExitStatus> {
         }
         std::thread::sleep(WORKER_POLL);
     }
-}
-
-/// Asks this process to stop when its standard input closes.
-fn stop_with_parent(signals: &Signals) {
-    let signals = signals.clone();
-    std::thread::spawn(move || {
-        // Whatever ends the read, nobody waits for this worker any more.
-        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
-        signals.stop().store(true, Ordering::Relaxed);
-    });
 }
 
 fn parse_shard(text: &str) -> Result<Shard, String> {

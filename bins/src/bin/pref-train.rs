@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use bins::{ConsoleProgress, Signals, Stopped, SystemClock, print_result, run, train_plan};
+use bins::{ConsoleProgress, Launch, Signals, Stopped, SystemClock, print_result, run_logging, train_plan};
 use clap::Parser;
 use hub::Hub;
 use render::table::Format;
 use trainer::recipe::Recipe;
-use trainer::{Context, Outcome, Start, StepMetrics};
+use trainer::{Context, Outcome, Place, Progress, RunReport, Silent, Start, StepMetrics, TrainError, World};
 
 /// Train a policy on preferences (DPO, cDPO, IPO) or on their chosen responses (SFT).
 #[derive(Debug, Parser)]
@@ -26,31 +27,36 @@ struct Args {
     /// Read model and data, show what would be done and how much memory it takes; nothing runs or is written
     #[arg(long)]
     plan: bool,
-    /// Processes of this machine that train together; this version trains in one
+    /// Processes of this machine that train together
     ///
-    /// What uses several cores is threads (train.threads in the recipe) and independent runs side by side.
-    #[arg(long, value_name = "N", default_value = "1", value_parser = one_process)]
+    /// Each computes its share of every batch. Under torchrun, srun or mpirun, leave it out: they start the processes.
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..))]
     nproc_per_node: u16,
-}
-
-fn one_process(text: &str) -> Result<u16, String> {
-    match text.parse() {
-        Ok(1) => Ok(1),
-        Ok(0) | Err(_) => Err("give a number of processes from 1".to_owned()),
-        Ok(_) => Err(
-            "this version trains in one process only; leave the option out, and use the cores by threads \
-                      (train.threads) or by runs side by side"
-                .to_owned(),
-        ),
-    }
+    /// Machines that train together, each started with --nproc-per-node; the environment variable `MASTER_ADDR` names the first one
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..))]
+    nnodes: u16,
+    /// Which of these machines this is, from 0
+    #[arg(long, value_name = "N", default_value = "0")]
+    node_rank: u16,
+    /// How many seconds processes that train together wait for each other
+    #[arg(long, value_name = "SECONDS", default_value = "600", value_parser = clap::value_parser!(u64).range(1..))]
+    timeout: u64,
+    /// This process was started by --nproc-per-node
+    #[arg(long, hide = true)]
+    launched: bool,
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    run(|signals| train(&args, signals))
+    let place = Place::from_environment(|name| std::env::var(name).ok());
+    let is_first = !matches!(&place, Ok(Some(place)) if place.rank.index() > 0);
+    // What all ranks would log alike comes from the first.
+    run_logging(if is_first { "info" } else { "error,trainer::distributed=info" }, |signals| {
+        start(&args, place, signals)
+    })
 }
 
-fn train(args: &Args, signals: &Signals) -> anyhow::Result<()> {
+fn start(args: &Args, place: Result<Option<Place>, TrainError>, signals: &Signals) -> anyhow::Result<()> {
     let mut recipe = Recipe::load(&args.recipe, &args.overrides)?;
     recipe.fetch(&Hub::from_environment(|name| std::env::var(name).ok()))?;
     let start = if args.resume { Start::Resume } else { Start::Fresh };
@@ -59,10 +65,31 @@ fn train(args: &Args, signals: &Signals) -> anyhow::Result<()> {
             train_plan(&trainer::plan(&recipe, start, &SystemClock::start())?).render(Format::Text),
         )?);
     }
-    let clock = SystemClock::start();
-    let mut progress = ConsoleProgress::stderr();
-    let mut context = Context { clock: &clock, progress: &mut progress, stop: signals.stop(), cache: None };
-    let report = trainer::run(&recipe, start, &mut context)?;
+    let (per_node, nodes, node) = (args.nproc_per_node, args.nnodes, args.node_rank);
+    if !args.launched && (per_node > 1 || nodes > 1) {
+        let shares_cores = recipe.train.threads == 0;
+        return Launch { per_node, nodes, node, shares_cores }.run(signals);
+    }
+    if args.launched {
+        signals.stop_with_parent();
+    }
+    let world = match place? {
+        Some(place) => World::join(
+            &place,
+            recipe.model.device.of_rank(place.local_rank),
+            Duration::from_secs(args.timeout),
+        )?,
+        None => World::alone(),
+    };
+    train(&recipe, start, world, signals)
+}
+
+fn train(recipe: &Recipe, start: Start, world: World, signals: &Signals) -> anyhow::Result<()> {
+    let (clock, leads) = (SystemClock::start(), world.leads());
+    let (mut console, mut silent) = (ConsoleProgress::stderr(), Silent);
+    let progress: &mut dyn Progress = if leads { &mut console } else { &mut silent };
+    let mut context = Context { clock: &clock, progress, stop: signals.stop(), world, cache: None };
+    let report = trainer::run(recipe, start, &mut context)?;
     if let Outcome::Stopped(step) = report.outcome {
         let root = report.dir.root().display();
         return Err(Stopped(format!(
@@ -70,6 +97,10 @@ fn train(args: &Args, signals: &Signals) -> anyhow::Result<()> {
         ))
         .into());
     }
+    if leads { print_report(&report) } else { Ok(()) }
+}
+
+fn print_report(report: &RunReport) -> anyhow::Result<()> {
     if let (Some(first), Some(last)) = report.dir.first_and_last_metrics()? {
         for StepMetrics { step, loss, grad_norm, .. } in [first, last] {
             print_result(format_args!("step {step:>5}: loss {loss:.4}, grad_norm {grad_norm:.3}"))?;

@@ -1,4 +1,4 @@
-//! A batch in parts of about equally many tokens.
+//! A batch in parts of about equally many tokens: for processes to share, and for each of them to take at a time.
 
 use std::cmp::Reverse;
 
@@ -6,8 +6,7 @@ use std::cmp::Reverse;
 /// about equally many tokens each. An item that is longer by itself is alone in its micro-batch.
 ///
 /// The indices of a micro-batch ascend; the fullest micro-batch comes first. The split depends on nothing but `tokens`
-/// and `most_tokens`: of several processes, the `r`-th of `R` takes the micro-batches `r`, `r + R`, …, so that their
-/// sum over all is the same however many there are. Weigh each micro-batch's mean loss by its share of the batch's items.
+/// and `most_tokens`. Weigh each micro-batch's mean loss by its share of the batch's items.
 ///
 /// ```
 /// let parts = pref_data::micro_batches(&[100, 900, 300, 500, 200], 1000);
@@ -37,6 +36,33 @@ pub fn micro_batches(tokens: &[usize], most_tokens: usize) -> Vec<Vec<usize>> {
             items
         })
         .collect()
+}
+
+/// Shares the items of a batch, given by their tokens, out over `ranks` processes, to each about equally many tokens.
+///
+/// The indices of a share ascend, and one process gets all of them in their order. Where there are fewer items than
+/// processes, some shares are empty. Every process computes the same shares, and together they are the batch.
+///
+/// ```
+/// assert_eq!(pref_data::rank_shares(&[100, 900, 300, 500, 200], 2), [vec![0, 1], vec![2, 3, 4]]);
+/// ```
+pub fn rank_shares(tokens: &[usize], ranks: usize) -> Vec<Vec<usize>> {
+    let mut shares = vec![(0, Vec::new()); ranks];
+    let mut longest_first: Vec<usize> = (0..tokens.len()).collect();
+    longest_first.sort_by_key(|&item| (Reverse(tokens[item]), item));
+    for item in longest_first {
+        // Of equally full ones the one with the fewest items, so that items without tokens are shared out too.
+        let emptiest =
+            shares.iter_mut().min_by_key(|(filled, items): &&mut (usize, Vec<usize>)| (*filled, items.len()));
+        let Some((filled, items)) = emptiest else { break };
+        *filled += tokens[item];
+        items.push(item);
+    }
+    let ascending = |(_, mut items): (usize, Vec<usize>)| {
+        items.sort_unstable();
+        items
+    };
+    shares.into_iter().map(ascending).collect()
 }
 
 /// Puts each item, the longest first, where the fewest tokens are; `None` where that overfills a part.
@@ -96,14 +122,25 @@ mod tests {
         }
 
         #[test]
-        fn ranks_share_the_parts_of_one(tokens in prop::collection::vec(1usize..400, 1..60), ranks in 1usize..5) {
-            let parts = micro_batches(&tokens, 500);
-            let shares = (0..ranks).flat_map(|rank| parts.iter().skip(rank).step_by(ranks));
-            let mut together: Vec<_> = shares.cloned().collect();
-            let mut alone = parts.clone();
-            together.sort();
-            alone.sort();
-            prop_assert_eq!(together, alone);
+        fn ranks_share_a_batch_evenly(tokens in prop::collection::vec(1usize..400, 1..60), ranks in 1usize..9) {
+            let shares = rank_shares(&tokens, ranks);
+            prop_assert_eq!(shares.len(), ranks);
+            prop_assert!(shares.iter().all(|share| share.is_sorted()));
+            let mut all = shares.concat();
+            all.sort_unstable();
+            prop_assert_eq!(all, (0..tokens.len()).collect::<Vec<_>>());
+            let filled = |share: &Vec<usize>| share.iter().map(|&item| tokens[item]).sum::<usize>();
+            let fullest = shares.iter().max_by_key(|share| filled(share)).expect("ranks");
+            let emptiest = shares.iter().map(filled).min().expect("ranks");
+            // The last item that the fullest share took came to it when it was the emptiest.
+            let last = fullest.iter().map(|&item| tokens[item]).min().unwrap_or(0);
+            prop_assert!(filled(fullest) - last <= emptiest);
         }
+    }
+
+    #[test]
+    fn one_rank_has_it_all_and_some_have_nothing() {
+        assert_eq!(rank_shares(&[3, 9, 5], 1), [[0, 1, 2]]);
+        assert_eq!(rank_shares(&[3, 9], 3), [vec![1], vec![0], vec![]]);
     }
 }

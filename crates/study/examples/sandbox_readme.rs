@@ -13,7 +13,7 @@ use render::table::Format as TableFormat;
 use render::table::{Align, Column, Table, Value};
 use study::recipe::{Preset, StudyRecipe};
 use study::{BENCHMARK, Evaluated, FURTHER, GOLD, Question, Runner, Shard, Subject};
-use trainer::{Clock, Context, Silent};
+use trainer::{Clock, Context, Silent, World};
 
 /// Nothing here depends on the time.
 struct NoClock;
@@ -34,7 +34,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let runner = Runner::new(recipe)?;
     let grid = runner.grid(&[Question::Acquisition])?;
     let (mut silent, stop) = (Silent, AtomicBool::new(false));
-    let mut context = Context { clock: &NoClock, progress: &mut silent, stop: &stop, cache: None };
+    let mut context =
+        Context { clock: &NoClock, progress: &mut silent, stop: &stop, world: World::alone(), cache: None };
     runner.run(&grid, Shard::WHOLE, &mut context)?;
     let evaluated = runner.stored(&grid)?.ok_or("the grid was run and is not in the store")?;
     let baseline = evaluated

@@ -52,7 +52,7 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor, TorchEx
     })
 }
 
-/// The gate of a SwiGLU layer: `silu(gate) · up`, with `silu(x) = x / (1 + e⁻ˣ)` rounded to the kind of `gate`
+/// The gate of a `SwiGLU` layer: `silu(gate) · up`, with `silu(x) = x / (1 + e⁻ˣ)` rounded to the kind of `gate`
 /// ([Shazeer 2020](https://arxiv.org/abs/2002.05202)).
 ///
 /// ```

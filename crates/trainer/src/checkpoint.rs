@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 
 use policy_model::{UNFINISHED, write_tensors};
 use serde::{Deserialize, Serialize};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::TrainError;
+use crate::distributed::World;
 use crate::engine::Snapshot;
 
 /// Holds what training needs beside the weights.
@@ -108,8 +109,25 @@ pub(crate) fn list(folder: &Path) -> Result<Vec<(u64, PathBuf)>, TrainError> {
     Ok(found)
 }
 
-/// The state of the newest checkpoint that has one and is whole; a damaged one is passed over with a warning.
-pub(crate) fn newest_state(folder: &Path, elements: i64) -> Result<Option<State>, TrainError> {
+/// The state of the newest checkpoint that has one and is whole; a damaged one is passed over with a warning. Rank 0 of `world`
+/// reads it, and the others hear it from there.
+pub(crate) fn newest_state(folder: &Path, elements: i64, world: &World) -> Result<Option<State>, TrainError> {
+    let found = if world.leads() { newest_whole_state(folder, elements)? } else { None };
+    let step = found.as_ref().map_or(Vec::new(), |state| state.step.to_le_bytes().to_vec());
+    let step = world.hear_leader(|| Ok(step))?;
+    let Ok(step) = <[u8; 8]>::try_from(step) else { return Ok(None) };
+    let state = found.unwrap_or_else(|| {
+        let zeros = || Tensor::zeros([elements], (Kind::Float, Device::Cpu));
+        let step = u64::from_le_bytes(step);
+        State { step, master: zeros(), exp_avg: zeros(), exp_avg_sq: zeros() }
+    });
+    for tensor in [&state.master, &state.exp_avg, &state.exp_avg_sq] {
+        world.copy_from_leader(tensor)?;
+    }
+    Ok(Some(state))
+}
+
+fn newest_whole_state(folder: &Path, elements: i64) -> Result<Option<State>, TrainError> {
     for (_, path) in list(folder)?.into_iter().rev() {
         if !path.join(STATE_FOLDER).exists() {
             continue;

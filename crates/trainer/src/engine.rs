@@ -1,14 +1,17 @@
 //! The optimisation loop: one for supervised and preference training.
 
+use std::collections::BTreeMap;
+
 use policy_model::Policy;
 use pref_data::{micro_batches, shuffled_order};
 use seeds::Seeds;
 use tch::Kind;
 
 use crate::TrainError;
+use crate::distributed::{Fact, World, digest_of_tensor};
 use crate::held_out::{HeldOut, HeldOutMetrics};
-use crate::metrics::{PreferenceMetrics, StepMetrics};
-use crate::objective::Objective;
+use crate::metrics::StepMetrics;
+use crate::objective::{Measured, Objective};
 use crate::optimizer::{AdamW, AdamWSettings};
 use crate::pair_deltas::PairDelta;
 use crate::parameters::{Parameters, Trained};
@@ -169,6 +172,7 @@ pub struct Trainer<'a> {
     parameters: Parameters,
     optimizer: AdamW,
     held_out: Option<(&'a HeldOut<'a>, u64)>,
+    world: World,
     step: u64,
     total_steps: u64,
 }
@@ -198,8 +202,15 @@ impl<'a> Trainer<'a> {
         let optimizer = AdamW::new(settings.adamw, &parameters.gradients.spans, parameters.device());
         let schedule =
             Schedule::new(settings.learning_rate, settings.warmup_ratio, settings.decay, total_steps);
-        let held_out = None;
-        Ok(Self { objective, settings, schedule, parameters, optimizer, held_out, step: 0, total_steps })
+        let (held_out, world, step) = (None, World::alone(), 0);
+        Ok(Self { objective, settings, schedule, parameters, optimizer, held_out, world, step, total_steps })
+    }
+
+    /// Trains together with the other ranks of `world`, which make the same calls. All of them hear the same metrics; only
+    /// rank 0 should write them down.
+    #[must_use]
+    pub fn in_world(self, world: World) -> Self {
+        Self { world, ..self }
     }
 
     /// Evaluates `held_out` too: before the first step, at each checkpoint, and every `every` steps (0 for none).
@@ -258,6 +269,7 @@ impl<'a> Trainer<'a> {
         let steps_per_epoch = self.settings.steps_per_epoch(self.objective.examples());
         let checkpoints = self.checkpoint_steps();
         let mut order = (u64::MAX, Vec::new());
+        self.agree_on_weights()?;
         if self.step == 0 {
             self.evaluate(observer)?;
         }
@@ -277,8 +289,10 @@ impl<'a> Trainer<'a> {
             if checkpoints.contains(&self.step) || every > 0 && self.step.is_multiple_of(every) {
                 self.evaluate(observer)?;
             }
-            let stop = observer.wants_stop() && self.step < self.total_steps;
+            // A signal may have reached one rank only.
+            let stop = self.world.any(observer.wants_stop())? && self.step < self.total_steps;
             if stop || checkpoints.contains(&self.step) {
+                self.agree_on_weights()?;
                 observer.on_checkpoint(&self.snapshot()?)?;
             }
             if stop {
@@ -291,11 +305,21 @@ impl<'a> Trainer<'a> {
     fn evaluate(&self, observer: &mut dyn Observer) -> Result<(), TrainError> {
         let Some((held_out, _)) = self.held_out else { return Ok(()) };
         let began = observer.seconds();
-        let mut metrics = held_out.measure(&self.parameters.policy)?;
+        let mut metrics = held_out.measure(&self.parameters.policy, &self.world)?;
         metrics.step = self.step;
         metrics.epoch = self.step as f64 / self.settings.steps_per_epoch(self.objective.examples()) as f64;
         metrics.eval_seconds = observer.seconds() - began;
         observer.on_evaluation(&metrics)
+    }
+
+    /// Ranks that have come apart would go on as if nothing were wrong.
+    fn agree_on_weights(&self) -> Result<(), TrainError> {
+        self.world.agree(|| {
+            let value =
+                format!("{} after {} steps", digest_of_tensor(self.parameters.computing())?, self.step);
+            let remedy = "train on machines of one kind, with the same build and number of threads";
+            Ok(vec![Fact { what: "state", value, remedy }])
+        })
     }
 
     fn snapshot(&self) -> Result<Snapshot<'_>, TrainError> {
@@ -310,29 +334,13 @@ impl<'a> Trainer<'a> {
 
     /// One optimiser step over `batch`; epoch and duration of the metrics are the caller's.
     fn step(&mut self, batch: &[usize]) -> Result<(StepMetrics, Vec<PairDelta>), TrainError> {
-        let total_weight: f64 = batch.iter().map(|&i| self.objective.weight(i)).sum();
         self.parameters.gradients.zero();
-        let mut loss = 0.0;
-        let mut tokens = 0;
-        let mut preference: Option<PreferenceMetrics> = None;
-        let mut deltas = Vec::new();
-        for micro_batch in &self.settings.micro_batches(batch, |example| self.objective.tokens(example)) {
-            let Parameters { policy, gradients, .. } = &mut self.parameters;
-            let scale = 1.0 / total_weight;
-            let measured = self.objective.differentiate(policy, micro_batch, scale, gradients)?;
-            loss += measured.loss * scale;
-            if !loss.is_finite() {
-                return Err(self.not_finite(loss, batch));
-            }
-            tokens += measured.tokens;
-            deltas.extend(measured.deltas);
-            if let Some(mut sums) = measured.preference {
-                let total = preference.get_or_insert_default();
-                for (total, sum) in total.fields_mut().into_iter().zip(sums.fields_mut()) {
-                    *total += *sum / batch.len() as f64;
-                }
-            }
+        let mut measured = self.differentiate(batch)?;
+        self.combine(batch, &mut measured)?;
+        if !measured.loss.is_finite() {
+            return Err(self.not_finite(measured.loss, batch));
         }
+        self.world.sum_gradient(&self.parameters.gradients.flat)?;
         let grad_norm = self.parameters.gradients.norm();
         if !grad_norm.is_finite() {
             return Err(self.not_finite(grad_norm, batch));
@@ -340,6 +348,7 @@ impl<'a> Trainer<'a> {
         let learning_rate = self.schedule.learning_rate(self.step);
         self.apply(learning_rate, grad_norm)?;
         self.step += 1;
+        let Measured { loss, preference, deltas, tokens } = measured;
         let metrics = StepMetrics {
             step: self.step,
             epoch: 0.0,
@@ -351,6 +360,64 @@ impl<'a> Trainer<'a> {
             step_seconds: 0.0,
         };
         Ok((metrics, deltas))
+    }
+
+    /// Adds the gradient of this rank's share of `batch`, in parts of the batch's mean loss; up to the first that is not a
+    /// number.
+    fn differentiate(&mut self, batch: &[usize]) -> Result<Measured, TrainError> {
+        let objective = self.objective;
+        let scale = 1.0 / batch.iter().map(|&i| objective.weight(i)).sum::<f64>();
+        let tokens: Vec<usize> = batch.iter().map(|&example| objective.tokens(example)).collect();
+        let share: Vec<usize> = self.world.share(&tokens).into_iter().map(|at| batch[at]).collect();
+        let mut sum = Measured { loss: 0.0, preference: None, deltas: Vec::new(), tokens: 0 };
+        for micro_batch in &self.settings.micro_batches(&share, |example| objective.tokens(example)) {
+            let Parameters { policy, gradients, .. } = &mut self.parameters;
+            let measured = objective.differentiate(policy, micro_batch, scale, gradients)?;
+            sum.loss += measured.loss * scale;
+            if !sum.loss.is_finite() {
+                break;
+            }
+            sum.tokens += measured.tokens;
+            sum.deltas.extend(measured.deltas);
+            if let Some(mut sums) = measured.preference {
+                let total = sum.preference.get_or_insert_default();
+                for (total, sum) in total.fields_mut().into_iter().zip(sums.fields_mut()) {
+                    *total += *sum / batch.len() as f64;
+                }
+            }
+        }
+        Ok(sum)
+    }
+
+    /// Makes what this rank measured of `batch` what all ranks did.
+    fn combine(&self, batch: &[usize], measured: &mut Measured) -> Result<(), TrainError> {
+        if !self.world.is_several() {
+            return Ok(());
+        }
+        let mut preference = measured.preference.unwrap_or_default();
+        let is_preference = f64::from(u8::from(measured.preference.is_some()));
+        let mut sums = vec![measured.loss, measured.tokens as f64, is_preference];
+        sums.extend(preference.fields_mut().map(|field| *field));
+        let first_delta = sums.len();
+        // Each pair's Δ comes from one rank; from the others, 0.
+        let place: BTreeMap<usize, usize> = batch.iter().copied().zip(first_delta..).collect();
+        sums.resize(first_delta + batch.len(), 0.0);
+        for PairDelta { pair, delta } in &measured.deltas {
+            sums[place[pair]] = *delta;
+        }
+        self.world.sum(&mut sums)?;
+        measured.loss = sums[0];
+        measured.tokens = sums[1] as u64;
+        if sums[2] == 0.0 {
+            return Ok(());
+        }
+        preference.fields_mut().into_iter().zip(&sums[3..]).for_each(|(field, sum)| *field = *sum);
+        measured.preference = Some(preference);
+        // In the order in which a process alone would have come to them.
+        let order = self.settings.micro_batches(batch, |example| self.objective.tokens(example)).concat();
+        measured.deltas =
+            order.into_iter().map(|pair| PairDelta { pair, delta: sums[place[&pair]] }).collect();
+        Ok(())
     }
 
     fn apply(&mut self, learning_rate: f64, grad_norm: f64) -> Result<(), TrainError> {

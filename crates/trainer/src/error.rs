@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use policy_model::PolicyError;
 use pref_data::DataError;
+use torch_ext::TorchExtError;
 
 use crate::recipe::RecipeError;
 
@@ -28,7 +29,7 @@ pub enum TrainError {
     Head(#[from] pref_loss::HeadError),
     /// An operation of libtorch that tch lacks failed.
     #[error(transparent)]
-    TorchExt(#[from] torch_ext::TorchExtError),
+    TorchExt(#[from] TorchExtError),
     /// libtorch refused an operation.
     #[error("libtorch failed while {what}")]
     Torch {
@@ -73,6 +74,49 @@ pub enum TrainError {
         /// The first line that differs.
         difference: String,
     },
+    /// A variable that a launcher sets is missing or wrong.
+    #[error("{variable} {}; {remedy}", found.as_ref().map_or("is not set".to_owned(), |found| format!("is {found:?}")))]
+    Environment {
+        /// The variable.
+        variable: String,
+        /// Its value, if it has one.
+        found: Option<String>,
+        /// What to do.
+        remedy: String,
+    },
+    /// Two processes are rank 0, or two jobs meet at the same port.
+    #[error(
+        "port {port} on {host} is held by another rank 0 (process {process}); give each process a RANK of its own, or this          job another MASTER_PORT on all its ranks"
+    )]
+    LeaderTwice {
+        /// The machine.
+        host: String,
+        /// The port.
+        port: u16,
+        /// The number of the process that holds it.
+        process: String,
+    },
+    /// Ranks on GPUs in a build that cannot connect them.
+    #[error(
+        "ranks on {device:?} exchange through NCCL, which this build lacks; build with `--features nccl`, or set model.device \
+         = \"cpu\""
+    )]
+    NoNccl {
+        /// The device.
+        device: tch::Device,
+    },
+    /// Ranks would not train the same.
+    #[error("rank {rank} has another {what} than rank 0 ({difference}); {remedy}")]
+    RanksDiffer {
+        /// The rank that found it.
+        rank: usize,
+        /// What differs.
+        what: &'static str,
+        /// How.
+        difference: String,
+        /// What to do.
+        remedy: &'static str,
+    },
     /// `--resume` was asked for, but there is nothing to resume.
     #[error("nothing to resume in {}: {why}", path.display())]
     NothingToResume {
@@ -98,6 +142,12 @@ impl TrainError {
         move |source| Self::Io { what, path, source }
     }
 
+    /// Whether another rank of the run failed first, as far as this one could see.
+    pub fn is_anothers(&self) -> bool {
+        let Self::TorchExt(error) = self else { return false };
+        matches!(error, TorchExtError::OtherRank { .. } | TorchExtError::ConnectionLost { .. })
+    }
+
     /// Whether the cause is bad input (as opposed to a failing machine): exit status 2 in the programs.
     pub fn is_bad_input(&self) -> bool {
         match self {
@@ -106,14 +156,16 @@ impl TrainError {
             | Self::NoExamples(_)
             | Self::OtherRun { .. }
             | Self::NothingToResume { .. }
+            | Self::Environment { .. }
+            | Self::LeaderTwice { .. }
+            | Self::NoNccl { .. }
+            | Self::RanksDiffer { .. }
             | Self::DamagedCheckpoint { .. } => true,
             Self::Policy(error) => is_bad_model(error),
-            Self::Loss(_)
-            | Self::Head(_)
-            | Self::TorchExt(_)
-            | Self::Torch { .. }
-            | Self::Io { .. }
-            | Self::NotFinite { .. } => false,
+            Self::TorchExt(error) => is_bad_set_up(error),
+            Self::Loss(_) | Self::Head(_) | Self::Torch { .. } | Self::Io { .. } | Self::NotFinite { .. } => {
+                false
+            }
         }
     }
 }
@@ -127,4 +179,16 @@ pub fn is_bad_model(error: &PolicyError) -> bool {
         }
         _ => true,
     }
+}
+
+/// Whether processes were started so that they cannot come together.
+fn is_bad_set_up(error: &TorchExtError) -> bool {
+    matches!(
+        error,
+        TorchExtError::PortTaken { .. }
+            | TorchExtError::Listen { .. }
+            | TorchExtError::WorldSizeMismatch { .. }
+            | TorchExtError::RankTwice { .. }
+            | TorchExtError::NoSuchRank { .. }
+    )
 }

@@ -9,6 +9,7 @@ use seeds::Seeds;
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
+use crate::distributed::World;
 use crate::metrics::PreferenceMetrics;
 use crate::objective::measure;
 use crate::reference::ReferenceLogps;
@@ -116,13 +117,13 @@ impl fmt::Display for HeldOutMetrics {
 }
 
 impl HeldOut<'_> {
-    /// Measures `policy`; step, epoch and duration are the caller's.
+    /// Measures `policy`, each rank of `world` its part of the pairs and answers; step, epoch and duration are the caller's.
     ///
     /// # Errors
     ///
     /// Where a pair does not fit the policy, which tokenising rules out.
-    pub(crate) fn measure(&self, policy: &Policy) -> Result<HeldOutMetrics, TrainError> {
-        let logps = ReferenceLogps::compute(policy, self.pairs, self.scoring, |_| {})?;
+    pub(crate) fn measure(&self, policy: &Policy, world: &World) -> Result<HeldOutMetrics, TrainError> {
+        let logps = ReferenceLogps::compute_together(world, policy, self.pairs, self.scoring, |_| {})?;
         let lengths = |of: fn(&TokenPair) -> &Vec<u32>| -> Vec<u32> {
             self.pairs.iter().map(|pair| of(pair).len() as u32).collect()
         };
@@ -135,7 +136,7 @@ impl HeldOut<'_> {
         let mut means = measure(&self.loss, of_pairs(&logps), of_pairs(self.reference));
         means.fields_mut().into_iter().for_each(|sum| *sum /= pairs);
         let own = match &self.answers {
-            Some(answers) => answers.measure(policy, self)?,
+            Some(answers) => answers.measure(policy, self, world)?,
             None => None,
         };
         let PreferenceMetrics {
@@ -176,7 +177,12 @@ struct Own {
 
 impl OwnAnswers {
     /// `None` where no prompt leaves room for an answer.
-    fn measure(&self, policy: &Policy, held_out: &HeldOut<'_>) -> Result<Option<Own>, TrainError> {
+    fn measure(
+        &self,
+        policy: &Policy,
+        held_out: &HeldOut<'_>,
+        world: &World,
+    ) -> Result<Option<Own>, TrainError> {
         let _guard = tch::no_grad_guard();
         let sampling = Sampling {
             temperature: 1.0,
@@ -188,7 +194,7 @@ impl OwnAnswers {
         let longest = policy.config().max_position_embeddings.saturating_sub(self.max_tokens);
         let prompts = held_out.pairs.iter().take(self.prompts).map(|pair| &pair.prompt).enumerate();
         let requests: Vec<GenerationRequest> = prompts
-            .filter(|(_, prompt)| prompt.len() <= longest)
+            .filter(|(at, prompt)| prompt.len() <= longest && world.takes(*at))
             .map(|(at, prompt)| GenerationRequest {
                 prompt: prompt.clone(),
                 sampling: sampling.clone(),
@@ -207,9 +213,6 @@ impl OwnAnswers {
                 Dialogue::completion(&request.prompt, &tokens)
             })
             .collect();
-        if dialogues.is_empty() {
-            return Ok(None);
-        }
         let mut own = Own { kl: 0.0, tokens: 0.0 };
         for dialogues in dialogues.chunks(ANSWERS_A_PASS) {
             let dialogues: Vec<&Dialogue> = dialogues.iter().collect();
@@ -221,7 +224,9 @@ impl OwnAnswers {
             own.kl += logps(policy)? - logps(&self.reference)?;
             own.tokens += batch.scored.len() as f64;
         }
-        let count = dialogues.len() as f64;
-        Ok(Some(Own { kl: own.kl / count, tokens: own.tokens / count }))
+        let mut sums = [own.kl, own.tokens, dialogues.len() as f64];
+        world.sum(&mut sums)?;
+        let [kl, tokens, count] = sums;
+        Ok((count > 0.0).then(|| Own { kl: kl / count, tokens: tokens / count }))
     }
 }

@@ -12,6 +12,7 @@
 
 mod checkpoint;
 mod context;
+mod distributed;
 mod engine;
 mod error;
 mod held_out;
@@ -32,6 +33,7 @@ mod tensorboard;
 mod watch;
 
 pub use context::{Clock, Context, Progress, Silent};
+pub use distributed::{Place, World};
 pub use engine::{MicroBatch, Observer, Order, Outcome, Snapshot, TrainSettings, Trainer};
 pub use error::{TrainError, is_bad_model};
 pub use held_out::{HeldOut, HeldOutMetrics, OwnAnswers};
@@ -49,3 +51,4 @@ pub use run_dir::{RunDir, Start};
 pub use schedule::{Decay, Schedule};
 pub use scoring::{Activations, Head, Scoring};
 pub use tensorboard::EventWriter;
+pub use torch_ext::distributed::Rank;

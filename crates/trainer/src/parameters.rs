@@ -123,6 +123,11 @@ impl Parameters {
         self.master.device()
     }
 
+    /// The weights that are trained as the policy computes with them, in one dimension.
+    pub(crate) fn computing(&self) -> &Tensor {
+        self.compute.as_ref().unwrap_or(&self.master)
+    }
+
     /// Brings the compute weights up to date after an update of `master`.
     pub(crate) fn refresh(&mut self) {
         if let Some(compute) = &mut self.compute {

@@ -6,6 +6,7 @@ use policy_model::Policy;
 use pref_data::{TokenBatch, TokenPair};
 
 use crate::TrainError;
+use crate::distributed::World;
 use crate::scoring::{Activations, Scored, Scoring};
 
 pub(crate) use cache::ReferencePass;
@@ -35,6 +36,18 @@ impl ReferenceLogps {
         reference: &Policy,
         pairs: &[TokenPair],
         scoring: Scoring,
+        progress: impl FnMut(usize),
+    ) -> Result<Self, TrainError> {
+        Self::compute_together(&World::alone(), reference, pairs, scoring, progress)
+    }
+
+    /// As [`compute`](Self::compute), where each rank of `world` scores its part: the same numbers to the last bit however many
+    /// there are, since what goes through the policy together does not depend on that.
+    pub(crate) fn compute_together(
+        world: &World,
+        reference: &Policy,
+        pairs: &[TokenPair],
+        scoring: Scoring,
         mut progress: impl FnMut(usize),
     ) -> Result<Self, TrainError> {
         let _guard = tch::no_grad_guard();
@@ -42,10 +55,15 @@ impl ReferenceLogps {
         let mut order: Vec<usize> = (0..pairs.len()).collect();
         order.sort_by_key(|&i| std::cmp::Reverse(length(i)));
         let mut logps = Self { chosen: vec![0.0; pairs.len()], rejected: vec![0.0; pairs.len()] };
-        let mut done = 0;
+        let (mut done, mut pass) = (0, 0);
         while done < order.len() {
             let rows = (TOKENS_PER_PASS / length(order[done]).max(1)).clamp(1, order.len() - done);
             let indices = &order[done..done + rows];
+            done += rows;
+            pass += 1;
+            if !world.takes(pass - 1) {
+                continue;
+            }
             let batch: Vec<&TokenPair> = indices.iter().map(|&i| &pairs[i]).collect();
             let batch = TokenBatch::pairs(&batch, scoring.layout, scoring.padding)?;
             let scored = Scored::forward(reference, &batch, scoring.head, Activations::Kept)?;
@@ -54,9 +72,11 @@ impl ReferenceLogps {
                 logps.chosen[i] = logps_of_pass[k];
                 logps.rejected[i] = logps_of_pass[rows + k];
             }
-            done += rows;
             progress(done);
         }
+        // What other ranks scored is 0 here.
+        world.sum(&mut logps.chosen)?;
+        world.sum(&mut logps.rejected)?;
         Ok(logps)
     }
 }

@@ -10,6 +10,7 @@ use tch::{Device, Kind};
 use crate::TrainError;
 use crate::checkpoint;
 use crate::context::Context;
+use crate::distributed::{Fact, World, digest_of_files, digest_of_pairs};
 use crate::engine::{MicroBatch, Outcome, TrainSettings, Trainer};
 use crate::held_out::{HeldOut, OwnAnswers};
 use crate::input::Input;
@@ -18,7 +19,7 @@ use crate::optimizer::AdamWSettings;
 use crate::parameters::Trained;
 use crate::recipe::{LossKind, LossSection, Recipe, WatchSection};
 use crate::reference::{ReferenceLogps, ReferencePass};
-use crate::run_dir::{Recorder, Recording, RunDir, Start};
+use crate::run_dir::{Follower, Recorder, Recording, RunDir, Start};
 use crate::scoring::{Activations, Scoring};
 use crate::{pair_deltas, watch};
 
@@ -38,17 +39,28 @@ const NOISE_LOG: &str = "noise.jsonl";
 
 /// Runs `recipe`: data, reference, training, model.
 ///
-/// A run that is finished already is reported as such and nothing is done again.
+/// A run that is finished already is reported as such and nothing is done again. Where several processes train together, each
+/// calls this with the same recipe; rank 0 alone writes.
 ///
 /// # Errors
 ///
 /// Whatever is wrong with recipe, data, model or machine; what was computed until then stays in the output folder and
-/// [`Start::Resume`] goes on from it.
+/// [`Start::Resume`] goes on from it. The other ranks of the context's world are told, and end with the same words.
 pub fn run(recipe: &Recipe, start: Start, context: &mut Context<'_>) -> Result<RunReport, TrainError> {
+    let world = context.world.clone();
+    world.tell(run_together(recipe, start, context, &world))
+}
+
+fn run_together(
+    recipe: &Recipe,
+    start: Start,
+    context: &mut Context<'_>,
+    world: &World,
+) -> Result<RunReport, TrainError> {
     if recipe.train.threads > 0 {
         tch::set_num_threads(recipe.train.threads as i32);
     }
-    let device = recipe.model.device.resolve();
+    let device = world.device().unwrap_or_else(|| recipe.model.device.resolve());
     let loss = recipe.loss.build()?;
     let input = Input::read(recipe, context.cache.as_deref())?;
     let kind = compute_kind(recipe.model.dtype.kind(), device);
@@ -66,11 +78,16 @@ pub fn run(recipe: &Recipe, start: Start, context: &mut Context<'_>) -> Result<R
         }
         None => None,
     };
-    let dir = RunDir::open(&recipe.output.dir, &recipe.to_toml(), start)?;
+    world.agree(|| facts(recipe, &input, kind, device))?;
+    let dir = if world.leads() {
+        RunDir::open(&recipe.output.dir, &recipe.to_toml(), start)?
+    } else {
+        RunDir::at(&recipe.output.dir)
+    };
     let data = format!("{}\n{}", input.view, input.tokenized);
     tracing::info!("{}", input.view);
     tracing::info!("{}", input.tokenized);
-    if dir.is_finished() {
+    if world.leader_finds(|| Ok(dir.is_finished()))? {
         return Ok(RunReport { outcome: Outcome::Finished, dir, data });
     }
     warn_of_smoothing(&recipe.loss);
@@ -79,7 +96,9 @@ pub fn run(recipe: &Recipe, start: Start, context: &mut Context<'_>) -> Result<R
     }
     if recipe.data.flip_rate != FlipRate::NONE {
         tracing::info!("noise: {}", input.noise);
-        input.noise.write(dir.root().join(NOISE_LOG))?;
+        if world.leads() {
+            input.noise.write(dir.root().join(NOISE_LOG))?;
+        }
     }
     let answers = own_answers(recipe, &input, &policy, kind)?;
     let dialogues = if passes.is_none() { input.dialogues() } else { Vec::new() };
@@ -89,10 +108,10 @@ pub fn run(recipe: &Recipe, start: Start, context: &mut Context<'_>) -> Result<R
 
     let outcome = match passes {
         Some((loss, pass, held_out_pass)) => {
-            let reference = pass.table(&policy, &model, context.progress)?.of(&pairs);
+            let reference = pass.table(&policy, &model, world, context.progress)?.of(&pairs);
             let objective = PreferenceObjective { pairs: &pairs, reference: &reference, loss, scoring };
             let held_out_reference = match held_out_pass {
-                Some(pass) => pass.table(&policy, &model, context.progress)?.of(&held_out),
+                Some(pass) => pass.table(&policy, &model, world, context.progress)?.of(&held_out),
                 None => ReferenceLogps::default(),
             };
             let held_out =
@@ -187,7 +206,8 @@ pub struct SupervisedRun<'a> {
 ///
 /// As [`run`].
 pub fn run_supervised(run: SupervisedRun<'_>, context: &mut Context<'_>) -> Result<Outcome, TrainError> {
-    if run.dir.is_finished() {
+    let world = context.world.clone();
+    if world.leader_finds(|| Ok(run.dir.is_finished()))? {
         return Ok(Outcome::Finished);
     }
     let Scoring { padding, head, activations, .. } = Scoring::FAST;
@@ -195,7 +215,7 @@ pub fn run_supervised(run: SupervisedRun<'_>, context: &mut Context<'_>) -> Resu
     let save = run.settings.kind;
     let parts = Parts { dir: run.dir, companions: run.companions, save, pairs: &[] };
     let begin = || Trainer::new(run.policy, &objective, run.settings);
-    train(&parts, begin, Watched::default(), 0, context)
+    world.tell(train(&parts, begin, Watched::default(), 0, context))
 }
 
 /// What one training needs beside policy, objective and settings.
@@ -223,20 +243,23 @@ fn train<'a>(
     keep_last: usize,
     context: &mut Context<'_>,
 ) -> Result<Outcome, TrainError> {
-    let _lock = parts.dir.lock()?;
-    if parts.dir.is_finished() {
+    let (world, checkpoints) = (context.world.clone(), parts.dir.checkpoints());
+    let _lock = world.leads().then(|| parts.dir.lock()).transpose()?;
+    if world.leader_finds(|| Ok(parts.dir.is_finished()))? {
         return Ok(Outcome::Finished);
     }
-    for folder in [parts.dir.root(), &parts.dir.checkpoints()] {
-        checkpoint::clear_unfinished(folder)?;
+    if world.leads() {
+        for folder in [parts.dir.root(), &checkpoints] {
+            checkpoint::clear_unfinished(folder)?;
+        }
     }
-    let mut trainer = begin()?;
+    let mut trainer = begin()?.in_world(world.clone());
     // The policy as it was loaded and a reference are gone by now, but not from the process.
     torch_ext::release_free_memory();
     if let Some((held_out, every)) = watched.held_out {
         trainer = trainer.with_held_out(held_out, every);
     }
-    let state = checkpoint::newest_state(&parts.dir.checkpoints(), trainer.elements())?;
+    let state = checkpoint::newest_state(&checkpoints, trainer.elements(), &world)?;
     let step = state.as_ref().map_or(0, |s| s.step);
     if let Some(state) = state {
         tracing::info!(step, "resuming from a checkpoint");
@@ -244,32 +267,68 @@ fn train<'a>(
     }
     context.progress.begin("training", trainer.total_steps());
     let recording = watched.recording;
-    let mut recorder =
-        Recorder::open(parts.dir, step, context, parts.companions, parts.save, keep_last, recording)?;
-    let outcome = trainer.run(&mut recorder);
-    drop(recorder);
+    let outcome = if world.leads() {
+        let mut recorder =
+            Recorder::open(parts.dir, step, context, parts.companions, parts.save, keep_last, recording)?;
+        trainer.run(&mut recorder)
+    } else {
+        trainer.run(&mut Follower(context))
+    };
     context.progress.end();
     let outcome = outcome?;
-    if outcome == Outcome::Finished {
-        // Where a run was stopped is no business of whoever reads its checkpoints: an interrupted run ends as any other.
-        checkpoint::retain(&parts.dir.checkpoints(), &trainer.checkpoint_steps())?;
-        if recording.deltas {
-            pair_deltas::write(parts.dir.root(), parts.pairs)?;
-        }
-        let policy = trainer.master_policy()?;
-        if policy.adapters().is_some() {
-            policy.save_adapters(
-                &parts.dir.adapter(),
-                Kind::Float,
-                &checkpoint::base_name(parts.companions),
-            )?;
-        }
-        policy.save(&parts.dir.model(), parts.save, Some(parts.companions))?;
-        // From here on the run is finished; before, what it takes to go on was still there.
-        checkpoint::drop_states(&parts.dir.checkpoints(), 0)?;
-        pair_deltas::clear(parts.dir.root())?;
+    if outcome == Outcome::Finished && world.leads() {
+        finish(parts, &trainer, recording)?;
     }
+    // Whoever goes on believes that the model is there.
+    world.meet()?;
     Ok(outcome)
+}
+
+/// Turns the folder of a run that made all its steps into what a finished run leaves.
+fn finish(parts: &Parts<'_>, trainer: &Trainer<'_>, recording: Recording) -> Result<(), TrainError> {
+    // Where a run was stopped is no business of whoever reads its checkpoints: an interrupted run ends as any other.
+    checkpoint::retain(&parts.dir.checkpoints(), &trainer.checkpoint_steps())?;
+    if recording.deltas {
+        pair_deltas::write(parts.dir.root(), parts.pairs)?;
+    }
+    let policy = trainer.master_policy()?;
+    if policy.adapters().is_some() {
+        policy.save_adapters(&parts.dir.adapter(), Kind::Float, &checkpoint::base_name(parts.companions))?;
+    }
+    policy.save(&parts.dir.model(), parts.save, Some(parts.companions))?;
+    // From here on the run is finished; before, what it takes to go on was still there.
+    checkpoint::drop_states(&parts.dir.checkpoints(), 0)?;
+    pair_deltas::clear(parts.dir.root())
+}
+
+/// What must be the same on all ranks for their gradients to add up to one run's.
+fn facts(recipe: &Recipe, input: &Input, kind: Kind, device: Device) -> Result<Vec<Fact>, TrainError> {
+    let fact = |what, value, remedy| Fact { what, value, remedy };
+    let copy_model = "copy the folder of model.path from rank 0";
+    let copy_data = "copy the file of data.path (and data.eval_path) and the tokenizer from rank 0";
+    let reference = recipe.model.reference.as_ref().unwrap_or(&recipe.model.path);
+    let pairs = input.all_tokens.iter().chain(&input.pairs).chain(&input.held_out);
+    let device = if device == Device::Cpu { "the CPU" } else { "a GPU" };
+    Ok(vec![
+        fact(
+            "version of this program",
+            env!("CARGO_PKG_VERSION").to_owned(),
+            "start the same build everywhere",
+        ),
+        fact("recipe", recipe.to_toml(), "start all ranks with the same recipe and the same --set"),
+        fact(
+            "way of computing",
+            format!("{kind:?} on {device}"),
+            "train on machines of one kind, or set model.dtype and model.device to what all have",
+        ),
+        fact("model", digest_of_files(&input.model)?, copy_model),
+        fact(
+            "reference model",
+            digest_of_files(Path::new(reference))?,
+            "copy the folder of model.reference from rank 0",
+        ),
+        fact("set of pairs", digest_of_pairs(pairs), copy_data),
+    ])
 }
 
 /// The kind to compute in: bfloat16 only where the processor has it, since emulation is slower than fp32.

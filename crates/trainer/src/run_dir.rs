@@ -338,6 +338,27 @@ impl Observer for Recorder<'_, '_> {
     }
 }
 
+/// Trains along with the rank that records, and writes nothing.
+pub(crate) struct Follower<'a, 'c>(pub(crate) &'a Context<'c>);
+
+impl Observer for Follower<'_, '_> {
+    fn seconds(&self) -> f64 {
+        self.0.clock.seconds()
+    }
+
+    fn on_step(&mut self, _: &StepMetrics, _: &[PairDelta], _: u64) -> Result<(), TrainError> {
+        Ok(())
+    }
+
+    fn on_checkpoint(&mut self, _: &Snapshot<'_>) -> Result<(), TrainError> {
+        Ok(())
+    }
+
+    fn wants_stop(&self) -> bool {
+        self.0.wants_stop()
+    }
+}
+
 pub(crate) fn append(path: &Path) -> Result<BufWriter<File>, TrainError> {
     let file = OpenOptions::new().create(true).append(true).open(path);
     Ok(BufWriter::new(file.map_err(TrainError::io("cannot write", path))?))

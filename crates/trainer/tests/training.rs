@@ -18,7 +18,7 @@ use test_support::REORDERED_FP32;
 use trainer::{
     Activations, AdamWSettings, Clock, Context, Decay, Head, MicroBatch, Order, Outcome, PreferenceObjective,
     Progress, ReferenceLogps, RunDir, Scoring, Start, SupervisedRun, TrainError, TrainSettings, Trained,
-    Trainer, run_supervised,
+    Trainer, World, run_supervised,
 };
 
 const FAST: Scoring = Scoring::FAST;
@@ -292,7 +292,8 @@ fn supervised_of(trained: Trained, root: &Path, start: Start, after: u64) -> Res
     let stop = AtomicBool::new(false);
     let mut progress = StopAfter { stop: &stop, after };
     let clock = Ticking::default();
-    let mut context = Context { clock: &clock, progress: &mut progress, stop: &stop, cache: None };
+    let mut context =
+        Context { clock: &clock, progress: &mut progress, stop: &stop, world: World::alone(), cache: None };
     run_supervised(run, &mut context)
 }
 

@@ -15,6 +15,8 @@ use crate::TorchExtError;
 const SLOTS: u64 = 64;
 /// How long it takes until somebody who waits looks again.
 const POLL: Duration = Duration::from_millis(10);
+/// How long somebody who has failed already speaks of it: the network may be what failed.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 /// Says why the first rank gave up.
 const FAILURE: &str = "failure";
 
@@ -93,15 +95,17 @@ impl Agreement {
     pub(crate) fn give_up_because(&self, reason: &str) {
         let reason = format!("rank {} gave up: {reason}", self.rank.index());
         // Where the store is gone too, nobody can be told.
-        let _ = self.store.compare_set(FAILURE, b"", reason.as_bytes());
+        let store = self.store.within(LAST_WORDS.min(self.store.timeout()));
+        let _ = store.compare_set(FAILURE, b"", reason.as_bytes());
     }
 
     /// Why another rank gave up, if one did.
     pub(crate) fn failure(&self) -> Result<Option<String>, TorchExtError> {
-        if !self.store.contains(FAILURE)? {
+        let store = self.store.within(LAST_WORDS.min(self.store.timeout()));
+        if !store.contains(FAILURE)? {
             return Ok(None);
         }
-        let reason = self.store.get(FAILURE, self.store.timeout())?;
+        let reason = store.get(FAILURE, store.timeout())?;
         Ok(Some(String::from_utf8_lossy(&reason).into_owned()))
     }
 }

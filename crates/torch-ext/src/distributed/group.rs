@@ -263,8 +263,8 @@ impl ProcessGroup {
     }
 
     /// Tells the other ranks that this one gives up and why, and closes its connections: their calls fail at once, with these
-    /// words.
-    pub fn give_up(self, reason: &str) {
+    /// words. Where another rank gave up before, its words stay.
+    pub fn give_up(&self, reason: &str) {
         self.agreement.give_up_because(reason);
         self.abort_handle().abort(reason);
     }

@@ -115,6 +115,12 @@ impl Store {
         Self { prefix: format!("{}{name}/", self.prefix), ..self.clone() }
     }
 
+    /// The same store, for requests that are given up after `timeout`.
+    #[must_use]
+    pub fn within(&self, timeout: Duration) -> Self {
+        Self { timeout, ..self.clone() }
+    }
+
     /// Where it is served.
     pub fn port(&self) -> u16 {
         self.port

@@ -298,7 +298,7 @@ impl LoraSection {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DistributedSection {
-    /// The `ZeRO` stage. One process, which is what this version runs, holds everything at 0 and at 1.
+    /// The `ZeRO` stage. In this version each process holds the whole state of the optimiser at 0 and at 1.
     pub zero: u8,
 }
 

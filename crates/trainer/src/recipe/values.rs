@@ -41,12 +41,20 @@ pub enum DeviceChoice {
 }
 
 impl DeviceChoice {
-    /// The device itself.
+    /// The device of a process on its own.
     pub fn resolve(self) -> Device {
         match self {
             Self::Auto => Device::cuda_if_available(),
             Self::Cpu => Device::Cpu,
             Self::Cuda(index) => Device::Cuda(index),
+        }
+    }
+
+    /// The device of one of several processes on a machine: where they compute on GPUs, each on that of its number.
+    pub fn of_rank(self, local_rank: usize) -> Device {
+        match self.resolve() {
+            Device::Cuda(_) => Device::Cuda(local_rank),
+            other => other,
         }
     }
 }

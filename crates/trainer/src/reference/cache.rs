@@ -11,6 +11,7 @@ use tch::Kind;
 use super::ReferenceLogps;
 use crate::TrainError;
 use crate::context::Progress;
+use crate::distributed::{World, hash_model, hash_pair};
 use crate::recipe::Recipe;
 use crate::run_dir::write_atomically;
 use crate::scoring::Scoring;
@@ -60,20 +61,22 @@ impl ReferencePass {
             .filter(|logps| logps.chosen.len() == self.canonical.len())
     }
 
-    /// The log-probabilities, found or computed and kept. `policy` comes from the folder `model`, without adapters: where that
+    /// The log-probabilities, found by rank 0 or computed by all ranks and kept. `policy` comes from the folder `model`, without adapters: where that
     /// is the reference's too, nothing is loaded twice.
     pub(crate) fn table(
         self,
         policy: &Policy,
         model: &Path,
+        world: &World,
         progress: &mut dyn Progress,
     ) -> Result<ReferenceTable, TrainError> {
-        let logps = match self.cached() {
+        let cached = world.hear_leader(|| Ok(self.cached().map_or(Vec::new(), |logps| logps.to_bytes())))?;
+        let logps = match ReferenceLogps::from_bytes(&cached) {
             Some(logps) => logps,
-            None if self.folder == model => self.compute(&policy.to_kind(self.kind)?, progress)?,
+            None if self.folder == model => self.compute(&policy.to_kind(self.kind)?, world, progress)?,
             None => {
                 let reference = Policy::load(&self.folder, self.kind, policy.device())?;
-                self.compute(&reference, progress)?
+                self.compute(&reference, world, progress)?
             }
         };
         let mut by_tokens = BTreeMap::new();
@@ -84,12 +87,20 @@ impl ReferencePass {
         Ok(ReferenceTable { by_tokens })
     }
 
-    fn compute(&self, reference: &Policy, progress: &mut dyn Progress) -> Result<ReferenceLogps, TrainError> {
+    fn compute(
+        &self,
+        reference: &Policy,
+        world: &World,
+        progress: &mut dyn Progress,
+    ) -> Result<ReferenceLogps, TrainError> {
         progress.begin("reference log-probabilities", self.canonical.len() as u64);
-        let logps = ReferenceLogps::compute(reference, &self.canonical, self.scoring, |done| {
-            progress.advance(done as u64, "");
-        })?;
+        let advance = |done: usize| progress.advance(done as u64, "");
+        let (pairs, scoring) = (&self.canonical, self.scoring);
+        let logps = ReferenceLogps::compute_together(world, reference, pairs, scoring, advance)?;
         progress.end();
+        if !world.leads() {
+            return Ok(logps);
+        }
         if let Some(folder) = self.file.parent() {
             fs::create_dir_all(folder).map_err(TrainError::io("cannot create", folder))?;
         }
@@ -160,32 +171,6 @@ fn cache_key(folder: &Path, kind: Kind, scoring: Scoring, pairs: &[TokenPair]) -
         format!("reference log-probabilities v3 {kind:?} {layout:?} {padding:?} {head:?}").as_bytes(),
     );
     hash_model(folder, &mut hasher)?;
-    for pair in pairs {
-        for ids in [&pair.prompt, &pair.chosen, &pair.rejected] {
-            hasher.update(&(ids.len() as u64).to_le_bytes());
-            for id in ids {
-                hasher.update(&id.to_le_bytes());
-            }
-        }
-    }
+    pairs.iter().for_each(|pair| hash_pair(pair, &mut hasher));
     Ok(hasher.finalize().to_hex()[..32].to_owned())
-}
-
-/// Feeds a model folder's configuration and weights to `hasher`.
-fn hash_model(folder: &Path, hasher: &mut blake3::Hasher) -> Result<(), TrainError> {
-    let entries = fs::read_dir(folder).map_err(TrainError::io("cannot read", folder))?;
-    let mut files = Vec::new();
-    for entry in entries {
-        let path = entry.map_err(TrainError::io("cannot read", folder))?.path();
-        let is_weights = path.extension().is_some_and(|e| e == "safetensors");
-        if is_weights || path.file_name().is_some_and(|n| n == "config.json") {
-            files.push(path);
-        }
-    }
-    files.sort();
-    for path in files {
-        let file = fs::File::open(&path).map_err(TrainError::io("cannot read", &path))?;
-        hasher.update_reader(file).map_err(TrainError::io("cannot read", &path))?;
-    }
-    Ok(())
 }

@@ -1,0 +1,231 @@
+//! Several processes of this program on one machine that train together: started, watched, and brought down as one.
+
+use std::io::{BufRead, BufReader, Write as _};
+use std::net::TcpListener;
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::sync::atomic::Ordering;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+use std::{env, fmt};
+
+use anyhow::{Context as _, bail};
+
+use crate::{Signals, Stopped};
+
+/// How long it takes until the processes are looked at again.
+const POLL: Duration = Duration::from_millis(20);
+/// How long the others have to end by themselves once one has failed.
+const GRACE: Duration = Duration::from_secs(10);
+/// The flag by which a process knows that it was started here.
+const LAUNCHED: &str = "--launched";
+
+/// Which processes to start.
+#[derive(Clone, Copy, Debug)]
+pub struct Launch {
+    /// Processes on this machine.
+    pub per_node: u16,
+    /// Machines.
+    pub nodes: u16,
+    /// Which of them this is.
+    pub node: u16,
+    /// Whether the recipe leaves the number of threads open: the processes then share the cores.
+    pub shares_cores: bool,
+}
+
+/// A process of the run failed.
+#[derive(Debug)]
+pub(crate) struct RanksFailed {
+    words: String,
+    /// The exit status to pass on.
+    pub(crate) status: u8,
+}
+
+impl fmt::Display for RanksFailed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.words)
+    }
+}
+
+impl std::error::Error for RanksFailed {}
+
+impl Launch {
+    /// Starts this program again with its own arguments, once a rank, and waits until all have ended.
+    ///
+    /// What a rank logs comes out with its number. Where one fails, the others hear of it and end, or are ended; the error of
+    /// the first comes first.
+    ///
+    /// # Errors
+    ///
+    /// The first failure; [`Stopped`] where a signal ended the run.
+    pub fn run(&self, signals: &Signals) -> anyhow::Result<()> {
+        for variable in ["RANK", "OMPI_COMM_WORLD_RANK"] {
+            if let Ok(rank) = env::var(variable) {
+                bail!(
+                    "this process is one of several already ({variable} = {rank}); leave --nproc-per-node out under torchrun, \
+                     srun or mpirun"
+                );
+            }
+        }
+        let meeting_place = self.meeting_place()?;
+        let first = usize::from(self.node) * usize::from(self.per_node);
+        let mut ranks = Vec::new();
+        for local in 0..usize::from(self.per_node) {
+            // Whoever is dropped half-way closes the pipes of those that were started, which then stop.
+            ranks.push(RankProcess::start(
+                self.command(first + local, local, &meeting_place)?,
+                first + local,
+            )?);
+        }
+        watch(ranks, signals)
+    }
+
+    /// Where rank 0 is found; on one machine at any port that is free.
+    fn meeting_place(&self) -> anyhow::Result<(String, String)> {
+        let variable = |name: &str| env::var(name).ok().filter(|text| !text.is_empty());
+        match (variable("MASTER_ADDR"), variable("MASTER_PORT")) {
+            (Some(host), port) if self.nodes > 1 => Ok((host, port.unwrap_or_else(|| "29500".to_owned()))),
+            (None, _) if self.nodes > 1 => {
+                bail!(
+                    "MASTER_ADDR is not set; set it on all machines to the name or address of the first one"
+                )
+            }
+            (_, Some(port)) => Ok(("127.0.0.1".to_owned(), port)),
+            (_, None) => {
+                let listener = TcpListener::bind(("127.0.0.1", 0)).context("cannot find a free port")?;
+                Ok(("127.0.0.1".to_owned(), listener.local_addr()?.port().to_string()))
+            }
+        }
+    }
+
+    fn command(&self, rank: usize, local: usize, (host, port): &(String, String)) -> anyhow::Result<Command> {
+        let mut command = Command::new(env::current_exe().context("cannot find this program")?);
+        command.args(env::args_os().skip(1)).arg(LAUNCHED);
+        let world_size = usize::from(self.nodes) * usize::from(self.per_node);
+        for (name, value) in [("RANK", rank), ("LOCAL_RANK", local), ("WORLD_SIZE", world_size)] {
+            command.env(name, value.to_string());
+        }
+        command.env("MASTER_ADDR", host).env("MASTER_PORT", port);
+        if self.shares_cores && env::var_os("OMP_NUM_THREADS").is_none() {
+            let cores = thread::available_parallelism().map_or(1, usize::from);
+            command.env("OMP_NUM_THREADS", (cores / usize::from(self.per_node)).max(1).to_string());
+        }
+        command.stdin(Stdio::piped()).stderr(Stdio::piped());
+        // Results come from the first.
+        command.stdout(if rank == 0 { Stdio::inherit() } else { Stdio::null() });
+        Ok(command)
+    }
+}
+
+/// A rank under way. While it runs, what it logs comes out; its last words are kept.
+struct RankProcess {
+    rank: usize,
+    child: Child,
+    last_words: Option<JoinHandle<Vec<String>>>,
+    ended: Option<ExitStatus>,
+}
+
+impl RankProcess {
+    fn start(mut command: Command, rank: usize) -> anyhow::Result<Self> {
+        let mut child = command.spawn().with_context(|| format!("cannot start rank {rank}"))?;
+        let stderr = child.stderr.take();
+        let last_words = stderr.map(|stderr| thread::spawn(move || pass_on(stderr, rank)));
+        Ok(Self { rank, child, last_words, ended: None })
+    }
+
+    fn look(&mut self) -> anyhow::Result<()> {
+        if self.ended.is_none() {
+            self.ended = self.child.try_wait().with_context(|| format!("cannot watch rank {}", self.rank))?;
+        }
+        Ok(())
+    }
+
+    /// How bad its end is: a death without a word before an error, and that before one that another rank brought about.
+    fn badness(&self) -> u8 {
+        match self.ended.and_then(|status| status.code()) {
+            Some(0) => 0,
+            Some(128..) => 1,
+            Some(3) => 2,
+            Some(_) => 3,
+            None => 4,
+        }
+    }
+
+    fn print_last_words(&mut self) {
+        let kept = self.last_words.take().and_then(|thread| thread.join().ok());
+        for line in kept.unwrap_or_default() {
+            print_line(self.rank, &line);
+        }
+    }
+}
+
+/// Prints what a rank logs, up to its error, which is kept.
+fn pass_on(stderr: ChildStderr, rank: usize) -> Vec<String> {
+    let mut kept = Vec::new();
+    for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+        if kept.is_empty() && !line.starts_with("error:") {
+            print_line(rank, &line);
+        } else {
+            kept.push(line);
+        }
+    }
+    kept
+}
+
+fn print_line(rank: usize, line: &str) {
+    // Where nobody reads what is logged, training goes on.
+    let _ = writeln!(std::io::stderr().lock(), "[rank {rank}] {line}");
+}
+
+/// Waits for all ranks.
+fn watch(mut ranks: Vec<RankProcess>, signals: &Signals) -> anyhow::Result<()> {
+    let mut failed_at: Option<Instant> = None;
+    while ranks.iter().any(|rank| rank.ended.is_none()) {
+        thread::sleep(POLL);
+        let asked = signals.stop().load(Ordering::Relaxed);
+        for rank in &mut ranks {
+            if asked {
+                // A closed pipe asks to stop, once more or for the first time.
+                rank.child.stdin = None;
+            }
+            rank.look()?;
+        }
+        if failed_at.is_none() && ranks.iter().any(|rank| rank.ended.is_some() && rank.badness() > 1) {
+            failed_at = Some(Instant::now());
+        }
+        if failed_at.is_some_and(|since| since.elapsed() > GRACE) {
+            for rank in ranks.iter_mut().filter(|rank| rank.ended.is_none()) {
+                tracing::warn!("rank {} does not end by itself and is killed", rank.rank);
+                // It may have ended just now, which is as good.
+                let _ = rank.child.kill();
+            }
+        }
+    }
+    conclude(ranks)
+}
+
+/// Says what the ranks came to, the cause before what followed from it.
+fn conclude(mut ranks: Vec<RankProcess>) -> anyhow::Result<()> {
+    ranks.sort_by_key(|rank| (std::cmp::Reverse(rank.badness()), rank.rank));
+    let (worst, number, ended) = (ranks[0].badness(), ranks[0].rank, ranks[0].ended);
+    let deaths =
+        ranks.iter().filter(|rank| rank.badness() == 4).filter_map(|rank| Some((rank.rank, rank.ended?)));
+    for (rank, ended) in deaths.collect::<Vec<_>>() {
+        print_line(rank, &format!("ended without a word: {ended}"));
+    }
+    ranks.iter_mut().for_each(RankProcess::print_last_words);
+    match (worst, ended) {
+        (0, _) | (_, None) => Ok(()),
+        (1, _) => {
+            Err(Stopped("all ranks have stopped; pass --resume to go on from the checkpoint".to_owned())
+                .into())
+        }
+        (_, Some(ended)) => {
+            let status =
+                ended.code().and_then(|code| u8::try_from(code).ok()).filter(|code| *code != 3).unwrap_or(1);
+            let words = format!(
+                "rank {number} failed ({ended}), and the run with it; --resume goes on from the newest checkpoint if there is one"
+            );
+            Err(RanksFailed { words, status }.into())
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! The processes that train together, as each of them sees them.
+
+use std::error::Error;
+use std::rc::Rc;
+use std::time::Duration;
+
+use pref_data::rank_shares;
+use tch::{Device, Tensor};
+use torch_ext::TorchExtError;
+use torch_ext::distributed::{ProcessGroup, Rank, ReduceOp, Store};
+
+use super::{Fact, Place, facts, farewell};
+use crate::TrainError;
+
+/// The name under which ranks meet in the store.
+const NAME: &str = "train";
+/// Says who serves the store.
+const LEADER: &str = "rank-0-serves";
+/// How long whoever holds a port is listened to.
+const PEEK: Duration = Duration::from_secs(2);
+/// Elements of a bucket in which gradients travel, 25 MiB of fp32: the ring moves several at a time.
+const BUCKET: i64 = 25 * (1 << 20) / 4;
+
+/// The processes that train together; [`World::alone`] for one.
+///
+/// Clones are handles to the same. Every method that asks other ranks is one that all ranks call, in the same order.
+#[derive(Clone, Debug, Default)]
+pub struct World {
+    ranks: Option<Rc<Ranks>>,
+}
+
+#[derive(Debug)]
+struct Ranks {
+    group: ProcessGroup,
+    store: Store,
+    /// Where tensors that travel lie.
+    device: Device,
+}
+
+impl Drop for Ranks {
+    fn drop(&mut self) {
+        farewell::part(&self.store, self.group.rank());
+    }
+}
+
+impl World {
+    /// A process on its own.
+    pub fn alone() -> Self {
+        Self::default()
+    }
+
+    /// Comes together with the other ranks at `place`, for tensors on `device`. Whoever is not there within `timeout` is
+    /// missed, here and in each later exchange.
+    ///
+    /// # Errors
+    ///
+    /// Where the ranks do not come together: a port that is taken, a rank that is there twice or not at all, another
+    /// `WORLD_SIZE`; where this build cannot reach the device.
+    pub fn join(place: &Place, device: Device, timeout: Duration) -> Result<Self, TrainError> {
+        let Place { rank, host, port, .. } = place;
+        if device != Device::Cpu && !cfg!(feature = "nccl") {
+            return Err(TrainError::NoNccl { device });
+        }
+        let store = if rank.index() == 0 {
+            let store = Store::serve(host, *port, timeout).map_err(|error| told_of(error, host, *port))?;
+            store.set(LEADER, std::process::id().to_string().as_bytes())?;
+            store
+        } else {
+            Store::connect(host, *port, timeout)?
+        };
+        let group = match device {
+            #[cfg(feature = "nccl")]
+            Device::Cuda(_) => ProcessGroup::nccl(&store, NAME, *rank, timeout),
+            _ => ProcessGroup::gloo(&store, NAME, *rank, timeout),
+        };
+        let group = group.inspect_err(|_| farewell::part(&store, *rank))?;
+        tracing::info!("{rank} on {device:?}, process {}", std::process::id());
+        Ok(Self { ranks: Some(Rc::new(Ranks { group, store, device })) })
+    }
+
+    /// Which rank this is.
+    pub fn rank(&self) -> Rank {
+        self.ranks.as_ref().map_or(Rank::ALONE, |ranks| ranks.group.rank())
+    }
+
+    /// Where this rank computes; `None` for a process alone, which is free.
+    pub(crate) fn device(&self) -> Option<Device> {
+        self.ranks.as_ref().map(|ranks| ranks.device)
+    }
+
+    /// Whether this rank writes, and speaks.
+    pub fn leads(&self) -> bool {
+        self.rank().index() == 0
+    }
+
+    /// Whether there are others.
+    pub fn is_several(&self) -> bool {
+        self.ranks.is_some()
+    }
+
+    /// Which of the items of a batch, given by their tokens, are this rank's: ascending, and all of them for a process alone.
+    pub(crate) fn share(&self, tokens: &[usize]) -> Vec<usize> {
+        match &self.ranks {
+            None => (0..tokens.len()).collect(),
+            Some(ranks) => {
+                let rank = ranks.group.rank();
+                rank_shares(tokens, rank.world_size()).swap_remove(rank.index())
+            }
+        }
+    }
+
+    /// Whether the `number`-th of many parts of equal work is this rank's.
+    pub(crate) fn takes(&self, number: usize) -> bool {
+        let rank = self.rank();
+        number % rank.world_size() == rank.index()
+    }
+
+    /// Replaces each number by its sum over all ranks, which has the same bits on all of them.
+    pub(crate) fn sum(&self, values: &mut [f64]) -> Result<(), TrainError> {
+        let Some(ranks) = &self.ranks else { return Ok(()) };
+        if values.is_empty() {
+            return Ok(());
+        }
+        let mut tensor = Tensor::from_slice(values).to_device(ranks.device);
+        ranks.group.all_reduce(&mut tensor, ReduceOp::Sum)?;
+        let count = values.len();
+        tensor.to_device(Device::Cpu).copy_data(values, count);
+        Ok(())
+    }
+
+    /// Whether any rank says so.
+    pub(crate) fn any(&self, says: bool) -> Result<bool, TrainError> {
+        let mut count = [f64::from(u8::from(says))];
+        self.sum(&mut count)?;
+        Ok(count[0] > 0.0)
+    }
+
+    /// Replaces a gradient of one dimension by its sum over all ranks.
+    pub(crate) fn sum_gradient(&self, flat: &Tensor) -> Result<(), TrainError> {
+        let Some(ranks) = &self.ranks else { return Ok(()) };
+        let mut buckets = flat.split(BUCKET, 0);
+        ranks.group.scope(|scope| {
+            for bucket in &mut buckets {
+                scope.all_reduce(bucket, ReduceOp::Sum)?;
+            }
+            Ok::<_, TorchExtError>(())
+        })??;
+        Ok(())
+    }
+
+    /// What rank 0 makes; the others do not make it, and hear it from there.
+    pub(crate) fn hear_leader(
+        &self,
+        make: impl FnOnce() -> Result<Vec<u8>, TrainError>,
+    ) -> Result<Vec<u8>, TrainError> {
+        let Some(ranks) = &self.ranks else { return make() };
+        let mut bytes = if self.leads() { make()? } else { Vec::new() };
+        let mut length = Tensor::from_slice(&[bytes.len() as i64]).to_device(ranks.device);
+        ranks.group.broadcast(&mut length, 0)?;
+        bytes.resize(length.int64_value(&[0]) as usize, 0);
+        if bytes.is_empty() {
+            return Ok(bytes);
+        }
+        let mut tensor = Tensor::from_slice(&bytes).to_device(ranks.device);
+        ranks.group.broadcast(&mut tensor, 0)?;
+        let count = bytes.len();
+        tensor.to_device(Device::Cpu).copy_data(&mut bytes, count);
+        Ok(bytes)
+    }
+
+    /// Whether rank 0 finds that it is so.
+    pub(crate) fn leader_finds(
+        &self,
+        finds: impl FnOnce() -> Result<bool, TrainError>,
+    ) -> Result<bool, TrainError> {
+        Ok(self.hear_leader(|| Ok(vec![u8::from(finds()?)]))? == [1])
+    }
+
+    /// Gives all ranks what a tensor of one dimension holds on rank 0.
+    pub(crate) fn copy_from_leader(&self, tensor: &Tensor) -> Result<(), TrainError> {
+        let Some(ranks) = &self.ranks else { return Ok(()) };
+        for mut part in tensor.split(BUCKET, 0) {
+            let mut there = part.to_device(ranks.device);
+            ranks.group.broadcast(&mut there, 0)?;
+            part.copy_(&there);
+        }
+        Ok(())
+    }
+
+    /// Comes back once all ranks have come here.
+    pub(crate) fn meet(&self) -> Result<(), TrainError> {
+        self.ranks.as_ref().map_or(Ok(()), |ranks| Ok(ranks.group.barrier()?))
+    }
+
+    /// Compares what must be alike on all ranks; all of them fail where it is not. A process alone is not asked.
+    pub(crate) fn agree(
+        &self,
+        facts: impl FnOnce() -> Result<Vec<Fact>, TrainError>,
+    ) -> Result<(), TrainError> {
+        if !self.is_several() {
+            return Ok(());
+        }
+        let facts = facts()?;
+        let leaders = facts::from_bytes(&self.hear_leader(|| Ok(facts::to_bytes(&facts)))?);
+        let different = facts.iter().zip(&leaders).find(|(fact, leader)| fact.value != **leader);
+        if let Some((fact, leader)) = different {
+            return Err(TrainError::RanksDiffer {
+                rank: self.rank().index(),
+                what: fact.what,
+                difference: Fact::difference(&fact.value, leader),
+                remedy: fact.remedy,
+            });
+        }
+        self.meet()
+    }
+
+    /// Passes a result on, and tells the other ranks of an error: they wait for this one.
+    ///
+    /// # Errors
+    ///
+    /// The result's own.
+    pub fn tell<T>(&self, result: Result<T, TrainError>) -> Result<T, TrainError> {
+        if let (Some(ranks), Err(error)) = (&self.ranks, &result) {
+            let mut words = error.to_string();
+            let mut cause = error.source();
+            while let Some(error) = cause {
+                words += &format!(": {error}");
+                cause = error.source();
+            }
+            ranks.group.give_up(&words);
+        }
+        result
+    }
+}
+
+/// A port that is taken may be so by a rank 0 of the same job.
+fn told_of(error: TorchExtError, host: &str, port: u16) -> TrainError {
+    let is_taken = matches!(error, TorchExtError::PortTaken { .. });
+    let leader = || Store::connect(host, port, PEEK)?.get(LEADER, Duration::ZERO);
+    match is_taken.then(leader) {
+        Some(Ok(process)) => {
+            let process = String::from_utf8_lossy(&process).into_owned();
+            TrainError::LeaderTwice { host: host.to_owned(), port, process }
+        }
+        _ => error.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::Kind;
+
+    use super::*;
+
+    #[test]
+    fn a_process_alone_has_everything_and_asks_nobody() {
+        let world = World::alone();
+        assert!(world.leads() && !world.is_several());
+        assert_eq!(world.share(&[5, 1, 9]), [0, 1, 2]);
+        assert!((0..3).all(|number| world.takes(number)));
+        let mut values = [1.0, f64::NEG_INFINITY];
+        world.sum(&mut values).unwrap();
+        assert_eq!(values, [1.0, f64::NEG_INFINITY]);
+        assert!(world.any(true).unwrap() && !world.any(false).unwrap());
+        assert_eq!(world.hear_leader(|| Ok(vec![1, 2])).unwrap(), [1, 2]);
+        world.agree(|| panic!("there is nobody to agree with")).unwrap();
+    }
+
+    #[test]
+    fn one_rank_of_a_world_sums_in_buckets() {
+        let place = Place { rank: Rank::ALONE, local_rank: 0, host: "127.0.0.1".to_owned(), port: 0 };
+        let world = World::join(&place, Device::Cpu, Duration::from_secs(20)).unwrap();
+        let flat = Tensor::arange(BUCKET + 3, (Kind::Float, Device::Cpu));
+        let before = flat.copy();
+        world.sum_gradient(&flat).unwrap();
+        assert!(flat.equal(&before));
+        assert_eq!(world.hear_leader(|| Ok(b"words".to_vec())).unwrap(), b"words");
+        assert!(!world.leader_finds(|| Ok(false)).unwrap());
+        let error = TrainError::NoExamples("none".to_owned());
+        assert!(world.tell::<()>(Err(error)).is_err());
+        let later = world.meet().unwrap_err().to_string();
+        assert!(later.contains("no training example is left: none"), "{later}");
+    }
+}

@@ -1,0 +1,193 @@
+//! Several processes that train as one: what they come to is what one process comes to, and wrong set-ups are told at the start.
+
+mod ranks;
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+
+use ranks::{Bench, Rank, STOPPED, become_rank, fail, free_port, ranks, succeed};
+use test_support::REORDERED_FP32;
+use trainer::RunDir;
+
+/// Runs the bench's recipe on so many ranks into `out`.
+fn train(test: &str, bench: &Bench, world_size: usize, out: &str) {
+    let ranks = ranks(bench, world_size).into_iter().map(|rank| rank.with(&format!("output.dir={out}")));
+    succeed(test, &ranks.collect::<Vec<_>>(), 0);
+}
+
+fn read(bench: &Bench, out: &str, file: &str) -> Vec<u8> {
+    fs::read(bench.path(out).join(file)).unwrap()
+}
+
+fn close(what: &str, a: f64, b: f64) {
+    assert!((a - b).abs() <= REORDERED_FP32 * a.abs().max(1.0), "{what}: {a} and {b}");
+}
+
+/// How far two vectors of weights lie apart, as a share of how far training has moved them.
+fn apart(a: &[f32], b: &[f32], start: &[f32]) -> f64 {
+    let distance = |a: &[f32], b: &[f32]| -> f64 {
+        a.iter().zip(b).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>().sqrt()
+    };
+    distance(a, b) / distance(a, start)
+}
+
+#[test]
+fn one_two_and_four_ranks_train_alike() {
+    become_rank();
+    let (test, bench) = ("one_two_and_four_ranks_train_alike", Bench::new());
+    for (world_size, out) in [(1, "one"), (2, "two"), (4, "four")] {
+        train(test, &bench, world_size, out);
+    }
+    let start = policy_weights(&bench);
+    let (alone, weights) = (bench.metrics("one"), bench.weights("one"));
+    assert_eq!(alone.len(), 2 * 3, "22 pairs make two batches of 8 and one of 6");
+    assert!(alone[5].loss < alone[0].loss, "it learns: {alone:?}");
+    for out in ["two", "four"] {
+        for (a, b) in alone.iter().zip(&bench.metrics(out)) {
+            let step = a.step;
+            close("loss", a.loss, b.loss);
+            close("gradient norm", a.grad_norm, b.grad_norm);
+            assert_eq!((a.step, a.tokens, a.learning_rate), (b.step, b.tokens, b.learning_rate));
+            assert!(a.preference.is_some() && b.preference.is_some());
+            for ((name, a), (_, b)) in a.series().iter().zip(b.series()) {
+                // A policy that has hardly moved prefers either response by rounding.
+                let is_settled = *name != "rewards/accuracies" || step > 2;
+                if name.contains('/') && is_settled {
+                    close(name, *a, b);
+                }
+            }
+        }
+        let other = bench.weights(out);
+        assert!(apart(&weights, &other, &start) < 1e-3, "{}", apart(&weights, &other, &start));
+        assert_eq!(reference_cache(&bench, "one"), reference_cache(&bench, out), "the same to the last bit");
+        let evaluations =
+            |out: &str| RunDir::open_finished(&bench.path(out)).unwrap().read_evaluations().unwrap();
+        assert_eq!(evaluations("one").len(), evaluations(out).len());
+        for (a, b) in evaluations("one").iter().zip(evaluations(out)) {
+            close("held-out loss", a.loss, b.loss);
+            close("held-out margin", a.margin, b.margin);
+            close("answers' length", a.answer_tokens.unwrap(), b.answer_tokens.unwrap());
+        }
+    }
+}
+
+fn policy_weights(bench: &Bench) -> Vec<f32> {
+    fs::create_dir_all(bench.path("start")).unwrap();
+    let (from, to) = (bench.path("model/model.safetensors"), bench.path("start/model"));
+    fs::create_dir_all(&to).unwrap();
+    fs::copy(from, to.join("model.safetensors")).unwrap();
+    fs::copy(bench.path("model/config.json"), to.join("config.json")).unwrap();
+    bench.weights("start")
+}
+
+/// The files of the reference's log-probabilities with their content.
+fn reference_cache(bench: &Bench, out: &str) -> Vec<(String, Vec<u8>)> {
+    let entries = fs::read_dir(bench.path(out).join("reference")).unwrap();
+    let mut files: Vec<_> = entries
+        .map(|entry| entry.unwrap().path())
+        .map(|path| (path.file_name().unwrap().to_string_lossy().into_owned(), fs::read(path).unwrap()))
+        .collect();
+    files.sort();
+    assert_eq!(files.len(), 2, "of the pairs and of the held-out ones");
+    files
+}
+
+#[test]
+fn two_ranks_repeat_to_the_last_bit_and_go_on_from_where_a_signal_to_one_of_them_stopped_both() {
+    become_rank();
+    let test = "two_ranks_repeat_to_the_last_bit_and_go_on_from_where_a_signal_to_one_of_them_stopped_both";
+    let bench = Bench::new();
+    for out in ["first", "second"] {
+        train(test, &bench, 2, out);
+    }
+    let stopped = |rank: Rank| rank.with("output.dir=stopped");
+    let [leader, other]: [Rank; 2] = ranks(&bench, 2).try_into().unwrap();
+    succeed(test, &[stopped(leader), stopped(other).stopped_after(2)], STOPPED);
+    let left =
+        RunDir::open(&bench.path("stopped"), &recipe_of(&bench, "stopped"), trainer::Start::Resume).unwrap();
+    let steps: Vec<u64> = left.read_metrics().unwrap().iter().map(|metrics| metrics.step).collect();
+    let (last, _) = left.list_checkpoints().unwrap().pop().unwrap();
+    assert_eq!(steps.last(), Some(&last), "the last step is in a checkpoint");
+    train(test, &bench, 2, "stopped");
+    for file in ["model/model.safetensors", "checkpoints/step-3/model.safetensors", "pair_deltas.parquet"] {
+        let first = read(&bench, "first", file);
+        assert!(first == read(&bench, "second", file), "{file} differs between two runs");
+        assert!(first == read(&bench, "stopped", file), "{file} differs after a stop");
+    }
+}
+
+fn recipe_of(bench: &Bench, out: &str) -> String {
+    fs::read_to_string(bench.path(out).join("recipe.toml")).unwrap()
+}
+
+/// Asserts that all ranks fail, each with all of these words, and that no run was begun.
+fn refused(test: &str, ranks: &[Rank], outs: &[&Path], all: &[&str]) {
+    for said in fail(test, ranks) {
+        for wanted in all {
+            assert!(said.contains(wanted), "`{wanted}` is missing in: {said}");
+        }
+    }
+    for out in outs {
+        assert!(!out.join("metrics.jsonl").exists() && !out.join("recipe.toml").exists(), "nothing is begun");
+    }
+}
+
+#[test]
+fn ranks_that_would_not_train_the_same_are_refused() {
+    become_rank();
+    let test = "ranks_that_would_not_train_the_same_are_refused";
+    let (here, there) = (Bench::new(), Bench::new());
+    let (out, other_out) = (here.path("out"), there.path("out"));
+    let outs: [&Path; 2] = [&out, &other_out];
+    let pair = |change: &str| {
+        let port = free_port();
+        [Rank::new(&here, 0, 2, port), Rank::new(&there, 1, 2, port).with(change)]
+    };
+    refused(
+        test,
+        &pair("train.learning_rate=2e-3"),
+        &outs,
+        &["another recipe", "learning_rate = 0.002", "same --set"],
+    );
+
+    there.write_pairs("pairs.jsonl", 21);
+    refused(test, &pair("seed=0"), &outs, &["rank 1", "another set of pairs", "data.path"]);
+    there.write_pairs("pairs.jsonl", 22);
+
+    let weights = there.path("model/model.safetensors");
+    let whole = fs::read(&weights).unwrap();
+    let mut changed = whole.clone();
+    *changed.last_mut().unwrap() ^= 1;
+    fs::write(&weights, changed).unwrap();
+    refused(test, &pair("seed=0"), &outs, &["rank 1", "another model", "model.path"]);
+    fs::write(&weights, whole).unwrap();
+
+    fs::remove_file(there.path("pairs.jsonl")).unwrap();
+    refused(test, &pair("seed=0"), &outs, &["pairs.jsonl"]);
+    there.write_pairs("pairs.jsonl", 22);
+    succeed(test, &pair("seed=0"), 0);
+    assert!(out.join("model/config.json").exists() && !other_out.exists(), "rank 0 alone writes");
+}
+
+#[test]
+fn ranks_that_cannot_come_together_are_refused() {
+    become_rank();
+    let (test, bench) = ("ranks_that_cannot_come_together_are_refused", Bench::new());
+    let out = bench.path("out");
+    let of = |places: &[(usize, usize)]| -> Vec<Rank> {
+        let port = free_port();
+        places.iter().map(|&(index, size)| Rank::new(&bench, index, size, port).waiting(4.0)).collect()
+    };
+    refused(test, &of(&[(0, 2), (1, 3)]), &[&out], &["WORLD_SIZE must be the same"]);
+    refused(test, &of(&[(0, 3), (1, 3), (1, 3)]), &[&out], &["rank 1 is there twice", "RANK of its own"]);
+    refused(test, &of(&[(0, 3), (2, 3)]), &[&out], &["[1] did not come"]);
+
+    let taken = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = taken.local_addr().unwrap().port();
+    refused(test, &[Rank::new(&bench, 0, 2, port)], &[&out], &["is taken", "MASTER_PORT"]);
+    let said = fail(test, &of(&[(0, 2), (0, 2)]));
+    assert!(said.iter().any(|said| said.contains("held by another rank 0")), "{said:?}");
+    let nobody = Rank::new(&bench, 1, 2, free_port()).waiting(1.0);
+    refused(test, &[nobody], &[&out], &["nobody answers", "MASTER_ADDR"]);
+}

@@ -1,0 +1,316 @@
+//! `pref-train` in several processes, as its users start it: by itself, and as torchrun, srun and mpirun do; what comes of a
+//! process that dies, and of a launcher that does.
+
+mod bench;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bench::Bench;
+use rand::RngExt;
+use seeds::Seeds;
+use serde_json::Value;
+
+/// Largest difference between losses of one process and of several, fp32.
+const SAME_LOSS: f64 = 1e-5;
+/// Long beside anything that works, on a machine that is busy.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How often a run is killed.
+const KILLS: usize = 20;
+
+fn bench() -> Bench {
+    let bench = Bench::new();
+    bench.write_pairs(&[
+        ("Say a .", "a .", "b ."),
+        ("Say b .", "b .", "a , a , b ."),
+        ("Say c .", "c .", "a ."),
+        ("Say a , b .", "a , b .", "b ."),
+        ("Say b , c .", "b , c .", "a ."),
+        ("Say c , a .", "c , a , b , c .", "b ."),
+    ]);
+    bench
+}
+
+fn command(bench: &Bench, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pref-train"));
+    command.args(["--recipe", "recipe.toml", "--set", "train.threads=1"]).args(arguments);
+    command.current_dir(bench.folder.path());
+    command
+}
+
+fn train(bench: &Bench, arguments: &[&str]) -> Output {
+    command(bench, arguments).output().unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn losses(bench: &Bench, out: &str) -> Vec<f64> {
+    let text = fs::read_to_string(bench.path(out).join("metrics.jsonl")).unwrap();
+    let loss = |line: &str| serde_json::from_str::<Value>(line).unwrap()["loss"].as_f64().unwrap();
+    text.lines().map(loss).collect()
+}
+
+fn assert_same_losses(bench: &Bench, a: &str, b: &str) {
+    let (a, b) = (losses(bench, a), losses(bench, b));
+    assert_eq!(a.len(), b.len());
+    assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() <= SAME_LOSS), "{a:?} and {b:?}");
+}
+
+#[test]
+fn processes_train_as_one_and_say_who_they_are() {
+    let bench = bench();
+    assert!(train(&bench, &["--set", "output.dir=alone"]).status.success());
+    let output = train(&bench, &["--nproc-per-node", "2", "--set", "output.dir=together"]);
+    let (stderr, stdout) = (stderr(&output), String::from_utf8_lossy(&output.stdout).into_owned());
+    assert!(output.status.success(), "{stderr}");
+    assert_same_losses(&bench, "alone", "together");
+    assert_eq!(stdout.matches("loss 0.6931").count(), 1, "one of them speaks: {stdout}");
+    let of_second: Vec<&str> = stderr.lines().filter(|line| line.starts_with("[rank 1]")).collect();
+    assert_eq!(of_second.len(), 1, "{stderr}");
+    assert!(of_second[0].contains("rank 1 of 2 on Cpu"), "{stderr}");
+    assert!(stderr.lines().all(|line| line.starts_with("[rank ")), "{stderr}");
+}
+
+/// What a launcher sets.
+type Variables = Vec<(&'static str, String)>;
+
+/// Starts two processes with these variables, and waits for both.
+fn two(bench: &Bench, out: &str, variables: impl Fn(usize) -> Variables) -> Vec<Output> {
+    let start = |index: usize| {
+        command(bench, &["--set", &format!("output.dir={out}")])
+            .envs(variables(index))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    let both: Vec<Child> = (0..2).map(start).collect();
+    both.into_iter().map(|child| child.wait_with_output().unwrap()).collect()
+}
+
+#[test]
+fn torchrun_slurm_and_mpirun_start_ranks() {
+    let bench = bench();
+    assert!(train(&bench, &["--set", "output.dir=alone"]).status.success());
+    let free = || TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port().to_string();
+    let (first, second, third) = (free(), free(), free());
+    let torchrun = |rank: usize| {
+        let (rank, here) = (rank.to_string(), "127.0.0.1".to_owned());
+        vec![
+            ("RANK", rank.clone()),
+            ("LOCAL_RANK", rank),
+            ("WORLD_SIZE", "2".to_owned()),
+            ("MASTER_ADDR", here),
+            ("MASTER_PORT", first.clone()),
+        ]
+    };
+    let slurm = |rank: usize| {
+        vec![
+            ("SLURM_PROCID", rank.to_string()),
+            ("SLURM_LOCALID", rank.to_string()),
+            ("SLURM_NTASKS", "2".to_owned()),
+            ("SLURM_STEP_ID", "0".to_owned()),
+            ("SLURM_STEP_NODELIST", "localhost".to_owned()),
+            ("MASTER_PORT", second.clone()),
+        ]
+    };
+    let mpirun = |rank: usize| {
+        vec![
+            ("OMPI_COMM_WORLD_RANK", rank.to_string()),
+            ("OMPI_COMM_WORLD_LOCAL_RANK", rank.to_string()),
+            ("OMPI_COMM_WORLD_SIZE", "2".to_owned()),
+            ("OMPI_COMM_WORLD_LOCAL_SIZE", "2".to_owned()),
+            ("MASTER_PORT", third.clone()),
+        ]
+    };
+    let ways: [(&str, &dyn Fn(usize) -> Variables); 3] =
+        [("torchrun", &torchrun), ("slurm", &slurm), ("mpirun", &mpirun)];
+    for (out, variables) in ways {
+        for output in two(&bench, out, variables) {
+            assert!(output.status.success(), "{out}: {}", stderr(&output));
+        }
+        assert_same_losses(&bench, "alone", out);
+    }
+    let half = two(&bench, "half", |rank| vec![("RANK", rank.to_string())]);
+    for output in half {
+        assert_eq!(output.status.code(), Some(2));
+        assert!(stderr(&output).contains("WORLD_SIZE is not set"), "{}", stderr(&output));
+    }
+    assert!(!bench.path("half").exists());
+}
+
+/// A run of several processes that would take hours, and the numbers of its processes.
+struct Long {
+    launcher: Child,
+    ranks: Vec<u32>,
+    said: thread::JoinHandle<String>,
+}
+
+/// Starts one and waits until it has made some steps.
+fn long(bench: &Bench, processes: usize, arguments: &[&str]) -> Long {
+    let count = processes.to_string();
+    let mut launcher = command(bench, &["--nproc-per-node", &count, "--set", "train.epochs=1000000"])
+        .args(arguments)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut reader = BufReader::new(launcher.stderr.take().unwrap());
+    let (mut said, mut ranks) = (String::new(), BTreeMap::new());
+    while ranks.len() < processes {
+        let from = said.len();
+        assert!(reader.read_line(&mut said).unwrap() > 0, "{said}");
+        // "[rank 1] … process 4711": whoever comes first is not rank 0 for that.
+        let line = said[from..].trim();
+        let rank = line.strip_prefix("[rank ").and_then(|rest| rest.split(']').next()?.parse::<usize>().ok());
+        let process = line.split("process ").nth(1).and_then(|number| number.parse::<u32>().ok());
+        ranks.extend(rank.zip(process));
+    }
+    let ranks = ranks.into_values().collect();
+    let said = thread::spawn(move || {
+        // What is no text is none of ours.
+        let _ = reader.read_to_string(&mut said);
+        said
+    });
+    let steps = || fs::read_to_string(bench.path("out/metrics.jsonl")).map_or(0, |text| text.lines().count());
+    let began = Instant::now();
+    while steps() < 3 && launcher.try_wait().unwrap().is_none() {
+        assert!(began.elapsed() < PATIENCE, "no step is made");
+        thread::sleep(Duration::from_millis(5));
+    }
+    Long { launcher, ranks, said }
+}
+
+fn signal(name: &str, process: u32) {
+    let sent = Command::new("kill").args([&format!("-{name}"), &process.to_string()]).status().unwrap();
+    assert!(sent.success());
+}
+
+/// Waits until none of the processes is there any more.
+fn assert_gone(processes: &[u32]) {
+    let began = Instant::now();
+    while processes.iter().any(|process| Path::new(&format!("/proc/{process}")).exists()) {
+        assert!(began.elapsed() < PATIENCE, "{processes:?}: some are left");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_rank_that_is_killed_brings_all_down_and_is_named_first() {
+    for victim in 0..3 {
+        let bench = bench();
+        let Long { mut launcher, ranks, said } = long(&bench, 3, &[]);
+        let began = Instant::now();
+        signal("KILL", ranks[victim]);
+        let status = launcher.wait().unwrap();
+        assert!(began.elapsed() < PATIENCE / 2, "{:?}", began.elapsed());
+        assert_gone(&ranks);
+        let said = said.join().unwrap();
+        assert_eq!(status.code(), Some(1), "{said}");
+        let mut ends = said.lines().filter(|line| line.contains("ended without") || line.contains("error:"));
+        let first = ends.next().unwrap();
+        assert!(first.starts_with(&format!("[rank {victim}]")) && first.contains("signal: 9"), "{said}");
+        assert_eq!(
+            ends.filter(|line| line.starts_with("[rank ")).count(),
+            2,
+            "the others say why they go: {said}"
+        );
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_signal_to_the_launcher_or_its_death_leave_a_checkpoint_and_nobody_behind() {
+    for (name, status) in [("TERM", Some(143)), ("INT", Some(130)), ("KILL", None)] {
+        let bench = bench();
+        let Long { mut launcher, ranks, said } = long(&bench, 2, &[]);
+        signal(name, launcher.id());
+        assert_eq!(launcher.wait().unwrap().code(), status);
+        assert_gone(&ranks);
+        let checkpoints = fs::read_dir(bench.path("out/checkpoints")).unwrap().count();
+        assert_eq!(checkpoints, 1, "SIG{name}: {}", said.join().unwrap());
+    }
+}
+
+/// A run of many short steps with a checkpoint now and then.
+fn many_steps(bench: &Bench, out: &str, resume: bool) -> Child {
+    let checkpoints: Vec<String> = (1..=20).map(|k| format!("{:.2}", f64::from(k) / 20.0)).collect();
+    let checkpoints = format!("train.checkpoints=[{}]", checkpoints.join(", "));
+    let out = format!("output.dir={out}");
+    let settings = ["train.epochs=60", "train.learning_rate=1e-3", "train.keep_last=3", &checkpoints, &out];
+    let mut command = command(bench, &["--nproc-per-node", "2", "--timeout", "30"]);
+    settings.iter().for_each(|setting| {
+        command.args(["--set", setting]);
+    });
+    if resume {
+        command.arg("--resume");
+    }
+    command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// The numbers of a launcher's processes, in the order of their ranks, as far as they are there.
+#[cfg(target_os = "linux")]
+fn children(launcher: &Child) -> Vec<u32> {
+    let id = launcher.id();
+    let text = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
+    text.split_whitespace().map(|number| number.parse().unwrap()).collect()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn ranks_killed_in_turn_at_random_moments_cost_no_more_than_steps_since_the_last_checkpoint() {
+    let bench = bench();
+    assert!(many_steps(&bench, "undisturbed", false).wait_with_output().unwrap().status.success());
+    let assert_same = |kills: usize| {
+        for file in
+            ["model/model.safetensors", "pair_deltas.parquet", "checkpoints/step-180/model.safetensors"]
+        {
+            let read = |out: &str| fs::read(bench.path(out).join(file)).unwrap();
+            assert!(read("undisturbed") == read("killed"), "{file} differs after {kills} kills");
+        }
+    };
+    let mut moments = Seeds::new(11).stream("moments");
+    let (mut kills, mut resume) = (0, false);
+    for started in 0.. {
+        assert!(started < 10 * KILLS, "runs end before they can be killed");
+        let mut launcher = many_steps(&bench, "killed", resume);
+        let mut ranks = Vec::new();
+        while kills < KILLS && ranks.len() < 2 && launcher.try_wait().unwrap().is_none() {
+            ranks = children(&launcher);
+        }
+        if kills < KILLS {
+            thread::sleep(Duration::from_millis(moments.random_range(50..1500)));
+        }
+        if kills == KILLS || launcher.try_wait().unwrap().is_some() {
+            let output = launcher.wait_with_output().unwrap();
+            assert!(output.status.success(), "{}", stderr(&output));
+            assert_same(kills);
+            if kills == KILLS {
+                return;
+            }
+            // The next run begins anew.
+            fs::remove_dir_all(bench.path("killed")).unwrap();
+            resume = false;
+            continue;
+        }
+        let victim = ranks[kills % 2].to_string();
+        // It may have come to its end just now.
+        let killed =
+            Command::new("kill").args(["-KILL", &victim]).stderr(Stdio::null()).status().unwrap().success();
+        let began = Instant::now();
+        let output = launcher.wait_with_output().unwrap();
+        assert!(began.elapsed() < PATIENCE / 2, "it hung: {}", stderr(&output));
+        assert_gone(&ranks);
+        kills += usize::from(killed);
+        resume = bench.path("killed/recipe.toml").exists();
+    }
+}
