@@ -211,18 +211,46 @@ pub(crate) fn clear_unfinished(folder: &Path) -> Result<(), TrainError> {
     for entry in entries {
         let path = entry.map_err(TrainError::io("cannot read", folder))?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if name.starts_with(UNFINISHED) || name.starts_with(".step-") {
+        if name.starts_with(UNFINISHED) || name.starts_with(".step-") || is_unfinished_file(&name) {
             remove(&path)?;
         }
     }
     Ok(())
 }
 
+/// Whether a file is one that was to take the place of another: `.metrics.jsonl.aeFcmy`, as `atomic-write-file` names them.
+fn is_unfinished_file(name: &str) -> bool {
+    let parts = name.strip_prefix('.').and_then(|name| name.rsplit_once('.'));
+    parts.is_some_and(|(file, random)| {
+        file.contains('.') && random.len() == 6 && random.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    })
+}
+
 fn remove(path: &Path) -> Result<(), TrainError> {
-    match fs::remove_dir_all(path) {
+    let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    match removed {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(TrainError::io("cannot remove", path)(error))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_writer_left_goes_and_all_else_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let unfinished = [".metrics.jsonl.aeFcmy", ".pair_deltas.jsonl.zULn0w", ".model-x", ".step-3"];
+        let others = [".lock", "metrics.jsonl", ".hidden.toml", "model.tar.abcdef"];
+        for name in unfinished.iter().chain(&others) {
+            fs::write(folder.path().join(name), "").unwrap();
+        }
+        clear_unfinished(folder.path()).unwrap();
+        let is_there = |name: &&&str| folder.path().join(name).exists();
+        assert_eq!(unfinished.iter().filter(is_there).count(), 0);
+        assert_eq!(others.iter().filter(is_there).count(), others.len());
     }
 }
