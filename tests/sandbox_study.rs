@@ -297,6 +297,50 @@ const KILLS: usize = 10;
 
 #[cfg(unix)]
 #[test]
+fn a_run_that_fails_does_so_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("study");
+    let dpo = ["--set", "study.losses=[\"dpo\"]", "--jobs", "2"];
+    // No gradient is a number under the larger β.
+    let both = [&dpo[..], &["--set", "study.betas=[0.1, 1e39]"]].concat();
+    let run = question(RQ1, &out, &both);
+    let (stdout, stderr) = (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
+    assert_eq!(run.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("2 of 4 trained policies are missing"), "{stderr}");
+    let failed = runs(&out).len();
+    assert_eq!(failed, 4, "those that fail leave their folders for who looks into them");
+    assert!(stdout.contains("What is missing") && stdout.contains("the loss is inf at step 1"), "{stdout}");
+    assert!(stdout.contains("failed: the last note says why"), "{stdout}");
+    let report = fs::read_to_string(out.join("report.html")).unwrap();
+    assert!(report.contains("What is missing") && report.contains("Missing, and left out"));
+    let scores = read_parquet(&out.join("results.parquet")).unwrap();
+    let betas: BTreeSet<String> = scores.iter().map(|row| row.beta.to_string()).collect();
+    assert_eq!(betas, BTreeSet::from(["0".to_owned(), "0.1".to_owned()]), "SFT and the runs that succeeded");
+
+    let (listed, _) = succeeds(&Command::new(STUDY).args(["ls", "--out"]).arg(&out).output().unwrap());
+    assert_eq!(listed.matches("failed: ").count(), 2, "{listed}");
+    let (plan, _) = succeeds(&question(RQ1, &out, &[&both[..], &["--plan"]].concat()));
+    assert_eq!(plan.matches("failed, to be tried again").count(), 2, "{plan}");
+    let again = question(RQ1, &out, &both);
+    let log = String::from_utf8_lossy(&again.stderr);
+    assert_eq!(again.stdout, run.stdout);
+    assert_eq!(
+        log.matches("training DPO").count(),
+        2 + 2,
+        "tried again and failed again, two lines each: {log}"
+    );
+
+    let (whole, _) = succeeds(&question(RQ1, &out, &dpo));
+    assert!(!whole.contains("missing"), "nothing of what failed is asked for: {whole}");
+    let none = question(RQ1, &out, &[&dpo[..], &["--set", "train.batch_size=48"]].concat());
+    let log = String::from_utf8_lossy(&none.stderr);
+    assert_eq!(none.status.code(), Some(1), "{log}");
+    assert!(log.contains("none of the 2 trained policies could be had"), "{log}");
+    assert!(log.contains("has 2 checkpoints, not 4: its training is too short"), "{log}");
+    assert_eq!(runs(&out).len(), 4, "what is too short is not trained: {log}");
+}
+
+#[test]
 fn ten_kills_leave_the_files_of_an_undisturbed_study() {
     let folder = tempfile::tempdir().unwrap();
     let (whole, killed) = (folder.path().join("whole"), folder.path().join("killed"));

@@ -46,6 +46,7 @@ pub(crate) fn study_plan(plan: &Plan, jobs: usize) -> Table {
 fn row(plan: &Plan, work: &Work) -> Vec<Value> {
     let state = match (work.is_complete(), work.is_made) {
         (true, _) => "in the store",
+        _ if work.failed > 0 => "failed, to be tried again",
         (false, true) => "to be evaluated",
         (false, false) => "to do",
     };

@@ -12,7 +12,7 @@ use clap::{Args, Parser};
 use hub::Hub;
 use render::table::{Format, Table};
 use study::recipe::{Preset, StudyRecipe};
-use study::{Findings, Grid, Question, Runner, Shard, StudyError, conclude};
+use study::{Failure, Findings, Grid, Question, Runner, Shard, StudyError, conclude};
 use trainer::{Context, Silent, World};
 
 use crate::console::{ConsoleProgress, SystemClock};
@@ -94,8 +94,9 @@ struct TablesArgs {
 pub fn question(question: Question) -> ExitCode {
     let args = QuestionArgs::parse();
     run(|signals| {
-        let findings = answer(&[question], &args.study, signals)?;
-        findings.map_or(Ok(()), |findings| print_tables(&findings.tables, &args.study))
+        let Some((findings, failed)) = answer(&[question], &args.study, signals)? else { return Ok(()) };
+        print_tables(findings.missing.iter().chain(&findings.tables), &args.study)?;
+        failed.map_or(Ok(()), |error| Err(error.into()))
     })
 }
 
@@ -108,11 +109,11 @@ pub fn study() -> ExitCode {
     let asked = |question: &Question| args.tables.is_empty() || args.tables.contains(question);
     let questions: Vec<Question> = Question::ALL.into_iter().filter(asked).collect();
     run(|signals| {
-        let findings = answer(&questions, &args.study, signals)?;
-        findings.map_or(Ok(()), |Findings { verdicts, coverage, tables, .. }| {
-            let tables = if args.brief { Vec::new() } else { tables };
-            print_tables(verdicts.iter().chain(&coverage).chain(&tables), &args.study)
-        })
+        let Some((findings, failed)) = answer(&questions, &args.study, signals)? else { return Ok(()) };
+        let Findings { missing, verdicts, coverage, tables, .. } = findings;
+        let tables = if args.brief { Vec::new() } else { tables };
+        print_tables(missing.iter().chain(&verdicts).chain(&coverage).chain(&tables), &args.study)?;
+        failed.map_or(Ok(()), |error| Err(error.into()))
     })
 }
 
@@ -123,8 +124,13 @@ fn print_tables<'a>(tables: impl IntoIterator<Item = &'a Table>, args: &StudyArg
     Ok(())
 }
 
-/// Computes what is missing and concludes; nothing comes of a plan or of a part.
-fn answer(questions: &[Question], args: &StudyArgs, signals: &Signals) -> anyhow::Result<Option<Findings>> {
+/// Computes what is missing and concludes, with an error beside the findings where some policies could not be had; nothing comes
+/// of a plan or of a part.
+fn answer(
+    questions: &[Question],
+    args: &StudyArgs,
+    signals: &Signals,
+) -> anyhow::Result<Option<(Findings, Option<StudyError>)>> {
     let recipe = recipe(&args.recipe)?;
     let default_jobs = if recipe.is_sandbox() { cores() } else { 1 };
     let jobs = args.jobs.map_or(default_jobs, usize::from);
@@ -147,6 +153,7 @@ fn answer(questions: &[Question], args: &StudyArgs, signals: &Signals) -> anyhow
             signals.stop_with_parent();
         } else {
             runner.begin(questions)?;
+            runner.forget_failures(&grid, shard)?;
         }
         runner.run(&grid, shard, &mut context)?;
         return Ok(None);
@@ -155,21 +162,30 @@ fn answer(questions: &[Question], args: &StudyArgs, signals: &Signals) -> anyhow
     if let Some(paid) = runner.paid() {
         tracing::info!("judging paid: {paid}");
     }
-    done?;
+    let grid = done?;
+    let failures = runner.failures(&grid)?;
+    let (failed, policies) = (failures.len(), grid.trained());
+    if let Some(Failure { subject, reason }) = failures.first().filter(|_| failed == policies) {
+        let (what, reason) = (subject.to_string(), reason.clone());
+        return Err(StudyError::AllFailed { policies, what, reason }.into());
+    }
     let findings = conclude(&runner, questions)?;
     tracing::info!("report: {}", findings.report.display());
-    Ok(Some(findings))
+    Ok(Some((findings, (failed > 0).then_some(StudyError::SomeFailed { failed, policies }))))
 }
 
-/// Computes a grid, and what its own results then ask for.
+/// Computes a grid, and what its own results then ask for: the grid that all of it comes to. What failed in an earlier run is
+/// tried again.
 fn compute(
     runner: &Runner,
     questions: &[Question],
     mut grid: Grid,
     jobs: usize,
     (context, signals): (&mut Context<'_>, &Signals),
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Grid> {
+    let mut tried = Grid::default();
     loop {
+        runner.forget_failures(&grid.beyond(&tried), Shard::WHOLE)?;
         if !runner.plan(&grid)?.is_complete() {
             runner.open_judge()?;
             runner.begin(questions)?;
@@ -181,9 +197,9 @@ fn compute(
         runner.run(&grid, Shard::WHOLE, context)?;
         let next = runner.grid(questions)?;
         if next == grid {
-            return Ok(());
+            return Ok(grid);
         }
-        grid = next;
+        tried = std::mem::replace(&mut grid, next);
     }
 }
 

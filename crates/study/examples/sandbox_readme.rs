@@ -37,8 +37,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut context =
         Context { clock: &NoClock, progress: &mut silent, stop: &stop, world: World::alone(), cache: None };
     runner.run(&grid, Shard::WHOLE, &mut context)?;
-    let evaluated = runner.stored(&grid)?.ok_or("the grid was run and is not in the store")?;
-    let baseline = evaluated
+    let collected = runner.stored(&grid)?.ok_or("the grid was run and is not in the store")?;
+    let baseline = collected
+        .evaluated
         .iter()
         .find(|e| matches!(e.subject, Subject::Baseline { seed: 0 }))
         .ok_or("the grid has no baseline")?;

@@ -10,10 +10,11 @@ use trainer::HeldOutMetrics;
 use crate::cell::{Subject, percent};
 use crate::error::StudyError;
 use crate::evaluate::{BENCHMARK, FURTHER, GOLD, Score};
+use crate::failures::Failure;
 use crate::fitted::FittedLabels;
 use crate::judges;
 use crate::recipe::StudyRecipe;
-use crate::runner::Evaluated;
+use crate::runner::{Collected, Evaluated};
 
 /// Confidence level of every interval.
 pub(crate) const LEVEL: f64 = 0.95;
@@ -82,12 +83,13 @@ impl Scorers {
 pub(crate) struct Analysis<'a> {
     pub(crate) recipe: &'a StudyRecipe,
     pub(crate) evaluated: &'a [Evaluated],
+    pub(crate) failed: &'a [Failure],
     seeds: Seeds,
 }
 
 impl<'a> Analysis<'a> {
-    pub(crate) fn new(recipe: &'a StudyRecipe, evaluated: &'a [Evaluated]) -> Self {
-        Self { recipe, evaluated, seeds: Seeds::new(recipe.seed).child("bootstrap") }
+    pub(crate) fn new(recipe: &'a StudyRecipe, Collected { evaluated, failed }: &'a Collected) -> Self {
+        Self { recipe, evaluated, failed, seeds: Seeds::new(recipe.seed).child("bootstrap") }
     }
 
     /// What a scorer says of the answers of all subjects that are selected, readable or not, each with its subject.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use crate::error::StudyError;
 use crate::grid::Question;
 use crate::recipe::StudyRecipe;
-use crate::runner::{Evaluated, Runner};
+use crate::runner::{Collected, Runner};
 use crate::store::write_file;
 
 /// Notes that `question` was answered under `recipe` in the folder `output`.
@@ -52,7 +52,7 @@ pub(crate) fn begun(output: &Path) -> Result<Vec<(Question, StudyRecipe)>, Study
 pub(crate) fn answered(
     runner: &Runner,
     question: Question,
-) -> Result<Option<(Runner, Vec<Evaluated>)>, StudyError> {
+) -> Result<Option<(Runner, Collected)>, StudyError> {
     let path = file(&runner.output(), question);
     if !path.exists() {
         return Ok(None);
@@ -75,7 +75,7 @@ pub(crate) fn answered(
     recipe.output.dir = runner.output();
     let earlier = Runner::new(recipe)?;
     match earlier.stored(&earlier.grid(&[question])?)? {
-        Some(evaluated) => Ok(Some((earlier, evaluated))),
+        Some(collected) => Ok(Some((earlier, collected))),
         None => leave_out("its results are no longer in the store".to_owned()),
     }
 }

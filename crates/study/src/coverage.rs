@@ -301,7 +301,7 @@ mod tests {
     use super::*;
     use crate::evaluate::{BENCHMARK, Evaluation, FURTHER, GOLD, Score};
     use crate::recipe::Preset;
-    use crate::runner::Evaluated;
+    use crate::runner::{Collected, Evaluated};
     use crate::store::Key;
 
     const POLICIES: u64 = 40;
@@ -348,8 +348,9 @@ mod tests {
     #[test]
     fn right_intervals_hold_the_truth_and_a_bias_does_not() {
         let recipe = StudyRecipe::preset(Preset::Sandbox, &[]).unwrap();
-        let policies: Vec<Evaluated> = (0..POLICIES).map(|seed| policy(&recipe, seed)).collect();
-        let analysis = Analysis::new(&recipe, &policies);
+        let evaluated = (0..POLICIES).map(|seed| policy(&recipe, seed)).collect();
+        let collected = Collected { evaluated, failed: Vec::new() };
+        let analysis = Analysis::new(&recipe, &collected);
         let mut coverage = Coverage::default();
         coverage.add(&analysis).unwrap();
         coverage.add(&analysis).unwrap();
@@ -373,8 +374,8 @@ mod tests {
     #[test]
     fn sets_hold_every_category_as_often_as_the_benchmark_and_share_no_question() {
         let recipe = StudyRecipe::preset(Preset::Sandbox, &[]).unwrap();
-        let policies = [policy(&recipe, 0)];
-        let analysis = Analysis::new(&recipe, &policies);
+        let collected = Collected { evaluated: vec![policy(&recipe, 0)], failed: Vec::new() };
+        let analysis = Analysis::new(&recipe, &collected);
         let scorers = Scorers::of(&recipe);
         let [gold, beyond] = scorers.gold.as_ref().unwrap();
         let sets = sets(&analysis, gold, beyond);

@@ -118,6 +118,39 @@ pub enum StudyError {
         /// The cells whose names begin so.
         matches: Vec<String>,
     },
+    /// A training run of fewer steps than checkpoints.
+    #[error(
+        "{cell} has {there} checkpoints, not {wanted}: its training is too short; take more pairs, a smaller train.batch_size, or \
+         fewer train.checkpoints"
+    )]
+    TooShort {
+        /// The run, in words.
+        cell: String,
+        /// Checkpoints that it comes to.
+        there: usize,
+        /// Checkpoints that are asked for.
+        wanted: usize,
+    },
+    /// No policy of a study could be trained and evaluated.
+    #[error("none of the {policies} trained policies could be had; the first: {what}: {reason}")]
+    AllFailed {
+        /// How many there should be.
+        policies: usize,
+        /// The first of them, in words.
+        what: String,
+        /// Why it failed.
+        reason: String,
+    },
+    /// Some policies of a study are missing.
+    #[error(
+        "{failed} of {policies} trained policies are missing, and the report says why; the same command tries them again"
+    )]
+    SomeFailed {
+        /// How many are missing.
+        failed: usize,
+        /// How many there should be.
+        policies: usize,
+    },
     /// Somebody asked to stop.
     #[error("stopped; what is done is kept, and the same command goes on from here")]
     Stopped,
@@ -160,11 +193,30 @@ impl StudyError {
         Self::Responder(source)
     }
 
+    /// Whether it speaks of one trained policy, so that the others of a study can still be had.
+    pub(crate) fn is_of_one_policy(&self) -> bool {
+        use trainer::TrainError;
+        match self {
+            Self::TooShort { .. } | Self::Unjudged { .. } | Self::Responder(_) | Self::Policy(_) => true,
+            Self::Bench(error) => matches!(error, mtbench::Error::Respond { .. }),
+            Self::Train(error) => !matches!(
+                error,
+                TrainError::Io { .. }
+                    | TrainError::Recipe(_)
+                    | TrainError::Environment { .. }
+                    | TrainError::LeaderTwice { .. }
+                    | TrainError::NoNccl { .. }
+                    | TrainError::RanksDiffer { .. }
+            ),
+            _ => false,
+        }
+    }
+
     /// Whether the cause is bad input (as opposed to a failing machine): exit status 2 in the programs.
     pub fn is_bad_input(&self) -> bool {
         match self {
             Self::Recipe(_) | Self::Unsupported(_) | Self::Data(_) => true,
-            Self::NoStudy { .. } | Self::UnknownCell { .. } => true,
+            Self::NoStudy { .. } | Self::UnknownCell { .. } | Self::TooShort { .. } => true,
             Self::Train(error) => error.is_bad_input(),
             Self::Bench(error) => error.is_bad_input(),
             Self::Call(error) => error.is_bad_input(),

@@ -12,9 +12,10 @@ use crate::analysis::{Analysis, Scorers, by_category};
 use crate::cell::{Subject, loss_name};
 use crate::coverage::Coverage;
 use crate::error::StudyError;
+use crate::failures::{self, Failure};
 use crate::grid::Question;
 use crate::results::{PolicyRow, ScoreRow, write_parquet, write_policies};
-use crate::runner::{Evaluated, EvaluationId, Runner};
+use crate::runner::{Collected, Evaluated, EvaluationId, Runner};
 use crate::sweep::{Chosen, Setting};
 use crate::tables::{self, acquisition, along, overfitting};
 use crate::verdicts::{self, Settled};
@@ -26,6 +27,8 @@ const SAMPLES: usize = 8;
 /// What research questions come to.
 #[derive(Debug)]
 pub struct Findings {
+    /// Which policies could not be had, and why; none where all are there.
+    pub missing: Option<Table>,
     /// What becomes of the claims that the questions speak of; none where nothing is compared.
     pub verdicts: Option<Table>,
     /// How often intervals hold the truth, over all questions of the folder; none where it is not known.
@@ -52,10 +55,10 @@ pub fn conclude(runner: &Runner, questions: &[Question]) -> Result<Findings, Stu
     let mut rows = Rows::default();
     let mut coverage = Coverage::default();
     for question in Question::ALL {
-        let Some((runner, evaluated)) = asked::answered(runner, question)? else { continue };
-        rows.extend(&runner, &evaluated);
-        coverage.add(&Analysis::new(runner.recipe(), &evaluated))?;
-        let answer = Answer::new(&runner, question, &evaluated)?;
+        let Some((runner, collected)) = asked::answered(runner, question)? else { continue };
+        rows.extend(&runner, &collected.evaluated);
+        coverage.add(&Analysis::new(runner.recipe(), &collected))?;
+        let answer = Answer::new(&runner, question, &collected)?;
         if questions.contains(&question) {
             write_tables(&output, &answer.tables)?;
             let svgs = answer.figures.iter().map(|(name, svg, _)| ((*name).to_owned(), svg.clone()));
@@ -69,15 +72,22 @@ pub fn conclude(runner: &Runner, questions: &[Question]) -> Result<Findings, Stu
         these.flat_map(|answer| answer.settled.clone()).collect()
     };
     let coverage = coverage.table(runner.recipe())?;
-    let opening =
-        verdicts::table(runner.recipe(), &settled(&Question::ALL)).into_iter().chain(coverage.clone());
-    let opening: Vec<Table> = opening.collect();
+    let missing = |of: &[Question]| -> Option<Table> {
+        let these = answers.iter().filter(|answer| of.contains(&answer.question));
+        failures::table(&these.flat_map(|answer| answer.failed.clone()).collect::<Vec<_>>())
+    };
+    let opening: Vec<Table> = missing(&Question::ALL)
+        .into_iter()
+        .chain(verdicts::table(runner.recipe(), &settled(&Question::ALL)))
+        .chain(coverage.clone())
+        .collect();
     write_tables(&output, &opening)?;
+    let missing = missing(questions);
     let verdicts = verdicts::table(runner.recipe(), &settled(questions));
     write_parquet(&output.join("results.parquet"), &rows.scores)?;
     write_policies(&output.join("policies.parquet"), &rows.policies)?;
     let report = write_report(&output, &report(runner, answers, opening))?;
-    Ok(Findings { verdicts, coverage, tables, report })
+    Ok(Findings { missing, verdicts, coverage, tables, report })
 }
 
 /// What one question came to.
@@ -90,11 +100,13 @@ struct Answer {
     figures: Vec<(&'static str, Svg, &'static str)>,
     samples: Vec<Dialogue>,
     settled: Vec<Settled>,
+    failed: Vec<Failure>,
 }
 
 impl Answer {
-    fn new(runner: &Runner, question: Question, evaluated: &[Evaluated]) -> Result<Self, StudyError> {
-        let analysis = Analysis::new(runner.recipe(), evaluated);
+    fn new(runner: &Runner, question: Question, collected: &Collected) -> Result<Self, StudyError> {
+        let Collected { evaluated, failed } = collected;
+        let analysis = Analysis::new(runner.recipe(), collected);
         let mut made = Vec::new();
         let mut figures = Vec::new();
         match question {
@@ -148,9 +160,13 @@ impl Answer {
                 ));
             }
         }
+        if let Some(note) = failures::note(failed) {
+            made.iter_mut().for_each(|table| table.notes.push(note.clone()));
+        }
         let recipe = trainer::recipe::to_toml(runner.recipe());
         let settled = verdicts::settle(&analysis, claims::claims(question, &analysis, &paper::tables()?)?)?;
-        Ok(Self { question, recipe, tables: made, figures, samples: samples(runner, evaluated)?, settled })
+        let (samples, failed) = (samples(runner, evaluated)?, failed.clone());
+        Ok(Self { question, recipe, tables: made, figures, samples, settled, failed })
     }
 
     fn sections(self) -> [Section; 2] {

@@ -152,9 +152,22 @@ impl Grid {
         self.asked = asked;
     }
 
+    /// What `earlier` does not hold.
+    #[must_use]
+    pub fn beyond(&self, earlier: &Self) -> Self {
+        let fresh = self.subjects.iter().filter(|subject| !earlier.subjects.contains(subject));
+        let subjects: Vec<Subject> = fresh.cloned().collect();
+        Self { asked: subjects.len(), subjects }
+    }
+
     /// How many evaluations all questions ask for together, shared ones counted for each.
     pub fn asked(&self) -> usize {
         self.asked
+    }
+
+    /// How many of the subjects are trained policies.
+    pub fn trained(&self) -> usize {
+        self.subjects.iter().filter(|subject| matches!(subject, Subject::Trained { .. })).count()
     }
 
     /// Everything to evaluate, in order, each once.

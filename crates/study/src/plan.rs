@@ -59,6 +59,8 @@ pub struct Work {
     pub evaluations: u64,
     /// Of these, how many are in the store.
     pub evaluated: u64,
+    /// Of these, how many could not be had when that was last tried.
+    pub failed: u64,
     /// Optimiser steps that are left, at most.
     pub steps: u64,
     /// Answers that are left to be generated, at most.
@@ -85,6 +87,11 @@ impl Plan {
     /// Whether nothing is left to compute.
     pub fn is_complete(&self) -> bool {
         self.work().all(Work::is_complete)
+    }
+
+    /// Whether nothing is left to compute but what failed when it was last tried.
+    pub fn is_settled(&self) -> bool {
+        self.work().all(Work::is_settled)
     }
 
     /// All parts, in the order in which they are computed.
@@ -125,6 +132,11 @@ impl Work {
     pub fn is_complete(&self) -> bool {
         self.is_made && self.evaluated == self.evaluations
     }
+
+    /// Whether nothing of it is left but what failed when it was last tried.
+    pub fn is_settled(&self) -> bool {
+        self.is_complete() || self.failed > 0 && self.evaluated + self.failed == self.evaluations
+    }
 }
 
 impl Runner {
@@ -141,15 +153,16 @@ impl Runner {
             is_made: world.is_prepared(recipe.study.seeds),
             evaluations: 0,
             evaluated: 0,
+            failed: 0,
             steps,
             answers,
             judge_calls: 0,
         };
-        let baseline = self.evaluations("evaluate SFT".to_owned(), subjects(grid, None));
+        let baseline = self.evaluations("evaluate SFT".to_owned(), subjects(grid, None))?;
         let mut cells = Vec::new();
         let mut measured = Vec::new();
         for cell in grid.cells() {
-            let work = self.evaluations(format!("train {cell}"), subjects(grid, Some(cell)));
+            let work = self.evaluations(format!("train {cell}"), subjects(grid, Some(cell)))?;
             cells.push(match self.finished(cell) {
                 Some(run) => {
                     measured.push(run);
@@ -181,10 +194,15 @@ impl Runner {
     }
 
     /// The evaluations of something that is made.
-    fn evaluations<'a>(&self, what: String, subjects: impl Iterator<Item = &'a Subject>) -> Work {
-        let (mut evaluations, mut evaluated) = (0, 0);
+    fn evaluations<'a>(
+        &self,
+        what: String,
+        subjects: impl Iterator<Item = &'a Subject>,
+    ) -> Result<Work, StudyError> {
+        let (mut evaluations, mut evaluated, mut failed) = (0, 0, 0);
         for subject in subjects {
             evaluations += 1;
+            failed += u64::from(self.failure(subject)?.is_some());
             evaluated += u64::from(self.is_evaluated(subject));
         }
         let (questions, further) =
@@ -192,19 +210,20 @@ impl Runner {
         let judge = &self.recipe().judge;
         let opinions = judges::names(judge).len() as u64 * u64::from(judge.repeats.get());
         let left = evaluations - evaluated;
-        Work {
+        Ok(Work {
             what,
             is_made: true,
             evaluations,
             evaluated,
+            failed,
             steps: 0,
             answers: left * (questions + further) * TURNS,
             judge_calls: left * questions * TURNS * opinions,
-        }
+        })
     }
 
     /// Optimiser steps of a cell, at most: prompts with two equal responses make no pair.
-    fn steps_of(&self, cell: &Cell) -> Result<u64, StudyError> {
+    pub(crate) fn steps_of(&self, cell: &Cell) -> Result<u64, StudyError> {
         let train = &self.recipe().train;
         let pairs = (self.world().pairs()? as f64 * cell.fraction.get()).ceil() as u64;
         Ok(cell.epochs.map_or(train.epochs, NonZeroU64::get) * pairs.div_ceil(train.batch_size as u64))

@@ -11,6 +11,7 @@ use crate::analysis::Scorers;
 use crate::asked;
 use crate::cell::{Cell, Subject, loss_name, percent, slice_name};
 use crate::error::StudyError;
+use crate::failures::Failure;
 use crate::grid::Question;
 use crate::runner::Runner;
 
@@ -204,13 +205,25 @@ impl Registry {
                 row.extend([entry.epochs, cell.seed].map(Value::Count));
             }
         }
-        row.push(Value::text(self.state(entry)));
+        row.push(Value::text(self.state(entry)?));
         row.extend(self.scores(entry)?);
         Ok(row)
     }
 
     /// What became of an entry, in words.
-    fn state(&self, entry: &Entry) -> String {
+    fn state(&self, entry: &Entry) -> Result<String, StudyError> {
+        if let Some(study) = entry.study.map(|at| &self.studies[at]) {
+            for subject in &entry.subjects {
+                if let Some(Failure { reason, .. }) = study.runner.failure(subject)? {
+                    return Ok(format!("failed: {reason}"));
+                }
+            }
+        }
+        Ok(self.progress(entry))
+    }
+
+    /// How far an entry is, in words.
+    fn progress(&self, entry: &Entry) -> String {
         if let Some(run) = &entry.run
             && RunDir::open_finished(run).is_err()
         {

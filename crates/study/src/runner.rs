@@ -12,6 +12,7 @@ use crate::asked;
 use crate::cell::{Cell, Subject, slice_name};
 use crate::error::StudyError;
 use crate::evaluate::{Candidate, Evaluation, Score, scores_file};
+use crate::failures::Failure;
 use crate::fitted::FittedLabels;
 use crate::grid::{Grid, Question};
 use crate::judges::Judges;
@@ -35,8 +36,16 @@ impl Shard {
     /// All of the cells.
     pub const WHOLE: Self = Self { index: 0, of: 1 };
 
-    fn holds(self, position: usize) -> bool {
-        position % self.of == self.index
+    /// Its part of a grid: every subject lies with the cell that it belongs to.
+    pub(crate) fn part(self, grid: &Grid) -> impl Iterator<Item = &Subject> {
+        let cells = grid.cells();
+        grid.subjects().iter().enumerate().filter_map(move |(position, subject)| {
+            let position = match subject {
+                Subject::Baseline { .. } => position,
+                Subject::Trained { cell, .. } => cells.iter().position(|c| *c == cell).unwrap_or(position),
+            };
+            (position % self.of == self.index).then_some(subject)
+        })
     }
 }
 
@@ -47,6 +56,15 @@ pub struct Runner {
     store: ResultStore,
     world: World,
     judges: Judges,
+}
+
+/// What a grid came to.
+#[derive(Debug, Default)]
+pub struct Collected {
+    /// What was measured, in the grid's order.
+    pub evaluated: Vec<Evaluated>,
+    /// What could not be had.
+    pub failed: Vec<Failure>,
 }
 
 /// A subject with what was measured of it.
@@ -79,6 +97,10 @@ impl Runner {
         let world = World::new(&recipe, &store)?;
         let judges = Judges::new(&recipe, &store);
         Ok(Self { recipe, store, world, judges })
+    }
+
+    pub(crate) fn store(&self) -> &ResultStore {
+        &self.store
     }
 
     /// The recipe.
@@ -137,37 +159,54 @@ impl Runner {
 
     /// Trains and evaluates the part of `grid` that `shard` holds; what is in the store stays as it is.
     ///
+    /// A trained policy that fails does so alone: the store gets a note of it, and who failed already is not tried again before
+    /// [`forget_failures`](Self::forget_failures).
+    ///
     /// A part of a grid whose judge is an endpoint is trained and answered, and left unjudged: one process asks, at one pace
     /// and on one budget.
     ///
     /// # Errors
     ///
-    /// Where training, a judge or the disk fails, or somebody asks to stop. What was finished until then is kept.
+    /// Where the policy that all others start from fails, a judge can no longer be asked, the disk fails, or somebody asks to
+    /// stop. What was finished until then is kept.
     pub fn run(&self, grid: &Grid, shard: Shard, context: &mut Context<'_>) -> Result<(), StudyError> {
         self.prepare(context)?;
         context.cache = Some(self.store.root().to_owned());
-        let cells = grid.cells();
-        for (position, subject) in grid.subjects().iter().enumerate() {
-            let position = match subject {
-                Subject::Baseline { .. } => position,
-                Subject::Trained { cell, .. } => cells.iter().position(|c| *c == cell).unwrap_or(position),
-            };
-            if !shard.holds(position) {
-                continue;
-            }
+        for subject in shard.part(grid) {
             if context.wants_stop() {
                 return Err(StudyError::Stopped);
             }
-            if let Subject::Trained { cell, .. } = subject {
-                self.train(cell, context)?;
-            }
-            if shard != Shard::WHOLE && !self.world.is_sandbox() {
-                self.candidate(subject)?.0.answer(&self.recipe, &self.world, context)?;
-            } else if !self.is_evaluated(subject) {
-                self.evaluate(subject, context)?;
+            if self.failure(subject)?.is_none() {
+                self.make(subject, shard, context)?;
             }
         }
         Ok(())
+    }
+
+    /// Trains and evaluates one subject, or notes why that cannot be.
+    fn make(&self, subject: &Subject, shard: Shard, context: &mut Context<'_>) -> Result<(), StudyError> {
+        if let Subject::Trained { cell, .. } = subject
+            && let Err(error) = self.train(cell, context)
+        {
+            return match error.is_of_one_policy() {
+                true => self.note_failure(&self.run_key(cell), format!("training {cell}"), &error),
+                false => Err(error),
+            };
+        }
+        let made = if shard != Shard::WHOLE && !self.world.is_sandbox() {
+            self.candidate(subject)
+                .and_then(|(candidate, _)| candidate.answer(&self.recipe, &self.world, context))
+        } else if !self.is_evaluated(subject) {
+            self.evaluate(subject, context)
+        } else {
+            Ok(())
+        };
+        match (made, subject) {
+            (Err(error), Subject::Trained { .. }) if error.is_of_one_policy() => {
+                self.note_failure(&self.scores_key(subject), format!("evaluating {subject}"), &error)
+            }
+            (made, _) => made,
+        }
     }
 
     /// The cells of all `questions`, each once. What is asked at the β that the sweep chooses is part of it once the sweep is in
@@ -191,21 +230,28 @@ impl Runner {
     /// The β that the sweep chooses, where it is in the store.
     fn chosen(&self) -> Result<Option<Chosen>, StudyError> {
         match self.stored(&Grid::of(Question::Strength, &self.recipe))? {
-            Some(evaluated) => Chosen::of(&Analysis::new(&self.recipe, &evaluated)),
+            Some(collected) => Chosen::of(&Analysis::new(&self.recipe, &collected)),
             None => Ok(None),
         }
     }
 
-    /// What was measured of `grid`, where all of it is in the store; nothing runs.
+    /// What was measured of `grid`, where all of it is in the store but what failed; nothing runs.
     ///
     /// # Errors
     ///
     /// Where the store cannot be read.
-    pub fn stored(&self, grid: &Grid) -> Result<Option<Vec<Evaluated>>, StudyError> {
-        if !self.plan(grid)?.is_complete() {
+    pub fn stored(&self, grid: &Grid) -> Result<Option<Collected>, StudyError> {
+        if !self.plan(grid)?.is_settled() {
             return Ok(None);
         }
-        grid.subjects().iter().map(|subject| self.evaluated(subject)).collect()
+        let mut collected = Collected::default();
+        for subject in grid.subjects() {
+            match self.failure(subject)? {
+                Some(failure) => collected.failed.push(failure),
+                None => collected.evaluated.extend(self.evaluated(subject)?),
+            }
+        }
+        Ok(Some(collected))
     }
 
     /// What was measured of one subject, where it is in the store.
@@ -250,14 +296,10 @@ impl Runner {
             Subject::Trained { cell, checkpoint } => {
                 let dir = RunDir::open_finished(&self.run_folder(cell))?;
                 let checkpoints = dir.list_checkpoints()?;
-                let (step, model) = checkpoints.get(*checkpoint).cloned().ok_or_else(|| {
-                    let wanted = checkpoint + 1;
-                    let there = checkpoints.len();
-                    StudyError::Unsupported(format!(
-                        "{cell} has {there} checkpoints, not {wanted}: its training was too short; take more pairs, a smaller \
-                         train.batch_size, or fewer train.checkpoints"
-                    ))
-                })?;
+                let (step, model) = checkpoints
+                    .get(*checkpoint)
+                    .cloned()
+                    .ok_or_else(|| too_short(cell, checkpoints.len(), checkpoint + 1))?;
                 let before = checkpoint.checked_sub(1).map_or(0, |previous| checkpoints[previous].0);
                 let training_loss = Some(mean_loss(&dir, before, step)?);
                 let held_out = dir.read_evaluations()?.into_iter().find(|metrics| metrics.step == step);
@@ -279,6 +321,12 @@ impl Runner {
     fn train(&self, cell: &Cell, context: &mut Context<'_>) -> Result<RunDir, StudyError> {
         if let Some(dir) = self.finished(cell) {
             return Ok(dir);
+        }
+        let wanted = self.recipe.train.checkpoints.len();
+        // Equal responses make no pair, so that a run that could be long enough may still turn out too short.
+        let there = usize::try_from(self.steps_of(cell)?).unwrap_or(usize::MAX);
+        if there < wanted {
+            return Err(too_short(cell, there, wanted));
         }
         let folder = self.run_folder(cell);
         tracing::info!("training {cell}");
@@ -332,7 +380,7 @@ impl Runner {
     }
 
     /// The address of a subject's evaluation: its answers and who rates them.
-    fn scores_key(&self, subject: &Subject) -> Key {
+    pub(crate) fn scores_key(&self, subject: &Subject) -> Key {
         let world = self.world.key().as_str();
         match self.judges.identity() {
             None => {
@@ -360,6 +408,10 @@ impl Runner {
         let questions = self.world.questions().iter();
         questions.map(|q| (q.question_id, q.category.as_str(), &*q.turns)).collect()
     }
+}
+
+fn too_short(cell: &Cell, there: usize, wanted: usize) -> StudyError {
+    StudyError::TooShort { cell: cell.to_string(), there, wanted }
 }
 
 /// What the training behind a subject came to.

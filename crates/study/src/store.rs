@@ -15,7 +15,7 @@ const VERSION: &str = "study store v1";
 /// A folder of results in which nothing is ever overwritten with something else.
 ///
 /// `world-KEY/` holds what a study starts from, `runs/KEY/` training runs, `answers/KEY/` answers that any judge may rate,
-/// `scores/KEY/` evaluations, `reference/` the reference's log-probabilities, `tokens/` tokenised pairs, `judge-calls/` what an
+/// `scores/KEY/` evaluations, `failed/KEY.json` why one of them could not be had, `reference/` the reference's log-probabilities, `tokens/` tokenised pairs, `judge-calls/` what an
 /// endpoint said. A key is the hash of what determines the content, so a second study of the same cells finds them, and a
 /// changed recipe never does.
 #[derive(Clone, Debug)]
@@ -67,6 +67,11 @@ impl ResultStore {
     /// The folder of a policy's answers.
     pub fn answers(&self, key: &Key) -> PathBuf {
         self.root.join("answers").join(key.as_str())
+    }
+
+    /// The note that a run or an evaluation failed.
+    pub(crate) fn failure(&self, key: &Key) -> PathBuf {
+        self.root.join("failed").join(format!("{}.json", key.as_str()))
     }
 
     /// The folder of what an endpoint said and was paid.

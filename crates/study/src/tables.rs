@@ -27,6 +27,7 @@ use crate::cell::{Subject, loss_name, percent};
 use crate::contrast::{Contrast, Keep};
 use crate::error::StudyError;
 use crate::evidence;
+use crate::failures::Failure;
 use crate::grid::Question;
 
 const DECIMALS: usize = 2;
@@ -43,17 +44,37 @@ impl<'a> Slice<'a> {
     }
 }
 
-pub(crate) fn interval(estimate: Option<Estimate>) -> Value {
-    match estimate {
+/// The mean of what `keep` selects under a scorer, with its interval; where there is none, why.
+pub(crate) fn mean_value(
+    analysis: &Analysis<'_>,
+    scorer: &Scorer,
+    keep: &dyn Fn(&Subject) -> bool,
+) -> Result<Value, StudyError> {
+    Ok(match analysis.mean(scorer, keep)? {
         Some(Estimate { value, low, high, .. }) => Value::Interval { value, low, high, decimals: DECIMALS },
-        None => Value::missing("not in this grid"),
-    }
+        None => absent(analysis, &[keep]),
+    })
 }
 
-pub(crate) fn difference(estimate: Option<Estimate>) -> Value {
-    match estimate {
+/// How much higher `first` scores than `second`, with its interval; where one of them is not there, why.
+pub(crate) fn difference_value(
+    analysis: &Analysis<'_>,
+    scorer: &Scorer,
+    first: &dyn Fn(&Subject) -> bool,
+    second: &dyn Fn(&Subject) -> bool,
+) -> Result<Value, StudyError> {
+    Ok(match analysis.difference(scorer, first, second)? {
         Some(Estimate { value, low, high, .. }) => Value::Difference { value, low, high, decimals: DECIMALS },
-        None => Value::missing("not in this grid"),
+        None => absent(analysis, &[first, second]),
+    })
+}
+
+/// Stands where nothing of one of these selections was measured.
+fn absent(analysis: &Analysis<'_>, selections: &[&dyn Fn(&Subject) -> bool]) -> Value {
+    let has_failed = |failure: &Failure| selections.iter().any(|keep| keep(&failure.subject));
+    match analysis.failed.iter().any(has_failed) {
+        true => Value::missing("failed: the last note says why"),
+        false => Value::missing("not in this grid"),
     }
 }
 
@@ -106,10 +127,10 @@ pub(crate) fn acquisition(analysis: &Analysis<'_>) -> Result<Table, StudyError> 
             let mut row = vec![Value::text(label), Value::text(&condition.label)];
             for annotator in &study.annotators {
                 let keep = |subject: &Subject| (condition.keep)(subject) && learned_from(subject, annotator);
-                row.push(interval(analysis.mean(scorer, &keep)?));
+                row.push(mean_value(analysis, scorer, &keep)?);
                 row.push(match k {
                     0 => Value::text("–"),
-                    _ => difference(analysis.difference(scorer, &keep, &is_baseline)?),
+                    _ => difference_value(analysis, scorer, &keep, &is_baseline)?,
                 });
             }
             rows.push(row);

@@ -7,8 +7,8 @@ use super::{Entry, Registry};
 use crate::analysis::{Analysis, Scorers};
 use crate::cell::{Subject, percent};
 use crate::error::StudyError;
-use crate::runner::{Evaluated, Runner};
-use crate::tables::{difference, interval};
+use crate::runner::{Collected, Evaluated, Runner};
+use crate::tables::{difference_value, mean_value};
 
 impl Registry {
     /// Everything of the cell whose name begins with `id`: what it is, how its training went, its scores with intervals, sample
@@ -19,15 +19,15 @@ impl Registry {
     /// [`StudyError::UnknownCell`] where no name begins so, or several do; where the store cannot be read.
     pub fn show(&self, id: &str) -> Result<Vec<Table>, StudyError> {
         let entry = self.find(id)?;
-        let mut tables = vec![self.summary(entry)];
+        let mut tables = vec![self.summary(entry)?];
         if let Some(run) = &entry.run {
             tables.extend(training(&RunDir::open_finished(run).ok(), entry, self)?);
         }
         if let Some(runner) = entry.study.map(|at| &self.studies[at].runner) {
-            let evaluated = evaluated(runner, entry)?;
-            if evaluated.iter().any(|of| entry.subjects.contains(&of.subject)) {
-                tables.push(scores(runner, entry, &evaluated)?);
-                tables.extend(answers(runner, entry, &evaluated)?);
+            let collected = collected(runner, entry)?;
+            if collected.evaluated.iter().any(|of| entry.subjects.contains(&of.subject)) {
+                tables.push(scores(runner, entry, &collected)?);
+                tables.extend(answers(runner, entry, &collected.evaluated)?);
             }
         }
         if let Some(run) = &entry.run {
@@ -48,23 +48,23 @@ impl Registry {
         }
     }
 
-    fn summary(&self, entry: &Entry) -> Table {
+    fn summary(&self, entry: &Entry) -> Result<Table, StudyError> {
         let what = match &entry.cell {
             None => "the supervised policy, from which all others start".to_owned(),
             Some(cell) => cell.to_string(),
         };
         let names: Vec<&str> = entry.questions.iter().map(|question| question.name()).collect();
-        let mut rows = vec![("What", what), ("State", self.state(entry))];
+        let mut rows = vec![("What", what), ("State", self.state(entry)?)];
         rows.push(("Serves", if names.is_empty() { "no question".to_owned() } else { names.join(", ") }));
         if let Some(run) = &entry.run {
             rows.push(("Folder", run.display().to_string()));
         }
-        two_columns("cell", format!("Cell {}", entry.id), rows)
+        Ok(two_columns("cell", format!("Cell {}", entry.id), rows))
     }
 }
 
 /// What was evaluated of an entry, and the supervised policy of the same seeds.
-fn evaluated(runner: &Runner, entry: &Entry) -> Result<Vec<Evaluated>, StudyError> {
+fn collected(runner: &Runner, entry: &Entry) -> Result<Collected, StudyError> {
     let mut subjects: Vec<Subject> = entry.subjects.clone();
     for seed in entry.subjects.iter().map(Subject::seed).collect::<Vec<_>>() {
         let baseline = Subject::Baseline { seed };
@@ -72,11 +72,12 @@ fn evaluated(runner: &Runner, entry: &Entry) -> Result<Vec<Evaluated>, StudyErro
             subjects.push(baseline);
         }
     }
-    let mut evaluated = Vec::new();
+    let mut collected = Collected::default();
     for subject in &subjects {
-        evaluated.extend(runner.evaluated(subject)?);
+        collected.evaluated.extend(runner.evaluated(subject)?);
+        collected.failed.extend(runner.failure(subject)?);
     }
-    Ok(evaluated)
+    Ok(collected)
 }
 
 /// Means of what the steps measured, checkpoint by checkpoint; `None` of a run without a whole file of steps.
@@ -125,8 +126,8 @@ fn training(run: &Option<RunDir>, entry: &Entry, registry: &Registry) -> Result<
 }
 
 /// Scores after each part of training that was evaluated, beside the supervised policy's.
-fn scores(runner: &Runner, entry: &Entry, evaluated: &[Evaluated]) -> Result<Table, StudyError> {
-    let analysis = Analysis::new(runner.recipe(), evaluated);
+fn scores(runner: &Runner, entry: &Entry, collected: &Collected) -> Result<Table, StudyError> {
+    let analysis = Analysis::new(runner.recipe(), collected);
     let scorers = Scorers::of(runner.recipe());
     let is_sft = |subject: &Subject| matches!(subject, Subject::Baseline { .. });
     let mut rows = Vec::new();
@@ -136,10 +137,10 @@ fn scores(runner: &Runner, entry: &Entry, evaluated: &[Evaluated]) -> Result<Tab
             rows.push(vec![
                 Value::text(label),
                 Value::text(&scorer.label),
-                interval(analysis.mean(scorer, keep)?),
+                mean_value(&analysis, scorer, keep)?,
                 match is_baseline {
                     true => Value::text("–"),
-                    false => difference(analysis.difference(scorer, keep, &is_sft)?),
+                    false => difference_value(&analysis, scorer, keep, &is_sft)?,
                 },
             ]);
         }

@@ -2,7 +2,7 @@
 
 use render::table::{Align, Column, Table, Value};
 
-use super::{Slice, interval, is_baseline};
+use super::{Slice, is_baseline, mean_value};
 use crate::analysis::{Analysis, Scorers};
 use crate::cell::{Cell, Subject, loss_name, percent};
 use crate::error::StudyError;
@@ -31,7 +31,7 @@ pub(crate) fn along(analysis: &Analysis<'_>, question: Question) -> Result<Table
             let mut cells = vec![Value::text(label), Value::text(&row.label)];
             for slice in &slices {
                 let keep = |subject: &Subject| (row.keep)(subject) && slice(subject);
-                cells.push(interval(analysis.mean(scorer, &keep)?));
+                cells.push(mean_value(analysis, scorer, &keep)?);
             }
             body.push(cells);
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use render::table::{Align, Column, Table, Value};
 use stats::{MeanEstimate, adjust};
 
-use super::{DECIMALS, interval, is_baseline};
+use super::{DECIMALS, is_baseline, mean_value};
 use crate::analysis::{Analysis, LEVEL, Scorer, Scorers};
 use crate::cell::{Cell, Subject};
 use crate::error::StudyError;
@@ -20,7 +20,7 @@ pub(crate) fn beside(analysis: &Analysis<'_>, question: Question) -> Result<Tabl
     let sft_length = analysis.mean_length(judge, &is_baseline);
     let mut rows = vec![vec![Value::text("SFT (baseline)")]];
     for scorer in &shown {
-        rows[0].push(interval(analysis.mean(scorer, &is_baseline)?));
+        rows[0].push(mean_value(analysis, scorer, &is_baseline)?);
     }
     rows[0].push(length(sft_length));
     rows[0].extend(["–"; 4].map(Value::text));
@@ -28,7 +28,7 @@ pub(crate) fn beside(analysis: &Analysis<'_>, question: Question) -> Result<Tabl
         let keep = |subject: &Subject| is_condition(analysis, subject, &condition);
         let mut row = vec![Value::text(condition_name(analysis, &condition))];
         for scorer in &shown {
-            row.push(interval(analysis.mean(scorer, &keep)?));
+            row.push(mean_value(analysis, scorer, &keep)?);
         }
         let of_policy = analysis.mean_length(judge, &keep);
         row.push(length(of_policy));

@@ -3,7 +3,7 @@
 use pref_data::FlipRate;
 use render::table::{Align, Column, Table, Value};
 
-use super::interval;
+use super::mean_value;
 use crate::analysis::{Analysis, Scorers};
 use crate::cell::{Subject, loss_name, percent};
 use crate::error::StudyError;
@@ -37,7 +37,7 @@ pub(crate) fn labels(analysis: &Analysis<'_>, question: Question) -> Result<Opti
                 ];
                 row.extend(accuracies(analysis, &keep, rate));
                 for scorer in &shown {
-                    row.push(interval(analysis.mean(scorer, &keep)?));
+                    row.push(mean_value(analysis, scorer, &keep)?);
                 }
                 rows.push(row);
             }

@@ -2,7 +2,7 @@
 
 use render::table::{Align, Column, Table, Value};
 
-use super::{difference, interval, is_baseline};
+use super::{difference_value, is_baseline, mean_value};
 use crate::analysis::{Analysis, Scorers};
 use crate::cell::{Subject, loss_name, slice_name};
 use crate::error::StudyError;
@@ -43,9 +43,9 @@ pub(crate) fn mixed(analysis: &Analysis<'_>) -> Result<Option<Table>, StudyError
                 None => Value::missing("not recorded"),
             });
             for scorer in &shown {
-                row.push(interval(analysis.mean(scorer, &keep)?));
+                row.push(mean_value(analysis, scorer, &keep)?);
             }
-            row.push(difference(analysis.difference(&scorers.judge, &keep, &is_baseline)?));
+            row.push(difference_value(analysis, &scorers.judge, &keep, &is_baseline)?);
             rows.push(row);
         }
     }

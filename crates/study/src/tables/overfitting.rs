@@ -3,7 +3,7 @@
 use render::table::{Align, Column, Table, Value};
 use trainer::HeldOutMetrics;
 
-use super::{interval, is_baseline};
+use super::{is_baseline, mean_value};
 use crate::analysis::{Analysis, Scorers};
 use crate::cell::{Cell, Subject, loss_name, percent};
 use crate::error::StudyError;
@@ -61,7 +61,7 @@ fn progress(
     let scorers = Scorers::of(analysis.recipe);
     let shown = scorers.judge_and_truth();
     let scores = |keep: &dyn Fn(&Subject) -> bool| -> Result<Vec<Value>, StudyError> {
-        shown.iter().map(|scorer| Ok(interval(analysis.mean(scorer, keep)?))).collect()
+        shown.iter().map(|scorer| mean_value(analysis, scorer, keep)).collect()
     };
     let measured = Measured::of(analysis);
     let mut rows = vec![vec![Value::text("SFT (baseline)"), Value::text("0%"), Value::text("–")]];

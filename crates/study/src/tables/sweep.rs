@@ -3,7 +3,7 @@
 use render::table::{Align, Column, Table, Value};
 use stats::Estimate;
 
-use super::{DECIMALS, Slice, interval, is_baseline};
+use super::{DECIMALS, Slice, is_baseline, mean_value};
 use crate::analysis::{Analysis, Scorer, Scorers};
 use crate::cell::{Subject, loss_name, percent};
 use crate::error::StudyError;
@@ -32,7 +32,7 @@ pub(crate) fn sweep(analysis: &Analysis<'_>) -> Result<Table, StudyError> {
                 number(analysis.mean_length(&scorers.judge, &keep), 1),
             ];
             for scorer in &shown {
-                row.push(interval(analysis.mean(scorer, &keep)?));
+                row.push(mean_value(analysis, scorer, &keep)?);
             }
             row.push(Value::text(chosen.join(", ")));
             rows.push(row);
@@ -211,7 +211,7 @@ fn pivot(
             for column in columns {
                 let keep =
                     |subject: &Subject| is_final(subject) && (level.keep)(subject) && (column.keep)(subject);
-                row.push(interval(analysis.mean(scorer, &keep)?));
+                row.push(mean_value(analysis, scorer, &keep)?);
             }
             rows.push(row);
         }
