@@ -9,6 +9,7 @@ use std::process::{Command, Output};
 use bench::Bench;
 use pref_data::{Label, PreferenceRecord, Text, write_records};
 use serde_json::{Value, json};
+use study::results::read_parquet;
 use test_support::{MockBehaviour, MockServer};
 
 const KEY: &str = "sk-study-secret";
@@ -129,7 +130,7 @@ fn a_model_of_ones_own_is_trained_answers_and_is_judged_once() {
     // Two policies that say the same are judged by the same call.
     let paid = server.paid();
     assert!((2 * QUESTIONS..=CALLS).contains(&paid), "{paid}");
-    assert!(log.contains(&format!("judging paid: {paid} answered calls")), "{log}");
+    assert!(log.contains(&format!("judging paid: judge-1: {paid} answered calls")), "{log}");
     for file in ["tables/table-1.md", "figures/figure-1.svg", "results.parquet", "report.html"] {
         assert!(bench.path("out").join(file).exists(), "{file} is missing");
     }
@@ -156,6 +157,49 @@ fn a_model_of_ones_own_is_trained_answers_and_is_judged_once() {
     );
     assert_eq!(server.paid(), after_rq4 + paid);
     assert_eq!(entries(&bench.path("out/store/answers")), answers);
+}
+
+#[test]
+fn a_second_judge_stands_beside_the_first_and_nothing_is_paid_twice() {
+    let server = server(MockBehaviour::perfect());
+    let bench = study(&server.base_url());
+    let (alone, _) = succeeds(&rq(RQ1, &bench, &[]));
+    assert!(!alone.contains("Whether the judges say the same"), "{alone}");
+    let paid = server.paid();
+    let harsh =
+        MockServer::start(MockBehaviour { key: Some(KEY.to_owned()), ..MockBehaviour::perfect() }, |body| {
+            says(body).replace("[[10]]", "[[9]]")
+        });
+    let second = format!(
+        "judge.second={{kind=\"endpoint\", base_url=\"{}\", model=\"lab/judge-2\", api_key_env=\"STUDY_TEST_KEY\"}}",
+        harsh.base_url()
+    );
+    let (plan, _) = succeeds(&rq(RQ1, &bench, &["--set", &second, "--plan"]));
+    assert!(plan.contains(&format!("{} calls of judge-1 and judge-2", 2 * CALLS)), "{plan}");
+    let (both, log) = succeeds(&rq(RQ1, &bench, &["--set", &second]));
+    assert!(!log.contains("training") && !log.contains("answers, turns"), "{log}");
+    assert_eq!(
+        (server.paid(), harsh.paid()),
+        (paid, paid),
+        "what the first said is known, the second is asked"
+    );
+    assert!(both.contains("Whether the judges say the same") && both.contains("judge-1, judge-2"), "{both}");
+    let rows = read_parquet(&bench.path("out/results.parquet")).unwrap();
+    let of = |judge: &str| rows.iter().filter(|row| row.scorer == judge).count();
+    assert_eq!((of("judge-1"), of("judge-2")), (CALLS, CALLS));
+    let page = fs::read_to_string(bench.path("out/report.html")).unwrap();
+    assert!(page.contains("judged by judge-1 and judge-2"));
+
+    for (setting, words) in [
+        (second.replace("lab/judge-2", "other/judge-1"), "judge.second.name"),
+        (second.replace("endpoint", "sandbox"), "judge.second"),
+        (second.replace('}', ", references=\"mine.jsonl\"}"), "judge.second.references"),
+    ] {
+        let output = rq(RQ1, &bench, &["--set", &setting]);
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{setting}: {stderr}");
+        assert!(stderr.contains(words), "{setting}: {stderr}");
+    }
 }
 
 #[test]

@@ -159,7 +159,7 @@ fn answer(
         return Ok(None);
     }
     let done = compute(&runner, questions, grid, jobs, (&mut context, signals));
-    if let Some(paid) = runner.paid() {
+    for paid in runner.paid() {
         tracing::info!("judging paid: {paid}");
     }
     let grid = done?;

@@ -27,6 +27,8 @@ const FURTHER_RESAMPLES: usize = 2_000;
 #[derive(Clone, Debug)]
 pub(crate) struct Scorer {
     pub(crate) label: String,
+    /// What stands above a column of its scores.
+    pub(crate) title: String,
     pub(crate) name: String,
     pub(crate) question_set: &'static str,
 }
@@ -43,39 +45,53 @@ impl Scorer {
 pub(crate) struct Scorers {
     /// Whose scores are the study's.
     pub(crate) judge: Scorer,
-    /// The sandbox's second judge, with the LLM annotator's taste.
-    pub(crate) biased: Option<Scorer>,
+    /// Another judge of the same answers: the sandbox's has the LLM annotator's taste.
+    pub(crate) second: Option<Scorer>,
     /// The sandbox's true quality, on the benchmark and beyond it.
     pub(crate) gold: Option<[Scorer; 2]>,
 }
 
 impl Scorers {
     pub(crate) fn of(recipe: &StudyRecipe) -> Self {
-        let scorer = |label: &str, name: &str, question_set| Scorer {
+        let scorer = |label: &str, title: &str, name: &str, question_set| Scorer {
             label: label.to_owned(),
+            title: title.to_owned(),
             name: name.to_owned(),
             question_set,
         };
         let names = judges::names(&recipe.judge);
         if !recipe.is_sandbox() {
-            return Self { judge: scorer(&names[0], &names[0], BENCHMARK), biased: None, gold: None };
+            let title = if names.len() > 1 { names[0].as_str() } else { "Judge" };
+            return Self {
+                judge: scorer(&names[0], title, &names[0], BENCHMARK),
+                second: names.get(1).map(|name| scorer(name, name, name, BENCHMARK)),
+                gold: None,
+            };
         }
         let beyond = format!("gold, {} further questions", recipe.sandbox.further_questions);
+        let with_taste = "judge with gpt-4-turbo's taste";
         Self {
-            judge: scorer("judge", &names[0], BENCHMARK),
-            biased: names.get(1).map(|name| scorer("judge with gpt-4-turbo's taste", name, BENCHMARK)),
-            gold: Some([scorer("gold", GOLD, BENCHMARK), scorer(&beyond, GOLD, FURTHER)]),
+            judge: scorer("judge", "Judge", &names[0], BENCHMARK),
+            second: names.get(1).map(|name| scorer(with_taste, "Judge with a taste", name, BENCHMARK)),
+            gold: Some([
+                scorer("gold", "Gold", GOLD, BENCHMARK),
+                scorer(&beyond, "Gold beyond", GOLD, FURTHER),
+            ]),
         }
     }
 
     /// All of them, the study's judge first.
     pub(crate) fn all(&self) -> Vec<&Scorer> {
-        [&self.judge].into_iter().chain(&self.biased).chain(self.gold.iter().flatten()).collect()
+        [&self.judge].into_iter().chain(&self.second).chain(self.gold.iter().flatten()).collect()
     }
 
-    /// The judge, and the truth where it is known.
-    pub(crate) fn judge_and_truth(&self) -> Vec<&Scorer> {
-        [&self.judge].into_iter().chain(self.gold.as_ref().map(|[_, beyond]| beyond)).collect()
+    /// Who stands in every table: the judge, and the truth where it is known, else a second judge.
+    pub(crate) fn shown(&self) -> Vec<&Scorer> {
+        let other = match &self.gold {
+            Some([_, beyond]) => Some(beyond),
+            None => self.second.as_ref(),
+        };
+        [&self.judge].into_iter().chain(other).collect()
     }
 }
 

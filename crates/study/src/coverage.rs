@@ -65,7 +65,7 @@ impl Coverage {
             let subject = &evaluated.subject;
             let baseline = Subject::Baseline { seed: subject.seed() };
             let baseline = (*subject != baseline).then_some(&baseline);
-            for scorer in [&scorers.judge].into_iter().chain(&scorers.biased).chain([gold]) {
+            for scorer in [&scorers.judge].into_iter().chain(&scorers.second).chain([gold]) {
                 let of = |subject| measured(analysis, subject, (scorer, &|_| true), (beyond, &|_| true));
                 let (policy, baseline) = (of(subject)?, baseline.map(of).transpose()?);
                 self.of_scorer(&scorer.label).compare(&policy, baseline.as_ref(), &mut draws)?;
@@ -310,7 +310,7 @@ mod tests {
     /// A policy of its own for each seed: scores around 6, the judge right, the judge with a taste above the truth.
     fn policy(recipe: &StudyRecipe, seed: u64) -> Evaluated {
         let scorers = Scorers::of(recipe);
-        let biased = scorers.biased.expect("the sandbox has one").name;
+        let biased = scorers.second.expect("the sandbox has one").name;
         let mut rng = Seeds::new(seed).stream("scores");
         let mut scores = Vec::new();
         for (set, questions) in [(BENCHMARK, 80), (FURTHER, 1_000)] {

@@ -14,6 +14,7 @@ use crate::coverage::Coverage;
 use crate::error::StudyError;
 use crate::failures::{self, Failure};
 use crate::grid::Question;
+use crate::recipe::JudgeSection;
 use crate::results::{PolicyRow, ScoreRow, write_parquet, write_policies};
 use crate::runner::{Collected, Evaluated, EvaluationId, Runner};
 use crate::sweep::{Chosen, Setting};
@@ -125,6 +126,7 @@ impl Answer {
                 }
                 made.push(tables::beside(&analysis, question)?);
                 made.extend(tables::categories(runner, &analysis)?);
+                made.extend(tables::judges(&analysis)?);
             }
             Question::Strength => {
                 made.push(tables::sweep(&analysis)?);
@@ -258,7 +260,7 @@ fn lead(runner: &Runner) -> String {
         "{} on the preferences of {}, judged by {} on {} questions of MT-Bench.",
         recipe.model.path,
         recipe.data.path,
-        recipe.judge.name(),
+        recipe.judge.all().map(JudgeSection::name).collect::<Vec<_>>().join(" and "),
         runner.world().questions().len()
     )
 }

@@ -1,4 +1,4 @@
-//! Who rates the benchmark's answers: the sandbox's two judges, or a model behind an endpoint.
+//! Who rates the benchmark's answers: the sandbox's two judges, or one or two models behind endpoints.
 
 use std::cell::OnceCell;
 use std::path::PathBuf;
@@ -20,9 +20,18 @@ use crate::world::World;
 
 /// The judges of a study.
 #[derive(Debug)]
-pub(crate) struct Judges {
+pub(crate) enum Judges {
+    /// The sandbox's two.
+    Sandbox,
+    /// Models behind endpoints, the study's first.
+    Endpoints(Vec<Asked>),
+}
+
+/// A model that is asked.
+#[derive(Debug)]
+pub(crate) struct Asked {
     section: JudgeSection,
-    /// Where an endpoint's replies and the ledger of costs are kept.
+    /// Where its replies and the ledger of costs are kept.
     calls: PathBuf,
     client: OnceCell<Client>,
 }
@@ -43,25 +52,31 @@ pub(crate) struct RatingContext<'a> {
 
 impl Judges {
     pub(crate) fn new(recipe: &StudyRecipe, store: &ResultStore) -> Self {
-        Self { section: recipe.judge.clone(), calls: store.judge_calls(), client: OnceCell::new() }
-    }
-
-    /// What of them determines the verdicts, in short; nothing for the sandbox's, which its world determines.
-    pub(crate) fn identity(&self) -> Option<String> {
-        (self.section.kind == JudgeKind::Endpoint).then(|| self.section.identity())
-    }
-
-    /// Finds out whether an endpoint can be asked: address, key, prices, and nobody else who asks from the same folder.
-    pub(crate) fn open(&self) -> Result<(), StudyError> {
-        match self.section.kind {
-            JudgeKind::Sandbox => Ok(()),
-            JudgeKind::Endpoint => self.client().map(drop),
+        let asked = |section: &JudgeSection| Asked {
+            section: JudgeSection { second: None, ..section.clone() },
+            calls: store.judge_calls(section.name()),
+            client: OnceCell::new(),
+        };
+        match recipe.judge.kind {
+            JudgeKind::Sandbox => Self::Sandbox,
+            JudgeKind::Endpoint => Self::Endpoints(recipe.judge.all().map(asked).collect()),
         }
     }
 
-    /// What an endpoint was paid in this run; `None` where it was not asked.
-    pub(crate) fn paid(&self) -> Option<Totals> {
-        self.client.get().map(Client::totals)
+    /// Finds out whether endpoints can be asked: address, key, prices, and nobody else who asks from the same folder.
+    pub(crate) fn open(&self) -> Result<(), StudyError> {
+        match self {
+            Self::Sandbox => Ok(()),
+            Self::Endpoints(judges) => judges.iter().try_for_each(|judge| judge.client().map(drop)),
+        }
+    }
+
+    /// What each endpoint that was asked was paid in this run, by the judge's name.
+    pub(crate) fn paid(&self) -> Vec<(&str, Totals)> {
+        let Self::Endpoints(judges) = self else { return Vec::new() };
+        let paid =
+            judges.iter().filter_map(|judge| Some((judge.section.name(), judge.client.get()?.totals())));
+        paid.collect()
     }
 
     /// Has the answers of `model` rated that `bench` holds, and writes the judgments there. What is judged already is kept.
@@ -74,31 +89,39 @@ impl Judges {
         context: RatingContext<'_>,
     ) -> Result<Vec<Rated>, StudyError> {
         let answers = bench.answers(model)?;
-        // The sandbox's judges say everything at once.
-        let reasks = if self.section.kind == JudgeKind::Sandbox { 0 } else { self.section.reasks };
-        let mut rate = |judge: &dyn Judge, progress: &mut dyn FnMut(JudgeProgress)| {
-            let jury = Jury { judge, mode: Mode::Strict, repeats: self.section.repeats.get(), reasks };
-            rate(&jury, world, bench, (model, &answers), stamp, progress)
+        let mut rate = |jury: &Jury<'_>, progress: &mut dyn FnMut(JudgeProgress)| {
+            rate(jury, world, bench, (model, &answers), stamp, progress)
         };
-        match self.section.kind {
-            JudgeKind::Sandbox => {
-                let judges = of_sandbox(&world.replicate(seed));
-                judges.iter().map(|judge| rate(judge, &mut |_| {})).collect()
+        let mode = Mode::Strict;
+        match self {
+            Self::Sandbox => {
+                // They say everything at once, and the same every time.
+                let rate =
+                    |judge: &SandboxJudge| rate(&Jury { judge, mode, repeats: 1, reasks: 0 }, &mut |_| {});
+                of_sandbox(&world.replicate(seed)).iter().map(rate).collect()
             }
-            JudgeKind::Endpoint => {
-                let sampling = self.section.sampling();
-                let judge = EndpointJudge {
-                    name: self.section.name(),
-                    model: self.section.model(),
-                    sampling: &sampling,
-                    client: self.client()?,
-                    stop: context.stop,
-                };
-                Ok(vec![rate(&judge, context.progress)?])
+            Self::Endpoints(judges) => {
+                let mut rated = Vec::new();
+                for asked in judges {
+                    let section = &asked.section;
+                    let sampling = section.sampling();
+                    let judge = EndpointJudge {
+                        name: section.name(),
+                        model: section.model(),
+                        sampling: &sampling,
+                        client: asked.client()?,
+                        stop: context.stop,
+                    };
+                    let (repeats, reasks) = (section.repeats.get(), section.reasks);
+                    rated.push(rate(&Jury { judge: &judge, mode, repeats, reasks }, context.progress)?);
+                }
+                Ok(rated)
             }
         }
     }
+}
 
+impl Asked {
     fn client(&self) -> Result<&Client, StudyError> {
         if let Some(client) = self.client.get() {
             return Ok(client);
@@ -123,7 +146,7 @@ impl Judges {
 pub(crate) fn names(section: &JudgeSection) -> Vec<String> {
     match section.kind {
         JudgeKind::Sandbox => of_sandbox(&Seeds::new(0)).map(|judge| judge.name().to_owned()).into(),
-        JudgeKind::Endpoint => vec![section.name().to_owned()],
+        JudgeKind::Endpoint => section.all().map(|judge| judge.name().to_owned()).collect(),
     }
 }
 

@@ -208,7 +208,10 @@ impl Runner {
         let (questions, further) =
             (self.world().questions().len() as u64, self.world().further().len() as u64);
         let judge = &self.recipe().judge;
-        let opinions = judges::names(judge).len() as u64 * u64::from(judge.repeats.get());
+        let opinions: u64 = match judge.kind {
+            JudgeKind::Sandbox => judges::names(judge).len() as u64,
+            JudgeKind::Endpoint => judge.all().map(|judge| u64::from(judge.repeats.get())).sum(),
+        };
         let left = evaluations - evaluated;
         Ok(Work {
             what,
@@ -238,13 +241,22 @@ fn subjects<'a>(grid: &'a Grid, of: Option<&'a Cell>) -> impl Iterator<Item = &'
     })
 }
 
-/// What `calls` of a judge cost; the sandbox's cost nothing.
-fn judging_usd(judge: &JudgeSection, calls: u64) -> Result<Option<f64>, StudyError> {
-    if judge.kind == JudgeKind::Sandbox {
+/// What `calls` cost, shared out over the judges by their opinions; the sandbox's cost nothing. `None` where a price is unknown.
+fn judging_usd(judges: &JudgeSection, calls: u64) -> Result<Option<f64>, StudyError> {
+    if judges.kind == JudgeKind::Sandbox {
         return Ok(Some(0.0));
     }
-    let prices = judge.pace.prices.iter().try_fold(Prices::listed(), |prices, path| prices.and_file(path))?;
-    Ok(prices.of(judge.model()).map(|price| calls as f64 * price.cost(CALL_TOKENS)))
+    let opinions = |judge: &JudgeSection| f64::from(judge.repeats.get());
+    let of_all: f64 = judges.all().map(opinions).sum();
+    let mut usd = Some(0.0);
+    for judge in judges.all() {
+        let prices =
+            judge.pace.prices.iter().try_fold(Prices::listed(), |prices, path| prices.and_file(path))?;
+        let calls = calls as f64 * opinions(judge) / of_all;
+        let of_judge = prices.of(judge.model()).map(|price| calls * price.cost(CALL_TOKENS));
+        usd = usd.zip(of_judge).map(|(usd, of_judge)| usd + of_judge);
+    }
+    Ok(usd)
 }
 
 fn pace(runs: &[RunDir]) -> Result<Pace, StudyError> {

@@ -328,6 +328,9 @@ impl StudyRecipe {
             recipe.output.dir.clone_from(&self.output.dir);
             recipe.train.threads = 0;
             recipe.judge.pace = PaceSection::default();
+            if let Some(second) = &mut recipe.judge.second {
+                second.pace = PaceSection::default();
+            }
             let StudySection { volumes, flip_rates, losses, sweep_betas, mixtures, long_epochs, .. } =
                 &mut recipe.study;
             (*volumes, *flip_rates, *losses, *mixtures) = (None, None, None, None);

@@ -254,7 +254,8 @@ impl Registry {
             evaluations.extend(runner.evaluated(subject)?.map(|evaluated| evaluated.evaluation));
         }
         let scorers = Scorers::of(runner.recipe());
-        let means = scorers.judge_and_truth().into_iter().map(|scorer| {
+        let beyond = scorers.gold.as_ref().map(|[_, beyond]| beyond);
+        let means = [&scorers.judge].into_iter().chain(beyond).map(|scorer| {
             let scores = evaluations.iter().flat_map(|evaluation| &evaluation.scores);
             let of_scorer = scores.filter(|s| scorer.is_of(s));
             let values: Vec<f64> = of_scorer.filter_map(|score| score.score).collect();

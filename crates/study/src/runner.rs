@@ -146,15 +146,18 @@ impl Runner {
         self.judges.open()
     }
 
-    /// What the judge was paid in this run, in words; `None` where nobody was.
-    pub fn paid(&self) -> Option<String> {
-        let Totals { answered, unanswered, usage, usd, unpriced } = self.judges.paid()?;
-        let unpriced =
-            if unpriced > 0 { format!(" and {unpriced} calls of unknown price") } else { String::new() };
-        Some(format!(
-            "{answered} answered calls, {unanswered} that may be billed, {} + {} tokens, {usd:.4} USD{unpriced}",
-            usage.prompt_tokens, usage.completion_tokens
-        ))
+    /// What each judge was paid in this run, in words; nothing where nobody was.
+    pub fn paid(&self) -> Vec<String> {
+        let told = |(judge, paid): (&str, Totals)| {
+            let Totals { answered, unanswered, usage, usd, unpriced } = paid;
+            let unpriced =
+                if unpriced > 0 { format!(" and {unpriced} calls of unknown price") } else { String::new() };
+            format!(
+                "{judge}: {answered} answered calls, {unanswered} that may be billed, {} + {} tokens, {usd:.4} USD{unpriced}",
+                usage.prompt_tokens, usage.completion_tokens
+            )
+        };
+        self.judges.paid().into_iter().map(told).collect()
     }
 
     /// Trains and evaluates the part of `grid` that `shard` holds; what is in the store stays as it is.
@@ -382,13 +385,14 @@ impl Runner {
     /// The address of a subject's evaluation: its answers and who rates them.
     pub(crate) fn scores_key(&self, subject: &Subject) -> Key {
         let world = self.world.key().as_str();
-        match self.judges.identity() {
-            None => {
+        match self.world.is_sandbox() {
+            true => {
                 let ids: Vec<u64> = self.world.questions().iter().map(|q| q.question_id).collect();
                 let seed = subject.seed().to_string();
                 Key::of(&["scores", world, &self.origin(subject), &seed, &format!("{ids:?}")])
             }
-            Some(judge) => {
+            false => {
+                let judge = self.recipe.judge.identity();
                 let references = format!("{:?}", self.world.references());
                 Key::of(&["scores", self.answers_key(subject).as_str(), &judge, &references])
             }

@@ -15,8 +15,8 @@ const VERSION: &str = "study store v1";
 /// A folder of results in which nothing is ever overwritten with something else.
 ///
 /// `world-KEY/` holds what a study starts from, `runs/KEY/` training runs, `answers/KEY/` answers that any judge may rate,
-/// `scores/KEY/` evaluations, `failed/KEY.json` why one of them could not be had, `reference/` the reference's log-probabilities, `tokens/` tokenised pairs, `judge-calls/` what an
-/// endpoint said. A key is the hash of what determines the content, so a second study of the same cells finds them, and a
+/// `scores/KEY/` evaluations, `failed/KEY.json` why one of them could not be had, `reference/` the reference's log-probabilities, `tokens/` tokenised pairs, `judge-calls/JUDGE/` what
+/// an endpoint said. A key is the hash of what determines the content, so a second study of the same cells finds them, and a
 /// changed recipe never does.
 #[derive(Clone, Debug)]
 pub struct ResultStore {
@@ -74,9 +74,9 @@ impl ResultStore {
         self.root.join("failed").join(format!("{}.json", key.as_str()))
     }
 
-    /// The folder of what an endpoint said and was paid.
-    pub fn judge_calls(&self) -> PathBuf {
-        self.root.join("judge-calls")
+    /// The folder of what a judge behind an endpoint said and was paid; judges' names are names of files.
+    pub fn judge_calls(&self, judge: &str) -> PathBuf {
+        self.root.join("judge-calls").join(judge)
     }
 
     /// The store's folder, below which training keeps what its runs share.

@@ -6,6 +6,7 @@
 mod along;
 mod beside;
 mod categories;
+mod judges;
 mod labels;
 mod mixed;
 mod overfitting;
@@ -17,6 +18,7 @@ use stats::Estimate;
 pub(crate) use along::along;
 pub(crate) use beside::beside;
 pub(crate) use categories::categories;
+pub(crate) use judges::judges;
 pub(crate) use labels::labels;
 pub(crate) use mixed::mixed;
 pub(crate) use overfitting::{overfitting, tuned_overfitting};

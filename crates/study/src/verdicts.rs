@@ -77,8 +77,8 @@ pub(crate) struct Settled {
     says: String,
     printed: Option<f64>,
     judge: Measured,
-    /// The same under the judge with a taste, where there is one.
-    biased: Option<Verdict>,
+    /// The same under a second judge, where there is one.
+    second: Option<Verdict>,
     /// The same of gold quality on further questions, where that is known.
     gold: Option<Measured>,
     verdict: Verdict,
@@ -158,15 +158,17 @@ pub(crate) fn settle(analysis: &Analysis<'_>, claims: Vec<Claim<'_>>) -> Result<
     let over = over(is_sandbox, &judged);
     let judge = corrected(&judged, over)?;
     let gold = scorers.gold.as_ref().map(|[_, beyond]| of(beyond, over)).transpose()?;
-    let biased = scorers.biased.as_ref().map(|biased| of(biased, over)).transpose()?;
+    let second = scorers.second.as_ref().map(|second| of(second, over)).transpose()?;
     let mut settled = Vec::new();
     for (at, claim) in claims.into_iter().enumerate() {
         let judge = judge[at];
         let gold = gold.as_ref().map(|gold| gold[at]);
-        let verdict = match &gold {
-            Some(gold) => of_sandbox(&judge, gold),
-            None => of_paper(&judge, claim.expects)?,
+        let verdict = |judge: &Measured| match &gold {
+            Some(gold) => Ok(of_sandbox(judge, gold)),
+            None => of_paper(judge, claim.expects),
         };
+        let second = second.as_ref().map(|second| verdict(&second[at])).transpose()?;
+        let verdict = verdict(&judge)?;
         let effect = match (&gold, claim.printed, claim.expects) {
             (Some(gold), ..) => gold.estimate.value.abs(),
             (None, Some(printed), Expectation::Higher | Expectation::Lower) if printed != 0.0 => {
@@ -181,7 +183,7 @@ pub(crate) fn settle(analysis: &Analysis<'_>, claims: Vec<Claim<'_>>) -> Result<
             says: claim.says,
             printed: claim.printed,
             judge,
-            biased: biased.as_ref().zip(gold.as_ref()).map(|(biased, gold)| of_sandbox(&biased[at], gold)),
+            second,
             gold,
             verdict,
             needed: if is_open { needed(&judged[at], over, effect, is_sandbox)? } else { None },
@@ -200,12 +202,13 @@ pub(crate) fn table(recipe: &StudyRecipe, settled: &[Settled]) -> Option<Table> 
     columns.extend((!is_sandbox).then(|| right("Paper")));
     columns.extend([right("Judge"), right("p"), right("Visible from")]);
     columns.extend(is_sandbox.then(|| right("Gold beyond")));
-    if first.biased.is_some() {
-        columns.extend(
-            ["judge", "judge with a taste"].map(|who| Column::grouped("Planted effect", who, Align::Left)),
-        );
-    } else {
-        columns.push(left(if is_sandbox { "Planted effect" } else { "Verdict" }));
+    let verdict = if is_sandbox { "Planted effect" } else { "Verdict" };
+    match Scorers::of(recipe) {
+        Scorers { judge, second: Some(second), .. } => columns.extend([judge, second].map(|scorer| {
+            let who = if is_sandbox { scorer.title.to_lowercase() } else { scorer.title };
+            Column::grouped(verdict, who, Align::Left)
+        })),
+        _ => columns.push(left(verdict)),
     }
     columns.push(right("Would need"));
     let rows = settled.iter().map(|claim| row(claim, is_sandbox)).collect();
@@ -235,7 +238,7 @@ fn row(claim: &Settled, is_sandbox: bool) -> Vec<Value> {
     row.push(Value::Number { value: claim.judge.visible, decimals: DECIMALS });
     row.extend(claim.gold.as_ref().map(difference));
     row.push(Value::text(claim.verdict.in_table()));
-    row.extend(claim.biased.map(|verdict| Value::text(verdict.in_table())));
+    row.extend(claim.second.map(|verdict| Value::text(verdict.in_table())));
     row.push(Value::text(claim.needed.map_or("–".to_owned(), |needed| needed.design())));
     row
 }

@@ -51,6 +51,9 @@ pub struct JudgeSection {
     /// How fast and how long it is asked.
     #[serde(default)]
     pub pace: PaceSection,
+    /// A second judge of the same answers, so that what depends on the judge shows; its verdicts stand beside the first one's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub second: Option<Box<JudgeSection>>,
 }
 
 /// How fast and for how long an endpoint is asked; changes no result.
@@ -118,7 +121,13 @@ impl JudgeSection {
             repeats: one(),
             reasks: twice(),
             pace: PaceSection::default(),
+            second: None,
         }
+    }
+
+    /// Every judge, the one whose scores are the study's first.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Self> {
+        [self].into_iter().chain(self.second.as_deref())
     }
 
     /// The judge's name in tables and files.
@@ -150,11 +159,34 @@ impl JudgeSection {
 
     /// What of it determines the verdicts, in short.
     pub(crate) fn identity(&self) -> String {
-        let Self { model, name, temperature, max_tokens, repeats, reasks, .. } = self;
-        format!("{model:?} {name:?} {temperature} {max_tokens} {repeats} {reasks}")
+        let of_one = |judge: &Self| {
+            let Self { model, name, temperature, max_tokens, repeats, reasks, .. } = judge;
+            format!("{model:?} {name:?} {temperature} {max_tokens} {repeats} {reasks}")
+        };
+        self.all().map(of_one).collect::<Vec<_>>().join(" and ")
     }
 
     pub(super) fn check(&self) -> Result<(), Complaint> {
+        self.check_alone()?;
+        let Some(second) = &self.second else { return Ok(()) };
+        let within = |complaint: Complaint| complaint.within("second");
+        second.check_alone().map_err(within)?;
+        let only = |is_given: bool, key: &'static str, reason: &str| match is_given {
+            true => Err(within(Complaint::invalid(key, reason))),
+            false => Ok(()),
+        };
+        only(second.kind != JudgeKind::Endpoint, "kind", "must be \"endpoint\", as the first judge is")?;
+        only(second.second.is_some(), "second", "would be a third judge; two are what a study compares")?;
+        only(
+            second.references.is_some(),
+            "references",
+            "is the first judge's to set: both see the same; remove the key",
+        )?;
+        let reason = "is the first judge's too, and names files; set judge.second.name to another";
+        only(second.name() == self.name(), "name", reason)
+    }
+
+    fn check_alone(&self) -> Result<(), Complaint> {
         let of_endpoint = self.kind == JudgeKind::Endpoint;
         for (key, is_given) in [("base_url", self.base_url.is_some()), ("model", self.model.is_some())] {
             if of_endpoint && !is_given {

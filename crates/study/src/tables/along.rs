@@ -25,7 +25,7 @@ pub(crate) fn along(analysis: &Analysis<'_>, question: Question) -> Result<Table
         }
     }
     let mut body = Vec::new();
-    for scorer in scorers.judge_and_truth() {
+    for scorer in scorers.shown() {
         for (k, row) in axis.levels.iter().enumerate() {
             let label = if k == 0 { scorer.label.as_str() } else { "" };
             let mut cells = vec![Value::text(label), Value::text(&row.label)];

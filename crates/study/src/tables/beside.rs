@@ -14,7 +14,7 @@ use crate::grid::Question;
 /// Length, KL divergence and the score at equal length of every trained policy of a question, seeds taken together.
 pub(crate) fn beside(analysis: &Analysis<'_>, question: Question) -> Result<Table, StudyError> {
     let scorers = Scorers::of(analysis.recipe);
-    let shown = scorers.judge_and_truth();
+    let shown = scorers.shown();
     let judge = &scorers.judge;
     let of_sft = by_question(analysis, judge, &is_baseline);
     let sft_length = analysis.mean_length(judge, &is_baseline);
@@ -48,7 +48,7 @@ pub(crate) fn beside(analysis: &Analysis<'_>, question: Question) -> Result<Tabl
         title: "Better, or longer: answer lengths and distance from the reference".into(),
         columns: [Column::new("Policy", Align::Left)]
             .into_iter()
-            .chain(["Judge", "Gold beyond"].into_iter().take(shown.len()).map(|title| Column::new(title, Align::Right)))
+            .chain(shown.iter().map(|scorer| Column::new(&scorer.title, Align::Right)))
             .chain(["Length", "÷ SFT’s", "KL"].map(|title| Column::new(title, Align::Right)))
             .chain(["all", "at equal length"].map(|which| {
                 Column::grouped("Judge: difference from SFT", which, Align::Right)

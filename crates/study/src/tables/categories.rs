@@ -45,7 +45,7 @@ pub(crate) fn categories(runner: &Runner, analysis: &Analysis<'_>) -> Result<Opt
     }
     let scorers = Scorers::of(analysis.recipe);
     let mut rows = Vec::new();
-    for scorer in scorers.judge_and_truth() {
+    for scorer in scorers.shown() {
         let sft = by_category(analysis, scorer, &is_baseline);
         let trained: Vec<_> = policies.iter().map(|keep| by_category(analysis, scorer, keep)).collect();
         let mut changes: Vec<Vec<(f64, f64)>> = vec![Vec::new(); trained.len()];

@@ -17,7 +17,7 @@ pub(crate) fn labels(analysis: &Analysis<'_>, question: Question) -> Result<Opti
     }
     let study = &analysis.recipe.study;
     let scorers = Scorers::of(analysis.recipe);
-    let shown = scorers.judge_and_truth();
+    let shown = scorers.shown();
     let mut rows = Vec::new();
     for annotator in &study.annotators {
         for &loss in question.losses(study) {
@@ -50,7 +50,7 @@ pub(crate) fn labels(analysis: &Analysis<'_>, question: Question) -> Result<Opti
             .into_iter()
             .chain(["kept", "flipped"].map(|which| Column::grouped("Learned as labelled", which, Align::Right)))
             .chain(["As annotated", "Held-out accuracy"].map(|title| Column::new(title, Align::Right)))
-            .chain(["Judge", "Gold beyond"].into_iter().take(shown.len()).map(|title| Column::new(title, Align::Right)))
+            .chain(shown.iter().map(|scorer| Column::new(&scorer.title, Align::Right)))
             .collect(),
         rows,
         notes: vec![

@@ -16,7 +16,7 @@ pub(crate) fn mixed(analysis: &Analysis<'_>) -> Result<Option<Table>, StudyError
         return Ok(None);
     }
     let scorers = Scorers::of(analysis.recipe);
-    let shown = scorers.judge_and_truth();
+    let shown = scorers.shown();
     let mut rows = Vec::new();
     for &loss in Question::MixedLabels.losses(study) {
         for (at, labels) in all.iter().enumerate() {
@@ -56,7 +56,7 @@ pub(crate) fn mixed(analysis: &Analysis<'_>) -> Result<Option<Table>, StudyError
             .map(|title| Column::new(title, Align::Left))
             .into_iter()
             .chain([Column::new("Pairs", Align::Right)])
-            .chain(["Judge", "Gold beyond"].into_iter().take(shown.len()).map(|title| Column::new(title, Align::Right)))
+            .chain(shown.iter().map(|scorer| Column::new(&scorer.title, Align::Right)))
             .chain([Column::new("Judge: difference from SFT", Align::Right)])
             .collect(),
         rows,

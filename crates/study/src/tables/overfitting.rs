@@ -59,7 +59,7 @@ fn progress(
     policies: &[Policy<'_>],
 ) -> Result<Table, StudyError> {
     let scorers = Scorers::of(analysis.recipe);
-    let shown = scorers.judge_and_truth();
+    let shown = scorers.shown();
     let scores = |keep: &dyn Fn(&Subject) -> bool| -> Result<Vec<Value>, StudyError> {
         shown.iter().map(|scorer| mean_value(analysis, scorer, keep)).collect()
     };
@@ -96,7 +96,7 @@ fn progress(
         }
     }
     let columns = measured.iter().map(|measured| measured.title);
-    let columns = columns.chain(["Length"]).chain(["Judge", "Gold"].into_iter().take(shown.len()));
+    let columns = columns.chain(["Length"]).chain(shown.iter().map(|scorer| scorer.title.as_str()));
     let mut notes = vec![
         "Training loss: mean over the steps since the checkpoint before. Length: characters an answer to the benchmark."
             .to_owned(),
@@ -110,7 +110,7 @@ fn progress(
     }
     if scorers.gold.is_some() {
         let further = analysis.recipe.sandbox.further_questions;
-        notes.push(format!("Gold: true quality on {further} further questions."));
+        notes.push(format!("Gold beyond: true quality on {further} further questions."));
     }
     notes.push(analysis.interval_note());
     notes.extend(verdicts);

@@ -12,7 +12,7 @@ use crate::sweep::{Chosen, Curve, Optimum, Setting, annotator, by_accuracy, by_s
 /// Scores, accuracy on held-out preferences, KL and length at every β of every setting.
 pub(crate) fn sweep(analysis: &Analysis<'_>) -> Result<Table, StudyError> {
     let scorers = Scorers::of(analysis.recipe);
-    let shown = scorers.judge_and_truth();
+    let shown = scorers.shown();
     let mut rows = Vec::new();
     let mut notes = Vec::new();
     for setting in Setting::all() {
@@ -52,7 +52,7 @@ pub(crate) fn sweep(analysis: &Analysis<'_>) -> Result<Table, StudyError> {
         columns: [("Setting", Align::Left), ("β", Align::Right), ("Held-out accuracy", Align::Right)]
             .into_iter()
             .chain([("KL", Align::Right), ("Length", Align::Right)])
-            .chain(["Judge", "Gold beyond"].into_iter().take(shown.len()).map(|title| (title, Align::Right)))
+            .chain(shown.iter().map(|scorer| (scorer.title.as_str(), Align::Right)))
             .chain([("Chosen by", Align::Left)])
             .map(|(title, align)| Column::new(title, align))
             .collect(),
@@ -204,7 +204,7 @@ fn pivot(
         Subject::Trained { checkpoint, .. } => *checkpoint == last,
     };
     let mut rows = Vec::new();
-    for scorer in scorers.judge_and_truth() {
+    for scorer in scorers.shown() {
         for (at, level) in levels.iter().enumerate() {
             let label = if at == 0 { scorer.label.as_str() } else { "" };
             let mut row = vec![Value::text(label), Value::text(&level.label)];
