@@ -1,7 +1,8 @@
 //! Checkpoints: a Hugging Face folder, and beside the weights what training needs to go on.
 //!
 //! A checkpoint appears whole or not at all: it is written into a hidden sibling folder that is renamed at the end.
-//! The optimiser's state (three fp32 numbers a parameter) is kept in the newest two checkpoints only.
+//! The optimiser's state (three fp32 numbers a parameter) is kept in the newest two checkpoints only. Where ranks share the
+//! state out, each writes its part into the folder that rank 0 makes and renames; any number of ranks goes on from the parts.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,9 +10,10 @@ use std::path::{Path, PathBuf};
 use policy_model::{UNFINISHED, write_tensors};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
+use torch_ext::distributed::Rank;
 
 use crate::TrainError;
-use crate::distributed::World;
+use crate::distributed::{Run, Shard, World};
 use crate::engine::Snapshot;
 
 /// Holds what training needs beside the weights.
@@ -36,6 +38,30 @@ struct StateFile {
     step: u64,
     total_steps: u64,
     elements: i64,
+    /// How the state is shared out; where that is not said, it lies in one file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    shards: Option<Shards>,
+}
+
+/// So many parts in turn have a piece of so many elements.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Shards {
+    parts: u16,
+    piece: i64,
+}
+
+impl StateFile {
+    /// The parts in which the state lies there.
+    fn shards(&self) -> Vec<Shard> {
+        let elements = self.elements;
+        match self.shards {
+            None => vec![Shard::whole(elements)],
+            Some(Shards { parts, piece }) => {
+                ranks_of(parts).map(|rank| Shard { rank, elements, piece }).collect()
+            }
+        }
+    }
 }
 
 /// Writes `folder/step-N`; `companions` holds the tokenizer files that make it a whole Hugging Face folder.
@@ -50,6 +76,13 @@ pub(crate) fn write(
     fs::create_dir_all(folder).map_err(TrainError::io("cannot create", folder))?;
     remove(&partial)?;
     let written = fill(&partial, snapshot, kind, companions).and_then(|()| {
+        if !snapshot.shard.is_whole() {
+            // The other ranks write beside this one, into the folder that is there now.
+            snapshot.world.meet()?;
+            write_part(&partial, snapshot)?;
+            snapshot.world.meet()?;
+            require_all_parts(&partial, snapshot.shard)?;
+        }
         remove(&target)?;
         fs::rename(&partial, &target).map_err(TrainError::io("cannot create", &target))
     });
@@ -60,6 +93,42 @@ pub(crate) fn write(
     written?;
     drop_states(folder, STATES_KEPT)?;
     Ok(target)
+}
+
+/// Writes this rank's part of the state into the folder that rank 0 [makes](write).
+pub(crate) fn write_along(folder: &Path, snapshot: &Snapshot<'_>) -> Result<(), TrainError> {
+    if snapshot.shard.is_whole() {
+        return Ok(());
+    }
+    snapshot.world.meet()?;
+    let partial = folder.join(format!(".step-{}.partial", snapshot.step));
+    if !partial.exists() {
+        return Err(TrainError::NotShared { path: folder.into(), rank: snapshot.shard.rank.index() });
+    }
+    write_part(&partial, snapshot)?;
+    snapshot.world.meet()
+}
+
+/// Asserts that all ranks see one folder, where each is to write its part of the state.
+pub(crate) fn require_shared(folder: &Path, world: &World) -> Result<(), TrainError> {
+    let made = world.hear_leader(|| {
+        fs::create_dir_all(folder).map_err(TrainError::io("cannot create", folder))?;
+        let name = format!("{UNFINISHED}seen-by-all-{}", std::process::id());
+        fs::write(folder.join(&name), "").map_err(TrainError::io("cannot write", folder.join(&name)))?;
+        Ok(name.into_bytes())
+    })?;
+    let path = folder.join(String::from_utf8_lossy(&made).as_ref());
+    let is_missing = !path.exists();
+    let is_missed = world.any(is_missing);
+    if world.leads() {
+        remove(&path)?;
+    }
+    match is_missed? {
+        true if is_missing => Err(TrainError::NotShared { path: folder.into(), rank: world.rank().index() }),
+        // Whoever misses it says so.
+        true => world.meet(),
+        false => Ok(()),
+    }
 }
 
 /// What an adapter's configuration names as the model below it, so that it is found from any folder.
@@ -74,20 +143,51 @@ fn fill(partial: &Path, snapshot: &Snapshot<'_>, kind: Kind, companions: &Path) 
     }
     let state = partial.join(STATE_FOLDER);
     fs::create_dir_all(&state).map_err(TrainError::io("cannot create", &state))?;
-    let tensors = state.join("optimizer.safetensors");
-    let (avg, avg_sq) = (&snapshot.optimizer.exp_avg, &snapshot.optimizer.exp_avg_sq);
-    let named = [("master", snapshot.master), ("exp_avg", avg), ("exp_avg_sq", avg_sq)]
-        .map(|(name, tensor)| (name.to_owned(), tensor.shallow_clone()));
-    write_tensors(&tensors, &named, Kind::Float)?;
+    if snapshot.shard.is_whole() {
+        write_part(partial, snapshot)?;
+    }
     let file = StateFile {
         step: snapshot.step,
         total_steps: snapshot.total_steps,
-        elements: snapshot.master.size()[0],
+        elements: snapshot.shard.elements,
+        shards: (!snapshot.shard.is_whole()).then_some(Shards {
+            parts: snapshot.shard.rank.world_size() as u16,
+            piece: snapshot.shard.piece,
+        }),
     };
     let path = state.join("state.json");
     let json = serde_json::to_vec_pretty(&file)
         .map_err(|source| TrainError::io("cannot write", &path)(source.into()))?;
     fs::write(&path, json).map_err(TrainError::io("cannot write", &path))
+}
+
+fn write_part(partial: &Path, snapshot: &Snapshot<'_>) -> Result<(), TrainError> {
+    let (avg, avg_sq) = (&snapshot.optimizer.exp_avg, &snapshot.optimizer.exp_avg_sq);
+    let named = [("master", snapshot.master), ("exp_avg", avg), ("exp_avg_sq", avg_sq)]
+        .map(|(name, tensor)| (name.to_owned(), tensor.shallow_clone()));
+    let path = partial.join(STATE_FOLDER).join(part_name(snapshot.shard.rank));
+    Ok(write_tensors(&path, &named, Kind::Float)?)
+}
+
+/// The file of a rank's part of the state.
+fn part_name(rank: Rank) -> String {
+    match rank.world_size() {
+        1 => "optimizer.safetensors".to_owned(),
+        parts => format!("optimizer-{:05}-of-{parts:05}.safetensors", rank.index() + 1),
+    }
+}
+
+fn require_all_parts(partial: &Path, shard: Shard) -> Result<(), TrainError> {
+    for rank in ranks_of(shard.rank.world_size() as u16) {
+        if !partial.join(STATE_FOLDER).join(part_name(rank)).exists() {
+            return Err(TrainError::NotShared { path: partial.into(), rank: rank.index() });
+        }
+    }
+    Ok(())
+}
+
+fn ranks_of(world_size: u16) -> impl Iterator<Item = Rank> {
+    (0..world_size).filter_map(move |index| Rank::new(index, world_size).ok())
 }
 
 /// The checkpoints of `folder` in order of their steps.
@@ -109,66 +209,93 @@ pub(crate) fn list(folder: &Path) -> Result<Vec<(u64, PathBuf)>, TrainError> {
     Ok(found)
 }
 
-/// The state of the newest checkpoint that has one and is whole; a damaged one is passed over with a warning. Rank 0 of `world`
-/// reads it, and the others hear it from there.
-pub(crate) fn newest_state(folder: &Path, elements: i64, world: &World) -> Result<Option<State>, TrainError> {
-    let found = if world.leads() { newest_whole_state(folder, elements)? } else { None };
-    let step = found.as_ref().map_or(Vec::new(), |state| state.step.to_le_bytes().to_vec());
-    let step = world.hear_leader(|| Ok(step))?;
-    let Ok(step) = <[u8; 8]>::try_from(step) else { return Ok(None) };
-    let state = found.unwrap_or_else(|| {
-        let zeros = || Tensor::zeros([elements], (Kind::Float, Device::Cpu));
-        let step = u64::from_le_bytes(step);
-        State { step, master: zeros(), exp_avg: zeros(), exp_avg_sq: zeros() }
-    });
-    for tensor in [&state.master, &state.exp_avg, &state.exp_avg_sq] {
-        world.copy_from_leader(tensor)?;
-    }
-    Ok(Some(state))
-}
-
-fn newest_whole_state(folder: &Path, elements: i64) -> Result<Option<State>, TrainError> {
-    for (_, path) in list(folder)?.into_iter().rev() {
-        if !path.join(STATE_FOLDER).exists() {
-            continue;
+/// The state of the newest checkpoint that has one and is whole, of which this rank takes its `shard`; a damaged one is passed
+/// over with a warning. Where ranks hold all of it, rank 0 of `world` reads it, and the others hear it from there.
+pub(crate) fn newest_state(folder: &Path, shard: Shard, world: &World) -> Result<Option<State>, TrainError> {
+    let steps = world.hear_leader(|| {
+        let with_state = list(folder)?.into_iter().filter(|(_, path)| path.join(STATE_FOLDER).exists());
+        Ok(with_state.rev().flat_map(|(step, _)| step.to_le_bytes()).collect())
+    })?;
+    let (steps, _) = steps.as_chunks::<8>();
+    for step in steps.iter().map(|step| u64::from_le_bytes(*step)) {
+        let path = folder.join(format!("step-{step}"));
+        if !shard.is_whole() && !path.exists() {
+            return Err(TrainError::NotShared { path, rank: shard.rank.index() });
         }
-        match read_state(&path, elements) {
-            Ok(state) => return Ok(Some(state)),
+        let read = if shard.is_whole() && !world.leads() {
+            Ok(State::zeros(step, shard.length()))
+        } else {
+            read_state(&path, shard)
+        };
+        let failed = world.any(read.is_err())?;
+        match read {
+            Ok(state) if !failed => {
+                if shard.is_whole() {
+                    for tensor in [&state.master, &state.exp_avg, &state.exp_avg_sq] {
+                        world.copy_from_leader(tensor)?;
+                    }
+                }
+                return Ok(Some(state));
+            }
+            Ok(_) => tracing::warn!(
+                "another rank cannot read {}; falling back to the checkpoint before",
+                path.display()
+            ),
             Err(error) => tracing::warn!("{error}; falling back to the checkpoint before"),
         }
     }
     Ok(None)
 }
 
-fn read_state(checkpoint: &Path, elements: i64) -> Result<State, TrainError> {
+impl State {
+    fn zeros(step: u64, elements: i64) -> Self {
+        let zeros = || Tensor::zeros([elements], (Kind::Float, Device::Cpu));
+        Self { step, master: zeros(), exp_avg: zeros(), exp_avg_sq: zeros() }
+    }
+}
+
+/// Reads what of a checkpoint's state lies in `shard`, in whatever parts it was written.
+fn read_state(checkpoint: &Path, shard: Shard) -> Result<State, TrainError> {
     let damaged = |why: String| TrainError::DamagedCheckpoint { path: checkpoint.into(), why };
     let path = checkpoint.join(STATE_FOLDER).join("state.json");
     let json = fs::read(&path).map_err(|e| damaged(format!("state.json: {e}")))?;
     let file: StateFile = serde_json::from_slice(&json).map_err(|e| damaged(format!("state.json: {e}")))?;
-    if file.elements != elements {
-        return Err(damaged(format!("it has {} parameters, the model {elements}", file.elements)));
+    if file.elements != shard.elements {
+        return Err(damaged(format!("it has {} parameters, the model {}", file.elements, shard.elements)));
     }
-    let path = checkpoint.join(STATE_FOLDER).join("optimizer.safetensors");
-    let tensors =
-        Tensor::read_safetensors(&path).map_err(|e| damaged(format!("optimizer.safetensors: {e}")))?;
-    let take = |name: &str| {
-        let tensor = tensors.iter().find(|(n, _)| n == name).map(|(_, t)| t.shallow_clone());
-        let tensor = tensor.ok_or_else(|| damaged(format!("optimizer.safetensors lacks `{name}`")))?;
-        if tensor.size() != [elements] || tensor.kind() != Kind::Float {
-            return Err(damaged(format!(
-                "`{name}` has shape {:?} and kind {:?}",
-                tensor.size(),
-                tensor.kind()
-            )));
+    let state = State::zeros(file.step, shard.length());
+    if file.shards.is_some_and(|shards| shards.parts == 0 || shards.piece < 1) {
+        return Err(damaged("state.json: `shards` names no parts".to_owned()));
+    }
+    for part in file.shards() {
+        let common: Vec<(i64, Run)> = part
+            .all_runs()
+            .flat_map(|there| {
+                let here = shard.runs(there.in_flat, there.length);
+                here.map(move |run| (there.in_part + run.in_flat - there.in_flat, run))
+            })
+            .collect();
+        if common.is_empty() {
+            continue;
         }
-        Ok(tensor)
-    };
-    Ok(State {
-        step: file.step,
-        master: take("master")?,
-        exp_avg: take("exp_avg")?,
-        exp_avg_sq: take("exp_avg_sq")?,
-    })
+        let name = part_name(part.rank);
+        let tensors = Tensor::read_safetensors(checkpoint.join(STATE_FOLDER).join(&name))
+            .map_err(|error| damaged(format!("{name}: {error}")))?;
+        for (wanted, target) in
+            [("master", &state.master), ("exp_avg", &state.exp_avg), ("exp_avg_sq", &state.exp_avg_sq)]
+        {
+            let tensor = tensors.iter().find(|(n, _)| n == wanted).map(|(_, t)| t);
+            let tensor = tensor.ok_or_else(|| damaged(format!("{name} lacks `{wanted}`")))?;
+            let (size, kind) = (tensor.size(), tensor.kind());
+            if size != [part.length()] || kind != Kind::Float {
+                return Err(damaged(format!("`{wanted}` of {name} has shape {size:?} and kind {kind:?}")));
+            }
+            for &(from, Run { in_part, length, .. }) in &common {
+                target.narrow(0, in_part, length).copy_(&tensor.narrow(0, from, length));
+            }
+        }
+    }
+    Ok(state)
 }
 
 /// Removes the optimiser's state from all but the newest `keep` checkpoints.
@@ -239,6 +366,63 @@ fn remove(path: &Path) -> Result<(), TrainError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Writes the state of `elements` weights in so many parts and buckets: the elements' numbers, and once and twice 100 more.
+    fn write_state(checkpoint: &Path, elements: i64, shards: Shards) {
+        fs::create_dir_all(checkpoint.join(STATE_FOLDER)).unwrap();
+        let file = StateFile { step: 3, total_steps: 9, elements, shards: Some(shards) };
+        fs::write(checkpoint.join("trainer/state.json"), serde_json::to_vec(&file).unwrap()).unwrap();
+        for shard in file.shards() {
+            let named = [("master", 0.0), ("exp_avg", 100.0), ("exp_avg_sq", 200.0)].map(|(name, first)| {
+                let part = Tensor::full([shard.length()], -1.0, (Kind::Float, Device::Cpu));
+                for Run { in_part, in_flat, length } in shard.all_runs() {
+                    let numbers = Tensor::arange(length, (Kind::Float, Device::Cpu)) + in_flat + first;
+                    part.narrow(0, in_part, length).copy_(&numbers);
+                }
+                (name.to_owned(), part)
+            });
+            write_tensors(&checkpoint.join(STATE_FOLDER).join(part_name(shard.rank)), &named, Kind::Float)
+                .unwrap();
+        }
+    }
+
+    #[test]
+    fn any_number_of_ranks_reads_what_any_number_wrote() {
+        let folder = tempfile::tempdir().unwrap();
+        let layouts = [(1, 37), (2, 19), (2, 4), (3, 6), (5, 1)];
+        for (written, (parts, piece)) in layouts.into_iter().enumerate() {
+            let checkpoint = folder.path().join(written.to_string());
+            write_state(&checkpoint, 37, Shards { parts, piece });
+            for (parts, piece) in layouts {
+                for rank in ranks_of(parts) {
+                    let shard = Shard { rank, elements: 37, piece };
+                    let state = read_state(&checkpoint, shard).unwrap();
+                    assert_eq!(state.step, 3);
+                    for (tensor, first) in
+                        [(&state.master, 0.0), (&state.exp_avg, 100.0), (&state.exp_avg_sq, 200.0)]
+                    {
+                        let mut expected = vec![0f32; shard.length() as usize];
+                        for Run { in_part, in_flat, length } in shard.all_runs() {
+                            for k in 0..length {
+                                expected[(in_part + k) as usize] = first + (in_flat + k) as f32;
+                            }
+                        }
+                        assert_eq!(Vec::<f32>::try_from(tensor).unwrap(), expected);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_part_that_is_missing_or_of_another_model_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        write_state(folder.path(), 10, Shards { parts: 2, piece: 5 });
+        let told = |elements| read_state(folder.path(), Shard::whole(elements)).unwrap_err().to_string();
+        assert!(told(11).contains("10 parameters, the model 11"), "{}", told(11));
+        fs::remove_file(folder.path().join("trainer/optimizer-00002-of-00002.safetensors")).unwrap();
+        assert!(told(10).contains("optimizer-00002-of-00002"), "{}", told(10));
+    }
 
     #[test]
     fn what_a_killed_writer_left_goes_and_all_else_stays() {

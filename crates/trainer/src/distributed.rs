@@ -10,8 +10,11 @@
 mod environment;
 mod facts;
 mod farewell;
+mod shard;
 mod world;
 
 pub use environment::Place;
 pub(crate) use facts::{Fact, digest_of_files, digest_of_pairs, digest_of_tensor, hash_model, hash_pair};
+pub use shard::{Exchange, Sharding};
+pub(crate) use shard::{Run, Shard};
 pub use world::World;

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use policy_model::Policy;
 use pref_data::{micro_batches, shuffled_order};
 use seeds::Seeds;
-use tch::Kind;
+use tch::{Kind, Tensor};
+use torch_ext::distributed::Rank;
 
 use crate::TrainError;
-use crate::distributed::{Fact, World, digest_of_tensor};
+use crate::distributed::{Exchange, Fact, Shard, Sharding, World, digest_of_tensor};
 use crate::held_out::{HeldOut, HeldOutMetrics};
 use crate::metrics::StepMetrics;
 use crate::objective::{Measured, Objective};
@@ -147,12 +148,16 @@ pub struct Snapshot<'a> {
     pub step: u64,
     /// Optimiser steps of the whole run.
     pub total_steps: u64,
-    /// The policy; what is trained of it is in fp32.
+    /// The policy; what is trained of it is in fp32, or in the kind that computes where no rank holds all of it in fp32.
     pub policy: Policy,
-    /// The fp32 master weights, or those of the adapters, in one dimension.
-    pub master: &'a tch::Tensor,
+    /// The fp32 master weights, or those of the adapters, in one dimension; of several ranks that share them out, this one's.
+    pub master: &'a Tensor,
     /// The optimiser with its moments.
     pub optimizer: &'a AdamW,
+    /// What of the state is this rank's.
+    pub(crate) shard: Shard,
+    /// The other ranks.
+    pub(crate) world: &'a World,
 }
 
 /// How training ended.
@@ -173,6 +178,7 @@ pub struct Trainer<'a> {
     optimizer: AdamW,
     held_out: Option<(&'a HeldOut<'a>, u64)>,
     world: World,
+    exchange: Exchange,
     step: u64,
     total_steps: u64,
 }
@@ -194,23 +200,47 @@ impl<'a> Trainer<'a> {
         objective: &'a dyn Objective,
         settings: TrainSettings,
     ) -> Result<Self, TrainError> {
+        Self::together(policy, objective, settings, World::alone(), Exchange::default())
+    }
+
+    /// As [`new`](Self::new), to train together with the other ranks of `world`, which make the same calls. All of them hear the
+    /// same metrics; only rank 0 should write them down.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub fn together(
+        policy: &Policy,
+        objective: &'a dyn Objective,
+        settings: TrainSettings,
+        world: World,
+        exchange: Exchange,
+    ) -> Result<Self, TrainError> {
         if objective.examples() == 0 {
             return Err(TrainError::NoExamples("the set is empty".into()));
         }
         let total_steps = settings.epochs * settings.steps_per_epoch(objective.examples());
-        let parameters = Parameters::new(policy, settings.trained.clone(), settings.kind, &settings.seeds)?;
-        let optimizer = AdamW::new(settings.adamw, &parameters.gradients.spans, parameters.device());
+        let is_sharded = exchange.sharding == Sharding::Optimizer && world.rank() != Rank::ALONE;
+        let holder = is_sharded.then(|| (world.rank(), exchange.bucket));
+        let (trained, kind) = (settings.trained.clone(), settings.kind);
+        let parameters = Parameters::new(policy, trained, kind, &settings.seeds, holder)?;
+        let Parameters { gradients, shard, .. } = &parameters;
+        let optimizer = AdamW::new(settings.adamw, &gradients.spans, *shard, parameters.device());
         let schedule =
             Schedule::new(settings.learning_rate, settings.warmup_ratio, settings.decay, total_steps);
-        let (held_out, world, step) = (None, World::alone(), 0);
-        Ok(Self { objective, settings, schedule, parameters, optimizer, held_out, world, step, total_steps })
-    }
-
-    /// Trains together with the other ranks of `world`, which make the same calls. All of them hear the same metrics; only
-    /// rank 0 should write them down.
-    #[must_use]
-    pub fn in_world(self, world: World) -> Self {
-        Self { world, ..self }
+        let (held_out, step) = (None, 0);
+        Ok(Self {
+            objective,
+            settings,
+            schedule,
+            parameters,
+            optimizer,
+            held_out,
+            world,
+            exchange,
+            step,
+            total_steps,
+        })
     }
 
     /// Evaluates `held_out` too: before the first step, at each checkpoint, and every `every` steps (0 for none).
@@ -219,20 +249,21 @@ impl<'a> Trainer<'a> {
         Self { held_out: Some((held_out, every)), ..self }
     }
 
-    /// Continues from a checkpoint's state: master weights and both moments, each of one dimension.
-    pub(crate) fn restore(&mut self, state: &crate::checkpoint::State) {
+    /// Continues from a checkpoint's state: master weights and both moments, each of one dimension and of this rank's part.
+    pub(crate) fn restore(&mut self, state: &crate::checkpoint::State) -> Result<(), TrainError> {
         let _guard = tch::no_grad_guard();
         self.parameters.master.copy_(&state.master);
-        self.parameters.refresh();
+        self.parameters.refresh(&self.world)?;
         self.optimizer.exp_avg.copy_(&state.exp_avg);
         self.optimizer.exp_avg_sq.copy_(&state.exp_avg_sq);
         self.optimizer.step = state.step;
         self.step = state.step;
+        Ok(())
     }
 
-    /// Elements of the flat master weights.
-    pub(crate) fn elements(&self) -> i64 {
-        self.parameters.master.size()[0]
+    /// What of the flat master weights this rank holds.
+    pub(crate) fn shard(&self) -> Shard {
+        self.parameters.shard
     }
 
     /// Optimiser steps of the whole run.
@@ -250,13 +281,14 @@ impl<'a> Trainer<'a> {
         &self.parameters.policy
     }
 
-    /// A policy that shares the master weights, in fp32; under adapters the others have the kind that is computed in.
+    /// A policy that shares the master weights, in fp32; under adapters the others have the kind that is computed in, and all
+    /// weights have where ranks hold parts of the masters. All ranks of a world call it.
     ///
     /// # Errors
     ///
     /// Where the weights do not make a policy, which loading has ruled out.
     pub fn master_policy(&self) -> Result<Policy, TrainError> {
-        self.parameters.master_policy()
+        self.parameters.master_policy(&self.world)
     }
 
     /// Makes the steps that are left.
@@ -326,9 +358,11 @@ impl<'a> Trainer<'a> {
         Ok(Snapshot {
             step: self.step,
             total_steps: self.total_steps,
-            policy: self.parameters.master_policy()?,
+            policy: self.parameters.master_policy(&self.world)?,
             master: &self.parameters.master,
             optimizer: &self.optimizer,
+            shard: self.parameters.shard,
+            world: &self.world,
         })
     }
 
@@ -340,13 +374,12 @@ impl<'a> Trainer<'a> {
         if !measured.loss.is_finite() {
             return Err(self.not_finite(measured.loss, batch));
         }
-        self.world.sum_gradient(&self.parameters.gradients.flat)?;
-        let grad_norm = self.parameters.gradients.norm();
+        let (gradient, grad_norm) = self.parameters.sum_gradient(&self.world, self.exchange.bucket)?;
         if !grad_norm.is_finite() {
             return Err(self.not_finite(grad_norm, batch));
         }
         let learning_rate = self.schedule.learning_rate(self.step);
-        self.apply(learning_rate, grad_norm)?;
+        self.apply(&gradient, learning_rate, grad_norm)?;
         self.step += 1;
         let Measured { loss, preference, deltas, tokens } = measured;
         let metrics = StepMetrics {
@@ -420,15 +453,13 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    fn apply(&mut self, learning_rate: f64, grad_norm: f64) -> Result<(), TrainError> {
+    fn apply(&mut self, gradient: &Tensor, learning_rate: f64, grad_norm: f64) -> Result<(), TrainError> {
         let _guard = tch::no_grad_guard();
         // torch.nn.utils.clip_grad_norm_: the 1e-6 keeps a tiny norm from blowing the gradient up.
         let bound = self.settings.max_grad_norm;
         let clip = if bound > 0.0 { (bound / (grad_norm + 1e-6)).min(1.0) } else { 1.0 };
-        let Parameters { master, gradients, .. } = &self.parameters;
-        self.optimizer.update(master, &gradients.flat, learning_rate, clip)?;
-        self.parameters.refresh();
-        Ok(())
+        self.optimizer.update(&self.parameters.master, gradient, learning_rate, clip)?;
+        self.parameters.refresh(&self.world)
     }
 
     fn not_finite(&self, loss: f64, batch: &[usize]) -> TrainError {

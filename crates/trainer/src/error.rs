@@ -96,6 +96,16 @@ pub enum TrainError {
         /// The number of the process that holds it.
         process: String,
     },
+    /// Ranks that share the state out do not write into the same folder.
+    #[error(
+        "rank {rank} does not see {}; output.dir must be a folder that all ranks share, unless distributed.zero = 0", path.display()
+    )]
+    NotShared {
+        /// The folder.
+        path: PathBuf,
+        /// The rank.
+        rank: usize,
+    },
     /// Ranks on GPUs in a build that cannot connect them.
     #[error(
         "ranks on {device:?} exchange through NCCL, which this build lacks; build with `--features nccl`, or set model.device \
@@ -159,6 +169,7 @@ impl TrainError {
             | Self::Environment { .. }
             | Self::LeaderTwice { .. }
             | Self::NoNccl { .. }
+            | Self::NotShared { .. }
             | Self::RanksDiffer { .. }
             | Self::DamagedCheckpoint { .. } => true,
             Self::Policy(error) => is_bad_model(error),

@@ -4,6 +4,7 @@ use tch::{Kind, Tensor};
 use torch_ext::{AdamWUpdate, fused_adamw};
 
 use crate::TrainError;
+use crate::distributed::Shard;
 use crate::parameters::Span;
 
 /// The hyperparameters of AdamW.
@@ -22,9 +23,9 @@ pub struct AdamWSettings {
 #[derive(Debug)]
 pub struct AdamW {
     settings: AdamWSettings,
-    /// First moments, fp32, one an element of the master weights.
+    /// First moments, fp32, one an element of the master weights that this rank updates.
     pub exp_avg: Tensor,
-    /// Second moments, fp32, one an element of the master weights.
+    /// Second moments, fp32, one an element of the master weights that this rank updates.
     pub exp_avg_sq: Tensor,
     /// Updates made so far.
     pub step: u64,
@@ -40,17 +41,14 @@ struct Segment {
 }
 
 impl AdamW {
-    /// A fresh optimiser for `spans` of a flat buffer on `device`.
-    pub(crate) fn new(settings: AdamWSettings, spans: &[Span], device: tch::Device) -> Self {
-        let elements = spans.iter().map(Span::length).sum::<i64>();
-        let zeros = || Tensor::zeros([elements], (Kind::Float, device));
-        Self {
-            settings,
-            exp_avg: zeros(),
-            exp_avg_sq: zeros(),
-            step: 0,
-            segments: segments(spans, &settings),
-        }
+    /// A fresh optimiser for the part `shard` of a flat buffer of `spans` on `device`.
+    pub(crate) fn new(settings: AdamWSettings, spans: &[Span], shard: Shard, device: tch::Device) -> Self {
+        let zeros = || Tensor::zeros([shard.length()], (Kind::Float, device));
+        let inside = segments(spans, &settings).into_iter().flat_map(|segment| {
+            let runs = shard.runs(segment.start, segment.length);
+            runs.map(move |run| Segment { start: run.in_part, length: run.length, ..segment })
+        });
+        Self { settings, exp_avg: zeros(), exp_avg_sq: zeros(), step: 0, segments: merged(inside) }
     }
 
     /// One update of `weights` with `gradient` (both fp32, one dimension), the gradient scaled by `clip` first, in place.
@@ -85,14 +83,26 @@ impl AdamW {
     }
 }
 
-/// Merges neighbouring spans with the same decay: without weight decay the whole buffer is one segment.
+/// Spans with their decay: without weight decay the whole buffer is one segment.
 fn segments(spans: &[Span], settings: &AdamWSettings) -> Vec<Segment> {
+    let decays = settings.weight_decay != 0.0;
+    let segment = |span: &Span| Segment {
+        start: span.offset,
+        length: span.length(),
+        decayed: decays && span.is_decayed(),
+    };
+    merged(spans.iter().map(segment))
+}
+
+/// Joins neighbours with the same decay.
+fn merged(segments: impl Iterator<Item = Segment>) -> Vec<Segment> {
     let mut merged: Vec<Segment> = Vec::new();
-    for span in spans {
-        let decayed = settings.weight_decay != 0.0 && span.is_decayed();
+    for segment in segments {
         match merged.last_mut() {
-            Some(last) if last.decayed == decayed => last.length += span.length(),
-            _ => merged.push(Segment { start: span.offset, length: span.length(), decayed }),
+            Some(last) if last.decayed == segment.decayed && last.start + last.length == segment.start => {
+                last.length += segment.length;
+            }
+            _ => merged.push(segment),
         }
     }
     merged
@@ -111,7 +121,7 @@ mod tests {
         let spans = [span("a.weight", 0, &[2, 1]), span("a.bias", 2, &[2]), span("b.weight", 4, &[1, 2])];
         let settings = AdamWSettings { betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.5 };
         let weights = Tensor::from_slice(&[1f32; 6]);
-        let mut adam = AdamW::new(settings, &spans, tch::Device::Cpu);
+        let mut adam = AdamW::new(settings, &spans, Shard::whole(6), tch::Device::Cpu);
         adam.update(&weights, &Tensor::from_slice(&[3f32; 6]), 0.1, 0.5).unwrap();
         // The first update moves every weight by the learning rate; decay takes 0.1 · 0.5 of it beforehand.
         let expected = [0.85, 0.85, 0.9, 0.9, 0.85, 0.85];
@@ -119,6 +129,41 @@ mod tests {
             assert!((f64::from(*got) - expected).abs() < 1e-6, "{got} for {expected}");
         }
         assert_eq!(adam.step, 1);
+    }
+
+    #[test]
+    fn parts_are_updated_as_the_whole_is() {
+        let spans = [span("a.weight", 0, &[2, 1]), span("a.bias", 2, &[2]), span("b.weight", 4, &[1, 3])];
+        let settings = AdamWSettings { betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.5 };
+        let options = (Kind::Float, tch::Device::Cpu);
+        // What each element comes to; in a part, -1 for what is not its own.
+        let updated = |shard: Shard| {
+            let part = |flat: Tensor| {
+                let part = Tensor::full([shard.length()], 9.0, options);
+                for run in shard.all_runs() {
+                    part.narrow(0, run.in_part, run.length).copy_(&flat.narrow(0, run.in_flat, run.length));
+                }
+                part
+            };
+            let mut adam = AdamW::new(settings, &spans, shard, tch::Device::Cpu);
+            let weights = part(Tensor::ones([7], options));
+            adam.update(&weights, &part(Tensor::arange(7, options)), 0.1, 0.5).unwrap();
+            let flat = Tensor::full([7], -1.0, options);
+            for run in shard.all_runs() {
+                flat.narrow(0, run.in_flat, run.length).copy_(&weights.narrow(0, run.in_part, run.length));
+            }
+            let filled = weights.eq(9.0).sum(Kind::Int64).int64_value(&[]);
+            assert_eq!(filled, shard.length() - shard.all_runs().map(|run| run.length).sum::<i64>());
+            Vec::<f32>::try_from(&flat).unwrap()
+        };
+        let whole = updated(Shard::whole(7));
+        let rank = |r: u16| torch_ext::distributed::Rank::new(r, 2).unwrap();
+        let parts = [0, 1].map(|r| updated(Shard { rank: rank(r), elements: 7, piece: 2 }));
+        for (at, whole) in whole.iter().enumerate() {
+            let of_parts: Vec<f32> =
+                parts.iter().map(|part| part[at]).filter(|&value| value != -1.0).collect();
+            assert_eq!(of_parts, [*whole], "element {at}");
+        }
     }
 
     #[test]

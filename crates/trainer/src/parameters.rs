@@ -1,10 +1,14 @@
 //! Master weights in one flat fp32 buffer, and the policy that computes with them.
 
+use std::num::NonZeroU32;
+
 use policy_model::{Checkpointed, Lora, ModelConfig, Policy};
 use seeds::Seeds;
 use tch::{Device, Kind, Tensor};
+use torch_ext::distributed::Rank;
 
 use crate::TrainError;
+use crate::distributed::{Shard, World};
 
 /// Where one parameter lies in the flat buffer.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,16 +56,20 @@ impl Trained {
 /// The weights under training.
 ///
 /// Updates happen on `master`, fp32 in one dimension. The policy computes with leaves that require gradients: views of
-/// `master` itself when it computes in fp32, of a second flat buffer otherwise. At a learning rate of 5e-7 a bfloat16
-/// weight would not move at all, since the step is below half a unit in its last place.
+/// `master` itself when it computes in fp32 and this process holds all of it, of a second flat buffer otherwise. At a learning
+/// rate of 5e-7 a bfloat16 weight would not move at all, since the step is below half a unit in its last place.
 #[derive(Debug)]
 pub(crate) struct Parameters {
+    /// The weights of `shard`.
     pub(crate) master: Tensor,
+    pub(crate) shard: Shard,
     pub(crate) gradients: Gradients,
     pub(crate) policy: Policy,
     trained: Trained,
     /// The flat buffer behind the leaves when they are not views of `master`.
     compute: Option<Tensor>,
+    /// The summed gradient of `shard`, where that is a part.
+    part: Option<Tensor>,
 }
 
 /// Where gradients gather: one flat fp32 buffer, and the leaves that they come from.
@@ -80,7 +88,8 @@ const EMBEDDING: &str = "model.embed_tokens.weight";
 const LM_HEAD: &str = "lm_head.weight";
 
 impl Parameters {
-    /// Takes over what is `trained` of `policy` and computes in `kind`. Fresh adapters draw from `seeds`.
+    /// Takes over what is `trained` of `policy` and computes in `kind`. Fresh adapters draw from `seeds`. Of several ranks, each
+    /// updates its part of the weights where `holder` names it, in buckets of so many elements.
     ///
     /// Weights below adapters are shared with `policy` where it is of this kind already.
     pub(crate) fn new(
@@ -88,6 +97,7 @@ impl Parameters {
         trained: Trained,
         kind: Kind,
         seeds: &Seeds,
+        holder: Option<(Rank, NonZeroU32)>,
     ) -> Result<Self, TrainError> {
         let _guard = tch::no_grad_guard();
         let fresh = match &trained {
@@ -98,11 +108,17 @@ impl Parameters {
         let spans = spans(start);
         let options = (Kind::Float, policy.device());
         let elements = spans.last().map_or(0, |last| last.offset + last.length());
-        let master = Tensor::zeros([elements], options);
+        let shard = holder.map_or(Shard::whole(elements), |(rank, bucket)| Shard::of(rank, elements, bucket));
+        let mut master = Tensor::zeros([shard.padded()], options);
         for (span, (_, tensor)) in spans.iter().zip(start) {
             span.view(&master).copy_(tensor);
         }
-        let compute = (kind != Kind::Float).then(|| master.to_kind(kind));
+        let compute = (kind != Kind::Float || holder.is_some()).then(|| master.to_kind(kind));
+        if holder.is_some() {
+            let pieces = master.view([shard.buckets(), -1, shard.piece]);
+            master = pieces.select(1, shard.rank.index() as i64).reshape(-1).copy();
+        }
+        let part = holder.map(|_| master.zeros_like());
         let flat = compute.as_ref().unwrap_or(&master);
         let leaf = |span: &Span| span.view(flat).detach().set_requires_grad(true);
         let leaves: Vec<Tensor> = spans.iter().map(leaf).collect();
@@ -115,8 +131,8 @@ impl Parameters {
         let embedding = place(EMBEDDING);
         let lm_head = place(LM_HEAD).or(embedding);
         let gradients =
-            Gradients { flat: Tensor::zeros([elements], options), spans, leaves, embedding, lm_head };
-        Ok(Self { gradients, master, policy, trained, compute })
+            Gradients { flat: Tensor::zeros([shard.padded()], options), spans, leaves, embedding, lm_head };
+        Ok(Self { gradients, master, shard, policy, trained, compute, part })
     }
 
     pub(crate) fn device(&self) -> Device {
@@ -128,17 +144,50 @@ impl Parameters {
         self.compute.as_ref().unwrap_or(&self.master)
     }
 
-    /// Brings the compute weights up to date after an update of `master`.
-    pub(crate) fn refresh(&mut self) {
-        if let Some(compute) = &mut self.compute {
-            compute.copy_(&self.master);
-        }
+    /// Sums the gradient over all ranks, and returns what of it belongs to `master`, and the Euclidean norm of the whole.
+    pub(crate) fn sum_gradient(
+        &self,
+        world: &World,
+        bucket: NonZeroU32,
+    ) -> Result<(Tensor, f64), TrainError> {
+        let Some(part) = &self.part else {
+            world.sum_gradient(&self.gradients.flat, bucket)?;
+            return Ok((self.gradients.flat.shallow_clone(), self.gradients.norm()));
+        };
+        world.sum_parts(self.shard, part, &self.gradients.flat)?;
+        let norms: Vec<Tensor> = part.split(self.shard.piece, 0).iter().map(Tensor::norm).collect();
+        let norm = Tensor::stack(&norms, 0).to_kind(Kind::Double).norm().double_value(&[]);
+        let mut squared = [norm.powi(2)];
+        world.sum(&mut squared)?;
+        Ok((part.shallow_clone(), squared[0].sqrt()))
     }
 
-    /// A policy over `master`, for saving: what is trained is in fp32, without gradients.
-    pub(crate) fn master_policy(&self) -> Result<Policy, TrainError> {
+    /// Brings the compute weights up to date after an update of `master`, on this rank and on the others.
+    pub(crate) fn refresh(&mut self, world: &World) -> Result<(), TrainError> {
+        let Some(compute) = &mut self.compute else { return Ok(()) };
+        if self.shard.is_whole() {
+            compute.copy_(&self.master);
+            return Ok(());
+        }
+        world.gather(self.shard, compute, &self.master.to_kind(compute.kind()))
+    }
+
+    /// A policy for saving, without gradients: what is trained is in fp32, or in the kind that computes where no rank holds all
+    /// of it. All ranks call it.
+    pub(crate) fn master_policy(&self, world: &World) -> Result<Policy, TrainError> {
+        let _guard = tch::no_grad_guard();
+        let weights = match (&self.compute, &self.trained) {
+            (Some(compute), Trained::All) if !self.shard.is_whole() => compute.detach(),
+            // Adapters are small, and kept in fp32 wherever they are kept.
+            (Some(_), Trained::Adapters(_)) if !self.shard.is_whole() => {
+                let whole = Tensor::zeros([self.shard.padded()], (Kind::Float, self.device()));
+                world.gather(self.shard, &whole, &self.master)?;
+                whole
+            }
+            _ => self.master.shallow_clone(),
+        };
         let spans = self.gradients.spans.iter();
-        let parameters = spans.map(|s| (s.name.clone(), s.view(&self.master))).collect();
+        let parameters = spans.map(|s| (s.name.clone(), s.view(&weights))).collect();
         Ok(match &self.trained {
             Trained::All => Policy::from_parameters(self.policy.config().clone(), parameters)?,
             Trained::Adapters(lora) => self.policy.with_adapters(lora.clone(), parameters)?,

@@ -10,7 +10,7 @@ use tch::{Device, Kind};
 use crate::TrainError;
 use crate::checkpoint;
 use crate::context::Context;
-use crate::distributed::{Fact, World, digest_of_files, digest_of_pairs};
+use crate::distributed::{Exchange, Fact, Sharding, World, digest_of_files, digest_of_pairs};
 use crate::engine::{MicroBatch, Outcome, TrainSettings, Trainer};
 use crate::held_out::{HeldOut, OwnAnswers};
 use crate::input::Input;
@@ -79,6 +79,9 @@ fn run_together(
         None => None,
     };
     world.agree(|| facts(recipe, &input, kind, device))?;
+    if recipe.distributed.exchange().sharding == Sharding::Optimizer && world.is_several() {
+        checkpoint::require_shared(&recipe.output.dir, world)?;
+    }
     let dir = if world.leads() {
         RunDir::open(&recipe.output.dir, &recipe.to_toml(), start)?
     } else {
@@ -126,14 +129,16 @@ fn run_together(
             };
             // The policy as it was loaded is dropped once its weights are copied.
             let objective = &objective;
-            let begin = move || Trainer::new(&policy, objective, settings);
+            let (world, exchange) = (world.clone(), recipe.distributed.exchange());
+            let begin = move || Trainer::together(&policy, objective, settings, world, exchange);
             train(&parts, begin, watched, keep_last, context)?
         }
         None => {
             let Scoring { padding, head, activations, .. } = scoring;
             let objective = SupervisedObjective { dialogues: &dialogues, padding, head, activations };
             let objective = &objective;
-            let begin = move || Trainer::new(&policy, objective, settings);
+            let (world, exchange) = (world.clone(), recipe.distributed.exchange());
+            let begin = move || Trainer::together(&policy, objective, settings, world, exchange);
             train(&parts, begin, Watched::default(), keep_last, context)?
         }
     };
@@ -214,7 +219,8 @@ pub fn run_supervised(run: SupervisedRun<'_>, context: &mut Context<'_>) -> Resu
     let objective = SupervisedObjective { dialogues: run.dialogues, padding, head, activations };
     let save = run.settings.kind;
     let parts = Parts { dir: run.dir, companions: run.companions, save, pairs: &[] };
-    let begin = || Trainer::new(run.policy, &objective, run.settings);
+    let together = world.clone();
+    let begin = || Trainer::together(run.policy, &objective, run.settings, together, Exchange::default());
     world.tell(train(&parts, begin, Watched::default(), 0, context))
 }
 
@@ -253,17 +259,17 @@ fn train<'a>(
             checkpoint::clear_unfinished(folder)?;
         }
     }
-    let mut trainer = begin()?.in_world(world.clone());
+    let mut trainer = begin()?;
     // The policy as it was loaded and a reference are gone by now, but not from the process.
     torch_ext::release_free_memory();
     if let Some((held_out, every)) = watched.held_out {
         trainer = trainer.with_held_out(held_out, every);
     }
-    let state = checkpoint::newest_state(&checkpoints, trainer.elements(), &world)?;
+    let state = checkpoint::newest_state(&checkpoints, trainer.shard(), &world)?;
     let step = state.as_ref().map_or(0, |s| s.step);
     if let Some(state) = state {
         tracing::info!(step, "resuming from a checkpoint");
-        trainer.restore(&state);
+        trainer.restore(&state)?;
     }
     context.progress.begin("training", trainer.total_steps());
     let recording = watched.recording;
@@ -272,12 +278,15 @@ fn train<'a>(
             Recorder::open(parts.dir, step, context, parts.companions, parts.save, keep_last, recording)?;
         trainer.run(&mut recorder)
     } else {
-        trainer.run(&mut Follower(context))
+        trainer.run(&mut Follower { dir: parts.dir, context })
     };
     context.progress.end();
     let outcome = outcome?;
-    if outcome == Outcome::Finished && world.leads() {
-        finish(parts, &trainer, recording)?;
+    if outcome == Outcome::Finished {
+        let policy = trainer.master_policy()?;
+        if world.leads() {
+            finish(parts, &trainer, &policy, recording)?;
+        }
     }
     // Whoever goes on believes that the model is there.
     world.meet()?;
@@ -285,13 +294,17 @@ fn train<'a>(
 }
 
 /// Turns the folder of a run that made all its steps into what a finished run leaves.
-fn finish(parts: &Parts<'_>, trainer: &Trainer<'_>, recording: Recording) -> Result<(), TrainError> {
+fn finish(
+    parts: &Parts<'_>,
+    trainer: &Trainer<'_>,
+    policy: &Policy,
+    recording: Recording,
+) -> Result<(), TrainError> {
     // Where a run was stopped is no business of whoever reads its checkpoints: an interrupted run ends as any other.
     checkpoint::retain(&parts.dir.checkpoints(), &trainer.checkpoint_steps())?;
     if recording.deltas {
         pair_deltas::write(parts.dir.root(), parts.pairs)?;
     }
-    let policy = trainer.master_policy()?;
     if policy.adapters().is_some() {
         policy.save_adapters(&parts.dir.adapter(), Kind::Float, &checkpoint::base_name(parts.companions))?;
     }

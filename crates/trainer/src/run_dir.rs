@@ -338,24 +338,27 @@ impl Observer for Recorder<'_, '_> {
     }
 }
 
-/// Trains along with the rank that records, and writes nothing.
-pub(crate) struct Follower<'a, 'c>(pub(crate) &'a Context<'c>);
+/// Trains along with the rank that records, and writes nothing but its part of a state that is shared out.
+pub(crate) struct Follower<'a, 'c> {
+    pub(crate) dir: &'a RunDir,
+    pub(crate) context: &'a Context<'c>,
+}
 
 impl Observer for Follower<'_, '_> {
     fn seconds(&self) -> f64 {
-        self.0.clock.seconds()
+        self.context.clock.seconds()
     }
 
     fn on_step(&mut self, _: &StepMetrics, _: &[PairDelta], _: u64) -> Result<(), TrainError> {
         Ok(())
     }
 
-    fn on_checkpoint(&mut self, _: &Snapshot<'_>) -> Result<(), TrainError> {
-        Ok(())
+    fn on_checkpoint(&mut self, snapshot: &Snapshot<'_>) -> Result<(), TrainError> {
+        checkpoint::write_along(&self.dir.checkpoints(), snapshot)
     }
 
     fn wants_stop(&self) -> bool {
-        self.0.wants_stop()
+        self.context.wants_stop()
     }
 }
 

@@ -117,6 +117,56 @@ fn two_ranks_repeat_to_the_last_bit_and_go_on_from_where_a_signal_to_one_of_them
     }
 }
 
+#[test]
+fn a_run_goes_on_with_another_number_of_ranks() {
+    become_rank();
+    let (test, bench) = ("a_run_goes_on_with_another_number_of_ranks", Bench::new());
+    let with = |rank: Rank, out: &str| {
+        rank.with("train.epochs=12").with("watch.answers=0").with(&format!("output.dir={out}"))
+    };
+    let run = |world_size: usize, out: &str, steps: Option<usize>| {
+        let mut ranks: Vec<Rank> =
+            ranks(&bench, world_size).into_iter().map(|rank| with(rank, out)).collect();
+        let last = ranks.pop().unwrap();
+        ranks.push(steps.map_or(last.clone(), |steps| last.stopped_after(steps)));
+        succeed(test, &ranks, if steps.is_some() { STOPPED } else { 0 });
+    };
+    run(1, "undisturbed", None);
+    for (world_size, steps, parts) in [(1, 4, 1), (2, 12, 2), (4, 22, 4)] {
+        run(world_size, "wandering", Some(steps));
+        let dir =
+            RunDir::open(&bench.path("wandering"), &recipe_of(&bench, "wandering"), trainer::Start::Resume);
+        let (_, newest) = dir.unwrap().list_checkpoints().unwrap().pop().unwrap();
+        let files = fs::read_dir(newest.join("trainer")).unwrap().map(|entry| entry.unwrap().path());
+        let tensors: Vec<_> = files.filter(|path| path.extension().unwrap() == "safetensors").collect();
+        assert_eq!(tensors.len(), parts, "{tensors:?}");
+    }
+    run(1, "wandering", None);
+    let (one, other) = (bench.metrics("undisturbed"), bench.metrics("wandering"));
+    assert_eq!((one.len(), other.len()), (36, 36));
+    for (a, b) in one.iter().zip(&other) {
+        assert_eq!((a.step, a.tokens), (b.step, b.tokens));
+        assert!((a.loss - b.loss).abs() <= 1e-5, "step {}: {} and {}", a.step, a.loss, b.loss);
+    }
+}
+
+#[test]
+fn sharing_the_state_out_or_not_comes_to_the_same() {
+    become_rank();
+    let (test, bench) = ("sharing_the_state_out_or_not_comes_to_the_same", Bench::new());
+    for (zero, out) in [("0", "each"), ("1", "shared")] {
+        let zero = format!("distributed.zero={zero}");
+        let ranks: Vec<Rank> = ranks(&bench, 2)
+            .into_iter()
+            .map(|rank| rank.with(&zero).with("train.max_grad_norm=0").with(&format!("output.dir={out}")))
+            .collect();
+        succeed(test, &ranks, 0);
+    }
+    for file in ["model/model.safetensors", "checkpoints/step-3/model.safetensors", "pair_deltas.parquet"] {
+        assert!(read(&bench, "each", file) == read(&bench, "shared", file), "{file} differs");
+    }
+}
+
 fn recipe_of(bench: &Bench, out: &str) -> String {
     fs::read_to_string(bench.path(out).join("recipe.toml")).unwrap()
 }
@@ -166,7 +216,9 @@ fn ranks_that_would_not_train_the_same_are_refused() {
     fs::remove_file(there.path("pairs.jsonl")).unwrap();
     refused(test, &pair("seed=0"), &outs, &["pairs.jsonl"]);
     there.write_pairs("pairs.jsonl", 22);
-    succeed(test, &pair("seed=0"), 0);
+    refused(test, &pair("seed=0"), &outs, &["rank 1 does not see", "a folder that all ranks share"]);
+    let each_holds_all = pair("seed=0").map(|rank| rank.with("distributed.zero=0"));
+    succeed(test, &each_holds_all, 0);
     assert!(out.join("model/config.json").exists() && !other_out.exists(), "rank 0 alone writes");
 }
 

@@ -1,6 +1,7 @@
 //! The processes that train together, as each of them sees them.
 
 use std::error::Error;
+use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use tch::{Device, Tensor};
 use torch_ext::TorchExtError;
 use torch_ext::distributed::{ProcessGroup, Rank, ReduceOp, Store};
 
-use super::{Fact, Place, facts, farewell};
+use super::{Fact, Place, Shard, facts, farewell};
 use crate::TrainError;
 
 /// The name under which ranks meet in the store.
@@ -18,8 +19,8 @@ const NAME: &str = "train";
 const LEADER: &str = "rank-0-serves";
 /// How long whoever holds a port is listened to.
 const PEEK: Duration = Duration::from_secs(2);
-/// Elements of a bucket in which gradients travel, 25 MiB of fp32: the ring moves several at a time.
-const BUCKET: i64 = 25 * (1 << 20) / 4;
+/// Elements of a long tensor that are broadcast at a time.
+const AT_A_TIME: i64 = 1 << 22;
 
 /// The processes that train together; [`World::alone`] for one.
 ///
@@ -135,13 +136,41 @@ impl World {
         Ok(count[0] > 0.0)
     }
 
-    /// Replaces a gradient of one dimension by its sum over all ranks.
-    pub(crate) fn sum_gradient(&self, flat: &Tensor) -> Result<(), TrainError> {
+    /// Replaces a gradient of one dimension by its sum over all ranks, in pieces of `bucket` elements.
+    pub(crate) fn sum_gradient(&self, flat: &Tensor, bucket: NonZeroU32) -> Result<(), TrainError> {
         let Some(ranks) = &self.ranks else { return Ok(()) };
-        let mut buckets = flat.split(BUCKET, 0);
+        let mut buckets = flat.split(bucket.get().into(), 0);
         ranks.group.scope(|scope| {
             for bucket in &mut buckets {
                 scope.all_reduce(bucket, ReduceOp::Sum)?;
+            }
+            Ok::<_, TorchExtError>(())
+        })??;
+        Ok(())
+    }
+
+    /// Sums `whole` over all ranks, of which each receives the `part` that is its `shard`.
+    pub(crate) fn sum_parts(&self, shard: Shard, part: &Tensor, whole: &Tensor) -> Result<(), TrainError> {
+        let Some(ranks) = &self.ranks else { return Ok(()) };
+        let mut pieces = part.split(shard.piece, 0);
+        let buckets = whole.split(shard.bucket(), 0);
+        ranks.group.scope(|scope| {
+            for (piece, bucket) in pieces.iter_mut().zip(&buckets) {
+                scope.reduce_scatter(piece, bucket, ReduceOp::Sum)?;
+            }
+            Ok::<_, TorchExtError>(())
+        })??;
+        Ok(())
+    }
+
+    /// Puts the `part` of each rank, which is its `shard`, into `whole` of all ranks.
+    pub(crate) fn gather(&self, shard: Shard, whole: &Tensor, part: &Tensor) -> Result<(), TrainError> {
+        let Some(ranks) = &self.ranks else { return Ok(()) };
+        let pieces = part.split(shard.piece, 0);
+        let mut buckets = whole.split(shard.bucket(), 0);
+        ranks.group.scope(|scope| {
+            for (bucket, piece) in buckets.iter_mut().zip(&pieces) {
+                scope.all_gather(bucket, piece)?;
             }
             Ok::<_, TorchExtError>(())
         })??;
@@ -179,7 +208,7 @@ impl World {
     /// Gives all ranks what a tensor of one dimension holds on rank 0.
     pub(crate) fn copy_from_leader(&self, tensor: &Tensor) -> Result<(), TrainError> {
         let Some(ranks) = &self.ranks else { return Ok(()) };
-        for mut part in tensor.split(BUCKET, 0) {
+        for mut part in tensor.split(AT_A_TIME, 0) {
             let mut there = part.to_device(ranks.device);
             ranks.group.broadcast(&mut there, 0)?;
             part.copy_(&there);
@@ -270,9 +299,9 @@ mod tests {
     fn one_rank_of_a_world_sums_in_buckets() {
         let place = Place { rank: Rank::ALONE, local_rank: 0, host: "127.0.0.1".to_owned(), port: 0 };
         let world = World::join(&place, Device::Cpu, Duration::from_secs(20)).unwrap();
-        let flat = Tensor::arange(BUCKET + 3, (Kind::Float, Device::Cpu));
+        let flat = Tensor::arange(23, (Kind::Float, Device::Cpu));
         let before = flat.copy();
-        world.sum_gradient(&flat).unwrap();
+        world.sum_gradient(&flat, NonZeroU32::new(10).unwrap()).unwrap();
         assert!(flat.equal(&before));
         assert_eq!(world.hear_leader(|| Ok(b"words".to_vec())).unwrap(), b"words");
         assert!(!world.leader_finds(|| Ok(false)).unwrap());

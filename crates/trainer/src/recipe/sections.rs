@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::values::{DeviceChoice, Dtype, LossKind};
 use super::{Complaint, Origin, RecipeError};
+use crate::distributed::{Exchange, Sharding};
 use crate::parameters::Trained;
 use crate::schedule::Decay;
 use crate::scoring::{Activations, Head, Scoring};
@@ -298,7 +299,8 @@ impl LoraSection {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DistributedSection {
-    /// The `ZeRO` stage. In this version each process holds the whole state of the optimiser at 0 and at 1.
+    /// The `ZeRO` stage: at 1 each of several processes holds its part of master weights and moments, at 0 all of them. A
+    /// process alone holds everything.
     pub zero: u8,
 }
 
@@ -316,6 +318,12 @@ impl DistributedSection {
             return Err(Complaint::unsupported("zero", self.zero, "set it to 0 or 1"));
         }
         Ok(())
+    }
+
+    /// How processes exchange gradients and weights.
+    pub fn exchange(&self) -> Exchange {
+        let sharding = if self.zero == 0 { Sharding::None } else { Sharding::Optimizer };
+        Exchange { sharding, ..Exchange::default() }
     }
 }
 

@@ -1,0 +1,177 @@
+//! How ranks exchange gradients and weights changes no bit of what two of them come to: whoever holds the optimiser's state, in
+//! however many pieces it travels. Ranks are threads here.
+
+mod common;
+
+use std::num::NonZeroU32;
+use std::thread;
+use std::time::Duration;
+
+use common::Record;
+use policy_model::{Lora, ModelConfig, Policy, Projection};
+use pref_data::TokenPair;
+use pref_loss::{Beta, PreferenceLoss};
+use rand::RngExt;
+use seeds::Seeds;
+use tch::{Device, Kind, Tensor};
+use torch_ext::distributed::Rank;
+use trainer::{
+    AdamWSettings, Decay, Exchange, MicroBatch, Order, Place, PreferenceObjective, ReferenceLogps, Scoring,
+    Sharding, StepMetrics, TrainSettings, Trained, Trainer, World,
+};
+
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+fn policy() -> Policy {
+    let config = ModelConfig::from_json(serde_json::json!({
+        "model_type": "llama", "vocab_size": 48, "hidden_size": 32, "intermediate_size": 48,
+        "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": true,
+        "initializer_range": 0.2,
+    }));
+    Policy::initialise(config.unwrap(), &Seeds::new(5), Kind::Float, Device::Cpu).unwrap()
+}
+
+fn pairs() -> Vec<TokenPair> {
+    let mut rng = Seeds::new(1).stream("pairs");
+    let mut ids = |longest: usize| -> Vec<u32> {
+        (0..rng.random_range(1..=longest)).map(|_| rng.random_range(1..48)).collect()
+    };
+    let mut pair = |i: usize| TokenPair {
+        id: format!("pair-{i}"),
+        prompt: ids(9),
+        chosen: ids(7),
+        rejected: ids(12),
+        flipped: false,
+    };
+    (0..13).map(&mut pair).collect()
+}
+
+/// One way to train. The last batch of an epoch is one pair, so that one of two ranks has nothing to do.
+#[derive(Clone)]
+struct Way {
+    kind: Kind,
+    trained: Trained,
+    scoring: Scoring,
+    max_grad_norm: f64,
+}
+
+impl Way {
+    const PLAIN: Self =
+        Self { kind: Kind::Float, trained: Trained::All, scoring: Scoring::FAST, max_grad_norm: 0.0 };
+
+    fn settings(&self) -> TrainSettings {
+        TrainSettings {
+            epochs: 2,
+            batch_size: 4,
+            micro_batch: MicroBatch::Examples(1),
+            learning_rate: 1e-2,
+            warmup_ratio: 0.1,
+            decay: Decay::Linear,
+            adamw: AdamWSettings { betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.01 },
+            max_grad_norm: self.max_grad_norm,
+            checkpoints: vec![0.5, 1.0],
+            kind: self.kind,
+            trained: self.trained.clone(),
+            order: Order::Shuffled,
+            seeds: Seeds::new(0),
+        }
+    }
+}
+
+/// What training came to: each step's metrics, and all that was trained.
+type Result = (Vec<StepMetrics>, Vec<f32>);
+
+fn train(way: &Way, world: World, exchange: Exchange) -> Result {
+    tch::set_num_threads(1);
+    let (policy, pairs, scoring) = (policy(), pairs(), way.scoring);
+    let reference = ReferenceLogps::compute(&policy, &pairs, scoring, |_| {}).unwrap();
+    let loss = PreferenceLoss::Dpo { beta: Beta::new(0.1).unwrap() };
+    let objective = PreferenceObjective { pairs: &pairs, reference: &reference, loss, scoring };
+    let mut trainer = Trainer::together(&policy, &objective, way.settings(), world, exchange).unwrap();
+    let mut record = Record::default();
+    trainer.run(&mut record).unwrap();
+    let policy = trainer.master_policy().unwrap();
+    let trained = policy.adapters().map_or(policy.parameters(), |adapters| adapters.parameters());
+    // As it would be saved: where masters are shared out, nobody has all of them.
+    let as_saved = |t: &Tensor| t.detach().view(-1).to_kind(way.kind).to_kind(Kind::Float);
+    let flat = |t: &Tensor| Vec::<f32>::try_from(as_saved(t)).unwrap();
+    (record.steps, trained.iter().flat_map(|(_, tensor)| flat(tensor)).collect())
+}
+
+/// What each of so many ranks comes to.
+fn together(way: &Way, world_size: u16, exchange: Exchange) -> Vec<Result> {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
+    let rank = |index: u16| {
+        let place = Place {
+            rank: Rank::new(index, world_size).unwrap(),
+            local_rank: index.into(),
+            host: "127.0.0.1".to_owned(),
+            port,
+        };
+        let way = way.clone();
+        thread::spawn(move || train(&way, World::join(&place, Device::Cpu, TIMEOUT).unwrap(), exchange))
+    };
+    let ranks: Vec<_> = (0..world_size).map(rank).collect();
+    ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
+}
+
+fn exchange(sharding: Sharding, bucket: u32) -> Exchange {
+    Exchange { sharding, bucket: NonZeroU32::new(bucket).unwrap() }
+}
+
+/// Asserts that two ranks come to the same bits in each of these ways of exchanging, and one process to the same but for
+/// rounding.
+fn assert_same(way: &Way, exchanges: &[Exchange]) {
+    let (_, alone) = train(way, World::alone(), Exchange::default());
+    let mut first: Option<Result> = None;
+    for &exchange in exchanges {
+        for (rank, result) in together(way, 2, exchange).into_iter().enumerate() {
+            let (steps, weights) = &result;
+            let (expected_steps, expected) = first.get_or_insert_with(|| result.clone());
+            assert!(weights == expected, "rank {rank}, {exchange:?}: other weights");
+            for (step, expected) in steps.iter().zip(expected_steps.iter()) {
+                // Norms are summed in the order of what a rank holds.
+                let apart = (step.grad_norm - expected.grad_norm).abs();
+                assert!(apart <= 1e-6 * expected.grad_norm, "rank {rank}, {exchange:?}: {apart}");
+                assert_eq!(step.loss, expected.loss, "rank {rank}, {exchange:?}");
+            }
+        }
+    }
+    let (_, weights) = first.unwrap();
+    let furthest = alone.iter().zip(&weights).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    // Adam moves a weight whose gradient is rounding by as much as any other.
+    assert!(furthest < 0.05, "{furthest}");
+}
+
+fn every_exchange() -> Vec<Exchange> {
+    let shardings = [Sharding::None, Sharding::Optimizer];
+    shardings.into_iter().flat_map(|s| [1_000_000, 3000, 517].map(|bucket| exchange(s, bucket))).collect()
+}
+
+#[test]
+fn all_weights_in_fp32() {
+    assert_same(&Way::PLAIN, &every_exchange());
+}
+
+#[test]
+fn all_weights_in_bf16() {
+    assert_same(&Way { kind: Kind::BFloat16, ..Way::PLAIN }, &every_exchange());
+}
+
+#[test]
+fn adapters() {
+    let lora = Lora { rank: 4, alpha: 8.0, targets: vec![Projection::Q, Projection::Down] };
+    assert_same(&Way { trained: Trained::Adapters(lora), ..Way::PLAIN }, &every_exchange());
+}
+
+#[test]
+fn three_ranks_share_what_does_not_divide_by_three() {
+    let way = Way { max_grad_norm: 1.0, ..Way::PLAIN };
+    let (_, whole) = together(&way, 3, exchange(Sharding::None, 1000)).remove(0);
+    for (_, part) in together(&way, 3, exchange(Sharding::Optimizer, 1000)) {
+        let furthest = whole.iter().zip(&part).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(furthest < 0.05, "{furthest}");
+    }
+}
