@@ -166,7 +166,13 @@ impl<'a> Case<'a> {
 
     fn objective(&self, way: &Way) -> PreferenceObjective<'_> {
         let loss = PreferenceLoss::Dpo { beta: Beta::new(0.1).expect("in range") };
-        PreferenceObjective { pairs: &self.pairs, reference: &self.reference, loss, scoring: way.scoring }
+        PreferenceObjective {
+            pairs: &self.pairs,
+            reference: &self.reference,
+            loss: loss.into(),
+            mismatched: None,
+            scoring: way.scoring,
+        }
     }
 
     fn trainer<'o>(&self, objective: &'o PreferenceObjective<'_>, way: &Way, epochs: u64) -> Trainer<'o> {

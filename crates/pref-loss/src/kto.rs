@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Beta, Float, Model, PrefLossError, Side, Weight};
+use crate::{Beta, Float, LossOutput, Model, PairBatch, PrefLossError, Side, Weight};
 
 /// Kahneman–Tversky optimisation, for responses without a partner (Ethayarajh et al. 2024, arXiv:2402.01306, eqs. 7 and
 /// 8).
@@ -62,17 +62,65 @@ pub struct KtoOutput<F> {
 impl KtoLoss {
     /// Losses and gradients of every response in one pass, into `out`, whose former content is dropped.
     pub fn evaluate<F: Float>(&self, batch: &KtoBatch<'_, F>, baseline: KlEstimate, out: &mut KtoOutput<F>) {
-        let (beta, z) = (F::of(self.beta.get()), F::of(baseline.0));
-        let weights = [self.undesirable, self.desirable].map(|weight| F::of(weight.get()));
+        let of_response = self.kernel(baseline);
         out.losses.clear();
         out.grads.clear();
         let responses = batch.policy.iter().zip(batch.reference).zip(batch.desirable);
         for ((&policy, &reference), &is_desirable) in responses {
-            let s = (beta * ((policy - reference) - z)).logistic();
+            let (loss, grad) = of_response(policy - reference, is_desirable);
+            out.losses.push(loss);
+            out.grads.push(grad);
+        }
+    }
+
+    /// As [`evaluate`](Self::evaluate) for pairs, as preference data have them: the chosen response of each is desirable and the
+    /// rejected one is not. A pair's loss is the mean of the two, so that the mean over pairs is that over responses.
+    ///
+    /// ```
+    /// use pref_loss::{Beta, KlEstimate, KtoLoss, LossOutput, PairBatch, PairLogps, PairTokens, Weight};
+    ///
+    /// let logps = PairLogps { chosen: &[-20.0], rejected: &[-31.0] };
+    /// let batch = PairBatch::new(logps, logps, PairTokens { chosen: &[7], rejected: &[9] })?;
+    /// let loss = KtoLoss { beta: Beta::new(0.1)?, desirable: Weight::ONE, undesirable: Weight::ONE };
+    /// let mut out = LossOutput::default();
+    /// loss.evaluate_pairs(&batch, KlEstimate::ZERO, &mut out)?;
+    /// assert_eq!(out.losses(), [0.5]);
+    /// assert_eq!((out.chosen_grads()[0], out.rejected_grads()[0]), (-0.0125, 0.0125));
+    /// # Ok::<(), pref_loss::PrefLossError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`PrefLossError::MissingReference`] if the batch has none.
+    pub fn evaluate_pairs<F: Float>(
+        &self,
+        batch: &PairBatch<'_, F>,
+        baseline: KlEstimate,
+        out: &mut LossOutput<F>,
+    ) -> Result<(), PrefLossError> {
+        if batch.reference.is_none() {
+            return Err(PrefLossError::MissingReference { loss: "kto" });
+        }
+        let (of_response, half) = (self.kernel(baseline), F::of(0.5));
+        let [losses, chosen_grads, rejected_grads] = out.resized(batch.len());
+        for pair in 0..batch.len() {
+            let (chosen, rejected) = batch.log_ratios(pair);
+            let (chosen, rejected) = (of_response(chosen, true), of_response(rejected, false));
+            losses[pair] = half * (chosen.0 + rejected.0);
+            chosen_grads[pair] = half * chosen.1;
+            rejected_grads[pair] = half * rejected.1;
+        }
+        Ok(())
+    }
+
+    /// Loss and gradient of one response by its log-ratio, and whether it is desirable.
+    fn kernel<F: Float>(&self, baseline: KlEstimate) -> impl Fn(F, bool) -> (F, F) + use<F> {
+        let (beta, z) = (F::of(self.beta.get()), F::of(baseline.0));
+        let weights = [self.undesirable, self.desirable].map(|weight| F::of(weight.get()));
+        move |log_ratio, is_desirable| {
+            let s = (beta * (log_ratio - z)).logistic();
             let weight = weights[usize::from(is_desirable)];
             let slope = weight * beta * s.p * s.q;
-            out.losses.push(weight * if is_desirable { s.q } else { s.p });
-            out.grads.push(if is_desirable { -slope } else { slope });
+            if is_desirable { (weight * s.q, -slope) } else { (weight * s.p, slope) }
         }
     }
 }

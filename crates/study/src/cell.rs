@@ -75,6 +75,7 @@ pub(crate) fn loss_name(loss: LossKind) -> &'static str {
         LossKind::Ipo => "IPO",
         LossKind::Robust => "robust DPO",
         LossKind::Hinge => "hinge",
+        LossKind::Kto => "KTO",
     }
 }
 

@@ -195,14 +195,17 @@ impl<'a> Cells<'_, 'a> {
         claims
     }
 
-    /// Robust DPO beside what the paper compares.
+    /// Robust DPO and KTO beside what the paper compares.
     fn robust(&self) -> Vec<Claim<'a>> {
-        let against = [LossKind::Dpo, LossKind::Cdpo];
-        let annotators = self.annotators().iter();
-        annotators
-            .flat_map(|annotator| against.map(|other| self.under_noise(annotator, LossKind::Robust, other)))
-            .flatten()
-            .collect()
+        let mut claims = Vec::new();
+        for annotator in self.annotators() {
+            for loss in [LossKind::Robust, LossKind::Kto] {
+                for other in [LossKind::Dpo, LossKind::Cdpo] {
+                    claims.extend(self.under_noise(annotator, loss, other));
+                }
+            }
+        }
+        claims
     }
 
     /// One loss against another, over all shares of flipped labels.
@@ -217,7 +220,7 @@ impl<'a> Cells<'_, 'a> {
         let printed = self.printed(4, loss, annotator).zip(self.printed(4, other, annotator));
         let is_cdpo = loss == LossKind::Cdpo;
         Some(Claim {
-            place: if is_cdpo { self.place(4) } else { "Robust DPO" },
+            place: if is_cdpo { self.place(4) } else { "Noise" },
             comparison: format!("{annotator}: {} − {}, under noise", loss_name(loss), loss_name(other)),
             says: if is_cdpo { self.says("cDPO is inferior to DPO under flip noise") } else { String::new() },
             contrast: Contrast::mean_difference(pairs.collect()),

@@ -280,7 +280,7 @@ impl Question {
             Self::Strength => "Appendix A.1: how strong the pull to the reference",
             Self::Tuned => "Tables 8 and 9: at the tuned β",
             Self::EqualSteps => "Beyond RQ2: volume at equal steps",
-            Self::RobustLosses => "Beyond RQ3: a loss made for flipped labels",
+            Self::RobustLosses => "Beyond RQ3: losses made for flipped labels",
             Self::LongTraining => "Beyond RQ4: training for too long",
             Self::MixedLabels => "Beyond RQ1: mixed labels, and where annotators agree",
         }
@@ -299,7 +299,9 @@ impl Question {
             Self::EqualSteps => {
                 "Nested shares of the pairs, smaller ones gone through more often: as many optimiser steps for all."
             }
-            Self::RobustLosses => "DPO, cDPO and robust DPO on labels of which a share is swapped at random.",
+            Self::RobustLosses => {
+                "DPO, cDPO, robust DPO and KTO on labels of which a share is swapped at random."
+            }
             Self::MixedLabels => {
                 "Two annotators' labels of the same pairs: each alone, mixed record by record, and on the records where both say the \
                  same or not."

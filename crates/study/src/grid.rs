@@ -27,7 +27,7 @@ pub enum Question {
     Tuned,
     /// What volume does where it changes the number of optimiser steps no more, which the paper's design confounds.
     EqualSteps,
-    /// Whether robust DPO stands flip noise better than cDPO, which is all that the paper tries.
+    /// Whether robust DPO or KTO stand flip noise better than cDPO, which is all that the paper tries.
     RobustLosses,
     /// Whether more epochs overfit: the paper suspects that its two to three were too few.
     LongTraining,
@@ -252,7 +252,7 @@ impl Question {
     pub(crate) fn losses(self, study: &StudySection) -> &[LossKind] {
         const DPO_IPO: &[LossKind] = &[LossKind::Dpo, LossKind::Ipo];
         const DPO_CDPO: &[LossKind] = &[LossKind::Dpo, LossKind::Cdpo];
-        const NOISE: &[LossKind] = &[LossKind::Dpo, LossKind::Cdpo, LossKind::Robust];
+        const NOISE: &[LossKind] = &[LossKind::Dpo, LossKind::Cdpo, LossKind::Robust, LossKind::Kto];
         match (&study.losses, self) {
             (Some(losses), _) => losses,
             (None, Self::Quality) => DPO_CDPO,

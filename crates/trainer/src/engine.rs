@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use policy_model::Policy;
 use pref_data::{micro_batches, shuffled_order};
+use pref_loss::KlEstimate;
 use seeds::Seeds;
 use tch::{Kind, Tensor};
 use torch_ext::distributed::Rank;
@@ -403,9 +404,11 @@ impl<'a> Trainer<'a> {
         let tokens: Vec<usize> = batch.iter().map(|&example| objective.tokens(example)).collect();
         let share: Vec<usize> = self.world.share(&tokens).into_iter().map(|at| batch[at]).collect();
         let mut sum = Measured { loss: 0.0, preference: None, deltas: Vec::new(), tokens: 0 };
-        for micro_batch in &self.settings.micro_batches(&share, |example| objective.tokens(example)) {
+        let micro_batches = self.settings.micro_batches(&share, |example| objective.tokens(example));
+        let baseline = self.baseline(&micro_batches, batch.len())?;
+        for micro_batch in &micro_batches {
             let Parameters { policy, gradients, .. } = &mut self.parameters;
-            let measured = objective.differentiate(policy, micro_batch, scale, gradients)?;
+            let measured = objective.differentiate(policy, micro_batch, scale, baseline, gradients)?;
             sum.loss += measured.loss * scale;
             if !sum.loss.is_finite() {
                 break;
@@ -420,6 +423,21 @@ impl<'a> Trainer<'a> {
             }
         }
         Ok(sum)
+    }
+
+    /// What the objective holds a batch of so many examples against, of which this rank has the given parts.
+    fn baseline(&self, micro_batches: &[Vec<usize>], examples: usize) -> Result<KlEstimate, TrainError> {
+        let of = |examples: &[usize]| self.objective.baseline(&self.parameters.policy, examples);
+        // Also a rank without a part of this batch has to know whether there is something to add up.
+        let Some(mut sum) = of(&[])? else { return Ok(KlEstimate::ZERO) };
+        for micro_batch in micro_batches {
+            sum += of(micro_batch)?.unwrap_or_default();
+        }
+        let mut sums = [sum];
+        self.world.sum(&mut sums)?;
+        let mean = sums[0] / examples as f64;
+        // A mean that is not a number shows in the loss, which names the batch.
+        Ok(KlEstimate::new(&[mean], &[0.0]).unwrap_or(KlEstimate::ZERO))
     }
 
     /// Makes what this rank measured of `batch` what all ranks did.

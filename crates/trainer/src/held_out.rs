@@ -4,14 +4,15 @@ use std::fmt;
 
 use policy_model::{Finish, GenerationOptions, GenerationRequest, Policy, Sampling};
 use pref_data::{Dialogue, TokenBatch, TokenPair};
-use pref_loss::{LossOutput, PairBatch, PairLogps, PairTokens, PreferenceLoss};
+use pref_loss::{KlEstimate, LossOutput, PairBatch, PairLogps, PairTokens};
 use seeds::Seeds;
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
 use crate::distributed::World;
 use crate::metrics::PreferenceMetrics;
-use crate::objective::measure;
+use crate::mismatched::Mismatched;
+use crate::objective::{Loss, measure};
 use crate::reference::ReferenceLogps;
 use crate::scoring::{Activations, Scored, Scoring};
 
@@ -26,7 +27,9 @@ pub struct HeldOut<'a> {
     /// The reference's log-probabilities of the pairs, in their order.
     pub reference: &'a ReferenceLogps,
     /// The loss that is trained with.
-    pub loss: PreferenceLoss,
+    pub loss: Loss,
+    /// What KTO takes its baseline from, in the order of the pairs; other losses have none.
+    pub mismatched: Option<&'a Mismatched>,
     /// How log-probabilities are computed.
     pub scoring: Scoring,
     /// Who is asked for answers, if anybody.
@@ -131,7 +134,15 @@ impl HeldOut<'_> {
         let tokens = PairTokens { chosen: &chosen, rejected: &rejected };
         let batch = PairBatch::new(of_pairs(&logps), of_pairs(self.reference), tokens)?;
         let mut out = LossOutput::default();
-        self.loss.evaluate(&batch, &mut out)?;
+        let baseline = match self.mismatched {
+            Some(mismatched) => {
+                let pairs = mismatched.pairs();
+                let logps = ReferenceLogps::compute_together(world, policy, pairs, self.scoring, |_| {})?;
+                mismatched.baseline(&logps)?
+            }
+            None => KlEstimate::ZERO,
+        };
+        self.loss.evaluate(&batch, baseline, &mut out)?;
         let pairs = self.pairs.len() as f64;
         let mut means = measure(&self.loss, of_pairs(&logps), of_pairs(self.reference));
         means.fields_mut().into_iter().for_each(|sum| *sum /= pairs);

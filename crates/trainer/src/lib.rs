@@ -18,6 +18,7 @@ mod error;
 mod held_out;
 mod input;
 mod metrics;
+mod mismatched;
 mod objective;
 mod optimizer;
 mod pair_deltas;
@@ -38,7 +39,8 @@ pub use engine::{MicroBatch, Observer, Order, Outcome, Snapshot, TrainSettings, 
 pub use error::{TrainError, is_bad_model};
 pub use held_out::{HeldOut, HeldOutMetrics, OwnAnswers};
 pub use metrics::{PreferenceMetrics, StepMetrics};
-pub use objective::{Measured, Objective, PreferenceObjective, SupervisedObjective};
+pub use mismatched::Mismatched;
+pub use objective::{Loss, Measured, Objective, PreferenceObjective, SupervisedObjective};
 pub use optimizer::{AdamW, AdamWSettings};
 pub use pair_deltas::{PairDelta, TrainedPair};
 pub use parameters::{Gradients, Trained};

@@ -2,10 +2,13 @@
 
 use policy_model::Policy;
 use pref_data::{Dialogue, Layout, Padding, TokenBatch, TokenPair};
-use pref_loss::{LossOutput, PairBatch, PairLogps, PairTokens, PreferenceLoss};
+use pref_loss::{
+    KlEstimate, KtoLoss, LossOutput, PairBatch, PairLogps, PairTokens, PrefLossError, PreferenceLoss,
+};
 
 use crate::TrainError;
 use crate::metrics::PreferenceMetrics;
+use crate::mismatched::Mismatched;
 use crate::pair_deltas::PairDelta;
 use crate::parameters::Gradients;
 use crate::reference::ReferenceLogps;
@@ -25,9 +28,19 @@ pub trait Objective {
     /// How much an example weighs in the mean loss of a batch: 1 a pair, or its scored tokens.
     fn weight(&self, example: usize) -> f64;
 
+    /// What the loss holds every part of a batch against, as far as these of its examples tell: nats, summed over them; `None`
+    /// where it holds them against nothing.
+    ///
+    /// # Errors
+    ///
+    /// Where the examples do not fit the policy.
+    fn baseline(&self, _policy: &Policy, _examples: &[usize]) -> Result<Option<f64>, TrainError> {
+        Ok(None)
+    }
+
     /// Adds the gradient of `scale` times the sum of the weighted losses of `examples`, and says what was measured.
     ///
-    /// Where the loss is not a number, no gradient is added.
+    /// Where the loss is not a number, no gradient is added. `baseline` is that of the whole batch.
     ///
     /// # Errors
     ///
@@ -37,6 +50,7 @@ pub trait Objective {
         policy: &Policy,
         examples: &[usize],
         scale: f64,
+        baseline: KlEstimate,
         gradients: &mut Gradients,
     ) -> Result<Measured, TrainError>;
 }
@@ -54,6 +68,44 @@ pub struct Measured {
     pub tokens: u64,
 }
 
+/// What preferences are trained by: a loss of the pair, or one of each response.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Loss {
+    /// DPO and its like: of two responses, one wins.
+    Pair(PreferenceLoss),
+    /// KTO: the chosen response is good, the rejected one bad, each by itself.
+    Kto(KtoLoss),
+}
+
+impl From<PreferenceLoss> for Loss {
+    fn from(loss: PreferenceLoss) -> Self {
+        Self::Pair(loss)
+    }
+}
+
+impl Loss {
+    /// β, or 1 for a loss without one.
+    fn beta(&self) -> f64 {
+        match self {
+            Self::Pair(loss) => loss.beta().map_or(1.0, |beta| beta.get()),
+            Self::Kto(loss) => loss.beta.get(),
+        }
+    }
+
+    /// Losses and gradients of every pair.
+    pub(crate) fn evaluate(
+        &self,
+        batch: &PairBatch<'_, f64>,
+        baseline: KlEstimate,
+        out: &mut LossOutput<f64>,
+    ) -> Result<(), PrefLossError> {
+        match self {
+            Self::Pair(loss) => loss.evaluate(batch, out),
+            Self::Kto(loss) => loss.evaluate_pairs(batch, baseline, out),
+        }
+    }
+}
+
 /// Preference training of a policy against fixed reference log-probabilities.
 #[derive(Debug)]
 pub struct PreferenceObjective<'a> {
@@ -62,7 +114,9 @@ pub struct PreferenceObjective<'a> {
     /// The reference log-probabilities of the pairs, in their order.
     pub reference: &'a ReferenceLogps,
     /// The loss.
-    pub loss: PreferenceLoss,
+    pub loss: Loss,
+    /// What KTO takes its baseline from, in the order of the pairs: without it, the baseline is 0. Other losses have none.
+    pub mismatched: Option<&'a Mismatched>,
     /// How their log-probabilities are computed.
     pub scoring: Scoring,
 }
@@ -88,11 +142,16 @@ impl Objective for PreferenceObjective<'_> {
         1.0
     }
 
+    fn baseline(&self, policy: &Policy, examples: &[usize]) -> Result<Option<f64>, TrainError> {
+        self.mismatched.map(|mismatched| mismatched.log_ratios(policy, examples, self.scoring)).transpose()
+    }
+
     fn differentiate(
         &self,
         policy: &Policy,
         examples: &[usize],
         scale: f64,
+        baseline: KlEstimate,
         gradients: &mut Gradients,
     ) -> Result<Measured, TrainError> {
         let pairs: Vec<&TokenPair> = examples.iter().map(|&i| &self.pairs[i]).collect();
@@ -115,7 +174,7 @@ impl Objective for PreferenceObjective<'_> {
         let (chosen, rejected) = lengths.split_at(pairs.len());
         let pair_batch = PairBatch::new(policy_logps, ref_logps, PairTokens { chosen, rejected })?;
         let mut out = LossOutput::default();
-        self.loss.evaluate(&pair_batch, &mut out)?;
+        self.loss.evaluate(&pair_batch, baseline, &mut out)?;
         let loss = out.losses().iter().sum();
         let preference = Some(measure(&self.loss, policy_logps, ref_logps));
         let delta = |k: usize| {
@@ -132,11 +191,11 @@ impl Objective for PreferenceObjective<'_> {
 
 /// Sums over the pairs of what TRL logs.
 pub(crate) fn measure(
-    loss: &PreferenceLoss,
+    loss: &Loss,
     policy: PairLogps<'_, f64>,
     reference: PairLogps<'_, f64>,
 ) -> PreferenceMetrics {
-    let beta = loss.beta().map_or(1.0, |beta| beta.get());
+    let beta = loss.beta();
     let mut sums = PreferenceMetrics::default();
     for i in 0..policy.chosen.len() {
         let chosen = beta * (policy.chosen[i] - reference.chosen[i]);
@@ -186,6 +245,7 @@ impl Objective for SupervisedObjective<'_> {
         policy: &Policy,
         examples: &[usize],
         scale: f64,
+        _: KlEstimate,
         gradients: &mut Gradients,
     ) -> Result<Measured, TrainError> {
         let dialogues: Vec<&Dialogue> = examples.iter().map(|&i| &self.dialogues[i]).collect();

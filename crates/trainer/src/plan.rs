@@ -11,8 +11,9 @@ use crate::TrainError;
 use crate::context::Clock;
 use crate::engine::{MicroBatch, TrainSettings};
 use crate::input::Input;
+use crate::objective::Loss;
 use crate::recipe::Recipe;
-use crate::reference::ReferencePass;
+use crate::reference::ReferencePasses;
 use crate::run::{compute_kind, scoring, settings};
 use crate::run_dir::{RunDir, Start};
 use crate::scoring::Scoring;
@@ -74,7 +75,7 @@ pub struct TokenCounts {
 /// Log-probabilities of the reference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlannedReference {
-    /// Sequences that are scored: two for each pair of the data, whatever share of them the recipe uses.
+    /// Sequences that are scored: two for each pair of the data, whatever share of them the recipe uses; four for KTO.
     pub sequences: usize,
     /// Whether an earlier run kept them.
     pub is_cached: bool,
@@ -115,27 +116,24 @@ pub fn plan(recipe: &Recipe, start: Start, clock: &dyn Clock) -> Result<Plan, Tr
     let device = recipe.model.device.resolve();
     let kind = compute_kind(recipe.model.dtype.kind(), device);
     let scoring = scoring(recipe, input.pad_id);
-    let pass =
-        loss.map(|_| ReferencePass::new(recipe, kind, scoring, &input.all_tokens, None)).transpose()?;
-    let reference =
-        pass.map(|pass| PlannedReference { sequences: pass.sequences(), is_cached: pass.cached().is_some() });
+    let over = |loss: &Loss| ReferencePasses::new((recipe, loss), kind, scoring, &input.all_tokens, None);
+    let passes = loss.as_ref().map(over).transpose()?;
+    let to_score = passes.as_ref().map_or(Vec::new(), ReferencePasses::left);
+    let reference = passes
+        .map(|passes| PlannedReference { sequences: passes.sequences(), is_cached: to_score.is_empty() });
     RunDir::at(&recipe.output.dir).holds_run(&recipe.to_toml(), start)?;
     let settings = settings(recipe, kind)?;
     let examples = Examples::new(&input, loss.is_some());
     let steps_per_epoch = settings.steps_per_epoch(examples.len());
     let steps = settings.epochs * steps_per_epoch;
     let widest = examples.widest(&settings, scoring);
-    let to_score = match reference {
-        Some(PlannedReference { is_cached: false, .. }) => input.all_tokens.as_slice(),
-        _ => &[],
-    };
     let work = Work {
         config: &input.config,
         settings: &settings,
         scoring,
         loss,
         pairs: &input.pairs,
-        to_score,
+        to_score: &to_score,
         device,
     };
     let on_cluster = on_cluster(&work, &examples, steps);

@@ -1,6 +1,7 @@
 //! Log-probabilities of the reference, computed once per pair.
 
 mod cache;
+mod passes;
 
 use policy_model::Policy;
 use pref_data::{TokenBatch, TokenPair};
@@ -9,7 +10,7 @@ use crate::TrainError;
 use crate::distributed::World;
 use crate::scoring::{Activations, Scored, Scoring};
 
-pub(crate) use cache::ReferencePass;
+pub(crate) use passes::ReferencePasses;
 
 /// Tokens put through the reference at a time.
 const TOKENS_PER_PASS: usize = 8192;

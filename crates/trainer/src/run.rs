@@ -18,7 +18,7 @@ use crate::objective::{PreferenceObjective, SupervisedObjective};
 use crate::optimizer::AdamWSettings;
 use crate::parameters::Trained;
 use crate::recipe::{LossKind, LossSection, Recipe, WatchSection};
-use crate::reference::{ReferenceLogps, ReferencePass};
+use crate::reference::{ReferenceLogps, ReferencePasses};
 use crate::run_dir::{Follower, Recorder, Recording, RunDir, Start};
 use crate::scoring::{Activations, Scoring};
 use crate::{pair_deltas, watch};
@@ -70,11 +70,11 @@ fn run_together(
     let policy = Policy::load(&input.model, load, device)?;
     let cache = context.cache.as_deref();
     let scoring = scoring(recipe, input.pad_id);
-    let pass_over = |pairs: &[TokenPair]| ReferencePass::new(recipe, kind, scoring, pairs, cache);
     let passes = match loss {
         Some(loss) => {
-            let held_out = (!input.held_out.is_empty()).then(|| pass_over(&input.held_out)).transpose()?;
-            Some((loss, pass_over(&input.all_tokens)?, held_out))
+            let over = |pairs| ReferencePasses::new((recipe, &loss), kind, scoring, pairs, cache);
+            let held_out = (!input.held_out.is_empty()).then(|| over(&input.held_out)).transpose()?;
+            Some((loss, over(&input.all_tokens)?, held_out))
         }
         None => None,
     };
@@ -105,20 +105,27 @@ fn run_together(
     }
     let answers = own_answers(recipe, &input, &policy, kind)?;
     let dialogues = if passes.is_none() { input.dialogues() } else { Vec::new() };
-    let Input { model, pairs, held_out, .. } = input;
+    let Input { model, pairs, held_out, .. } = &input;
     let (save, keep_last) = (recipe.model.dtype.kind(), recipe.train.keep_last);
-    let parts = Parts { dir: &dir, companions: &model, save, pairs: &pairs };
+    let parts = Parts { dir: &dir, companions: model, save, pairs };
 
     let outcome = match passes {
         Some((loss, pass, held_out_pass)) => {
-            let reference = pass.table(&policy, &model, world, context.progress)?.of(&pairs);
-            let objective = PreferenceObjective { pairs: &pairs, reference: &reference, loss, scoring };
-            let held_out_reference = match held_out_pass {
-                Some(pass) => pass.table(&policy, &model, world, context.progress)?.of(&held_out),
-                None => ReferenceLogps::default(),
+            let (reference, mismatched) = pass.tables(&policy, model, world, context.progress)?.of(pairs);
+            let mismatched = mismatched.as_ref();
+            let objective = PreferenceObjective { pairs, reference: &reference, loss, mismatched, scoring };
+            let (held_out_reference, held_out_mismatched) = match held_out_pass {
+                Some(pass) => pass.tables(&policy, model, world, context.progress)?.of(held_out),
+                None => (ReferenceLogps::default(), None),
             };
-            let held_out =
-                HeldOut { pairs: &held_out, reference: &held_out_reference, loss, scoring, answers };
+            let held_out = HeldOut {
+                pairs: held_out,
+                reference: &held_out_reference,
+                loss,
+                mismatched: held_out_mismatched.as_ref(),
+                scoring,
+                answers,
+            };
             let saturates = matches!(recipe.loss.kind, LossKind::Dpo);
             let watched = Watched {
                 held_out: (!held_out.pairs.is_empty()).then_some((&held_out, recipe.watch.eval_every)),

@@ -10,14 +10,14 @@ use std::time::Duration;
 use common::Record;
 use policy_model::{Lora, ModelConfig, Policy, Projection};
 use pref_data::TokenPair;
-use pref_loss::{Beta, PreferenceLoss};
+use pref_loss::{Beta, KtoLoss, PreferenceLoss, Weight};
 use rand::RngExt;
 use seeds::Seeds;
 use tch::{Device, Kind, Tensor};
 use torch_ext::distributed::Rank;
 use trainer::{
-    AdamWSettings, Decay, Exchange, MicroBatch, Order, Place, PreferenceObjective, ReferenceLogps, Scoring,
-    Sharding, StepMetrics, TrainSettings, Trained, Trainer, World,
+    AdamWSettings, Decay, Exchange, Loss, MicroBatch, Mismatched, Order, Place, PreferenceObjective,
+    ReferenceLogps, Scoring, Sharding, StepMetrics, TrainSettings, Trained, Trainer, World,
 };
 
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -53,11 +53,20 @@ struct Way {
     trained: Trained,
     scoring: Scoring,
     max_grad_norm: f64,
+    loss: Loss,
 }
 
 impl Way {
-    const PLAIN: Self =
-        Self { kind: Kind::Float, trained: Trained::All, scoring: Scoring::FAST, max_grad_norm: 0.0 };
+    fn plain() -> Self {
+        let dpo = PreferenceLoss::Dpo { beta: Beta::new(0.1).unwrap() };
+        Self {
+            kind: Kind::Float,
+            trained: Trained::All,
+            scoring: Scoring::FAST,
+            max_grad_norm: 0.0,
+            loss: dpo.into(),
+        }
+    }
 
     fn settings(&self) -> TrainSettings {
         TrainSettings {
@@ -85,8 +94,12 @@ fn train(way: &Way, world: World, exchange: Exchange) -> Result {
     tch::set_num_threads(1);
     let (policy, pairs, scoring) = (policy(), pairs(), way.scoring);
     let reference = ReferenceLogps::compute(&policy, &pairs, scoring, |_| {}).unwrap();
-    let loss = PreferenceLoss::Dpo { beta: Beta::new(0.1).unwrap() };
-    let objective = PreferenceObjective { pairs: &pairs, reference: &reference, loss, scoring };
+    let shifted = Mismatched::shifted(&pairs, 64);
+    let of_shifted = ReferenceLogps::compute(&policy, &shifted, scoring, |_| {}).unwrap();
+    let mismatched = Mismatched::new(shifted, of_shifted);
+    let mismatched = matches!(way.loss, Loss::Kto(_)).then_some(&mismatched);
+    let objective =
+        PreferenceObjective { pairs: &pairs, reference: &reference, loss: way.loss, mismatched, scoring };
     let mut trainer = Trainer::together(&policy, &objective, way.settings(), world, exchange).unwrap();
     let mut record = Record::default();
     trainer.run(&mut record).unwrap();
@@ -152,26 +165,45 @@ fn every_exchange() -> Vec<Exchange> {
 
 #[test]
 fn all_weights_in_fp32() {
-    assert_same(&Way::PLAIN, &every_exchange());
+    assert_same(&Way::plain(), &every_exchange());
 }
 
 #[test]
 fn all_weights_in_bf16() {
-    assert_same(&Way { kind: Kind::BFloat16, ..Way::PLAIN }, &every_exchange());
+    assert_same(&Way { kind: Kind::BFloat16, ..Way::plain() }, &every_exchange());
 }
 
 #[test]
 fn adapters() {
     let lora = Lora { rank: 4, alpha: 8.0, targets: vec![Projection::Q, Projection::Down] };
-    assert_same(&Way { trained: Trained::Adapters(lora), ..Way::PLAIN }, &every_exchange());
+    assert_same(&Way { trained: Trained::Adapters(lora), ..Way::plain() }, &every_exchange());
 }
 
 #[test]
 fn three_ranks_share_what_does_not_divide_by_three() {
-    let way = Way { max_grad_norm: 1.0, ..Way::PLAIN };
+    let way = Way { max_grad_norm: 1.0, ..Way::plain() };
     let (_, whole) = together(&way, 3, exchange(Sharding::None, 1000)).remove(0);
     for (_, part) in together(&way, 3, exchange(Sharding::Optimizer, 1000)) {
         let furthest = whole.iter().zip(&part).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(furthest < 0.05, "{furthest}");
     }
+}
+
+#[test]
+fn ranks_hold_a_batch_against_one_baseline() {
+    let kto = KtoLoss { beta: Beta::new(0.1).unwrap(), desirable: Weight::ONE, undesirable: Weight::ONE };
+    let way = Way { loss: Loss::Kto(kto), ..Way::plain() };
+    let (alone, _) = train(&way, World::alone(), Exchange::default());
+    for (steps, _) in together(&way, 2, exchange(Sharding::None, 1000)) {
+        for (step, alone) in steps.iter().zip(&alone) {
+            assert!(
+                (step.loss - alone.loss).abs() < 1e-5,
+                "step {}: {} {}",
+                step.step,
+                step.loss,
+                alone.loss
+            );
+        }
+    }
+    assert!((alone[0].loss - 0.5).abs() < 1e-6 && alone.last().unwrap().loss < 0.5, "it learns: {alone:?}");
 }

@@ -138,7 +138,8 @@ fn follow(run: &Run, steps: usize, batch_size: usize, start: &Start<'_>) {
     let loss = loss(&run.loss_type);
     // The schedule ends with the recorded run, which may have had fewer pairs than there are.
     let pairs = &pairs[..run.steps.len() * batch_size];
-    let objective = PreferenceObjective { pairs, reference, loss, scoring: Scoring::FAST };
+    let objective =
+        PreferenceObjective { pairs, reference, loss: loss.into(), mismatched: None, scoring: Scoring::FAST };
     let mut record = Record { stop_after: Some(steps), ..Record::default() };
     let settings = settings(run.peak_learning_rate, batch_size);
     Trainer::new(policy, &objective, settings).unwrap().run(&mut record).unwrap();

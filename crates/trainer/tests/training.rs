@@ -10,15 +10,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use common::Record;
 use policy_model::{Lora, ModelConfig, Policy, Projection, Rows};
 use pref_data::{Dialogue, Layout, Padding, TokenPair};
-use pref_loss::{Beta, PreferenceLoss};
+use pref_loss::{Beta, KlEstimate, KtoBatch, KtoLoss, KtoOutput, PreferenceLoss, Weight};
 use rand::RngExt;
 use seeds::Seeds;
 use tch::{Device, Kind};
 use test_support::REORDERED_FP32;
 use trainer::{
-    Activations, AdamWSettings, Clock, Context, Decay, Head, MicroBatch, Order, Outcome, PreferenceObjective,
-    Progress, ReferenceLogps, RunDir, Scoring, Start, SupervisedRun, TrainError, TrainSettings, Trained,
-    Trainer, World, run_supervised,
+    Activations, AdamWSettings, Clock, Context, Decay, Head, Loss, MicroBatch, Mismatched, Order, Outcome,
+    PreferenceObjective, Progress, ReferenceLogps, RunDir, Scoring, Start, SupervisedRun, TrainError,
+    TrainSettings, Trained, Trainer, World, run_supervised,
 };
 
 const FAST: Scoring = Scoring::FAST;
@@ -89,7 +89,13 @@ fn train(settings: TrainSettings, scoring: Scoring) -> (Record, Vec<f32>) {
     let (policy, pairs) = (policy(), pairs(20));
     let reference = ReferenceLogps::compute(&policy, &pairs, scoring, |_| {}).unwrap();
     let loss = PreferenceLoss::Dpo { beta: Beta::new(0.1).unwrap() };
-    let objective = PreferenceObjective { pairs: &pairs, reference: &reference, loss, scoring };
+    let objective = PreferenceObjective {
+        pairs: &pairs,
+        reference: &reference,
+        loss: loss.into(),
+        mismatched: None,
+        scoring,
+    };
     let mut trainer = Trainer::new(&policy, &objective, settings).unwrap();
     let mut record = Record::default();
     assert_eq!(trainer.run(&mut record).unwrap(), Outcome::Finished);
@@ -107,6 +113,77 @@ fn assert_close(a: &Record, b: &Record) {
         assert!(close(a.loss, b.loss), "step {}: loss {} and {}", a.step, a.loss, b.loss);
         assert!(close(a.grad_norm, b.grad_norm), "step {}: norm {} and {}", a.step, a.grad_norm, b.grad_norm);
     }
+}
+
+/// By how many nats the reference of KTO's test says less of every response, so that the baseline is not cut off at 0.
+const BELOW: f64 = 3.0;
+
+/// KTO's loss of all pairs as it is written down: every response by itself, against the mean log-ratio of mismatched ones.
+fn kto_by_hand(
+    loss: KtoLoss,
+    policy: &Policy,
+    start: &Policy,
+    pairs: &[TokenPair],
+    shifted: &[TokenPair],
+) -> f64 {
+    let responses = |policy: &Policy, pairs: &[TokenPair]| {
+        let logps = ReferenceLogps::compute(policy, pairs, PLAIN, |_| {}).unwrap();
+        [logps.chosen, logps.rejected].concat()
+    };
+    let of_reference =
+        |pairs| responses(start, pairs).into_iter().map(|logp| logp - BELOW).collect::<Vec<_>>();
+    let baseline = KlEstimate::new(&responses(policy, shifted), &of_reference(shifted)).unwrap();
+    assert!(baseline.nats() > 0.0, "a baseline of 0 would prove nothing");
+    let (policy, start) = (responses(policy, pairs), of_reference(pairs));
+    let desirable: Vec<bool> = (0..policy.len()).map(|at| at < pairs.len()).collect();
+    let mut out = KtoOutput::default();
+    loss.evaluate(&KtoBatch::new(&policy, &start, &desirable).unwrap(), baseline, &mut out);
+    out.losses().iter().sum::<f64>() / out.losses().len() as f64
+}
+
+#[test]
+fn kto_takes_its_baseline_from_the_whole_batch() {
+    let (policy, pairs) = (policy(), pairs(20));
+    let shifted = Mismatched::shifted(&pairs, 64);
+    let of = |pairs: &[TokenPair]| {
+        let mut logps = ReferenceLogps::compute(&policy, pairs, FAST, |_| {}).unwrap();
+        logps.chosen.iter_mut().chain(&mut logps.rejected).for_each(|logp| *logp -= BELOW);
+        logps
+    };
+    let (reference, mismatched) = (of(&pairs), Mismatched::new(shifted.clone(), of(&shifted)));
+    let kto = KtoLoss { beta: Beta::new(0.5).unwrap(), desirable: Weight::ONE, undesirable: Weight::ONE };
+    let objective = PreferenceObjective {
+        pairs: &pairs,
+        reference: &reference,
+        loss: Loss::Kto(kto),
+        mismatched: Some(&mismatched),
+        scoring: FAST,
+    };
+    let whole = |micro_batch| TrainSettings { batch_size: 20, epochs: 6, micro_batch, ..settings() };
+    let mut records = Vec::new();
+    for micro_batch in [MicroBatch::Examples(20), MicroBatch::Examples(3)] {
+        let mut trainer = Trainer::new(&policy, &objective, whole(micro_batch)).unwrap();
+        let mut record = Record::default();
+        trainer.run(&mut record).unwrap();
+        let trained = trainer.master_policy().unwrap();
+        records.push((record, trained));
+    }
+    let [(first, trained), (second, _)] = &records[..] else { unreachable!() };
+    assert_close(first, second);
+    assert!((first.steps[0].loss - 0.5).abs() < 1e-6, "at the reference every response is as good as any");
+    assert!(first.steps[5].loss < first.steps[1].loss, "it learns: {:?}", first.steps);
+
+    // One step more, from where these six ended, measures the loss there.
+    let again = TrainSettings { epochs: 1, learning_rate: 0.0, ..whole(MicroBatch::Examples(3)) };
+    let mut record = Record::default();
+    Trainer::new(trained, &objective, again).unwrap().run(&mut record).unwrap();
+    let expected = kto_by_hand(kto, trained, &policy, &pairs, &shifted);
+    assert!((record.steps[0].loss - expected).abs() < 1e-5, "{} {expected}", record.steps[0].loss);
+    let unshifted = kto_by_hand(kto, trained, &policy, &pairs, &pairs);
+    assert!(
+        (record.steps[0].loss - unshifted).abs() > 1e-4,
+        "the baseline is no response's own: {unshifted}"
+    );
 }
 
 #[test]
@@ -201,7 +278,13 @@ fn a_policy_that_has_not_moved_is_its_reference_to_the_last_bit() {
             std::mem::swap(&mut reference.chosen[i], &mut reference.rejected[i]);
         }
         let loss = PreferenceLoss::Dpo { beta: Beta::new(0.1).unwrap() };
-        let objective = PreferenceObjective { pairs: &pairs, reference: &reference, loss, scoring: FAST };
+        let objective = PreferenceObjective {
+            pairs: &pairs,
+            reference: &reference,
+            loss: loss.into(),
+            mismatched: None,
+            scoring: FAST,
+        };
         let mut record = Record::default();
         Trainer::new(&policy, &objective, TrainSettings { kind, ..still.clone() })
             .unwrap()
@@ -233,7 +316,13 @@ fn a_loss_that_is_no_number_stops_before_it_is_applied() {
     let mut reference = ReferenceLogps::compute(&policy, &pairs, FAST, |_| {}).unwrap();
     reference.chosen[3] = f64::NAN;
     let loss = PreferenceLoss::Dpo { beta: Beta::new(0.1).unwrap() };
-    let objective = PreferenceObjective { pairs: &pairs, reference: &reference, loss, scoring: FAST };
+    let objective = PreferenceObjective {
+        pairs: &pairs,
+        reference: &reference,
+        loss: loss.into(),
+        mismatched: None,
+        scoring: FAST,
+    };
     let mut trainer = Trainer::new(&policy, &objective, settings()).unwrap();
     let error = trainer.run(&mut Record::default()).unwrap_err().to_string();
     assert!(error.starts_with("the loss is NaN at step 1"), "{error}");

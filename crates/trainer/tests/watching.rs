@@ -105,7 +105,13 @@ fn train(held_out: Option<(&[TokenPair], Option<OwnAnswers>, u64)>) -> (Record, 
     let score = |pairs: &[TokenPair]| ReferenceLogps::compute(&policy, pairs, Scoring::FAST, |_| {}).unwrap();
     let reference = score(&pairs);
     let (loss, scoring) = (PreferenceLoss::Dpo { beta: Beta::new(BETA).unwrap() }, Scoring::FAST);
-    let objective = PreferenceObjective { pairs: &pairs, reference: &reference, loss, scoring };
+    let objective = PreferenceObjective {
+        pairs: &pairs,
+        reference: &reference,
+        loss: loss.into(),
+        mismatched: None,
+        scoring,
+    };
     let mut record = Record::default();
     let trained = |trainer: &mut Trainer<'_>, record: &mut Record| {
         assert_eq!(trainer.run(record).unwrap(), Outcome::Finished);
@@ -115,7 +121,14 @@ fn train(held_out: Option<(&[TokenPair], Option<OwnAnswers>, u64)>) -> (Record, 
         None => trained(&mut Trainer::new(&policy, &objective, settings()).unwrap(), &mut record),
         Some((pairs, answers, every)) => {
             let reference = score(pairs);
-            let held_out = HeldOut { pairs, reference: &reference, loss, scoring, answers };
+            let held_out = HeldOut {
+                pairs,
+                reference: &reference,
+                loss: loss.into(),
+                mismatched: None,
+                scoring,
+                answers,
+            };
             let trainer = Trainer::new(&policy, &objective, settings()).unwrap();
             trained(&mut trainer.with_held_out(&held_out, every), &mut record)
         }

@@ -83,10 +83,11 @@ impl<'a> Axis<'a> {
             ),
             Question::RobustLosses => (
                 "table-robust",
-                "Scores under flipped labels, with a loss that corrects for them",
+                "Scores under flipped labels, with losses made for them",
                 format!(
                     "cDPO and robust DPO take {smoothing} of the labels to be wrong, whatever the share that is. Robust DPO's \
-                     loss is unbiased where the two agree; cDPO's is not."
+                     loss is unbiased where the two agree; cDPO's is not. KTO looks at each response by itself and gives up those that lie \
+                     far on the wrong side."
                 ),
             ),
             Question::EqualSteps => (

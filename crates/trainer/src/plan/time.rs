@@ -2,14 +2,14 @@
 
 use policy_model::{ModelConfig, Policy};
 use pref_data::{Dialogue, TokenPair};
-use pref_loss::PreferenceLoss;
 use tch::{Device, Kind, Tensor};
 
 use crate::TrainError;
 use crate::context::Clock;
 use crate::engine::{MicroBatch, Observer, Order, Snapshot, TrainSettings, Trainer};
 use crate::metrics::StepMetrics;
-use crate::objective::{Objective, PreferenceObjective, SupervisedObjective};
+use crate::mismatched::Mismatched;
+use crate::objective::{Loss, Objective, PreferenceObjective, SupervisedObjective};
 use crate::pair_deltas::PairDelta;
 use crate::parameters::Trained;
 use crate::reference::ReferenceLogps;
@@ -30,7 +30,7 @@ pub(super) struct Work<'a> {
     pub(super) settings: &'a TrainSettings,
     pub(super) scoring: Scoring,
     /// None in supervised training.
-    pub(super) loss: Option<PreferenceLoss>,
+    pub(super) loss: Option<Loss>,
     /// What is trained on, in the order given.
     pub(super) pairs: &'a [TokenPair],
     /// Pairs that the reference has still to score.
@@ -108,7 +108,10 @@ impl Work<'_> {
                 let zeros = vec![0.0; batch.len()];
                 let reference = ReferenceLogps { chosen: zeros.clone(), rejected: zeros };
                 let scoring = self.scoring;
-                let objective = PreferenceObjective { pairs: batch, reference: &reference, loss, scoring };
+                let mismatched = Mismatched::new(batch.to_vec(), reference.clone());
+                let mismatched = matches!(loss, Loss::Kto(_)).then_some(&mismatched);
+                let objective =
+                    PreferenceObjective { pairs: batch, reference: &reference, loss, mismatched, scoring };
                 self.step(&policy, &objective, clock)?
             }
             None => {
@@ -296,7 +299,7 @@ mod tests {
             head: Head::Full,
             activations: Activations::Recomputed,
         };
-        let dpo = PreferenceLoss::Dpo { beta: Beta::new(0.1).unwrap() };
+        let dpo = Loss::from(pref_loss::PreferenceLoss::Dpo { beta: Beta::new(0.1).unwrap() });
         for (loss, scoring) in [(Some(dpo), Scoring::FAST), (Some(dpo), plain), (None, Scoring::FAST)] {
             let to_score = if loss.is_some() { &pairs[..2] } else { &[] };
             let work = Work {

@@ -4,8 +4,10 @@ use std::path::PathBuf;
 
 use policy_model::{Lora, Projection};
 use pref_data::{Layout, Padding};
-use pref_loss::{Beta, LabelSmoothing, LogpReduction, NoiseRate, PreferenceLoss};
+use pref_loss::{Beta, KtoLoss, LabelSmoothing, LogpReduction, NoiseRate, PreferenceLoss, Weight};
 use serde::{Deserialize, Serialize};
+
+use crate::objective::Loss;
 
 use super::values::{DeviceChoice, Dtype, LossKind};
 use super::{Complaint, Origin, RecipeError};
@@ -83,20 +85,21 @@ impl LossSection {
     ///
     /// # Errors
     /// [`RecipeError::Invalid`] for a parameter that the loss would not look at, or that it has no meaning for.
-    pub fn build(&self) -> Result<Option<PreferenceLoss>, RecipeError> {
+    pub fn build(&self) -> Result<Option<Loss>, RecipeError> {
         self.check().map_err(|complaint| complaint.within("loss").at(Origin::Code))?;
         let Self { kind, beta, label_smoothing, logp_reduction: reduction } = *self;
-        Ok(match kind {
-            LossKind::Dpo => Some(PreferenceLoss::Dpo { beta }),
-            LossKind::Cdpo => Some(PreferenceLoss::Cdpo { beta, label_smoothing }),
-            LossKind::Ipo => Some(PreferenceLoss::Ipo { beta, reduction }),
+        Ok(Some(match kind {
+            LossKind::Dpo => PreferenceLoss::Dpo { beta }.into(),
+            LossKind::Cdpo => PreferenceLoss::Cdpo { beta, label_smoothing }.into(),
+            LossKind::Ipo => PreferenceLoss::Ipo { beta, reduction }.into(),
             LossKind::Robust => {
                 let label_smoothing = NoiseRate::new(label_smoothing.get()).expect("checked above");
-                Some(PreferenceLoss::Robust { beta, label_smoothing })
+                PreferenceLoss::Robust { beta, label_smoothing }.into()
             }
-            LossKind::Hinge => Some(PreferenceLoss::Hinge { beta }),
-            LossKind::Sft => None,
-        })
+            LossKind::Hinge => PreferenceLoss::Hinge { beta }.into(),
+            LossKind::Kto => Loss::Kto(KtoLoss { beta, desirable: Weight::ONE, undesirable: Weight::ONE }),
+            LossKind::Sft => return Ok(None),
+        }))
     }
 
     /// # Errors

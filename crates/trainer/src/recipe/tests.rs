@@ -179,23 +179,23 @@ fn the_reference_is_the_model_unless_named() {
 fn losses_are_built_from_their_section() {
     let built = |overrides: &[&str]| set(overrides).loss.build().unwrap();
     let beta = Beta::new(0.2).unwrap();
-    assert_eq!(built(&["loss.beta=0.2"]), Some(PreferenceLoss::Dpo { beta }));
+    assert_eq!(built(&["loss.beta=0.2"]), Some(PreferenceLoss::Dpo { beta }.into()));
     let label_smoothing = LabelSmoothing::new(0.1).unwrap();
     assert_eq!(
         built(&["loss.kind=cdpo", "loss.beta=0.2", "loss.label_smoothing=0.1"]),
-        Some(PreferenceLoss::Cdpo { beta, label_smoothing })
+        Some(PreferenceLoss::Cdpo { beta, label_smoothing }.into())
     );
     let label_smoothing = NoiseRate::new(0.1).unwrap();
     assert_eq!(
         built(&["loss.kind=robust", "loss.beta=0.2", "loss.label_smoothing=0.1"]),
-        Some(PreferenceLoss::Robust { beta, label_smoothing })
+        Some(PreferenceLoss::Robust { beta, label_smoothing }.into())
     );
-    assert_eq!(built(&["loss.kind=hinge", "loss.beta=0.2"]), Some(PreferenceLoss::Hinge { beta }));
+    assert_eq!(built(&["loss.kind=hinge", "loss.beta=0.2"]), Some(PreferenceLoss::Hinge { beta }.into()));
     for (word, reduction) in [("sum", LogpReduction::Sum), ("mean", LogpReduction::Mean)] {
         let word = format!("loss.logp_reduction={word}");
         assert_eq!(
             built(&["loss.kind=ipo", "loss.beta=0.2", &word]),
-            Some(PreferenceLoss::Ipo { beta, reduction })
+            Some(PreferenceLoss::Ipo { beta, reduction }.into())
         );
     }
     assert_eq!(built(&["loss.kind=sft"]), None);

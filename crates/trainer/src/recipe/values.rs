@@ -158,6 +158,8 @@ pub enum LossKind {
     Robust,
     /// The hinge loss of SLiC.
     Hinge,
+    /// Kahneman–Tversky optimisation: each response by itself, good or bad.
+    Kto,
 }
 
 impl LossKind {
@@ -170,6 +172,7 @@ impl LossKind {
             Self::Ipo => "ipo",
             Self::Robust => "robust",
             Self::Hinge => "hinge",
+            Self::Kto => "kto",
         }
     }
 

@@ -1,0 +1,96 @@
+//! Prompts with the responses to other prompts: what KTO's baseline is taken from.
+
+use policy_model::Policy;
+use pref_data::{TokenBatch, TokenPair};
+use pref_loss::{KlEstimate, PrefLossError};
+
+use crate::TrainError;
+use crate::reference::ReferenceLogps;
+use crate::scoring::{Activations, Scored, Scoring};
+
+/// Each pair's prompt with both responses of another pair, and what the reference says of them.
+///
+/// On responses that have nothing to do with their prompt the log-ratio of policy and reference tells how far the policy has
+/// moved as a whole, which is what KTO holds a response's own log-ratio against ([`pref_loss::KlEstimate`]). TRL takes the batch's
+/// completions shifted by one; here it is the set that is shifted, before it is shuffled, so that a pair has the same partner in
+/// every epoch and its reference log-probabilities are taken once.
+#[derive(Debug)]
+pub struct Mismatched {
+    pairs: Vec<TokenPair>,
+    reference: ReferenceLogps,
+}
+
+impl Mismatched {
+    /// Mismatched pairs of [`shifted`](Self::shifted) with the reference's log-probabilities of them, in the same order.
+    pub fn new(pairs: Vec<TokenPair>, reference: ReferenceLogps) -> Self {
+        Self { pairs, reference }
+    }
+
+    /// Every prompt of `pairs` with the responses of the pair before it, the first with those of the last. A response that
+    /// would not fit in `max_length` tokens behind its new prompt loses its end, but for its first token.
+    pub fn shifted(pairs: &[TokenPair], max_length: usize) -> Vec<TokenPair> {
+        let last = pairs.last().into_iter();
+        let before = last.chain(pairs);
+        let shift = |(pair, before): (&TokenPair, &TokenPair)| {
+            let room = max_length.saturating_sub(pair.prompt.len()).max(1);
+            let within = |response: &[u32]| response[..response.len().min(room)].to_vec();
+            TokenPair {
+                id: pair.id.clone(),
+                prompt: pair.prompt.clone(),
+                chosen: within(&before.chosen),
+                rejected: within(&before.rejected),
+                flipped: false,
+            }
+        };
+        pairs.iter().zip(before).map(shift).collect()
+    }
+
+    /// The log-ratios of policy and reference, in nats: the mean over a pair's two responses, summed over `examples`.
+    pub(crate) fn log_ratios(
+        &self,
+        policy: &Policy,
+        examples: &[usize],
+        scoring: Scoring,
+    ) -> Result<f64, TrainError> {
+        if examples.is_empty() {
+            return Ok(0.0);
+        }
+        let _guard = tch::no_grad_guard();
+        let pairs: Vec<&TokenPair> = examples.iter().map(|&i| &self.pairs[i]).collect();
+        let batch = TokenBatch::pairs(&pairs, scoring.layout, scoring.padding)?;
+        let scored = Scored::forward(policy, &batch, scoring.head, Activations::Kept)?;
+        let logps: f64 = scored.sequence_logps().iter().sum();
+        let of_reference = |&i: &usize| self.reference.chosen[i] + self.reference.rejected[i];
+        Ok((logps - examples.iter().map(of_reference).sum::<f64>()) / 2.0)
+    }
+
+    /// The baseline of all pairs together under a policy that says `policy` of them.
+    pub(crate) fn baseline(&self, policy: &ReferenceLogps) -> Result<KlEstimate, PrefLossError> {
+        let both = |logps: &ReferenceLogps| [&*logps.chosen, &*logps.rejected].concat();
+        KlEstimate::new(&both(policy), &both(&self.reference))
+    }
+
+    pub(crate) fn pairs(&self) -> &[TokenPair] {
+        &self.pairs
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair(id: &str, prompt: &[u32], chosen: &[u32], rejected: &[u32]) -> TokenPair {
+        let [prompt, chosen, rejected] = [prompt, chosen, rejected].map(<[u32]>::to_vec);
+        TokenPair { id: id.to_owned(), prompt, chosen, rejected, flipped: true }
+    }
+
+    #[test]
+    fn every_prompt_gets_the_responses_of_the_pair_before_as_far_as_they_fit() {
+        let pairs = [pair("a", &[1, 2], &[3], &[4, 5]), pair("b", &[6, 7, 8, 9], &[1], &[2, 3, 4])];
+        let shifted = Mismatched::shifted(&pairs, 4);
+        let parts: Vec<_> = shifted.iter().map(|p| (&*p.prompt, &*p.chosen, &*p.rejected)).collect();
+        assert_eq!(parts, [(&[1, 2][..], &[1][..], &[2, 3][..]), (&[6, 7, 8, 9], &[3], &[4])]);
+        assert_eq!((shifted[1].id.as_str(), shifted[1].flipped), ("b", false));
+        assert!(Mismatched::shifted(&[], 4).is_empty());
+    }
+}
