@@ -68,6 +68,7 @@ impl StudyReport {
                 ("Items".to_owned(), self.items.to_string()),
                 ("Ratings".to_owned(), self.ratings.to_string()),
             ],
+            files: Vec::new(),
         }
     }
 

@@ -20,6 +20,8 @@ pub struct Report {
     pub sections: Vec<Section>,
     /// What it takes to run it again: recipe, versions, seeds. A value of several lines is set as source.
     pub provenance: Vec<(String, String)>,
+    /// What lies beside the page: what a file holds, and where it is, seen from the page.
+    pub files: Vec<(String, String)>,
 }
 
 /// One section of a report.
@@ -35,6 +37,21 @@ pub struct Section {
     pub figures: Vec<(Svg, String)>,
     /// Sample dialogues.
     pub dialogues: Vec<Dialogue>,
+    /// Things told one by one, each on a page of its own where the report is printed.
+    pub pages: Vec<Page>,
+}
+
+/// One thing that a section tells by itself.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Page {
+    /// What it is about.
+    pub heading: String,
+    /// Paragraphs above its tables.
+    pub paragraphs: Vec<String>,
+    /// Tables. Their ids are no anchors.
+    pub tables: Vec<Table>,
+    /// Figures with their captions.
+    pub figures: Vec<(Svg, String)>,
 }
 
 /// A conversation to be read, not counted.

@@ -7,7 +7,7 @@ use std::fs;
 
 use markup::{Element, parse};
 use render::figure::{GroupedBars, Series};
-use render::report::{Dialogue, Report, Section};
+use render::report::{Dialogue, Page, Report, Section};
 use render::table::{Align, Column, Table, Value};
 use test_support::Chromium;
 
@@ -52,6 +52,12 @@ fn report() -> Report {
                 tables: vec![table("table-1"), table("table-2")],
                 figures: vec![(figure.to_svg(), "First.".into()), (figure.to_svg(), "Second.".into())],
                 dialogues: vec![dialogue],
+                pages: vec![Page {
+                    heading: "A <claim>".into(),
+                    paragraphs: vec!["Alone.".into()],
+                    tables: vec![table("table-1")],
+                    figures: vec![(figure.to_svg(), "Third.".into())],
+                }],
             },
             // Names that would claim one anchor.
             Section { heading: "Scores".into(), tables: vec![table("scores")], ..Section::default() },
@@ -61,6 +67,7 @@ fn report() -> Report {
             ("Seeds".into(), "0, 1".into()),
             ("Recipe".into(), "seed = 0\n[loss]\nbeta = 0.1\n".into()),
         ],
+        files: vec![("every score".into(), "results.parquet".into())],
     }
 }
 
@@ -90,11 +97,12 @@ fn every_link_has_its_target_and_every_anchor_is_one() {
     let unique: BTreeSet<_> = ids.iter().copied().collect();
     assert_eq!(ids.len(), unique.len(), "{ids:?}");
     let links: Vec<_> = elements.iter().filter_map(|element| element.attribute("href")).collect();
-    assert_eq!(links.len(), 3 + 3 + 1, "sections, tables, provenance");
-    for link in links {
+    assert_eq!(links.len(), 3 + 3 + 1 + 1, "sections, tables, provenance, a file beside the page");
+    assert!(links.contains(&"results.parquet"));
+    for link in links.into_iter().filter(|link| link.starts_with('#')) {
         assert!(unique.contains(link.trim_start_matches('#')), "{link} in {unique:?}");
     }
-    assert!(unique.contains("table-1") && unique.contains("figure-2"));
+    assert!(unique.contains("table-1") && unique.contains("figure-3"));
 }
 
 #[test]
@@ -171,5 +179,5 @@ fn it_fits_a_desktop_and_a_phone() {
     fs::write(&file, frames(&report.to_html(), &[1280, 390])).unwrap();
     let dom = browser.visit(&file, "");
     let measured = dom.rsplit("data-measured=\"").next().unwrap().split('"').next().unwrap();
-    assert_eq!(measured, "0|2|true| 0|2|true|");
+    assert_eq!(measured, "0|3|true| 0|3|true|");
 }

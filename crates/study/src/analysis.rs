@@ -19,7 +19,7 @@ use crate::runner::{Collected, Evaluated};
 /// Confidence level of every interval.
 pub(crate) const LEVEL: f64 = 0.95;
 /// Bootstrap resamples of an interval.
-const RESAMPLES: usize = 10_000;
+pub(crate) const RESAMPLES: usize = 10_000;
 /// Fewer for the many further questions, whose intervals are narrow.
 const FURTHER_RESAMPLES: usize = 2_000;
 

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod analysis;
+mod answer;
 mod asked;
 mod cell;
 mod claims;
@@ -17,14 +18,18 @@ mod error;
 mod evaluate;
 mod evidence;
 mod failures;
+mod figures;
 mod findings;
 mod fitted;
 mod grid;
 mod judges;
+mod methods;
 mod plan;
+mod printed;
 mod raters;
 pub mod recipe;
 mod registry;
+mod report;
 mod responder;
 pub mod results;
 mod runner;

@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use render::report::Page;
 use render::table::{Align, Column, Table, Value};
 use stats::{Components, Design, MeanEstimate, Over, Plan, SeedsNeeded, equivalence_test, holm};
 
@@ -12,6 +13,7 @@ use crate::analysis::{Analysis, LEVEL, Scorer, Scorers};
 use crate::claims::{Claim, Expectation};
 use crate::error::StudyError;
 use crate::evidence::{MARGIN, POWER};
+use crate::figures;
 use crate::recipe::StudyRecipe;
 
 /// More seeds than a study of this kind will train: what would take more is told in questions.
@@ -77,8 +79,8 @@ pub(crate) struct Settled {
     says: String,
     printed: Option<f64>,
     judge: Measured,
-    /// The same under a second judge, where there is one.
-    second: Option<Verdict>,
+    /// The same under a second judge, where there is one, and its verdict.
+    second: Option<(Measured, Verdict)>,
     /// The same of gold quality on further questions, where that is known.
     gold: Option<Measured>,
     verdict: Verdict,
@@ -124,6 +126,68 @@ impl fmt::Display for Needed {
 }
 
 impl Settled {
+    /// All that is known of it, by itself.
+    pub(crate) fn page(&self, recipe: &StudyRecipe) -> Page {
+        let scorers = Scorers::of(recipe);
+        let mut scored = vec![(scorers.judge.label, self.judge, Some(self.verdict))];
+        let second = scorers.second.zip(self.second);
+        scored.extend(second.map(|(scorer, (measured, verdict))| (scorer.label, measured, Some(verdict))));
+        let gold = scorers.gold.zip(self.gold);
+        scored.extend(gold.map(|([_, beyond], measured)| (beyond.label, measured, None)));
+        let row = |(scorer, measured, verdict): &(String, Measured, Option<Verdict>)| {
+            let verdict = verdict.map_or("the truth".to_owned(), |verdict| verdict.to_string());
+            let visible = Value::Number { value: measured.visible, decimals: DECIMALS };
+            vec![
+                Value::text(scorer),
+                difference(measured),
+                p_value(measured.p),
+                visible,
+                Value::text(verdict),
+            ]
+        };
+        let right = |name: &str| Column::new(name, Align::Right);
+        let table = Table {
+            id: "claim".into(),
+            title: self.comparison.clone(),
+            columns: vec![
+                Column::new("Scorer", Align::Left),
+                right("Difference"),
+                right("p"),
+                right("Visible from"),
+                Column::new("Verdict", Align::Left),
+            ],
+            rows: scored.iter().map(row).collect(),
+            notes: Vec::new(),
+        };
+        let drawn: Vec<(String, f64, f64, f64)> = scored
+            .iter()
+            .filter_map(|(scorer, measured, _)| {
+                let interval = measured.estimate.interval(LEVEL).ok()?;
+                Some((scorer.clone(), measured.estimate.value, interval.low, interval.high))
+            })
+            .collect();
+        let caption = format!("{}: differences with 95% t-intervals.", self.comparison);
+        Page {
+            heading: format!("{}, {}", self.place, self.comparison),
+            paragraphs: self.words(),
+            tables: vec![table],
+            figures: vec![(figures::comparison(&self.comparison, &drawn), caption)],
+        }
+    }
+
+    /// What the paper says, what was found, and what it would take.
+    fn words(&self) -> Vec<String> {
+        let printed =
+            self.printed.map_or(String::new(), |value| format!(" Its tables print {}.", signed(value)));
+        let says = match self.says.is_empty() {
+            true => format!("The paper makes no claim of this study's data here.{printed}"),
+            false => format!("The paper says: “{}”.{printed}", self.says),
+        };
+        let mut words = vec![says, format!("Verdict: {}.", self.verdict)];
+        words.extend(self.needed.map(|needed| format!("To tell, it {needed}.")));
+        words
+    }
+
     /// The claim's words with its verdict, for a paragraph of their own; `None` where the paper claims nothing.
     pub(crate) fn sentence(&self) -> Option<String> {
         if self.says.is_empty() {
@@ -167,7 +231,8 @@ pub(crate) fn settle(analysis: &Analysis<'_>, claims: Vec<Claim<'_>>) -> Result<
             Some(gold) => Ok(of_sandbox(judge, gold)),
             None => of_paper(judge, claim.expects),
         };
-        let second = second.as_ref().map(|second| verdict(&second[at])).transpose()?;
+        let second = second.as_ref().map(|second| verdict(&second[at]).map(|verdict| (second[at], verdict)));
+        let second = second.transpose()?;
         let verdict = verdict(&judge)?;
         let effect = match (&gold, claim.printed, claim.expects) {
             (Some(gold), ..) => gold.estimate.value.abs(),
@@ -212,7 +277,10 @@ pub(crate) fn table(recipe: &StudyRecipe, settled: &[Settled]) -> Option<Table> 
     }
     columns.push(right("Would need"));
     let rows = settled.iter().map(|claim| row(claim, is_sandbox)).collect();
-    let mut notes = vec![tally(settled), if is_sandbox { sandbox_note(recipe) } else { paper_note(recipe) }];
+    let mut notes = vec![
+        tally(&settled.iter().collect::<Vec<_>>()),
+        if is_sandbox { sandbox_note(recipe) } else { paper_note(recipe) },
+    ];
     notes.push(
         "p: two-sided t-test, by Holm's method corrected for all comparisons of its question. Visible from: the true effect that \
          is found four times in five, before that correction. Would need: questions × seeds that would tell what this design \
@@ -238,13 +306,13 @@ fn row(claim: &Settled, is_sandbox: bool) -> Vec<Value> {
     row.push(Value::Number { value: claim.judge.visible, decimals: DECIMALS });
     row.extend(claim.gold.as_ref().map(difference));
     row.push(Value::text(claim.verdict.in_table()));
-    row.extend(claim.second.map(|verdict| Value::text(verdict.in_table())));
+    row.extend(claim.second.map(|(_, verdict)| Value::text(verdict.in_table())));
     row.push(Value::text(claim.needed.map_or("–".to_owned(), |needed| needed.design())));
     row
 }
 
 /// How many of the verdicts are of each kind, the sandbox's in one sentence.
-pub(crate) fn tally(settled: &[Settled]) -> String {
+pub(crate) fn tally(settled: &[&Settled]) -> String {
     let kinds = [
         Verdict::Seen,
         Verdict::Missed,

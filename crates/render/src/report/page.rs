@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::{Dialogue, Report, Section};
+use super::{Dialogue, Page, Report, Section};
+use crate::figure::Svg;
 use crate::table::{Table, caption, table_html};
 
 const STYLE: &str = include_str!("page.css");
@@ -124,7 +125,7 @@ fn contents(report: &Report, anchors: &Anchors) -> String {
         }
         html.push_str("</li>\n");
     }
-    if !report.provenance.is_empty() {
+    if has_provenance(report) {
         html.push_str(&format!("<li>{}</li>\n", link(&anchors.provenance, PROVENANCE)));
     }
     html.push_str("</ol>\n</nav>\n");
@@ -143,7 +144,30 @@ fn push_section(html: &mut String, section: &Section, anchors: &SectionAnchors, 
     for (table, anchor) in section.tables.iter().zip(&anchors.tables) {
         html.push_str(&table_html(table, anchor));
     }
-    for (svg, caption) in &section.figures {
+    push_figures(html, &section.figures, figures);
+    if !section.dialogues.is_empty() {
+        html.push_str("<div class=\"dialogues\">\n");
+        html.extend(section.dialogues.iter().map(dialogue));
+        html.push_str("</div>\n");
+    }
+    for (number, page) in (1..).zip(&section.pages) {
+        push_page(html, page, &format!("{}-{number}", anchors.heading), figures);
+    }
+    html.push_str("</section>\n");
+}
+
+fn push_page(html: &mut String, page: &Page, anchor: &str, figures: &mut usize) {
+    html.push_str(&format!("<article class=\"page\">\n<h3>{}</h3>\n", inline(&page.heading)));
+    push_paragraphs(html, &page.paragraphs, "");
+    for (number, table) in (1..).zip(&page.tables) {
+        html.push_str(&table_html(table, &format!("{anchor}-table-{number}")));
+    }
+    push_figures(html, &page.figures, figures);
+    html.push_str("</article>\n");
+}
+
+fn push_figures(html: &mut String, all: &[(Svg, String)], figures: &mut usize) {
+    for (svg, caption) in all {
         *figures += 1;
         html.push_str(&format!(
             "<figure class=\"chart\" id=\"figure-{figures}\">\n<div class=\"scroll\">{svg}</div>\n\
@@ -151,12 +175,6 @@ fn push_section(html: &mut String, section: &Section, anchors: &SectionAnchors, 
             inline(caption)
         ));
     }
-    if !section.dialogues.is_empty() {
-        html.push_str("<div class=\"dialogues\">\n");
-        html.extend(section.dialogues.iter().map(dialogue));
-        html.push_str("</div>\n");
-    }
-    html.push_str("</section>\n");
 }
 
 fn dialogue(dialogue: &Dialogue) -> String {
@@ -178,7 +196,7 @@ fn dialogue(dialogue: &Dialogue) -> String {
 }
 
 fn provenance(report: &Report, anchor: &str) -> String {
-    if report.provenance.is_empty() {
+    if !has_provenance(report) {
         return String::new();
     }
     let mut html = format!(
@@ -193,8 +211,19 @@ fn provenance(report: &Report, anchor: &str) -> String {
         };
         html.push_str(&format!("<dt>{}</dt><dd>{value}</dd>\n", escape(name)));
     }
+    if !report.files.is_empty() {
+        let link = |(what, path): &(String, String)| {
+            format!("<li><a href=\"{}\">{}</a>: {}</li>\n", escape(path), escape(path), inline(what))
+        };
+        let links: String = report.files.iter().map(link).collect();
+        html.push_str(&format!("<dt>Files</dt><dd><ul class=\"files\">\n{links}</ul></dd>\n"));
+    }
     html.push_str("</dl>\n</section>\n");
     html
+}
+
+fn has_provenance(report: &Report) -> bool {
+    !report.provenance.is_empty() || !report.files.is_empty()
 }
 
 fn push_paragraphs(html: &mut String, paragraphs: &[String], attributes: &str) {

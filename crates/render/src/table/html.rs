@@ -12,7 +12,7 @@ const MARK: Note<'static> =
 pub(crate) fn table_html(table: &Table, id: &str) -> String {
     let layout = Layout::new(table);
     let mut html = format!("<figure class=\"table\" id=\"{}\">\n<div class=\"scroll\"><table>\n", escape(id));
-    html.push_str(&format!("<caption>{}</caption>\n", escape(&caption(table))));
+    html.push_str(&format!("<caption><span>{}</span></caption>\n", escape(&caption(table))));
     html.push_str(&head(&layout));
     html.push_str("<tbody>\n");
     for row in &layout.rows {
