@@ -181,7 +181,7 @@ impl Settled {
             self.printed.map_or(String::new(), |value| format!(" Its tables print {}.", signed(value)));
         let says = match self.says.is_empty() {
             true => format!("The paper makes no claim of this study's data here.{printed}"),
-            false => format!("The paper says: “{}”.{printed}", self.says),
+            false => format!("The paper says, of its own data: “{}”.{printed}", self.says),
         };
         let mut words = vec![says, format!("Verdict: {}.", self.verdict)];
         words.extend(self.needed.map(|needed| format!("To tell, it {needed}.")));
