@@ -37,7 +37,7 @@ pub trait Objective {
         policy: &Policy,
         examples: &[usize],
         scale: f64,
-        gradients: &mut Gradients,
+        gradients: &mut Gradients<'_>,
     ) -> Result<Measured, TrainError>;
 }
 
@@ -93,7 +93,7 @@ impl Objective for PreferenceObjective<'_> {
         policy: &Policy,
         examples: &[usize],
         scale: f64,
-        gradients: &mut Gradients,
+        gradients: &mut Gradients<'_>,
     ) -> Result<Measured, TrainError> {
         let pairs: Vec<&TokenPair> = examples.iter().map(|&i| &self.pairs[i]).collect();
         let batch = TokenBatch::pairs(&pairs, self.scoring.layout, self.scoring.padding)?;
@@ -186,7 +186,7 @@ impl Objective for SupervisedObjective<'_> {
         policy: &Policy,
         examples: &[usize],
         scale: f64,
-        gradients: &mut Gradients,
+        gradients: &mut Gradients<'_>,
     ) -> Result<Measured, TrainError> {
         let dialogues: Vec<&Dialogue> = examples.iter().map(|&i| &self.dialogues[i]).collect();
         let batch = TokenBatch::dialogues(&dialogues, self.padding)?;
