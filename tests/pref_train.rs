@@ -92,6 +92,14 @@ fn a_plan_knows_what_a_run_will_do() {
     has(&lines, "checkpoints 2 after steps 3, 6");
     has(&lines, "reference log-probabilities 6 to be scored");
     let model = Policy::load(&bench.path("model"), Kind::Float, Device::Cpu).unwrap();
+    let mentions = |lines: &[String], wanted: &str| {
+        assert!(lines.iter().any(|l| l.contains(wanted)), "{wanted}: {lines:#?}")
+    };
+    mentions(&lines, "On 8 GPUs");
+    let spread = plan_lines(&bench, &["--nnodes", "3", "--nproc-per-node", "8"]);
+    mentions(&spread, "On 24 GPUs");
+    mentions(&spread, "50 GB/s");
+    has(&spread, "memory with zero = 0, MB 30");
     has(&lines, &format!("parameters {}", model.config().parameter_count()));
 
     assert!(train(&bench, &[]).status.success());

@@ -15,7 +15,7 @@ pub fn train_plan(plan: &Plan) -> Table {
         columns: vec![
             Column::new("What", Align::Left),
             Column::new("Here", Align::Right),
-            Column::new("On 8 GPUs", Align::Right),
+            Column::new(format!("On {} GPUs", plan.cluster.gpus), Align::Right),
             Column::new("Of which", Align::Left),
         ],
         rows,
@@ -26,9 +26,12 @@ pub fn train_plan(plan: &Plan) -> Table {
             "Time here: a few steps of models with one and with five layers of this width were tried, and the rest computed; \
              evaluations, checkpoints and the start are not in it."
                 .into(),
-            "On 8 GPUs: by formula and never tried, for A100s of 80 GB at 40% of 312 TFLOP/s with 230 GB/s between them, \
-             master weights and moments shared out (ZeRO-1), memory of each."
-                .into(),
+            format!(
+                "On {} GPUs: by formula and never tried, for A100s of 80 GB at 40% of 312 TFLOP/s with {} GB/s between them, \
+                 master weights and moments shared out (ZeRO-1), memory of each. --nproc-per-node and --nnodes say how many.",
+                plan.cluster.gpus,
+                plan.cluster.bandwidth / 1e9,
+            ),
             "Nothing was trained and nothing was written.".into(),
         ],
     }
@@ -118,12 +121,22 @@ fn memory_rows(plan: &Plan) -> Vec<Vec<Value>> {
         part(
             "  gradients",
             |memory| memory.gradients,
-            "the sum in float32, one micro-batch's beside it".into(),
+            "the sum in float32, one micro-batch's (there one layer's of it) beside it".into(),
         ),
         part("  Adam's moments", |memory| memory.moments, "two, float32".into()),
         part("  activations", |memory| memory.activations, format!("here of {} tokens", plan.widest.tokens)),
         part("  LM head", |memory| memory.head, format!("here of {} scored tokens", plan.widest.scored)),
         part("  libtorch", |memory| memory.runtime, "itself, and memory that nothing else can use".into()),
+        on_both(
+            "memory with zero = 0, MB",
+            Value::text(""),
+            megabytes(plan.replicated.memory.total()),
+            if plan.replicated.fits {
+                "each GPU with all of the state"
+            } else {
+                "each with all of the state: too much"
+            },
+        ),
     ]
 }
 
@@ -152,5 +165,6 @@ fn time_rows(plan: &Plan) -> Vec<Vec<Value>> {
             seconds(communicating),
             "at worst: a part can hide behind computing",
         ),
+        on_both("  communicating with zero = 0", Value::text(""), seconds(plan.replicated.communicating), ""),
     ]
 }

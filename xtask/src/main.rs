@@ -1,4 +1,4 @@
-//! Set-up and checks of this repository: `cargo xtask setup|demo|test|bench`.
+//! Set-up and checks of this repository: `cargo xtask setup|demo|test|bench|gpu-check`.
 //!
 //! It builds before libtorch is there, so it never links it and depends on next to nothing.
 
@@ -34,8 +34,9 @@ Commands:
   test [STAGE]...   Run all checks, the cheapest first, or only the named ones: fmt tidy edges package
                     clippy doc test
   bench [ARG]...    Run the benchmarks; arguments go to `cargo bench` (such as -- --save-baseline NAME).
+  gpu-check         Compare each path on a GPU with the CPU, in about a minute; fails where there is no GPU.
 
-demo, test and bench begin with setup.
+demo, test, bench and gpu-check begin with setup.
 ";
 
 /// Where the demo's tables, figures and report go.
@@ -69,7 +70,8 @@ fn run(arguments: &[String]) -> Result<()> {
         ("demo", []) => demo(&workspace),
         ("test", stages) => test(&workspace, stages),
         ("bench", arguments) => bench(&workspace, arguments),
-        ("setup" | "demo", [unknown, ..]) => {
+        ("gpu-check", []) => gpu_check(&workspace),
+        ("setup" | "demo" | "gpu-check", [unknown, ..]) => {
             bail!("`cargo xtask {command}` does not know `{unknown}`; see `cargo xtask --help`")
         }
         _ => bail!("there is no command `{command}`; see `cargo xtask --help`"),
@@ -107,4 +109,11 @@ fn bench(workspace: &Workspace, arguments: &[&str]) -> Result<()> {
     setup::run(workspace, Want::Any)?;
     let command: Vec<&str> = ["bench"].iter().chain(arguments).copied().collect();
     workspace.cargo(&command).context("the benchmarks did not end well")
+}
+
+fn gpu_check(workspace: &Workspace) -> Result<()> {
+    setup::run(workspace, Want::Any)?;
+    workspace
+        .cargo(&["run", "--quiet", "--package", "trainer", "--example", "gpu_check"])
+        .context("the GPU was not checked, or does not compute as the CPU does")
 }

@@ -9,7 +9,9 @@ use clap::Parser;
 use hub::Hub;
 use render::table::Format;
 use trainer::recipe::Recipe;
-use trainer::{Context, Outcome, Place, Progress, RunReport, Silent, Start, StepMetrics, TrainError, World};
+use trainer::{
+    Cluster, Context, Outcome, Place, Progress, RunReport, Silent, Start, StepMetrics, TrainError, World,
+};
 
 /// Train a policy on preferences (DPO, cDPO, IPO) or on their chosen responses (SFT).
 #[derive(Debug, Parser)]
@@ -46,6 +48,12 @@ struct Args {
     launched: bool,
 }
 
+impl Args {
+    fn is_several(&self) -> bool {
+        self.nproc_per_node > 1 || self.nnodes > 1
+    }
+}
+
 fn main() -> ExitCode {
     let args = Args::parse();
     let place = Place::from_environment(|name| std::env::var(name).ok());
@@ -61,12 +69,13 @@ fn start(args: &Args, place: Result<Option<Place>, TrainError>, signals: &Signal
     recipe.fetch(&Hub::from_environment(|name| std::env::var(name).ok()))?;
     let start = if args.resume { Start::Resume } else { Start::Fresh };
     if args.plan {
-        return Ok(print_result(
-            train_plan(&trainer::plan(&recipe, start, &SystemClock::start())?).render(Format::Text),
-        )?);
+        let gpus =
+            if args.is_several() { u64::from(args.nproc_per_node) * u64::from(args.nnodes) } else { 8 };
+        let plan = trainer::plan(&recipe, start, Cluster::a100s(gpus), &SystemClock::start())?;
+        return Ok(print_result(train_plan(&plan).render(Format::Text))?);
     }
     let (per_node, nodes, node) = (args.nproc_per_node, args.nnodes, args.node_rank);
-    if !args.launched && (per_node > 1 || nodes > 1) {
+    if !args.launched && args.is_several() {
         let shares_cores = recipe.train.threads == 0;
         return Launch { per_node, nodes, node, shares_cores }.run(signals);
     }

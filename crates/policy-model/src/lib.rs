@@ -27,12 +27,12 @@
 #![forbid(unsafe_code)]
 
 mod attention;
-mod checkpointed;
 mod config;
 mod decoder;
 mod error;
 mod generate;
 mod initialise;
+mod layered;
 mod lora;
 mod peft;
 mod policy;
@@ -42,10 +42,10 @@ mod save;
 mod weights;
 
 pub use attention::{PackedRow, PackedRows, Rows, Visibility};
-pub use checkpointed::Checkpointed;
 pub use config::{AttentionBias, Family, ModelConfig};
 pub use error::PolicyError;
 pub use generate::{Finish, Generation, GenerationOptions, GenerationRequest};
+pub use layered::{Keep, Layered};
 pub use lora::{Adapters, Lora, Projection};
 pub use policy::{Policy, native_bf16};
 pub use rope::{Rope, RopeScaling};

@@ -5,8 +5,8 @@ use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
 use crate::attention::{Grid, Masks, NoCache, Packed, PackedRows, Rows};
-use crate::checkpointed::Checkpointed;
 use crate::decoder::{self, Decoder};
+use crate::layered::{Keep, Layered};
 use crate::lora::Adapters;
 use crate::{ModelConfig, PolicyError, initialise, weights};
 
@@ -131,13 +131,13 @@ impl Policy {
         self.decoder.forward(embedded, &positions, &mut mixing)
     }
 
-    /// As [`Policy::padded_hidden_states`], with activations that are computed again on the way back.
+    /// As [`Policy::padded_hidden_states`], to be differentiated one layer at a time.
     ///
     /// # Panics
     /// As [`Policy::hidden_states`].
-    pub fn padded_checkpointed(&self, embedded: &Tensor, rows: &Rows) -> Checkpointed<'_> {
+    pub fn padded_layered(&self, embedded: &Tensor, rows: &Rows, keep: Keep) -> Layered<'_> {
         let (positions, mixing) = self.grid(rows);
-        Checkpointed::new(&self.decoder, embedded, &positions, Box::new(mixing))
+        Layered::new(&self.decoder, embedded, &positions, Box::new(mixing), keep)
     }
 
     /// Hidden states after the final norm of rows without padding, with gradients where the caller has them enabled.
@@ -155,13 +155,13 @@ impl Policy {
         self.decoder.forward(embedded, &rows.positions, &mut mixing)
     }
 
-    /// As [`Policy::packed_hidden_states`], with activations that are computed again on the way back.
+    /// As [`Policy::packed_hidden_states`], to be differentiated one layer at a time.
     ///
     /// # Panics
     /// Where the rows do not have `N` tokens.
-    pub fn packed_checkpointed(&self, embedded: &Tensor, rows: &PackedRows) -> Checkpointed<'_> {
+    pub fn packed_layered(&self, embedded: &Tensor, rows: &PackedRows, keep: Keep) -> Layered<'_> {
         let mixing = Packed::new(rows, self.decoder.window(), embedded.kind());
-        Checkpointed::new(&self.decoder, embedded, &rows.positions, Box::new(mixing))
+        Layered::new(&self.decoder, embedded, &rows.positions, Box::new(mixing), keep)
     }
 
     /// The embeddings of tokens.

@@ -7,14 +7,16 @@
 //! A [`World`] is what the loop asks. Of a process on its own it answers without looking anywhere, so that there is one
 //! loop, whose results alone are what they were before anybody thought of several.
 
+mod buckets;
 mod environment;
 mod facts;
 mod farewell;
 mod shard;
 mod world;
 
+pub(crate) use buckets::Buckets;
 pub use environment::Place;
 pub(crate) use facts::{Fact, digest_of_files, digest_of_pairs, digest_of_tensor, hash_model, hash_pair};
-pub use shard::{Exchange, Sharding};
+pub use shard::{Exchange, Sharding, Timing};
 pub(crate) use shard::{Run, Shard};
 pub use world::World;

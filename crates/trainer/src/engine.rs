@@ -16,7 +16,7 @@ use crate::metrics::StepMetrics;
 use crate::objective::{Measured, Objective};
 use crate::optimizer::{AdamW, AdamWSettings};
 use crate::pair_deltas::PairDelta;
-use crate::parameters::{Parameters, Trained};
+use crate::parameters::{Gradients, Parameters, Span, Trained};
 use crate::schedule::{Decay, Schedule};
 
 /// In which order the examples of an epoch are seen.
@@ -375,7 +375,7 @@ impl<'a> Trainer<'a> {
         if !measured.loss.is_finite() {
             return Err(self.not_finite(measured.loss, batch));
         }
-        let (gradient, grad_norm) = self.parameters.sum_gradient(&self.world, self.exchange.bucket)?;
+        let (gradient, grad_norm) = self.parameters.summed_gradient(&self.world)?;
         if !grad_norm.is_finite() {
             return Err(self.not_finite(grad_norm, batch));
         }
@@ -396,33 +396,48 @@ impl<'a> Trainer<'a> {
         Ok((metrics, deltas))
     }
 
-    /// Adds the gradient of this rank's share of `batch`, in parts of the batch's mean loss; up to the first that is not a
-    /// number.
+    /// Sums the gradient of `batch` over all ranks, of which each adds that of its share, in parts of the batch's mean loss. What
+    /// is returned was measured on this rank, up to the first loss that is not a number.
     fn differentiate(&mut self, batch: &[usize]) -> Result<Measured, TrainError> {
         let objective = self.objective;
         let scale = 1.0 / batch.iter().map(|&i| objective.weight(i)).sum::<f64>();
         let tokens: Vec<usize> = batch.iter().map(|&example| objective.tokens(example)).collect();
         let share: Vec<usize> = self.world.share(&tokens).into_iter().map(|at| batch[at]).collect();
-        let mut sum = Measured { loss: 0.0, preference: None, deltas: Vec::new(), tokens: 0 };
         let micro_batches = self.settings.micro_batches(&share, |example| objective.tokens(example));
         let baseline = self.baseline(&micro_batches, batch.len())?;
-        for micro_batch in &micro_batches {
-            let Parameters { policy, gradients, .. } = &mut self.parameters;
-            let measured = objective.differentiate(policy, micro_batch, scale, baseline, gradients)?;
-            sum.loss += measured.loss * scale;
-            if !sum.loss.is_finite() {
-                break;
-            }
-            sum.tokens += measured.tokens;
-            sum.deltas.extend(measured.deltas);
-            if let Some(mut sums) = measured.preference {
-                let total = sum.preference.get_or_insert_default();
-                for (total, sum) in total.fields_mut().into_iter().zip(sums.fields_mut()) {
-                    *total += *sum / batch.len() as f64;
+        let last = micro_batches.len().wrapping_sub(1);
+        let parameters = &self.parameters;
+        parameters.sum_gradient(&self.world, self.exchange, |whole| {
+            let mut sum = Measured { loss: 0.0, preference: None, deltas: Vec::new(), tokens: 0 };
+            for (number, micro_batch) in micro_batches.iter().enumerate() {
+                let mut hear = |span: &Span| {
+                    if number == last {
+                        whole(span);
+                    }
+                };
+                let mut gradients = Gradients::new(&parameters.gradients, &mut hear);
+                let measured = objective.differentiate(
+                    &parameters.policy,
+                    micro_batch,
+                    scale,
+                    baseline,
+                    &mut gradients,
+                )?;
+                sum.loss += measured.loss * scale;
+                if !sum.loss.is_finite() {
+                    break;
+                }
+                sum.tokens += measured.tokens;
+                sum.deltas.extend(measured.deltas);
+                if let Some(mut sums) = measured.preference {
+                    let total = sum.preference.get_or_insert_default();
+                    for (total, sum) in total.fields_mut().into_iter().zip(sums.fields_mut()) {
+                        *total += *sum / batch.len() as f64;
+                    }
                 }
             }
-        }
-        Ok(sum)
+            Ok(sum)
+        })
     }
 
     /// What the objective holds a batch of so many examples against, of which this rank has the given parts.

@@ -51,7 +51,7 @@ pub trait Objective {
         examples: &[usize],
         scale: f64,
         baseline: KlEstimate,
-        gradients: &mut Gradients,
+        gradients: &mut Gradients<'_>,
     ) -> Result<Measured, TrainError>;
 }
 
@@ -152,7 +152,7 @@ impl Objective for PreferenceObjective<'_> {
         examples: &[usize],
         scale: f64,
         baseline: KlEstimate,
-        gradients: &mut Gradients,
+        gradients: &mut Gradients<'_>,
     ) -> Result<Measured, TrainError> {
         let pairs: Vec<&TokenPair> = examples.iter().map(|&i| &self.pairs[i]).collect();
         let batch = TokenBatch::pairs(&pairs, self.scoring.layout, self.scoring.padding)?;
@@ -246,7 +246,7 @@ impl Objective for SupervisedObjective<'_> {
         examples: &[usize],
         scale: f64,
         _: KlEstimate,
-        gradients: &mut Gradients,
+        gradients: &mut Gradients<'_>,
     ) -> Result<Measured, TrainError> {
         let dialogues: Vec<&Dialogue> = examples.iter().map(|&i| &self.dialogues[i]).collect();
         let batch = TokenBatch::dialogues(&dialogues, self.padding)?;

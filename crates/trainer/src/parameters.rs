@@ -2,13 +2,13 @@
 
 use std::num::NonZeroU32;
 
-use policy_model::{Checkpointed, Lora, ModelConfig, Policy};
+use policy_model::{Layered, Lora, ModelConfig, Policy};
 use seeds::Seeds;
 use tch::{Device, Kind, Tensor};
 use torch_ext::distributed::Rank;
 
 use crate::TrainError;
-use crate::distributed::{Shard, World};
+use crate::distributed::{Buckets, Exchange, Shard, World};
 
 /// Where one parameter lies in the flat buffer.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,7 +63,7 @@ pub(crate) struct Parameters {
     /// The weights of `shard`.
     pub(crate) master: Tensor,
     pub(crate) shard: Shard,
-    pub(crate) gradients: Gradients,
+    pub(crate) gradients: GradientBuffer,
     pub(crate) policy: Policy,
     trained: Trained,
     /// The flat buffer behind the leaves when they are not views of `master`.
@@ -74,7 +74,7 @@ pub(crate) struct Parameters {
 
 /// Where gradients gather: one flat fp32 buffer, and the leaves that they come from.
 #[derive(Debug)]
-pub struct Gradients {
+pub(crate) struct GradientBuffer {
     pub(crate) flat: Tensor,
     pub(crate) spans: Vec<Span>,
     leaves: Vec<Tensor>,
@@ -130,8 +130,13 @@ impl Parameters {
         let place = |name: &str| spans.iter().position(|span| span.name == name);
         let embedding = place(EMBEDDING);
         let lm_head = place(LM_HEAD).or(embedding);
-        let gradients =
-            Gradients { flat: Tensor::zeros([shard.padded()], options), spans, leaves, embedding, lm_head };
+        let gradients = GradientBuffer {
+            flat: Tensor::zeros([shard.padded()], options),
+            spans,
+            leaves,
+            embedding,
+            lm_head,
+        };
         Ok(Self { gradients, master, shard, policy, trained, compute, part })
     }
 
@@ -144,17 +149,23 @@ impl Parameters {
         self.compute.as_ref().unwrap_or(&self.master)
     }
 
-    /// Sums the gradient over all ranks, and returns what of it belongs to `master`, and the Euclidean norm of the whole.
-    pub(crate) fn sum_gradient(
+    /// Runs `body`, which adds up this rank's gradient, and sums it over all ranks. What it tells of spans whose gradient is whole
+    /// begins to travel meanwhile.
+    pub(crate) fn sum_gradient<R>(
         &self,
         world: &World,
-        bucket: NonZeroU32,
-    ) -> Result<(Tensor, f64), TrainError> {
+        exchange: Exchange,
+        body: impl FnOnce(&mut dyn FnMut(&Span)) -> Result<R, TrainError>,
+    ) -> Result<R, TrainError> {
+        let buckets = Buckets::new(&self.gradients.flat, self.part.as_ref(), self.shard, exchange);
+        world.sum_gradient(buckets, |whole| body(&mut |span: &Span| whole(span.offset, span.length())))
+    }
+
+    /// What of the gradient that was summed belongs to `master`, and the Euclidean norm of the whole.
+    pub(crate) fn summed_gradient(&self, world: &World) -> Result<(Tensor, f64), TrainError> {
         let Some(part) = &self.part else {
-            world.sum_gradient(&self.gradients.flat, bucket)?;
             return Ok((self.gradients.flat.shallow_clone(), self.gradients.norm()));
         };
-        world.sum_parts(self.shard, part, &self.gradients.flat)?;
         let norms: Vec<Tensor> = part.split(self.shard.piece, 0).iter().map(Tensor::norm).collect();
         let norm = Tensor::stack(&norms, 0).to_kind(Kind::Double).norm().double_value(&[]);
         let mut squared = [norm.powi(2)];
@@ -206,7 +217,40 @@ fn spans(parameters: &[(String, Tensor)]) -> Vec<Span> {
     parameters.iter().map(span).collect()
 }
 
-impl Gradients {
+impl GradientBuffer {
+    /// Forgets everything.
+    pub(crate) fn zero(&mut self) {
+        let _ = self.flat.zero_();
+    }
+
+    /// The Euclidean norm of the whole gradient, summed over parameters in f64.
+    fn norm(&self) -> f64 {
+        let _guard = tch::no_grad_guard();
+        let norm = |s: &Span| self.flat.narrow(0, s.offset, s.length()).norm();
+        let norms: Vec<Tensor> = self.spans.iter().map(norm).collect();
+        Tensor::stack(&norms, 0).to_kind(Kind::Double).norm().double_value(&[])
+    }
+}
+
+/// Where the gradient of a micro-batch is added.
+pub struct Gradients<'a> {
+    buffer: &'a GradientBuffer,
+    /// Hears of each span once nothing more of this micro-batch will be added.
+    done: &'a mut dyn FnMut(&Span),
+}
+
+impl std::fmt::Debug for Gradients<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gradients").field("buffer", &self.buffer).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Gradients<'a> {
+    /// Adds to `buffer`; `done` hears of each span once nothing more of this micro-batch will be added.
+    pub(crate) fn new(buffer: &'a GradientBuffer, done: &'a mut dyn FnMut(&Span)) -> Self {
+        Self { buffer, done }
+    }
+
     /// Adds the gradient of the scalar `root` with respect to all weights that are trained.
     ///
     /// Embeddings were looked up outside of the graph, into the leaf `embedded` `[N, hidden]` of tokens `ids` `[N]`: so
@@ -222,12 +266,12 @@ impl Gradients {
         Ok(())
     }
 
-    /// As [`Gradients::backward`], where the graph of `root` ends above the last of `layers`, which are computed again one
-    /// by one.
+    /// As [`Gradients::backward`], where the graph of `root` ends above the last of `layers`, which are differentiated one by
+    /// one.
     pub(crate) fn backward_by_layer(
         &mut self,
         root: &Tensor,
-        layers: Checkpointed<'_>,
+        layers: Layered<'_>,
         ids: &Tensor,
     ) -> Result<(), TrainError> {
         let of_output = self.take(root, layers.output(), |name| !name.starts_with("model.layers."))?;
@@ -242,48 +286,46 @@ impl Gradients {
     /// Adds the gradients of the scalar `root` with respect to the weights that `is_asked` names, and returns the one with
     /// respect to `input`.
     fn take(
-        &self,
+        &mut self,
         root: &Tensor,
         input: &Tensor,
         is_asked: impl Fn(&str) -> bool,
     ) -> Result<Tensor, TrainError> {
-        let asked: Vec<(&Span, &Tensor)> =
-            self.spans.iter().zip(&self.leaves).filter(|(span, _)| is_asked(&span.name)).collect();
-        let inputs: Vec<&Tensor> = asked.iter().map(|(_, leaf)| *leaf).chain([input]).collect();
+        let GradientBuffer { flat, spans, leaves, embedding, .. } = self.buffer;
+        let asked: Vec<(usize, &Span, &Tensor)> = (0..spans.len())
+            .map(|at| (at, &spans[at], &leaves[at]))
+            .filter(|(_, span, _)| is_asked(&span.name))
+            .collect();
+        let inputs: Vec<&Tensor> = asked.iter().map(|&(_, _, leaf)| leaf).chain([input]).collect();
         let mut found = Tensor::f_run_backward(&[root], &inputs, false, false)
             .map_err(|source| TrainError::Torch { what: "computing gradients", source })?;
         let _guard = tch::no_grad_guard();
         let of_input = found.pop().expect("one gradient for each input");
-        // Leaves that the graph does not reach, such as a head that works outside of it, have none.
-        for ((span, _), gradient) in asked.iter().zip(&found).filter(|(_, gradient)| gradient.defined()) {
-            let _ = span.view(&self.flat).g_add_(gradient);
+        for (&(at, span, _), gradient) in asked.iter().zip(&found) {
+            // Leaves that the graph does not reach, such as a head that works outside of it, have none.
+            if gradient.defined() {
+                let _ = span.view(flat).g_add_(gradient);
+            }
+            // Of tokens' embeddings more is to come.
+            if *embedding != Some(at) {
+                (self.done)(span);
+            }
         }
         Ok(of_input)
     }
 
-    fn add_embedded(&self, of_embedded: &Tensor, ids: &Tensor) {
-        let Some(embedding) = self.embedding else { return };
+    fn add_embedded(&mut self, of_embedded: &Tensor, ids: &Tensor) {
+        let Some(embedding) = self.buffer.embedding else { return };
         let _guard = tch::no_grad_guard();
-        let table = self.spans[embedding].view(&self.flat);
+        let span = &self.buffer.spans[embedding];
+        let table = span.view(&self.buffer.flat);
         let _ = table.shallow_clone().index_add_(0, ids, &of_embedded.to_kind(Kind::Float));
+        (self.done)(span);
     }
 
     /// The gradient of the LM head's weight, `[vocab, hidden]` fp32, which shares memory with the whole; none where the head
     /// is not trained.
     pub(crate) fn lm_head(&self) -> Option<Tensor> {
-        self.lm_head.map(|head| self.spans[head].view(&self.flat))
-    }
-
-    /// Forgets everything.
-    pub(crate) fn zero(&mut self) {
-        let _ = self.flat.zero_();
-    }
-
-    /// The Euclidean norm of the whole gradient, summed over parameters in f64.
-    pub(crate) fn norm(&self) -> f64 {
-        let _guard = tch::no_grad_guard();
-        let norm = |s: &Span| self.flat.narrow(0, s.offset, s.length()).norm();
-        let norms: Vec<Tensor> = self.spans.iter().map(norm).collect();
-        Tensor::stack(&norms, 0).to_kind(Kind::Double).norm().double_value(&[])
+        self.buffer.lm_head.map(|head| self.buffer.spans[head].view(&self.buffer.flat))
     }
 }

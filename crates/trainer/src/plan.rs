@@ -9,6 +9,7 @@ use tch::{Device, Kind};
 
 use crate::TrainError;
 use crate::context::Clock;
+use crate::distributed::Sharding;
 use crate::engine::{MicroBatch, TrainSettings};
 use crate::input::Input;
 use crate::objective::Loss;
@@ -57,8 +58,12 @@ pub struct Plan {
     pub memory: Memory,
     /// How long it takes on this machine.
     pub time: PlannedTime,
-    /// What it would take on eight GPUs of 80 GB, in bfloat16.
+    /// Which cluster it is computed for.
+    pub cluster: Cluster,
+    /// What it would take there, where each GPU holds its part of the optimiser's state (ZeRO-1).
     pub on_cluster: OnCluster,
+    /// What it would take there where each GPU holds all of it.
+    pub replicated: OnCluster,
     /// The pass of the reference; none in supervised training.
     pub reference: Option<PlannedReference>,
 }
@@ -102,12 +107,12 @@ impl TokenCounts {
 
 /// What [`run`](crate::run()) would do. Files are read as a run reads them, but for the weights: a plan of a 70B model needs no
 /// memory for it. Nothing is written. How long it would take is tried for a few seconds by `clock`, on layers of this model's
-/// width.
+/// width. The run is also computed on a `cluster`.
 ///
 /// # Errors
 ///
 /// As for a run, for everything that a run can tell of recipe, model, data and output folder before its first step.
-pub fn plan(recipe: &Recipe, start: Start, clock: &dyn Clock) -> Result<Plan, TrainError> {
+pub fn plan(recipe: &Recipe, start: Start, cluster: Cluster, clock: &dyn Clock) -> Result<Plan, TrainError> {
     if recipe.train.threads > 0 {
         tch::set_num_threads(recipe.train.threads as i32);
     }
@@ -136,7 +141,7 @@ pub fn plan(recipe: &Recipe, start: Start, clock: &dyn Clock) -> Result<Plan, Tr
         to_score: &to_score,
         device,
     };
-    let on_cluster = on_cluster(&work, &examples, steps);
+    let on_cluster = |sharding| on_cluster(&work, &examples, steps, cluster, sharding);
     let tokens = |part: fn(&TokenPair) -> &Vec<u32>| TokenCounts::of(input.pairs.iter().map(part));
     Ok(Plan {
         examples: examples.len(),
@@ -152,17 +157,24 @@ pub fn plan(recipe: &Recipe, start: Start, clock: &dyn Clock) -> Result<Plan, Tr
         widest,
         memory: Memory::of_training(&input.config, &settings.trained, (kind, device), scoring, widest),
         time: work.time(clock)?,
-        on_cluster,
+        cluster,
+        on_cluster: on_cluster(Sharding::Optimizer),
+        replicated: on_cluster(Sharding::None),
         reference,
         view: input.view,
         tokenized: input.tokenized,
     })
 }
 
-/// What the run would take on eight GPUs, each of which computes in bfloat16 on its share of a batch.
-fn on_cluster(work: &Work<'_>, examples: &Examples<'_>, steps: u64) -> OnCluster {
+/// What the run would take on several GPUs, each of which computes in bfloat16 on its share of a batch.
+fn on_cluster(
+    work: &Work<'_>,
+    examples: &Examples<'_>,
+    steps: u64,
+    cluster: Cluster,
+    sharding: Sharding,
+) -> OnCluster {
     let Work { config, settings, scoring, .. } = *work;
-    let cluster = Cluster::EIGHT_A100;
     let share = settings.batch_size.div_ceil(cluster.gpus as usize);
     let settings = &TrainSettings {
         micro_batch: match settings.micro_batch {
@@ -171,10 +183,11 @@ fn on_cluster(work: &Work<'_>, examples: &Examples<'_>, steps: u64) -> OnCluster
         },
         ..settings.clone()
     };
+    let scoring = if cluster.gpus > 1 { scoring.by_layer() } else { scoring };
     let widest = examples.widest(settings, scoring);
     let on_gpu = (Kind::BFloat16, Device::Cuda(0));
     let sum = |pairs: &[TokenPair]| pairs.iter().map(TokenPair::unique_tokens).sum::<usize>() as f64;
-    cluster.run(&Load {
+    let load = Load {
         config,
         trained: &settings.trained,
         activations: scoring.activations,
@@ -182,7 +195,8 @@ fn on_cluster(work: &Work<'_>, examples: &Examples<'_>, steps: u64) -> OnCluster
         steps,
         tokens: settings.epochs as f64 * sum(work.pairs),
         reference_tokens: sum(work.to_score),
-    })
+    };
+    cluster.run(&load, sharding)
 }
 
 /// What is trained on.

@@ -69,7 +69,7 @@ fn run_together(
     let load = if settings.trained == Trained::All { Kind::Float } else { kind };
     let policy = Policy::load(&input.model, load, device)?;
     let cache = context.cache.as_deref();
-    let scoring = scoring(recipe, input.pad_id);
+    let scoring = exchanged(scoring(recipe, input.pad_id), world);
     let passes = match loss {
         Some(loss) => {
             let over = |pairs| ReferencePasses::new((recipe, &loss), kind, scoring, pairs, cache);
@@ -222,7 +222,7 @@ pub fn run_supervised(run: SupervisedRun<'_>, context: &mut Context<'_>) -> Resu
     if world.leader_finds(|| Ok(run.dir.is_finished()))? {
         return Ok(Outcome::Finished);
     }
-    let Scoring { padding, head, activations, .. } = Scoring::FAST;
+    let Scoring { padding, head, activations, .. } = exchanged(Scoring::FAST, &world);
     let objective = SupervisedObjective { dialogues: run.dialogues, padding, head, activations };
     let save = run.settings.kind;
     let parts = Parts { dir: run.dir, companions: run.companions, save, pairs: &[] };
@@ -367,6 +367,11 @@ pub(crate) fn scoring(recipe: &Recipe, pad_id: u32) -> Scoring {
     let activations =
         if recipe.train.gradient_checkpointing { Activations::Recomputed } else { Activations::Kept };
     Scoring { activations, ..recipe.speed.scoring(pad_id) }
+}
+
+/// Of several ranks the gradients travel layer by layer.
+fn exchanged(scoring: Scoring, world: &World) -> Scoring {
+    if world.is_several() { scoring.by_layer() } else { scoring }
 }
 
 /// How `recipe` trains, computing in `kind`.

@@ -4,7 +4,7 @@
 //! pass up to the tokens' log-probabilities, the loss on plain numbers, and a backward pass that begins with one
 //! coefficient a token.
 
-use policy_model::{Checkpointed, PackedRow, PackedRows, Policy, Rows, Visibility};
+use policy_model::{Keep, Layered, PackedRow, PackedRows, Policy, Rows, Visibility};
 use pref_data::{Layout, Padding, TokenBatch};
 use pref_loss::{ChunkedHead, ScoredTokens};
 use tch::{Device, Kind, Tensor};
@@ -34,6 +34,15 @@ impl Scoring {
         head: Head::Chunked,
         activations: Activations::Kept,
     };
+
+    /// The same numbers with gradients that are there layer by layer, as several ranks exchange them.
+    pub(crate) fn by_layer(self) -> Self {
+        let activations = match self.activations {
+            Activations::Kept => Activations::KeptByLayer,
+            others => others,
+        };
+        Self { activations, ..self }
+    }
 }
 
 /// What a forward pass keeps for the backward pass.
@@ -41,6 +50,9 @@ impl Scoring {
 pub enum Activations {
     /// All of it.
     Kept,
+    /// All of it, with a graph for each layer: its gradients are there, and can travel to other ranks, before those of the layers
+    /// below it are begun. Not a bit of them is another.
+    KeptByLayer,
     /// The input of every layer, from which the rest is computed again (gradient checkpointing): less memory for a second
     /// forward pass.
     Recomputed,
@@ -71,7 +83,7 @@ struct Tape<'a> {
     ids: Tensor,
     embedded: Tensor,
     /// The layers, where the graph of the hidden states does not reach through them.
-    layers: Option<Checkpointed<'a>>,
+    layers: Option<Layered<'a>>,
     head: HeadTape,
 }
 
@@ -126,7 +138,11 @@ impl<'a> Scored<'a> {
     }
 
     /// Adds the gradient of `Σ coefficient · logp` to `gradients`: one coefficient for each sequence.
-    pub(crate) fn backward(self, coefficients: &[f64], gradients: &mut Gradients) -> Result<(), TrainError> {
+    pub(crate) fn backward(
+        self,
+        coefficients: &[f64],
+        gradients: &mut Gradients<'_>,
+    ) -> Result<(), TrainError> {
         let per_token: Vec<f32> =
             self.batch.sequence.iter().map(|&sequence| coefficients[sequence as usize] as f32).collect();
         let Tape { ids, embedded, layers, head } = self.tape;
@@ -156,18 +172,23 @@ fn hidden_states<'a>(
     ids: &Tensor,
     embedded: &Tensor,
     activations: Activations,
-) -> (Tensor, Option<Checkpointed<'a>>) {
+) -> (Tensor, Option<Layered<'a>>) {
     let on_device = |data: &[i64]| Tensor::from_slice(data).to_device(policy.device());
-    let again = |layers: Checkpointed<'a>| (layers.hidden_states().shallow_clone(), Some(layers));
+    let layered = |layers: Layered<'a>| (layers.hidden_states().shallow_clone(), Some(layers));
+    let keep = match activations {
+        Activations::Kept => None,
+        Activations::KeptByLayer => Some(Keep::Activations),
+        Activations::Recomputed => Some(Keep::Input),
+    };
     match batch.padding {
         Padding::None => {
             let rows = batch.rows.iter();
             let rows = rows.map(|r| PackedRow { trunk: r.trunk, branches: r.branches.clone() });
             let (ids, positions) = (ids.shallow_clone(), on_device(&batch.positions));
             let rows = PackedRows { ids, positions, rows: rows.collect() };
-            match activations {
-                Activations::Kept => (policy.packed_hidden_states(embedded, &rows), None),
-                Activations::Recomputed => again(policy.packed_checkpointed(embedded, &rows)),
+            match keep {
+                None => (policy.packed_hidden_states(embedded, &rows), None),
+                Some(keep) => layered(policy.packed_layered(embedded, &rows, keep)),
             }
         }
         Padding::Right(_) => {
@@ -178,9 +199,9 @@ fn hidden_states<'a>(
                 Layout::SharedPrompt => Visibility::Branches(grid(&batch.branches)),
             };
             let rows = Rows { ids: ids.view(shape), positions: grid(&batch.positions), visible };
-            match activations {
-                Activations::Kept => (policy.padded_hidden_states(embedded, &rows), None),
-                Activations::Recomputed => again(policy.padded_checkpointed(embedded, &rows)),
+            match keep {
+                None => (policy.padded_hidden_states(embedded, &rows), None),
+                Some(keep) => layered(policy.padded_layered(embedded, &rows, keep)),
             }
         }
     }

@@ -16,8 +16,9 @@ use seeds::Seeds;
 use tch::{Device, Kind, Tensor};
 use torch_ext::distributed::Rank;
 use trainer::{
-    AdamWSettings, Decay, Exchange, Loss, MicroBatch, Mismatched, Order, Place, PreferenceObjective,
-    ReferenceLogps, Scoring, Sharding, StepMetrics, TrainSettings, Trained, Trainer, World,
+    Activations, AdamWSettings, Decay, Exchange, Loss, MicroBatch, Mismatched, Order, Place,
+    PreferenceObjective, ReferenceLogps, Scoring, Sharding, StepMetrics, Timing, TrainSettings, Trained,
+    Trainer, World,
 };
 
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -131,7 +132,7 @@ fn together(way: &Way, world_size: u16, exchange: Exchange) -> Vec<Result> {
 }
 
 fn exchange(sharding: Sharding, bucket: u32) -> Exchange {
-    Exchange { sharding, bucket: NonZeroU32::new(bucket).unwrap() }
+    Exchange { sharding, bucket: NonZeroU32::new(bucket).unwrap(), timing: Timing::DuringBackward }
 }
 
 /// Asserts that two ranks come to the same bits in each of these ways of exchanging, and one process to the same but for
@@ -177,6 +178,22 @@ fn all_weights_in_bf16() {
 fn adapters() {
     let lora = Lora { rank: 4, alpha: 8.0, targets: vec![Projection::Q, Projection::Down] };
     assert_same(&Way { trained: Trained::Adapters(lora), ..Way::plain() }, &every_exchange());
+}
+
+#[test]
+fn gradients_travel_while_the_backward_pass_goes_on_or_after_it() {
+    let expected = together(&Way::plain(), 2, exchange(Sharding::Optimizer, 3000)).remove(0);
+    for activations in [Activations::Kept, Activations::KeptByLayer, Activations::Recomputed] {
+        for timing in [Timing::DuringBackward, Timing::AfterBackward] {
+            for sharding in [Sharding::None, Sharding::Optimizer] {
+                let way = Way { scoring: Scoring { activations, ..Scoring::FAST }, ..Way::plain() };
+                let exchange = Exchange { timing, ..exchange(sharding, 3000) };
+                for (_, weights) in together(&way, 2, exchange) {
+                    assert!(weights == expected.1, "{activations:?}, {exchange:?}");
+                }
+            }
+        }
+    }
 }
 
 #[test]

@@ -230,6 +230,23 @@ fn each_way_of_computing_alone_changes_nothing_but_rounding() {
 }
 
 #[test]
+fn a_graph_for_each_layer_comes_to_the_same_bits_as_one_for_all() {
+    let by_layer = |scoring| Scoring { activations: Activations::KeptByLayer, ..scoring };
+    for scoring in [FAST, PLAIN] {
+        for settings in [
+            settings(),
+            TrainSettings { kind: Kind::BFloat16, ..settings() },
+            TrainSettings { trained: adapters(), ..settings() },
+        ] {
+            let ((one, weights_of_one), (other, weights_of_other)) =
+                (train(settings.clone(), scoring), train(settings, by_layer(scoring)));
+            assert_eq!(one.steps, other.steps);
+            assert!(weights_of_one == weights_of_other);
+        }
+    }
+}
+
+#[test]
 fn adapters_train_alike_in_each_way_of_computing_and_leave_the_weights_alone() {
     let lora = TrainSettings { trained: adapters(), learning_rate: 1e-2, ..settings() };
     let (plain, trained) = train(lora.clone(), PLAIN);

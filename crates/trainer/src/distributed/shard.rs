@@ -15,6 +15,17 @@ pub enum Sharding {
     Optimizer,
 }
 
+/// When gradients travel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Timing {
+    /// Each bucket as soon as nothing is added to it any more, where the objective's
+    /// [`Activations`](crate::Activations) let layers be done before others are begun.
+    #[default]
+    DuringBackward,
+    /// All of them after the backward pass.
+    AfterBackward,
+}
+
 /// How ranks exchange gradients and weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exchange {
@@ -22,13 +33,15 @@ pub struct Exchange {
     pub sharding: Sharding,
     /// The most elements that travel in one piece. Several of these are under way at a time.
     pub bucket: NonZeroU32,
+    /// When gradients travel.
+    pub timing: Timing,
 }
 
 impl Default for Exchange {
     fn default() -> Self {
         // 25 MiB of fp32, as PyTorch has it.
         const ELEMENTS: NonZeroU32 = NonZeroU32::new(25 * (1 << 20) / 4).expect("more than none");
-        Self { sharding: Sharding::Optimizer, bucket: ELEMENTS }
+        Self { sharding: Sharding::Optimizer, bucket: ELEMENTS, timing: Timing::DuringBackward }
     }
 }
 

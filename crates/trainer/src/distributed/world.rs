@@ -1,7 +1,6 @@
 //! The processes that train together, as each of them sees them.
 
 use std::error::Error;
-use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use tch::{Device, Tensor};
 use torch_ext::TorchExtError;
 use torch_ext::distributed::{ProcessGroup, Rank, ReduceOp, Store};
 
-use super::{Fact, Place, Shard, facts, farewell};
+use super::{Buckets, Fact, Place, Shard, Timing, facts, farewell};
 use crate::TrainError;
 
 /// The name under which ranks meet in the store.
@@ -136,31 +135,43 @@ impl World {
         Ok(count[0] > 0.0)
     }
 
-    /// Replaces a gradient of one dimension by its sum over all ranks, in pieces of `bucket` elements.
-    pub(crate) fn sum_gradient(&self, flat: &Tensor, bucket: NonZeroU32) -> Result<(), TrainError> {
-        let Some(ranks) = &self.ranks else { return Ok(()) };
-        let mut buckets = flat.split(bucket.get().into(), 0);
-        ranks.group.scope(|scope| {
-            for bucket in &mut buckets {
-                scope.all_reduce(bucket, ReduceOp::Sum)?;
+    /// Runs `body`, which adds up this rank's gradient, and sums it over all ranks: bucket by bucket, of which each leaves once
+    /// `body` has said of all its elements (where they begin, and how many) that they are whole.
+    pub(crate) fn sum_gradient<R>(
+        &self,
+        gradient: Buckets,
+        body: impl FnOnce(&mut dyn FnMut(i64, i64)) -> Result<R, TrainError>,
+    ) -> Result<R, TrainError> {
+        let Some(ranks) = &self.ranks else { return body(&mut |_, _| ()) };
+        let Buckets { mut buckets, mut pieces, mut countdown, timing } = gradient;
+        let mut outcome = None;
+        let sent = ranks.group.scope(|scope| {
+            let (mut buckets, mut pieces) = (buckets.iter_mut().rev(), pieces.iter_mut().rev());
+            let mut send = || {
+                let Some(bucket) = buckets.next() else { return Ok(false) };
+                match pieces.next() {
+                    Some(piece) => scope.reduce_scatter(piece, bucket, ReduceOp::Sum)?,
+                    None => scope.all_reduce(bucket, ReduceOp::Sum)?,
+                };
+                Ok::<_, TorchExtError>(true)
+            };
+            let mut sent = Ok(true);
+            let done = body(&mut |start, length| {
+                countdown.whole(start, length);
+                while timing == Timing::DuringBackward && sent.is_ok() && countdown.leaves() {
+                    sent = send();
+                }
+            });
+            // Whoever has nothing to add, or could not, takes part nevertheless.
+            while done.is_ok() && matches!(sent, Ok(true)) {
+                sent = send();
             }
-            Ok::<_, TorchExtError>(())
-        })??;
-        Ok(())
-    }
-
-    /// Sums `whole` over all ranks, of which each receives the `part` that is its `shard`.
-    pub(crate) fn sum_parts(&self, shard: Shard, part: &Tensor, whole: &Tensor) -> Result<(), TrainError> {
-        let Some(ranks) = &self.ranks else { return Ok(()) };
-        let mut pieces = part.split(shard.piece, 0);
-        let buckets = whole.split(shard.bucket(), 0);
-        ranks.group.scope(|scope| {
-            for (piece, bucket) in pieces.iter_mut().zip(&buckets) {
-                scope.reduce_scatter(piece, bucket, ReduceOp::Sum)?;
-            }
-            Ok::<_, TorchExtError>(())
-        })??;
-        Ok(())
+            outcome = Some(done);
+            sent
+        });
+        let done = outcome.expect("the scope has run its body")?;
+        sent??;
+        Ok(done)
     }
 
     /// Puts the `part` of each rank, which is its `shard`, into `whole` of all ranks.
@@ -277,9 +288,12 @@ fn told_of(error: TorchExtError, host: &str, port: u16) -> TrainError {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU32;
+
     use tch::Kind;
 
     use super::*;
+    use crate::Exchange;
 
     #[test]
     fn a_process_alone_has_everything_and_asks_nobody() {
@@ -301,13 +315,54 @@ mod tests {
         let world = World::join(&place, Device::Cpu, Duration::from_secs(20)).unwrap();
         let flat = Tensor::arange(23, (Kind::Float, Device::Cpu));
         let before = flat.copy();
-        world.sum_gradient(&flat, NonZeroU32::new(10).unwrap()).unwrap();
-        assert!(flat.equal(&before));
+        for timing in [Timing::DuringBackward, Timing::AfterBackward] {
+            let exchange = Exchange { bucket: NonZeroU32::new(10).unwrap(), timing, ..Exchange::default() };
+            let buckets = Buckets::new(&flat, None, Shard::whole(23), exchange);
+            let told = world.sum_gradient(buckets, |whole| {
+                whole(4, 19);
+                Ok("done")
+            });
+            assert_eq!(told.unwrap(), "done");
+            assert!(flat.equal(&before));
+        }
         assert_eq!(world.hear_leader(|| Ok(b"words".to_vec())).unwrap(), b"words");
         assert!(!world.leader_finds(|| Ok(false)).unwrap());
         let error = TrainError::NoExamples("none".to_owned());
         assert!(world.tell::<()>(Err(error)).is_err());
         let later = world.meet().unwrap_err().to_string();
         assert!(later.contains("no training example is left: none"), "{later}");
+    }
+
+    #[test]
+    fn a_bucket_travels_while_others_are_not_whole_yet() {
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        drop(listener);
+        let rank = |index: u16| {
+            let host = "127.0.0.1".to_owned();
+            let place = Place { rank: Rank::new(index, 2).unwrap(), local_rank: index.into(), host, port };
+            let world = World::join(&place, Device::Cpu, Duration::from_secs(20)).unwrap();
+            let flat = Tensor::full([20], i64::from(index) + 1, (Kind::Float, Device::Cpu));
+            let exchange = Exchange { bucket: NonZeroU32::new(10).unwrap(), ..Exchange::default() };
+            let buckets = Buckets::new(&flat, None, Shard::whole(20), exchange);
+            let travelled = world.sum_gradient(buckets, |whole| {
+                whole(10, 10);
+                let began = std::time::Instant::now();
+                let is_summed = || (10..20).all(|at| flat.double_value(&[at]) == 3.0);
+                while !is_summed() && began.elapsed() < Duration::from_secs(20) {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                let travelled = is_summed() && flat.double_value(&[0]) == f64::from(index) + 1.0;
+                whole(0, 10);
+                Ok(travelled)
+            });
+            assert!(travelled.unwrap(), "the last bucket waits for the first");
+            assert_eq!(flat.sum(Kind::Float).double_value(&[]), 60.0);
+        };
+        std::thread::scope(|scope| {
+            for index in 0..2 {
+                scope.spawn(move || rank(index));
+            }
+        });
     }
 }

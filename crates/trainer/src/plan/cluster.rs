@@ -2,12 +2,12 @@
 
 use policy_model::ModelConfig;
 
+use crate::distributed::Sharding;
 use crate::parameters::Trained;
 use crate::plan::Memory;
 use crate::scoring::Activations;
 
-/// GPUs that share a run: each computes its part of every batch and holds its part of the optimiser's state (ZeRO-1, Rajbhandari
-/// et al. 2020, arXiv 1910.02054).
+/// GPUs that share a run: each computes its part of every batch.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Cluster {
     /// How many.
@@ -18,7 +18,7 @@ pub struct Cluster {
     pub flops: f64,
     /// The share of them that training reaches.
     pub utilisation: f64,
-    /// Bytes a second that each sends and receives in collectives.
+    /// Bytes a second that each sends and receives in collectives, as NCCL counts them (`busbw`).
     pub bandwidth: f64,
 }
 
@@ -54,12 +54,14 @@ pub(super) struct Load<'a> {
 const RUNTIME: u64 = 3_000_000_000;
 
 impl Cluster {
-    /// Eight A100 of 80 GB on one board: 312 TFLOP/s each, of which operations that are called one by one reach 40%, and the
-    /// 230 GB/s that NCCL's all-reduce has there.
-    pub const EIGHT_A100: Self =
-        Self { gpus: 8, memory: 80 << 30, flops: 312e12, utilisation: 0.4, bandwidth: 230e9 };
+    /// A100s of 80 GB, eight on a board: 312 TFLOP/s each, of which operations that are called one by one reach 40%. NCCL's
+    /// all-reduce has 230 GB/s on one board; between boards it has the network's 400 Gbit/s, 50 GB/s.
+    pub const fn a100s(gpus: u64) -> Self {
+        let bandwidth = if gpus > 8 { 50e9 } else { 230e9 };
+        Self { gpus, memory: 80 << 30, flops: 312e12, utilisation: 0.4, bandwidth }
+    }
 
-    pub(super) fn run(self, load: &Load<'_>) -> OnCluster {
+    pub(super) fn run(self, load: &Load<'_>, sharding: Sharding) -> OnCluster {
         let gpus = self.gpus as f64;
         let weights = load.config.parameter_count() as f64;
         let trained = load.trained.parameter_count(load.config) as f64;
@@ -68,14 +70,20 @@ impl Cluster {
         let again = if load.activations == Activations::Recomputed { 2.0 } else { 0.0 };
         let per_token = (4.0 + again) * weights + 2.0 * trained;
         let rate = gpus * self.flops * self.utilisation;
-        // Gradients are reduced and scattered in fp32, updated weights gathered in bfloat16.
-        let bytes_a_step = (4.0 + 2.0) * trained * (gpus - 1.0) / gpus;
-        let Memory { master, moments, .. } = load.memory;
-        let memory = Memory {
-            master: master / self.gpus,
-            moments: moments / self.gpus,
-            runtime: RUNTIME,
-            ..load.memory
+        let sent = |bytes_a_weight: f64| bytes_a_weight * trained * (gpus - 1.0) / gpus;
+        let memory = Memory { runtime: RUNTIME, ..load.memory };
+        let (memory, bytes_a_step) = match sharding {
+            // Gradients are summed in fp32: each byte goes round once to be added, and once more as part of the sum.
+            Sharding::None => (memory, sent(2.0 * 4.0)),
+            // Gradients are summed and scattered in fp32, updated weights gathered in bfloat16; beside the whole buffers each
+            // rank holds its part of either.
+            Sharding::Optimizer => {
+                let parts = |bytes: u64| bytes.div_ceil(self.gpus);
+                let Memory { master, moments, gradients, .. } = memory;
+                let in_transit = parts(6 * load.trained.parameter_count(load.config));
+                let (master, moments) = (parts(master), parts(moments));
+                (Memory { master, moments, gradients: gradients + in_transit, ..memory }, sent(4.0 + 2.0))
+            }
         };
         OnCluster {
             memory,
@@ -101,7 +109,7 @@ mod tests {
         }))
         .unwrap();
         assert_eq!(config.parameter_count(), 7_241_732_096);
-        let on = |trained: &Trained| {
+        let on = |trained: &Trained, sharding| {
             let memory = Memory::of(trained.parameter_count(&config), Kind::BFloat16);
             let load = Load {
                 config: &config,
@@ -112,21 +120,26 @@ mod tests {
                 tokens: 1e6,
                 reference_tokens: 1e6,
             };
-            Cluster::EIGHT_A100.run(&load)
+            Cluster::a100s(8).run(&load, sharding)
         };
-        let full = on(&Trained::All);
+        let full = on(&Trained::All, Sharding::Optimizer);
         // 6 · 7.24e9 · 1e6 operations at 8 · 312e12 · 0.4 a second.
         assert!((full.computing - 43.5).abs() < 0.1, "{full:?}");
         assert!((full.reference - full.computing / 3.0).abs() < 1e-9);
         // 6 bytes a weight, 7/8 of which go to others, at 230 GB/s: 165 ms a step.
         assert!((full.communicating - 16.5).abs() < 0.1, "{full:?}");
-        // 2 of the weights, 4 + 2 of gradients, an eighth of 4 + 8.
-        let states = full.memory.of_weights() as f64 / 1e9;
-        assert!((states - 7.2417 * (2.0 + 6.0 + 1.5)).abs() < 0.01, "{states}");
+        // 2 of the weights, 4 + 2 of gradients, an eighth of 4 + 8 and of 4 + 2 on their way.
+        let states = |run: &OnCluster| run.memory.of_weights() as f64 / 1e9;
+        assert!((states(&full) - 7.2417 * (2.0 + 6.0 + 18.0 / 8.0)).abs() < 0.01, "{full:?}");
         assert!(full.fits);
+        let replicated = on(&Trained::All, Sharding::None);
+        assert!((states(&replicated) - 7.2417 * (2.0 + 6.0 + 12.0)).abs() < 0.01, "{replicated:?}");
+        assert!(!replicated.fits && replicated.computing == full.computing);
+        // 8 bytes a weight in place of 6.
+        assert!((replicated.communicating / full.communicating - 8.0 / 6.0).abs() < 1e-9);
         let lora =
             policy_model::Lora { rank: 16, alpha: 16.0, targets: policy_model::Projection::ALL.to_vec() };
-        let adapters = on(&Trained::Adapters(lora));
+        let adapters = on(&Trained::Adapters(lora), Sharding::Optimizer);
         assert!(
             adapters.computing < 0.7 * full.computing && adapters.communicating < 0.01 * full.communicating
         );

@@ -121,6 +121,7 @@ impl Memory {
         let of_layer = layer_activations(config, trained, (kind, device), widest);
         let (activations, micro_batch_gradient) = match scoring.activations {
             Activations::Kept => (layers * of_layer, in_layers),
+            Activations::KeptByLayer => (layers * of_layer, in_layers / layers.max(1)),
             Activations::Recomputed => (layers * states + of_layer, in_layers / layers.max(1)),
         };
         let of_scored = widest.scored * config.hidden_size as u64 * (2 * size + 4);
