@@ -1,7 +1,7 @@
 //! `rqN --plan`: what a study would compute, as a table.
 
 use render::table::{Align, Column, Table, Value};
-use study::{ASSUMED_ANSWER_SECONDS, Pace, Plan, Work};
+use study::{ASSUMED_ANSWER_SECONDS, Forecast, Pace, Plan, Work};
 
 /// The plan as a table, for `jobs` workers.
 pub(crate) fn study_plan(plan: &Plan, jobs: usize) -> Table {
@@ -39,7 +39,10 @@ pub(crate) fn study_plan(plan: &Plan, jobs: usize) -> Table {
             time_note(plan, jobs),
             memory_note(plan),
             cost_note(plan),
-        ],
+        ]
+        .into_iter()
+        .chain(gpu_note(plan))
+        .collect(),
     }
 }
 
@@ -89,6 +92,7 @@ fn time_note(plan: &Plan, jobs: usize) -> String {
     };
     let source = match plan.pace {
         Pace::Measured { steps, .. } => format!("measured over {steps} steps of this grid in the store"),
+        Pace::Tried { .. } => "tried for some seconds on layers of the model's width".to_owned(),
         Pace::Assumed => "assumed, since no step of this grid is in the store".to_owned(),
     };
     let answers = match plan.is_sandbox {
@@ -102,6 +106,18 @@ fn time_note(plan: &Plan, jobs: usize) -> String {
         _ => "One worker does all of it.".to_owned(),
     };
     format!("Time: for one worker, {:.0} ms a step ({source}) {answers}. {workers}", 1e3 * step_seconds)
+}
+
+/// What the training that is left would take on GPUs.
+fn gpu_note(plan: &Plan) -> Option<String> {
+    let Forecast { gpus, cluster_step_seconds, fits, .. } = plan.forecast?;
+    let steps: u64 = plan.work().map(|work| work.steps).sum();
+    let hours = steps as f64 * cluster_step_seconds / 3600.0;
+    let fits = if fits { "it fits" } else { "it does not fit their memory" };
+    Some(format!(
+        "GPU hours: on {gpus} × 80 GB the steps would take {hours:.1} h, {:.1} GPU hours, by formula and without answering; {fits}.",
+        gpus as f64 * hours
+    ))
 }
 
 fn memory_note(plan: &Plan) -> String {

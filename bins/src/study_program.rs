@@ -137,7 +137,8 @@ fn answer(
     let runner = Runner::new(recipe)?;
     let grid = runner.grid(questions)?;
     if args.plan {
-        let plan = study_plan(&runner.plan(&grid)?, jobs);
+        let plan = runner.forecast(runner.plan(&grid)?, &grid, &SystemClock::start())?;
+        let plan = study_plan(&plan, jobs);
         print_result(plan.render(args.format))?;
         return Ok(None);
     }

@@ -5,7 +5,7 @@ use std::num::NonZeroU64;
 use llm_client::{Prices, Usage};
 use policy_model::ModelConfig;
 use sandbox::{MAX_VOCAB_SIZE, Size};
-use trainer::{Memory, RunDir};
+use trainer::{Clock, Cluster, Memory, RunDir, Start};
 
 use crate::cell::{Cell, Subject};
 use crate::error::StudyError;
@@ -46,6 +46,8 @@ pub struct Plan {
     pub parameters: u64,
     /// What these take in training.
     pub memory: Memory,
+    /// What one run tells of all; `None` before it was asked.
+    pub forecast: Option<Forecast>,
 }
 
 /// A part of the work.
@@ -69,6 +71,19 @@ pub struct Work {
     pub judge_calls: u64,
 }
 
+/// What the steps of a grid take before any of them was made, as one of its runs tells.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Forecast {
+    /// Seconds a step takes here, tried on layers of the model's width.
+    pub step_seconds: f64,
+    /// Which GPUs it is computed for.
+    pub gpus: u64,
+    /// Seconds a step takes on these together, by formula.
+    pub cluster_step_seconds: f64,
+    /// Whether their memory holds it.
+    pub fits: bool,
+}
+
 /// How long a step takes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Pace {
@@ -78,6 +93,11 @@ pub enum Pace {
         step_seconds: f64,
         /// How many were measured.
         steps: usize,
+    },
+    /// No step of this grid is in the store; some were tried.
+    Tried {
+        /// Seconds a step.
+        step_seconds: f64,
     },
     /// No step of this grid is in the store; the sandbox's are assumed to take [`ASSUMED_STEP_SECONDS`].
     Assumed,
@@ -109,7 +129,7 @@ impl Plan {
     /// Seconds an optimiser step takes, as far as that is known.
     pub fn step_seconds(&self) -> Option<f64> {
         match self.pace {
-            Pace::Measured { step_seconds, .. } => Some(step_seconds),
+            Pace::Measured { step_seconds, .. } | Pace::Tried { step_seconds } => Some(step_seconds),
             Pace::Assumed => self.is_sandbox.then_some(ASSUMED_STEP_SECONDS),
         }
     }
@@ -190,7 +210,36 @@ impl Runner {
             judging_usd: judging_usd(&recipe.judge, judge_calls)?,
             parameters,
             memory,
+            forecast: None,
         })
+    }
+
+    /// `plan`, which is of `grid`, with a [`Forecast`] of what is left to train: one run is looked into and some layers are tried
+    /// for a few seconds. In the sandbox, whose steps are assumed, nothing is tried.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with model or data.
+    pub fn forecast(&self, plan: Plan, grid: &Grid, clock: &dyn Clock) -> Result<Plan, StudyError> {
+        let left = grid.cells().into_iter().find(|cell| self.finished(cell).is_none());
+        let Some(cell) = left.filter(|_| !plan.is_sandbox) else { return Ok(plan) };
+        let world = self.world();
+        let (records, held_out) = (world.records(cell.seed), world.held_out(cell.seed));
+        let folder = self.run_folder(cell);
+        let recipe = self.recipe().of_cell(cell, &world.model(), &records, held_out.as_deref(), &folder);
+        let run = trainer::plan(&recipe, Start::FreshOrResume, Cluster::a100s(8), clock)?;
+        let steps = run.total_steps() as f64;
+        let forecast = Forecast {
+            step_seconds: run.time.training / steps,
+            gpus: run.cluster.gpus,
+            cluster_step_seconds: (run.on_cluster.computing + run.on_cluster.communicating) / steps,
+            fits: run.on_cluster.fits,
+        };
+        let pace = match plan.pace {
+            Pace::Assumed => Pace::Tried { step_seconds: forecast.step_seconds },
+            measured => measured,
+        };
+        Ok(Plan { pace, forecast: Some(forecast), ..plan })
     }
 
     /// The evaluations of something that is made.
