@@ -26,7 +26,7 @@ fn main() {
     }
     build
         .std("c++20")
-        .files(["cpp/shim.cpp", "cpp/distributed.cpp", "cpp/fused.cpp", "cpp/narrow.cpp"])
+        .files(["attention", "distributed", "fused", "narrow", "shim"].map(|name| format!("cpp/{name}.cpp")))
         .include("cpp/gloo_abi")
         .include(&include)
         .include(include.join("torch/csrc/api/include"))

@@ -72,6 +72,16 @@ unsafe extern "C" {
         message: Message,
     ) -> i32;
 
+    pub(crate) fn torch_ext_tree_attention(
+        q: *const C_tensor,
+        k: *const C_tensor,
+        v: *const C_tensor,
+        trees: *const i64,
+        length: usize,
+        made: *mut *mut C_tensor,
+        message: Message,
+    ) -> i32;
+
     pub(crate) fn torch_ext_narrow_linear(
         out: *mut C_tensor,
         x: *const C_tensor,

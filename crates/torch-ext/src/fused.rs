@@ -128,7 +128,7 @@ pub fn rotate(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor, TorchExt
 }
 
 /// The tensor that a call makes.
-fn made(
+pub(crate) fn made(
     what: &'static str,
     function: impl FnOnce(*mut *mut C_tensor, Message) -> i32,
 ) -> Result<Tensor, TorchExtError> {

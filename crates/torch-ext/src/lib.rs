@@ -1,8 +1,9 @@
 //! What libtorch has and tch leaves out, through a small C++ shim: the only crate of the workspace with `unsafe` code.
 //!
 //! [`fused_adamw`] updates weights in one pass over memory; [`rms_norm`], [`swiglu`] and [`rotate`] do so with what a decoder
-//! layer computes between its products, and have gradients; [`narrow_linear`] and [`decode_attention`] are what decoding takes,
-//! at the pace of memory; [`distributed`] is c10d, PyTorch's own engine for processes that train together.
+//! layer computes between its products, and have gradients, as has [`tree_attention`] of packed rows; [`narrow_linear`] and
+//! [`decode_attention`] are what decoding takes, at the pace of memory; [`distributed`] is c10d, PyTorch's own engine for
+//! processes that train together.
 //!
 //! # Rules
 //!
@@ -27,6 +28,7 @@
 
 #![expect(unsafe_code, reason = "this crate is the workspace's door to C++")]
 
+mod attention;
 mod check;
 pub mod distributed;
 mod error;
@@ -36,6 +38,7 @@ mod memory;
 mod narrow;
 mod optimizer;
 
+pub use attention::{TokenTrees, tree_attention};
 pub use error::TorchExtError;
 pub use fused::{rms_norm, rotate, swiglu};
 pub use memory::release_free_memory;
