@@ -91,9 +91,29 @@ fn setting_notes(
         None => (Some(judged), "the judge"),
     };
     if let Some(curve) = curve {
-        note += &format!(" By {what} {}.", optimum_in_words(&curve.optimum()?));
+        let optimum = curve.optimum()?;
+        note += &format!(
+            " By {what} {}{}.",
+            optimum_in_words(&optimum),
+            at_the_edge(analysis, setting, &optimum)
+        );
     }
     Ok(Some(note))
+}
+
+/// Why the best β is the smallest, where it is: how far from the reference the weakest pull has let the policy go.
+fn at_the_edge(analysis: &Analysis<'_>, setting: Setting, optimum: &Optimum) -> String {
+    let smallest =
+        analysis.recipe.study.sweep_betas.iter().copied().min_by(|a, b| a.get().total_cmp(&b.get()));
+    let (Optimum::Edge { at }, Some(smallest)) = (optimum, smallest) else { return String::new() };
+    let kl = analysis.held_out(&|s| setting.holds(analysis, s, smallest), |metrics| metrics.kl);
+    match kl.filter(|_| *at == smallest) {
+        Some(kl) => format!(
+            "; with so little pull training ends {kl:.2} nats from the reference and the score still rises up to there: these runs \
+             are too short to go too far, which is what a larger β would prevent"
+        ),
+        None => String::new(),
+    }
 }
 
 fn optimum_in_words(optimum: &Optimum) -> String {
