@@ -1,0 +1,87 @@
+"""Ranks beside as many processes that know nothing of each other, in one run: prints a table's rows.
+
+    python benches/ranks.py MODEL_FOLDER harmless-base-test.jsonl.gz [ranks=2] [kind=bfloat16] [rounds=3] [batch=16] [steps=6]
+
+Each round trains the same pairs of hh-rlhf twice, one thread a process: as one run of so many ranks, and as so many runs that
+begin at once, each of every `ranks`-th pair with its part of the batch. Efficiency is the tokens a second of the ranks over those
+of the runs together, each step after the first; the median of the rounds, and the least and the greatest. Before that one
+process of one thread makes the same steps as the ranks, and the greatest difference between losses is told.
+"""
+
+import gzip
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+MARKER = "\n\nAssistant:"
+DEFAULTS = {"ranks": 2, "kind": "bfloat16", "rounds": 3, "batch": 16, "steps": 6}
+
+
+def hh_pairs(path, n):
+    """Pairs of hh-rlhf as plain text, cut before the last answer."""
+    pairs = []
+    for line in gzip.open(path, "rt"):
+        row = json.loads(line)
+        cuts = [row[side].rindex(MARKER) + len(MARKER) for side in ("chosen", "rejected")]
+        prompt = row["chosen"][: cuts[0]]
+        if prompt == row["rejected"][: cuts[1]]:
+            pairs.append({"prompt": prompt, "chosen": row["chosen"][cuts[0] :], "rejected": row["rejected"][cuts[1] :]})
+        if len(pairs) == n:
+            break
+    return pairs
+
+
+def start(model, kind, pairs, batch, out, ranks):
+    """Starts a run over `pairs`, a list, in the order given."""
+    lines = out.with_suffix(".jsonl")
+    lines.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    settings = {
+        "model.path": model, "model.dtype": kind, "data.path": lines, "data.format": "pairs", "data.shuffle": "false",
+        "data.max_length": 512, "train.batch_size": batch, "train.micro_batch_size": 2, "train.epochs": 1,
+        "train.threads": 1, "train.checkpoints": "[]", "output.dir": out,
+    }
+    command = ["target/debug/pref-train", "--recipe", "recipes/laptop-135m.toml", "--nproc-per-node", str(ranks)]
+    command += [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def steps(process, out):
+    """What the steps of a run came to, once it has ended."""
+    assert process.wait() == 0, f"pref-train ended with {process.returncode}"
+    return [json.loads(line) for line in (out / "metrics.jsonl").open()]
+
+
+def pace(steps):
+    """Tokens a second."""
+    return sum(step["tokens"] for step in steps[1:]) / sum(step["step_seconds"] for step in steps[1:])
+
+
+def main(model, data, *words):
+    given = {**DEFAULTS, **dict(word.split("=") for word in words)}
+    ranks, rounds, batch, count = (int(given[key]) for key in ("ranks", "rounds", "batch", "steps"))
+    assert batch % ranks == 0, "every process takes the same part of the batch"
+    kind, pairs = given["kind"], hh_pairs(data, batch * count)
+    subprocess.run(["cargo", "build", "-q", "-p", "bins", "--bin", "pref-train"], check=True)
+    ratios, seconds = [], []
+    with tempfile.TemporaryDirectory() as work:
+        work = Path(work)
+        run = lambda name, pairs, batch, ranks: (start(model, kind, pairs, batch, work / name, ranks), work / name)
+        alone = steps(*run("alone", pairs, batch, 1))
+        for number in range(rounds):
+            together = steps(*run(f"together-{number}", pairs, batch, ranks))
+            apart = [run(f"apart-{number}-{at}", pairs[at::ranks], batch // ranks, 1) for at in range(ranks)]
+            ratios.append(pace(together) / sum(pace(steps(*one)) for one in apart))
+            seconds.append(statistics.mean(step["step_seconds"] for step in together[1:]))
+        differs = max(abs(a["loss"] - b["loss"]) for a, b in zip(alone, together, strict=True))
+    print("| ranks | kind | pairs a step | step, s | efficiency | least to greatest | losses differ by |\n|--:|---|--:|--:|--:|---|--:|")
+    print(
+        f"| {ranks} | {kind} | {batch} | {statistics.median(seconds):.2f} | {statistics.median(ratios):.3f} "
+        f"| {min(ratios):.3f} to {max(ratios):.3f} | {differs:.1e} |"
+    )
+
+
+main(*sys.argv[1:])
