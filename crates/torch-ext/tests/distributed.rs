@@ -300,10 +300,12 @@ fn a_port_that_is_taken_is_named() {
     let error = Store::serve(HOST, port, SHORT).unwrap_err();
     assert!(matches!(error, TorchExtError::PortTaken { port: p, .. } if p == port), "{error}");
     drop(taken);
-    // And is free again when its store has gone.
-    for _ in 0..2 {
-        drop(Store::serve(HOST, port, SHORT).unwrap());
-    }
+    // And is free again when its store has gone, unless another test was given it in between.
+    let serves_twice = |_| {
+        let port = TcpListener::bind((HOST, 0)).unwrap().local_addr().unwrap().port();
+        (0..2).all(|_| Store::serve(HOST, port, SHORT).is_ok())
+    };
+    assert!((0..8).any(serves_twice), "no port was free again");
 }
 
 #[test]

@@ -258,7 +258,7 @@ fn values_of_another_type_are_told_what_would_do() {
 fn words_that_a_key_does_not_take() {
     assert_eq!(
         refusal("loss.kind=dop"),
-        "loss.kind is \"dop\" (did you mean \"dpo\"?); it takes \"sft\", \"dpo\", \"cdpo\", \"ipo\", \"robust\", \"hinge\""
+        "loss.kind is \"dop\" (did you mean \"dpo\"?); it takes \"sft\", \"dpo\", \"cdpo\", \"ipo\", \"robust\", \"hinge\", \"kto\""
     );
     assert_eq!(
         refusal("model.dtype=float16"),
