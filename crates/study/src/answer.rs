@@ -83,7 +83,7 @@ impl Answer {
             }
             Question::Volume | Question::Quality | Question::EqualSteps | Question::RobustLosses => {
                 made.push(along(&analysis, question)?);
-                if matches!(question, Question::Quality | Question::RobustLosses) {
+                if question.runs_along_noise() {
                     made.extend(tables::labels(&analysis, question)?);
                 }
                 made.push(tables::beside(&analysis, question)?);

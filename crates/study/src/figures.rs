@@ -80,7 +80,7 @@ pub(crate) fn along(analysis: &Analysis<'_>, question: Question) -> Result<Svg, 
     let study = &analysis.recipe.study;
     let scorers = Scorers::of(analysis.recipe);
     let (scorer, y_label) = quality(&scorers);
-    let is_noise = matches!(question, Question::Quality | Question::RobustLosses);
+    let is_noise = question.runs_along_noise();
     let mut levels: Vec<f64> = match is_noise {
         true => question.flip_rates(study).iter().map(|rate| rate.get()).collect(),
         false => question.fractions(study).iter().map(|share| share.get()).collect(),
@@ -148,7 +148,7 @@ fn at_level<'a>(
     (loss, annotator, level): (LossKind, &'a str, f64),
 ) -> impl Fn(&Subject) -> bool + use<'a> {
     let last = analysis.last_checkpoint();
-    let is_noise = matches!(question, Question::Quality | Question::RobustLosses);
+    let is_noise = question.runs_along_noise();
     let is_at = move |cell: &Cell| {
         let of = if is_noise { cell.flip_rate.get() } else { cell.fraction.get() };
         of == level && cell.loss == loss && cell.annotator == annotator

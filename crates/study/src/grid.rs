@@ -243,6 +243,11 @@ impl Question {
         }
     }
 
+    /// Whether its policies differ in the share of flipped labels.
+    pub(crate) fn runs_along_noise(self) -> bool {
+        matches!(self, Self::Quality | Self::RobustLosses)
+    }
+
     /// Whether it looks at every checkpoint of a run, and not at its end alone.
     pub(crate) fn looks_into_training(self) -> bool {
         matches!(self, Self::Overfitting | Self::LongTraining)

@@ -61,7 +61,7 @@ impl<'a> Axis<'a> {
             })
         };
         let baseline = Slice::new("SFT (baseline)", is_baseline);
-        let runs_along_noise = matches!(question, Question::Quality | Question::RobustLosses);
+        let runs_along_noise = question.runs_along_noise();
         let levels = match runs_along_noise {
             true => {
                 let rates = question.flip_rates(study).into_iter();
