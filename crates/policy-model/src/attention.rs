@@ -4,6 +4,7 @@
 //! row is, a [`Mixing`] knows.
 
 use tch::{Device, Kind, Tensor};
+use torch_ext::{TokenTrees, tree_attention};
 
 /// Token rows of one forward pass, all of one width.
 #[derive(Debug)]
@@ -117,29 +118,29 @@ impl<C: KeyValues> Mixing for Grid<C> {
 /// Rows one behind the other.
 pub(crate) struct Packed {
     rows: Vec<PackedRow>,
-    /// Tokens of every trunk and branch, in their order.
-    parts: Vec<i64>,
-    /// For every trunk and branch what it does not see of its keys.
-    masks: Vec<Masks>,
+    trees: TokenTrees,
+    /// The sliding window of the layers that have one.
+    window: Option<i64>,
+    /// Whether a sequence of some row is longer than `window`.
+    hides: bool,
+    /// The kind that scores are computed in, and where.
+    options: (Kind, Device),
+    /// Made when a layer first asks for them.
+    parts: Option<Parts>,
 }
 
 impl Packed {
     /// `window` is the layers' sliding window, if any has one; scores are computed in `kind`.
     pub(crate) fn new(rows: &PackedRows, window: Option<i64>, kind: Kind) -> Self {
-        let options = (kind, rows.ids.device());
-        let part = |row: &PackedRow| {
-            let branches: Vec<(usize, usize)> =
-                row.branches.iter().map(|&branch| (branch, row.trunk + branch)).collect();
-            std::iter::once((row.trunk, row.trunk)).chain(branches)
-        };
-        let parts: Vec<(usize, usize)> = rows.rows.iter().flat_map(part).collect();
+        let trees = TokenTrees::new(rows.rows.iter().map(|row| (row.trunk, row.branches.as_slice())));
+        let longest = rows.rows.iter().map(|row| row.trunk + row.branches.iter().max().unwrap_or(&0)).max();
         Self {
+            trees,
+            window,
+            hides: window.is_some_and(|window| longest.is_some_and(|longest| longest as i64 > window)),
             rows: rows.rows.clone(),
-            masks: parts
-                .iter()
-                .map(|&(queries, keys)| Masks::of_part(queries, keys, window, options))
-                .collect(),
-            parts: parts.into_iter().map(|(queries, _)| queries as i64).collect(),
+            options: (kind, rows.ids.device()),
+            parts: None,
         }
     }
 }
@@ -147,13 +148,48 @@ impl Packed {
 impl Mixing for Packed {
     fn attend(&mut self, _: usize, window: Option<i64>, q: Tensor, k: Tensor, v: Tensor) -> Tensor {
         let tokens = q.size()[0];
+        if !(self.hides && window.is_some())
+            && let Ok(attended) = tree_attention(&q, &k, &v, &self.trees)
+        {
+            return attended.view([tokens, -1]);
+        }
+        // Other devices, kinds and widths are libtorch's, and windows that hide something.
+        let parts = self.parts.get_or_insert_with(|| Parts::of(&self.rows, self.window, self.options));
+        parts.attend(&self.rows, window, &q, &k, &v).transpose(1, 2).reshape([tokens, -1])
+    }
+}
+
+/// Trunks and branches as operands of libtorch's attention, one call each.
+struct Parts {
+    /// Tokens of every trunk and branch, in their order.
+    tokens: Vec<i64>,
+    /// For every trunk and branch what it does not see of its keys.
+    masks: Vec<Masks>,
+}
+
+impl Parts {
+    fn of(rows: &[PackedRow], window: Option<i64>, options: (Kind, Device)) -> Self {
+        let of_row = |row: &PackedRow| {
+            let branches: Vec<(usize, usize)> =
+                row.branches.iter().map(|&branch| (branch, row.trunk + branch)).collect();
+            std::iter::once((row.trunk, row.trunk)).chain(branches)
+        };
+        let parts = rows.iter().flat_map(of_row);
+        let (tokens, masks) = parts
+            .map(|(queries, keys)| (queries as i64, Masks::of_part(queries, keys, window, options)))
+            .unzip();
+        Self { tokens, masks }
+    }
+
+    /// `q [N, heads, head_dim]`, `k` and `v [N, kv_heads, head_dim]` to `[1, heads, N, head_dim]`.
+    fn attend(&self, rows: &[PackedRow], window: Option<i64>, q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
         // Turned heads first, split and joined once: doing any of it for every part would cost an operation each, and
         // slices of their own a gradient of full size each.
-        let split = |x: Tensor| x.transpose(0, 1).unsqueeze(0).split_with_sizes(self.parts.as_slice(), 2);
+        let split = |x: &Tensor| x.transpose(0, 1).unsqueeze(0).split_with_sizes(self.tokens.as_slice(), 2);
         let (q, k, v) = (split(q), split(k), split(v));
         let mut attended = Vec::with_capacity(q.len());
         let mut trunk = 0;
-        for row in &self.rows {
+        for row in rows {
             attended.push(attend(&q[trunk], &k[trunk], &v[trunk], self.masks[trunk].of(window)));
             // Every branch goes the same way, so that which one stands first changes no bit.
             for branch in trunk + 1..=trunk + row.branches.len() {
@@ -162,7 +198,7 @@ impl Mixing for Packed {
             }
             trunk += 1 + row.branches.len();
         }
-        Tensor::cat(&attended, 2).transpose(1, 2).reshape([tokens, -1])
+        Tensor::cat(&attended, 2)
     }
 }
 

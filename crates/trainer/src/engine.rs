@@ -1,5 +1,6 @@
 //! The optimisation loop: one for supervised and preference training.
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 
 use policy_model::Policy;
@@ -207,11 +208,14 @@ impl<'a> Trainer<'a> {
     /// As [`new`](Self::new), to train together with the other ranks of `world`, which make the same calls. All of them hear the
     /// same metrics; only rank 0 should write them down.
     ///
+    /// A policy that is handed over rather than lent is dropped as soon as its weights are copied, so that they and the optimiser's
+    /// state are never held at once.
+    ///
     /// # Errors
     ///
     /// As [`new`](Self::new).
     pub fn together(
-        policy: &Policy,
+        policy: impl Borrow<Policy>,
         objective: &'a dyn Objective,
         settings: TrainSettings,
         world: World,

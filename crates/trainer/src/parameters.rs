@@ -1,5 +1,6 @@
 //! Master weights in one flat fp32 buffer, and the policy that computes with them.
 
+use std::borrow::Borrow;
 use std::num::NonZeroU32;
 
 use policy_model::{Layered, Lora, ModelConfig, Policy};
@@ -91,26 +92,28 @@ impl Parameters {
     /// Takes over what is `trained` of `policy` and computes in `kind`. Fresh adapters draw from `seeds`. Of several ranks, each
     /// updates its part of the weights where `holder` names it, in buckets of so many elements.
     ///
-    /// Weights below adapters are shared with `policy` where it is of this kind already.
+    /// Weights below adapters are shared with `policy` where it is of this kind already. A policy that is handed over is dropped
+    /// once its weights are copied, before room is made for what training adds.
     pub(crate) fn new(
-        policy: &Policy,
+        given: impl Borrow<Policy>,
         trained: Trained,
         kind: Kind,
         seeds: &Seeds,
         holder: Option<(Rank, NonZeroU32)>,
     ) -> Result<Self, TrainError> {
         let _guard = tch::no_grad_guard();
+        let policy = given.borrow();
         let fresh = match &trained {
             Trained::All => None,
             Trained::Adapters(lora) => Some(lora.initialise(policy.config(), seeds, policy.device())),
         };
-        let start = fresh.as_deref().unwrap_or(policy.parameters());
-        let spans = spans(start);
+        let weights = fresh.as_deref().unwrap_or(policy.parameters());
+        let spans = spans(weights);
         let options = (Kind::Float, policy.device());
         let elements = spans.last().map_or(0, |last| last.offset + last.length());
         let shard = holder.map_or(Shard::whole(elements), |(rank, bucket)| Shard::of(rank, elements, bucket));
         let mut master = Tensor::zeros([shard.padded()], options);
-        for (span, (_, tensor)) in spans.iter().zip(start) {
+        for (span, (_, tensor)) in spans.iter().zip(weights) {
             span.view(&master).copy_(tensor);
         }
         let compute = (kind != Kind::Float || holder.is_some()).then(|| master.to_kind(kind));
@@ -118,7 +121,6 @@ impl Parameters {
             let pieces = master.view([shard.buckets(), -1, shard.piece]);
             master = pieces.select(1, shard.rank.index() as i64).reshape(-1).copy();
         }
-        let part = holder.map(|_| master.zeros_like());
         let flat = compute.as_ref().unwrap_or(&master);
         let leaf = |span: &Span| span.view(flat).detach().set_requires_grad(true);
         let leaves: Vec<Tensor> = spans.iter().map(leaf).collect();
@@ -127,6 +129,10 @@ impl Parameters {
             Trained::All => Policy::from_parameters(policy.config().clone(), named)?,
             Trained::Adapters(lora) => policy.to_kind(kind)?.with_adapters(lora.clone(), named)?,
         };
+        drop((given, fresh));
+        // Gone by now, as a reference may be, but not yet from the process.
+        torch_ext::release_free_memory();
+        let part = holder.map(|_| master.zeros_like());
         let place = |name: &str| spans.iter().position(|span| span.name == name);
         let embedding = place(EMBEDDING);
         let lm_head = place(LM_HEAD).or(embedding);

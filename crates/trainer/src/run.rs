@@ -134,10 +134,10 @@ fn run_together(
                     margins: Some((recipe.loss.beta.get(), saturates)),
                 },
             };
-            // The policy as it was loaded is dropped once its weights are copied.
+            // The policy as it was loaded is handed over: it is dropped once its weights are copied.
             let objective = &objective;
             let (world, exchange) = (world.clone(), recipe.distributed.exchange());
-            let begin = move || Trainer::together(&policy, objective, settings, world, exchange);
+            let begin = move || Trainer::together(policy, objective, settings, world, exchange);
             train(&parts, begin, watched, keep_last, context)?
         }
         None => {
@@ -145,7 +145,7 @@ fn run_together(
             let objective = SupervisedObjective { dialogues: &dialogues, padding, head, activations };
             let objective = &objective;
             let (world, exchange) = (world.clone(), recipe.distributed.exchange());
-            let begin = move || Trainer::together(&policy, objective, settings, world, exchange);
+            let begin = move || Trainer::together(policy, objective, settings, world, exchange);
             train(&parts, begin, Watched::default(), keep_last, context)?
         }
     };
@@ -267,8 +267,6 @@ fn train<'a>(
         }
     }
     let mut trainer = begin()?;
-    // The policy as it was loaded and a reference are gone by now, but not from the process.
-    torch_ext::release_free_memory();
     if let Some((held_out, every)) = watched.held_out {
         trainer = trainer.with_held_out(held_out, every);
     }

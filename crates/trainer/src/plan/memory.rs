@@ -118,7 +118,7 @@ impl Memory {
         };
         let states = size * config.hidden_size as u64 * widest.tokens;
         let layers = config.layers as u64;
-        let of_layer = layer_activations(config, trained, (kind, device), widest);
+        let of_layer = layer_activations(config, trained, (kind, device), scoring.padding, widest);
         let (activations, micro_batch_gradient) = match scoring.activations {
             Activations::Kept => (layers * of_layer, in_layers),
             Activations::KeptByLayer => (layers * of_layer, in_layers / layers.max(1)),
@@ -154,6 +154,7 @@ fn layer_activations(
     config: &ModelConfig,
     trained: &Trained,
     (kind, device): (Kind, Device),
+    padding: Padding,
     widest: WidestMicroBatch,
 ) -> u64 {
     let size = kind.elt_size_in_bytes() as u64;
@@ -176,15 +177,22 @@ fn layer_activations(
     let (q, kv) = (heads * head_dim, 2 * kv_heads * head_dim);
     // Attention keeps queries, keys, values, what came of them and a sum a head.
     let attention = size * (2 * q + kv) + 4 * heads;
+    // Over packed rows a CPU joins no keys, and what it gives goes into the next product as it is; a window may hide some of
+    // them, which is left to libtorch.
+    let is_tree = is_fused
+        && matches!(padding, Padding::None)
+        && head_dim.is_multiple_of(16)
+        && config.sliding_window.is_none();
+    let (joined, in_order) = if is_tree { (0, 0) } else { (widest.joined * size * kv, q) };
     // Gate and up; composed also the gate's SiLU.
     let gated = size * (if is_fused { 2 } else { 3 }) * mlp;
     // What goes into linear layers: normed states twice, what attention gave in order, and the gated product.
     let inputs = size
         * (hidden * learns(&[Projection::Q, Projection::K, Projection::V])
-            + q * learns(&[Projection::O])
+            + in_order * learns(&[Projection::O])
             + hidden * learns(&[Projection::Gate, Projection::Up])
             + mlp * learns(&[Projection::Down]));
-    widest.tokens * (2 * norm + attention + gated + inputs) + widest.joined * size * kv
+    widest.tokens * (2 * norm + attention + gated + inputs) + joined
 }
 
 #[cfg(test)]
