@@ -26,12 +26,17 @@ fn main() {
     }
     build
         .std("c++20")
-        .files(["attention", "distributed", "fused", "narrow", "shim"].map(|name| format!("cpp/{name}.cpp")))
+        .files(
+            ["attention", "distributed", "fused", "narrow", "shim", "weights"]
+                .map(|name| format!("cpp/{name}.cpp")),
+        )
         .include("cpp/gloo_abi")
         .include(&include)
         .include(include.join("torch/csrc/api/include"))
         .define("USE_C10D_GLOO", None)
         .warnings(false)
+        // Roots are taken a vector at a time, and nobody asks what kept one from being a number.
+        .flag_if_supported("-fno-math-errno")
         // Vectors are passed inside of this library only.
         .flag_if_supported("-Wno-psabi");
     if std::env::var_os("CARGO_FEATURE_NCCL").is_some() {

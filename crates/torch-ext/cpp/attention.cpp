@@ -472,12 +472,6 @@ Operands<Element> operands(const Tensor& q, const Tensor& k, const Tensor& v) {
   return {elements<Element>(q), elements<Element>(k), elements<Element>(v), q.size(0), q.size(1), k.size(1), q.size(2)};
 }
 
-// Calls `f` with a pointer of the type that `tensor`'s elements have.
-template <class F>
-void by_kind(const Tensor& tensor, F f) {
-  tensor.scalar_type() == at::kFloat ? f(static_cast<const float*>(nullptr)) : f(static_cast<const uint16_t*>(nullptr));
-}
-
 struct TreeAttention : torch::autograd::Function<TreeAttention> {
   static Tensor forward(AutogradContext* context, const Tensor& q, const Tensor& k, const Tensor& v,
                         const std::vector<int64_t>* trees) {

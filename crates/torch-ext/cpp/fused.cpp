@@ -24,12 +24,6 @@ constexpr int64_t BLOCK = 32;
 // How many rows of `width` elements are worth a thread.
 int64_t rows_worth(int64_t width) { return std::max<int64_t>(1, GRAIN / 4 / std::max<int64_t>(1, width)); }
 
-// Calls `f` with a pointer of the type that `tensor`'s elements have.
-template <class F>
-void by_kind(const Tensor& tensor, F f) {
-  tensor.scalar_type() == at::kFloat ? f(static_cast<const float*>(nullptr)) : f(static_cast<const uint16_t*>(nullptr));
-}
-
 template <class Element>
 struct Norm {
   Element* out;

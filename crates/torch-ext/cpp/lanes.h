@@ -136,6 +136,12 @@ inline uint16_t* mutable_elements<uint16_t>(const at::Tensor& tensor) {
   return reinterpret_cast<uint16_t*>(tensor.mutable_data_ptr<at::BFloat16>());
 }
 
+// Calls `f` with a pointer of the type that `tensor`'s elements have.
+template <class F>
+void by_kind(const at::Tensor& tensor, F f) {
+  tensor.scalar_type() == at::kFloat ? f(static_cast<const float*>(nullptr)) : f(static_cast<const uint16_t*>(nullptr));
+}
+
 // Elements that are worth a thread.
 constexpr int64_t GRAIN = 1 << 16;
 

@@ -40,6 +40,20 @@ unsafe extern "C" {
         message: Message,
     ) -> i32;
 
+    pub(crate) fn torch_ext_adamw(
+        weights: *mut C_tensor,
+        gradient: *const C_tensor,
+        exp_avg: *mut C_tensor,
+        exp_avg_sq: *mut C_tensor,
+        copy: *mut C_tensor,
+        update: *const AdamW,
+        message: Message,
+    ) -> i32;
+
+    pub(crate) fn torch_ext_accumulate(sum: *mut C_tensor, addend: *const C_tensor, message: Message) -> i32;
+
+    pub(crate) fn torch_ext_squared_norm(x: *const C_tensor, sum: *mut f64, message: Message) -> i32;
+
     pub(crate) fn torch_ext_decode_attention(
         out: *mut C_tensor,
         q: *const C_tensor,

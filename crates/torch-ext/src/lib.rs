@@ -1,6 +1,7 @@
 //! What libtorch has and tch leaves out, through a small C++ shim: the only crate of the workspace with `unsafe` code.
 //!
-//! [`fused_adamw`] updates weights in one pass over memory; [`rms_norm`], [`swiglu`] and [`rotate`] do so with what a decoder
+//! [`fused_adamw`] updates weights in one pass over memory, as [`accumulate`] adds gradients and [`squared_norm`] measures them;
+//! [`rms_norm`], [`swiglu`] and [`rotate`] do so with what a decoder
 //! layer computes between its products, and have gradients, as has [`tree_attention`] of packed rows; [`narrow_linear`] and
 //! [`decode_attention`] are what decoding takes, at the pace of memory; [`distributed`] is c10d, PyTorch's own engine for
 //! processes that train together.
@@ -43,4 +44,4 @@ pub use error::TorchExtError;
 pub use fused::{rms_norm, rotate, swiglu};
 pub use memory::release_free_memory;
 pub use narrow::{NARROW_ROWS, decode_attention, narrow_linear};
-pub use optimizer::{AdamWUpdate, fused_adamw};
+pub use optimizer::{AdamWUpdate, accumulate, fused_adamw, squared_norm};

@@ -1,7 +1,8 @@
-//! Fused optimiser updates.
+//! What training does with all weights at once.
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
+use crate::check::{check_dense, check_kind, check_place, check_shape, check_stored};
 use crate::{TorchExtError, ffi};
 
 /// What an update of AdamW depends on beside its tensors.
@@ -21,30 +22,33 @@ pub struct AdamWUpdate {
     pub gradient_scale: f64,
 }
 
-/// One update of AdamW (Loshchilov & Hutter 2019, Algorithm 2) in a single pass over memory: libtorch's
-/// `_fused_adamw_`, update for update that of `torch.optim.AdamW(fused=True)`.
+/// One update of AdamW (Loshchilov & Hutter 2019, Algorithm 2) in a single pass over memory, which also writes the new weights
+/// to `copy`, in its kind: fp32 masters and the bfloat16 weights that compute with them.
 ///
-/// With a `gradient_scale` other than 1 the scaled gradient is written back.
+/// On a CPU by a kernel of ours, which leaves the gradient as it is; elsewhere by libtorch's `_fused_adamw_`, which writes back
+/// what a `gradient_scale` other than 1 makes of it. Both follow `torch.optim.AdamW(fused=True)` to fp32's rounding.
 ///
 /// ```
-/// use tch::Tensor;
+/// use tch::{Kind, Tensor};
 /// use torch_ext::{AdamWUpdate, fused_adamw};
 ///
 /// let mut weights = Tensor::from_slice(&[1f32, -2.0]);
 /// let mut gradient = Tensor::from_slice(&[0.5f32, -4.0]);
 /// let (mut exp_avg, mut exp_avg_sq) = (weights.zeros_like(), weights.zeros_like());
+/// let mut copy = weights.to_kind(Kind::BFloat16);
 /// let update = AdamWUpdate {
 ///     learning_rate: 0.1, betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.0, step: 1, gradient_scale: 1.0,
 /// };
-/// fused_adamw(&mut weights, &mut gradient, &mut exp_avg, &mut exp_avg_sq, &update)?;
+/// fused_adamw(&mut weights, &mut gradient, &mut exp_avg, &mut exp_avg_sq, Some(&mut copy), &update)?;
 /// // The first update moves every weight by the learning rate, against its gradient's sign.
 /// assert!((weights.double_value(&[0]) - 0.9).abs() < 1e-6);
 /// assert!((weights.double_value(&[1]) + 1.9).abs() < 1e-6);
+/// assert_eq!(copy, weights.to_kind(Kind::BFloat16));
 /// # Ok::<(), torch_ext::TorchExtError>(())
 /// ```
 ///
 /// # Shapes
-/// All four alike, Float, contiguous, on one device, no two sharing memory.
+/// All alike and contiguous, on one device, no two sharing memory; Float, but `copy`, which may be `BFloat16`.
 ///
 /// # Errors
 /// [`TorchExtError::Kind`], [`TorchExtError::Shape`], [`TorchExtError::Device`], [`TorchExtError::NotContiguous`];
@@ -54,30 +58,10 @@ pub fn fused_adamw(
     gradient: &mut Tensor,
     exp_avg: &mut Tensor,
     exp_avg_sq: &mut Tensor,
+    copy: Option<&mut Tensor>,
     update: &AdamWUpdate,
 ) -> Result<(), TorchExtError> {
-    let (expected, device) = (weights.size(), weights.device());
-    let named: [(&'static str, &Tensor); 4] = [
-        ("the weights", weights),
-        ("the gradient", gradient),
-        ("the first moment", exp_avg),
-        ("the second moment", exp_avg_sq),
-    ];
-    for (tensor, given) in named {
-        let (found, shape, on) = (given.kind(), given.size(), given.device());
-        if found != Kind::Float {
-            return Err(TorchExtError::Kind { tensor, found, expected: Kind::Float });
-        }
-        if shape != expected {
-            return Err(TorchExtError::Shape { tensor, found: shape, expected });
-        }
-        if on != device {
-            return Err(TorchExtError::Device { tensor, found: on, expected: device });
-        }
-        if !given.is_contiguous() {
-            return Err(TorchExtError::NotContiguous { tensor });
-        }
-    }
+    check_update([weights, gradient, exp_avg, exp_avg_sq], copy.as_deref())?;
     let update = ffi::AdamW {
         learning_rate: update.learning_rate,
         beta1: update.betas.0,
@@ -87,6 +71,24 @@ pub fn fused_adamw(
         step: update.step as f64,
         gradient_divisor: 1.0 / update.gradient_scale,
     };
+    if weights.device() == Device::Cpu {
+        let copy = copy.map_or(std::ptr::null_mut(), Tensor::as_mut_ptr);
+        return ffi::call("update weights", |message| {
+            // SAFETY: all pointers but a null `copy` come from live references and are used during the call only; kinds, shapes
+            // and layout are the ones that the shim takes for granted, and it throws nothing.
+            unsafe {
+                ffi::torch_ext_adamw(
+                    weights.as_mut_ptr(),
+                    gradient.as_ptr(),
+                    exp_avg.as_mut_ptr(),
+                    exp_avg_sq.as_mut_ptr(),
+                    copy,
+                    &raw const update,
+                    message,
+                )
+            }
+        });
+    }
     ffi::call("update weights", |message| {
         // SAFETY: all five pointers come from live references and are used during the call only; the shim takes each
         // tensor as a handle of its own and throws nothing.
@@ -100,5 +102,91 @@ pub fn fused_adamw(
                 message,
             )
         }
+    })?;
+    if let Some(copy) = copy {
+        let _guard = tch::no_grad_guard();
+        copy.copy_(weights);
+    }
+    Ok(())
+}
+
+fn check_update(fp32: [&Tensor; 4], copy: Option<&Tensor>) -> Result<(), TorchExtError> {
+    let (expected, device) = (fp32[0].size(), fp32[0].device());
+    let names = ["the weights", "the gradient", "the first moment", "the second moment"];
+    for (tensor, given) in names.into_iter().zip(fp32) {
+        check_kind(tensor, given, Kind::Float)?;
+    }
+    if let Some(copy) = copy {
+        check_stored("the copy", copy)?;
+    }
+    for (tensor, given) in names.into_iter().zip(fp32).chain(copy.map(|copy| ("the copy", copy))) {
+        check_shape(tensor, given, &expected)?;
+        let found = given.device();
+        if found != device {
+            return Err(TorchExtError::Device { tensor, found, expected: device });
+        }
+        if !given.is_contiguous() {
+            return Err(TorchExtError::NotContiguous { tensor });
+        }
+    }
+    Ok(())
+}
+
+/// Adds `addend` to `sum` in one pass over memory; libtorch first makes an fp32 tensor of one in bfloat16.
+///
+/// ```
+/// use tch::{Kind, Tensor};
+///
+/// let mut sum = Tensor::from_slice(&[1f32, 2.0]);
+/// torch_ext::accumulate(&mut sum, &Tensor::from_slice(&[0.5f32, 0.25]).to_kind(Kind::BFloat16))?;
+/// assert_eq!(sum, Tensor::from_slice(&[1.5f32, 2.25]));
+/// # Ok::<(), torch_ext::TorchExtError>(())
+/// ```
+///
+/// # Shapes
+/// Alike, contiguous, on the CPU, not sharing memory; `sum` Float, `addend` Float or `BFloat16`.
+///
+/// # Errors
+/// [`TorchExtError::Kind`], [`TorchExtError::Shape`], [`TorchExtError::Device`], [`TorchExtError::NotContiguous`];
+/// nothing is written then.
+pub fn accumulate(sum: &mut Tensor, addend: &Tensor) -> Result<(), TorchExtError> {
+    check_kind("the sum", sum, Kind::Float)?;
+    check_stored("the addend", addend)?;
+    check_shape("the addend", addend, &sum.size())?;
+    for (tensor, given) in [("the sum", &*sum), ("the addend", addend)] {
+        check_place(tensor, given)?;
+        if !given.is_contiguous() {
+            return Err(TorchExtError::NotContiguous { tensor });
+        }
+    }
+    ffi::call("add", |message| {
+        // SAFETY: both pointers come from live references and are used during the call only; kinds, shapes and layout are the
+        // ones that the shim takes for granted.
+        unsafe { ffi::torch_ext_accumulate(sum.as_mut_ptr(), addend.as_ptr(), message) }
     })
+}
+
+/// The sum of the squares of all elements, in one pass over memory: in fp32 within a few thousand of them, in f64 beyond, in an
+/// order that does not depend on the number of threads.
+///
+/// ```
+/// use tch::Tensor;
+///
+/// assert_eq!(torch_ext::squared_norm(&Tensor::from_slice(&[3f32, 4.0]))?, 25.0);
+/// # Ok::<(), torch_ext::TorchExtError>(())
+/// ```
+///
+/// # Shapes
+/// Any; Float, contiguous, on the CPU.
+///
+/// # Errors
+/// [`TorchExtError::Kind`], [`TorchExtError::Device`], [`TorchExtError::NotContiguous`].
+pub fn squared_norm(x: &Tensor) -> Result<f64, TorchExtError> {
+    check_dense("x", x, Kind::Float)?;
+    let mut sum = 0.0;
+    ffi::call("measure", |message| {
+        // SAFETY: `x` is live and of the kind and layout that the shim takes for granted; `sum` is written during the call only.
+        unsafe { ffi::torch_ext_squared_norm(x.as_ptr(), &raw mut sum, message) }
+    })?;
+    Ok(sum)
 }

@@ -495,8 +495,7 @@ impl<'a> Trainer<'a> {
         // torch.nn.utils.clip_grad_norm_: the 1e-6 keeps a tiny norm from blowing the gradient up.
         let bound = self.settings.max_grad_norm;
         let clip = if bound > 0.0 { (bound / (grad_norm + 1e-6)).min(1.0) } else { 1.0 };
-        self.optimizer.update(&self.parameters.master, gradient, learning_rate, clip)?;
-        self.parameters.refresh(&self.world)
+        self.parameters.update(&mut self.optimizer, &self.world, gradient, (learning_rate, clip))
     }
 
     fn not_finite(&self, loss: f64, batch: &[usize]) -> TrainError {

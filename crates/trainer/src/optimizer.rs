@@ -51,11 +51,13 @@ impl AdamW {
         Self { settings, exp_avg: zeros(), exp_avg_sq: zeros(), step: 0, segments: merged(inside) }
     }
 
-    /// One update of `weights` with `gradient` (both fp32, one dimension), the gradient scaled by `clip` first, in place.
+    /// One update of `weights` with `gradient` (both fp32, one dimension), the gradient scaled by `clip` first, in place;
+    /// `copy` becomes what the weights are then, in its kind.
     pub(crate) fn update(
         &mut self,
         weights: &Tensor,
         gradient: &Tensor,
+        copy: Option<&Tensor>,
         learning_rate: f64,
         clip: f64,
     ) -> Result<(), TrainError> {
@@ -69,6 +71,7 @@ impl AdamW {
                 &mut part(gradient),
                 &mut part(&self.exp_avg),
                 &mut part(&self.exp_avg_sq),
+                copy.map(part).as_mut(),
                 &AdamWUpdate {
                     learning_rate,
                     betas,
@@ -122,7 +125,7 @@ mod tests {
         let settings = AdamWSettings { betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.5 };
         let weights = Tensor::from_slice(&[1f32; 6]);
         let mut adam = AdamW::new(settings, &spans, Shard::whole(6), tch::Device::Cpu);
-        adam.update(&weights, &Tensor::from_slice(&[3f32; 6]), 0.1, 0.5).unwrap();
+        adam.update(&weights, &Tensor::from_slice(&[3f32; 6]), None, 0.1, 0.5).unwrap();
         // The first update moves every weight by the learning rate; decay takes 0.1 · 0.5 of it beforehand.
         let expected = [0.85, 0.85, 0.9, 0.9, 0.85, 0.85];
         for (got, expected) in Vec::<f32>::try_from(&weights).unwrap().iter().zip(expected) {
@@ -147,7 +150,7 @@ mod tests {
             };
             let mut adam = AdamW::new(settings, &spans, shard, tch::Device::Cpu);
             let weights = part(Tensor::ones([7], options));
-            adam.update(&weights, &part(Tensor::arange(7, options)), 0.1, 0.5).unwrap();
+            adam.update(&weights, &part(Tensor::arange(7, options)), None, 0.1, 0.5).unwrap();
             let flat = Tensor::full([7], -1.0, options);
             for run in shard.all_runs() {
                 flat.narrow(0, run.in_flat, run.length).copy_(&weights.narrow(0, run.in_part, run.length));

@@ -10,6 +10,7 @@ use torch_ext::distributed::Rank;
 
 use crate::TrainError;
 use crate::distributed::{Buckets, Exchange, Shard, World};
+use crate::optimizer::AdamW;
 
 /// Where one parameter lies in the flat buffer.
 #[derive(Clone, Debug, PartialEq)]
@@ -172,14 +173,28 @@ impl Parameters {
         let Some(part) = &self.part else {
             return Ok((self.gradients.flat.shallow_clone(), self.gradients.norm()));
         };
-        let norms: Vec<Tensor> = part.split(self.shard.piece, 0).iter().map(Tensor::norm).collect();
-        let norm = Tensor::stack(&norms, 0).to_kind(Kind::Double).norm().double_value(&[]);
-        let mut squared = [norm.powi(2)];
+        let pieces = std::iter::repeat_n(self.shard.piece, self.shard.buckets() as usize);
+        let mut squared = [squared_norm(part, pieces)];
         world.sum(&mut squared)?;
         Ok((part.shallow_clone(), squared[0].sqrt()))
     }
 
-    /// Brings the compute weights up to date after an update of `master`, on this rank and on the others.
+    /// An update of `master` with `gradient`, multiplied by `clip`, and of the weights that compute, here and on the other ranks.
+    pub(crate) fn update(
+        &mut self,
+        optimizer: &mut AdamW,
+        world: &World,
+        gradient: &Tensor,
+        (learning_rate, clip): (f64, f64),
+    ) -> Result<(), TrainError> {
+        if self.shard.is_whole() {
+            return optimizer.update(&self.master, gradient, self.compute.as_ref(), learning_rate, clip);
+        }
+        optimizer.update(&self.master, gradient, None, learning_rate, clip)?;
+        self.refresh(world)
+    }
+
+    /// Brings the compute weights up to date with `master`, on this rank and on the others.
     pub(crate) fn refresh(&mut self, world: &World) -> Result<(), TrainError> {
         let Some(compute) = &mut self.compute else { return Ok(()) };
         if self.shard.is_whole() {
@@ -229,12 +244,29 @@ impl GradientBuffer {
         let _ = self.flat.zero_();
     }
 
-    /// The Euclidean norm of the whole gradient, summed over parameters in f64.
+    /// The Euclidean norm of the whole gradient.
     fn norm(&self) -> f64 {
+        squared_norm(&self.flat, self.spans.iter().map(|span| span.length())).sqrt()
+    }
+}
+
+/// The sum of squares of a flat buffer, summed in f64 over parts of these lengths at most.
+fn squared_norm(flat: &Tensor, lengths: impl Iterator<Item = i64>) -> f64 {
+    torch_ext::squared_norm(flat).unwrap_or_else(|_| {
+        // Other devices are libtorch's.
         let _guard = tch::no_grad_guard();
-        let norm = |s: &Span| self.flat.narrow(0, s.offset, s.length()).norm();
-        let norms: Vec<Tensor> = self.spans.iter().map(norm).collect();
-        Tensor::stack(&norms, 0).to_kind(Kind::Double).norm().double_value(&[])
+        let lengths: Vec<i64> = lengths.collect();
+        let norms: Vec<Tensor> = flat.split_with_sizes(lengths, 0).iter().map(Tensor::norm).collect();
+        Tensor::stack(&norms, 0).to_kind(Kind::Double).square().sum(Kind::Double).double_value(&[])
+    })
+}
+
+/// Adds a gradient to a part of the sum.
+fn add(sum: &Tensor, gradient: &Tensor) {
+    let mut sum = sum.shallow_clone();
+    if torch_ext::accumulate(&mut sum, gradient).is_err() {
+        // Other devices, kinds and layouts are libtorch's.
+        let _ = sum.g_add_(gradient);
     }
 }
 
@@ -310,7 +342,7 @@ impl<'a> Gradients<'a> {
         for (&(at, span, _), gradient) in asked.iter().zip(&found) {
             // Leaves that the graph does not reach, such as a head that works outside of it, have none.
             if gradient.defined() {
-                let _ = span.view(flat).g_add_(gradient);
+                add(&span.view(flat), gradient);
             }
             // Of tokens' embeddings more is to come.
             if *embedding != Some(at) {

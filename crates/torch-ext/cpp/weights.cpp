@@ -1,0 +1,182 @@
+#include "weights.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "guarded.h"
+#include "lanes.h"
+
+namespace {
+
+using namespace torch_ext;
+using at::Tensor;
+
+// Numbers whose squares are summed in fp32, before their sum goes on in doubles. The order of a sum depends on it alone, and so
+// not on how many threads there are.
+constexpr int64_t BLOCK = 1 << 12;
+
+INLINED Floats root(Floats x) {
+  for (int64_t lane = 0; lane < LANES; ++lane) x[lane] = std::sqrt(x[lane]);
+  return x;
+}
+
+// The last numbers of a tensor, fewer than a vector: as much as there is of `from`, zeros behind it.
+template <class Element>
+INLINED Floats load_some(const Element* from, int64_t count) {
+  Element padded[LANES] = {};
+  std::memcpy(padded, from, count * sizeof(Element));
+  return load(padded);
+}
+
+template <class Element>
+INLINED void store_some(Element* to, Floats floats, int64_t count) {
+  Element padded[LANES];
+  store(padded, floats);
+  std::memcpy(to, padded, count * sizeof(Element));
+}
+
+// Algorithm 2 of Loshchilov and Hutter with its factors in the order of libtorch's kernel.
+template <class Element>
+struct AdamW {
+  float* weights;
+  const float* gradient;
+  float* exp_avg;
+  float* exp_avg_sq;
+  Element* copy;  // Or null.
+  float kept, step_size, beta1, beta2, left1, left2, correction, eps, scale;
+
+  INLINED void elements(int64_t begin, int64_t end) const {
+    int64_t at = begin;
+    for (; at + LANES <= end; at += LANES) {
+      const Moved moved = move(load(weights + at), load(gradient + at), load(exp_avg + at), load(exp_avg_sq + at));
+      store(exp_avg + at, moved.first), store(exp_avg_sq + at, moved.second), store(weights + at, moved.weight);
+      if (copy != nullptr) store(copy + at, moved.weight);
+    }
+    const int64_t left = end - at;
+    if (left == 0) return;
+    const Moved moved = move(load_some(weights + at, left), load_some(gradient + at, left), load_some(exp_avg + at, left),
+                             load_some(exp_avg_sq + at, left));
+    store_some(exp_avg + at, moved.first, left), store_some(exp_avg_sq + at, moved.second, left);
+    store_some(weights + at, moved.weight, left);
+    if (copy != nullptr) store_some(copy + at, moved.weight, left);
+  }
+
+  struct Moved {
+    Floats weight, first, second;
+  };
+
+  INLINED Moved move(Floats weight, Floats gradient, Floats first, Floats second) const {
+    gradient = gradient * scale;
+    first = first * beta1 + gradient * left1;
+    second = second * beta2 + gradient * gradient * left2;
+    const Floats divisor = root(second) / correction + eps;
+    return {weight * kept - first * step_size / divisor, first, second};
+  }
+};
+
+template <class Element>
+struct Accumulate {
+  float* sum;
+  const Element* addend;
+
+  INLINED void elements(int64_t begin, int64_t end) const {
+    int64_t at = begin;
+    for (; at + LANES <= end; at += LANES) store(sum + at, load(sum + at) + load(addend + at));
+    const int64_t left = end - at;
+    if (left > 0) store_some(sum + at, load_some(sum + at, left) + load_some(addend + at, left), left);
+  }
+};
+
+struct Squares {
+  double* sums;  // One a block.
+  const float* x;
+  int64_t count;
+
+  INLINED void elements(int64_t begin, int64_t end) const {
+    for (int64_t block = begin; block < end; ++block) {
+      const int64_t last = std::min(count, (block + 1) * BLOCK);
+      int64_t at = block * BLOCK;
+      // Several sums, so that none waits for the one before it.
+      Floats squares[4] = {};
+      for (; at + 4 * LANES <= last; at += 4 * LANES) {
+        for (int64_t one = 0; one < 4; ++one) {
+          const Floats part = load(x + at + one * LANES);
+          squares[one] += part * part;
+        }
+      }
+      for (; at < last; at += LANES) {
+        const Floats part = load_some(x + at, std::min(LANES, last - at));
+        squares[0] += part * part;
+      }
+      sums[block] = total((squares[0] + squares[1]) + (squares[2] + squares[3]));
+    }
+  }
+};
+
+WIDEST void run(const AdamW<float>& update, int64_t begin, int64_t end) { update.elements(begin, end); }
+WIDEST void run(const AdamW<uint16_t>& update, int64_t begin, int64_t end) { update.elements(begin, end); }
+WIDEST void run(const Accumulate<float>& sum, int64_t begin, int64_t end) { sum.elements(begin, end); }
+WIDEST void run(const Accumulate<uint16_t>& sum, int64_t begin, int64_t end) { sum.elements(begin, end); }
+WIDEST void run(const Squares& squares, int64_t begin, int64_t end) { squares.elements(begin, end); }
+
+template <class Kernel>
+void share_out(const Kernel& kernel, int64_t count, int64_t grain) {
+  at::parallel_for(0, count, grain, [&](int64_t begin, int64_t end) { run(kernel, begin, end); });
+}
+
+template <class Element>
+void update_weights(const Tensor& weights, const Tensor& gradient, const Tensor& exp_avg, const Tensor& exp_avg_sq,
+                    Element* copy, const TorchExtAdamW& by) {
+  const AdamW<Element> update{
+      .weights = mutable_elements<float>(weights),
+      .gradient = elements<float>(gradient),
+      .exp_avg = mutable_elements<float>(exp_avg),
+      .exp_avg_sq = mutable_elements<float>(exp_avg_sq),
+      .copy = copy,
+      .kept = float(1.0 - by.learning_rate * by.weight_decay),
+      .step_size = float(by.learning_rate / (1.0 - std::pow(by.beta1, by.step))),
+      .beta1 = float(by.beta1),
+      .beta2 = float(by.beta2),
+      .left1 = float(1.0 - by.beta1),
+      .left2 = float(1.0 - by.beta2),
+      .correction = float(std::sqrt(1.0 - std::pow(by.beta2, by.step))),
+      .eps = float(by.eps),
+      .scale = float(1.0 / by.gradient_divisor),
+  };
+  share_out(update, weights.numel(), GRAIN);
+}
+
+}  // namespace
+
+int32_t torch_ext_adamw(at::Tensor* weights, const at::Tensor* gradient, at::Tensor* exp_avg, at::Tensor* exp_avg_sq,
+                        at::Tensor* copy, const TorchExtAdamW* update, TorchExtMessage message) noexcept {
+  return guarded(message, [&] {
+    const auto with = [&]<class Element>(Element* to) {
+      update_weights(*weights, *gradient, *exp_avg, *exp_avg_sq, to, *update);
+    };
+    if (copy == nullptr) return with(static_cast<float*>(nullptr));
+    by_kind(*copy, [&]<class Element>(const Element*) { with(mutable_elements<Element>(*copy)); });
+  });
+}
+
+int32_t torch_ext_accumulate(at::Tensor* sum, const at::Tensor* addend, TorchExtMessage message) noexcept {
+  return guarded(message, [&] {
+    by_kind(*addend, [&]<class Element>(const Element*) {
+      share_out(Accumulate<Element>{mutable_elements<float>(*sum), elements<Element>(*addend)}, sum->numel(), GRAIN);
+    });
+  });
+}
+
+int32_t torch_ext_squared_norm(const at::Tensor* x, double* sum, TorchExtMessage message) noexcept {
+  return guarded(message, [&] {
+    const int64_t count = x->numel(), blocks = (count + BLOCK - 1) / BLOCK;
+    std::vector<double> sums(blocks);
+    share_out(Squares{sums.data(), elements<float>(*x), count}, blocks, GRAIN / BLOCK);
+    *sum = 0.0;
+    for (const double part : sums) *sum += part;
+  });
+}
