@@ -84,6 +84,11 @@ pub(crate) trait Mixing {
     /// Attention of layer `layer`: `q [N, heads, head_dim]`, `k` and `v [N, kv_heads, head_dim]`; `window` limits how far
     /// back a query sees. Returns `[N, heads · head_dim]`.
     fn attend(&mut self, layer: usize, window: Option<i64>, q: Tensor, k: Tensor, v: Tensor) -> Tensor;
+
+    /// Whether each row has one token more, with what came before it in a cache.
+    fn is_decoding(&self) -> bool {
+        false
+    }
 }
 
 /// Rows of one width, `N = rows · width`, with what came before them in a cache.
@@ -112,6 +117,10 @@ impl<C: KeyValues> Mixing for Grid<C> {
         let attended =
             if tokens == self.rows { attend_one(&q, &k, &v, mask) } else { attend(&q, &k, &v, mask) };
         attended.transpose(1, 2).reshape([tokens, -1])
+    }
+
+    fn is_decoding(&self) -> bool {
+        matches!(self.masks.full, Mask::From(_))
     }
 }
 

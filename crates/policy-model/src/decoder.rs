@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use tch::{Device, Kind, Tensor};
-use torch_ext::{NARROW_ROWS, narrow_linear};
+use torch_ext::{narrow_linear, narrow_rows};
 
 use crate::ModelConfig;
 use crate::attention::Mixing;
@@ -113,6 +113,11 @@ impl Decoder {
         &self.lm_head
     }
 
+    /// Logits `[N, vocab_size]` from hidden states `[N, hidden]` of tokens that are being decoded.
+    pub(crate) fn decoded_logits(&self, hidden: &Tensor) -> Tensor {
+        Products::Decoding.linear(hidden, &self.lm_head, None)
+    }
+
     /// The widest mask question that the layers ask: their sliding window, if any has one.
     pub(crate) fn window(&self) -> Option<i64> {
         self.layers.iter().find_map(|layer| layer.self_attn.window)
@@ -151,7 +156,8 @@ impl Decoder {
     ) -> Tensor {
         let layer = &self.layers[index];
         let window = layer.self_attn.window;
-        layer.forward(hidden, rotation, &mut |q, k, v| mixing.attend(index, window, q, k, v))
+        let products = if mixing.is_decoding() { Products::Decoding } else { Products::Whole };
+        layer.forward(hidden, rotation, products, &mut |q, k, v| mixing.attend(index, window, q, k, v))
     }
 
     /// How many layers there are.
@@ -169,30 +175,38 @@ impl Decoder {
 type Attend<'a> = &'a mut dyn FnMut(Tensor, Tensor, Tensor) -> Tensor;
 
 impl Layer {
-    fn forward(&self, hidden: &Tensor, rotation: &Rotation, attend: Attend<'_>) -> Tensor {
-        let attended = self.self_attn.forward(&self.input_layernorm.forward(hidden), rotation, attend);
-        let hidden = hidden + attended;
+    fn forward(
+        &self,
+        hidden: &Tensor,
+        rotation: &Rotation,
+        products: Products,
+        attend: Attend<'_>,
+    ) -> Tensor {
+        let normed = self.input_layernorm.forward(hidden);
+        let hidden = hidden + self.self_attn.forward(&normed, rotation, products, attend);
         let normed = self.post_attention_layernorm.forward(&hidden);
-        let gated = swiglu(&self.gate_proj.forward(&normed), &self.up_proj.forward(&normed));
-        hidden + self.down_proj.forward(&gated)
+        let gated =
+            swiglu(&self.gate_proj.forward(&normed, products), &self.up_proj.forward(&normed, products));
+        hidden + self.down_proj.forward(&gated, products)
     }
 }
 
 impl Attention {
-    fn forward(&self, x: &Tensor, rotation: &Rotation, attend: Attend<'_>) -> Tensor {
-        let heads = |projected: Tensor| projected.view([x.size()[0], -1, self.head_dim]);
-        let (mut q, mut k) = (heads(self.q_proj.forward(x)), heads(self.k_proj.forward(x)));
+    fn forward(&self, x: &Tensor, rotation: &Rotation, products: Products, attend: Attend<'_>) -> Tensor {
+        let heads =
+            |projection: &Linear| projection.forward(x, products).view([x.size()[0], -1, self.head_dim]);
+        let (mut q, mut k) = (heads(&self.q_proj), heads(&self.k_proj));
         if let Some((q_norm, k_norm)) = &self.qk_norm {
             (q, k) = (q_norm.forward(&q), k_norm.forward(&k));
         }
-        let v = heads(self.v_proj.forward(x));
-        self.o_proj.forward(&attend(rotation.turn(&q), rotation.turn(&k), v))
+        let v = heads(&self.v_proj);
+        self.o_proj.forward(&attend(rotation.turn(&q), rotation.turn(&k), v), products)
     }
 }
 
 impl Linear {
-    fn forward(&self, x: &Tensor) -> Tensor {
-        let projected = linear(x, &self.weight, self.bias.as_ref());
+    fn forward(&self, x: &Tensor, products: Products) -> Tensor {
+        let projected = products.linear(x, &self.weight, self.bias.as_ref());
         match &self.low_rank {
             None => projected,
             Some(low_rank) => projected + low_rank.forward(x),
@@ -200,17 +214,27 @@ impl Linear {
     }
 }
 
-/// `x · weightᵀ + bias`. Where `x` has a row or a few and nobody wants a gradient, as in decoding, at the pace at which the
-/// weight is read.
-pub(crate) fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
-    let is_narrow = x.size()[0] <= NARROW_ROWS && !x.requires_grad() && !weight.requires_grad();
-    match is_narrow.then(|| narrow_linear(x, weight)) {
-        Some(Ok(product)) => match bias {
-            Some(bias) => product + bias,
-            None => product,
-        },
-        // Other devices and kinds are libtorch's.
-        Some(Err(_)) | None => x.linear(weight, bias),
+/// How products with weights are computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Products {
+    /// By libtorch. Training and scoring do so alike, so that a policy that has not moved gives the bits of its reference.
+    Whole,
+    /// Where rows are few, at the pace at which a weight is read. It has no gradient.
+    Decoding,
+}
+
+impl Products {
+    /// `x · weightᵀ + bias`.
+    fn linear(self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
+        let is_narrow = self == Self::Decoding && x.size()[0] <= narrow_rows(weight.kind());
+        match is_narrow.then(|| narrow_linear(x, weight)) {
+            Some(Ok(product)) => match bias {
+                Some(bias) => product + bias,
+                None => product,
+            },
+            // Other devices and kinds are libtorch's.
+            Some(Err(_)) | None => x.linear(weight, bias),
+        }
     }
 }
 

@@ -256,7 +256,7 @@ impl<'a> Batch<'a> {
     }
 
     fn choose(&mut self, hidden: &Tensor) -> Result<(), PolicyError> {
-        let mut logits = self.policy.logits(hidden).to_kind(Kind::Float);
+        let mut logits = self.policy.decoder().decoded_logits(hidden).to_kind(Kind::Float);
         if let Some(temperatures) = &self.temperatures {
             logits /= temperatures;
         }

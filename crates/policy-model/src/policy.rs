@@ -5,7 +5,7 @@ use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
 use crate::attention::{Grid, Masks, NoCache, Packed, PackedRows, Rows};
-use crate::decoder::{self, Decoder};
+use crate::decoder::Decoder;
 use crate::layered::{Keep, Layered};
 use crate::lora::Adapters;
 use crate::{ModelConfig, PolicyError, initialise, weights};
@@ -185,7 +185,7 @@ impl Policy {
     /// # Shapes
     /// `hidden` `[N, hidden_size]`; returns `[N, vocab_size]` in the policy's kind.
     pub fn logits(&self, hidden: &Tensor) -> Tensor {
-        decoder::linear(hidden, self.decoder.lm_head(), None)
+        hidden.linear(self.decoder.lm_head(), None::<&Tensor>)
     }
 
     /// Log-probabilities (nats) of tokens, from a log-softmax in fp32 whatever the policy's kind.

@@ -5,10 +5,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 #include <vector>
 
 #include "guarded.h"
 #include "lanes.h"
+#include "tiles.h"
 
 namespace {
 
@@ -189,11 +191,19 @@ void attend(const at::Tensor& out, const at::Tensor& q, const at::Tensor& k, con
 
 template <class Element>
 void multiply(const at::Tensor& out, const at::Tensor& x, const at::Tensor& weight) {
+  if constexpr (std::is_same_v<Element, uint16_t>) {
+    const int64_t outs = weight.size(0), in = weight.size(1);
+    if (has_tiles() && fits_tiles(outs, in)) {
+      return multiply_tiles(mutable_elements<Element>(out), elements<Element>(x), elements<Element>(weight), x.size(0), outs, in);
+    }
+  }
   multiply(Product<Element>{mutable_elements<Element>(out), elements<Element>(x), elements<Element>(weight), x.size(0),
                             weight.size(0), x.size(1)});
 }
 
 }  // namespace
+
+int32_t torch_ext_has_tiles() noexcept { return torch_ext::has_tiles() ? 1 : 0; }
 
 int32_t torch_ext_narrow_linear(at::Tensor* out, const at::Tensor* x, const at::Tensor* weight,
                                 TorchExtMessage message) noexcept {

@@ -6,6 +6,9 @@
 
 extern "C" {
 
+// 1 where the processor multiplies tiles of bf16, otherwise 0.
+int32_t torch_ext_has_tiles(void) noexcept;
+
 // out = x · weightᵀ, of `rows` by `in` and `outs` by `in`, all contiguous and of one kind (fp32 or bf16).
 int32_t torch_ext_narrow_linear(at::Tensor* out, const at::Tensor* x, const at::Tensor* weight,
                                 TorchExtMessage message) noexcept;

@@ -96,6 +96,8 @@ unsafe extern "C" {
         message: Message,
     ) -> i32;
 
+    pub(crate) fn torch_ext_has_tiles() -> i32;
+
     pub(crate) fn torch_ext_narrow_linear(
         out: *mut C_tensor,
         x: *const C_tensor,

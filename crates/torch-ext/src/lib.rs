@@ -43,5 +43,5 @@ pub use attention::{TokenTrees, tree_attention};
 pub use error::TorchExtError;
 pub use fused::{rms_norm, rotate, swiglu};
 pub use memory::release_free_memory;
-pub use narrow::{NARROW_ROWS, decode_attention, narrow_linear};
+pub use narrow::{decode_attention, narrow_linear, narrow_rows};
 pub use optimizer::{AdamWUpdate, accumulate, fused_adamw, squared_norm};

@@ -5,13 +5,19 @@ use tch::{Device, Kind, Tensor};
 use crate::check::{check_kind, check_place, check_stored};
 use crate::{TorchExtError, ffi};
 
-/// How many rows of `x` are few: beyond them libtorch's own product is faster.
-pub const NARROW_ROWS: i64 = 4;
+/// Up to how many rows [`narrow_linear`] is faster than libtorch's own product, on this processor and in `kind`.
+pub fn narrow_rows(kind: Kind) -> i64 {
+    // SAFETY: the function takes nothing, and asks processor and system once.
+    let has_tiles = kind == Kind::BFloat16 && unsafe { ffi::torch_ext_has_tiles() } != 0;
+    if has_tiles { 64 } else { 4 }
+}
 
-/// `x · weightᵀ` for an `x` of so few rows that reading the weight is what takes the time, as when a model writes one text.
+/// `x · weightᵀ` for an `x` of so few rows that reading the weight is what takes the time, as when a model writes texts.
 ///
-/// libtorch gives such a product to one thread, and to a kernel made for many rows. This one reads the weight once, with all
-/// of libtorch's threads. Sums are in fp32 and rounded once. The result has no graph.
+/// libtorch gives a single row to one thread, and arranges the weight anew for every product of several. This one reads the
+/// weight once, as it lies, with all of libtorch's threads; in bfloat16 a processor with AMX multiplies tiles of it, where `in`
+/// and `out` are multiples of 32. Sums are in fp32 and rounded once, and no row depends on how many there are. The result has no
+/// graph.
 ///
 /// ```
 /// use tch::Tensor;

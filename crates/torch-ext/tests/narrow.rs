@@ -16,9 +16,12 @@ fn largest(tensor: &Tensor) -> f64 {
 
 #[test]
 fn products_are_those_of_doubles_whatever_the_shape() {
-    // Widths around the sixteen lanes and four chains of the kernel, and outputs that are shared out among threads.
+    // Widths around the sixteen lanes and four chains of the kernel, and outputs that are shared out among threads; whole tiles,
+    // and rows that do not fill one.
     for width in [1, 7, 16, 63, 64, 65, 576, 1000] {
-        for (rows, outs) in [(1, 1), (1, 300), (3, 37), (4, 5000)] {
+        for (rows, outs) in
+            [(1, 1), (1, 300), (3, 37), (4, 5000), (1, 32), (15, 96), (33, 992), (64, 64), (70, 320)]
+        {
             for (kind, tolerance) in [(Kind::Float, 1e-6), (Kind::BFloat16, 4e-3)] {
                 let (x, weight) = (numbers(&[rows, width], kind), numbers(&[outs, width], kind) - 0.3);
                 let weight = weight.to_kind(kind);
@@ -35,11 +38,13 @@ fn products_are_those_of_doubles_whatever_the_shape() {
 
 #[test]
 fn rows_do_not_depend_on_one_another() {
-    let (x, weight) = (numbers(&[4, 200], Kind::BFloat16), numbers(&[70, 200], Kind::BFloat16));
-    let together = narrow_linear(&x, &weight).unwrap();
-    for row in 0..4 {
-        let alone = narrow_linear(&x.narrow(0, row, 1), &weight).unwrap();
-        assert!(alone.equal(&together.narrow(0, row, 1)), "row {row}");
+    for (rows, outs, width) in [(4, 70, 200), (70, 96, 192)] {
+        let (x, weight) = (numbers(&[rows, width], Kind::BFloat16), numbers(&[outs, width], Kind::BFloat16));
+        let together = narrow_linear(&x, &weight).unwrap();
+        for row in 0..rows {
+            let alone = narrow_linear(&x.narrow(0, row, 1), &weight).unwrap();
+            assert!(alone.equal(&together.narrow(0, row, 1)), "row {row} of {rows}");
+        }
     }
 }
 
