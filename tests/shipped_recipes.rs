@@ -1,0 +1,159 @@
+//! Every recipe of a study that is shipped, from its first line to its report: as it stands, but for a small model, a small file in
+//! the published layout of its set, and a judge on this machine.
+
+mod bench;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use bench::Bench;
+use serde_json::{Value, json};
+use study::results::read_parquet;
+use test_support::{MockBehaviour, MockServer};
+
+const QUESTIONS: usize = 4;
+const PAIRS: usize = 80;
+/// What makes a study of weeks one of seconds.
+const SMALL: [&str; 11] = [
+    "study.bench=mt_bench",
+    "study.questions=4",
+    "study.seeds=1",
+    "answers.max_new_tokens=6",
+    "model.path=model",
+    "model.dtype=float32",
+    "data.path=set.jsonl",
+    "data.sample=80",
+    "train.epochs=1",
+    "train.batch_size=4",
+    "train.learning_rate=0.02",
+];
+
+/// Asks one of three letters for itself, with the letter as the better answer.
+fn texts(k: usize) -> [String; 3] {
+    let letter = |of: usize| ["a", "b", "c"][of % 3];
+    [format!("Say {} {k} .", letter(k)), format!("{} .", letter(k)), format!("{} .", letter(k + 1))]
+}
+
+/// A row of GAIR/preference-dissection.
+fn gair(k: usize) -> Value {
+    let [query, better, worse] = texts(k);
+    let says = |first: bool| if first { "response_1" } else { "response_2" };
+    json!({
+        "query": query, "scenario_auto-j": "rewriting",
+        "response_1": {"content": better, "model": "m"}, "response_2": {"content": worse, "model": "n"},
+        "preference_labels": {"human": says(k.is_multiple_of(3)), "gpt-4-1106-preview": says(true)},
+    })
+}
+
+/// A row of the binarised UltraFeedback.
+fn ultrafeedback(k: usize) -> Value {
+    let [prompt, better, worse] = texts(k);
+    let dialogue =
+        |said| json!([{"role": "user", "content": prompt}, {"role": "assistant", "content": said}]);
+    json!({"prompt": prompt, "prompt_id": k.to_string(), "chosen": dialogue(&better), "rejected": dialogue(&worse),
+           "messages": dialogue(&better), "score_chosen": 9.0, "score_rejected": 4.0})
+}
+
+/// A row of SHP.
+fn shp(k: usize) -> Value {
+    let [history, better, worse] = texts(k);
+    json!({"post_id": format!("p{k}"), "domain": "askculinary_train", "history": history, "c_root_id_A": "a",
+           "c_root_id_B": "b", "human_ref_A": better, "human_ref_B": worse, "labels": 1, "score_ratio": 3.5})
+}
+
+/// A row of hh-rlhf.
+fn hh_rlhf(k: usize) -> Value {
+    let [prompt, better, worse] = texts(k);
+    let dialogue = |said| format!("\n\nHuman: {prompt}\n\nAssistant: {said}");
+    json!({"chosen": dialogue(better), "rejected": dialogue(worse)})
+}
+
+/// Rates an answer by its length, so that verdicts differ.
+fn says(body: &Value) -> String {
+    let messages = body["messages"].as_array().unwrap();
+    let asked = messages.last().unwrap()["content"].as_str().unwrap();
+    let answer = asked.rsplit("[The Start").next().unwrap();
+    format!("Rating: [[{}]]", 1 + answer.len() % 10)
+}
+
+/// A folder with a small model, `PAIRS` rows and some questions.
+fn folder(row: fn(usize) -> Value) -> Bench {
+    let bench = Bench::new();
+    let lines = |rows: Vec<Value>| rows.iter().map(|row| format!("{row}\n")).collect::<String>();
+    fs::write(bench.path("set.jsonl"), lines((0..PAIRS).map(row).collect())).unwrap();
+    fs::create_dir(bench.path("mt_bench")).unwrap();
+    let question = |id: usize| {
+        let category = ["writing", "stem"][id % 2];
+        json!({"question_id": 81 + id, "category": category, "turns": [format!("Say {id} ."), "Again ."]})
+    };
+    fs::write(bench.path("mt_bench/question.jsonl"), lines((0..QUESTIONS).map(question).collect())).unwrap();
+    bench
+}
+
+/// Runs the tables of a shipped recipe on rows of its set, and returns what it prints and how many scores it writes.
+fn run(recipe: &str, row: fn(usize) -> Value, more: &[&str]) -> (String, usize) {
+    let judge = MockServer::start(MockBehaviour::perfect(), says);
+    let bench = folder(row);
+    let recipe = Path::new(env!("CARGO_MANIFEST_DIR")).join("../recipes").join(recipe);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_study"));
+    command.arg("--recipe").arg(recipe).args(["--tables", "1,3,4,5"]).current_dir(bench.folder.path());
+    let url = format!("judge.base_url={}", judge.base_url());
+    for set in SMALL.iter().chain(more).chain([&url.as_str(), &"output.dir=out"]) {
+        command.args(["--set", set]);
+    }
+    let output = command.env("OPENAI_API_KEY", "sk-none").env("OMP_NUM_THREADS", "1").output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{stderr}");
+    assert!(bench.path("out/report.html").is_file(), "no report");
+    (stdout, read_parquet(&bench.path("out/results.parquet")).unwrap().len())
+}
+
+/// Policies in all tables, each once, at one seed: SFT; DPO and IPO on all pairs, at three quarters of their training and on three
+/// smaller volumes; DPO at four rates of flipped labels, and cDPO without and with them.
+const POLICIES_OF_AN_ANNOTATOR: usize = 23;
+
+fn scores_of(annotators: usize) -> usize {
+    (1 + annotators * POLICIES_OF_AN_ANNOTATOR) * QUESTIONS * 2
+}
+
+/// Asserts that `stdout` has a line of verdicts that begins so, with this difference in the paper's column.
+#[track_caller]
+fn has_claim(stdout: &str, begins: &str, printed: &str) {
+    let line =
+        stdout.lines().find(|line| line.starts_with(begins)).unwrap_or_else(|| panic!("{begins}: {stdout}"));
+    let rest = line[begins.len()..].split_whitespace().next();
+    assert_eq!(rest, Some(printed), "{line}");
+}
+
+#[test]
+fn the_papers_own_set() {
+    let (stdout, scores) = run("paper.toml", gair, &[]);
+    has_claim(&stdout, "Table 1  DPO: gpt-4-turbo − human ", "+0.27");
+    has_claim(&stdout, "Table 1  human: DPO − SFT ", "−0.03");
+    assert_eq!(scores, scores_of(2));
+}
+
+#[test]
+fn ultrafeedback_in_the_papers_setting() {
+    let (stdout, scores) = run("paper/ultrafeedback.toml", ultrafeedback, &["data.eval_path=set.jsonl"]);
+    has_claim(&stdout, "Table 10  human: DPO − SFT ", "+0.47");
+    has_claim(&stdout, "Table 14  human, DPO: trend with flipped labels ", "−1.14");
+    assert_eq!(scores, scores_of(1));
+}
+
+#[test]
+fn shp_in_the_papers_setting() {
+    let (stdout, scores) = run("paper/shp.toml", shp, &[]);
+    has_claim(&stdout, "Table 10  human: DPO − SFT ", "−0.31");
+    has_claim(&stdout, "Table 14  human, DPO: trend with flipped labels ", "−0.70");
+    assert_eq!(scores, scores_of(1));
+}
+
+#[test]
+fn a_study_on_a_laptop() {
+    let (stdout, scores) = run("laptop.toml", hh_rlhf, &[]);
+    assert!(stdout.contains("Table 3. Scores by volume of preferences"), "{stdout}");
+    assert_eq!(scores, scores_of(1));
+}
