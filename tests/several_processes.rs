@@ -1,5 +1,5 @@
 //! `pref-train` in several processes, as its users start it: by itself, and as torchrun, srun and mpirun do; what comes of a
-//! process that dies, and of a launcher that does.
+//! process that dies, and of a launcher that does. `mtbench answer` in several processes.
 
 mod bench;
 
@@ -21,6 +21,8 @@ use serde_json::Value;
 const SAME_LOSS: f64 = 1e-5;
 /// Long beside anything that works, on a machine that is busy.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// What whoever is interrupted while it answers hears.
+const GOES_ON: &str = "answers on file are kept: the same command goes on";
 /// How often a run is killed.
 const KILLS: usize = 20;
 
@@ -313,4 +315,126 @@ fn ranks_killed_in_turn_at_random_moments_cost_no_more_than_steps_since_the_last
         kills += usize::from(killed);
         resume = bench.path("killed/recipe.toml").exists();
     }
+}
+
+/// A benchmark's folder with questions, and the command that has the bench's model answer them.
+fn answering(bench: &Bench, data: &str, arguments: &[&str]) -> Command {
+    let folder = bench.path(data);
+    fs::create_dir_all(&folder).unwrap();
+    let question = |id: u64| {
+        let turns = [format!("Say {} .", ["a", "b", "c"][id as usize % 3]), "Say it again .".to_owned()];
+        let category = if id.is_multiple_of(2) { "writing" } else { "math" };
+        serde_json::json!({"question_id": id, "category": category, "turns": turns}).to_string() + "\n"
+    };
+    fs::write(folder.join("question.jsonl"), (1..=11).map(question).collect::<String>()).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mtbench"));
+    command
+        .args(["answer", "--data", data])
+        .args(arguments)
+        .env("OMP_NUM_THREADS", "1")
+        .current_dir(bench.folder.path());
+    command
+}
+
+/// What has the bench's model answer three questions at a time.
+const MODEL: [&str; 8] = ["--model", "model", "--model-id", "m", "--max-new-tokens", "24", "--wave", "3"];
+
+/// What the model said, question by question.
+fn said(bench: &Bench, data: &str) -> Vec<Value> {
+    let text = fs::read_to_string(bench.path(data).join("model_answer/m.jsonl")).unwrap();
+    text.lines()
+        .map(|line| {
+            let row: Value = serde_json::from_str(line).unwrap();
+            serde_json::json!([row["question_id"], row["choices"]])
+        })
+        .collect()
+}
+
+#[test]
+fn answers_are_the_same_however_many_processes_give_them() {
+    let bench = bench();
+    assert!(answering(&bench, "alone", &MODEL).status().unwrap().success());
+    let alone = said(&bench, "alone");
+    assert_eq!(alone.len(), 11);
+    let words: usize = alone.iter().map(|row| row.to_string().split(' ').count()).sum();
+    assert!(words > 11 * 8, "the model says something: {alone:?}");
+    for (data, count) in [("two", "2"), ("three", "3")] {
+        let output = answering(&bench, data, &MODEL).args(["--nproc-per-node", count]).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        assert_eq!(said(&bench, data), alone, "{count} processes");
+        let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(stdout.matches("m.jsonl").count(), 1, "one of them speaks: {stdout}");
+    }
+    // Half of the answers on file, another number of processes for the rest.
+    let path = bench.path("two/model_answer/m.jsonl");
+    let text = fs::read_to_string(&path).unwrap();
+    let first: Vec<&str> = text.lines().take(6).collect();
+    fs::write(&path, first.join("\n") + "\n").unwrap();
+    assert!(answering(&bench, "two", &MODEL).status().unwrap().success());
+    assert_eq!(said(&bench, "two"), alone);
+}
+
+#[test]
+fn ranks_that_would_answer_differently_or_cannot_begin_say_why() {
+    let bench = bench();
+    let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port().to_string();
+    let start = |rank: usize| {
+        let mut command = answering(&bench, "ranks", &MODEL);
+        command.args(["--seed", &rank.to_string()]);
+        command.envs([("RANK", rank.to_string()), ("WORLD_SIZE", "2".to_owned())]);
+        command.envs([("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", &port)]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let both: Vec<Child> = (0..2).map(start).collect();
+    for child in both {
+        let output = child.wait_with_output().unwrap();
+        assert!(!output.status.success());
+        assert!(
+            stderr(&output).contains("the same --system, --max-new-tokens, --wave and --seed"),
+            "{output:?}"
+        );
+    }
+    assert!(!bench.path("ranks/model_answer").exists());
+    for (model, id, expected) in
+        [("model", "../evil", "cannot name a file"), ("nowhere", "m", "model nowhere")]
+    {
+        let arguments = ["--model", model, "--model-id", id, "--nproc-per-node", "2"];
+        let output = answering(&bench, "wrong", &arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+        assert!(
+            stderr(&output).contains(expected) && !stderr(&output).contains("[rank"),
+            "{}",
+            stderr(&output)
+        );
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_process_that_is_killed_ends_the_others_and_keeps_the_answers_on_file() {
+    let bench = bench();
+    let long = ["--model", "model", "--model-id", "m", "--max-new-tokens", "400", "--wave", "1"];
+    let mut launcher = answering(&bench, "killed", &long)
+        .args(["--nproc-per-node", "2"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let began = Instant::now();
+    while !bench.path("killed/model_answer/m.jsonl").exists() {
+        assert!(began.elapsed() < PATIENCE && launcher.try_wait().unwrap().is_none());
+        thread::sleep(Duration::from_millis(1));
+    }
+    let ranks = children(&launcher);
+    signal("KILL", ranks[1]);
+    let output = launcher.wait_with_output().unwrap();
+    assert_gone(&ranks);
+    let words = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{words}");
+    assert!(words.contains("[rank 1] ended without a word") && words.contains(GOES_ON), "{words}");
+    let kept = said(&bench, "killed");
+    assert!(!kept.is_empty() && kept.len() < 11, "{} answers", kept.len());
+    assert!(answering(&bench, "killed", &long).status().unwrap().success());
+    let all = said(&bench, "killed");
+    assert_eq!((all.len(), &all[..kept.len()]), (11, &kept[..]));
 }

@@ -1,4 +1,4 @@
-//! Several processes of this program on one machine that train together: started, watched, and brought down as one.
+//! Several processes of this program on one machine that work together: started, watched, and brought down as one.
 
 use std::io::{BufRead, BufReader, Write as _};
 use std::net::TcpListener;
@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use std::{env, fmt};
 
 use anyhow::{Context as _, bail};
+use clap::Args;
+use trainer::{Place, TrainError};
 
 use crate::{Signals, Stopped};
 
@@ -19,17 +21,52 @@ const GRACE: Duration = Duration::from_secs(10);
 /// The flag by which a process knows that it was started here.
 const LAUNCHED: &str = "--launched";
 
+/// The arguments that say which processes work together.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct RanksArgs {
+    /// Processes of this machine that work together
+    ///
+    /// Each computes its share. Under torchrun, srun or mpirun, leave it out: they start the processes.
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..))]
+    pub nproc_per_node: u16,
+    /// Machines that work together, each started with --nproc-per-node; the environment variable `MASTER_ADDR` names the first one
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..))]
+    pub nnodes: u16,
+    /// Which of these machines this is, from 0
+    #[arg(long, value_name = "N", default_value = "0")]
+    pub node_rank: u16,
+    /// This process was started by --nproc-per-node
+    #[arg(long, hide = true)]
+    pub launched: bool,
+}
+
+impl RanksArgs {
+    /// Whether several processes are asked for, by whoever starts them.
+    pub fn are_several(&self) -> bool {
+        self.nproc_per_node > 1 || self.nnodes > 1
+    }
+
+    /// Whether this process does nothing but start the others.
+    pub fn is_launcher(&self) -> bool {
+        self.are_several() && !self.launched
+    }
+}
+
+/// What a process at `place` logs: what all ranks would log alike comes from the first.
+pub fn logged(place: &Result<Option<Place>, TrainError>) -> &'static str {
+    let is_first = !matches!(place, Ok(Some(place)) if place.rank.index() > 0);
+    if is_first { "info" } else { "error,trainer::distributed=info" }
+}
+
 /// Which processes to start.
 #[derive(Clone, Copy, Debug)]
 pub struct Launch {
-    /// Processes on this machine.
-    pub per_node: u16,
-    /// Machines.
-    pub nodes: u16,
-    /// Which of them this is.
-    pub node: u16,
-    /// Whether the recipe leaves the number of threads open: the processes then share the cores.
+    /// The arguments that this process was given.
+    pub ranks: RanksArgs,
+    /// Whether nobody chose a number of threads: the processes then share the cores.
     pub shares_cores: bool,
+    /// What to do once the run has failed or was stopped.
+    pub goes_on: &'static str,
 }
 
 /// A process of the run failed.
@@ -67,24 +104,27 @@ impl Launch {
             }
         }
         let meeting_place = self.meeting_place()?;
-        let first = usize::from(self.node) * usize::from(self.per_node);
+        let RanksArgs { nproc_per_node, node_rank, .. } = self.ranks;
+        let first = usize::from(node_rank) * usize::from(nproc_per_node);
         let mut ranks = Vec::new();
-        for local in 0..usize::from(self.per_node) {
+        for local in 0..usize::from(nproc_per_node) {
             // Whoever is dropped half-way closes the pipes of those that were started, which then stop.
             ranks.push(RankProcess::start(
                 self.command(first + local, local, &meeting_place)?,
                 first + local,
             )?);
         }
-        watch(ranks, signals)
+        watch(ranks, signals, self.goes_on)
     }
 
     /// Where rank 0 is found; on one machine at any port that is free.
     fn meeting_place(&self) -> anyhow::Result<(String, String)> {
         let variable = |name: &str| env::var(name).ok().filter(|text| !text.is_empty());
         match (variable("MASTER_ADDR"), variable("MASTER_PORT")) {
-            (Some(host), port) if self.nodes > 1 => Ok((host, port.unwrap_or_else(|| "29500".to_owned()))),
-            (None, _) if self.nodes > 1 => {
+            (Some(host), port) if self.ranks.nnodes > 1 => {
+                Ok((host, port.unwrap_or_else(|| "29500".to_owned())))
+            }
+            (None, _) if self.ranks.nnodes > 1 => {
                 bail!(
                     "MASTER_ADDR is not set; set it on all machines to the name or address of the first one"
                 )
@@ -100,14 +140,15 @@ impl Launch {
     fn command(&self, rank: usize, local: usize, (host, port): &(String, String)) -> anyhow::Result<Command> {
         let mut command = Command::new(env::current_exe().context("cannot find this program")?);
         command.args(env::args_os().skip(1)).arg(LAUNCHED);
-        let world_size = usize::from(self.nodes) * usize::from(self.per_node);
+        let world_size = usize::from(self.ranks.nnodes) * usize::from(self.ranks.nproc_per_node);
         for (name, value) in [("RANK", rank), ("LOCAL_RANK", local), ("WORLD_SIZE", world_size)] {
             command.env(name, value.to_string());
         }
         command.env("MASTER_ADDR", host).env("MASTER_PORT", port);
         if self.shares_cores && env::var_os("OMP_NUM_THREADS").is_none() {
             let cores = thread::available_parallelism().map_or(1, usize::from);
-            command.env("OMP_NUM_THREADS", (cores / usize::from(self.per_node)).max(1).to_string());
+            command
+                .env("OMP_NUM_THREADS", (cores / usize::from(self.ranks.nproc_per_node)).max(1).to_string());
         }
         command.stdin(Stdio::piped()).stderr(Stdio::piped());
         // Results come from the first.
@@ -177,7 +218,7 @@ fn print_line(rank: usize, line: &str) {
 }
 
 /// Waits for all ranks.
-fn watch(mut ranks: Vec<RankProcess>, signals: &Signals) -> anyhow::Result<()> {
+fn watch(mut ranks: Vec<RankProcess>, signals: &Signals, goes_on: &str) -> anyhow::Result<()> {
     let mut failed_at: Option<Instant> = None;
     while ranks.iter().any(|rank| rank.ended.is_none()) {
         thread::sleep(POLL);
@@ -200,11 +241,11 @@ fn watch(mut ranks: Vec<RankProcess>, signals: &Signals) -> anyhow::Result<()> {
             }
         }
     }
-    conclude(ranks)
+    conclude(ranks, goes_on)
 }
 
 /// Says what the ranks came to, the cause before what followed from it.
-fn conclude(mut ranks: Vec<RankProcess>) -> anyhow::Result<()> {
+fn conclude(mut ranks: Vec<RankProcess>, goes_on: &str) -> anyhow::Result<()> {
     ranks.sort_by_key(|rank| (std::cmp::Reverse(rank.badness()), rank.rank));
     let (worst, number, ended) = (ranks[0].badness(), ranks[0].rank, ranks[0].ended);
     let deaths =
@@ -215,16 +256,11 @@ fn conclude(mut ranks: Vec<RankProcess>) -> anyhow::Result<()> {
     ranks.iter_mut().for_each(RankProcess::print_last_words);
     match (worst, ended) {
         (0, _) | (_, None) => Ok(()),
-        (1, _) => {
-            Err(Stopped("all ranks have stopped; pass --resume to go on from the checkpoint".to_owned())
-                .into())
-        }
+        (1, _) => Err(Stopped(format!("all ranks have stopped; {goes_on}")).into()),
         (_, Some(ended)) => {
             let status =
                 ended.code().and_then(|code| u8::try_from(code).ok()).filter(|code| *code != 3).unwrap_or(1);
-            let words = format!(
-                "rank {number} failed ({ended}), and the run with it; --resume goes on from the newest checkpoint if there is one"
-            );
+            let words = format!("rank {number} failed ({ended}), and the run with it; {goes_on}");
             Err(RanksFailed { words, status }.into())
         }
     }

@@ -24,6 +24,16 @@ pub struct MtBench {
     command: Command,
 }
 
+impl MtBench {
+    /// What is logged unless `RUST_LOG` chooses.
+    pub fn logged(&self) -> &'static str {
+        match &self.command {
+            Command::Answer(args) => args.logged(),
+            _ => "info",
+        }
+    }
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
     Fetch(fetch::FetchArgs),

@@ -2,10 +2,10 @@
 
 use std::process::ExitCode;
 
-use bins::{MtBench, mtbench, run};
+use bins::{MtBench, mtbench, run_logging};
 use clap::Parser as _;
 
 fn main() -> ExitCode {
     let args = MtBench::parse();
-    run(|signals| mtbench(&args, signals))
+    run_logging(args.logged(), |signals| mtbench(&args, signals))
 }

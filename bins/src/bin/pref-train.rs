@@ -4,7 +4,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use bins::{ConsoleProgress, Launch, Signals, Stopped, SystemClock, print_result, run_logging, train_plan};
+use bins::{
+    ConsoleProgress, Launch, RanksArgs, Signals, Stopped, SystemClock, logged, print_result, run_logging,
+    train_plan,
+};
 use clap::Parser;
 use hub::Hub;
 use render::table::Format;
@@ -29,39 +32,18 @@ struct Args {
     /// Read model and data, show what would be done and how much memory it takes; nothing runs or is written
     #[arg(long)]
     plan: bool,
-    /// Processes of this machine that train together
-    ///
-    /// Each computes its share of every batch. Under torchrun, srun or mpirun, leave it out: they start the processes.
-    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..))]
-    nproc_per_node: u16,
-    /// Machines that train together, each started with --nproc-per-node; the environment variable `MASTER_ADDR` names the first one
-    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..))]
-    nnodes: u16,
-    /// Which of these machines this is, from 0
-    #[arg(long, value_name = "N", default_value = "0")]
-    node_rank: u16,
+    #[command(flatten)]
+    ranks: RanksArgs,
     /// How many seconds processes that train together wait for each other
     #[arg(long, value_name = "SECONDS", default_value = "600", value_parser = clap::value_parser!(u64).range(1..))]
     timeout: u64,
-    /// This process was started by --nproc-per-node
-    #[arg(long, hide = true)]
-    launched: bool,
-}
-
-impl Args {
-    fn is_several(&self) -> bool {
-        self.nproc_per_node > 1 || self.nnodes > 1
-    }
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
     let place = Place::from_environment(|name| std::env::var(name).ok());
-    let is_first = !matches!(&place, Ok(Some(place)) if place.rank.index() > 0);
-    // What all ranks would log alike comes from the first.
-    run_logging(if is_first { "info" } else { "error,trainer::distributed=info" }, |signals| {
-        start(&args, place, signals)
-    })
+    let logged = logged(&place);
+    run_logging(logged, |signals| start(&args, place, signals))
 }
 
 fn start(args: &Args, place: Result<Option<Place>, TrainError>, signals: &Signals) -> anyhow::Result<()> {
@@ -69,17 +51,17 @@ fn start(args: &Args, place: Result<Option<Place>, TrainError>, signals: &Signal
     recipe.fetch(&Hub::from_environment(|name| std::env::var(name).ok()))?;
     let start = if args.resume { Start::Resume } else { Start::Fresh };
     if args.plan {
-        let gpus =
-            if args.is_several() { u64::from(args.nproc_per_node) * u64::from(args.nnodes) } else { 8 };
+        let RanksArgs { nproc_per_node, nnodes, .. } = args.ranks;
+        let gpus = if args.ranks.are_several() { u64::from(nproc_per_node) * u64::from(nnodes) } else { 8 };
         let plan = trainer::plan(&recipe, start, Cluster::a100s(gpus), &SystemClock::start())?;
         return Ok(print_result(train_plan(&plan).render(Format::Text))?);
     }
-    let (per_node, nodes, node) = (args.nproc_per_node, args.nnodes, args.node_rank);
-    if !args.launched && args.is_several() {
+    if args.ranks.is_launcher() {
         let shares_cores = recipe.train.threads == 0;
-        return Launch { per_node, nodes, node, shares_cores }.run(signals);
+        let goes_on = "--resume goes on from the newest checkpoint if there is one";
+        return Launch { ranks: args.ranks, shares_cores, goes_on }.run(signals);
     }
-    if args.launched {
+    if args.ranks.launched {
         signals.stop_with_parent();
     }
     let world = match place? {

@@ -2,19 +2,22 @@
 
 use std::error::Error;
 use std::num::{NonZeroU16, NonZeroUsize};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
 use mtbench::{ANSWER_TOKENS, BenchDir, Conversation, EndpointResponder, Question, Responder, answer_bench};
 use seeds::Seeds;
-use study::LoadedPolicy;
-use trainer::Progress as _;
+use study::{AnsweringTogether, Ending, LoadedPolicy, tokenizer_with_template};
+use trainer::recipe::DeviceChoice;
+use trainer::{Fact, Place, Progress as _, TrainError, World};
 
 use super::endpoint::EndpointArgs;
 use super::{Data, SystemStamp};
 use crate::console::{ConsoleProgress, SystemClock};
+use crate::launch::{Launch, RanksArgs, logged};
 use crate::program::{Signals, Stopped, print_result};
 
 /// Answer the questions with a model folder or a model behind an endpoint; answers on file are kept
@@ -40,44 +43,151 @@ pub(super) struct AnswerArgs {
     /// What sampled answers of a model folder draw from
     #[arg(long, value_name = "SEED", default_value = "0")]
     seed: u64,
+    /// Where a model folder computes: auto, cpu, cuda or cuda:N; of several processes each on the GPU of its number
+    #[arg(long, default_value = "cpu", value_parser = device)]
+    device: DeviceChoice,
+    #[command(flatten)]
+    ranks: RanksArgs,
+    /// How many seconds processes that answer together wait for each other: longer than one wave takes
+    #[arg(long, value_name = "SECONDS", default_value = "3600", value_parser = clap::value_parser!(u64).range(1..))]
+    rank_timeout: u64,
     #[command(flatten)]
     endpoint: EndpointArgs,
 }
 
+fn device(text: &str) -> Result<DeviceChoice, String> {
+    DeviceChoice::try_from(text.to_owned())
+}
+
+/// What to do after an interruption.
+const GOES_ON: &str = "answers on file are kept: the same command goes on";
+
+impl AnswerArgs {
+    pub(super) fn logged(&self) -> &'static str {
+        if self.model.is_some() { logged(&place()) } else { "info" }
+    }
+}
+
+fn place() -> Result<Option<Place>, TrainError> {
+    Place::from_environment(|name| std::env::var(name).ok())
+}
+
 pub(super) fn answer(args: &AnswerArgs, signals: &Signals) -> anyhow::Result<()> {
     let bench = args.data.bench();
+    match &args.model {
+        Some(folder) if args.ranks.is_launcher() => {
+            // What is wrong is said once, where the benchmark's folder lies.
+            if args.ranks.node_rank == 0 {
+                bench.questions()?;
+            }
+            bench.answer_file(&args.model_id)?;
+            tokenizer_with_template(folder).with_context(|| format!("model {}", folder.display()))?;
+            Launch { ranks: args.ranks, shares_cores: true, goes_on: GOES_ON }.run(signals)
+        }
+        Some(folder) => answer_in_rank(args, &bench, folder, signals),
+        None => answer_from_endpoint(args, &bench, signals),
+    }
+}
+
+fn answer_from_endpoint(args: &AnswerArgs, bench: &BenchDir, signals: &Signals) -> anyhow::Result<()> {
     let questions = bench.questions()?;
     // A name that cannot be a file's is known before the model is asked.
     let path = bench.answer_file(&args.model_id)?;
-    match &args.model {
-        Some(folder) => {
-            let model = LoadedPolicy::open(folder).with_context(|| format!("model {}", folder.display()))?;
-            let mut policy =
-                model.responder(Seeds::new(args.seed).child("answers"), args.max_new_tokens, args.wave.get());
-            policy.system.clone_from(&args.system);
-            let mut console = ConsoleProgress::stderr();
-            let turns: usize = questions.iter().map(|question| question.turns.len()).sum();
-            console.begin("answering, turns", turns as u64);
-            let mut watched = Watched { responder: &mut policy, console, turns: 0, stop: signals.stop() };
-            write(args, &bench, &questions, args.wave.into(), &mut watched)?;
-            watched.console.end();
-        }
-        None => {
-            let client = args.endpoint.client(&args.model_id, bench.root())?;
-            let sampling = args.endpoint.sampling(0.0, args.max_new_tokens);
-            let model = args.endpoint.endpoint_model(&args.model_id);
-            let mut responder = EndpointResponder {
-                model,
-                system: args.system.as_deref(),
-                sampling: &sampling,
-                client: &client,
-                stop: signals.stop(),
-            };
-            // What the client received is kept by the client: no need to go in groups.
-            write(args, &bench, &questions, NonZeroUsize::MAX, &mut responder)?;
-        }
-    }
+    let client = args.endpoint.client(&args.model_id, bench.root())?;
+    let sampling = args.endpoint.sampling(0.0, args.max_new_tokens);
+    let model = args.endpoint.endpoint_model(&args.model_id);
+    let mut responder = EndpointResponder {
+        model,
+        system: args.system.as_deref(),
+        sampling: &sampling,
+        client: &client,
+        stop: signals.stop(),
+    };
+    // What the client received is kept by the client: no need to go in groups.
+    write(args, bench, &questions, NonZeroUsize::MAX, &mut responder)?;
     Ok(print_result(path.display())?)
+}
+
+/// One of the processes that answer with a model folder, or the only one.
+fn answer_in_rank(
+    args: &AnswerArgs,
+    bench: &BenchDir,
+    folder: &Path,
+    signals: &Signals,
+) -> anyhow::Result<()> {
+    if args.ranks.launched {
+        signals.stop_with_parent();
+    }
+    let world = match place()? {
+        Some(place) => {
+            let device = args.device.of_rank(place.local_rank);
+            World::join(&place, device, Duration::from_secs(args.rank_timeout))?
+        }
+        None => World::alone(),
+    };
+    let answered = answer_together(args, bench, folder, &world, signals);
+    answered.inspect_err(|error| {
+        if !error.is::<Stopped>() {
+            world.give_up(error.as_ref());
+        }
+    })
+}
+
+fn answer_together(
+    args: &AnswerArgs,
+    bench: &BenchDir,
+    folder: &Path,
+    world: &World,
+    signals: &Signals,
+) -> anyhow::Result<()> {
+    let questions = if world.leads() { bench.questions()? } else { Vec::new() };
+    let path = bench.answer_file(&args.model_id)?;
+    let device = world.device().unwrap_or_else(|| args.device.resolve());
+    let model =
+        LoadedPolicy::open_on(folder, device).with_context(|| format!("model {}", folder.display()))?;
+    world.agree(|| {
+        let copy = "copy the model's folder from rank 0";
+        let command = format!("{:?}\n{}\n{}\n{:?}", args.system, args.max_new_tokens, args.wave, args.seed);
+        let same = "start all ranks with the same --system, --max-new-tokens, --wave and --seed";
+        Ok(vec![
+            Fact::of_model(folder, copy)?,
+            Fact { what: "way of answering", value: command, remedy: same },
+        ])
+    })?;
+    let mut responder =
+        model.responder(Seeds::new(args.seed).child("answers"), args.max_new_tokens, args.wave.get());
+    responder.system.clone_from(&args.system);
+    let mut together = AnsweringTogether { responder, world: world.clone() };
+    let stopped = || Stopped(format!("stopped; {GOES_ON}"));
+    if !world.leads() {
+        return match together.follow().map_err(in_own_words)? {
+            Ending::Finished => Ok(()),
+            Ending::Stopped => Err(stopped().into()),
+        };
+    }
+    let mut console = ConsoleProgress::stderr();
+    let turns: usize = questions.iter().map(|question| question.turns.len()).sum();
+    console.begin("answering, turns", turns as u64);
+    // A wave for each rank.
+    let group = NonZeroUsize::from(args.wave).saturating_mul(world.count());
+    let mut watched = Watched { responder: &mut together, console, turns: 0, stop: signals.stop() };
+    let written = write(args, bench, &questions, group, &mut watched);
+    watched.console.end();
+    match &written {
+        Ok(()) => together.end(Ending::Finished).map_err(in_own_words)?,
+        Err(error) if error.is::<Stopped>() => together.end(Ending::Stopped).map_err(in_own_words)?,
+        Err(_) => {}
+    }
+    written?;
+    Ok(print_result(path.display())?)
+}
+
+/// What failed, as the exit status tells it apart.
+fn in_own_words(error: Box<dyn Error + Send + Sync>) -> anyhow::Error {
+    match error.downcast::<TrainError>() {
+        Ok(error) => anyhow::Error::from(*error),
+        Err(error) => anyhow::Error::from_boxed(error),
+    }
 }
 
 fn write(
@@ -89,9 +199,10 @@ fn write(
 ) -> anyhow::Result<()> {
     let mut stamp = SystemStamp::new(SystemClock::start(), &args.model_id);
     let answered = answer_bench(bench, questions, &args.model_id, group, responder, &mut stamp);
-    answered.map_err(|error| match &error {
-        mtbench::Error::Respond { source, .. } if is_stop(&**source) => Stopped(source.to_string()).into(),
-        _ => anyhow::Error::from(error),
+    answered.map_err(|error| match error {
+        mtbench::Error::Respond { source, .. } if is_stop(&*source) => Stopped(source.to_string()).into(),
+        mtbench::Error::Respond { source, .. } if source.is::<TrainError>() => in_own_words(source),
+        error => error.into(),
     })
 }
 
@@ -114,7 +225,7 @@ impl Responder for Watched<'_> {
         conversations: &[Conversation<'_>],
     ) -> Result<Vec<String>, Box<dyn Error + Send + Sync>> {
         if self.stop.load(Ordering::Relaxed) {
-            return Err(Stopped("stopped; answers on file are kept: run again to go on".to_owned()).into());
+            return Err(Stopped(format!("stopped; {GOES_ON}")).into());
         }
         let answers = self.responder.respond(conversations)?;
         self.turns += answers.len() as u64;

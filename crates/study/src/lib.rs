@@ -8,6 +8,7 @@
 
 mod analysis;
 mod answer;
+mod answering_together;
 mod asked;
 mod cell;
 mod claims;
@@ -40,6 +41,7 @@ mod tables;
 mod verdicts;
 mod world;
 
+pub use answering_together::{AnsweringTogether, Ending};
 pub use cell::{Cell, Subject};
 pub use describe::describe;
 pub use error::StudyError;
@@ -50,7 +52,7 @@ pub use fitted::{Fitted, FittedLabels};
 pub use grid::{Grid, Question};
 pub use plan::{ASSUMED_ANSWER_SECONDS, ASSUMED_STEP_SECONDS, Forecast, Pace, Plan, Work};
 pub use registry::Registry;
-pub use responder::{Asked, LoadedPolicy, PolicyResponder, chat_messages};
+pub use responder::{Asked, LoadedPolicy, PolicyResponder, chat_messages, tokenizer_with_template};
 pub use runner::{Collected, Evaluated, Runner, Shard};
 pub use scored_labels::{ScoreReduction, ScoredLabels, label_by_score};
 pub use store::{Key, ResultStore};

@@ -7,6 +7,7 @@ use mtbench::{Conversation, Responder};
 use policy_model::{GenerationOptions, GenerationRequest, Policy, Sampling};
 use pref_data::{Message, RenderMode, Tokenizer};
 use seeds::Seeds;
+use serde::{Deserialize, Serialize};
 use tch::{Device, Kind};
 
 use crate::error::StudyError;
@@ -46,7 +47,16 @@ impl LoadedPolicy {
     /// Where it cannot be read, and where it holds no chat template: a guess at how questions are put would be silently
     /// wrong.
     pub fn open(folder: &Path) -> Result<Self, StudyError> {
-        Self::open_in(folder, Kind::Float, Device::Cpu)
+        Self::open_on(folder, Device::Cpu)
+    }
+
+    /// As [`open`](Self::open), to compute on `device`.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn open_on(folder: &Path, device: Device) -> Result<Self, StudyError> {
+        Self::open_in(folder, Kind::Float, device)
     }
 
     /// As [`open`](Self::open), to compute in `kind` on `device`; in fp32 where the processor has no bfloat16 arithmetic.
@@ -76,7 +86,11 @@ impl LoadedPolicy {
 }
 
 /// The tokenizer of a model folder that says how questions are put.
-pub(crate) fn tokenizer_with_template(folder: &Path) -> Result<Tokenizer, StudyError> {
+///
+/// # Errors
+///
+/// Where it cannot be read, and where it holds no chat template.
+pub fn tokenizer_with_template(folder: &Path) -> Result<Tokenizer, StudyError> {
     let tokenizer = Tokenizer::from_folder(folder)?;
     if !tokenizer.has_chat_template() {
         return Err(StudyError::Unsupported(format!(
@@ -89,6 +103,16 @@ pub(crate) fn tokenizer_with_template(folder: &Path) -> Result<Tokenizer, StudyE
 }
 
 impl PolicyResponder<'_> {
+    /// What conversations of the benchmark come to, each with the stream that its question and turn name.
+    pub(crate) fn asked(&self, conversations: &[Conversation<'_>]) -> Vec<Asked> {
+        let asked = |conversation: &Conversation<'_>| Asked {
+            messages: chat_messages(conversation, self.system.as_deref()),
+            temperature: conversation.temperature,
+            stream: (format!("answer-turn-{}", conversation.turn), conversation.question_id),
+        };
+        conversations.iter().map(asked).collect()
+    }
+
     /// Answers conversations, each with its own temperature and stream.
     ///
     /// # Errors
@@ -116,7 +140,7 @@ impl PolicyResponder<'_> {
 }
 
 /// A conversation that waits for an answer.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Asked {
     /// What was said so far; the last message is the user's.
     pub messages: Vec<Message>,
@@ -131,15 +155,7 @@ impl Responder for PolicyResponder<'_> {
         &mut self,
         conversations: &[Conversation<'_>],
     ) -> Result<Vec<String>, Box<dyn Error + Send + Sync>> {
-        let asked: Vec<Asked> = conversations
-            .iter()
-            .map(|conversation| Asked {
-                messages: chat_messages(conversation, self.system.as_deref()),
-                temperature: conversation.temperature,
-                stream: (format!("answer-turn-{}", conversation.turn), conversation.question_id),
-            })
-            .collect();
-        self.answer(&asked)
+        self.answer(&self.asked(conversations))
     }
 }
 

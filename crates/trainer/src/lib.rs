@@ -34,7 +34,7 @@ mod tensorboard;
 mod watch;
 
 pub use context::{Clock, Context, Progress, Silent};
-pub use distributed::{Exchange, Place, Sharding, Timing, World};
+pub use distributed::{Exchange, Fact, Place, Sharding, Timing, World};
 pub use engine::{MicroBatch, Observer, Order, Outcome, Snapshot, TrainSettings, Trainer};
 pub use error::{TrainError, is_bad_model};
 pub use held_out::{HeldOut, HeldOutMetrics, OwnAnswers};

@@ -339,7 +339,7 @@ fn facts(recipe: &Recipe, input: &Input, kind: Kind, device: Device) -> Result<V
             format!("{kind:?} on {device}"),
             "train on machines of one kind, or set model.dtype and model.device to what all have",
         ),
-        fact("model", digest_of_files(&input.model)?, copy_model),
+        Fact::of_model(&input.model, copy_model)?,
         fact(
             "reference model",
             digest_of_files(Path::new(reference))?,

@@ -10,16 +10,25 @@ use crate::TrainError;
 
 /// Something that must be the same on all ranks.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Fact {
+pub struct Fact {
     /// What, as in "another … than rank 0".
-    pub(crate) what: &'static str,
+    pub what: &'static str,
     /// Its value: text of several lines, of which the first that differs is told, or a digest.
-    pub(crate) value: String,
+    pub value: String,
     /// What to do where it differs.
-    pub(crate) remedy: &'static str,
+    pub remedy: &'static str,
 }
 
 impl Fact {
+    /// The configuration and weights of the model in `folder`.
+    ///
+    /// # Errors
+    ///
+    /// Where a file of it cannot be read.
+    pub fn of_model(folder: &Path, remedy: &'static str) -> Result<Self, TrainError> {
+        Ok(Self { what: "model", value: digest_of_files(folder)?, remedy })
+    }
+
     /// How `here` differs from rank 0's `there`.
     pub(crate) fn difference(here: &str, there: &str) -> String {
         let lines = here.lines().zip(there.lines()).find(|(here, there)| here != there);

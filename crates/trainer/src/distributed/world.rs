@@ -1,6 +1,7 @@
 //! The processes that train together, as each of them sees them.
 
 use std::error::Error;
+use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -83,8 +84,13 @@ impl World {
         self.ranks.as_ref().map_or(Rank::ALONE, |ranks| ranks.group.rank())
     }
 
+    /// How many ranks there are.
+    pub fn count(&self) -> NonZeroUsize {
+        NonZeroUsize::new(self.rank().world_size()).unwrap_or(NonZeroUsize::MIN)
+    }
+
     /// Where this rank computes; `None` for a process alone, which is free.
-    pub(crate) fn device(&self) -> Option<Device> {
+    pub fn device(&self) -> Option<Device> {
         self.ranks.as_ref().map(|ranks| ranks.device)
     }
 
@@ -110,7 +116,7 @@ impl World {
     }
 
     /// Whether the `number`-th of many parts of equal work is this rank's.
-    pub(crate) fn takes(&self, number: usize) -> bool {
+    pub fn takes(&self, number: usize) -> bool {
         let rank = self.rank();
         number % rank.world_size() == rank.index()
     }
@@ -189,20 +195,42 @@ impl World {
     }
 
     /// What rank 0 makes; the others do not make it, and hear it from there.
-    pub(crate) fn hear_leader(
+    ///
+    /// # Errors
+    ///
+    /// What keeps rank 0 from making it; where another rank fails or does not come.
+    pub fn hear_leader(
         &self,
         make: impl FnOnce() -> Result<Vec<u8>, TrainError>,
     ) -> Result<Vec<u8>, TrainError> {
-        let Some(ranks) = &self.ranks else { return make() };
-        let mut bytes = if self.leads() { make()? } else { Vec::new() };
+        let own = if self.leads() { make()? } else { Vec::new() };
+        self.hear(0, own)
+    }
+
+    /// What each rank brings, in the order of the ranks, on all of them.
+    ///
+    /// # Errors
+    ///
+    /// Where another rank fails or does not come.
+    pub fn everyones(&self, own: Vec<u8>) -> Result<Vec<Vec<u8>>, TrainError> {
+        let rank = self.rank();
+        let mut own = Some(own);
+        let mut brought =
+            |root| if root == rank.index() { own.take().unwrap_or_default() } else { Vec::new() };
+        (0..rank.world_size()).map(|root| self.hear(root, brought(root))).collect()
+    }
+
+    /// The bytes of rank `root`, whatever the others hand in.
+    fn hear(&self, root: usize, mut bytes: Vec<u8>) -> Result<Vec<u8>, TrainError> {
+        let Some(ranks) = &self.ranks else { return Ok(bytes) };
         let mut length = Tensor::from_slice(&[bytes.len() as i64]).to_device(ranks.device);
-        ranks.group.broadcast(&mut length, 0)?;
+        ranks.group.broadcast(&mut length, root)?;
         bytes.resize(length.int64_value(&[0]) as usize, 0);
         if bytes.is_empty() {
             return Ok(bytes);
         }
         let mut tensor = Tensor::from_slice(&bytes).to_device(ranks.device);
-        ranks.group.broadcast(&mut tensor, 0)?;
+        ranks.group.broadcast(&mut tensor, root)?;
         let count = bytes.len();
         tensor.to_device(Device::Cpu).copy_data(&mut bytes, count);
         Ok(bytes)
@@ -233,10 +261,11 @@ impl World {
     }
 
     /// Compares what must be alike on all ranks; all of them fail where it is not. A process alone is not asked.
-    pub(crate) fn agree(
-        &self,
-        facts: impl FnOnce() -> Result<Vec<Fact>, TrainError>,
-    ) -> Result<(), TrainError> {
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::RanksDiffer`] on the rank that differs; what `facts` fails with.
+    pub fn agree(&self, facts: impl FnOnce() -> Result<Vec<Fact>, TrainError>) -> Result<(), TrainError> {
         if !self.is_several() {
             return Ok(());
         }
@@ -260,16 +289,19 @@ impl World {
     ///
     /// The result's own.
     pub fn tell<T>(&self, result: Result<T, TrainError>) -> Result<T, TrainError> {
-        if let (Some(ranks), Err(error)) = (&self.ranks, &result) {
-            let mut words = error.to_string();
-            let mut cause = error.source();
-            while let Some(error) = cause {
-                words += &format!(": {error}");
-                cause = error.source();
-            }
-            ranks.group.give_up(&words);
+        result.inspect_err(|error| self.give_up(error))
+    }
+
+    /// Tells the other ranks, which wait for this one, why it goes no further.
+    pub fn give_up(&self, error: &(dyn Error + 'static)) {
+        let Some(ranks) = &self.ranks else { return };
+        let mut words = error.to_string();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            words += &format!(": {error}");
+            cause = error.source();
         }
-        result
+        ranks.group.give_up(&words);
     }
 }
 
