@@ -74,16 +74,30 @@ pub(crate) fn decide(probabilities: &[f32], sampling: &Sampling, stream: &mut St
 
 /// The first token of the highest probability; its margin is the lead over the next.
 fn likeliest(probabilities: &[f32]) -> Option<Decision> {
-    let (mut token, mut best, mut next) = (None, -1.0, 0.0);
-    for (id, &p) in probabilities.iter().enumerate() {
-        if p > best {
-            next = best;
-            (token, best) = (Some(id as u32), p);
-        } else if p > next {
-            next = p;
+    let (mut token, mut best, mut next) = (None, -1.0, -1.0);
+    for (block, some) in probabilities.chunks(BLOCK).enumerate() {
+        // Nearly all blocks hold nothing of note, which vectors find out.
+        if !exceed(some, next) {
+            continue;
+        }
+        for (id, &p) in (block * BLOCK..).zip(some) {
+            if p > best {
+                next = best;
+                (token, best) = (Some(id as u32), p);
+            } else if p > next {
+                next = p;
+            }
         }
     }
     token.map(|token| Decision { token, margin: best - next.max(0.0) })
+}
+
+/// Probabilities that are looked at together.
+const BLOCK: usize = 128;
+
+/// Whether one of `probabilities` is above `bound`; what is not a number is not.
+fn exceed(probabilities: &[f32], bound: f32) -> bool {
+    probabilities.iter().fold(false, |exceeds, &p| exceeds | (p > bound))
 }
 
 /// The token whose interval of the cumulative distribution holds `uniform`, and the distance to the interval's end.
@@ -178,6 +192,22 @@ mod tests {
                 1.0 / draws as f64;
         }
         counts
+    }
+
+    #[test]
+    fn greedy_finds_the_two_likeliest_wherever_they_stand() {
+        let of = |peaks: &[(usize, f32)]| {
+            let mut probabilities = vec![1e-4; 3 * BLOCK + 7];
+            peaks.iter().for_each(|&(at, p)| probabilities[at] = p);
+            let mut stream = Seeds::new(0).stream("s");
+            decide(&probabilities, &sampling(0.0, None, 1.0), &mut stream).unwrap()
+        };
+        for at in [0, 1, BLOCK - 1, BLOCK, 2 * BLOCK + 5, 3 * BLOCK + 6] {
+            for next in [2, BLOCK - 2, BLOCK + 1, 3 * BLOCK + 5] {
+                assert_eq!(of(&[(at, 0.5), (next, 0.25)]), Decision { token: at as u32, margin: 0.25 });
+            }
+            assert_eq!(of(&[(at, 0.5), (BLOCK + 9, f32::NAN)]).token, at as u32);
+        }
     }
 
     #[test]

@@ -71,6 +71,34 @@ INLINED float total(Floats sum) {
   return (four[0] + four[2]) + (four[1] + four[3]);
 }
 
+// The sums of the lanes of eight vectors, each in the order of `total`, in the first half of one.
+#if defined(__has_builtin) && __has_builtin(__builtin_shufflevector)
+INLINED Floats totals(const Floats (&x)[8]) {
+  Floats eights[4], fours[2];
+  for (int64_t at = 0; at < 4; ++at) {
+    const Floats a = x[2 * at], b = x[2 * at + 1];
+    eights[at] = __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
+                 __builtin_shufflevector(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
+  }
+  for (int64_t at = 0; at < 2; ++at) {
+    const Floats a = eights[2 * at], b = eights[2 * at + 1];
+    fours[at] = __builtin_shufflevector(a, b, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27) +
+                __builtin_shufflevector(a, b, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
+  }
+  const Floats a = fours[0], b = fours[1];
+  const Floats twos = __builtin_shufflevector(a, b, 0, 1, 4, 5, 8, 9, 12, 13, 16, 17, 20, 21, 24, 25, 28, 29) +
+                      __builtin_shufflevector(a, b, 2, 3, 6, 7, 10, 11, 14, 15, 18, 19, 22, 23, 26, 27, 30, 31);
+  return __builtin_shufflevector(twos, twos, 0, 2, 4, 6, 8, 10, 12, 14, 0, 2, 4, 6, 8, 10, 12, 14) +
+         __builtin_shufflevector(twos, twos, 1, 3, 5, 7, 9, 11, 13, 15, 1, 3, 5, 7, 9, 11, 13, 15);
+}
+#else
+INLINED Floats totals(const Floats (&x)[8]) {
+  Floats sums = {};
+  for (int64_t at = 0; at < 8; ++at) sums[at] = total(x[at]);
+  return sums;
+}
+#endif
+
 // The upper halves of the nearest bf16s, ties to even as libtorch rounds; what is not a number stays so.
 INLINED Words nearest_halves(Floats floats) {
   Words words;

@@ -62,6 +62,9 @@ void multiply(const Product<Element>& product) {
 // Heads that are computed side by side while a key or a value is in registers.
 constexpr int64_t HEADS = 4;
 
+// Keys that they meet at a time; with up to three heads the sums are in registers.
+constexpr int64_t COLUMNS = 8;
+
 // Attention of one query a row. Heads that share keys are computed together, so that these are read once.
 template <class Element>
 struct Attention {
@@ -98,7 +101,11 @@ struct Attention {
   template <int64_t count>
   INLINED void some(const Element* key, const Element* value, int64_t seen, int64_t padded, float* scores,
                     const float* queries, Element* to) const {
-    for (int64_t column = 0; column < seen; ++column) {
+    int64_t column = 0;
+    if constexpr (count < HEADS) {
+      for (; column + COLUMNS <= seen; column += COLUMNS) products<count>(key, column, padded, scores, queries);
+    }
+    for (; column < seen; ++column) {
       Floats sums[count] = {};
       for (int64_t at = 0; at < dim; at += LANES) {
         const Floats part = load(key + column * k_column + at);
@@ -111,6 +118,22 @@ struct Attention {
     int64_t at = 0;
     for (; at + 2 * LANES <= dim; at += 2 * LANES) mixed<count, 2>(value + at, seen, padded, scores, to + at);
     for (; at < dim; at += LANES) mixed<count, 1>(value + at, seen, padded, scores, to + at);
+  }
+
+  // The scores of COLUMNS keys for `count` heads: their sums over lanes are taken together.
+  template <int64_t count>
+  INLINED void products(const Element* key, int64_t column, int64_t padded, float* scores, const float* queries) const {
+    Floats sums[count][COLUMNS] = {};
+    for (int64_t at = 0; at < dim; at += LANES) {
+      for (int64_t one = 0; one < COLUMNS; ++one) {
+        const Floats part = load(key + (column + one) * k_column + at);
+        for (int64_t g = 0; g < count; ++g) sums[g][one] += load(queries + g * dim + at) * part;
+      }
+    }
+    for (int64_t g = 0; g < count; ++g) {
+      const Floats found = totals(sums[g]);
+      std::memcpy(scores + g * padded + column, &found, COLUMNS * sizeof(float));
+    }
   }
 
   // What `count` heads make of `parts · LANES` numbers of each value.
