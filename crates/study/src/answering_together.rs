@@ -13,8 +13,8 @@ type Failure = Box<dyn Error + Send + Sync>;
 /// others [`follow`](Self::follow).
 ///
 /// What is asked at once is cut into waves of `max_batch`, and the waves are dealt out in turn. So an answer has the same bytes
-/// however many ranks there are, as long as each computes with as many threads: nothing of it depends on anything but its
-/// conversation, its stream and the wave that it is computed in. Ask for as many waves at a time as there are ranks.
+/// however many ranks there are, as long as each computes with as many threads and all conversations have as many turns: nothing
+/// of it depends on anything but its conversation, its stream and the wave that it is computed in. Ask for as many waves at a time as there are ranks.
 #[derive(Debug)]
 pub struct AnsweringTogether<'a> {
     /// This rank's.
