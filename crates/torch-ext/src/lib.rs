@@ -1,10 +1,9 @@
 //! What libtorch has and tch leaves out, through a small C++ shim: the only crate of the workspace with `unsafe` code.
 //!
-//! [`fused_adamw`] updates weights in one pass over memory, as [`accumulate`] adds gradients and [`squared_norm`] measures them;
-//! [`rms_norm`], [`swiglu`] and [`rotate`] do so with what a decoder
-//! layer computes between its products, and have gradients, as has [`tree_attention`] of packed rows; [`narrow_linear`] and
-//! [`decode_attention`] are what decoding takes, at the pace of memory; [`distributed`] is c10d, PyTorch's own engine for
-//! processes that train together.
+//! [`fused_adamw`] updates weights in one pass over memory, as [`accumulate`] adds gradients and [`squared_norm`] measures
+//! them; [`rms_norm`], [`swiglu`] and [`rotate`] do so with what a decoder layer computes between its products, and have
+//! gradients, as has [`tree_attention`] of packed rows; [`narrow_linear`] and [`decode_attention`] are what decoding
+//! takes, at the pace of memory; [`distributed`] is c10d, PyTorch's own engine for processes that train together.
 //!
 //! # Rules
 //!
