@@ -8,9 +8,8 @@ use std::process::{Command, Output};
 
 use bench::Bench;
 use pref_data::{Label, PreferenceRecord, Text, write_records};
-use serde_json::{Value, json};
 use study::results::read_parquet;
-use test_support::{MockBehaviour, MockServer};
+use test_support::{MockBehaviour, MockServer, bench_questions, rates_by_length};
 
 const KEY: &str = "sk-study-secret";
 const QUESTIONS: usize = 4;
@@ -37,13 +36,7 @@ fn study(url: &str) -> Bench {
     };
     write_records(bench.path("records.jsonl"), &(0..12).map(record).collect::<Vec<_>>()).unwrap();
     fs::create_dir(bench.path("mt_bench")).unwrap();
-    let question = |id: usize| {
-        let category = ["writing", "stem"][id % 2];
-        let turns = [format!("Say {id} ."), "Again .".to_owned()];
-        json!({"question_id": 81 + id, "category": category, "turns": turns}).to_string() + "\n"
-    };
-    let questions: String = (0..QUESTIONS).map(question).collect();
-    fs::write(bench.path("mt_bench/question.jsonl"), questions).unwrap();
+    fs::write(bench.path("mt_bench/question.jsonl"), bench_questions(QUESTIONS)).unwrap();
     let recipe = format!(
         r#"
         [study]
@@ -100,15 +93,8 @@ fn succeeds(output: &Output) -> (String, String) {
 const RQ1: &str = env!("CARGO_BIN_EXE_rq1");
 const RQ4: &str = env!("CARGO_BIN_EXE_rq4");
 
-/// Rates an answer by its length, so that verdicts differ.
-fn says(body: &Value) -> String {
-    let asked = body["messages"][1]["content"].as_str().unwrap();
-    let answer = asked.rsplit("[The Start").next().unwrap();
-    format!("Rating: [[{}]]", 1 + answer.len() % 10)
-}
-
 fn server(behaviour: MockBehaviour) -> MockServer {
-    MockServer::start(MockBehaviour { key: Some(KEY.to_owned()), ..behaviour }, says)
+    MockServer::start(MockBehaviour { key: Some(KEY.to_owned()), ..behaviour }, rates_by_length)
 }
 
 fn entries(folder: &Path) -> usize {
@@ -169,7 +155,7 @@ fn a_second_judge_stands_beside_the_first_and_nothing_is_paid_twice() {
     let paid = server.paid();
     let harsh =
         MockServer::start(MockBehaviour { key: Some(KEY.to_owned()), ..MockBehaviour::perfect() }, |body| {
-            says(body).replace("[[10]]", "[[9]]")
+            rates_by_length(body).replace("[[10]]", "[[9]]")
         });
     let second = format!(
         "judge.second={{kind=\"endpoint\", base_url=\"{}\", model=\"lab/judge-2\", api_key_env=\"STUDY_TEST_KEY\"}}",
@@ -221,7 +207,7 @@ fn parts_train_and_answer_and_one_run_has_it_judged() {
 fn what_a_judge_refuses_is_asked_for_by_the_next_run() {
     let down = MockServer::start(
         MockBehaviour { key: Some("another".to_owned()), ..MockBehaviour::perfect() },
-        says,
+        rates_by_length,
     );
     let bench = study(&down.base_url());
     let refused = rq(RQ1, &bench, &[]);

@@ -6,8 +6,7 @@ use std::fs;
 use std::process::{Command, Output};
 
 use bench::Bench;
-use serde_json::{Value, json};
-use test_support::{MockBehaviour, MockServer};
+use test_support::{MockBehaviour, MockServer, bench_questions, rates_by_length};
 
 const GUIDE: &str = include_str!("../docs/guide.md");
 const RECIPE: &str = include_str!("../recipes/laptop.toml");
@@ -63,13 +62,7 @@ fn folder() -> Bench {
         pairs.iter().map(|(p, c, r)| (p.as_str(), c.as_str(), r.as_str())).collect();
     bench.write_pairs(&pairs);
     fs::create_dir_all(bench.path("data/mt_bench")).unwrap();
-    let question = |id: usize| {
-        let category = ["writing", "stem"][id % 2];
-        json!({"question_id": 81 + id, "category": category, "turns": [format!("Say {id} ."), "Again ."]})
-            .to_string()
-    };
-    let questions: Vec<String> = (0..QUESTIONS).map(question).collect();
-    fs::write(bench.path("data/mt_bench/question.jsonl"), questions.join("\n") + "\n").unwrap();
+    fs::write(bench.path("data/mt_bench/question.jsonl"), bench_questions(QUESTIONS)).unwrap();
     fs::write(bench.path("my-study.toml"), edited()).unwrap();
     bench
 }
@@ -84,16 +77,9 @@ fn run(bench: &Bench, line: &str, base_url: &str) -> Output {
     command.output().unwrap()
 }
 
-/// Rates an answer by its length, so that verdicts differ.
-fn says(body: &Value) -> String {
-    let asked = body["messages"][1]["content"].as_str().unwrap();
-    let answer = asked.rsplit("[The Start").next().unwrap();
-    format!("Rating: [[{}]]", 1 + answer.len() % 10)
-}
-
 #[test]
 fn the_guide_leads_to_a_report() {
-    let judge = MockServer::start(MockBehaviour::perfect(), says);
+    let judge = MockServer::start(MockBehaviour::perfect(), rates_by_length);
     let bench = folder();
     let commands: Vec<&str> = fenced("sh").into_iter().filter(|line| line.starts_with("study ")).collect();
     assert_eq!(commands.len(), 2, "a plan and a run");

@@ -10,7 +10,7 @@ use std::process::Command;
 use bench::Bench;
 use serde_json::{Value, json};
 use study::results::read_parquet;
-use test_support::{MockBehaviour, MockServer};
+use test_support::{MockBehaviour, MockServer, bench_questions, rates_by_length};
 
 const QUESTIONS: usize = 4;
 const PAIRS: usize = 80;
@@ -69,32 +69,23 @@ fn hh_rlhf(k: usize) -> Value {
     json!({"chosen": dialogue(better), "rejected": dialogue(worse)})
 }
 
-/// Rates an answer by its length, so that verdicts differ.
-fn says(body: &Value) -> String {
-    let messages = body["messages"].as_array().unwrap();
-    let asked = messages.last().unwrap()["content"].as_str().unwrap();
-    let answer = asked.rsplit("[The Start").next().unwrap();
-    format!("Rating: [[{}]]", 1 + answer.len() % 10)
-}
-
 /// A folder with a small model, `PAIRS` rows and some questions.
 fn folder(row: fn(usize) -> Value) -> Bench {
     let bench = Bench::new();
-    let lines = |rows: Vec<Value>| rows.iter().map(|row| format!("{row}\n")).collect::<String>();
-    fs::write(bench.path("set.jsonl"), lines((0..PAIRS).map(row).collect())).unwrap();
+    let rows: String = (0..PAIRS).map(|k| format!("{}\n", row(k))).collect();
+    fs::write(bench.path("set.jsonl"), rows).unwrap();
     fs::create_dir(bench.path("mt_bench")).unwrap();
-    let question = |id: usize| {
-        let category = ["writing", "stem"][id % 2];
-        json!({"question_id": 81 + id, "category": category, "turns": [format!("Say {id} ."), "Again ."]})
-    };
-    fs::write(bench.path("mt_bench/question.jsonl"), lines((0..QUESTIONS).map(question).collect())).unwrap();
+    fs::write(bench.path("mt_bench/question.jsonl"), bench_questions(QUESTIONS)).unwrap();
     bench
 }
 
 /// Runs the tables of a shipped recipe on rows of its set, and returns what it prints and how many scores it writes.
 fn run(recipe: &str, row: fn(usize) -> Value, more: &[&str]) -> (String, usize) {
-    let judge = MockServer::start(MockBehaviour::perfect(), says);
-    let bench = folder(row);
+    run_in(&folder(row), recipe, more)
+}
+
+fn run_in(bench: &Bench, recipe: &str, more: &[&str]) -> (String, usize) {
+    let judge = MockServer::start(MockBehaviour::perfect(), rates_by_length);
     let recipe = Path::new(env!("CARGO_MANIFEST_DIR")).join("../recipes").join(recipe);
     let mut command = Command::new(env!("CARGO_BIN_EXE_study"));
     command.arg("--recipe").arg(recipe).args(["--tables", "1,3,4,5"]).current_dir(bench.folder.path());
@@ -102,12 +93,17 @@ fn run(recipe: &str, row: fn(usize) -> Value, more: &[&str]) -> (String, usize) 
     for set in SMALL.iter().chain(more).chain([&url.as_str(), &"output.dir=out"]) {
         command.args(["--set", set]);
     }
-    let output = command.env("OPENAI_API_KEY", "sk-none").env("OMP_NUM_THREADS", "1").output().unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
-    assert!(output.status.success(), "{stderr}");
+    let stdout = printed(command.env("OPENAI_API_KEY", "sk-none").env("OMP_NUM_THREADS", "1"));
     assert!(bench.path("out/report.html").is_file(), "no report");
     (stdout, read_parquet(&bench.path("out/results.parquet")).unwrap().len())
+}
+
+/// What a program that succeeds prints.
+#[track_caller]
+fn printed(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
 }
 
 /// Policies in all tables, each once, at one seed: SFT; DPO and IPO on all pairs, at three quarters of their training and on three
@@ -156,4 +152,34 @@ fn a_study_on_a_laptop() {
     let (stdout, scores) = run("laptop.toml", hh_rlhf, &[]);
     assert!(stdout.contains("Table 3. Scores by volume of preferences"), "{stdout}");
     assert_eq!(scores, scores_of(1));
+}
+
+/// Prefers the response that says what was asked for, in either order; of every third question the other one.
+fn prefers(body: &Value) -> String {
+    let asked = body["messages"][0]["content"].as_str().unwrap();
+    let mut words = asked.split("Say ").nth(1).unwrap().split(' ');
+    let (letter, number) = (words.next().unwrap(), words.next().unwrap());
+    let (first, _) = asked.split_once("=== Answer B ===").unwrap();
+    let is_first = first.rsplit("=== Answer A ===").next().unwrap().contains(&format!("{letter} ."));
+    let errs = number.parse::<usize>().unwrap().is_multiple_of(3);
+    if is_first == errs { "[[B]]" } else { "[[A]]" }.to_owned()
+}
+
+/// docs/laptop.md: the same pairs labelled by a model, and its policies beside those of the humans' labels.
+#[test]
+fn a_models_labels_beside_the_humans_on_a_laptop() {
+    let bench = folder(hh_rlhf);
+    let model = MockServer::start(MockBehaviour::perfect(), prefers);
+    let mut annotate = Command::new(env!("CARGO_BIN_EXE_annotate"));
+    annotate.current_dir(bench.folder.path()).args(["llm", "set.jsonl", "--layout", "hh-rlhf"]);
+    annotate.args(["--base-url", &model.base_url(), "--model", "qwen2.5:7b"]);
+    printed(annotate.args(["--work", "annotations", "--out", "labelled.jsonl"]));
+    let mut stats = Command::new(env!("CARGO_BIN_EXE_annotate"));
+    let stats = printed(stats.current_dir(bench.folder.path()).args(["stats", "labelled.jsonl"]));
+    assert!(stats.contains("qwen2.5:7b") && stats.contains("human"), "{stats}");
+    let labelled =
+        ["data.path=labelled.jsonl", "data.format=sandbox", r#"study.annotators=["human", "qwen2.5:7b"]"#];
+    let (stdout, scores) = run_in(&bench, "laptop.toml", &labelled);
+    assert!(stdout.contains("Table 1  DPO: human − qwen2.5:7b"), "{stdout}");
+    assert_eq!(scores, scores_of(2));
 }

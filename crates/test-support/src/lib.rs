@@ -5,11 +5,13 @@
 
 #![forbid(unsafe_code)]
 
+mod bench_study;
 mod chromium;
 mod mock_server;
 
 use std::path::PathBuf;
 
+pub use bench_study::{bench_questions, rates_by_length};
 pub use chromium::Chromium;
 pub use mock_server::{MockBehaviour, MockCall, MockFault, MockServer};
 

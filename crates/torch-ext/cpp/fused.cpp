@@ -1,7 +1,6 @@
 #include "fused.h"
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
@@ -169,11 +168,6 @@ WIDEST void run(const GatedBackward<float>& gated, int64_t begin, int64_t end) {
 WIDEST void run(const GatedBackward<uint16_t>& gated, int64_t begin, int64_t end) { gated.elements(begin, end); }
 WIDEST void run(const Turned<float>& turned, int64_t begin, int64_t end) { turned.rows(begin, end); }
 WIDEST void run(const Turned<uint16_t>& turned, int64_t begin, int64_t end) { turned.rows(begin, end); }
-
-template <class Kernel>
-void share_out(const Kernel& kernel, int64_t count, int64_t grain) {
-  at::parallel_for(0, count, grain, [&](int64_t begin, int64_t end) { run(kernel, begin, end); });
-}
 
 struct RmsNorm : torch::autograd::Function<RmsNorm> {
   static Tensor forward(AutogradContext* context, const Tensor& x, const Tensor& weight, double eps) {

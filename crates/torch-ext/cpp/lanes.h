@@ -1,6 +1,7 @@
 // Sixteen numbers at a time, computed in fp32 whatever they are stored in, and the kinds that the kernels read and write.
 #pragma once
 
+#include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
@@ -14,6 +15,12 @@
 #define WIDEST
 #endif
 #define INLINED inline __attribute__((always_inline))
+// GCC has it from its version 12 on.
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector)
+#define HAS_SHUFFLES
+#endif
+#endif
 
 namespace torch_ext {
 
@@ -72,7 +79,7 @@ INLINED float total(Floats sum) {
 }
 
 // The sums of the lanes of eight vectors, each in the order of `total`, in the first half of one.
-#if defined(__has_builtin) && __has_builtin(__builtin_shufflevector)
+#ifdef HAS_SHUFFLES
 INLINED Floats totals(const Floats (&x)[8]) {
   Floats eights[4], fours[2];
   for (int64_t at = 0; at < 4; ++at) {
@@ -172,5 +179,11 @@ void by_kind(const at::Tensor& tensor, F f) {
 
 // Elements that are worth a thread.
 constexpr int64_t GRAIN = 1 << 16;
+
+// Calls `run`, which stands beside the kernel, for all of `count` in parts of at least `grain`, each by whichever thread is free.
+template <class Kernel>
+void share_out(const Kernel& kernel, int64_t count, int64_t grain) {
+  at::parallel_for(0, count, grain, [&](int64_t begin, int64_t end) { run(kernel, begin, end); });
+}
 
 }  // namespace torch_ext

@@ -1,14 +1,9 @@
 #include "tiles.h"
 
-#if defined(__x86_64__) && defined(__linux__) && defined(__has_builtin)
-#if __has_builtin(__builtin_shufflevector)
-#define HAS_TILES
-#endif
-#endif
+#include "lanes.h"
 
-#ifdef HAS_TILES
+#if defined(__x86_64__) && defined(__linux__) && defined(HAS_SHUFFLES)
 
-#include <ATen/Parallel.h>
 #include <immintrin.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -16,8 +11,6 @@
 #include <algorithm>
 #include <cstring>
 #include <vector>
-
-#include "lanes.h"
 
 #define TILED __attribute__((target("amx-tile,amx-bf16,avx512f,avx512bw,avx512dq,avx512vl")))
 
@@ -157,8 +150,7 @@ void multiply_tiles(uint16_t* out, const uint16_t* x, const uint16_t* weight, in
   std::vector<float> packed(padded * in / 2);
   pack(packed.data(), x, rows, in);
   const Product product{out, packed.data(), weight, rows, outs, in};
-  at::parallel_for(0, outs / SIDE, std::max<int64_t>(1, GRAIN / (SIDE * in)),
-                   [&](int64_t begin, int64_t end) { run(product, begin, end); });
+  share_out(product, outs / SIDE, std::max<int64_t>(1, GRAIN / (SIDE * in)));
 }
 
 }  // namespace torch_ext

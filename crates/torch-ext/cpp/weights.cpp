@@ -1,6 +1,5 @@
 #include "weights.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 
 #include <algorithm>
@@ -122,11 +121,6 @@ WIDEST void run(const AdamW<uint16_t>& update, int64_t begin, int64_t end) { upd
 WIDEST void run(const Accumulate<float>& sum, int64_t begin, int64_t end) { sum.elements(begin, end); }
 WIDEST void run(const Accumulate<uint16_t>& sum, int64_t begin, int64_t end) { sum.elements(begin, end); }
 WIDEST void run(const Squares& squares, int64_t begin, int64_t end) { squares.elements(begin, end); }
-
-template <class Kernel>
-void share_out(const Kernel& kernel, int64_t count, int64_t grain) {
-  at::parallel_for(0, count, grain, [&](int64_t begin, int64_t end) { run(kernel, begin, end); });
-}
 
 template <class Element>
 void update_weights(const Tensor& weights, const Tensor& gradient, const Tensor& exp_avg, const Tensor& exp_avg_sq,

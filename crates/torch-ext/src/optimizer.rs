@@ -2,7 +2,7 @@
 
 use tch::{Device, Kind, Tensor};
 
-use crate::check::{check_dense, check_kind, check_place, check_shape, check_stored};
+use crate::check::{check_dense, check_kind, check_shape, check_stored};
 use crate::{TorchExtError, ffi};
 
 /// What an update of AdamW depends on beside its tensors.
@@ -168,15 +168,10 @@ fn check_update(fp32: [&Tensor; 4], copy: Option<&Tensor>) -> Result<(), TorchEx
 /// [`TorchExtError::Kind`], [`TorchExtError::Shape`], [`TorchExtError::Device`], [`TorchExtError::NotContiguous`];
 /// nothing is written then.
 pub fn accumulate(sum: &mut Tensor, addend: &Tensor) -> Result<(), TorchExtError> {
-    check_kind("the sum", sum, Kind::Float)?;
+    check_dense("the sum", sum, Kind::Float)?;
     check_stored("the addend", addend)?;
+    check_dense("the addend", addend, addend.kind())?;
     check_shape("the addend", addend, &sum.size())?;
-    for (tensor, given) in [("the sum", &*sum), ("the addend", addend)] {
-        check_place(tensor, given)?;
-        if !given.is_contiguous() {
-            return Err(TorchExtError::NotContiguous { tensor });
-        }
-    }
     ffi::call("add", |message| {
         // SAFETY: both pointers come from live references and are used during the call only; kinds, shapes and layout are the
         // ones that the shim takes for granted.

@@ -1,0 +1,21 @@
+//! What a small study is judged on, and by.
+
+use serde_json::{Value, json};
+
+/// The first `count` questions of a small benchmark, as the lines of `question.jsonl`: two turns each, categories in turn.
+pub fn bench_questions(count: usize) -> String {
+    let question = |id: usize| {
+        let category = ["writing", "stem"][id % 2];
+        let turns = [format!("Say {id} ."), "Again .".to_owned()];
+        json!({"question_id": 81 + id, "category": category, "turns": turns}).to_string() + "\n"
+    };
+    (0..count).map(question).collect()
+}
+
+/// What a judge says that rates an answer by its length, so that verdicts differ; `body` is what it was asked.
+pub fn rates_by_length(body: &Value) -> String {
+    let last = body["messages"].as_array().and_then(|messages| messages.last());
+    let asked = last.and_then(|message| message["content"].as_str()).unwrap_or_default();
+    let answer = asked.rsplit("[The Start").next().unwrap_or_default();
+    format!("Rating: [[{}]]", 1 + answer.len() % 10)
+}
