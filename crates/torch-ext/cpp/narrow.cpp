@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <type_traits>
 #include <vector>
@@ -103,7 +104,9 @@ struct Attention {
                     const float* queries, Element* to) const {
     int64_t column = 0;
     if constexpr (count < HEADS) {
-      for (; column + COLUMNS <= seen; column += COLUMNS) products<count>(key, column, padded, scores, queries);
+      for (; column + COLUMNS <= seen; column += COLUMNS) {
+        products<count>(key, value, column, padded, scores, queries);
+      }
     }
     for (; column < seen; ++column) {
       Floats sums[count] = {};
@@ -120,9 +123,18 @@ struct Attention {
     for (; at < dim; at += LANES) mixed<count, 1>(value + at, seen, padded, scores, to + at);
   }
 
-  // The scores of COLUMNS keys for `count` heads: their sums over lanes are taken together.
+  // The scores of COLUMNS keys for `count` heads: their sums over lanes are taken together. Meanwhile the values of these keys
+  // and the keys that come next are on their way from memory, which takes longer than what there is to compute.
   template <int64_t count>
-  INLINED void products(const Element* key, int64_t column, int64_t padded, float* scores, const float* queries) const {
+  INLINED void products(const Element* key, const Element* value, int64_t column, int64_t padded, float* scores,
+                        const float* queries) const {
+    constexpr int64_t IN_LINE = 64 / sizeof(Element);
+    for (int64_t one = column; one < column + COLUMNS; ++one) {
+      for (int64_t at = 0; at < dim; at += IN_LINE) {
+        __builtin_prefetch(value + one * v_column + at);
+        __builtin_prefetch(key + (one + 2 * COLUMNS) * k_column + at);
+      }
+    }
     Floats sums[count][COLUMNS] = {};
     for (int64_t at = 0; at < dim; at += LANES) {
       for (int64_t one = 0; one < COLUMNS; ++one) {
@@ -178,23 +190,30 @@ struct Attention {
     for (int64_t at = 0; at < count; at += LANES) store(scores + at, load(scores + at) * inverse);
   }
 
-  INLINED void tasks(int64_t begin, int64_t end) const {
+  // Takes tasks off `next` until all `count` are taken.
+  INLINED void tasks(std::atomic<int64_t>& next, int64_t count) const {
     const int64_t padded = (columns + LANES - 1) / LANES * LANES;
     std::vector<float> room(std::min(HEADS, group) * padded + group * dim);
     float* queries = room.data();
-    for (int64_t task = begin; task < end; ++task) one(task, padded, queries + group * dim, queries);
+    for (int64_t task = next++; task < count; task = next++) one(task, padded, queries + group * dim, queries);
   }
 };
 
-WIDEST void attend(const Attention<float>& attention, int64_t begin, int64_t end) { attention.tasks(begin, end); }
-WIDEST void attend(const Attention<uint16_t>& attention, int64_t begin, int64_t end) { attention.tasks(begin, end); }
+WIDEST void attend(const Attention<float>& attention, std::atomic<int64_t>& next, int64_t count) {
+  attention.tasks(next, count);
+}
+WIDEST void attend(const Attention<uint16_t>& attention, std::atomic<int64_t>& next, int64_t count) {
+  attention.tasks(next, count);
+}
 
 template <class Element>
 void attend(const Attention<Element>& attention, int64_t rows) {
-  const int64_t of_task = std::max<int64_t>(1, 2 * attention.group * attention.columns * attention.dim);
-  const int64_t grain = std::max<int64_t>(1, GRAIN / of_task);
-  at::parallel_for(0, rows * attention.kv_heads, grain,
-                   [&](int64_t begin, int64_t end) { attend(attention, begin, end); });
+  const int64_t tasks = rows * attention.kv_heads;
+  const int64_t worth = 2 * tasks * attention.group * attention.columns * attention.dim / GRAIN;
+  const int64_t workers = std::min({tasks, std::max<int64_t>(1, worth), int64_t(at::get_num_threads())});
+  // Rows see more or less, so each thread takes the next that nobody has.
+  std::atomic<int64_t> next = 0;
+  at::parallel_for(0, workers, 1, [&](int64_t, int64_t) { attend(attention, next, tasks); });
 }
 
 template <class Element>

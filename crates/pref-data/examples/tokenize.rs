@@ -2,7 +2,7 @@
 //! responses of about 220, cut out of hh-rlhf.
 //!
 //! ```text
-//! cargo run -p pref-data --example throughput -- MODEL_FOLDER harmless-base-test.jsonl.gz
+//! cargo run -p pref-data --example tokenize -- MODEL_FOLDER harmless-base-test.jsonl.gz
 //! ```
 
 use std::error::Error;

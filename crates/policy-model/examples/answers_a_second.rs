@@ -1,7 +1,7 @@
 //! How fast a policy of the sandbox's size answers, and whether bfloat16 pays on this machine.
 //!
 //! ```text
-//! cargo run -p policy-model --example throughput [threads]
+//! cargo run -p policy-model --example answers_a_second [threads]
 //! ```
 
 #![forbid(unsafe_code)]
