@@ -79,8 +79,8 @@ impl Jury<'_> {
         progress: &mut dyn FnMut(JudgeProgress),
     ) -> Result<Judged, Error> {
         let judge = self.judge.name();
-        let mut rows = bench.judgments_on_file(judge)?;
-        let (kept, open) = self.open_single(grading, answers, &rows)?;
+        let mut on_file = OnFile::new(bench.judgments_on_file(judge)?, Judgment::key);
+        let (kept, open) = self.open_single(grading, answers, &on_file.rows)?;
         let requests: Vec<JudgeRequest<'_>> = open.iter().map(|call| call.request.clone()).collect();
         let verdict = |text: &str| match parse_rating(text, self.mode) {
             Ok(rating) => rating.map(crate::Rating::value),
@@ -89,8 +89,6 @@ impl Jury<'_> {
         };
         let (heard, stopped) = self.hear(&requests, &verdict, progress);
         let (mut made, mut without_verdict, mut unreadable) = (0, 0, None);
-        let mut place: BTreeMap<_, usize> =
-            rows.iter().enumerate().map(|(at, row)| (row.key(), at)).collect();
         for (call, said) in open.into_iter().zip(heard) {
             let Some(said) = said else { continue };
             let (key, (model, question_id, turn)) = (call.key(judge), about(&call));
@@ -103,16 +101,10 @@ impl Jury<'_> {
             };
             made += 1;
             without_verdict += usize::from(row.score.is_none());
-            match place.get(&key) {
-                Some(at) => rows[*at] = row,
-                None => {
-                    place.insert(key, rows.len());
-                    rows.push(row);
-                }
-            }
+            on_file.put(key, row);
         }
         if made > 0 {
-            bench.write_judgments(judge, &rows)?;
+            bench.write_judgments(judge, &on_file.rows)?;
         }
         unreadable.map_or(Ok(Judged { kept, made, without_verdict, stopped }), Err)
     }
@@ -131,15 +123,13 @@ impl Jury<'_> {
         progress: &mut dyn FnMut(JudgeProgress),
     ) -> Result<Judged, Error> {
         let judge = self.judge.name();
-        let mut rows = bench.pair_judgments_on_file(judge)?;
-        let (kept, open) = self.open_pairs(grading, answers, &rows)?;
+        let mut on_file = OnFile::new(bench.pair_judgments_on_file(judge)?, PairJudgment::key);
+        let (kept, open) = self.open_pairs(grading, answers, &on_file.rows)?;
         let requests: Vec<JudgeRequest<'_>> = open.iter().flat_map(|call| call.games.clone()).collect();
         let verdict = |text: &str| parse_pair_verdict(text, self.mode).map(|_| f64::NAN);
         let (heard, stopped) = self.hear(&requests, &verdict, progress);
         let mut heard = heard.into_iter();
         let (mut made, mut without_verdict) = (0, 0);
-        let mut place: BTreeMap<_, usize> =
-            rows.iter().enumerate().map(|(at, row)| (row.key(), at)).collect();
         for call in open {
             // A comparison of which one game is missing is made up for next time; the game that was heard is not lost, since
             // who makes the calls keeps them.
@@ -150,16 +140,10 @@ impl Jury<'_> {
             let row = call.record(judge, [first, second], self.mode, stamp.tstamp());
             made += 1;
             without_verdict += usize::from(row.winner() == crate::Winner::Error);
-            match place.get(&key) {
-                Some(at) => rows[*at] = row,
-                None => {
-                    place.insert(key, rows.len());
-                    rows.push(row);
-                }
-            }
+            on_file.put(key, row);
         }
         if made > 0 {
-            bench.write_pair_judgments(judge, &rows)?;
+            bench.write_pair_judgments(judge, &on_file.rows)?;
         }
         Ok(Judged { kept, made, without_verdict, stopped })
     }
@@ -295,6 +279,28 @@ impl Jury<'_> {
             },
         );
         (heard, ended.err())
+    }
+}
+
+/// A judge's judgments in their order, where a new one takes the place of the one that it replaces.
+struct OnFile<Key, Row> {
+    rows: Vec<Row>,
+    places: BTreeMap<Key, usize>,
+}
+
+impl<Key: Ord, Row> OnFile<Key, Row> {
+    fn new(rows: Vec<Row>, key: impl Fn(&Row) -> Key) -> Self {
+        let places = rows.iter().enumerate().map(|(place, row)| (key(row), place)).collect();
+        Self { rows, places }
+    }
+
+    fn put(&mut self, key: Key, row: Row) {
+        if let Some(place) = self.places.get(&key) {
+            self.rows[*place] = row;
+        } else {
+            self.places.insert(key, self.rows.len());
+            self.rows.push(row);
+        }
     }
 }
 
