@@ -173,6 +173,8 @@ struct Batch<'a> {
     cache: Cache,
     /// `[B, 1]` i64: the column of each sequence's first token.
     first_columns: Tensor,
+    /// `[B]` i64: the first column that attention reads of each sequence, of a finished one none but the newest.
+    seen_from: Tensor,
     /// `[B, 1]` Float: divisors of the logits, `None` where all are 1.
     temperatures: Option<Tensor>,
     probabilities: Vec<f32>,
@@ -190,6 +192,7 @@ impl<'a> Batch<'a> {
             sequences,
             cache,
             first_columns: Tensor::new(),
+            seen_from: Tensor::new(),
             temperatures: None,
             probabilities: Vec::new(),
         };
@@ -199,15 +202,19 @@ impl<'a> Batch<'a> {
 
     fn run(mut self, generations: &mut [Generation]) -> Result<(), PolicyError> {
         let mut hidden = self.prefill();
+        let mut before = self.sequences.len();
         loop {
             self.choose(&hidden)?;
             let running = self.sequences.iter().filter(|s| s.is_running()).count();
             if 2 * running <= self.sequences.len() {
                 self.retire(generations);
+            } else if running < before {
+                self.pass_over_finished();
             }
             if running == 0 {
                 return Ok(());
             }
+            before = running;
             hidden = self.step();
         }
     }
@@ -241,7 +248,8 @@ impl<'a> Batch<'a> {
         let ids = Tensor::from_slice(&last).to_device(self.policy.device());
         let positions = self.cache.filled - &self.first_columns;
         let columns = self.cache.filled + 1;
-        let over = |first: i64| Mask::From((self.first_columns.squeeze_dim(-1) - first).clamp_min(0));
+        let seen_from = self.seen_from.clamp_max(self.cache.filled);
+        let over = |first: i64| Mask::From((&seen_from - first).clamp_min(0));
         // In sliding layers the cache hands out the window's columns only.
         let sliding = self.policy.decoder().window().map(|window| over((columns - window).max(0)));
         let masks = Masks { full: over(0), sliding };
@@ -296,10 +304,18 @@ impl<'a> Batch<'a> {
         self.describe(&firsts);
     }
 
+    /// Has attention leave out what finished sequences hold, which takes time and is looked at by nobody.
+    fn pass_over_finished(&mut self) {
+        let finished: Vec<bool> = self.sequences.iter().map(|sequence| !sequence.is_running()).collect();
+        let finished = Tensor::from_slice(&finished).to_device(self.policy.device());
+        self.seen_from = self.first_columns.squeeze_dim(-1).masked_fill(&finished, i64::MAX);
+    }
+
     /// Sets what depends on which sequences are in the batch and where they begin.
     fn describe(&mut self, first_columns: &[i64]) {
         let device = self.policy.device();
         self.first_columns = Tensor::from_slice(first_columns).unsqueeze(-1).to_device(device);
+        self.seen_from = self.first_columns.squeeze_dim(-1);
         let divisor =
             |s: &Sequence<'_>| if s.sampling.is_greedy() { 1.0 } else { s.sampling.temperature as f32 };
         let divisors: Vec<f32> = self.sequences.iter().map(divisor).collect();
