@@ -374,7 +374,7 @@ impl<'a> Trainer<'a> {
     /// One optimiser step over `batch`; epoch and duration of the metrics are the caller's.
     fn step(&mut self, batch: &[usize]) -> Result<(StepMetrics, Vec<PairDelta>), TrainError> {
         self.parameters.gradients.zero();
-        let mut measured = self.differentiate(batch)?;
+        let (mut measured, baseline) = self.differentiate(batch)?;
         self.combine(batch, &mut measured)?;
         if !measured.loss.is_finite() {
             return Err(self.not_finite(measured.loss, batch));
@@ -394,6 +394,7 @@ impl<'a> Trainer<'a> {
             grad_norm,
             learning_rate,
             preference,
+            kl: baseline.map(KlEstimate::nats),
             tokens,
             step_seconds: 0.0,
         };
@@ -401,8 +402,9 @@ impl<'a> Trainer<'a> {
     }
 
     /// Sums the gradient of `batch` over all ranks, of which each adds that of its share, in parts of the batch's mean loss. What
-    /// is returned was measured on this rank, up to the first loss that is not a number.
-    fn differentiate(&mut self, batch: &[usize]) -> Result<Measured, TrainError> {
+    /// is returned was measured on this rank, up to the first loss that is not a number; beside it what the whole batch was held
+    /// against.
+    fn differentiate(&mut self, batch: &[usize]) -> Result<(Measured, Option<KlEstimate>), TrainError> {
         let objective = self.objective;
         let scale = 1.0 / batch.iter().map(|&i| objective.weight(i)).sum::<f64>();
         let tokens: Vec<usize> = batch.iter().map(|&example| objective.tokens(example)).collect();
@@ -411,7 +413,7 @@ impl<'a> Trainer<'a> {
         let baseline = self.baseline(&micro_batches, batch.len())?;
         let last = micro_batches.len().wrapping_sub(1);
         let parameters = &self.parameters;
-        parameters.sum_gradient(&self.world, self.exchange, |whole| {
+        let measured = parameters.sum_gradient(&self.world, self.exchange, |whole| {
             let mut sum = Measured { loss: 0.0, preference: None, deltas: Vec::new(), tokens: 0 };
             for (number, micro_batch) in micro_batches.iter().enumerate() {
                 let mut hear = |span: &Span| {
@@ -424,7 +426,7 @@ impl<'a> Trainer<'a> {
                     &parameters.policy,
                     micro_batch,
                     scale,
-                    baseline,
+                    baseline.unwrap_or(KlEstimate::ZERO),
                     &mut gradients,
                 )?;
                 sum.loss += measured.loss * scale;
@@ -441,14 +443,20 @@ impl<'a> Trainer<'a> {
                 }
             }
             Ok(sum)
-        })
+        })?;
+        Ok((measured, baseline))
     }
 
-    /// What the objective holds a batch of so many examples against, of which this rank has the given parts.
-    fn baseline(&self, micro_batches: &[Vec<usize>], examples: usize) -> Result<KlEstimate, TrainError> {
+    /// What the objective holds a batch of so many examples against, of which this rank has the given parts; `None` where it
+    /// holds it against nothing.
+    fn baseline(
+        &self,
+        micro_batches: &[Vec<usize>],
+        examples: usize,
+    ) -> Result<Option<KlEstimate>, TrainError> {
         let of = |examples: &[usize]| self.objective.baseline(&self.parameters.policy, examples);
         // Also a rank without a part of this batch has to know whether there is something to add up.
-        let Some(mut sum) = of(&[])? else { return Ok(KlEstimate::ZERO) };
+        let Some(mut sum) = of(&[])? else { return Ok(None) };
         for micro_batch in micro_batches {
             sum += of(micro_batch)?.unwrap_or_default();
         }
@@ -456,7 +464,7 @@ impl<'a> Trainer<'a> {
         self.world.sum(&mut sums)?;
         let mean = sums[0] / examples as f64;
         // A mean that is not a number shows in the loss, which names the batch.
-        Ok(KlEstimate::new(&[mean], &[0.0]).unwrap_or(KlEstimate::ZERO))
+        Ok(Some(KlEstimate::new(&[mean], &[0.0]).unwrap_or(KlEstimate::ZERO)))
     }
 
     /// Makes what this rank measured of `batch` what all ranks did.

@@ -18,6 +18,9 @@ pub struct StepMetrics {
     /// Means over the batch's pairs; absent in supervised training.
     #[serde(flatten)]
     pub preference: Option<PreferenceMetrics>,
+    /// What KTO holds the batch's rewards against: the mean log-ratio of its mismatched responses (nats). Other losses have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kl: Option<f64>,
     /// Non-padding tokens that this step put through the policy.
     pub tokens: u64,
     /// How long the step took; the only field that differs between two runs of the same recipe.
@@ -43,6 +46,7 @@ impl StepMetrics {
                 ("logps/rejected", p.rejected_logps),
             ]);
         }
+        series.extend(self.kl.map(|kl| ("kl", kl)));
         series.extend([("tokens", self.tokens as f64), ("step_seconds", self.step_seconds)]);
         series
     }
@@ -98,6 +102,7 @@ mod tests {
             grad_norm: 2.0,
             learning_rate: 5e-7,
             preference: Some(preference),
+            kl: None,
             tokens: 12,
             step_seconds: 0.25,
         };
@@ -107,6 +112,8 @@ mod tests {
             r#"{"step":3,"epoch":0.5,"loss":0.6,"grad_norm":2.0,"learning_rate":5e-7,"rewards/chosen":1.0,"rewards/rejected":0.0,"rewards/accuracies":0.0,"rewards/margins":0.5,"logps/chosen":0.0,"logps/rejected":0.0,"tokens":12,"step_seconds":0.25}"#
         );
         assert_eq!(serde_json::from_str::<StepMetrics>(&line).unwrap(), metrics);
+        let kto = serde_json::to_string(&StepMetrics { kl: Some(0.5), ..metrics.clone() }).unwrap();
+        assert!(kto.contains(r#""logps/rejected":0.0,"kl":0.5,"tokens""#), "{kto}");
         let supervised = StepMetrics { preference: None, ..metrics };
         assert!(!serde_json::to_string(&supervised).unwrap().contains("rewards"));
     }

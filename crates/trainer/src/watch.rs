@@ -90,6 +90,7 @@ mod tests {
             grad_norm: 1.0,
             learning_rate: 1e-6,
             preference: Some(PreferenceMetrics { chosen_reward, margin, ..Default::default() }),
+            kl: None,
             tokens: 1,
             step_seconds: 0.0,
         }

@@ -125,7 +125,7 @@ fn kto_by_hand(
     start: &Policy,
     pairs: &[TokenPair],
     shifted: &[TokenPair],
-) -> f64 {
+) -> (f64, KlEstimate) {
     let responses = |policy: &Policy, pairs: &[TokenPair]| {
         let logps = ReferenceLogps::compute(policy, pairs, PLAIN, |_| {}).unwrap();
         [logps.chosen, logps.rejected].concat()
@@ -138,7 +138,7 @@ fn kto_by_hand(
     let desirable: Vec<bool> = (0..policy.len()).map(|at| at < pairs.len()).collect();
     let mut out = KtoOutput::default();
     loss.evaluate(&KtoBatch::new(&policy, &start, &desirable).unwrap(), baseline, &mut out);
-    out.losses().iter().sum::<f64>() / out.losses().len() as f64
+    (out.losses().iter().sum::<f64>() / out.losses().len() as f64, baseline)
 }
 
 #[test]
@@ -177,9 +177,11 @@ fn kto_takes_its_baseline_from_the_whole_batch() {
     let again = TrainSettings { epochs: 1, learning_rate: 0.0, ..whole(MicroBatch::Examples(3)) };
     let mut record = Record::default();
     Trainer::new(trained, &objective, again).unwrap().run(&mut record).unwrap();
-    let expected = kto_by_hand(kto, trained, &policy, &pairs, &shifted);
+    let (expected, baseline) = kto_by_hand(kto, trained, &policy, &pairs, &shifted);
     assert!((record.steps[0].loss - expected).abs() < 1e-5, "{} {expected}", record.steps[0].loss);
-    let unshifted = kto_by_hand(kto, trained, &policy, &pairs, &pairs);
+    let kl = record.steps[0].kl.unwrap();
+    assert!((kl - baseline.nats()).abs() < 1e-4, "{kl} {baseline:?}");
+    let (unshifted, _) = kto_by_hand(kto, trained, &policy, &pairs, &pairs);
     assert!(
         (record.steps[0].loss - unshifted).abs() > 1e-4,
         "the baseline is no response's own: {unshifted}"
@@ -192,6 +194,7 @@ fn training_begins_at_ln_2_and_repeats_to_the_last_bit() {
     let (second, weights_2) = train(settings(), FAST);
     assert_eq!(first.steps.len(), 2 * 3, "20 pairs make three batches of at most 8");
     assert!((first.steps[0].loss - std::f64::consts::LN_2).abs() < 1e-6);
+    assert_eq!(first.steps[0].kl, None, "DPO has no baseline");
     assert_eq!(first.steps[0].learning_rate, 0.0, "the first update of a warm-up is made at zero");
     assert_eq!(first.steps, second.steps);
     assert_eq!(weights_1, weights_2);
