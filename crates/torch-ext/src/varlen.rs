@@ -1,5 +1,7 @@
 //! Attention of packed rows on a GPU, by the kernels that libtorch has for rows of any length.
 
+use std::ops::Range;
+
 use tch::{Device, Kind, Tensor};
 
 use crate::attention::TokenTrees;
@@ -7,8 +9,8 @@ use crate::check::{check_kind, check_stored};
 use crate::fused::made;
 use crate::{TorchExtError, ffi};
 
-/// [`TokenTrees`] as kernels for rows of any length take them: every trunk and every branch is a part, whose keys are those of
-/// the trunk and its own.
+/// [`TokenTrees`] as kernels for rows of any length take them: every trunk and every branch that has tokens is a part, whose keys
+/// are those of the trunk and its own.
 #[derive(Debug)]
 pub struct VarlenTrees {
     /// `[M]` i64: for every part the tokens that are its keys.
@@ -28,45 +30,62 @@ impl VarlenTrees {
     /// # Errors
     /// [`TorchExtError::Shape`] where the parts have more keys than the kernels count, 2³¹ − 1.
     pub fn new(trees: &TokenTrees, device: Device) -> Result<Self, TorchExtError> {
+        let count = trees.rows().map(keys_of).fold(0, i64::saturating_add);
+        if i32::try_from(count).is_err() {
+            let expected = vec![i64::from(i32::MAX)];
+            return Err(TorchExtError::Shape {
+                tensor: "the keys of all parts",
+                found: vec![count],
+                expected,
+            });
+        }
         let (mut keys, mut parts) = (Vec::new(), Vec::new());
         let mut first = 0;
         for row in trees.rows() {
-            let (trunk, branches) =
-                row.split_first().map_or((0, row), |(trunk, branches)| (*trunk, branches));
+            let (trunk, branches) = trunk_and_branches(row);
+            let mut part = |before: Range<i64>, own: Range<i64>| {
+                // Kernels need not be asked what they make of a part without queries.
+                if !own.is_empty() {
+                    parts.push((own.end - own.start, before.end - before.start + own.end - own.start));
+                    keys.extend(before.chain(own));
+                }
+            };
             let of_trunk = first..first + trunk;
+            part(0..0, of_trunk.clone());
             first += trunk;
-            parts.push((trunk, trunk));
-            keys.extend(of_trunk.clone());
             for &branch in branches {
-                parts.push((branch, trunk + branch));
-                keys.extend(of_trunk.clone().chain(first..first + branch));
+                part(of_trunk.clone(), first..first + branch);
                 first += branch;
             }
         }
-        let ends = |length: fn(&(i64, i64)) -> i64| -> Result<Tensor, TorchExtError> {
-            let mut end = 0;
-            let ends = std::iter::once(0).chain(parts.iter().map(|part| {
-                end += length(part);
-                end
-            }));
-            let counted: Result<Vec<i32>, _> = ends.map(i32::try_from).collect();
-            let counted = counted.map_err(|_| TorchExtError::Shape {
-                tensor: "the keys of all parts",
-                found: vec![keys.len() as i64],
-                expected: vec![i64::from(i32::MAX)],
-            })?;
-            Ok(Tensor::from_slice(&counted).to_device(device))
+        let ends = |length: fn(&(i64, i64)) -> i64| {
+            let ends = parts.iter().scan(0, |end, part| {
+                *end += length(part);
+                Some(*end)
+            });
+            let ends: Vec<i64> = std::iter::once(0).chain(ends).collect();
+            Tensor::from_slice(&ends).to_kind(Kind::Int).to_device(device)
         };
         let longest = |length: fn(&(i64, i64)) -> i64| parts.iter().map(length).max().unwrap_or(0);
         Ok(Self {
-            ends_of_queries: ends(|part| part.0)?,
-            ends_of_keys: ends(|part| part.1)?,
+            ends_of_queries: ends(|part| part.0),
+            ends_of_keys: ends(|part| part.1),
             longest_queries: longest(|part| part.0),
             longest_keys: longest(|part| part.1),
             keys: Tensor::from_slice(&keys).to_device(device),
             tokens: trees.tokens(),
         })
     }
+}
+
+fn trunk_and_branches(row: &[i64]) -> (i64, &[i64]) {
+    row.split_first().map_or((0, row), |(trunk, branches)| (*trunk, branches))
+}
+
+/// How many keys the parts of a row have together.
+fn keys_of(row: &[i64]) -> i64 {
+    let (trunk, branches) = trunk_and_branches(row);
+    branches.iter().fold(trunk, |count, &branch| count.saturating_add(trunk).saturating_add(branch))
 }
 
 /// As [`tree_attention`](crate::tree_attention) on a GPU: one call of libtorch's flash attention for `BFloat16`, and of its
@@ -162,11 +181,11 @@ mod tests {
 
     #[test]
     fn parts_have_the_keys_of_their_trunk_and_their_own() {
-        let trees =
-            VarlenTrees::new(&TokenTrees::new([(2, &[1, 2][..]), (1, &[][..])]), Device::Cpu).unwrap();
-        assert_eq!(numbers(&trees.keys), [0, 1, 0, 1, 2, 0, 1, 3, 4, 5]);
-        assert_eq!(numbers(&trees.ends_of_queries), [0, 2, 3, 5, 6]);
-        assert_eq!(numbers(&trees.ends_of_keys), [0, 2, 5, 9, 10]);
+        let trees = TokenTrees::new([(2, &[1, 2][..]), (1, &[][..]), (0, &[1][..])]);
+        let trees = VarlenTrees::new(&trees, Device::Cpu).unwrap();
+        assert_eq!(numbers(&trees.keys), [0, 1, 0, 1, 2, 0, 1, 3, 4, 5, 6]);
+        assert_eq!(numbers(&trees.ends_of_queries), [0, 2, 3, 5, 6, 7]);
+        assert_eq!(numbers(&trees.ends_of_keys), [0, 2, 5, 9, 10, 11]);
         assert_eq!((trees.longest_queries, trees.longest_keys), (2, 4));
         assert_eq!(trees.ends_of_keys.kind(), Kind::Int);
     }
@@ -197,6 +216,16 @@ mod tests {
         }
         let furthest = (Tensor::cat(&attended, 0) - whole).abs().max().double_value(&[]);
         assert!(furthest < 1e-5, "{furthest}");
+    }
+
+    #[test]
+    fn more_keys_than_the_kernels_count_are_refused() {
+        for (trunk, branches) in
+            [(1 << 30, &[1, 1][..]), (0, &[1 << 31][..]), (usize::MAX, &[usize::MAX][..])]
+        {
+            let trees = VarlenTrees::new(&TokenTrees::new([(trunk, branches)]), Device::Cpu);
+            assert!(matches!(trees, Err(TorchExtError::Shape { tensor: "the keys of all parts", .. })));
+        }
     }
 
     #[test]
