@@ -27,7 +27,7 @@ fn main() {
     build
         .std("c++20")
         .files(
-            ["attention", "distributed", "fused", "narrow", "shim", "tiles", "weights"]
+            ["attention", "distributed", "fused", "narrow", "shim", "tiles", "varlen", "weights"]
                 .map(|name| format!("cpp/{name}.cpp")),
         )
         .include("cpp/gloo_abi")
@@ -41,7 +41,15 @@ fn main() {
         .flag_if_supported("-Wno-psabi");
     if std::env::var_os("CARGO_FEATURE_NCCL").is_some() {
         build.file("cpp/nccl.cpp").define("USE_C10D_NCCL", None);
-        for folder in nccl_headers(&include) {
+        let CudaHeaders { folders, missing } = CudaHeaders::find(&include);
+        if !missing.is_empty() {
+            println!(
+                "cargo:warning=built without {missing}: it links, and refuses to make process groups over NCCL"
+            );
+            build.include("cpp/cuda_declarations");
+            build.define("TORCH_EXT_NCCL_MISSING", Some(format!("\"{missing}\"").as_str()));
+        }
+        for folder in folders {
             build.include(folder);
         }
         println!("cargo:rustc-link-lib=torch_cuda");
@@ -50,22 +58,51 @@ fn main() {
     build.compile("torch_ext_shim");
 }
 
-/// Folders that hold NCCL's and CUDA's headers: where the system has them, or where pip puts NVIDIA's wheels, beside torch.
-fn nccl_headers(include: &Path) -> Vec<PathBuf> {
-    let packages = include.ancestors().nth(2).unwrap_or(include).join("nvidia");
-    let cuda = std::env::var_os("CUDA_HOME").map_or_else(|| "/usr/local/cuda".into(), PathBuf::from);
-    let candidates = ["nccl/include", "cu13/include", "cu13/include/cccl", "cuda_runtime/include"];
-    let mut folders: Vec<PathBuf> = candidates.iter().map(|folder| packages.join(folder)).collect();
-    folders.extend([cuda.join("include"), "/usr/include".into()]);
-    for header in ["nccl.h", "cuda_runtime.h", "crt/host_defines.h", "nv/target"] {
+/// What c10d's process group over NCCL includes, directly or not, and the wheel that brings it.
+const CUDA_HEADERS: [(&str, &str); 7] = [
+    ("nccl.h", "nvidia-nccl-cu13"),
+    ("cuda_runtime.h", "nvidia-cuda-runtime"),
+    ("crt/host_defines.h", "nvidia-cuda-crt"),
+    ("nv/target", "nvidia-cuda-cccl"),
+    ("cublas_v2.h", "nvidia-cublas"),
+    ("cusparse.h", "nvidia-cusparse"),
+    ("cusolverDn.h", "nvidia-cusolver"),
+];
+
+/// Where NCCL's and CUDA's headers lie: where the system has them, or where pip puts NVIDIA's wheels, beside torch.
+struct CudaHeaders {
+    folders: Vec<PathBuf>,
+    /// Those that lie nowhere, as text: empty where all are there.
+    missing: String,
+}
+
+impl CudaHeaders {
+    fn find(include: &Path) -> Self {
+        let packages = include.ancestors().nth(2).unwrap_or(include).join("nvidia");
+        println!("cargo:rerun-if-env-changed=CUDA_HOME");
+        if packages.exists() {
+            // A folder that is not there would have this script run each time.
+            println!("cargo:rerun-if-changed={}", packages.display());
+        }
+        let cuda = std::env::var_os("CUDA_HOME").map_or_else(|| "/usr/local/cuda".into(), PathBuf::from);
+        let candidates = ["nccl/include", "cu13/include", "cu13/include/cccl", "cuda_runtime/include"];
+        let mut folders: Vec<PathBuf> = candidates.iter().map(|folder| packages.join(folder)).collect();
+        folders.extend(["include", "include/cccl"].map(|folder| cuda.join(folder)));
+        folders.push("/usr/include".into());
+        let lacks = |header: &str| !folders.iter().any(|folder| folder.join(header).exists());
+        let (headers, wheels): (Vec<_>, Vec<_>) =
+            CUDA_HEADERS.iter().copied().filter(|(header, _)| lacks(header)).unzip();
+        // Everything else can be declared.
         assert!(
-            folders.iter().any(|folder| folder.join(header).exists()),
-            "the feature `nccl` needs the header {header}, which a libtorch for the CPU does not bring: install the wheels \
-             nvidia-nccl-cu13, nvidia-cuda-runtime, nvidia-cuda-crt and nvidia-cuda-cccl beside torch ({}), or set CUDA_HOME",
+            !headers.contains(&"cuda_runtime.h"),
+            "the feature `nccl` needs the headers {}: install the wheels {} beside torch ({}), or set CUDA_HOME",
+            headers.join(", "),
+            wheels.join(", "),
             packages.display()
         );
+        // The system's own folder is searched anyway, and must not come before the compiler's.
+        folders.retain(|folder| folder.exists() && folder != Path::new("/usr/include"));
+        let missing = headers.iter().zip(&wheels).map(|(header, wheel)| format!("{header} ({wheel})"));
+        Self { folders, missing: missing.collect::<Vec<_>>().join(", ") }
     }
-    // The system's own folder is searched anyway, and must not come before the compiler's.
-    folders.retain(|folder| folder.exists() && folder != Path::new("/usr/include"));
-    folders
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use crate::workspace::{Workspace, run as run_command};
-use crate::{edges, package, tidy};
+use crate::{edges, nccl, package, tidy};
 
 /// One check of the whole workspace.
 pub(crate) struct Stage {
@@ -15,8 +15,8 @@ pub(crate) struct Stage {
     check: fn(&Workspace) -> Result<()>,
 }
 
-/// No stage sets what an earlier one left unset (flags, features, profile), so nothing is built twice.
-const STAGES: [Stage; 7] = [
+/// No stage but the last sets what an earlier one left unset (flags, features, profile), so nothing is built twice.
+const STAGES: [Stage; 8] = [
     Stage {
         name: "fmt",
         command: "cargo fmt --all --check",
@@ -35,6 +35,11 @@ const STAGES: [Stage; 7] = [
         name: "test",
         command: "cargo test --workspace --no-fail-fast",
         check: |w| w.cargo(&["test", "--workspace", "--no-fail-fast"]),
+    },
+    Stage {
+        name: "nccl",
+        command: "cargo test -p torch-ext -p trainer --features torch-ext/nccl,trainer/nccl --test distributed --no-run",
+        check: nccl::check,
     },
 ];
 

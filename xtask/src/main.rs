@@ -6,6 +6,7 @@
 
 mod checks;
 mod edges;
+mod nccl;
 mod package;
 mod setup;
 mod tidy;
@@ -32,7 +33,7 @@ Commands:
   demo              Build study and ask the paper's four questions on the sandbox with two seeds: what became of each
                     claim, and runs/sandbox/report.html.
   test [STAGE]...   Run all checks, the cheapest first, or only the named ones: fmt tidy edges package
-                    clippy doc test
+                    clippy doc test nccl
   bench [ARG]...    Run the benchmarks; arguments go to `cargo bench` (such as -- --save-baseline NAME).
   gpu-check         Compare each path on a GPU with the CPU, in about a minute; fails where there is no GPU.
 

@@ -4,7 +4,9 @@
 //! row is, a [`Mixing`] knows.
 
 use tch::{Device, Kind, Tensor};
-use torch_ext::{TokenTrees, tree_attention};
+use torch_ext::{TokenTrees, VarlenTrees, tree_attention, varlen_attention};
+
+use crate::on_device::on_device;
 
 /// Token rows of one forward pass, all of one width.
 #[derive(Debug)]
@@ -37,7 +39,7 @@ impl Rows {
             ids.chain(std::iter::repeat_n(0, width - sequence.len()))
         });
         let shape = [sequences.len() as i64, width as i64];
-        let ids = Tensor::from_slice(&padded.collect::<Vec<i64>>()).view(shape).to_device(device);
+        let ids = on_device(&padded.collect::<Vec<i64>>(), device).view(shape);
         let positions = Tensor::arange(width as i64, (Kind::Int64, device)).expand(shape, true);
         Self { ids, positions, visible: Visibility::Causal }
     }
@@ -72,8 +74,8 @@ impl PackedRows {
         let ids: Vec<i64> = sequences.iter().copied().flatten().map(|&id| i64::from(id)).collect();
         let positions: Vec<i64> = sequences.iter().flat_map(|sequence| 0..sequence.len() as i64).collect();
         Self {
-            ids: Tensor::from_slice(&ids).to_device(device),
-            positions: Tensor::from_slice(&positions).to_device(device),
+            ids: on_device(&ids, device),
+            positions: on_device(&positions, device),
             rows: sequences.iter().map(|s| PackedRow { trunk: s.len(), branches: Vec::new() }).collect(),
         }
     }
@@ -128,6 +130,8 @@ impl<C: KeyValues> Mixing for Grid<C> {
 pub(crate) struct Packed {
     rows: Vec<PackedRow>,
     trees: TokenTrees,
+    /// The same for a GPU's kernels, where the tokens lie on one.
+    varlen: Option<VarlenTrees>,
     /// The sliding window of the layers that have one.
     window: Option<i64>,
     /// Whether a sequence of some row is longer than `window`.
@@ -143,12 +147,15 @@ impl Packed {
     pub(crate) fn new(rows: &PackedRows, window: Option<i64>, kind: Kind) -> Self {
         let trees = TokenTrees::new(rows.rows.iter().map(|row| (row.trunk, row.branches.as_slice())));
         let longest = rows.rows.iter().map(|row| row.trunk + row.branches.iter().max().unwrap_or(&0)).max();
+        let device = rows.ids.device();
         Self {
+            // What those kernels cannot count is libtorch's other attention's, row by row.
+            varlen: device.is_cuda().then(|| VarlenTrees::new(&trees, device).ok()).flatten(),
             trees,
             window,
             hides: window.is_some_and(|window| longest.is_some_and(|longest| longest as i64 > window)),
             rows: rows.rows.clone(),
-            options: (kind, rows.ids.device()),
+            options: (kind, device),
             parts: None,
         }
     }
@@ -157,10 +164,14 @@ impl Packed {
 impl Mixing for Packed {
     fn attend(&mut self, _: usize, window: Option<i64>, q: Tensor, k: Tensor, v: Tensor) -> Tensor {
         let tokens = q.size()[0];
-        if !(self.hides && window.is_some())
-            && let Ok(attended) = tree_attention(&q, &k, &v, &self.trees)
-        {
-            return attended.view([tokens, -1]);
+        if !(self.hides && window.is_some()) {
+            let attended = match &self.varlen {
+                Some(trees) => varlen_attention(&q, &k, &v, trees),
+                None => tree_attention(&q, &k, &v, &self.trees),
+            };
+            if let Ok(attended) = attended {
+                return attended.reshape([tokens, -1]);
+            }
         }
         // Other devices, kinds and widths are libtorch's, and windows that hide something.
         let parts = self.parts.get_or_insert_with(|| Parts::of(&self.rows, self.window, self.options));

@@ -3,6 +3,7 @@
 use tch::{Device, Kind, Tensor};
 
 use crate::attention::{Grid, KeyValues, Mask, Masks, Mixing, Packed, PackedRows};
+use crate::on_device::on_device;
 use crate::sampling::{Decision, decide};
 use crate::{Policy, PolicyError, Sampling};
 
@@ -239,13 +240,13 @@ impl<'a> Batch<'a> {
             cache: &mut self.cache,
         };
         let hidden = decoder.forward(&decoder.embed(&rows.ids), &rows.positions, &mut mixing);
-        hidden.index_select(0, &Tensor::from_slice(&last).to_device(device))
+        hidden.index_select(0, &on_device(&last, device))
     }
 
     /// Computes one more token of each sequence; returns its hidden states `[B, hidden]`.
     fn step(&mut self) -> Tensor {
         let last: Vec<i64> = self.sequences.iter().map(Sequence::last_token).collect();
-        let ids = Tensor::from_slice(&last).to_device(self.policy.device());
+        let ids = on_device(&last, self.policy.device());
         let positions = self.cache.filled - &self.first_columns;
         let columns = self.cache.filled + 1;
         let seen_from = self.seen_from.clamp_max(self.cache.filled);
@@ -297,7 +298,7 @@ impl<'a> Batch<'a> {
         // The newest token of each is not in the cache yet.
         let filled = longest - 1;
         let columns = longest + longest_rest(&self.sequences);
-        let rows = Tensor::from_slice(&rows).to_device(self.policy.device());
+        let rows = on_device(&rows, self.policy.device());
         self.cache.keep(&rows, filled as i64, columns as i64);
         let firsts: Vec<i64> =
             self.sequences.iter().map(|s| (longest - s.prompt.len() - s.tokens.len()) as i64).collect();
@@ -307,14 +308,14 @@ impl<'a> Batch<'a> {
     /// Has attention leave out what finished sequences hold, which takes time and is looked at by nobody.
     fn pass_over_finished(&mut self) {
         let finished: Vec<bool> = self.sequences.iter().map(|sequence| !sequence.is_running()).collect();
-        let finished = Tensor::from_slice(&finished).to_device(self.policy.device());
+        let finished = on_device(&finished, self.policy.device());
         self.seen_from = self.first_columns.squeeze_dim(-1).masked_fill(&finished, i64::MAX);
     }
 
     /// Sets what depends on which sequences are in the batch and where they begin.
     fn describe(&mut self, first_columns: &[i64]) {
         let device = self.policy.device();
-        self.first_columns = Tensor::from_slice(first_columns).unsqueeze(-1).to_device(device);
+        self.first_columns = on_device(first_columns, device).unsqueeze(-1);
         self.seen_from = self.first_columns.squeeze_dim(-1);
         let divisor =
             |s: &Sequence<'_>| if s.sampling.is_greedy() { 1.0 } else { s.sampling.temperature as f32 };
@@ -322,7 +323,7 @@ impl<'a> Batch<'a> {
         self.temperatures = divisors
             .iter()
             .any(|&divisor| divisor != 1.0)
-            .then(|| Tensor::from_slice(&divisors).unsqueeze(-1).to_device(device));
+            .then(|| on_device(&divisors, device).unsqueeze(-1));
     }
 }
 

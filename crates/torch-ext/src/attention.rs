@@ -36,6 +36,17 @@ impl TokenTrees {
     pub fn tokens(&self) -> i64 {
         self.tokens
     }
+
+    /// Of every row how many tokens its trunk and its branches have.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = &[i64]> {
+        let mut rest = self.lengths.as_slice();
+        std::iter::from_fn(move || {
+            let (&parts, behind) = rest.split_first()?;
+            let (row, behind) = behind.split_at(parts as usize);
+            rest = behind;
+            Some(row)
+        })
+    }
 }
 
 /// Attention of packed rows, `softmax(q · kᵀ / √d) · v` over the tokens that each sees, with a gradient

@@ -98,6 +98,18 @@ unsafe extern "C" {
 
     pub(crate) fn torch_ext_has_tiles() -> i32;
 
+    pub(crate) fn torch_ext_varlen_attention(
+        q: *const C_tensor,
+        k: *const C_tensor,
+        v: *const C_tensor,
+        ends_q: *const C_tensor,
+        ends_k: *const C_tensor,
+        longest_q: i64,
+        longest_k: i64,
+        made: *mut *mut C_tensor,
+        message: Message,
+    ) -> i32;
+
     pub(crate) fn torch_ext_narrow_linear(
         out: *mut C_tensor,
         x: *const C_tensor,

@@ -37,6 +37,7 @@ mod fused;
 mod memory;
 mod narrow;
 mod optimizer;
+mod varlen;
 
 pub use attention::{TokenTrees, tree_attention};
 pub use error::TorchExtError;
@@ -44,3 +45,4 @@ pub use fused::{rms_norm, rotate, swiglu};
 pub use memory::release_free_memory;
 pub use narrow::{decode_attention, narrow_linear, narrow_rows};
 pub use optimizer::{AdamWUpdate, accumulate, fused_adamw, squared_norm};
+pub use varlen::{VarlenTrees, varlen_attention};

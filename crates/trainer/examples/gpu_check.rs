@@ -12,7 +12,8 @@ use pref_data::{Layout, Padding, TokenPair};
 use pref_loss::{Beta, PreferenceLoss};
 use rand::RngExt;
 use seeds::Seeds;
-use tch::{Cuda, Device, Kind};
+use tch::{Cuda, Device, Kind, Tensor};
+use torch_ext::{TokenTrees, VarlenTrees, tree_attention, varlen_attention};
 use trainer::{
     Activations, AdamWSettings, Decay, Head, MicroBatch, Observer, Order, PairDelta, PreferenceObjective,
     ReferenceLogps, Scoring, Snapshot, StepMetrics, TrainError, TrainSettings, Trained, Trainer,
@@ -63,6 +64,13 @@ fn check_all(device: Device) -> Result<usize, Box<dyn Error>> {
         wrong += usize::from(!is_right);
         Ok::<_, Box<dyn Error>>(())
     };
+    for (kind, bound) in [(Kind::Float, 1e-4), (Kind::BFloat16, 5e-2)] {
+        compare(
+            &format!("attention of trunks and branches, {kind:?}, with gradients"),
+            &|device| attention(device, kind),
+            bound,
+        )?;
+    }
     // Sums of some dozen log-probabilities; bfloat16 has 8 bits.
     for (kind, bound) in [(Kind::Float, 1e-4), (Kind::BFloat16, 5e-2)] {
         for (name, scoring) in ways() {
@@ -85,6 +93,28 @@ fn check_all(device: Device) -> Result<usize, Box<dyn Error>> {
         compare("a sum over one rank through NCCL", &sum_over_ranks, 0.0)?;
     }
     Ok(wrong)
+}
+
+/// What rows with branches attend to, and the gradients of queries, keys and values: on a GPU by libtorch's kernels for rows of any
+/// length, of which a policy that cannot have them does not speak.
+fn attention(device: Device, kind: Kind) -> Result<Vec<f64>, Box<dyn Error>> {
+    let trees = TokenTrees::new([(37, &[5, 70][..]), (0, &[9][..]), (130, &[][..]), (1, &[1, 64][..])]);
+    let operand = |heads: i64, seed: f64| {
+        let count = trees.tokens() * heads * 32;
+        let numbers = (Tensor::arange(count, (Kind::Double, Device::Cpu)) * 0.7 + seed).sin();
+        let numbers = numbers.view([trees.tokens(), heads, 32]).to_kind(kind);
+        numbers.to_device(device).set_requires_grad(true)
+    };
+    let (q, k, v) = (operand(4, 0.0), operand(2, 1.0), operand(2, 2.0));
+    let attended = if device.is_cuda() {
+        varlen_attention(&q, &k, &v, &VarlenTrees::new(&trees, device)?)?
+    } else {
+        tree_attention(&q, &k, &v, &trees)?
+    };
+    (attended.to_kind(Kind::Float) * q.detach()).sum(Kind::Float).backward();
+    let all = [attended.detach(), q.grad(), k.grad(), v.grad()];
+    let all = Tensor::cat(&all.map(|x| x.to_kind(Kind::Double).view(-1)), 0).to_device(Device::Cpu);
+    Ok(Vec::try_from(all)?)
 }
 
 /// The ways to compute that take other paths through libtorch.

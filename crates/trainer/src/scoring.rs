@@ -4,7 +4,7 @@
 //! pass up to the tokens' log-probabilities, the loss on plain numbers, and a backward pass that begins with one
 //! coefficient a token.
 
-use policy_model::{Keep, Layered, PackedRow, PackedRows, Policy, Rows, Visibility};
+use policy_model::{Keep, Layered, PackedRow, PackedRows, Policy, Rows, Visibility, on_device};
 use pref_data::{Layout, Padding, TokenBatch};
 use pref_loss::{ChunkedHead, ScoredTokens};
 use tch::{Device, Kind, Tensor};
@@ -102,7 +102,7 @@ impl<'a> Scored<'a> {
         activations: Activations,
     ) -> Result<Self, TrainError> {
         let device = policy.device();
-        let on_device = |data: &[i64]| Tensor::from_slice(data).to_device(device);
+        let on_device = |data: &[i64]| on_device(data, device);
         let ids = on_device(&batch.ids);
         let embedded = tch::no_grad(|| policy.embed(&ids)).set_requires_grad(true);
         let (hidden, layers) = hidden_states(policy, batch, &ids, &embedded, activations);
@@ -146,7 +146,7 @@ impl<'a> Scored<'a> {
         let per_token: Vec<f32> =
             self.batch.sequence.iter().map(|&sequence| coefficients[sequence as usize] as f32).collect();
         let Tape { ids, embedded, layers, head } = self.tape;
-        let per_token = Tensor::from_slice(&per_token).to_device(ids.device());
+        let per_token = on_device(&per_token, ids.device());
         // A product has the gradient of its other factor: that is how coefficients enter autograd.
         let root = match head {
             HeadTape::Chunked { hidden, tokens } => {
@@ -173,7 +173,7 @@ fn hidden_states<'a>(
     embedded: &Tensor,
     activations: Activations,
 ) -> (Tensor, Option<Layered<'a>>) {
-    let on_device = |data: &[i64]| Tensor::from_slice(data).to_device(policy.device());
+    let on_device = |data: &[i64]| on_device(data, policy.device());
     let layered = |layers: Layered<'a>| (layers.hidden_states().shallow_clone(), Some(layers));
     let keep = match activations {
         Activations::Kept => None,

@@ -1,0 +1,2 @@
+// See README.md. Nothing of it is used.
+#pragma once

@@ -1,0 +1,4 @@
+// See README.md.
+#pragma once
+
+typedef struct cublasLtContext* cublasLtHandle_t;

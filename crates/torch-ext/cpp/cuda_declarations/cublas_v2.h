@@ -1,0 +1,5 @@
+// See README.md.
+#pragma once
+
+typedef struct cublasContext* cublasHandle_t;
+typedef enum { CUBLAS_STATUS_SUCCESS } cublasStatus_t;

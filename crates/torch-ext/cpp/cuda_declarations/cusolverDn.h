@@ -1,0 +1,5 @@
+// See README.md.
+#pragma once
+
+#include "cusolver_common.h"
+typedef struct cusolverDnContext* cusolverDnHandle_t;
