@@ -207,6 +207,11 @@ impl<'a> Analysis<'a> {
         (!lengths.is_empty()).then(|| lengths.iter().sum::<f64>() / lengths.len() as f64)
     }
 
+    /// A scorer in a sentence: the sandbox's have descriptions, a model has its name.
+    pub(crate) fn spoken(&self, scorer: &Scorer) -> String {
+        if self.recipe.is_sandbox() { format!("the {}", scorer.label) } else { scorer.label.clone() }
+    }
+
     pub(crate) fn last_checkpoint(&self) -> usize {
         self.recipe.train.checkpoints.len() - 1
     }
@@ -214,16 +219,17 @@ impl<'a> Analysis<'a> {
     /// How scores are averaged and what the intervals mean.
     pub(crate) fn interval_note(&self) -> String {
         let study = &self.recipe.study;
-        let (questions, seeds) = (study.questions, study.seeds);
+        let questions = study.questions;
+        let seeds = if study.seeds == 1 { "1 seed".to_owned() } else { format!("{} seeds", study.seeds) };
         let further = match self.recipe.is_sandbox() {
             true => format!(
-                ", of gold on further questions over {} × 2 × {seeds}",
-                self.recipe.sandbox.further_questions
+                ", of gold on further questions over {} × 2 × {}",
+                self.recipe.sandbox.further_questions, study.seeds
             ),
             false => String::new(),
         };
         format!(
-            "Means over {questions} questions × 2 turns × {seeds} seeds{further}. Brackets: {}% bootstrap intervals clustered by \
+            "Means over {questions} questions × 2 turns × {seeds}{further}. Brackets: {}% bootstrap intervals clustered by \
              question, conditional on these seeds: they say what other questions would change, not what other seeds would.",
             percent(LEVEL)
         )
@@ -235,7 +241,7 @@ impl<'a> Analysis<'a> {
             .filter_map(|scorer| {
                 let missing = self.missing(scorer);
                 (missing > 0)
-                    .then(|| format!("{missing} turns have no readable verdict of the {}.", scorer.label))
+                    .then(|| format!("{missing} turns have no readable verdict of {}.", self.spoken(scorer)))
             })
             .collect()
     }

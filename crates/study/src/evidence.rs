@@ -41,11 +41,11 @@ pub(crate) fn detectable(
         Ok(if high - low < 0.005 { format!("{high:.2}") } else { format!("{low:.2} to {high:.2}") })
     };
     let mut note = format!(
-        "What {} questions can show: a true difference of {} points (under the {}, depending on the policy) is found four times \
+        "What {} questions can show: a true difference of {} points (under {}, depending on the policy) is found four times \
          in five, if it is to hold on other questions",
         design.questions,
         range(Over::Questions)?,
-        scorer.label
+        analysis.spoken(scorer)
     );
     if design.seeds > 1 {
         note += &format!("; of {}, if on other seeds too", range(Over::SeedsAndQuestions)?);
