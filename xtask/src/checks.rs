@@ -38,7 +38,7 @@ const STAGES: [Stage; 8] = [
     },
     Stage {
         name: "nccl",
-        command: "cargo test -p torch-ext -p trainer --features torch-ext/nccl,trainer/nccl --test distributed --no-run",
+        command: "cargo test --workspace --features torch-ext/nccl,trainer/nccl --test distributed --no-run",
         check: nccl::check,
     },
 ];

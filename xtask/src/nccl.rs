@@ -15,10 +15,8 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     workspace.cargo(&[
         "test",
         "--no-run",
-        "--package",
-        "torch-ext",
-        "--package",
-        "trainer",
+        // Of the workspace, so that what has nothing to do with the feature is what the earlier stages built.
+        "--workspace",
         "--features",
         "torch-ext/nccl,trainer/nccl",
         "--test",
