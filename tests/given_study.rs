@@ -113,6 +113,8 @@ fn a_model_of_ones_own_is_trained_answers_and_is_judged_once() {
 
     let (table, log) = succeeds(&rq(RQ1, &bench, &[]));
     assert!(table.contains("judge-1") && table.contains("What 4 questions can show"), "{table}");
+    let words = table.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words.contains("(under judge-1, depending") && words.contains("2 turns × 1 seed."), "{table}");
     assert!(!table.contains("gold") && !table.contains("further"), "no truth is known here: {table}");
     // Two policies that say the same are judged by the same call.
     let paid = server.paid();

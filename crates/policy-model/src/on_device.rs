@@ -18,8 +18,8 @@ use tch::{Device, Tensor};
 pub fn on_device<T: Element>(values: &[T], device: Device) -> Tensor {
     let here = Tensor::from_slice(values);
     if device.is_cuda() {
-        let (waits, copies) = (false, false);
-        return here.pin_memory(device).to_device_(device, here.kind(), !waits, copies);
+        let (non_blocking, copy) = (true, false);
+        return here.pin_memory(device).to_device_(device, here.kind(), non_blocking, copy);
     }
     here.to_device(device)
 }

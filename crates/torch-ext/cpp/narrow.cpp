@@ -104,9 +104,7 @@ struct Attention {
                     const float* queries, Element* to) const {
     int64_t column = 0;
     if constexpr (count < HEADS) {
-      for (; column + COLUMNS <= seen; column += COLUMNS) {
-        products<count>(key, value, column, padded, scores, queries);
-      }
+      for (; column + COLUMNS <= seen; column += COLUMNS) products<count>(key, value, column, padded, scores, queries);
     }
     for (; column < seen; ++column) {
       Floats sums[count] = {};
@@ -128,6 +126,7 @@ struct Attention {
   template <int64_t count>
   INLINED void products(const Element* key, const Element* value, int64_t column, int64_t padded, float* scores,
                         const float* queries) const {
+    // Behind the last key there is nothing to come, and asking for it does no harm: no address is wrong to ask for.
     constexpr int64_t IN_LINE = 64 / sizeof(Element);
     for (int64_t one = column; one < column + COLUMNS; ++one) {
       for (int64_t at = 0; at < dim; at += IN_LINE) {
