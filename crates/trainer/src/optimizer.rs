@@ -1,5 +1,7 @@
 //! AdamW over one flat buffer of fp32 master weights.
 
+use std::ops::Range;
+
 use tch::{Kind, Tensor};
 use torch_ext::{AdamWUpdate, fused_adamw};
 
@@ -61,24 +63,60 @@ impl AdamW {
         learning_rate: f64,
         clip: f64,
     ) -> Result<(), TrainError> {
+        self.begin(learning_rate, clip).elements(0..weights.size()[0], weights, gradient, copy)
+    }
+
+    /// Counts an update whose elements the caller brings, each of them once.
+    pub(crate) fn begin(&mut self, learning_rate: f64, clip: f64) -> Begun<'_> {
         self.step += 1;
-        let AdamWSettings { betas, eps, weight_decay } = self.settings;
-        for &Segment { start, length, decayed } in &self.segments {
+        Begun { optimizer: self, learning_rate, clip }
+    }
+}
+
+/// An update on its way.
+#[derive(Debug)]
+pub(crate) struct Begun<'a> {
+    optimizer: &'a AdamW,
+    learning_rate: f64,
+    clip: f64,
+}
+
+impl Begun<'_> {
+    /// What [`AdamW::update`] does, with these elements only.
+    pub(crate) fn elements(
+        &self,
+        elements: Range<i64>,
+        weights: &Tensor,
+        gradient: &Tensor,
+        copy: Option<&Tensor>,
+    ) -> Result<(), TrainError> {
+        let AdamW {
+            settings: AdamWSettings { betas, eps, weight_decay },
+            exp_avg,
+            exp_avg_sq,
+            step,
+            segments,
+        } = self.optimizer;
+        for segment in segments {
+            let start = segment.start.max(elements.start);
+            let length = elements.end.min(segment.start + segment.length) - start;
+            if length <= 0 {
+                continue;
+            }
             let part = |t: &Tensor| t.narrow(0, start, length);
-            let weight_decay = if decayed { weight_decay } else { 0.0 };
             fused_adamw(
                 &mut part(weights),
                 &mut part(gradient),
-                &mut part(&self.exp_avg),
-                &mut part(&self.exp_avg_sq),
+                &mut part(exp_avg),
+                &mut part(exp_avg_sq),
                 copy.map(part).as_mut(),
                 &AdamWUpdate {
-                    learning_rate,
-                    betas,
-                    eps,
-                    weight_decay,
-                    step: self.step,
-                    gradient_scale: clip,
+                    learning_rate: self.learning_rate,
+                    betas: *betas,
+                    eps: *eps,
+                    weight_decay: if segment.decayed { *weight_decay } else { 0.0 },
+                    step: *step,
+                    gradient_scale: self.clip,
                 },
             )?;
         }

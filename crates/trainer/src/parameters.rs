@@ -187,11 +187,16 @@ impl Parameters {
         gradient: &Tensor,
         (learning_rate, clip): (f64, f64),
     ) -> Result<(), TrainError> {
-        if self.shard.is_whole() {
+        let Some(compute) = self.compute.as_ref().filter(|_| !self.shard.is_whole()) else {
             return optimizer.update(&self.master, gradient, self.compute.as_ref(), learning_rate, clip);
-        }
-        optimizer.update(&self.master, gradient, None, learning_rate, clip)?;
-        self.refresh(world)
+        };
+        let update = optimizer.begin(learning_rate, clip);
+        // What fills up the last pieces is no element of an update, and zero everywhere.
+        let copy = (compute.kind() != Kind::Float)
+            .then(|| Tensor::zeros([self.shard.length()], (compute.kind(), compute.device())));
+        world.gather(self.shard, compute, copy.as_ref().unwrap_or(&self.master), |elements| {
+            update.elements(elements, &self.master, gradient, copy.as_ref())
+        })
     }
 
     /// Brings the compute weights up to date with `master`, on this rank and on the others.
@@ -201,7 +206,7 @@ impl Parameters {
             compute.copy_(&self.master);
             return Ok(());
         }
-        world.gather(self.shard, compute, &self.master.to_kind(compute.kind()))
+        world.gather(self.shard, compute, &self.master.to_kind(compute.kind()), |_| Ok(()))
     }
 
     /// A policy for saving, without gradients: what is trained is in fp32, or in the kind that computes where no rank holds all
@@ -213,7 +218,7 @@ impl Parameters {
             // Adapters are small, and kept in fp32 wherever they are kept.
             (Some(_), Trained::Adapters(_)) if !self.shard.is_whole() => {
                 let whole = Tensor::zeros([self.shard.padded()], (Kind::Float, self.device()));
-                world.gather(self.shard, &whole, &self.master)?;
+                world.gather(self.shard, &whole, &self.master, |_| Ok(()))?;
                 whole
             }
             _ => self.master.shallow_clone(),

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -180,18 +181,27 @@ impl World {
         Ok(done)
     }
 
-    /// Puts the `part` of each rank, which is its `shard`, into `whole` of all ranks.
-    pub(crate) fn gather(&self, shard: Shard, whole: &Tensor, part: &Tensor) -> Result<(), TrainError> {
+    /// Puts the `part` of each rank, which is its `shard`, into `whole` of all ranks. `make` is told which elements of `part`
+    /// leave next, and writes them before they do, while the ones before them are under way.
+    pub(crate) fn gather(
+        &self,
+        shard: Shard,
+        whole: &Tensor,
+        part: &Tensor,
+        mut make: impl FnMut(Range<i64>) -> Result<(), TrainError>,
+    ) -> Result<(), TrainError> {
         let Some(ranks) = &self.ranks else { return Ok(()) };
         let pieces = part.split(shard.piece, 0);
         let mut buckets = whole.split(shard.bucket(), 0);
         ranks.group.scope(|scope| {
+            let mut start = 0;
             for (bucket, piece) in buckets.iter_mut().zip(&pieces) {
+                make(start..start + shard.piece)?;
                 scope.all_gather(bucket, piece)?;
+                start += shard.piece;
             }
-            Ok::<_, TorchExtError>(())
-        })??;
-        Ok(())
+            Ok::<_, TrainError>(())
+        })?
     }
 
     /// What rank 0 makes; the others do not make it, and hear it from there.
@@ -367,32 +377,64 @@ mod tests {
 
     #[test]
     fn a_bucket_travels_while_others_are_not_whole_yet() {
+        two_ranks(|index, world| {
+            let flat = Tensor::full([20], index + 1, (Kind::Float, Device::Cpu));
+            let exchange = Exchange { bucket: NonZeroU32::new(10).unwrap(), ..Exchange::default() };
+            let buckets = Buckets::new(&flat, None, Shard::whole(20), exchange);
+            let travelled = world.sum_gradient(buckets, |whole| {
+                whole(10, 10);
+                let travelled = comes(|| (10..20).all(|at| flat.double_value(&[at]) == 3.0));
+                let is_first = flat.double_value(&[0]) == index as f64 + 1.0;
+                whole(0, 10);
+                Ok(travelled && is_first)
+            });
+            assert!(travelled.unwrap(), "the last bucket waits for the first");
+            assert_eq!(flat.sum(Kind::Float).double_value(&[]), 60.0);
+        });
+    }
+
+    #[test]
+    fn a_piece_travels_while_the_next_is_made() {
+        two_ranks(|index, world| {
+            let shard = Shard::of(world.rank(), 256, NonZeroU32::new(128).unwrap());
+            let [whole, part] = [shard.padded(), shard.length()]
+                .map(|length| Tensor::zeros([length], (Kind::Float, Device::Cpu)));
+            let mut travelled = Vec::new();
+            let gathered = world.gather(shard, &whole, &part, |elements| {
+                // The first bucket has the first piece of both.
+                let is_there = || whole.double_value(&[0]) == 1.0 && whole.double_value(&[64]) == 2.0;
+                travelled.push(elements.start == 0 || comes(is_there));
+                let _ = part.narrow(0, elements.start, elements.end - elements.start).fill_(index + 1);
+                Ok(())
+            });
+            gathered.unwrap();
+            assert_eq!(travelled, [true, true], "the first piece waits for the second");
+            assert_eq!(whole.sum(Kind::Float).double_value(&[]), 384.0);
+        });
+    }
+
+    /// Whether it comes to be so.
+    fn comes(is_so: impl Fn() -> bool) -> bool {
+        let began = std::time::Instant::now();
+        while !is_so() && began.elapsed() < Duration::from_secs(20) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        is_so()
+    }
+
+    /// Runs `body` on two ranks, each of which knows its number.
+    fn two_ranks(body: impl Fn(i64, World) + Sync) {
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         drop(listener);
         let rank = |index: u16| {
             let host = "127.0.0.1".to_owned();
             let place = Place { rank: Rank::new(index, 2).unwrap(), local_rank: index.into(), host, port };
-            let world = World::join(&place, Device::Cpu, Duration::from_secs(20)).unwrap();
-            let flat = Tensor::full([20], i64::from(index) + 1, (Kind::Float, Device::Cpu));
-            let exchange = Exchange { bucket: NonZeroU32::new(10).unwrap(), ..Exchange::default() };
-            let buckets = Buckets::new(&flat, None, Shard::whole(20), exchange);
-            let travelled = world.sum_gradient(buckets, |whole| {
-                whole(10, 10);
-                let began = std::time::Instant::now();
-                let is_summed = || (10..20).all(|at| flat.double_value(&[at]) == 3.0);
-                while !is_summed() && began.elapsed() < Duration::from_secs(20) {
-                    std::thread::sleep(Duration::from_millis(1));
-                }
-                let travelled = is_summed() && flat.double_value(&[0]) == f64::from(index) + 1.0;
-                whole(0, 10);
-                Ok(travelled)
-            });
-            assert!(travelled.unwrap(), "the last bucket waits for the first");
-            assert_eq!(flat.sum(Kind::Float).double_value(&[]), 60.0);
+            body(index.into(), World::join(&place, Device::Cpu, Duration::from_secs(20)).unwrap());
         };
         std::thread::scope(|scope| {
             for index in 0..2 {
+                let rank = &rank;
                 scope.spawn(move || rank(index));
             }
         });
