@@ -39,6 +39,16 @@ fn main() {
         .flag_if_supported("-fno-math-errno")
         // Vectors are passed inside of this library only.
         .flag_if_supported("-Wno-psabi");
+    if std::env::var_os("CARGO_FEATURE_SANITIZE").is_some() {
+        // Of what the shim does with memory every access is checked; libtorch is as it came.
+        // Little optimised, since checks are what takes time, in the compiler too.
+        for flag in ["-O1", "-fsanitize=address,undefined", "-fno-sanitize=vptr", "-fno-omit-frame-pointer"] {
+            build.flag(flag);
+        }
+        // By name, since rustc tells the compiler that links to bring no libraries of its own.
+        println!("cargo:rustc-link-lib=dylib=asan");
+        println!("cargo:rustc-link-lib=dylib=ubsan");
+    }
     if std::env::var_os("CARGO_FEATURE_NCCL").is_some() {
         build.file("cpp/nccl.cpp").define("USE_C10D_NCCL", None);
         let CudaHeaders { folders, missing } = CudaHeaders::find(&include);

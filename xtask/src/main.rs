@@ -1,4 +1,4 @@
-//! Set-up and checks of this repository: `cargo xtask setup|demo|test|bench|gpu-check`.
+//! Set-up and checks of this repository: `cargo xtask setup|demo|test|bench|gpu-check|sanitize`.
 //!
 //! It builds before libtorch is there, so it never links it and depends on next to nothing.
 
@@ -8,6 +8,7 @@ mod checks;
 mod edges;
 mod nccl;
 mod package;
+mod sanitize;
 mod setup;
 mod tidy;
 mod wheel;
@@ -36,8 +37,9 @@ Commands:
                     clippy doc test nccl
   bench [ARG]...    Run the benchmarks; arguments go to `cargo bench` (such as -- --save-baseline NAME).
   gpu-check         Compare each path on a GPU with the CPU, in about a minute; fails where there is no GPU.
+  sanitize          Run torch-ext's tests with its C++ under GCC's address and undefined-behaviour sanitizers.
 
-demo, test, bench and gpu-check begin with setup.
+demo, test, bench, gpu-check and sanitize begin with setup.
 ";
 
 /// Where the demo's tables, figures and report go.
@@ -72,7 +74,8 @@ fn run(arguments: &[String]) -> Result<()> {
         ("test", stages) => test(&workspace, stages),
         ("bench", arguments) => bench(&workspace, arguments),
         ("gpu-check", []) => gpu_check(&workspace),
-        ("setup" | "demo" | "gpu-check", [unknown, ..]) => {
+        ("sanitize", []) => sanitize(&workspace),
+        ("setup" | "demo" | "gpu-check" | "sanitize", [unknown, ..]) => {
             bail!("`cargo xtask {command}` does not know `{unknown}`; see `cargo xtask --help`")
         }
         _ => bail!("there is no command `{command}`; see `cargo xtask --help`"),
@@ -117,4 +120,9 @@ fn gpu_check(workspace: &Workspace) -> Result<()> {
     workspace
         .cargo(&["run", "--quiet", "--package", "trainer", "--example", "gpu_check"])
         .context("the GPU was not checked, or does not compute as the CPU does")
+}
+
+fn sanitize(workspace: &Workspace) -> Result<()> {
+    setup::run(workspace, Want::Any)?;
+    sanitize::run(workspace)
 }
