@@ -1,5 +1,5 @@
 //! `pref-train` in several processes, as its users start it: by itself, and as torchrun, srun and mpirun do; what comes of a
-//! process that dies, and of a launcher that does. `mtbench answer` in several processes.
+//! process that dies, and of a launcher that does. `mtbench answer` and `annotate score` in several processes.
 
 mod bench;
 
@@ -437,4 +437,70 @@ fn a_process_that_is_killed_ends_the_others_and_keeps_the_answers_on_file() {
     assert!(answering(&bench, "killed", &long).status().unwrap().success());
     let all = said(&bench, "killed");
     assert_eq!((all.len(), &all[..kept.len()]), (11, &kept[..]));
+}
+
+fn scoring(bench: &Bench, out: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_annotate"));
+    command
+        .args(["score", "pairs.jsonl", "--layout", "pairs", "--model", "model", "--annotator", "scorer"])
+        .args(["--out", out])
+        .args(arguments)
+        .env("OMP_NUM_THREADS", "1")
+        .current_dir(bench.folder.path());
+    command
+}
+
+/// A bench whose pairs take several passes through the model, so that there is something to share out.
+fn bench_of_long_pairs() -> Bench {
+    let bench = bench();
+    let responses: Vec<[String; 2]> =
+        (0..120).map(|pair| ["a , ".repeat(20 + pair % 50), "b c ".repeat(70 - pair % 40)]).collect();
+    let pairs: Vec<_> =
+        responses.iter().map(|[chosen, rejected]| ("Say a .", chosen.as_str(), rejected.as_str())).collect();
+    bench.write_pairs(&pairs);
+    bench
+}
+
+#[test]
+fn labels_are_the_same_however_many_processes_score() {
+    let bench = bench_of_long_pairs();
+    assert!(scoring(&bench, "alone.jsonl", &[]).status().unwrap().success());
+    let alone = fs::read_to_string(bench.path("alone.jsonl")).unwrap();
+    assert_eq!(alone.matches("\"scorer\"").count(), 120, "{alone}");
+    for count in ["2", "3"] {
+        let out = format!("{count}.jsonl");
+        let output = scoring(&bench, &out, &["--nproc-per-node", count]).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        assert_eq!(fs::read_to_string(bench.path(&out)).unwrap(), alone, "{count} processes");
+        let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(stdout.matches("120 of 120 records labelled").count(), 1, "one of them speaks: {stdout}");
+    }
+}
+
+#[test]
+fn ranks_that_would_score_differently_say_why() {
+    let bench = bench_of_long_pairs();
+    let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port().to_string();
+    let start = |rank: usize| {
+        let mut command = scoring(&bench, "ranks.jsonl", &["--sample", ["100", "90"][rank]]);
+        command.envs([("RANK", rank.to_string()), ("WORLD_SIZE", "2".to_owned())]);
+        command.envs([("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", &port)]);
+        command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let both: Vec<Child> = (0..2).map(start).collect();
+    for child in both {
+        let output = child.wait_with_output().unwrap();
+        assert!(!output.status.success());
+        assert!(stderr(&output).contains("another set of pairs"), "{}", stderr(&output));
+    }
+    assert!(!bench.path("ranks.jsonl").exists());
+    let wrong = ["--model", "nowhere", "--nproc-per-node", "2"];
+    let output = Command::new(env!("CARGO_BIN_EXE_annotate"))
+        .args(["score", "pairs.jsonl", "--layout", "pairs", "--annotator", "scorer", "--out", "wrong.jsonl"])
+        .args(wrong)
+        .current_dir(bench.folder.path())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert!(stderr(&output).contains("model nowhere") && !stderr(&output).contains("[rank"), "{output:?}");
 }

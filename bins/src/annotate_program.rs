@@ -30,6 +30,14 @@ enum Command {
 }
 
 impl Annotate {
+    /// What is logged unless `RUST_LOG` chooses.
+    pub fn logged(&self) -> &'static str {
+        match &self.command {
+            Command::Score(args) => args.logged(),
+            _ => "info",
+        }
+    }
+
     /// Does what the arguments ask for.
     ///
     /// # Errors
@@ -38,7 +46,7 @@ impl Annotate {
     pub fn run(&self, signals: &Signals) -> anyhow::Result<()> {
         match &self.command {
             Command::Llm(args) => args.run(signals),
-            Command::Score(args) => args.run(),
+            Command::Score(args) => args.run(signals),
             Command::Stats(args) => args.run(),
             Command::Show(args) => args.run(),
         }

@@ -10,7 +10,8 @@ use std::{env, fmt};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use trainer::{Place, TrainError};
+use trainer::recipe::DeviceChoice;
+use trainer::{Place, TrainError, World};
 
 use crate::{Signals, Stopped};
 
@@ -49,6 +50,28 @@ impl RanksArgs {
     /// Whether this process does nothing but start the others.
     pub fn is_launcher(&self) -> bool {
         self.are_several() && !self.launched
+    }
+
+    /// The processes that work together with the one at `place`: it alone where that is none. Those that wait for each other give
+    /// up after `seconds`.
+    ///
+    /// # Errors
+    ///
+    /// Where they cannot come together.
+    pub fn join(
+        &self,
+        place: Option<&Place>,
+        device: DeviceChoice,
+        seconds: u64,
+        signals: &Signals,
+    ) -> Result<World, TrainError> {
+        if self.launched {
+            signals.stop_with_parent();
+        }
+        match place {
+            Some(place) => World::join(place, device.of_rank(place.local_rank), Duration::from_secs(seconds)),
+            None => Ok(World::alone()),
+        }
     }
 }
 

@@ -2,15 +2,17 @@
 
 use std::path::PathBuf;
 
+use anyhow::Context as _;
 use clap::{Args, ValueEnum};
-use pref_data::write_records;
+use pref_data::{Tokenizer, write_records};
 use study::{ScoreReduction, ScoredLabels, label_by_score};
-use trainer::Progress as _;
 use trainer::recipe::DeviceChoice;
+use trainer::{Place, Progress, Silent, TrainError, World};
 
 use super::Data;
 use crate::console::ConsoleProgress;
-use crate::program::print_result;
+use crate::launch::{Launch, RanksArgs, logged};
+use crate::program::{Signals, print_result};
 
 /// Let a model on this machine prefer the response that it finds more probable
 #[derive(Debug, Args)]
@@ -35,6 +37,16 @@ pub(super) struct ScoreArgs {
     /// The longest prompt with response, in tokens
     #[arg(long, value_name = "N", default_value_t = 1024)]
     max_length: usize,
+    #[command(flatten)]
+    ranks: RanksArgs,
+    /// How many seconds processes that score together wait for each other: longer than one takes for all that another has done
+    /// before it
+    #[arg(long, value_name = "SECONDS", default_value = "3600", value_parser = clap::value_parser!(u64).range(1..))]
+    rank_timeout: u64,
+}
+
+fn place() -> Result<Option<Place>, TrainError> {
+    Place::from_environment(|name| std::env::var(name).ok())
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -46,7 +58,25 @@ enum ReductionArg {
 }
 
 impl ScoreArgs {
-    pub(super) fn run(&self) -> anyhow::Result<()> {
+    pub(super) fn logged(&self) -> &'static str {
+        logged(&place())
+    }
+
+    pub(super) fn run(&self, signals: &Signals) -> anyhow::Result<()> {
+        if self.ranks.is_launcher() {
+            // What is wrong is said once.
+            Tokenizer::from_folder(&self.model).with_context(|| format!("model {}", self.model.display()))?;
+            let goes_on = "nothing is written before all is scored; start it again";
+            return Launch { ranks: self.ranks, shares_cores: true, goes_on }.run(signals);
+        }
+        let device = DeviceChoice::Auto;
+        let world = self.ranks.join(place()?.as_ref(), device, self.rank_timeout, signals)?;
+        let scored = self.score(&world);
+        scored.inspect_err(|error| world.give_up(error.as_ref()))
+    }
+
+    /// What each rank does; the first writes.
+    fn score(&self, world: &World) -> anyhow::Result<()> {
         let mut records = self.data.read()?;
         let labels = ScoredLabels {
             annotator: self.annotator.clone(),
@@ -57,12 +87,16 @@ impl ScoreArgs {
             tie_margin: self.tie_margin,
             max_length: self.max_length,
         };
-        let mut progress = ConsoleProgress::stderr();
+        let (mut console, mut silent) = (ConsoleProgress::stderr(), Silent);
+        let progress: &mut dyn Progress = if world.leads() { &mut console } else { &mut silent };
         progress.begin("records", records.len() as u64);
-        let device = DeviceChoice::Auto.resolve();
+        let device = world.device().unwrap_or_else(|| DeviceChoice::Auto.resolve());
         let heard = |done: usize| progress.advance(done as u64, "");
-        let labelled = label_by_score(&mut records, &labels, &self.model, device, heard)?;
+        let labelled = label_by_score(&mut records, &labels, &self.model, device, world, heard)?;
         progress.end();
+        if !world.leads() {
+            return Ok(());
+        }
         write_records(&self.out, &records)?;
         Ok(print_result(format_args!(
             "{labelled} of {} records labelled by {}",

@@ -2,10 +2,10 @@
 
 use std::process::ExitCode;
 
-use bins::{Annotate, run};
+use bins::{Annotate, run_logging};
 use clap::Parser;
 
 fn main() -> ExitCode {
     let annotate = Annotate::parse();
-    run(|signals| annotate.run(signals))
+    run_logging(annotate.logged(), |signals| annotate.run(signals))
 }

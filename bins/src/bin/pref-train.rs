@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use bins::{
     ConsoleProgress, Launch, RanksArgs, Signals, Stopped, SystemClock, logged, print_result, run_logging,
@@ -61,17 +60,7 @@ fn start(args: &Args, place: Result<Option<Place>, TrainError>, signals: &Signal
         let goes_on = "--resume goes on from the newest checkpoint if there is one";
         return Launch { ranks: args.ranks, shares_cores, goes_on }.run(signals);
     }
-    if args.ranks.launched {
-        signals.stop_with_parent();
-    }
-    let world = match place? {
-        Some(place) => World::join(
-            &place,
-            recipe.model.device.of_rank(place.local_rank),
-            Duration::from_secs(args.timeout),
-        )?,
-        None => World::alone(),
-    };
+    let world = args.ranks.join(place?.as_ref(), recipe.model.device, args.timeout, signals)?;
     train(&recipe, start, world, signals)
 }
 

@@ -4,7 +4,6 @@ use std::error::Error;
 use std::num::{NonZeroU16, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
@@ -115,16 +114,7 @@ fn answer_in_rank(
     folder: &Path,
     signals: &Signals,
 ) -> anyhow::Result<()> {
-    if args.ranks.launched {
-        signals.stop_with_parent();
-    }
-    let world = match place()? {
-        Some(place) => {
-            let device = args.device.of_rank(place.local_rank);
-            World::join(&place, device, Duration::from_secs(args.rank_timeout))?
-        }
-        None => World::alone(),
-    };
+    let world = args.ranks.join(place()?.as_ref(), args.device, args.rank_timeout, signals)?;
     let answered = answer_together(args, bench, folder, &world, signals);
     answered.inspect_err(|error| {
         if !error.is::<Stopped>() {

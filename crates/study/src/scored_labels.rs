@@ -7,7 +7,7 @@ use pref_data::{
     Label, Pair, PreferenceRecord, Preset, TokenizeOptions, Tokenizer, Truncation, Votes, tokenize_pairs,
 };
 use tch::{Device, Kind};
-use trainer::{ReferenceLogps, Scoring};
+use trainer::{Fact, ReferenceLogps, Scoring, World};
 
 use crate::StudyError;
 
@@ -37,14 +37,19 @@ pub enum ScoreReduction {
 /// `model`, and returns how many. `progress` hears how many pairs are scored. Records of other numbers of responses, and
 /// those whose prompt leaves no room for a response, stay without a label.
 ///
+/// Each rank of `world` scores its part, and all of them hear all labels: the same to the last bit however many there are, as
+/// long as each computes with as many threads.
+///
 /// # Errors
 ///
-/// [`StudyError::Data`] where a record cannot be tokenised, [`StudyError::Policy`] where the model cannot be read.
+/// [`StudyError::Data`] where a record cannot be tokenised, [`StudyError::Policy`] where the model cannot be read,
+/// [`StudyError::Train`] where ranks have different records or models, or one does not come.
 pub fn label_by_score(
     records: &mut [PreferenceRecord],
     labels: &ScoredLabels,
     model: &Path,
     device: Device,
+    world: &World,
     progress: impl FnMut(usize),
 ) -> Result<usize, StudyError> {
     let tokenizer = Tokenizer::from_folder(model)?;
@@ -69,8 +74,14 @@ pub fn label_by_score(
     });
     let (pairs, report) = tokenize_pairs(&pairs.collect::<Vec<_>>(), &tokenizer, &options)?;
     tracing::info!("{report}");
+    world.agree(|| {
+        Ok(vec![
+            Fact::of_pairs(&pairs, "give all ranks the same records, --max-length and --annotator"),
+            Fact::of_model(model, "copy the model's folder from rank 0")?,
+        ])
+    })?;
     let policy = Policy::load(model, Kind::Float, device)?;
-    let logps = ReferenceLogps::compute(&policy, &pairs, Scoring::FAST, progress)?;
+    let logps = ReferenceLogps::compute_together(world, &policy, &pairs, Scoring::FAST, progress)?;
     for (index, pair) in pairs.iter().enumerate() {
         let score = |logp: f64, tokens: usize| match labels.reduction {
             ScoreReduction::Sum => logp,

@@ -17,7 +17,7 @@ mod world;
 pub(crate) use buckets::Buckets;
 pub use environment::Place;
 pub use facts::Fact;
-pub(crate) use facts::{digest_of_files, digest_of_pairs, digest_of_tensor, hash_model, hash_pair};
+pub(crate) use facts::{digest_of_files, digest_of_tensor, hash_model, hash_pair};
 pub use shard::{Exchange, Sharding, Timing};
 pub(crate) use shard::{Run, Shard};
 pub use world::World;

@@ -44,7 +44,11 @@ impl ReferenceLogps {
 
     /// As [`compute`](Self::compute), where each rank of `world` scores its part: the same numbers to the last bit however many
     /// there are, since what goes through the policy together does not depend on that.
-    pub(crate) fn compute_together(
+    ///
+    /// # Errors
+    ///
+    /// As [`compute`](Self::compute); where another rank fails or does not come.
+    pub fn compute_together(
         world: &World,
         reference: &Policy,
         pairs: &[TokenPair],

@@ -10,7 +10,7 @@ use tch::{Device, Kind};
 use crate::TrainError;
 use crate::checkpoint;
 use crate::context::Context;
-use crate::distributed::{Exchange, Fact, Sharding, World, digest_of_files, digest_of_pairs};
+use crate::distributed::{Exchange, Fact, Sharding, World, digest_of_files};
 use crate::engine::{MicroBatch, Outcome, TrainSettings, Trainer};
 use crate::held_out::{HeldOut, OwnAnswers};
 use crate::input::Input;
@@ -345,7 +345,7 @@ fn facts(recipe: &Recipe, input: &Input, kind: Kind, device: Device) -> Result<V
             digest_of_files(Path::new(reference))?,
             "copy the folder of model.reference from rank 0",
         ),
-        fact("set of pairs", digest_of_pairs(pairs), copy_data),
+        Fact::of_pairs(pairs, copy_data),
     ])
 }
 

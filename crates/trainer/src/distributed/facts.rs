@@ -29,6 +29,15 @@ impl Fact {
         Ok(Self { what: "model", value: digest_of_files(folder)?, remedy })
     }
 
+    /// The tokens of pairs, in their order.
+    pub fn of_pairs<'a>(pairs: impl IntoIterator<Item = &'a TokenPair>, remedy: &'static str) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        for pair in pairs {
+            hash_pair(pair, &mut hasher);
+        }
+        Self { what: "set of pairs", value: short(&hasher), remedy }
+    }
+
     /// How `here` differs from rank 0's `there`.
     pub(crate) fn difference(here: &str, there: &str) -> String {
         let lines = here.lines().zip(there.lines()).find(|(here, there)| here != there);
@@ -64,15 +73,6 @@ pub(crate) fn digest_of_files(folder: &Path) -> Result<String, TrainError> {
     let mut hasher = blake3::Hasher::new();
     hash_model(folder, &mut hasher)?;
     Ok(short(&hasher))
-}
-
-/// A digest of pairs: their tokens, order and labels.
-pub(crate) fn digest_of_pairs<'a>(pairs: impl IntoIterator<Item = &'a TokenPair>) -> String {
-    let mut hasher = blake3::Hasher::new();
-    for pair in pairs {
-        hash_pair(pair, &mut hasher);
-    }
-    short(&hasher)
 }
 
 /// A digest of a tensor's numbers, as they lie in memory.

@@ -315,10 +315,10 @@ impl World {
     }
 }
 
-/// A port that is taken may be so by a rank 0 of the same job.
+/// A port that is taken may be so by a rank 0 of the same job, which listens a moment before it says who it is.
 fn told_of(error: TorchExtError, host: &str, port: u16) -> TrainError {
     let is_taken = matches!(error, TorchExtError::PortTaken { .. });
-    let leader = || Store::connect(host, port, PEEK)?.get(LEADER, Duration::ZERO);
+    let leader = || Store::connect(host, port, PEEK)?.get(LEADER, PEEK);
     match is_taken.then(leader) {
         Some(Ok(process)) => {
             let process = String::from_utf8_lossy(&process).into_owned();
