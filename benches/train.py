@@ -1,7 +1,7 @@
 """Training beside TRL's `DPOTrainer`, in one run: prints the table of docs/performance.md.
 
     pip install trl==1.16 datasets
-    python benches/train.py MODEL_FOLDER harmless-base-test.jsonl.gz [hh] [gair] [tiny]
+    python benches/train.py MODEL_FOLDER harmless-base-test.jsonl.gz [hh] [gair] [tiny] [short]
 
 Both sides train on the same pairs in the same order, batch 4, `max_length` 512, float32 master weights, no gradient
 checkpointing; they compute in bfloat16 (TRL under autocast), and the tiny model in float32. In each round pref-train runs
@@ -25,7 +25,7 @@ from pathlib import Path
 
 BATCH, MAX_LENGTH = 4, 512
 # Pairs, rounds, and what the policy computes in.
-CASES = {"hh": (24, 3, "bfloat16"), "gair": (16, 2, "bfloat16"), "tiny": (400, 3, "float32")}
+CASES = {"hh": (24, 3, "bfloat16"), "gair": (16, 2, "bfloat16"), "tiny": (400, 3, "float32"), "short": (400, 3, "float32")}
 TINY_TOKENIZER = Path("crates/pref-data/tests/fixtures/tiny")
 
 
@@ -40,6 +40,11 @@ def hh_pairs(path, n):
             pairs.append({"prompt": prompt, "chosen": row["chosen"][cuts[0] :], "rejected": row["rejected"][cuts[1] :]})
         if len(pairs) == n:
             return pairs
+
+
+def cut_pairs(path, n, length):
+    """Those of which no text has more characters than `length`."""
+    return [{key: text[:length] for key, text in pair.items()} for pair in hh_pairs(path, n)]
 
 
 def gair_like_pairs(path, n, tokenizer):
@@ -187,9 +192,8 @@ else:
         makers = {
             "hh": lambda n: (folder, hh_pairs(data, n)),
             "gair": lambda n: (folder, gair_like_pairs(data, n, tokenizer)),
-            "tiny": lambda n: (tiny_model(work / "model"), [
-                {key: text[:90] for key, text in pair.items()} for pair in hh_pairs(data, n)
-            ]),
+            "tiny": lambda n: (tiny_model(work / "tiny"), cut_pairs(data, n, 90)),
+            "short": lambda n: (tiny_model(work / "short"), cut_pairs(data, n, 20)),
         }
         for case in wanted or CASES:
             compare(case, *makers[case](CASES[case][0]), work)

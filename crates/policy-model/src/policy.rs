@@ -50,6 +50,15 @@ impl Policy {
         Ok(config)
     }
 
+    /// The kind that the folder of a model stores its weights in, in which [`Policy::load`] reads them fastest; `None` where it is
+    /// not one for all.
+    ///
+    /// # Errors
+    /// As [`Policy::inspect`], where files cannot be read.
+    pub fn stored_kind(dir: &Path) -> Result<Option<Kind>, PolicyError> {
+        weights::stored_kind(dir)
+    }
+
     /// A freshly initialised policy: matrices from N(0, `initializer_range`²), norms 1, biases 0.
     ///
     /// Each matrix draws from the stream named after it, so that the values depend on nothing else.

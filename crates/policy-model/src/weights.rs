@@ -104,6 +104,19 @@ pub(crate) fn check_headers(dir: &Path, config: &ModelConfig) -> Result<(), Poli
     check_shapes(&config.parameter_shapes(), &found, &dir.display().to_string())
 }
 
+/// The kind that the weights files of `dir` store every tensor in; `None` where they differ.
+pub(crate) fn stored_kind(dir: &Path) -> Result<Option<Kind>, PolicyError> {
+    let mut kinds = Vec::new();
+    for path in files(dir)? {
+        let file = WeightsFile::open(&path)?;
+        for (name, info) in &file.tensors {
+            kinds.push(kind_of(info, &path, name)?);
+        }
+    }
+    let first = kinds.first().copied();
+    Ok(first.filter(|first| kinds.iter().all(|kind| kind == first)))
+}
+
 /// Puts `parameters` into the order of `shapes` after checking that they are exactly these.
 pub(crate) fn arrange(
     shapes: Vec<(String, Vec<i64>)>,
@@ -224,6 +237,8 @@ struct WeightsFile {
     file: File,
     data_start: u64,
     tensors: BTreeMap<String, TensorInfo>,
+    /// A tensor's bytes: room that is made once.
+    bytes: Vec<u8>,
 }
 
 impl WeightsFile {
@@ -252,18 +267,21 @@ impl WeightsFile {
             return Err(cut_short(expected));
         }
         let tensors = metadata.tensors().into_iter().map(|(name, info)| (name, info.clone())).collect();
-        Ok(Self { path: path.to_owned(), file, data_start, tensors })
+        Ok(Self { path: path.to_owned(), file, data_start, tensors, bytes: Vec::new() })
     }
 
     fn read(&mut self, name: &str, info: &TensorInfo) -> Result<Tensor, PolicyError> {
         let kind = kind_of(info, &self.path, name)?;
         let (start, end) = info.data_offsets;
-        let mut bytes = vec![0; end - start];
+        if self.bytes.len() < end - start {
+            self.bytes.resize(end - start, 0);
+        }
+        let bytes = &mut self.bytes[..end - start];
         self.file
             .seek(SeekFrom::Start(self.data_start + start as u64))
-            .and_then(|_| self.file.read_exact(&mut bytes))
+            .and_then(|_| self.file.read_exact(bytes))
             .map_err(PolicyError::io("read", &self.path))?;
         let shape: Vec<i64> = info.shape.iter().map(|&size| size as i64).collect();
-        Tensor::f_from_data_size(&bytes, &shape, kind).map_err(PolicyError::torch(format!("load `{name}`")))
+        Tensor::f_from_data_size(bytes, &shape, kind).map_err(PolicyError::torch(format!("load `{name}`")))
     }
 }

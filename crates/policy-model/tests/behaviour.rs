@@ -256,3 +256,21 @@ fn half_precision_stays_near_full_precision() {
         assert!(difference > 0.0 && difference < 0.5, "{name}: {difference}");
     }
 }
+
+#[test]
+fn what_is_stored_in_fewer_bits_loses_nothing_when_it_is_read_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let (dir, policy) = (folder.path().join("model"), load("llama"));
+    policy.save(&dir, Kind::BFloat16, None).unwrap();
+    assert_eq!(Policy::stored_kind(&dir).unwrap(), Some(Kind::BFloat16));
+    let [narrow, wide] =
+        [Kind::BFloat16, Kind::Float].map(|kind| Policy::load(&dir, kind, Device::Cpu).unwrap());
+    for ((name, narrow), (_, wide)) in narrow.parameters().iter().zip(wide.parameters()) {
+        assert_eq!(narrow.to_kind(Kind::Float), *wide, "{name}");
+    }
+    let path = dir.join("model.safetensors");
+    let mut tensors = Tensor::read_safetensors(&path).unwrap();
+    tensors[0].1 = tensors[0].1.to_kind(Kind::Float);
+    Tensor::write_safetensors(&tensors, &path).unwrap();
+    assert_eq!(Policy::stored_kind(&dir).unwrap(), None);
+}

@@ -16,4 +16,7 @@ int32_t torch_ext_accumulate(at::Tensor* sum, const at::Tensor* addend, TorchExt
 
 // The sum of the squares of an fp32 tensor.
 int32_t torch_ext_squared_norm(const at::Tensor* x, double* sum, TorchExtMessage message) noexcept;
+
+// So many zeros in fp32, in memory that nobody has touched yet; `made` is the caller's.
+int32_t torch_ext_untouched_zeros(int64_t count, at::Tensor** made, TorchExtMessage message) noexcept;
 }

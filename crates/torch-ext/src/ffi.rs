@@ -54,6 +54,8 @@ unsafe extern "C" {
 
     pub(crate) fn torch_ext_squared_norm(x: *const C_tensor, sum: *mut f64, message: Message) -> i32;
 
+    pub(crate) fn torch_ext_untouched_zeros(count: i64, made: *mut *mut C_tensor, message: Message) -> i32;
+
     pub(crate) fn torch_ext_decode_attention(
         out: *mut C_tensor,
         q: *const C_tensor,

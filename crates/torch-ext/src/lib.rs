@@ -42,7 +42,7 @@ mod varlen;
 pub use attention::{TokenTrees, tree_attention};
 pub use error::TorchExtError;
 pub use fused::{rms_norm, rotate, swiglu};
-pub use memory::release_free_memory;
+pub use memory::{release_free_memory, untouched_zeros};
 pub use narrow::{decode_attention, narrow_linear, narrow_rows};
 pub use optimizer::{AdamWUpdate, accumulate, fused_adamw, squared_norm};
 pub use varlen::{VarlenTrees, varlen_attention};

@@ -1,4 +1,38 @@
-//! What the C library's allocator keeps.
+//! Memory of whole models: how the system hands it out, and how it gets it back.
+
+use tch::{Device, Kind, Tensor};
+
+use crate::TorchExtError;
+use crate::ffi;
+use crate::fused::made;
+
+/// Zeros whose memory the system hands out only as it is first written, on Linux in large pages where it has them: for buffers of
+/// the size of a model, which then cost nothing before they are used, and the threads that write them share the work.
+///
+/// ```
+/// use tch::{Device, Kind};
+///
+/// let zeros = torch_ext::untouched_zeros(1000, Device::Cpu)?;
+/// assert_eq!((zeros.size(), zeros.kind()), (vec![1000], Kind::Float));
+/// assert_eq!(zeros.abs().sum(Kind::Double).double_value(&[]), 0.0);
+/// # Ok::<(), torch_ext::TorchExtError>(())
+/// ```
+///
+/// # Shapes
+/// `[elements]`, Float. Elsewhere than on a CPU they are zeros like any.
+///
+/// # Errors
+/// [`TorchExtError::Torch`] where there is no memory for them.
+pub fn untouched_zeros(elements: usize, device: Device) -> Result<Tensor, TorchExtError> {
+    let what = "zeros";
+    let count = i64::try_from(elements).unwrap_or(i64::MAX);
+    if device != Device::Cpu {
+        return Tensor::f_zeros([count], (Kind::Float, device))
+            .map_err(|error| TorchExtError::Torch { what, message: error.to_string() });
+    }
+    // SAFETY: `handle` and `message` are valid for writes; the tensor that is made is the caller's.
+    made(what, |handle, message| unsafe { ffi::torch_ext_untouched_zeros(count, handle, message) })
+}
 
 /// Gives memory back to the system that was freed and that the C library's allocator still holds.
 ///

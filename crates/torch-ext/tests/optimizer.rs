@@ -1,7 +1,7 @@
-//! The passes over all weights against PyTorch's figures and arithmetic in doubles, and their preconditions.
+//! The passes over all weights against PyTorch's figures and arithmetic in doubles, their preconditions, and the memory of weights.
 
 use tch::{Device, Kind, Tensor};
-use torch_ext::{AdamWUpdate, TorchExtError, accumulate, fused_adamw, squared_norm};
+use torch_ext::{AdamWUpdate, TorchExtError, accumulate, fused_adamw, squared_norm, untouched_zeros};
 
 const UPDATE: AdamWUpdate = AdamWUpdate {
     learning_rate: 0.1,
@@ -121,4 +121,23 @@ fn a_norm_is_that_of_doubles_and_shows_what_is_no_number() {
         Tensor::cat(&[numbers(70_000, 0.1), Tensor::from_slice(&[f32::NAN]), numbers(70_000, 0.1)], 0);
     assert!(squared_norm(&with_hole).unwrap().is_nan());
     assert!(squared_norm(&numbers(4, 0.1).to_kind(Kind::Double)).is_err());
+}
+
+#[test]
+fn untouched_zeros_are_zeros_to_write_in() {
+    // None, less than a page, and more than a large page.
+    for elements in [0, 1, 1000, (1 << 20) + 3] {
+        let zeros = untouched_zeros(elements, Device::Cpu).unwrap();
+        assert_eq!((zeros.size(), zeros.kind()), (vec![elements as i64], Kind::Float));
+        assert_eq!(zeros.data_ptr() as usize % 64, 0, "vectors lie as libtorch's do");
+        assert_eq!(zeros.count_nonzero(None::<i64>).int64_value(&[]), 0);
+        let mut part = zeros.narrow(0, elements as i64 / 2, elements as i64 - elements as i64 / 2);
+        drop(zeros);
+        let sum = part.fill_(2.0).sum(Kind::Double).double_value(&[]);
+        assert_eq!(sum, 2.0 * part.numel() as f64, "a view keeps the memory");
+    }
+    for elements in [usize::MAX, usize::MAX / 4] {
+        let message = untouched_zeros(elements, Device::Cpu).unwrap_err().to_string();
+        assert!(message.contains("no memory"), "{message}");
+    }
 }

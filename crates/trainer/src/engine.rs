@@ -230,7 +230,7 @@ impl<'a> Trainer<'a> {
         let (trained, kind) = (settings.trained.clone(), settings.kind);
         let parameters = Parameters::new(policy, trained, kind, &settings.seeds, holder)?;
         let Parameters { gradients, shard, .. } = &parameters;
-        let optimizer = AdamW::new(settings.adamw, &gradients.spans, *shard, parameters.device());
+        let optimizer = AdamW::new(settings.adamw, &gradients.spans, *shard, parameters.device())?;
         let schedule =
             Schedule::new(settings.learning_rate, settings.warmup_ratio, settings.decay, total_steps);
         let (held_out, step) = (None, 0);

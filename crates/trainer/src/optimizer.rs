@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use tch::{Kind, Tensor};
+use tch::Tensor;
 use torch_ext::{AdamWUpdate, fused_adamw};
 
 use crate::TrainError;
@@ -44,13 +44,18 @@ struct Segment {
 
 impl AdamW {
     /// A fresh optimiser for the part `shard` of a flat buffer of `spans` on `device`.
-    pub(crate) fn new(settings: AdamWSettings, spans: &[Span], shard: Shard, device: tch::Device) -> Self {
-        let zeros = || Tensor::zeros([shard.length()], (Kind::Float, device));
+    pub(crate) fn new(
+        settings: AdamWSettings,
+        spans: &[Span],
+        shard: Shard,
+        device: tch::Device,
+    ) -> Result<Self, TrainError> {
+        let zeros = || torch_ext::untouched_zeros(shard.length() as usize, device);
         let inside = segments(spans, &settings).into_iter().flat_map(|segment| {
             let runs = shard.runs(segment.start, segment.length);
             runs.map(move |run| Segment { start: run.in_part, length: run.length, ..segment })
         });
-        Self { settings, exp_avg: zeros(), exp_avg_sq: zeros(), step: 0, segments: merged(inside) }
+        Ok(Self { settings, exp_avg: zeros()?, exp_avg_sq: zeros()?, step: 0, segments: merged(inside) })
     }
 
     /// One update of `weights` with `gradient` (both fp32, one dimension), the gradient scaled by `clip` first, in place;
@@ -151,6 +156,8 @@ fn merged(segments: impl Iterator<Item = Segment>) -> Vec<Segment> {
 
 #[cfg(test)]
 mod tests {
+    use tch::Kind;
+
     use super::*;
 
     fn span(name: &str, offset: i64, shape: &[i64]) -> Span {
@@ -162,7 +169,7 @@ mod tests {
         let spans = [span("a.weight", 0, &[2, 1]), span("a.bias", 2, &[2]), span("b.weight", 4, &[1, 2])];
         let settings = AdamWSettings { betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.5 };
         let weights = Tensor::from_slice(&[1f32; 6]);
-        let mut adam = AdamW::new(settings, &spans, Shard::whole(6), tch::Device::Cpu);
+        let mut adam = AdamW::new(settings, &spans, Shard::whole(6), tch::Device::Cpu).unwrap();
         adam.update(&weights, &Tensor::from_slice(&[3f32; 6]), None, 0.1, 0.5).unwrap();
         // The first update moves every weight by the learning rate; decay takes 0.1 · 0.5 of it beforehand.
         let expected = [0.85, 0.85, 0.9, 0.9, 0.85, 0.85];
@@ -186,7 +193,7 @@ mod tests {
                 }
                 part
             };
-            let mut adam = AdamW::new(settings, &spans, shard, tch::Device::Cpu);
+            let mut adam = AdamW::new(settings, &spans, shard, tch::Device::Cpu).unwrap();
             let weights = part(Tensor::ones([7], options));
             adam.update(&weights, &part(Tensor::arange(7, options)), None, 0.1, 0.5).unwrap();
             let flat = Tensor::full([7], -1.0, options);

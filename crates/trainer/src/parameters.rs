@@ -110,10 +110,10 @@ impl Parameters {
         };
         let weights = fresh.as_deref().unwrap_or(policy.parameters());
         let spans = spans(weights);
-        let options = (Kind::Float, policy.device());
+        let device = policy.device();
         let elements = spans.last().map_or(0, |last| last.offset + last.length());
         let shard = holder.map_or(Shard::whole(elements), |(rank, bucket)| Shard::of(rank, elements, bucket));
-        let mut master = Tensor::zeros([shard.padded()], options);
+        let mut master = torch_ext::untouched_zeros(shard.padded() as usize, device)?;
         for (span, (_, tensor)) in spans.iter().zip(weights) {
             span.view(&master).copy_(tensor);
         }
@@ -133,12 +133,12 @@ impl Parameters {
         drop((given, fresh));
         // Gone by now, as a reference may be, but not yet from the process.
         torch_ext::release_free_memory();
-        let part = holder.map(|_| master.zeros_like());
+        let part = holder.map(|_| torch_ext::untouched_zeros(shard.length() as usize, device)).transpose()?;
         let place = |name: &str| spans.iter().position(|span| span.name == name);
         let embedding = place(EMBEDDING);
         let lm_head = place(LM_HEAD).or(embedding);
         let gradients = GradientBuffer {
-            flat: Tensor::zeros([shard.padded()], options),
+            flat: torch_ext::untouched_zeros(shard.padded() as usize, device)?,
             spans,
             leaves,
             embedding,

@@ -14,7 +14,7 @@ use crate::engine::{MicroBatch, TrainSettings};
 use crate::input::Input;
 use crate::objective::Loss;
 use crate::recipe::Recipe;
-use crate::reference::ReferencePasses;
+use crate::reference::{ReferenceModel, ReferencePasses};
 use crate::run::{compute_kind, scoring, settings};
 use crate::run_dir::{RunDir, Start};
 use crate::scoring::Scoring;
@@ -121,7 +121,17 @@ pub fn plan(recipe: &Recipe, start: Start, cluster: Cluster, clock: &dyn Clock) 
     let device = recipe.model.device.resolve();
     let kind = compute_kind(recipe.model.dtype.kind(), device);
     let scoring = scoring(recipe, input.pad_id);
-    let over = |loss: &Loss| ReferencePasses::new((recipe, loss), kind, scoring, &input.all_tokens, None);
+    let over = |loss: &Loss| {
+        let reference = ReferenceModel::read(recipe)?;
+        Ok::<_, TrainError>(ReferencePasses::new(
+            (recipe, loss),
+            &reference,
+            kind,
+            scoring,
+            &input.all_tokens,
+            None,
+        ))
+    };
     let passes = loss.as_ref().map(over).transpose()?;
     let to_score = passes.as_ref().map_or(Vec::new(), ReferencePasses::left);
     let reference = passes

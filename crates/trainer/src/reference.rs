@@ -10,6 +10,7 @@ use crate::TrainError;
 use crate::distributed::World;
 use crate::scoring::{Activations, Scored, Scoring};
 
+pub(crate) use cache::ReferenceModel;
 pub(crate) use passes::ReferencePasses;
 
 /// Tokens put through the reference at a time.

@@ -1,6 +1,8 @@
 //! From a recipe to a trained model.
 
+use std::panic::resume_unwind;
 use std::path::Path;
+use std::thread;
 
 use policy_model::Policy;
 use pref_data::{Dialogue, FlipRate, TokenPair};
@@ -14,11 +16,11 @@ use crate::distributed::{Exchange, Fact, Sharding, World, digest_of_files};
 use crate::engine::{MicroBatch, Outcome, TrainSettings, Trainer};
 use crate::held_out::{HeldOut, OwnAnswers};
 use crate::input::Input;
-use crate::objective::{PreferenceObjective, SupervisedObjective};
+use crate::objective::{Loss, PreferenceObjective, SupervisedObjective};
 use crate::optimizer::AdamWSettings;
 use crate::parameters::Trained;
 use crate::recipe::{LossKind, LossSection, Recipe, WatchSection};
-use crate::reference::{ReferenceLogps, ReferencePasses};
+use crate::reference::{ReferenceLogps, ReferenceModel, ReferencePasses};
 use crate::run_dir::{Follower, Recorder, Recording, RunDir, Start};
 use crate::scoring::{Activations, Scoring};
 use crate::{pair_deltas, watch};
@@ -62,22 +64,17 @@ fn run_together(
     }
     let device = world.device().unwrap_or_else(|| recipe.model.device.resolve());
     let loss = recipe.loss.build()?;
-    let input = Input::read(recipe, context.cache.as_deref())?;
     let kind = compute_kind(recipe.model.dtype.kind(), device);
     let settings = settings(recipe, kind)?;
-    // Weights that are trained are copied into fp32 masters; below adapters they only compute.
-    let load = if settings.trained == Trained::All { Kind::Float } else { kind };
-    let policy = Policy::load(&input.model, load, device)?;
     let cache = context.cache.as_deref();
+    let Read { input, reference, policy } =
+        Read::files(recipe, loss.as_ref(), cache, (&settings.trained, kind, device))?;
     let scoring = exchanged(scoring(recipe, input.pad_id), world);
-    let passes = match loss {
-        Some(loss) => {
-            let over = |pairs| ReferencePasses::new((recipe, &loss), kind, scoring, pairs, cache);
-            let held_out = (!input.held_out.is_empty()).then(|| over(&input.held_out)).transpose()?;
-            Some((loss, over(&input.all_tokens)?, held_out))
-        }
-        None => None,
-    };
+    let passes = loss.zip(reference).map(|(loss, reference)| {
+        let over = |pairs| ReferencePasses::new((recipe, &loss), &reference, kind, scoring, pairs, cache);
+        let held_out = (!input.held_out.is_empty()).then(|| over(&input.held_out));
+        (loss, over(&input.all_tokens), held_out)
+    });
     world.agree(|| facts(recipe, &input, kind, device))?;
     if recipe.distributed.exchange().sharding == Sharding::Optimizer && world.is_several() {
         checkpoint::require_shared(&recipe.output.dir, world)?;
@@ -150,6 +147,42 @@ fn run_together(
         }
     };
     Ok(RunReport { outcome, dir, data })
+}
+
+/// What a run reads before it begins.
+struct Read {
+    input: Input,
+    /// None where there is no loss to ask for it.
+    reference: Option<ReferenceModel>,
+    policy: Policy,
+}
+
+impl Read {
+    /// The weights in one thread, for computing in the kind given, and in another all else, which takes about as long.
+    fn files(
+        recipe: &Recipe,
+        loss: Option<&Loss>,
+        cache: Option<&Path>,
+        (trained, kind, device): (&Trained, Kind, Device),
+    ) -> Result<Self, TrainError> {
+        thread::scope(|scope| {
+            let beside = scope.spawn(|| {
+                let input = Input::read(recipe, cache)?;
+                let reference = loss.map(|_| ReferenceModel::read(recipe)).transpose()?;
+                Ok::<_, TrainError>((input, reference))
+            });
+            let folder = Path::new(&recipe.model.path);
+            let policy = Policy::stored_kind(folder).and_then(|stored| {
+                // Weights that are trained become fp32 masters, to which those that compute are as good where no more is stored.
+                let loses = *trained == Trained::All && stored != Some(kind);
+                Policy::load(folder, if loses { Kind::Float } else { kind }, device)
+            });
+            let beside = beside.join().unwrap_or_else(|panic| resume_unwind(panic));
+            // What is wrong with a recipe's files is told in the order in which they are looked at.
+            let (input, reference) = beside?;
+            Ok(Self { input, reference, policy: policy? })
+        })
+    }
 }
 
 /// Who answers held-out prompts; nobody where the recipe asks for no answers.

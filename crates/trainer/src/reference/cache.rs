@@ -16,9 +16,30 @@ use crate::recipe::Recipe;
 use crate::run_dir::write_atomically;
 use crate::scoring::Scoring;
 
+/// A recipe's reference: its folder, and what tells it from others.
+#[derive(Clone, Debug)]
+pub(crate) struct ReferenceModel {
+    folder: PathBuf,
+    digest: blake3::Hash,
+}
+
+impl ReferenceModel {
+    /// Reads all of its files, but keeps no weight.
+    pub(crate) fn read(recipe: &Recipe) -> Result<Self, TrainError> {
+        let folder = PathBuf::from(recipe.model.reference.as_ref().unwrap_or(&recipe.model.path));
+        if folder != Path::new(&recipe.model.path) {
+            // A folder that holds no model is told as such, before anything is computed.
+            ModelConfig::from_folder(&folder)?;
+        }
+        let mut hasher = blake3::Hasher::new();
+        hash_model(&folder, &mut hasher)?;
+        Ok(Self { folder, digest: hasher.finalize() })
+    }
+}
+
 /// One pass of a reference over all pairs of the data, as a recipe asks for it, and the file that keeps it.
 pub(crate) struct ReferencePass {
-    folder: PathBuf,
+    reference: ReferenceModel,
     kind: Kind,
     scoring: Scoring,
     canonical: Vec<TokenPair>,
@@ -30,21 +51,17 @@ impl ReferencePass {
     /// The pass over `all_tokens`, kept below the folder `cache`, or else below the recipe's output folder.
     pub(crate) fn new(
         recipe: &Recipe,
+        reference: ReferenceModel,
         kind: Kind,
         scoring: Scoring,
         all_tokens: &[TokenPair],
         cache: Option<&Path>,
-    ) -> Result<Self, TrainError> {
+    ) -> Self {
         let canonical = canonical(all_tokens);
-        let folder = PathBuf::from(recipe.model.reference.as_ref().unwrap_or(&recipe.model.path));
-        if folder != Path::new(&recipe.model.path) {
-            // A folder that holds no model is told as such, before anything is computed.
-            ModelConfig::from_folder(&folder)?;
-        }
-        let key = cache_key(&folder, kind, scoring, &canonical)?;
+        let key = cache_key(&reference, kind, scoring, &canonical);
         let cache = cache.unwrap_or(&recipe.output.dir).join("reference");
         let file = cache.join(format!("{key}.logps"));
-        Ok(Self { folder, kind, scoring, canonical, file, may_read: recipe.speed.reference_cache })
+        Self { reference, kind, scoring, canonical, file, may_read: recipe.speed.reference_cache }
     }
 
     /// How many sequences it scores: two a pair.
@@ -73,9 +90,11 @@ impl ReferencePass {
         let cached = world.hear_leader(|| Ok(self.cached().map_or(Vec::new(), |logps| logps.to_bytes())))?;
         let logps = match ReferenceLogps::from_bytes(&cached) {
             Some(logps) => logps,
-            None if self.folder == model => self.compute(&policy.to_kind(self.kind)?, world, progress)?,
+            None if self.reference.folder == model => {
+                self.compute(&policy.to_kind(self.kind)?, world, progress)?
+            }
             None => {
-                let reference = Policy::load(&self.folder, self.kind, policy.device())?;
+                let reference = Policy::load(&self.reference.folder, self.kind, policy.device())?;
                 self.compute(&reference, world, progress)?
             }
         };
@@ -163,14 +182,14 @@ fn canonical(pairs: &[TokenPair]) -> Vec<TokenPair> {
 }
 
 /// Addresses reference log-probabilities by everything that determines them.
-fn cache_key(folder: &Path, kind: Kind, scoring: Scoring, pairs: &[TokenPair]) -> Result<String, TrainError> {
+fn cache_key(reference: &ReferenceModel, kind: Kind, scoring: Scoring, pairs: &[TokenPair]) -> String {
     let mut hasher = blake3::Hasher::new();
     // What is kept for a backward pass is no matter of log-probabilities.
     let Scoring { layout, padding, head, activations: _ } = scoring;
     hasher.update(
-        format!("reference log-probabilities v3 {kind:?} {layout:?} {padding:?} {head:?}").as_bytes(),
+        format!("reference log-probabilities v4 {kind:?} {layout:?} {padding:?} {head:?}").as_bytes(),
     );
-    hash_model(folder, &mut hasher)?;
+    hasher.update(reference.digest.as_bytes());
     pairs.iter().for_each(|pair| hash_pair(pair, &mut hasher));
-    Ok(hasher.finalize().to_hex()[..32].to_owned())
+    hasher.finalize().to_hex()[..32].to_owned()
 }

@@ -8,7 +8,7 @@ use pref_data::TokenPair;
 use tch::Kind;
 
 use super::ReferenceLogps;
-use super::cache::{ReferencePass, ReferenceTable};
+use super::cache::{ReferenceModel, ReferencePass, ReferenceTable};
 use crate::TrainError;
 use crate::context::Progress;
 use crate::distributed::World;
@@ -30,21 +30,23 @@ impl<'a> ReferencePasses<'a> {
     /// output folder.
     pub(crate) fn new(
         (recipe, loss): (&Recipe, &Loss),
+        reference: &ReferenceModel,
         kind: Kind,
         scoring: Scoring,
         pairs: &'a [TokenPair],
         cache: Option<&Path>,
-    ) -> Result<Self, TrainError> {
-        let over = |pairs: &[TokenPair]| ReferencePass::new(recipe, kind, scoring, pairs, cache);
+    ) -> Self {
+        let over =
+            |pairs: &[TokenPair]| ReferencePass::new(recipe, reference.clone(), kind, scoring, pairs, cache);
         let mismatched = match loss {
             Loss::Pair(_) => None,
             Loss::Kto(_) => {
                 let shifted = Mismatched::shifted(pairs, recipe.data.max_length);
-                let pass = over(&shifted)?;
+                let pass = over(&shifted);
                 Some((shifted, pass))
             }
         };
-        Ok(Self { pairs, own: over(pairs)?, mismatched })
+        Self { pairs, own: over(pairs), mismatched }
     }
 
     /// How many sequences are scored: two a pair, and as many mismatched ones.
