@@ -106,12 +106,18 @@ fn main() {
         case.trainer(&objective, &ALL_ON, 1).run(&mut Clock::new(1)).expect("a step");
         return;
     }
+    // As in `-- 135M GAIR-like`; all cases where nothing is named.
+    let wanted: Vec<&str> =
+        arguments.iter().map(String::as_str).filter(|word| !word.starts_with("--")).collect();
     println!(
         "| model | lengths | computes in | | ms a step | pairs/s | of the fastest | tokens a step | peak MB | mean loss |"
     );
     println!("|---|---|---|---|--:|--:|--:|--:|--:|--:|");
     for (m, model) in MODELS.iter().enumerate() {
         for (l, (lengths, means)) in LENGTHS.iter().enumerate() {
+            if !wanted.iter().all(|word| [model.name, *lengths].contains(word)) {
+                continue;
+            }
             let case = Case::new(model, *means);
             let timed = case.medians();
             for (w, (way, median)) in WAYS.iter().zip(&timed).enumerate() {

@@ -30,13 +30,17 @@ constexpr int64_t BLOCK = 1 << 12;
 // As libtorch aligns what it allocates.
 constexpr uintptr_t ALIGNMENT = 64;
 
+// A large page of most processors, in bytes: smaller buffers have no use for one.
+[[maybe_unused]] constexpr size_t LARGE_PAGE = 1 << 21;
+
 // Has the system hand out memory in large pages where it does so on demand: fewer faults, and fewer misses of the table of pages.
 void in_large_pages([[maybe_unused]] void* begin, [[maybe_unused]] size_t bytes) {
 #ifdef __linux__
+  if (bytes < LARGE_PAGE) return;
   const uintptr_t page = sysconf(_SC_PAGESIZE), from = (reinterpret_cast<uintptr_t>(begin) + page - 1) / page * page;
   const uintptr_t to = (reinterpret_cast<uintptr_t>(begin) + bytes) / page * page;
   // A kernel without them refuses, and nothing is lost.
-  if (to > from) madvise(reinterpret_cast<void*>(from), to - from, MADV_HUGEPAGE);
+  madvise(reinterpret_cast<void*>(from), to - from, MADV_HUGEPAGE);
 #endif
 }
 
