@@ -451,10 +451,10 @@ fn scoring(bench: &Bench, out: &str, arguments: &[&str]) -> Command {
 }
 
 /// A bench whose pairs take several passes through the model, so that there is something to share out.
-fn bench_of_long_pairs() -> Bench {
+fn bench_of_long_pairs(count: usize) -> Bench {
     let bench = bench();
     let responses: Vec<[String; 2]> =
-        (0..120).map(|pair| ["a , ".repeat(20 + pair % 50), "b c ".repeat(70 - pair % 40)]).collect();
+        (0..count).map(|pair| ["a , ".repeat(20 + pair % 50), "b c ".repeat(70 - pair % 40)]).collect();
     let pairs: Vec<_> =
         responses.iter().map(|[chosen, rejected]| ("Say a .", chosen.as_str(), rejected.as_str())).collect();
     bench.write_pairs(&pairs);
@@ -463,7 +463,7 @@ fn bench_of_long_pairs() -> Bench {
 
 #[test]
 fn labels_are_the_same_however_many_processes_score() {
-    let bench = bench_of_long_pairs();
+    let bench = bench_of_long_pairs(120);
     assert!(scoring(&bench, "alone.jsonl", &[]).status().unwrap().success());
     let alone = fs::read_to_string(bench.path("alone.jsonl")).unwrap();
     assert_eq!(alone.matches("\"scorer\"").count(), 120, "{alone}");
@@ -479,7 +479,7 @@ fn labels_are_the_same_however_many_processes_score() {
 
 #[test]
 fn ranks_that_would_score_differently_say_why() {
-    let bench = bench_of_long_pairs();
+    let bench = bench_of_long_pairs(120);
     let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port().to_string();
     let start = |rank: usize| {
         let mut command = scoring(&bench, "ranks.jsonl", &["--sample", ["100", "90"][rank]]);
@@ -503,4 +503,27 @@ fn ranks_that_would_score_differently_say_why() {
         .unwrap();
     assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
     assert!(stderr(&output).contains("model nowhere") && !stderr(&output).contains("[rank"), "{output:?}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn processes_that_score_stop_when_they_are_asked_to() {
+    let bench = bench_of_long_pairs(3000);
+    let mut launcher = scoring(&bench, "stopped.jsonl", &["--nproc-per-node", "2"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut reader = BufReader::new(launcher.stderr.take().unwrap());
+    let mut said = String::new();
+    while said.matches("on Cpu, process").count() < 2 {
+        assert!(reader.read_line(&mut said).unwrap() > 0, "{said}");
+    }
+    let ranks = children(&launcher);
+    signal("TERM", launcher.id());
+    reader.read_to_string(&mut said).unwrap();
+    assert_eq!(launcher.wait().unwrap().code(), Some(143), "{said}");
+    assert!(said.contains("all ranks have stopped; nothing is written before all is scored"), "{said}");
+    assert_gone(&ranks);
+    assert!(!bench.path("stopped.jsonl").exists());
 }

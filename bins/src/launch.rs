@@ -75,6 +75,15 @@ impl RanksArgs {
     }
 }
 
+/// Where this process stands among others, as its environment says.
+///
+/// # Errors
+///
+/// As [`Place::from_environment`].
+pub fn place() -> Result<Option<Place>, TrainError> {
+    Place::from_environment(|name| env::var(name).ok())
+}
+
 /// What a process at `place` logs: what all ranks would log alike comes from the first.
 pub fn logged(place: &Result<Option<Place>, TrainError>) -> &'static str {
     let is_first = !matches!(place, Ok(Some(place)) if place.rank.index() > 0);
@@ -264,11 +273,12 @@ fn watch(mut ranks: Vec<RankProcess>, signals: &Signals, goes_on: &str) -> anyho
             }
         }
     }
-    conclude(ranks, goes_on)
+    conclude(ranks, goes_on, signals.stop().load(Ordering::Relaxed))
 }
 
-/// Says what the ranks came to, the cause before what followed from it.
-fn conclude(mut ranks: Vec<RankProcess>, goes_on: &str) -> anyhow::Result<()> {
+/// Says what the ranks came to, the cause before what followed from it. Once all were `asked` to stop, those that miss the ones
+/// that did so first have not failed.
+fn conclude(mut ranks: Vec<RankProcess>, goes_on: &str, asked: bool) -> anyhow::Result<()> {
     ranks.sort_by_key(|rank| (std::cmp::Reverse(rank.badness()), rank.rank));
     let (worst, number, ended) = (ranks[0].badness(), ranks[0].rank, ranks[0].ended);
     let deaths =
@@ -279,7 +289,9 @@ fn conclude(mut ranks: Vec<RankProcess>, goes_on: &str) -> anyhow::Result<()> {
     ranks.iter_mut().for_each(RankProcess::print_last_words);
     match (worst, ended) {
         (0, _) | (_, None) => Ok(()),
-        (1, _) => Err(Stopped(format!("all ranks have stopped; {goes_on}")).into()),
+        (1 | 2, _) if worst == 1 || asked => {
+            Err(Stopped(format!("all ranks have stopped; {goes_on}")).into())
+        }
         (_, Some(ended)) => {
             let status =
                 ended.code().and_then(|code| u8::try_from(code).ok()).filter(|code| *code != 3).unwrap_or(1);

@@ -1,18 +1,20 @@
 //! `annotate score`.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use pref_data::{Tokenizer, write_records};
-use study::{ScoreReduction, ScoredLabels, label_by_score};
+use study::{ScoreReduction, ScoredLabels, StudyError, label_by_score};
 use trainer::recipe::DeviceChoice;
-use trainer::{Place, Progress, Silent, TrainError, World};
+use trainer::{Progress, Silent, World};
 
 use super::Data;
 use crate::console::ConsoleProgress;
-use crate::launch::{Launch, RanksArgs, logged};
-use crate::program::{Signals, print_result};
+use crate::launch::{Launch, RanksArgs, logged, place};
+use crate::program::{Signals, Stopped, print_result};
 
 /// Let a model on this machine prefer the response that it finds more probable
 #[derive(Debug, Args)]
@@ -45,9 +47,8 @@ pub(super) struct ScoreArgs {
     rank_timeout: u64,
 }
 
-fn place() -> Result<Option<Place>, TrainError> {
-    Place::from_environment(|name| std::env::var(name).ok())
-}
+/// What becomes of labels where it is interrupted.
+const NOTHING_KEPT: &str = "nothing is written before all is scored; start it again";
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum ReductionArg {
@@ -66,17 +67,20 @@ impl ScoreArgs {
         if self.ranks.is_launcher() {
             // What is wrong is said once.
             Tokenizer::from_folder(&self.model).with_context(|| format!("model {}", self.model.display()))?;
-            let goes_on = "nothing is written before all is scored; start it again";
-            return Launch { ranks: self.ranks, shares_cores: true, goes_on }.run(signals);
+            return Launch { ranks: self.ranks, shares_cores: true, goes_on: NOTHING_KEPT }.run(signals);
         }
         let device = DeviceChoice::Auto;
         let world = self.ranks.join(place()?.as_ref(), device, self.rank_timeout, signals)?;
-        let scored = self.score(&world);
-        scored.inspect_err(|error| world.give_up(error.as_ref()))
+        let scored = self.score(&world, signals);
+        scored.inspect_err(|error| {
+            if !error.is::<Stopped>() {
+                world.give_up(error.as_ref());
+            }
+        })
     }
 
     /// What each rank does; the first writes.
-    fn score(&self, world: &World) -> anyhow::Result<()> {
+    fn score(&self, world: &World, signals: &Signals) -> anyhow::Result<()> {
         let mut records = self.data.read()?;
         let labels = ScoredLabels {
             annotator: self.annotator.clone(),
@@ -91,8 +95,20 @@ impl ScoreArgs {
         let progress: &mut dyn Progress = if world.leads() { &mut console } else { &mut silent };
         progress.begin("records", records.len() as u64);
         let device = world.device().unwrap_or_else(|| DeviceChoice::Auto.resolve());
-        let heard = |done: usize| progress.advance(done as u64, "");
-        let labelled = label_by_score(&mut records, &labels, &self.model, device, world, heard)?;
+        let heard = |done: usize| {
+            progress.advance(done as u64, "");
+            if signals.stop().load(Ordering::Relaxed) {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        };
+        let labelled = label_by_score(&mut records, &labels, &self.model, device, world, heard);
+        let labelled = labelled.map_err(|error| match error {
+            StudyError::Stopped => Stopped(format!("stopped; {NOTHING_KEPT}")).into(),
+            StudyError::Train(error) => anyhow::Error::from(error),
+            error => error.into(),
+        })?;
         progress.end();
         if !world.leads() {
             return Ok(());

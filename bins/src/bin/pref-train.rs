@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use bins::{
-    ConsoleProgress, Launch, RanksArgs, Signals, Stopped, SystemClock, logged, print_result, run_logging,
-    train_plan,
+    ConsoleProgress, Launch, RanksArgs, Signals, Stopped, SystemClock, logged, place, print_result,
+    run_logging, train_plan,
 };
 use clap::Parser;
 use hub::Hub;
@@ -40,7 +40,7 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let place = Place::from_environment(|name| std::env::var(name).ok());
+    let place = place();
     let logged = logged(&place);
     run_logging(logged, |signals| start(&args, place, signals))
 }

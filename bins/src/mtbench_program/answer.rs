@@ -11,12 +11,12 @@ use mtbench::{ANSWER_TOKENS, BenchDir, Conversation, EndpointResponder, Question
 use seeds::Seeds;
 use study::{AnsweringTogether, Ending, LoadedPolicy, tokenizer_with_template};
 use trainer::recipe::DeviceChoice;
-use trainer::{Fact, Place, Progress as _, TrainError, World};
+use trainer::{Fact, Progress as _, TrainError, World};
 
 use super::endpoint::EndpointArgs;
 use super::{Data, SystemStamp};
 use crate::console::{ConsoleProgress, SystemClock};
-use crate::launch::{Launch, RanksArgs, logged};
+use crate::launch::{Launch, RanksArgs, logged, place};
 use crate::program::{Signals, Stopped, print_result};
 
 /// Answer the questions with a model folder or a model behind an endpoint; answers on file are kept
@@ -65,10 +65,6 @@ impl AnswerArgs {
     pub(super) fn logged(&self) -> &'static str {
         if self.model.is_some() { logged(&place()) } else { "info" }
     }
-}
-
-fn place() -> Result<Option<Place>, TrainError> {
-    Place::from_environment(|name| std::env::var(name).ok())
 }
 
 pub(super) fn answer(args: &AnswerArgs, signals: &Signals) -> anyhow::Result<()> {

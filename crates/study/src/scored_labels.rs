@@ -1,5 +1,6 @@
 //! A policy as an annotator: the response that it finds more probable is the one that it prefers.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use policy_model::Policy;
@@ -7,7 +8,7 @@ use pref_data::{
     Label, Pair, PreferenceRecord, Preset, TokenizeOptions, Tokenizer, Truncation, Votes, tokenize_pairs,
 };
 use tch::{Device, Kind};
-use trainer::{Fact, ReferenceLogps, Scoring, World};
+use trainer::{Fact, ReferenceLogps, Scoring, TrainError, World};
 
 use crate::StudyError;
 
@@ -34,7 +35,7 @@ pub enum ScoreReduction {
 }
 
 /// Labels the records of two responses that do not carry a label of this annotator, with the policy in the folder
-/// `model`, and returns how many. `progress` hears how many pairs are scored. Records of other numbers of responses, and
+/// `model`, and returns how many. `progress` hears how many pairs are scored, and stops it where it breaks. Records of other numbers of responses, and
 /// those whose prompt leaves no room for a response, stay without a label.
 ///
 /// Each rank of `world` scores its part, and all of them hear all labels: the same to the last bit however many there are, as
@@ -43,14 +44,14 @@ pub enum ScoreReduction {
 /// # Errors
 ///
 /// [`StudyError::Data`] where a record cannot be tokenised, [`StudyError::Policy`] where the model cannot be read,
-/// [`StudyError::Train`] where ranks have different records or models, or one does not come.
+/// [`StudyError::Train`] where ranks have different records or models, or one does not come; [`StudyError::Stopped`].
 pub fn label_by_score(
     records: &mut [PreferenceRecord],
     labels: &ScoredLabels,
     model: &Path,
     device: Device,
     world: &World,
-    progress: impl FnMut(usize),
+    progress: impl FnMut(usize) -> ControlFlow<()>,
 ) -> Result<usize, StudyError> {
     let tokenizer = Tokenizer::from_folder(model)?;
     let options = TokenizeOptions {
@@ -81,7 +82,11 @@ pub fn label_by_score(
         ])
     })?;
     let policy = Policy::load(model, Kind::Float, device)?;
-    let logps = ReferenceLogps::compute_together(world, &policy, &pairs, Scoring::FAST, progress)?;
+    let logps = ReferenceLogps::compute_together(world, &policy, &pairs, Scoring::FAST, progress);
+    let logps = logps.map_err(|error| match error {
+        TrainError::Stopped => StudyError::Stopped,
+        error => error.into(),
+    })?;
     for (index, pair) in pairs.iter().enumerate() {
         let score = |logp: f64, tokens: usize| match labels.reduction {
             ScoreReduction::Sum => logp,

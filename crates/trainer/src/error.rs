@@ -48,6 +48,9 @@ pub enum TrainError {
         /// The system's error.
         source: std::io::Error,
     },
+    /// Somebody asked to stop while pairs were scored.
+    #[error("stopped before all pairs were scored")]
+    Stopped,
     /// Nothing is left to train on.
     #[error("no training example is left: {0}")]
     NoExamples(String),
@@ -174,9 +177,12 @@ impl TrainError {
             | Self::DamagedCheckpoint { .. } => true,
             Self::Policy(error) => is_bad_model(error),
             Self::TorchExt(error) => is_bad_set_up(error),
-            Self::Loss(_) | Self::Head(_) | Self::Torch { .. } | Self::Io { .. } | Self::NotFinite { .. } => {
-                false
-            }
+            Self::Loss(_)
+            | Self::Head(_)
+            | Self::Torch { .. }
+            | Self::Io { .. }
+            | Self::NotFinite { .. }
+            | Self::Stopped => false,
         }
     }
 }

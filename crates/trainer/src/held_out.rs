@@ -1,6 +1,7 @@
 //! What a policy in training makes of preferences that it does not learn from.
 
 use std::fmt;
+use std::ops::ControlFlow;
 
 use policy_model::{Finish, GenerationOptions, GenerationRequest, Policy, Sampling};
 use pref_data::{Dialogue, TokenBatch, TokenPair};
@@ -126,7 +127,8 @@ impl HeldOut<'_> {
     ///
     /// Where a pair does not fit the policy, which tokenising rules out.
     pub(crate) fn measure(&self, policy: &Policy, world: &World) -> Result<HeldOutMetrics, TrainError> {
-        let logps = ReferenceLogps::compute_together(world, policy, self.pairs, self.scoring, |_| {})?;
+        let go_on = ControlFlow::Continue(());
+        let logps = ReferenceLogps::compute_together(world, policy, self.pairs, self.scoring, |_| go_on)?;
         let lengths = |of: fn(&TokenPair) -> &Vec<u32>| -> Vec<u32> {
             self.pairs.iter().map(|pair| of(pair).len() as u32).collect()
         };
@@ -137,7 +139,7 @@ impl HeldOut<'_> {
         let baseline = match self.mismatched {
             Some(mismatched) => {
                 let pairs = mismatched.pairs();
-                let logps = ReferenceLogps::compute_together(world, policy, pairs, self.scoring, |_| {})?;
+                let logps = ReferenceLogps::compute_together(world, policy, pairs, self.scoring, |_| go_on)?;
                 mismatched.baseline(&logps)?
             }
             None => KlEstimate::ZERO,

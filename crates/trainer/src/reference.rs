@@ -3,6 +3,8 @@
 mod cache;
 mod passes;
 
+use std::ops::ControlFlow;
+
 use policy_model::Policy;
 use pref_data::{TokenBatch, TokenPair};
 
@@ -38,23 +40,27 @@ impl ReferenceLogps {
         reference: &Policy,
         pairs: &[TokenPair],
         scoring: Scoring,
-        progress: impl FnMut(usize),
+        mut progress: impl FnMut(usize),
     ) -> Result<Self, TrainError> {
-        Self::compute_together(&World::alone(), reference, pairs, scoring, progress)
+        let go_on = |done| {
+            progress(done);
+            ControlFlow::Continue(())
+        };
+        Self::compute_together(&World::alone(), reference, pairs, scoring, go_on)
     }
 
     /// As [`compute`](Self::compute), where each rank of `world` scores its part: the same numbers to the last bit however many
-    /// there are, since what goes through the policy together does not depend on that.
+    /// there are, since what goes through the policy together does not depend on that. Where `progress` breaks, this rank stops.
     ///
     /// # Errors
     ///
-    /// As [`compute`](Self::compute); where another rank fails or does not come.
+    /// As [`compute`](Self::compute); [`TrainError::Stopped`]; where another rank fails or does not come.
     pub fn compute_together(
         world: &World,
         reference: &Policy,
         pairs: &[TokenPair],
         scoring: Scoring,
-        mut progress: impl FnMut(usize),
+        mut progress: impl FnMut(usize) -> ControlFlow<()>,
     ) -> Result<Self, TrainError> {
         let _guard = tch::no_grad_guard();
         let length = |i: usize| pairs[i].unique_tokens();
@@ -78,7 +84,9 @@ impl ReferenceLogps {
                 logps.chosen[i] = logps_of_pass[k];
                 logps.rejected[i] = logps_of_pass[rows + k];
             }
-            progress(done);
+            if progress(done).is_break() {
+                return Err(TrainError::Stopped);
+            }
         }
         // What other ranks scored is 0 here.
         world.sum(&mut logps.chosen)?;

@@ -67,8 +67,8 @@ fn run_together(
     let kind = compute_kind(recipe.model.dtype.kind(), device);
     let settings = settings(recipe, kind)?;
     let cache = context.cache.as_deref();
-    let Read { input, reference, policy } =
-        Read::files(recipe, loss.as_ref(), cache, (&settings.trained, kind, device))?;
+    let Loaded { input, reference, policy } =
+        Loaded::from_files(recipe, loss.as_ref(), cache, (&settings.trained, kind, device))?;
     let scoring = exchanged(scoring(recipe, input.pad_id), world);
     let passes = loss.zip(reference).map(|(loss, reference)| {
         let over = |pairs| ReferencePasses::new((recipe, &loss), &reference, kind, scoring, pairs, cache);
@@ -150,16 +150,16 @@ fn run_together(
 }
 
 /// What a run reads before it begins.
-struct Read {
+struct Loaded {
     input: Input,
     /// None where there is no loss to ask for it.
     reference: Option<ReferenceModel>,
     policy: Policy,
 }
 
-impl Read {
+impl Loaded {
     /// The weights in one thread, for computing in the kind given, and in another all else, which takes about as long.
-    fn files(
+    fn from_files(
         recipe: &Recipe,
         loss: Option<&Loss>,
         cache: Option<&Path>,

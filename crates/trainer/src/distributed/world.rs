@@ -190,7 +190,7 @@ impl World {
         part: &Tensor,
         mut make: impl FnMut(Range<i64>) -> Result<(), TrainError>,
     ) -> Result<(), TrainError> {
-        let Some(ranks) = &self.ranks else { return Ok(()) };
+        let Some(ranks) = &self.ranks else { return make(0..shard.length()) };
         let pieces = part.split(shard.piece, 0);
         let mut buckets = whole.split(shard.bucket(), 0);
         ranks.group.scope(|scope| {

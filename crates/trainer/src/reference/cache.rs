@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use policy_model::{ModelConfig, Policy};
@@ -113,7 +114,10 @@ impl ReferencePass {
         progress: &mut dyn Progress,
     ) -> Result<ReferenceLogps, TrainError> {
         progress.begin("reference log-probabilities", self.canonical.len() as u64);
-        let advance = |done: usize| progress.advance(done as u64, "");
+        let advance = |done: usize| {
+            progress.advance(done as u64, "");
+            ControlFlow::Continue(())
+        };
         let (pairs, scoring) = (&self.canonical, self.scoring);
         let logps = ReferenceLogps::compute_together(world, reference, pairs, scoring, advance)?;
         progress.end();
