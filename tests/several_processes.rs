@@ -6,7 +6,6 @@ mod bench;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
@@ -16,6 +15,7 @@ use bench::Bench;
 use rand::RngExt;
 use seeds::Seeds;
 use serde_json::Value;
+use test_support::free_port;
 
 /// Largest difference between losses of one process and of several, fp32.
 const SAME_LOSS: f64 = 1e-5;
@@ -102,8 +102,7 @@ fn two(bench: &Bench, out: &str, variables: impl Fn(usize) -> Variables) -> Vec<
 fn torchrun_slurm_and_mpirun_start_ranks() {
     let bench = bench();
     assert!(train(&bench, &["--set", "output.dir=alone"]).status.success());
-    let free = || TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port().to_string();
-    let (first, second, third) = (free(), free(), free());
+    let [first, second, third] = [(); 3].map(|()| free_port().to_string());
     let torchrun = |rank: usize| {
         let (rank, here) = (rank.to_string(), "127.0.0.1".to_owned());
         vec![
@@ -336,6 +335,19 @@ fn answering(bench: &Bench, data: &str, arguments: &[&str]) -> Command {
     command
 }
 
+/// What becomes of each of two ranks that somebody else than their own launcher starts.
+fn two_ranks(command: impl Fn(usize) -> Command) -> Vec<Output> {
+    let port = free_port().to_string();
+    let start = |rank: usize| {
+        let mut command = command(rank);
+        command.envs([("RANK", rank.to_string()), ("WORLD_SIZE", "2".to_owned())]);
+        command.envs([("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", &port)]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let both: Vec<Child> = (0..2).map(start).collect();
+    both.into_iter().map(|child| child.wait_with_output().unwrap()).collect()
+}
+
 /// What has the bench's model answer three questions at a time.
 const MODEL: [&str; 8] = ["--model", "model", "--model-id", "m", "--max-new-tokens", "24", "--wave", "3"];
 
@@ -377,17 +389,12 @@ fn answers_are_the_same_however_many_processes_give_them() {
 #[test]
 fn ranks_that_would_answer_differently_or_cannot_begin_say_why() {
     let bench = bench();
-    let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port().to_string();
-    let start = |rank: usize| {
+    let with_seed = |rank: usize| {
         let mut command = answering(&bench, "ranks", &MODEL);
         command.args(["--seed", &rank.to_string()]);
-        command.envs([("RANK", rank.to_string()), ("WORLD_SIZE", "2".to_owned())]);
-        command.envs([("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", &port)]);
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        command
     };
-    let both: Vec<Child> = (0..2).map(start).collect();
-    for child in both {
-        let output = child.wait_with_output().unwrap();
+    for output in two_ranks(with_seed) {
         assert!(!output.status.success());
         assert!(
             stderr(&output).contains("the same --system, --max-new-tokens, --wave and --seed"),
@@ -480,29 +487,19 @@ fn labels_are_the_same_however_many_processes_score() {
 #[test]
 fn ranks_that_would_score_differently_say_why() {
     let bench = bench_of_long_pairs(120);
-    let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port().to_string();
-    let start = |rank: usize| {
-        let mut command = scoring(&bench, "ranks.jsonl", &["--sample", ["100", "90"][rank]]);
-        command.envs([("RANK", rank.to_string()), ("WORLD_SIZE", "2".to_owned())]);
-        command.envs([("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", &port)]);
-        command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
-    };
-    let both: Vec<Child> = (0..2).map(start).collect();
-    for child in both {
-        let output = child.wait_with_output().unwrap();
+    let with_sample = |rank: usize| scoring(&bench, "ranks.jsonl", &["--sample", ["100", "90"][rank]]);
+    for output in two_ranks(with_sample) {
         assert!(!output.status.success());
         assert!(stderr(&output).contains("another set of pairs"), "{}", stderr(&output));
     }
     assert!(!bench.path("ranks.jsonl").exists());
-    let wrong = ["--model", "nowhere", "--nproc-per-node", "2"];
-    let output = Command::new(env!("CARGO_BIN_EXE_annotate"))
-        .args(["score", "pairs.jsonl", "--layout", "pairs", "--annotator", "scorer", "--out", "wrong.jsonl"])
-        .args(wrong)
-        .current_dir(bench.folder.path())
-        .output()
-        .unwrap();
+    fs::rename(bench.path("model"), bench.path("elsewhere")).unwrap();
+    let output = scoring(&bench, "wrong.jsonl", &["--nproc-per-node", "2"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
-    assert!(stderr(&output).contains("model nowhere") && !stderr(&output).contains("[rank"), "{output:?}");
+    assert!(
+        stderr(&output).contains("error: model model") && !stderr(&output).contains("[rank"),
+        "{output:?}"
+    );
 }
 
 #[cfg(target_os = "linux")]

@@ -35,8 +35,8 @@ pub enum ScoreReduction {
 }
 
 /// Labels the records of two responses that do not carry a label of this annotator, with the policy in the folder
-/// `model`, and returns how many. `progress` hears how many pairs are scored, and stops it where it breaks. Records of other numbers of responses, and
-/// those whose prompt leaves no room for a response, stay without a label.
+/// `model`, and returns how many. `progress` hears how many pairs are scored, and stops it where it breaks. Records of other
+/// numbers of responses, and those whose prompt leaves no room for a response, stay without a label.
 ///
 /// Each rank of `world` scores its part, and all of them hear all labels: the same to the last bit however many there are, as
 /// long as each computes with as many threads.

@@ -1,4 +1,4 @@
-//! Tolerances, a stand-in for a model's server and a browser that tests share.
+//! Tolerances, a stand-in for a model's server, a browser and free ports that tests share.
 //!
 //! Tests that want real data or the real 135M model find them through [`real_data`] and [`real_model`]; where the
 //! environment names none they print that they skip, and pass.
@@ -8,12 +8,14 @@
 mod bench_study;
 mod chromium;
 mod mock_server;
+mod ports;
 
 use std::path::PathBuf;
 
 pub use bench_study::{bench_questions, rates_by_length};
 pub use chromium::Chromium;
 pub use mock_server::{MockBehaviour, MockCall, MockFault, MockServer};
+pub use ports::free_port;
 
 /// Largest difference between a log-probability (nats) of ours and a reference implementation's, per sequence, fp32.
 pub const SEQUENCE_LOGP_NATS: f64 = 1e-3;

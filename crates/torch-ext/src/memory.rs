@@ -22,16 +22,15 @@ use crate::fused::made;
 /// `[elements]`, Float. Elsewhere than on a CPU they are zeros like any.
 ///
 /// # Errors
-/// [`TorchExtError::Torch`] where there is no memory for them.
-pub fn untouched_zeros(elements: usize, device: Device) -> Result<Tensor, TorchExtError> {
+/// [`TorchExtError::Torch`] where there is no memory for them, or fewer than none are asked for.
+pub fn untouched_zeros(elements: i64, device: Device) -> Result<Tensor, TorchExtError> {
     let what = "zeros";
-    let count = i64::try_from(elements).unwrap_or(i64::MAX);
     if device != Device::Cpu {
-        return Tensor::f_zeros([count], (Kind::Float, device))
+        return Tensor::f_zeros([elements], (Kind::Float, device))
             .map_err(|error| TorchExtError::Torch { what, message: error.to_string() });
     }
     // SAFETY: `handle` and `message` are valid for writes; the tensor that is made is the caller's.
-    made(what, |handle, message| unsafe { ffi::torch_ext_untouched_zeros(count, handle, message) })
+    made(what, |handle, message| unsafe { ffi::torch_ext_untouched_zeros(elements, handle, message) })
 }
 
 /// Gives memory back to the system that was freed and that the C library's allocator still holds.

@@ -128,15 +128,15 @@ fn untouched_zeros_are_zeros_to_write_in() {
     // None, less than a page, and more than a large page.
     for elements in [0, 1, 1000, (1 << 20) + 3] {
         let zeros = untouched_zeros(elements, Device::Cpu).unwrap();
-        assert_eq!((zeros.size(), zeros.kind()), (vec![elements as i64], Kind::Float));
+        assert_eq!((zeros.size(), zeros.kind()), (vec![elements], Kind::Float));
         assert_eq!(zeros.data_ptr() as usize % 64, 0, "vectors lie as libtorch's do");
         assert_eq!(zeros.count_nonzero(None::<i64>).int64_value(&[]), 0);
-        let mut part = zeros.narrow(0, elements as i64 / 2, elements as i64 - elements as i64 / 2);
+        let mut part = zeros.narrow(0, elements / 2, elements - elements / 2);
         drop(zeros);
         let sum = part.fill_(2.0).sum(Kind::Double).double_value(&[]);
         assert_eq!(sum, 2.0 * part.numel() as f64, "a view keeps the memory");
     }
-    for elements in [usize::MAX, usize::MAX / 4] {
+    for elements in [i64::MAX, i64::MAX / 4, -1] {
         let message = untouched_zeros(elements, Device::Cpu).unwrap_err().to_string();
         assert!(message.contains("no memory"), "{message}");
     }

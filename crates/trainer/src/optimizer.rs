@@ -50,7 +50,7 @@ impl AdamW {
         shard: Shard,
         device: tch::Device,
     ) -> Result<Self, TrainError> {
-        let zeros = || torch_ext::untouched_zeros(shard.length() as usize, device);
+        let zeros = || torch_ext::untouched_zeros(shard.length(), device);
         let inside = segments(spans, &settings).into_iter().flat_map(|segment| {
             let runs = shard.runs(segment.start, segment.length);
             runs.map(move |run| Segment { start: run.in_part, length: run.length, ..segment })

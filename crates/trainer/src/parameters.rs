@@ -113,7 +113,7 @@ impl Parameters {
         let device = policy.device();
         let elements = spans.last().map_or(0, |last| last.offset + last.length());
         let shard = holder.map_or(Shard::whole(elements), |(rank, bucket)| Shard::of(rank, elements, bucket));
-        let mut master = torch_ext::untouched_zeros(shard.padded() as usize, device)?;
+        let mut master = torch_ext::untouched_zeros(shard.padded(), device)?;
         for (span, (_, tensor)) in spans.iter().zip(weights) {
             span.view(&master).copy_(tensor);
         }
@@ -133,12 +133,12 @@ impl Parameters {
         drop((given, fresh));
         // Gone by now, as a reference may be, but not yet from the process.
         torch_ext::release_free_memory();
-        let part = holder.map(|_| torch_ext::untouched_zeros(shard.length() as usize, device)).transpose()?;
+        let part = holder.map(|_| torch_ext::untouched_zeros(shard.length(), device)).transpose()?;
         let place = |name: &str| spans.iter().position(|span| span.name == name);
         let embedding = place(EMBEDDING);
         let lm_head = place(LM_HEAD).or(embedding);
         let gradients = GradientBuffer {
-            flat: torch_ext::untouched_zeros(shard.padded() as usize, device)?,
+            flat: torch_ext::untouched_zeros(shard.padded(), device)?,
             spans,
             leaves,
             embedding,

@@ -12,7 +12,6 @@ use crate::context::Clock;
 use crate::distributed::Sharding;
 use crate::engine::{MicroBatch, TrainSettings};
 use crate::input::Input;
-use crate::objective::Loss;
 use crate::recipe::Recipe;
 use crate::reference::{ReferenceModel, ReferencePasses};
 use crate::run::{compute_kind, scoring, settings};
@@ -121,18 +120,10 @@ pub fn plan(recipe: &Recipe, start: Start, cluster: Cluster, clock: &dyn Clock) 
     let device = recipe.model.device.resolve();
     let kind = compute_kind(recipe.model.dtype.kind(), device);
     let scoring = scoring(recipe, input.pad_id);
-    let over = |loss: &Loss| {
-        let reference = ReferenceModel::read(recipe)?;
-        Ok::<_, TrainError>(ReferencePasses::new(
-            (recipe, loss),
-            &reference,
-            kind,
-            scoring,
-            &input.all_tokens,
-            None,
-        ))
-    };
-    let passes = loss.as_ref().map(over).transpose()?;
+    let reference = loss.as_ref().map(|_| ReferenceModel::read(recipe)).transpose()?;
+    let passes = loss.as_ref().zip(reference).map(|(loss, reference)| {
+        ReferencePasses::new((recipe, loss), &reference, kind, scoring, &input.all_tokens, None)
+    });
     let to_score = passes.as_ref().map_or(Vec::new(), ReferencePasses::left);
     let reference = passes
         .map(|passes| PlannedReference { sequences: passes.sequences(), is_cached: to_score.is_empty() });

@@ -6,8 +6,8 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
 
-use ranks::{Bench, Rank, STOPPED, become_rank, fail, free_port, ranks, succeed};
-use test_support::REORDERED_FP32;
+use ranks::{Bench, Rank, STOPPED, become_rank, fail, ranks, succeed};
+use test_support::{REORDERED_FP32, free_port};
 use trainer::RunDir;
 
 /// Runs the bench's recipe on so many ranks into `out`.

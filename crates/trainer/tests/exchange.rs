@@ -114,9 +114,7 @@ fn train(way: &Way, world: World, exchange: Exchange) -> Result {
 
 /// What each of so many ranks comes to.
 fn together(way: &Way, world_size: u16, exchange: Exchange) -> Vec<Result> {
-    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    let port = listener.local_addr().unwrap().port();
-    drop(listener);
+    let port = test_support::free_port();
     let rank = |index: u16| {
         let place = Place {
             rank: Rank::new(index, world_size).unwrap(),

@@ -424,9 +424,7 @@ mod tests {
 
     /// Runs `body` on two ranks, each of which knows its number.
     fn two_ranks(body: impl Fn(i64, World) + Sync) {
-        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let port = listener.local_addr().unwrap().port();
-        drop(listener);
+        let port = test_support::free_port();
         let rank = |index: u16| {
             let host = "127.0.0.1".to_owned();
             let place = Place { rank: Rank::new(index, 2).unwrap(), local_rank: index.into(), host, port };

@@ -2,10 +2,9 @@
 
 use std::error::Error as _;
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,6 +12,7 @@ use policy_model::{ModelConfig, Policy};
 use sandbox::Size;
 use seeds::Seeds;
 use tch::{Device, Kind};
+use test_support::free_port;
 use trainer::recipe::Recipe;
 use trainer::{Clock, Context, Outcome, Place, RunDir, Silent, Start, StepMetrics, TrainError, World, run};
 
@@ -148,19 +148,6 @@ impl Rank {
 pub(crate) fn ranks(bench: &Bench, world_size: usize) -> Vec<Rank> {
     let port = free_port();
     (0..world_size).map(|index| Rank::new(bench, index, world_size, port)).collect()
-}
-
-/// A port that nobody listens on: below those that the system hands out by itself, which a connection or another test may have a
-/// moment later.
-pub(crate) fn free_port() -> u16 {
-    const FIRST: u32 = 20_000;
-    const PORTS: u32 = 12_000;
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let ports = std::iter::repeat_with(|| {
-        let next = std::process::id().wrapping_mul(61).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
-        (FIRST + next % PORTS) as u16
-    });
-    ports.take(PORTS as usize).find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
 }
 
 /// Starts processes that become ranks in the test of this name, and waits for all of them.
