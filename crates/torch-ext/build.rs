@@ -27,7 +27,7 @@ fn main() {
     build
         .std("c++20")
         .files(
-            ["attention", "distributed", "fused", "narrow", "shim", "tiles", "varlen", "weights"]
+            ["attention", "distributed", "fused", "gloo", "narrow", "shim", "tiles", "varlen", "weights"]
                 .map(|name| format!("cpp/{name}.cpp")),
         )
         .include("cpp/gloo_abi")

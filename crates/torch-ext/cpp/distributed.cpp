@@ -1,7 +1,5 @@
 #include "distributed.h"
 
-#include <torch/csrc/distributed/c10d/PrefixStore.hpp>
-#include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
 #include <algorithm>
@@ -20,16 +18,6 @@ void hand_out(const std::vector<uint8_t>& value, TorchExtAnswer answer) {
   std::copy_n(value.begin(), std::min(value.size(), answer.capacity), answer.data);
   *answer.length = value.size();
 }
-
-// Reaches the connections, which c10d keeps to itself and its heirs.
-class Gloo final : public c10d::ProcessGroupGloo {
- public:
-  using c10d::ProcessGroupGloo::ProcessGroupGloo;
-
-  void close_connections() {
-    for (const auto& context : contexts_) context->closeConnections();
-  }
-};
 
 template <class Start>
 int32_t start(TorchExtGroup* group, std::vector<at::Tensor> tensors, TorchExtWork** made, TorchExtMessage message,
@@ -90,17 +78,6 @@ int32_t torch_ext_store_add(TorchExtStore* store, TorchExtBytes key, int64_t amo
 
 int32_t torch_ext_store_check(TorchExtStore* store, TorchExtBytes key, int32_t* is_there, TorchExtMessage message) noexcept {
   return guarded(message, [&] { *is_there = store->store->check({text(key)}) ? 1 : 0; });
-}
-
-int32_t torch_ext_group_gloo(TorchExtStore* store, TorchExtBytes name, TorchExtRank rank, TorchExtBytes address,
-                             int64_t timeout_ms, TorchExtGroup** made, TorchExtMessage message) noexcept {
-  return guarded(message, [&] {
-    auto options = Gloo::Options::create(std::chrono::milliseconds(timeout_ms));
-    options->devices.push_back(Gloo::createDeviceForHostname(text(address)));
-    auto prefixed = c10::make_intrusive<c10d::PrefixStore>(text(name), store->store);
-    auto gloo = c10::make_intrusive<Gloo>(prefixed, rank.index, rank.world_size, options);
-    *made = new TorchExtGroup{gloo, [gloo = gloo.get()] { gloo->close_connections(); }};
-  });
 }
 
 void torch_ext_group_free(TorchExtGroup* group) noexcept {

@@ -64,6 +64,12 @@ fn every_kind_that_may_be_sent_is() {
             let mut tensor = Tensor::full([3, 2], group.rank().index() as i64 + 1, (kind, Device::Cpu));
             group.all_reduce(&mut tensor, ReduceOp::Sum).unwrap();
             assert_eq!((tensor.kind(), floats(&tensor)), (kind, vec![3.0; 6]));
+            let (mut part, mut whole) =
+                (tensor.narrow(0, 0, 1).zeros_like(), tensor.narrow(0, 0, 2).zeros_like());
+            group.reduce_scatter(&mut part, &tensor.narrow(0, 0, 2), ReduceOp::Sum).unwrap();
+            assert_eq!((part.kind(), floats(&part)), (kind, vec![6.0; 2]));
+            group.all_gather(&mut whole, &part).unwrap();
+            assert_eq!((whole.kind(), floats(&whole)), (kind, vec![6.0; 4]));
         }
     });
 }
@@ -82,8 +88,47 @@ fn parts_are_scattered_and_gathered_in_the_order_of_ranks() {
             let mut whole = places.zeros_like();
             group.all_gather(&mut whole, &part).unwrap();
             assert_eq!(floats(&whole), floats(&(&places * factor)));
+            // 1 to n, of which each operation makes what it makes.
+            let number = places.full_like(r + 1.0);
+            let product = (1..=world_size).map(f64::from).product();
+            let cases = [(ReduceOp::Product, product), (ReduceOp::Min, 1.0), (ReduceOp::Max, n)];
+            for (operation, expected) in cases {
+                group.reduce_scatter(&mut part, &number, operation).unwrap();
+                assert_eq!(floats(&part), [expected; 2], "{operation:?}");
+            }
         });
     }
+}
+
+#[test]
+fn many_parts_are_under_way_at_a_time() {
+    const COUNT: usize = 200;
+    on_ranks(3, PATIENCE, |group| {
+        let rank = group.rank().index() as i64;
+        let whole = |k: usize| Tensor::full([300], k as i64 + rank, (Kind::Float, Device::Cpu));
+        let wholes: Vec<Tensor> = (0..COUNT).map(whole).collect();
+        let mut parts: Vec<Tensor> =
+            (0..COUNT).map(|_| Tensor::zeros([100], (Kind::Float, Device::Cpu))).collect();
+        let scattered = group.scope(|scope| {
+            for (k, (part, whole)) in parts.iter_mut().zip(&wholes).enumerate() {
+                let work = scope.reduce_scatter(part, whole, ReduceOp::Sum)?;
+                // Some have come when the next begin, and some have not; some are waited for twice.
+                match k % 50 {
+                    10 => thread::sleep(Duration::from_millis(5)),
+                    20 => work.wait()?,
+                    _ => std::mem::forget(work),
+                }
+            }
+            Ok::<_, TorchExtError>(())
+        });
+        scattered.unwrap().unwrap();
+        for (k, part) in parts.iter().enumerate() {
+            assert_eq!(floats(part), [3.0 * k as f64 + 3.0; 100]);
+        }
+        for (k, whole) in wholes.iter().enumerate() {
+            assert_eq!(floats(whole), [k as f64 + rank as f64; 300], "what is summed up is only read");
+        }
+    });
 }
 
 #[test]
