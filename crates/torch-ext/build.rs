@@ -27,8 +27,19 @@ fn main() {
     build
         .std("c++20")
         .files(
-            ["attention", "distributed", "fused", "gloo", "narrow", "shim", "tiles", "varlen", "weights"]
-                .map(|name| format!("cpp/{name}.cpp")),
+            [
+                "attention",
+                "blocks",
+                "distributed",
+                "fused",
+                "gloo",
+                "narrow",
+                "shim",
+                "tiles",
+                "varlen",
+                "weights",
+            ]
+            .map(|name| format!("cpp/{name}.cpp")),
         )
         .include("cpp/gloo_abi")
         .include(&include)

@@ -87,6 +87,11 @@ pub(crate) trait Mixing {
     /// back a query sees. Returns `[N, heads · head_dim]`.
     fn attend(&mut self, layer: usize, window: Option<i64>, q: Tensor, k: Tensor, v: Tensor) -> Tensor;
 
+    /// How the tokens hang together that see each other as in [`tree_attention`], in layers with this `window`, if they do.
+    fn trees(&self, _window: Option<i64>) -> Option<&TokenTrees> {
+        None
+    }
+
     /// Whether each row has one token more, with what came before it in a cache.
     fn is_decoding(&self) -> bool {
         false
@@ -162,9 +167,13 @@ impl Packed {
 }
 
 impl Mixing for Packed {
+    fn trees(&self, window: Option<i64>) -> Option<&TokenTrees> {
+        (!self.hides || window.is_none()).then_some(&self.trees)
+    }
+
     fn attend(&mut self, _: usize, window: Option<i64>, q: Tensor, k: Tensor, v: Tensor) -> Tensor {
         let tokens = q.size()[0];
-        if !(self.hides && window.is_some()) {
+        if self.trees(window).is_some() {
             let attended = match &self.varlen {
                 Some(trees) => varlen_attention(&q, &k, &v, trees),
                 None => tree_attention(&q, &k, &v, &self.trees),

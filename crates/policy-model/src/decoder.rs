@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use tch::{Device, Kind, Tensor};
-use torch_ext::{narrow_linear, narrow_rows};
+use torch_ext::{
+    AttentionBlock, GatedBlock, TokenTrees, attention_block, gated_block, narrow_linear, narrow_rows,
+};
 
 use crate::ModelConfig;
 use crate::attention::Mixing;
@@ -157,7 +159,12 @@ impl Decoder {
         let layer = &self.layers[index];
         let window = layer.self_attn.window;
         let products = if mixing.is_decoding() { Products::Decoding } else { Products::Whole };
-        layer.forward(hidden, rotation, products, &mut |q, k, v| mixing.attend(index, window, q, k, v))
+        let in_one = mixing.trees(window).and_then(|trees| layer.attention_in_one(hidden, rotation, trees));
+        let hidden = in_one.unwrap_or_else(|| {
+            layer.attention(hidden, rotation, products, &mut |q, k, v| mixing.attend(index, window, q, k, v))
+        });
+        let in_one = if products == Products::Whole { layer.gated_in_one(&hidden) } else { None };
+        in_one.unwrap_or_else(|| layer.gated(&hidden, products))
     }
 
     /// How many layers there are.
@@ -174,20 +181,59 @@ impl Decoder {
 /// What becomes of a layer's queries, keys and values, `[N, heads, head_dim]` each: `[N, heads · head_dim]`.
 type Attend<'a> = &'a mut dyn FnMut(Tensor, Tensor, Tensor) -> Tensor;
 
+/// A layer is two blocks, each of which adds to the hidden states. Where it can, a block is computed in one, with the bits of its
+/// parts: as one node of autograd's graph instead of a dozen.
 impl Layer {
-    fn forward(
+    fn attention(
         &self,
         hidden: &Tensor,
         rotation: &Rotation,
         products: Products,
         attend: Attend<'_>,
     ) -> Tensor {
-        let normed = self.input_layernorm.forward(hidden);
-        let hidden = hidden + self.self_attn.forward(&normed, rotation, products, attend);
-        let normed = self.post_attention_layernorm.forward(&hidden);
+        hidden + self.self_attn.forward(&self.input_layernorm.forward(hidden), rotation, products, attend)
+    }
+
+    /// None where there is more to it than the block knows, and for other devices, kinds and widths.
+    fn attention_in_one(&self, hidden: &Tensor, rotation: &Rotation, trees: &TokenTrees) -> Option<Tensor> {
+        let Attention { q_proj, k_proj, v_proj, o_proj, qk_norm: None, .. } = &self.self_attn else {
+            return None;
+        };
+        let biases = match [q_proj, k_proj, v_proj].map(|projection| projection.bias.as_ref()) {
+            [None, None, None] => None,
+            [Some(q), Some(k), Some(v)] => Some([q, k, v]),
+            _ => return None,
+        };
+        let has_adapters = [q_proj, k_proj, v_proj].iter().any(|projection| projection.low_rank.is_some());
+        let weights = AttentionBlock {
+            input_layernorm: &self.input_layernorm.weight,
+            eps: self.input_layernorm.eps,
+            q_proj: &q_proj.weight,
+            k_proj: &k_proj.weight,
+            v_proj: &v_proj.weight,
+            o_proj: o_proj.alone().filter(|_| !has_adapters)?,
+            biases,
+        };
+        attention_block(hidden, &weights, rotation.tables(), trees).ok()
+    }
+
+    fn gated(&self, hidden: &Tensor, products: Products) -> Tensor {
+        let normed = self.post_attention_layernorm.forward(hidden);
         let gated =
             swiglu(&self.gate_proj.forward(&normed, products), &self.up_proj.forward(&normed, products));
         hidden + self.down_proj.forward(&gated, products)
+    }
+
+    /// As [`Layer::attention_in_one`].
+    fn gated_in_one(&self, hidden: &Tensor) -> Option<Tensor> {
+        let weights = GatedBlock {
+            post_attention_layernorm: &self.post_attention_layernorm.weight,
+            eps: self.post_attention_layernorm.eps,
+            gate_proj: self.gate_proj.alone()?,
+            up_proj: self.up_proj.alone()?,
+            down_proj: self.down_proj.alone()?,
+        };
+        gated_block(hidden, &weights).ok()
     }
 }
 
@@ -205,6 +251,11 @@ impl Attention {
 }
 
 impl Linear {
+    /// The weight, where there is nothing beside it.
+    fn alone(&self) -> Option<&Tensor> {
+        (self.bias.is_none() && self.low_rank.is_none()).then_some(&self.weight)
+    }
+
     fn forward(&self, x: &Tensor, products: Products) -> Tensor {
         let projected = products.linear(x, &self.weight, self.bias.as_ref());
         match &self.low_rank {

@@ -169,6 +169,11 @@ pub(crate) struct Rotation {
 }
 
 impl Rotation {
+    /// Cosines and signed sines.
+    pub(crate) fn tables(&self) -> (&Tensor, &Tensor) {
+        (&self.cos, &self.sin)
+    }
+
     /// Turns the heads `x [N, heads, head_dim]`.
     ///
     /// The usual form is `x·cos + [−x₂, x₁]·sin`. With the sign folded into the sines, the second term needs only the

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "guarded.h"
+#include "kernels.h"
 #include "lanes.h"
 
 namespace {
@@ -472,14 +473,41 @@ Operands<Element> operands(const Tensor& q, const Tensor& k, const Tensor& v) {
   return {elements<Element>(q), elements<Element>(k), elements<Element>(v), q.size(0), q.size(1), k.size(1), q.size(2)};
 }
 
+}  // namespace
+
+namespace torch_ext {
+
+Attended tree_attention(const Tensor& q, const Tensor& k, const Tensor& v, const std::vector<int64_t>& trees) {
+  Attended made{at::empty_like(q), at::empty({q.size(1), q.size(0)}, q.options().dtype(at::kFloat))};
+  by_kind(q, [&]<class Element>(const Element*) {
+    ::share_out(Forward<Element>{mutable_elements<Element>(made.out), mutable_elements<float>(made.sums),
+                                 operands<Element>(q, k, v)},
+                rows_of(trees));
+  });
+  return made;
+}
+
+AttentionGradients tree_attention_gradients(const Tensor& grad, const Tensor& q, const Tensor& k, const Tensor& v,
+                                            const Attended& attended, const std::vector<int64_t>& trees) {
+  AttentionGradients made{at::empty_like(q), at::empty_like(k), at::empty_like(v)};
+  by_kind(q, [&]<class Element>(const Element*) {
+    ::share_out(Backward<Element>{mutable_elements<Element>(made.q), mutable_elements<Element>(made.k),
+                                  mutable_elements<Element>(made.v), elements<Element>(grad),
+                                  elements<Element>(attended.out), elements<float>(attended.sums),
+                                  operands<Element>(q, k, v)},
+                rows_of(trees));
+  });
+  return made;
+}
+
+}  // namespace torch_ext
+
+namespace {
+
 struct TreeAttention : torch::autograd::Function<TreeAttention> {
   static Tensor forward(AutogradContext* context, const Tensor& q, const Tensor& k, const Tensor& v,
                         const std::vector<int64_t>* trees) {
-    Tensor out = at::empty_like(q), sums = at::empty({q.size(1), q.size(0)}, q.options().dtype(at::kFloat));
-    by_kind(q, [&]<class Element>(const Element*) {
-      share_out(Forward<Element>{mutable_elements<Element>(out), mutable_elements<float>(sums), operands<Element>(q, k, v)},
-                rows_of(*trees));
-    });
+    const auto [out, sums] = tree_attention(q, k, v, *trees);
     context->save_for_backward({q, k, v, out, sums});
     context->saved_data["trees"] = *trees;
     return out;
@@ -487,15 +515,9 @@ struct TreeAttention : torch::autograd::Function<TreeAttention> {
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
     const variable_list saved = context->get_saved_variables();
-    const Tensor &q = saved[0], &k = saved[1], &v = saved[2], &out = saved[3], grad = grads[0].contiguous();
-    Tensor grad_q = at::empty_like(q), grad_k = at::empty_like(k), grad_v = at::empty_like(v);
-    by_kind(q, [&]<class Element>(const Element*) {
-      share_out(Backward<Element>{mutable_elements<Element>(grad_q), mutable_elements<Element>(grad_k),
-                                  mutable_elements<Element>(grad_v), elements<Element>(grad), elements<Element>(out),
-                                  elements<float>(saved[4]), operands<Element>(q, k, v)},
-                rows_of(context->saved_data["trees"].toIntVector()));
-    });
-    return {grad_q, grad_k, grad_v, Tensor()};
+    const auto [q, k, v] = tree_attention_gradients(grads[0].contiguous(), saved[0], saved[1], saved[2], {saved[3], saved[4]},
+                                                    context->saved_data["trees"].toIntVector());
+    return {q, k, v, Tensor()};
   }
 };
 

@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "guarded.h"
+#include "kernels.h"
 #include "lanes.h"
 
 namespace {
@@ -59,6 +60,7 @@ struct NormBackward {
   const float* scales;
   const Element* x;
   const Element* weight;
+  const Element* beside;  // What reaches x otherwise, or null.
   int64_t count, width;
 
   INLINED void blocks(int64_t begin, int64_t end) const {
@@ -80,7 +82,9 @@ struct NormBackward {
     const float mean = total(products) / float(width);
     for (int64_t at = 0; at < width; at += LANES) {
       const Floats normed = load(from + at) * scale, arriving = load(of_row + at);
-      store(grad_x + row * width + at, (arriving * load(weight + at) - normed * mean) * scale);
+      Floats of_x = (arriving * load(weight + at) - normed * mean) * scale;
+      if (beside != nullptr) of_x += load(beside + row * width + at);
+      store(grad_x + row * width + at, of_x);
       if (sums != nullptr) store(sums + at, load(sums + at) + arriving * rounded(normed, from));
     }
   }
@@ -169,84 +173,113 @@ WIDEST void run(const GatedBackward<uint16_t>& gated, int64_t begin, int64_t end
 WIDEST void run(const Turned<float>& turned, int64_t begin, int64_t end) { turned.rows(begin, end); }
 WIDEST void run(const Turned<uint16_t>& turned, int64_t begin, int64_t end) { turned.rows(begin, end); }
 
+}  // namespace
+
+namespace torch_ext {
+
+Normed rms_norm(const Tensor& x, const Tensor& weight, double eps) {
+  const int64_t width = weight.numel(), rows = x.numel() / width;
+  Normed made{at::empty_like(x), at::empty({rows}, x.options().dtype(at::kFloat))};
+  by_kind(x, [&]<class Element>(const Element*) {
+    const Norm<Element> norm{mutable_elements<Element>(made.out), mutable_elements<float>(made.scales), elements<Element>(x),
+                             elements<Element>(weight),           width,                                float(eps)};
+    share_out(norm, rows, rows_worth(width));
+  });
+  return made;
+}
+
+NormGradients rms_norm_gradients(const Tensor& grad, const Tensor& beside, const Tensor& x, const Tensor& weight,
+                                 const Tensor& scales, bool asks_for_weight) {
+  const int64_t width = weight.numel(), rows = x.numel() / width, blocks = (rows + BLOCK - 1) / BLOCK;
+  Tensor of_x = at::empty_like(x), sums;
+  if (asks_for_weight) sums = at::zeros({blocks, width}, scales.options());
+  by_kind(x, [&]<class Element>(const Element*) {
+    const NormBackward<Element> norm{mutable_elements<Element>(of_x),
+                                     sums.defined() ? mutable_elements<float>(sums) : nullptr,
+                                     elements<Element>(grad),
+                                     elements<float>(scales),
+                                     elements<Element>(x),
+                                     elements<Element>(weight),
+                                     beside.defined() ? elements<Element>(beside) : nullptr,
+                                     rows,
+                                     width};
+    share_out(norm, blocks, std::max<int64_t>(1, rows_worth(width) / BLOCK));
+  });
+  return {of_x, sums.defined() ? sums.sum(0).to(weight.scalar_type()) : Tensor()};
+}
+
+Tensor swiglu(const Tensor& gate, const Tensor& up) {
+  Tensor out = at::empty_like(gate);
+  by_kind(gate, [&]<class Element>(const Element*) {
+    const Gated<Element> gated{mutable_elements<Element>(out), elements<Element>(gate), elements<Element>(up)};
+    share_out(gated, gate.numel() / LANES, rows_worth(LANES));
+  });
+  return out;
+}
+
+GateGradients swiglu_gradients(const Tensor& grad, const Tensor& gate, const Tensor& up) {
+  GateGradients made{at::empty_like(gate), at::empty_like(up)};
+  by_kind(gate, [&]<class Element>(const Element*) {
+    const GatedBackward<Element> gated{mutable_elements<Element>(made.gate), mutable_elements<Element>(made.up),
+                                       elements<Element>(grad), elements<Element>(gate), elements<Element>(up)};
+    share_out(gated, gate.numel() / LANES, rows_worth(LANES));
+  });
+  return made;
+}
+
+Tensor rotate(const Tensor& x, const Tensor& cos, const Tensor& sin, bool back) {
+  Tensor out = at::empty_like(x);
+  by_kind(x, [&]<class Element>(const Element*) {
+    const Turned<Element> turned{mutable_elements<Element>(out), elements<Element>(x), elements<Element>(cos),
+                                 elements<Element>(sin),         x.size(1),            x.size(2),
+                                 back};
+    share_out(turned, x.size(0), rows_worth(x.size(1) * x.size(2)));
+  });
+  return out;
+}
+
+}  // namespace torch_ext
+
+namespace {
+
 struct RmsNorm : torch::autograd::Function<RmsNorm> {
   static Tensor forward(AutogradContext* context, const Tensor& x, const Tensor& weight, double eps) {
-    const int64_t width = weight.numel(), rows = x.numel() / width;
-    Tensor out = at::empty_like(x), scales = at::empty({rows}, x.options().dtype(at::kFloat));
-    by_kind(x, [&]<class Element>(const Element*) {
-      const Norm<Element> norm{mutable_elements<Element>(out), mutable_elements<float>(scales), elements<Element>(x),
-                               elements<Element>(weight),      width,                           float(eps)};
-      share_out(norm, rows, rows_worth(width));
-    });
+    const auto [out, scales] = rms_norm(x, weight, eps);
     context->save_for_backward({x, weight, scales});
     return out;
   }
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
     const variable_list saved = context->get_saved_variables();
-    const Tensor &x = saved[0], &weight = saved[1], grad = grads[0].contiguous();
-    const int64_t width = weight.numel(), rows = x.numel() / width, blocks = (rows + BLOCK - 1) / BLOCK;
-    Tensor grad_x = at::empty_like(x), sums;
-    if (context->needs_input_grad(1)) sums = at::zeros({blocks, width}, saved[2].options());
-    by_kind(x, [&]<class Element>(const Element*) {
-      const NormBackward<Element> norm{mutable_elements<Element>(grad_x),
-                                       sums.defined() ? mutable_elements<float>(sums) : nullptr,
-                                       elements<Element>(grad),
-                                       elements<float>(saved[2]),
-                                       elements<Element>(x),
-                                       elements<Element>(weight),
-                                       rows,
-                                       width};
-      share_out(norm, blocks, std::max<int64_t>(1, rows_worth(width) / BLOCK));
-    });
-    return {grad_x, sums.defined() ? sums.sum(0).to(weight.scalar_type()) : Tensor(), Tensor()};
+    const bool asks_for_weight = context->needs_input_grad(1);
+    const auto [of_x, of_weight] =
+        rms_norm_gradients(grads[0].contiguous(), Tensor(), saved[0], saved[1], saved[2], asks_for_weight);
+    return {of_x, of_weight, Tensor()};
   }
 };
 
 struct SwiGlu : torch::autograd::Function<SwiGlu> {
   static Tensor forward(AutogradContext* context, const Tensor& gate, const Tensor& up) {
-    Tensor out = at::empty_like(gate);
-    by_kind(gate, [&]<class Element>(const Element*) {
-      const Gated<Element> gated{mutable_elements<Element>(out), elements<Element>(gate), elements<Element>(up)};
-      share_out(gated, gate.numel() / LANES, rows_worth(LANES));
-    });
     context->save_for_backward({gate, up});
-    return out;
+    return swiglu(gate, up);
   }
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
     const variable_list saved = context->get_saved_variables();
-    const Tensor &gate = saved[0], &up = saved[1], grad = grads[0].contiguous();
-    Tensor grad_gate = at::empty_like(gate), grad_up = at::empty_like(up);
-    by_kind(gate, [&]<class Element>(const Element*) {
-      const GatedBackward<Element> gated{mutable_elements<Element>(grad_gate), mutable_elements<Element>(grad_up),
-                                         elements<Element>(grad), elements<Element>(gate), elements<Element>(up)};
-      share_out(gated, gate.numel() / LANES, rows_worth(LANES));
-    });
-    return {grad_gate, grad_up};
+    const auto [of_gate, of_up] = swiglu_gradients(grads[0].contiguous(), saved[0], saved[1]);
+    return {of_gate, of_up};
   }
 };
 
 struct Rotate : torch::autograd::Function<Rotate> {
-  static Tensor turn(const Tensor& x, const Tensor& cos, const Tensor& sin, bool back) {
-    Tensor out = at::empty_like(x);
-    by_kind(x, [&]<class Element>(const Element*) {
-      const Turned<Element> turned{mutable_elements<Element>(out), elements<Element>(x), elements<Element>(cos),
-                                   elements<Element>(sin),         x.size(1),            x.size(2),
-                                   back};
-      share_out(turned, x.size(0), rows_worth(x.size(1) * x.size(2)));
-    });
-    return out;
-  }
-
   static Tensor forward(AutogradContext* context, const Tensor& x, const Tensor& cos, const Tensor& sin) {
     context->save_for_backward({cos, sin});
-    return turn(x, cos, sin, false);
+    return rotate(x, cos, sin, false);
   }
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
     const variable_list saved = context->get_saved_variables();
-    return {turn(grads[0].contiguous(), saved[0], saved[1], true), Tensor(), Tensor()};
+    return {rotate(grads[0].contiguous(), saved[0], saved[1], true), Tensor(), Tensor()};
   }
 };
 

@@ -2,7 +2,7 @@
 
 use tch::Tensor;
 
-use crate::check::{check_dense, check_stored};
+use crate::check::{check_dense, check_stored, whole_vectors};
 use crate::fused::made;
 use crate::{TorchExtError, ffi};
 
@@ -35,6 +35,11 @@ impl TokenTrees {
     /// Tokens of all rows.
     pub fn tokens(&self) -> i64 {
         self.tokens
+    }
+
+    /// For every row its number of parts, and how many tokens each has.
+    pub(crate) fn lengths(&self) -> &[i64] {
+        &self.lengths
     }
 
     /// Of every row how many tokens its trunk and its branches have.
@@ -90,8 +95,8 @@ pub fn tree_attention(
     let &[tokens, heads, dim] = of_q.as_slice() else {
         return Err(TorchExtError::Shape { tensor: "the queries", found: of_q, expected: vec![-1, -1, -1] });
     };
-    if tokens != trees.tokens || dim == 0 || dim % 16 != 0 {
-        let expected = vec![trees.tokens, heads, (dim + 15).max(16) / 16 * 16];
+    if tokens != trees.tokens || dim != whole_vectors(dim) {
+        let expected = vec![trees.tokens, heads, whole_vectors(dim)];
         return Err(TorchExtError::Shape { tensor: "the queries", found: of_q, expected });
     }
     let fits = matches!(*of_k.as_slice(), [n, kv_heads, d]

@@ -4,6 +4,14 @@ use tch::{Device, Kind, Tensor};
 
 use crate::TorchExtError;
 
+/// How many numbers the kernels take at once; widths are multiples of it.
+pub(crate) const LANES: i64 = 16;
+
+/// The least width from `width` on that the kernels take.
+pub(crate) fn whole_vectors(width: i64) -> i64 {
+    (width + LANES - 1).max(LANES) / LANES * LANES
+}
+
 /// A kind that the kernels read and write.
 pub(crate) fn check_stored(tensor: &'static str, given: &Tensor) -> Result<(), TorchExtError> {
     match given.kind() {

@@ -30,6 +30,34 @@ pub(crate) struct AdamW {
     pub(crate) gradient_divisor: f64,
 }
 
+/// Mirrors `TorchExtAttentionBlock`.
+#[repr(C)]
+pub(crate) struct AttentionBlock {
+    pub(crate) norm: *const C_tensor,
+    pub(crate) q_proj: *const C_tensor,
+    pub(crate) k_proj: *const C_tensor,
+    pub(crate) v_proj: *const C_tensor,
+    pub(crate) o_proj: *const C_tensor,
+    pub(crate) q_bias: *const C_tensor,
+    pub(crate) k_bias: *const C_tensor,
+    pub(crate) v_bias: *const C_tensor,
+    pub(crate) cos: *const C_tensor,
+    pub(crate) sin: *const C_tensor,
+    pub(crate) trees: *const i64,
+    pub(crate) length: usize,
+    pub(crate) eps: f64,
+}
+
+/// Mirrors `TorchExtGatedBlock`.
+#[repr(C)]
+pub(crate) struct GatedBlock {
+    pub(crate) norm: *const C_tensor,
+    pub(crate) gate_proj: *const C_tensor,
+    pub(crate) up_proj: *const C_tensor,
+    pub(crate) down_proj: *const C_tensor,
+    pub(crate) eps: f64,
+}
+
 unsafe extern "C" {
     pub(crate) fn torch_ext_fused_adamw(
         weights: *mut C_tensor,
@@ -94,6 +122,20 @@ unsafe extern "C" {
         v: *const C_tensor,
         trees: *const i64,
         length: usize,
+        made: *mut *mut C_tensor,
+        message: Message,
+    ) -> i32;
+
+    pub(crate) fn torch_ext_attention_block(
+        x: *const C_tensor,
+        block: *const AttentionBlock,
+        made: *mut *mut C_tensor,
+        message: Message,
+    ) -> i32;
+
+    pub(crate) fn torch_ext_gated_block(
+        x: *const C_tensor,
+        block: *const GatedBlock,
         made: *mut *mut C_tensor,
         message: Message,
     ) -> i32;

@@ -7,12 +7,9 @@
 use tch::{Kind, Tensor};
 use torch_sys::C_tensor;
 
-use crate::check::{check_dense, check_shape, check_stored};
+use crate::check::{LANES, check_dense, check_shape, check_stored};
 use crate::ffi::Message;
 use crate::{TorchExtError, ffi};
-
-/// How many numbers the kernels take at once; widths are multiples of it.
-const LANES: i64 = 16;
 
 /// Root-mean-square norm over the last dimension: `x / √(mean(x²) + eps)`, rounded to the kind of `x`, times `weight`
 /// ([Zhang and Sennrich 2019](https://arxiv.org/abs/1910.07467), rounded as in transformers' Llama).

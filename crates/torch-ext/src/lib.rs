@@ -2,8 +2,9 @@
 //!
 //! [`fused_adamw`] updates weights in one pass over memory, as [`accumulate`] adds gradients and [`squared_norm`] measures
 //! them; [`rms_norm`], [`swiglu`] and [`rotate`] do so with what a decoder layer computes between its products, and have
-//! gradients, as has [`tree_attention`] of packed rows; [`narrow_linear`] and [`decode_attention`] are what decoding
-//! takes, at the pace of memory; [`distributed`] is c10d, PyTorch's own engine for processes that train together.
+//! gradients, as has [`tree_attention`] of packed rows; [`attention_block`] and [`gated_block`] are these and the products
+//! between them as one node of a graph each; [`narrow_linear`] and [`decode_attention`] are what decoding takes, at the pace of
+//! memory; [`distributed`] is c10d, PyTorch's own engine for processes that train together.
 //!
 //! # Rules
 //!
@@ -29,6 +30,7 @@
 #![expect(unsafe_code, reason = "this crate is the workspace's door to C++")]
 
 mod attention;
+mod blocks;
 mod check;
 pub mod distributed;
 mod error;
@@ -40,6 +42,7 @@ mod optimizer;
 mod varlen;
 
 pub use attention::{TokenTrees, tree_attention};
+pub use blocks::{AttentionBlock, GatedBlock, attention_block, gated_block};
 pub use error::TorchExtError;
 pub use fused::{rms_norm, rotate, swiglu};
 pub use memory::{release_free_memory, untouched_zeros};

@@ -79,7 +79,9 @@ pub(crate) struct Parameters {
 pub(crate) struct GradientBuffer {
     pub(crate) flat: Tensor,
     pub(crate) spans: Vec<Span>,
+    /// Of every span the leaf, and the part of `flat` where its gradient gathers, in its shape.
     leaves: Vec<Tensor>,
+    sums: Vec<Tensor>,
     /// The embedding's and the head's place among the spans, where they are trained.
     embedding: Option<usize>,
     lm_head: Option<usize>,
@@ -137,13 +139,9 @@ impl Parameters {
         let place = |name: &str| spans.iter().position(|span| span.name == name);
         let embedding = place(EMBEDDING);
         let lm_head = place(LM_HEAD).or(embedding);
-        let gradients = GradientBuffer {
-            flat: torch_ext::untouched_zeros(shard.padded(), device)?,
-            spans,
-            leaves,
-            embedding,
-            lm_head,
-        };
+        let flat = torch_ext::untouched_zeros(shard.padded(), device)?;
+        let sums = spans.iter().map(|span| span.view(&flat)).collect();
+        let gradients = GradientBuffer { flat, spans, leaves, sums, embedding, lm_head };
         Ok(Self { gradients, master, shard, policy, trained, compute, part })
     }
 
@@ -334,7 +332,7 @@ impl<'a> Gradients<'a> {
         input: &Tensor,
         is_asked: impl Fn(&str) -> bool,
     ) -> Result<Tensor, TrainError> {
-        let GradientBuffer { flat, spans, leaves, embedding, .. } = self.buffer;
+        let GradientBuffer { spans, leaves, sums, embedding, .. } = self.buffer;
         let asked: Vec<(usize, &Span, &Tensor)> = (0..spans.len())
             .map(|at| (at, &spans[at], &leaves[at]))
             .filter(|(_, span, _)| is_asked(&span.name))
@@ -347,7 +345,7 @@ impl<'a> Gradients<'a> {
         for (&(at, span, _), gradient) in asked.iter().zip(&found) {
             // Leaves that the graph does not reach, such as a head that works outside of it, have none.
             if gradient.defined() {
-                add(&span.view(flat), gradient);
+                add(&sums[at], gradient);
             }
             // Of tokens' embeddings more is to come.
             if *embedding != Some(at) {
@@ -361,14 +359,14 @@ impl<'a> Gradients<'a> {
         let Some(embedding) = self.buffer.embedding else { return };
         let _guard = tch::no_grad_guard();
         let span = &self.buffer.spans[embedding];
-        let table = span.view(&self.buffer.flat);
-        let _ = table.shallow_clone().index_add_(0, ids, &of_embedded.to_kind(Kind::Float));
+        let _ =
+            self.buffer.sums[embedding].shallow_clone().index_add_(0, ids, &of_embedded.to_kind(Kind::Float));
         (self.done)(span);
     }
 
     /// The gradient of the LM head's weight, `[vocab, hidden]` fp32, which shares memory with the whole; none where the head
     /// is not trained.
     pub(crate) fn lm_head(&self) -> Option<Tensor> {
-        self.buffer.lm_head.map(|head| self.buffer.spans[head].view(&self.buffer.flat))
+        self.buffer.lm_head.map(|head| self.buffer.sums[head].shallow_clone())
     }
 }
