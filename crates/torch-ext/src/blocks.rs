@@ -1,6 +1,6 @@
 //! The two residual blocks of a decoder layer, each one node of a graph.
 //!
-//! Composed of their parts they are thirty nodes a layer, whose making and differentiating takes longer than what they compute
+//! Composed of their parts they are two dozen nodes a layer, whose making and differentiating takes longer than what they compute
 //! where texts are short and models narrow. Forwards, a block has the bits of that composition; backwards, what reaches its
 //! input from several sides is summed before it is rounded. Gradients cannot be differentiated again.
 
