@@ -109,6 +109,7 @@ fn a_model_of_ones_own_is_trained_answers_and_is_judged_once() {
     assert!(plan.contains("0 of 4 training runs and 0 of 5 evaluations"), "{plan}");
     assert!(plan.contains(&format!("{CALLS} calls of judge-1, whose price is not known")), "{plan}");
     assert!(plan.contains("tried for some seconds") && plan.contains("GPU hours: on 8 × 80 GB"), "{plan}");
+    assert!(plan.contains("for the 4 training runs that are left"), "{plan}");
     assert!(!bench.path("out").exists() && server.calls().is_empty(), "a plan computes nothing");
 
     let (table, log) = succeeds(&rq(RQ1, &bench, &[]));

@@ -310,7 +310,7 @@ fn a_run_that_fails_does_so_alone() {
     let failed = runs(&out).len();
     assert_eq!(failed, 4, "those that fail leave their folders for who looks into them");
     assert!(stdout.contains("What is missing") && stdout.contains("the loss is inf at step 1"), "{stdout}");
-    assert!(stdout.contains("failed: the last note says why"), "{stdout}");
+    assert!(stdout.contains("failed: the table of what is missing says why"), "{stdout}");
     let report = fs::read_to_string(out.join("report.html")).unwrap();
     assert!(report.contains("What is missing") && report.contains("Missing, and left out"));
     let scores = read_parquet(&out.join("results.parquet")).unwrap();

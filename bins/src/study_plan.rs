@@ -1,7 +1,7 @@
 //! `rqN --plan`: what a study would compute, as a table.
 
 use render::table::{Align, Column, Table, Value};
-use study::{ASSUMED_ANSWER_SECONDS, Forecast, Pace, Plan, Work};
+use study::{ASSUMED_ANSWER_SECONDS, Disk, Forecast, Pace, Plan, Work};
 
 /// The plan as a table, for `jobs` workers.
 pub(crate) fn study_plan(plan: &Plan, jobs: usize) -> Table {
@@ -38,6 +38,7 @@ pub(crate) fn study_plan(plan: &Plan, jobs: usize) -> Table {
             ),
             time_note(plan, jobs),
             memory_note(plan),
+            disk_note(plan),
             cost_note(plan),
         ]
         .into_iter()
@@ -131,5 +132,20 @@ fn memory_note(plan: &Plan) -> String {
         bytes as f64 / 1e6,
         bytes / plan.parameters,
         plan.parameters,
+    )
+}
+
+fn disk_note(plan: &Plan) -> String {
+    let left = (plan.cells.len() - plan.trained()) as u64;
+    let Disk { kept, under_way } = plan.disk;
+    let size = |bytes: u64| match bytes {
+        ..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
+        _ => format!("{:.1} GB", bytes as f64 / 1e9),
+    };
+    format!(
+        "Disk: {} for the {left} training runs that are left, {} each, and {} more while one is under way.",
+        size(left * kept),
+        size(kept),
+        size(under_way),
     )
 }

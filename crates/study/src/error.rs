@@ -51,6 +51,11 @@ pub enum StudyError {
     /// The file of all scores cannot be read or written.
     #[error(transparent)]
     Results(#[from] ResultsError),
+    /// There is no room for what comes next.
+    #[error(
+        "the disk is full; what is done is kept, and once there is room the same command goes on from here"
+    )]
+    DiskFull(#[source] Box<Self>),
     /// A file of the store cannot be read or written.
     #[error("{what} {}", path.display())]
     Io {
@@ -193,9 +198,20 @@ impl StudyError {
         Self::Responder(source)
     }
 
+    /// Says of an error behind which nothing can be written any more how to go on, and leaves others as they are.
+    pub(crate) fn or_full_disk(self) -> Self {
+        match takes_nothing_more(&self) {
+            true => Self::DiskFull(Box::new(self)),
+            false => self,
+        }
+    }
+
     /// Whether it speaks of one trained policy, so that the others of a study can still be had.
     pub(crate) fn is_of_one_policy(&self) -> bool {
         use trainer::TrainError;
+        if takes_nothing_more(self) {
+            return false;
+        }
         match self {
             Self::TooShort { .. } | Self::Unjudged { .. } | Self::Responder(_) | Self::Policy(_) => true,
             Self::Bench(error) => matches!(error, mtbench::Error::Respond { .. }),
@@ -223,5 +239,51 @@ impl StudyError {
             Self::Policy(error) => trainer::is_bad_model(error),
             _ => false,
         }
+    }
+}
+
+/// Whether the disk takes nothing more, whatever was to be written: then every other policy would fail the same way.
+fn takes_nothing_more(error: &StudyError) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        let system = error.downcast_ref::<std::io::Error>();
+        if system
+            .is_some_and(|error| matches!(error.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem))
+        {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error;
+    use std::io::{self, ErrorKind};
+
+    use policy_model::PolicyError;
+    use trainer::TrainError;
+
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_of_all_policies_and_a_damaged_file_of_one() {
+        let writing = |kind: ErrorKind| {
+            let (action, path) = ("write", PathBuf::from("model.safetensors"));
+            StudyError::from(TrainError::Policy(PolicyError::Io {
+                action,
+                path,
+                source: io::Error::from(kind),
+            }))
+        };
+        assert!(writing(ErrorKind::UnexpectedEof).is_of_one_policy());
+        assert!(matches!(writing(ErrorKind::UnexpectedEof).or_full_disk(), StudyError::Train(_)));
+        let full = writing(ErrorKind::StorageFull);
+        assert!(!full.is_of_one_policy() && !full.is_bad_input());
+        let told = full.or_full_disk();
+        assert!(told.to_string().contains("once there is room the same command goes on"), "{told}");
+        assert!(told.source().unwrap().to_string().contains("model.safetensors"));
     }
 }

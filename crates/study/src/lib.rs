@@ -50,7 +50,7 @@ pub use failures::Failure;
 pub use findings::{Findings, conclude};
 pub use fitted::{Fitted, FittedLabels};
 pub use grid::{Grid, Question};
-pub use plan::{ASSUMED_ANSWER_SECONDS, ASSUMED_STEP_SECONDS, Forecast, Pace, Plan, Work};
+pub use plan::{ASSUMED_ANSWER_SECONDS, ASSUMED_STEP_SECONDS, Disk, Forecast, Pace, Plan, Work};
 pub use registry::Registry;
 pub use responder::{Asked, LoadedPolicy, PolicyResponder, chat_messages, tokenizer_with_template};
 pub use runner::{Collected, Evaluated, Runner, Shard};

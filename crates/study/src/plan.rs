@@ -5,6 +5,7 @@ use std::num::NonZeroU64;
 use llm_client::{Prices, Usage};
 use policy_model::ModelConfig;
 use sandbox::{MAX_VOCAB_SIZE, Size};
+use tch::Kind;
 use trainer::{Clock, Cluster, Memory, RunDir, Start};
 
 use crate::cell::{Cell, Subject};
@@ -46,6 +47,8 @@ pub struct Plan {
     pub parameters: u64,
     /// What these take in training.
     pub memory: Memory,
+    /// What a training run leaves on the disk.
+    pub disk: Disk,
     /// What one run tells of all; `None` before it was asked.
     pub forecast: Option<Forecast>,
 }
@@ -82,6 +85,23 @@ pub struct Forecast {
     pub cluster_step_seconds: f64,
     /// Whether their memory holds it.
     pub fits: bool,
+}
+
+/// What training runs take of the disk, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Disk {
+    /// Of a run that is finished: its checkpoints' weights, and the policy once more.
+    pub kept: u64,
+    /// What a run under way has beside that at most, to go on from: masters and moments of one checkpoint, and of the next
+    /// before that one goes.
+    pub under_way: u64,
+}
+
+impl Disk {
+    fn of(parameters: u64, kind: Kind, checkpoints: usize) -> Self {
+        let policy = parameters * kind.elt_size_in_bytes() as u64;
+        Self { kept: policy * (checkpoints as u64 + 1), under_way: 2 * parameters * 3 * 4 }
+    }
 }
 
 /// How long a step takes.
@@ -210,6 +230,7 @@ impl Runner {
             judging_usd: judging_usd(&recipe.judge, judge_calls)?,
             parameters,
             memory,
+            disk: Disk::of(parameters, recipe.model.dtype.kind(), recipe.train.checkpoints.len()),
             forecast: None,
         })
     }

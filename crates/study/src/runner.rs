@@ -134,7 +134,7 @@ impl Runner {
     ///
     /// Where training or the disk fails, or somebody asks to stop.
     pub fn prepare(&self, context: &mut Context<'_>) -> Result<(), StudyError> {
-        self.world.prepare(self.recipe.study.seeds, context)
+        self.world.prepare(self.recipe.study.seeds, context).map_err(StudyError::or_full_disk)
     }
 
     /// Finds out whether the judge can be asked, before hours of training: its address, its key, its price.
@@ -180,7 +180,7 @@ impl Runner {
                 return Err(StudyError::Stopped);
             }
             if self.failure(subject)?.is_none() {
-                self.make(subject, shard, context)?;
+                self.make(subject, shard, context).map_err(StudyError::or_full_disk)?;
             }
         }
         Ok(())

@@ -75,7 +75,7 @@ pub(crate) fn difference_value(
 fn absent(analysis: &Analysis<'_>, selections: &[&dyn Fn(&Subject) -> bool]) -> Value {
     let has_failed = |failure: &Failure| selections.iter().any(|keep| keep(&failure.subject));
     match analysis.failed.iter().any(has_failed) {
-        true => Value::missing("failed: the last note says why"),
+        true => Value::missing("failed: the table of what is missing says why"),
         false => Value::missing("not in this grid"),
     }
 }
