@@ -204,14 +204,16 @@ impl Layer {
             [Some(q), Some(k), Some(v)] => Some([q, k, v]),
             _ => return None,
         };
-        let has_adapters = [q_proj, k_proj, v_proj].iter().any(|projection| projection.low_rank.is_some());
+        if [q_proj, k_proj, v_proj].iter().any(|projection| projection.low_rank.is_some()) {
+            return None;
+        }
         let weights = AttentionBlock {
             input_layernorm: &self.input_layernorm.weight,
             eps: self.input_layernorm.eps,
             q_proj: &q_proj.weight,
             k_proj: &k_proj.weight,
             v_proj: &v_proj.weight,
-            o_proj: o_proj.alone().filter(|_| !has_adapters)?,
+            o_proj: o_proj.alone()?,
             biases,
         };
         attention_block(hidden, &weights, rotation.tables(), trees).ok()

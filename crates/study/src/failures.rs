@@ -169,7 +169,10 @@ mod tests {
     fn what_fails_at_every_checkpoint_is_told_once_below_a_table() {
         let baseline = |seed| Failure { subject: Subject::Baseline { seed }, reason: "no".into() };
         let told = note(&[baseline(0), baseline(0), baseline(1)]).unwrap();
-        assert!(told.starts_with("Missing, and left out of every mean: SFT, seed 0; SFT, seed 1."), "{told}");
+        assert_eq!(
+            told,
+            "Missing, and left out of every mean: SFT, seed 0; SFT, seed 1. The table of what is missing says why."
+        );
         let many: Vec<Failure> = (0..9).map(baseline).collect();
         assert!(note(&many).unwrap().contains("SFT, seed 2; 6 more."));
         assert_eq!(note(&[]), None);

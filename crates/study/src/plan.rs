@@ -100,7 +100,9 @@ pub struct Disk {
 impl Disk {
     fn of(parameters: u64, kind: Kind, checkpoints: usize) -> Self {
         let policy = parameters * kind.elt_size_in_bytes() as u64;
-        Self { kept: policy * (checkpoints as u64 + 1), under_way: 2 * parameters * 3 * 4 }
+        // A master and two moments, in fp32.
+        let state = parameters * 3 * 4;
+        Self { kept: policy * (checkpoints as u64 + 1), under_way: 2 * state }
     }
 }
 

@@ -38,10 +38,11 @@ class Pieces final : public Work {
 
   bool wait(milliseconds timeout) override {
     if (!arrival_) return true;
-    // Also where this throws, nothing is written behind it.
+    // Also where this throws, nothing is written behind it, and no memory kept.
     const Tensor received = std::exchange(received_, Tensor());
+    Tensor output = std::exchange(output_, Tensor());
     arrival_->wait(timeout);
-    if (received.defined()) put_together(received);
+    if (received.defined()) put_together(output, received);
     arrival_.reset();
     return true;
   }
@@ -50,14 +51,14 @@ class Pieces final : public Work {
   bool is_there() const { return !arrival_ || (received_.defined() && arrival_->isCompleted() && arrival_->isSuccess()); }
 
  private:
-  void put_together(const Tensor& received) {
-    const std::vector<Tensor> pieces = received.split(output_.numel());
+  void put_together(Tensor& output, const Tensor& received) const {
+    const std::vector<Tensor> pieces = received.split(output.numel());
     if (pieces.size() == 1) {
-      output_.copy_(pieces[0]);
+      output.copy_(pieces[0]);
       return;
     }
-    reduce(output_, pieces[0], pieces[1], operation_);
-    for (size_t rank = 2; rank < pieces.size(); ++rank) reduce(output_, output_, pieces[rank], operation_);
+    reduce(output, pieces[0], pieces[1], operation_);
+    for (size_t rank = 2; rank < pieces.size(); ++rank) reduce(output, output, pieces[rank], operation_);
   }
 
   c10::intrusive_ptr<Work> arrival_;  // None once it is over.
