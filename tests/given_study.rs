@@ -207,6 +207,30 @@ fn parts_train_and_answer_and_one_run_has_it_judged() {
 }
 
 #[test]
+fn half_a_run_goes_on_with_another_number_of_threads() {
+    let server = server(MockBehaviour::perfect());
+    let bench = study(&server.base_url());
+    succeeds(&rq(RQ1, &bench, &["--shard", "1/2", "--set", "train.threads=1"]));
+    // What a run leaves that ends before its first checkpoint.
+    let runs: Vec<_> =
+        fs::read_dir(bench.path("out/store/runs")).unwrap().map(|run| run.unwrap().path()).collect();
+    for run in &runs {
+        for entry in fs::read_dir(run).unwrap().map(|entry| entry.unwrap().path()) {
+            match entry.is_dir() {
+                true => fs::remove_dir_all(entry).unwrap(),
+                false if entry.ends_with("recipe.toml") => (),
+                false => fs::remove_file(entry).unwrap(),
+            }
+        }
+    }
+    let (plan, _) = succeeds(&rq(RQ1, &bench, &["--plan", "--set", "train.threads=2"]));
+    assert!(plan.contains("0 of 4 training runs"), "{plan}");
+    let (table, log) = succeeds(&rq(RQ1, &bench, &["--set", "train.threads=2"]));
+    assert!(!runs.is_empty() && log.matches("training ").count() >= 4, "{log}");
+    assert!(table.contains("judge-1") && !table.contains("Missing"), "{table}");
+}
+
+#[test]
 fn what_a_judge_refuses_is_asked_for_by_the_next_run() {
     let down = MockServer::start(
         MockBehaviour { key: Some("another".to_owned()), ..MockBehaviour::perfect() },

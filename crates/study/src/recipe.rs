@@ -312,6 +312,8 @@ impl StudyRecipe {
         if let Some(epochs) = cell.epochs {
             recipe.train.epochs = epochs.get();
         }
+        // How many threads compute a cell is no part of it: a study goes on from half a run with another number.
+        recipe.train.threads = 0;
         recipe.output.dir = output.to_owned();
         recipe
     }

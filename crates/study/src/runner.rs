@@ -173,6 +173,7 @@ impl Runner {
     /// Where the policy that all others start from fails, a judge can no longer be asked, the disk fails, or somebody asks to
     /// stop. What was finished until then is kept.
     pub fn run(&self, grid: &Grid, shard: Shard, context: &mut Context<'_>) -> Result<(), StudyError> {
+        self.take_threads();
         self.prepare(context)?;
         context.cache = Some(self.store.root().to_owned());
         for subject in shard.part(grid) {
@@ -320,6 +321,14 @@ impl Runner {
         Ok((candidate, trained))
     }
 
+    /// Computes with as many threads as the recipe asks for.
+    pub(crate) fn take_threads(&self) {
+        if self.recipe.train.threads > 0 {
+            // No recipe is valid with more than fit.
+            tch::set_num_threads(self.recipe.train.threads as i32);
+        }
+    }
+
     /// Trains a cell, or finds it in the store.
     fn train(&self, cell: &Cell, context: &mut Context<'_>) -> Result<RunDir, StudyError> {
         if let Some(dir) = self.finished(cell) {
@@ -364,8 +373,7 @@ impl Runner {
         let held_out = self.world.held_out(cell.seed).map(|_| format!("{world}/held-out-{}", cell.seed));
         let held_out = held_out.as_deref().map(Path::new);
         let anywhere = Path::new("anywhere");
-        let mut recipe = self.recipe.of_cell(cell, Path::new(world), Path::new(&data), held_out, anywhere);
-        recipe.train.threads = 0;
+        let recipe = self.recipe.of_cell(cell, Path::new(world), Path::new(&data), held_out, anywhere);
         Key::of(&["run", &recipe.to_toml()])
     }
 
