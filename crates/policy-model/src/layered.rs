@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use crate::attention::Mixing;
 use crate::decoder::Decoder;
@@ -77,9 +77,9 @@ impl<'a> Layered<'a> {
 
     /// The gradient of the embeddings, `[N, hidden_size]`, from that of [`Layered::output`].
     ///
-    /// From the last layer to the first, `differentiate` is given a layer's number, a scalar and the leaf `[N, hidden_size]`
-    /// that this layer was computed from. It returns the gradient of the scalar with respect to the leaf, and takes what it
-    /// wants with respect to the layer's weights.
+    /// From the last layer to the first, `differentiate` is given a layer's number, what it gave and the gradient of that, and the
+    /// leaf it was computed from, `[N, hidden_size]` each. It returns the gradient with respect to the leaf, and takes what it wants
+    /// with respect to the layer's weights.
     ///
     /// # Errors
     ///
@@ -87,7 +87,7 @@ impl<'a> Layered<'a> {
     pub fn backward<E>(
         self,
         of_output: Tensor,
-        mut differentiate: impl FnMut(usize, &Tensor, &Tensor) -> Result<Tensor, E>,
+        mut differentiate: impl FnMut(usize, [&Tensor; 2], &Tensor) -> Result<Tensor, E>,
     ) -> Result<Tensor, E> {
         let Self { decoder, mut mixing, rotation, layers, output, hidden_states } = self;
         drop((output, hidden_states));
@@ -95,9 +95,7 @@ impl<'a> Layered<'a> {
         for (index, (input, output)) in layers.into_iter().enumerate().rev() {
             let input = input.set_requires_grad(true);
             let output = output.unwrap_or_else(|| decoder.layer(index, &input, &rotation, mixing.as_mut()));
-            // A product has the gradient of its other factor: that is how the gradient from above enters autograd.
-            let root = (output * gradient).sum(Kind::Float);
-            gradient = differentiate(index, &root, &input)?;
+            gradient = differentiate(index, [&output, &gradient], &input)?;
         }
         Ok(gradient)
     }

@@ -172,16 +172,22 @@ fn score(hidden: &Tensor, weight: &Tensor, targets: &Tensor, tiles: HeadTiles) -
             tile.view(&buffers.tile)
         };
         buffers.logits(&tile, hidden, weight, &x);
-        let (place, hit) = tile.places(targets);
-        let mut at_target = tile.rows_of(&at_target);
-        at_target.copy_(&x.gather(1, &place, false).where_self(&hit, &at_target));
+        let (place, hit) = tile.places(targets, vocab);
+        let (mut at_target, found) = (tile.rows_of(&at_target), x.gather(1, &place, false));
+        at_target.copy_(&match hit {
+            None => found,
+            Some(hit) => found.where_self(&hit, &at_target),
+        });
         let (mut maximum, mut sum) = (tile.rows_of(&maximum), tile.rows_of(&sum));
-        let higher = maximum.maximum(&x.amax(1, true));
-        let _ = x.subtract_(&higher).exp_();
-        sum.copy_(&(&sum * (&maximum - &higher).exp() + x.sum_dim_intlist(1, true, kind)));
+        let highest = x.amax(1, true);
+        // Before the first tile of these tokens there is nothing to compare with.
+        let higher = if tile.column == 0 { highest } else { maximum.maximum(&highest) };
+        let here = x.subtract_(&higher).exp_().sum_dim_intlist(1, true, kind);
+        sum.copy_(&if tile.column == 0 { here } else { &sum * (&maximum - &higher).exp() + here });
         maximum.copy_(&higher);
         if keep {
-            kept.push(KeptTile { exponentials: x, shift: higher });
+            let shift = (!tile.is_wide(vocab)).then_some(higher);
+            kept.push(KeptTile { exponentials: x, shift });
         }
     }
     ScoredTokens {
@@ -269,7 +275,8 @@ impl ScoredTokens {
         for tile in tiles.over(tokens, vocab) {
             let (maximum, scale) = (tile.rows_of(&maximum), tile.rows_of(&scale));
             let mut x = match kept.next() {
-                Some(KeptTile { mut exponentials, shift }) => {
+                Some(KeptTile { mut exponentials, shift: None }) => exponentials.multiply_(&scale),
+                Some(KeptTile { mut exponentials, shift: Some(shift) }) => {
                     exponentials.multiply_(&((shift - maximum).exp() * scale))
                 }
                 None => {
@@ -279,8 +286,13 @@ impl ScoredTokens {
                 }
             };
             // Before the products, since 1 − softmax cancels where the token is likely.
-            let (place, hit) = tile.places(&targets);
-            let _ = x.scatter_add_(1, &place, &(tile.rows_of(&negated) * hit).neg());
+            let (place, hit) = tile.places(&targets, vocab);
+            let negated = tile.rows_of(&negated);
+            let of_targets = match hit {
+                None => negated.neg(),
+                Some(hit) => (negated * hit).neg(),
+            };
+            let _ = x.scatter_add_(1, &place, &of_targets);
             let x = buffers.to_weight_kind(&tile, x);
             let first_columns = if tile.column == 0 { Write::Replace } else { Write::Add };
             buffers.product(&tile.rows_of(&hidden_grad), &x, &tile.columns_of(&weight), first_columns);
@@ -293,11 +305,11 @@ impl ScoredTokens {
     }
 }
 
-/// A tile of the first pass: `exp(logits − shift)`.
+/// A tile of the first pass: `exp(logits − shift)`. A tile of the whole vocabulary has no shift beside the maximum.
 #[derive(Debug)]
 struct KeptTile {
     exponentials: Tensor,
-    shift: Tensor,
+    shift: Option<Tensor>,
 }
 
 /// What a product does to what stands there.
@@ -347,11 +359,20 @@ impl Tile {
         buffer.narrow(0, 0, self.rows * self.columns).view([self.rows, self.columns])
     }
 
-    /// The targets' columns in this tile, `[rows, 1]`, and whether they lie in it; those that don't point anywhere.
-    fn places(&self, targets: &Tensor) -> (Tensor, Tensor) {
-        let place = self.rows_of(targets).unsqueeze(1) - self.column;
+    /// Whether it holds the whole vocabulary.
+    fn is_wide(&self, vocab: i64) -> bool {
+        self.columns == vocab
+    }
+
+    /// The targets' columns in this tile, `[rows, 1]`, and which of them lie in it unless all do; those that don't point anywhere.
+    fn places(&self, targets: &Tensor, vocab: i64) -> (Tensor, Option<Tensor>) {
+        let place = self.rows_of(targets).unsqueeze(1);
+        if self.is_wide(vocab) {
+            return (place, None);
+        }
+        let place = place - self.column;
         let hit = place.ge(0).logical_and(&place.lt(self.columns));
-        (place.clamp(0, self.columns - 1), hit)
+        (place.clamp(0, self.columns - 1), Some(hit))
     }
 }
 

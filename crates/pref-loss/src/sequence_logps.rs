@@ -153,11 +153,11 @@ fn check_logits(logits: &Tensor, ids: &Tensor) -> Result<(i64, i64, i64), HeadEr
 
 /// Refuses ids outside of `0..vocab`, which would otherwise read past the logits.
 pub(crate) fn check_targets(targets: &Tensor, vocab: i64) -> Result<(), HeadError> {
-    let outside = targets.lt(0).logical_or(&targets.ge(vocab));
-    let Some(&index) = to_host(&outside.nonzero().reshape([-1])).first() else {
-        return Ok(());
-    };
-    Err(HeadError::Target { index: index as usize, id: targets.int64_value(&[index]), vocab })
+    let targets = to_host(targets);
+    match targets.iter().position(|target| !(0..vocab).contains(target)) {
+        None => Ok(()),
+        Some(index) => Err(HeadError::Target { index, id: targets[index], vocab }),
+    }
 }
 
 pub(crate) fn check_float(tensor: &'static str, given: &Tensor) -> Result<(), HeadError> {

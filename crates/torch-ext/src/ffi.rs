@@ -1,6 +1,6 @@
 //! Declarations of `cpp/shim.h`, and the one way in which its functions are called.
 
-use std::ffi::{CStr, c_char};
+use std::ffi::{CStr, c_char, c_void};
 
 use torch_sys::C_tensor;
 
@@ -158,6 +158,22 @@ unsafe extern "C" {
         out: *mut C_tensor,
         x: *const C_tensor,
         weight: *const C_tensor,
+        message: Message,
+    ) -> i32;
+
+    pub(crate) fn torch_ext_gradients(
+        output: *const C_tensor,
+        gradient: *const C_tensor,
+        inputs: *const *const C_tensor,
+        count: usize,
+        made: *mut *mut C_tensor,
+        message: Message,
+    ) -> i32;
+
+    pub(crate) fn torch_ext_side_by_side(
+        count: i64,
+        body: unsafe extern "C" fn(*mut c_void, i64),
+        context: *mut c_void,
         message: Message,
     ) -> i32;
 }

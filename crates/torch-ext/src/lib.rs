@@ -3,8 +3,9 @@
 //! [`fused_adamw`] updates weights in one pass over memory, as [`accumulate`] adds gradients and [`squared_norm`] measures
 //! them; [`rms_norm`], [`swiglu`] and [`rotate`] do so with what a decoder layer computes between its products, and have
 //! gradients, as has [`tree_attention`] of packed rows; [`attention_block`] and [`gated_block`] are these and the products
-//! between them as one node of a graph each; [`narrow_linear`] and [`decode_attention`] are what decoding takes, at the pace of
-//! memory; [`distributed`] is c10d, PyTorch's own engine for processes that train together.
+//! between them as one node of a graph each, and [`gradients`] begins anywhere in one; [`narrow_linear`] and [`decode_attention`] are what decoding takes, at the pace of
+//! memory; [`side_by_side`] computes whole parts at once where operations are too small to share out; [`distributed`] is c10d,
+//! PyTorch's own engine for processes that train together.
 //!
 //! # Rules
 //!
@@ -36,16 +37,20 @@ pub mod distributed;
 mod error;
 mod ffi;
 mod fused;
+mod gradients;
 mod memory;
 mod narrow;
 mod optimizer;
+mod side_by_side;
 mod varlen;
 
 pub use attention::{TokenTrees, tree_attention};
 pub use blocks::{AttentionBlock, GatedBlock, attention_block, gated_block};
 pub use error::TorchExtError;
 pub use fused::{rms_norm, rotate, swiglu};
+pub use gradients::gradients;
 pub use memory::{release_free_memory, untouched_zeros};
 pub use narrow::{decode_attention, narrow_linear, narrow_rows};
 pub use optimizer::{AdamWUpdate, accumulate, fused_adamw, squared_norm};
+pub use side_by_side::side_by_side;
 pub use varlen::{VarlenTrees, varlen_attention};

@@ -13,6 +13,7 @@ use torch_ext::distributed::Rank;
 use crate::TrainError;
 use crate::distributed::{Exchange, Fact, Shard, Sharding, World, digest_of_tensor};
 use crate::held_out::{HeldOut, HeldOutMetrics};
+use crate::lanes::Lanes;
 use crate::metrics::StepMetrics;
 use crate::objective::{Measured, Objective};
 use crate::optimizer::{AdamW, AdamWSettings};
@@ -177,6 +178,7 @@ pub struct Trainer<'a> {
     settings: TrainSettings,
     schedule: Schedule,
     parameters: Parameters,
+    lanes: Lanes,
     optimizer: AdamW,
     held_out: Option<(&'a HeldOut<'a>, u64)>,
     world: World,
@@ -229,6 +231,7 @@ impl<'a> Trainer<'a> {
         let holder = is_sharded.then(|| (world.rank(), exchange.bucket));
         let (trained, kind) = (settings.trained.clone(), settings.kind);
         let parameters = Parameters::new(policy, trained, kind, &settings.seeds, holder)?;
+        let lanes = Lanes::new(&parameters, &world, settings.batch_size)?;
         let Parameters { gradients, shard, .. } = &parameters;
         let optimizer = AdamW::new(settings.adamw, &gradients.spans, *shard, parameters.device())?;
         let schedule =
@@ -239,6 +242,7 @@ impl<'a> Trainer<'a> {
             settings,
             schedule,
             parameters,
+            lanes,
             optimizer,
             held_out,
             world,
@@ -412,7 +416,7 @@ impl<'a> Trainer<'a> {
         let micro_batches = self.settings.micro_batches(&share, |example| objective.tokens(example));
         let baseline = self.baseline(&micro_batches, batch.len())?;
         let last = micro_batches.len().wrapping_sub(1);
-        let parameters = &self.parameters;
+        let (parameters, lanes) = (&self.parameters, &mut self.lanes);
         let measured = parameters.sum_gradient(&self.world, self.exchange, |whole| {
             let mut sum = Measured { loss: 0.0, preference: None, deltas: Vec::new(), tokens: 0 };
             for (number, micro_batch) in micro_batches.iter().enumerate() {
@@ -422,13 +426,11 @@ impl<'a> Trainer<'a> {
                     }
                 };
                 let mut gradients = Gradients::new(&parameters.gradients, &mut hear);
-                let measured = objective.differentiate(
-                    &parameters.policy,
-                    micro_batch,
-                    scale,
-                    baseline.unwrap_or(KlEstimate::ZERO),
-                    &mut gradients,
-                )?;
+                let (policy, against) = (&parameters.policy, baseline.unwrap_or(KlEstimate::ZERO));
+                let measured = match lanes.differentiate(objective, micro_batch, scale, against)? {
+                    Some(measured) => measured,
+                    None => objective.differentiate(policy, micro_batch, scale, against, &mut gradients)?,
+                };
                 sum.loss += measured.loss * scale;
                 if !sum.loss.is_finite() {
                     break;

@@ -17,6 +17,7 @@ mod engine;
 mod error;
 mod held_out;
 mod input;
+mod lanes;
 mod metrics;
 mod mismatched;
 mod objective;

@@ -14,8 +14,8 @@ use crate::parameters::Gradients;
 use crate::reference::ReferenceLogps;
 use crate::scoring::{Activations, Head, Scored, Scoring};
 
-/// Something to minimise over a set of examples.
-pub trait Objective {
+/// Something to minimise over a set of examples, by several threads at once where that is faster.
+pub trait Objective: Sync {
     /// How many examples there are.
     fn examples(&self) -> usize;
 
@@ -66,6 +66,20 @@ pub struct Measured {
     pub deltas: Vec<PairDelta>,
     /// Tokens that went through the policy, without padding.
     pub tokens: u64,
+}
+
+impl Measured {
+    /// What was measured of these examples and of others.
+    pub(crate) fn and(mut self, mut others: Self) -> Self {
+        self.loss += others.loss;
+        self.tokens += others.tokens;
+        self.deltas.append(&mut others.deltas);
+        if let Some(sums) = &mut others.preference {
+            let total = self.preference.get_or_insert_default();
+            total.fields_mut().into_iter().zip(sums.fields_mut()).for_each(|(total, sum)| *total += *sum);
+        }
+        self
+    }
 }
 
 /// What preferences are trained by: a loss of the pair, or one of each response.

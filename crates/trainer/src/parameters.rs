@@ -136,12 +136,8 @@ impl Parameters {
         // Gone by now, as a reference may be, but not yet from the process.
         torch_ext::release_free_memory();
         let part = holder.map(|_| torch_ext::untouched_zeros(shard.length(), device)).transpose()?;
-        let place = |name: &str| spans.iter().position(|span| span.name == name);
-        let embedding = place(EMBEDDING);
-        let lm_head = place(LM_HEAD).or(embedding);
         let flat = torch_ext::untouched_zeros(shard.padded(), device)?;
-        let sums = spans.iter().map(|span| span.view(&flat)).collect();
-        let gradients = GradientBuffer { flat, spans, leaves, sums, embedding, lm_head };
+        let gradients = GradientBuffer::new(flat, spans, leaves);
         Ok(Self { gradients, master, shard, policy, trained, compute, part })
     }
 
@@ -221,13 +217,34 @@ impl Parameters {
             }
             _ => self.master.shallow_clone(),
         };
-        let spans = self.gradients.spans.iter();
-        let parameters = spans.map(|s| (s.name.clone(), s.view(&weights))).collect();
+        self.policy_of(self.gradients.spans.iter().map(|span| span.view(&weights)))
+    }
+
+    /// A policy of these values of what is trained, in their order.
+    fn policy_of(&self, trained: impl Iterator<Item = Tensor>) -> Result<Policy, TrainError> {
+        let names = self.gradients.spans.iter().map(|span| span.name.clone());
+        let parameters = names.zip(trained).collect();
         Ok(match &self.trained {
             Trained::All => Policy::from_parameters(self.policy.config().clone(), parameters)?,
             Trained::Adapters(lora) => self.policy.with_adapters(lora.clone(), parameters)?,
         })
     }
+
+    /// The policy and where its gradient gathers, once more: the same weights, and `gathered` for all that
+    /// [`GradientBuffer::flat`] is.
+    pub(crate) fn lane(&self, gathered: Tensor) -> Result<Lane, TrainError> {
+        let GradientBuffer { spans, leaves, .. } = &self.gradients;
+        let leaves: Vec<Tensor> = leaves.iter().map(Tensor::shallow_clone).collect();
+        let policy = self.policy_of(leaves.iter().map(Tensor::shallow_clone))?;
+        Ok(Lane { policy, gradients: GradientBuffer::new(gathered, spans.clone(), leaves) })
+    }
+}
+
+/// A policy and where its gradient gathers.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    pub(crate) policy: Policy,
+    pub(crate) gradients: GradientBuffer,
 }
 
 /// Where each of `parameters` lies in a flat buffer: one behind the other.
@@ -242,6 +259,22 @@ fn spans(parameters: &[(String, Tensor)]) -> Vec<Span> {
 }
 
 impl GradientBuffer {
+    /// The gradients of `leaves` gather in `flat`, each where its span is.
+    fn new(flat: Tensor, spans: Vec<Span>, leaves: Vec<Tensor>) -> Self {
+        let place = |name: &str| spans.iter().position(|span| span.name == name);
+        let embedding = place(EMBEDDING);
+        let lm_head = place(LM_HEAD).or(embedding);
+        let sums = spans.iter().map(|span| span.view(&flat)).collect();
+        Self { flat, spans, leaves, sums, embedding, lm_head }
+    }
+
+    /// Adds all of `other`, which forgets it.
+    pub(crate) fn take_in(&self, other: &mut Self) {
+        let _guard = tch::no_grad_guard();
+        add(&self.flat, &other.flat);
+        other.zero();
+    }
+
     /// Forgets everything.
     pub(crate) fn zero(&mut self) {
         let _ = self.flat.zero_();
@@ -292,43 +325,42 @@ impl<'a> Gradients<'a> {
         Self { buffer, done }
     }
 
-    /// Adds the gradient of the scalar `root` with respect to all weights that are trained.
+    /// Adds the gradient with respect to all weights that are trained; of an output, it is given.
     ///
     /// Embeddings were looked up outside of the graph, into the leaf `embedded` `[N, hidden]` of tokens `ids` `[N]`: so
     /// their gradient has the size of the batch and not of the vocabulary.
     pub(crate) fn backward(
         &mut self,
-        root: &Tensor,
+        output_and_gradient: [&Tensor; 2],
         embedded: &Tensor,
         ids: &Tensor,
     ) -> Result<(), TrainError> {
-        let of_embedded = self.take(root, embedded, |_| true)?;
+        let of_embedded = self.take(output_and_gradient, embedded, |_| true)?;
         self.add_embedded(&of_embedded, ids);
         Ok(())
     }
 
-    /// As [`Gradients::backward`], where the graph of `root` ends above the last of `layers`, which are differentiated one by
-    /// one.
+    /// As [`Gradients::backward`], where the output's graph ends above the last of `layers`, which are differentiated one by one.
     pub(crate) fn backward_by_layer(
         &mut self,
-        root: &Tensor,
+        output_and_gradient: [&Tensor; 2],
         layers: Layered<'_>,
         ids: &Tensor,
     ) -> Result<(), TrainError> {
-        let of_output = self.take(root, layers.output(), |name| !name.starts_with("model.layers."))?;
-        let of_embedded = layers.backward(of_output, |index, root, input| {
+        let of_output =
+            self.take(output_and_gradient, layers.output(), |name| !name.starts_with("model.layers."))?;
+        let of_embedded = layers.backward(of_output, |index, output_and_gradient, input| {
             let prefix = format!("model.layers.{index}.");
-            self.take(root, input, |name| name.starts_with(&prefix))
+            self.take(output_and_gradient, input, |name| name.starts_with(&prefix))
         })?;
         self.add_embedded(&of_embedded, ids);
         Ok(())
     }
 
-    /// Adds the gradients of the scalar `root` with respect to the weights that `is_asked` names, and returns the one with
-    /// respect to `input`.
+    /// Adds the gradients with respect to the weights that `is_asked` names, and returns the one with respect to `input`.
     fn take(
         &mut self,
-        root: &Tensor,
+        [output, gradient]: [&Tensor; 2],
         input: &Tensor,
         is_asked: impl Fn(&str) -> bool,
     ) -> Result<Tensor, TrainError> {
@@ -338,13 +370,12 @@ impl<'a> Gradients<'a> {
             .filter(|(_, span, _)| is_asked(&span.name))
             .collect();
         let inputs: Vec<&Tensor> = asked.iter().map(|&(_, _, leaf)| leaf).chain([input]).collect();
-        let mut found = Tensor::f_run_backward(&[root], &inputs, false, false)
-            .map_err(|source| TrainError::Torch { what: "computing gradients", source })?;
+        let mut found = torch_ext::gradients(output, gradient, &inputs)?;
         let _guard = tch::no_grad_guard();
-        let of_input = found.pop().expect("one gradient for each input");
+        let of_input = found.pop().flatten().expect("whatever is computed begins with the input");
         for (&(at, span, _), gradient) in asked.iter().zip(&found) {
             // Leaves that the graph does not reach, such as a head that works outside of it, have none.
-            if gradient.defined() {
+            if let Some(gradient) = gradient {
                 add(&sums[at], gradient);
             }
             // Of tokens' embeddings more is to come.

@@ -18,7 +18,8 @@ pub struct Scoring {
     /// Whether a pair's prompt is computed once.
     pub layout: Layout,
     /// Whether linear layers see padding. Without it, what is computed for a pair does not depend on the pairs beside
-    /// it, which makes a policy equal its reference to the last bit until it moves.
+    /// it, which makes a policy equal its reference to the last bit until it moves; to rounding, where it is so small that threads
+    /// compute pairs side by side.
     pub padding: Padding,
     /// How logits become log-probabilities.
     pub head: Head,
@@ -147,20 +148,21 @@ impl<'a> Scored<'a> {
             self.batch.sequence.iter().map(|&sequence| coefficients[sequence as usize] as f32).collect();
         let Tape { ids, embedded, layers, head } = self.tape;
         let per_token = on_device(&per_token, ids.device());
-        // A product has the gradient of its other factor: that is how coefficients enter autograd.
-        let root = match head {
+        let (output, gradient) = match head {
             HeadTape::Chunked { hidden, tokens } => {
                 let gradient = match gradients.lm_head() {
                     Some(mut weight) => tokens.backward_into(&per_token, &mut weight)?,
                     None => tokens.backward_hidden(&per_token)?,
                 };
-                (&hidden * gradient.to_kind(hidden.kind())).sum(Kind::Float)
+                let gradient = gradient.to_kind(hidden.kind());
+                (hidden, gradient)
             }
-            HeadTape::Full { logps } => (logps * per_token).sum(Kind::Float),
+            HeadTape::Full { logps } => (logps, per_token),
         };
+        let from = [&output, &gradient];
         match layers {
-            None => gradients.backward(&root, &embedded, &ids),
-            Some(layers) => gradients.backward_by_layer(&root, layers, &ids),
+            None => gradients.backward(from, &embedded, &ids),
+            Some(layers) => gradients.backward_by_layer(from, layers, &ids),
         }
     }
 }

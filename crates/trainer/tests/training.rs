@@ -189,6 +189,29 @@ fn kto_takes_its_baseline_from_the_whole_batch() {
 }
 
 #[test]
+fn threads_that_compute_side_by_side_come_to_the_same() {
+    let before = tch::get_num_threads();
+    for trained in [Trained::All, adapters()] {
+        let with = |threads, micro_batch| {
+            tch::set_num_threads(threads);
+            train(TrainSettings { trained: trained.clone(), micro_batch, ..settings() }, FAST)
+        };
+        let (alone, of_alone) = with(1, MicroBatch::Examples(8));
+        for (threads, micro_batch) in [(2, 8), (3, 8), (2, 5), (16, 8)] {
+            let (beside, weights) = with(threads, MicroBatch::Examples(micro_batch));
+            assert_close(&alone, &beside);
+            let pairs = |record: &Record| record.deltas.iter().map(|delta| delta.pair).collect::<Vec<_>>();
+            assert_eq!(pairs(&alone), pairs(&beside));
+            let far = weights.iter().zip(&of_alone).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(far < 1e-4, "{threads} threads: weights come {far} apart");
+            let norms = |record: &Record| record.steps.iter().map(|step| step.grad_norm).collect::<Vec<_>>();
+            assert_ne!(norms(&alone), norms(&beside), "{threads} threads: nothing ran beside anything");
+        }
+    }
+    tch::set_num_threads(before);
+}
+
+#[test]
 fn training_begins_at_ln_2_and_repeats_to_the_last_bit() {
     let (first, weights_1) = train(settings(), FAST);
     let (second, weights_2) = train(settings(), FAST);
@@ -273,6 +296,7 @@ fn a_policy_that_has_not_moved_is_its_reference_to_the_last_bit() {
         learning_rate: 0.0,
         epochs: 1,
         batch_size: 5,
+        // Too few to be computed side by side.
         micro_batch: MicroBatch::Examples(3),
         ..settings()
     };

@@ -6,6 +6,7 @@ use trainer::{Observer, PairDelta, Snapshot, StepMetrics, TrainError};
 #[derive(Default)]
 pub(crate) struct Record {
     pub(crate) steps: Vec<StepMetrics>,
+    pub(crate) deltas: Vec<PairDelta>,
     pub(crate) checkpoints: Vec<u64>,
     pub(crate) stop_after: Option<usize>,
 }
@@ -15,8 +16,9 @@ impl Observer for Record {
         0.0
     }
 
-    fn on_step(&mut self, metrics: &StepMetrics, _: &[PairDelta], _: u64) -> Result<(), TrainError> {
+    fn on_step(&mut self, metrics: &StepMetrics, deltas: &[PairDelta], _: u64) -> Result<(), TrainError> {
         self.steps.push(metrics.clone());
+        self.deltas.extend_from_slice(deltas);
         Ok(())
     }
 
