@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow_array::RecordBatch;
 use arrow_array::cast::AsArray;
@@ -66,6 +66,18 @@ fn start(bench: &Bench, out: &str, resume: bool) -> Child {
         .unwrap()
 }
 
+/// Makes the run that nobody disturbs, and says how long it took to its first step and from there to its end.
+fn undisturbed(bench: &Bench) -> (Duration, Duration) {
+    let began = Instant::now();
+    let mut child = start(bench, "undisturbed", false);
+    while child.try_wait().unwrap().is_none() && !bench.path("undisturbed/metrics.jsonl").exists() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let startup = began.elapsed();
+    assert!(child.wait().unwrap().success());
+    (startup, began.elapsed() - startup)
+}
+
 /// Every file of a finished run with its content, apart from what a clock says and where the run lies.
 fn left(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut files = BTreeMap::new();
@@ -105,7 +117,7 @@ fn without_seconds(lines: &str) -> String {
 #[test]
 fn twenty_kills_leave_the_bytes_of_an_undisturbed_run() {
     let bench = bench();
-    assert!(start(&bench, "undisturbed", false).wait().unwrap().success());
+    let (startup, training) = undisturbed(&bench);
     let expected = left(&bench.path("undisturbed"));
     assert!(expected.contains_key(Path::new("model/model.safetensors")));
 
@@ -114,7 +126,7 @@ fn twenty_kills_leave_the_bytes_of_an_undisturbed_run() {
     while kills < KILLS {
         let mut child = start(&bench, "killed", resume);
         // From before the first file to some way into training.
-        std::thread::sleep(Duration::from_millis(moments.random_range(5..400)));
+        std::thread::sleep((startup + training / 6).mul_f64(moments.random_range(0.01..1.0)));
         if child.try_wait().unwrap().is_some() {
             break;
         }
