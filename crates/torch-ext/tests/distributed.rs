@@ -110,13 +110,14 @@ fn many_parts_are_under_way_at_a_time() {
         let mut parts: Vec<Tensor> =
             (0..COUNT).map(|_| Tensor::zeros([100], (Kind::Float, Device::Cpu))).collect();
         let scattered = group.scope(|scope| {
+            let mut under_way = Vec::new();
             for (k, (part, whole)) in parts.iter_mut().zip(&wholes).enumerate() {
                 let work = scope.reduce_scatter(part, whole, ReduceOp::Sum)?;
                 // Some have come when the next begin, and some have not; some are waited for twice.
                 match k % 50 {
                     10 => thread::sleep(Duration::from_millis(5)),
                     20 => work.wait()?,
-                    _ => std::mem::forget(work),
+                    _ => under_way.push(work),
                 }
             }
             Ok::<_, TorchExtError>(())
