@@ -249,7 +249,7 @@ impl Runner {
         let world = self.world();
         let (records, held_out) = (world.records(cell.seed), world.held_out(cell.seed));
         let folder = self.run_folder(cell);
-        self.take_threads();
+        self.recipe().train.take_threads();
         let recipe = self.recipe().of_cell(cell, &world.model(), &records, held_out.as_deref(), &folder);
         let run = trainer::plan(&recipe, Start::FreshOrResume, Cluster::a100s(8), clock)?;
         let steps = run.total_steps() as f64;

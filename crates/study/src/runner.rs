@@ -173,7 +173,7 @@ impl Runner {
     /// Where the policy that all others start from fails, a judge can no longer be asked, the disk fails, or somebody asks to
     /// stop. What was finished until then is kept.
     pub fn run(&self, grid: &Grid, shard: Shard, context: &mut Context<'_>) -> Result<(), StudyError> {
-        self.take_threads();
+        self.recipe.train.take_threads();
         self.prepare(context)?;
         context.cache = Some(self.store.root().to_owned());
         for subject in shard.part(grid) {
@@ -319,14 +319,6 @@ impl Runner {
             scores: self.store.scores(&self.scores_key(subject)),
         };
         Ok((candidate, trained))
-    }
-
-    /// Computes with as many threads as the recipe asks for.
-    pub(crate) fn take_threads(&self) {
-        if self.recipe.train.threads > 0 {
-            // No recipe is valid with more than fit.
-            tch::set_num_threads(self.recipe.train.threads as i32);
-        }
     }
 
     /// Trains a cell, or finds it in the store.

@@ -3,9 +3,9 @@
 //! [`fused_adamw`] updates weights in one pass over memory, as [`accumulate`] adds gradients and [`squared_norm`] measures
 //! them; [`rms_norm`], [`swiglu`] and [`rotate`] do so with what a decoder layer computes between its products, and have
 //! gradients, as has [`tree_attention`] of packed rows; [`attention_block`] and [`gated_block`] are these and the products
-//! between them as one node of a graph each, and [`gradients`] begins anywhere in one; [`narrow_linear`] and [`decode_attention`] are what decoding takes, at the pace of
-//! memory; [`side_by_side`] computes whole parts at once where operations are too small to share out; [`distributed`] is c10d,
-//! PyTorch's own engine for processes that train together.
+//! between them as one node of a graph each, and [`gradients`] begins anywhere in one; [`narrow_linear`] and
+//! [`decode_attention`] are what decoding takes, at the pace of memory; [`side_by_side`] computes whole parts at once where
+//! operations are too small to share out; [`distributed`] is c10d, PyTorch's own engine for processes that train together.
 //!
 //! # Rules
 //!

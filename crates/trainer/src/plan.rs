@@ -112,9 +112,7 @@ impl TokenCounts {
 ///
 /// As for a run, for everything that a run can tell of recipe, model, data and output folder before its first step.
 pub fn plan(recipe: &Recipe, start: Start, cluster: Cluster, clock: &dyn Clock) -> Result<Plan, TrainError> {
-    if recipe.train.threads > 0 {
-        tch::set_num_threads(recipe.train.threads as i32);
-    }
+    recipe.train.take_threads();
     let loss = recipe.loss.build()?;
     let input = Input::read(recipe, None)?;
     let device = recipe.model.device.resolve();

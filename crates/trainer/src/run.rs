@@ -59,9 +59,7 @@ fn run_together(
     context: &mut Context<'_>,
     world: &World,
 ) -> Result<RunReport, TrainError> {
-    if recipe.train.threads > 0 {
-        tch::set_num_threads(recipe.train.threads as i32);
-    }
+    recipe.train.take_threads();
     let device = world.device().unwrap_or_else(|| recipe.model.device.resolve());
     let loss = recipe.loss.build()?;
     let kind = compute_kind(recipe.model.dtype.kind(), device);

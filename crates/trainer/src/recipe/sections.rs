@@ -207,6 +207,14 @@ impl TrainSection {
         )?;
         Ok(())
     }
+
+    /// Has libtorch compute with as many threads as are asked for, from here on.
+    pub fn take_threads(&self) {
+        if self.threads > 0 {
+            // A valid section asks for no more than fit.
+            tch::set_num_threads(self.threads as i32);
+        }
+    }
 }
 
 /// Ways to compute the same numbers faster.
