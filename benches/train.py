@@ -6,8 +6,10 @@
 Both sides train on the same pairs in the same order, batch 4, `max_length` 512, float32 master weights, no gradient
 checkpointing; they compute in bfloat16 (TRL under autocast), and the tiny model in float32. In each round pref-train runs
 twice, so that the second run finds the reference's log-probabilities of the first, then TRL with the reference in every
-step, then TRL with it computed beforehand. Medians over all rounds, each run's first step left out; the reference's pass of
-pref-train is what the first of its two runs took longer to its first step.
+step, then TRL with it computed beforehand. Each run's first step is left out, its others are averaged, and of the rounds it is the
+median. A step is what each side measures between the batch and the updated weights; the wall clock, from the end of the first
+step to that of the last, has what lies between them too: metrics written, and the next batch. The reference's pass of pref-train is
+what the first of its two runs took longer to its first step.
 """
 
 import gzip
@@ -17,6 +19,7 @@ import random
 import resource
 import shutil
 import statistics
+import struct
 import subprocess
 import sys
 import tempfile
@@ -72,6 +75,22 @@ def tiny_model(folder):
     return folder
 
 
+def spread(ends):
+    """Seconds a step, from when the steps ended."""
+    return (ends[-1] - ends[0]) / (len(ends) - 1)
+
+
+def event_times(folder):
+    """When each step of pref-train ended, as its TensorBoard events say it; the first event is not of a step."""
+    data, times = next(Path(folder).glob("events.out.tfevents.*")).read_bytes(), []
+    while data:
+        # A frame is the length of its record, that length's check sum, the record and its check sum.
+        (length,) = struct.unpack_from("<Q", data)
+        times += struct.unpack_from("<d", data, 8 + 4 + 1)
+        data = data[8 + 4 + length + 4 :]
+    return times[1:]
+
+
 def peer(model, pairs, dtype, precompute):
     """One run of TRL; prints what `ours` returns."""
     os.environ["HF_HUB_OFFLINE"] = "1"
@@ -82,13 +101,14 @@ def peer(model, pairs, dtype, precompute):
 
     class Clock(TrainerCallback):
         def __init__(self):
-            self.steps = []
+            self.steps, self.ends = [], []
 
         def on_step_begin(self, *_, **__):
             self.began = time.perf_counter()
 
         def on_step_end(self, *_, **__):
-            self.steps.append(time.perf_counter() - self.began)
+            self.ends.append(time.perf_counter())
+            self.steps.append(self.ends[-1] - self.began)
 
     class InOrder(DPOTrainer):
         def _get_train_sampler(self, *_, **__):
@@ -107,7 +127,7 @@ def peer(model, pairs, dtype, precompute):
     )
     trainer.train()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    print("\n" + json.dumps({"steps": clock.steps[1:], "peak_gb": peak}))
+    print("\n" + json.dumps({"steps": clock.steps[1:], "wall": spread(clock.ends), "peak_gb": peak}))
 
 
 def theirs(*arguments):
@@ -138,7 +158,7 @@ def ours(model, pairs, dtype, out):
         time.sleep(0.1)
     assert process.returncode == 0, f"pref-train ended with {process.returncode}"
     steps = [json.loads(line)["step_seconds"] for line in metrics.open()]
-    return {"steps": steps[1:], "first": first - steps[0], "peak_gb": peak / 1e6}
+    return {"steps": steps[1:], "wall": spread(event_times(out)), "first": first - steps[0], "peak_gb": peak / 1e6}
 
 
 def compare(case, model, pairs, work):
@@ -158,7 +178,7 @@ def compare(case, model, pairs, work):
         shutil.rmtree(out)
         inline.append(theirs(model, lines, dtype, ""))
         before.append(theirs(model, lines, dtype, "precompute"))
-    median = lambda runs: statistics.median(step for run in runs for step in run["steps"])
+    wall = lambda runs: statistics.median(run["wall"] for run in runs)
     mean = lambda runs: statistics.median(statistics.mean(run["steps"]) for run in runs)
     first = [statistics.median(run["first"] for run in runs) for runs in (cold, warm)]
     charged = (first[0] - first[1]) / n * BATCH
@@ -169,7 +189,8 @@ def compare(case, model, pairs, work):
     for name, seconds, runs in rows:
         peak = statistics.median(run["peak_gb"] for run in runs)
         print(
-            f"| {case} | {name} | {seconds * 1e3:.1f} | {median(runs) * 1e3:.1f} | {BATCH / seconds:.3f} | {seconds / base:.2f} | {peak:.1f} |",
+            f"| {case} | {name} | {seconds * 1e3:.2f} | {wall(runs) * 1e3:.2f} | {BATCH / seconds:.3f} | {seconds / base:.2f} "
+            f"| {wall(runs) / wall(warm):.2f} | {peak:.1f} |",
             flush=True,
         )
     print(f"\nstart to first step: {first[1]:.2f} s with the reference's log-probabilities there, {first[0]:.2f} s without\n")
@@ -185,7 +206,7 @@ else:
     folder, data, *wanted = sys.argv[1:]
     subprocess.run(["cargo", "build", "-q", "-p", "bins", "--bin", "pref-train"], check=True)
     print(f"TRL {trl.__version__}, transformers {transformers.__version__}, torch {torch.__version__}, {torch.get_num_threads()} threads")
-    print("| case | | mean step, ms | median step, ms | pairs/s | time / ours | peak, GB |\n|---|---|--:|--:|--:|--:|--:|")
+    print("| case | | step, ms | wall, ms | pairs/s | step / ours | wall / ours | peak, GB |\n|---|---|--:|--:|--:|--:|--:|--:|")
     with tempfile.TemporaryDirectory() as work:
         work = Path(work)
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder)

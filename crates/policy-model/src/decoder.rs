@@ -130,15 +130,22 @@ impl Decoder {
         self.embed_tokens.index_select(0, ids)
     }
 
-    /// Hidden states `[N, hidden]` after the final norm, from embeddings `[N, hidden]` and positions `[N]`.
+    /// Hidden states after the final norm, from embeddings `[N, hidden]` and positions `[N]`: `[M, hidden]` of the tokens that
+    /// are `wanted` `[M]`, or of all.
     ///
     /// Everything but attention takes token by token, so that rows need no shape here: only `mixing` knows it. On
     /// two-dimensional operands libtorch needs no reshaping of its own, which counts where a layer takes microseconds.
-    pub(crate) fn forward(&self, embedded: &Tensor, positions: &Tensor, mixing: &mut dyn Mixing) -> Tensor {
+    pub(crate) fn forward(
+        &self,
+        embedded: &Tensor,
+        positions: &Tensor,
+        mixing: &mut dyn Mixing,
+        wanted: Option<&Tensor>,
+    ) -> Tensor {
         let rotation = self.rotation(positions);
         let mut hidden = embedded.shallow_clone();
         for index in 0..self.layers.len() {
-            hidden = self.layer(index, &hidden, &rotation, mixing);
+            hidden = self.layer(index, &hidden, &rotation, mixing, wanted);
         }
         self.norm.forward(&hidden)
     }
@@ -148,13 +155,17 @@ impl Decoder {
         self.rotary.at(positions, self.embed_tokens.kind())
     }
 
-    /// What layer `index` makes of hidden states `[N, hidden]`.
+    /// What layer `index` makes of hidden states `[N, hidden]`: `[N, hidden]`, but of the last layer only what is `wanted`.
+    ///
+    /// Past the last attention no token's state is of use to another, so that the rest is computed of those alone that are asked
+    /// for: of a pair, the tokens of its responses.
     pub(crate) fn layer(
         &self,
         index: usize,
         hidden: &Tensor,
         rotation: &Rotation,
         mixing: &mut dyn Mixing,
+        wanted: Option<&Tensor>,
     ) -> Tensor {
         let layer = &self.layers[index];
         let window = layer.self_attn.window;
@@ -163,6 +174,10 @@ impl Decoder {
         let hidden = in_one.unwrap_or_else(|| {
             layer.attention(hidden, rotation, products, &mut |q, k, v| mixing.attend(index, window, q, k, v))
         });
+        let hidden = match wanted {
+            Some(wanted) if index + 1 == self.layers.len() => hidden.index_select(0, wanted),
+            _ => hidden,
+        };
         let in_one = if products == Products::Whole { layer.gated_in_one(&hidden) } else { None };
         in_one.unwrap_or_else(|| layer.gated(&hidden, products))
     }

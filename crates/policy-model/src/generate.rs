@@ -239,7 +239,7 @@ impl<'a> Batch<'a> {
             lengths: prompts.iter().map(|prompt| prompt.len() as i64).collect(),
             cache: &mut self.cache,
         };
-        let hidden = decoder.forward(&decoder.embed(&rows.ids), &rows.positions, &mut mixing);
+        let hidden = decoder.forward(&decoder.embed(&rows.ids), &rows.positions, &mut mixing, None);
         hidden.index_select(0, &on_device(&last, device))
     }
 
@@ -261,7 +261,7 @@ impl<'a> Batch<'a> {
     fn forward(&mut self, ids: &Tensor, positions: &Tensor, masks: Masks) -> Tensor {
         let mut mixing = Grid { rows: self.sequences.len() as i64, masks, cache: &mut self.cache };
         let decoder = self.policy.decoder();
-        decoder.forward(&decoder.embed(ids), &positions.reshape(-1), &mut mixing)
+        decoder.forward(&decoder.embed(ids), &positions.reshape(-1), &mut mixing, None)
     }
 
     fn choose(&mut self, hidden: &Tensor) -> Result<(), PolicyError> {

@@ -27,6 +27,7 @@ pub struct Layered<'a> {
     decoder: &'a Decoder,
     mixing: Box<dyn Mixing>,
     rotation: Rotation,
+    wanted: Option<Tensor>,
     /// What each layer took, and what it gave where that is kept.
     layers: Vec<(Tensor, Option<Tensor>)>,
     output: Tensor,
@@ -39,13 +40,14 @@ impl<'a> Layered<'a> {
         embedded: &Tensor,
         positions: &Tensor,
         mut mixing: Box<dyn Mixing>,
+        wanted: Option<&Tensor>,
         keep: Keep,
     ) -> Self {
         let mut layers = Vec::with_capacity(decoder.layers());
         let rotation = tch::no_grad(|| decoder.rotation(positions));
         let mut hidden = embedded.detach();
         for index in 0..decoder.layers() {
-            let mut layer = |input: &Tensor| decoder.layer(index, input, &rotation, mixing.as_mut());
+            let mut layer = |input: &Tensor| decoder.layer(index, input, &rotation, mixing.as_mut(), wanted);
             let (input, output) = match keep {
                 Keep::Activations => {
                     let input = hidden.set_requires_grad(true);
@@ -62,15 +64,16 @@ impl<'a> Layered<'a> {
         }
         let output = hidden.set_requires_grad(true);
         let hidden_states = decoder.norm(&output);
-        Self { decoder, mixing, rotation, layers, output, hidden_states }
+        let wanted = wanted.map(Tensor::shallow_clone);
+        Self { decoder, mixing, rotation, wanted, layers, output, hidden_states }
     }
 
-    /// Hidden states `[N, hidden_size]` after the final norm, with a graph to [`Layered::output`] and no further.
+    /// Hidden states `[M, hidden_size]` of the wanted tokens after the final norm, with a graph to [`Layered::output`] and no further.
     pub fn hidden_states(&self) -> &Tensor {
         &self.hidden_states
     }
 
-    /// What the last layer gave, `[N, hidden_size]`: a leaf that gradients stop at.
+    /// What the last layer gave, `[M, hidden_size]`: a leaf that gradients stop at.
     pub fn output(&self) -> &Tensor {
         &self.output
     }
@@ -78,7 +81,7 @@ impl<'a> Layered<'a> {
     /// The gradient of the embeddings, `[N, hidden_size]`, from that of [`Layered::output`].
     ///
     /// From the last layer to the first, `differentiate` is given a layer's number, what it gave and the gradient of that, and the
-    /// leaf it was computed from, `[N, hidden_size]` each. It returns the gradient with respect to the leaf, and takes what it wants
+    /// leaf it was computed from: `[N, hidden_size]` each, and `[M, hidden_size]` what the last layer gave. It returns the gradient with respect to the leaf, and takes what it wants
     /// with respect to the layer's weights.
     ///
     /// # Errors
@@ -89,12 +92,13 @@ impl<'a> Layered<'a> {
         of_output: Tensor,
         mut differentiate: impl FnMut(usize, [&Tensor; 2], &Tensor) -> Result<Tensor, E>,
     ) -> Result<Tensor, E> {
-        let Self { decoder, mut mixing, rotation, layers, output, hidden_states } = self;
+        let Self { decoder, mut mixing, rotation, wanted, layers, output, hidden_states } = self;
         drop((output, hidden_states));
         let mut gradient = of_output;
         for (index, (input, output)) in layers.into_iter().enumerate().rev() {
             let input = input.set_requires_grad(true);
-            let output = output.unwrap_or_else(|| decoder.layer(index, &input, &rotation, mixing.as_mut()));
+            let output = output
+                .unwrap_or_else(|| decoder.layer(index, &input, &rotation, mixing.as_mut(), wanted.as_ref()));
             gradient = differentiate(index, [&output, &gradient], &input)?;
         }
         Ok(gradient)

@@ -124,29 +124,35 @@ impl Policy {
     /// ([`ModelConfig::check_tokens`] checks that where data enters).
     pub fn hidden_states(&self, rows: &Rows) -> Tensor {
         let shape = rows.ids.size();
-        let hidden = self.padded_hidden_states(&self.embed(&rows.ids.reshape(-1)), rows);
+        let hidden = self.padded_hidden_states(&self.embed(&rows.ids.reshape(-1)), rows, None);
         hidden.view([shape[0], shape[1], -1])
     }
 
-    /// As [`Policy::hidden_states`], from embeddings that the caller made or holds as a leaf.
+    /// As [`Policy::packed_hidden_states`] of rows of one width.
     ///
     /// # Shapes
-    /// `embedded` `[B·T, hidden_size]`; returns `[B·T, hidden_size]` in the policy's kind.
+    /// `embedded` `[B·T, hidden_size]`, `wanted` `[M]`; returns `[M, hidden_size]` in the policy's kind.
     ///
     /// # Panics
-    /// As [`Policy::hidden_states`].
-    pub fn padded_hidden_states(&self, embedded: &Tensor, rows: &Rows) -> Tensor {
+    /// As [`Policy::hidden_states`], and where no token has a number that is wanted.
+    pub fn padded_hidden_states(&self, embedded: &Tensor, rows: &Rows, wanted: Option<&Tensor>) -> Tensor {
         let (positions, mut mixing) = self.grid(rows);
-        self.decoder.forward(embedded, &positions, &mut mixing)
+        self.decoder.forward(embedded, &positions, &mut mixing, wanted)
     }
 
     /// As [`Policy::padded_hidden_states`], to be differentiated one layer at a time.
     ///
     /// # Panics
-    /// As [`Policy::hidden_states`].
-    pub fn padded_layered(&self, embedded: &Tensor, rows: &Rows, keep: Keep) -> Layered<'_> {
+    /// As [`Policy::padded_hidden_states`].
+    pub fn padded_layered(
+        &self,
+        embedded: &Tensor,
+        rows: &Rows,
+        wanted: Option<&Tensor>,
+        keep: Keep,
+    ) -> Layered<'_> {
         let (positions, mixing) = self.grid(rows);
-        Layered::new(&self.decoder, embedded, &positions, Box::new(mixing), keep)
+        Layered::new(&self.decoder, embedded, &positions, Box::new(mixing), wanted, keep)
     }
 
     /// Hidden states after the final norm of rows without padding, with gradients where the caller has them enabled.
@@ -154,23 +160,37 @@ impl Policy {
     /// `embedded` is what [`Policy::embed`] makes of the rows' ids. A trainer may hand in a leaf of its own instead, so
     /// that the gradient of the embedding stays `[N, hidden_size]` until it is added to the table's.
     ///
+    /// `wanted` are the tokens whose states are asked for, by their places among the `N`, in any order and as often as one likes;
+    /// `M = N`, all in their order, where it is none. What the last layer computes for others alone is left out.
+    ///
     /// # Shapes
-    /// `embedded` `[N, hidden_size]`; returns `[N, hidden_size]` in the policy's kind.
+    /// `embedded` `[N, hidden_size]`, `wanted` `[M]` i64; returns `[M, hidden_size]` in the policy's kind.
     ///
     /// # Panics
-    /// Where the rows do not have `N` tokens.
-    pub fn packed_hidden_states(&self, embedded: &Tensor, rows: &PackedRows) -> Tensor {
+    /// Where the rows do not have `N` tokens, or a place is not below `N`.
+    pub fn packed_hidden_states(
+        &self,
+        embedded: &Tensor,
+        rows: &PackedRows,
+        wanted: Option<&Tensor>,
+    ) -> Tensor {
         let mut mixing = Packed::new(rows, self.decoder.window(), embedded.kind());
-        self.decoder.forward(embedded, &rows.positions, &mut mixing)
+        self.decoder.forward(embedded, &rows.positions, &mut mixing, wanted)
     }
 
     /// As [`Policy::packed_hidden_states`], to be differentiated one layer at a time.
     ///
     /// # Panics
-    /// Where the rows do not have `N` tokens.
-    pub fn packed_layered(&self, embedded: &Tensor, rows: &PackedRows, keep: Keep) -> Layered<'_> {
+    /// As [`Policy::packed_hidden_states`].
+    pub fn packed_layered(
+        &self,
+        embedded: &Tensor,
+        rows: &PackedRows,
+        wanted: Option<&Tensor>,
+        keep: Keep,
+    ) -> Layered<'_> {
         let mixing = Packed::new(rows, self.decoder.window(), embedded.kind());
-        Layered::new(&self.decoder, embedded, &rows.positions, Box::new(mixing), keep)
+        Layered::new(&self.decoder, embedded, &rows.positions, Box::new(mixing), wanted, keep)
     }
 
     /// The embeddings of tokens.

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use policy_model::{
-    Generation, GenerationOptions, GenerationRequest, ModelConfig, Policy, Rows, Sampling, Visibility,
+    Generation, GenerationOptions, GenerationRequest, ModelConfig, PackedRow, PackedRows, Policy, Rows,
+    Sampling, Visibility,
 };
 use rand::RngExt;
 use seeds::Seeds;
@@ -73,6 +74,50 @@ fn branches_compute_what_two_rows_compute() {
         let rows = Rows { visible: Visibility::Causal, ..rows };
         let mixed = policy.hidden_states(&rows).get(0).narrow(0, prompt + chosen, rejected);
         assert!(largest_difference(&mixed, &tail) > 100.0 * LOGITS_FP32, "{name}");
+    }
+}
+
+#[test]
+fn states_that_are_asked_for_are_those_of_all() {
+    let on_cpu = (Kind::Int64, Device::Cpu);
+    let tokens = Tensor::arange(10, on_cpu) + 5;
+    // Out of order and one of them twice, as the last token of a shared prompt is.
+    let wanted = Tensor::from_slice(&[9i64, 3, 2, 3, 6]);
+    for name in MODELS {
+        let policy = load(name);
+        let positions = Tensor::from_slice(&[0i64, 1, 2, 3, 4, 5, 6, 4, 5, 6]);
+        let rows = vec![PackedRow { trunk: 4, branches: vec![3, 3] }];
+        let packed = PackedRows { ids: tokens.shallow_clone(), positions, rows };
+        let grid = |values: &Tensor| values.view([2, 5]);
+        let padded = Rows {
+            ids: grid(&tokens),
+            positions: grid(&Tensor::arange(10, on_cpu).remainder(5)),
+            visible: Visibility::Causal,
+        };
+        let leaf = || policy.embed(&tokens).detach().set_requires_grad(true);
+        let slopes = |states: &Tensor, leaf: &Tensor| {
+            // Not the same for any two numbers, so that none can take another's place.
+            let weights = Tensor::arange(states.numel() as i64, (Kind::Float, Device::Cpu)).view_as(states);
+            Tensor::run_backward(&[(states * weights.sin()).sum(Kind::Float)], &[leaf], false, false)
+                .remove(0)
+        };
+        for is_packed in [true, false] {
+            let states = |embedded: &Tensor, wanted: Option<&Tensor>| {
+                if is_packed {
+                    policy.packed_hidden_states(embedded, &packed, wanted)
+                } else {
+                    policy.padded_hidden_states(embedded, &padded, wanted)
+                }
+            };
+            let leaves = [leaf(), leaf()];
+            let some = states(&leaves[0], Some(&wanted));
+            let of_all = states(&leaves[1], None).index_select(0, &wanted);
+            assert_eq!(some.size(), [5, policy.config().hidden_size as i64], "{name}");
+            let apart = largest_difference(&some, &of_all);
+            let [some, of_all] = [slopes(&some, &leaves[0]), slopes(&of_all, &leaves[1])];
+            let slopes_apart = largest_difference(&some, &of_all) / of_all.abs().max().double_value(&[]);
+            assert!(apart < LOGITS_FP32 && slopes_apart < LOGITS_FP32, "{name}: {apart}, {slopes_apart}");
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use crate::parameters::{Gradients, Lane, Parameters};
 const MOST_PARAMETERS: u64 = 1 << 20;
 
 /// The tokens of a micro-batch up to which operations on a small policy are short.
-const MOST_TOKENS: usize = 512;
+const MOST_TOKENS: usize = 1024;
 
 /// The fewest examples of a part: with less to do than that, a thread is busy with calls.
 const FEWEST_EXAMPLES: usize = 2;

@@ -107,7 +107,6 @@ impl<'a> Scored<'a> {
         let ids = on_device(&batch.ids);
         let embedded = tch::no_grad(|| policy.embed(&ids)).set_requires_grad(true);
         let (hidden, layers) = hidden_states(policy, batch, &ids, &embedded, activations);
-        let hidden = hidden.index_select(0, &on_device(&batch.scored));
         let targets = on_device(&batch.targets);
         let head = match head {
             Head::Chunked => {
@@ -167,7 +166,7 @@ impl<'a> Scored<'a> {
     }
 }
 
-/// The hidden states of all tokens, and the layers if they are to be computed again.
+/// The hidden states of the scored tokens, and the layers if they are to be computed again.
 fn hidden_states<'a>(
     policy: &'a Policy,
     batch: &TokenBatch,
@@ -176,6 +175,7 @@ fn hidden_states<'a>(
     activations: Activations,
 ) -> (Tensor, Option<Layered<'a>>) {
     let on_device = |data: &[i64]| on_device(data, policy.device());
+    let scored = on_device(&batch.scored);
     let layered = |layers: Layered<'a>| (layers.hidden_states().shallow_clone(), Some(layers));
     let keep = match activations {
         Activations::Kept => None,
@@ -189,8 +189,8 @@ fn hidden_states<'a>(
             let (ids, positions) = (ids.shallow_clone(), on_device(&batch.positions));
             let rows = PackedRows { ids, positions, rows: rows.collect() };
             match keep {
-                None => (policy.packed_hidden_states(embedded, &rows), None),
-                Some(keep) => layered(policy.packed_layered(embedded, &rows, keep)),
+                None => (policy.packed_hidden_states(embedded, &rows, Some(&scored)), None),
+                Some(keep) => layered(policy.packed_layered(embedded, &rows, Some(&scored), keep)),
             }
         }
         Padding::Right(_) => {
@@ -202,8 +202,8 @@ fn hidden_states<'a>(
             };
             let rows = Rows { ids: ids.view(shape), positions: grid(&batch.positions), visible };
             match keep {
-                None => (policy.padded_hidden_states(embedded, &rows), None),
-                Some(keep) => layered(policy.padded_layered(embedded, &rows, keep)),
+                None => (policy.padded_hidden_states(embedded, &rows, Some(&scored)), None),
+                Some(keep) => layered(policy.padded_layered(embedded, &rows, Some(&scored), keep)),
             }
         }
     }

@@ -149,7 +149,7 @@ impl Memory {
 }
 
 /// What autograd keeps of one layer, in bytes: the operands of its operations. A projection whose weight is not trained, and
-/// that has no adapter, needs no input.
+/// that has no adapter, needs no input. The last layer keeps its gated product of scored tokens alone, but is counted as the others.
 fn layer_activations(
     config: &ModelConfig,
     trained: &Trained,
