@@ -177,12 +177,6 @@ INLINED Floats up_to(int64_t count, Floats numbers, float otherwise) {
   return lane < int32_t(std::min(count, LANES)) ? numbers : Floats{} + otherwise;
 }
 
-INLINED float highest(Floats numbers) {
-  float most = numbers[0];
-  for (int64_t lane = 1; lane < LANES; ++lane) most = numbers[lane] > most ? numbers[lane] : most;
-  return most;
-}
-
 // Where the keys of a tile end for a strip of queries, and for each of them.
 struct Sight {
   bool own;       // The queries' part and the keys' are one, in which nobody sees later tokens.
@@ -242,7 +236,7 @@ struct Running {
       const Floats some = up_to(seen - part * LANES, load(scores + part * LANES), -std::numeric_limits<float>::infinity());
       most = some > most ? some : most;
     }
-    const float top = ::highest(most);
+    const float top = torch_ext::highest(most);
     if (top > highest[at]) {
       const float factor = std::exp(highest[at] - top);
       highest[at] = top;

@@ -146,6 +146,12 @@ struct Turned {
     const Element *c = cos + table, *s = sin + table, *first = x + place, *second = first + half;
     const Element *of_first = back ? s + half : s, *of_second = back ? s : s + half;
     Element* to = out + place;
+    if (dim == LANES) {
+      // Both halves in one vector; as above, they are not exchanged in a table on the way forward.
+      const Floats whole = load(first), sines = load(s), other = halves_exchanged(whole);
+      store(to, rounded(whole * load(c), x) + other * (back ? halves_exchanged(sines) : sines));
+      return;
+    }
     int64_t at = 0;
     for (; at + LANES <= half; at += LANES) {
       const Floats a = load(first + at), b = load(second + at);

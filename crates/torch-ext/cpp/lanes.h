@@ -78,6 +78,20 @@ INLINED float total(Floats sum) {
   return (four[0] + four[2]) + (four[1] + four[3]);
 }
 
+// The highest of the lanes, in the same way.
+INLINED float highest(Floats numbers) {
+  typedef float Eight __attribute__((vector_size(8 * sizeof(float))));
+  typedef float Four __attribute__((vector_size(4 * sizeof(float))));
+  Eight eights[2];
+  std::memcpy(eights, &numbers, sizeof eights);
+  const Eight eight = eights[0] > eights[1] ? eights[0] : eights[1];
+  Four fours[2];
+  std::memcpy(fours, &eight, sizeof fours);
+  const Four four = fours[0] > fours[1] ? fours[0] : fours[1];
+  const float even = four[0] > four[2] ? four[0] : four[2], odd = four[1] > four[3] ? four[1] : four[3];
+  return even > odd ? even : odd;
+}
+
 // The sums of the lanes of eight vectors, each in the order of `total`, in the first half of one.
 #ifdef HAS_SHUFFLES
 INLINED Floats totals(const Floats (&x)[8]) {
@@ -105,6 +119,19 @@ INLINED Floats totals(const Floats (&x)[8]) {
   return sums;
 }
 #endif
+
+// The first eight lanes in the place of the last eight, and those in theirs.
+INLINED Floats halves_exchanged(Floats x) {
+#ifdef HAS_SHUFFLES
+  return __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7);
+#else
+  float lanes[LANES];
+  std::memcpy(lanes + LANES / 2, &x, sizeof lanes / 2);
+  std::memcpy(lanes, reinterpret_cast<const char*>(&x) + sizeof lanes / 2, sizeof lanes / 2);
+  std::memcpy(&x, lanes, sizeof x);
+  return x;
+#endif
+}
 
 // The upper halves of the nearest bf16s, ties to even as libtorch rounds; what is not a number stays so.
 INLINED Words nearest_halves(Floats floats) {
