@@ -121,7 +121,7 @@ fn memory_rows(plan: &Plan) -> Vec<Vec<Value>> {
         part(
             "  gradients",
             |memory| memory.gradients,
-            "the sum in float32, one micro-batch's (there one layer's of it) beside it".into(),
+            "the sum in float32, and what a micro-batch adds to it at a time".into(),
         ),
         part("  Adam's moments", |memory| memory.moments, "two, float32".into()),
         part("  activations", |memory| memory.activations, format!("here of {} tokens", plan.widest.tokens)),

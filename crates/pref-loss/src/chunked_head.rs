@@ -1,6 +1,8 @@
 //! Log-probabilities of tokens straight from the last hidden states, in tiles, and their gradients.
 
-use tch::{Kind, Tensor};
+use std::cell::OnceCell;
+
+use tch::{Device, Kind, Tensor};
 
 use crate::HeadError;
 use crate::sequence_logps::{
@@ -166,11 +168,8 @@ fn score(hidden: &Tensor, weight: &Tensor, targets: &Tensor, tiles: HeadTiles) -
     let mut kept = Vec::with_capacity(tiles.kept);
     for (index, tile) in tiles.over(tokens, vocab).enumerate() {
         let keep = index < tiles.kept;
-        let mut x = if keep {
-            Tensor::empty([tile.rows, tile.columns], (kind, device))
-        } else {
-            tile.view(&buffers.tile)
-        };
+        let mut x =
+            if keep { Tensor::empty([tile.rows, tile.columns], (kind, device)) } else { buffers.tile(&tile) };
         buffers.logits(&tile, hidden, weight, &x);
         let (place, hit) = tile.places(targets, vocab);
         let (mut at_target, found) = (tile.rows_of(&at_target), x.gather(1, &place, false));
@@ -280,7 +279,7 @@ impl ScoredTokens {
                     exponentials.multiply_(&((shift - maximum).exp() * scale))
                 }
                 None => {
-                    let mut logits = tile.view(&buffers.tile);
+                    let mut logits = buffers.tile(&tile);
                     buffers.logits(&tile, &hidden, &weight, &logits);
                     logits.subtract_(&maximum).exp_().multiply_(&scale)
                 }
@@ -376,9 +375,11 @@ impl Tile {
     }
 }
 
-/// Memory that every tile uses in turn: fresh memory of this size would have to be mapped anew each time.
+/// Memory that every tile uses in turn, once one does: fresh memory of this size would have to be mapped anew each time.
 struct Buffers {
-    tile: Tensor,
+    elements: i64,
+    like: (Kind, Device),
+    tile: OnceCell<Tensor>,
     low: Option<LowPrecision>,
 }
 
@@ -397,7 +398,11 @@ impl Buffers {
             tile: flat(elements, weight.kind()),
             product: flat(elements.max(weight.size()[1]), weight.kind()),
         });
-        Self { tile: flat(elements, kind), low }
+        Self { elements, like: (kind, device), tile: OnceCell::new(), low }
+    }
+
+    fn tile(&self, tile: &Tile) -> Tensor {
+        tile.view(self.tile.get_or_init(|| Tensor::empty([self.elements], self.like)))
     }
 
     fn logits(&self, tile: &Tile, hidden: &Tensor, weight: &Tensor, out: &Tensor) {

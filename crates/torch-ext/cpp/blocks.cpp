@@ -6,6 +6,7 @@
 #include <optional>
 #include <vector>
 
+#include "gathering.h"
 #include "guarded.h"
 #include "kernels.h"
 
@@ -24,9 +25,26 @@ Tensor projected(const Tensor& x, const Tensor& weight, const MaybeTensor& bias 
   return bias ? at::addmm(*bias, x, weight.t()) : at::mm(x, weight.t());
 }
 
-// Gradients of a linear layer's weight and bias, where they are asked for.
-Tensor of_weight(const Tensor& grad, const Tensor& x, bool asks) { return asks ? grad.t().mm(x) : Tensor(); }
-Tensor of_bias(const Tensor& grad, bool asks) { return asks ? grad.sum(0) : Tensor(); }
+// `gradient` of `leaf`, or nothing once it is added to where it is gathered.
+Tensor handed_on(const Tensor& leaf, Tensor gradient) {
+  const Tensor* sum = gradient.defined() ? sum_of(leaf) : nullptr;
+  if (sum == nullptr) return gradient;
+  add_to(*sum, gradient);
+  return Tensor();
+}
+
+// Gradients of a linear layer's weight and bias, where they are asked for and are not gathered.
+Tensor of_weight(const Tensor& weight, const Tensor& grad, const Tensor& x, bool asks) {
+  if (!asks) return Tensor();
+  const Tensor* sum = grad.scalar_type() == at::kFloat ? sum_of(weight) : nullptr;
+  if (sum == nullptr) return handed_on(weight, grad.t().mm(x));
+  sum->addmm_(grad.t(), x);
+  return Tensor();
+}
+
+Tensor of_bias(const Tensor& bias, const Tensor& grad, bool asks) {
+  return asks ? handed_on(bias, grad.sum(0)) : Tensor();
+}
 
 struct GatedBlock : torch::autograd::Function<GatedBlock> {
   static Tensor forward(AutogradContext* context, const Tensor& x, const Tensor& norm, const Tensor& gate_proj,
@@ -49,10 +67,10 @@ struct GatedBlock : torch::autograd::Function<GatedBlock> {
     const Tensor of_normed = gate.mm(gate_proj).addmm_(up, up_proj);
     const NormGradients of = rms_norm_gradients(of_normed, grad, x, norm, scales, asks(1));
     return {of.x,
-            of.weight,
-            of_weight(gate, normed, asks(2)),
-            of_weight(up, normed, asks(3)),
-            of_weight(grad, gated, asks(4)),
+            handed_on(norm, of.weight),
+            of_weight(gate_proj, gate, normed, asks(2)),
+            of_weight(up_proj, up, normed, asks(3)),
+            of_weight(down_proj, grad, gated, asks(4)),
             Tensor()};
   }
 };
@@ -77,9 +95,10 @@ struct AttentionBlock : torch::autograd::Function<AttentionBlock> {
     const Tensor k = rotate(heads(projected(normed, k_proj, k_bias)), cos, sin, false);
     const Tensor v = heads(projected(normed, v_proj, v_bias));
     const auto [out, sums] = tree_attention(q, k, v, setting->trees);
-    context->save_for_backward({x, norm, q_proj, k_proj, v_proj, o_proj, cos, sin, scales, normed, q, k, v, out, sums});
+    variable_list saved = {x, norm, q_proj, k_proj, v_proj, o_proj, cos, sin, scales, normed, q, k, v, out, sums};
+    if (q_bias) saved.insert(saved.end(), {*q_bias, *k_bias, *v_bias});
+    context->save_for_backward(saved);
     context->saved_data["trees"] = setting->trees;
-    context->saved_data["has_biases"] = q_bias.has_value();
     return projected(out.view({out.size(0), -1}), o_proj).add_(x);
   }
 
@@ -99,16 +118,19 @@ struct AttentionBlock : torch::autograd::Function<AttentionBlock> {
     const Tensor of_v = flat(of_heads.v);
     const Tensor of_normed = of_q.mm(q_proj).addmm_(of_k, k_proj).addmm_(of_v, v_proj);
     const NormGradients of = rms_norm_gradients(of_normed, grad, x, norm, scales, asks(1));
-    const bool has_biases = context->saved_data["has_biases"].toBool();
+    // Biases, if there are any, were saved in their order behind the other fifteen.
+    const auto bias = [&](size_t input, const Tensor& grad) {
+      return saved.size() > 15 ? of_bias(saved[input + 9], grad, asks(input)) : Tensor();
+    };
     return {of.x,
-            of.weight,
-            of_weight(of_q, normed, asks(2)),
-            of_weight(of_k, normed, asks(3)),
-            of_weight(of_v, normed, asks(4)),
-            of_weight(grad, flat(out), asks(5)),
-            of_bias(of_q, has_biases && asks(6)),
-            of_bias(of_k, has_biases && asks(7)),
-            of_bias(of_v, has_biases && asks(8)),
+            handed_on(norm, of.weight),
+            of_weight(q_proj, of_q, normed, asks(2)),
+            of_weight(k_proj, of_k, normed, asks(3)),
+            of_weight(v_proj, of_v, normed, asks(4)),
+            of_weight(o_proj, grad, flat(out), asks(5)),
+            bias(6, of_q),
+            bias(7, of_k),
+            bias(8, of_v),
             Tensor()};
   }
 };

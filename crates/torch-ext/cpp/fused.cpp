@@ -55,7 +55,7 @@ struct Norm {
 template <class Element>
 struct NormBackward {
   Element* grad_x;
-  float* grad_weight;  // [blocks, width], zeros, or null where nobody wants it.
+  float* grad_weight;  // [blocks, width], or null where nobody wants it.
   const Element* grad;
   const float* scales;
   const Element* x;
@@ -65,9 +65,9 @@ struct NormBackward {
 
   INLINED void blocks(int64_t begin, int64_t end) const {
     for (int64_t block = begin; block < end; ++block) {
-      for (int64_t row = block * BLOCK; row < std::min(count, (block + 1) * BLOCK); ++row) {
-        one(row, grad_weight == nullptr ? nullptr : grad_weight + block * width);
-      }
+      float* sums = grad_weight == nullptr ? nullptr : grad_weight + block * width;
+      if (sums != nullptr) std::fill(sums, sums + width, 0.0f);
+      for (int64_t row = block * BLOCK; row < std::min(count, (block + 1) * BLOCK); ++row) one(row, sums);
     }
   }
 
@@ -86,6 +86,21 @@ struct NormBackward {
       if (beside != nullptr) of_x += load(beside + row * width + at);
       store(grad_x + row * width + at, of_x);
       if (sums != nullptr) store(sums + at, load(sums + at) + arriving * rounded(normed, from));
+    }
+  }
+};
+
+// Sums of the columns of a matrix, from its first row to its last.
+struct Columns {
+  float* sums;
+  const float* rows;
+  int64_t count, width;
+
+  INLINED void parts(int64_t begin, int64_t end) const {
+    for (int64_t at = begin * LANES; at < end * LANES; at += LANES) {
+      Floats sum = {};
+      for (int64_t row = 0; row < count; ++row) sum += load(rows + row * width + at);
+      store(sums + at, sum);
     }
   }
 };
@@ -172,6 +187,7 @@ WIDEST void run(const Norm<float>& norm, int64_t begin, int64_t end) { norm.rows
 WIDEST void run(const Norm<uint16_t>& norm, int64_t begin, int64_t end) { norm.rows(begin, end); }
 WIDEST void run(const NormBackward<float>& norm, int64_t begin, int64_t end) { norm.blocks(begin, end); }
 WIDEST void run(const NormBackward<uint16_t>& norm, int64_t begin, int64_t end) { norm.blocks(begin, end); }
+WIDEST void run(const Columns& columns, int64_t begin, int64_t end) { columns.parts(begin, end); }
 WIDEST void run(const Gated<float>& gated, int64_t begin, int64_t end) { gated.elements(begin, end); }
 WIDEST void run(const Gated<uint16_t>& gated, int64_t begin, int64_t end) { gated.elements(begin, end); }
 WIDEST void run(const GatedBackward<float>& gated, int64_t begin, int64_t end) { gated.elements(begin, end); }
@@ -198,7 +214,7 @@ NormGradients rms_norm_gradients(const Tensor& grad, const Tensor& beside, const
                                  const Tensor& scales, bool asks_for_weight) {
   const int64_t width = weight.numel(), rows = x.numel() / width, blocks = (rows + BLOCK - 1) / BLOCK;
   Tensor of_x = at::empty_like(x), sums;
-  if (asks_for_weight) sums = at::zeros({blocks, width}, scales.options());
+  if (asks_for_weight) sums = at::empty({blocks, width}, scales.options());
   by_kind(x, [&]<class Element>(const Element*) {
     const NormBackward<Element> norm{mutable_elements<Element>(of_x),
                                      sums.defined() ? mutable_elements<float>(sums) : nullptr,
@@ -211,7 +227,10 @@ NormGradients rms_norm_gradients(const Tensor& grad, const Tensor& beside, const
                                      width};
     share_out(norm, blocks, std::max<int64_t>(1, rows_worth(width) / BLOCK));
   });
-  return {of_x, sums.defined() ? sums.sum(0).to(weight.scalar_type()) : Tensor()};
+  if (!asks_for_weight) return {of_x, Tensor()};
+  const Tensor of_weight = at::empty({width}, scales.options());
+  share_out(Columns{mutable_elements<float>(of_weight), elements<float>(sums), blocks, width}, width / LANES, rows_worth(blocks));
+  return {of_x, of_weight.to(weight.scalar_type())};
 }
 
 Tensor swiglu(const Tensor& gate, const Tensor& up) {

@@ -43,4 +43,7 @@ struct AttentionGradients {
 AttentionGradients tree_attention_gradients(const at::Tensor& grad, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                             const Attended& attended, const std::vector<int64_t>& trees);
 
+// sum + addend, in place: `sum` fp32.
+void accumulate(const at::Tensor& sum, const at::Tensor& addend);
+
 }  // namespace torch_ext

@@ -16,6 +16,7 @@
 #endif
 
 #include "guarded.h"
+#include "kernels.h"
 #include "lanes.h"
 
 namespace {
@@ -172,6 +173,12 @@ void update_weights(const Tensor& weights, const Tensor& gradient, const Tensor&
 
 }  // namespace
 
+void torch_ext::accumulate(const Tensor& sum, const Tensor& addend) {
+  by_kind(addend, [&]<class Element>(const Element*) {
+    share_out(Accumulate<Element>{mutable_elements<float>(sum), elements<Element>(addend)}, sum.numel(), GRAIN);
+  });
+}
+
 int32_t torch_ext_adamw(at::Tensor* weights, const at::Tensor* gradient, at::Tensor* exp_avg, at::Tensor* exp_avg_sq,
                         at::Tensor* copy, const TorchExtAdamW* update, TorchExtMessage message) noexcept {
   return guarded(message, [&] {
@@ -184,11 +191,7 @@ int32_t torch_ext_adamw(at::Tensor* weights, const at::Tensor* gradient, at::Ten
 }
 
 int32_t torch_ext_accumulate(at::Tensor* sum, const at::Tensor* addend, TorchExtMessage message) noexcept {
-  return guarded(message, [&] {
-    by_kind(*addend, [&]<class Element>(const Element*) {
-      share_out(Accumulate<Element>{mutable_elements<float>(*sum), elements<Element>(*addend)}, sum->numel(), GRAIN);
-    });
-  });
+  return guarded(message, [&] { accumulate(*sum, *addend); });
 }
 
 int32_t torch_ext_squared_norm(const at::Tensor* x, double* sum, TorchExtMessage message) noexcept {

@@ -161,10 +161,12 @@ unsafe extern "C" {
         message: Message,
     ) -> i32;
 
-    pub(crate) fn torch_ext_gradients(
+    pub(crate) fn torch_ext_gather_gradients(
         output: *const C_tensor,
         gradient: *const C_tensor,
-        inputs: *const *const C_tensor,
+        input: *const C_tensor,
+        leaves: *const *const C_tensor,
+        sums: *const *mut C_tensor,
         count: usize,
         made: *mut *mut C_tensor,
         message: Message,

@@ -3,7 +3,7 @@
 //! [`fused_adamw`] updates weights in one pass over memory, as [`accumulate`] adds gradients and [`squared_norm`] measures
 //! them; [`rms_norm`], [`swiglu`] and [`rotate`] do so with what a decoder layer computes between its products, and have
 //! gradients, as has [`tree_attention`] of packed rows; [`attention_block`] and [`gated_block`] are these and the products
-//! between them as one node of a graph each, and [`gradients`] begins anywhere in one; [`narrow_linear`] and
+//! between them as one node of a graph each, and [`gather_gradients`] begins anywhere in one; [`narrow_linear`] and
 //! [`decode_attention`] are what decoding takes, at the pace of memory; [`side_by_side`] computes whole parts at once where
 //! operations are too small to share out; [`distributed`] is c10d, PyTorch's own engine for processes that train together.
 //!
@@ -48,7 +48,7 @@ pub use attention::{TokenTrees, tree_attention};
 pub use blocks::{AttentionBlock, GatedBlock, attention_block, gated_block};
 pub use error::TorchExtError;
 pub use fused::{rms_norm, rotate, swiglu};
-pub use gradients::gradients;
+pub use gradients::gather_gradients;
 pub use memory::{release_free_memory, untouched_zeros};
 pub use narrow::{decode_attention, narrow_linear, narrow_rows};
 pub use optimizer::{AdamWUpdate, accumulate, fused_adamw, squared_norm};

@@ -2,8 +2,8 @@
 
 use tch::{Device, Kind, Tensor};
 use torch_ext::{
-    AttentionBlock, GatedBlock, TokenTrees, TorchExtError, attention_block, gated_block, rms_norm, rotate,
-    swiglu, tree_attention,
+    AttentionBlock, GatedBlock, TokenTrees, TorchExtError, attention_block, gated_block, gather_gradients,
+    rms_norm, rotate, swiglu, tree_attention,
 };
 
 const EPS: f64 = 1e-5;
@@ -118,6 +118,35 @@ fn a_block_of_attention_is_its_parts() {
             assert!(found.equal(&expected), "{count} operands of {kind:?}");
             let what = if count == 6 { "attention" } else { "attention with biases" };
             assert_near(what, kind, tolerance, &gradients(&found, &leaves), &gradients(&expected, &leaves));
+        }
+    }
+}
+
+#[test]
+fn blocks_add_their_gradients_where_they_are_gathered() {
+    let trees = TokenTrees::new(ROWS);
+    let gated: &[&[i64]] = &[&[90, 64], &[64], &[176, 64], &[176, 64], &[64, 176]];
+    for (kind, tolerance) in TOLERANCES {
+        for shapes in [gated, &SHAPES[..6], &SHAPES] {
+            let leaves = leaves(shapes, kind);
+            let block = || match shapes.len() {
+                5 => gated_in_one(&leaves).unwrap(),
+                _ => attention_in_one(&leaves, &trees, 32).unwrap(),
+            };
+            let (output, others) = (block(), leaves[1..].iter().collect::<Vec<_>>());
+            let gradient = numbers(&output.size(), 0.7, kind);
+            // Twice, so that what is there is added to.
+            let mut sums: Vec<Tensor> =
+                others.iter().map(|leaf| Tensor::zeros(leaf.size(), (Kind::Float, Device::Cpu))).collect();
+            for output in [output, block()] {
+                let of_x = gather_gradients(&output, &gradient, &leaves[0], &others, &mut sums).unwrap();
+                assert!(of_x.unwrap().equal(&gradients(&block(), &leaves)[0]), "{kind:?}");
+            }
+            let expected: Vec<Tensor> = gradients(&block(), &leaves)[1..]
+                .iter()
+                .map(|gradient| gradient.to_kind(Kind::Float) * 2.0)
+                .collect();
+            assert_near("gathered", Kind::Float, tolerance, &sums, &expected);
         }
     }
 }

@@ -1,7 +1,7 @@
-//! Gradients that begin with one given, against those of a product with it.
+//! Gradients that begin with one given, against those of a product with it, and where they are gathered.
 
 use tch::{Device, Kind, Tensor};
-use torch_ext::{TorchExtError, gradients};
+use torch_ext::{TorchExtError, gather_gradients};
 
 fn operands(kind: Kind) -> [Tensor; 4] {
     let numbers = |shape: &[i64]| {
@@ -13,8 +13,12 @@ fn operands(kind: Kind) -> [Tensor; 4] {
     [x, weight, unused, numbers(&[5, 3]).square()]
 }
 
+fn sums(leaves: &[&Tensor]) -> Vec<Tensor> {
+    leaves.iter().map(|leaf| Tensor::full(leaf.size(), 0.25, (Kind::Float, leaf.device()))).collect()
+}
+
 #[test]
-fn they_have_the_bits_of_a_products() {
+fn they_have_the_bits_of_a_products_and_are_added() {
     for kind in [Kind::Float, Kind::BFloat16, Kind::Double] {
         let [x, weight, unused, gradient] = operands(kind);
         let output = || x.matmul(&weight).tanh();
@@ -22,25 +26,40 @@ fn they_have_the_bits_of_a_products() {
             let root = (output() * &gradient).sum(Kind::Float);
             Tensor::run_backward(&[root], &[&x, &weight], false, false)
         };
-        let found = gradients(&output(), &gradient, &[&x, &unused, &weight]).unwrap();
-        assert!(found[1].is_none(), "nothing leads there");
-        for (found, expected) in [&found[0], &found[2]].into_iter().zip(&expected) {
-            assert!(found.as_ref().unwrap().equal(expected), "{kind:?}");
-        }
-        assert!(!x.grad().defined(), "nothing gathers at a leaf");
+        let leaves = [&unused, &weight];
+        let mut sums = sums(&leaves);
+        let of_x = gather_gradients(&output(), &gradient, &x, &leaves, &mut sums).unwrap();
+        assert!(of_x.unwrap().equal(&expected[0]), "{kind:?}");
+        assert!(sums[0].equal(&sums[0].full_like(0.25)), "nothing leads there");
+        // Rounded once where the sum is made.
+        let sum = (expected[1].to_kind(Kind::Double) + 0.25).to_kind(Kind::Float);
+        assert!((&sums[1] - sum).abs().max().double_value(&[]) < 1e-6, "{kind:?}");
+        assert!(!x.grad().defined() && !weight.grad().defined(), "nothing gathers at a leaf");
+        let of_unused = gather_gradients(&output(), &gradient, &unused, &[], &mut []).unwrap();
+        assert!(of_unused.is_none(), "nothing leads there");
     }
 }
 
 #[test]
-fn what_does_not_fit_is_refused() {
+fn what_does_not_fit_is_refused_and_adds_nothing() {
     let [x, weight, _, gradient] = operands(Kind::Float);
     let output = x.matmul(&weight);
-    let refused = |gradient: &Tensor| gradients(&output, gradient, &[&x]).unwrap_err();
-    assert!(matches!(refused(&gradient.to_kind(Kind::Double)), TorchExtError::Kind { .. }));
-    assert!(matches!(refused(&gradient.narrow(0, 0, 4)), TorchExtError::Shape { .. }));
-    let asks_for_none = gradients(&output.detach(), &gradient, &[&x]).unwrap_err();
+    let with = |output: &Tensor, gradient: &Tensor, sum: Tensor| {
+        gather_gradients(output, gradient, &x, &[&weight], &mut [sum])
+    };
+    let sum = || weight.detach().zeros_like();
+    let refused = |gradient: &Tensor, sum: Tensor| with(&output, gradient, sum).unwrap_err();
+    assert!(matches!(refused(&gradient.to_kind(Kind::Double), sum()), TorchExtError::Kind { .. }));
+    assert!(matches!(refused(&gradient.narrow(0, 0, 4), sum()), TorchExtError::Shape { .. }));
+    assert!(matches!(refused(&gradient, sum().to_kind(Kind::BFloat16)), TorchExtError::Kind { .. }));
+    assert!(matches!(refused(&gradient, sum().narrow(0, 0, 4)), TorchExtError::Shape { .. }));
+    let turned = sum().t_copy().contiguous().t_();
+    assert!(matches!(refused(&gradient, turned), TorchExtError::NotContiguous { .. }));
+    let untouched = sum();
+    let asks_for_none = with(&output.detach(), &gradient, untouched.shallow_clone()).unwrap_err();
     assert!(matches!(asks_for_none, TorchExtError::Torch { .. }), "{asks_for_none}");
-    assert!(gradients(&output, &gradient, &[&x]).is_ok(), "the graph is still there");
-    let again = gradients(&output, &gradient, &[&x]).unwrap_err();
+    assert!(untouched.equal(&sum()));
+    assert!(with(&output, &gradient, sum()).is_ok(), "the graph is still there");
+    let again = with(&output, &gradient, sum()).unwrap_err();
     assert!(matches!(again, TorchExtError::Torch { .. }), "{again}");
 }

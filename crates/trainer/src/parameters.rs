@@ -365,25 +365,18 @@ impl<'a> Gradients<'a> {
         is_asked: impl Fn(&str) -> bool,
     ) -> Result<Tensor, TrainError> {
         let GradientBuffer { spans, leaves, sums, embedding, .. } = self.buffer;
-        let asked: Vec<(usize, &Span, &Tensor)> = (0..spans.len())
-            .map(|at| (at, &spans[at], &leaves[at]))
-            .filter(|(_, span, _)| is_asked(&span.name))
-            .collect();
-        let inputs: Vec<&Tensor> = asked.iter().map(|&(_, _, leaf)| leaf).chain([input]).collect();
-        let mut found = torch_ext::gradients(output, gradient, &inputs)?;
-        let _guard = tch::no_grad_guard();
-        let of_input = found.pop().flatten().expect("whatever is computed begins with the input");
-        for (&(at, span, _), gradient) in asked.iter().zip(&found) {
-            // Leaves that the graph does not reach, such as a head that works outside of it, have none.
-            if let Some(gradient) = gradient {
-                add(&sums[at], gradient);
-            }
+        let asked: Vec<usize> = (0..spans.len()).filter(|&at| is_asked(&spans[at].name)).collect();
+        let leaves: Vec<&Tensor> = asked.iter().map(|&at| &leaves[at]).collect();
+        let mut sums: Vec<Tensor> = asked.iter().map(|&at| sums[at].shallow_clone()).collect();
+        // Leaves that the graph does not reach, such as a head that works outside of it, have none.
+        let of_input = torch_ext::gather_gradients(output, gradient, input, &leaves, &mut sums)?;
+        for at in asked {
             // Of tokens' embeddings more is to come.
             if *embedding != Some(at) {
-                (self.done)(span);
+                (self.done)(&spans[at]);
             }
         }
-        Ok(of_input)
+        Ok(of_input.expect("whatever is computed begins with the input"))
     }
 
     fn add_embedded(&mut self, of_embedded: &Tensor, ids: &Tensor) {

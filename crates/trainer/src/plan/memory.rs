@@ -18,7 +18,7 @@ pub struct Memory {
     /// below them, which are held once.
     pub compute: u64,
     /// The gradient in fp32, 4 · P, and beside it that of the micro-batch under way: s · P, without what the chunked head
-    /// adds to the sum itself; with gradient checkpointing one layer's.
+    /// adds to the sum itself; one layer's where layers are differentiated one by one, and on a CPU, where they add to the sum too.
     pub gradients: u64,
     /// Adam's two moments in fp32: 8 · P.
     pub moments: u64,
@@ -119,10 +119,12 @@ impl Memory {
         let states = size * config.hidden_size as u64 * widest.tokens;
         let layers = config.layers as u64;
         let of_layer = layer_activations(config, trained, (kind, device), scoring.padding, widest);
+        let in_one_layer = in_layers / layers.max(1);
         let (activations, micro_batch_gradient) = match scoring.activations {
+            Activations::Kept if device == Device::Cpu => (layers * of_layer, in_one_layer),
             Activations::Kept => (layers * of_layer, in_layers),
-            Activations::KeptByLayer => (layers * of_layer, in_layers / layers.max(1)),
-            Activations::Recomputed => (layers * states + of_layer, in_layers / layers.max(1)),
+            Activations::KeptByLayer => (layers * of_layer, in_one_layer),
+            Activations::Recomputed => (layers * states + of_layer, in_one_layer),
         };
         let of_scored = widest.scored * config.hidden_size as u64 * (2 * size + 4);
         let (head, head_gradient) = match scoring.head {
