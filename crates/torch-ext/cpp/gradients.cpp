@@ -2,8 +2,14 @@
 
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/autograd.h>
+#include <torch/csrc/autograd/engine.h>
+#include <torch/csrc/autograd/function.h>
+#include <torch/csrc/autograd/functions/accumulate_grad.h>
 
 #include <algorithm>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "gathering.h"
 #include "guarded.h"
@@ -12,6 +18,13 @@
 namespace {
 
 using at::Tensor;
+using torch::autograd::AccumulateGrad;
+using torch::autograd::Edge;
+using torch::autograd::Node;
+using torch::autograd::variable_list;
+
+// How libtorch counts its nodes.
+using Held = decltype(Edge::function);
 
 // Of one call, while it lasts. A graph of a CPU is differentiated by the thread that asks; where another one is at work, as for
 // a GPU, it finds none, and what it computes is added afterwards.
@@ -31,6 +44,73 @@ struct Gathering {
 };
 
 thread_local const Gathering* Gathering::current = nullptr;
+
+// Whether there is more to a node than what it computes, on a CPU, of one gradient.
+bool is_plain(Node& node) {
+  return node.num_inputs() == 1 && node.input_metadata(0).device().is_cpu() && node.pre_hooks().empty() &&
+         node.tensor_pre_hooks().empty() && node.retains_grad_hooks().empty() && node.post_hooks().empty();
+}
+
+// A graph in which every node has one way on beside those to leaves: a decoder whose layers are two nodes each. What makes up the
+// engine (ways that meet again, devices, hooks) does not occur there, and takes longer than what narrow nodes compute.
+struct Chain {
+  struct Link {
+    Held node;
+    size_t on;  // Which of its edges is the way on.
+  };
+  std::vector<Link> links;  // From the output to the input; none where the graph is not such a chain.
+
+  Chain(const Tensor& output, const Tensor& input) {
+    if (!input.requires_grad() || !input.is_leaf()) return;
+    const Held end = torch::autograd::impl::grad_accumulator(input);
+    std::vector<Link> found;
+    for (Held node = output.grad_fn(); node != end;) {
+      if (node == nullptr || !is_plain(*node)) return;
+      const auto& edges = node->next_edges();
+      const auto leads_on = [&](const Edge& edge) {
+        return edge.is_valid() && (edge.function == end || dynamic_cast<AccumulateGrad*>(edge.function.get()) == nullptr);
+      };
+      if (std::count_if(edges.begin(), edges.end(), leads_on) != 1) return;
+      const size_t on = std::find_if(edges.begin(), edges.end(), leads_on) - edges.begin();
+      found.push_back({node, on});
+      node = edges[on].function;
+    }
+    links = std::move(found);
+  }
+
+  // The gradient of the input; those of leaves are added to their sums, as far as these are gathered.
+  Tensor differentiate(Tensor gradient) const {
+    const at::NoGradGuard no_graph;
+    for (const auto& [node, on] : links) {
+      variable_list gradients = (*node)({std::move(gradient)});
+      node->release_variables();
+      torch::autograd::validate_outputs(node->next_edges(), gradients, [&](const std::string& what) { return node->name() + ": " + what; });
+      for (size_t edge = 0; edge < gradients.size(); ++edge) {
+        if (edge == on || !gradients[edge].defined()) continue;
+        const auto* leaf = static_cast<const AccumulateGrad*>(node->next_edge(edge).function.get());
+        if (const Tensor* sum = torch_ext::sum_of(leaf->variable)) torch_ext::add_to(*sum, gradients[edge]);
+      }
+      gradient = std::move(gradients[on]);
+      if (!gradient.defined()) break;
+    }
+    return gradient;
+  }
+};
+
+// The same of any graph.
+Tensor differentiate(const Tensor& output, const Tensor& gradient, const Tensor& input, const Gathering& gathering) {
+  variable_list inputs;
+  inputs.reserve(gathering.count + 1);
+  for (size_t leaf = 0; leaf < gathering.count; ++leaf) inputs.push_back(*gathering.leaves[leaf]);
+  inputs.push_back(input);
+  constexpr bool create_graph = false, allow_unused = true;
+  const auto found = torch::autograd::grad({output}, inputs, {gradient}, std::nullopt, create_graph, allow_unused);
+  const at::NoGradGuard no_graph;
+  for (size_t leaf = 0; leaf < gathering.count; ++leaf) {
+    if (found[leaf].defined()) torch_ext::add_to(*gathering.sums[leaf], found[leaf]);
+  }
+  return found.back();
+}
 
 }  // namespace
 
@@ -56,17 +136,9 @@ int32_t torch_ext_gather_gradients(const Tensor* output, const Tensor* gradient,
                                    const Tensor* const* leaves, Tensor* const* sums, size_t count, Tensor** made,
                                    TorchExtMessage message) noexcept {
   return torch_ext::guarded(message, [&] {
-    torch::autograd::variable_list inputs;
-    inputs.reserve(count + 1);
-    for (size_t leaf = 0; leaf < count; ++leaf) inputs.push_back(*leaves[leaf]);
-    inputs.push_back(*input);
     const Gathering gathering(leaves, sums, count);
-    constexpr bool create_graph = false, allow_unused = true;
-    const auto found = torch::autograd::grad({*output}, inputs, {*gradient}, std::nullopt, create_graph, allow_unused);
-    const at::NoGradGuard no_graph;
-    for (size_t leaf = 0; leaf < count; ++leaf) {
-      if (found[leaf].defined()) torch_ext::add_to(*sums[leaf], found[leaf]);
-    }
-    *made = found[count].defined() ? new Tensor(found[count]) : nullptr;
+    const Chain chain(*output, *input);
+    const Tensor found = chain.links.empty() ? differentiate(*output, *gradient, *input, gathering) : chain.differentiate(*gradient);
+    *made = found.defined() ? new Tensor(found) : nullptr;
   });
 }
