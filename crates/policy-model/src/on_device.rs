@@ -21,5 +21,5 @@ pub fn on_device<T: Element>(values: &[T], device: Device) -> Tensor {
         let (non_blocking, copy) = (true, false);
         return here.pin_memory(device).to_device_(device, here.kind(), non_blocking, copy);
     }
-    here.to_device(device)
+    if device == Device::Cpu { here } else { here.to_device(device) }
 }
