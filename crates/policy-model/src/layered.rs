@@ -68,7 +68,8 @@ impl<'a> Layered<'a> {
         Self { decoder, mixing, rotation, wanted, layers, output, hidden_states }
     }
 
-    /// Hidden states `[M, hidden_size]` of the wanted tokens after the final norm, with a graph to [`Layered::output`] and no further.
+    /// Hidden states `[M, hidden_size]` of the tokens that are wanted after the final norm, with a graph to [`Layered::output`] and no
+    /// further.
     pub fn hidden_states(&self) -> &Tensor {
         &self.hidden_states
     }
@@ -81,8 +82,8 @@ impl<'a> Layered<'a> {
     /// The gradient of the embeddings, `[N, hidden_size]`, from that of [`Layered::output`].
     ///
     /// From the last layer to the first, `differentiate` is given a layer's number, what it gave and the gradient of that, and the
-    /// leaf it was computed from: `[N, hidden_size]` each, and `[M, hidden_size]` what the last layer gave. It returns the gradient with respect to the leaf, and takes what it wants
-    /// with respect to the layer's weights.
+    /// leaf it was computed from: `[N, hidden_size]` each, but `[M, hidden_size]` what the last layer gave. It returns the gradient
+    /// with respect to the leaf, and takes what it wants with respect to the layer's weights.
     ///
     /// # Errors
     ///

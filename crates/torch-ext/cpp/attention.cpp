@@ -285,8 +285,8 @@ struct Forward {
     Running running;
     running.out = room + SIDE * dim;
     zero(running.out, strips * STRIP * dim);
-    std::fill(running.highest, running.highest + SIDE, -std::numeric_limits<float>::infinity());
-    std::fill(running.sum, running.sum + SIDE, Floats{});
+    std::fill(running.highest, running.highest + strips * STRIP, -std::numeric_limits<float>::infinity());
+    std::fill(running.sum, running.sum + strips * STRIP, Floats{});
     tiles(row, part, query, count, [&](const Sight& sight, int64_t place) __attribute__((always_inline)) {
       for (int64_t at = 0; at < strips * STRIP; at += STRIP) {
         const int64_t seen = sight.of(at + STRIP - 1), parts = vectors(seen);
@@ -354,11 +354,12 @@ struct Backward {
       turned(in.k + from, stride, part.length, dim, room.turned_keys + to);
       turned(in.v + from, stride, part.length, dim, room.turned_values + to);
       widened(in.k + from, stride, part.length, dim, 1.0f, room.keys + to);
+      const int64_t summed = (part.length + STRIP - 1) / STRIP * STRIP * dim;
+      zero(room.all.keys + to, summed), zero(room.all.values + to, summed);
     }
-    zero(room.all.keys, row.places * dim), zero(room.all.values, row.places * dim);
     // The trunk last, and what a branch adds to it summed by itself: then which of two branches stands first changes no bit.
     for (size_t part = row.parts.size(); part-- > 0;) {
-      const int64_t shared = vectors(trunk) * LANES * dim;
+      const int64_t shared = (trunk + STRIP - 1) / STRIP * STRIP * dim;
       zero(room.of_trunk.keys, shared), zero(room.of_trunk.values, shared);
       for (int64_t head = kv_head * in.group(); head < (kv_head + 1) * in.group(); ++head) {
         for (int64_t query = 0; query < row.parts[part].length; query += SIDE) {
