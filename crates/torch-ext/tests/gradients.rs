@@ -40,6 +40,41 @@ fn they_have_the_bits_of_a_products_and_are_added() {
     }
 }
 
+/// What a graph makes of `x` `[5, 8]`, a matrix and a row.
+type Graph = fn(&Tensor, &Tensor, &Tensor) -> Tensor;
+
+#[test]
+fn graphs_of_any_form_are_differentiated_alike() {
+    let forms: [(&str, Graph); 6] = [
+        ("a chain", |x, weight, _| x.matmul(weight).tanh()),
+        ("a chain with a row that is every row's", |x, weight, row| (x.matmul(weight) + row).tanh()),
+        ("a chain that meets a leaf twice", |x, weight, row| (x.matmul(weight) * row).tanh() + row),
+        ("ways that meet again", |x, weight, row| {
+            let y = x.matmul(weight) * row;
+            &y + y.tanh()
+        }),
+        ("an input that is met twice", |x, weight, row| (x * x).matmul(weight) + row),
+        ("rows out of order, one of them twice", |x, weight, _| {
+            x.tanh().index_select(0, &Tensor::from_slice(&[3i64, 0, 3, 4, 1])).matmul(weight)
+        }),
+    ];
+    for (what, graph) in forms {
+        let [x, weight, _, gradient] = operands(Kind::Float);
+        let row = Tensor::from_slice(&[0.5f32, -1.0, 2.0]).set_requires_grad(true);
+        let leaves = [&weight, &row];
+        let mut sums = sums(&leaves);
+        let of_x = gather_gradients(&graph(&x, &weight, &row), &gradient, &x, &leaves, &mut sums).unwrap();
+        let root = (graph(&x, &weight, &row) * &gradient).sum(Kind::Float);
+        root.backward();
+        assert!((of_x.unwrap() - x.grad()).abs().max().double_value(&[]) < 1e-6, "{what}");
+        for (leaf, sum) in leaves.into_iter().zip(&sums) {
+            let of_leaf = leaf.grad();
+            let expected = if of_leaf.defined() { of_leaf + 0.25 } else { sum.full_like(0.25) };
+            assert!((sum - expected).abs().max().double_value(&[]) < 1e-5, "{what}");
+        }
+    }
+}
+
 #[test]
 fn what_does_not_fit_is_refused_and_adds_nothing() {
     let [x, weight, _, gradient] = operands(Kind::Float);
