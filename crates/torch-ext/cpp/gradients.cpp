@@ -45,7 +45,7 @@ struct Gathering {
 
 thread_local const Gathering* Gathering::current = nullptr;
 
-// Whether there is more to a node than what it computes, on a CPU, of one gradient.
+// Whether there is no more to a node than what it computes, on a CPU, of one gradient.
 bool is_plain(Node& node) {
   return node.num_inputs() == 1 && node.input_metadata(0).device().is_cpu() && node.pre_hooks().empty() &&
          node.tensor_pre_hooks().empty() && node.retains_grad_hooks().empty() && node.post_hooks().empty();
@@ -84,7 +84,9 @@ struct Chain {
     for (const auto& [node, on] : links) {
       variable_list gradients = (*node)({std::move(gradient)});
       node->release_variables();
-      torch::autograd::validate_outputs(node->next_edges(), gradients, [&](const std::string& what) { return node->name() + ": " + what; });
+      // Also sums what was handed on of an operand that stood in for many.
+      const auto named = [&node = node](const std::string& what) { return node->name() + ": " + what; };
+      torch::autograd::validate_outputs(node->next_edges(), gradients, named);
       for (size_t edge = 0; edge < gradients.size(); ++edge) {
         if (edge == on || !gradients[edge].defined()) continue;
         const auto* leaf = static_cast<const AccumulateGrad*>(node->next_edge(edge).function.get());
@@ -138,7 +140,8 @@ int32_t torch_ext_gather_gradients(const Tensor* output, const Tensor* gradient,
   return torch_ext::guarded(message, [&] {
     const Gathering gathering(leaves, sums, count);
     const Chain chain(*output, *input);
-    const Tensor found = chain.links.empty() ? differentiate(*output, *gradient, *input, gathering) : chain.differentiate(*gradient);
+    const bool is_chain = !chain.links.empty();
+    const Tensor found = is_chain ? chain.differentiate(*gradient) : differentiate(*output, *gradient, *input, gathering);
     *made = found.defined() ? new Tensor(found) : nullptr;
   });
 }
