@@ -49,7 +49,7 @@ pub use blocks::{AttentionBlock, GatedBlock, attention_block, gated_block};
 pub use error::TorchExtError;
 pub use fused::{rms_norm, rotate, swiglu};
 pub use gradients::gather_gradients;
-pub use memory::{release_free_memory, untouched_zeros};
+pub use memory::{keep_free_memory, release_free_memory, untouched_zeros};
 pub use narrow::{decode_attention, narrow_linear, narrow_rows};
 pub use optimizer::{AdamWUpdate, accumulate, fused_adamw, squared_norm};
 pub use side_by_side::side_by_side;

@@ -60,6 +60,7 @@ fn run_together(
     world: &World,
 ) -> Result<RunReport, TrainError> {
     recipe.train.take_threads();
+    torch_ext::keep_free_memory();
     let device = world.device().unwrap_or_else(|| recipe.model.device.resolve());
     let loss = recipe.loss.build()?;
     let kind = compute_kind(recipe.model.dtype.kind(), device);
