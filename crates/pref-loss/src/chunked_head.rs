@@ -154,41 +154,12 @@ impl ChunkedHead {
         check_device("targets", targets, device)?;
         check_targets(targets, weight.size()[0])?;
         let tiles = self.tiles.unwrap_or_else(|| HeadTiles::fit(tokens, weight.size()[0], weight.kind()));
-        Ok(tch::no_grad(|| {
-            let hidden = hidden.detach();
-            let is_one = tiles.kept > 0 && tiles.hold(tokens, weight.size()[0]);
-            let score = if is_one { score_at_once } else { score };
-            let Scores { at_target, maximum, sum, kept } = score(&hidden, weight, targets, tiles);
-            // In this order a likely token keeps the digits of a log-probability near 0.
-            let logps = (at_target - &maximum - sum.log()).squeeze_dim(1);
-            let (weight, targets) = (weight.shallow_clone(), targets.detach());
-            ScoredTokens { hidden, weight, targets, tiles, logps, maximum, sum, kept }
-        }))
+        Ok(tch::no_grad(|| score(&hidden.detach(), weight, targets, tiles)))
     }
 }
 
-/// What the first pass finds: of every token `[tokens, 1]` the target's logit, the highest one, and the sum of `exp(logits −
-/// maximum)`.
-struct Scores {
-    at_target: Tensor,
-    maximum: Tensor,
-    sum: Tensor,
-    kept: Vec<KeptTile>,
-}
-
-/// [`score`] where one tile holds all logits and stays: the same bits with half of the calls, which are what takes time there.
-fn score_at_once(hidden: &Tensor, weight: &Tensor, targets: &Tensor, _: HeadTiles) -> Scores {
-    let kind = compute_kind(weight.kind());
-    let mut x = hidden.mm(&weight.tr()).to_kind(kind);
-    let at_target = x.gather(1, &targets.unsqueeze(1), false);
-    let maximum = x.amax(1, true);
-    let exponentials = x.subtract_(&maximum).exp_();
-    let sum = exponentials.sum_dim_intlist(1, true, kind);
-    Scores { at_target, maximum, sum, kept: vec![KeptTile { exponentials, shift: None }] }
-}
-
 /// The first pass over checked input, with a running maximum and a running sum of exponentials for every token.
-fn score(hidden: &Tensor, weight: &Tensor, targets: &Tensor, tiles: HeadTiles) -> Scores {
+fn score(hidden: &Tensor, weight: &Tensor, targets: &Tensor, tiles: HeadTiles) -> ScoredTokens {
     let (tokens, vocab) = (hidden.size()[0], weight.size()[0]);
     let (kind, device) = (compute_kind(weight.kind()), weight.device());
     let buffers = Buffers::new(tiles.within(tokens, vocab), weight);
@@ -218,7 +189,17 @@ fn score(hidden: &Tensor, weight: &Tensor, targets: &Tensor, tiles: HeadTiles) -
             kept.push(KeptTile { exponentials: x, shift });
         }
     }
-    Scores { at_target, maximum, sum, kept }
+    ScoredTokens {
+        hidden: hidden.shallow_clone(),
+        weight: weight.shallow_clone(),
+        targets: targets.detach(),
+        tiles,
+        // In this order a likely token keeps the digits of a log-probability near 0.
+        logps: (at_target - &maximum - sum.log()).squeeze_dim(1),
+        maximum,
+        sum,
+        kept,
+    }
 }
 
 impl ScoredTokens {
@@ -348,11 +329,6 @@ struct Tile {
 impl HeadTiles {
     fn within(self, tokens: i64, vocab: i64) -> Self {
         Self { rows: self.rows.min(tokens.max(1)), columns: self.columns.min(vocab), ..self }
-    }
-
-    /// Whether one tile holds all logits.
-    fn hold(self, tokens: i64, vocab: i64) -> bool {
-        self.rows >= tokens && self.columns >= vocab
     }
 
     /// All tiles, down the tokens first: a slice of the weight and of its gradient stays in the cache meanwhile.
