@@ -10,8 +10,9 @@ use crate::workspace::{Workspace, output};
 const LIBTORCH: &str = "torch-sys";
 
 /// Crates that never link libtorch, not even in their tests: they build and run where none is installed.
-const LIBTORCH_FREE: [&str; 13] = [
+const LIBTORCH_FREE: [&str; 14] = [
     "annotate",
+    "files",
     "hub",
     "human-study",
     "llm-client",
@@ -30,7 +31,8 @@ const LIBTORCH_FREE: [&str; 13] = [
 const LIBTORCH_BOUND: [&str; 4] = ["policy-model", "pref-loss", "torch-ext", "trainer"];
 
 /// The crates of this workspace that each crate may use outside of its tests. Edges run from later lines to earlier.
-const LAYERS: [(&str, &[&str]); 19] = [
+const LAYERS: [(&str, &[&str]); 20] = [
+    ("files", &[]),
     ("seeds", &[]),
     ("test-support", &[]),
     ("xtask", &[]),

@@ -1,0 +1,114 @@
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+pub mod json_lines;
+mod lock;
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+
+pub use atomic_write_file::AtomicWriteFile;
+pub use lock::{Lock, LockError};
+
+/// Replaces the file `path` with `bytes`, and creates its folder if necessary.
+///
+/// # Errors
+///
+/// Any error of the file system. The old file is then unchanged.
+pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_with(path, |out| out.write_all(bytes))
+}
+
+/// Replaces the file `path` with what `content` writes, and creates its folder if necessary.
+///
+/// # Errors
+///
+/// The error of `content`, or any error of the file system. The old file is then unchanged.
+pub fn write_with<E: From<io::Error>>(
+    path: &Path,
+    content: impl FnOnce(&mut BufWriter<&mut AtomicWriteFile>) -> Result<(), E>,
+) -> Result<(), E> {
+    fs::create_dir_all(parent(path))?;
+    let mut file = AtomicWriteFile::open(path)?;
+    let mut out = BufWriter::new(&mut file);
+    content(&mut out)?;
+    out.flush()?;
+    drop(out);
+    Ok(file.commit()?)
+}
+
+/// Creates the folder `target`: `fill` writes into a temporary sibling, which is then renamed and synced.
+///
+/// If `target` appears in the meantime, it is kept and the temporary folder is removed. This suits content-addressed
+/// folders, where another process writes the same content.
+///
+/// # Errors
+///
+/// The error of `fill`, or any error of the file system. `target` then does not exist.
+pub fn create_dir<T, E: From<io::Error>>(
+    target: &Path,
+    fill: impl FnOnce(&Path) -> Result<T, E>,
+) -> Result<T, E> {
+    let parent = parent(target);
+    fs::create_dir_all(parent)?;
+    let partial = tempfile::Builder::new().prefix(".partial-").tempdir_in(parent)?;
+    let made = fill(partial.path())?;
+    match fs::rename(partial.path(), target) {
+        // The folder has its final name: nothing is left to remove.
+        Ok(()) => drop(partial.keep()),
+        Err(_) if target.exists() => {}
+        Err(error) => return Err(error.into()),
+    }
+    sync_dir(parent)?;
+    Ok(made)
+}
+
+/// Syncs a folder, so that a rename inside it survives a power failure.
+///
+/// # Errors
+///
+/// Any error of the file system. Does nothing where folders cannot be opened, as on Windows.
+pub fn sync_dir(dir: &Path) -> io::Result<()> {
+    if cfg!(unix) { File::open(dir)?.sync_all() } else { Ok(()) }
+}
+
+/// The folder of `path`; `.` for a bare file name.
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_write_keeps_the_old_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("new/folder/file");
+        write(&path, b"old").unwrap();
+        let failed = write_with(&path, |out| {
+            out.write_all(b"half of the new")?;
+            Err(io::Error::other("disk full"))
+        });
+        assert_eq!(failed.unwrap_err().to_string(), "disk full");
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no temporary file remains");
+    }
+
+    #[test]
+    fn a_folder_appears_complete_or_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("runs/a");
+        let failed: io::Result<()> = create_dir(&target, |partial| {
+            fs::write(partial.join("half"), b"")?;
+            Err(io::Error::other("killed"))
+        });
+        assert!(failed.is_err() && !target.exists());
+        for content in ["first", "second"] {
+            create_dir(&target, |partial| fs::write(partial.join("x"), content)).unwrap();
+        }
+        assert_eq!(fs::read_to_string(target.join("x")).unwrap(), "first");
+        assert_eq!(fs::read_dir(target.parent().unwrap()).unwrap().count(), 1, "no temporary folder remains");
+    }
+}
