@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, Subcommand};
-use render::table::{Format, Table};
+use report::table::{Format, Table};
 use study::{Registry, Runner, describe};
 
 use crate::program::print_result;

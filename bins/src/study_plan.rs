@@ -1,6 +1,6 @@
 //! `rqN --plan`: what a study would compute, as a table.
 
-use render::table::{Align, Column, Table, Value};
+use report::table::{Align, Column, Table, Value};
 use study::{ASSUMED_ANSWER_SECONDS, Disk, Forecast, Pace, Plan, Work};
 
 /// The plan as a table, for `jobs` workers.

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser};
 use hub::Hub;
-use render::table::{Format, Table};
+use report::table::{Format, Table};
 use study::recipe::{Preset, StudyRecipe};
 use study::{Failure, Findings, Grid, Question, Runner, Shard, StudyError, conclude};
 use trainer::{Context, Silent, World};

@@ -1,6 +1,6 @@
 //! `pref-train --plan`: what a run would do, as a table.
 
-use render::table::{Align, Column, Table, Value};
+use report::table::{Align, Column, Table, Value};
 use trainer::{Memory, OnCluster, Plan, TokenCounts};
 
 /// The plan as a table: what, how much, and what to know about it.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use annotate::{AnnotatorStatistics, PositionBias, agreement_table, bias_table, page, read_log};
 use clap::Args;
 use pref_data::{AgreementMatrix, PreferenceRecord};
-use render::table::Format;
+use report::table::Format;
 
 use super::Data;
 use crate::program::print_result;

@@ -7,8 +7,8 @@ use std::str::FromStr;
 use bins::{print_result, run};
 use clap::{Parser, Subcommand};
 use human_study::{Comparison, Key, StudyReport, ratings_csv, read_ratings};
-use render::table::Format;
-use render::{write_figures, write_report, write_tables};
+use report::table::Format;
+use report::{write_figures, write_report, write_tables};
 use seeds::Seeds;
 
 /// Which of two models do people prefer, do they agree, and could it be chance?

@@ -9,7 +9,7 @@ use bins::{
 };
 use clap::Parser;
 use hub::Hub;
-use render::table::Format;
+use report::table::Format;
 use trainer::recipe::Recipe;
 use trainer::{
     Cluster, Context, Outcome, Place, Progress, RunReport, Silent, Start, StepMetrics, TrainError, World,

@@ -9,7 +9,7 @@ use mtbench::{
     Answer, BenchDir, EndpointJudge, Games, JUDGMENT_TOKENS, Judge, JudgePrompts, Judged, Jury, PairGrading,
     Question, ReplayJudge, SingleGrading,
 };
-use render::table::{Align, Column, Format, Table, Value};
+use report::table::{Align, Column, Format, Table, Value};
 use trainer::Progress as _;
 
 use super::endpoint::EndpointArgs;

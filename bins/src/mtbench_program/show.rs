@@ -10,9 +10,9 @@ use mtbench::{
     Resampling, Shown, bars, browser, category_table, difference_table, length_table, missing_table,
     pair_table, radar, score_table,
 };
-use render::figure::Svg;
-use render::table::{Format, Table};
-use render::{write_figures, write_page};
+use report::figure::Svg;
+use report::table::{Format, Table};
+use report::{write_figures, write_page};
 use seeds::Seeds;
 
 use super::{Data, ModeArg};

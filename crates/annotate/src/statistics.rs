@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use pref_data::{AgreementMatrix, Label, PreferenceRecord, Text};
-use render::table::{Align, Column, Table, Value};
+use report::table::{Align, Column, Table, Value};
 use serde::{Deserialize, Serialize};
 use stats::wilson_interval;
 

@@ -14,7 +14,7 @@ use llm_client::{
     ChatSampling, Client, Endpoint, EndpointKind, Limits, Prices, RetryPolicy, Secret, Settings, TokioClock,
 };
 use pref_data::{AgreementMatrix, Label, PreferenceRecord, Text, read_records, write_records};
-use render::table::Format;
+use report::table::Format;
 use seeds::Seeds;
 use serde_json::Value;
 use test_support::{MockBehaviour, MockFault, MockServer};

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use mtbench::{Answer, Question, read_lines};
 use rand::seq::SliceRandom as _;
-use render::sheet::{ComparisonItem, ComparisonSheet};
+use report::sheet::{ComparisonItem, ComparisonSheet};
 use seeds::Seeds;
 
 use crate::key::{Key, KeySheet, Shown, Side, StudySheets};

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use render::sheet::ComparisonSheet;
+use report::sheet::ComparisonSheet;
 use serde::{Deserialize, Serialize};
 use stats::Choice;
 
@@ -106,7 +106,7 @@ pub(crate) fn file_stem(name: &str) -> String {
 
 fn spreadsheet(sheet: &ComparisonSheet) -> String {
     let header = ["study", "rater", "item", "category", "conversation", "answer_1", "answer_2", "choice"];
-    let row = |item: &render::sheet::ComparisonItem| {
+    let row = |item: &report::sheet::ComparisonItem| {
         let turns = |texts: &[String]| match texts {
             [only] => only.clone(),
             _ => (1..)

@@ -1,8 +1,8 @@
 //! The report as tables, a figure and a page.
 
-use render::figure::{GroupedBars, Series, Svg};
-use render::report::{Report, Section};
-use render::table::{Align, Column, Table, Value};
+use report::figure::{GroupedBars, Series, Svg};
+use report::page::{Report, Section};
+use report::table::{Align, Column, Table, Value};
 
 use crate::{Coefficient, StudyReport};
 

@@ -204,7 +204,7 @@ fn the_papers_table_2_could_be_chance() {
     assert!((report.sign_test.p_value - 0.1250045413).abs() < 1e-9);
     assert!(report.verdict().contains("not settled (p = 0.125)"), "{}", report.verdict());
     let text: String =
-        report.tables().iter().map(|table| table.render(render::table::Format::Text)).collect();
+        report.tables().iter().map(|table| table.render(report::table::Format::Text)).collect();
     assert!(text.contains("39.38 [32.14, 47.11]") && text.contains("28.75 ["), "{text}");
     assert!(report.figure().is_none());
     let json = serde_json::to_value(&report).unwrap();

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use render::browse::{
+use report::browse::{
     BrowsedAnswer, BrowsedComparison, BrowsedQuestion, BrowsedTurn, BrowsedVerdict, Browser,
 };
-use render::figure::Svg;
-use render::table::Table;
+use report::figure::Svg;
+use report::table::Table;
 
 use crate::tables::ModelScores;
 use crate::{Answer, Judgment, PairJudgment, Question, Rating, Winner};

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use render::table::{Align, Column, Table, Value};
+use report::table::{Align, Column, Table, Value};
 use stats::{
     ClusteredScores, CrossedScores, Observation, Over, Plan, Tally, mean_interval,
     paired_difference_interval, sign_test, wilson_interval,

@@ -1,7 +1,7 @@
 //! What judgments amount to, as tables and figures.
 
-use render::figure::{GroupedBars, Radar, RadarSeries, Series, Svg};
-use render::table::{Align, Column, Table, Value};
+use report::figure::{GroupedBars, Radar, RadarSeries, Series, Svg};
+use report::table::{Align, Column, Table, Value};
 use seeds::Seeds;
 use stats::{ClusteredScores, mean_interval};
 

@@ -4,7 +4,7 @@ use mtbench::{
     Answer, Choice, Judgment, Mode, ModelScores, PairJudgment, PositionBias, Question, Rating, Resampling,
     Scores, Winner, bars, category_table, difference_table, length_table, missing_table, radar, score_table,
 };
-use render::table::{Format, Table, Value};
+use report::table::{Format, Table, Value};
 use seeds::Seeds;
 use test_support::CLOSED_FORM;
 

@@ -1,6 +1,6 @@
 //! Table 5: whether scores fall while losses fall, and what it would take to see that.
 
-use render::table::{Align, Column, Table, Value};
+use report::table::{Align, Column, Table, Value};
 use stats::MeanEstimate;
 
 use crate::{Error, PaperTable};

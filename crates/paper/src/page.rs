@@ -1,6 +1,6 @@
 //! The re-analysis as a page.
 
-use render::table::{Align, Column, Format, Table, Value};
+use report::table::{Align, Column, Format, Table, Value};
 
 use crate::claims::domain_sums;
 use crate::overfitting::{self, checkpoints};

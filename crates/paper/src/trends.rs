@@ -1,6 +1,6 @@
 //! Scores along volumes and noise levels: every column's order, and the columns of one loss together.
 
-use render::table::{Align, Column, Table, Value};
+use report::table::{Align, Column, Table, Value};
 use stats::{Correlation, Trend, holm, kendall_tau, page_test};
 
 use crate::{Error, PaperTable};

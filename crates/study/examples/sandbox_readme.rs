@@ -9,8 +9,8 @@ use std::error::Error;
 use std::sync::atomic::AtomicBool;
 
 use pref_data::{Format, read_records};
-use render::table::Format as TableFormat;
-use render::table::{Align, Column, Table, Value};
+use report::table::Format as TableFormat;
+use report::table::{Align, Column, Table, Value};
 use study::recipe::{Preset, StudyRecipe};
 use study::{BENCHMARK, Evaluated, FURTHER, GOLD, Question, Runner, Shard, Subject};
 use trainer::{Clock, Context, Silent, World};

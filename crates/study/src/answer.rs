@@ -1,8 +1,8 @@
 //! What one question came to: its tables, figures, verdicts and sample answers.
 
-use render::figure::Svg;
-use render::report::Dialogue;
-use render::table::Table;
+use report::figure::Svg;
+use report::page::Dialogue;
+use report::table::Table;
 
 use crate::analysis::Analysis;
 use crate::cell::Subject;

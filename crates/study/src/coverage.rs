@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use render::table::{Align, Column, Table, Value};
+use report::table::{Align, Column, Table, Value};
 use stats::{
     ClusteredScores, Estimate, MeanEstimate, Method, Resamples, clopper_pearson_interval,
     difference_interval, mean_intervals,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use pref_data::{Label, PreferenceRecord, read_records_with};
-use render::table::{Align, Column, Table, Value};
+use report::table::{Align, Column, Table, Value};
 use trainer::recipe::Format;
 
 use crate::error::StudyError;

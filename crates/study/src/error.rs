@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use render::RenderError;
+use report::ReportError;
 
 use crate::results::ResultsError;
 
@@ -47,7 +47,7 @@ pub enum StudyError {
     Paper(#[from] paper::Error),
     /// A table, figure or page cannot be written.
     #[error(transparent)]
-    Render(#[from] RenderError),
+    Render(#[from] ReportError),
     /// The file of all scores cannot be read or written.
     #[error(transparent)]
     Results(#[from] ResultsError),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::error::Error;
 use std::fs;
 
-use render::table::{Align, Column, Table, Value};
+use report::table::{Align, Column, Table, Value};
 use serde::{Deserialize, Serialize};
 
 use crate::cell::Subject;

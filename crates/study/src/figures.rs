@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use render::figure::{GroupedBars, LineSeries, Lines, SecondAxis, Series, Svg};
+use report::figure::{GroupedBars, LineSeries, Lines, SecondAxis, Series, Svg};
 use trainer::recipe::LossKind;
 
 use crate::analysis::{Analysis, Scorer, Scorers, by_category};

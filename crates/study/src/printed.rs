@@ -1,7 +1,7 @@
 //! The paper's own tables, to stand beside ours.
 
 use paper::PaperTable;
-use render::table::{Align, Column, Table, Value};
+use report::table::{Align, Column, Table, Value};
 
 use crate::error::StudyError;
 use crate::grid::Question;

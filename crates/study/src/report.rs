@@ -1,8 +1,8 @@
 //! The page of all questions that were answered in one folder: verdicts first, then question by question, then every claim by
 //! itself, how it was done, and what it takes to do it again.
 
-use render::report::{Report, Section};
-use render::table::Table;
+use report::page::{Report, Section};
+use report::table::Table;
 
 use crate::answer::Answer;
 use crate::grid::Question;

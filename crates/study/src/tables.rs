@@ -12,7 +12,7 @@ mod mixed;
 mod overfitting;
 mod sweep;
 
-use render::table::{Align, Column, Table, Value};
+use report::table::{Align, Column, Table, Value};
 use stats::Estimate;
 
 pub(crate) use along::along;

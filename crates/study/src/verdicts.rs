@@ -5,8 +5,8 @@
 
 use std::fmt;
 
-use render::report::Page;
-use render::table::{Align, Column, Table, Value};
+use report::page::Page;
+use report::table::{Align, Column, Table, Value};
 use stats::{Components, Design, MeanEstimate, Over, Plan, SeedsNeeded, equivalence_test, holm};
 
 use crate::analysis::{Analysis, LEVEL, Scorer, Scorers};

@@ -1,6 +1,6 @@
 //! Everything of one cell.
 
-use render::table::{Align, Column, Table, Value};
+use report::table::{Align, Column, Table, Value};
 use trainer::{PreferenceMetrics, RunDir, StepMetrics};
 
 use super::{Entry, Registry};

@@ -1,6 +1,6 @@
 //! Tables 3 and 4: scores along one axis of the data.
 
-use render::table::{Align, Column, Table, Value};
+use report::table::{Align, Column, Table, Value};
 
 use super::{Slice, is_baseline, mean_value};
 use crate::analysis::{Analysis, Scorers};

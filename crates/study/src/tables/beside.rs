@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use render::table::{Align, Column, Table, Value};
+use report::table::{Align, Column, Table, Value};
 use stats::{MeanEstimate, adjust};
 
 use super::{DECIMALS, is_baseline, mean_value};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use pref_data::{categories_of, read_records_with};
-use render::table::{Align, Column, Table, Value};
+use report::table::{Align, Column, Table, Value};
 use stats::{MeanEstimate, spearman_rho};
 
 use super::{DECIMALS, is_baseline};

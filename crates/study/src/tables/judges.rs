@@ -1,6 +1,6 @@
 //! Whether judges agree with each other, and with the truth where it is known.
 
-use render::table::{Align, Column, Table, Value};
+use report::table::{Align, Column, Table, Value};
 use stats::{ClusteredScores, Correlation, Estimate, kendall_tau, mean_interval, spearman_rho};
 
 use super::DECIMALS;

@@ -1,7 +1,7 @@
 //! Beside Table 4: which labels the policies learned, which is why their scores fall under noise.
 
 use pref_data::FlipRate;
-use render::table::{Align, Column, Table, Value};
+use report::table::{Align, Column, Table, Value};
 
 use super::mean_value;
 use crate::analysis::{Analysis, Scorers};

@@ -1,6 +1,6 @@
 //! Two annotators' labels, alone, mixed, and where they agree or differ.
 
-use render::table::{Align, Column, Table, Value};
+use report::table::{Align, Column, Table, Value};
 
 use super::{difference_value, is_baseline, mean_value};
 use crate::analysis::{Analysis, Scorers};

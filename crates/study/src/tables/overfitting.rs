@@ -1,6 +1,6 @@
 //! Table 5: training loss and scores as training goes on.
 
-use render::table::{Align, Column, Table, Value};
+use report::table::{Align, Column, Table, Value};
 use trainer::HeldOutMetrics;
 
 use super::{is_baseline, mean_value};

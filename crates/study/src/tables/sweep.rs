@@ -1,6 +1,6 @@
 //! The sweep over β as a table, and Tables 8, 9 and the tuned columns of 5 at the β that it chooses.
 
-use render::table::{Align, Column, Table, Value};
+use report::table::{Align, Column, Table, Value};
 use stats::Estimate;
 
 use super::{DECIMALS, Slice, is_baseline, mean_value};
@@ -262,7 +262,7 @@ pub(crate) fn points(
     analysis: &Analysis<'_>,
     scorer: &Scorer,
     setting: Setting,
-) -> Result<Vec<render::figure::Point>, StudyError> {
+) -> Result<Vec<report::figure::Point>, StudyError> {
     let mut betas = analysis.recipe.study.sweep_betas.clone();
     betas.sort_by(|a, b| a.get().total_cmp(&b.get()));
     let mut points = Vec::new();

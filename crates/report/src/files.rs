@@ -10,13 +10,13 @@ use std::path::{Path, PathBuf};
 use atomic_write_file::AtomicWriteFile;
 
 use crate::figure::Svg;
-use crate::report::Report;
+use crate::page::Report;
 use crate::table::{Format, Table};
 
 /// What can go wrong when tables, figures or pages are rendered or written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum RenderError {
+pub enum ReportError {
     /// A format that no table has.
     #[error("unknown format {given:?}; use one of text, md, csv, tex, json")]
     UnknownFormat {
@@ -51,8 +51,8 @@ pub enum RenderError {
 /// Writes `tables/ID.md`, `tables/ID.csv` and `tables/ID.tex` below `dir` for every table.
 ///
 /// # Errors
-/// [`RenderError::FileName`] or [`RenderError::SameName`] before anything is written, [`RenderError::Io`] afterwards.
-pub fn write_tables(dir: &Path, tables: &[Table]) -> Result<(), RenderError> {
+/// [`ReportError::FileName`] or [`ReportError::SameName`] before anything is written, [`ReportError::Io`] afterwards.
+pub fn write_tables(dir: &Path, tables: &[Table]) -> Result<(), ReportError> {
     check_names(tables.iter().map(|table| table.id.as_str()))?;
     let dir = create_dir(dir.join("tables"))?;
     for table in tables {
@@ -67,8 +67,8 @@ pub fn write_tables(dir: &Path, tables: &[Table]) -> Result<(), RenderError> {
 /// Writes `figures/NAME.svg` below `dir` for every figure.
 ///
 /// # Errors
-/// [`RenderError::FileName`] or [`RenderError::SameName`] before anything is written, [`RenderError::Io`] afterwards.
-pub fn write_figures(dir: &Path, figures: &[(String, Svg)]) -> Result<(), RenderError> {
+/// [`ReportError::FileName`] or [`ReportError::SameName`] before anything is written, [`ReportError::Io`] afterwards.
+pub fn write_figures(dir: &Path, figures: &[(String, Svg)]) -> Result<(), ReportError> {
     check_names(figures.iter().map(|(name, _)| name.as_str()))?;
     let dir = create_dir(dir.join("figures"))?;
     for (name, svg) in figures {
@@ -80,8 +80,8 @@ pub fn write_figures(dir: &Path, figures: &[(String, Svg)]) -> Result<(), Render
 /// Writes `report.html` into `dir` and returns its path.
 ///
 /// # Errors
-/// [`RenderError::Io`].
-pub fn write_report(dir: &Path, report: &Report) -> Result<PathBuf, RenderError> {
+/// [`ReportError::Io`].
+pub fn write_report(dir: &Path, report: &Report) -> Result<PathBuf, ReportError> {
     let path = create_dir(dir.to_owned())?.join("report.html");
     write_file(&path, report.to_html().as_bytes())?;
     Ok(path)
@@ -90,8 +90,8 @@ pub fn write_report(dir: &Path, report: &Report) -> Result<PathBuf, RenderError>
 /// Writes a page, such as that of a [`Browser`](crate::browse::Browser).
 ///
 /// # Errors
-/// [`RenderError::Io`].
-pub fn write_page(path: &Path, html: &str) -> Result<(), RenderError> {
+/// [`ReportError::Io`].
+pub fn write_page(path: &Path, html: &str) -> Result<(), ReportError> {
     if let Some(dir) = path.parent() {
         create_dir(dir.to_owned())?;
     }
@@ -99,32 +99,32 @@ pub fn write_page(path: &Path, html: &str) -> Result<(), RenderError> {
 }
 
 /// Writes a whole file or leaves the old one.
-fn write_file(path: &Path, bytes: &[u8]) -> Result<(), RenderError> {
+fn write_file(path: &Path, bytes: &[u8]) -> Result<(), ReportError> {
     let write = || {
         let mut file = AtomicWriteFile::open(path)?;
         file.write_all(bytes)?;
         file.commit()
     };
-    write().map_err(|source| RenderError::Io { action: "write", path: path.to_owned(), source })
+    write().map_err(|source| ReportError::Io { action: "write", path: path.to_owned(), source })
 }
 
-fn create_dir(dir: PathBuf) -> Result<PathBuf, RenderError> {
+fn create_dir(dir: PathBuf) -> Result<PathBuf, ReportError> {
     match std::fs::create_dir_all(&dir) {
         Ok(()) => Ok(dir),
-        Err(source) => Err(RenderError::Io { action: "create", path: dir, source }),
+        Err(source) => Err(ReportError::Io { action: "create", path: dir, source }),
     }
 }
 
 /// Names become files on systems that tell `a` from `A` and on those that do not, so they differ in more than case.
-fn check_names<'a>(names: impl Iterator<Item = &'a str>) -> Result<(), RenderError> {
+fn check_names<'a>(names: impl Iterator<Item = &'a str>) -> Result<(), ReportError> {
     let mut seen = BTreeSet::new();
     for name in names {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
         if name.is_empty() || name.starts_with('.') || !name.bytes().all(plain) {
-            return Err(RenderError::FileName { name: name.to_owned() });
+            return Err(ReportError::FileName { name: name.to_owned() });
         }
         if !seen.insert(name.to_ascii_lowercase()) {
-            return Err(RenderError::SameName { name: name.to_owned() });
+            return Err(ReportError::SameName { name: name.to_owned() });
         }
     }
     Ok(())

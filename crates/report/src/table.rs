@@ -4,7 +4,7 @@
 //! aligns the brackets, LaTeX sets a minus sign, CSV gives each bound a column of its own at full precision.
 //!
 //! ```
-//! use render::table::{Align, Column, Format, Table, Value};
+//! use report::table::{Align, Column, Format, Table, Value};
 //!
 //! let table = Table {
 //!     id: "table-1".into(),
@@ -35,7 +35,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::RenderError;
+use crate::ReportError;
 
 pub(crate) use html::table_html;
 pub(crate) use layout::caption;
@@ -156,12 +156,12 @@ impl fmt::Display for Format {
 }
 
 impl FromStr for Format {
-    type Err = RenderError;
+    type Err = ReportError;
 
-    fn from_str(given: &str) -> Result<Self, RenderError> {
+    fn from_str(given: &str) -> Result<Self, ReportError> {
         Self::ALL
             .into_iter()
             .find(|format| format.name() == given)
-            .ok_or_else(|| RenderError::UnknownFormat { given: given.to_owned() })
+            .ok_or_else(|| ReportError::UnknownFormat { given: given.to_owned() })
     }
 }

@@ -3,10 +3,10 @@
 use std::fs;
 use std::path::Path;
 
-use render::figure::GroupedBars;
-use render::report::Report;
-use render::table::{Align, Column, Format, Table, Value};
-use render::{RenderError, write_figures, write_report, write_tables};
+use report::figure::GroupedBars;
+use report::page::Report;
+use report::table::{Align, Column, Format, Table, Value};
+use report::{ReportError, write_figures, write_report, write_tables};
 
 fn table(id: &str) -> Table {
     Table {
@@ -58,10 +58,10 @@ fn names_that_are_no_file_names_are_refused_before_anything_is_written() {
     let dir = tempfile::tempdir().expect("a folder");
     for id in ["", "../escape", "a/b", "a\\b", ".hidden", "a b"] {
         let error = write_tables(dir.path(), &[table("table-1"), table(id)]).expect_err("a bad name");
-        assert!(matches!(error, RenderError::FileName { .. }), "{id:?}: {error}");
+        assert!(matches!(error, ReportError::FileName { .. }), "{id:?}: {error}");
     }
     let error =
         write_tables(dir.path(), &[table("table-1"), table("Table-1")]).expect_err("one file for two");
-    assert!(matches!(error, RenderError::SameName { .. }), "{error}");
+    assert!(matches!(error, ReportError::SameName { .. }), "{error}");
     assert!(names(dir.path()).is_empty());
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::report::escape;
+use crate::escape::escape;
 
 /// Colours of series for light and dark grounds. Each stands out from its ground by 3:1 or more, and under normal,
 /// protan, deutan and tritan vision (Machado et al. 2009) any two of the first five are at least 14 apart in CIE Lab.

@@ -3,7 +3,7 @@
 use super::layout::{Layout, Note, caption, is_marked};
 use super::value::Shown;
 use super::{Align, Table};
-use crate::report::escape;
+use crate::escape::escape;
 
 const MARK: Note<'static> =
     Note { sign: String::new(), words: "Bold: the interval of the difference excludes 0." };

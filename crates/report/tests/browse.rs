@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use render::browse::{
+use report::browse::{
     BrowsedAnswer, BrowsedComparison, BrowsedQuestion, BrowsedTurn, BrowsedVerdict, Browser,
 };
 use test_support::Chromium;

@@ -1,7 +1,7 @@
 //! The page's markup; looks in `page.css`, filters in `page.js`.
 
 use super::{BrowsedAnswer, BrowsedComparison, BrowsedQuestion, BrowsedTurn, Browser};
-use crate::report::escape;
+use crate::escape::escape;
 use crate::table::table_html;
 
 const STYLE: &str = include_str!("page.css");

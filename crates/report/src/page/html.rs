@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{Dialogue, Page, Report, Section};
+use crate::escape::escape;
 use crate::figure::Svg;
 use crate::table::{Table, caption, table_html};
 
@@ -32,28 +33,6 @@ pub(super) fn render(report: &Report) -> String {
     html.push_str(&provenance(report, &anchors.provenance));
     html.push_str("</main>\n</body>\n</html>\n");
     html
-}
-
-/// Words as HTML text or as an attribute's value.
-pub(crate) fn escape(words: &str) -> String {
-    let mut escaped = String::with_capacity(words.len());
-    for character in words.chars() {
-        match character {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            '\n' | '\t' => escaped.push(character),
-            '\r' => {}
-            // Neither HTML nor XML has a place for them.
-            _ if character.is_control() || matches!(character, '\u{FFFE}' | '\u{FFFF}') => {
-                escaped.push('\u{FFFD}')
-            }
-            _ => escaped.push(character),
-        }
-    }
-    escaped
 }
 
 /// The anchors of everything that the list of contents points at, each once on the page.

@@ -8,7 +8,7 @@
 
 use serde::Serialize;
 
-use crate::report::escape;
+use crate::escape::escape;
 
 const STYLE: &str = include_str!("sheet/sheet.css");
 const SCRIPT: &str = include_str!("sheet/sheet.js");

@@ -1,7 +1,7 @@
 //! Tables in every format.
 
 use proptest::prelude::*;
-use render::table::{Align, Column, Format, Table, Value};
+use report::table::{Align, Column, Format, Table, Value};
 
 fn interval(value: f64, low: f64, high: f64) -> Value {
     Value::Interval { value, low, high, decimals: 2 }

@@ -6,9 +6,9 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use markup::{Element, parse};
-use render::figure::{GroupedBars, Series};
-use render::report::{Dialogue, Page, Report, Section};
-use render::table::{Align, Column, Table, Value};
+use report::figure::{GroupedBars, Series};
+use report::page::{Dialogue, Page, Report, Section};
+use report::table::{Align, Column, Table, Value};
 use test_support::Chromium;
 
 fn table(id: &str) -> Table {

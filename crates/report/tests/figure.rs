@@ -4,7 +4,7 @@ mod markup;
 
 use markup::{Element, parse};
 use proptest::prelude::*;
-use render::figure::{GroupedBars, LineSeries, Lines, Point, Radar, RadarSeries, SecondAxis, Series};
+use report::figure::{GroupedBars, LineSeries, Lines, Point, Radar, RadarSeries, SecondAxis, Series};
 
 /// Coordinates are written with two digits.
 const PIXEL: f64 = 0.011;

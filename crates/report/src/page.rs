@@ -1,11 +1,9 @@
 //! One self-contained HTML page that says what was run and what came of it.
 
-mod page;
+mod html;
 
 use crate::figure::Svg;
 use crate::table::Table;
-
-pub(crate) use page::escape;
 
 /// A report: what matters first, then the sections, then what it takes to run it again.
 ///
@@ -68,6 +66,6 @@ pub struct Dialogue {
 impl Report {
     /// The page: one file without scripts or outside resources, for screens light and dark and for paper.
     pub fn to_html(&self) -> String {
-        page::render(self)
+        html::render(self)
     }
 }
