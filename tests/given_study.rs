@@ -7,8 +7,8 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use bench::Bench;
+use experiment::results::read_parquet;
 use pref_data::{Label, PreferenceRecord, Text, write_records};
-use study::results::read_parquet;
 use test_support::{MockBehaviour, MockServer, bench_questions, rates_by_length};
 
 const KEY: &str = "sk-study-secret";

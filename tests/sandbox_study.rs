@@ -7,8 +7,8 @@ use std::process::{Command, Output};
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::UInt64Type;
+use experiment::results::{ScoreRow, read_parquet};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use study::results::{ScoreRow, read_parquet};
 
 /// A world that trains in seconds; too small for its results to mean anything.
 const SMALL: [&str; 9] = [

@@ -9,6 +9,7 @@ mod annotate_program;
 mod console;
 mod launch;
 mod mtbench_program;
+mod no_answers;
 mod program;
 mod registry_program;
 mod study_plan;

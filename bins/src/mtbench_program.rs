@@ -14,6 +14,7 @@ use mtbench::{Answer, BenchDir, FixedStamp, Mode, Stamp};
 use trainer::Clock as _;
 
 use crate::console::SystemClock;
+use crate::no_answers::NoAnswers;
 use crate::program::Signals;
 
 /// MT-Bench in FastChat's files: answer its questions, have the answers judged, show what came of it.
@@ -102,20 +103,6 @@ fn answers(bench: &BenchDir, models: &[String]) -> anyhow::Result<Vec<Answer>> {
     }
     Ok(answers)
 }
-
-/// Nobody has answered.
-#[derive(Debug)]
-pub(crate) struct NoAnswers {
-    folder: PathBuf,
-}
-
-impl std::fmt::Display for NoAnswers {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} holds no answers: run `mtbench answer` first", self.folder.display())
-    }
-}
-
-impl std::error::Error for NoAnswers {}
 
 /// The time of the system's clock, and ids that tell answers apart.
 struct SystemStamp {

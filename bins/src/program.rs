@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::launch::RanksFailed;
 use annotate::AnnotateError;
+use experiment::ExperimentError;
 use hub::HubError;
+use inference::InferenceError;
 use pref_data::DataError;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
@@ -113,7 +115,7 @@ pub fn print_result(text: impl fmt::Display) -> std::io::Result<()> {
 }
 
 fn status(error: &anyhow::Error, signal: usize) -> u8 {
-    let stopped = error.is::<Stopped>() || matches!(error.downcast_ref(), Some(StudyError::Stopped));
+    let stopped = error.is::<Stopped>() || error.downcast_ref().is_some_and(StudyError::is_stop);
     if stopped {
         return u8::try_from(128 + signal).unwrap_or(1);
     }
@@ -124,10 +126,12 @@ fn status(error: &anyhow::Error, signal: usize) -> u8 {
         return ANOTHER_FAILED;
     }
     let bad_training = error.downcast_ref::<TrainError>().is_some_and(TrainError::is_bad_input);
-    let bad_study = error.downcast_ref::<StudyError>().is_some_and(StudyError::is_bad_input);
+    let bad_study = error.downcast_ref::<StudyError>().is_some_and(StudyError::is_bad_input)
+        || error.downcast_ref::<ExperimentError>().is_some_and(ExperimentError::is_bad_input);
+    let bad_model = error.downcast_ref::<InferenceError>().is_some_and(InferenceError::is_bad_input);
     let bad_recipe = error.is::<trainer::recipe::RecipeError>();
     let bad_bench = error.downcast_ref::<mtbench::Error>().is_some_and(mtbench::Error::is_bad_input)
-        || error.is::<crate::mtbench_program::NoAnswers>();
+        || error.is::<crate::no_answers::NoAnswers>();
     let bad_call = error.downcast_ref::<llm_client::Error>().is_some_and(llm_client::Error::is_bad_input);
     let bad_ratings =
         error.downcast_ref::<human_study::Error>().is_some_and(human_study::Error::is_bad_input);
@@ -136,5 +140,5 @@ fn status(error: &anyhow::Error, signal: usize) -> u8 {
         error.downcast_ref().is_some_and(|error| !matches!(error, DataError::Io { action: "write", .. }));
     let bad_hub = error.downcast_ref::<HubError>().is_some_and(HubError::is_bad_input);
     let bad_files = bad_labels || bad_data || bad_hub || bad_ratings || bad_bench;
-    if bad_training || bad_study || bad_recipe || bad_call || bad_files { BAD_INPUT } else { 1 }
+    if bad_training || bad_study || bad_model || bad_recipe || bad_call || bad_files { BAD_INPUT } else { 1 }
 }

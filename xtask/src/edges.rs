@@ -10,14 +10,13 @@ use crate::workspace::{Workspace, output};
 const LIBTORCH: &str = "torch-sys";
 
 /// Crates that never link libtorch, not even in their tests: they build and run where none is installed.
-const LIBTORCH_FREE: [&str; 14] = [
+const LIBTORCH_FREE: [&str; 13] = [
     "annotate",
     "files",
     "hub",
     "human-study",
     "llm-client",
     "mtbench",
-    "paper",
     "pref-data",
     "report",
     "sandbox",
@@ -31,7 +30,7 @@ const LIBTORCH_FREE: [&str; 14] = [
 const LIBTORCH_BOUND: [&str; 4] = ["policy-model", "pref-loss", "torch-ext", "trainer"];
 
 /// The crates of this workspace that each crate may use outside of its tests. Edges run from later lines to earlier.
-const LAYERS: [(&str, &[&str]); 20] = [
+const LAYERS: [(&str, &[&str]); 21] = [
     ("files", &[]),
     ("seeds", &[]),
     ("test-support", &[]),
@@ -45,20 +44,36 @@ const LAYERS: [(&str, &[&str]); 20] = [
     ("pref-data", &["seeds", "stats"]),
     ("annotate", &["llm-client", "pref-data", "report", "stats"]),
     ("mtbench", &["llm-client", "report", "seeds", "stats"]),
-    ("paper", &["report", "stats"]),
     ("human-study", &["mtbench", "report", "seeds", "stats"]),
     ("policy-model", &["seeds", "torch-ext"]),
     ("sandbox", &["mtbench", "pref-data", "seeds"]),
     ("trainer", &["hub", "policy-model", "pref-data", "pref-loss", "seeds", "torch-ext"]),
+    ("inference", &["mtbench", "policy-model", "pref-data", "seeds", "trainer"]),
+    (
+        "experiment",
+        &[
+            "files",
+            "inference",
+            "llm-client",
+            "mtbench",
+            "policy-model",
+            "pref-data",
+            "pref-loss",
+            "report",
+            "sandbox",
+            "seeds",
+            "stats",
+            "trainer",
+        ],
+    ),
     (
         "study",
         &[
+            "experiment",
+            "files",
             "hub",
             "human-study",
-            "llm-client",
             "mtbench",
-            "paper",
-            "policy-model",
             "pref-data",
             "pref-loss",
             "report",
@@ -72,11 +87,12 @@ const LAYERS: [(&str, &[&str]); 20] = [
         "bins",
         &[
             "annotate",
+            "experiment",
             "hub",
             "human-study",
+            "inference",
             "llm-client",
             "mtbench",
-            "paper",
             "policy-model",
             "pref-data",
             "report",

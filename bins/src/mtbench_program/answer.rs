@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context as _;
 use clap::Args;
+use inference::{DistributedResponder, Ending, LoadedPolicy, tokenizer_with_template};
 use mtbench::{ANSWER_TOKENS, BenchDir, Conversation, EndpointResponder, Question, Responder, answer_bench};
 use seeds::Seeds;
-use study::{AnsweringTogether, Ending, LoadedPolicy, tokenizer_with_template};
 use trainer::recipe::DeviceChoice;
 use trainer::{Fact, Progress as _, TrainError, World};
 
@@ -143,7 +143,7 @@ fn answer_together(
     let mut responder =
         model.responder(Seeds::new(args.seed).child("answers"), args.max_new_tokens, args.wave.get());
     responder.system.clone_from(&args.system);
-    let mut together = AnsweringTogether { responder, world: world.clone() };
+    let mut together = DistributedResponder { responder, world: world.clone() };
     let stopped = || Stopped(format!("stopped; {GOES_ON}"));
     if !world.leads() {
         return match together.follow().map_err(in_own_words)? {
