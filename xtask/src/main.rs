@@ -5,11 +5,13 @@
 #![expect(clippy::print_stderr, clippy::print_stdout, reason = "its output is what a person or CI reads")]
 
 mod checks;
+mod circles;
 mod edges;
 mod nccl;
 mod package;
 mod sanitize;
 mod setup;
+mod source;
 mod tidy;
 mod wheel;
 mod workspace;
