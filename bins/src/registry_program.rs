@@ -10,7 +10,7 @@ use study::questions::ALL;
 use study::registry;
 
 use crate::program::print_result;
-use crate::study_program::{RecipeArgs, recipe};
+use crate::recipe_args::{RecipeArgs, recipe};
 
 /// A command on a study that does not run it.
 #[derive(Debug, Subcommand)]

@@ -1,43 +1,21 @@
 //! The programs of research questions: arguments, and tables on stdout.
 
-use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::str::FromStr;
 
-use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser};
 use experiment::{Shard, Workers, cores};
-use hub::Hub;
 use report::table::{Format, Table};
 use study::questions::ALL;
-use study::recipe::{Preset, StudyRecipe};
 use study::{Findings, Question, Study};
 use trainer::{Context, Silent, World};
 
 use crate::console::{ConsoleProgress, SystemClock};
 use crate::program::{Signals, print_result, run};
+use crate::recipe_args::{RecipeArgs, recipe};
 use crate::registry_program::RegistryCommand;
 use crate::study_plan::study_plan;
-
-/// The recipe and the folder of a study.
-#[derive(Debug, Args)]
-pub(crate) struct RecipeArgs {
-    /// A built-in recipe
-    #[arg(long, value_name = "NAME", value_parser = preset(), conflicts_with = "recipe")]
-    preset: Option<Preset>,
-    /// A recipe file
-    #[arg(long, value_name = "FILE", required_unless_present = "preset")]
-    recipe: Option<PathBuf>,
-    /// Override one key of the recipe, such as study.seeds=4; may be repeated
-    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
-    overrides: Vec<String>,
-    /// Number of replicates, each with its own data, labels, order, generation and judge
-    #[arg(long, value_name = "N")]
-    seeds: Option<u64>,
-    /// Output folder; existing results in it are reused
-    #[arg(long, value_name = "DIR")]
-    out: Option<PathBuf>,
-}
 
 /// The arguments of every research question.
 #[derive(Debug, Args)]
@@ -88,7 +66,7 @@ struct TablesArgs {
 
 /// Runs the program of one research question.
 pub fn question(question: &'static dyn Question) -> ExitCode {
-    let command = QuestionArgs::command().about(question.help());
+    let command = QuestionArgs::command().about(question.about().help);
     let args = QuestionArgs::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
     run(|signals| {
         let Some(findings) = answer(&[question], &args.study, signals)? else { return Ok(()) };
@@ -108,7 +86,8 @@ pub fn study() -> ExitCode {
         .iter()
         .copied()
         .filter(|question| {
-            tables.is_empty() || question.table_ids().iter().any(|id| tables.iter().any(|table| table == id))
+            tables.is_empty()
+                || question.about().tables.iter().any(|id| tables.iter().any(|table| table == id))
         })
         .collect();
     run(|signals| {
@@ -163,37 +142,12 @@ fn worker(shard: Shard) -> std::io::Result<Command> {
     Ok(command)
 }
 
-/// Parses the name of a preset.
-fn preset() -> impl TypedValueParser<Value = Preset> {
-    PossibleValuesParser::new(Preset::ALL.map(Preset::name)).map(|name| {
-        let found = Preset::ALL.into_iter().find(|preset| preset.name() == name);
-        found.expect("the parser accepts names of presets only")
-    })
-}
-
 /// Parses the id of a table; the help lists the questions.
 fn table() -> PossibleValuesParser {
     let ids = ALL.iter().flat_map(|question| {
-        question.table_ids().iter().map(|id| PossibleValue::new(*id).help(question.title()))
+        question.about().tables.iter().map(|id| PossibleValue::new(*id).help(question.about().title))
     });
     PossibleValuesParser::new(ids)
-}
-
-/// Reads the recipe of the arguments, and downloads what it names on the Hub.
-pub(crate) fn recipe(args: &RecipeArgs) -> anyhow::Result<StudyRecipe> {
-    let mut overrides = args.overrides.clone();
-    if let Some(seeds) = args.seeds {
-        overrides.push(format!("study.seeds={seeds}"));
-    }
-    if let Some(out) = &args.out {
-        overrides.push(format!("output.dir={}", out.display()));
-    }
-    let mut recipe = match (&args.recipe, args.preset) {
-        (Some(path), _) => StudyRecipe::load(path, &overrides)?,
-        (None, preset) => StudyRecipe::preset(preset.unwrap_or(Preset::Sandbox), &overrides)?,
-    };
-    recipe.fetch(&Hub::from_environment(|name| std::env::var(name).ok()))?;
-    Ok(recipe)
 }
 
 fn parse_shard(text: &str) -> Result<Shard, String> {

@@ -1,4 +1,4 @@
-//! How the way of acquiring preferences changes what DPO and IPO make of a policy.
+//! RQ1: acquisition of preferences.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! What the volume of preferences does.
+//! RQ2: volume of preferences.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! What flipped labels do.
+//! RQ3: noise of the labels.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! Whether training overfits.
+//! RQ4: overfitting.
 
 use std::process::ExitCode;
 

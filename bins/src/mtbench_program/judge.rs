@@ -134,7 +134,7 @@ fn input(args: &JudgeArgs) -> anyhow::Result<Input> {
     })
 }
 
-fn judge_with(args: &JudgeArgs, input: &Input, judge: &dyn Judge) -> anyhow::Result<Judged> {
+fn judge_with(args: &JudgeArgs, input: &Input, judge: &dyn Judge) -> anyhow::Result<Judged<()>> {
     let jury = Jury { judge, mode: args.mode.into(), repeats: args.repeats, reasks: args.reasks };
     let mut stamp = SystemStamp::new(SystemClock::start(), judge.name());
     let mut console = ConsoleProgress::stderr();
@@ -153,8 +153,12 @@ fn judge_with(args: &JudgeArgs, input: &Input, judge: &dyn Judge) -> anyhow::Res
     };
     let Input { bench, answers, .. } = input;
     Ok(match grading(args, input) {
-        Grading::Single(grading) => jury.single(bench, &grading, answers, &mut stamp, &mut watch)?,
-        Grading::Pairs(grading) => jury.pairs(bench, &grading, answers, &mut stamp, &mut watch)?,
+        Grading::Single(grading) => {
+            jury.single(bench, &grading, answers, &mut stamp, &mut watch)?.without_rows()
+        }
+        Grading::Pairs(grading) => {
+            jury.pairs(bench, &grading, answers, &mut stamp, &mut watch)?.without_rows()
+        }
     })
 }
 
@@ -212,7 +216,7 @@ fn plan(
 }
 
 /// Says what was done and paid; an early end is an error.
-fn end(judged: &Judged, paid: Option<Totals>) -> anyhow::Result<()> {
+fn end(judged: &Judged<()>, paid: Option<Totals>) -> anyhow::Result<()> {
     let Judged { kept, made, without_verdict, stopped } = judged;
     tracing::info!("{made} judgments made, {kept} kept, {without_verdict} of the new ones without a verdict");
     if let Some(Totals { answered, unanswered, usage, usd, unpriced }) = paid {

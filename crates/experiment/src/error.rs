@@ -188,7 +188,7 @@ fn unknown_cell(id: &str, folder: &Path, matches: &[String]) -> String {
 /// Advice for a run with too few steps for its checkpoints.
 fn enough_steps(batch_size: Option<usize>) -> String {
     match batch_size {
-        Some(serves) => format!("train.batch_size = {serves} or smaller serves"),
+        Some(serves) => format!("train.batch_size = {serves} serves"),
         None => "take more pairs, more epochs, or fewer train.checkpoints".to_owned(),
     }
 }
@@ -301,8 +301,8 @@ mod tests {
         assert!(matches!(writing(ErrorKind::UnexpectedEof).or_full_disk(), ExperimentError::Train(_)));
         let full = writing(ErrorKind::StorageFull);
         assert!(!full.is_of_one_policy() && !full.is_bad_input());
-        let told = full.or_full_disk();
-        assert!(told.to_string().contains("once there is room the same command goes on"), "{told}");
-        assert!(told.source().unwrap().to_string().contains("model.safetensors"));
+        let wrapped = full.or_full_disk();
+        assert!(wrapped.to_string().contains("run the same command to resume"), "{wrapped}");
+        assert!(wrapped.source().unwrap().to_string().contains("model.safetensors"));
     }
 }

@@ -175,11 +175,10 @@ fn rate(
             Err(cause) => ExperimentError::Judge { judge: name.to_owned(), source: cause },
         });
     }
-    let judgments = bench.judgments(name)?;
-    let failed = judgments.iter().filter(|row| row.model == model && row.judgment == JUDGE_FAILED).count();
+    let failed = judged.rows.iter().filter(|row| row.model == model && row.judgment == JUDGE_FAILED).count();
     if failed > 0 {
         return Err(ExperimentError::Unjudged { judge: name.to_owned(), model: model.to_owned(), failed });
     }
-    let scores = Scores::new(source.questions(), &judgments, model, Mode::Strict);
+    let scores = Scores::new(source.questions(), &judged.rows, model, Mode::Strict);
     Ok(Rated { judge: name.to_owned(), scores })
 }

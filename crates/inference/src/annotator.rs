@@ -71,6 +71,7 @@ impl LikelihoodAnnotator {
             chosen: record.responses[0].clone(),
             rejected: record.responses[1].clone(),
             domain: None,
+            context: record.context.clone(),
             annotator: String::new(),
             votes: Votes::default(),
             flipped: false,

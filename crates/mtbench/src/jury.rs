@@ -39,7 +39,9 @@ pub struct JudgeProgress {
 
 /// What judging came to.
 #[derive(Debug)]
-pub struct Judged {
+pub struct Judged<Row> {
+    /// All rows of the judge's file, in its order.
+    pub rows: Vec<Row>,
     /// Judgments that were on file already and still hold.
     pub kept: usize,
     /// Judgments that were made.
@@ -57,6 +59,14 @@ pub struct JudgePlan<'a> {
     pub kept: usize,
     /// The calls to make.
     pub requests: Vec<JudgeRequest<'a>>,
+}
+
+impl<Row> Judged<Row> {
+    /// Returns the counts without the rows.
+    pub fn without_rows(self) -> Judged<()> {
+        let Self { kept, made, without_verdict, stopped, .. } = self;
+        Judged { rows: Vec::new(), kept, made, without_verdict, stopped }
+    }
 }
 
 impl Jury<'_> {
@@ -77,7 +87,7 @@ impl Jury<'_> {
         answers: &[Answer],
         stamp: &mut dyn Stamp,
         progress: &mut dyn FnMut(JudgeProgress),
-    ) -> Result<Judged, Error> {
+    ) -> Result<Judged<Judgment>, Error> {
         let judge = self.judge.name();
         let mut on_file = OnFile::new(bench.judgments_on_file(judge)?, Judgment::key);
         let (kept, open) = self.open_single(grading, answers, &on_file.rows)?;
@@ -106,7 +116,7 @@ impl Jury<'_> {
         if made > 0 {
             bench.write_judgments(judge, &on_file.rows)?;
         }
-        unreadable.map_or(Ok(Judged { kept, made, without_verdict, stopped }), Err)
+        unreadable.map_or(Ok(Judged { rows: on_file.rows, kept, made, without_verdict, stopped }), Err)
     }
 
     /// Has the pairs of `grading` compared that are not compared yet; otherwise as [`single`](Self::single).
@@ -121,7 +131,7 @@ impl Jury<'_> {
         answers: &[Answer],
         stamp: &mut dyn Stamp,
         progress: &mut dyn FnMut(JudgeProgress),
-    ) -> Result<Judged, Error> {
+    ) -> Result<Judged<PairJudgment>, Error> {
         let judge = self.judge.name();
         let mut on_file = OnFile::new(bench.pair_judgments_on_file(judge)?, PairJudgment::key);
         let (kept, open) = self.open_pairs(grading, answers, &on_file.rows)?;
@@ -145,7 +155,7 @@ impl Jury<'_> {
         if made > 0 {
             bench.write_pair_judgments(judge, &on_file.rows)?;
         }
-        Ok(Judged { kept, made, without_verdict, stopped })
+        Ok(Judged { rows: on_file.rows, kept, made, without_verdict, stopped })
     }
 
     /// What [`single`](Self::single) would ask. Nothing is asked or written.

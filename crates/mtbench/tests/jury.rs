@@ -14,8 +14,8 @@ use llm_client::{
 };
 use mtbench::{
     Answer, BenchDir, Choice, EndpointJudge, EndpointResponder, Error, FixedStamp, Games, JUDGE_FAILED,
-    Judge, JudgeProgress, JudgePrompts, JudgeRequest, Judged, Jury, Mode, PairGrading, Pool, Question,
-    Rating, Scores, SingleGrading, answer_questions,
+    Judge, JudgeProgress, JudgePrompts, JudgeRequest, Judged, Judgment, Jury, Mode, PairGrading, Pool,
+    Question, Rating, Scores, SingleGrading, answer_questions,
 };
 use seeds::Seeds;
 use serde_json::Value;
@@ -80,7 +80,7 @@ fn single(
     jury: &Jury<'_>,
     questions: &[Question],
     answers: &[Answer],
-) -> Result<Judged, Error> {
+) -> Result<Judged<Judgment>, Error> {
     let prompts = JudgePrompts::fastchat();
     let grading = SingleGrading { questions, prompts: &prompts, references: &[] };
     jury.single(bench, &grading, answers, &mut stamp(), &mut |_| ())
@@ -195,7 +195,12 @@ fn rate(body: &Value) -> String {
     format!("Fine. Rating: [[{}]]", prompt.len() % 10 + 1)
 }
 
-fn ask(client: &Client, bench: &BenchDir, asked: &[Question], progress: &mut Vec<JudgeProgress>) -> Judged {
+fn ask(
+    client: &Client,
+    bench: &BenchDir,
+    asked: &[Question],
+    progress: &mut Vec<JudgeProgress>,
+) -> Judged<Judgment> {
     let sampling = ChatSampling::greedy(mtbench::JUDGMENT_TOKENS);
     let stop = AtomicBool::new(false);
     let judge = EndpointJudge { name: "gpt-4", model: "gpt-4", sampling: &sampling, client, stop: &stop };

@@ -1,4 +1,4 @@
-//! Prints the measured sections of the sandbox's README, from a study's store.
+//! Prints the measured sections of the sandbox's README from a study's store.
 //!
 //! ```sh
 //! cargo run -p study --example sandbox_readme -- runs/sandbox
@@ -17,7 +17,7 @@ use study::questions::{ALL, Acquisition};
 use study::recipe::{Preset, StudyRecipe};
 use trainer::{Clock, Context, Silent, World};
 
-/// Nothing here depends on the time.
+/// A fixed clock, since no output depends on the time.
 struct NoClock;
 
 impl Clock for NoClock {
@@ -56,7 +56,7 @@ fn print(table: &Table) {
     println!("{}", table.render(TableFormat::Markdown));
 }
 
-/// How often each annotator agrees with gold on responses of policies.
+/// Returns the agreement of each annotator with gold on sampled responses.
 fn agreement(runner: &Runner) -> Result<Table, Box<dyn Error>> {
     let records = read_records(runner.source().records(0), Format::Records)?;
     let row = |a: &sandbox::Agreement| {
@@ -79,7 +79,7 @@ fn agreement(runner: &Runner) -> Result<Table, Box<dyn Error>> {
     })
 }
 
-/// The first question of each category, and two more, as the supervised policy answers them.
+/// Prints the supervised policy's answers to the first question of each category, and to two more.
 #[expect(clippy::print_stdout, reason = "the sections go into a file")]
 fn dialogues(runner: &Runner, baseline: &Evaluated) -> Result<(), Box<dyn Error>> {
     let answers = baseline.evaluation.answers()?;
@@ -108,7 +108,7 @@ fn dialogues(runner: &Runner, baseline: &Evaluated) -> Result<(), Box<dyn Error>
     Ok(())
 }
 
-/// Gold quality of the supervised policy by category, on the benchmark and beyond it.
+/// Returns gold quality of the supervised policy by category, on the benchmark and on held-out questions.
 fn per_category(baseline: &Evaluated) -> Table {
     let mut sums: BTreeMap<(&str, &str), (f64, f64)> = BTreeMap::new();
     for score in baseline.evaluation.scores.iter().filter(|s| s.scorer == GOLD) {

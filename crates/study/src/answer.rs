@@ -6,7 +6,8 @@ use report::table::Table;
 
 use crate::error::StudyError;
 use crate::printed::printed;
-use crate::question::{Figure, Question, Results};
+use crate::question::Question;
+use crate::results::{Figure, Results};
 use crate::study::Study;
 use crate::verdicts::{self, Settled};
 
@@ -33,7 +34,7 @@ impl Answered {
         question: &'static dyn Question,
         collected: &Collected,
     ) -> Result<Self, StudyError> {
-        let results = Results::new(study, collected);
+        let results = Results::new(study.recipe(), study.runner(), collected);
         let mut tables = question.tables(&results)?;
         if let Some(note) = note_of_failures(&collected.failed) {
             tables.iter_mut().for_each(|table| table.notes.push(note.clone()));

@@ -7,8 +7,8 @@ use trainer::recipe::LossKind;
 use crate::contrast::{Contrast, Select, trend_weights};
 use crate::error::StudyError;
 use crate::paper::{PaperTable, tables};
-use crate::question::Results;
 use crate::recipe::PaperSet;
+use crate::results::Results;
 
 /// A claim about scores.
 pub struct Claim<'a> {
@@ -24,6 +24,14 @@ pub struct Claim<'a> {
     pub expects: Expectation,
     /// The value in the paper's table.
     pub printed: Option<f64>,
+}
+
+impl<'a> Claim<'a> {
+    /// Returns a comparison without a claim of the paper.
+    pub fn new(place: &'static str, comparison: String, contrast: Contrast<'a>) -> Self {
+        let expects = Expectation::Unclaimed;
+        Self { place, comparison, says: String::new(), contrast, expects, printed: None }
+    }
 }
 
 /// The sign of a contrast that a claim predicts.
@@ -71,14 +79,8 @@ impl<'a> Comparisons<'a> {
         place: &'static str,
     ) -> Claim<'a> {
         let levels = shares.iter().map(|&share| (share.get(), self.at_volume(loss, annotator, share)));
-        Claim {
-            place,
-            comparison: format!("{annotator}, {}: trend with volume", loss_name(loss)),
-            says: String::new(),
-            contrast: Contrast::trend(levels.collect()),
-            expects: Expectation::Unclaimed,
-            printed: None,
-        }
+        let comparison = format!("{annotator}, {}: trend with volume", loss_name(loss));
+        Claim::new(place, comparison, Contrast::trend(levels.collect()))
     }
 
     /// Returns the mean difference of two losses over all levels of noise; `None` if the question lacks one of them.
@@ -96,14 +98,10 @@ impl<'a> Comparisons<'a> {
         let at = |loss, rate| self.at_noise(loss, annotator, rate);
         let pairs = noisy.iter().map(|&rate| (at(loss, rate), at(other, rate)));
         let printed = self.printed(4, loss, annotator).zip(self.printed(4, other, annotator));
-        Some(Claim {
-            place,
-            comparison: format!("{annotator}: {} − {}, under noise", loss_name(loss), loss_name(other)),
-            says: String::new(),
-            contrast: Contrast::mean_difference(pairs.collect()),
-            expects: Expectation::Unclaimed,
-            printed: printed.map(|(one, other)| (1..5).map(|row| one[row] - other[row]).sum::<f64>() / 4.0),
-        })
+        let printed = printed.map(|(one, other)| (1..5).map(|row| one[row] - other[row]).sum::<f64>() / 4.0);
+        let comparison = format!("{annotator}: {} − {}, under noise", loss_name(loss), loss_name(other));
+        let claim = Claim::new(place, comparison, Contrast::mean_difference(pairs.collect()));
+        Some(Claim { printed, ..claim })
     }
 
     /// Returns the difference between the last and the first checkpoint, for each annotator and loss.
@@ -117,14 +115,8 @@ impl<'a> Comparisons<'a> {
         for annotator in self.annotators() {
             for &loss in self.losses {
                 let at = |at| self.at_checkpoint(loss, annotator, at);
-                claims.push(Claim {
-                    place,
-                    comparison: format!("{annotator}, {}: 100% − {first}% of training", loss_name(loss)),
-                    says: String::new(),
-                    contrast: Contrast::difference(at(last), at(0)),
-                    expects: Expectation::Unclaimed,
-                    printed: None,
-                });
+                let comparison = format!("{annotator}, {}: 100% − {first}% of training", loss_name(loss));
+                claims.push(Claim::new(place, comparison, Contrast::difference(at(last), at(0))));
             }
         }
         claims

@@ -48,7 +48,8 @@ pub fn conclude(study: &Study, asked: &[&dyn Question]) -> Result<Findings, Stud
     let mut answers: Vec<Answered> = Vec::new();
     let mut rows = Rows::default();
     let mut coverage = Coverage::default();
-    let is_asked = |question: &dyn Question| asked.iter().any(|other| other.name() == question.name());
+    let is_asked =
+        |question: &dyn Question| asked.iter().any(|other| other.about().name == question.about().name);
     for &question in study.questions() {
         let Some((study, collected)) = manifest::answered(study, question)? else { continue };
         let setup = study.runner().setup();

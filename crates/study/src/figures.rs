@@ -8,7 +8,7 @@ use trainer::recipe::LossKind;
 
 use crate::error::StudyError;
 use crate::levels::{Axis, Levels};
-use crate::question::Results;
+use crate::results::Results;
 
 /// Mean, low and high of each category.
 type ByCategory = BTreeMap<String, (f64, f64, f64)>;

@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use experiment::{Collected, ExperimentError};
 
 use crate::error::StudyError;
-use crate::question::Question;
+use crate::question::{Question, Questions};
 use crate::recipe::StudyRecipe;
-use crate::study::{Questions, Study};
+use crate::study::Study;
 
 /// Records that `question` is finished under `recipe` in the folder `output`.
 pub(crate) fn record(output: &Path, question: &dyn Question, recipe: &StudyRecipe) -> Result<(), StudyError> {
@@ -58,7 +58,7 @@ pub(crate) fn answered(
         return Ok(None);
     }
     let leave_out = |why: String| {
-        let name = question.name();
+        let name = question.about().name;
         tracing::warn!(
             "the report leaves out the earlier results of {name}: {why}; run {name} again to include it"
         );
@@ -90,5 +90,5 @@ fn begun_file(output: &Path, question: &dyn Question) -> PathBuf {
 }
 
 fn file(output: &Path, question: &dyn Question) -> PathBuf {
-    output.join("questions").join(format!("{}.toml", question.name()))
+    output.join("questions").join(format!("{}.toml", question.about().name))
 }

@@ -1,29 +1,35 @@
 //! Research questions: grid, tables, figures and claims of each.
 
-use experiment::{Analysis, Collected, Grid, Runner, Scorers};
-use report::figure::Svg;
+use experiment::{Grid, Runner};
 use report::table::Table;
 
 use crate::claims::Claim;
 use crate::error::StudyError;
 use crate::recipe::{PaperSet, StudyRecipe};
-use crate::study::Study;
+use crate::results::{Figure, Results};
+
+/// A list of questions, in the order of the report.
+pub type Questions = &'static [&'static dyn Question];
+
+/// The names and the help text of a question.
+#[derive(Clone, Copy, Debug)]
+pub struct About {
+    /// The short name, which is also the name of its file in a study's folder.
+    pub name: &'static str,
+    /// The ids of its tables on the command line: numbers for the paper's tables, names for others.
+    pub tables: &'static [&'static str],
+    /// The title of its section in the report, such as `RQ2: volume of preferences`.
+    pub title: &'static str,
+    /// One sentence on its experiment, for the report and the help text of its program.
+    pub help: &'static str,
+}
 
 /// A research question.
 ///
 /// A question is one type in one file of `questions/`, and one entry of [`ALL`](crate::questions::ALL).
 pub trait Question: Sync {
-    /// Returns its short name, which is also the name of its file in a study's folder.
-    fn name(&self) -> &'static str;
-
-    /// Returns the ids of its tables on the command line: numbers for the paper's tables, names for others.
-    fn table_ids(&self) -> &'static [&'static str];
-
-    /// Returns the title of its section in the report, such as `RQ2: volume of preferences`.
-    fn title(&self) -> &'static str;
-
-    /// Returns one sentence on its experiment, for the report and the help text of its program.
-    fn help(&self) -> &'static str;
+    /// Returns its names and its help text.
+    fn about(&self) -> About;
 
     /// Returns the subjects that it evaluates.
     fn grid(&self, recipe: &StudyRecipe) -> Grid;
@@ -34,8 +40,8 @@ pub trait Question: Sync {
     /// # Errors
     ///
     /// If the store cannot be read.
-    fn grid_of_results(&self, study: &Study) -> Result<Option<Grid>, StudyError> {
-        let _ = study;
+    fn grid_of_results(&self, recipe: &StudyRecipe, runner: &Runner) -> Result<Option<Grid>, StudyError> {
+        let _ = (recipe, runner);
         Ok(None)
     }
 
@@ -73,46 +79,9 @@ pub trait Question: Sync {
     }
 }
 
-/// A figure of a question.
-#[derive(Clone, Debug)]
-pub struct Figure {
-    /// The name of its file.
-    pub name: &'static str,
-    /// The drawing.
-    pub svg: Svg,
-    /// The caption.
-    pub caption: &'static str,
-}
-
-/// The results of a question's grid.
-pub struct Results<'a> {
-    /// The recipe.
-    pub recipe: &'a StudyRecipe,
-    /// The experiment.
-    pub runner: &'a Runner,
-    /// Statistics of the evaluated subjects.
-    pub scores: Analysis<'a>,
-}
-
-impl<'a> Results<'a> {
-    /// Returns the results of `study` in `collected`.
-    pub fn new(study: &'a Study, collected: &'a Collected) -> Self {
-        let scores = Analysis::new(study.runner().setup(), collected);
-        Self { recipe: study.recipe(), runner: study.runner(), scores }
+impl About {
+    /// Returns the part of the title before the colon.
+    pub(crate) fn short_title(self) -> &'static str {
+        self.title.split(':').next().unwrap_or_default()
     }
-
-    /// Returns the scorers of the study.
-    pub fn scorers(&self) -> Scorers {
-        Scorers::of(self.scores.setup)
-    }
-
-    /// Returns the index of the last checkpoint.
-    pub fn last_checkpoint(&self) -> usize {
-        self.scores.last_checkpoint()
-    }
-}
-
-/// Returns the part of a question's title before the colon.
-pub(crate) fn short_title(question: &dyn Question) -> &'static str {
-    question.title().split(':').next().unwrap_or_default()
 }

@@ -31,8 +31,8 @@ use experiment::{Axes, Grid};
 use pref_data::{FlipRate, Fraction};
 use trainer::recipe::LossKind;
 
+use crate::question::Questions;
 use crate::recipe::{StudyRecipe, StudySection};
-use crate::study::Questions;
 
 /// All questions: the paper's in its order, then the others.
 pub const ALL: Questions = &[

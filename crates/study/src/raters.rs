@@ -11,7 +11,7 @@ use trainer::recipe::LossKind;
 
 use crate::claims::llm_and_human;
 use crate::error::StudyError;
-use crate::question::Results;
+use crate::results::Results;
 
 /// The replicate whose answers are compared: 160 pairs, as in the paper.
 const REPLICATE: u64 = 0;

@@ -6,7 +6,6 @@ use report::table::Table;
 
 use crate::answer::Answered;
 use crate::methods::methods;
-use crate::question::short_title;
 use crate::study::Study;
 use crate::verdicts::{self, Settled};
 
@@ -77,14 +76,14 @@ fn sections(answer: Answered) -> [Section; 2] {
     shown.extend(printed);
     [
         Section {
-            heading: question.title().to_owned(),
-            paragraphs: [question.help().to_owned()].into_iter().chain(claimed).collect(),
+            heading: question.about().title.to_owned(),
+            paragraphs: [question.about().help.to_owned()].into_iter().chain(claimed).collect(),
             tables: shown,
             figures: figures.into_iter().map(|figure| (figure.svg, figure.caption.to_owned())).collect(),
             ..Section::default()
         },
         Section {
-            heading: format!("{}: sample answers", short_title(question)),
+            heading: format!("{}: sample answers", question.about().short_title()),
             paragraphs: vec!["The first question of each category, first turn, seed 0.".into()],
             dialogues: samples,
             ..Section::default()
@@ -96,7 +95,7 @@ fn sections(answer: Answered) -> [Section; 2] {
 fn provenance(study: &Study, answers: &[Answered]) -> Vec<(String, String)> {
     let mut recipes: Vec<(String, String)> = Vec::new();
     for answer in answers {
-        let name = short_title(answer.question);
+        let name = answer.question.about().short_title();
         match recipes.iter_mut().find(|(_, recipe)| *recipe == answer.recipe) {
             Some((names, _)) => *names += &format!(", {name}"),
             None => recipes.push((format!("Recipe of {name}"), answer.recipe.clone())),

@@ -10,8 +10,8 @@ use stats::{Estimate, MeanEstimate};
 use trainer::recipe::LossKind;
 
 use crate::error::StudyError;
-use crate::question::Results;
 use crate::recipe::StudySection;
+use crate::results::Results;
 
 /// Number of random halves of the questions in the estimate of optimism.
 const HALVINGS: usize = 200;

@@ -22,7 +22,7 @@ fn questions_share_cells() {
     assert_eq!(cells(&Overfitting), acquisition, "Table 5 has the runs of Table 1");
     for (question, clean) in [(&Volume as &dyn Question, 8), (&Noise, 4)] {
         let shared = cells(question).iter().filter(|cell| acquisition.contains(cell)).count();
-        assert_eq!(shared, clean, "{} shares the clean runs on all pairs", question.name());
+        assert_eq!(shared, clean, "{} shares the clean runs on all pairs", question.about().name);
     }
 }
 

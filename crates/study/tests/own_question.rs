@@ -7,7 +7,7 @@ use experiment::{Axes, Grid, Subject, Workers};
 use pref_data::{FlipRate, Fraction};
 use report::table::{Align, Column, Table, Value};
 use study::recipe::{Preset, StudyRecipe};
-use study::{Claim, Contrast, Expectation, Question, Questions, Results, Study, StudyError};
+use study::{About, Claim, Contrast, Question, Questions, Results, Study, StudyError};
 use trainer::recipe::LossKind;
 use trainer::{Clock, Context, Silent, World};
 
@@ -36,20 +36,13 @@ fn is_baseline(subject: &Subject) -> bool {
 }
 
 impl Question for Hinge {
-    fn name(&self) -> &'static str {
-        "hinge"
-    }
-
-    fn table_ids(&self) -> &'static [&'static str] {
-        &["hinge"]
-    }
-
-    fn title(&self) -> &'static str {
-        "Own: hinge loss"
-    }
-
-    fn help(&self) -> &'static str {
-        "Hinge loss on the labels of one annotator."
+    fn about(&self) -> About {
+        About {
+            name: "hinge",
+            tables: &["hinge"],
+            title: "Own: hinge loss",
+            help: "Hinge loss on the labels of one annotator.",
+        }
     }
 
     fn grid(&self, recipe: &StudyRecipe) -> Grid {
@@ -82,14 +75,8 @@ impl Question for Hinge {
     }
 
     fn claims<'a>(&self, _: &'a Results<'a>) -> Result<Vec<Claim<'a>>, StudyError> {
-        Ok(vec![Claim {
-            place: "Hinge",
-            comparison: "hinge − SFT".into(),
-            says: String::new(),
-            contrast: Contrast::difference(Box::new(is_trained), Box::new(is_baseline)),
-            expects: Expectation::Unclaimed,
-            printed: None,
-        }])
+        let contrast = Contrast::difference(Box::new(is_trained), Box::new(is_baseline));
+        Ok(vec![Claim::new("Hinge", "hinge − SFT".into(), contrast)])
     }
 }
 

@@ -1,4 +1,4 @@
-//! The paper's claims, and what its own numbers say of them.
+//! Tests of the paper's claims on its printed numbers.
 
 use std::fmt;
 
@@ -8,16 +8,16 @@ use super::overfitting::{checkpoints, largest_deviation};
 use super::trends::{by_noise, by_volume, together};
 use super::{Error, PaperTable, statements};
 
-/// What the printed numbers say of a claim.
+/// The verdict of the printed numbers on a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PrintedVerdict {
-    /// The numbers bear it out, as far as one run a cell can.
+    /// The numbers support the claim, as far as one run per cell can.
     Survives,
-    /// The numbers say something else.
+    /// The numbers contradict the claim.
     Contradicted,
-    /// The numbers cannot settle it.
+    /// The numbers support neither the claim nor its opposite.
     NotDistinguishable,
-    /// The numbers disagree with each other.
+    /// The numbers contradict each other.
     Inconsistent,
 }
 
@@ -32,28 +32,28 @@ impl fmt::Display for PrintedVerdict {
     }
 }
 
-/// One claim and its verdict.
+/// A claim with its verdict.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PrintedClaim {
-    /// Where it stands.
+    /// The tables that contain it.
     pub place: &'static str,
-    /// What the paper says.
+    /// The claim.
     pub says: &'static str,
-    /// What its numbers say.
+    /// The result of the test.
     pub finding: String,
-    /// What follows.
+    /// The verdict.
     pub verdict: PrintedVerdict,
 }
 
-/// What FastChat's users report for two runs of a judge over the same answers, in points of the mean score.
+/// Change of the mean score when a judge rates the same answers again, as reported by users of FastChat.
 const REJUDGING: (f64, f64) = (0.16, 0.20);
 const SIGNIFICANT: f64 = 0.05;
 
-/// The claims, in the order of the paper's questions.
+/// Returns the tested claims, in the order of the paper's questions.
 ///
 /// # Errors
 ///
-/// Those of [`tables`](super::tables), for data that was damaged.
+/// Those of [`tables`](super::tables).
 pub fn claims(tables: &[PaperTable]) -> Result<Vec<PrintedClaim>, Error> {
     type Read = fn(&[PaperTable]) -> Result<PrintedClaim, Error>;
     let claims: [Read; 10] = [
@@ -82,7 +82,7 @@ fn acquisition(tables: &[PaperTable]) -> Result<PrintedClaim, Error> {
         finding: format!(
             "The difference is {gap:.3} points; from SFT the two differ by {} and {}. Over 80 questions {gap:.3} is \
              significant at 5% only if the two policies' scores differ, question by question, with a standard deviation below \
-             {:.2} points, and {lift:.3} only below {:.2}. Nothing of the kind is printed. Judging the same answers again moves \
+             {:.2} points, and {lift:.3} only below {:.2}. No deviation is printed. Judging the same answers again changes \
              a mean by {} to {:.2}.",
             signed(llm[1] - llm[0]),
             signed(human[1] - human[0]),
@@ -95,7 +95,7 @@ fn acquisition(tables: &[PaperTable]) -> Result<PrintedClaim, Error> {
     })
 }
 
-/// With its sign, a minus sign where it is negative.
+/// Returns a number with its sign.
 fn signed(difference: f64) -> String {
     format!("{difference:+.3}").replace('-', "−")
 }
@@ -116,8 +116,8 @@ fn human_preference(tables: &[PaperTable]) -> Result<PrintedClaim, Error> {
         says: "annotators prefer it with a much higher win rate, which supports the scores",
         finding: format!(
             "{} wins against {}, {} ties. Exact sign test of the decisive samples: p = {:.3} (mid-p {:.3}). Win rate {:.1}% \
-             [{:.1}, {:.1}]; of the decisive samples {:.1}% [{:.1}, {:.1}], which holds one half. The two turns of a question \
-             count as independent here, which flatters the difference.",
+             [{:.1}, {:.1}]; of the decisive samples {:.1}% [{:.1}, {:.1}], which covers one half. The test treats the two \
+             turns of a question as independent, which favors the difference.",
             tally.wins_model_1,
             tally.wins_model_2,
             tally.ties,
@@ -146,7 +146,7 @@ fn volume(tables: &[PaperTable]) -> Result<PrintedClaim, Error> {
         finding: format!(
             "With four volumes no column can show one: a perfect order has p = {:.3}, and the smallest found is {smallest:.3}. \
              The {blocks} DPO columns together, each a block of Page's test: p = {:.3} for a rise, {:.3} for a trend in either \
-             direction. No correlation is seen; that there is none does not follow.",
+             direction. No correlation is found; its absence does not follow.",
             1.0 / 12.0,
             trend.p_rising,
             trend.p_two_sided()
@@ -210,7 +210,7 @@ fn noise(tables: &[PaperTable]) -> Result<PrintedClaim, Error> {
     })
 }
 
-/// How often the second column lies below the first, beyond the first row where both are the same model.
+/// Returns how often the second column is below and above the first, in some rows.
 fn lower(
     table: &PaperTable,
     pairs: [(&str, &str); 2],
@@ -251,7 +251,7 @@ fn cdpo(tables: &[PaperTable]) -> Result<PrintedClaim, Error> {
         finding: format!(
             "cDPO is lower in {} of {} noisy cells on GAIR and in {} of {} on UltraFeedback and SHP; sign test over all of them \
              p = {p:.4}. The cells share questions and judge, so p is too small. At the tuned β (Table 9) the difference is {:.3} \
-             points, which nobody can see.",
+             points, which is not detectable.",
             gair.0,
             gair.0 + gair.1,
             others.0,
@@ -316,7 +316,7 @@ fn ipo_overfitting(tables: &[PaperTable]) -> Result<PrintedClaim, Error> {
         finding: format!(
             "Peak minus final is {} while the training loss falls at every checkpoint; the smaller drop is significant up to a \
              standard deviation of {:.1} points between questions. The peak is the first checkpoint, so whether this is \
-             overfitting or training that damages the policy from the start cannot be told without a held-out loss.",
+             overfitting or damage from the start is undecidable without a held-out loss.",
             drops.join(" and "),
             largest_deviation(smallest)?
         ),
@@ -350,7 +350,7 @@ fn domains(tables: &[PaperTable]) -> Result<PrintedClaim, Error> {
     })
 }
 
-/// Samples by domain of MT-Bench, from the mapping of Table 6; a row with several domains counts in each.
+/// Returns the samples by domain of MT-Bench from Table 6; a row with several domains counts in each.
 pub(crate) fn domain_sums(mapping: &PaperTable) -> Result<Vec<(String, f64)>, Error> {
     let samples = mapping.column("# Samples - GAIR (Train)")?;
     let mut sums: Vec<(String, f64)> = Vec::new();

@@ -1,40 +1,40 @@
-//! What can go wrong: the tables are data, and data can be wrong.
+//! The error of this module.
 
-/// An error of this crate.
+/// Why the paper's tables cannot be read or tested.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A file is no table.
-    #[error("table {number}: its file under docs/paper is no table")]
+    /// A file is not a table.
+    #[error("table {number}: its file under docs/paper is not a table")]
     File {
         /// The table.
         number: usize,
-        /// What the parser says.
+        /// The parser's error.
         #[source]
         source: toml::de::Error,
     },
-    /// A row has another number of cells than there are columns.
+    /// A row has the wrong number of cells.
     #[error("table {number}, row {row}: {cells} cells for {columns} columns")]
     Ragged {
         /// The table.
         number: usize,
         /// The row, counted from 1.
         row: usize,
-        /// Its cells.
+        /// The number of its cells.
         cells: usize,
-        /// The table's columns.
+        /// The number of columns.
         columns: usize,
     },
-    /// There is no such column.
+    /// A column is missing.
     #[error("table {number} has no column {column:?}")]
     NoColumn {
         /// The table.
         number: usize,
-        /// The name.
+        /// Its name.
         column: String,
     },
-    /// A cell that should be a number is none.
-    #[error("table {number}, row {row}, column {column:?}: {cell:?} is no number")]
+    /// A cell is not a number.
+    #[error("table {number}, row {row}, column {column:?}: {cell:?} is not a number")]
     NoNumber {
         /// The table.
         number: usize,
@@ -45,7 +45,7 @@ pub enum Error {
         /// The cell.
         cell: String,
     },
-    /// A test could not be made.
+    /// A test is not defined.
     #[error("cannot test the printed numbers")]
     Stats(#[from] stats::Error),
 }

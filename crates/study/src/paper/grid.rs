@@ -1,34 +1,34 @@
-//! On which grid the printed scores lie: what they can be means of.
+//! The grid of the printed scores: the means that they can be.
 
 use std::collections::BTreeSet;
 
 use super::{Error, PaperTable};
 
-/// Rows of MT-Bench: 80 questions of two turns.
+/// Ratings of one run: 80 questions with two turns.
 const ROWS: u32 = 160;
-/// Runs whose mean is said to be printed.
+/// Number of runs in a printed mean, according to the paper.
 const RUNS: u32 = 4;
 
-/// Where the distinct printed scores lie.
+/// The distinct printed scores and their grid.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ScoreGrid {
-    /// How many distinct scores are printed.
+    /// Number of distinct printed scores.
     pub scores: usize,
-    /// How many of them are the mean of half points over 160 rows, to three digits.
+    /// Number of scores that are means of half points over 160 rows, to three digits.
     pub on_grid: usize,
-    /// The others, each with the numbers of rows from 150 to 159 over which it is such a mean.
+    /// The other scores, with the numbers of rows from 150 to 159 that fit.
     pub off_grid: Vec<(String, Vec<u32>)>,
-    /// The share of all means of four such runs that would print like the mean of one.
+    /// Share of all means of four runs that print like the mean of one.
     pub by_chance: f64,
-    /// Base-10 logarithm of the probability that as many or more of so many means of four runs do.
+    /// Base-10 logarithm of the probability that as many means of four runs are on the grid.
     pub log10_p: f64,
 }
 
-/// Looks at the scores of `tables`.
+/// Returns the grid of the scores in `tables`.
 ///
 /// # Errors
 ///
-/// None today; tables that are read hold what this needs.
+/// None; a parsed table has all required cells.
 pub fn grid(tables: &[PaperTable]) -> Result<ScoreGrid, Error> {
     let mut distinct: BTreeSet<&str> = BTreeSet::new();
     for table in tables {
@@ -52,12 +52,12 @@ pub fn grid(tables: &[PaperTable]) -> Result<ScoreGrid, Error> {
     })
 }
 
-/// Means of half points from 1 to 10 over so many rows, as they print.
+/// Returns the printed means of half points from 1 to 10 over `rows` ratings.
 fn prints(rows: u32) -> BTreeSet<String> {
     (2 * rows..=20 * rows).flat_map(|sum| print(sum, rows)).collect()
 }
 
-/// The mean of `rows` ratings that sum to `half_points`, to three digits, a tie rounded up and rounded down.
+/// Returns the mean of `rows` ratings to three digits, with ties rounded up and down.
 fn print(half_points: u32, rows: u32) -> [String; 2] {
     let (thousandths, divisor) = (1000 * half_points, 2 * rows);
     let (whole, rest) = (thousandths / divisor, thousandths % divisor);

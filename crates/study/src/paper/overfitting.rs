@@ -1,4 +1,4 @@
-//! Table 5: whether scores fall while losses fall, and what it would take to see that.
+//! Table 5: falling scores under a falling loss, and their significance.
 
 use report::table::{Align, Column, Table, Value};
 use stats::MeanEstimate;
@@ -8,7 +8,7 @@ use super::{Error, PaperTable};
 /// Questions of MT-Bench.
 const QUESTIONS: f64 = 80.0;
 
-/// One policy's checkpoints.
+/// The checkpoints of a policy.
 #[derive(Clone, Debug)]
 pub(crate) struct Checkpoints {
     pub(crate) name: String,
@@ -17,13 +17,13 @@ pub(crate) struct Checkpoints {
 }
 
 impl Checkpoints {
-    /// Highest score minus last one.
+    /// Returns the highest score minus the last one.
     pub(crate) fn drop(&self) -> f64 {
         let peak = self.scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         peak - self.scores.last().copied().unwrap_or(peak)
     }
 
-    /// Whether the training loss falls from checkpoint to checkpoint.
+    /// Returns whether the training loss falls at every checkpoint.
     pub(crate) fn loss_falls(&self) -> bool {
         self.losses.windows(2).all(|pair| pair[1] < pair[0])
     }
@@ -42,8 +42,8 @@ pub(crate) fn checkpoints(table: &PaperTable) -> Result<Vec<Checkpoints>, Error>
         .collect()
 }
 
-/// The standard deviation of differences, question by question, below which a mean difference over 80 questions is
-/// significant at 5%: what the paper would have had to print, and what anybody with the judgments can compute.
+/// Returns the standard deviation of differences by question below which a mean difference over 80 questions is
+/// significant at 5%. The paper does not print it.
 pub(crate) fn largest_deviation(difference: f64) -> Result<f64, Error> {
     let unit = MeanEstimate { value: 0.0, standard_error: 1.0, degrees_of_freedom: QUESTIONS - 1.0 };
     Ok(difference.abs() * QUESTIONS.sqrt() / unit.interval(0.95)?.high)
@@ -76,8 +76,8 @@ pub(crate) fn table(all: &[Checkpoints]) -> Result<Table, Error> {
         ],
         rows: rows.collect::<Result<_, Error>>()?,
         notes: vec![
-            "Last column: the drop is significant at 5% only if scores of the two checkpoints differ, question by \
-             question, with a standard deviation below this many points. It is generous: the peak was picked among four."
+            "Last column: the drop is significant at 5% only if the differences between the two checkpoints, by question, \
+             have a standard deviation below this value. The value ignores that the peak was selected among four."
                 .to_owned(),
         ],
     })

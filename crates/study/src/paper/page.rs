@@ -1,4 +1,4 @@
-//! The re-analysis as a page.
+//! The page of the re-analysis.
 
 use report::table::{Align, Column, Format, Table, Value};
 
@@ -7,7 +7,7 @@ use super::overfitting::{self, checkpoints};
 use super::trends::{self, by_noise, by_volume};
 use super::{Error, PaperTable, PrintedClaim, claims, grid, tables};
 
-/// Claims with their verdicts, as a table.
+/// Returns the table of claims and verdicts.
 ///
 /// # Errors
 ///
@@ -19,14 +19,14 @@ pub fn summary() -> Result<Table, Error> {
     let header = |name: &str| Column::new(name, Align::Left);
     Ok(Table {
         id: "claims".to_owned(),
-        title: "What the printed numbers say of the paper’s claims".to_owned(),
+        title: "The paper’s claims tested on its printed numbers".to_owned(),
         columns: vec![header("Where"), header("PrintedClaim"), header("PrintedVerdict"), header("Finding")],
         rows: rows.collect(),
         notes: vec![],
     })
 }
 
-/// The whole re-analysis, as Markdown: `docs/paper-reanalysis.md`.
+/// Returns the re-analysis as Markdown: `docs/paper-reanalysis.md`.
 ///
 /// # Errors
 ///
@@ -53,10 +53,12 @@ const INTRODUCTION: &str = "# The paper's tables, read again
 
 <!-- Made by `cargo run -p study --example reanalysis`; a test compares. Do not edit. -->
 
-Tables 1 to 14 of *The Paradox of Preference* lie in [`paper/`](paper) as they are printed. This page computes from those
-numbers alone what they can and cannot show. *Survives*: the numbers bear the claim out, as far as one run a cell can.
-*Contradicted*: they say something else. *Not distinguishable*: they cannot settle it. *Inconsistent*: they disagree with
-each other.
+[`paper/`](paper) has Tables 1 to 14 of *The Paradox of Preference* as printed.
+This page tests the paper's claims on those numbers alone.
+*Survives*: the numbers support the claim, as far as one run per cell can.
+*Contradicted*: the numbers contradict the claim.
+*Not distinguishable*: the numbers support neither the claim nor its opposite.
+*Inconsistent*: the numbers contradict each other.
 ";
 
 const VOLUME: &str = "Four levels have 24 orders, so the smallest two-sided p of one column is 1/12: no column can be significant alone.";
@@ -67,7 +69,7 @@ The column `DPO` of either source shares its first row with `cDPO`.";
 const PRINT: &str = "- Table 14 calls 20% what Table 12 calls 25%; the scores of that row are the same.
 - Table 5 has two columns headed IPO (Tuned) for human preferences. The first ends at 7.184, which Table 8 gives for DPO
   (Tuned); the second ends at 7.113, which is IPO (Tuned).
-- The scores that stand in several tables (6.994 in Tables 1, 3, 4 and 5; 7.225 in Tables 10 to 14) agree.";
+- The scores that are in several tables (6.994 in Tables 1, 3, 4 and 5; 7.225 in Tables 10 to 14) agree.";
 
 fn list(claims: &[PrintedClaim]) -> String {
     let item = |claim: &PrintedClaim| {
@@ -89,10 +91,10 @@ fn runs(tables: &[PaperTable]) -> Result<String, Error> {
         .collect();
     Ok(wrap(
         &format!(
-            "The paper reports means of four runs. Ratings are half points over 160 rows, so the mean of one run lies on a grid \
+            "The paper reports means of four runs. Ratings are half points over 160 rows, so the mean of one run is on a grid \
              of 1/320, the mean of four on one of 1/1280. Of {} distinct printed scores {} are on the coarse grid. The others are \
-             {}: means over fewer rows, as when FastChat drops ratings that it cannot read. Were they means of four runs, {:.0}% of \
-             them would print like one run's, and {} or more of {} with a probability of 10^{:.0}. They look like single runs.",
+             {}: means over fewer rows, as when FastChat drops unreadable ratings. If all scores were means of four runs, {:.0}% of \
+             them would print like one run's, and {} or more of {} with a probability of 10^{:.0}. The scores are most likely of single runs.",
             found.scores,
             found.on_grid,
             others.join(", "),
@@ -128,7 +130,7 @@ fn domains(tables: &[PaperTable]) -> Result<Table, Error> {
     })
 }
 
-/// Lines of at most 120 characters, the later ones behind `indent`.
+/// Wraps text at 120 characters, with `indent` before all lines but the first.
 fn wrap(text: &str, indent: &str) -> String {
     const WIDTH: usize = 120;
     let mut lines = vec![String::new()];

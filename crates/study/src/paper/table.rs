@@ -1,10 +1,10 @@
-//! The tables as they are printed.
+//! The tables as printed.
 
 use serde::Deserialize;
 
 use super::Error;
 
-/// One table: cells as they are printed, digits kept.
+/// A table with its cells as printed.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PaperTable {
@@ -12,11 +12,11 @@ pub struct PaperTable {
     pub number: usize,
     /// Its caption.
     pub caption: String,
-    /// Headers; nested ones are joined by commas.
+    /// Headers; nested ones joined by commas.
     pub columns: Vec<String>,
     /// Cells, row by row.
     pub rows: Vec<Vec<String>>,
-    /// How broken print was read.
+    /// Corrections of broken print.
     pub notes: Vec<String>,
 }
 
@@ -37,11 +37,11 @@ const FILES: [&str; 14] = [
     include_str!("../../../../docs/paper/table-14.toml"),
 ];
 
-/// Tables 1 to 14, in order.
+/// Returns Tables 1 to 14, in order.
 ///
 /// # Errors
 ///
-/// [`Error::File`] and [`Error::Ragged`], for a file under `docs/paper` that was damaged.
+/// [`Error::File`] and [`Error::Ragged`] for a damaged file under `docs/paper`.
 pub fn tables() -> Result<Vec<PaperTable>, Error> {
     (1..).zip(FILES).map(|(number, text)| parse(number, text)).collect()
 }
@@ -56,12 +56,12 @@ fn parse(number: usize, text: &str) -> Result<PaperTable, Error> {
 }
 
 impl PaperTable {
-    /// The first column: what the rows are.
+    /// Returns the labels of the rows: the first column.
     pub fn labels(&self) -> impl Iterator<Item = &str> {
         self.rows.iter().filter_map(|row| row.first()).map(String::as_str)
     }
 
-    /// The numbers of the column with this header; a per cent sign is dropped.
+    /// Returns the numbers of a column, without percent signs.
     ///
     /// # Errors
     ///
@@ -82,7 +82,7 @@ impl PaperTable {
         self.rows.iter().enumerate().map(number).collect()
     }
 
-    /// The column's header, without what all of its table's headers share.
+    /// Returns the indices and headers of the columns of scores.
     pub(crate) fn score_columns(&self) -> impl Iterator<Item = (usize, &str)> {
         let scores = match self.number {
             1 | 3 | 4 | 5 | 8..=14 => &self.columns[1..],

@@ -1,16 +1,16 @@
-//! Scores along volumes and noise levels: every column's order, and the columns of one loss together.
+//! Trends over volume and noise: of each column, and of all columns of a loss.
 
 use report::table::{Align, Column, Table, Value};
 use stats::{Correlation, Trend, holm, kendall_tau, page_test};
 
 use super::{Error, PaperTable};
 
-/// One column of scores along a condition.
+/// A column of scores by level.
 #[derive(Clone, Debug)]
 pub(crate) struct Series {
     pub(crate) name: String,
     pub(crate) loss: &'static str,
-    /// Per cent of pairs used, or of labels flipped.
+    /// Percent of the pairs, or of flipped labels.
     pub(crate) at: Vec<f64>,
     pub(crate) scores: Vec<f64>,
 }
@@ -20,7 +20,7 @@ impl Series {
         Ok(kendall_tau(&self.at, &self.scores)?)
     }
 
-    /// Largest minus smallest score.
+    /// Returns the largest minus the smallest score.
     pub(crate) fn range(&self) -> f64 {
         let high = self.scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         high - self.scores.iter().copied().fold(f64::INFINITY, f64::min)
@@ -40,17 +40,17 @@ fn series(tables: &[PaperTable], numbers: &[usize]) -> Result<Vec<Series>, Error
     Ok(all)
 }
 
-/// Scores by share of pairs: Tables 3, 8 and 13, of which Table 11 is a part.
+/// Returns scores by share of pairs: Tables 3, 8 and 13, which includes Table 11.
 pub(crate) fn by_volume(tables: &[PaperTable]) -> Result<Vec<Series>, Error> {
     series(tables, &[3, 8, 13])
 }
 
-/// Scores by share of flipped labels: Tables 4 and 14, of which Table 12 is a part. Table 9 has two levels only.
+/// Returns scores by share of flipped labels: Tables 4 and 14, which includes Table 12. Table 9 has two levels only.
 pub(crate) fn by_noise(tables: &[PaperTable]) -> Result<Vec<Series>, Error> {
     series(tables, &[4, 14])
 }
 
-/// Page's test of all columns of one loss, each a block, along the condition from its smallest value upwards.
+/// Returns the number of columns of a loss, and Page's test with each column as a block.
 pub(crate) fn together(series: &[Series], loss: &str) -> Result<(usize, Trend), Error> {
     let blocks: Vec<Vec<f64>> = series
         .iter()
@@ -65,7 +65,7 @@ pub(crate) fn together(series: &[Series], loss: &str) -> Result<(usize, Trend), 
     Ok((blocks.len(), page_test(&blocks)?))
 }
 
-/// One row a series: its order, and its p-value alone and among all.
+/// Returns a table with Kendall's τ of each series, and its p-values.
 pub(crate) fn table(id: &str, title: &str, series: &[Series]) -> Result<Table, Error> {
     let taus = series.iter().map(Series::tau).collect::<Result<Vec<_>, _>>()?;
     let adjusted = holm(&taus.iter().map(|tau| tau.p.p_value).collect::<Vec<_>>())?;

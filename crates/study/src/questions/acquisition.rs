@@ -9,8 +9,9 @@ use crate::claims::{Claim, Comparisons, Expectation, llm_and_human};
 use crate::contrast::{Contrast, Select};
 use crate::error::StudyError;
 use crate::paper::statements;
-use crate::question::{Figure, Question, Results};
+use crate::question::{About, Question};
 use crate::recipe::{PaperSet, StudyRecipe, StudySection};
+use crate::results::{Figure, Results};
 use crate::tables::{Slice, is_baseline};
 use crate::{evidence, figures, raters, tables};
 
@@ -18,20 +19,13 @@ use crate::{evidence, figures, raters, tables};
 pub struct Acquisition;
 
 impl Question for Acquisition {
-    fn name(&self) -> &'static str {
-        "rq1"
-    }
-
-    fn table_ids(&self) -> &'static [&'static str] {
-        &["1", "2"]
-    }
-
-    fn title(&self) -> &'static str {
-        "RQ1: acquisition of preferences"
-    }
-
-    fn help(&self) -> &'static str {
-        "One supervised policy, optimized on the same pairs with the labels of different annotators."
+    fn about(&self) -> About {
+        About {
+            name: "rq1",
+            tables: &["1", "2"],
+            title: "RQ1: acquisition of preferences",
+            help: "One supervised policy, optimized on the same pairs with the labels of different annotators.",
+        }
     }
 
     fn grid(&self, recipe: &StudyRecipe) -> Grid {
@@ -92,13 +86,11 @@ impl Question for Acquisition {
         for annotator in of.annotators() {
             for &loss in of.losses {
                 let sft: Select<'a> = Box::new(is_baseline);
+                let comparison = format!("{annotator}: {} − SFT", loss_name(loss));
+                let contrast = Contrast::difference(of.clean(loss, annotator), sft);
                 claims.push(Claim {
-                    place: of.place(1),
-                    comparison: format!("{annotator}: {} − SFT", loss_name(loss)),
-                    says: String::new(),
-                    contrast: Contrast::difference(of.clean(loss, annotator), sft),
-                    expects: Expectation::Unclaimed,
                     printed: of.printed_1(loss, annotator).zip(of.printed_sft()).map(|(a, b)| a - b),
+                    ..Claim::new(of.place(1), comparison, contrast)
                 });
             }
         }

@@ -9,28 +9,22 @@ use super::overfitting::PROGRESS;
 use crate::claims::{Claim, Comparisons};
 use crate::error::StudyError;
 use crate::figures;
-use crate::question::{Figure, Question, Results};
+use crate::question::{About, Question};
 use crate::recipe::StudyRecipe;
+use crate::results::{Figure, Results};
 use crate::tables::overfitting;
 
 /// Whether more epochs overfit.
 pub struct Epochs;
 
 impl Question for Epochs {
-    fn name(&self) -> &'static str {
-        "long"
-    }
-
-    fn table_ids(&self) -> &'static [&'static str] {
-        &["long"]
-    }
-
-    fn title(&self) -> &'static str {
-        "Beyond RQ4: too many epochs"
-    }
-
-    fn help(&self) -> &'static str {
-        "The runs of RQ4 for more epochs; the paper suspects that its two to three are too few to overfit."
+    fn about(&self) -> About {
+        About {
+            name: "long",
+            tables: &["long"],
+            title: "Beyond RQ4: too many epochs",
+            help: "The runs of RQ4 for more epochs; the paper suspects that its two to three are too few to overfit.",
+        }
     }
 
     fn grid(&self, recipe: &StudyRecipe) -> Grid {

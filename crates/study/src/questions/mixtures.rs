@@ -6,11 +6,12 @@ use pref_loss::Beta;
 use report::table::{Align, Column, Table, Value};
 use trainer::recipe::LossKind;
 
-use crate::claims::{Claim, Expectation};
+use crate::claims::Claim;
 use crate::contrast::{Contrast, Select};
 use crate::error::StudyError;
-use crate::question::{Question, Results};
+use crate::question::{About, Question};
 use crate::recipe::{StudyRecipe, StudySection};
+use crate::results::Results;
 use crate::tables::is_baseline;
 
 const DPO: &[LossKind] = &[LossKind::Dpo];
@@ -19,20 +20,13 @@ const DPO: &[LossKind] = &[LossKind::Dpo];
 pub struct Mixtures;
 
 impl Question for Mixtures {
-    fn name(&self) -> &'static str {
-        "mixed"
-    }
-
-    fn table_ids(&self) -> &'static [&'static str] {
-        &["mixed"]
-    }
-
-    fn title(&self) -> &'static str {
-        "Beyond RQ1: mixed labels and agreement"
-    }
-
-    fn help(&self) -> &'static str {
-        "Two annotators' labels of the same pairs: each alone, mixed by record, and on records where they agree or differ."
+    fn about(&self) -> About {
+        About {
+            name: "mixed",
+            tables: &["mixed"],
+            title: "Beyond RQ1: mixed labels and agreement",
+            help: "Two annotators' labels of the same pairs: each alone, mixed by record, and on records where they agree or differ.",
+        }
     }
 
     fn grid(&self, recipe: &StudyRecipe) -> Grid {
@@ -72,14 +66,8 @@ impl Question for Mixtures {
                 })
             };
             let mut claim = |comparison: String, contrast| {
-                claims.push(Claim {
-                    place: "Mixed labels",
-                    comparison: format!("{}: {comparison}", loss_name(loss)),
-                    says: String::new(),
-                    contrast,
-                    expects: Expectation::Unclaimed,
-                    printed: None,
-                });
+                let comparison = format!("{}: {comparison}", loss_name(loss));
+                claims.push(Claim::new("Mixed labels", comparison, contrast));
             };
             for labels in [one, other] {
                 let comparison = format!("both agree − all of {}", labels.source);
@@ -102,7 +90,7 @@ struct Labels {
 }
 
 impl Labels {
-    /// Returns the first two annotators, their mixtures, and both slices. Where they agree, one source stands for both.
+    /// Returns the first two annotators, their mixtures, and both slices. Where they agree, the labels of both are the same.
     fn of(study: &StudySection) -> Vec<Self> {
         let [one, other, ..] = study.annotators.as_slice() else { return Vec::new() };
         let whole = |source: &String| Self { source: source.clone(), slice: None };

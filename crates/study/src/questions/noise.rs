@@ -11,8 +11,9 @@ use crate::error::StudyError;
 use crate::figures;
 use crate::levels::{Axis, Levels};
 use crate::paper::statements;
-use crate::question::{Figure, Question, Results};
+use crate::question::{About, Question};
 use crate::recipe::{PaperSet, StudyRecipe, StudySection};
+use crate::results::{Figure, Results};
 use crate::tables::{TableText, by_level, controls, labels};
 
 const DPO_CDPO: &[LossKind] = &[LossKind::Dpo, LossKind::Cdpo];
@@ -21,20 +22,13 @@ const DPO_CDPO: &[LossKind] = &[LossKind::Dpo, LossKind::Cdpo];
 pub struct Noise;
 
 impl Question for Noise {
-    fn name(&self) -> &'static str {
-        "rq3"
-    }
-
-    fn table_ids(&self) -> &'static [&'static str] {
-        &["4"]
-    }
-
-    fn title(&self) -> &'static str {
-        "RQ3: noise of the labels"
-    }
-
-    fn help(&self) -> &'static str {
-        "The same policy, optimized on labels of which a random share is flipped."
+    fn about(&self) -> About {
+        About {
+            name: "rq3",
+            tables: &["4"],
+            title: "RQ3: noise of the labels",
+            help: "The same policy, optimized on labels of which a random share is flipped.",
+        }
     }
 
     fn grid(&self, recipe: &StudyRecipe) -> Grid {
@@ -78,13 +72,10 @@ impl Question for Noise {
             for &loss in of.losses {
                 let levels = rates.iter().map(|&rate| (rate.get(), of.at_noise(loss, annotator, rate)));
                 let printed = of.printed(4, loss, annotator);
+                let comparison = format!("{annotator}, {}: trend with flipped labels", loss_name(loss));
                 let trend = Claim {
-                    place: of.place(4),
-                    comparison: format!("{annotator}, {}: trend with flipped labels", loss_name(loss)),
-                    says: String::new(),
-                    contrast: Contrast::trend(levels.collect()),
-                    expects: Expectation::Unclaimed,
                     printed: printed.map(|scores| printed_trend(NOISE, &scores)),
+                    ..Claim::new(of.place(4), comparison, Contrast::trend(levels.collect()))
                 };
                 claims.push(match loss {
                     LossKind::Dpo | LossKind::Cdpo => {

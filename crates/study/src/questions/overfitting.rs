@@ -9,8 +9,9 @@ use crate::claims::{Claim, Comparisons, Expectation};
 use crate::error::StudyError;
 use crate::figures;
 use crate::paper::statements;
-use crate::question::{Figure, Question, Results};
+use crate::question::{About, Question};
 use crate::recipe::{PaperSet, StudyRecipe};
+use crate::results::{Figure, Results};
 use crate::tables::overfitting;
 
 pub(super) const PROGRESS: &str =
@@ -20,20 +21,13 @@ pub(super) const PROGRESS: &str =
 pub struct Overfitting;
 
 impl Question for Overfitting {
-    fn name(&self) -> &'static str {
-        "rq4"
-    }
-
-    fn table_ids(&self) -> &'static [&'static str] {
-        &["5"]
-    }
-
-    fn title(&self) -> &'static str {
-        "RQ4: overfitting"
-    }
-
-    fn help(&self) -> &'static str {
-        "Training loss and scores at the checkpoints of the same runs."
+    fn about(&self) -> About {
+        About {
+            name: "rq4",
+            tables: &["5"],
+            title: "RQ4: overfitting",
+            help: "Training loss and scores at the checkpoints of the same runs.",
+        }
     }
 
     fn grid(&self, recipe: &StudyRecipe) -> Grid {

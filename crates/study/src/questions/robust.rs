@@ -9,8 +9,9 @@ use crate::claims::{Claim, Comparisons};
 use crate::error::StudyError;
 use crate::figures;
 use crate::levels::Levels;
-use crate::question::{Figure, Question, Results};
+use crate::question::{About, Question};
 use crate::recipe::{StudyRecipe, StudySection};
+use crate::results::{Figure, Results};
 use crate::tables::{TableText, by_level, controls, labels};
 
 const LOSSES: &[LossKind] = &[LossKind::Dpo, LossKind::Cdpo, LossKind::Robust, LossKind::Kto];
@@ -19,20 +20,13 @@ const LOSSES: &[LossKind] = &[LossKind::Dpo, LossKind::Cdpo, LossKind::Robust, L
 pub struct RobustLosses;
 
 impl Question for RobustLosses {
-    fn name(&self) -> &'static str {
-        "robust"
-    }
-
-    fn table_ids(&self) -> &'static [&'static str] {
-        &["robust"]
-    }
-
-    fn title(&self) -> &'static str {
-        "Beyond RQ3: losses for flipped labels"
-    }
-
-    fn help(&self) -> &'static str {
-        "DPO, cDPO, robust DPO and KTO on labels of which a random share is flipped."
+    fn about(&self) -> About {
+        About {
+            name: "robust",
+            tables: &["robust"],
+            title: "Beyond RQ3: losses for flipped labels",
+            help: "DPO, cDPO, robust DPO and KTO on labels of which a random share is flipped.",
+        }
     }
 
     fn grid(&self, recipe: &StudyRecipe) -> Grid {

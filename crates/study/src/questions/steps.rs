@@ -11,28 +11,22 @@ use crate::claims::{Claim, Comparisons};
 use crate::error::StudyError;
 use crate::figures;
 use crate::levels::Levels;
-use crate::question::{Figure, Question, Results};
+use crate::question::{About, Question};
 use crate::recipe::{StudyRecipe, StudySection};
+use crate::results::{Figure, Results};
 use crate::tables::{TableText, by_level, controls};
 
 /// How scores depend on the volume of preferences at equal optimizer steps.
 pub struct EqualSteps;
 
 impl Question for EqualSteps {
-    fn name(&self) -> &'static str {
-        "steps"
-    }
-
-    fn table_ids(&self) -> &'static [&'static str] {
-        &["steps"]
-    }
-
-    fn title(&self) -> &'static str {
-        "Beyond RQ2: volume at equal steps"
-    }
-
-    fn help(&self) -> &'static str {
-        "Nested shares of the pairs, smaller ones with more epochs, so that all runs have as many optimizer steps."
+    fn about(&self) -> About {
+        About {
+            name: "steps",
+            tables: &["steps"],
+            title: "Beyond RQ2: volume at equal steps",
+            help: "Nested shares of the pairs, smaller ones with more epochs, so that all runs have as many optimizer steps.",
+        }
     }
 
     fn grid(&self, recipe: &StudyRecipe) -> Grid {

@@ -11,28 +11,22 @@ use crate::claims::{Claim, Comparisons, Expectation};
 use crate::contrast::{Contrast, Select};
 use crate::error::StudyError;
 use crate::figures;
-use crate::question::{Figure, Question, Results};
+use crate::question::{About, Question};
 use crate::recipe::StudyRecipe;
+use crate::results::{Figure, Results};
 use crate::tuning::{Chosen, Curve, Optimum, Setting, annotator, by_accuracy, by_score};
 
 /// How scores depend on β.
 pub struct Sweep;
 
 impl Question for Sweep {
-    fn name(&self) -> &'static str {
-        "sweep"
-    }
-
-    fn table_ids(&self) -> &'static [&'static str] {
-        &["sweep"]
-    }
-
-    fn title(&self) -> &'static str {
-        "Appendix A.1: the sweep over β"
-    }
-
-    fn help(&self) -> &'static str {
-        "Four settings at every β, and the β that each chooses."
+    fn about(&self) -> About {
+        About {
+            name: "sweep",
+            tables: &["sweep"],
+            title: "Appendix A.1: the sweep over β",
+            help: "Four settings at every β, and the β that each chooses.",
+        }
     }
 
     fn grid(&self, recipe: &StudyRecipe) -> Grid {
@@ -69,18 +63,13 @@ impl Question for Sweep {
         let default = results.recipe.study.betas[0];
         let mut claims = Vec::new();
         for setting in Setting::all() {
+            let place = if setting.flip_rate == FlipRate::NONE { "Table 8" } else { "Table 9" };
+            let (name, beta, default_beta) = (setting.name(), chosen.beta(setting).get(), default.get());
+            let comparison = format!("{name}: β = {beta} (tuned) − {default_beta}");
+            let contrast = Contrast::difference(tuned(setting), at(setting, default));
             let claim = Claim {
-                place: if setting.flip_rate == FlipRate::NONE { "Table 8" } else { "Table 9" },
-                comparison: format!(
-                    "{}: β = {} (tuned) − {}",
-                    setting.name(),
-                    chosen.beta(setting).get(),
-                    default.get()
-                ),
-                says: String::new(),
-                contrast: Contrast::difference(tuned(setting), at(setting, default)),
-                expects: Expectation::Unclaimed,
                 printed: printed_tuned(&of, setting).zip(printed_default(&of, setting)).map(|(a, b)| a - b),
+                ..Claim::new(place, comparison, contrast)
             };
             let says = format!("tuning β improves {} significantly", loss_name(setting.loss));
             claims.push(of.claimed(claim, says, Expectation::Higher));
@@ -88,13 +77,11 @@ impl Question for Sweep {
         let [dpo, ipo, noisy_dpo, noisy_cdpo] = Setting::all();
         for (place, other, setting) in [("Table 8", dpo, ipo), ("Table 9", noisy_dpo, noisy_cdpo)] {
             let (loss, against) = (loss_name(setting.loss), loss_name(other.loss));
+            let comparison = format!("{} − {against}, both tuned", setting.name());
+            let contrast = Contrast::difference(tuned(setting), tuned(other));
             let claim = Claim {
-                place,
-                comparison: format!("{} − {against}, both tuned", setting.name()),
-                says: String::new(),
-                contrast: Contrast::difference(tuned(setting), tuned(other)),
-                expects: Expectation::Unclaimed,
                 printed: printed_tuned(&of, setting).zip(printed_tuned(&of, other)).map(|(a, b)| a - b),
+                ..Claim::new(place, comparison, contrast)
             };
             let says = format!("{against} surpasses {loss} even where β is tuned for both");
             claims.push(of.claimed(claim, says, Expectation::Lower));

@@ -1,14 +1,14 @@
 //! Tables 8 and 9, and the tuned columns of Table 5: at the β that the sweep chooses.
 
-use experiment::{Cell, Grid, Subject, loss_name, percent};
+use experiment::{Cell, Grid, Runner, Subject, loss_name, percent};
 use pref_data::FlipRate;
 use report::table::{Align, Column, Table, Value};
 
 use super::{QUARTERS, Sweep};
 use crate::error::StudyError;
-use crate::question::{Question, Results};
+use crate::question::{About, Question};
 use crate::recipe::{PaperSet, StudyRecipe};
-use crate::study::Study;
+use crate::results::Results;
 use crate::tables::{Policy, Slice, is_baseline, progress};
 use crate::tuning::{Chosen, Setting, annotator};
 
@@ -16,30 +16,23 @@ use crate::tuning::{Chosen, Setting, annotator};
 pub struct Tuned;
 
 impl Question for Tuned {
-    fn name(&self) -> &'static str {
-        "tuned"
-    }
-
-    fn table_ids(&self) -> &'static [&'static str] {
-        &["8", "9"]
-    }
-
-    fn title(&self) -> &'static str {
-        "Tables 8 and 9: at the tuned β"
-    }
-
-    fn help(&self) -> &'static str {
-        "Volume, noise and checkpoints at the β that the sweep chooses."
+    fn about(&self) -> About {
+        About {
+            name: "tuned",
+            tables: &["8", "9"],
+            title: "Tables 8 and 9: at the tuned β",
+            help: "Volume, noise and checkpoints at the β that the sweep chooses.",
+        }
     }
 
     fn grid(&self, recipe: &StudyRecipe) -> Grid {
         Sweep.grid(recipe)
     }
 
-    fn grid_of_results(&self, study: &Study) -> Result<Option<Grid>, StudyError> {
-        let Some(collected) = study.stored(&Sweep)? else { return Ok(None) };
-        let chosen = Chosen::of(&Results::new(study, &collected))?;
-        Ok(chosen.map(|chosen| tuned_grid(study.recipe(), &chosen)))
+    fn grid_of_results(&self, recipe: &StudyRecipe, runner: &Runner) -> Result<Option<Grid>, StudyError> {
+        let Some(collected) = runner.stored(&Sweep.grid(recipe))? else { return Ok(None) };
+        let chosen = Chosen::of(&Results::new(recipe, runner, &collected))?;
+        Ok(chosen.map(|chosen| tuned_grid(recipe, &chosen)))
     }
 
     fn tables(&self, results: &Results<'_>) -> Result<Vec<Table>, StudyError> {

@@ -12,28 +12,22 @@ use crate::error::StudyError;
 use crate::figures;
 use crate::levels::{Axis, Levels};
 use crate::paper::statements;
-use crate::question::{Figure, Question, Results};
+use crate::question::{About, Question};
 use crate::recipe::{PaperSet, StudyRecipe, StudySection};
+use crate::results::{Figure, Results};
 use crate::tables::{TableText, by_level, controls};
 
 /// How scores depend on the volume of preferences.
 pub struct Volume;
 
 impl Question for Volume {
-    fn name(&self) -> &'static str {
-        "rq2"
-    }
-
-    fn table_ids(&self) -> &'static [&'static str] {
-        &["3"]
-    }
-
-    fn title(&self) -> &'static str {
-        "RQ2: volume of preferences"
-    }
-
-    fn help(&self) -> &'static str {
-        "The same policy, optimized on nested shares of the pairs."
+    fn about(&self) -> About {
+        About {
+            name: "rq2",
+            tables: &["3"],
+            title: "RQ2: volume of preferences",
+            help: "The same policy, optimized on nested shares of the pairs.",
+        }
     }
 
     fn grid(&self, recipe: &StudyRecipe) -> Grid {
@@ -111,13 +105,10 @@ fn ipo_against_dpo<'a>(of: &Comparisons<'a>, annotator: &'a str, shares: &[Fract
     let at = |loss, share| of.at_volume(loss, annotator, share);
     let pairs = large.iter().map(|&share| (at(LossKind::Ipo, share), at(LossKind::Dpo, share)));
     let printed = of.printed(3, LossKind::Ipo, annotator).zip(of.printed(3, LossKind::Dpo, annotator));
+    let comparison = format!("{annotator}: IPO − DPO, at 50% or more");
     let claim = Claim {
-        place: of.place(3),
-        comparison: format!("{annotator}: IPO − DPO, at 50% or more"),
-        says: String::new(),
-        contrast: Contrast::mean_difference(pairs.collect()),
-        expects: Expectation::Unclaimed,
         printed: printed.map(|(ipo, dpo)| (0..3).map(|row| ipo[row] - dpo[row]).sum::<f64>() / 3.0),
+        ..Claim::new(of.place(3), comparison, Contrast::mean_difference(pairs.collect()))
     };
     Some(of.claimed(claim, statements::IPO_BELOW_DPO, Expectation::Lower))
 }

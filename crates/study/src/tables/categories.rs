@@ -10,7 +10,7 @@ use trainer::recipe::LossKind;
 
 use super::is_baseline;
 use crate::error::StudyError;
-use crate::question::Results;
+use crate::results::Results;
 
 /// Numbers of pairs that differ by a smaller factor count as equal.
 const ALIKE: f64 = 1.1;

@@ -8,7 +8,7 @@ use stats::{MeanEstimate, adjust};
 
 use super::is_baseline;
 use crate::error::StudyError;
-use crate::question::Results;
+use crate::results::Results;
 
 /// Returns length, KL divergence and score at equal length of every trained policy, seeds pooled.
 pub(crate) fn controls(results: &Results<'_>, id: &str) -> Result<Table, StudyError> {

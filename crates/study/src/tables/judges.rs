@@ -5,7 +5,7 @@ use report::table::{Align, Column, Table, Value};
 use stats::{ClusteredScores, Correlation, Estimate, kendall_tau, mean_interval, spearman_rho};
 
 use crate::error::StudyError;
-use crate::question::Results;
+use crate::results::Results;
 
 /// Bootstrap resamples of an interval.
 const RESAMPLES: usize = 2_000;

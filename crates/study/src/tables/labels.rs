@@ -5,7 +5,7 @@ use report::table::{Align, Column, Table, Value};
 
 use crate::error::StudyError;
 use crate::levels::Levels;
-use crate::question::Results;
+use crate::results::Results;
 
 /// Returns the accuracy on kept and flipped labels at every level of noise; `None` if no run recorded Δ.
 pub(crate) fn labels(

@@ -6,7 +6,7 @@ use report::table::{Align, Column, Table, Value};
 use super::{Slice, is_baseline};
 use crate::error::StudyError;
 use crate::levels::Levels;
-use crate::question::Results;
+use crate::results::Results;
 
 /// The texts of a table.
 pub(crate) struct TableText {

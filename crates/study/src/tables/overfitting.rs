@@ -8,7 +8,7 @@ use trainer::recipe::LossKind;
 use super::is_baseline;
 use crate::error::StudyError;
 use crate::evidence;
-use crate::question::Results;
+use crate::results::Results;
 
 /// Returns training loss and score at each checkpoint, for each annotator and loss.
 pub(crate) fn overfitting(

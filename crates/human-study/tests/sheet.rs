@@ -1,6 +1,6 @@
 //! The sheet is one file that reaches for nothing, whatever the answers say.
 
-use report::sheet::{ComparisonItem, ComparisonSheet};
+use human_study::{ComparisonItem, ComparisonSheet};
 
 fn sheet(answer: &str) -> ComparisonSheet {
     ComparisonSheet {

@@ -6,9 +6,8 @@
 //! For tests, `#keys=1,2,=` in the address presses these keys once the page has loaded, and the file that would be
 //! downloaded stands in the page's element `ratings`.
 
+use report::escape;
 use serde::Serialize;
-
-use crate::escape::escape;
 
 const STYLE: &str = include_str!("sheet/sheet.css");
 const SCRIPT: &str = include_str!("sheet/sheet.js");

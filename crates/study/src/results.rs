@@ -1,0 +1,44 @@
+//! The results of a question's grid, from which its tables, figures and claims are made.
+
+use experiment::{Analysis, Collected, Runner, Scorers};
+use report::figure::Svg;
+
+use crate::recipe::StudyRecipe;
+
+/// A figure of a question.
+#[derive(Clone, Debug)]
+pub struct Figure {
+    /// The name of its file.
+    pub name: &'static str,
+    /// The drawing.
+    pub svg: Svg,
+    /// The caption.
+    pub caption: &'static str,
+}
+
+/// The results of a question's grid.
+pub struct Results<'a> {
+    /// The recipe.
+    pub recipe: &'a StudyRecipe,
+    /// The experiment.
+    pub runner: &'a Runner,
+    /// Statistics of the evaluated subjects.
+    pub scores: Analysis<'a>,
+}
+
+impl<'a> Results<'a> {
+    /// Returns the results of `runner` in `collected`.
+    pub fn new(recipe: &'a StudyRecipe, runner: &'a Runner, collected: &'a Collected) -> Self {
+        Self { recipe, runner, scores: Analysis::new(runner.setup(), collected) }
+    }
+
+    /// Returns the scorers of the study.
+    pub fn scorers(&self) -> Scorers {
+        Scorers::of(self.scores.setup)
+    }
+
+    /// Returns the index of the last checkpoint.
+    pub fn last_checkpoint(&self) -> usize {
+        self.scores.last_checkpoint()
+    }
+}
