@@ -1,10 +1,13 @@
-//! Which crate may depend on which: edges that must be absent are checked like any other promise.
+//! Which crate may depend on which, and that no modules depend on each other in a circle.
+//!
+//! An edge that must be absent is checked like any other promise.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, bail};
 
 use crate::workspace::{Workspace, output};
+use crate::{circles, tidy};
 
 /// Links libtorch wherever it appears.
 const LIBTORCH: &str = "torch-sys";
@@ -92,7 +95,7 @@ const LAYERS: [(&str, &[&str]); 21] = [
     ),
 ];
 
-/// Checks every edge of the dependency graph that the architecture speaks of.
+/// Checks every edge of the dependency graph that the architecture names, and every crate's modules.
 pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     let mut broken = layer_violations(&members(workspace)?);
     for package in LIBTORCH_FREE {
@@ -107,6 +110,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
             broken.push(format!("{package} no longer depends on {LIBTORCH}: is the name still right?"));
         }
     }
+    broken.extend(circles::violations(&tidy::read(workspace)?));
     if !broken.is_empty() {
         bail!("{} wrong edges:\n  {}", broken.len(), broken.join("\n  "));
     }

@@ -5,11 +5,14 @@
 #![expect(clippy::print_stderr, clippy::print_stdout, reason = "its output is what a person or CI reads")]
 
 mod checks;
+mod circles;
 mod edges;
 mod nccl;
 mod package;
 mod sanitize;
 mod setup;
+mod source;
+mod test_times;
 mod tidy;
 mod wheel;
 mod workspace;
@@ -33,8 +36,8 @@ Commands:
                     An exported LIBTORCH is used as it is.
   demo              Build study and ask the paper's four questions on the sandbox with two seeds: what became of each
                     claim, and runs/sandbox/report.html.
-  test [STAGE]...   Run all checks, the cheapest first, or only the named ones: fmt tidy edges package
-                    clippy doc test nccl
+  test [STAGE]...   Run the checks, the cheapest first, or only the named ones: fmt tidy edges package clippy doc
+                    test nccl slow. Without a name all but slow run; `all` names every stage.
   bench [ARG]...    Run the benchmarks; arguments go to `cargo bench` (such as -- --save-baseline NAME).
   gpu-check         Compare each path on a GPU with the CPU, in about a minute; fails where there is no GPU.
   sanitize          Run torch-ext's tests with its C++ under GCC's address and undefined-behaviour sanitizers.

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use crate::workspace::{Workspace, output};
 
 /// The text files that git tracks or would track, by their path from the root.
-type Files = BTreeMap<String, String>;
+pub(crate) type Files = BTreeMap<String, String>;
 
 /// What a rule found, one line each: where, what, and what to do.
 type Violations = Vec<String>;
@@ -43,7 +43,8 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     Ok(())
 }
 
-fn read(workspace: &Workspace) -> Result<Files> {
+/// Reads the text files that git tracks or would track.
+pub(crate) fn read(workspace: &Workspace) -> Result<Files> {
     let mut list = Command::new("git");
     list.current_dir(workspace.root());
     let listed = output(list.args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]))?;
