@@ -52,10 +52,11 @@ const LAYERS: [(&str, &[&str]); 20] = [
     ("human-study", &["mtbench", "report", "seeds", "stats"]),
     ("policy-model", &["seeds", "torch-ext"]),
     ("sandbox", &["mtbench", "pref-data", "seeds"]),
-    ("trainer", &["hub", "policy-model", "pref-data", "pref-loss", "seeds", "torch-ext"]),
+    ("trainer", &["files", "hub", "policy-model", "pref-data", "pref-loss", "seeds", "torch-ext"]),
     (
         "study",
         &[
+            "files",
             "hub",
             "human-study",
             "llm-client",
