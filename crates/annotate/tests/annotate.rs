@@ -31,6 +31,7 @@ fn record(index: usize, responses: usize) -> PreferenceRecord {
             .collect(),
         labels: [("human".to_owned(), Label::Prefers(index % 2))].into(),
         domain: None,
+        context: Default::default(),
     }
 }
 

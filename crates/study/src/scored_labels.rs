@@ -69,6 +69,7 @@ pub fn label_by_score(
         chosen: record.responses[0].clone(),
         rejected: record.responses[1].clone(),
         domain: None,
+        context: record.context.clone(),
         annotator: String::new(),
         votes: Votes::default(),
         flipped: false,
