@@ -9,7 +9,7 @@ use experiment::{Shard, Workers, cores};
 use report::table::{Format, Table};
 use study::questions::ALL;
 use study::{Findings, Question, Study};
-use trainer::{Context, Silent, World};
+use trainer::{Context, Silent};
 
 use crate::console::{ConsoleProgress, SystemClock};
 use crate::program::{Signals, print_result, run};
@@ -121,8 +121,13 @@ fn answer(asked: &[&dyn Question], args: &StudyArgs, signals: &Signals) -> anyho
     let mut silent = Silent;
     // Several workers share one terminal, so that only a single process draws on it.
     let progress: &mut dyn trainer::Progress = if args.shard.is_some() { &mut silent } else { &mut console };
-    let mut context =
-        Context { clock: &clock, progress, stop: signals.stop(), world: World::alone(), cache: None };
+    let mut context = Context {
+        clock: &clock,
+        progress,
+        stop: signals.stop(),
+        group: distributed::ProcessGroup::single(),
+        cache: None,
+    };
     if let Some(shard) = args.shard {
         if args.worker {
             signals.stop_with_parent();

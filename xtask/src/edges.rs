@@ -30,7 +30,7 @@ const LIBTORCH_FREE: [&str; 13] = [
 ];
 
 /// Crates that do. Were `LIBTORCH` misspelt, everything would seem free of it; these notice.
-const LIBTORCH_BOUND: [&str; 4] = ["policy-model", "pref-loss", "torch-ext", "trainer"];
+const LIBTORCH_BOUND: [&str; 5] = ["distributed", "policy-model", "pref-loss", "torch-ext", "trainer"];
 
 /// The crates of this workspace that each crate may use outside of its tests. Edges run from later lines to earlier.
 const LAYERS: [(&str, &[&str]); 21] = [
@@ -39,6 +39,7 @@ const LAYERS: [(&str, &[&str]); 21] = [
     ("test-support", &[]),
     ("xtask", &[]),
     ("torch-ext", &[]),
+    ("distributed", &["torch-ext"]),
     ("pref-loss", &[]),
     ("report", &["files"]),
     ("stats", &["seeds"]),
@@ -50,8 +51,11 @@ const LAYERS: [(&str, &[&str]); 21] = [
     ("human-study", &["mtbench", "report", "seeds", "stats"]),
     ("policy-model", &["seeds", "torch-ext"]),
     ("sandbox", &["mtbench", "pref-data", "seeds"]),
-    ("trainer", &["hub", "policy-model", "pref-data", "pref-loss", "seeds", "torch-ext"]),
-    ("inference", &["mtbench", "policy-model", "pref-data", "seeds", "trainer"]),
+    (
+        "trainer",
+        &["distributed", "files", "hub", "policy-model", "pref-data", "pref-loss", "seeds", "torch-ext"],
+    ),
+    ("inference", &["distributed", "mtbench", "policy-model", "pref-data", "seeds", "trainer"]),
     (
         "experiment",
         &[
@@ -90,6 +94,7 @@ const LAYERS: [(&str, &[&str]); 21] = [
         "bins",
         &[
             "annotate",
+            "distributed",
             "experiment",
             "hub",
             "human-study",

@@ -22,6 +22,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use checks::Stage;
 use setup::Want;
 use workspace::Workspace;
 
@@ -42,7 +43,7 @@ Commands:
   gpu-check         Compare each path on a GPU with the CPU, in about a minute; fails where there is no GPU.
   sanitize          Run torch-ext's tests with its C++ under GCC's address and undefined-behaviour sanitizers.
 
-demo, test, bench, gpu-check and sanitize begin with setup.
+Commands and stages that link libtorch begin with setup.
 ";
 
 /// Where the demo's tables, figures and report go.
@@ -108,7 +109,9 @@ fn demo(workspace: &Workspace) -> Result<()> {
 
 fn test(workspace: &Workspace, stages: &[&str]) -> Result<()> {
     let stages = checks::select(stages)?;
-    setup::run(workspace, Want::Any)?;
+    if stages.iter().any(Stage::needs_libtorch) {
+        setup::run(workspace, Want::Any)?;
+    }
     checks::run(workspace, &stages)
 }
 

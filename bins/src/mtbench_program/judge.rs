@@ -217,7 +217,7 @@ fn plan(
 
 /// Says what was done and paid; an early end is an error.
 fn end(judged: &Judged<()>, paid: Option<Totals>) -> anyhow::Result<()> {
-    let Judged { kept, made, without_verdict, stopped } = judged;
+    let Judged { kept, made, without_verdict, stopped, .. } = judged;
     tracing::info!("{made} judgments made, {kept} kept, {without_verdict} of the new ones without a verdict");
     if let Some(Totals { answered, unanswered, usage, usd, unpriced }) = paid {
         let (prompt, completion) = (usage.prompt_tokens, usage.completion_tokens);

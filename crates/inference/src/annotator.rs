@@ -3,12 +3,13 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
+use distributed::{Fact, ProcessGroup};
 use policy_model::Policy;
 use pref_data::{
     Label, Pair, PreferenceRecord, Preset, TokenizeOptions, Tokenizer, Truncation, Votes, tokenize_pairs,
 };
 use tch::{Device, Kind};
-use trainer::{Fact, ReferenceLogps, Scoring, TrainError, World};
+use trainer::{Scoring, SequenceLogps, TrainError};
 
 use crate::InferenceError;
 
@@ -39,7 +40,7 @@ impl LikelihoodAnnotator {
     ///
     /// `progress` receives the number of scored pairs and may stop the scoring. Records with another number of responses
     /// and those without room for a response get no label.
-    /// Each rank of `world` scores its share and receives all labels; they are the same bits on any number of ranks, if
+    /// Each rank of `group` scores its share and receives all labels; they are the same bits on any number of ranks, if
     /// each computes with as many threads.
     ///
     /// # Errors
@@ -52,7 +53,7 @@ impl LikelihoodAnnotator {
         records: &mut [PreferenceRecord],
         model: &Path,
         device: Device,
-        world: &World,
+        group: &ProcessGroup,
         progress: impl FnMut(usize) -> ControlFlow<()>,
     ) -> Result<usize, InferenceError> {
         let tokenizer = Tokenizer::from_folder(model)?;
@@ -78,14 +79,19 @@ impl LikelihoodAnnotator {
         });
         let (pairs, report) = tokenize_pairs(&pairs.collect::<Vec<_>>(), &tokenizer, &options)?;
         tracing::info!("{report}");
-        world.agree(|| {
-            Ok(vec![
-                Fact::of_pairs(&pairs, "give all ranks the same records, --max-length and --annotator"),
+        group.check_agreement(|| {
+            let sequences = pairs.iter().flat_map(|pair| [&*pair.prompt, &pair.chosen, &pair.rejected]);
+            Ok::<_, TrainError>(vec![
+                Fact::of_sequences(
+                    "set of pairs",
+                    sequences,
+                    "give all ranks the same records, --max-length and --annotator",
+                ),
                 Fact::of_model(model, "copy the model's folder from rank 0")?,
             ])
         })?;
         let policy = Policy::load(model, Kind::Float, device)?;
-        let logps = ReferenceLogps::compute_together(world, &policy, &pairs, Scoring::FAST, progress);
+        let logps = SequenceLogps::compute_together(group, &policy, &pairs, Scoring::FAST, progress);
         let logps = logps.map_err(|error| match error {
             TrainError::Stopped => InferenceError::Stopped,
             error => error.into(),

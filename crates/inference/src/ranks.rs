@@ -20,7 +20,7 @@ pub struct DistributedResponder<'a> {
     /// The responder of this rank.
     pub responder: PolicyResponder<'a>,
     /// The ranks.
-    pub world: trainer::World,
+    pub group: distributed::ProcessGroup,
 }
 
 /// How answering ends.
@@ -47,7 +47,7 @@ impl DistributedResponder<'_> {
     /// As [`PolicyResponder::answer`], and if another rank fails.
     pub fn follow(&self) -> Result<Ending, Failure> {
         loop {
-            let call = self.world.hear_leader(|| Ok(Vec::new()))?;
+            let call = self.group.broadcast_from_rank0(Vec::new())?;
             match serde_json::from_slice(&call)? {
                 Call::Answer(requests) => drop(self.answer(&requests)?),
                 Call::End(ending) => return Ok(ending),
@@ -62,7 +62,7 @@ impl DistributedResponder<'_> {
     /// If another rank has ended.
     pub fn end(&self, ending: Ending) -> Result<(), Failure> {
         let call = serde_json::to_vec(&Call::End(ending))?;
-        self.world.hear_leader(|| Ok(call))?;
+        self.group.broadcast_from_rank0(call)?;
         Ok(())
     }
 
@@ -70,11 +70,11 @@ impl DistributedResponder<'_> {
     fn answer(&self, requests: &[Request]) -> Result<Vec<String>, Failure> {
         let waves = || requests.chunks(self.responder.max_batch.max(1));
         let mut own = Vec::new();
-        for (_, wave) in waves().enumerate().filter(|(number, _)| self.world.takes(*number)) {
+        for (_, wave) in waves().enumerate().filter(|(number, _)| self.group.owns(*number)) {
             own.push(self.responder.answer(wave)?);
         }
         let mut ranks = Vec::new();
-        for part in self.world.everyones(serde_json::to_vec(&own)?)? {
+        for part in self.group.all_gather_bytes(serde_json::to_vec(&own)?)? {
             let answered: Vec<Vec<String>> = serde_json::from_slice(&part)?;
             ranks.push(answered.into_iter());
         }
@@ -88,7 +88,7 @@ impl Responder for DistributedResponder<'_> {
     fn respond(&mut self, conversations: &[Conversation<'_>]) -> Result<Vec<String>, Failure> {
         let call = serde_json::to_vec(&Call::Answer(self.responder.requests(conversations)))?;
         // Rank 0 too reads the message that the others read.
-        match serde_json::from_slice(&self.world.hear_leader(|| Ok(call))?)? {
+        match serde_json::from_slice(&self.group.broadcast_from_rank0(call)?)? {
             Call::Answer(requests) => self.answer(&requests),
             Call::End(_) => Err("only rank 0 takes questions; the other ranks follow it".into()),
         }

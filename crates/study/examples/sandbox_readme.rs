@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::sync::atomic::AtomicBool;
 
+use distributed::ProcessGroup;
 use experiment::{BENCHMARK, Evaluated, FURTHER, GOLD, Runner, Shard, Subject};
 use pref_data::{Format, read_records};
 use report::table::Format as TableFormat;
@@ -15,7 +16,7 @@ use report::table::{Align, Column, Table, Value};
 use study::Study;
 use study::questions::{ALL, Acquisition};
 use study::recipe::{Preset, StudyRecipe};
-use trainer::{Clock, Context, Silent, World};
+use trainer::{Clock, Context, Silent};
 
 /// A fixed clock, since no output depends on the time.
 struct NoClock;
@@ -36,8 +37,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     let study = Study::new(recipe, ALL)?;
     let (grid, runner) = (study.grid(&[&Acquisition])?, study.runner());
     let (mut silent, stop) = (Silent, AtomicBool::new(false));
-    let mut context =
-        Context { clock: &NoClock, progress: &mut silent, stop: &stop, world: World::alone(), cache: None };
+    let mut context = Context {
+        clock: &NoClock,
+        progress: &mut silent,
+        stop: &stop,
+        group: ProcessGroup::single(),
+        cache: None,
+    };
     runner.run(&grid, Shard::WHOLE, &mut context)?;
     let collected = runner.stored(&grid)?.ok_or("the grid is not complete")?;
     let baseline = collected

@@ -3,13 +3,14 @@
 use std::process::Command;
 use std::sync::atomic::AtomicBool;
 
+use distributed::ProcessGroup;
 use experiment::{Axes, Grid, Subject, Workers};
 use pref_data::{FlipRate, Fraction};
 use report::table::{Align, Column, Table, Value};
 use study::recipe::{Preset, StudyRecipe};
 use study::{About, Claim, Contrast, Question, Questions, Results, Study, StudyError};
 use trainer::recipe::LossKind;
-use trainer::{Clock, Context, Silent, World};
+use trainer::{Clock, Context, Silent};
 
 const LOSSES: &[LossKind] = &[LossKind::Hinge];
 const SMALL: [&str; 9] = [
@@ -101,8 +102,13 @@ fn a_question_of_ones_own_runs_in_a_study() {
     let recipe = StudyRecipe::preset(Preset::Sandbox, &settings.collect::<Vec<_>>()).unwrap();
     let study = Study::new(recipe, QUESTIONS).unwrap();
     let (mut silent, stop) = (Silent, AtomicBool::new(false));
-    let mut context =
-        Context { clock: &NoClock, progress: &mut silent, stop: &stop, world: World::alone(), cache: None };
+    let mut context = Context {
+        clock: &NoClock,
+        progress: &mut silent,
+        stop: &stop,
+        group: ProcessGroup::single(),
+        cache: None,
+    };
     let workers = Workers { jobs: 1, command: |_| Ok(Command::new("no worker is started")) };
     let findings = study.answer(&[&Hinge], &workers, &mut context).unwrap();
 
