@@ -17,7 +17,7 @@ use crate::console::SystemClock;
 use crate::no_answers::NoAnswers;
 use crate::program::Signals;
 
-/// MT-Bench in FastChat's files: answer its questions, have the answers judged, show what came of it.
+/// MT-Bench in FastChat's files: answer its questions, judge the answers, show the results.
 #[derive(Debug, Parser)]
 #[command(name = "mtbench", version)]
 pub struct MtBench {

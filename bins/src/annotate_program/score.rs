@@ -48,7 +48,7 @@ pub(super) struct ScoreArgs {
     rank_timeout: u64,
 }
 
-/// What becomes of labels where it is interrupted.
+/// The state after an interruption.
 const NOTHING_KEPT: &str = "nothing is written before all is scored; start it again";
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

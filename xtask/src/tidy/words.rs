@@ -40,7 +40,7 @@ const PHRASES: [(&str, &str); 29] = [
 const MOST_WORDS: usize = 30;
 
 /// Path prefixes that still break a rule here. The list only shrinks: a line whose files are clean fails.
-const NOT_YET: [&str; 19] = [
+const NOT_YET: [&str; 13] = [
     "ARCHITECTURE.md",
     "README.md",
     "bins/",
@@ -49,14 +49,11 @@ const NOT_YET: [&str; 19] = [
     "crates/human-study/",
     "crates/llm-client/",
     "crates/mtbench/",
-    "crates/paper/",
     "crates/policy-model/",
     "crates/pref-data/",
     "crates/pref-loss/",
-    "crates/report/",
     "crates/sandbox/",
     "crates/stats/",
-    "crates/study/",
     "crates/torch-ext/",
     "crates/trainer/",
     "docs/",

@@ -42,7 +42,7 @@ pub(super) fn usable((low, high): (f64, f64)) -> (f64, f64) {
     if low.is_nan() || high.is_nan() || size > LARGEST {
         return (0.0, 1.0);
     }
-    // Nearer than this, ticks could not be told apart.
+    // Ticks closer than this are indistinguishable.
     let least = (1e-9 * size).max(SMALLEST);
     if high - low > least { (low, high) } else { (low - 0.5 - least, high + 0.5 + least) }
 }

@@ -63,18 +63,19 @@ This page tests the paper's claims on those numbers alone.
 
 const VOLUME: &str = "Four levels have 24 orders, so the smallest two-sided p of one column is 1/12: no column can be significant alone.";
 
-const NOISE: &str = "Five levels have 120 orders, and 1/60 is the smallest two-sided p. `p, Holm` is for all columns together.
+const NOISE: &str = "Five levels have 120 orders, and 1/60 is the smallest two-sided p.
+`p, Holm` is for all columns together.
 The column `DPO` of either source shares its first row with `cDPO`.";
 
 const PRINT: &str = "- Table 14 calls 20% what Table 12 calls 25%; the scores of that row are the same.
-- Table 5 has two columns headed IPO (Tuned) for human preferences. The first ends at 7.184, which Table 8 gives for DPO
-  (Tuned); the second ends at 7.113, which is IPO (Tuned).
+- Table 5 has two columns headed IPO (Tuned) for human preferences.
+  The first ends at 7.184, which Table 8 gives for DPO (Tuned); the second ends at 7.113, which is IPO (Tuned).
 - The scores that are in several tables (6.994 in Tables 1, 3, 4 and 5; 7.225 in Tables 10 to 14) agree.";
 
 fn list(claims: &[PrintedClaim]) -> String {
     let item = |claim: &PrintedClaim| {
         let text = format!("**{}** ({}): “{}”. {}", claim.verdict, claim.place, claim.says, claim.finding);
-        format!("- {}\n", wrap(&text, "  "))
+        format!("- {}\n", by_sentence(&text, "  "))
     };
     claims.iter().map(item).collect()
 }
@@ -89,7 +90,7 @@ fn runs(tables: &[PaperTable]) -> Result<String, Error> {
             format!("{score} (fits {} rows)", rows.join(" or "))
         })
         .collect();
-    Ok(wrap(
+    Ok(by_sentence(
         &format!(
             "The paper reports means of four runs. Ratings are half points over 160 rows, so the mean of one run is on a grid \
              of 1/320, the mean of four on one of 1/1280. Of {} distinct printed scores {} are on the coarse grid. The others are \
@@ -130,20 +131,7 @@ fn domains(tables: &[PaperTable]) -> Result<Table, Error> {
     })
 }
 
-/// Wraps text at 120 characters, with `indent` before all lines but the first.
-fn wrap(text: &str, indent: &str) -> String {
-    const WIDTH: usize = 120;
-    let mut lines = vec![String::new()];
-    for word in text.split_whitespace() {
-        let line = lines.last_mut().expect("there is a first line");
-        if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > WIDTH - indent.len() {
-            lines.push(word.to_owned());
-        } else {
-            if !line.is_empty() {
-                line.push(' ');
-            }
-            line.push_str(word);
-        }
-    }
-    lines.join(&format!("\n{indent}"))
+/// Returns text with one sentence per line, and `indent` before all lines but the first.
+fn by_sentence(text: &str, indent: &str) -> String {
+    text.replace(". ", &format!(".\n{indent}"))
 }
