@@ -1,90 +1,136 @@
-//! JSON Lines, read with the place of every mistake and written in one piece.
+//! JSON Lines as FastChat reads and writes them. Rows that are not replaced keep their bytes.
 
-use std::{
-    collections::BTreeMap,
-    fmt::Debug,
-    fs,
-    io::{self, Write},
-    path::Path,
-};
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
 
-use atomic_write_file::AtomicWriteFile;
+use files::json_lines;
+use files::{Lock, LockError};
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{Error, python_json};
+use crate::error::Error;
+use crate::python_json;
 
-/// The rows of a JSON Lines file, one object a line. Blank lines are skipped.
+/// What happens to a line that is no row.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BadLines {
+    /// It is an error.
+    #[default]
+    Refuse,
+    /// It is left out with a warning. A file that is written again keeps it.
+    Skip,
+}
+
+/// Reads the rows of a JSON Lines file, one object a line. Blank lines and a byte order mark are skipped; Python's `NaN`
+/// and `Infinity` are null.
 ///
 /// # Errors
 ///
-/// [`Error::Read`] if the file cannot be read; [`Error::Line`] with line and field if a line is not a `T`.
+/// [`Error::Read`] if the file cannot be read, [`Error::Line`] if a line is not a `T`.
 pub fn read_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, Error> {
     parse_lines(path, &read(path)?)
 }
 
-/// As [`read_lines`], and no two rows have the same `key`, which is their field `field`.
-pub(crate) fn read_unique<T: DeserializeOwned, K: Ord + Debug>(
+/// As [`read_lines`], of the text of the file `path`.
+pub(crate) fn parse_lines<T: DeserializeOwned>(path: &Path, text: &str) -> Result<Vec<T>, Error> {
+    Ok(json_lines::parse(path, &python_json::without_nan(text))?)
+}
+
+/// As [`read_lines`], for a file in which no two rows have the same `key`, the field `field`.
+pub(crate) fn read_unique<T: DeserializeOwned, K: Ord>(
     path: &Path,
+    bad: BadLines,
     field: &'static str,
     key: impl Fn(&T) -> K,
+    label: impl Fn(&T) -> String,
 ) -> Result<Vec<T>, Error> {
     let mut seen = BTreeMap::new();
-    let rows = numbered_lines(path, &read(path)?)?;
-    for (line, row) in &rows {
-        if let Some(first) = seen.insert(key(row), line) {
-            return Err(Error::Inconsistent {
-                path: path.to_owned(),
-                line: *line,
-                field,
-                problem: format!("{:?} stands in line {first} already: keep one of the two", key(row)),
-            });
+    let mut rows = Vec::new();
+    for Line { number, row, .. } in lines(path, &read(path)?, bad)? {
+        let Some(row) = row else { continue };
+        if let Some(first) = seen.insert(key(&row), number) {
+            let problem = format!("{} is already in line {first}: keep one of the two", label(&row));
+            return Err(Error::Inconsistent { path: path.to_owned(), line: number, field, problem });
+        }
+        rows.push(row);
+    }
+    Ok(rows)
+}
+
+/// As [`read_lines`], where `bad` says what happens to a line that is no row.
+pub(crate) fn read_rows<T: DeserializeOwned>(path: &Path, bad: BadLines) -> Result<Vec<T>, Error> {
+    Ok(lines(path, &read(path)?, bad)?.into_iter().filter_map(|line| line.row).collect())
+}
+
+/// Adds `rows` to the file `path` and returns all rows of the result.
+///
+/// A row replaces the last one with its `key`, in place, or else is appended. All other lines keep their bytes. A lock
+/// covers reading and writing, so that several processes may add rows at the same time. `arrange` may reorder the lines
+/// and drop some.
+pub(crate) fn add_rows<T: Serialize + DeserializeOwned, K: Ord>(
+    path: &Path,
+    bad: BadLines,
+    rows: Vec<T>,
+    key: impl Fn(&T) -> K,
+    arrange: impl FnOnce(&mut Vec<Line<T>>),
+) -> Result<Vec<T>, Error> {
+    let lock = if rows.is_empty() { None } else { Some(lock(path)?) };
+    let text = if_present(read(path))?;
+    let mut lines = lines(path, &text, bad)?;
+    let keyed = lines.iter().enumerate().filter_map(|(place, line)| Some((key(line.row.as_ref()?), place)));
+    let mut places: BTreeMap<K, usize> = keyed.collect();
+    for (index, row) in rows.into_iter().enumerate() {
+        let text = written(path, index + 1, &row)?;
+        let place = *places.entry(key(&row)).or_insert(lines.len());
+        let line = Line { number: place + 1, text, row: Some(row) };
+        if place == lines.len() {
+            lines.push(line);
+        } else {
+            lines[place] = line;
         }
     }
-    Ok(rows.into_iter().map(|(_, row)| row).collect())
-}
-
-/// The rows of `text`, which was read from `path`.
-pub(crate) fn parse_lines<T: DeserializeOwned>(path: &Path, text: &str) -> Result<Vec<T>, Error> {
-    Ok(numbered_lines(path, text)?.into_iter().map(|(_, row)| row).collect())
-}
-
-fn read(path: &Path) -> Result<String, Error> {
-    fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })
-}
-
-fn numbered_lines<T: DeserializeOwned>(path: &Path, text: &str) -> Result<Vec<(usize, T)>, Error> {
-    let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
-    lines
-        .map(|(number, line)| Ok((number, parse_line(line).map_err(|problem| problem.at(path, number))?)))
-        .collect()
-}
-
-/// What keeps a line from being a row.
-struct LineProblem {
-    field: String,
-    error: serde_json::Error,
-}
-
-impl LineProblem {
-    fn at(self, path: &Path, line: usize) -> Error {
-        // The parser sees one line only: its own "at line 1" would contradict the file's line.
-        let (said, column) = (self.error.to_string(), self.error.column());
-        let place = format!(" at line {} column {column}", self.error.line());
-        let problem = said.strip_suffix(&place).unwrap_or(&said).to_owned();
-        Error::Line { path: path.to_owned(), line, column, field: self.field, problem }
+    if lock.is_some() {
+        arrange(&mut lines);
+        let text: String = lines.iter().flat_map(|line| [line.text.as_str(), "\n"]).collect();
+        replace(path, &text)?;
     }
+    Ok(lines.into_iter().filter_map(|line| line.row).collect())
 }
 
-fn parse_line<T: DeserializeOwned>(line: &str) -> Result<T, LineProblem> {
-    let mut deserializer = serde_json::Deserializer::from_str(line);
-    let row = serde_path_to_error::deserialize(&mut deserializer)
-        .map_err(|error| LineProblem { field: error.path().to_string(), error: error.into_inner() })?;
-    deserializer.end().map_err(|error| LineProblem { field: ".".to_owned(), error })?;
-    Ok(row)
+/// A line of a file.
+pub(crate) struct Line<T> {
+    number: usize,
+    text: String,
+    /// Its row; none for a bad line that is skipped.
+    pub(crate) row: Option<T>,
 }
 
-/// Writes `rows` as Python's `json.dumps` would, one a line. The file appears whole or not at all; missing folders are
-/// made.
+/// The lines of `text` that are not blank.
+fn lines<T: DeserializeOwned>(path: &Path, text: &str, bad: BadLines) -> Result<Vec<Line<T>>, Error> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let parsable = python_json::without_nan(text);
+    let mut rows = json_lines::numbered(path, &parsable);
+    let mut lines = Vec::new();
+    let mut problems: Vec<Error> = Vec::new();
+    for (number, text) in (1..).zip(text.split('\n')).filter(|(_, text)| !text.trim().is_empty()) {
+        let row = match rows.next().expect("both skip the same blank lines") {
+            Ok((_, row)) => Some(row),
+            Err(error) if bad == BadLines::Skip => {
+                problems.push(error.into());
+                None
+            }
+            Err(error) => return Err(error.into()),
+        };
+        lines.push(Line { number, text: text.strip_suffix('\r').unwrap_or(text).to_owned(), row });
+    }
+    if let Some(first) = problems.first() {
+        tracing::warn!("{first}; bad lines skipped in this file: {}", problems.len());
+    }
+    Ok(lines)
+}
+
+/// Writes `rows` as Python's `json.dumps` does, one a line. The write is atomic and creates missing folders.
 ///
 /// # Errors
 ///
@@ -92,21 +138,43 @@ fn parse_line<T: DeserializeOwned>(line: &str) -> Result<T, LineProblem> {
 pub fn write_lines<T: Serialize>(path: &Path, rows: &[T]) -> Result<(), Error> {
     let mut text = String::new();
     for (index, row) in rows.iter().enumerate() {
-        text += &python_json::to_string(row).map_err(|source| Error::Unwritable {
-            path: path.to_owned(),
-            row: index + 1,
-            source,
-        })?;
+        text += &written(path, index + 1, row)?;
         text.push('\n');
     }
-    replace(path, &text).map_err(|source| Error::Write { path: path.to_owned(), source })
+    replace(path, &text)
 }
 
-fn replace(path: &Path, text: &str) -> io::Result<()> {
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
+fn written<T: Serialize>(path: &Path, row: usize, value: &T) -> Result<String, Error> {
+    let unwritable = |source| Error::Unwritable { path: path.to_owned(), row, source };
+    python_json::to_string(value).map_err(unwritable)
+}
+
+/// Replaces the file `path` atomically.
+pub(crate) fn replace(path: &Path, text: &str) -> Result<(), Error> {
+    files::write(path, text.as_bytes()).map_err(|source| Error::Write { path: path.to_owned(), source })
+}
+
+pub(crate) fn read(path: &Path) -> Result<String, Error> {
+    fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })
+}
+
+/// What was read, or the default if the file does not exist.
+pub(crate) fn if_present<T: Default>(read: Result<T, Error>) -> Result<T, Error> {
+    match read {
+        Err(Error::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(T::default()),
+        read => read,
     }
-    let mut file = AtomicWriteFile::open(path)?;
-    file.write_all(text.as_bytes())?;
-    file.commit()
+}
+
+/// The lock of the file `path`, a hidden file next to it.
+fn lock(path: &Path) -> Result<Lock, Error> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let cannot_write = |source| Error::Write { path: path.to_owned(), source };
+    fs::create_dir_all(folder).map_err(cannot_write)?;
+    let lock: PathBuf = folder.join(format!(".{}.lock", path.file_name().unwrap_or_default().display()));
+    let waiting = || tracing::info!("waiting for another process that writes {}", path.display());
+    Lock::exclusive(&lock, waiting).map_err(|error| match error {
+        LockError::Io { source, .. } => cannot_write(source),
+        held => cannot_write(io::Error::other(held)),
+    })
 }

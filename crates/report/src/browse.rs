@@ -30,8 +30,8 @@ pub struct Browser {
 /// A question with everything that was said about it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct BrowsedQuestion {
-    /// Its number.
-    pub id: u64,
+    /// Its id.
+    pub id: String,
     /// Its category.
     pub category: String,
     /// A score of each model for the list, along [`Browser::models`].
