@@ -32,6 +32,7 @@ fn study(url: &str) -> Bench {
                 .map(|(annotator, first)| (annotator.to_owned(), prefers(first)))
                 .into(),
             domain: None,
+            context: Default::default(),
         }
     };
     write_records(bench.path("records.jsonl"), &(0..12).map(record).collect::<Vec<_>>()).unwrap();

@@ -7,6 +7,7 @@ use std::process::{Command, Output};
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::UInt64Type;
+use files::fault;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use study::results::{ScoreRow, read_parquet};
 
@@ -291,9 +292,17 @@ fn workers_and_formats() {
     assert_eq!(runs(&alone).len(), runs(&together).len());
 }
 
-/// Kill -9 during a study.
-#[cfg(unix)]
-const KILLS: usize = 10;
+/// The points at which a study ends, one after the other, each with the pass that a process does not survive.
+const FAULTS: [(&str, u64); 8] = [
+    ("trainer.step", 2),
+    ("trainer.checkpoint.model", 1),
+    ("trainer.checkpoint.renamed", 1),
+    ("files.create_dir.filled", 1),
+    ("files.create_dir.renamed", 1),
+    ("files.write.written", 3),
+    ("trainer.checkpoint.filled", 2),
+    ("trainer.step", 9),
+];
 
 #[cfg(unix)]
 #[test]
@@ -341,35 +350,43 @@ fn a_run_that_fails_does_so_alone() {
 }
 
 #[test]
-fn ten_kills_leave_the_files_of_an_undisturbed_study() {
+fn a_study_that_crashes_ten_times_leaves_the_files_of_an_undisturbed_one() {
     let folder = tempfile::tempdir().unwrap();
-    let (whole, killed) = (folder.path().join("whole"), folder.path().join("killed"));
-    // Two workers, which are killed with their parent or find that it is gone.
+    let (whole, crashed) = (folder.path().join("whole"), folder.path().join("crashed"));
+    // Each of the two workers ends at the point of a fault, and the study with it.
     let asked = ["--tables", "1,5", "--jobs", "2"];
     let (expected, _) = succeeds(&question(STUDY, &whole, &asked));
-    let all = files_below(&whole.join("store"));
-    let mut kills = 0;
-    while kills < KILLS {
-        let mut child = command(STUDY, &killed, &asked)
-            .stdout(std::process::Stdio::null())
-            .stderr(std::process::Stdio::null())
-            .spawn()
-            .unwrap();
-        // Each kill comes a part further on, at whatever moment that is.
-        let wanted = all * (kills + 1) / (KILLS + 2);
-        while files_below(&killed.join("store")) < wanted && child.try_wait().unwrap().is_none() {
+    for (point, pass) in FAULTS {
+        let fault = format!("{point}={pass}");
+        let status = quiet(STUDY, &crashed, &asked).env(fault::VARIABLE, fault).status().unwrap();
+        assert!(!status.success(), "pass {pass} through {point} does not end the study");
+    }
+    for (kill, point) in ["trainer.step", "files.create_dir.filled"].into_iter().enumerate() {
+        // The workers of a study that is killed end by themselves.
+        let hold = folder.path().join(format!("hold-{kill}"));
+        let fault = format!("{point}=2:{}", hold.display());
+        let mut study = quiet(STUDY, &crashed, &asked).env(fault::VARIABLE, fault).spawn().unwrap();
+        while !hold.join("held").exists() {
+            assert!(study.try_wait().unwrap().is_none(), "no worker reaches {point}");
             std::thread::sleep(std::time::Duration::from_millis(2));
         }
-        child.kill().unwrap();
-        assert!(!child.wait().unwrap().success(), "kill {kills} came when all was done");
-        kills += 1;
+        study.kill().unwrap();
+        study.wait().unwrap();
+        fs::write(hold.join("released"), "").unwrap();
     }
-    let (resumed, _) = succeeds(&question(STUDY, &killed, &asked));
+    let (resumed, _) = succeeds(&question(STUDY, &crashed, &asked));
     assert_eq!(resumed, expected);
     for file in ["results.parquet", "policies.parquet", "tables/coverage.csv", "figures/figure-1.svg"] {
-        let [whole, killed] = [&whole, &killed].map(|out| fs::read(out.join(file)).unwrap());
-        assert!(whole == killed, "{file} differs");
+        let [whole, crashed] = [&whole, &crashed].map(|out| fs::read(out.join(file)).unwrap());
+        assert!(whole == crashed, "{file} differs");
     }
+}
+
+/// The command of a question, without output.
+fn quiet(program: &str, out: &Path, arguments: &[&str]) -> Command {
+    let mut command = command(program, out, arguments);
+    command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+    command
 }
 
 #[test]
@@ -392,12 +409,6 @@ fn parts_of_a_study_make_the_files_of_the_whole() {
         let [whole, parts] = [&whole, &parts].map(|out| fs::read(out.join(file)).unwrap());
         assert!(whole == parts, "{file} differs");
     }
-}
-
-/// How many files lie below a folder; none where there is no folder.
-fn files_below(folder: &Path) -> usize {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.map(|entry| if entry.path().is_dir() { files_below(&entry.path()) } else { 1 }).sum()
 }
 
 #[test]

@@ -1,10 +1,13 @@
-//! Which crate may depend on which: edges that must be absent are checked like any other promise.
+//! Which crate may depend on which, and that no modules depend on each other in a circle.
+//!
+//! An edge that must be absent is checked like any other promise.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, bail};
 
 use crate::workspace::{Workspace, output};
+use crate::{circles, tidy};
 
 /// Links libtorch wherever it appears.
 const LIBTORCH: &str = "torch-sys";
@@ -28,15 +31,16 @@ const LIBTORCH_FREE: [&str; 14] = [
 ];
 
 /// Crates that do. Were `LIBTORCH` misspelt, everything would seem free of it; these notice.
-const LIBTORCH_BOUND: [&str; 4] = ["policy-model", "pref-loss", "torch-ext", "trainer"];
+const LIBTORCH_BOUND: [&str; 5] = ["distributed", "policy-model", "pref-loss", "torch-ext", "trainer"];
 
 /// The crates of this workspace that each crate may use outside of its tests. Edges run from later lines to earlier.
-const LAYERS: [(&str, &[&str]); 20] = [
+const LAYERS: [(&str, &[&str]); 21] = [
     ("files", &[]),
     ("seeds", &[]),
     ("test-support", &[]),
     ("xtask", &[]),
     ("torch-ext", &[]),
+    ("distributed", &["torch-ext"]),
     ("pref-loss", &[]),
     ("report", &[]),
     ("stats", &["seeds"]),
@@ -49,10 +53,12 @@ const LAYERS: [(&str, &[&str]); 20] = [
     ("human-study", &["files", "mtbench", "report", "seeds", "stats"]),
     ("policy-model", &["seeds", "torch-ext"]),
     ("sandbox", &["mtbench", "pref-data", "seeds"]),
-    ("trainer", &["hub", "policy-model", "pref-data", "pref-loss", "seeds", "torch-ext"]),
+    ("trainer", &["distributed", "files", "hub", "policy-model", "pref-data", "pref-loss", "seeds", "torch-ext"]),
     (
         "study",
         &[
+            "distributed",
+            "files",
             "hub",
             "human-study",
             "llm-client",
@@ -72,6 +78,7 @@ const LAYERS: [(&str, &[&str]); 20] = [
         "bins",
         &[
             "annotate",
+            "distributed",
             "hub",
             "human-study",
             "llm-client",
@@ -89,7 +96,7 @@ const LAYERS: [(&str, &[&str]); 20] = [
     ),
 ];
 
-/// Checks every edge of the dependency graph that the architecture speaks of.
+/// Checks every edge of the dependency graph that the architecture names, and every crate's modules.
 pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     let mut broken = layer_violations(&members(workspace)?);
     for package in LIBTORCH_FREE {
@@ -104,6 +111,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
             broken.push(format!("{package} no longer depends on {LIBTORCH}: is the name still right?"));
         }
     }
+    broken.extend(circles::violations(&tidy::read(workspace)?));
     if !broken.is_empty() {
         bail!("{} wrong edges:\n  {}", broken.len(), broken.join("\n  "));
     }

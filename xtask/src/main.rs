@@ -5,11 +5,14 @@
 #![expect(clippy::print_stderr, clippy::print_stdout, reason = "its output is what a person or CI reads")]
 
 mod checks;
+mod circles;
 mod edges;
 mod nccl;
 mod package;
 mod sanitize;
 mod setup;
+mod source;
+mod test_times;
 mod tidy;
 mod wheel;
 mod workspace;
@@ -19,6 +22,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use checks::Stage;
 use setup::Want;
 use workspace::Workspace;
 
@@ -33,13 +37,13 @@ Commands:
                     An exported LIBTORCH is used as it is.
   demo              Build study and ask the paper's four questions on the sandbox with two seeds: what became of each
                     claim, and runs/sandbox/report.html.
-  test [STAGE]...   Run all checks, the cheapest first, or only the named ones: fmt tidy edges package
-                    clippy doc test nccl
+  test [STAGE]...   Run the checks, the cheapest first, or only the named ones: fmt tidy edges package clippy doc
+                    test nccl slow. Without a name all but slow run; `all` names every stage.
   bench [ARG]...    Run the benchmarks; arguments go to `cargo bench` (such as -- --save-baseline NAME).
   gpu-check         Compare each path on a GPU with the CPU, in about a minute; fails where there is no GPU.
   sanitize          Run torch-ext's tests with its C++ under GCC's address and undefined-behaviour sanitizers.
 
-demo, test, bench, gpu-check and sanitize begin with setup.
+Commands and stages that link libtorch begin with setup.
 ";
 
 /// Where the demo's tables, figures and report go.
@@ -105,7 +109,9 @@ fn demo(workspace: &Workspace) -> Result<()> {
 
 fn test(workspace: &Workspace, stages: &[&str]) -> Result<()> {
     let stages = checks::select(stages)?;
-    setup::run(workspace, Want::Any)?;
+    if stages.iter().any(Stage::needs_libtorch) {
+        setup::run(workspace, Want::Any)?;
+    }
     checks::run(workspace, &stages)
 }
 

@@ -1,6 +1,8 @@
 //! House rules that no compiler lint states, each a function over the tracked files.
 
+mod errors;
 mod manifest;
+mod words;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,12 +13,12 @@ use anyhow::{Context, Result, bail};
 use crate::workspace::{Workspace, output};
 
 /// The text files that git tracks or would track, by their path from the root.
-type Files = BTreeMap<String, String>;
+pub(crate) type Files = BTreeMap<String, String>;
 
 /// What a rule found, one line each: where, what, and what to do.
 type Violations = Vec<String>;
 
-const RULES: [fn(&Files) -> Violations; 8] = [
+const RULES: [fn(&Files) -> Violations; 10] = [
     modules_open_with_their_doc,
     nothing_is_left_to_do,
     files_stay_short,
@@ -25,6 +27,8 @@ const RULES: [fn(&Files) -> Violations; 8] = [
     no_machine_paths,
     manifest::crates_take_the_workspace_lints,
     manifest::targets_are_no_benchmarks,
+    errors::sources_are_printed_once,
+    words::plain_words,
 ];
 
 /// The only place for `unsafe`.
@@ -43,7 +47,8 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     Ok(())
 }
 
-fn read(workspace: &Workspace) -> Result<Files> {
+/// Reads the text files that git tracks or would track.
+pub(crate) fn read(workspace: &Workspace) -> Result<Files> {
     let mut list = Command::new("git");
     list.current_dir(workspace.root());
     let listed = output(list.args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]))?;

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use llm_client::{
     ChatMessage, ChatRequest, ChatSampling, Client, Endpoint, EndpointKind, Error, Failure, Limits, Prices,
@@ -15,14 +15,16 @@ use seeds::Seeds;
 use serde_json::{Value, json};
 use test_support::{MockBehaviour, MockFault, MockServer};
 
+/// Time after which a call that hangs fails.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
 fn echo(body: &Value) -> String {
     body["messages"][1]["content"].as_str().unwrap_or("").to_owned()
 }
 
 fn client(server: &MockServer, retry: RetryPolicy, key: Option<&str>, folder: Option<&Path>) -> Client {
     let key = key.map(|key| Secret::new(key).unwrap());
-    let endpoint =
-        Endpoint::new(&server.base_url(), EndpointKind::OpenAi, key, Duration::from_secs(2)).unwrap();
+    let endpoint = Endpoint::new(&server.base_url(), EndpointKind::OpenAi, key, TIMEOUT).unwrap();
     let settings = Settings {
         limits: Limits::concurrent(NonZeroU32::new(32).unwrap()),
         retry,
@@ -82,9 +84,7 @@ fn a_flaky_server_answers_160_calls_each_paid_once() {
     let folder = tempfile::tempdir().unwrap();
     let client = client(&server, RetryPolicy::PATIENT, None, Some(folder.path()));
     let texts: Vec<String> = (0..160).map(|i| format!("question {i}")).collect();
-    let start = Instant::now();
     let mut heard = ask(&client, &texts);
-    let seconds = start.elapsed().as_secs_f64();
     heard.sort_by_key(|(index, _)| *index);
     assert_eq!(heard.len(), 160);
     for (index, outcome) in heard {
@@ -93,7 +93,6 @@ fn a_flaky_server_answers_160_calls_each_paid_once() {
     assert_eq!(server.paid(), 160, "each is paid once");
     assert!(server.calls().len() > 160, "some had to be asked again");
     assert!(server.most_at_a_time() <= 32);
-    assert!(seconds < 10.0, "{seconds} s");
 }
 
 fn failure(behaviour: MockBehaviour, key: Option<&str>) -> Failure {
@@ -134,7 +133,6 @@ fn failures_are_classified() {
     let nobody = MockServer::start(MockBehaviour::perfect(), echo);
     let client = client(&nobody, RetryPolicy::NEVER, None, None);
     drop(nobody);
-    std::thread::sleep(Duration::from_millis(50));
     let error = ask_one(&client).unwrap_err();
     assert!(matches!(&error, Error::Call { source: Failure::Unreachable { .. }, .. }), "{error:?}");
 }

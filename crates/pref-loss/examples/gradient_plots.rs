@@ -1,16 +1,15 @@
-//! Draws what each loss does to a pair, as one SVG: `cargo run -p pref-loss --no-default-features --example
-//! gradient_plots -- docs/losses.svg`.
+//! Draws the gradient of each loss as one SVG: `cargo run -p pref-loss --no-default-features --example gradient_plots
+//! -- docs/losses.svg`.
 //!
-//! Each panel has the margin h on its x axis, half of it from either response (a = h/2, b = −h/2), and two curves: how
-//! hard a gradient step pushes the chosen response up (−∂L/∂a) and the rejected one down (∂L/∂b), both per β, so that
-//! losses can be compared.
+//! The x axis of a panel is the margin h, with a = h/2 and b = −h/2. The curves are −∂L/∂a of the chosen and ∂L/∂b of
+//! the rejected response, both divided by β.
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use pref_loss::{Beta, KlEstimate, KtoBatch, KtoLoss, KtoOutput, PreferenceLoss, Weight};
 
-/// The losses as they would stand in a recipe, titled as in the guide.
+/// The losses in serialized form, with their titles.
 const PANELS: [(&str, &str); 26] = [
     ("DPO", r#"{"kind":"dpo","beta":0.1}"#),
     ("cDPO, ε = 0.1", r#"{"kind":"cdpo","beta":0.1,"label_smoothing":0.1}"#),
@@ -44,11 +43,11 @@ const PANEL: [f64; 2] = [250.0, 170.0];
 const PLOT: [f64; 2] = [200.0, 110.0];
 /// Margins from −60 to 60 nats, βh from −6 to 6.
 const REACH: f64 = 60.0;
-/// Pushes from −1.5 to 2 times β; what is beyond is cut.
+/// Range of the y axis, in units of β.
 const PUSHES: [f64; 2] = [-1.5, 2.0];
-const COLOURS: [&str; 2] = ["#1b6ca8", "#c2552d"];
+const COLORS: [&str; 2] = ["#1b6ca8", "#c2552d"];
 
-#[expect(clippy::print_stderr, reason = "an example speaks to whoever runs it")]
+#[expect(clippy::print_stderr, reason = "an example prints its errors")]
 fn main() -> ExitCode {
     let Some(path) = std::env::args().nth(1) else {
         eprintln!("usage: gradient_plots FILE.svg");
@@ -68,13 +67,15 @@ fn drawing() -> String {
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" font-family=\"sans-serif\" \
          font-size=\"11\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n"
     );
-    let legend =
-        ["pushes the chosen response up, −∂L/∂a ÷ β", "pushes the rejected response down, ∂L/∂b ÷ β"];
-    for (i, (text, colour)) in legend.into_iter().zip(COLOURS).enumerate() {
+    let legend = [
+        "gradient step of the chosen response, −∂L/∂a ÷ β",
+        "gradient step of the rejected response, ∂L/∂b ÷ β",
+    ];
+    for (i, (text, color)) in legend.into_iter().zip(COLORS).enumerate() {
         let x = 40.0 + 330.0 * i as f64;
         let _ = writeln!(
             svg,
-            "<path d=\"M{x} 18h24\" stroke=\"{colour}\" stroke-width=\"2\"{}/><text x=\"{}\" y=\"22\">{text}</text>",
+            "<path d=\"M{x} 18h24\" stroke=\"{color}\" stroke-width=\"2\"{}/><text x=\"{}\" y=\"22\">{text}</text>",
             dash(i),
             x + 30.0
         );
@@ -118,13 +119,13 @@ fn panel(title: &str, pushes: impl Fn(f64) -> [f64; 3]) -> String {
         let _ = write!(svg, "<text x=\"{x}\" y=\"{}\" text-anchor=\"middle\">{h}</text>", height + 14.0);
     }
     let points: Vec<[f64; 3]> = (0..=240).map(|step| pushes(f64::from(step) / 120.0 - 1.0)).collect();
-    for (curve, colour) in COLOURS.into_iter().enumerate() {
+    for (curve, color) in COLORS.into_iter().enumerate() {
         let path: Vec<String> = (points.iter())
             .map(|point| format!("{:.1} {:.1}", width * (point[0] + 1.0) / 2.0, y(point[curve + 1])))
             .collect();
         let _ = write!(
             svg,
-            "<path d=\"M{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"{}/>",
+            "<path d=\"M{}\" fill=\"none\" stroke=\"{color}\" stroke-width=\"2\"{}/>",
             path.join("L"),
             dash(curve)
         );
@@ -132,7 +133,7 @@ fn panel(title: &str, pushes: impl Fn(f64) -> [f64; 3]) -> String {
     svg
 }
 
-/// The place on the x axis, and both pushes there.
+/// Returns the position on the x axis and both gradients.
 fn pushes(loss: &PreferenceLoss, place: f64) -> [f64; 3] {
     let half = place * REACH / 2.0;
     let (a, b) = match loss {
@@ -150,7 +151,7 @@ fn pushes(loss: &PreferenceLoss, place: f64) -> [f64; 3] {
     [place, -at.chosen_grad / unit, at.rejected_grad / unit]
 }
 
-/// As [`pushes`], for a desirable response at h/2 and an undesirable one at −h/2.
+/// Returns the same for KTO: a desirable response at h/2 and an undesirable one at −h/2.
 fn kto_pushes(place: f64) -> [f64; 3] {
     let half = place * REACH / 2.0;
     let loss = KtoLoss { beta: Beta::DEFAULT, desirable: Weight::ONE, undesirable: Weight::ONE };

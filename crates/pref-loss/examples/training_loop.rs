@@ -1,9 +1,9 @@
-//! A training loop of one's own with autograd: `cargo run -p pref-loss --example training_loop`.
+//! A training loop with autograd: `cargo run -p pref-loss --example training_loop`.
 //!
-//! The model is a table of logits for "which token follows which". The preferred responses climb (1 2 3 …), the rejected
-//! ones fall; after training the model should climb, and should not have forgotten more than that took.
+//! The model is a table of bigram logits. The chosen responses count up (1 2 3 …), the rejected ones count down.
+//! Training increases the reward margin.
 
-#![expect(clippy::print_stdout, reason = "an example shows what it does")]
+#![expect(clippy::print_stdout, reason = "an example prints its results")]
 
 use std::error::Error;
 
@@ -44,7 +44,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Summed log-probabilities of both responses, and how many tokens each has.
+/// Returns the summed log-probabilities and the token counts of both responses.
 fn score(
     model: &Tensor,
     chosen: &Tensor,

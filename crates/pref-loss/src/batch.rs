@@ -1,4 +1,4 @@
-//! What a loss reads and writes: log-probabilities of a batch of pairs, losses and gradients.
+//! Inputs and outputs of a loss: log-probabilities of a batch of pairs, losses and gradients.
 
 use crate::{Float, Input, Model, PrefLossError, Side};
 
@@ -11,7 +11,8 @@ pub struct PairLogps<'a, F> {
     pub rejected: &'a [F],
 }
 
-/// How many tokens each response has: those that its log-probability sums over, the end-of-sequence token included.
+/// Token counts of the responses: the tokens that each log-probability sums over, including the end-of-sequence
+/// token.
 #[derive(Clone, Copy, Debug)]
 pub struct PairTokens<'a> {
     /// Of the chosen responses, one count per pair.
@@ -20,9 +21,9 @@ pub struct PairTokens<'a> {
     pub rejected: &'a [u32],
 }
 
-/// A batch of pairs with all that a loss asks for, checked once.
+/// A validated batch of pairs: all inputs of a loss.
 ///
-/// Both models read the same tokens, so the counts stand beside the log-probabilities and not within them.
+/// Both models score the same tokens, so the token counts are separate from the log-probabilities.
 #[derive(Clone, Copy, Debug)]
 pub struct PairBatch<'a, F> {
     pub(crate) policy: PairLogps<'a, F>,
@@ -31,6 +32,8 @@ pub struct PairBatch<'a, F> {
 }
 
 impl<'a, F: Float> PairBatch<'a, F> {
+    /// Validates the inputs and creates a batch.
+    ///
     /// # Errors
     /// [`PrefLossError::Length`] if the six slices differ in length, [`PrefLossError::NotFinite`] for a NaN or infinite
     /// log-probability, [`PrefLossError::EmptyResponse`] for a token count of 0.
@@ -44,7 +47,8 @@ impl<'a, F: Float> PairBatch<'a, F> {
         Ok(Self { reference: Some(reference), ..batch })
     }
 
-    /// A batch for a loss that reads no reference: SimPO, ORPO, CPO, the SFT term. Others refuse it.
+    /// Creates a batch for a loss without a reference: SimPO, ORPO, CPO or the SFT term. Other losses return an
+    /// error.
     ///
     /// # Errors
     /// As [`new`](Self::new).
@@ -65,8 +69,7 @@ impl<'a, F: Float> PairBatch<'a, F> {
         self.policy.chosen.is_empty()
     }
 
-    /// What one pair's chosen and rejected response are rewarded for, in nats: `log π − log π_ref`, or `log π` where
-    /// there is no reference.
+    /// Returns the log-ratios of one pair's responses in nats: `log π − log π_ref`, or `log π` without a reference.
     #[inline]
     pub(crate) fn log_ratios(&self, pair: usize) -> (F, F) {
         let (chosen, rejected) = (self.policy.chosen[pair], self.policy.rejected[pair]);
@@ -107,7 +110,7 @@ fn check_finite<F: Float>(model: Model, side: Side, values: &[F]) -> Result<(), 
     }
 }
 
-/// Losses and gradients of a batch. Reused from batch to batch it allocates only when a batch is larger than any before.
+/// Losses and gradients of a batch. Reuse it: it allocates only when a batch is larger than every earlier one.
 #[derive(Clone, Debug, Default)]
 pub struct LossOutput<F> {
     losses: Vec<F>,
@@ -117,7 +120,7 @@ pub struct LossOutput<F> {
 }
 
 impl<F: Float> LossOutput<F> {
-    /// Room for `pairs` pairs, holding none.
+    /// Creates an empty output with capacity for `pairs` pairs.
     pub fn with_capacity(pairs: usize) -> Self {
         Self {
             losses: Vec::with_capacity(pairs),
@@ -142,22 +145,22 @@ impl<F: Float> LossOutput<F> {
         &self.rejected_grads
     }
 
-    /// The mean loss, summed in f64; NaN without pairs.
+    /// Computes the mean loss in f64; NaN without pairs.
     pub fn mean_loss(&self) -> f64 {
         self.losses.iter().map(|loss| loss.widen()).sum::<f64>() / self.losses.len() as f64
     }
 
-    /// Multiplies the gradients, and leaves the losses as they are.
+    /// Multiplies the gradients by `factor`. The losses do not change.
     ///
-    /// For the gradient of the mean over an optimiser step give 1/(pairs in the whole step), also where the step is
-    /// accumulated over several batches.
+    /// For the gradient of the mean over an optimizer step pass 1/(pairs in the step), also with gradient
+    /// accumulation.
     pub fn scale_grads(&mut self, factor: F) {
         for grad in self.chosen_grads.iter_mut().chain(&mut self.rejected_grads) {
             *grad = *grad * factor;
         }
     }
 
-    /// Multiplies the losses and gradients of each pair by its own weight: WPO's, or any other.
+    /// Multiplies the losses and gradients of each pair by its weight, such as WPO's.
     ///
     /// # Errors
     /// [`PrefLossError::Length`] if there is not one weight per pair.
@@ -171,17 +174,8 @@ impl<F: Float> LossOutput<F> {
         Ok(())
     }
 
-    /// Each pair's share of the gradient: (|dL/dlog π(chosen)| + |dL/dlog π(rejected)|) over the batch's sum of these. It
-    /// tells which pairs a step listens to. All 0 where no pair has a gradient.
-    pub fn gradient_shares(&self) -> Vec<f64> {
-        let sizes: Vec<f64> = (self.chosen_grads.iter().zip(&self.rejected_grads))
-            .map(|(chosen, rejected)| chosen.widen().abs() + rejected.widen().abs())
-            .collect();
-        let sum: f64 = sizes.iter().sum();
-        sizes.iter().map(|size| if sum > 0.0 { size / sum } else { 0.0 }).collect()
-    }
-
-    /// Room for exactly `pairs` pairs: losses, chosen gradients, rejected gradients, for a kernel to overwrite.
+    /// Resizes the losses, chosen gradients and rejected gradients to `pairs` and returns them, for a kernel to
+    /// overwrite.
     pub(crate) fn resized(&mut self, pairs: usize) -> [&mut [F]; 3] {
         let Self { losses, chosen_grads, rejected_grads, .. } = self;
         [losses, chosen_grads, rejected_grads].map(|numbers| {
@@ -203,7 +197,7 @@ impl<F: Float> LossOutput<F> {
     }
 }
 
-/// The implicit rewards `β·(log π − log π_ref)` of one pair, from summed log-probabilities whatever the loss.
+/// The implicit rewards `β·(log π − log π_ref)` of one pair, from summed log-probabilities for every loss.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Reward<F> {
     /// Of the chosen response.
@@ -213,12 +207,13 @@ pub struct Reward<F> {
 }
 
 impl<F: Float> Reward<F> {
-    /// The reward margin: chosen − rejected.
+    /// Returns the reward margin: chosen − rejected.
     pub fn margin(self) -> F {
         self.chosen - self.rejected
     }
 
-    /// Whether the policy agrees with the label. A tie does not count, so an untrained policy agrees with none.
+    /// Returns whether the policy agrees with the label. A tie counts as disagreement, so the accuracy of an
+    /// untrained policy is 0.
     pub fn is_accurate(self) -> bool {
         self.chosen > self.rejected
     }

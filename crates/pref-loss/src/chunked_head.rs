@@ -1,4 +1,4 @@
-//! Log-probabilities of tokens straight from the last hidden states, in tiles, and their gradients.
+//! Token log-probabilities from the last hidden states, in tiles, and their gradients.
 
 use std::cell::OnceCell;
 
@@ -9,15 +9,15 @@ use crate::sequence_logps::{
     check_device, check_float, check_kind, check_shape, check_targets, compute_kind,
 };
 
-/// An LM head (`logits = hidden · weightᵀ`) that scores tokens without ever holding `[tokens, vocab]` logits.
+/// An LM head (`logits = hidden · weightᵀ`) that scores tokens without materializing `[tokens, vocab]` logits.
 ///
-/// Training on preferences needs the gradient of one scalar per sequence, and pref-loss knows its slope in closed form.
-/// So the head runs in two passes without a graph. [`forward`](Self::forward) takes the tokens' log-probabilities, tile
-/// by tile of the logits, with an online log-sum-exp. From their sums the loss gives a coefficient ∂L/∂logp for every
-/// sequence. [`ScoredTokens::backward`] then goes over the tiles again and turns each into its part of the gradients
-/// with respect to the hidden states and to the weight. Log-softmax and sums are in float32 (float64 for float64).
+/// Preference training needs the gradient of one scalar per sequence, and pref-loss computes its slope in closed
+/// form. The head therefore runs in two passes without a graph. [`forward`](Self::forward) computes the tokens'
+/// log-probabilities, one tile of the logits at a time, with an online log-sum-exp. The loss maps their sums to a
+/// coefficient ∂L/∂logp per sequence. [`ScoredTokens::backward`] recomputes the tiles and accumulates the gradients
+/// of the hidden states and of the weight. Log-softmax and sums are in float32 (float64 for float64).
 ///
-/// The gradient enters autograd through a product: `(hidden * gradient).sum()` has just that gradient.
+/// To pass the gradient on to autograd, call `backward` on `(hidden * gradient).sum()`.
 ///
 /// ```
 /// use pref_loss::{Beta, ChunkedHead, PairBatch, PairLogps, PairTokens, PreferenceLoss, LossOutput};
@@ -55,7 +55,20 @@ pub struct ChunkedHead {
     tiles: Option<HeadTiles>,
 }
 
-/// How the logits are cut up: the largest tile, and how many tiles stay in memory between the passes.
+/// Tiling of the logits: the largest tile, and how many tiles are cached between the two passes.
+///
+/// ```
+/// use pref_loss::{ChunkedHead, HeadTiles};
+/// use tch::{Device, Kind, Tensor};
+///
+/// let weight = Tensor::eye(5, (Kind::Float, Device::Cpu));
+/// let hidden = Tensor::zeros([3, 5], (Kind::Float, Device::Cpu));
+/// let targets = Tensor::from_slice(&[1_i64, 4, 2]);
+/// let small = ChunkedHead::new(&weight)?.with_tiles(HeadTiles::new(2, 4, 0)?);
+/// let logp = small.forward(&hidden, &targets)?.logps().double_value(&[0]);
+/// assert!((logp + 5.0_f64.ln()).abs() < 1e-6);
+/// # Ok::<(), pref_loss::HeadError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeadTiles {
     rows: i64,
@@ -63,9 +76,9 @@ pub struct HeadTiles {
     kept: usize,
 }
 
-/// Log-probabilities of scored tokens, and what their gradients need.
+/// Log-probabilities of scored tokens, with the state of the backward pass.
 ///
-/// It shares the memory of `hidden` and `weight`: neither may change before [`backward`](Self::backward).
+/// It shares memory with `hidden` and `weight`: do not modify either before [`backward`](Self::backward).
 #[derive(Debug)]
 pub struct ScoredTokens {
     hidden: Tensor,
@@ -89,7 +102,7 @@ pub struct HeadGradients {
 }
 
 impl HeadTiles {
-    /// Tiles of at most `rows` tokens and `columns` vocabulary entries, of which the first `kept` stay in memory.
+    /// Creates tiles of at most `rows` tokens and `columns` vocabulary entries; the first `kept` of them are cached.
     ///
     /// # Errors
     /// [`HeadError::EmptyTile`] if either side is 0.
@@ -101,8 +114,8 @@ impl HeadTiles {
         Ok(Self { rows: side(rows), columns: side(columns), kept })
     }
 
-    /// The tiles that were fastest, within a memory that does not depend on `tokens`. Nor do their columns: sums over the
-    /// vocabulary are taken alike for every token, whatever stands beside it.
+    /// Returns the fastest tiles within a memory budget that does not depend on `tokens`. The columns do not depend
+    /// on `tokens` either, so that a token's sum over the vocabulary is batch-invariant.
     fn fit(tokens: i64, vocab: i64, kind: Kind) -> Self {
         let bytes = compute_kind(kind).elt_size_in_bytes() as i64;
         let columns = even(vocab, TILE_COLUMNS);
@@ -113,7 +126,8 @@ impl HeadTiles {
 }
 
 impl ChunkedHead {
-    /// A head with the given weight, which may be the input embedding's: `[vocab, d]`, any float kind, no bias.
+    /// Creates a head with the given weight, which may be the tied input embedding: `[vocab, d]`, any float kind, no
+    /// bias.
     ///
     /// # Errors
     /// [`HeadError::Shape`] and [`HeadError::Kind`].
@@ -127,22 +141,22 @@ impl ChunkedHead {
         Ok(Self { weight: weight.detach(), tiles: None })
     }
 
-    /// The same head with tiles of another size; by default they are chosen to be fast.
+    /// Sets the tile sizes. The default depends on the shapes and is fast.
     #[must_use]
     pub fn with_tiles(self, tiles: HeadTiles) -> Self {
         Self { tiles: Some(tiles), ..self }
     }
 
-    /// The first pass: log π(target | what led to the hidden state) of every token, without a graph.
+    /// Forward pass: computes log π(target | context) of every token, without a graph.
     ///
     /// # Shapes
-    /// `hidden` `[tokens, d]`, of the weight's kind: the states that *predict* the targets, one place before them.
-    /// `targets` `[tokens]` i64. No tokens are fine: no log-probabilities, gradients of 0.
+    /// `hidden` `[tokens, d]`, of the weight's kind: the states that *predict* the targets, one position before them.
+    /// `targets` `[tokens]` i64. Zero tokens are valid.
     ///
     /// # Errors
-    /// [`HeadError::Shape`], [`HeadError::Kind`], [`HeadError::Device`]; [`HeadError::Target`] if a target is not in the
-    /// vocabulary (this look waits for the device). NaN passes: from a hidden state to its own log-probability, from the
-    /// weight to all.
+    /// [`HeadError::Shape`], [`HeadError::Kind`], [`HeadError::Device`]; [`HeadError::Target`] if a target is not in
+    /// the vocabulary (this check synchronizes with the device). NaN in a hidden state propagates to its
+    /// log-probability; NaN in the weight propagates to all.
     pub fn forward(&self, hidden: &Tensor, targets: &Tensor) -> Result<ScoredTokens, HeadError> {
         let (weight, device) = (&self.weight, self.weight.device());
         check_kind("hidden states", hidden, &[weight.kind()])?;
@@ -158,7 +172,7 @@ impl ChunkedHead {
     }
 }
 
-/// The first pass over checked input, with a running maximum and a running sum of exponentials for every token.
+/// Forward pass over validated input, with a running maximum and a running sum of exponentials per token.
 fn score(hidden: &Tensor, weight: &Tensor, targets: &Tensor, tiles: HeadTiles) -> ScoredTokens {
     let (tokens, vocab) = (hidden.size()[0], weight.size()[0]);
     let (kind, device) = (compute_kind(weight.kind()), weight.device());
@@ -179,7 +193,7 @@ fn score(hidden: &Tensor, weight: &Tensor, targets: &Tensor, tiles: HeadTiles) -
         });
         let (mut maximum, mut sum) = (tile.rows_of(&maximum), tile.rows_of(&sum));
         let highest = x.amax(1, true);
-        // Before the first tile of these tokens there is nothing to compare with.
+        // The first tile of these tokens has no running maximum yet.
         let higher = if tile.column == 0 { highest } else { maximum.maximum(&highest) };
         let here = x.subtract_(&higher).exp_().sum_dim_intlist(1, true, kind);
         sum.copy_(&if tile.column == 0 { here } else { &sum * (&maximum - &higher).exp() + here });
@@ -194,7 +208,7 @@ fn score(hidden: &Tensor, weight: &Tensor, targets: &Tensor, tiles: HeadTiles) -
         weight: weight.shallow_clone(),
         targets: targets.detach(),
         tiles,
-        // In this order a likely token keeps the digits of a log-probability near 0.
+        // This order avoids cancellation for a likely token, whose log-probability is near 0.
         logps: (at_target - &maximum - sum.log()).squeeze_dim(1),
         maximum,
         sum,
@@ -203,21 +217,21 @@ fn score(hidden: &Tensor, weight: &Tensor, targets: &Tensor, tiles: HeadTiles) -
 }
 
 impl ScoredTokens {
-    /// The log-probabilities in nats, `[tokens]`: float32, or float64 from float64. Without a graph.
+    /// Returns the log-probabilities in nats, `[tokens]`: float32, or float64 from float64. Without a graph.
     pub fn logps(&self) -> &Tensor {
         &self.logps
     }
 
-    /// The second pass: gradients of `Σ coefficient · logp`.
+    /// Backward pass: computes the gradients of `Σ coefficient · logp`.
     ///
     /// # Shapes
-    /// `coefficients` `[tokens]`, of any float kind: ∂L/∂logp of each token. That is its sequence's coefficient, where
-    /// the loss is a function of sums.
+    /// `coefficients` `[tokens]`, of any float kind: ∂L/∂logp of each token. For a loss of sums it is the coefficient
+    /// of the token's sequence.
     ///
     /// # Errors
     /// [`HeadError::Shape`], [`HeadError::Kind`], [`HeadError::Device`].
     pub fn backward(self, coefficients: &Tensor) -> Result<HeadGradients, HeadError> {
-        // Without a token no tile would be written.
+        // Without tokens no tile is written.
         let weight = match self.logps.numel() {
             0 => self.weight.zeros_like(),
             _ => self.weight.empty_like(),
@@ -226,11 +240,11 @@ impl ScoredTokens {
         Ok(HeadGradients { hidden, weight })
     }
 
-    /// As [`backward`](Self::backward), but adds the weight's part to a gradient that exists, as of a tied embedding or
-    /// of earlier micro-batches, and returns the hidden states' part.
+    /// Adds the weight's gradient to `weight_grad` and returns the hidden states' gradient. Use it for tied
+    /// embeddings and for gradient accumulation.
     ///
     /// # Shapes
-    /// `weight_grad` `[vocab, d]`, in the weight's kind or in that of the log-probabilities, whose sums are finer.
+    /// `weight_grad` `[vocab, d]`, in the weight's kind or in the more precise kind of the log-probabilities.
     ///
     /// # Errors
     /// As [`backward`](Self::backward).
@@ -241,8 +255,7 @@ impl ScoredTokens {
         self.differentiate(coefficients, Some((weight_grad, Write::Add)))
     }
 
-    /// As [`backward`](Self::backward), of the hidden states alone: for a weight that stays as it is, as below adapters.
-    /// That spares a product of three.
+    /// Computes the hidden states' gradient only, for a frozen weight. This saves one of three matrix products.
     ///
     /// # Errors
     /// As [`backward`](Self::backward).
@@ -284,7 +297,7 @@ impl ScoredTokens {
                     logits.subtract_(&maximum).exp_().multiply_(&scale)
                 }
             };
-            // Before the products, since 1 − softmax cancels where the token is likely.
+            // Before the products, since 1 − softmax cancels for a likely token.
             let (place, hit) = tile.places(&targets, vocab);
             let negated = tile.rows_of(&negated);
             let of_targets = match hit {
@@ -304,21 +317,22 @@ impl ScoredTokens {
     }
 }
 
-/// A tile of the first pass: `exp(logits − shift)`. A tile of the whole vocabulary has no shift beside the maximum.
+/// A cached tile of the forward pass: `exp(logits − shift)`. For a tile of the whole vocabulary the shift is the
+/// maximum.
 #[derive(Debug)]
 struct KeptTile {
     exponentials: Tensor,
     shift: Option<Tensor>,
 }
 
-/// What a product does to what stands there.
+/// Whether a product overwrites its output or adds to it.
 #[derive(Clone, Copy)]
 enum Write {
     Replace,
     Add,
 }
 
-/// A block of the logits: some tokens and a slice of the vocabulary.
+/// A block of the logits: a range of tokens and a range of the vocabulary.
 struct Tile {
     row: i64,
     rows: i64,
@@ -331,7 +345,7 @@ impl HeadTiles {
         Self { rows: self.rows.min(tokens.max(1)), columns: self.columns.min(vocab), ..self }
     }
 
-    /// All tiles, down the tokens first: a slice of the weight and of its gradient stays in the cache meanwhile.
+    /// Iterates over all tiles, tokens first, so that a slice of the weight and of its gradient stays in the cache.
     fn over(self, tokens: i64, vocab: i64) -> impl Iterator<Item = Tile> {
         let Self { rows, columns, .. } = self.within(tokens, vocab);
         (0..vocab).step_by(columns as usize).flat_map(move |column| {
@@ -358,12 +372,13 @@ impl Tile {
         buffer.narrow(0, 0, self.rows * self.columns).view([self.rows, self.columns])
     }
 
-    /// Whether it holds the whole vocabulary.
+    /// Returns whether the tile spans the whole vocabulary.
     fn is_wide(&self, vocab: i64) -> bool {
         self.columns == vocab
     }
 
-    /// The targets' columns in this tile, `[rows, 1]`, and which of them lie in it unless all do; those that don't point anywhere.
+    /// Returns the targets' columns in this tile, `[rows, 1]`, and a mask of those inside it, or `None` if all are.
+    /// Columns outside the tile are clamped.
     fn places(&self, targets: &Tensor, vocab: i64) -> (Tensor, Option<Tensor>) {
         let place = self.rows_of(targets).unsqueeze(1);
         if self.is_wide(vocab) {
@@ -375,7 +390,7 @@ impl Tile {
     }
 }
 
-/// Memory that every tile uses in turn, once one does: fresh memory of this size would have to be mapped anew each time.
+/// Buffers that all tiles share. The operating system would map a new allocation of this size for every tile.
 struct Buffers {
     elements: i64,
     like: (Kind, Device),
@@ -383,7 +398,7 @@ struct Buffers {
     low: Option<LowPrecision>,
 }
 
-/// Operands and results of products in a kind that is too coarse for sums.
+/// Operands and results of products in a low-precision kind.
 struct LowPrecision {
     tile: Tensor,
     product: Tensor,
@@ -424,7 +439,7 @@ impl Buffers {
         }
     }
 
-    /// `out = a · b` or `out += a · b`; sums over tiles are taken in the kind of `out`.
+    /// Computes `out = a · b` or `out += a · b`; sums over tiles have the kind of `out`.
     fn product(&self, out: &Tensor, a: &Tensor, b: &Tensor, write: Write) {
         let mut out = out.shallow_clone();
         match (&self.low, write) {
@@ -448,14 +463,15 @@ impl Buffers {
     }
 }
 
-/// What a tile takes at most: more tokens at a time read the weight and its gradient less often.
+/// Largest size of a tile. More tokens per tile read the weight and its gradient less often.
 const TILE_BYTES: i64 = 16 << 20;
-/// Few enough for the tile to hold as many tokens as products need to run at full speed.
+/// Narrow enough to leave the tile enough tokens for matrix products at full speed.
 const TILE_COLUMNS: i64 = 4096;
-/// What the tile leaves of this is for tiles of the first pass, each of which spares the second one a product.
+/// Memory budget of a head. Whatever the buffer leaves is used to cache tiles, each of which saves a product in the
+/// backward pass.
 const TOTAL_BYTES: i64 = 24 << 20;
 
-/// The largest part when `length` is cut evenly into parts of at most `most`.
+/// Returns the largest part when `length` is split evenly into parts of at most `most`.
 fn even(length: i64, most: i64) -> i64 {
     let parts = (length + most - 1) / most;
     (length + parts - 1) / parts.max(1)

@@ -1,13 +1,23 @@
-//! Other divergences than the reverse KL that DPO is derived from.
+//! The divergences of f-DPO.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{Float, PrefLossError};
 
-/// The divergence that holds the policy to the reference in f-DPO (Wang et al. 2023, arXiv:2309.16240, Theorem 1).
+/// The divergence between policy and reference in f-DPO (Wang et al. 2023, arXiv:2309.16240, Theorem 1).
 ///
-/// With u = `π/π_ref` the reward is β f′(u) up to a constant of the prompt, so a pair is compared by g(log u) = f′(u), its
-/// constants dropped.
+/// With u = `π/π_ref` the reward is β f′(u) up to a constant of the prompt. The loss therefore compares g(log u) =
+/// f′(u) without its constants.
+///
+/// ```
+/// use pref_loss::{AlphaCoefficient, Beta, Divergence, PreferenceLoss};
+///
+/// let beta = Beta::new(0.1)?;
+/// let at = |divergence| PreferenceLoss::FDpo { beta, divergence }.at(3.0_f64, -2.0);
+/// assert_eq!(at(Divergence::ReverseKl), PreferenceLoss::Dpo { beta }.at(3.0, -2.0));
+/// assert_eq!(at(Divergence::Alpha(AlphaCoefficient::new(0.0)?)), at(Divergence::ForwardKl));
+/// # Ok::<(), pref_loss::PrefLossError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Divergence {
@@ -17,8 +27,8 @@ pub enum Divergence {
     ForwardKl,
     /// Jensen–Shannon, f′(u) = log(2u/(1+u)).
     Js,
-    /// α-divergence, f′(u) = (u^(α−1) − 1)/(α−1), as TRL writes it (`f_alpha_divergence_coef`); the paper's α is 1 minus
-    /// this one. α = 1 is reverse KL, α = 0 forward KL.
+    /// α-divergence, f′(u) = (u^(α−1) − 1)/(α−1), in TRL's notation (`f_alpha_divergence_coef`). The paper's α is 1
+    /// minus this one. α = 1 is the reverse KL, α = 0 the forward KL.
     Alpha(AlphaCoefficient),
 }
 
@@ -28,6 +38,8 @@ pub enum Divergence {
 pub struct AlphaCoefficient(f64);
 
 impl AlphaCoefficient {
+    /// Validates `value`.
+    ///
     /// # Errors
     /// [`PrefLossError::Parameter`] if `value` is not finite.
     pub fn new(value: f64) -> Result<Self, PrefLossError> {
@@ -38,7 +50,7 @@ impl AlphaCoefficient {
         }
     }
 
-    /// The number itself.
+    /// Returns the number.
     pub fn get(self) -> f64 {
         self.0
     }
@@ -58,21 +70,21 @@ impl From<AlphaCoefficient> for f64 {
     }
 }
 
-/// Exponents are held below this, so that eˣ is finite in f32 as well; the slope is 0 beyond, as TRL's clamp has it.
+/// Upper bound of exponents, so that eˣ is finite in f32. Beyond it the slope is 0, as with TRL's clamp.
 pub(crate) const LARGEST_EXPONENT: f64 = 80.0;
 
 impl Divergence {
-    /// α − 1 of the power that f′ is, where it is one.
+    /// Returns the exponent α − 1 if f′ is a power.
     pub(crate) fn power(self) -> Option<f64> {
         match self {
             Self::ReverseKl | Self::Js => None,
             Self::ForwardKl => Some(-1.0),
-            // As TRL has it, the limit is taken a little before it is reached.
+            // As in TRL, α within 1e-6 of 1 counts as 1.
             Self::Alpha(alpha) => Some(alpha.get() - 1.0).filter(|power| power.abs() >= 1e-6),
         }
     }
 
-    /// g and dg/dx at the log-ratio x.
+    /// Computes g and dg/dx at the log-ratio x.
     #[inline(always)]
     pub(crate) fn score<F: Float>(self, log_ratio: F) -> [F; 2] {
         match (self, self.power()) {

@@ -1,15 +1,15 @@
-//! What can be wrong with the input of a loss.
+//! Errors in the input of a loss.
 
 use std::fmt;
 
 use thiserror::Error;
 
-/// Which model's log-probabilities an error speaks of.
+/// The model whose log-probabilities an error names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Model {
     /// The model in training.
     Policy,
-    /// The model it is held to.
+    /// The frozen reference model.
     Reference,
 }
 
@@ -22,14 +22,14 @@ impl fmt::Display for Model {
     }
 }
 
-/// Which response an error speaks of.
+/// The response that an error names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Side {
     /// The preferred response.
     Chosen,
     /// The other one.
     Rejected,
-    /// A response without a partner, as KTO has it.
+    /// A response without a partner, as in KTO.
     Unpaired,
 }
 
@@ -43,7 +43,7 @@ impl fmt::Display for Side {
     }
 }
 
-/// Which numbers an error speaks of.
+/// The input that an error names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Input {
     /// The log-probabilities of sequences under a model.
@@ -64,20 +64,20 @@ impl fmt::Display for Input {
     }
 }
 
-/// What can be wrong with the input of a loss.
+/// Errors in the input of a loss.
 #[derive(Clone, Debug, Error, PartialEq)]
 #[non_exhaustive]
 pub enum PrefLossError {
     /// β is not a positive finite number.
     #[error("beta is {value}: it must be finite and above 0 (0.1 is usual)")]
     Beta {
-        /// What was given.
+        /// The value found.
         value: f64,
     },
     /// ε is not a probability.
     #[error("label_smoothing is {value}: it must be a probability in [0, 1], in practice below 0.5")]
     LabelSmoothing {
-        /// What was given.
+        /// The value found.
         value: f64,
     },
     /// Another parameter is out of its range.
@@ -85,12 +85,12 @@ pub enum PrefLossError {
     Parameter {
         /// Which parameter.
         name: &'static str,
-        /// What was given.
+        /// The value found.
         value: f64,
-        /// What it may be.
+        /// Its range.
         range: &'static str,
     },
-    /// A loss that compares with the reference was given a batch without one.
+    /// A loss needs reference log-probabilities, but the batch has none.
     #[error(
         "{loss} compares the policy with the reference, but the batch has no reference log-probs: pass them, or choose \
          a loss that reads none, such as simpo, orpo or cpo"
@@ -99,7 +99,7 @@ pub enum PrefLossError {
         /// The loss.
         loss: &'static str,
     },
-    /// Two inputs of one batch speak of different numbers of pairs.
+    /// Two inputs of one batch have different numbers of pairs.
     #[error(
         "the {input} of the {side} responses are {found}, but the batch has {expected} pairs: give one per pair"
     )]
@@ -110,10 +110,10 @@ pub enum PrefLossError {
         side: Side,
         /// The number of the policy's chosen log-probs.
         expected: usize,
-        /// The length that was given.
+        /// The length found.
         found: usize,
     },
-    /// Two inputs of a batch of single responses or tokens differ in length, or there are none.
+    /// Two inputs of a batch of single responses or tokens differ in length, or are empty.
     #[error("found {found} numbers where there should be {expected}: give one for each, of both kinds")]
     Responses {
         /// The length of the first input.
@@ -152,12 +152,12 @@ pub enum PrefLossError {
         model: Model,
         /// Which response.
         side: Side,
-        /// The shape of the policy's (chosen) log-probs, or what it stands for where those are at fault.
+        /// The shape of the policy's (chosen) log-probs, or a description of it if those are wrong.
         expected: String,
-        /// The shape that was given.
+        /// The shape of the tensor.
         found: Vec<i64>,
     },
-    /// A tensor is of a kind that will not do.
+    /// A tensor has an unsupported kind.
     #[error(
         "the {model}'s {side} log-probs are {found}, expected {expected}: take log-softmax and sums in float32, since \
          hundreds of nats in bfloat16 step by whole nats"
@@ -167,12 +167,12 @@ pub enum PrefLossError {
         model: Model,
         /// Which response.
         side: Side,
-        /// The kinds that would do.
+        /// The supported kinds.
         expected: &'static str,
-        /// The kind that was given.
+        /// The kind of the tensor.
         found: String,
     },
-    /// Tensors of one batch lie on different devices.
+    /// Tensors of one batch are on different devices.
     #[error(
         "the {model}'s {side} log-probs are on {found}, the policy's first ones on {expected}: move them together"
     )]

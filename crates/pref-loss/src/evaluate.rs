@@ -1,33 +1,41 @@
-//! The loop over a batch: each loss's formula over the numbers that it reads, in one pass.
+//! Evaluates a loss over a batch in one pass.
 
-use crate::loss::{Kernel, WithKernel};
+use crate::kernels::{self, Kernel, WithKernel};
 use crate::{
-    Beta, Float, LabelSmoothing, LogpReduction, LossOutput, PairBatch, PrefLossError, PreferenceLoss, kernels,
+    Beta, Float, LabelSmoothing, LogpReduction, LossOutput, PairBatch, PrefLossError, PreferenceLoss,
 };
 
-pub(crate) fn evaluate<F: Float>(
-    loss: &PreferenceLoss,
-    batch: &PairBatch<'_, F>,
-    out: &mut LossOutput<F>,
-) -> Result<(), PrefLossError> {
-    let reads = loss.reads();
-    if reads.reference && batch.reference.is_none() {
-        return Err(PrefLossError::MissingReference { loss: loss.name() });
-    }
-    match *loss {
-        PreferenceLoss::Aot { beta, label_smoothing } => {
-            let margins = Ranked::margins(batch);
-            margins.evaluate(beta, label_smoothing, out);
+impl PreferenceLoss {
+    /// Computes losses and gradients of every pair in one pass and overwrites `out` with them.
+    ///
+    /// The gradients are those of each pair's *own* loss with respect to the policy's summed log-probabilities.
+    /// [`LossOutput::scale_grads`] turns them into those of a mean.
+    ///
+    /// # Errors
+    /// [`PrefLossError::MissingReference`] if the loss needs a reference and the batch has none.
+    pub fn evaluate<F: Float>(
+        &self,
+        batch: &PairBatch<'_, F>,
+        out: &mut LossOutput<F>,
+    ) -> Result<(), PrefLossError> {
+        let reads = self.reads();
+        if reads.reference && batch.reference.is_none() {
+            return Err(PrefLossError::MissingReference { loss: self.name() });
         }
-        PreferenceLoss::AotUnpaired { beta, label_smoothing } => {
-            Ranked::responses(batch).evaluate(beta, label_smoothing, out);
+        match *self {
+            Self::Aot { beta, label_smoothing } => {
+                Ranked::margins(batch).evaluate(beta, label_smoothing, out);
+            }
+            Self::AotUnpaired { beta, label_smoothing } => {
+                Ranked::responses(batch).evaluate(beta, label_smoothing, out);
+            }
+            _ => self.with_kernel(Loop { pairs: Pairs::of(batch, reads.reference, reads.reduction), out }),
         }
-        _ => loss.with_kernel(Loop { pairs: Pairs::of(batch, reads.reference, reads.reduction), out }),
+        Ok(())
     }
-    Ok(())
 }
 
-/// The slices that a loop walks along.
+/// The input slices of a loop.
 #[derive(Clone, Copy)]
 struct Pairs<'a, F> {
     policy: [&'a [F]; 2],
@@ -75,12 +83,12 @@ impl<F: Float> WithKernel<F> for Loop<'_, '_, F> {
     }
 }
 
-/// Fewer pairs than this are not worth a second thread.
+/// Below twice this many pairs a second thread does not pay off.
 #[cfg(feature = "rayon")]
 const PAIRS_PER_THREAD: usize = 16 * 1024;
 
-/// Walks along all pairs; with the feature `rayon` in two halves at a time, on as many threads as there are. Which thread
-/// takes which pairs changes no number.
+/// Evaluates all pairs. With the feature `rayon`, splits them recursively over rayon's threads; the results do not
+/// depend on the split.
 fn walk<F: Float>(pairs: Pairs<'_, F>, out: [&mut [F]; 3], kernel: impl Kernel<F>) {
     #[cfg(feature = "rayon")]
     if out[0].len() >= 2 * PAIRS_PER_THREAD {
@@ -105,7 +113,8 @@ fn walk<F: Float>(pairs: Pairs<'_, F>, out: [&mut [F]; 3], kernel: impl Kernel<F
     }
 }
 
-/// Sums against a reference. One slice per argument: so the compiler knows that they don't overlap, and uses vectors.
+/// Sums with a reference. Each slice is an argument of its own: the compiler then knows that they do not overlap, and
+/// vectorizes.
 #[expect(clippy::too_many_arguments, reason = "only separate arguments are known not to overlap")]
 #[inline(never)]
 fn ratios<F: Float>(
@@ -123,7 +132,7 @@ fn ratios<F: Float>(
     let (ref_chosen, ref_rejected) = (&ref_chosen[..pairs], &ref_rejected[..pairs]);
     let (chosen_grads, rejected_grads) = (&mut chosen_grads[..pairs], &mut rejected_grads[..pairs]);
     for i in 0..pairs {
-        // Each response's difference is taken first: the two sums are close to each other, so little is rounded away.
+        // Each response's log-ratio first: the two sums are close, so the subtraction is nearly exact.
         let at = kernel.at(chosen[i] - ref_chosen[i], rejected[i] - ref_rejected[i]);
         losses[i] = at.loss;
         chosen_grads[i] = at.chosen_grad;
@@ -152,7 +161,7 @@ fn plain<F: Float>(
     }
 }
 
-/// Means over tokens against a reference: each gradient to a sum is the gradient to the mean over the number of tokens.
+/// Means over tokens with a reference: the gradient of a sum is the gradient of the mean divided by the token count.
 #[inline(never)]
 fn mean_ratios<F: Float>(
     chosen: (&[F], &[F]),
@@ -201,12 +210,12 @@ fn means<F: Float>(
     }
 }
 
-/// AOT's two samples, which are sorted and then compared rank by rank.
+/// AOT's two samples, sorted and compared by rank.
 struct Ranked<'a, 'b, F> {
     batch: &'b PairBatch<'a, F>,
-    /// The number of a pair in each sample.
+    /// A pair's value in each sample.
     samples: [fn(&PairBatch<'_, F>, usize) -> F; 2],
-    /// Whether the first sample's numbers are margins, which both of a pair's responses make.
+    /// Whether the first sample consists of margins, which depend on both responses of a pair.
     is_paired: bool,
 }
 
@@ -232,7 +241,7 @@ impl<'a, 'b, F: Float> Ranked<'a, 'b, F> {
             indices.clear();
             indices.extend(0..self.batch.len());
             let key = |i: usize| (number(self.batch, i), i);
-            // Ties stay in the order of the pairs; the batch was checked, so all numbers compare.
+            // Ties keep the order of the pairs. The batch is validated, so all values are comparable.
             indices
                 .sort_unstable_by(|&i, &j| key(i).partial_cmp(&key(j)).unwrap_or(std::cmp::Ordering::Equal));
         }

@@ -1,50 +1,16 @@
-//! The two floating-point types that the kernels take, and the functions that the losses are made of.
+//! The two floating-point types of the kernels, and their functions.
 
-use std::fmt::Debug;
-use std::ops::{Add, Div, Mul, Neg, Sub};
+/// A floating-point type of the losses: `f32` or `f64`.
+///
+/// Sealed: no other type can implement it, and its arithmetic is private.
+pub trait Float: sealed::Scalar {}
 
-/// `f32` or `f64`. Sealed: no other type can implement it.
-pub trait Float:
-    sealed::Sealed
-    + Copy
-    + Debug
-    + PartialOrd
-    + Send
-    + Sync
-    + Add<Output = Self>
-    + Sub<Output = Self>
-    + Mul<Output = Self>
-    + Div<Output = Self>
-    + Neg<Output = Self>
-    + 'static
-{
-    /// Rounds to this type.
-    fn of(value: f64) -> Self;
+impl Float for f32 {}
 
-    /// A token count, exactly in f64 and to 2²⁴ in f32.
-    fn of_count(count: u32) -> Self;
+impl Float for f64 {}
 
-    /// Widens to `f64`, exactly.
-    fn widen(self) -> f64;
-
-    /// σ(x), σ(−x) and their logarithms.
-    fn logistic(self) -> Logistic<Self>;
-
-    /// eˣ.
-    fn exp(self) -> Self;
-
-    /// eˣ − 1, without losing the digits of a small x.
-    fn exp_m1(self) -> Self;
-
-    /// The natural logarithm.
-    fn ln(self) -> Self;
-
-    /// Whether this is neither infinite nor NaN.
-    fn is_finite(self) -> bool;
-}
-
-/// All that the logistic function says of one argument. Each number is right to a few units in its last place however
-/// far out the argument lies: nothing overflows, and a tail is small rather than 1 minus something.
+/// The logistic function at one argument. Each value is accurate to a few ulps over the whole range: nothing
+/// overflows, and the tails do not cancel.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Logistic<F> {
     /// σ(x) = 1/(1 + e⁻ˣ).
@@ -57,10 +23,10 @@ pub struct Logistic<F> {
     pub minus_log_q: F,
 }
 
-/// The same lines serve both types; `$exp` and `$ln_1p` are called with arguments in [−∞, 0] and [0, 1] only.
+/// One implementation for both types. `$exp` and `$ln_1p` get arguments in [−∞, 0] and [0, 1] only.
 macro_rules! float {
     ($type:ident, $exp:path, $ln_1p:path) => {
-        impl Float for $type {
+        impl sealed::Scalar for $type {
             #[inline(always)]
             fn of(value: f64) -> Self {
                 value as Self
@@ -113,19 +79,16 @@ macro_rules! float {
                 $type::is_finite(self)
             }
         }
-
-        impl sealed::Sealed for $type {}
     };
 }
 
 float!(f32, exp_below_zero, ln_1p_of_unit);
 float!(f64, f64::exp, f64::ln_1p);
 
-/// eˣ for x ≤ 0 to 3 units in the last place, subnormal results included.
+/// Computes eˣ for x ≤ 0 to 3 ulps, including subnormal results.
 ///
-/// Branch-free arithmetic that a compiler turns into vector instructions, where `f32::exp` is a call per number: it is
-/// most of the time that a loss takes. x = n ln 2 + r with |r| ≤ ln 2 / 2, and eʳ by its Taylor series, whose first term
-/// left out is below 10⁻⁸.
+/// Branch-free arithmetic that the compiler vectorizes. `f32::exp` is a call per number and dominates the time of a
+/// loss. x = n ln 2 + r with |r| ≤ ln 2 / 2; eʳ is a truncated Taylor series with a remainder below 10⁻⁸.
 #[inline(always)]
 fn exp_below_zero(x: f32) -> f32 {
     /// Below this eˣ rounds to 0.
@@ -134,7 +97,7 @@ fn exp_below_zero(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0;
     /// ln 2 in two parts, the first with so few bits that its product with n is exact.
     const LN_2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
-    // Written as a comparison that NaN passes through.
+    // A comparison propagates NaN; `max` does not.
     let x = if x < LOWEST { LOWEST } else { x };
     let shifted = x * std::f32::consts::LOG2_E + ROUND;
     let n = shifted - ROUND;
@@ -155,10 +118,10 @@ fn power_of_two(n: i32) -> f32 {
     f32::from_bits((n.wrapping_add(127) as u32) << 23)
 }
 
-/// ln(1 + t) for t in [0, 1] to 3 units in the last place.
+/// Computes ln(1 + t) for t in [0, 1] to 3 ulps.
 ///
-/// It is 2 artanh(s) with s = t/(2 + t) ≤ ⅓; the even series artanh(s)/s stands as its Chebyshev fit on [0, ⅑], off by
-/// 4·10⁻⁹ at most.
+/// It is 2 artanh(s) with s = t/(2 + t) ≤ ⅓. The even series artanh(s)/s is a Chebyshev fit on [0, ⅑] with an error
+/// of at most 4·10⁻⁹.
 #[inline(always)]
 fn ln_1p_of_unit(t: f32) -> f32 {
     let s = t / (2.0 + t);
@@ -171,17 +134,60 @@ fn ln_1p_of_unit(t: f32) -> f32 {
 }
 
 mod sealed {
-    pub trait Sealed {}
+    use std::fmt::Debug;
+    use std::ops::{Add, Div, Mul, Neg, Sub};
+
+    use super::Logistic;
+
+    /// The arithmetic of the losses.
+    pub trait Scalar:
+        Copy
+        + Debug
+        + PartialOrd
+        + Send
+        + Sync
+        + Add<Output = Self>
+        + Sub<Output = Self>
+        + Mul<Output = Self>
+        + Div<Output = Self>
+        + Neg<Output = Self>
+        + 'static
+    {
+        /// Rounds to this type.
+        fn of(value: f64) -> Self;
+
+        /// Converts a token count: exact in f64, and up to 2²⁴ in f32.
+        fn of_count(count: u32) -> Self;
+
+        /// Widens to `f64`, exactly.
+        fn widen(self) -> f64;
+
+        /// Computes σ(x), σ(−x) and their logarithms.
+        fn logistic(self) -> Logistic<Self>;
+
+        /// Computes eˣ.
+        fn exp(self) -> Self;
+
+        /// Computes eˣ − 1 without cancellation for a small x.
+        fn exp_m1(self) -> Self;
+
+        /// Computes the natural logarithm.
+        fn ln(self) -> Self;
+
+        /// Returns whether the number is neither infinite nor NaN.
+        fn is_finite(self) -> bool;
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Float, exp_below_zero, ln_1p_of_unit};
+    use super::sealed::Scalar;
+    use super::{exp_below_zero, ln_1p_of_unit};
 
-    /// Units in the last place, against the same function in f64.
+    /// Tolerance in ulps, relative to the same function in f64.
     const ULPS: f64 = 3.0;
 
-    /// By how many units in the last place of `exact`, rounded to f32, `ours` is off.
+    /// Returns the error of `ours` in ulps of `exact` rounded to f32.
     fn ulps(ours: f32, exact: f64) -> f64 {
         let nearest = exact as f32;
         let unit = f64::from(f32::from_bits(nearest.to_bits() + 1)) - f64::from(nearest);
@@ -189,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn single_precision_functions_are_right_over_their_whole_range() {
+    fn f32_functions_are_accurate_over_their_range() {
         for step in 0..=1_100_000 {
             let x = -(step as f32) * 1e-4;
             let exact = f64::from(x).exp();
@@ -205,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn the_logistic_function_keeps_both_tails() {
+    fn logistic_is_accurate_in_both_tails() {
         for x in [0.0_f64, 1e-9, 0.5, 3.0, 40.0, 700.0, 1e4] {
             let (at, mirrored) = (x.logistic(), (-x).logistic());
             assert_eq!((at.p, at.q), (mirrored.q, mirrored.p));

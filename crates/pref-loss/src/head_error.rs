@@ -1,33 +1,32 @@
-//! What can be wrong with logits, hidden states and the tokens that they score.
+//! Errors in logits, hidden states and scored tokens.
 
 use thiserror::Error;
 
-/// What can be wrong with the input of [`ChunkedHead`](crate::ChunkedHead) and
-/// [`sequence_logps`](crate::sequence_logps).
+/// An error in the input of [`ChunkedHead`](crate::ChunkedHead) or [`sequence_logps`](crate::sequence_logps).
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HeadError {
-    /// A tensor's shape does not fit the others'.
+    /// A tensor's shape does not match the others.
     #[error("{tensor} has shape {found:?}, expected {expected}")]
     Shape {
         /// Which tensor.
         tensor: &'static str,
-        /// What would do.
+        /// The expected value.
         expected: String,
-        /// What was given.
+        /// The value found.
         found: Vec<i64>,
     },
-    /// A tensor is of a kind that will not do.
+    /// A tensor has an unsupported kind.
     #[error("{tensor} has kind {found}, expected {expected}")]
     Kind {
         /// Which tensor.
         tensor: &'static str,
-        /// What would do.
+        /// The expected value.
         expected: String,
-        /// What was given.
+        /// The value found.
         found: String,
     },
-    /// Tensors that meet lie on different devices.
+    /// Tensors are on different devices.
     #[error("{tensor} is on {found}, but the others are on {expected}: move them together")]
     Device {
         /// Which tensor.
@@ -50,34 +49,20 @@ pub enum HeadError {
         /// Number of tokens in the vocabulary.
         vocab: i64,
     },
-    /// The first token of a sequence has nothing before it that could predict it.
+    /// The first token of a sequence is scored, but no logits predict it.
     #[error("sequence {sequence} scores its first token, which no logits predict: score from the second on")]
     FirstToken {
         /// Index in the batch.
         sequence: usize,
     },
-    /// A sequence has no scored token, so it has no mean over them.
+    /// A sequence has no scored token, so its mean over tokens is undefined.
     #[error("sequence {sequence} scores no token, so it has no mean over tokens: leave it out")]
     NothingScored {
         /// Index in the batch.
         sequence: usize,
     },
-    /// A position does not lie in the batch.
-    #[error(
-        "token {token} of sequence {sequence} is to be scored, but the batch has {batch} sequences of {len} tokens"
-    )]
-    Position {
-        /// The sequence that was named.
-        sequence: usize,
-        /// The token that was named.
-        token: usize,
-        /// Sequences in the batch.
-        batch: i64,
-        /// Tokens in each, padding included.
-        len: i64,
-    },
     /// A tile without rows or columns.
-    #[error("a tile of {rows} rows and {columns} columns holds nothing: both must be at least 1")]
+    #[error("a tile of {rows} rows and {columns} columns is empty: both must be at least 1")]
     EmptyTile {
         /// Tokens.
         rows: usize,

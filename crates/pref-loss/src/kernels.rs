@@ -1,10 +1,36 @@
-//! The formulas: loss and gradient of one pair as a function of two numbers.
+//! Formulas: loss and gradient of one pair as a function of two numbers.
 //!
-//! Each takes a, the chosen response's number, and b, the rejected one's: log-ratios to the reference or plain
-//! log-probabilities, sums or means over tokens, as `PreferenceLoss::reads` says. All are branch-free, so that a loop
-//! over pairs becomes vector instructions; logarithms of σ are never taken of a rounded σ.
+//! The arguments are a of the chosen and b of the rejected response, as defined by `PreferenceLoss::reads`. All
+//! formulas are branch-free, so that the compiler vectorizes a loop over pairs. log σ never goes through a rounded σ.
 
-use crate::{Float, PairLoss};
+use crate::Float;
+
+/// The loss of one pair and its derivatives with respect to the two numbers that the loss compares.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PairLoss<F> {
+    /// The loss.
+    pub loss: F,
+    /// dL/da.
+    pub chosen_grad: F,
+    /// dL/db.
+    pub rejected_grad: F,
+}
+
+/// A loss's formula with its parameters.
+pub(crate) trait Kernel<F>: Copy + Sync {
+    /// Loss and gradient of one pair.
+    fn at(self, a: F, b: F) -> PairLoss<F>;
+}
+
+/// A visitor of a loss's formula. It is compiled once per formula, so that a loop over pairs does not branch on the
+/// loss.
+pub(crate) trait WithKernel<F> {
+    /// The visitor's result.
+    type Output;
+
+    /// Visits the formula.
+    fn call(self, kernel: impl Kernel<F>) -> Self::Output;
+}
 
 /// A loss of the margin h = a − b alone, given L(h) and dL/dh.
 #[inline(always)]
@@ -43,12 +69,12 @@ pub(crate) fn squared<F: Float>(a: F, b: F, target: F) -> PairLoss<F> {
     of_margin(residual * residual, residual + residual)
 }
 
-/// max(0, 1 − βh); at the corner the slope is 0, as autograd has it.
+/// max(0, 1 − βh). The slope is 0 at the kink, as in autograd.
 #[inline(always)]
 pub(crate) fn hinge<F: Float>(a: F, b: F, beta: F) -> PairLoss<F> {
     let zero = F::of(0.0);
     let short = F::of(1.0) - beta * (a - b);
-    // "Not reached" and not "short", so that NaN stays NaN.
+    // The comparison is false for NaN, so that NaN propagates.
     let is_reached = short <= zero;
     of_margin(if is_reached { zero } else { short }, if is_reached { zero } else { -beta })
 }
@@ -134,7 +160,7 @@ pub(crate) fn apo_down<F: Float>(a: F, b: F, beta: F) -> PairLoss<F> {
 pub(crate) fn discopop<F: Float>(a: F, b: F, beta: F, temperature: F) -> PairLoss<F> {
     let x = beta * (a - b);
     let (s, m) = (x.logistic(), (x / temperature).logistic());
-    // m e⁻ˣ in the logarithm: e⁻ˣ alone would overflow where m has long made up for it.
+    // m e⁻ˣ as one exponential: e⁻ˣ alone overflows where the product does not.
     let exponential = (-(m.minus_log_p + x)).exp();
     let slope = -(m.p * m.q / temperature * s.minus_log_p) - m.q * s.q
         + exponential * (m.q / temperature - F::of(1.0));
@@ -173,7 +199,7 @@ struct Odds<F> {
 }
 
 impl<F: Float> Odds<F> {
-    /// A probability of 1 has infinite odds; it counts as the next one below that log-probs are told apart by.
+    /// A probability of 1 has infinite odds, so the log-probability is clamped to −10⁻⁷.
     #[inline(always)]
     fn of(logp: F) -> Self {
         let nearest = F::of(-1e-7);

@@ -1,17 +1,17 @@
-//! KTO: single responses, each judged good or bad, held against a baseline.
+//! KTO: a loss of single responses, each labeled desirable or undesirable.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{Beta, Float, LossOutput, Model, PairBatch, PrefLossError, Side, Weight};
 
-/// Kahneman–Tversky optimisation, for responses without a partner (Ethayarajh et al. 2024, arXiv:2402.01306, eqs. 7 and
-/// 8).
+/// Kahneman–Tversky optimization, for responses without a partner (Ethayarajh et al. 2024, arXiv:2402.01306, eqs. 7
+/// and 8).
 ///
 /// With x = `log π − log π_ref` of a response and the baseline z of [`KlEstimate`]: `λ_D σ(β(z − x))` for a desirable
 /// response, `λ_U σ(β(x − z))` for an undesirable one. No gradient flows through z.
 ///
-/// The loss is bounded, so responses far on the wrong side are given up. The authors want
-/// `λ_D n_D : λ_U n_U` between 1 : 1 and 4 : 3, n counting the responses of each sort.
+/// The loss is bounded, so its gradient vanishes for responses far on the wrong side. The authors recommend `λ_D n_D
+/// : λ_U n_U` between 1 : 1 and 4 : 3, where n counts the responses of each label.
 ///
 /// ```
 /// use pref_loss::{Beta, KlEstimate, KtoBatch, KtoLoss, KtoOutput, Weight};
@@ -36,7 +36,7 @@ pub struct KtoLoss {
     pub undesirable: Weight,
 }
 
-/// Single responses with their summed log-probabilities, in nats, checked once.
+/// A validated batch of single responses with their summed log-probabilities in nats.
 #[derive(Clone, Copy, Debug)]
 pub struct KtoBatch<'a, F> {
     policy: &'a [F],
@@ -44,11 +44,10 @@ pub struct KtoBatch<'a, F> {
     desirable: &'a [bool],
 }
 
-/// The baseline z: how far the policy has moved from the reference on responses that have nothing to do with their
-/// prompts, in nats, never below 0.
+/// The baseline z: an estimate of `KL(π ‖ π_ref)` in nats, at least 0.
 ///
-/// The mean log-ratio over *mismatched* pairs of prompt and response, as in TRL: the batch's prompts with its responses
-/// shifted by one. On the matched responses themselves it would be the very reward that it is to be a baseline for.
+/// It is the mean log-ratio over *KL pairs*, as in TRL: the batch's prompts with its responses shifted by one. On the
+/// matched responses it would be the reward itself.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct KlEstimate(f64);
 
@@ -60,7 +59,7 @@ pub struct KtoOutput<F> {
 }
 
 impl KtoLoss {
-    /// Losses and gradients of every response in one pass, into `out`, whose former content is dropped.
+    /// Computes losses and gradients of every response in one pass and overwrites `out` with them.
     pub fn evaluate<F: Float>(&self, batch: &KtoBatch<'_, F>, baseline: KlEstimate, out: &mut KtoOutput<F>) {
         let of_response = self.kernel(baseline);
         out.losses.clear();
@@ -73,8 +72,8 @@ impl KtoLoss {
         }
     }
 
-    /// As [`evaluate`](Self::evaluate) for pairs, as preference data have them: the chosen response of each is desirable and the
-    /// rejected one is not. A pair's loss is the mean of the two, so that the mean over pairs is that over responses.
+    /// Computes losses and gradients of pairs: the chosen response of each is desirable, the rejected one
+    /// undesirable. A pair's loss is the mean of the two, so that the mean over pairs equals the mean over responses.
     ///
     /// ```
     /// use pref_loss::{Beta, KlEstimate, KtoLoss, LossOutput, PairBatch, PairLogps, PairTokens, Weight};
@@ -112,7 +111,7 @@ impl KtoLoss {
         Ok(())
     }
 
-    /// Loss and gradient of one response by its log-ratio, and whether it is desirable.
+    /// Returns the loss and gradient of one response as a function of its log-ratio and its label.
     fn kernel<F: Float>(&self, baseline: KlEstimate) -> impl Fn(F, bool) -> (F, F) + use<F> {
         let (beta, z) = (F::of(self.beta.get()), F::of(baseline.0));
         let weights = [self.undesirable, self.desirable].map(|weight| F::of(weight.get()));
@@ -126,7 +125,7 @@ impl KtoLoss {
 }
 
 impl<'a, F: Float> KtoBatch<'a, F> {
-    /// A batch of responses with the policy's and the reference's log-probabilities, and whether each is desirable.
+    /// Creates a batch from the policy's and the reference's log-probabilities and a label per response.
     ///
     /// # Errors
     /// [`PrefLossError::Responses`] if the slices differ in length, [`PrefLossError::NotFinite`] for a NaN or infinite
@@ -141,10 +140,10 @@ impl<'a, F: Float> KtoBatch<'a, F> {
 }
 
 impl KlEstimate {
-    /// No baseline: rewards count as they are. The loss is then that of single responses in APO-zero.
+    /// No baseline. The loss is then APO-zero of single responses.
     pub const ZERO: Self = Self(0.0);
 
-    /// The mean log-ratio of mismatched responses, or 0 if it is negative.
+    /// Computes the mean log-ratio of the KL pairs, clamped to at least 0.
     ///
     /// # Errors
     /// [`PrefLossError::Responses`] if the slices differ in length or are empty, [`PrefLossError::NotFinite`] for a NaN or

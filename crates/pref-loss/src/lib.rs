@@ -31,17 +31,18 @@ pub use chunked_head::{ChunkedHead, HeadGradients, HeadTiles, ScoredTokens};
 pub use divergence::{AlphaCoefficient, Divergence};
 pub use dynamic_beta::DynamicBeta;
 pub use error::{Input, Model, PrefLossError, Side};
-pub use float::{Float, Logistic};
+pub use float::Float;
 #[cfg(feature = "tch")]
 pub use head_error::HeadError;
+pub use kernels::PairLoss;
 pub use kto::{KlEstimate, KtoBatch, KtoLoss, KtoOutput};
-pub use loss::{PairLoss, PreferenceLoss, Reads};
+pub use loss::{PreferenceLoss, Reads};
 pub use metrics::RewardMetrics;
 pub use params::{
     Beta, LabelSmoothing, LogpReduction, NoiseRate, TargetMargin, TargetSmoothing, Temperature, Weight,
 };
 #[cfg(feature = "tch")]
-pub use sequence_logps::{SequenceLogps, TokenPosition, sequence_logps, sequence_logps_at, token_logps};
+pub use sequence_logps::{SequenceLogps, sequence_logps, token_logps};
 pub use sum::{LossSum, LossTerm};
 #[cfg(feature = "tch")]
 pub use tensor::{FusedLoss, PairLogpTensors, RewardTensors};

@@ -1,24 +1,23 @@
-//! The losses, each with its equation and source.
+//! The losses, each with its equation and reference.
 
 use std::marker::PhantomData;
 
 use serde::{Deserialize, Serialize};
 
-use crate::kernels;
+use crate::kernels::{self, Kernel, PairLoss, WithKernel};
 use crate::{
-    Beta, Divergence, Float, LabelSmoothing, LogpReduction, LossOutput, NoiseRate, PairBatch, PrefLossError,
-    Reward, TargetMargin, TargetSmoothing, Temperature, Weight,
+    Beta, Divergence, Float, LabelSmoothing, LogpReduction, NoiseRate, PairBatch, Reward, TargetMargin,
+    TargetSmoothing, Temperature, Weight,
 };
 
 /// A loss over preference pairs.
 ///
 /// # Notation
-/// Per pair, in nats: a and b are the chosen and the rejected response's log-ratio `log π − log π_ref`, summed over the
-/// response's tokens, and h = a − b. ā and b̄ are the same divided by the response's number of tokens. In the losses
-/// without a reference (their text says so) they are plain log-probabilities `log π`. σ(x) = 1/(1 + e⁻ˣ).
+/// Per pair, in nats: a and b are the chosen and the rejected response's log-ratio `log π − log π_ref`, summed over
+/// the response's tokens, and h = a − b. ā and b̄ are the same divided by the response's number of tokens. In the
+/// losses *without a reference* they are plain log-probabilities `log π`. σ(x) = 1/(1 + e⁻ˣ).
 ///
-/// Every loss is finite with finite gradients for |βa|, |βb| up to 10⁴ and beyond, in both precisions, but where its
-/// text says otherwise.
+/// Losses and gradients are finite for |βa|, |βb| up to at least 10⁴ in both precisions, except where noted.
 ///
 /// ```
 /// use pref_loss::{Beta, PreferenceLoss};
@@ -33,10 +32,9 @@ use crate::{
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum PreferenceLoss {
-    /// Direct preference optimisation, −log σ(βh) (Rafailov et al. 2023, arXiv:2305.18290, eq. 7).
+    /// Direct preference optimization, −log σ(βh) (Rafailov et al. 2023, arXiv:2305.18290, eq. 7).
     ///
-    /// Never content: the margin of a pair that is labelled one way only is drawn to infinity, so wrong labels are
-    /// learnt by heart.
+    /// The optimal margin is unbounded, so DPO overfits mislabeled pairs.
     Dpo {
         /// β.
         beta: Beta,
@@ -44,7 +42,7 @@ pub enum PreferenceLoss {
     /// Conservative DPO, −(1−ε) log σ(βh) − ε log σ(−βh) (Mitchell 2023, "A note on DPO with noisy preferences &
     /// relationship to IPO").
     ///
-    /// Least at βh = log((1−ε)/ε). ε = 0 is DPO; from ½ on the labels are no longer followed.
+    /// The minimum is at βh = log((1−ε)/ε). ε = 0 is DPO; with ε ≥ ½ the loss no longer follows the labels.
     Cdpo {
         /// β.
         beta: Beta,
@@ -53,20 +51,20 @@ pub enum PreferenceLoss {
     },
     /// Robust DPO, [−(1−ε) log σ(βh) + ε log σ(−βh)]/(1−2ε) (Chowdhury et al. 2024, arXiv:2403.00409).
     ///
-    /// If a share ε of the labels is flipped at random, its expectation is DPO's loss on the true labels. Unbounded
-    /// below: for large βh it falls like −εβh/(1−2ε).
+    /// If a fraction ε of the labels is flipped at random, its expectation is DPO's loss on the true labels.
+    /// Unbounded below: for large βh it falls like −εβh/(1−2ε).
     Robust {
         /// β.
         beta: Beta,
         /// ε.
         label_smoothing: NoiseRate,
     },
-    /// Identity preference optimisation, (h − 1/(2β))², or with ā − b̄ for h (Azar et al. 2023, arXiv:2310.12036,
-    /// eq. 17, with β for their τ).
+    /// Identity preference optimization, (h − 1/(2β))², or with ā − b̄ for h (Azar et al. 2023, arXiv:2310.12036, eq.
+    /// 17, with β for their τ).
     Ipo {
         /// β.
         beta: Beta,
-        /// Whether h compares sums over tokens or means.
+        /// Sum or mean over tokens.
         reduction: LogpReduction,
     },
     /// Hinge, max(0, 1 − βh) (SLiC: Zhao et al. 2023, arXiv:2305.10425; the form with log-ratios: Liu et al.
@@ -79,7 +77,7 @@ pub enum PreferenceLoss {
     },
     /// SimPO, −log σ(β(ā − b̄) − γ), *without a reference* (Meng et al. 2024, arXiv:2405.14734, eq. 6).
     ///
-    /// β is of another order here, 2 to 10, since means are compared.
+    /// Typical β: 2 to 10, because the loss compares means over tokens.
     Simpo {
         /// β.
         beta: Beta,
@@ -89,14 +87,15 @@ pub enum PreferenceLoss {
     /// ORPO, −ā − λ log σ(odds(ā) − odds(b̄)) with odds(x) = log(eˣ/(1−eˣ)), *without a reference* (Hong et al. 2024,
     /// arXiv:2403.07691, eqs. 6 and 7).
     ///
-    /// The paper's λ is TRL's `beta`. A mean log-prob above −10⁻⁷ counts as −10⁻⁷: a certain response has infinite odds.
+    /// The paper's λ is TRL's `beta`. A mean log-probability is clamped to −10⁻⁷, because a certain response has
+    /// infinite odds.
     Orpo {
         /// λ.
         lambda: Weight,
     },
     /// DPO-positive, −log σ(β(h − λ max(0, −a))) (Pal et al. 2024, "Smaug", arXiv:2402.13228).
     ///
-    /// The penalty starts where the chosen response becomes less likely than under the reference. The paper's λ is 5 to
+    /// The penalty applies where the chosen response is less likely than under the reference. The paper's λ is 5 to
     /// 50.
     Dpop {
         /// β.
@@ -106,19 +105,19 @@ pub enum PreferenceLoss {
     },
     /// The chosen response's negative log-likelihood per token, −ā, *without a reference*.
     ///
-    /// With a weight α beside DPO it is the RPO term (Pang et al. 2024, arXiv:2404.19733); see
-    /// [`LossSum`](crate::LossSum). Each response counts alike; where TRL's `sft` averages over a batch's tokens, long
-    /// responses count more.
+    /// Added to DPO with a weight α it gives RPO (Pang et al. 2024, arXiv:2404.19733); see
+    /// [`LossSum`](crate::LossSum). Each response has the same weight. TRL's `sft` averages over a batch's tokens, so
+    /// that long responses weigh more.
     Sft,
-    /// Length-normalised DPO, −log σ(β(ā − b̄)) (TRL's `sigmoid_norm`; Tülu 3, arXiv:2411.15124).
+    /// Length-normalized DPO, −log σ(β(ā − b̄)) (TRL's `sigmoid_norm`; Tülu 3, arXiv:2411.15124).
     SigmoidNorm {
         /// β.
         beta: Beta,
     },
     /// EXO for pairs, σ(βh) log(σ(βh)/(1−ε)) + σ(−βh) log(σ(−βh)/ε) (Ji et al. 2024, arXiv:2402.00856, eq. 16).
     ///
-    /// cDPO with the divergence the other way round: least, namely 0, at the same βh = log((1−ε)/ε). Far out on the
-    /// wrong side it saturates, and so does its gradient.
+    /// cDPO with the KL divergence reversed. The minimum is 0, at the same βh = log((1−ε)/ε). The loss saturates on
+    /// the wrong side, where its gradient vanishes.
     ExoPair {
         /// β.
         beta: Beta,
@@ -127,12 +126,13 @@ pub enum PreferenceLoss {
     },
     /// NCA for pairs, −log σ(βa) − ½ log σ(−βa) − ½ log σ(−βb) (Chen et al. 2024, arXiv:2402.05369).
     ///
-    /// Absolute, not relative, so the chosen response's likelihood does not fall along with the rejected one's.
+    /// It constrains each response by itself, so that the chosen response's likelihood does not fall with the
+    /// rejected one's.
     NcaPair {
         /// β.
         beta: Beta,
     },
-    /// Binary classifier optimisation for pairs, −log σ(βa) − log σ(−βb) (Jung et al. 2024, arXiv:2404.04656, its
+    /// Binary classifier optimization for pairs, −log σ(βa) − log σ(−βb) (Jung et al. 2024, arXiv:2404.04656, its
     /// reward shift 0 as in TRL since 0.29).
     BcoPair {
         /// β.
@@ -145,30 +145,30 @@ pub enum PreferenceLoss {
         beta: Beta,
     },
     /// APO-zero, σ(−βa) + σ(βb) (D'Oosterlinck et al. 2024, arXiv:2408.06266, eq. 7): for chosen responses that are
-    /// better than what the policy writes.
+    /// better than the policy's own.
     ///
-    /// Bounded, so a pair far on the wrong side is given up.
+    /// Bounded, so the gradient vanishes for a pair far on the wrong side.
     ApoZero {
         /// β.
         beta: Beta,
     },
-    /// APO-down, σ(βa) + σ(−βh) (same paper, eq. 8): for chosen responses that are worse than what the policy writes.
+    /// APO-down, σ(βa) + σ(−βh) (same paper, eq. 8): for chosen responses that are worse than the policy's own.
     ApoDown {
         /// β.
         beta: Beta,
     },
-    /// DiscoPOP, (1−m)(−log σ(x)) + m e⁻ˣ with x = βh, m = σ(x/τ) (Lu et al. 2024, arXiv:2406.08414, eq. 5): a blend
-    /// that a language model proposed. Not convex: it has a hump on the wrong side of 0.
+    /// DiscoPOP, (1−m)(−log σ(x)) + m e⁻ˣ with x = βh, m = σ(x/τ) (Lu et al. 2024, arXiv:2406.08414, eq. 5). A
+    /// language model proposed it. It is not convex and has a local maximum at a negative margin.
     ///
-    /// With τ > 1 the exponential outgrows its weight, and the loss overflows for very negative x.
+    /// With τ > 1 the loss overflows for very negative x.
     Discopop {
         /// β.
         beta: Beta,
         /// τ.
         temperature: Temperature,
     },
-    /// Contrastive preference optimisation, −(1−ε) log σ(βh) − ε log σ(−βh), *without a reference* (Xu et al. 2024,
-    /// arXiv:2401.08417). The paper adds the chosen response's likelihood: see [`LossSum`](crate::LossSum).
+    /// Contrastive preference optimization, −(1−ε) log σ(βh) − ε log σ(−βh), *without a reference* (Xu et al. 2024,
+    /// arXiv:2401.08417). The paper adds the SFT term: see [`LossSum`](crate::LossSum).
     Cpo {
         /// β.
         beta: Beta,
@@ -177,17 +177,17 @@ pub enum PreferenceLoss {
     },
     /// f-DPO, −log σ(β(g(a) − g(b))), g as in [`Divergence`] (Wang et al. 2023, arXiv:2309.16240).
     ///
-    /// Exponents are cut at 80, where the gradient is 0 from then on.
+    /// Exponents are clamped at 80; the gradient is 0 beyond.
     FDpo {
         /// β.
         beta: Beta,
         /// Which divergence.
         divergence: Divergence,
     },
-    /// AOT on paired data: cDPO's loss between the k-th smallest policy margin and the k-th smallest reference margin of
-    /// the batch (Melnyk et al. 2024, arXiv:2406.05882, Algorithm 1).
+    /// AOT on paired data (Melnyk et al. 2024, arXiv:2406.05882, Algorithm 1). cDPO's loss between the k-th smallest
+    /// policy margin and the k-th smallest reference margin of the batch.
     ///
-    /// *The batch matters*: a pair's loss depends on the others.
+    /// *A pair's loss depends on its batch.*
     Aot {
         /// β.
         beta: Beta,
@@ -197,7 +197,7 @@ pub enum PreferenceLoss {
     /// AOT on unpaired data: cDPO's loss between the k-th smallest chosen log-ratio and the k-th smallest rejected one
     /// (same paper).
     ///
-    /// *The batch matters*: a pair's loss depends on the others.
+    /// *A pair's loss depends on its batch.*
     AotUnpaired {
         /// β.
         beta: Beta,
@@ -206,35 +206,8 @@ pub enum PreferenceLoss {
     },
 }
 
-/// The loss of one pair and its derivatives, per nat, to the two numbers that the loss compares.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct PairLoss<F> {
-    /// The loss.
-    pub loss: F,
-    /// dL/da.
-    pub chosen_grad: F,
-    /// dL/db.
-    pub rejected_grad: F,
-}
-
-/// A loss's formula with its parameters.
-pub(crate) trait Kernel<F>: Copy + Sync {
-    /// Loss and gradient of one pair.
-    fn at(self, a: F, b: F) -> PairLoss<F>;
-}
-
-/// Something to do with a loss's formula, compiled once for each formula, so that a loop over pairs has no branch on which
-/// loss it is.
-pub(crate) trait WithKernel<F> {
-    /// What comes of it.
-    type Output;
-
-    /// Does it.
-    fn call(self, kernel: impl Kernel<F>) -> Self::Output;
-}
-
-/// Hands a formula over together with the parameters that it names. A closure would do, but for one thing: nothing makes
-/// the compiler inline a long one into its loops, and a loop with a call in it gets no vector instructions.
+/// Passes a formula and its parameters to a visitor. Not a closure: the compiler need not inline a long one, and a
+/// loop with a call is not vectorized.
 macro_rules! formula {
     ($with:expr, [$($parameter:ident: $type:ty),*], |$a:ident, $b:ident| $body:expr) => {{
         #[derive(Clone, Copy)]
@@ -258,32 +231,17 @@ macro_rules! formula {
 /// Which two numbers of a pair a loss compares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reads {
-    /// Whether they are log-ratios to the reference, or the policy's log-probabilities alone.
+    /// Whether they are log-ratios to the reference; otherwise they are the policy's log-probabilities.
     pub reference: bool,
-    /// Whether they are summed over tokens, or averaged.
+    /// Sum or mean over tokens.
     pub reduction: LogpReduction,
 }
 
 impl PreferenceLoss {
-    /// Losses and gradients of every pair in one pass, into `out`, whose former content is dropped.
+    /// Computes the loss of one pair and its derivatives as a function of the two numbers that it compares.
+    /// [`reads`](Self::reads) defines them.
     ///
-    /// The gradients are those of each pair's *own* loss, to the policy's summed log-probabilities;
-    /// [`LossOutput::scale_grads`] makes them those of a mean.
-    ///
-    /// # Errors
-    /// [`PrefLossError::MissingReference`] if the loss needs a reference and the batch has none.
-    pub fn evaluate<F: Float>(
-        &self,
-        batch: &PairBatch<'_, F>,
-        out: &mut LossOutput<F>,
-    ) -> Result<(), PrefLossError> {
-        crate::evaluate::evaluate(self, batch, out)
-    }
-
-    /// The loss of one pair as a function of the two numbers that it compares, with its derivatives to them; which
-    /// numbers, [`reads`](Self::reads) tells.
-    ///
-    /// For AOT: of a batch of one pair.
+    /// For AOT, the batch is this one pair.
     pub fn at<F: Float>(&self, a: F, b: F) -> PairLoss<F> {
         struct At<F>(F, F);
 
@@ -298,11 +256,11 @@ impl PreferenceLoss {
         self.with_kernel(At(a, b))
     }
 
-    /// The implicit rewards of every pair: the numbers behind `rewards/chosen`, `rewards/rejected`, `rewards/margins`
-    /// and `rewards/accuracies`.
+    /// Computes the implicit rewards of every pair, as in `rewards/chosen`, `rewards/rejected`, `rewards/margins` and
+    /// `rewards/accuracies`.
     ///
-    /// Always from summed log-ratios, whatever the loss compares, so that losses can be told apart by them; from summed
-    /// log-probabilities where the batch has no reference. Times β, or plain where a loss has no β.
+    /// Rewards use summed log-ratios for every loss, so that they are comparable between losses. Without a reference
+    /// they use summed log-probabilities. The factor is β, or 1 for a loss without β.
     pub fn rewards<'a, F: Float>(
         &self,
         batch: &'a PairBatch<'_, F>,
@@ -314,7 +272,7 @@ impl PreferenceLoss {
         })
     }
 
-    /// β; `None` for ORPO and the SFT term, which have none.
+    /// Returns β, or `None` for ORPO and the SFT term.
     pub fn beta(&self) -> Option<Beta> {
         match *self {
             Self::Orpo { .. } | Self::Sft => None,
@@ -340,7 +298,7 @@ impl PreferenceLoss {
         }
     }
 
-    /// Which two numbers of a pair the loss compares.
+    /// Returns which two numbers of a pair the loss compares.
     pub fn reads(&self) -> Reads {
         let reduction = match *self {
             Self::Ipo { reduction, .. } => reduction,
@@ -353,14 +311,14 @@ impl PreferenceLoss {
         Reads { reference: !is_free, reduction }
     }
 
-    /// What every pair's loss is while the policy still equals the reference, such as ln 2 for DPO and cDPO and 1/(4β²)
-    /// for IPO; `None` for a loss without a reference. A run whose first step says otherwise compares different tokens
-    /// or different weights.
+    /// Returns the loss of a pair while the policy equals the reference: ln 2 for DPO and cDPO, 1/(4β²) for IPO.
+    /// `None` for a loss without a reference. If the first step of a run has another loss, tokens or weights differ
+    /// between policy and reference.
     pub fn at_reference(&self) -> Option<f64> {
         self.reads().reference.then(|| self.at(0.0_f64, 0.0).loss)
     }
 
-    /// The name in recipes and tables: `dpo`, `exo_pair`, …, as in the serialised form's `kind`.
+    /// Returns the name in recipes and tables, such as `dpo` or `exo_pair`. It equals the serialized `kind`.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Dpo { .. } => "dpo",
@@ -387,7 +345,7 @@ impl PreferenceLoss {
         }
     }
 
-    /// Hands the formula over, its parameters rounded to `F`.
+    /// Passes the formula, with its parameters rounded to `F`, to a visitor.
     #[inline]
     pub(crate) fn with_kernel<F: Float, W: WithKernel<F>>(&self, with: W) -> W::Output {
         let beta = F::of(self.beta().map_or(1.0, Beta::get));

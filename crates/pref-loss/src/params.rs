@@ -1,12 +1,12 @@
-//! The parameters of the losses, checked where they are made.
+//! The parameters of the losses, validated on construction.
 
 use serde::{Deserialize, Serialize};
 
 use crate::PrefLossError;
 
-/// The strength β of the pull towards the reference model: finite and above 0.
+/// The strength β of the regularization towards the reference model: finite and above 0.
 ///
-/// Deserialising goes through [`Beta::new`].
+/// Deserialization goes through [`Beta::new`].
 ///
 /// ```
 /// use pref_loss::Beta;
@@ -20,21 +20,23 @@ use crate::PrefLossError;
 pub struct Beta(f64);
 
 impl Beta {
-    /// The value that the DPO paper and most trainers start from, 0.1.
+    /// The default of the DPO paper and of most trainers, 0.1.
     pub const DEFAULT: Self = Self(0.1);
 
+    /// Validates `value`.
+    ///
     /// # Errors
     /// [`PrefLossError::Beta`] if `value` is not finite or not above 0.
     pub fn new(value: f64) -> Result<Self, PrefLossError> {
         if value.is_finite() && value > 0.0 { Ok(Self(value)) } else { Err(PrefLossError::Beta { value }) }
     }
 
-    /// The number itself.
+    /// Returns the number.
     pub fn get(self) -> f64 {
         self.0
     }
 
-    /// 1/(2β): the margin, in nats, that IPO draws every pair to.
+    /// Returns 1/(2β): IPO's target margin in nats.
     pub fn target_margin(self) -> f64 {
         0.5 / self.0
     }
@@ -54,10 +56,11 @@ impl From<Beta> for f64 {
     }
 }
 
-/// The probability ε, in \[0, 1\], that cDPO gives to a label being the wrong way round.
+/// The probability ε, in \[0, 1\], that cDPO assigns to a label being flipped.
 ///
-/// Below ½ the loss follows the labels, above ½ it follows their opposites, and at ½ it only holds the policy to the
-/// reference; [`is_degenerate`](Self::is_degenerate) tells. Deserialising goes through [`LabelSmoothing::new`].
+/// Below ½ the loss follows the labels and above ½ the flipped labels. At ½ it only regularizes towards the
+/// reference. [`is_degenerate`](Self::is_degenerate) detects ε ≥ ½. Deserialization goes through
+/// [`LabelSmoothing::new`].
 ///
 /// ```
 /// use pref_loss::LabelSmoothing;
@@ -72,9 +75,11 @@ impl From<Beta> for f64 {
 pub struct LabelSmoothing(f64);
 
 impl LabelSmoothing {
-    /// Every label is believed: cDPO is then DPO.
+    /// No smoothing: cDPO is then DPO.
     pub const ZERO: Self = Self(0.0);
 
+    /// Validates `value`.
+    ///
     /// # Errors
     /// [`PrefLossError::LabelSmoothing`] if `value` is outside \[0, 1\] or not a number.
     pub fn new(value: f64) -> Result<Self, PrefLossError> {
@@ -85,18 +90,18 @@ impl LabelSmoothing {
         }
     }
 
-    /// The number itself.
+    /// Returns the number.
     pub fn get(self) -> f64 {
         self.0
     }
 
-    /// Whether ε ≥ ½, so that the loss no longer rewards the labelled direction. Worth a warning, not an error: noise
-    /// experiments ask for it on purpose.
+    /// Returns whether ε ≥ ½, so that the loss no longer follows the labels. Callers should warn and continue: noise
+    /// experiments use such values on purpose.
     pub fn is_degenerate(self) -> bool {
         self.0 >= 0.5
     }
 
-    /// The weights of −log σ(x) and −log σ(−x).
+    /// Returns the weights of −log σ(x) and −log σ(−x).
     pub(crate) fn weights(self) -> [f64; 2] {
         [1.0 - self.0, self.0]
     }
@@ -125,6 +130,8 @@ macro_rules! number {
         pub struct $type(f64);
 
         impl $type {
+            /// Validates `value`.
+            ///
             /// # Errors
             /// [`PrefLossError::Parameter`] if `value` is out of range.
             pub fn new(value: f64) -> Result<Self, PrefLossError> {
@@ -136,7 +143,7 @@ macro_rules! number {
                 }
             }
 
-            /// The number itself.
+            /// Returns the number.
             pub fn get(self) -> f64 {
                 self.0
             }
@@ -159,44 +166,83 @@ macro_rules! number {
 }
 
 number! {
-    /// The share ε of labels that robust DPO takes to be flipped, in \[0, ½). From ½ on, labels say nothing or the
-    /// opposite, and the loss, which divides by 1 − 2ε, does not exist.
+    /// The fraction ε of labels that robust DPO assumes to be flipped, in \[0, ½). The loss divides by 1 − 2ε and is
+    /// undefined from ½ on.
     ///
-    /// What the trainer believes, not what was done to the data: a study that flips a quarter of the labels may well
-    /// train with 0.1.
+    /// It is the trainer's assumption, independent of the noise in the data: a study that flips a quarter of the
+    /// labels may train with 0.1.
+    ///
+    /// ```
+    /// use pref_loss::NoiseRate;
+    ///
+    /// assert_eq!(NoiseRate::new(0.25)?.get(), 0.25);
+    /// assert!(NoiseRate::new(0.5).is_err());
+    /// # Ok::<(), pref_loss::PrefLossError>(())
+    /// ```
     NoiseRate, "label_smoothing", "at least 0 and below 0.5", |value| (0.0..0.5).contains(&value)
 }
 
 number! {
-    /// The probability ε, in (0, 1), that EXO's target gives to the rejected response. With 0 or 1 the divergence from
-    /// the target is infinite.
+    /// The probability ε, in (0, 1), that EXO's target assigns to the rejected response. At 0 and 1 the KL divergence
+    /// is infinite.
+    ///
+    /// ```
+    /// use pref_loss::TargetSmoothing;
+    ///
+    /// assert_eq!(TargetSmoothing::new(0.001)?.get(), 0.001);
+    /// assert!(TargetSmoothing::new(0.0).is_err());
+    /// # Ok::<(), pref_loss::PrefLossError>(())
+    /// ```
     TargetSmoothing, "label_smoothing", "above 0 and below 1, such as 0.001", |value| value > 0.0 && value < 1.0
 }
 
 number! {
-    /// The margin γ that SimPO wants between the rewards: finite, at least 0, in the rewards' units (β times nats per
-    /// token). SimPO's authors report γ/β, most often 0.3 to 1.6.
+    /// SimPO's target margin γ between the rewards: finite, at least 0, in units of β times nats per token. SimPO's
+    /// authors report γ/β, most often 0.3 to 1.6.
+    ///
+    /// ```
+    /// use pref_loss::TargetMargin;
+    ///
+    /// assert_eq!(TargetMargin::new(1.0)?.get(), 1.0);
+    /// assert!(TargetMargin::new(-1.0).is_err());
+    /// # Ok::<(), pref_loss::PrefLossError>(())
+    /// ```
     TargetMargin, "gamma", "finite and at least 0", |value| value.is_finite() && value >= 0.0
 }
 
 number! {
-    /// How much a term weighs: finite and at least 0.
+    /// The weight of a term: finite and at least 0.
+    ///
+    /// ```
+    /// use pref_loss::Weight;
+    ///
+    /// assert_eq!(Weight::new(0.5)?.get(), 0.5);
+    /// assert!(Weight::new(-0.5).is_err());
+    /// # Ok::<(), pref_loss::PrefLossError>(())
+    /// ```
     Weight, "weight", "finite and at least 0", |value| value.is_finite() && value >= 0.0
 }
 
 number! {
-    /// The temperature τ at which DiscoPOP goes over from one loss to the other: finite and above 0. The authors found
-    /// 0.05.
+    /// DiscoPOP's temperature τ: finite and above 0. The authors use 0.05.
+    ///
+    /// ```
+    /// use pref_loss::Temperature;
+    ///
+    /// assert_eq!(Temperature::new(0.05)?.get(), 0.05);
+    /// assert!(Temperature::new(0.0).is_err());
+    /// # Ok::<(), pref_loss::PrefLossError>(())
+    /// ```
     Temperature, "temperature", "finite and above 0 (0.05 is usual)", |value| value.is_finite() && value > 0.0
 }
 
 impl Weight {
-    /// As much as anything else.
+    /// A weight of 1.
     pub const ONE: Self = Self(1.0);
 }
 
 impl NoiseRate {
-    /// The weights of −log σ(x) and −log σ(−x), which undo what flipping this share of labels does to them.
+    /// Returns the weights of −log σ(x) and −log σ(−x) that make the loss unbiased under this flip rate.
     pub(crate) fn weights(self) -> [f64; 2] {
         let scale = 1.0 / (1.0 - 2.0 * self.0);
         [(1.0 - self.0) * scale, -self.0 * scale]
@@ -210,15 +256,15 @@ impl TargetSmoothing {
     }
 }
 
-/// How IPO brings a response's per-token log-ratios to one number.
+/// Reduction of a response's per-token log-ratios to one number.
 ///
-/// Trainers disagree: the IPO paper's derivation and the first implementations sum, TRL has taken the mean since 0.7.11.
-/// With the mean, the target 1/(2β) is in nats *per token*, hundreds of times further away.
+/// Trainers disagree: the IPO paper and the first implementations sum, TRL takes the mean since 0.7.11. With the
+/// mean, the target 1/(2β) is in nats *per token*, which is hundreds of times larger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogpReduction {
-    /// Add the tokens up.
+    /// Sum over tokens.
     Sum,
-    /// Divide the sum by the response's number of tokens.
+    /// Mean over tokens.
     Mean,
 }

@@ -4,34 +4,26 @@ use tch::{Device, IndexOp, Kind, Tensor};
 
 use crate::HeadError;
 
-/// Log-probabilities of sequences, and how many tokens each sums over.
+/// Log-probabilities of sequences, with the number of tokens in each sum.
 #[derive(Debug)]
 pub struct SequenceLogps {
-    /// log π(scored tokens | what stands before them) of every sequence, in nats, `[batch]`: float32, or float64 from
-    /// float64 logits. 0 where nothing is scored.
+    /// log π(scored tokens | context) of every sequence, in nats, `[batch]`: float32, or float64 from float64 logits.
+    /// 0 for a sequence without scored tokens.
     pub sums: Tensor,
     /// Scored tokens of every sequence.
     pub tokens: Vec<u32>,
 }
 
-/// A token in a batch: it is predicted by the logits one place before it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TokenPosition {
-    /// Which sequence.
-    pub sequence: usize,
-    /// Which of its tokens, 1 or later.
-    pub token: usize,
-}
-
-/// The log-probability of every token but the first of each sequence, `[batch, len - 1]`: `[i, t]` is that of token
-/// `t + 1`, which the logits at `t` predict. Float32, or float64 from float64 logits; NaN logits give NaN.
+/// Computes the log-probability of every token except the first of each sequence, `[batch, len - 1]`. Element `[i,
+/// t]` belongs to token `t + 1`, which the logits at `t` predict. Float32, or float64 from float64 logits; NaN logits
+/// give NaN.
 ///
 /// # Shapes
 /// `logits` `[batch, len, vocab]` of any float kind; `ids` `[batch, len]` i64.
 ///
 /// # Errors
-/// [`HeadError::Shape`], [`HeadError::Kind`], [`HeadError::Device`]; [`HeadError::Target`] if an id, the first of each
-/// sequence apart, is not in the vocabulary (looked at on the host, so this waits for the device).
+/// [`HeadError::Shape`], [`HeadError::Kind`], [`HeadError::Device`]; [`HeadError::Target`] if an id other than the
+/// first of a sequence is not in the vocabulary. The check synchronizes with the device.
 pub fn token_logps(logits: &Tensor, ids: &Tensor) -> Result<Tensor, HeadError> {
     let (_, len, vocab) = check_logits(logits, ids)?;
     let steps = (len - 1).max(0);
@@ -40,10 +32,10 @@ pub fn token_logps(logits: &Tensor, ids: &Tensor) -> Result<Tensor, HeadError> {
     Ok(pick(&logits.narrow(1, 0, steps), &targets))
 }
 
-/// Sums of the log-probabilities of masked tokens, by sequence.
+/// Sums the log-probabilities of masked tokens by sequence.
 ///
-/// Logits that score nothing are never read: neither their log-softmax nor its gradient is computed. Sums are taken in
-/// f64 and rounded once, whatever the logits' kind.
+/// Logits of unscored tokens are never read: neither their log-softmax nor its gradient is computed. Sums are in f64
+/// and rounded once, for every kind of logits.
 ///
 /// ```
 /// use pref_loss::sequence_logps;
@@ -67,8 +59,8 @@ pub fn token_logps(logits: &Tensor, ids: &Tensor) -> Result<Tensor, HeadError> {
 ///
 /// # Errors
 /// [`HeadError::Shape`], [`HeadError::Kind`], [`HeadError::Device`]; [`HeadError::FirstToken`] if the mask covers the
-/// first token of a sequence; [`HeadError::Target`] if a scored id is not in the vocabulary. Ids that are not scored may
-/// be anything. NaN passes through to the sums of its sequence. The look at mask and ids waits for the device.
+/// first token of a sequence; [`HeadError::Target`] if a scored id is not in the vocabulary. Unscored ids may have
+/// any value. NaN propagates to the sum of its sequence. The checks of mask and ids synchronize with the device.
 pub fn sequence_logps(logits: &Tensor, ids: &Tensor, mask: &Tensor) -> Result<SequenceLogps, HeadError> {
     let (batch, _, _) = check_logits(logits, ids)?;
     check_kind("mask", mask, &[Kind::Bool])?;
@@ -86,52 +78,24 @@ pub fn sequence_logps(logits: &Tensor, ids: &Tensor, mask: &Tensor) -> Result<Se
     Ok(SequenceLogps { sums, tokens })
 }
 
-/// As [`sequence_logps`], from a list of the scored tokens in any order. A token that is named twice counts twice.
-///
-/// # Errors
-/// As [`sequence_logps`], and [`HeadError::Position`] if a position does not lie in the batch.
-pub fn sequence_logps_at(
-    logits: &Tensor,
-    ids: &Tensor,
-    positions: &[TokenPosition],
-) -> Result<SequenceLogps, HeadError> {
-    let (batch, len, _) = check_logits(logits, ids)?;
-    let mut tokens = vec![0; batch as usize];
-    for &TokenPosition { sequence, token } in positions {
-        if token >= len as usize || sequence >= batch as usize {
-            return Err(HeadError::Position { sequence, token, batch, len });
-        }
-        if token == 0 {
-            return Err(HeadError::FirstToken { sequence });
-        }
-        tokens[sequence] += 1;
-    }
-    let column = |of: fn(&TokenPosition) -> usize| {
-        let values: Vec<i64> = positions.iter().map(|position| of(position) as i64).collect();
-        Tensor::from_slice(&values).to_device(ids.device())
-    };
-    let sums = sums_at(logits, ids, &column(|at| at.sequence), &column(|at| at.token))?;
-    Ok(SequenceLogps { sums, tokens })
-}
-
 fn sums_at(logits: &Tensor, ids: &Tensor, sequence: &Tensor, token: &Tensor) -> Result<Tensor, HeadError> {
     let (batch, len, vocab) = check_logits(logits, ids)?;
     let place: Tensor = sequence * len + token;
     let targets = ids.reshape([-1]).index_select(0, &place);
     check_targets(&targets, vocab)?;
     let logps = pick(&logits.reshape([-1, vocab]).index_select(0, &(place - 1)), &targets);
-    // In f64 the order of the additions, which a GPU does not fix, disappears in the final rounding.
+    // In f64 the nondeterministic order of additions on a GPU vanishes in the final rounding.
     let sums = Tensor::zeros([batch], (Kind::Double, logits.device()));
     Ok(sums.index_add(0, sequence, &logps.to_kind(Kind::Double)).to_kind(logps.kind()))
 }
 
-/// The log-softmax at the targets, in `compute_kind`.
+/// Computes the log-softmax at the targets, in `compute_kind`.
 fn pick(logits: &Tensor, targets: &Tensor) -> Tensor {
     let logps = logits.log_softmax(-1, compute_kind(logits.kind()));
     logps.gather(-1, &targets.unsqueeze(-1), false).squeeze_dim(-1)
 }
 
-/// The kind of log-softmax and sums: bfloat16 keeps no more than two or three digits of a log-probability.
+/// Returns the kind of log-softmax and sums: bfloat16 has only two or three digits.
 pub(crate) fn compute_kind(kind: Kind) -> Kind {
     if kind == Kind::Double { Kind::Double } else { Kind::Float }
 }
@@ -151,7 +115,7 @@ fn check_logits(logits: &Tensor, ids: &Tensor) -> Result<(i64, i64, i64), HeadEr
     Ok((batch, len, vocab))
 }
 
-/// Refuses ids outside of `0..vocab`, which would otherwise read past the logits.
+/// Returns an error for ids outside of `0..vocab`, which would read past the logits.
 pub(crate) fn check_targets(targets: &Tensor, vocab: i64) -> Result<(), HeadError> {
     let targets = to_host(targets);
     match targets.iter().position(|target| !(0..vocab).contains(target)) {

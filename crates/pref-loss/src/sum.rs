@@ -8,7 +8,7 @@ use crate::{Float, LossOutput, PairBatch, PrefLossError, PreferenceLoss, Weight}
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LossTerm {
-    /// How much it counts.
+    /// Its weight.
     pub weight: Weight,
     /// The loss.
     pub loss: PreferenceLoss,
@@ -35,13 +35,14 @@ pub struct LossSum {
 }
 
 impl LossSum {
-    /// A preference loss and α times the chosen responses' negative log-likelihood per token.
+    /// Creates the sum of a preference loss and α times the SFT term.
     pub fn with_sft(loss: PreferenceLoss, alpha: Weight) -> Self {
         let one = LossTerm { weight: Weight::ONE, loss };
         Self { terms: vec![one, LossTerm { weight: alpha, loss: PreferenceLoss::Sft }] }
     }
 
-    /// Losses and gradients of every pair into `out`; `scratch` holds one term at a time. What both held is dropped.
+    /// Computes losses and gradients of every pair into `out`, with `scratch` for one term at a time. Overwrites
+    /// both.
     ///
     /// # Errors
     /// As [`PreferenceLoss::evaluate`], for the first term that has one.

@@ -1,14 +1,14 @@
-//! LD's sums and WPO's weights from logits, batch by batch.
+//! LD log-probabilities and WPO weights of a batch, from logits.
 
 use tch::{IndexOp, Kind, Tensor};
 
 use crate::sequence_logps::{check_device, check_kind, check_shape, compute_kind, to_host, token_logps};
 use crate::{HeadError, LdAlpha};
 
-/// Length-desensitised log-probabilities of a batch of responses, in nats, `[batch]`, with a graph to the logits: see
-/// [`ld_logp`](crate::ld_logp).
+/// Computes the length-desensitized log-probabilities of a batch of responses in nats, `[batch]`, with a graph to the
+/// logits. See [`ld_logp`](crate::ld_logp).
 ///
-/// `other_tokens` holds the length of each response's partner. Sums are taken in f64 and rounded once.
+/// `other_tokens` is the length of each response's partner. Sums are in f64 and rounded once.
 ///
 /// ```
 /// use pref_loss::{LdAlpha, ld_logps};
@@ -27,7 +27,7 @@ use crate::{HeadError, LdAlpha};
 /// As [`sequence_logps`](crate::sequence_logps); `other_tokens` `[batch]`.
 ///
 /// # Errors
-/// As [`sequence_logps`](crate::sequence_logps); [`HeadError::Shape`] also if `other_tokens` is of another length.
+/// As [`sequence_logps`](crate::sequence_logps); [`HeadError::Shape`] also if `other_tokens` has another length.
 pub fn ld_logps(
     logits: &Tensor,
     ids: &Tensor,
@@ -42,13 +42,13 @@ pub fn ld_logps(
     let scored = mask.i((.., 1..));
     let shared = scored.cumsum(1, Kind::Int64).le_tensor(&others.unsqueeze(1));
     let weight = shared.to_kind(Kind::Double) * (1.0 - alpha.get()) + alpha.get();
-    // Not a product with the mask: 0 · NaN, from padding, would be NaN.
+    // Not a product with the mask: 0 · NaN from padding is NaN.
     let weighted = (logps.to_kind(Kind::Double) * weight).masked_fill(&scored.logical_not(), 0.0);
     Ok(weighted.sum_dim_intlist(1, false, Kind::Double).to_kind(logps.kind()))
 }
 
-/// WPO's weight of every response, `[batch]`, outside any graph: see [`WpoTokens::weight`](crate::WpoTokens::weight).
-/// A pair's loss is multiplied by the weights of both its responses.
+/// Computes WPO's weight of every response, `[batch]`, without a graph. See
+/// [`WpoTokens::weight`](crate::WpoTokens::weight). A pair's weight is the product of the weights of its responses.
 ///
 /// ```
 /// use pref_loss::wpo_weights;
@@ -67,8 +67,8 @@ pub fn ld_logps(
 /// As [`sequence_logps`](crate::sequence_logps).
 ///
 /// # Errors
-/// As [`sequence_logps`](crate::sequence_logps), and [`HeadError::NothingScored`] for a sequence without a scored token,
-/// which has no mean.
+/// As [`sequence_logps`](crate::sequence_logps), and [`HeadError::NothingScored`] for a sequence without a scored
+/// token.
 pub fn wpo_weights(logits: &Tensor, ids: &Tensor, mask: &Tensor) -> Result<Tensor, HeadError> {
     let _guard = tch::no_grad_guard();
     let logps = token_logps(logits, &scored_ids(ids, mask)?)?;
@@ -85,7 +85,7 @@ pub fn wpo_weights(logits: &Tensor, ids: &Tensor, mask: &Tensor) -> Result<Tenso
     Ok(mean.exp().to_kind(compute_kind(logits.kind())))
 }
 
-/// The ids with 0 wherever nothing is scored, since there they may be anything.
+/// Returns the ids with 0 at unscored tokens, which may have any value.
 fn scored_ids(ids: &Tensor, mask: &Tensor) -> Result<Tensor, HeadError> {
     check_kind("mask", mask, &[Kind::Bool])?;
     check_shape("mask", mask, &ids.size())?;

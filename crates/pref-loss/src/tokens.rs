@@ -1,16 +1,18 @@
-//! What is made of single tokens' log-probabilities before a pair's loss: LD's sums and WPO's weights.
+//! Functions of token log-probabilities: LD log-probabilities and WPO weights.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{Float, PrefLossError};
 
-/// How much the tokens beyond the shorter response's length count in length-desensitised log-probabilities: in \[0, 1\].
+/// The weight, in \[0, 1\], of tokens beyond the shorter response's length in length-desensitized log-probabilities.
 /// 1 is the plain sum.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Serialize, Deserialize)]
 #[serde(try_from = "f64", into = "f64")]
 pub struct LdAlpha(f64);
 
 impl LdAlpha {
+    /// Validates `value`.
+    ///
     /// # Errors
     /// [`PrefLossError::Parameter`] if `value` is outside \[0, 1\].
     pub fn new(value: f64) -> Result<Self, PrefLossError> {
@@ -21,12 +23,12 @@ impl LdAlpha {
         }
     }
 
-    /// The number itself.
+    /// Returns the number.
     pub fn get(self) -> f64 {
         self.0
     }
 
-    /// The weight of each of a response's tokens: dlog π(response)/dlog π(token), to pass a gradient on.
+    /// Returns the weight of each token, dlog π(response)/dlog π(token), for the backward pass.
     pub fn token_weights(self, tokens: usize, other_tokens: usize) -> impl ExactSizeIterator<Item = f64> {
         let shared = tokens.min(other_tokens);
         (0..tokens).map(move |token| if token < shared { 1.0 } else { self.0 })
@@ -47,10 +49,10 @@ impl From<LdAlpha> for f64 {
     }
 }
 
-/// A response's length-desensitised log-probability, in nats (LD-DPO: Liu et al. 2024, arXiv:2409.06411): the tokens up
-/// to the shorter response's length count fully, those beyond it α times. `other_tokens` is the partner's length.
+/// Computes a response's length-desensitized log-probability in nats (LD-DPO: Liu et al. 2024, arXiv:2409.06411).
+/// Tokens up to the shorter response's length have weight 1, the others α. `other_tokens` is the partner's length.
 ///
-/// Give the same to policy and reference, and any loss may follow; summed in f64.
+/// Use the same α for policy and reference, with any loss. The sum is in f64.
 ///
 /// ```
 /// use pref_loss::{LdAlpha, ld_logp};
@@ -65,17 +67,17 @@ pub fn ld_logp<F: Float>(token_logps: &[F], other_tokens: usize, alpha: LdAlpha)
     F::of(token_logps.iter().zip(weights).map(|(logp, weight)| logp.widen() * weight).sum())
 }
 
-/// What WPO reads of one response: two numbers for each of its tokens, in nats, under the policy.
+/// WPO's inputs of one response: two numbers per token, in nats, under the policy.
 #[derive(Clone, Copy, Debug)]
 pub struct WpoTokens<'a, F> {
     /// log π(token).
     pub logps: &'a [F],
-    /// log Σ π(v)² over the vocabulary at the same position: the log-probability that two draws agree.
+    /// log Σ π(v)² over the vocabulary at the same position: the log-probability that two samples agree.
     pub log_collisions: &'a [F],
 }
 
 impl<F: Float> WpoTokens<'_, F> {
-    /// The weight of one response: e to the mean of log π − log Σ π² over its tokens.
+    /// Computes the weight of one response: e to the mean of log π − log Σ π² over its tokens.
     ///
     /// # Errors
     /// [`PrefLossError::Responses`] if the slices differ in length or are empty.
@@ -90,12 +92,22 @@ impl<F: Float> WpoTokens<'_, F> {
     }
 }
 
-/// By how much WPO multiplies a pair's loss, for [`LossOutput::weigh`](crate::LossOutput::weigh) (Zhou et al. 2024,
-/// arXiv:2406.11827, eq. 2, with the sampled alignment of its section 3.2): the product of both responses' weights, a
-/// constant without gradient.
+/// Computes WPO's weight of a pair, for [`LossOutput::weigh`](crate::LossOutput::weigh) (Zhou et al. 2024,
+/// arXiv:2406.11827, eq. 2, with the sampled alignment of section 3.2). It is the product of both responses' weights,
+/// without gradient.
 ///
-/// Pairs that the policy itself would hardly write count little. Above 1 for responses more likely than what it would
-/// sample; like TRL's, it is not cut off there.
+/// Pairs that are unlikely under the policy have small weights. The weight exceeds 1 for responses more likely than
+/// sampled ones; as in TRL, it is not clamped.
+///
+/// ```
+/// use pref_loss::{WpoTokens, wpo_weight};
+///
+/// // Each chosen token is as likely as two samples agreeing; the rejected token is half as likely.
+/// let chosen = WpoTokens { logps: &[-1.0, -2.0], log_collisions: &[-1.0, -2.0] };
+/// let rejected = WpoTokens { logps: &[0.25_f64.ln()], log_collisions: &[0.5_f64.ln()] };
+/// assert_eq!(wpo_weight(chosen, rejected)?, 0.5);
+/// # Ok::<(), pref_loss::PrefLossError>(())
+/// ```
 ///
 /// # Errors
 /// As [`WpoTokens::weight`].

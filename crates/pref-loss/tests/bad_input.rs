@@ -10,7 +10,7 @@ const LOGPS: PairLogps<'static, f64> = PairLogps { chosen: &[-20.0, -31.0], reje
 const TOKENS: PairTokens<'static> = PairTokens { chosen: &[9, 12], rejected: &[11, 10] };
 
 #[test]
-fn batches_that_do_not_fit_together() {
+fn batches_of_different_lengths_are_errors() {
     assert_eq!(
         refusal(LOGPS, PairLogps { rejected: &[-25.0], ..LOGPS }, TOKENS),
         "the reference log-probs of the rejected responses are 1, but the batch has 2 pairs: give one per pair"
@@ -26,7 +26,7 @@ fn batches_that_do_not_fit_together() {
 }
 
 #[test]
-fn log_probs_that_are_no_numbers() {
+fn non_finite_log_probs_are_errors() {
     assert_eq!(
         refusal(PairLogps { chosen: &[-20.0, f64::NAN], ..LOGPS }, LOGPS, TOKENS),
         "the policy's log-prob of chosen response 1 is NaN: look for NaN in the weights or a diverged run"
@@ -39,7 +39,7 @@ fn log_probs_that_are_no_numbers() {
 }
 
 #[test]
-fn parameters_out_of_range() {
+fn parameters_out_of_range_are_errors() {
     for value in [0.0, -0.1, f64::NAN, f64::INFINITY] {
         assert!(Beta::new(value).is_err(), "beta {value}");
     }
@@ -59,7 +59,7 @@ fn parameters_out_of_range() {
 }
 
 #[test]
-fn parameters_are_checked_on_their_way_in_from_a_file() {
+fn deserialization_validates_parameters() {
     let read = |text: &str| serde_json::from_str::<PreferenceLoss>(text);
     let loss = read(r#"{"kind": "cdpo", "beta": 0.1, "label_smoothing": 0.2}"#).unwrap();
     assert_eq!(loss.name(), "cdpo");

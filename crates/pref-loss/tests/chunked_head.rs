@@ -88,7 +88,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
 
     #[test]
-    fn any_tiles_give_what_full_logits_give(
+    fn tiled_and_full_logits_agree(
         tokens in 1_i64..40, vocab in 1_i64..90, width in 1_i64..20,
         rows in 1_usize..45, columns in 1_usize..100, kept in 0_usize..12,
     ) {
@@ -102,7 +102,7 @@ proptest! {
 }
 
 #[test]
-fn float32_is_equal_with_the_tiles_that_are_chosen_and_with_others() {
+fn default_and_custom_tiles_agree_in_float32() {
     // Chosen: two tiles of tokens by two of the vocabulary, three of the four kept.
     let input = Input::new(1_100, 5_003, 24, Kind::Float);
     let full = input.full();
@@ -114,7 +114,7 @@ fn float32_is_equal_with_the_tiles_that_are_chosen_and_with_others() {
 }
 
 #[test]
-fn bfloat16_is_summed_in_float32() {
+fn bfloat16_sums_are_in_float32() {
     let input = Input::new(60, 700, 32, Kind::BFloat16);
     let (full, chunked) = (input.full(), input.chunked(Some(tiles(17, 100, 3))));
     assert_eq!((chunked.logps.kind(), chunked.hidden.kind()), (Kind::Float, Kind::Float));
@@ -125,7 +125,7 @@ fn bfloat16_is_summed_in_float32() {
 }
 
 #[test]
-fn a_likely_token_keeps_the_digits_of_its_gradient() {
+fn the_gradient_of_a_likely_token_does_not_cancel() {
     // 1 − p = 1.4e-6, some twenty steps of fp32 below 1: onehot − softmax has to be taken before the products.
     let hidden = Tensor::from_slice(&[1.0_f32]).view([1, 1]);
     let weight = Tensor::from_slice(&[13.8_f32, 0.0, -1.0]).view([3, 1]);
@@ -137,7 +137,7 @@ fn a_likely_token_keeps_the_digits_of_its_gradient() {
 }
 
 #[test]
-fn large_logits_neither_overflow_nor_vanish() {
+fn large_logits_do_not_overflow() {
     // Logits of 1e4, in f64 because in f32 they would differ by their own rounding.
     let mut input = Input::new(9, 50, 8, Kind::Double);
     input.hidden = &input.hidden * 1e4;
@@ -145,7 +145,7 @@ fn large_logits_neither_overflow_nor_vanish() {
 }
 
 #[test]
-fn the_gradient_enters_autograd_as_a_product() {
+fn a_product_passes_the_gradient_to_autograd() {
     let input = Input::new(12, 30, 6, Kind::Float);
     let trunk_gradient = |loss: &dyn Fn(&Tensor) -> Tensor| {
         let trunk = Tensor::eye(6, (Kind::Float, Device::Cpu)).set_requires_grad(true);
@@ -167,7 +167,7 @@ fn the_gradient_enters_autograd_as_a_product() {
 }
 
 #[test]
-fn the_weights_gradient_adds_to_one_that_exists() {
+fn backward_into_accumulates_the_weight_gradient() {
     for (kind, sums) in [
         (Kind::Float, Kind::Float),
         (Kind::Double, Kind::Double),
@@ -187,7 +187,7 @@ fn the_weights_gradient_adds_to_one_that_exists() {
 }
 
 #[test]
-fn one_token_and_none() {
+fn one_token_and_zero_tokens() {
     let one = Input::new(1, 300, 8, Kind::Float);
     assert_equal(&one.chunked(None), &one.full(), REORDERED_FP32);
     let none = Input::new(0, 300, 8, Kind::Float).chunked(None);
@@ -197,7 +197,7 @@ fn one_token_and_none() {
 }
 
 #[test]
-fn nan_stays_with_its_token() {
+fn nan_propagates_to_its_own_token() {
     for kept in [0, 40] {
         let mut input = Input::new(10, 40, 8, Kind::Float);
         let clean = input.chunked(Some(tiles(3, 11, kept)));
@@ -214,7 +214,7 @@ fn nan_stays_with_its_token() {
 }
 
 #[test]
-fn targets_outside_of_the_vocabulary_are_refused() {
+fn targets_outside_of_the_vocabulary_are_errors() {
     let input = Input::new(5, 40, 8, Kind::Float);
     let head = ChunkedHead::new(&input.weight).unwrap();
     for id in [40, -100, i64::MAX, i64::MIN] {
@@ -225,7 +225,7 @@ fn targets_outside_of_the_vocabulary_are_refused() {
 }
 
 #[test]
-fn misfits_are_named() {
+fn errors_name_the_mismatched_tensor() {
     let input = Input::new(5, 40, 8, Kind::Float);
     let head = ChunkedHead::new(&input.weight).unwrap();
     let zeros = |size: &[i64], kind| Tensor::zeros(size, (kind, Device::Cpu));

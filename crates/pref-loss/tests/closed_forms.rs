@@ -1,7 +1,7 @@
 //! The kernels against closed forms, finite differences and each other.
 
 use pref_loss::{
-    Beta, Float, LabelSmoothing, LogpReduction, LossOutput, PairBatch, PairLogps, PairTokens, PreferenceLoss,
+    Beta, LabelSmoothing, LogpReduction, LossOutput, PairBatch, PairLogps, PairTokens, PreferenceLoss,
 };
 use proptest::prelude::*;
 
@@ -44,7 +44,7 @@ fn one(loss: PreferenceLoss, policy: [f64; 2], reference: [f64; 2], tokens: [u32
 }
 
 #[test]
-fn at_the_reference_every_loss_has_its_known_value() {
+fn losses_at_the_reference_have_known_values() {
     for b in [0.01, 0.1, 0.5, 2.0] {
         assert_eq!(dpo(b).at_reference(), Some(std::f64::consts::LN_2));
         for smoothing in [0.0, 0.1, 0.5, 0.9, 1.0] {
@@ -60,14 +60,14 @@ fn at_the_reference_every_loss_has_its_known_value() {
 }
 
 #[test]
-fn the_slope_at_the_reference_says_how_far_labels_are_believed() {
+fn the_slope_at_the_reference_is_proportional_to_one_minus_two_epsilon() {
     assert_eq!(dpo(0.1).at(0.0_f64, 0.0).chosen_grad, -0.05);
     assert_eq!(cdpo(0.1, 0.5).at(0.0_f64, 0.0).chosen_grad, 0.0);
     assert_eq!(cdpo(0.1, 1.0).at(0.0_f64, 0.0).chosen_grad, 0.05);
 }
 
 #[test]
-fn cdpo_is_least_where_the_policy_is_as_sure_as_the_labels() {
+fn cdpo_is_minimal_at_the_log_odds_of_the_labels() {
     for (b, smoothing) in [(0.1_f64, 0.1_f64), (0.5, 0.3), (0.1, 0.9)] {
         let minimum = ((1.0 - smoothing) / smoothing).ln() / b;
         let at = cdpo(b, smoothing).at(minimum, 0.0);
@@ -78,7 +78,7 @@ fn cdpo_is_least_where_the_policy_is_as_sure_as_the_labels() {
 }
 
 #[test]
-fn mean_reduction_divides_each_side_by_its_own_tokens() {
+fn mean_reduction_divides_by_token_counts() {
     let [loss, chosen, rejected] = one(ipo(0.5, LogpReduction::Mean), [-8.0, -14.0], [-10.0, -12.0], [2, 4]);
     // h = 2/2 − (−2)/4 = 1.5, and the target is 1.
     assert_eq!([loss, chosen, rejected], [0.25, 0.5, -0.25]);
@@ -161,7 +161,7 @@ fn losses() -> impl Strategy<Value = PreferenceLoss> {
 
 proptest! {
     #[test]
-    fn gradients_are_the_losses_differences(
+    fn gradients_match_finite_differences(
         loss in losses(),
         policy in prop::array::uniform2(-60.0..-1.0),
         reference in prop::array::uniform2(-60.0..-1.0),
@@ -179,13 +179,13 @@ proptest! {
     }
 
     #[test]
-    fn cdpo_without_smoothing_is_dpo_to_the_bit(b in 0.01..2.0, margin in -1e3..1e3_f64) {
+    fn cdpo_without_smoothing_is_bitwise_dpo(b in 0.01..2.0, margin in -1e3..1e3_f64) {
         prop_assert_eq!(cdpo(b, 0.0).at(margin, 0.0), dpo(b).at(margin, 0.0));
         prop_assert_eq!(cdpo(b, 0.0).at(margin as f32, 0.0), dpo(b).at(margin as f32, 0.0));
     }
 
     #[test]
-    fn smoothing_by_its_complement_is_flipping_every_label(
+    fn complementary_smoothing_equals_flipped_labels(
         b in 0.01..2.0,
         smoothing in 0.0..=1.0,
         policy in prop::array::uniform2(-60.0..-1.0),
@@ -201,7 +201,7 @@ proptest! {
     }
 
     #[test]
-    fn flipping_every_label_mirrors_the_margin(
+    fn flipped_labels_negate_the_margin(
         loss in losses(),
         policy in prop::array::uniform2(-60.0..-1.0),
         reference in prop::array::uniform2(-60.0..-1.0),
@@ -220,12 +220,12 @@ proptest! {
     }
 
     #[test]
-    fn single_precision_follows_double(loss in losses(), margin in -1e4..1e4_f64) {
+    fn f32_matches_f64(loss in losses(), margin in -1e4..1e4_f64) {
         let margin = f64::from(margin as f32);
         let (single, double) = (loss.at(margin as f32, 0.0), loss.at(margin, 0.0));
         // Rounding β·h to f32 moves the logistic's argument by up to 2⁻²⁴·|βh|, and IPO squares what it is off by.
         let tolerance = 4.0 * f64::from(f32::EPSILON) * (1.0 + loss.beta().map_or(1.0, Beta::get) * margin.abs());
-        prop_assert!(close(single.loss.widen(), double.loss, tolerance));
-        prop_assert!(close(single.chosen_grad.widen(), double.chosen_grad, tolerance));
+        prop_assert!(close(f64::from(single.loss), double.loss, tolerance));
+        prop_assert!(close(f64::from(single.chosen_grad), double.chosen_grad, tolerance));
     }
 }

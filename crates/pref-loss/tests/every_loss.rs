@@ -1,4 +1,4 @@
-//! What holds for all losses, and the laws of single ones.
+//! Properties of all losses and of individual ones.
 
 use pref_loss::{
     AlphaCoefficient, Beta, Divergence, Float, LabelSmoothing, LogpReduction, LossOutput, LossSum, LossTerm,
@@ -72,7 +72,7 @@ fn mean_loss(loss: &PreferenceLoss, policy: &[Vec<f64>; 2], reference: &[Vec<f64
     evaluate(loss, [&policy[0], &policy[1]], [&reference[0], &reference[1]], tokens).mean_loss()
 }
 
-/// Whether a batch lies so near a corner or a change of order that differences across it mean nothing.
+/// Returns whether a batch is so close to a kink or a change of order that finite differences are invalid.
 fn is_near_a_kink(loss: &PreferenceLoss, policy: &[Vec<f64>; 2], reference: &[Vec<f64>; 2]) -> bool {
     let ratios: Vec<[f64; 2]> =
         (0..3).map(|i| [0, 1].map(|side| policy[side][i] - reference[side][i])).collect();
@@ -98,7 +98,7 @@ fn three() -> impl Strategy<Value = [Vec<f64>; 2]> {
 
 proptest! {
     #[test]
-    fn gradients_are_the_losses_differences(
+    fn gradients_match_finite_differences(
         beta in 0.001..0.9,
         smoothing in 0.01..0.45,
         policy in three(),
@@ -136,7 +136,7 @@ proptest! {
     }
 
     #[test]
-    fn single_precision_follows_double_far_out(
+    fn f32_matches_f64_in_the_tails(
         beta in 0.001..0.9,
         smoothing in 0.0..0.45,
         a in -1e4..1e4_f64,
@@ -167,7 +167,7 @@ proptest! {
     }
 
     #[test]
-    fn the_order_of_a_batch_does_not_matter(beta in 0.001..0.9, policy in three(), reference in three()) {
+    fn losses_do_not_depend_on_batch_order(beta in 0.001..0.9, policy in three(), reference in three()) {
         for loss in every_loss(beta, 0.1) {
             let rotated = |logps: &[Vec<f64>; 2]| {
                 let mut logps = logps.clone();
@@ -188,7 +188,7 @@ proptest! {
     }
 
     #[test]
-    fn swapping_a_pair_negates_the_margin(beta in 0.001..0.9, smoothing in 0.0..0.45, h in -100.0..100.0_f64) {
+    fn swapping_responses_negates_the_margin(beta in 0.001..0.9, smoothing in 0.0..0.45, h in -100.0..100.0_f64) {
         let beta = Beta::new(beta).unwrap();
         let rate = NoiseRate::new(smoothing).unwrap();
         let robust = |h| PreferenceLoss::Robust { beta, label_smoothing: rate }.at(h, 0.0);
@@ -210,7 +210,7 @@ proptest! {
     }
 
     #[test]
-    fn orpo_follows_double_over_all_mean_log_probs(a in -30.0..0.0_f64, b in -30.0..0.0_f64) {
+    fn orpo_in_f32_matches_f64(a in -30.0..0.0_f64, b in -30.0..0.0_f64) {
         let loss = PreferenceLoss::Orpo { lambda: Weight::new(0.5).unwrap() };
         let (a, b) = (f64::from(a as f32), f64::from(b as f32));
         let (single, double) = (loss.at(a as f32, b as f32), loss.at(a, b));
@@ -220,7 +220,7 @@ proptest! {
 }
 
 #[test]
-fn minima_are_where_the_papers_put_them() {
+fn minima_match_the_papers() {
     let beta = Beta::new(0.1).unwrap();
     let ipo = PreferenceLoss::Ipo { beta, reduction: LogpReduction::Sum }.at(5.0_f64, 0.0);
     assert_eq!((ipo.loss, ipo.chosen_grad), (0.0, 0.0));
@@ -236,7 +236,7 @@ fn minima_are_where_the_papers_put_them() {
 }
 
 #[test]
-fn special_cases_are_the_losses_they_should_be() {
+fn special_cases_reduce_to_other_losses() {
     let beta = Beta::new(0.3).unwrap();
     let dpo = PreferenceLoss::Dpo { beta };
     let one = AlphaCoefficient::new(1.0).unwrap();
@@ -259,7 +259,7 @@ fn special_cases_are_the_losses_they_should_be() {
 }
 
 #[test]
-fn infinities_end_in_their_limits_and_nan_in_nan() {
+fn infinities_give_limits_and_nan_propagates() {
     for loss in every_loss(0.1, 0.1) {
         let nan = loss.at(f32::NAN, f32::NAN);
         assert!(nan.loss.is_nan(), "{loss:?}");
@@ -271,7 +271,7 @@ fn infinities_end_in_their_limits_and_nan_in_nan() {
 }
 
 #[test]
-fn losses_without_a_reference_take_a_batch_without_one_and_others_refuse() {
+fn only_reference_free_losses_accept_a_batch_without_reference() {
     let logps = PairLogps { chosen: &[-20.0, -31.0], rejected: &[-25.0, -30.0] };
     let batch =
         PairBatch::reference_free(logps, PairTokens { chosen: &[9, 12], rejected: &[11, 10] }).unwrap();
@@ -307,17 +307,14 @@ fn sums_add_up_and_weights_multiply() {
     let ours = [sum.losses(), sum.chosen_grads(), sum.rejected_grads()].concat();
     assert!(ours.iter().zip(expected).all(|(&a, b)| close(a, b, SAME_F64)), "{ours:?} vs {expected:?}");
 
-    let shares = sum.gradient_shares();
-    assert!(close(shares.iter().sum(), 1.0, SAME_F64));
     sum.weigh(&[2.0, 0.0]).unwrap();
     assert!(close(sum.losses()[0], 2.0 * ours[0], SAME_F64));
     assert_eq!((sum.losses()[1], sum.chosen_grads()[1]), (0.0, 0.0));
-    assert_eq!(sum.gradient_shares(), [1.0, 0.0]);
     assert!(sum.weigh(&[1.0]).unwrap_err().to_string().contains("the weights of the chosen responses are 1"));
 }
 
 #[test]
-fn a_loss_reads_back_from_what_it_writes() {
+fn serialization_round_trips() {
     for loss in every_loss(0.1, 0.1) {
         let written = serde_json::to_value(loss).unwrap();
         assert_eq!(written["kind"], loss.name());

@@ -1,7 +1,7 @@
 //! Sums of token log-probabilities against dense log-softmax, masks and autograd.
 #![cfg(feature = "tch")]
 
-use pref_loss::{HeadError, TokenPosition, sequence_logps, sequence_logps_at, token_logps};
+use pref_loss::{HeadError, sequence_logps, token_logps};
 use tch::{Device, IndexOp, Kind, Tensor};
 
 /// Between two orders of the same fp32 sums, relative.
@@ -30,11 +30,6 @@ fn mask(scored: &[(i64, i64)]) -> Tensor {
 
 const SCORED: [(i64, i64); 6] = [(0, 2), (0, 3), (0, 6), (2, 1), (2, 2), (2, 5)];
 
-fn positions() -> Vec<TokenPosition> {
-    let position = |&(sequence, token)| TokenPosition { sequence: sequence as usize, token: token as usize };
-    SCORED.iter().map(position).collect()
-}
-
 /// Every position's log-softmax, the unscored ones multiplied by 0.
 fn dense(logits: &Tensor, ids: &Tensor, mask: &Tensor) -> Tensor {
     let logps = logits.i((.., ..LEN - 1, ..)).to_kind(Kind::Double).log_softmax(-1, Kind::Double);
@@ -47,7 +42,7 @@ fn largest(difference: &Tensor) -> f64 {
 }
 
 #[test]
-fn sums_and_gradients_are_those_of_a_dense_mask() {
+fn sums_and_gradients_match_a_dense_mask() {
     for (kind, sums, tolerance, gradients) in [
         (Kind::Double, Kind::Double, 1e-13, 1e-13),
         (Kind::Float, Kind::Float, REORDERED_FP32, REORDERED_FP32),
@@ -62,22 +57,15 @@ fn sums_and_gradients_are_those_of_a_dense_mask() {
             (sums.detach(), logits.grad())
         };
         let (expected, expected_grad) = run(&|logits| dense(logits, &ids(), &mask(&SCORED)));
-        let masked = run(&|logits| {
+        let (found, grad) = run(&|logits| {
             let logps = sequence_logps(logits, &ids(), &mask(&SCORED)).unwrap();
             assert_eq!(logps.tokens, [3, 0, 3]);
             logps.sums
         });
-        let listed = run(&|logits| {
-            let logps = sequence_logps_at(logits, &ids(), &positions()).unwrap();
-            assert_eq!(logps.tokens, [3, 0, 3]);
-            logps.sums
-        });
-        for (found, grad) in [masked, listed] {
-            assert_eq!((found.kind(), found.size()), (sums, vec![BATCH]));
-            assert!(largest(&(&found - &expected)) <= tolerance * 20.0, "{kind:?}: {found}");
-            assert!(largest(&(grad - &expected_grad)) <= gradients, "{kind:?}");
-            assert_eq!(found.double_value(&[1]), 0.0);
-        }
+        assert_eq!((found.kind(), found.size()), (sums, vec![BATCH]));
+        assert!(largest(&(&found - &expected)) <= tolerance * 20.0, "{kind:?}: {found}");
+        assert!(largest(&(grad - &expected_grad)) <= gradients, "{kind:?}");
+        assert_eq!(found.double_value(&[1]), 0.0);
     }
 }
 
@@ -97,7 +85,7 @@ fn token_logps_are_shifted_by_one() {
 }
 
 #[test]
-fn a_thousand_bfloat16_tokens_lose_no_nats() {
+fn sums_of_bfloat16_tokens_are_exact() {
     // Uniform logits: every token costs ln 11, and 999 of them in bfloat16 would be a multiple of 16.
     let logits = Tensor::zeros([1, 1_000, VOCAB], (Kind::BFloat16, Device::Cpu));
     let ids = Tensor::zeros([1, 1_000], (Kind::Int64, Device::Cpu));
@@ -110,7 +98,7 @@ fn a_thousand_bfloat16_tokens_lose_no_nats() {
 }
 
 #[test]
-fn what_is_not_scored_may_be_anything() {
+fn unscored_positions_are_never_read() {
     let (logits, ids) = (logits(Kind::Float), ids());
     let clean = sequence_logps(&logits, &ids, &mask(&SCORED)).unwrap().sums;
     let _ = ids.i((0, 4)).fill_(-100);
@@ -124,43 +112,24 @@ fn what_is_not_scored_may_be_anything() {
 }
 
 #[test]
-fn nan_stays_with_its_sequence_and_nothing_scored_is_zero() {
+fn nan_propagates_to_its_own_sequence() {
     let spoilt = logits(Kind::Float);
     let _ = spoilt.i((0, 1)).fill_(f64::NAN);
     let sums = sequence_logps(&spoilt, &ids(), &mask(&SCORED)).unwrap().sums;
     assert!(sums.double_value(&[0]).is_nan());
     assert!(sums.double_value(&[2]).is_finite());
-    let none = sequence_logps_at(&logits(Kind::Float), &ids(), &[]).unwrap();
+    let none = sequence_logps(&logits(Kind::Float), &ids(), &mask(&[])).unwrap();
     assert_eq!((none.tokens, largest(&none.sums)), (vec![0, 0, 0], 0.0));
 }
 
 #[test]
-fn a_token_named_twice_counts_twice() {
-    let once = TokenPosition { sequence: 1, token: 3 };
-    let logits = logits(Kind::Float);
-    let one = sequence_logps_at(&logits, &ids(), &[once]).unwrap();
-    let two = sequence_logps_at(&logits, &ids(), &[once, once]).unwrap();
-    assert_eq!(two.sums, one.sums * 2.0);
-    assert_eq!(two.tokens, [0, 2, 0]);
-}
-
-#[test]
-fn impossible_positions_are_refused() {
-    let logits = logits(Kind::Float);
-    let at = |sequence, token| {
-        sequence_logps_at(&logits, &ids(), &[TokenPosition { sequence, token }]).unwrap_err()
-    };
-    assert_eq!(at(1, 0), HeadError::FirstToken { sequence: 1 });
-    assert_eq!(at(1, 7), HeadError::Position { sequence: 1, token: 7, batch: BATCH, len: LEN });
-    assert_eq!(at(3, 1), HeadError::Position { sequence: 3, token: 1, batch: BATCH, len: LEN });
-    assert!(matches!(at(usize::MAX, 1), HeadError::Position { .. }));
-    assert!(matches!(at(1, usize::MAX), HeadError::Position { .. }));
-    let first = sequence_logps(&logits, &ids(), &mask(&[(0, 2), (2, 0)])).unwrap_err();
+fn scoring_a_first_token_is_an_error() {
+    let first = sequence_logps(&logits(Kind::Float), &ids(), &mask(&[(0, 2), (2, 0)])).unwrap_err();
     assert_eq!(first, HeadError::FirstToken { sequence: 2 });
 }
 
 #[test]
-fn ids_outside_of_the_vocabulary_are_refused() {
+fn ids_outside_of_the_vocabulary_are_errors() {
     for id in [VOCAB, -100] {
         let ids = ids();
         let _ = ids.i((2, 5)).fill_(id);
@@ -172,7 +141,7 @@ fn ids_outside_of_the_vocabulary_are_refused() {
 }
 
 #[test]
-fn misfits_are_named() {
+fn errors_name_the_mismatched_tensor() {
     let zeros = |size: &[i64], kind| Tensor::zeros(size, (kind, Device::Cpu));
     let (logits, ids, mask) = (logits(Kind::Float), ids(), mask(&SCORED));
     let named = |logits: &Tensor, ids: &Tensor, mask: &Tensor| match sequence_logps(logits, ids, mask) {

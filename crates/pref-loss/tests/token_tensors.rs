@@ -1,4 +1,5 @@
-//! LD, WPO, KTO and weighted sums on tensors against the same on slices, which `tokens.rs` and `trl.rs` hold to TRL.
+//! LD, WPO, KTO and weighted sums on tensors against those on slices, which `tokens.rs` and `trl.rs` compare with
+//! TRL.
 #![cfg(feature = "tch")]
 
 use pref_loss::{
@@ -61,7 +62,7 @@ fn assert_close(ours: &[f64], theirs: &[f64]) {
 }
 
 #[test]
-fn length_desensitised_sums_and_their_gradient() {
+fn length_desensitized_sums_and_gradients() {
     let others: Vec<u32> = [1, 0, 3, 2].map(|row: usize| SCORED[row].1 as u32).to_vec();
     let alpha = LdAlpha::new(0.3).unwrap();
     let expected: Vec<f64> =
@@ -93,7 +94,7 @@ fn weights_of_single_responses() {
 }
 
 #[test]
-fn masks_that_cannot_be_scored() {
+fn invalid_masks_are_errors() {
     let (logits, ids) = (logits(), ids());
     let nothing = mask();
     let _ = nothing.i(1).fill_(0);

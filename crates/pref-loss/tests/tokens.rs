@@ -50,7 +50,7 @@ fn assert_close(ours: f64, theirs: f64) {
     assert!((ours - theirs).abs() <= SAME_F64 * theirs.abs().max(1.0), "ours {ours}, theirs {theirs}");
 }
 
-/// DPO's output for one pair whose log-probs are `alpha`-desensitised.
+/// DPO's output for one pair with length-desensitized log-probabilities.
 fn dpo(beta: Beta, pair: &Pair, alpha: LdAlpha) -> LossOutput<f64> {
     let sums = |logps: &[Vec<f64>; 2]| [0, 1].map(|side| ld_logp(&logps[side], logps[1 - side].len(), alpha));
     let (policy, reference) = (sums(&pair.policy), sums(&pair.reference));
@@ -65,7 +65,7 @@ fn dpo(beta: Beta, pair: &Pair, alpha: LdAlpha) -> LossOutput<f64> {
 }
 
 #[test]
-fn length_desensitised_log_probs_give_its_loss() {
+fn length_desensitized_losses_match_trl() {
     let Fixture { beta, pairs, .. } = fixture();
     for pair in pairs {
         assert_close(dpo(beta, &pair, pair.ld_alpha).losses()[0], pair.ld_loss);
@@ -73,7 +73,7 @@ fn length_desensitised_log_probs_give_its_loss() {
 }
 
 #[test]
-fn weighted_losses_are_its_losses() {
+fn wpo_losses_match_trl() {
     let Fixture { beta, pairs, .. } = fixture();
     for pair in pairs {
         let mut out = dpo(beta, &pair, LdAlpha::new(1.0).unwrap());
@@ -87,7 +87,7 @@ fn weighted_losses_are_its_losses() {
 }
 
 #[test]
-fn kto_gives_its_losses_gradients_and_baseline() {
+fn kto_matches_trl() {
     let Fixture { beta, kto, .. } = fixture();
     let baseline = KlEstimate::new(&kto.kl_policy, &kto.kl_reference).unwrap();
     assert_close(baseline.nats(), kto.kl);
@@ -106,7 +106,7 @@ fn kto_gives_its_losses_gradients_and_baseline() {
 }
 
 #[test]
-fn batches_that_do_not_fit_are_refused() {
+fn mismatched_batches_are_errors() {
     let lengths = Err(PrefLossError::Responses { expected: 2, found: 1 });
     assert_eq!(KtoBatch::new(&[-1.0, -2.0], &[-1.0], &[true, true]).map(|_| ()), lengths);
     assert_eq!(KtoBatch::new(&[-1.0, -2.0], &[-1.0, -2.0], &[true]).map(|_| ()), lengths);
@@ -119,15 +119,13 @@ fn batches_that_do_not_fit_are_refused() {
 }
 
 #[test]
-fn dynamic_beta_follows_the_margins_and_stays_above_zero() {
+fn dynamic_beta_follows_margins_and_stays_positive() {
     let (base, alpha) = (Beta::new(0.2).unwrap(), Weight::new(0.5).unwrap());
     let mut dynamic = DynamicBeta::new(base, alpha, 0.9).unwrap();
-    assert_eq!(dynamic.keep_weight(3.0), 1.0);
     assert_eq!(dynamic.next(&[1.0, 3.0]), base);
-    // M₀ is 2 and σ² is 1 now.
-    assert_close(dynamic.keep_weight(3.0), (-0.5_f64).exp());
+    // M₀ is 2.
     assert_close(dynamic.next(&[4.0]).get(), 0.2 * (1.0 + 0.5 * 2.0));
-    // M₀ moved on to 0.9·2 + 0.1·4.
+    // M₀ is now 0.9·2 + 0.1·4.
     assert_close(dynamic.next(&[2.2, 4.2]).get(), 0.2 * (1.0 + 0.5 * 1.0));
     assert!(dynamic.next(&[-1e9]).get() > 0.0);
     assert_eq!(dynamic.next(&[]), base);

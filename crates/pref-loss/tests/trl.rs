@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 /// f64 on both sides; relative to the larger of value and 1, since sums pass through hundreds of nats.
 const SAME_F64: f64 = 1e-12;
-/// TRL takes ORPO's log-odds and the logarithms of EXO's ε in float32.
+/// TRL computes ORPO's log-odds and the logarithms of EXO's ε in float32.
 const SAME_F32: f64 = 2e-6;
 /// TRL's metrics pass through Python floats unrounded.
 const REWARDS: f64 = 1e-12;
@@ -102,7 +102,7 @@ fn assert_close(ours: &[f64], theirs: &[f64], tolerance: f64, what: &str) {
 }
 
 #[test]
-fn plain_kernels_give_its_losses_and_gradients() {
+fn closed_forms_on_slices_match_trl() {
     let Fixture { batches, cases } = fixture();
     let mut out = LossOutput::default();
     for case in cases {
@@ -130,7 +130,7 @@ fn plain_kernels_give_its_losses_and_gradients() {
 }
 
 #[test]
-fn rewards_are_its_rewards() {
+fn rewards_match_trl() {
     let Fixture { batches, cases } = fixture();
     let mut compared = 0;
     for case in cases {
@@ -178,7 +178,7 @@ mod tensors {
     }
 
     #[test]
-    fn autograd_gives_its_losses_and_gradients() {
+    fn autograd_matches_trl() {
         let Fixture { batches, cases } = fixture();
         for case in cases {
             let batch = &batches[&case.batch];
@@ -195,7 +195,7 @@ mod tensors {
     }
 
     #[test]
-    fn closed_forms_on_tensors_give_its_losses_and_gradients() {
+    fn closed_forms_on_tensors_match_trl() {
         let Fixture { batches, cases } = fixture();
         for case in cases {
             let batch = &batches[&case.batch];
@@ -230,7 +230,7 @@ mod tensors {
     }
 
     #[test]
-    fn tensors_that_do_not_fit_are_refused() {
+    fn mismatched_tensors_are_errors() {
         let loss: PreferenceLoss = serde_json::from_str(r#"{"kind": "dpo", "beta": 0.1}"#).unwrap();
         let tokens = PairTokens { chosen: &[9, 12], rejected: &[11, 10] };
         let fit = || logps(&[-20.0, -31.0], &[-25.0, -30.0]);

@@ -1,6 +1,6 @@
 //! The eight task families: how each asks, and how it reads a question back.
 
-use pref_data::{Message, Role};
+use pref_data::Message;
 use rand::RngExt;
 use rand::seq::IndexedRandom;
 use seeds::Stream;
@@ -114,12 +114,13 @@ impl Family {
 ///
 /// Only what the user said counts, in one or two turns. `None` if this world does not ask that.
 pub(crate) fn recognise(prompt: &[Message]) -> Option<(usize, Task)> {
-    let mut user = prompt.iter().filter(|message| message.role == Role::User);
-    let (first, second) = (user.next()?.content.trim(), user.next());
-    if user.next().is_some() || prompt.last()?.role != Role::User {
+    let mut user = prompt.iter().filter(|message| message.role() == "user");
+    let (first, second) = (user.next()?.content(), user.next());
+    if user.next().is_some() || prompt.last()?.role() != "user" {
         return None;
     }
-    let second = second.map(|message| message.content.trim());
+    let second = second.map(Message::content);
+    let (first, second) = (first.trim(), second.as_deref().map(str::trim));
     FAMILIES.iter().enumerate().find_map(|(index, family)| Some((index, family.read(first, second)?)))
 }
 

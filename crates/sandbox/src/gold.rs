@@ -1,5 +1,7 @@
 //! The truth: how good an answer is, computed from the prompt's own text.
 
+use std::borrow::Cow;
+
 use pref_data::{Message, PreferenceRecord, Text};
 
 use crate::behaviour::{COURTESY, EVASION, FILLER, PADDING};
@@ -156,10 +158,10 @@ pub(crate) fn prompt_messages(record: &PreferenceRecord) -> Vec<Message> {
 }
 
 /// A response as text: the last message's content where it is a list of messages.
-pub(crate) fn response_text(response: &Text) -> &str {
+pub(crate) fn response_text(response: &Text) -> Cow<'_, str> {
     match response {
-        Text::Plain(text) => text,
-        Text::Chat(messages) => messages.last().map_or("", |message| &message.content),
+        Text::Plain(text) => text.into(),
+        Text::Chat(messages) => messages.last().map_or("".into(), Message::content),
     }
 }
 

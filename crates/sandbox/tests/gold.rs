@@ -154,10 +154,10 @@ fn every_answer_of_a_demonstrator_is_on_the_scale_and_all_of_it_is_used() {
     let mut highest = LOWEST;
     for dialogue in demonstrations(&Seeds::new(3), 4_000, Mixture::Ordinary) {
         for turn in [1, 3] {
-            let quality = gold_quality(&dialogue[..turn], &dialogue[turn].content);
+            let quality = gold_quality(&dialogue[..turn], &dialogue[turn].content());
             assert!((LOWEST..=HIGHEST).contains(&quality), "{quality}: {dialogue:?}");
             assert_ne!(
-                assess(&dialogue[..turn], &dialogue[turn].content).attempt,
+                assess(&dialogue[..turn], &dialogue[turn].content()).attempt,
                 Attempt::Neither,
                 "{dialogue:?}"
             );

@@ -97,11 +97,13 @@ pub(crate) fn create_folder<T>(
         .tempdir_in(parent)
         .map_err(StudyError::io("cannot create a folder in", parent))?;
     let made = fill(partial.path())?;
+    files::fault::point("files.create_dir.filled");
     match fs::rename(partial.path(), target) {
         // Another worker made the same folder meanwhile, with the same content by construction.
         Err(_) if target.exists() => {}
         renamed => renamed.map_err(StudyError::io("cannot create", target))?,
     }
+    files::fault::point("files.create_dir.renamed");
     Ok(made)
 }
 
@@ -128,6 +130,7 @@ pub(crate) fn write_file(path: &Path, content: &[u8]) -> Result<(), StudyError> 
     let failed = || StudyError::io("cannot write", path);
     let mut file = atomic_write_file::AtomicWriteFile::open(path).map_err(failed())?;
     file.write_all(content).map_err(failed())?;
+    files::fault::point("files.write.written");
     file.commit().map_err(failed())
 }
 

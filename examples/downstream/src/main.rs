@@ -1,17 +1,17 @@
-//! A training loop of one's own around pref-loss, without libtorch: the policy is a table, the optimiser plain gradient
-//! descent, and pref-loss says what each response's log-probability should do.
+//! A training loop with pref-loss and without libtorch. The policy is a table and the optimizer is gradient descent;
+//! pref-loss computes the gradient of each response's log-probability.
 //!
-//! One prompt has four responses of known quality. Everybody prefers one to another as Bradley and Terry say, with
-//! probability σ(difference of quality). DPO's implicit reward then has to become that quality, up to a constant.
+//! One prompt has four responses of known quality. Preferences follow Bradley and Terry, with probability
+//! σ(difference of quality). DPO's implicit reward converges to that quality, up to a constant.
 
 use pref_loss::{
     Beta, LabelSmoothing, LogpReduction, LossOutput, PairBatch, PairLogps, PairTokens, PrefLossError, PreferenceLoss,
 };
 
 const RESPONSES: usize = 4;
-/// True quality, in nats of Bradley and Terry.
+/// True quality: Bradley–Terry strength in nats.
 const QUALITY: [f64; RESPONSES] = [0.0, 0.4, 1.1, 2.0];
-/// What supervised fine-tuning left behind, as logits.
+/// Logits of the reference policy.
 const REFERENCE: [f64; RESPONSES] = [1.0, 0.2, -0.5, -1.5];
 const STEPS: usize = 4_000;
 
@@ -30,7 +30,7 @@ fn main() -> Result<(), PrefLossError> {
     Ok(())
 }
 
-/// Trains a policy and returns its log-ratios to the reference, the first response's taken as 0.
+/// Trains a policy and returns its log-ratios to the reference, relative to the first response's.
 fn train(loss: &PreferenceLoss) -> Result<[f64; RESPONSES], PrefLossError> {
     let (pairs, frequencies) = preferences();
     let reference = log_softmax(&REFERENCE);
@@ -55,7 +55,7 @@ fn train(loss: &PreferenceLoss) -> Result<[f64; RESPONSES], PrefLossError> {
     Ok(std::array::from_fn(|i| policy[i] - reference[i] - first))
 }
 
-/// Every ordered pair of responses, and how often the first is preferred.
+/// Returns every ordered pair of responses, and the probability that the first is preferred.
 fn preferences() -> (Vec<[usize; 2]>, Vec<f64>) {
     let ordered = (0..RESPONSES).flat_map(|a| (0..RESPONSES).map(move |b| [a, b]));
     let pairs: Vec<_> = ordered.filter(|[a, b]| a != b).collect();
@@ -64,7 +64,7 @@ fn preferences() -> (Vec<[usize; 2]>, Vec<f64>) {
     (pairs, frequencies)
 }
 
-/// One step along the gradient that the loss gives for every response's log-probability.
+/// Takes one gradient descent step.
 fn descend(
     logits: &mut [f64; RESPONSES],
     policy: &[f64; RESPONSES],
@@ -77,7 +77,7 @@ fn descend(
         by_response[chosen] += up;
         by_response[rejected] += down;
     }
-    // Through the softmax: ∂ log π(i) / ∂ logit(k) = [i = k] − π(k).
+    // Backward pass of the softmax: ∂ log π(i) / ∂ logit(k) = [i = k] − π(k).
     let total: f64 = by_response.iter().sum();
     for ((logit, logp), gradient) in logits.iter_mut().zip(policy).zip(by_response) {
         *logit -= RATE * (gradient - total * logp.exp());
@@ -89,8 +89,8 @@ fn columns(pairs: &[[usize; 2]], logps: &[f64; RESPONSES]) -> [Vec<f64>; 2] {
 }
 
 fn log_softmax(logits: &[f64; RESPONSES]) -> [f64; RESPONSES] {
-    let normaliser = logits.iter().map(|logit| logit.exp()).sum::<f64>().ln();
-    logits.map(|logit| logit - normaliser)
+    let normalizer = logits.iter().map(|logit| logit.exp()).sum::<f64>().ln();
+    logits.map(|logit| logit - normalizer)
 }
 
 fn row(values: &[f64]) -> String {
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dpo_finds_the_quality() {
+    fn dpo_recovers_the_true_quality() {
         let beta = Beta::new(0.5).unwrap();
         let ratios = train(&PreferenceLoss::Dpo { beta }).unwrap();
         for (ratio, quality) in ratios.iter().zip(QUALITY) {

@@ -1,13 +1,13 @@
-//! The formulas on tensors, for autograd to differentiate.
+//! Formulas on tensors, for autograd.
 //!
-//! Written from the equations and not from the closed-form kernels, so that each can be held against the other.
+//! Implemented from the equations, independently of the closed-form kernels, so that each is a test of the other.
 
 use tch::Tensor;
 
 use crate::divergence::LARGEST_EXPONENT;
 use crate::{Beta, Divergence, PreferenceLoss};
 
-/// The loss `[pairs]` of the two numbers `[pairs]` that it compares; for AOT, of its two samples.
+/// Computes the loss `[pairs]` of the two numbers `[pairs]` that it compares; for AOT, of its two samples.
 pub(super) fn loss(loss: &PreferenceLoss, a: &Tensor, b: &Tensor) -> Tensor {
     use PreferenceLoss as L;
     let beta = loss.beta().map_or(1.0, Beta::get);
@@ -61,7 +61,7 @@ fn exo(x: &Tensor, [log_believed, log_doubted]: [f64; 2]) -> Tensor {
 
 fn discopop(x: &Tensor, temperature: f64) -> Tensor {
     let mixed = x / temperature;
-    // m e⁻ˣ as one exponential, which does not overflow before its product does.
+    // m e⁻ˣ as one exponential: e⁻ˣ alone overflows where the product does not.
     let exponential = (mixed.log_sigmoid() - x).exp();
     minus_log_sigmoid(x) * mixed.neg().sigmoid() + exponential
 }

@@ -1,16 +1,16 @@
-//! Tensors in, tensors out, without a graph: the closed forms where the numbers lie in main memory.
+//! Closed forms from tensors to tensors, without a graph.
 
 use tch::{Device, Kind, Tensor};
 
-use super::{PairLogpTensors, check_tensors};
+use super::logps::{PairLogpTensors, check_tensors};
 use crate::{Float, LossOutput, PairBatch, PairLogps, PairTokens, PrefLossError, PreferenceLoss};
 
-/// Losses and their gradients to the policy's summed log-probabilities, all `[pairs]`, in the inputs' kind and on their
-/// device, outside any graph.
+/// Losses and their gradients with respect to the policy's summed log-probabilities, all `[pairs]`, in the inputs'
+/// kind and on their device, without a graph.
 ///
-/// A trainer that computes log-probabilities without autograd (as a chunked head does) sends the gradients into its own
-/// backward pass. One with autograd may as well: `(&policy.chosen * &fused.chosen_grads + &policy.rejected *
-/// &fused.rejected_grads).sum(kind).backward()` adds the same gradients as the loss itself.
+/// A trainer without autograd (as with a chunked head) uses the gradients in its own backward pass. With autograd,
+/// `(&policy.chosen * &fused.chosen_grads + &policy.rejected * &fused.rejected_grads).sum(kind).backward()` adds the
+/// same gradients as the loss itself.
 #[derive(Debug)]
 pub struct FusedLoss {
     /// The loss of each pair.
@@ -22,11 +22,27 @@ pub struct FusedLoss {
 }
 
 impl PreferenceLoss {
-    /// Losses and gradients in one pass by closed forms: the values of [`forward`](Self::forward) and its backward pass,
-    /// at a fraction of the time for the batches that training has.
+    /// Computes losses and gradients in one pass by closed forms. The values equal those of
+    /// [`forward`](Self::forward) and its backward pass; for training batches it is several times faster.
     ///
-    /// `B` numbers a side are little, so tensors of other devices are copied to main memory and the results back.
-    /// `reference` may be `None` for a loss that reads none.
+    /// Tensors of other devices are copied to main memory and the results back. `reference` may be `None` for a loss
+    /// without a reference.
+    ///
+    /// ```
+    /// use pref_loss::{Beta, PairLogpTensors, PairTokens, PreferenceLoss};
+    /// use tch::Tensor;
+    ///
+    /// let logps = || PairLogpTensors {
+    ///     chosen: Tensor::from_slice(&[-20.0_f32]),
+    ///     rejected: Tensor::from_slice(&[-25.0_f32]),
+    /// };
+    /// let loss = PreferenceLoss::Dpo { beta: Beta::new(0.1)? };
+    /// let tokens = PairTokens { chosen: &[9], rejected: &[11] };
+    /// let fused = loss.fused(&logps(), Some(&logps()), tokens)?;
+    /// assert_eq!(fused.losses.double_value(&[0]) as f32, std::f32::consts::LN_2);
+    /// assert_eq!(fused.chosen_grads.double_value(&[0]) as f32, -0.05);
+    /// # Ok::<(), pref_loss::PrefLossError>(())
+    /// ```
     ///
     /// # Errors
     /// As [`forward`](Self::forward), and [`PrefLossError::NotFinite`] for a NaN or infinite log-probability.
@@ -70,7 +86,7 @@ impl PreferenceLoss {
     }
 }
 
-/// The log-probabilities of both sides, copied into `room`.
+/// Copies the log-probabilities of both sides into `room`.
 fn copied<'a, F: Float + tch::kind::Element>(logps: &PairLogpTensors, room: &'a mut [F]) -> PairLogps<'a, F> {
     let pairs = room.len() / 2;
     let (chosen, rejected) = room.split_at_mut(pairs);

@@ -2,12 +2,12 @@
 
 use tch::Tensor;
 
-use super::{PairLogpTensors, check_tensors};
+use super::logps::{PairLogpTensors, check_tensors};
 use crate::{LossSum, PairTokens, PrefLossError};
 
 impl LossSum {
-    /// The weighted sum of every pair's losses, `[pairs]`, with a graph to the policy's log-probabilities. `reference`
-    /// may be `None` where no term reads one.
+    /// Computes the weighted sum of every pair's losses, `[pairs]`, with a graph to the policy's log-probabilities.
+    /// `reference` may be `None` if no term needs one.
     ///
     /// # Errors
     /// As [`PreferenceLoss::forward`](crate::PreferenceLoss::forward), and [`PrefLossError::MissingReference`].

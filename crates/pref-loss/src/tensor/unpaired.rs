@@ -2,12 +2,12 @@
 
 use tch::{Kind, Tensor};
 
-use super::check_tensor;
+use super::logps::check_tensor;
 use crate::{KlEstimate, KtoLoss, Model, PrefLossError, Side};
 
 impl KtoLoss {
-    /// The loss of every response, `[responses]`, with a graph to the policy's log-probabilities and none to the
-    /// reference's or the baseline.
+    /// Computes the loss of every response, `[responses]`, with a graph to the policy's log-probabilities and none to
+    /// the reference's or the baseline.
     ///
     /// ```
     /// use pref_loss::{Beta, KlEstimate, KtoLoss, Weight};
@@ -26,7 +26,7 @@ impl KtoLoss {
     ///
     /// # Errors
     /// [`PrefLossError::Shape`], [`PrefLossError::Kind`] and [`PrefLossError::Device`] if the tensors don't fit,
-    /// [`PrefLossError::Responses`] if `desirable` is of another length. NaN passes through.
+    /// [`PrefLossError::Responses`] if `desirable` has another length. NaN propagates.
     pub fn forward(
         &self,
         policy: &Tensor,
@@ -51,7 +51,7 @@ impl KtoLoss {
 }
 
 impl KlEstimate {
-    /// As [`new`](Self::new), from tensors `[responses]`; the mean is taken in f64 and waits for the device.
+    /// Computes the estimate from tensors `[responses]`. The mean is in f64 and synchronizes with the device.
     ///
     /// # Errors
     /// As [`KtoLoss::forward`]; [`PrefLossError::Responses`] if there are none; [`PrefLossError::NotFinite`] for a NaN or

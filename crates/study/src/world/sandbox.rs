@@ -278,6 +278,7 @@ impl SandboxWorld {
                 responses: [a, b].map(|answer| Text::Chat(vec![Message::assistant(answer)])).into(),
                 labels: BTreeMap::new(),
                 domain: Some(prompt.category.to_owned()),
+                context: Default::default(),
             })
             .collect();
         sandbox::label_all(&mut records, &seeds);
@@ -342,8 +343,8 @@ fn fingerprint(seeds: &Seeds) -> String {
     let mut hasher = blake3::Hasher::new();
     for dialogue in sandbox::demonstrations(seeds, FINGERPRINT_DIALOGUES, Mixture::Ordinary) {
         for (k, message) in dialogue.iter().enumerate() {
-            hasher.update(message.content.as_bytes());
-            hasher.update(&sandbox::gold_quality(&dialogue[..k], &message.content).to_le_bytes());
+            hasher.update(message.content().as_bytes());
+            hasher.update(&sandbox::gold_quality(&dialogue[..k], &message.content()).to_le_bytes());
         }
     }
     hasher.finalize().to_hex().to_string()
