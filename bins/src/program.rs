@@ -12,6 +12,7 @@ use distributed::{DistributedError, LaunchError, Launcher};
 use experiment::ExperimentError;
 use hub::HubError;
 use inference::InferenceError;
+use llm_client::printable;
 use pref_data::DataError;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
@@ -94,7 +95,7 @@ pub fn run_logging(logged: &str, program: impl FnOnce(&Signals) -> anyhow::Resul
     match program(&signals) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", printable(&format!("{error:#}")));
             ExitCode::from(status(&error, signals.which.load(Ordering::Relaxed)))
         }
     }
@@ -106,7 +107,8 @@ pub fn run_logging(logged: &str, program: impl FnOnce(&Signals) -> anyhow::Resul
 ///
 /// If stdout cannot be written, such as a file on a full disk.
 pub fn print_result(text: impl fmt::Display) -> std::io::Result<()> {
-    match writeln!(std::io::stdout(), "{text}") {
+    // Names and texts come from files: a terminal must not obey their escapes.
+    match writeln!(std::io::stdout(), "{}", printable(&text.to_string())) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         written => written,
     }

@@ -349,10 +349,10 @@ fn references(questions: &[Question]) -> Vec<Answer> {
     let reference = |question: &Question| {
         Some(Answer {
             question_id: question.question_id,
-            answer_id: format!("reference-{}", question.question_id),
+            answer_id: Some(format!("reference-{}", question.question_id)),
             model_id: "sandbox-reference".to_owned(),
-            choices: vec![Choice { index: 0, turns: sandbox::reference_turns(question)? }],
-            tstamp: 0.0,
+            choices: vec![Choice::new(sandbox::reference_turns(question)?)],
+            tstamp: Some(0.0),
             extra: serde_json::Map::new(),
         })
     };
