@@ -17,7 +17,7 @@ mod train_plan;
 
 pub use annotate_program::Annotate;
 pub use console::{ConsoleProgress, SystemClock};
-pub use launch::{Launch, RanksArgs, logged, place};
+pub use launch::{RanksArgs, log_filter, placement};
 pub use mtbench_program::{MtBench, mtbench};
 pub use program::{Signals, Stopped, print_result, run, run_logging};
 pub use study_program::{question, study};

@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use crate::launch::RanksFailed;
 use annotate::AnnotateError;
+use distributed::{DistributedError, LaunchError, Launcher};
 use hub::HubError;
 use pref_data::DataError;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -19,8 +19,6 @@ use trainer::TrainError;
 
 /// Exit status of bad input.
 const BAD_INPUT: u8 = 2;
-/// Exit status where another process of the run failed first.
-const ANOTHER_FAILED: u8 = 3;
 
 /// A request to stop, by SIGINT or SIGTERM.
 #[derive(Clone, Debug)]
@@ -117,12 +115,17 @@ fn status(error: &anyhow::Error, signal: usize) -> u8 {
     if stopped {
         return u8::try_from(128 + signal).unwrap_or(1);
     }
-    if let Some(RanksFailed { status, .. }) = error.downcast_ref() {
-        return *status;
+    if let Some(LaunchError::RankFailed { ended, .. }) = error.downcast_ref() {
+        let status = ended.code().and_then(|code| u8::try_from(code).ok());
+        return status.filter(|status| *status != Launcher::ANOTHER_RANK_FAILED).unwrap_or(1);
     }
-    if error.downcast_ref::<TrainError>().is_some_and(TrainError::is_anothers) {
-        return ANOTHER_FAILED;
+    let distributed = error.downcast_ref::<DistributedError>();
+    if distributed.is_some_and(DistributedError::is_from_another_rank)
+        || error.downcast_ref::<TrainError>().is_some_and(TrainError::is_from_another_rank)
+    {
+        return Launcher::ANOTHER_RANK_FAILED;
     }
+    let bad_ranks = distributed.is_some_and(DistributedError::is_bad_input);
     let bad_training = error.downcast_ref::<TrainError>().is_some_and(TrainError::is_bad_input);
     let bad_study = error.downcast_ref::<StudyError>().is_some_and(StudyError::is_bad_input);
     let bad_recipe = error.is::<trainer::recipe::RecipeError>();
@@ -136,5 +139,5 @@ fn status(error: &anyhow::Error, signal: usize) -> u8 {
         error.downcast_ref().is_some_and(|error| !matches!(error, DataError::Io { action: "write", .. }));
     let bad_hub = error.downcast_ref::<HubError>().is_some_and(HubError::is_bad_input);
     let bad_files = bad_labels || bad_data || bad_hub || bad_ratings || bad_bench;
-    if bad_training || bad_study || bad_recipe || bad_call || bad_files { BAD_INPUT } else { 1 }
+    if bad_ranks || bad_training || bad_study || bad_recipe || bad_call || bad_files { BAD_INPUT } else { 1 }
 }

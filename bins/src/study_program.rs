@@ -13,7 +13,7 @@ use hub::Hub;
 use report::table::{Format, Table};
 use study::recipe::{Preset, StudyRecipe};
 use study::{Failure, Findings, Grid, Question, Runner, Shard, StudyError, conclude};
-use trainer::{Context, Silent, World};
+use trainer::{Context, Silent};
 
 use crate::console::{ConsoleProgress, SystemClock};
 use crate::program::{Signals, print_result, run};
@@ -147,8 +147,13 @@ fn answer(
     let mut silent = Silent;
     // Several workers share one terminal: only whoever is alone draws on it.
     let progress: &mut dyn trainer::Progress = if args.shard.is_some() { &mut silent } else { &mut console };
-    let mut context =
-        Context { clock: &clock, progress, stop: signals.stop(), world: World::alone(), cache: None };
+    let mut context = Context {
+        clock: &clock,
+        progress,
+        stop: signals.stop(),
+        group: distributed::ProcessGroup::single(),
+        cache: None,
+    };
     if let Some(shard) = args.shard {
         if args.worker {
             signals.stop_with_parent();

@@ -31,15 +31,16 @@ const LIBTORCH_FREE: [&str; 14] = [
 ];
 
 /// Crates that do. Were `LIBTORCH` misspelt, everything would seem free of it; these notice.
-const LIBTORCH_BOUND: [&str; 4] = ["policy-model", "pref-loss", "torch-ext", "trainer"];
+const LIBTORCH_BOUND: [&str; 5] = ["distributed", "policy-model", "pref-loss", "torch-ext", "trainer"];
 
 /// The crates of this workspace that each crate may use outside of its tests. Edges run from later lines to earlier.
-const LAYERS: [(&str, &[&str]); 20] = [
+const LAYERS: [(&str, &[&str]); 21] = [
     ("files", &[]),
     ("seeds", &[]),
     ("test-support", &[]),
     ("xtask", &[]),
     ("torch-ext", &[]),
+    ("distributed", &["torch-ext"]),
     ("pref-loss", &[]),
     ("report", &[]),
     ("stats", &["seeds"]),
@@ -52,10 +53,11 @@ const LAYERS: [(&str, &[&str]); 20] = [
     ("human-study", &["mtbench", "report", "seeds", "stats"]),
     ("policy-model", &["seeds", "torch-ext"]),
     ("sandbox", &["mtbench", "pref-data", "seeds"]),
-    ("trainer", &["files", "hub", "policy-model", "pref-data", "pref-loss", "seeds", "torch-ext"]),
+    ("trainer", &["distributed", "files", "hub", "policy-model", "pref-data", "pref-loss", "seeds", "torch-ext"]),
     (
         "study",
         &[
+            "distributed",
             "files",
             "hub",
             "human-study",
@@ -76,6 +78,7 @@ const LAYERS: [(&str, &[&str]); 20] = [
         "bins",
         &[
             "annotate",
+            "distributed",
             "hub",
             "human-study",
             "llm-client",

@@ -25,7 +25,7 @@ pub use batch::{Layout, Padding, RowParts, TokenBatch};
 pub use domains::{Category, CategoryCount, Count, DomainCounts, Scenario, TABLE_6, TABLE_7, categories_of};
 pub use error::{BoxedError, DataError, FieldProblem, Place, Unit};
 pub use message::{Message, TemplateContext};
-pub use micro_batches::{micro_batches, rank_shares};
+pub use micro_batches::micro_batches;
 pub use noise::{Fate, FlipRate, Noise, NoiseLog, NoiseModel, NoiseRow, Odds, corrupt, flip_labels};
 pub use order::shuffled_order;
 pub use reader::{

@@ -8,12 +8,13 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::sync::atomic::AtomicBool;
 
+use distributed::ProcessGroup;
 use pref_data::{Format, read_records};
 use report::table::Format as TableFormat;
 use report::table::{Align, Column, Table, Value};
 use study::recipe::{Preset, StudyRecipe};
 use study::{BENCHMARK, Evaluated, FURTHER, GOLD, Question, Runner, Shard, Subject};
-use trainer::{Clock, Context, Silent, World};
+use trainer::{Clock, Context, Silent};
 
 /// Nothing here depends on the time.
 struct NoClock;
@@ -34,8 +35,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     let runner = Runner::new(recipe)?;
     let grid = runner.grid(&[Question::Acquisition])?;
     let (mut silent, stop) = (Silent, AtomicBool::new(false));
-    let mut context =
-        Context { clock: &NoClock, progress: &mut silent, stop: &stop, world: World::alone(), cache: None };
+    let mut context = Context {
+        clock: &NoClock,
+        progress: &mut silent,
+        stop: &stop,
+        group: ProcessGroup::single(),
+        cache: None,
+    };
     runner.run(&grid, Shard::WHOLE, &mut context)?;
     let collected = runner.stored(&grid)?.ok_or("the grid was run and is not in the store")?;
     let baseline = collected

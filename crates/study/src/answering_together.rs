@@ -20,7 +20,7 @@ pub struct AnsweringTogether<'a> {
     /// This rank's.
     pub responder: PolicyResponder<'a>,
     /// The ranks.
-    pub world: trainer::World,
+    pub group: distributed::ProcessGroup,
 }
 
 /// How answering ends, as rank 0 says.
@@ -47,7 +47,7 @@ impl AnsweringTogether<'_> {
     /// As [`PolicyResponder::answer`]; where another rank fails or does not come.
     pub fn follow(&self) -> Result<Ending, Failure> {
         loop {
-            let call = self.world.hear_leader(|| Ok(Vec::new()))?;
+            let call = self.group.broadcast_from_rank0(Vec::new())?;
             match serde_json::from_slice(&call)? {
                 Call::Answer(asked) => drop(self.answer(&asked)?),
                 Call::End(ending) => return Ok(ending),
@@ -62,7 +62,7 @@ impl AnsweringTogether<'_> {
     /// Where one of them is gone already.
     pub fn end(&self, ending: Ending) -> Result<(), Failure> {
         let call = serde_json::to_vec(&Call::End(ending))?;
-        self.world.hear_leader(|| Ok(call))?;
+        self.group.broadcast_from_rank0(call)?;
         Ok(())
     }
 
@@ -70,11 +70,11 @@ impl AnsweringTogether<'_> {
     fn answer(&self, asked: &[Asked]) -> Result<Vec<String>, Failure> {
         let waves = || asked.chunks(self.responder.max_batch.max(1));
         let mut own = Vec::new();
-        for (_, wave) in waves().enumerate().filter(|(number, _)| self.world.takes(*number)) {
+        for (_, wave) in waves().enumerate().filter(|(number, _)| self.group.owns(*number)) {
             own.push(self.responder.answer(wave)?);
         }
         let mut ranks = Vec::new();
-        for part in self.world.everyones(serde_json::to_vec(&own)?)? {
+        for part in self.group.all_gather_bytes(serde_json::to_vec(&own)?)? {
             let answered: Vec<Vec<String>> = serde_json::from_slice(&part)?;
             ranks.push(answered.into_iter());
         }
@@ -88,7 +88,7 @@ impl Responder for AnsweringTogether<'_> {
     fn respond(&mut self, conversations: &[Conversation<'_>]) -> Result<Vec<String>, Failure> {
         let call = serde_json::to_vec(&Call::Answer(self.responder.asked(conversations)))?;
         // What went to the others and came back is what all of them read.
-        match serde_json::from_slice(&self.world.hear_leader(|| Ok(call))?)? {
+        match serde_json::from_slice(&self.group.broadcast_from_rank0(call)?)? {
             Call::Answer(asked) => self.answer(&asked),
             Call::End(_) => Err("rank 0 alone is asked; the others follow".into()),
         }

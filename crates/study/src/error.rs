@@ -215,15 +215,9 @@ impl StudyError {
         match self {
             Self::TooShort { .. } | Self::Unjudged { .. } | Self::Responder(_) | Self::Policy(_) => true,
             Self::Bench(error) => matches!(error, mtbench::Error::Respond { .. }),
-            Self::Train(error) => !matches!(
-                error,
-                TrainError::Io { .. }
-                    | TrainError::Recipe(_)
-                    | TrainError::Environment { .. }
-                    | TrainError::LeaderTwice { .. }
-                    | TrainError::NoNccl { .. }
-                    | TrainError::RanksDiffer { .. }
-            ),
+            Self::Train(error) => {
+                !matches!(error, TrainError::Io { .. } | TrainError::Recipe(_) | TrainError::Distributed(_))
+            }
             _ => false,
         }
     }

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use report::table::Table;
-use report::{write_figures, write_report, write_tables};
+use ::report::table::Table;
+use ::report::{write_figures, write_report, write_tables};
 
 use crate::analysis::Analysis;
 use crate::answer::Answer;

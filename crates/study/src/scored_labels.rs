@@ -3,12 +3,13 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
+use distributed::{Fact, ProcessGroup};
 use policy_model::Policy;
 use pref_data::{
     Label, Pair, PreferenceRecord, Preset, TokenizeOptions, Tokenizer, Truncation, Votes, tokenize_pairs,
 };
 use tch::{Device, Kind};
-use trainer::{Fact, ReferenceLogps, Scoring, TrainError, World};
+use trainer::{Scoring, SequenceLogps, TrainError};
 
 use crate::StudyError;
 
@@ -38,7 +39,7 @@ pub enum ScoreReduction {
 /// `model`, and returns how many. `progress` hears how many pairs are scored, and stops it where it breaks. Records of other
 /// numbers of responses, and those whose prompt leaves no room for a response, stay without a label.
 ///
-/// Each rank of `world` scores its part, and all of them hear all labels: the same to the last bit however many there are, as
+/// Each rank of `group` scores its part, and all of them hear all labels: the same to the last bit however many there are, as
 /// long as each computes with as many threads.
 ///
 /// # Errors
@@ -50,7 +51,7 @@ pub fn label_by_score(
     labels: &ScoredLabels,
     model: &Path,
     device: Device,
-    world: &World,
+    group: &ProcessGroup,
     progress: impl FnMut(usize) -> ControlFlow<()>,
 ) -> Result<usize, StudyError> {
     let tokenizer = Tokenizer::from_folder(model)?;
@@ -76,14 +77,19 @@ pub fn label_by_score(
     });
     let (pairs, report) = tokenize_pairs(&pairs.collect::<Vec<_>>(), &tokenizer, &options)?;
     tracing::info!("{report}");
-    world.agree(|| {
-        Ok(vec![
-            Fact::of_pairs(&pairs, "give all ranks the same records, --max-length and --annotator"),
+    group.check_agreement(|| {
+        let sequences = pairs.iter().flat_map(|pair| [&*pair.prompt, &pair.chosen, &pair.rejected]);
+        Ok::<_, TrainError>(vec![
+            Fact::of_sequences(
+                "set of pairs",
+                sequences,
+                "give all ranks the same records, --max-length and --annotator",
+            ),
             Fact::of_model(model, "copy the model's folder from rank 0")?,
         ])
     })?;
     let policy = Policy::load(model, Kind::Float, device)?;
-    let logps = ReferenceLogps::compute_together(world, &policy, &pairs, Scoring::FAST, progress);
+    let logps = SequenceLogps::compute_together(group, &policy, &pairs, Scoring::FAST, progress);
     let logps = logps.map_err(|error| match error {
         TrainError::Stopped => StudyError::Stopped,
         error => error.into(),

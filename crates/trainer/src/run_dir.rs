@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use tch::Kind;
 
-use crate::TrainError;
 use crate::checkpoint;
 use crate::context::Context;
-use crate::engine::{Observer, Snapshot};
+use crate::engine::{Observer, TrainerState};
+use crate::error::TrainError;
 use crate::held_out::HeldOutMetrics;
 use crate::metrics::StepMetrics;
 use crate::pair_deltas::{self, DeltaLog, PairDelta, TrainedPair};
@@ -326,7 +326,7 @@ impl Observer for Recorder<'_, '_> {
         Ok(())
     }
 
-    fn on_checkpoint(&mut self, snapshot: &Snapshot<'_>) -> Result<(), TrainError> {
+    fn on_checkpoint(&mut self, snapshot: &TrainerState<'_>) -> Result<(), TrainError> {
         let folder = self.dir.checkpoints();
         let path = checkpoint::write(&folder, snapshot, self.kind, self.companions)?;
         checkpoint::keep_last(&folder, self.keep_last)?;
@@ -354,7 +354,7 @@ impl Observer for Follower<'_, '_> {
         Ok(())
     }
 
-    fn on_checkpoint(&mut self, snapshot: &Snapshot<'_>) -> Result<(), TrainError> {
+    fn on_checkpoint(&mut self, snapshot: &TrainerState<'_>) -> Result<(), TrainError> {
         checkpoint::write_along(&self.dir.checkpoints(), snapshot)
     }
 

@@ -1,49 +1,51 @@
-//! Where a process stands among those that train together, from the variables that launchers set.
+//! The rank and the rendezvous of a process, from the environment variables that launchers set.
 
 use std::str::FromStr;
 
 use torch_ext::distributed::Rank;
 
-use crate::TrainError;
+use crate::error::DistributedError;
 
-/// Where ranks meet unless somebody says otherwise, as under torchrun.
+/// The default port of the rendezvous, as for torchrun.
 const DEFAULT_PORT: u16 = 29500;
-/// Jobs of one SLURM cluster that share a machine get ports from here on, by their number.
+/// The first port for jobs of a SLURM cluster; the job's number is added, since several jobs may share a machine.
 const SLURM_PORTS: u16 = 20_000;
 
-/// Where a process stands among those that train together, and where they meet.
+/// The rank of a process and the address at which the ranks connect.
 ///
 /// ```
-/// use trainer::Place;
+/// use distributed::Placement;
 ///
 /// let set = [("RANK", "3"), ("WORLD_SIZE", "4"), ("LOCAL_RANK", "1"), ("MASTER_ADDR", "node-a"), ("MASTER_PORT", "29400")];
 /// let find = |name: &str| set.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
-/// let place = Place::from_environment(find)?.expect("several processes");
-/// assert_eq!((place.rank.index(), place.rank.world_size(), place.local_rank), (3, 4, 1));
-/// assert_eq!((place.host.as_str(), place.port), ("node-a", 29400));
-/// assert_eq!(Place::from_environment(|_| None)?, None, "a process on its own");
-/// # Ok::<(), trainer::TrainError>(())
+/// let placement = Placement::from_environment(find)?.expect("several processes");
+/// assert_eq!((placement.rank.index(), placement.rank.world_size(), placement.local_rank), (3, 4, 1));
+/// assert_eq!((placement.host.as_str(), placement.port), ("node-a", 29400));
+/// assert_eq!(Placement::from_environment(|_| None)?, None, "a single process");
+/// # Ok::<(), distributed::DistributedError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// Which of how many processes this is.
+pub struct Placement {
+    /// The rank of this process.
     pub rank: Rank,
-    /// Which of the processes on its machine: the number of its GPU.
+    /// The index of this process on its machine, which is the index of its GPU.
     pub local_rank: usize,
     /// The machine of rank 0.
     pub host: String,
-    /// The port there on which rank 0 is found.
+    /// The port of rank 0 on that machine.
     pub port: u16,
 }
 
-impl Place {
-    /// Reads what torchrun sets (`RANK`, `WORLD_SIZE`, `LOCAL_RANK`, `MASTER_ADDR`, `MASTER_PORT`), or else SLURM's `srun`, or
-    /// else Open MPI's `mpirun`; `variable` looks a variable up. `None` where the process is on its own.
+impl Placement {
+    /// Reads the variables of torchrun (`RANK`, `WORLD_SIZE`, `LOCAL_RANK`, `MASTER_ADDR`, `MASTER_PORT`), of SLURM's `srun` or
+    /// of Open MPI's `mpirun`; `variable` looks up a variable. Returns `None` for a single process.
     ///
     /// # Errors
     ///
-    /// [`TrainError::Environment`] for a variable that is missing beside others, or is no number of its range.
-    pub fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, TrainError> {
+    /// [`DistributedError::Environment`] if a variable is missing while others are set, or is not a number in its range.
+    pub fn from_environment(
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Option<Self>, DistributedError> {
         let environment = Environment { variable: &variable };
         let launcher = LAUNCHERS.iter().find(|launcher| environment.is_started_by(launcher));
         let Some(launcher) = launcher else { return Ok(None) };
@@ -52,7 +54,7 @@ impl Place {
         if world_size == 1 && index == 0 {
             return Ok(None);
         }
-        let rank = Rank::new(index, world_size).map_err(|_| TrainError::Environment {
+        let rank = Rank::new(index, world_size).map_err(|_| DistributedError::Environment {
             variable: launcher.rank.to_owned(),
             found: Some(index.to_string()),
             remedy: format!(
@@ -65,17 +67,17 @@ impl Place {
             Some(_) => environment.number::<u16>(launcher.local_rank)?.into(),
             None => rank.index(),
         };
-        let (host, port) = environment.meeting_place(launcher, rank)?;
+        let (host, port) = environment.rendezvous(launcher, rank)?;
         Ok(Some(Self { rank, local_rank, host, port }))
     }
 }
 
-/// The variables in which a launcher tells a process where it stands.
+/// The variables that a launcher sets.
 struct Launcher {
     rank: &'static str,
     world_size: &'static str,
     local_rank: &'static str,
-    /// What else has to be there: a batch script of SLURM is told of its tasks, though it is none of them.
+    /// A variable that must be set, too: a SLURM batch script has the variables of its tasks without being one.
     step: Option<&'static str>,
 }
 
@@ -107,22 +109,22 @@ impl Environment<'_> {
         (is_set(launcher.rank) || is_set(launcher.world_size)) && launcher.step.is_none_or(is_set)
     }
 
-    fn number<T: FromStr>(&self, variable: &str) -> Result<T, TrainError> {
+    fn number<T: FromStr>(&self, variable: &str) -> Result<T, DistributedError> {
         let found = (self.variable)(variable);
         let parsed = found.as_deref().and_then(|text| text.trim().parse().ok());
-        parsed.ok_or_else(|| TrainError::Environment {
+        parsed.ok_or_else(|| DistributedError::Environment {
             variable: variable.to_owned(),
             remedy: match &found {
                 Some(_) => "give a whole number below 65536".to_owned(),
-                None => "set it beside the others, or start the processes with --nproc-per-node, torchrun, srun or mpirun"
+                None => "set it like the others, or start the processes with --nproc-per-node, torchrun, srun or mpirun"
                     .to_owned(),
             },
             found,
         })
     }
 
-    /// `MASTER_ADDR` and `MASTER_PORT`, or what follows from what the launcher says.
-    fn meeting_place(&self, launcher: &Launcher, rank: Rank) -> Result<(String, u16), TrainError> {
+    /// Returns `MASTER_ADDR` and `MASTER_PORT`, or values derived from the launcher's other variables.
+    fn rendezvous(&self, launcher: &Launcher, rank: Rank) -> Result<(String, u16), DistributedError> {
         let text = |name: &str| (self.variable)(name).filter(|text| !text.trim().is_empty());
         let is_slurm = launcher.step == Some(SLURM_STEP);
         let of_slurm = || text("SLURM_STEP_NODELIST").or_else(|| text("SLURM_JOB_NODELIST"));
@@ -131,7 +133,7 @@ impl Environment<'_> {
         let host = text("MASTER_ADDR")
             .or_else(|| of_slurm().filter(|_| is_slurm).map(|nodes| first_host(&nodes)))
             .or_else(|| Some("127.0.0.1".to_owned()).filter(|_| on_one_machine()));
-        let host = host.ok_or_else(|| TrainError::Environment {
+        let host = host.ok_or_else(|| DistributedError::Environment {
             variable: "MASTER_ADDR".to_owned(),
             found: None,
             remedy: "set it on all ranks to the name or address of the machine of rank 0 (127.0.0.1 if all are on one)"
@@ -148,7 +150,7 @@ impl Environment<'_> {
     }
 }
 
-/// The first host of a list as SLURM writes it: `node[03-07,12],login` begins with `node03`.
+/// Returns the first host of a SLURM host list: `node03` for `node[03-07,12],login`.
 fn first_host(nodes: &str) -> String {
     let end = nodes.find([',', '[']).unwrap_or(nodes.len());
     let (name, rest) = nodes.split_at(end);
@@ -165,26 +167,26 @@ fn first_host(nodes: &str) -> String {
 mod tests {
     use super::*;
 
-    fn place(set: &[(&str, &str)]) -> Result<Option<Place>, TrainError> {
-        Place::from_environment(|name| {
+    fn placement(set: &[(&str, &str)]) -> Result<Option<Placement>, DistributedError> {
+        Placement::from_environment(|name| {
             set.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
         })
     }
 
     fn refused(set: &[(&str, &str)]) -> String {
-        place(set).expect_err("cannot be used").to_string()
+        placement(set).expect_err("cannot be used").to_string()
     }
 
     #[test]
-    fn one_process_is_alone_whoever_started_it() {
-        assert_eq!(place(&[]).unwrap(), None);
-        assert_eq!(place(&[("RANK", "0"), ("WORLD_SIZE", "1")]).unwrap(), None);
-        // A batch script that SLURM gave four tasks to is none of them.
-        assert_eq!(place(&[("SLURM_PROCID", "0"), ("SLURM_NTASKS", "4")]).unwrap(), None);
+    fn a_single_process_has_no_placement() {
+        assert_eq!(placement(&[]).unwrap(), None);
+        assert_eq!(placement(&[("RANK", "0"), ("WORLD_SIZE", "1")]).unwrap(), None);
+        // A SLURM batch script with four tasks is not a task itself.
+        assert_eq!(placement(&[("SLURM_PROCID", "0"), ("SLURM_NTASKS", "4")]).unwrap(), None);
     }
 
     #[test]
-    fn slurm_and_mpirun_say_where_a_process_stands() {
+    fn slurm_and_mpirun_variables_are_read() {
         let slurm = [
             ("SLURM_PROCID", "5"),
             ("SLURM_NTASKS", "8"),
@@ -193,7 +195,7 @@ mod tests {
             ("SLURM_STEP_NODELIST", "gpu[07-08]"),
             ("SLURM_JOB_ID", "1234567"),
         ];
-        let found = place(&slurm).unwrap().unwrap();
+        let found = placement(&slurm).unwrap().unwrap();
         assert_eq!((found.rank.index(), found.rank.world_size(), found.local_rank), (5, 8, 1));
         assert_eq!(
             (found.host.as_str(), found.port),
@@ -205,19 +207,19 @@ mod tests {
             ("OMPI_COMM_WORLD_LOCAL_RANK", "1"),
             ("OMPI_COMM_WORLD_LOCAL_SIZE", "2"),
         ];
-        let found = place(&mpi).unwrap().unwrap();
+        let found = placement(&mpi).unwrap().unwrap();
         assert_eq!((found.host.as_str(), found.port, found.rank.index()), ("127.0.0.1", 29500, 1));
         let spread = [&mpi[..3], &[("OMPI_COMM_WORLD_LOCAL_SIZE", "1")]].concat();
         assert!(refused(&spread).contains("MASTER_ADDR"));
     }
 
     #[test]
-    fn what_is_missing_or_out_of_range_is_named() {
+    fn a_missing_or_invalid_variable_is_named() {
         let here = [("RANK", "1"), ("WORLD_SIZE", "2"), ("MASTER_ADDR", "a"), ("MASTER_PORT", "29400")];
         let with = |name: &'static str, value: &'static str| {
             here.iter().map(|&(key, old)| (key, if key == name { value } else { old })).collect::<Vec<_>>()
         };
-        assert!(place(&here).unwrap().is_some());
+        assert!(placement(&here).unwrap().is_some());
         assert!(refused(&here[1..]).contains("RANK is not set"));
         assert!(refused(&here[..1]).contains("WORLD_SIZE is not set"));
         assert!(refused(&here[..2]).contains("MASTER_ADDR is not set"));
@@ -227,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_of_hosts_begin_with_one() {
+    fn the_first_host_of_a_slurm_list_is_found() {
         for (nodes, first) in
             [("a", "a"), ("a,b", "a"), ("n[3-5]", "n3"), ("n[012,4],x", "n012"), ("cn-1[5]", "cn-15")]
         {
