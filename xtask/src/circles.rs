@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::source::{before_tests, without_comments_and_strings};
 
-use crate::tidy::Files;
+use crate::tracked::Files;
 
 /// Circles that are still there, as crate and modules. The list only shrinks: a circle may lose modules, and a line whose
 /// circle is gone fails.

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Result, bail};
 
 use crate::workspace::{Workspace, output};
-use crate::{circles, tidy};
+use crate::{circles, tracked};
 
 /// Links libtorch wherever it appears.
 const LIBTORCH: &str = "torch-sys";
@@ -128,7 +128,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
             broken.push(format!("{package} no longer depends on {LIBTORCH}: is the name still right?"));
         }
     }
-    broken.extend(circles::violations(&tidy::read(workspace)?));
+    broken.extend(circles::violations(&tracked::read(workspace)?));
     if !broken.is_empty() {
         bail!("{} wrong edges:\n  {}", broken.len(), broken.join("\n  "));
     }

@@ -1,6 +1,7 @@
 //! An error whose text repeats its source prints the cause twice, since a report prints the source as well.
 
-use super::{Files, Violations, ending};
+use super::ending;
+use crate::tracked::{Files, Violations};
 
 /// Files that still repeat a source. The list only shrinks: a line whose file is clean fails.
 const NOT_YET: [&str; 3] =

@@ -1,7 +1,8 @@
 //! The mechanical part of *Words* in CONTRIBUTING.md: phrases that have a standard form, one sentence a line in Markdown,
 //! and the average length of its sentences.
 
-use super::{Files, Violations, ending};
+use super::ending;
+use crate::tracked::{Files, Violations};
 
 /// Phrases that are always wrong, each with a standard form. In lower case; they match whole words.
 const PHRASES: [(&str, &str); 29] = [
