@@ -13,7 +13,7 @@ use crate::{circles, tracked};
 const LIBTORCH: &str = "torch-sys";
 
 /// Crates that never link libtorch, not even in their tests: they build and run where none is installed.
-const LIBTORCH_FREE: [&str; 13] = [
+const LIBTORCH_FREE: &[&str] = &[
     "annotate",
     "files",
     "hub",
@@ -30,10 +30,10 @@ const LIBTORCH_FREE: [&str; 13] = [
 ];
 
 /// Crates that do. Were `LIBTORCH` misspelt, everything would seem free of it; these notice.
-const LIBTORCH_BOUND: [&str; 5] = ["distributed", "policy-model", "pref-loss", "torch-ext", "trainer"];
+const LIBTORCH_BOUND: &[&str] = &["distributed", "policy-model", "pref-loss", "torch-ext", "trainer"];
 
 /// The crates of this workspace that each crate may use outside of its tests. Edges run from later lines to earlier.
-const LAYERS: [(&str, &[&str]); 21] = [
+const LAYERS: &[(&str, &[&str])] = &[
     ("files", &[]),
     ("seeds", &[]),
     ("test-support", &[]),
