@@ -65,8 +65,11 @@ impl ResultStore {
         let found = match fs::read_to_string(&path) {
             Ok(text) => text.trim().to_owned(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let is_empty = fs::read_dir(&root).map_or(true, |mut entries| entries.next().is_none());
-                if is_empty {
+                // Replies of a judge, and files that a crash leaves, may precede the layout's version.
+                let mut entries = fs::read_dir(&root).into_iter().flatten().flatten();
+                let of_first_layout =
+                    |name: &str| ["answers", "runs", "scores"].contains(&name) || name.starts_with("world-");
+                if !entries.any(|entry| entry.file_name().to_str().is_some_and(of_first_layout)) {
                     return Ok(Self { root });
                 }
                 "1".to_owned()
