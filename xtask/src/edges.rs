@@ -53,7 +53,7 @@ const LAYERS: [(&str, &[&str]); 21] = [
     ("human-study", &["mtbench", "report", "seeds", "stats"]),
     ("policy-model", &["seeds", "torch-ext"]),
     ("sandbox", &["mtbench", "pref-data", "seeds"]),
-    ("trainer", &["distributed", "hub", "policy-model", "pref-data", "pref-loss", "seeds", "torch-ext"]),
+    ("trainer", &["distributed", "files", "hub", "policy-model", "pref-data", "pref-loss", "seeds", "torch-ext"]),
     (
         "study",
         &[
