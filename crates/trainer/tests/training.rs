@@ -502,9 +502,7 @@ fn a_damaged_checkpoint_falls_back_to_the_one_before() {
 fn a_folder_holds_one_run() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("run");
-    let nothing = supervised(&root, Start::Resume, 1).unwrap_err().to_string();
-    assert!(nothing.contains("nothing to resume"), "{nothing}");
-    supervised(&root, Start::Fresh, 1).unwrap();
+    assert_eq!(supervised(&root, Start::Resume, 1).unwrap(), Outcome::Stopped(1), "resuming starts a run");
     let again = supervised(&root, Start::Fresh, 1).unwrap_err().to_string();
     assert!(again.contains("pass --resume"), "{again}");
     let other = RunDir::open(&root, "seed = 1\n", Start::Resume).unwrap_err().to_string();
