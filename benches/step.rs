@@ -176,7 +176,7 @@ impl<'a> Case<'a> {
             pairs: &self.pairs,
             reference: &self.reference,
             loss: loss.into(),
-            mismatched: None,
+            kl_pairs: None,
             scoring: way.scoring,
         }
     }

@@ -9,7 +9,9 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use bench::Bench;
-use policy_model::Policy;
+use policy_model::{ModelConfig, Policy};
+use sandbox::Size;
+use seeds::Seeds;
 use tch::{Device, Kind, Tensor};
 
 fn train(bench: &Bench, arguments: &[&str]) -> Output {
@@ -154,9 +156,90 @@ fn a_plan_refuses_what_a_run_refuses() {
     refuses_plan(&bench, &["--set", "model.path=nowhere"], &["nowhere"]);
     refuses_plan(&bench, &["--set", "model.reference=nowhere"], &["nowhere"]);
     refuses_plan(&bench, &["--set", "data.annotator=gpt-5"], &["gpt-5", "human"]);
-    refuses_plan(&bench, &["--resume"], &["nothing to resume"]);
     truncate(&bench.path("model/model.safetensors"));
     refuses_plan(&bench, &[], &["model.safetensors"]);
+}
+
+fn stderr_of(output: &std::process::Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn resume_without_a_run_starts_from_the_beginning() {
+    let bench = Bench::new();
+    assert!(plan_lines(&bench, &["--resume"]).contains(&"pairs read 3".to_owned()));
+    let output = train(&bench, &["--resume"]);
+    assert!(output.status.success(), "{output:?}");
+    assert!(stderr_of(&output).contains("nothing to resume in out"), "{output:?}");
+    assert!(bench.path("out/model/config.json").exists());
+}
+
+#[test]
+fn a_run_that_fails_before_its_first_step_does_not_block_the_next() {
+    let bench = Bench::new();
+    fs::create_dir(bench.path("damaged")).unwrap();
+    for entry in fs::read_dir(bench.path("model")).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, bench.path("damaged").join(path.file_name().unwrap())).unwrap();
+    }
+    truncate(&bench.path("damaged/model.safetensors"));
+    let output = train(&bench, &["--set", "model.reference=damaged"]);
+    assert!(!output.status.success() && bench.path("out/recipe.toml").exists(), "{output:?}");
+    let output = train(&bench, &[]);
+    assert!(output.status.success(), "{}", stderr_of(&output));
+    let recipe = fs::read_to_string(bench.path("out/recipe.toml")).unwrap();
+    assert!(!recipe.contains("damaged"), "{recipe}");
+}
+
+/// Writes a model whose embedding has half as many rows as its tokenizer has tokens.
+fn write_half_model(bench: &Bench) -> usize {
+    let tokenizer = bench.path("tokenizer");
+    let whole = ModelConfig::from_folder(&bench.path("model")).unwrap().vocab_size;
+    let config = ModelConfig::from_json(sandbox::model_config(Size::Small, whole / 2)).unwrap();
+    let policy = Policy::initialise(config, &Seeds::new(1), Kind::Float, Device::Cpu).unwrap();
+    policy.save(&bench.path("half"), Kind::Float, Some(&tokenizer)).unwrap();
+    whole / 2
+}
+
+#[test]
+fn token_ids_beyond_the_embedding_are_refused_before_anything_is_written() {
+    let bench = Bench::new();
+    let rows = format!("has {} rows", write_half_model(&bench));
+    let words = ["token", "has the id", "half", &rows, "tokens"];
+    refuses_plan(&bench, &["--set", "model.path=half"], &words);
+    refuses_plan(&bench, &["--set", "model.reference=half"], &words);
+    assert!(!bench.path("out").exists());
+    let sft = train(&bench, &["--set", "model.reference=half", "--set", "loss.kind=sft"]);
+    assert!(sft.status.success(), "supervised training has no reference: {}", stderr_of(&sft));
+}
+
+#[test]
+fn sequences_beyond_the_context_are_warned_of() {
+    let bench = Bench::new();
+    assert!(!stderr_of(&train(&bench, &[])).contains("max_position_embeddings"));
+    let path = bench.path("model/config.json");
+    let mut config: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    config["max_position_embeddings"] = 3.into();
+    fs::write(&path, config.to_string()).unwrap();
+    let output = train(&bench, &["--set", "output.dir=short"]);
+    assert!(output.status.success(), "{}", stderr_of(&output));
+    assert!(
+        stderr_of(&output).contains("3 of 3 pairs are longer than the model's context of 3 tokens"),
+        "{output:?}"
+    );
+}
+
+#[test]
+fn kto_over_one_prompt_is_warned_of() {
+    let bench = Bench::new();
+    let kto = |out: &str| {
+        let output = train(&bench, &["--set", "loss.kind=kto", "--set", &format!("output.dir={out}")]);
+        assert!(output.status.success(), "{}", stderr_of(&output));
+        stderr_of(&output)
+    };
+    assert!(!kto("several").contains("baseline"));
+    bench.write_pairs(&[("Say a .", "a .", "b ."), ("Say a .", "a .", "c .")]);
+    assert!(kto("one").contains("all 2 pairs have the same prompt, so that its baseline is its own"));
 }
 
 #[test]

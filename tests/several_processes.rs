@@ -419,7 +419,7 @@ fn a_process_that_is_killed_ends_the_others_and_keeps_the_answers_on_file() {
     assert_gone(&ranks);
     let words = stderr(&output);
     assert_eq!(output.status.code(), Some(1), "{words}");
-    assert!(words.contains("[rank 1] ended without a word") && words.contains(GOES_ON), "{words}");
+    assert!(words.contains("[rank 1] ended without an error message") && words.contains(GOES_ON), "{words}");
     let kept = said(&bench, "killed");
     assert!(!kept.is_empty() && kept.len() < 11, "{} answers", kept.len());
     assert!(answering(&bench, "killed", &long).status().unwrap().success());

@@ -1,10 +1,10 @@
 //! `pref-train --plan`: what a run would do, as a table.
 
 use report::table::{Align, Column, Table, Value};
-use trainer::{Memory, OnCluster, Plan, TokenCounts};
+use trainer::{Memory, OnCluster, TokenCounts, TrainPlan};
 
 /// The plan as a table: what, how much, and what to know about it.
-pub fn train_plan(plan: &Plan) -> Table {
+pub fn train_plan(plan: &TrainPlan) -> Table {
     let mut rows = data_rows(plan);
     rows.extend(step_rows(plan));
     rows.extend(memory_rows(plan));
@@ -50,7 +50,7 @@ fn count(n: usize) -> Value {
     Value::Count(n as u64)
 }
 
-fn data_rows(plan: &Plan) -> Vec<Vec<Value>> {
+fn data_rows(plan: &TrainPlan) -> Vec<Vec<Value>> {
     let Plan { view, tokenized, .. } = plan;
     let cut = format!(
         "{} prompts at their beginning, {} responses at their end",
@@ -79,7 +79,7 @@ fn data_rows(plan: &Plan) -> Vec<Vec<Value>> {
     ]
 }
 
-fn step_rows(plan: &Plan) -> Vec<Vec<Value>> {
+fn step_rows(plan: &TrainPlan) -> Vec<Vec<Value>> {
     let checkpoints = match plan.checkpoints.as_slice() {
         [] => String::new(),
         steps => format!("after steps {}", steps.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")),
@@ -100,7 +100,7 @@ fn step_rows(plan: &Plan) -> Vec<Vec<Value>> {
     ]
 }
 
-fn memory_rows(plan: &Plan) -> Vec<Vec<Value>> {
+fn memory_rows(plan: &TrainPlan) -> Vec<Vec<Value>> {
     let megabytes = |bytes: u64| Value::Number { value: bytes as f64 / 1e6, decimals: 1 };
     let part = |what: &str, of: fn(&Memory) -> u64, of_which: String| {
         on_both(what, megabytes(of(&plan.memory)), megabytes(of(&plan.on_cluster.memory)), of_which)
@@ -140,7 +140,7 @@ fn memory_rows(plan: &Plan) -> Vec<Vec<Value>> {
     ]
 }
 
-fn time_rows(plan: &Plan) -> Vec<Vec<Value>> {
+fn time_rows(plan: &TrainPlan) -> Vec<Vec<Value>> {
     let decimals = |value: f64| if value < 1.0 { 3 } else { usize::from(value < 10.0) };
     let seconds = |value: f64| Value::Number { value, decimals: decimals(value) };
     let OnCluster { reference, computing, communicating, .. } = plan.on_cluster;

@@ -24,15 +24,18 @@ struct Args {
     /// Change one key of the recipe, such as loss.beta=0.05; may be repeated
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
     overrides: Vec<String>,
-    /// Go on from the newest checkpoint in output.dir
+    /// Continue from the newest checkpoint in output.dir, or start from the beginning if there is none
     #[arg(long)]
     resume: bool,
-    /// Read model and data, show what would be done and how much memory it takes; nothing runs or is written
+    /// Continue although data, model, reference, tokenizer or chat template have changed; the checkpoints record it
+    #[arg(long, requires = "resume")]
+    accept_changes: bool,
+    /// Read model and data, and show the steps, memory and time of the run; nothing runs or is written
     #[arg(long)]
     plan: bool,
     #[command(flatten)]
     ranks: RanksArgs,
-    /// How many seconds processes that train together wait for each other
+    /// How many seconds the ranks wait for each other
     #[arg(long, value_name = "SECONDS", default_value = "600", value_parser = clap::value_parser!(u64).range(1..))]
     timeout: u64,
 }
@@ -50,7 +53,11 @@ fn start(
 ) -> anyhow::Result<()> {
     let mut recipe = Recipe::load(&args.recipe, &args.overrides)?;
     recipe.fetch(&Hub::from_environment(|name| std::env::var(name).ok()))?;
-    let start = if args.resume { Start::Resume } else { Start::Fresh };
+    let start = match (args.resume, args.accept_changes) {
+        (false, _) => Start::Fresh,
+        (true, false) => Start::Resume,
+        (true, true) => Start::ResumeChanged,
+    };
     if args.plan {
         let RanksArgs { nproc_per_node, nnodes, .. } = args.ranks;
         let gpus = if args.ranks.are_several() { u64::from(nproc_per_node) * u64::from(nnodes) } else { 8 };
@@ -59,7 +66,7 @@ fn start(
     }
     if args.ranks.is_launcher() {
         let shares_cores = recipe.train.threads == 0;
-        let resume_hint = "--resume goes on from the newest checkpoint if there is one";
+        let resume_hint = "--resume continues from the newest checkpoint if there is one";
         return args.ranks.launch(shares_cores, resume_hint, signals);
     }
     let group = args.ranks.join(placement?.as_ref(), recipe.model.device, args.timeout, signals)?;
@@ -75,7 +82,7 @@ fn train(recipe: &Recipe, start: Start, group: ProcessGroup, signals: &Signals) 
     if let Outcome::Stopped(step) = report.outcome {
         let root = report.dir.root().display();
         return Err(Stopped(format!(
-            "stopped after step {step}; {root} holds a checkpoint: pass --resume to go on"
+            "stopped after step {step}; {root} holds a checkpoint: pass --resume to continue"
         ))
         .into());
     }

@@ -246,6 +246,11 @@ impl Tokenizer {
         pad.map_or(0, |(_, id)| *id)
     }
 
+    /// The token of an id; `None` for an id outside of the vocabulary.
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
     /// One more than the largest id of the vocabulary, added tokens included. A model's embedding may have more rows.
     pub fn vocab_size(&self) -> usize {
         let largest = self.inner.get_vocab(true).into_values().max();

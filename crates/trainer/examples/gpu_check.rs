@@ -183,7 +183,7 @@ fn losses(
         pairs: &pairs,
         reference: &reference,
         loss: loss.into(),
-        mismatched: None,
+        kl_pairs: None,
         scoring,
     };
     let settings = TrainSettings {

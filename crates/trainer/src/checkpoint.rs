@@ -10,10 +10,11 @@ use std::path::{Path, PathBuf};
 use distributed::{ProcessGroup, Rank, Run, Shard};
 use policy_model::{UNFINISHED, write_tensors};
 use serde::{Deserialize, Serialize};
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
-use crate::engine::TrainerState;
 use crate::error::TrainError;
+use crate::run_inputs::{AcceptedChange, Provenance, RunInputs};
+use crate::state::{SavedState, TrainerState};
 
 /// Holds what training needs beside the weights.
 const STATE_FOLDER: &str = "trainer";
@@ -22,24 +23,21 @@ pub(crate) const ADAPTER: &str = "adapter";
 /// Checkpoints that keep the optimiser's state.
 const STATES_KEPT: usize = 2;
 
-/// What training needs to go on from a checkpoint.
-#[derive(Debug)]
-pub(crate) struct State {
-    pub(crate) step: u64,
-    pub(crate) master: Tensor,
-    pub(crate) exp_avg: Tensor,
-    pub(crate) exp_avg_sq: Tensor,
-}
-
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct StateFile {
     step: u64,
     total_steps: u64,
     elements: i64,
-    /// How the state is shared out; where that is not said, it lies in one file.
+    /// The shards of the state; absent if the state is in one file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     shards: Option<Shards>,
+    /// The inputs of the run; absent in checkpoints of former versions and of runs without a recipe.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    inputs: Option<RunInputs>,
+    /// Changes of the inputs that a user accepted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    accepted_changes: Vec<AcceptedChange>,
 }
 
 /// So many parts in turn have a piece of so many elements.
@@ -63,18 +61,19 @@ impl StateFile {
     }
 }
 
-/// Writes `folder/step-N`; `companions` holds the tokenizer files that make it a whole Hugging Face folder.
+/// Writes `folder/step-N`; `companions` holds the tokenizer files of a complete Hugging Face folder.
 pub(crate) fn write(
     folder: &Path,
     snapshot: &TrainerState<'_>,
     kind: Kind,
     companions: &Path,
+    provenance: &Provenance,
 ) -> Result<PathBuf, TrainError> {
     let target = folder.join(format!("step-{}", snapshot.step));
     let partial = folder.join(format!(".step-{}.partial", snapshot.step));
     fs::create_dir_all(folder).map_err(TrainError::io("cannot create", folder))?;
     remove(&partial)?;
-    let written = fill(&partial, snapshot, kind, companions).and_then(|()| {
+    let written = fill(&partial, snapshot, kind, companions, provenance).and_then(|()| {
         if !snapshot.shard.is_whole() {
             // The other ranks write beside this one, into the folder that is there now.
             snapshot.group.barrier()?;
@@ -143,6 +142,7 @@ fn fill(
     snapshot: &TrainerState<'_>,
     kind: Kind,
     companions: &Path,
+    provenance: &Provenance,
 ) -> Result<(), TrainError> {
     snapshot.policy.save(partial, kind, Some(companions))?;
     files::fault::point("trainer.checkpoint.model");
@@ -162,6 +162,8 @@ fn fill(
             parts: snapshot.shard.rank.world_size() as u16,
             piece: snapshot.shard.piece,
         }),
+        inputs: provenance.inputs.clone(),
+        accepted_changes: provenance.accepted.clone(),
     };
     let path = state.join("state.json");
     let json = serde_json::to_vec_pretty(&file)
@@ -218,13 +220,24 @@ pub(crate) fn list(folder: &Path) -> Result<Vec<(u64, PathBuf)>, TrainError> {
     Ok(found)
 }
 
+/// Reads what the newest checkpoint with a readable `state.json` records of the run's inputs, and its step.
+pub(crate) fn recorded_inputs(folder: &Path) -> Result<Option<(u64, Provenance)>, TrainError> {
+    for (step, path) in list(folder)?.into_iter().rev() {
+        let Ok(json) = fs::read(path.join(STATE_FOLDER).join("state.json")) else { continue };
+        if let Ok(file) = serde_json::from_slice::<StateFile>(&json) {
+            return Ok(Some((step, Provenance { inputs: file.inputs, accepted: file.accepted_changes })));
+        }
+    }
+    Ok(None)
+}
+
 /// The state of the newest checkpoint that has one and is whole, of which this rank takes its `shard`; a damaged one is passed
 /// over with a warning. Where ranks hold all of it, rank 0 of `group` reads it, and the others hear it from there.
 pub(crate) fn newest_state(
     folder: &Path,
     shard: Shard,
     group: &ProcessGroup,
-) -> Result<Option<State>, TrainError> {
+) -> Result<Option<SavedState>, TrainError> {
     let steps = group.compute_on_rank0(|| {
         let with_state = list(folder)?.into_iter().filter(|(_, path)| path.join(STATE_FOLDER).exists());
         Ok::<_, TrainError>(with_state.rev().flat_map(|(step, _)| step.to_le_bytes()).collect())
@@ -236,7 +249,7 @@ pub(crate) fn newest_state(
             return Err(TrainError::NotShared { path, rank: shard.rank.index() });
         }
         let read = if shard.is_whole() && !group.is_main() {
-            Ok(State::zeros(step, shard.length()))
+            Ok(SavedState::zeros(step, shard.length()))
         } else {
             read_state(&path, shard)
         };
@@ -260,15 +273,8 @@ pub(crate) fn newest_state(
     Ok(None)
 }
 
-impl State {
-    fn zeros(step: u64, elements: i64) -> Self {
-        let zeros = || Tensor::zeros([elements], (Kind::Float, Device::Cpu));
-        Self { step, master: zeros(), exp_avg: zeros(), exp_avg_sq: zeros() }
-    }
-}
-
 /// Reads what of a checkpoint's state lies in `shard`, in whatever parts it was written.
-fn read_state(checkpoint: &Path, shard: Shard) -> Result<State, TrainError> {
+fn read_state(checkpoint: &Path, shard: Shard) -> Result<SavedState, TrainError> {
     let damaged = |why: String| TrainError::DamagedCheckpoint { path: checkpoint.into(), why };
     let path = checkpoint.join(STATE_FOLDER).join("state.json");
     let json = fs::read(&path).map_err(|e| damaged(format!("state.json: {e}")))?;
@@ -276,7 +282,7 @@ fn read_state(checkpoint: &Path, shard: Shard) -> Result<State, TrainError> {
     if file.elements != shard.elements {
         return Err(damaged(format!("it has {} parameters, the model {}", file.elements, shard.elements)));
     }
-    let state = State::zeros(file.step, shard.length());
+    let state = SavedState::zeros(file.step, shard.length());
     if file.shards.is_some_and(|shards| shards.parts == 0 || shards.piece < 1) {
         return Err(damaged("state.json: `shards` names no parts".to_owned()));
     }
@@ -378,12 +384,21 @@ fn remove(path: &Path) -> Result<(), TrainError> {
 
 #[cfg(test)]
 mod tests {
+    use tch::Device;
+
     use super::*;
 
     /// Writes the state of `elements` weights in so many parts and buckets: the elements' numbers, and once and twice 100 more.
     fn write_state(checkpoint: &Path, elements: i64, shards: Shards) {
         fs::create_dir_all(checkpoint.join(STATE_FOLDER)).unwrap();
-        let file = StateFile { step: 3, total_steps: 9, elements, shards: Some(shards) };
+        let file = StateFile {
+            step: 3,
+            total_steps: 9,
+            elements,
+            shards: Some(shards),
+            inputs: None,
+            accepted_changes: Vec::new(),
+        };
         fs::write(checkpoint.join("trainer/state.json"), serde_json::to_vec(&file).unwrap()).unwrap();
         for shard in file.shards() {
             let named = [("master", 0.0), ("exp_avg", 100.0), ("exp_avg_sq", 200.0)].map(|(name, first)| {

@@ -22,6 +22,7 @@ use crate::pair_deltas::PairDelta;
 use crate::parameters::{Parameters, Trained};
 use crate::replicas::ThreadReplicas;
 use crate::schedule::{Decay, Schedule};
+use crate::state::{SavedState, TrainerState};
 
 /// In which order the examples of an epoch are seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,25 +147,6 @@ pub trait Observer {
     fn wants_stop(&self) -> bool;
 }
 
-/// Everything that determines how training goes on.
-#[derive(Debug)]
-pub struct TrainerState<'a> {
-    /// Optimiser steps made.
-    pub step: u64,
-    /// Optimiser steps of the whole run.
-    pub total_steps: u64,
-    /// The policy; what is trained of it is in fp32, or in the kind that computes where no rank holds all of it in fp32.
-    pub policy: Policy,
-    /// The fp32 master weights, or those of the adapters, in one dimension; of several ranks that share them out, this one's.
-    pub master: &'a Tensor,
-    /// The optimiser with its moments.
-    pub optimizer: &'a AdamW,
-    /// What of the state is this rank's.
-    pub(crate) shard: Shard,
-    /// The other ranks.
-    pub(crate) group: &'a ProcessGroup,
-}
-
 /// How training ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -263,7 +245,7 @@ impl<'a> Trainer<'a> {
     }
 
     /// Continues from a checkpoint's state: master weights and both moments, each of one dimension and of this rank's part.
-    pub(crate) fn restore(&mut self, state: &crate::checkpoint::State) -> Result<(), TrainError> {
+    pub(crate) fn restore(&mut self, state: &SavedState) -> Result<(), TrainError> {
         let _guard = tch::no_grad_guard();
         self.parameters.master.copy_(&state.master);
         self.parameters.refresh(&self.group)?;

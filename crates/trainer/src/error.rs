@@ -52,7 +52,13 @@ pub enum TrainError {
         /// The system's error.
         source: std::io::Error,
     },
-    /// Somebody asked to stop while pairs were scored.
+    /// A file of JSON lines cannot be read.
+    #[error(transparent)]
+    Lines(#[from] files::json_lines::JsonLinesError),
+    /// The folder of a run cannot be locked.
+    #[error(transparent)]
+    Lock(#[from] files::LockError),
+    /// A stop was requested while pairs were scored.
     #[error("stopped before all pairs were scored")]
     Stopped,
     /// Nothing is left to train on.
@@ -91,13 +97,44 @@ pub enum TrainError {
         /// The rank.
         rank: usize,
     },
-    /// `--resume` was asked for, but there is nothing to resume.
-    #[error("nothing to resume in {}: {why}", path.display())]
-    NothingToResume {
+    /// The folder does not hold a finished run.
+    #[error("{} holds no finished model", path.display())]
+    NotFinished {
+        /// The folder of the run.
+        path: PathBuf,
+    },
+    /// The inputs of a run have changed since its last checkpoint.
+    #[error(
+        "{} was trained with another {changed} up to step {step}; restore it, choose another output.dir, or pass \
+         --accept-changes to continue with the new one", path.display()
+    )]
+    InputsChanged {
         /// The output folder.
         path: PathBuf,
-        /// What is missing.
-        why: String,
+        /// The step of the newest checkpoint.
+        step: u64,
+        /// The names of the changed inputs.
+        changed: String,
+    },
+    /// A token id without a row in an embedding.
+    #[error(
+        "token {token:?} has the id {id}, but the embedding of {} has {embedding} rows; the tokenizer of {} has {tokenizer} \
+         tokens: resize the embedding, or take the tokenizer that the model was trained with",
+        model.display(), folder.display()
+    )]
+    TokenBeyondEmbedding {
+        /// The text of the token.
+        token: String,
+        /// The id of the token.
+        id: u32,
+        /// The folder of the model whose embedding is too small.
+        model: PathBuf,
+        /// The number of rows of its embedding.
+        embedding: usize,
+        /// The folder of the tokenizer.
+        folder: PathBuf,
+        /// The number of tokens of the tokenizer.
+        tokenizer: usize,
     },
     /// A checkpoint cannot be used.
     #[error("the checkpoint {} is damaged: {why}", path.display())]
@@ -128,7 +165,9 @@ impl TrainError {
             | Self::Data(_)
             | Self::NoExamples(_)
             | Self::OtherRun { .. }
-            | Self::NothingToResume { .. }
+            | Self::NotFinished { .. }
+            | Self::InputsChanged { .. }
+            | Self::TokenBeyondEmbedding { .. }
             | Self::NotShared { .. }
             | Self::DamagedCheckpoint { .. } => true,
             Self::Policy(error) => is_bad_model(error),
@@ -138,6 +177,8 @@ impl TrainError {
             | Self::TorchExt(_)
             | Self::Torch { .. }
             | Self::Io { .. }
+            | Self::Lines(_)
+            | Self::Lock(_)
             | Self::NotFinite { .. }
             | Self::Stopped => false,
         }

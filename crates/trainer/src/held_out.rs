@@ -11,8 +11,8 @@ use seeds::Seeds;
 use serde::{Deserialize, Serialize};
 
 use crate::error::TrainError;
+use crate::kl_pairs::KlPairs;
 use crate::metrics::PreferenceMetrics;
-use crate::mismatched::Mismatched;
 use crate::objective::{Loss, measure};
 use crate::reference::SequenceLogps;
 use crate::scoring::{Activations, ForwardPass, Scoring};
@@ -30,7 +30,7 @@ pub struct HeldOut<'a> {
     /// The loss that is trained with.
     pub loss: Loss,
     /// What KTO takes its baseline from, in the order of the pairs; other losses have none.
-    pub mismatched: Option<&'a Mismatched>,
+    pub kl_pairs: Option<&'a KlPairs>,
     /// How log-probabilities are computed.
     pub scoring: Scoring,
     /// Who is asked for answers, if anybody.
@@ -140,11 +140,11 @@ impl HeldOut<'_> {
         let tokens = PairTokens { chosen: &chosen, rejected: &rejected };
         let batch = PairBatch::new(of_pairs(&logps), of_pairs(self.reference), tokens)?;
         let mut out = LossOutput::default();
-        let baseline = match self.mismatched {
-            Some(mismatched) => {
-                let pairs = mismatched.pairs();
+        let baseline = match self.kl_pairs {
+            Some(kl_pairs) => {
+                let pairs = kl_pairs.pairs();
                 let logps = SequenceLogps::compute_together(group, policy, pairs, self.scoring, |_| go_on)?;
-                mismatched.baseline(&logps)?
+                kl_pairs.baseline(&logps)?
             }
             None => KlEstimate::ZERO,
         };

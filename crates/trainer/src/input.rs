@@ -1,51 +1,64 @@
-//! What a recipe's files hold, read and checked before anything is written.
+//! The model and data of a recipe, read and checked before anything is written.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use policy_model::{ModelConfig, Policy};
 use pref_data::{
-    Dialogue, LabelSource, NoiseLog, Pair, ReadOptions, ReadReport, TokenCache, TokenPair, TokenizeReport,
-    Tokenizer, ViewReport, corrupt, label_view, read_records_with, select, tokenize_pairs,
+    Dialogue, LabelSource, NoiseLog, Padding, Pair, ReadOptions, ReadReport, TokenCache, TokenPair,
+    TokenizeReport, Tokenizer, ViewReport, corrupt, label_view, read_records_with, select, tokenize_pairs,
 };
 use seeds::Seeds;
 
+use crate::diagnostics;
 use crate::error::TrainError;
-use crate::recipe::{Origin, Recipe};
+use crate::objective::Loss;
+use crate::recipe::{LossKind, Origin, Recipe};
+use crate::run_inputs::{digest_tokenizer, hash_pairs, short};
+use crate::sequences::sequences;
 
-/// A recipe's model and data.
+/// The model and data of a recipe.
 ///
-/// Everything that can be wrong with them shows here, before the output folder appears.
+/// Every error in them is found here, before the output folder is created.
 pub(crate) struct Input {
     pub(crate) model: PathBuf,
-    /// The model's shape. Its weights are not read here.
+    /// The model's configuration; weights are not read here.
     pub(crate) config: ModelConfig,
     pub(crate) pad_id: u32,
-    /// What became of the records.
+    /// How the records became pairs.
     pub(crate) view: ViewReport,
-    /// What became of the pairs.
+    /// How the pairs became tokens.
     pub(crate) tokenized: TokenizeReport,
-    /// All pairs of the data that could be tokenised, whatever share of them the recipe uses.
+    /// All tokenized pairs of the data, whatever fraction of them the recipe uses.
     pub(crate) all_tokens: Vec<TokenPair>,
-    /// The pairs that the recipe uses, its noise applied.
+    /// The pairs that the recipe uses, with its noise.
     pub(crate) pairs: Vec<TokenPair>,
-    /// What that noise did to which pair, by the pair's id.
+    /// The effect of the noise on each pair, by the pair's id.
     pub(crate) noise: NoiseLog,
-    /// Pairs that are evaluated and not trained on; none where the recipe names none.
+    /// Held-out pairs, which are evaluated only.
     pub(crate) held_out: Vec<TokenPair>,
-    /// What ends an answer.
+    /// The tokens that end an answer.
     pub(crate) stop_tokens: Vec<u32>,
+    /// Digests of the pairs' texts, of the tokenizer and of the chat templates.
+    pub(crate) digests: InputDigests,
+}
+
+/// Digests of what [`Input`] reads, apart from the model.
+pub(crate) struct InputDigests {
+    pub(crate) data: String,
+    pub(crate) tokenizer: String,
+    pub(crate) template: String,
 }
 
 impl Input {
-    /// Reads what `recipe` names but for the policy's weights; tokens come from below the folder `cache` where another run
-    /// has left them there.
+    /// Reads the model and data of `recipe`, but no weights. Tokens are taken from the folder `cache` if another run has
+    /// written them there.
     pub(crate) fn read(recipe: &Recipe, cache: Option<&Path>) -> Result<Self, TrainError> {
         let model = PathBuf::from(&recipe.model.path);
         let tokenizer = Tokenizer::from_folder(&model)?;
         let seeds = Seeds::new(recipe.seed);
         let (mut records, read) = read_records_with(&recipe.data.path, &recipe.data.reading(&seeds))?;
-        tell_skipped(&read);
+        warn_of_skipped(&read);
         if let Some(slice) = &recipe.data.slice {
             records = slice.of(records)?;
         }
@@ -56,8 +69,12 @@ impl Input {
         if all_tokens.is_empty() {
             return Err(TrainError::NoExamples(format!("{view}; {tokenized}")));
         }
-        let held_out = held_out(recipe, &labels, &tokenizer, &seeds)?;
+        let mut data = blake3::Hasher::new();
+        hash_pairs(&all_pairs, &mut data);
+        let held_out = held_out(recipe, &labels, &tokenizer, &seeds, &mut data)?;
         let config = Policy::inspect(&model)?;
+        check_vocabulary(recipe, &tokenizer, &config, all_tokens.iter().chain(&held_out))?;
+        let (tokenizer_digest, template) = digest_tokenizer(&model)?;
         let (pairs, noise) = select_tokens(recipe, all_pairs, &all_tokens, &seeds)?;
         Ok(Self {
             model,
@@ -70,13 +87,65 @@ impl Input {
             noise,
             held_out,
             stop_tokens: tokenizer.stop_tokens().to_vec(),
+            digests: InputDigests { data: short(&data), tokenizer: tokenizer_digest, template },
         })
+    }
+
+    /// Returns warnings about the data, for training with `loss`.
+    pub(crate) fn warnings(&self, loss: Option<&Loss>) -> Vec<String> {
+        let pairs = self.pairs.iter().chain(&self.held_out);
+        let kto_baseline = match loss {
+            Some(Loss::Kto(_)) => diagnostics::kto_baseline(&self.all_tokens),
+            _ => None,
+        };
+        let warnings = [
+            diagnostics::truncation(&self.tokenized),
+            diagnostics::context_length(pairs, self.config.max_position_embeddings),
+            kto_baseline,
+        ];
+        warnings.into_iter().flatten().collect()
     }
 
     /// The chosen responses, for supervised training.
     pub(crate) fn dialogues(&self) -> Vec<Dialogue> {
         let chosen = |pair: &TokenPair| Dialogue::completion(&pair.prompt, &pair.chosen);
         self.pairs.iter().filter_map(chosen).collect()
+    }
+}
+
+/// Checks that each token has a row in the embedding of the model, and in that of the reference if the loss has one.
+fn check_vocabulary<'a>(
+    recipe: &Recipe,
+    tokenizer: &Tokenizer,
+    config: &ModelConfig,
+    pairs: impl Iterator<Item = &'a TokenPair>,
+) -> Result<(), TrainError> {
+    let largest = sequences(pairs).flatten().copied().max().unwrap_or(0);
+    // Padding goes through the embedding, too.
+    let largest = match recipe.speed.scoring(tokenizer.pad_id()).padding {
+        Padding::Right(id) => largest.max(id),
+        Padding::None => largest,
+    };
+    let check = |model: &str, config: &ModelConfig| {
+        let embedding = config.vocab_size;
+        if (largest as usize) < embedding {
+            return Ok(());
+        }
+        Err(TrainError::TokenBeyondEmbedding {
+            token: tokenizer.token(largest).unwrap_or_default(),
+            id: largest,
+            model: model.into(),
+            embedding,
+            folder: tokenizer.folder().into(),
+            tokenizer: tokenizer.vocab_size(),
+        })
+    };
+    check(&recipe.model.path, config)?;
+    match &recipe.model.reference {
+        Some(reference) if recipe.loss.kind != LossKind::Sft => {
+            check(reference, &ModelConfig::from_folder(Path::new(reference))?)
+        }
+        _ => Ok(()),
     }
 }
 
@@ -99,15 +168,17 @@ fn held_out(
     labels: &LabelSource,
     tokenizer: &Tokenizer,
     seeds: &Seeds,
+    data: &mut blake3::Hasher,
 ) -> Result<Vec<TokenPair>, TrainError> {
     let Some(path) = &recipe.data.eval_path else { return Ok(Vec::new()) };
     let reading = ReadOptions { sample: None, ..recipe.data.reading(seeds) };
     let (mut records, read) = read_records_with(path, &reading)?;
-    tell_skipped(&read);
+    warn_of_skipped(&read);
     if let Some(slice) = &recipe.data.slice {
         records = slice.of(records)?;
     }
     let (pairs, view) = label_view(&records, labels, seeds)?;
+    hash_pairs(&pairs, data);
     let (tokens, tokenized) = tokenize_pairs(&pairs, tokenizer, &recipe.data.tokenizing())?;
     if tokens.is_empty() {
         return Err(TrainError::NoExamples(format!("data.eval_path = \"{path}\": {view}; {tokenized}")));
@@ -116,8 +187,8 @@ fn held_out(
     Ok(tokens)
 }
 
-/// Says which rows the recipe let go.
-fn tell_skipped(read: &ReadReport) {
+/// Warns of the rows that `data.skip_bad` skipped.
+fn warn_of_skipped(read: &ReadReport) {
     const NAMED: usize = 10;
     for error in read.skipped.iter().take(NAMED) {
         tracing::warn!("skipped: {error}");

@@ -12,13 +12,14 @@
 
 mod checkpoint;
 mod context;
+mod diagnostics;
 mod engine;
 mod error;
 mod gradients;
 mod held_out;
 mod input;
+mod kl_pairs;
 mod metrics;
-mod mismatched;
 mod objective;
 mod optimizer;
 mod pair_deltas;
@@ -29,30 +30,32 @@ mod reference;
 mod replicas;
 mod run;
 mod run_dir;
+mod run_inputs;
 mod schedule;
 mod scoring;
 mod sequences;
 mod span;
+mod state;
 mod tensorboard;
-mod watch;
 
 pub use context::{Clock, Context, Progress, Silent};
-pub use engine::{MicroBatch, Observer, Order, Outcome, TrainSettings, Trainer, TrainerState};
+pub use engine::{MicroBatch, Observer, Order, Outcome, TrainSettings, Trainer};
 pub use error::{TrainError, is_bad_model};
 pub use gradients::Gradients;
 pub use held_out::{HeldOut, HeldOutMetrics, OwnAnswers};
+pub use kl_pairs::KlPairs;
 pub use metrics::{PreferenceMetrics, StepMetrics};
-pub use mismatched::Mismatched;
 pub use objective::{Loss, Objective, PreferenceObjective, StepStats, SupervisedObjective};
 pub use optimizer::{AdamW, AdamWSettings};
 pub use pair_deltas::{PairDelta, TrainedPair};
 pub use parameters::Trained;
 pub use plan::{
-    Cluster, Memory, OnCluster, Plan, PlannedReference, PlannedTime, TokenCounts, WidestMicroBatch, plan,
+    Cluster, Memory, OnCluster, PlannedReference, PlannedTime, TokenCounts, TrainPlan, WidestMicroBatch, plan,
 };
 pub use reference::SequenceLogps;
 pub use run::{RunReport, SupervisedRun, run, run_supervised};
 pub use run_dir::{RunDir, Start};
 pub use schedule::{Decay, Schedule};
 pub use scoring::{Activations, Head, Scoring};
+pub use state::TrainerState;
 pub use tensorboard::EventWriter;

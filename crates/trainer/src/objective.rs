@@ -8,8 +8,8 @@ use pref_loss::{
 
 use crate::error::TrainError;
 use crate::gradients::Gradients;
+use crate::kl_pairs::KlPairs;
 use crate::metrics::PreferenceMetrics;
-use crate::mismatched::Mismatched;
 use crate::pair_deltas::PairDelta;
 use crate::reference::SequenceLogps;
 use crate::scoring::{Activations, ForwardPass, Head, Scoring};
@@ -130,7 +130,7 @@ pub struct PreferenceObjective<'a> {
     /// The loss.
     pub loss: Loss,
     /// What KTO takes its baseline from, in the order of the pairs: without it, the baseline is 0. Other losses have none.
-    pub mismatched: Option<&'a Mismatched>,
+    pub kl_pairs: Option<&'a KlPairs>,
     /// How their log-probabilities are computed.
     pub scoring: Scoring,
 }
@@ -157,7 +157,7 @@ impl Objective for PreferenceObjective<'_> {
     }
 
     fn baseline(&self, policy: &Policy, examples: &[usize]) -> Result<Option<f64>, TrainError> {
-        self.mismatched.map(|mismatched| mismatched.log_ratios(policy, examples, self.scoring)).transpose()
+        self.kl_pairs.map(|kl_pairs| kl_pairs.log_ratios(policy, examples, self.scoring)).transpose()
     }
 
     fn differentiate(

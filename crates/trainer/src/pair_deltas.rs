@@ -4,7 +4,7 @@
 //! `metrics.jsonl` is.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, UInt64Type};
 use arrow_array::{Array, ArrayRef, BooleanArray, Float64Array, RecordBatch, StringArray, UInt64Array};
 use arrow_schema::{DataType, Field, Schema};
-use atomic_write_file::AtomicWriteFile;
+use files::AtomicWriteFile;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::Compression;
@@ -22,7 +22,6 @@ use pref_data::TokenPair;
 use serde::{Deserialize, Serialize};
 
 use crate::error::TrainError;
-use crate::run_dir::{append, write_atomically};
 
 /// Rows turned into columns at a time.
 const BATCH_ROWS: usize = 64 * 1024;
@@ -102,7 +101,7 @@ struct Line {
 /// Writes Δ of every pair as it comes.
 pub(crate) struct DeltaLog {
     folder: PathBuf,
-    lines: BufWriter<File>,
+    lines: File,
 }
 
 impl DeltaLog {
@@ -114,15 +113,15 @@ impl DeltaLog {
             .take_while(|(line, _)| line.step <= step)
             .flat_map(|(_, text)| text.into_bytes().into_iter().chain([b'\n']))
             .collect();
-        write_atomically(&path, &kept)?;
-        Ok(Self { folder: folder.to_owned(), lines: append(&path)? })
+        files::write(&path, &kept).map_err(TrainError::io("cannot write", &path))?;
+        let file = files::json_lines::append(&path).map_err(TrainError::io("cannot write", &path))?;
+        Ok(Self { folder: folder.to_owned(), lines: file })
     }
 
     pub(crate) fn write(&mut self, step: u64, epoch: f64, pairs: &[PairDelta]) -> Result<(), TrainError> {
         let failed = || TrainError::io("cannot write", under_way(&self.folder));
         let line = Line { step, epoch, pairs: pairs.to_vec() };
-        let line = serde_json::to_string(&line).map_err(|e| failed()(e.into()))?;
-        writeln!(self.lines, "{line}").and_then(|()| self.lines.flush()).map_err(failed())
+        files::json_lines::write_row(&mut self.lines, &line).map_err(failed())
     }
 }
 
@@ -171,7 +170,7 @@ fn lines(path: &Path) -> Result<Vec<(Line, String)>, TrainError> {
     let mut lines = Vec::new();
     for text in BufReader::new(file).lines() {
         let text = text.map_err(TrainError::io("cannot read", path))?;
-        // Who is killed may leave half a line, behind the last checkpoint.
+        // A killed process may leave half a line, after the last checkpoint.
         let Ok(line) = serde_json::from_str::<Line>(&text) else { break };
         lines.push((line, text));
     }

@@ -1,4 +1,4 @@
-//! What a run would do, in numbers; nothing runs.
+//! The plan of a run: its size, memory and time, without training.
 
 mod cluster;
 mod memory;
@@ -24,9 +24,9 @@ pub use cluster::{Cluster, OnCluster};
 pub use memory::{Memory, WidestMicroBatch};
 pub use time::PlannedTime;
 
-/// What a run would do.
+/// The plan of a run.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Plan {
+pub struct TrainPlan {
     /// What became of the records.
     pub view: ViewReport,
     /// What became of the pairs, before the recipe's share of them was taken.
@@ -85,7 +85,7 @@ pub struct PlannedReference {
     pub is_cached: bool,
 }
 
-impl Plan {
+impl TrainPlan {
     /// Optimiser steps of the whole run.
     pub fn total_steps(&self) -> u64 {
         self.epochs * self.steps_per_epoch
@@ -111,7 +111,12 @@ impl TokenCounts {
 /// # Errors
 ///
 /// As for a run, for everything that a run can tell of recipe, model, data and output folder before its first step.
-pub fn plan(recipe: &Recipe, start: Start, cluster: Cluster, clock: &dyn Clock) -> Result<Plan, TrainError> {
+pub fn plan(
+    recipe: &Recipe,
+    start: Start,
+    cluster: Cluster,
+    clock: &dyn Clock,
+) -> Result<TrainPlan, TrainError> {
     recipe.train.take_threads();
     let loss = recipe.loss.build()?;
     let input = Input::read(recipe, None)?;
@@ -142,7 +147,7 @@ pub fn plan(recipe: &Recipe, start: Start, cluster: Cluster, clock: &dyn Clock) 
     };
     let on_cluster = |sharding| on_cluster(&work, &examples, steps, cluster, sharding);
     let tokens = |part: fn(&TokenPair) -> &Vec<u32>| TokenCounts::of(input.pairs.iter().map(part));
-    Ok(Plan {
+    Ok(TrainPlan {
         examples: examples.len(),
         flipped: input.pairs.iter().filter(|pair| pair.flipped).count(),
         prompt: tokens(|pair| &pair.prompt),

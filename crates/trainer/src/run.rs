@@ -6,7 +6,7 @@ use std::thread;
 
 use distributed::{Exchange, Fact, ProcessGroup, Sharding, digest_of_model};
 use policy_model::Policy;
-use pref_data::{Dialogue, FlipRate, TokenPair};
+use pref_data::{Dialogue, FlipRate};
 use seeds::Seeds;
 use tch::{Device, Kind};
 
@@ -15,40 +15,40 @@ use crate::context::Context;
 use crate::engine::{MicroBatch, Outcome, TrainSettings, Trainer};
 use crate::error::TrainError;
 use crate::held_out::{HeldOut, OwnAnswers};
-use crate::input::Input;
+use crate::input::{Input, InputDigests};
 use crate::objective::{Loss, PreferenceObjective, SupervisedObjective};
 use crate::optimizer::AdamWSettings;
+use crate::pair_deltas;
 use crate::parameters::Trained;
 use crate::recipe::{LossKind, LossSection, Recipe, WatchSection};
 use crate::reference::{ReferenceModel, ReferencePasses, SequenceLogps};
-use crate::run_dir::{Follower, Recorder, Recording, RunDir, Start};
+use crate::run_dir::{Follower, Parts, Recorder, Recording, RunDir, Start};
+use crate::run_inputs::{Provenance, RunInputs};
 use crate::scoring::{Activations, Scoring};
 use crate::sequences::sequences;
-use crate::{pair_deltas, watch};
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Clone, Debug)]
 pub struct RunReport {
     /// Whether all steps were made.
     pub outcome: Outcome,
     /// The folder of the run.
     pub dir: RunDir,
-    /// What tokenising reported, one paragraph; empty where the run was finished already.
+    /// The report of reading and tokenizing, one paragraph.
     pub data: String,
 }
 
-/// The file of a run that says what noise did to which pair.
+/// The file of a run that lists the effect of noise on each pair.
 const NOISE_LOG: &str = "noise.jsonl";
 
 /// Runs `recipe`: data, reference, training, model.
 ///
-/// A run that is finished already is reported as such and nothing is done again. Where several processes train together, each
-/// calls this with the same recipe; rank 0 alone writes.
+/// A finished run is reported and not repeated. All ranks of a process group call this with the same recipe; only rank 0 writes.
 ///
 /// # Errors
 ///
-/// Whatever is wrong with recipe, data, model or machine; what was computed until then stays in the output folder and
-/// [`Start::Resume`] goes on from it. The other ranks of the context's group are told, and end with the same words.
+/// Any error in the recipe, the data, the model or the machine. Results so far stay in the output folder, and
+/// [`Start::Resume`] continues from them. The other ranks fail with the same error.
 pub fn run(recipe: &Recipe, start: Start, context: &mut Context<'_>) -> Result<RunReport, TrainError> {
     let group = context.group.clone();
     group.propagate_error(run_together(recipe, start, context, &group))
@@ -67,22 +67,25 @@ fn run_together(
     let kind = compute_kind(recipe.model.dtype.kind(), device);
     let settings = settings(recipe, kind)?;
     let cache = context.cache.as_deref();
-    let Loaded { input, reference, policy } =
+    let Loaded { input, reference, model_digest, policy } =
         Loaded::from_files(recipe, loss.as_ref(), cache, (&settings.trained, kind, device))?;
     let scoring = exchanged(scoring(recipe, input.pad_id), group);
-    let passes = loss.zip(reference).map(|(loss, reference)| {
-        let over = |pairs| ReferencePasses::new((recipe, &loss), &reference, kind, scoring, pairs, cache);
+    let inputs = run_inputs(&input, model_digest, reference.as_ref(), &settings, loss.is_some());
+    let passes = loss.zip(reference.as_ref()).map(|(loss, reference)| {
+        let over = |pairs| ReferencePasses::new((recipe, &loss), reference, kind, scoring, pairs, cache);
         let held_out = (!input.held_out.is_empty()).then(|| over(&input.held_out));
         (loss, over(&input.all_tokens), held_out)
     });
-    group.check_agreement(|| facts(recipe, &input, kind, device))?;
+    group.check_agreement(|| facts(recipe, &input, &inputs, kind, device))?;
     if recipe.distributed.exchange().sharding == Sharding::Optimizer && group.is_distributed() {
         checkpoint::require_shared(&recipe.output.dir, group)?;
     }
-    let dir = if group.is_main() {
-        RunDir::open(&recipe.output.dir, &recipe.to_toml(), start)?
+    let dir = RunDir::at(&recipe.output.dir);
+    let provenance = if group.is_main() {
+        RunDir::open(&recipe.output.dir, &recipe.to_toml(), start)?;
+        dir.compare_inputs(inputs, start)?
     } else {
-        RunDir::at(&recipe.output.dir)
+        Provenance::default()
     };
     let data = format!("{}\n{}", input.view, input.tokenized);
     tracing::info!("{}", input.view);
@@ -91,9 +94,7 @@ fn run_together(
         return Ok(RunReport { outcome: Outcome::Finished, dir, data });
     }
     warn_of_smoothing(&recipe.loss);
-    if let Some(warning) = watch::truncation(&input.tokenized) {
-        tracing::warn!("{warning}");
-    }
+    input.warnings(loss.as_ref()).iter().for_each(|warning| tracing::warn!("{warning}"));
     if recipe.data.flip_rate != FlipRate::NONE {
         tracing::info!("noise: {}", input.noise);
         if group.is_main() {
@@ -104,14 +105,14 @@ fn run_together(
     let dialogues = if passes.is_none() { input.dialogues() } else { Vec::new() };
     let Input { model, pairs, held_out, .. } = &input;
     let (save, keep_last) = (recipe.model.dtype.kind(), recipe.train.keep_last);
-    let parts = Parts { dir: &dir, companions: model, save, pairs };
+    let parts = Parts { dir: &dir, companions: model, save, pairs, provenance: &provenance };
 
     let outcome = match passes {
         Some((loss, pass, held_out_pass)) => {
-            let (reference, mismatched) = pass.tables(&policy, model, group, context.progress)?.of(pairs);
-            let mismatched = mismatched.as_ref();
-            let objective = PreferenceObjective { pairs, reference: &reference, loss, mismatched, scoring };
-            let (held_out_reference, held_out_mismatched) = match held_out_pass {
+            let (reference, kl_pairs) = pass.tables(&policy, model, group, context.progress)?.of(pairs);
+            let kl_pairs = kl_pairs.as_ref();
+            let objective = PreferenceObjective { pairs, reference: &reference, loss, kl_pairs, scoring };
+            let (held_out_reference, held_out_kl_pairs) = match held_out_pass {
                 Some(pass) => pass.tables(&policy, model, group, context.progress)?.of(held_out),
                 None => (SequenceLogps::default(), None),
             };
@@ -119,7 +120,7 @@ fn run_together(
                 pairs: held_out,
                 reference: &held_out_reference,
                 loss,
-                mismatched: held_out_mismatched.as_ref(),
+                kl_pairs: held_out_kl_pairs.as_ref(),
                 scoring,
                 answers,
             };
@@ -149,38 +150,65 @@ fn run_together(
     Ok(RunReport { outcome, dir, data })
 }
 
-/// What a run reads before it begins.
+/// What a run reads before it starts.
 struct Loaded {
     input: Input,
-    /// None where there is no loss to ask for it.
+    /// `None` in supervised training.
     reference: Option<ReferenceModel>,
+    /// The digest of the folder of the policy.
+    model_digest: String,
     policy: Policy,
 }
 
+/// The inputs of the run, for comparison with those of its checkpoints.
+fn run_inputs(
+    input: &Input,
+    model: String,
+    reference: Option<&ReferenceModel>,
+    settings: &TrainSettings,
+    has_loss: bool,
+) -> RunInputs {
+    let examples = if has_loss { input.pairs.len() } else { input.dialogues().len() };
+    let InputDigests { data, tokenizer, template } = &input.digests;
+    RunInputs {
+        data: data.clone(),
+        model,
+        reference: reference.map(ReferenceModel::short_digest),
+        tokenizer: tokenizer.clone(),
+        template: template.clone(),
+        total_steps: settings.epochs * settings.steps_per_epoch(examples),
+    }
+}
+
 impl Loaded {
-    /// The weights in one thread, for computing in the kind given, and in another all else, which takes about as long.
+    /// Loads the weights in one thread, for computing in this kind, and everything else in another, which takes about as long.
     fn from_files(
         recipe: &Recipe,
         loss: Option<&Loss>,
         cache: Option<&Path>,
         (trained, kind, device): (&Trained, Kind, Device),
     ) -> Result<Self, TrainError> {
+        let folder = Path::new(&recipe.model.path);
         thread::scope(|scope| {
             let beside = scope.spawn(|| {
                 let input = Input::read(recipe, cache)?;
                 let reference = loss.map(|_| ReferenceModel::read(recipe)).transpose()?;
-                Ok::<_, TrainError>((input, reference))
+                // The digest of a folder takes a pass over its weights: once, if the reference is the model itself.
+                let model_digest = match reference.as_ref().filter(|reference| reference.is_of(folder)) {
+                    Some(reference) => reference.short_digest(),
+                    None => digest_of_model(folder)?,
+                };
+                Ok::<_, TrainError>((input, reference, model_digest))
             });
-            let folder = Path::new(&recipe.model.path);
             let policy = Policy::stored_kind(folder).and_then(|stored| {
-                // Weights that are trained become fp32 masters, to which those that compute are as good where no more is stored.
+                // Trained weights become fp32 masters: a lower kind loses nothing only if the files store no more.
                 let loses = *trained == Trained::All && stored != Some(kind);
                 Policy::load(folder, if loses { Kind::Float } else { kind }, device)
             });
             let beside = beside.join().unwrap_or_else(|panic| resume_unwind(panic));
-            // What is wrong with a recipe's files is told in the order in which they are looked at.
-            let (input, reference) = beside?;
-            Ok(Self { input, reference, policy: policy? })
+            // Errors in the data and the tokenizer come before errors in the weights.
+            let (input, reference, model_digest) = beside?;
+            Ok(Self { input, reference, model_digest, policy: policy? })
         })
     }
 }
@@ -258,20 +286,11 @@ pub fn run_supervised(run: SupervisedRun<'_>, context: &mut Context<'_>) -> Resu
     let Scoring { padding, head, activations, .. } = exchanged(Scoring::FAST, &group);
     let objective = SupervisedObjective { dialogues: run.dialogues, padding, head, activations };
     let save = run.settings.kind;
-    let parts = Parts { dir: run.dir, companions: run.companions, save, pairs: &[] };
+    let provenance = Provenance::default();
+    let parts = Parts { dir: run.dir, companions: run.companions, save, pairs: &[], provenance: &provenance };
     let together = group.clone();
     let begin = || Trainer::together(run.policy, &objective, run.settings, together, Exchange::default());
     group.propagate_error(train(&parts, begin, Watched::default(), 0, context))
-}
-
-/// What one training needs beside policy, objective and settings.
-struct Parts<'a> {
-    dir: &'a RunDir,
-    companions: &'a Path,
-    /// The kind in which weights are saved.
-    save: Kind,
-    /// The pairs that are trained on; none in supervised training.
-    pairs: &'a [TokenPair],
 }
 
 /// What is measured beside the training loss.
@@ -312,8 +331,7 @@ fn train<'a>(
     context.progress.begin("training", trainer.total_steps());
     let recording = watched.recording;
     let outcome = if group.is_main() {
-        let mut recorder =
-            Recorder::open(parts.dir, step, context, parts.companions, parts.save, keep_last, recording)?;
+        let mut recorder = Recorder::open(parts, step, context, keep_last, recording)?;
         trainer.run(&mut recorder)
     } else {
         trainer.run(&mut Follower { dir: parts.dir, context })
@@ -353,11 +371,16 @@ fn finish(
 }
 
 /// What must be the same on all ranks for their gradients to add up to one run's.
-fn facts(recipe: &Recipe, input: &Input, kind: Kind, device: Device) -> Result<Vec<Fact>, TrainError> {
+fn facts(
+    recipe: &Recipe,
+    input: &Input,
+    inputs: &RunInputs,
+    kind: Kind,
+    device: Device,
+) -> Result<Vec<Fact>, TrainError> {
     let fact = |what, value, remedy| Fact { what, value, remedy };
     let copy_model = "copy the folder of model.path from rank 0";
     let copy_data = "copy the file of data.path (and data.eval_path) and the tokenizer from rank 0";
-    let reference = recipe.model.reference.as_ref().unwrap_or(&recipe.model.path);
     let pairs = input.all_tokens.iter().chain(&input.pairs).chain(&input.held_out);
     let device = if device == Device::Cpu { "the CPU" } else { "a GPU" };
     Ok(vec![
@@ -372,10 +395,10 @@ fn facts(recipe: &Recipe, input: &Input, kind: Kind, device: Device) -> Result<V
             format!("{kind:?} on {device}"),
             "train on machines of one kind, or set model.dtype and model.device to what all have",
         ),
-        Fact::of_model(&input.model, copy_model)?,
+        fact("model", inputs.model.clone(), copy_model),
         fact(
             "reference model",
-            digest_of_model(Path::new(reference))?,
+            inputs.reference.clone().unwrap_or_default(),
             "copy the folder of model.reference from rank 0",
         ),
         Fact::of_sequences("set of pairs", sequences(pairs), copy_data),

@@ -1,30 +1,37 @@
 //! The folder of one run, and the observer that fills it.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, BufWriter};
 use std::path::{Path, PathBuf};
 
+use files::{Lock, json_lines};
+use pref_data::TokenPair;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tch::Kind;
 
 use crate::checkpoint;
 use crate::context::Context;
-use crate::engine::{Observer, TrainerState};
+use crate::diagnostics::Diagnostics;
+use crate::engine::Observer;
 use crate::error::TrainError;
 use crate::held_out::HeldOutMetrics;
 use crate::metrics::StepMetrics;
 use crate::pair_deltas::{self, DeltaLog, PairDelta, TrainedPair};
+use crate::run_inputs::{AcceptedChange, Provenance, RunInputs};
+use crate::state::TrainerState;
 use crate::tensorboard::EventWriter;
-use crate::watch::Watch;
 
-/// Whether a run begins or goes on.
+/// How a run starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
-    /// In a folder that holds no run yet.
+    /// From the beginning, in a folder without a run.
     Fresh,
-    /// From the newest checkpoint; from the beginning where the run had not written one yet.
+    /// From the newest checkpoint; from the beginning if there is none.
     Resume,
-    /// Whichever fits the folder.
+    /// As [`Resume`](Self::Resume), also if inputs of the run have changed; the checkpoints record the change.
+    ResumeChanged,
+    /// As [`Resume`](Self::Resume), for callers that start and resume runs alike.
     FreshOrResume,
 }
 
@@ -36,22 +43,30 @@ pub struct RunDir {
 }
 
 impl RunDir {
-    /// Opens the folder of the run that `recipe` (its resolved TOML) describes, creating it if need be.
+    /// Opens the folder of the run of `recipe` (its resolved TOML), and creates it if necessary.
+    ///
+    /// A run that ended before its first step does not count: the folder is taken over.
     ///
     /// # Errors
     ///
-    /// [`TrainError::OtherRun`] where the folder holds another recipe's run, or holds this one and `start` is
-    /// [`Start::Fresh`]; [`TrainError::NothingToResume`] where there is no run and `start` is [`Start::Resume`].
+    /// [`TrainError::OtherRun`] if the folder holds a run of another recipe, or a run of this recipe and `start` is
+    /// [`Start::Fresh`].
     pub fn open(root: &Path, recipe: &str, start: Start) -> Result<Self, TrainError> {
         let dir = Self::at(root);
+        // Before the lock: a refusal does not wait for the run that holds the folder.
+        dir.holds_run(recipe, start)?;
+        let _lock = dir.lock()?;
         if !dir.holds_run(recipe, start)? {
-            fs::create_dir_all(root).map_err(TrainError::io("cannot create", root))?;
-            write_atomically(&dir.recipe(), recipe.as_bytes())?;
+            if start == Start::Resume || start == Start::ResumeChanged {
+                tracing::info!("nothing to resume in {}: the run starts from the beginning", root.display());
+            }
+            files::write(&dir.recipe(), recipe.as_bytes())
+                .map_err(TrainError::io("cannot write", dir.recipe()))?;
         }
         Ok(dir)
     }
 
-    /// Whether the folder holds this run already, or can take it; nothing is written.
+    /// Whether the folder holds this run; writes nothing.
     ///
     /// # Errors
     ///
@@ -59,6 +74,7 @@ impl RunDir {
     pub(crate) fn holds_run(&self, recipe: &str, start: Start) -> Result<bool, TrainError> {
         let (root, path) = (&self.root, self.recipe());
         match fs::read_to_string(&path) {
+            Ok(_) if !self.has_steps()? => Ok(false),
             Ok(existing) => {
                 if let Some(difference) = first_difference(&existing, recipe) {
                     return Err(TrainError::OtherRun { path: root.into(), difference });
@@ -69,34 +85,60 @@ impl RunDir {
                 }
                 Ok(true)
             }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                if start == Start::Resume {
-                    let why = "there is no recipe.toml; start without --resume".to_owned();
-                    return Err(TrainError::NothingToResume { path: root.into(), why });
-                }
-                Ok(false)
-            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(TrainError::io("cannot read", path)(error)),
         }
     }
 
-    /// The folder at `root`, whatever lies there.
+    /// Whether the run has made a step: it has metrics, a checkpoint or a model.
+    fn has_steps(&self) -> Result<bool, TrainError> {
+        let has_metrics = fs::metadata(self.metrics()).is_ok_and(|metrics| metrics.len() > 0);
+        Ok(has_metrics || self.is_finished() || !self.list_checkpoints()?.is_empty())
+    }
+
+    /// Compares the inputs of a run with those that its newest checkpoint records, and returns what the next checkpoint
+    /// records.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::InputsChanged`], unless `start` is [`Start::ResumeChanged`].
+    pub(crate) fn compare_inputs(&self, inputs: RunInputs, start: Start) -> Result<Provenance, TrainError> {
+        let recorded = checkpoint::recorded_inputs(&self.checkpoints())?;
+        let Some((step, Provenance { inputs: there, mut accepted })) = recorded else {
+            return Ok(Provenance { inputs: Some(inputs), accepted: Vec::new() });
+        };
+        let Some(there) = there else {
+            tracing::info!("the checkpoint of step {step} records no inputs: they are not compared");
+            return Ok(Provenance { inputs: Some(inputs), accepted });
+        };
+        let changed = inputs.changed_from(&there);
+        if !changed.is_empty() {
+            let names = changed.join(", ");
+            if start != Start::ResumeChanged {
+                return Err(TrainError::InputsChanged { path: self.root.clone(), step, changed: names });
+            }
+            tracing::warn!("the run continues after step {step} with another {names}");
+            accepted.push(AcceptedChange { step, changed });
+        }
+        Ok(Provenance { inputs: Some(inputs), accepted })
+    }
+
+    /// Returns the folder at `root` without looking into it.
     pub(crate) fn at(root: &Path) -> Self {
         Self { root: root.to_owned() }
     }
 
-    /// Opens the folder of a run that came to its end.
+    /// Opens the folder of a finished run.
     ///
     /// # Errors
     ///
-    /// [`TrainError::NothingToResume`] where there is none.
+    /// [`TrainError::NotFinished`].
     pub fn open_finished(root: &Path) -> Result<Self, TrainError> {
         let dir = Self::at(root);
         if dir.is_finished() {
             return Ok(dir);
         }
-        let why = "there is no finished model".to_owned();
-        Err(TrainError::NothingToResume { path: root.into(), why })
+        Err(TrainError::NotFinished { path: root.into() })
     }
 
     /// The folder itself.
@@ -150,7 +192,7 @@ impl RunDir {
     /// Where a line is no evaluation.
     pub fn read_evaluations(&self) -> Result<Vec<HeldOutMetrics>, TrainError> {
         let path = self.evaluations();
-        if path.exists() { read_lines(&path) } else { Ok(Vec::new()) }
+        if path.exists() { Ok(json_lines::read(&path)?) } else { Ok(Vec::new()) }
     }
 
     /// Reads each pair's Δ at every step that trained on it; `None` where the run did not keep them.
@@ -173,7 +215,7 @@ impl RunDir {
     ///
     /// Where the file is missing or a line is not a step.
     pub fn read_metrics(&self) -> Result<Vec<StepMetrics>, TrainError> {
-        read_lines(&self.metrics())
+        Ok(json_lines::read(&self.metrics())?)
     }
 
     /// The metrics of the first and the last step.
@@ -186,41 +228,22 @@ impl RunDir {
         Ok((steps.first().cloned(), steps.last().cloned()))
     }
 
-    /// Keeps other processes from working in the folder until the returned file is dropped; waits for one that does.
-    pub(crate) fn lock(&self) -> Result<File, TrainError> {
-        let path = self.root.join(".lock");
-        let failed = || TrainError::io("cannot lock", &path);
-        let file = OpenOptions::new().create(true).append(true).open(&path).map_err(failed())?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                tracing::info!("waiting for another process that works in {}", self.root.display());
-                file.lock().map_err(failed())?;
-            }
-            Err(TryLockError::Error(error)) => return Err(failed()(error)),
-        }
-        Ok(file)
+    /// Locks the folder, and creates it if necessary. Waits for another process that holds the lock.
+    pub(crate) fn lock(&self) -> Result<Lock, TrainError> {
+        fs::create_dir_all(&self.root).map_err(TrainError::io("cannot create", &self.root))?;
+        let waiting = || tracing::info!("waiting for another process that uses {}", self.root.display());
+        Ok(Lock::exclusive(&self.root.join(".lock"), waiting)?)
     }
 
-    /// Forgets what was measured after `step`: a killed run may have logged steps that its last checkpoint does not hold. A
-    /// run that begins again measures its policy again before the first step.
+    /// Removes metrics after `step`: a killed run may have logged steps after its last checkpoint. A run that starts again
+    /// repeats the evaluation before the first step.
     fn truncate(&self, step: u64) -> Result<(), TrainError> {
         truncate(&self.metrics(), |metrics: &StepMetrics| metrics.step <= step)?;
         truncate(&self.evaluations(), |metrics: &HeldOutMetrics| metrics.step <= step && step > 0)
     }
 }
 
-fn read_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, TrainError> {
-    let file = File::open(path).map_err(TrainError::io("cannot read", path))?;
-    let mut rows = Vec::new();
-    for line in BufReader::new(file).lines() {
-        let line = line.map_err(TrainError::io("cannot read", path))?;
-        rows.push(serde_json::from_str(&line).map_err(|e| TrainError::io("cannot read", path)(e.into()))?);
-    }
-    Ok(rows)
-}
-
-/// Keeps the lines of a file before the first that is none or that does not hold.
+/// Keeps the lines of a file before the first that cannot be parsed or does not satisfy `holds`.
 fn truncate<T: DeserializeOwned>(path: &Path, holds: impl Fn(&T) -> bool) -> Result<(), TrainError> {
     let Ok(file) = File::open(path) else { return Ok(()) };
     let mut kept = Vec::new();
@@ -231,20 +254,31 @@ fn truncate<T: DeserializeOwned>(path: &Path, holds: impl Fn(&T) -> bool) -> Res
             _ => break,
         }
     }
-    write_atomically(path, &kept)
+    files::write(path, &kept).map_err(TrainError::io("cannot write", path))
 }
 
-/// Writes metrics, events and checkpoints of a run into its folder.
-pub(crate) struct Recorder<'a, 'c> {
+/// What a training run reads and writes besides its weights.
+pub(crate) struct Parts<'a> {
     pub(crate) dir: &'a RunDir,
-    pub(crate) context: &'a mut Context<'c>,
+    /// The folder with the tokenizer files.
     pub(crate) companions: &'a Path,
-    pub(crate) kind: Kind,
-    pub(crate) keep_last: usize,
-    metrics: BufWriter<File>,
+    /// The kind of saved weights.
+    pub(crate) save: Kind,
+    /// The training pairs; none in supervised training.
+    pub(crate) pairs: &'a [TokenPair],
+    /// What checkpoints record of the run's inputs.
+    pub(crate) provenance: &'a Provenance,
+}
+
+/// Writes metrics, events and checkpoints of a run to its folder.
+pub(crate) struct Recorder<'a, 'c> {
+    parts: &'a Parts<'a>,
+    context: &'a mut Context<'c>,
+    keep_last: usize,
+    metrics: File,
     events: EventWriter<BufWriter<File>>,
     deltas: Option<DeltaLog>,
-    watch: Option<Watch>,
+    diagnostics: Option<Diagnostics>,
 }
 
 /// What of a run is recorded beside its metrics.
@@ -257,25 +291,27 @@ pub(crate) struct Recording {
 }
 
 impl<'a, 'c> Recorder<'a, 'c> {
-    /// Goes on after `step`, 0 for a fresh run.
+    /// Continues after `step`, 0 for a new run.
     pub(crate) fn open(
-        dir: &'a RunDir,
+        parts: &'a Parts<'a>,
         step: u64,
         context: &'a mut Context<'c>,
-        companions: &'a Path,
-        kind: Kind,
         keep_last: usize,
         recording: Recording,
     ) -> Result<Self, TrainError> {
+        let dir = parts.dir;
         dir.truncate(step)?;
-        let metrics = append(&dir.metrics())?;
+        let path = dir.metrics();
+        let metrics = json_lines::append(&path).map_err(TrainError::io("cannot write", path))?;
         let now = context.clock.unix_seconds();
         // One event file a start: TensorBoard joins them, later files override repeated steps.
         let path = dir.root.join(format!("events.out.tfevents.{now:.0}.step-{step}"));
-        let events = EventWriter::new(append(&path)?, now).map_err(TrainError::io("cannot write", &path))?;
+        let file = File::options().create(true).append(true).open(&path);
+        let file = BufWriter::new(file.map_err(TrainError::io("cannot write", &path))?);
+        let events = EventWriter::new(file, now).map_err(TrainError::io("cannot write", &path))?;
         let deltas = recording.deltas.then(|| DeltaLog::open(&dir.root, step)).transpose()?;
-        let watch = recording.margins.map(|(beta, saturates)| Watch::new(beta, saturates));
-        Ok(Self { dir, context, companions, kind, keep_last, metrics, events, deltas, watch })
+        let diagnostics = recording.margins.map(|(beta, saturates)| Diagnostics::new(beta, saturates));
+        Ok(Self { parts, context, keep_last, metrics, events, deltas, diagnostics })
     }
 
     fn scalars(&mut self, step: u64, series: &[(&str, f64)]) -> Result<(), TrainError> {
@@ -283,7 +319,7 @@ impl<'a, 'c> Recorder<'a, 'c> {
         self.events
             .scalars(step, now, series)
             .and_then(|()| self.events.flush())
-            .map_err(TrainError::io("cannot write the TensorBoard events of", &self.dir.root))
+            .map_err(TrainError::io("cannot write the TensorBoard events of", &self.parts.dir.root))
     }
 }
 
@@ -293,16 +329,14 @@ impl Observer for Recorder<'_, '_> {
     }
 
     fn on_step(&mut self, metrics: &StepMetrics, deltas: &[PairDelta], _: u64) -> Result<(), TrainError> {
-        let path = self.dir.metrics();
-        let failed = || TrainError::io("cannot write", path.clone());
-        let line = serde_json::to_string(metrics).map_err(|e| failed()(e.into()))?;
-        writeln!(self.metrics, "{line}").and_then(|()| self.metrics.flush()).map_err(failed())?;
+        json_lines::write_row(&mut self.metrics, metrics)
+            .map_err(TrainError::io("cannot write", self.parts.dir.metrics()))?;
         files::fault::point("trainer.metrics");
         self.scalars(metrics.step, &metrics.series())?;
         if let Some(log) = &mut self.deltas {
             log.write(metrics.step, metrics.epoch, deltas)?;
         }
-        if let Some(warning) = self.watch.as_mut().and_then(|watch| watch.after(metrics)) {
+        if let Some(warning) = self.diagnostics.as_mut().and_then(|diagnostics| diagnostics.check(metrics)) {
             tracing::warn!("{warning}");
         }
         let mut note = format!("loss {:.4}", metrics.loss);
@@ -314,11 +348,8 @@ impl Observer for Recorder<'_, '_> {
     }
 
     fn on_evaluation(&mut self, metrics: &HeldOutMetrics) -> Result<(), TrainError> {
-        let path = self.dir.evaluations();
-        let failed = || TrainError::io("cannot write", path.clone());
-        let line = serde_json::to_string(metrics).map_err(|e| failed()(e.into()))?;
-        let mut file = append(&path)?;
-        writeln!(file, "{line}").and_then(|()| file.flush()).map_err(failed())?;
+        let path = self.parts.dir.evaluations();
+        append_row(&path, metrics).map_err(TrainError::io("cannot write", path))?;
         self.scalars(metrics.step, &metrics.series())?;
         // A line for each would drown what a study of many runs says.
         tracing::debug!("{metrics}");
@@ -327,8 +358,9 @@ impl Observer for Recorder<'_, '_> {
     }
 
     fn on_checkpoint(&mut self, snapshot: &TrainerState<'_>) -> Result<(), TrainError> {
-        let folder = self.dir.checkpoints();
-        let path = checkpoint::write(&folder, snapshot, self.kind, self.companions)?;
+        let folder = self.parts.dir.checkpoints();
+        let Parts { save, companions, provenance, .. } = *self.parts;
+        let path = checkpoint::write(&folder, snapshot, save, companions, provenance)?;
         checkpoint::keep_last(&folder, self.keep_last)?;
         tracing::debug!(step = snapshot.step, path = %path.display(), "checkpoint");
         Ok(())
@@ -363,14 +395,9 @@ impl Observer for Follower<'_, '_> {
     }
 }
 
-pub(crate) fn append(path: &Path) -> Result<BufWriter<File>, TrainError> {
-    let file = OpenOptions::new().create(true).append(true).open(path);
-    Ok(BufWriter::new(file.map_err(TrainError::io("cannot write", path))?))
-}
-
-/// Writes a file whole or not at all.
-pub(crate) fn write_atomically(path: &Path, content: &[u8]) -> Result<(), TrainError> {
-    files::write(path, content).map_err(TrainError::io("cannot write", path))
+/// Appends one row to a file of JSON lines.
+fn append_row(path: &Path, row: &impl Serialize) -> std::io::Result<()> {
+    json_lines::write_row(&mut json_lines::append(path)?, row)
 }
 
 fn first_difference(existing: &str, wanted: &str) -> Option<String> {

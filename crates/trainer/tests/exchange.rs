@@ -16,7 +16,7 @@ use rand::RngExt;
 use seeds::Seeds;
 use tch::{Device, Kind, Tensor};
 use trainer::{
-    Activations, AdamWSettings, Decay, Loss, MicroBatch, Mismatched, Order, PreferenceObjective, Scoring,
+    Activations, AdamWSettings, Decay, KlPairs, Loss, MicroBatch, Order, PreferenceObjective, Scoring,
     SequenceLogps, StepMetrics, TrainSettings, Trained, Trainer,
 };
 
@@ -94,12 +94,12 @@ fn train(way: &Way, group: ProcessGroup, exchange: Exchange) -> Result {
     tch::set_num_threads(1);
     let (policy, pairs, scoring) = (policy(), pairs(), way.scoring);
     let reference = SequenceLogps::compute(&policy, &pairs, scoring, |_| {}).unwrap();
-    let shifted = Mismatched::shifted(&pairs, 64);
+    let shifted = KlPairs::shifted(&pairs, 64);
     let of_shifted = SequenceLogps::compute(&policy, &shifted, scoring, |_| {}).unwrap();
-    let mismatched = Mismatched::new(shifted, of_shifted);
-    let mismatched = matches!(way.loss, Loss::Kto(_)).then_some(&mismatched);
+    let kl_pairs = KlPairs::new(shifted, of_shifted);
+    let kl_pairs = matches!(way.loss, Loss::Kto(_)).then_some(&kl_pairs);
     let objective =
-        PreferenceObjective { pairs: &pairs, reference: &reference, loss: way.loss, mismatched, scoring };
+        PreferenceObjective { pairs: &pairs, reference: &reference, loss: way.loss, kl_pairs, scoring };
     let mut trainer = Trainer::together(&policy, &objective, way.settings(), group, exchange).unwrap();
     let mut record = Record::default();
     trainer.run(&mut record).unwrap();

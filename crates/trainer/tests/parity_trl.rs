@@ -139,7 +139,7 @@ fn follow(run: &Run, steps: usize, batch_size: usize, start: &Start<'_>) {
     // The schedule ends with the recorded run, which may have had fewer pairs than there are.
     let pairs = &pairs[..run.steps.len() * batch_size];
     let objective =
-        PreferenceObjective { pairs, reference, loss: loss.into(), mismatched: None, scoring: Scoring::FAST };
+        PreferenceObjective { pairs, reference, loss: loss.into(), kl_pairs: None, scoring: Scoring::FAST };
     let mut record = Record { stop_after: Some(steps), ..Record::default() };
     let settings = settings(run.peak_learning_rate, batch_size);
     Trainer::new(policy, &objective, settings).unwrap().run(&mut record).unwrap();

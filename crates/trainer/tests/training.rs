@@ -17,7 +17,7 @@ use seeds::Seeds;
 use tch::{Device, Kind};
 use test_support::REORDERED_FP32;
 use trainer::{
-    Activations, AdamWSettings, Clock, Context, Decay, Head, Loss, MicroBatch, Mismatched, Order, Outcome,
+    Activations, AdamWSettings, Clock, Context, Decay, Head, KlPairs, Loss, MicroBatch, Order, Outcome,
     PreferenceObjective, Progress, RunDir, Scoring, SequenceLogps, Start, SupervisedRun, TrainError,
     TrainSettings, Trained, Trainer, run_supervised,
 };
@@ -94,7 +94,7 @@ fn train(settings: TrainSettings, scoring: Scoring) -> (Record, Vec<f32>) {
         pairs: &pairs,
         reference: &reference,
         loss: loss.into(),
-        mismatched: None,
+        kl_pairs: None,
         scoring,
     };
     let mut trainer = Trainer::new(&policy, &objective, settings).unwrap();
@@ -145,19 +145,19 @@ fn kto_by_hand(
 #[test]
 fn kto_takes_its_baseline_from_the_whole_batch() {
     let (policy, pairs) = (policy(), pairs(20));
-    let shifted = Mismatched::shifted(&pairs, 64);
+    let shifted = KlPairs::shifted(&pairs, 64);
     let of = |pairs: &[TokenPair]| {
         let mut logps = SequenceLogps::compute(&policy, pairs, FAST, |_| {}).unwrap();
         logps.chosen.iter_mut().chain(&mut logps.rejected).for_each(|logp| *logp -= BELOW);
         logps
     };
-    let (reference, mismatched) = (of(&pairs), Mismatched::new(shifted.clone(), of(&shifted)));
+    let (reference, kl_pairs) = (of(&pairs), KlPairs::new(shifted.clone(), of(&shifted)));
     let kto = KtoLoss { beta: Beta::new(0.5).unwrap(), desirable: Weight::ONE, undesirable: Weight::ONE };
     let objective = PreferenceObjective {
         pairs: &pairs,
         reference: &reference,
         loss: Loss::Kto(kto),
-        mismatched: Some(&mismatched),
+        kl_pairs: Some(&kl_pairs),
         scoring: FAST,
     };
     let whole = |micro_batch| TrainSettings { batch_size: 20, epochs: 6, micro_batch, ..settings() };
@@ -327,7 +327,7 @@ fn a_policy_that_has_not_moved_is_its_reference_to_the_last_bit() {
             pairs: &pairs,
             reference: &reference,
             loss: loss.into(),
-            mismatched: None,
+            kl_pairs: None,
             scoring: FAST,
         };
         let mut record = Record::default();
@@ -365,7 +365,7 @@ fn a_loss_that_is_no_number_stops_before_it_is_applied() {
         pairs: &pairs,
         reference: &reference,
         loss: loss.into(),
-        mismatched: None,
+        kl_pairs: None,
         scoring: FAST,
     };
     let mut trainer = Trainer::new(&policy, &objective, settings()).unwrap();
@@ -502,9 +502,7 @@ fn a_damaged_checkpoint_falls_back_to_the_one_before() {
 fn a_folder_holds_one_run() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("run");
-    let nothing = supervised(&root, Start::Resume, 1).unwrap_err().to_string();
-    assert!(nothing.contains("nothing to resume"), "{nothing}");
-    supervised(&root, Start::Fresh, 1).unwrap();
+    assert_eq!(supervised(&root, Start::Resume, 1).unwrap(), Outcome::Stopped(1), "resuming starts a run");
     let again = supervised(&root, Start::Fresh, 1).unwrap_err().to_string();
     assert!(again.contains("pass --resume"), "{again}");
     let other = RunDir::open(&root, "seed = 1\n", Start::Resume).unwrap_err().to_string();

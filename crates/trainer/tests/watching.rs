@@ -109,7 +109,7 @@ fn train(held_out: Option<(&[TokenPair], Option<OwnAnswers>, u64)>) -> (Record, 
         pairs: &pairs,
         reference: &reference,
         loss: loss.into(),
-        mismatched: None,
+        kl_pairs: None,
         scoring,
     };
     let mut record = Record::default();
@@ -121,14 +121,8 @@ fn train(held_out: Option<(&[TokenPair], Option<OwnAnswers>, u64)>) -> (Record, 
         None => trained(&mut Trainer::new(&policy, &objective, settings()).unwrap(), &mut record),
         Some((pairs, answers, every)) => {
             let reference = score(pairs);
-            let held_out = HeldOut {
-                pairs,
-                reference: &reference,
-                loss: loss.into(),
-                mismatched: None,
-                scoring,
-                answers,
-            };
+            let held_out =
+                HeldOut { pairs, reference: &reference, loss: loss.into(), kl_pairs: None, scoring, answers };
             let trainer = Trainer::new(&policy, &objective, settings()).unwrap();
             trained(&mut trainer.with_held_out(&held_out, every), &mut record)
         }

@@ -5,15 +5,16 @@ use pref_data::{Dialogue, TokenPair};
 use tch::{Device, Kind, Tensor};
 
 use crate::context::Clock;
-use crate::engine::{MicroBatch, Observer, Order, TrainSettings, Trainer, TrainerState};
+use crate::engine::{MicroBatch, Observer, Order, TrainSettings, Trainer};
 use crate::error::TrainError;
+use crate::kl_pairs::KlPairs;
 use crate::metrics::StepMetrics;
-use crate::mismatched::Mismatched;
 use crate::objective::{Loss, Objective, PreferenceObjective, SupervisedObjective};
 use crate::pair_deltas::PairDelta;
 use crate::parameters::Trained;
 use crate::reference::SequenceLogps;
 use crate::scoring::Scoring;
+use crate::state::TrainerState;
 
 /// Seconds that a run would take on this machine, without its evaluations and without writing checkpoints.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -108,10 +109,10 @@ impl Work<'_> {
                 let zeros = vec![0.0; batch.len()];
                 let reference = SequenceLogps { chosen: zeros.clone(), rejected: zeros };
                 let scoring = self.scoring;
-                let mismatched = Mismatched::new(batch.to_vec(), reference.clone());
-                let mismatched = matches!(loss, Loss::Kto(_)).then_some(&mismatched);
+                let kl_pairs = KlPairs::new(batch.to_vec(), reference.clone());
+                let kl_pairs = matches!(loss, Loss::Kto(_)).then_some(&kl_pairs);
                 let objective =
-                    PreferenceObjective { pairs: batch, reference: &reference, loss, mismatched, scoring };
+                    PreferenceObjective { pairs: batch, reference: &reference, loss, kl_pairs, scoring };
                 self.step(&policy, &objective, clock)?
             }
             None => {

@@ -7,15 +7,14 @@ use std::path::{Path, PathBuf};
 
 use distributed::{ProcessGroup, hash_model, hash_sequences};
 use policy_model::{ModelConfig, Policy};
-use pref_data::TokenPair;
+use pref_data::{Layout, Padding, TokenPair};
 use tch::Kind;
 
 use super::SequenceLogps;
 use crate::context::Progress;
 use crate::error::TrainError;
 use crate::recipe::Recipe;
-use crate::run_dir::write_atomically;
-use crate::scoring::Scoring;
+use crate::scoring::{Head, Scoring};
 use crate::sequences::sequences;
 
 /// A recipe's reference: its folder, and what tells it from others.
@@ -36,6 +35,16 @@ impl ReferenceModel {
         let mut hasher = blake3::Hasher::new();
         hash_model(&folder, &mut hasher)?;
         Ok(Self { folder, digest: hasher.finalize() })
+    }
+
+    /// Whether the reference is the model in `folder`.
+    pub(crate) fn is_of(&self, folder: &Path) -> bool {
+        self.folder == folder
+    }
+
+    /// The first 16 hexadecimal digits of the digest of its files, as [`distributed::digest_of_model`] returns them.
+    pub(crate) fn short_digest(&self) -> String {
+        self.digest.to_hex()[..16].to_owned()
     }
 }
 
@@ -127,10 +136,7 @@ impl ReferencePass {
         if !group.is_main() {
             return Ok(logps);
         }
-        if let Some(folder) = self.file.parent() {
-            fs::create_dir_all(folder).map_err(TrainError::io("cannot create", folder))?;
-        }
-        write_atomically(&self.file, &logps.to_bytes())?;
+        files::write(&self.file, &logps.to_bytes()).map_err(TrainError::io("cannot write", &self.file))?;
         Ok(logps)
     }
 }
@@ -193,10 +199,75 @@ fn cache_key(reference: &ReferenceModel, kind: Kind, scoring: Scoring, pairs: &[
     let mut hasher = blake3::Hasher::new();
     // What is kept for a backward pass is no matter of log-probabilities.
     let Scoring { layout, padding, head, activations: _ } = scoring;
-    hasher.update(
-        format!("reference log-probabilities v4 {kind:?} {layout:?} {padding:?} {head:?}").as_bytes(),
-    );
+    let [kind, layout, head] = [kind_name(kind), layout_name(layout), head_name(head)];
+    let padding = padding_name(padding);
+    hasher.update(format!("reference log-probabilities v4 {kind} {layout} {padding} {head}").as_bytes());
     hasher.update(reference.digest.as_bytes());
     hash_sequences(sequences(pairs), &mut hasher);
     hasher.finalize().to_hex()[..32].to_owned()
+}
+
+// The names below are part of the key of every file on disk: they stay as they are, whatever happens to the types.
+
+fn kind_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Float => "Float",
+        Kind::BFloat16 => "BFloat16",
+        Kind::Half => "Half",
+        Kind::Double => "Double",
+        _ => "other",
+    }
+}
+
+fn layout_name(layout: Layout) -> &'static str {
+    match layout {
+        Layout::Separate => "Separate",
+        Layout::SharedPrompt => "SharedPrompt",
+    }
+}
+
+fn padding_name(padding: Padding) -> String {
+    match padding {
+        Padding::None => "None".to_owned(),
+        Padding::Right(id) => format!("Right({id})"),
+    }
+}
+
+fn head_name(head: Head) -> &'static str {
+    match head {
+        Head::Chunked => "Chunked",
+        Head::Full => "Full",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scoring::Activations;
+
+    /// A key of the layout that is on users' disks: a changed key would orphan hours of computation.
+    #[test]
+    fn the_key_of_a_sample_is_frozen() {
+        let reference = ReferenceModel { folder: PathBuf::from("model"), digest: blake3::hash(b"weights") };
+        let pairs = [TokenPair {
+            id: "a".to_owned(),
+            prompt: vec![1, 2],
+            chosen: vec![3],
+            rejected: vec![4, 5],
+            flipped: false,
+        }];
+        let scoring = Scoring {
+            layout: Layout::SharedPrompt,
+            padding: Padding::None,
+            head: Head::Chunked,
+            activations: Activations::Kept,
+        };
+        let key = |kind, scoring| cache_key(&reference, kind, scoring, &pairs);
+        assert_eq!(key(Kind::Float, scoring), "76f8b89a29e10382697d2d7ad64437c6");
+        let padded =
+            Scoring { layout: Layout::Separate, padding: Padding::Right(7), head: Head::Full, ..scoring };
+        assert_eq!(key(Kind::BFloat16, padded), "1b8a1b1c6b7b9e97a88a535723334907");
+        let recomputed = Scoring { activations: Activations::Recomputed, ..scoring };
+        assert_eq!(key(Kind::Float, recomputed), key(Kind::Float, scoring));
+    }
 }

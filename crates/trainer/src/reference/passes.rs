@@ -12,17 +12,17 @@ use super::SequenceLogps;
 use super::cache::{ReferenceModel, ReferencePass, ReferenceTable};
 use crate::context::Progress;
 use crate::error::TrainError;
-use crate::mismatched::Mismatched;
+use crate::kl_pairs::KlPairs;
 use crate::objective::Loss;
 use crate::recipe::Recipe;
 use crate::scoring::Scoring;
 
 /// The reference's passes over the pairs of the data: over the pairs themselves, and where the loss is KTO's over
-/// [`Mismatched`] ones too.
+/// [`KlPairs`] ones too.
 pub(crate) struct ReferencePasses<'a> {
     pairs: &'a [TokenPair],
     own: ReferencePass,
-    mismatched: Option<(Vec<TokenPair>, ReferencePass)>,
+    kl_pairs: Option<(Vec<TokenPair>, ReferencePass)>,
 }
 
 impl<'a> ReferencePasses<'a> {
@@ -38,26 +38,26 @@ impl<'a> ReferencePasses<'a> {
     ) -> Self {
         let over =
             |pairs: &[TokenPair]| ReferencePass::new(recipe, reference.clone(), kind, scoring, pairs, cache);
-        let mismatched = match loss {
+        let kl_pairs = match loss {
             Loss::Pair(_) => None,
             Loss::Kto(_) => {
-                let shifted = Mismatched::shifted(pairs, recipe.data.max_length);
+                let shifted = KlPairs::shifted(pairs, recipe.data.max_length);
                 let pass = over(&shifted);
                 Some((shifted, pass))
             }
         };
-        Self { pairs, own: over(pairs), mismatched }
+        Self { pairs, own: over(pairs), kl_pairs }
     }
 
     /// How many sequences are scored: two a pair, and as many mismatched ones.
     pub(crate) fn sequences(&self) -> usize {
-        self.own.sequences() + self.mismatched.as_ref().map_or(0, |(_, pass)| pass.sequences())
+        self.own.sequences() + self.kl_pairs.as_ref().map_or(0, |(_, pass)| pass.sequences())
     }
 
     /// What no earlier run has scored.
     pub(crate) fn left(&self) -> Vec<TokenPair> {
         let own = (self.pairs, &self.own);
-        let all = [own].into_iter().chain(self.mismatched.iter().map(|(pairs, pass)| (&**pairs, pass)));
+        let all = [own].into_iter().chain(self.kl_pairs.iter().map(|(pairs, pass)| (&**pairs, pass)));
         all.filter(|(_, pass)| pass.cached().is_none()).flat_map(|(pairs, _)| pairs.to_vec()).collect()
     }
 
@@ -71,29 +71,29 @@ impl<'a> ReferencePasses<'a> {
         progress: &mut dyn Progress,
     ) -> Result<ReferenceTables, TrainError> {
         let own = self.own.table(policy, model, group, progress)?;
-        let mismatched = match self.mismatched {
+        let kl_pairs = match self.kl_pairs {
             Some((pairs, pass)) => Some((pairs, pass.table(policy, model, group, progress)?)),
             None => None,
         };
-        Ok(ReferenceTables { own, mismatched })
+        Ok(ReferenceTables { own, kl_pairs })
     }
 }
 
 /// What a reference says of all pairs of the data.
 pub(crate) struct ReferenceTables {
     own: ReferenceTable,
-    mismatched: Option<(Vec<TokenPair>, ReferenceTable)>,
+    kl_pairs: Option<(Vec<TokenPair>, ReferenceTable)>,
 }
 
 impl ReferenceTables {
     /// Of `pairs`, which are among those that the tables were made of, flipped or not.
-    pub(crate) fn of(&self, pairs: &[TokenPair]) -> (SequenceLogps, Option<Mismatched>) {
-        let mismatched = self.mismatched.as_ref().map(|(all, table)| {
+    pub(crate) fn of(&self, pairs: &[TokenPair]) -> (SequenceLogps, Option<KlPairs>) {
+        let kl_pairs = self.kl_pairs.as_ref().map(|(all, table)| {
             let by_id: BTreeMap<&str, &TokenPair> = all.iter().map(|pair| (pair.id.as_str(), pair)).collect();
             let these: Vec<TokenPair> = pairs.iter().map(|pair| by_id[pair.id.as_str()].clone()).collect();
             let reference = table.of(&these);
-            Mismatched::new(these, reference)
+            KlPairs::new(these, reference)
         });
-        (self.own.of(pairs), mismatched)
+        (self.own.of(pairs), kl_pairs)
     }
 }

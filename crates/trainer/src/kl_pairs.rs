@@ -15,13 +15,13 @@ use crate::scoring::{Activations, ForwardPass, Scoring};
 /// completions shifted by one; here it is the set that is shifted, before it is shuffled, so that a pair has the same partner in
 /// every epoch and its reference log-probabilities are taken once.
 #[derive(Debug)]
-pub struct Mismatched {
+pub struct KlPairs {
     pairs: Vec<TokenPair>,
     reference: SequenceLogps,
 }
 
-impl Mismatched {
-    /// Mismatched pairs of [`shifted`](Self::shifted) with the reference's log-probabilities of them, in the same order.
+impl KlPairs {
+    /// KlPairs pairs of [`shifted`](Self::shifted) with the reference's log-probabilities of them, in the same order.
     pub fn new(pairs: Vec<TokenPair>, reference: SequenceLogps) -> Self {
         Self { pairs, reference }
     }
@@ -87,10 +87,10 @@ mod tests {
     #[test]
     fn every_prompt_gets_the_responses_of_the_pair_before_as_far_as_they_fit() {
         let pairs = [pair("a", &[1, 2], &[3], &[4, 5]), pair("b", &[6, 7, 8, 9], &[1], &[2, 3, 4])];
-        let shifted = Mismatched::shifted(&pairs, 4);
+        let shifted = KlPairs::shifted(&pairs, 4);
         let parts: Vec<_> = shifted.iter().map(|p| (&*p.prompt, &*p.chosen, &*p.rejected)).collect();
         assert_eq!(parts, [(&[1, 2][..], &[1][..], &[2, 3][..]), (&[6, 7, 8, 9], &[3], &[4])]);
         assert_eq!((shifted[1].id.as_str(), shifted[1].flipped), ("b", false));
-        assert!(Mismatched::shifted(&[], 4).is_empty());
+        assert!(KlPairs::shifted(&[], 4).is_empty());
     }
 }

@@ -1,0 +1,181 @@
+//! The inputs of a run as digests: a run resumes only with the same ones.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use pref_data::Pair;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::error::TrainError;
+
+/// Digests of everything that a run reads, and its number of steps.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RunInputs {
+    /// The texts and labels of all pairs, held-out ones included.
+    pub(crate) data: String,
+    /// The configuration and weights of the model.
+    pub(crate) model: String,
+    /// The configuration and weights of the reference; absent in supervised training.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) reference: Option<String>,
+    /// The tokenizer files, without the chat template.
+    pub(crate) tokenizer: String,
+    /// The chat templates.
+    pub(crate) template: String,
+    /// The number of optimizer steps of the whole run.
+    pub(crate) total_steps: u64,
+}
+
+/// Changed inputs that a user accepted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AcceptedChange {
+    /// The step after which the run continued with other inputs.
+    pub(crate) step: u64,
+    /// The names of the changed inputs.
+    pub(crate) changed: Vec<String>,
+}
+
+/// What a checkpoint records of a run's inputs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Provenance {
+    /// The inputs; `None` for a run without a recipe.
+    pub(crate) inputs: Option<RunInputs>,
+    /// Earlier changes, in order.
+    pub(crate) accepted: Vec<AcceptedChange>,
+}
+
+impl RunInputs {
+    /// Returns the names of the inputs that differ from those that are `recorded`, with the values of numbers.
+    pub(crate) fn changed_from(&self, recorded: &Self) -> Vec<String> {
+        let mut changed = Vec::new();
+        let mut compare = |name: &str, is_same: bool| {
+            if !is_same {
+                changed.push(name.to_owned());
+            }
+        };
+        compare("data", self.data == recorded.data);
+        compare("model", self.model == recorded.model);
+        compare("reference", self.reference == recorded.reference);
+        compare("tokenizer", self.tokenizer == recorded.tokenizer);
+        compare("chat template", self.template == recorded.template);
+        let (here, there) = (self.total_steps, recorded.total_steps);
+        compare(&format!("total steps ({here} instead of {there})"), here == there);
+        changed
+    }
+}
+
+/// Feeds the texts and labels of `pairs` to `hasher`.
+pub(crate) fn hash_pairs(pairs: &[Pair], hasher: &mut blake3::Hasher) {
+    for pair in pairs {
+        let row = (&pair.id, &pair.prompt, &pair.chosen, &pair.rejected, &pair.context, pair.flipped);
+        serde_json::to_writer(&mut *hasher, &row).expect("a hasher accepts any bytes, and text is JSON");
+        hasher.update(b"\n");
+    }
+}
+
+/// Digests of the tokenizer files and of the chat templates in a model folder.
+///
+/// # Errors
+///
+/// [`TrainError::Io`].
+pub(crate) fn digest_tokenizer(folder: &Path) -> Result<(String, String), TrainError> {
+    /// The files that make a tokenizer, in the order in which they are hashed.
+    const FILES: [&str; 8] = [
+        "added_tokens.json",
+        "generation_config.json",
+        "merges.txt",
+        "special_tokens_map.json",
+        "tokenizer.json",
+        "tokenizer.model",
+        "tokenizer_config.json",
+        "vocab.json",
+    ];
+    let (mut tokenizer, mut template) = (blake3::Hasher::new(), blake3::Hasher::new());
+    for name in FILES {
+        let Some(mut bytes) = read_if_present(&folder.join(name))? else { continue };
+        if name == "tokenizer_config.json"
+            && let Ok(Value::Object(mut config)) = serde_json::from_slice(&bytes)
+        {
+            // Older folders keep the template in this file.
+            if let Some(text) = config.shift_remove("chat_template") {
+                template.update(text.to_string().as_bytes());
+            }
+            bytes = Value::Object(config).to_string().into_bytes();
+        }
+        hash_file(name, &bytes, &mut tokenizer);
+    }
+    for path in template_files(folder)? {
+        if let Some(bytes) = read_if_present(&path)? {
+            hash_file(&path.file_name().unwrap_or_default().to_string_lossy(), &bytes, &mut template);
+        }
+    }
+    Ok((short(&tokenizer), short(&template)))
+}
+
+/// The files of a folder that hold chat templates, in order.
+fn template_files(folder: &Path) -> Result<Vec<PathBuf>, TrainError> {
+    let mut files = vec![folder.join("chat_template.jinja"), folder.join("chat_template.json")];
+    let additional = folder.join("additional_chat_templates");
+    if additional.is_dir() {
+        let entries = fs::read_dir(&additional).map_err(TrainError::io("cannot read", &additional))?;
+        let mut named = Vec::new();
+        for entry in entries {
+            named.push(entry.map_err(TrainError::io("cannot read", &additional))?.path());
+        }
+        named.sort();
+        files.extend(named);
+    }
+    Ok(files)
+}
+
+fn read_if_present(path: &Path) -> Result<Option<Vec<u8>>, TrainError> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(TrainError::io("cannot read", path)(error)),
+    }
+}
+
+/// Hashes a name and a content, each with its length.
+fn hash_file(name: &str, content: &[u8], hasher: &mut blake3::Hasher) {
+    for bytes in [name.as_bytes(), content] {
+        hasher.update(&(bytes.len() as u64).to_le_bytes()).update(bytes);
+    }
+}
+
+/// The first 16 hexadecimal digits of a hash.
+pub(crate) fn short(hasher: &blake3::Hasher) -> String {
+    hasher.finalize().to_hex()[..16].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_template_inside_the_tokenizer_configuration_changes_only_the_template() {
+        let folder = tempfile::tempdir().unwrap();
+        let digest = |config: &str| {
+            fs::write(folder.path().join("tokenizer_config.json"), config).unwrap();
+            digest_tokenizer(folder.path()).unwrap()
+        };
+        let (tokenizer, template) = digest(r#"{"bos_token": "<s>", "chat_template": "a"}"#);
+        let (same, other) = digest(r#"{"bos_token": "<s>", "chat_template": "b"}"#);
+        assert!(tokenizer == same && template != other);
+        let (other, same) = digest(r#"{"bos_token": "<t>", "chat_template": "a"}"#);
+        assert!(tokenizer != other && template == same);
+        fs::write(folder.path().join("chat_template.jinja"), "c").unwrap();
+        assert_ne!(digest_tokenizer(folder.path()).unwrap().1, same);
+    }
+
+    #[test]
+    fn changed_inputs_are_named_with_both_numbers_of_steps() {
+        let before = RunInputs { total_steps: 20, ..RunInputs::default() };
+        let after = RunInputs { data: "other".to_owned(), total_steps: 24, ..RunInputs::default() };
+        assert_eq!(after.changed_from(&before), ["data", "total steps (24 instead of 20)"]);
+        assert!(before.changed_from(&before).is_empty());
+    }
+}

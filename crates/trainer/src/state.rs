@@ -1,0 +1,42 @@
+//! The state of a training run: what determines how it continues.
+
+use distributed::{ProcessGroup, Shard};
+use policy_model::Policy;
+use tch::{Device, Kind, Tensor};
+
+use crate::optimizer::AdamW;
+
+/// Everything that determines how training continues.
+#[derive(Debug)]
+pub struct TrainerState<'a> {
+    /// The number of optimizer steps made.
+    pub step: u64,
+    /// The number of optimizer steps of the whole run.
+    pub total_steps: u64,
+    /// The policy. Its trained weights are fp32, or have the kind that computes if no rank holds all of them in fp32.
+    pub policy: Policy,
+    /// The fp32 master weights, or those of the adapters, in one dimension; this rank's shard if the ranks share them.
+    pub master: &'a Tensor,
+    /// The optimizer with its moments.
+    pub optimizer: &'a AdamW,
+    /// This rank's shard of the state.
+    pub(crate) shard: Shard,
+    /// The ranks.
+    pub(crate) group: &'a ProcessGroup,
+}
+
+/// The state that a checkpoint holds for one rank.
+#[derive(Debug)]
+pub(crate) struct SavedState {
+    pub(crate) step: u64,
+    pub(crate) master: Tensor,
+    pub(crate) exp_avg: Tensor,
+    pub(crate) exp_avg_sq: Tensor,
+}
+
+impl SavedState {
+    pub(crate) fn zeros(step: u64, elements: i64) -> Self {
+        let zeros = || Tensor::zeros([elements], (Kind::Float, Device::Cpu));
+        Self { step, master: zeros(), exp_avg: zeros(), exp_avg_sq: zeros() }
+    }
+}
