@@ -42,7 +42,7 @@ const LAYERS: [(&str, &[&str]); 21] = [
     ("torch-ext", &[]),
     ("distributed", &["torch-ext"]),
     ("pref-loss", &[]),
-    ("report", &[]),
+    ("report", &["files"]),
     ("stats", &["seeds"]),
     ("hub", &[]),
     ("llm-client", &["seeds"]),
@@ -53,7 +53,10 @@ const LAYERS: [(&str, &[&str]); 21] = [
     ("human-study", &["mtbench", "report", "seeds", "stats"]),
     ("policy-model", &["seeds", "torch-ext"]),
     ("sandbox", &["mtbench", "pref-data", "seeds"]),
-    ("trainer", &["distributed", "files", "hub", "policy-model", "pref-data", "pref-loss", "seeds", "torch-ext"]),
+    (
+        "trainer",
+        &["distributed", "files", "hub", "policy-model", "pref-data", "pref-loss", "seeds", "torch-ext"],
+    ),
     (
         "study",
         &[

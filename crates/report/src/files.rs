@@ -1,52 +1,14 @@
 //! Tables, figures and pages on disk.
 //!
-//! Every file is written beside its name and renamed, so a reader sees the old one or the new one. The same values give
-//! the same bytes.
+//! Writes are atomic: a reader sees the old or the new version. The same values give the same bytes.
 
 use std::collections::BTreeSet;
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use atomic_write_file::AtomicWriteFile;
-
+use crate::error::ReportError;
 use crate::figure::Svg;
 use crate::page::Report;
 use crate::table::{Format, Table};
-
-/// What can go wrong when tables, figures or pages are rendered or written.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ReportError {
-    /// A format that no table has.
-    #[error("unknown format {given:?}; use one of text, md, csv, tex, json")]
-    UnknownFormat {
-        /// The name as it was given.
-        given: String,
-    },
-    /// An id or a name that cannot be a file's name.
-    #[error("{name:?} cannot name a file; use letters, digits, `-`, `_` and `.`, not starting with `.`")]
-    FileName {
-        /// The id or name.
-        name: String,
-    },
-    /// Two tables or figures that would be written to one file.
-    #[error("{name:?} names two files of one kind; give each its own")]
-    SameName {
-        /// The id or name.
-        name: String,
-    },
-    /// The file system said no.
-    #[error("cannot {action} {}; check that the folder exists, is writable and has space", path.display())]
-    Io {
-        /// What was tried: `read`, `write`.
-        action: &'static str,
-        /// The file or folder.
-        path: PathBuf,
-        /// Its answer.
-        #[source]
-        source: io::Error,
-    },
-}
 
 /// Writes `tables/ID.md`, `tables/ID.csv` and `tables/ID.tex` below `dir` for every table.
 ///
@@ -100,12 +62,8 @@ pub fn write_page(path: &Path, html: &str) -> Result<(), ReportError> {
 
 /// Writes a whole file or leaves the old one.
 fn write_file(path: &Path, bytes: &[u8]) -> Result<(), ReportError> {
-    let write = || {
-        let mut file = AtomicWriteFile::open(path)?;
-        file.write_all(bytes)?;
-        file.commit()
-    };
-    write().map_err(|source| ReportError::Io { action: "write", path: path.to_owned(), source })
+    let failed = |source| ReportError::Io { action: "write", path: path.to_owned(), source };
+    ::files::write(path, bytes).map_err(failed)
 }
 
 fn create_dir(dir: PathBuf) -> Result<PathBuf, ReportError> {

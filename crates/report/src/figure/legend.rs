@@ -1,7 +1,7 @@
 //! The legend between a figure's title and its plot.
 
 use super::canvas::{Anchor, Area, Canvas, FONT, LINE, MARGIN, text_width};
-use super::lines::LineStyle;
+use super::line_style::LineStyle;
 
 /// What stands before a name.
 #[derive(Clone, Copy)]

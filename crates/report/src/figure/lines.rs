@@ -3,6 +3,7 @@
 use super::axis::{self, Scale, Tick};
 use super::canvas::{Anchor, Area, Canvas, FONT, LINE, MARGIN, text_width};
 use super::legend::{self, Swatch};
+use super::line_style::{DASHES, LineStyle};
 use super::{LineSeries, Lines, Point};
 
 const WIDTH: f64 = 880.0;
@@ -13,15 +14,6 @@ const INSET: f64 = 14.0;
 const MOST_MARKERS: usize = 24;
 /// Error bars of different lines at one x stand this far apart.
 const DODGE: f64 = 6.0;
-
-/// How a line looks beside its colour, so that lines differ without it too.
-#[derive(Clone, Copy)]
-pub(super) struct LineStyle {
-    pub(super) dash: &'static str,
-    pub(super) width: f64,
-    /// The shape of its markers, if it has any.
-    pub(super) marker: Option<usize>,
-}
 
 pub(super) fn draw(figure: &Lines) -> String {
     let second = figure.second.as_ref();
@@ -153,17 +145,8 @@ impl Plot<'_> {
     }
 }
 
-/// Few points are joined by broken lines between markers, many by a thinner line without: dashes on a line that jumps
-/// from step to step would read as noise, so the first such line is whole.
-impl LineStyle {
-    /// The style of the `number`-th line among lines with markers.
-    pub(super) fn marked(number: usize) -> Self {
-        Self { dash: DASHES[number % DASHES.len()], width: 2.0, marker: Some(number) }
-    }
-}
-
-const DASHES: [&str; 4] = ["", "7 4", "2 3", "9 3 2 3"];
-
+/// Few points are joined by dashed lines between markers, many by a thinner line without markers: dashes on a line that
+/// jumps from step to step would read as noise, so the first such line is solid.
 fn styles<'a>(all: impl Iterator<Item = &'a LineSeries>) -> Vec<LineStyle> {
     let (mut marked, mut dense) = (0, 0);
     all.map(|series| {

@@ -3,7 +3,7 @@
 use super::axis;
 use super::canvas::{Anchor, Canvas, FONT, LINE, MARGIN, text_width};
 use super::legend::{self, Swatch};
-use super::lines::LineStyle;
+use super::line_style::LineStyle;
 use super::{Radar, RadarSeries};
 
 const LEAST_WIDTH: f64 = 620.0;
