@@ -18,7 +18,7 @@ pub(crate) fn write(workspace: &Workspace) -> Result<()> {
         fs::write(&full, text).with_context(|| format!("cannot write {path}"))?;
         println!("{path}");
     }
-    // The programs print their own help; a test compares it with the page, and writes the page when it is told to.
+    // A test compares the help of the programs with this page, and writes the page if the variable is set.
     println!("docs/reference/programs.md: UPDATE_REFERENCE=1 cargo test -p bins --test reference");
     Ok(())
 }

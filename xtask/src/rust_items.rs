@@ -6,6 +6,8 @@ use crate::tracked::Files;
 /// The non-test source of all crates.
 pub(crate) struct Items<'a> {
     sources: Vec<&'a str>,
+    /// The items of each source.
+    items: Vec<Vec<Item<'a>>>,
 }
 
 /// A public field of a struct.
@@ -34,7 +36,8 @@ impl<'a> Items<'a> {
     pub(crate) fn new(files: &'a Files) -> Self {
         let is_source = |path: &&String| path.starts_with("crates/") && path.contains("/src/");
         let sources = files.iter().filter(|(path, _)| path.ends_with(".rs") && is_source(path));
-        Self { sources: sources.map(|(_, text)| before_tests(text)).collect() }
+        let sources: Vec<_> = sources.map(|(_, text)| before_tests(text)).collect();
+        Self { items: sources.iter().map(|source| items(source)).collect(), sources }
     }
 
     /// The fields of a struct; none for other types.
@@ -53,10 +56,9 @@ impl<'a> Items<'a> {
     /// The documentation of a struct.
     pub(crate) fn about(&self, name: &str) -> String {
         let declarations = [format!("pub struct {name} {{"), format!("pub struct {name}(")];
-        let mut found = self.sources.iter().flat_map(|source| items(source));
-        found
-            .find(|item| declarations.iter().any(|start| item.line.starts_with(start.as_str())))
-            .map_or(String::new(), |item| item.about)
+        let mut all = self.items.iter().flatten();
+        let found = all.find(|item| declarations.iter().any(|start| item.line.starts_with(start.as_str())));
+        found.map_or(String::new(), |item| item.about.clone())
     }
 
     /// What a recipe may hold for a field.
@@ -252,12 +254,11 @@ impl<'a> Items<'a> {
 
     /// The attributes and the body of the item that starts with `start`.
     fn block(&self, start: &str) -> Option<(String, &'a str)> {
-        let has_item = |source: &&&'a str| source.lines().any(|line| line.ends_with(start));
-        let found = self.sources.iter().filter(has_item).filter_map(|source| {
+        let found = self.sources.iter().zip(&self.items).filter_map(|(source, items)| {
+            let item = items.iter().find(|item| item.line.ends_with(start))?;
             let (_, rest) = source.split_once(start)?;
             let body = &rest[..rest.find("\n}").map_or(rest.len(), |at| at + 1)];
-            let item = items(source).into_iter().find(|item| item.line.ends_with(start))?;
-            Some((item.attributes, body))
+            Some((item.attributes.clone(), body))
         });
         // A type of a recipe is one that serde reads; another crate may have one of the same name.
         found.max_by_key(|(attributes, _)| attributes.contains("serde"))

@@ -4,6 +4,7 @@ mod axis;
 mod bars;
 mod canvas;
 mod legend;
+mod line_style;
 mod lines;
 mod radar;
 mod style;

@@ -176,6 +176,7 @@ struct Start<'a> {
 }
 
 #[test]
+#[ignore = "slow: cargo xtask test slow"]
 fn ten_steps_follow_trl() {
     let Some(model) = test_support::real_model("ten_steps_follow_trl") else { return };
     let _alone = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -193,6 +194,7 @@ fn ten_steps_follow_trl() {
 }
 
 #[test]
+#[ignore = "slow: cargo xtask test slow"]
 fn fifty_steps_of_every_loss_follow_trl() {
     let Some(model) = test_support::real_model("fifty_steps_of_every_loss_follow_trl") else { return };
     let _alone = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
