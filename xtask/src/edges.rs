@@ -48,7 +48,7 @@ const LAYERS: [(&str, &[&str]); 20] = [
     ("paper", &["report", "stats"]),
     ("human-study", &["mtbench", "report", "seeds", "stats"]),
     ("policy-model", &["seeds", "torch-ext"]),
-    ("sandbox", &["mtbench", "pref-data", "seeds"]),
+    ("sandbox", &["files", "mtbench", "pref-data", "seeds"]),
     ("trainer", &["hub", "policy-model", "pref-data", "pref-loss", "seeds", "torch-ext"]),
     (
         "study",

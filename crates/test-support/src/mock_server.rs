@@ -1,4 +1,4 @@
-//! A chat-completions server on this machine that fails as real ones do.
+//! A local chat-completions server with realistic faults.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -17,25 +17,25 @@ pub struct MockBehaviour {
     pub faults: Vec<(u16, MockFault)>,
     /// The key that must come as a bearer token, if any.
     pub key: Option<String>,
-    /// Draws who meets which fault.
+    /// Seed of the faults.
     pub seed: u64,
 }
 
-/// What can happen to a request.
+/// An outcome of a request.
 #[derive(Clone, Debug, PartialEq)]
 pub enum MockFault {
     /// An error with this status, these headers (`retry-after: 1\r\n`) and this body.
     Status(u16, String, String),
     /// Nothing is ever sent.
     Hang,
-    /// The answer breaks off in the middle.
+    /// The answer is truncated.
     CutBody,
 }
 
 /// Names, in lower case, and values.
 type Headers = Vec<(String, String)>;
 
-/// A request that arrived, and what became of it.
+/// A received request and its outcome.
 #[derive(Clone, Debug)]
 pub struct MockCall {
     /// The request's path with its query.
@@ -57,7 +57,7 @@ pub struct MockServer {
     shared: Arc<Shared>,
 }
 
-/// From the body of a request to what the model says.
+/// Maps the body of a request to the model's text.
 type Says = Box<dyn Fn(&Value) -> String + Send + Sync>;
 
 struct Shared {
@@ -81,8 +81,8 @@ impl MockBehaviour {
         Self { latency: Duration::ZERO, faults: Vec::new(), key: None, seed: 0 }
     }
 
-    /// Takes 200 ms; of a hundred requests five are refused for their rate (with a `retry-after` of a second), two meet an
-    /// error of the server, one hangs and one gets an answer that breaks off.
+    /// Answers after 200 ms. Of a hundred requests five exceed the rate limit (with a `retry-after` of a second). Two
+    /// get a server error, one hangs and one gets a truncated answer.
     pub fn flaky(seed: u64) -> Self {
         Self {
             latency: Duration::from_millis(200),
@@ -108,11 +108,11 @@ impl MockFault {
 }
 
 impl MockServer {
-    /// A server that says what `says` makes of a request's body.
+    /// Starts a server whose answers are `says` of a request's body.
     ///
     /// # Panics
     ///
-    /// Where no port can be had.
+    /// If no port is available.
     pub fn start(behaviour: MockBehaviour, says: impl Fn(&Value) -> String + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port of this machine");
         let address = listener.local_addr().expect("a bound socket has an address");
@@ -131,18 +131,18 @@ impl MockServer {
                     return;
                 }
                 let shared = Arc::clone(&accepting);
-                // A client that went away is no failure of the server.
+                // A client that closed its connection is not a server error.
                 std::thread::spawn(move || stream.and_then(|stream| shared.serve(stream)));
             }
         });
         Self { address, shared }
     }
 
-    /// A server of files: `file` makes one of a request's path, an empty one where there is none.
+    /// Starts a file server: `file` maps a request's path to content, which is empty for a missing file.
     ///
     /// # Panics
     ///
-    /// Where no port can be had.
+    /// If no port is available.
     pub fn files(file: impl Fn(&str) -> String + Send + Sync + 'static) -> Self {
         Self::start(MockBehaviour::perfect(), move |path| file(path.as_str().unwrap_or("")))
     }
@@ -157,12 +157,12 @@ impl MockServer {
         lock(&self.shared.calls).clone()
     }
 
-    /// How many requests got a whole answer.
+    /// Returns the number of requests with a complete answer.
     pub fn paid(&self) -> usize {
         lock(&self.shared.calls).iter().filter(|call| call.paid).count()
     }
 
-    /// The most requests that were under way at a time.
+    /// Returns the maximum number of concurrent requests.
     pub fn most_at_a_time(&self) -> usize {
         lock(&self.shared.under_way).1
     }
@@ -227,7 +227,7 @@ impl Shared {
         respond(&mut stream, 200, "content-type: application/json\r\n", &answer)
     }
 
-    /// What request number `index` meets.
+    /// Returns the fault of request number `index`.
     fn fault(&self, index: usize) -> Option<&MockFault> {
         let mut draw = mixed(self.behaviour.seed.wrapping_mul(0x9e37).wrapping_add(index as u64)) % 1000;
         for (of_a_thousand, fault) in &self.behaviour.faults {
@@ -284,7 +284,7 @@ impl Drop for UnderWay<'_> {
     }
 }
 
-/// A mixing function: every index gets its own fate, the same in each run.
+/// A mixing function: the fault of an index is the same in each run.
 fn mixed(index: u64) -> u64 {
     let mut z = index.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
