@@ -18,7 +18,7 @@ use serde_json::json;
 use tch::{Device, Kind};
 use trainer::{
     Activations, AdamWSettings, Decay, Head, MicroBatch, Observer, Order, PairDelta, PreferenceObjective,
-    ReferenceLogps, Scoring, Snapshot, StepMetrics, TrainError, TrainSettings, Trained, Trainer,
+    Scoring, SequenceLogps, StepMetrics, TrainError, TrainSettings, Trained, Trainer, TrainerState,
 };
 
 const FAST: Scoring = Scoring::FAST;
@@ -152,7 +152,7 @@ struct Case<'a> {
     policy: Policy,
     kind: Kind,
     pairs: Vec<TokenPair>,
-    reference: ReferenceLogps,
+    reference: SequenceLogps,
 }
 
 impl<'a> Case<'a> {
@@ -166,7 +166,7 @@ impl<'a> Case<'a> {
         let pairs = pairs(BATCH * (model.rounds + 2), lengths, vocab);
         // What the reference says does not change what a step costs.
         let reference =
-            ReferenceLogps { chosen: vec![-100.0; pairs.len()], rejected: vec![-100.0; pairs.len()] };
+            SequenceLogps { chosen: vec![-100.0; pairs.len()], rejected: vec![-100.0; pairs.len()] };
         Self { model, policy, kind, pairs, reference }
     }
 
@@ -223,7 +223,7 @@ impl<'a> Case<'a> {
         let mut seconds: Vec<f64> = Vec::new();
         for batch in self.pairs.chunks(BATCH) {
             let start = Instant::now();
-            ReferenceLogps::compute(&reference, batch, FAST, |_| {}).expect("log-probabilities");
+            SequenceLogps::compute(&reference, batch, FAST, |_| {}).expect("log-probabilities");
             seconds.push(start.elapsed().as_secs_f64());
         }
         seconds.remove(0);
@@ -292,7 +292,7 @@ impl Observer for Clock {
         Ok(())
     }
 
-    fn on_checkpoint(&mut self, _: &Snapshot<'_>) -> Result<(), TrainError> {
+    fn on_checkpoint(&mut self, _: &TrainerState<'_>) -> Result<(), TrainError> {
         Ok(())
     }
 

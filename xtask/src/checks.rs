@@ -1,11 +1,13 @@
 //! The stages of `cargo xtask test`, the cheapest first.
+//!
+//! A test that takes long says `#[ignore = "slow: cargo xtask test slow"]`. The stage `slow` runs these tests and no others.
 
 use std::time::Instant;
 
 use anyhow::{Context, Result};
 
 use crate::workspace::{Workspace, run as run_command};
-use crate::{edges, nccl, package, tidy};
+use crate::{edges, nccl, package, test_times, tidy};
 
 /// One check of the whole workspace.
 pub(crate) struct Stage {
@@ -15,8 +17,20 @@ pub(crate) struct Stage {
     check: fn(&Workspace) -> Result<()>,
 }
 
-/// No stage but the last sets what an earlier one left unset (flags, features, profile), so nothing is built twice.
-const STAGES: [Stage; 8] = [
+impl Stage {
+    /// Whether the stage builds crates that link libtorch.
+    pub(crate) fn needs_libtorch(&self) -> bool {
+        !matches!(self.name, "fmt" | "tidy" | "edges" | "package")
+    }
+}
+
+/// The stage that runs only when it is named.
+const SLOW: &str = "slow";
+/// Names every stage.
+const ALL: &str = "all";
+
+/// No stage but `nccl` sets what an earlier one left unset (flags, features, profile), so nothing is built twice.
+const STAGES: [Stage; 9] = [
     Stage {
         name: "fmt",
         command: "cargo fmt --all --check",
@@ -34,7 +48,15 @@ const STAGES: [Stage; 8] = [
     Stage {
         name: "test",
         command: "cargo test --workspace --no-fail-fast",
-        check: |w| w.cargo(&["test", "--workspace", "--no-fail-fast"]),
+        check: |w| test_times::run(w.cargo_command().args(["test", "--workspace", "--no-fail-fast"])),
+    },
+    Stage {
+        name: SLOW,
+        command: "cargo test --workspace --no-fail-fast --lib --bins --tests -- --ignored",
+        check: |w| {
+            let arguments = ["test", "--workspace", "--no-fail-fast", "--lib", "--bins", "--tests"];
+            test_times::run(w.cargo_command().args(arguments).args(["--", "--ignored"]))
+        },
     },
     Stage {
         name: "nccl",
@@ -43,15 +65,19 @@ const STAGES: [Stage; 8] = [
     },
 ];
 
-/// The stages of these names in their own order, or all of them.
+/// Returns the stages of these names in their own order; without a name all but the slow one.
 pub(crate) fn select(names: &[&str]) -> Result<Vec<Stage>> {
-    for name in names {
+    for name in names.iter().filter(|name| **name != ALL) {
         STAGES.iter().find(|stage| stage.name == *name).with_context(|| {
             let known: Vec<_> = STAGES.iter().map(|stage| stage.name).collect();
-            format!("there is no stage `{name}`; the stages are {}", known.join(", "))
+            format!("there is no stage `{name}`; the stages are {}, or {ALL}", known.join(", "))
         })?;
     }
-    Ok(STAGES.into_iter().filter(|stage| names.is_empty() || names.contains(&stage.name)).collect())
+    let is_selected = |stage: &Stage| match names {
+        [] => stage.name != SLOW,
+        _ => names.contains(&ALL) || names.contains(&stage.name),
+    };
+    Ok(STAGES.into_iter().filter(is_selected).collect())
 }
 
 /// Runs stages until one fails, and closes with what each took.
@@ -101,7 +127,9 @@ mod tests {
     fn named_stages_run_in_their_own_order() {
         let names = |selected: Vec<Stage>| selected.iter().map(|stage| stage.name).collect::<Vec<_>>();
         assert_eq!(names(select(&["test", "fmt"]).unwrap()), ["fmt", "test"]);
-        assert_eq!(names(select(&[]).unwrap()).len(), STAGES.len());
+        assert_eq!(names(select(&["all"]).unwrap()).len(), STAGES.len());
+        let default = names(select(&[]).unwrap());
+        assert!(default.len() == STAGES.len() - 1 && !default.contains(&"slow"), "{default:?}");
         let error = select(&["tests"]).err().unwrap().to_string();
         assert!(error.contains("no stage `tests`") && error.contains("clippy"), "{error}");
     }

@@ -1,23 +1,25 @@
-//! Which crate may depend on which: edges that must be absent are checked like any other promise.
+//! Which crate may depend on which, and that no modules depend on each other in a circle.
+//!
+//! An edge that must be absent is checked like any other promise.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, bail};
 
 use crate::workspace::{Workspace, output};
+use crate::{circles, tracked};
 
 /// Links libtorch wherever it appears.
 const LIBTORCH: &str = "torch-sys";
 
 /// Crates that never link libtorch, not even in their tests: they build and run where none is installed.
-const LIBTORCH_FREE: [&str; 14] = [
+const LIBTORCH_FREE: &[&str] = &[
     "annotate",
     "files",
     "hub",
     "human-study",
     "llm-client",
     "mtbench",
-    "paper",
     "pref-data",
     "report",
     "sandbox",
@@ -28,37 +30,57 @@ const LIBTORCH_FREE: [&str; 14] = [
 ];
 
 /// Crates that do. Were `LIBTORCH` misspelt, everything would seem free of it; these notice.
-const LIBTORCH_BOUND: [&str; 4] = ["policy-model", "pref-loss", "torch-ext", "trainer"];
+const LIBTORCH_BOUND: &[&str] = &["distributed", "policy-model", "pref-loss", "torch-ext", "trainer"];
 
 /// The crates of this workspace that each crate may use outside of its tests. Edges run from later lines to earlier.
-const LAYERS: [(&str, &[&str]); 20] = [
+const LAYERS: &[(&str, &[&str])] = &[
     ("files", &[]),
     ("seeds", &[]),
     ("test-support", &[]),
     ("xtask", &[]),
     ("torch-ext", &[]),
+    ("distributed", &["torch-ext"]),
     ("pref-loss", &[]),
-    ("report", &[]),
+    ("report", &["files"]),
     ("stats", &["seeds"]),
     ("hub", &[]),
-    ("llm-client", &["seeds"]),
+    ("llm-client", &["files", "seeds"]),
     ("pref-data", &["seeds", "stats"]),
     ("annotate", &["llm-client", "pref-data", "report", "stats"]),
-    ("mtbench", &["llm-client", "report", "seeds", "stats"]),
-    ("paper", &["report", "stats"]),
-    ("human-study", &["mtbench", "report", "seeds", "stats"]),
+    ("mtbench", &["files", "llm-client", "report", "seeds", "stats"]),
+    ("human-study", &["files", "mtbench", "report", "seeds", "stats"]),
     ("policy-model", &["seeds", "torch-ext"]),
     ("sandbox", &["files", "mtbench", "pref-data", "seeds"]),
-    ("trainer", &["hub", "policy-model", "pref-data", "pref-loss", "seeds", "torch-ext"]),
+    (
+        "trainer",
+        &["distributed", "files", "hub", "policy-model", "pref-data", "pref-loss", "seeds", "torch-ext"],
+    ),
+    ("inference", &["distributed", "mtbench", "policy-model", "pref-data", "seeds", "trainer"]),
+    (
+        "experiment",
+        &[
+            "files",
+            "inference",
+            "llm-client",
+            "mtbench",
+            "policy-model",
+            "pref-data",
+            "pref-loss",
+            "report",
+            "sandbox",
+            "seeds",
+            "stats",
+            "trainer",
+        ],
+    ),
     (
         "study",
         &[
+            "experiment",
+            "files",
             "hub",
             "human-study",
-            "llm-client",
             "mtbench",
-            "paper",
-            "policy-model",
             "pref-data",
             "pref-loss",
             "report",
@@ -72,11 +94,13 @@ const LAYERS: [(&str, &[&str]); 20] = [
         "bins",
         &[
             "annotate",
+            "distributed",
+            "experiment",
             "hub",
             "human-study",
+            "inference",
             "llm-client",
             "mtbench",
-            "paper",
             "policy-model",
             "pref-data",
             "report",
@@ -89,7 +113,7 @@ const LAYERS: [(&str, &[&str]); 20] = [
     ),
 ];
 
-/// Checks every edge of the dependency graph that the architecture speaks of.
+/// Checks every edge of the dependency graph that the architecture names, and every crate's modules.
 pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     let mut broken = layer_violations(&members(workspace)?);
     for package in LIBTORCH_FREE {
@@ -104,6 +128,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
             broken.push(format!("{package} no longer depends on {LIBTORCH}: is the name still right?"));
         }
     }
+    broken.extend(circles::violations(&tracked::read(workspace)?));
     if !broken.is_empty() {
         bail!("{} wrong edges:\n  {}", broken.len(), broken.join("\n  "));
     }

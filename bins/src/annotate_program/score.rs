@@ -6,14 +6,15 @@ use std::sync::atomic::Ordering;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
+use distributed::ProcessGroup;
+use inference::{InferenceError, LikelihoodAnnotator, ScoreReduction};
 use pref_data::{Tokenizer, write_records};
-use study::{ScoreReduction, ScoredLabels, StudyError, label_by_score};
 use trainer::recipe::DeviceChoice;
-use trainer::{Progress, Silent, World};
+use trainer::{Progress, Silent};
 
 use super::Data;
 use crate::console::ConsoleProgress;
-use crate::launch::{Launch, RanksArgs, logged, place};
+use crate::launch::{RanksArgs, log_filter, placement};
 use crate::program::{Signals, Stopped, print_result};
 
 /// Let a model on this machine prefer the response that it finds more probable
@@ -47,7 +48,7 @@ pub(super) struct ScoreArgs {
     rank_timeout: u64,
 }
 
-/// What becomes of labels where it is interrupted.
+/// The state after an interruption.
 const NOTHING_KEPT: &str = "nothing is written before all is scored; start it again";
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -60,30 +61,30 @@ enum ReductionArg {
 
 impl ScoreArgs {
     pub(super) fn logged(&self) -> &'static str {
-        logged(&place())
+        log_filter(&placement())
     }
 
     pub(super) fn run(&self, signals: &Signals) -> anyhow::Result<()> {
         if self.ranks.is_launcher() {
             // What is wrong is said once.
             Tokenizer::from_folder(&self.model).with_context(|| format!("model {}", self.model.display()))?;
-            return Launch { ranks: self.ranks, shares_cores: true, goes_on: NOTHING_KEPT }.run(signals);
+            return self.ranks.launch(true, NOTHING_KEPT, signals);
         }
         let device = DeviceChoice::Auto;
-        let world = self.ranks.join(place()?.as_ref(), device, self.rank_timeout, signals)?;
-        let scored = self.score(&world, signals);
+        let group = self.ranks.join(placement()?.as_ref(), device, self.rank_timeout, signals)?;
+        let scored = self.score(&group, signals);
         scored.inspect_err(|error| {
             if !error.is::<Stopped>() {
-                world.give_up(error.as_ref());
+                group.abort(error.as_ref());
             }
         })
     }
 
     /// What each rank does; the first writes.
-    fn score(&self, world: &World, signals: &Signals) -> anyhow::Result<()> {
+    fn score(&self, group: &ProcessGroup, signals: &Signals) -> anyhow::Result<()> {
         let mut records = self.data.read()?;
-        let labels = ScoredLabels {
-            annotator: self.annotator.clone(),
+        let annotator = LikelihoodAnnotator {
+            name: self.annotator.clone(),
             reduction: match self.reduction {
                 ReductionArg::Sum => ScoreReduction::Sum,
                 ReductionArg::Mean => ScoreReduction::Mean,
@@ -92,9 +93,9 @@ impl ScoreArgs {
             max_length: self.max_length,
         };
         let (mut console, mut silent) = (ConsoleProgress::stderr(), Silent);
-        let progress: &mut dyn Progress = if world.leads() { &mut console } else { &mut silent };
+        let progress: &mut dyn Progress = if group.is_main() { &mut console } else { &mut silent };
         progress.begin("records", records.len() as u64);
-        let device = world.device().unwrap_or_else(|| DeviceChoice::Auto.resolve());
+        let device = group.device().unwrap_or_else(|| DeviceChoice::Auto.resolve());
         let heard = |done: usize| {
             progress.advance(done as u64, "");
             if signals.stop().load(Ordering::Relaxed) {
@@ -103,14 +104,14 @@ impl ScoreArgs {
                 ControlFlow::Continue(())
             }
         };
-        let labelled = label_by_score(&mut records, &labels, &self.model, device, world, heard);
+        let labelled = annotator.label(&mut records, &self.model, device, group, heard);
         let labelled = labelled.map_err(|error| match error {
-            StudyError::Stopped => Stopped(format!("stopped; {NOTHING_KEPT}")).into(),
-            StudyError::Train(error) => anyhow::Error::from(error),
+            InferenceError::Stopped => Stopped(format!("interrupted; {NOTHING_KEPT}")).into(),
+            InferenceError::Train(error) => anyhow::Error::from(error),
             error => error.into(),
         })?;
         progress.end();
-        if !world.leads() {
+        if !group.is_main() {
             return Ok(());
         }
         write_records(&self.out, &records)?;

@@ -4,16 +4,15 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use bins::{
-    ConsoleProgress, Launch, RanksArgs, Signals, Stopped, SystemClock, logged, place, print_result,
+    ConsoleProgress, RanksArgs, Signals, Stopped, SystemClock, log_filter, placement, print_result,
     run_logging, train_plan,
 };
 use clap::Parser;
+use distributed::{DistributedError, Placement, ProcessGroup};
 use hub::Hub;
 use report::table::Format;
 use trainer::recipe::Recipe;
-use trainer::{
-    Cluster, Context, Outcome, Place, Progress, RunReport, Silent, Start, StepMetrics, TrainError, World,
-};
+use trainer::{Cluster, Context, Outcome, Progress, RunReport, Silent, Start, StepMetrics};
 
 /// Train a policy on preferences (DPO, cDPO, IPO) or on their chosen responses (SFT).
 #[derive(Debug, Parser)]
@@ -40,12 +39,15 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let place = place();
-    let logged = logged(&place);
-    run_logging(logged, |signals| start(&args, place, signals))
+    let placement = placement();
+    run_logging(log_filter(&placement), |signals| start(&args, placement, signals))
 }
 
-fn start(args: &Args, place: Result<Option<Place>, TrainError>, signals: &Signals) -> anyhow::Result<()> {
+fn start(
+    args: &Args,
+    placement: Result<Option<Placement>, DistributedError>,
+    signals: &Signals,
+) -> anyhow::Result<()> {
     let mut recipe = Recipe::load(&args.recipe, &args.overrides)?;
     recipe.fetch(&Hub::from_environment(|name| std::env::var(name).ok()))?;
     let start = if args.resume { Start::Resume } else { Start::Fresh };
@@ -57,18 +59,18 @@ fn start(args: &Args, place: Result<Option<Place>, TrainError>, signals: &Signal
     }
     if args.ranks.is_launcher() {
         let shares_cores = recipe.train.threads == 0;
-        let goes_on = "--resume goes on from the newest checkpoint if there is one";
-        return Launch { ranks: args.ranks, shares_cores, goes_on }.run(signals);
+        let resume_hint = "--resume goes on from the newest checkpoint if there is one";
+        return args.ranks.launch(shares_cores, resume_hint, signals);
     }
-    let world = args.ranks.join(place?.as_ref(), recipe.model.device, args.timeout, signals)?;
-    train(&recipe, start, world, signals)
+    let group = args.ranks.join(placement?.as_ref(), recipe.model.device, args.timeout, signals)?;
+    train(&recipe, start, group, signals)
 }
 
-fn train(recipe: &Recipe, start: Start, world: World, signals: &Signals) -> anyhow::Result<()> {
-    let (clock, leads) = (SystemClock::start(), world.leads());
+fn train(recipe: &Recipe, start: Start, group: ProcessGroup, signals: &Signals) -> anyhow::Result<()> {
+    let (clock, leads) = (SystemClock::start(), group.is_main());
     let (mut console, mut silent) = (ConsoleProgress::stderr(), Silent);
     let progress: &mut dyn Progress = if leads { &mut console } else { &mut silent };
-    let mut context = Context { clock: &clock, progress, stop: signals.stop(), world, cache: None };
+    let mut context = Context { clock: &clock, progress, stop: signals.stop(), group, cache: None };
     let report = trainer::run(recipe, start, &mut context)?;
     if let Outcome::Stopped(step) = report.outcome {
         let root = report.dir.root().display();

@@ -7,16 +7,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context as _;
 use clap::Args;
+use distributed::{DistributedError, Fact, ProcessGroup};
+use inference::{DistributedResponder, Ending, LoadedPolicy, tokenizer_with_template};
 use mtbench::{ANSWER_TOKENS, BenchDir, Conversation, EndpointResponder, Question, Responder, answer_bench};
 use seeds::Seeds;
-use study::{AnsweringTogether, Ending, LoadedPolicy, tokenizer_with_template};
+use trainer::Progress as _;
 use trainer::recipe::DeviceChoice;
-use trainer::{Fact, Progress as _, TrainError, World};
 
 use super::endpoint::EndpointArgs;
 use super::{Data, SystemStamp};
 use crate::console::{ConsoleProgress, SystemClock};
-use crate::launch::{Launch, RanksArgs, logged, place};
+use crate::launch::{RanksArgs, log_filter, placement};
 use crate::program::{Signals, Stopped, print_result};
 
 /// Answer the questions with a model folder or a model behind an endpoint; answers on file are kept
@@ -24,13 +25,13 @@ use crate::program::{Signals, Stopped, print_result};
 pub(super) struct AnswerArgs {
     #[command(flatten)]
     data: Data,
-    /// A Hugging Face folder; its chat template says how questions are put
+    /// A Hugging Face folder; its chat template renders the questions
     #[arg(long, value_name = "DIR", conflicts_with = "base_url", required_unless_present = "base_url")]
     model: Option<PathBuf>,
     /// The model's name: its file is `model_answer/ID.jsonl`
     #[arg(long, value_name = "ID")]
     model_id: String,
-    /// A system message before every dialogue; an empty one is what FastChat puts before Zephyr's
+    /// A system message before every dialogue; FastChat sends Zephyr an empty one
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
     /// The longest answer, in tokens
@@ -39,15 +40,15 @@ pub(super) struct AnswerArgs {
     /// Conversations answered at a time by a model folder
     #[arg(long, value_name = "N", default_value = "32")]
     wave: NonZeroU16,
-    /// What sampled answers of a model folder draw from
+    /// The seed of sampled answers of a model folder
     #[arg(long, value_name = "SEED", default_value = "0")]
     seed: u64,
-    /// Where a model folder computes: auto, cpu, cuda or cuda:N; of several processes each on the GPU of its number
+    /// The device of a model folder: auto, cpu, cuda or cuda:N; each of several processes takes the GPU of its number
     #[arg(long, default_value = "cpu", value_parser = device)]
     device: DeviceChoice,
     #[command(flatten)]
     ranks: RanksArgs,
-    /// How many seconds processes that answer together wait for each other: longer than one wave takes
+    /// Seconds that processes that answer together wait for each other; longer than one wave takes
     #[arg(long, value_name = "SECONDS", default_value = "3600", value_parser = clap::value_parser!(u64).range(1..))]
     rank_timeout: u64,
     #[command(flatten)]
@@ -58,12 +59,12 @@ fn device(text: &str) -> Result<DeviceChoice, String> {
     DeviceChoice::try_from(text.to_owned())
 }
 
-/// What to do after an interruption.
-const GOES_ON: &str = "answers on file are kept: the same command goes on";
+/// The remedy after an interruption.
+const GOES_ON: &str = "answers on file are kept: run the same command to resume";
 
 impl AnswerArgs {
     pub(super) fn logged(&self) -> &'static str {
-        if self.model.is_some() { logged(&place()) } else { "info" }
+        if self.model.is_some() { log_filter(&placement()) } else { "info" }
     }
 }
 
@@ -71,13 +72,13 @@ pub(super) fn answer(args: &AnswerArgs, signals: &Signals) -> anyhow::Result<()>
     let bench = args.data.bench();
     match &args.model {
         Some(folder) if args.ranks.is_launcher() => {
-            // What is wrong is said once, where the benchmark's folder lies.
+            // Bad input is reported once, on the node that has the benchmark's folder.
             if args.ranks.node_rank == 0 {
                 bench.questions()?;
             }
             bench.answer_file(&args.model_id)?;
             tokenizer_with_template(folder).with_context(|| format!("model {}", folder.display()))?;
-            Launch { ranks: args.ranks, shares_cores: true, goes_on: GOES_ON }.run(signals)
+            args.ranks.launch(true, GOES_ON, signals)
         }
         Some(folder) => answer_in_rank(args, &bench, folder, signals),
         None => answer_from_endpoint(args, &bench, signals),
@@ -86,7 +87,7 @@ pub(super) fn answer(args: &AnswerArgs, signals: &Signals) -> anyhow::Result<()>
 
 fn answer_from_endpoint(args: &AnswerArgs, bench: &BenchDir, signals: &Signals) -> anyhow::Result<()> {
     let questions = bench.questions()?;
-    // A name that cannot be a file's is known before the model is asked.
+    // A name that cannot be a file name is an error before the first call.
     let path = bench.answer_file(&args.model_id)?;
     let client = args.endpoint.client(&args.model_id, bench.root())?;
     let sampling = args.endpoint.sampling(0.0, args.max_new_tokens);
@@ -98,7 +99,7 @@ fn answer_from_endpoint(args: &AnswerArgs, bench: &BenchDir, signals: &Signals) 
         client: &client,
         stop: signals.stop(),
     };
-    // What the client received is kept by the client: no need to go in groups.
+    // The client stores what it receives: groups are not needed.
     write(args, bench, &questions, NonZeroUsize::MAX, &mut responder)?;
     Ok(print_result(path.display())?)
 }
@@ -110,11 +111,11 @@ fn answer_in_rank(
     folder: &Path,
     signals: &Signals,
 ) -> anyhow::Result<()> {
-    let world = args.ranks.join(place()?.as_ref(), args.device, args.rank_timeout, signals)?;
-    let answered = answer_together(args, bench, folder, &world, signals);
+    let group = args.ranks.join(placement()?.as_ref(), args.device, args.rank_timeout, signals)?;
+    let answered = answer_together(args, bench, folder, &group, signals);
     answered.inspect_err(|error| {
         if !error.is::<Stopped>() {
-            world.give_up(error.as_ref());
+            group.abort(error.as_ref());
         }
     })
 }
@@ -123,19 +124,19 @@ fn answer_together(
     args: &AnswerArgs,
     bench: &BenchDir,
     folder: &Path,
-    world: &World,
+    group: &ProcessGroup,
     signals: &Signals,
 ) -> anyhow::Result<()> {
-    let questions = if world.leads() { bench.questions()? } else { Vec::new() };
+    let questions = if group.is_main() { bench.questions()? } else { Vec::new() };
     let path = bench.answer_file(&args.model_id)?;
-    let device = world.device().unwrap_or_else(|| args.device.resolve());
+    let device = group.device().unwrap_or_else(|| args.device.resolve());
     let model =
         LoadedPolicy::open_on(folder, device).with_context(|| format!("model {}", folder.display()))?;
-    world.agree(|| {
+    group.check_agreement(|| {
         let copy = "copy the model's folder from rank 0";
         let command = format!("{:?}\n{}\n{}\n{:?}", args.system, args.max_new_tokens, args.wave, args.seed);
         let same = "start all ranks with the same --system, --max-new-tokens, --wave and --seed";
-        Ok(vec![
+        Ok::<_, DistributedError>(vec![
             Fact::of_model(folder, copy)?,
             Fact { what: "way of answering", value: command, remedy: same },
         ])
@@ -143,9 +144,9 @@ fn answer_together(
     let mut responder =
         model.responder(Seeds::new(args.seed).child("answers"), args.max_new_tokens, args.wave.get());
     responder.system.clone_from(&args.system);
-    let mut together = AnsweringTogether { responder, world: world.clone() };
+    let mut together = DistributedResponder { responder, group: group.clone() };
     let stopped = || Stopped(format!("stopped; {GOES_ON}"));
-    if !world.leads() {
+    if !group.is_main() {
         return match together.follow().map_err(in_own_words)? {
             Ending::Finished => Ok(()),
             Ending::Stopped => Err(stopped().into()),
@@ -155,9 +156,9 @@ fn answer_together(
     let turns: usize = questions.iter().map(|question| question.turns.len()).sum();
     console.begin("answering, turns", turns as u64);
     // A wave for each rank.
-    let group = NonZeroUsize::from(args.wave).saturating_mul(world.count());
+    let waves = NonZeroUsize::from(args.wave).saturating_mul(group.world_size());
     let mut watched = Watched { responder: &mut together, console, turns: 0, stop: signals.stop() };
-    let written = write(args, bench, &questions, group, &mut watched);
+    let written = write(args, bench, &questions, waves, &mut watched);
     watched.console.end();
     match &written {
         Ok(()) => together.end(Ending::Finished).map_err(in_own_words)?,
@@ -168,9 +169,9 @@ fn answer_together(
     Ok(print_result(path.display())?)
 }
 
-/// What failed, as the exit status tells it apart.
+/// The error in the type from which the exit status is derived.
 fn in_own_words(error: Box<dyn Error + Send + Sync>) -> anyhow::Error {
-    match error.downcast::<TrainError>() {
+    match error.downcast::<DistributedError>() {
         Ok(error) => anyhow::Error::from(*error),
         Err(error) => anyhow::Error::from_boxed(error),
     }
@@ -187,7 +188,7 @@ fn write(
     let answered = answer_bench(bench, questions, &args.model_id, group, responder, &mut stamp);
     answered.map_err(|error| match error {
         mtbench::Error::Respond { source, .. } if is_stop(&*source) => Stopped(source.to_string()).into(),
-        mtbench::Error::Respond { source, .. } if source.is::<TrainError>() => in_own_words(source),
+        mtbench::Error::Respond { source, .. } if source.is::<DistributedError>() => in_own_words(source),
         error => error.into(),
     })
 }
@@ -196,7 +197,7 @@ fn is_stop(error: &(dyn Error + Send + Sync + 'static)) -> bool {
     error.is::<Stopped>() || matches!(error.downcast_ref(), Some(llm_client::Error::Stopped))
 }
 
-/// Shows how far it is, and stops between waves.
+/// Shows the progress, and stops between waves.
 struct Watched<'a> {
     responder: &'a mut dyn Responder,
     console: ConsoleProgress,

@@ -18,6 +18,7 @@ use crate::prompt::shown;
 ///     responses: ["4", "\u{1b}[2J5"].map(|text| pref_data::Text::Plain(text.into())).to_vec(),
 ///     labels: [("human".to_owned(), pref_data::Label::Prefers(0))].into(),
 ///     domain: None,
+///     context: Default::default(),
 /// };
 /// let page = annotate::page(&record, 1, 10);
 /// assert!(page.starts_with("── record 17 (1 of 10) ──"));

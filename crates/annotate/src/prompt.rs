@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use llm_client::ChatMessage;
-use pref_data::{Role, Text};
+use pref_data::Text;
 
 use crate::AnnotateError;
 
@@ -90,21 +90,20 @@ pub(crate) fn shown(text: &Text) -> String {
     match text {
         Text::Plain(text) => text.clone(),
         Text::Chat(messages) => match &messages[..] {
-            [only] => only.content.clone(),
+            [only] => only.content().into_owned(),
             messages => {
-                let turns = messages.iter().map(|message| {
-                    let who = match message.role {
-                        Role::System => "System",
-                        Role::User => "User",
-                        Role::Assistant => "Assistant",
-                        Role::Tool => "Tool",
-                    };
-                    format!("{who}: {}", message.content)
-                });
+                let turns = messages
+                    .iter()
+                    .map(|message| format!("{}: {}", capitalized(message.role()), message.content()));
                 turns.collect::<Vec<_>>().join("\n\n")
             }
         },
     }
+}
+
+fn capitalized(role: &str) -> String {
+    let mut letters = role.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
 #[cfg(test)]

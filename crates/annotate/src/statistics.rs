@@ -199,6 +199,6 @@ pub fn agreement_table(matrix: &AgreementMatrix, annotator: &str) -> Table {
 fn characters(text: &Text) -> usize {
     match text {
         Text::Plain(text) => text.chars().count(),
-        Text::Chat(messages) => messages.iter().map(|message| message.content.chars().count()).sum(),
+        Text::Chat(messages) => messages.iter().map(|message| message.content().chars().count()).sum(),
     }
 }

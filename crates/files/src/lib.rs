@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+pub mod fault;
 pub mod json_lines;
 mod lock;
 
@@ -35,6 +36,7 @@ pub fn write_with<E: From<io::Error>>(
     content(&mut out)?;
     out.flush()?;
     drop(out);
+    fault::point("files.write.written");
     Ok(file.commit()?)
 }
 
@@ -54,12 +56,14 @@ pub fn create_dir<T, E: From<io::Error>>(
     fs::create_dir_all(parent)?;
     let partial = tempfile::Builder::new().prefix(".partial-").tempdir_in(parent)?;
     let made = fill(partial.path())?;
+    fault::point("files.create_dir.filled");
     match fs::rename(partial.path(), target) {
         // The folder has its final name: nothing is left to remove.
         Ok(()) => drop(partial.keep()),
         Err(_) if target.exists() => {}
         Err(error) => return Err(error.into()),
     }
+    fault::point("files.create_dir.renamed");
     sync_dir(parent)?;
     Ok(made)
 }

@@ -68,6 +68,7 @@ fn pairs(records: &[pref_data::PreferenceRecord]) -> Vec<Pair> {
         chosen: Text::Chat(vec![Message::assistant(take(RESPONSE_WORDS))]),
         rejected: Text::Chat(vec![Message::assistant(take(RESPONSE_WORDS))]),
         domain: None,
+        context: Default::default(),
         annotator: String::new(),
         votes: Votes::default(),
         flipped: false,

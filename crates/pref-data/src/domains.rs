@@ -185,6 +185,7 @@ mod tests {
             responses: vec![Text::Plain("a".to_owned()), Text::Plain("b".to_owned())],
             labels: BTreeMap::new(),
             domain: domain.map(str::to_owned),
+            context: Default::default(),
         };
         let mut records = Vec::new();
         for row in &TABLE_6 {

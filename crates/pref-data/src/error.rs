@@ -298,6 +298,15 @@ pub enum DataError {
         /// The pair.
         id: String,
     },
+    /// A pair has JSON that a table of text columns does not hold.
+    #[error(
+        "pair `{id}`: messages with keys other than role and content, tools, documents and template arguments do not fit \
+         a table; write .jsonl"
+    )]
+    NotTabular {
+        /// The pair.
+        id: String,
+    },
     /// A length limit leaves no room for a prompt token and a response token.
     #[error(
         "max_length is {max_length}; it must be at least 2: one token of the prompt, one of the response"
@@ -422,12 +431,6 @@ pub enum FieldProblem {
     /// Nothing is left of a response after the prompt that both share is taken off.
     #[error("is empty after the text that both responses begin with; give the prompt in a field `prompt`")]
     EmptyAfterPrompt,
-    /// A message comes from nobody known.
-    #[error("is {role:?}; it must be system, user, assistant or tool")]
-    UnknownRole {
-        /// Who it says.
-        role: String,
-    },
     /// A response's last message is not the model's.
     #[error("ends with a message that is not the assistant's; end it with the answer")]
     NotAnAnswer,
@@ -450,7 +453,10 @@ pub enum FieldProblem {
     )]
     NoSharedTurn,
     /// A field that this format does not have.
-    #[error("is not a field of a record; the fields are id, prompt, responses, labels and domain")]
+    #[error(
+        "is not a field of a record; the fields are id, prompt, responses, labels, domain, tools, chat_template_kwargs and \
+         documents"
+    )]
     Unknown,
     /// A record with fewer than two responses.
     #[error("holds {found}; a preference needs at least two")]

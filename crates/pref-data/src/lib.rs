@@ -6,6 +6,7 @@ mod batch;
 mod domains;
 mod error;
 mod files;
+mod message;
 mod micro_batches;
 mod noise;
 mod order;
@@ -23,14 +24,15 @@ pub use agreement::{AgreementMatrix, AgreementSlice, Keep};
 pub use batch::{Layout, Padding, RowParts, TokenBatch};
 pub use domains::{Category, CategoryCount, Count, DomainCounts, Scenario, TABLE_6, TABLE_7, categories_of};
 pub use error::{BoxedError, DataError, FieldProblem, Place, Unit};
-pub use micro_batches::{micro_batches, rank_shares};
+pub use message::{Message, TemplateContext};
+pub use micro_batches::micro_batches;
 pub use noise::{Fate, FlipRate, Noise, NoiseLog, NoiseModel, NoiseRow, Odds, corrupt, flip_labels};
 pub use order::shuffled_order;
 pub use reader::{
     DEFAULT_ANNOTATOR, Format, PairColumns, ReadOptions, ReadReport, Sample, ScoreRatio, read_records,
     read_records_with, record_files,
 };
-pub use record::{Label, Message, Pair, PreferenceRecord, Role, Text, Votes};
+pub use record::{Label, Pair, PreferenceRecord, Text, Votes};
 pub use token_cache::{TokenCache, TokenFile};
 pub use tokenize::{
     Dialogue, Preset, Quantiles, TokenPair, TokenizeOptions, TokenizeReport, Truncation, tokenize_dialogue,

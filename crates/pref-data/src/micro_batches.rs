@@ -1,4 +1,4 @@
-//! A batch in parts of about equally many tokens: for processes to share, and for each of them to take at a time.
+//! Micro-batches: parts of a batch with about equally many tokens.
 
 use std::cmp::Reverse;
 
@@ -36,33 +36,6 @@ pub fn micro_batches(tokens: &[usize], most_tokens: usize) -> Vec<Vec<usize>> {
             items
         })
         .collect()
-}
-
-/// Shares the items of a batch, given by their tokens, out over `ranks` processes, to each about equally many tokens.
-///
-/// The indices of a share ascend, and one process gets all of them in their order. Where there are fewer items than
-/// processes, some shares are empty. Every process computes the same shares, and together they are the batch.
-///
-/// ```
-/// assert_eq!(pref_data::rank_shares(&[100, 900, 300, 500, 200], 2), [vec![0, 1], vec![2, 3, 4]]);
-/// ```
-pub fn rank_shares(tokens: &[usize], ranks: usize) -> Vec<Vec<usize>> {
-    let mut shares = vec![(0, Vec::new()); ranks];
-    let mut longest_first: Vec<usize> = (0..tokens.len()).collect();
-    longest_first.sort_by_key(|&item| (Reverse(tokens[item]), item));
-    for item in longest_first {
-        // Of equally full ones the one with the fewest items, so that items without tokens are shared out too.
-        let emptiest =
-            shares.iter_mut().min_by_key(|(filled, items): &&mut (usize, Vec<usize>)| (*filled, items.len()));
-        let Some((filled, items)) = emptiest else { break };
-        *filled += tokens[item];
-        items.push(item);
-    }
-    let ascending = |(_, mut items): (usize, Vec<usize>)| {
-        items.sort_unstable();
-        items
-    };
-    shares.into_iter().map(ascending).collect()
 }
 
 /// Puts each item, the longest first, where the fewest tokens are; `None` where that overfills a part.
@@ -120,27 +93,5 @@ mod tests {
             let spread = filled.iter().max().zip(filled.iter().min()).map(|(a, b)| a - b);
             prop_assert!(spread.expect("there are parts") <= tokens.iter().copied().max().expect("items"));
         }
-
-        #[test]
-        fn ranks_share_a_batch_evenly(tokens in prop::collection::vec(1usize..400, 1..60), ranks in 1usize..9) {
-            let shares = rank_shares(&tokens, ranks);
-            prop_assert_eq!(shares.len(), ranks);
-            prop_assert!(shares.iter().all(|share| share.is_sorted()));
-            let mut all = shares.concat();
-            all.sort_unstable();
-            prop_assert_eq!(all, (0..tokens.len()).collect::<Vec<_>>());
-            let filled = |share: &Vec<usize>| share.iter().map(|&item| tokens[item]).sum::<usize>();
-            let fullest = shares.iter().max_by_key(|share| filled(share)).expect("ranks");
-            let emptiest = shares.iter().map(filled).min().expect("ranks");
-            // The last item that the fullest share took came to it when it was the emptiest.
-            let last = fullest.iter().map(|&item| tokens[item]).min().unwrap_or(0);
-            prop_assert!(filled(fullest) - last <= emptiest);
-        }
-    }
-
-    #[test]
-    fn one_rank_has_it_all_and_some_have_nothing() {
-        assert_eq!(rank_shares(&[3, 9, 5], 1), [[0, 1, 2]]);
-        assert_eq!(rank_shares(&[3, 9], 3), [vec![1], vec![0], vec![]]);
     }
 }

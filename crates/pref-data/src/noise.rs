@@ -165,6 +165,7 @@ pub enum Fate {
 ///     chosen: text("good"),
 ///     rejected: text("bad"),
 ///     domain: None,
+///     context: Default::default(),
 ///     annotator: "human".to_owned(),
 ///     votes: Votes { chosen, rejected },
 ///     flipped: false,
@@ -243,7 +244,7 @@ fn length_odds(pair: &Pair) -> f64 {
 fn characters(text: &Text) -> usize {
     match text {
         Text::Plain(text) => text.chars().count(),
-        Text::Chat(messages) => messages.iter().map(|message| message.content.chars().count()).sum(),
+        Text::Chat(messages) => messages.iter().map(|message| message.content().chars().count()).sum(),
     }
 }
 

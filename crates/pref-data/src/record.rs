@@ -7,54 +7,15 @@ use serde::de::{self, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::FieldProblem;
+use crate::message::{Message, TemplateContext};
 
-/// Who speaks in a chat message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// Instructions that stand before the conversation.
-    System,
-    /// The person.
-    User,
-    /// The model.
-    Assistant,
-    /// The output of a tool.
-    Tool,
-}
-
-/// One turn of a conversation.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Message {
-    /// Who speaks.
-    pub role: Role,
-    /// What is said, as it is: nothing is trimmed.
-    pub content: String,
-}
-
-impl Message {
-    /// A message of the user.
-    pub fn user(content: impl Into<String>) -> Self {
-        Self { role: Role::User, content: content.into() }
-    }
-
-    /// A message of the model.
-    pub fn assistant(content: impl Into<String>) -> Self {
-        Self { role: Role::Assistant, content: content.into() }
-    }
-
-    /// Instructions that stand before the conversation.
-    pub fn system(content: impl Into<String>) -> Self {
-        Self { role: Role::System, content: content.into() }
-    }
-}
-
-/// A prompt or a response: plain text, tokenised as it is, or messages, rendered with the model's chat template.
+/// A prompt or a response: plain text, tokenized as it is, or messages, rendered with the model's chat template.
 ///
-/// In JSON a string or a list of `{role, content}`.
+/// In JSON a string or a list of [messages](Message).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Text {
-    /// Text that is tokenised as it is.
+    /// Text that is tokenized as it is.
     Plain(String),
     /// Messages that the model's chat template renders.
     Chat(Vec<Message>),
@@ -111,7 +72,6 @@ impl<'de> Deserialize<'de> for Label {
 
 /// One prompt with two or more responses and what each annotator said of them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct PreferenceRecord {
     /// Identifies the record within its set.
     pub id: String,
@@ -124,6 +84,9 @@ pub struct PreferenceRecord {
     /// The subject, where the set names one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub domain: Option<String>,
+    /// What the chat template sees beside the messages.
+    #[serde(flatten)]
+    pub context: TemplateContext,
 }
 
 impl PreferenceRecord {
@@ -170,10 +133,10 @@ impl Text {
             (Self::Plain(_), Self::Plain(_)) => Ok(()),
             (Self::Chat(messages), Self::Chat(_)) => match messages.last() {
                 None => Err((field.to_owned(), FieldProblem::Empty)),
-                Some(last) if last.role != Role::Assistant => {
+                Some(last) if last.role() != "assistant" => {
                     Err((field.to_owned(), FieldProblem::NotAnAnswer))
                 }
-                Some(last) if last.content.is_empty() => {
+                Some(last) if last.is_empty() => {
                     Err((format!("{field}[{}].content", messages.len() - 1), FieldProblem::Empty))
                 }
                 Some(_) => Ok(()),
@@ -200,6 +163,9 @@ pub struct Pair {
     /// The subject, where the set names one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub domain: Option<String>,
+    /// What the chat template sees beside the messages.
+    #[serde(flatten)]
+    pub context: TemplateContext,
     /// Whose label it is.
     #[serde(default)]
     pub annotator: String,

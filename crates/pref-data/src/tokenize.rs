@@ -7,7 +7,8 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::error::DataError;
-use crate::record::{Message, Pair, Role, Text};
+use crate::message::Message;
+use crate::record::{Pair, Text};
 use crate::text::shared_start;
 use crate::tokenizer::{RenderMode, Tokenizer};
 
@@ -208,14 +209,14 @@ pub fn tokenize_dialogue(
     let mut ids = tokenizer.encode(&whole)?;
     let mut scored = vec![false; ids.len()];
     for (index, message) in messages.iter().enumerate() {
-        if message.role != Role::Assistant {
+        if message.role() != "assistant" {
             continue;
         }
         let open = tokenizer.render_chat(&messages[..index], RenderMode::AwaitAnswer)?;
         let done = tokenizer.render_chat(&messages[..=index], RenderMode::Complete)?;
         let start = common_prefix(&tokenizer.encode(&open)?, &ids);
         let end = common_prefix(&tokenizer.encode(&done)?, &ids);
-        if end <= start || !shows_answer(&whole, &open, &done, &message.content) {
+        if end <= start || !shows_answer(&whole, &open, &done, &message.content()) {
             return Err(DataError::UnstableTemplate {
                 folder: tokenizer.folder().to_owned(),
                 message: index,

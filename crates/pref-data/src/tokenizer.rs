@@ -12,7 +12,7 @@ use std::time::SystemTime;
 use tokenizers::processors::template::TemplateProcessing;
 
 use crate::error::DataError;
-use crate::record::Message;
+use crate::message::Message;
 use config::{FolderConfig, SpecialTokens};
 use template::ChatTemplate;
 

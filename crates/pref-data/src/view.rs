@@ -308,6 +308,7 @@ fn pairs_of<'a>(
             chosen: record.responses[best].clone(),
             rejected: rejected.clone(),
             domain: record.domain.clone(),
+            context: record.context.clone(),
             annotator: annotator.to_owned(),
             votes: Votes { chosen: votes(best), rejected: votes(index) },
             flipped: false,

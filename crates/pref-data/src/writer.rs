@@ -16,7 +16,8 @@ use serde::Serialize;
 
 use crate::error::{BoxedError, DataError};
 use crate::files::{Compression, FileKind, kind};
-use crate::record::{Message, Pair, PreferenceRecord, Role, Text};
+use crate::message::{Message, TemplateContext};
+use crate::record::{Pair, PreferenceRecord, Text};
 
 /// Writes records as `.jsonl` or `.jsonl.gz`, one a line, such as [`Format::Records`](crate::Format::Records) reads. The
 /// file appears whole or not at all.
@@ -61,7 +62,8 @@ pub fn write_records(path: impl AsRef<Path>, records: &[PreferenceRecord]) -> Re
 /// # Errors
 ///
 /// [`DataError::UnknownExtension`] for another name, [`DataError::MixedForms`] for a table in which some pairs are text
-/// and others messages, and for messages in CSV, [`DataError::Io`] where writing fails.
+/// and others messages, and for messages in CSV, [`DataError::NotTabular`] for a table of messages with further keys,
+/// [`DataError::Io`] where writing fails.
 pub fn write_pairs(path: impl AsRef<Path>, pairs: &[Pair]) -> Result<(), DataError> {
     let path = path.as_ref();
     match kind(path) {
@@ -97,6 +99,8 @@ struct Row<'a> {
     rejected: &'a Text,
     #[serde(skip_serializing_if = "Option::is_none")]
     domain: Option<&'a str>,
+    #[serde(flatten)]
+    context: &'a TemplateContext,
 }
 
 impl<'a> Row<'a> {
@@ -107,6 +111,7 @@ impl<'a> Row<'a> {
             chosen: &pair.chosen,
             rejected: &pair.rejected,
             domain: pair.domain.as_deref(),
+            context: &pair.context,
         }
     }
 }
@@ -181,6 +186,9 @@ fn write_arrow(file: &mut AtomicWriteFile, batch: &RecordBatch) -> Result<(), Bo
 }
 
 fn table(pairs: &[Pair]) -> Result<RecordBatch, DataError> {
+    if let Some(pair) = pairs.iter().find(|pair| !pair.context.is_empty()) {
+        return Err(DataError::NotTabular { id: pair.id.clone() });
+    }
     let ids: StringArray = pairs.iter().map(|pair| Some(pair.id.as_str())).collect();
     let domains: StringArray = pairs.iter().map(|pair| pair.domain.as_deref()).collect();
     let columns: [fn(&Pair) -> &Text; 3] = [|pair| &pair.prompt, |pair| &pair.chosen, |pair| &pair.rejected];
@@ -217,7 +225,7 @@ fn chats(pairs: &[Pair], column: fn(&Pair) -> &Text) -> Result<ArrayRef, DataErr
         match column(pair) {
             Text::Chat(messages) => {
                 for message in messages {
-                    append(builder.values(), message);
+                    append(builder.values(), pair, message)?;
                 }
                 builder.append(true);
             }
@@ -227,16 +235,12 @@ fn chats(pairs: &[Pair], column: fn(&Pair) -> &Text) -> Result<ArrayRef, DataErr
     Ok(Arc::new(builder.finish()))
 }
 
-fn append(builder: &mut StructBuilder, message: &Message) {
-    let role = match message.role {
-        Role::System => "system",
-        Role::User => "user",
-        Role::Assistant => "assistant",
-        Role::Tool => "tool",
-    };
-    for (index, text) in [role, &message.content].into_iter().enumerate() {
+fn append(builder: &mut StructBuilder, pair: &Pair, message: &Message) -> Result<(), DataError> {
+    let content = message.plain_content().ok_or_else(|| DataError::NotTabular { id: pair.id.clone() })?;
+    for (index, text) in [message.role(), content].into_iter().enumerate() {
         let column = builder.field_builder::<StringBuilder>(index);
         column.expect("both fields were declared as text").append_value(text);
     }
     builder.append(true);
+    Ok(())
 }

@@ -21,6 +21,7 @@ fn pairs(n: usize) -> Vec<Pair> {
         chosen: text(" four".repeat(index + 1)),
         rejected: text(" the dog".to_owned()),
         domain: None,
+        context: Default::default(),
         annotator: "human".to_owned(),
         votes: Votes::default(),
         flipped: index.is_multiple_of(3),

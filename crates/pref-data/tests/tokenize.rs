@@ -63,6 +63,7 @@ fn plain(id: &str, prompt: &str, chosen: &str, rejected: &str) -> Pair {
         chosen: text(chosen),
         rejected: text(rejected),
         domain: None,
+        context: Default::default(),
         annotator: String::new(),
         votes: Votes::default(),
         flipped: false,

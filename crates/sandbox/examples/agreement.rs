@@ -32,6 +32,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 responses,
                 labels: BTreeMap::new(),
                 domain: Some(prompt.category.to_owned()),
+                context: Default::default(),
             }
         })
         .collect();

@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         };
         let scores = record.responses.iter().map(|response| match response {
             Text::Plain(text) => gold_quality(&prompt, text),
-            Text::Chat(messages) => messages.last().map_or(1.0, |m| gold_quality(&prompt, &m.content)),
+            Text::Chat(messages) => messages.last().map_or(1.0, |m| gold_quality(&prompt, &m.content())),
         });
         let scores: Vec<String> = scores.map(|score| score.to_string()).collect();
         writeln!(log, "{}", scores.join("\t"))?;

@@ -69,7 +69,7 @@ impl Annotator {
     pub fn label(self, record: &PreferenceRecord, rng: &mut Stream) -> Label {
         let prompt = prompt_messages(record);
         let assessed: Vec<Assessment> =
-            record.responses.iter().map(|response| assess(&prompt, response_text(response))).collect();
+            record.responses.iter().map(|response| assess(&prompt, &response_text(response))).collect();
         let taste = match self {
             Self::Gold => return gold_label(&assessed),
             Self::Human => PANEL[rng.random_range(0..PANEL.len())],

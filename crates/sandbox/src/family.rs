@@ -1,6 +1,6 @@
 //! The eight task families: their templates, and the parser of each.
 
-use pref_data::{Message, Role};
+use pref_data::Message;
 use rand::RngExt;
 use rand::seq::IndexedRandom;
 use seeds::Stream;
@@ -114,12 +114,13 @@ impl Family {
 ///
 /// Only the one or two user turns count. Returns `None` for a prompt outside of this world.
 pub(crate) fn recognise(prompt: &[Message]) -> Option<(usize, Task)> {
-    let mut user = prompt.iter().filter(|message| message.role == Role::User);
-    let (first, second) = (user.next()?.content.trim(), user.next());
-    if user.next().is_some() || prompt.last()?.role != Role::User {
+    let mut user = prompt.iter().filter(|message| message.role() == "user");
+    let (first, second) = (user.next()?.content(), user.next());
+    if user.next().is_some() || prompt.last()?.role() != "user" {
         return None;
     }
-    let second = second.map(|message| message.content.trim());
+    let second = second.map(Message::content);
+    let (first, second) = (first.trim(), second.as_deref().map(str::trim));
     FAMILIES.iter().enumerate().find_map(|(index, family)| Some((index, family.read(first, second)?)))
 }
 

@@ -1,5 +1,7 @@
 //! Ground truth: the quality of an answer, computed from the text of the prompt.
 
+use std::borrow::Cow;
+
 use pref_data::{Message, PreferenceRecord, Text};
 
 use crate::behavior::{COURTESY, EVASION, FILLER, PADDING};
@@ -155,10 +157,10 @@ pub(crate) fn prompt_messages(record: &PreferenceRecord) -> Vec<Message> {
 }
 
 /// A response as text: the last message's content where it is a list of messages.
-pub(crate) fn response_text(response: &Text) -> &str {
+pub(crate) fn response_text(response: &Text) -> Cow<'_, str> {
     match response {
-        Text::Plain(text) => text,
-        Text::Chat(messages) => messages.last().map_or("", |message| &message.content),
+        Text::Plain(text) => text.into(),
+        Text::Chat(messages) => messages.last().map_or("".into(), Message::content),
     }
 }
 

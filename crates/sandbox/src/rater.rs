@@ -78,10 +78,8 @@ impl Rater {
     fn stream(&self, model_1: Candidate<'_>, model_2: Candidate<'_>) -> Stream {
         let mut name = String::new();
         for candidate in [model_1, model_2] {
-            for text in
-                candidate.prompt.iter().map(|message| message.content.as_str()).chain([candidate.answer])
-            {
-                name.push_str(text);
+            for text in candidate.prompt.iter().map(Message::content).chain([candidate.answer.into()]) {
+                name.push_str(&text);
                 name.push('\u{1f}');
             }
             name.push('\u{1e}');

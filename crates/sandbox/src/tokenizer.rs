@@ -63,7 +63,7 @@ fn train(seeds: &Seeds) -> Result<(String, usize), Box<dyn std::error::Error + S
     let texts: Vec<String> = demonstrations(&seeds.child("tokenizer"), DIALOGUES, Mixture::Ordinary)
         .into_iter()
         .flatten()
-        .map(|message| message.content)
+        .map(|message| message.content().into_owned())
         .collect();
     let mut trainer = BpeTrainer::builder()
         .vocab_size(MAX_VOCAB_SIZE)

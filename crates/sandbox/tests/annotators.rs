@@ -27,6 +27,7 @@ fn records(n: usize) -> Vec<PreferenceRecord> {
                 prompt: Text::Chat(prompt.messages.clone()),
                 labels: BTreeMap::new(),
                 domain: Some(prompt.category.to_owned()),
+                context: Default::default(),
             }
         })
         .collect()
@@ -43,6 +44,7 @@ fn record(responses: &[&str]) -> PreferenceRecord {
         responses: responses.iter().map(|text| Text::Plain((*text).into())).collect(),
         labels: BTreeMap::new(),
         domain: None,
+        context: Default::default(),
     }
 }
 

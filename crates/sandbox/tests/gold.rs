@@ -154,10 +154,10 @@ fn demonstrations_cover_the_scale_of_quality() {
     let mut highest = LOWEST;
     for dialogue in demonstrations(&Seeds::new(3), 4_000, Mixture::Ordinary) {
         for turn in [1, 3] {
-            let quality = gold_quality(&dialogue[..turn], &dialogue[turn].content);
+            let quality = gold_quality(&dialogue[..turn], &dialogue[turn].content());
             assert!((LOWEST..=HIGHEST).contains(&quality), "{quality}: {dialogue:?}");
             assert_ne!(
-                assess(&dialogue[..turn], &dialogue[turn].content).attempt,
+                assess(&dialogue[..turn], &dialogue[turn].content()).attempt,
                 Attempt::Neither,
                 "{dialogue:?}"
             );

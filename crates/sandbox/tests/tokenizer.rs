@@ -5,7 +5,6 @@ use std::fs;
 use std::path::Path;
 use std::sync::LazyLock;
 
-use pref_data::Role;
 use sandbox::{
     ASSISTANT, END, Error, MAX_VOCAB_SIZE, Mixture, PAD, Size, USER, demonstrations, further_questions,
     model_config, questions, training_prompts, write_tokenizer_folder,
@@ -77,8 +76,8 @@ fn every_text_round_trips_and_is_short() {
     let dialogues = demonstrations(&other, 2_000, Mixture::Ordinary);
     let mut answers = Vec::new();
     for message in dialogues.iter().flatten() {
-        let tokens = length(&message.content);
-        if message.role == Role::Assistant {
+        let tokens = length(&message.content());
+        if message.role() == "assistant" {
             answers.push(tokens);
         }
     }
@@ -90,7 +89,7 @@ fn every_text_round_trips_and_is_short() {
     let first: Vec<usize> = prompts
         .iter()
         .filter(|prompt| prompt.messages.len() == 1)
-        .map(|prompt| length(&prompt.messages[0].content))
+        .map(|prompt| length(&prompt.messages[0].content()))
         .collect();
     let mean = first.iter().sum::<usize>() as f64 / first.len() as f64;
     assert!(mean < 11.0, "a first turn takes {mean} tokens");

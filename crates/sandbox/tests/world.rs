@@ -50,7 +50,7 @@ fn no_first_turn_is_shared_between_questions_and_training() {
         .map(|prompt| prompt.messages)
         .chain(demonstrations(&Seeds::new(3), 8_000, Mixture::Ordinary))
         .chain(demonstrations(&Seeds::new(3), 8_000, Mixture::Strong))
-        .map(|messages| messages[0].content.clone())
+        .map(|messages| messages[0].content().into_owned())
         .collect();
     assert!(benchmark.is_disjoint(&further));
     assert!(benchmark.is_disjoint(&training));
@@ -103,7 +103,9 @@ fn strong_demonstrations_are_better_than_ordinary_ones() {
     let mean = |mixture| {
         let qualities: Vec<f64> = demonstrations(&Seeds::new(0), 8_000, mixture)
             .iter()
-            .flat_map(|dialogue| [1, 3].map(|turn| gold_quality(&dialogue[..turn], &dialogue[turn].content)))
+            .flat_map(|dialogue| {
+                [1, 3].map(|turn| gold_quality(&dialogue[..turn], &dialogue[turn].content()))
+            })
             .collect();
         qualities.iter().sum::<f64>() / qualities.len() as f64
     };
@@ -117,9 +119,9 @@ fn quality_is_independent_of_the_prompt() {
     // Within a family, one half of the first turns by their own words is answered as well as the other.
     let mut sums: BTreeMap<(usize, bool), (f64, f64)> = BTreeMap::new();
     for (index, dialogue) in demonstrations(&Seeds::new(1), 24_000, Mixture::Ordinary).iter().enumerate() {
-        let half = dialogue[0].content.len() % 2 == 0;
+        let half = dialogue[0].content().len() % 2 == 0;
         let entry = sums.entry((index % 8, half)).or_default();
-        entry.0 += gold_quality(&dialogue[..1], &dialogue[1].content);
+        entry.0 += gold_quality(&dialogue[..1], &dialogue[1].content());
         entry.1 += 1.0;
     }
     for family in 0..8 {

@@ -16,7 +16,7 @@ use tch::{Cuda, Device, Kind, Tensor};
 use torch_ext::{TokenTrees, VarlenTrees, tree_attention, varlen_attention};
 use trainer::{
     Activations, AdamWSettings, Decay, Head, MicroBatch, Observer, Order, PairDelta, PreferenceObjective,
-    ReferenceLogps, Scoring, Snapshot, StepMetrics, TrainError, TrainSettings, Trained, Trainer,
+    Scoring, SequenceLogps, StepMetrics, TrainError, TrainSettings, Trained, Trainer, TrainerState,
 };
 
 const VOCABULARY: usize = 512;
@@ -165,7 +165,7 @@ fn pairs() -> Vec<TokenPair> {
 }
 
 fn logps(device: Device, kind: Kind, scoring: Scoring) -> Result<Vec<f64>, Box<dyn Error>> {
-    let of = ReferenceLogps::compute(&policy(device, kind)?, &pairs(), scoring, |_| {})?;
+    let of = SequenceLogps::compute(&policy(device, kind)?, &pairs(), scoring, |_| {})?;
     Ok([of.chosen, of.rejected].concat())
 }
 
@@ -177,7 +177,7 @@ fn losses(
     scoring: Scoring,
 ) -> Result<Vec<f64>, Box<dyn Error>> {
     let (policy, pairs) = (policy(device, Kind::Float)?, pairs());
-    let reference = ReferenceLogps::compute(&policy.to_kind(kind)?, &pairs, scoring, |_| {})?;
+    let reference = SequenceLogps::compute(&policy.to_kind(kind)?, &pairs, scoring, |_| {})?;
     let loss = PreferenceLoss::Dpo { beta: Beta::DEFAULT };
     let objective = PreferenceObjective {
         pairs: &pairs,
@@ -219,7 +219,7 @@ impl Observer for Losses {
         Ok(())
     }
 
-    fn on_checkpoint(&mut self, _: &Snapshot<'_>) -> Result<(), TrainError> {
+    fn on_checkpoint(&mut self, _: &TrainerState<'_>) -> Result<(), TrainError> {
         Ok(())
     }
 

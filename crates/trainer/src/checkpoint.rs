@@ -7,14 +7,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use distributed::{ProcessGroup, Rank, Run, Shard};
 use policy_model::{UNFINISHED, write_tensors};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
-use torch_ext::distributed::Rank;
 
-use crate::TrainError;
-use crate::distributed::{Run, Shard, World};
-use crate::engine::Snapshot;
+use crate::engine::TrainerState;
+use crate::error::TrainError;
 
 /// Holds what training needs beside the weights.
 const STATE_FOLDER: &str = "trainer";
@@ -67,7 +66,7 @@ impl StateFile {
 /// Writes `folder/step-N`; `companions` holds the tokenizer files that make it a whole Hugging Face folder.
 pub(crate) fn write(
     folder: &Path,
-    snapshot: &Snapshot<'_>,
+    snapshot: &TrainerState<'_>,
     kind: Kind,
     companions: &Path,
 ) -> Result<PathBuf, TrainError> {
@@ -78,13 +77,16 @@ pub(crate) fn write(
     let written = fill(&partial, snapshot, kind, companions).and_then(|()| {
         if !snapshot.shard.is_whole() {
             // The other ranks write beside this one, into the folder that is there now.
-            snapshot.world.meet()?;
+            snapshot.group.barrier()?;
             write_part(&partial, snapshot)?;
-            snapshot.world.meet()?;
+            snapshot.group.barrier()?;
             require_all_parts(&partial, snapshot.shard)?;
         }
+        files::fault::point("trainer.checkpoint.filled");
         remove(&target)?;
-        fs::rename(&partial, &target).map_err(TrainError::io("cannot create", &target))
+        fs::rename(&partial, &target).map_err(TrainError::io("cannot create", &target))?;
+        files::fault::point("trainer.checkpoint.renamed");
+        Ok(())
     });
     if written.is_err() {
         // The disk may be full: leave nothing half-written behind, and report what went wrong first.
@@ -96,22 +98,22 @@ pub(crate) fn write(
 }
 
 /// Writes this rank's part of the state into the folder that rank 0 [makes](write).
-pub(crate) fn write_along(folder: &Path, snapshot: &Snapshot<'_>) -> Result<(), TrainError> {
+pub(crate) fn write_along(folder: &Path, snapshot: &TrainerState<'_>) -> Result<(), TrainError> {
     if snapshot.shard.is_whole() {
         return Ok(());
     }
-    snapshot.world.meet()?;
+    snapshot.group.barrier()?;
     let partial = folder.join(format!(".step-{}.partial", snapshot.step));
     if !partial.exists() {
         return Err(TrainError::NotShared { path: folder.into(), rank: snapshot.shard.rank.index() });
     }
     write_part(&partial, snapshot)?;
-    snapshot.world.meet()
+    Ok(snapshot.group.barrier()?)
 }
 
 /// Asserts that all ranks see one folder, where each is to write its part of the state.
-pub(crate) fn require_shared(folder: &Path, world: &World) -> Result<(), TrainError> {
-    let made = world.hear_leader(|| {
+pub(crate) fn require_shared(folder: &Path, group: &ProcessGroup) -> Result<(), TrainError> {
+    let made = group.compute_on_rank0::<TrainError>(|| {
         fs::create_dir_all(folder).map_err(TrainError::io("cannot create", folder))?;
         let name = format!("{UNFINISHED}seen-by-all-{}", std::process::id());
         fs::write(folder.join(&name), "").map_err(TrainError::io("cannot write", folder.join(&name)))?;
@@ -119,14 +121,14 @@ pub(crate) fn require_shared(folder: &Path, world: &World) -> Result<(), TrainEr
     })?;
     let path = folder.join(String::from_utf8_lossy(&made).as_ref());
     let is_missing = !path.exists();
-    let is_missed = world.any(is_missing);
-    if world.leads() {
+    let is_missed = group.any(is_missing);
+    if group.is_main() {
         remove(&path)?;
     }
     match is_missed? {
-        true if is_missing => Err(TrainError::NotShared { path: folder.into(), rank: world.rank().index() }),
-        // Whoever misses it says so.
-        true => world.meet(),
+        true if is_missing => Err(TrainError::NotShared { path: folder.into(), rank: group.rank().index() }),
+        // The rank that misses it returns the error.
+        true => Ok(group.barrier()?),
         false => Ok(()),
     }
 }
@@ -136,8 +138,14 @@ pub(crate) fn base_name(model: &Path) -> String {
     std::path::absolute(model).unwrap_or_else(|_| model.to_owned()).display().to_string()
 }
 
-fn fill(partial: &Path, snapshot: &Snapshot<'_>, kind: Kind, companions: &Path) -> Result<(), TrainError> {
+fn fill(
+    partial: &Path,
+    snapshot: &TrainerState<'_>,
+    kind: Kind,
+    companions: &Path,
+) -> Result<(), TrainError> {
     snapshot.policy.save(partial, kind, Some(companions))?;
+    files::fault::point("trainer.checkpoint.model");
     if snapshot.policy.adapters().is_some() {
         snapshot.policy.save_adapters(&partial.join(ADAPTER), Kind::Float, &base_name(companions))?;
     }
@@ -161,11 +169,12 @@ fn fill(partial: &Path, snapshot: &Snapshot<'_>, kind: Kind, companions: &Path) 
     fs::write(&path, json).map_err(TrainError::io("cannot write", &path))
 }
 
-fn write_part(partial: &Path, snapshot: &Snapshot<'_>) -> Result<(), TrainError> {
+fn write_part(partial: &Path, snapshot: &TrainerState<'_>) -> Result<(), TrainError> {
     let (avg, avg_sq) = (&snapshot.optimizer.exp_avg, &snapshot.optimizer.exp_avg_sq);
     let named = [("master", snapshot.master), ("exp_avg", avg), ("exp_avg_sq", avg_sq)]
         .map(|(name, tensor)| (name.to_owned(), tensor.shallow_clone()));
     let path = partial.join(STATE_FOLDER).join(part_name(snapshot.shard.rank));
+    files::fault::point("trainer.checkpoint.part");
     Ok(write_tensors(&path, &named, Kind::Float)?)
 }
 
@@ -210,11 +219,15 @@ pub(crate) fn list(folder: &Path) -> Result<Vec<(u64, PathBuf)>, TrainError> {
 }
 
 /// The state of the newest checkpoint that has one and is whole, of which this rank takes its `shard`; a damaged one is passed
-/// over with a warning. Where ranks hold all of it, rank 0 of `world` reads it, and the others hear it from there.
-pub(crate) fn newest_state(folder: &Path, shard: Shard, world: &World) -> Result<Option<State>, TrainError> {
-    let steps = world.hear_leader(|| {
+/// over with a warning. Where ranks hold all of it, rank 0 of `group` reads it, and the others hear it from there.
+pub(crate) fn newest_state(
+    folder: &Path,
+    shard: Shard,
+    group: &ProcessGroup,
+) -> Result<Option<State>, TrainError> {
+    let steps = group.compute_on_rank0(|| {
         let with_state = list(folder)?.into_iter().filter(|(_, path)| path.join(STATE_FOLDER).exists());
-        Ok(with_state.rev().flat_map(|(step, _)| step.to_le_bytes()).collect())
+        Ok::<_, TrainError>(with_state.rev().flat_map(|(step, _)| step.to_le_bytes()).collect())
     })?;
     let (steps, _) = steps.as_chunks::<8>();
     for step in steps.iter().map(|step| u64::from_le_bytes(*step)) {
@@ -222,17 +235,17 @@ pub(crate) fn newest_state(folder: &Path, shard: Shard, world: &World) -> Result
         if !shard.is_whole() && !path.exists() {
             return Err(TrainError::NotShared { path, rank: shard.rank.index() });
         }
-        let read = if shard.is_whole() && !world.leads() {
+        let read = if shard.is_whole() && !group.is_main() {
             Ok(State::zeros(step, shard.length()))
         } else {
             read_state(&path, shard)
         };
-        let failed = world.any(read.is_err())?;
+        let failed = group.any(read.is_err())?;
         match read {
             Ok(state) if !failed => {
                 if shard.is_whole() {
                     for tensor in [&state.master, &state.exp_avg, &state.exp_avg_sq] {
-                        world.copy_from_leader(tensor)?;
+                        group.broadcast_tensor_from_rank0(tensor)?;
                     }
                 }
                 return Ok(Some(state));
@@ -272,7 +285,7 @@ fn read_state(checkpoint: &Path, shard: Shard) -> Result<State, TrainError> {
             .all_runs()
             .flat_map(|there| {
                 let here = shard.runs(there.in_flat, there.length);
-                here.map(move |run| (there.in_part + run.in_flat - there.in_flat, run))
+                here.map(move |run| (there.in_shard + run.in_flat - there.in_flat, run))
             })
             .collect();
         if common.is_empty() {
@@ -290,8 +303,8 @@ fn read_state(checkpoint: &Path, shard: Shard) -> Result<State, TrainError> {
             if size != [part.length()] || kind != Kind::Float {
                 return Err(damaged(format!("`{wanted}` of {name} has shape {size:?} and kind {kind:?}")));
             }
-            for &(from, Run { in_part, length, .. }) in &common {
-                target.narrow(0, in_part, length).copy_(&tensor.narrow(0, from, length));
+            for &(from, Run { in_shard, length, .. }) in &common {
+                target.narrow(0, in_shard, length).copy_(&tensor.narrow(0, from, length));
             }
         }
     }
@@ -375,9 +388,9 @@ mod tests {
         for shard in file.shards() {
             let named = [("master", 0.0), ("exp_avg", 100.0), ("exp_avg_sq", 200.0)].map(|(name, first)| {
                 let part = Tensor::full([shard.length()], -1.0, (Kind::Float, Device::Cpu));
-                for Run { in_part, in_flat, length } in shard.all_runs() {
+                for Run { in_shard, in_flat, length } in shard.all_runs() {
                     let numbers = Tensor::arange(length, (Kind::Float, Device::Cpu)) + in_flat + first;
-                    part.narrow(0, in_part, length).copy_(&numbers);
+                    part.narrow(0, in_shard, length).copy_(&numbers);
                 }
                 (name.to_owned(), part)
             });
@@ -402,9 +415,9 @@ mod tests {
                         [(&state.master, 0.0), (&state.exp_avg, 100.0), (&state.exp_avg_sq, 200.0)]
                     {
                         let mut expected = vec![0f32; shard.length() as usize];
-                        for Run { in_part, in_flat, length } in shard.all_runs() {
+                        for Run { in_shard, in_flat, length } in shard.all_runs() {
                             for k in 0..length {
-                                expected[(in_part + k) as usize] = first + (in_flat + k) as f32;
+                                expected[(in_shard + k) as usize] = first + (in_flat + k) as f32;
                             }
                         }
                         assert_eq!(Vec::<f32>::try_from(tensor).unwrap(), expected);

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::distributed::World;
+use distributed::ProcessGroup;
 
 /// Tells the time. Training never looks at a clock of its own, so that a run can be repeated.
 pub trait Clock {
@@ -43,8 +43,8 @@ pub struct Context<'a> {
     pub progress: &'a mut dyn Progress,
     /// Set (by a signal handler) to stop after the step under way, with a checkpoint.
     pub stop: &'a AtomicBool,
-    /// The processes that train together; [`World::alone`] for one.
-    pub world: World,
+    /// The processes that train together; [`ProcessGroup::alone`] for one.
+    pub group: ProcessGroup,
     /// Where the reference's log-probabilities and tokens are kept for other runs. Without it a run keeps its own
     /// log-probabilities, and tokenises when it starts.
     pub cache: Option<std::path::PathBuf>,

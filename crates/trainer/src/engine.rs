@@ -3,22 +3,24 @@
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
 
+use distributed::{
+    DistributedError, Exchange, Fact, GradientSink, ProcessGroup, Rank, Shard, Sharding, digest_of_tensor,
+};
 use policy_model::Policy;
 use pref_data::{micro_batches, shuffled_order};
 use pref_loss::KlEstimate;
 use seeds::Seeds;
 use tch::{Kind, Tensor};
-use torch_ext::distributed::Rank;
 
-use crate::TrainError;
-use crate::distributed::{Exchange, Fact, Shard, Sharding, World, digest_of_tensor};
+use crate::error::TrainError;
+use crate::gradients::{GradientBuffer, Gradients, ReducedGradient};
 use crate::held_out::{HeldOut, HeldOutMetrics};
-use crate::lanes::Lanes;
 use crate::metrics::StepMetrics;
-use crate::objective::{Measured, Objective};
+use crate::objective::{Objective, StepStats};
 use crate::optimizer::{AdamW, AdamWSettings};
 use crate::pair_deltas::PairDelta;
-use crate::parameters::{Gradients, Parameters, Span, Trained};
+use crate::parameters::{Parameters, Trained};
+use crate::replicas::ThreadReplicas;
 use crate::schedule::{Decay, Schedule};
 
 /// In which order the examples of an epoch are seen.
@@ -138,7 +140,7 @@ pub trait Observer {
     /// # Errors
     ///
     /// What keeps the observer from writing it; training ends then.
-    fn on_checkpoint(&mut self, snapshot: &Snapshot<'_>) -> Result<(), TrainError>;
+    fn on_checkpoint(&mut self, snapshot: &TrainerState<'_>) -> Result<(), TrainError>;
 
     /// Whether to stop after this step; a checkpoint is written first.
     fn wants_stop(&self) -> bool;
@@ -146,7 +148,7 @@ pub trait Observer {
 
 /// Everything that determines how training goes on.
 #[derive(Debug)]
-pub struct Snapshot<'a> {
+pub struct TrainerState<'a> {
     /// Optimiser steps made.
     pub step: u64,
     /// Optimiser steps of the whole run.
@@ -160,7 +162,7 @@ pub struct Snapshot<'a> {
     /// What of the state is this rank's.
     pub(crate) shard: Shard,
     /// The other ranks.
-    pub(crate) world: &'a World,
+    pub(crate) group: &'a ProcessGroup,
 }
 
 /// How training ended.
@@ -178,10 +180,11 @@ pub struct Trainer<'a> {
     settings: TrainSettings,
     schedule: Schedule,
     parameters: Parameters,
-    lanes: Lanes,
+    gradients: GradientBuffer,
+    replicas: ThreadReplicas,
     optimizer: AdamW,
     held_out: Option<(&'a HeldOut<'a>, u64)>,
-    world: World,
+    group: ProcessGroup,
     exchange: Exchange,
     step: u64,
     total_steps: u64,
@@ -204,10 +207,10 @@ impl<'a> Trainer<'a> {
         objective: &'a dyn Objective,
         settings: TrainSettings,
     ) -> Result<Self, TrainError> {
-        Self::together(policy, objective, settings, World::alone(), Exchange::default())
+        Self::together(policy, objective, settings, ProcessGroup::single(), Exchange::default())
     }
 
-    /// As [`new`](Self::new), to train together with the other ranks of `world`, which make the same calls. All of them hear the
+    /// As [`new`](Self::new), to train together with the other ranks of `group`, which make the same calls. All of them hear the
     /// same metrics; only rank 0 should write them down.
     ///
     /// A policy that is handed over rather than lent is dropped as soon as its weights are copied, so that they and the optimiser's
@@ -220,20 +223,20 @@ impl<'a> Trainer<'a> {
         policy: impl Borrow<Policy>,
         objective: &'a dyn Objective,
         settings: TrainSettings,
-        world: World,
+        group: ProcessGroup,
         exchange: Exchange,
     ) -> Result<Self, TrainError> {
         if objective.examples() == 0 {
             return Err(TrainError::NoExamples("the set is empty".into()));
         }
         let total_steps = settings.epochs * settings.steps_per_epoch(objective.examples());
-        let is_sharded = exchange.sharding == Sharding::Optimizer && world.rank() != Rank::ALONE;
-        let holder = is_sharded.then(|| (world.rank(), exchange.bucket));
+        let is_sharded = exchange.sharding == Sharding::Optimizer && group.rank() != Rank::ALONE;
+        let holder = is_sharded.then(|| (group.rank(), exchange.bucket));
         let (trained, kind) = (settings.trained.clone(), settings.kind);
-        let parameters = Parameters::new(policy, trained, kind, &settings.seeds, holder)?;
-        let lanes = Lanes::new(&parameters, &world, settings.batch_size)?;
-        let Parameters { gradients, shard, .. } = &parameters;
-        let optimizer = AdamW::new(settings.adamw, &gradients.spans, *shard, parameters.device())?;
+        let (parameters, gradients) = Parameters::new(policy, trained, kind, &settings.seeds, holder)?;
+        let replicas = ThreadReplicas::new(&parameters, &gradients, &group, settings.batch_size)?;
+        let device = parameters.device();
+        let optimizer = AdamW::new(settings.adamw, gradients.spans(), parameters.shard, device)?;
         let schedule =
             Schedule::new(settings.learning_rate, settings.warmup_ratio, settings.decay, total_steps);
         let (held_out, step) = (None, 0);
@@ -242,10 +245,11 @@ impl<'a> Trainer<'a> {
             settings,
             schedule,
             parameters,
-            lanes,
+            gradients,
+            replicas,
             optimizer,
             held_out,
-            world,
+            group,
             exchange,
             step,
             total_steps,
@@ -262,7 +266,7 @@ impl<'a> Trainer<'a> {
     pub(crate) fn restore(&mut self, state: &crate::checkpoint::State) -> Result<(), TrainError> {
         let _guard = tch::no_grad_guard();
         self.parameters.master.copy_(&state.master);
-        self.parameters.refresh(&self.world)?;
+        self.parameters.refresh(&self.group)?;
         self.optimizer.exp_avg.copy_(&state.exp_avg);
         self.optimizer.exp_avg_sq.copy_(&state.exp_avg_sq);
         self.optimizer.step = state.step;
@@ -291,13 +295,13 @@ impl<'a> Trainer<'a> {
     }
 
     /// A policy that shares the master weights, in fp32; under adapters the others have the kind that is computed in, and all
-    /// weights have where ranks hold parts of the masters. All ranks of a world call it.
+    /// weights have where ranks hold parts of the masters. All ranks of a group call it.
     ///
     /// # Errors
     ///
     /// Where the weights do not make a policy, which loading has ruled out.
     pub fn master_policy(&self) -> Result<Policy, TrainError> {
-        self.parameters.master_policy(&self.world)
+        self.parameters.master_policy(&self.group)
     }
 
     /// Makes the steps that are left.
@@ -326,12 +330,13 @@ impl<'a> Trainer<'a> {
             metrics.epoch = self.step as f64 / steps_per_epoch as f64;
             metrics.step_seconds = observer.seconds() - began;
             observer.on_step(&metrics, &deltas, self.total_steps)?;
+            files::fault::point("trainer.step");
             let every = self.held_out.map_or(0, |(_, every)| every);
             if checkpoints.contains(&self.step) || every > 0 && self.step.is_multiple_of(every) {
                 self.evaluate(observer)?;
             }
             // A signal may have reached one rank only.
-            let stop = self.world.any(observer.wants_stop())? && self.step < self.total_steps;
+            let stop = self.group.any(observer.wants_stop())? && self.step < self.total_steps;
             if stop || checkpoints.contains(&self.step) {
                 self.agree_on_weights()?;
                 observer.on_checkpoint(&self.snapshot()?)?;
@@ -346,7 +351,7 @@ impl<'a> Trainer<'a> {
     fn evaluate(&self, observer: &mut dyn Observer) -> Result<(), TrainError> {
         let Some((held_out, _)) = self.held_out else { return Ok(()) };
         let began = observer.seconds();
-        let mut metrics = held_out.measure(&self.parameters.policy, &self.world)?;
+        let mut metrics = held_out.measure(&self.parameters.policy, &self.group)?;
         metrics.step = self.step;
         metrics.epoch = self.step as f64 / self.settings.steps_per_epoch(self.objective.examples()) as f64;
         metrics.eval_seconds = observer.seconds() - began;
@@ -355,42 +360,43 @@ impl<'a> Trainer<'a> {
 
     /// Ranks that have come apart would go on as if nothing were wrong.
     fn agree_on_weights(&self) -> Result<(), TrainError> {
-        self.world.agree(|| {
+        self.group.check_agreement(|| {
             let value =
                 format!("{} after {} steps", digest_of_tensor(self.parameters.computing())?, self.step);
             let remedy = "train on machines of one kind, with the same build and number of threads";
-            Ok(vec![Fact { what: "state", value, remedy }])
-        })
+            Ok::<_, DistributedError>(vec![Fact { what: "state", value, remedy }])
+        })?;
+        Ok(())
     }
 
-    fn snapshot(&self) -> Result<Snapshot<'_>, TrainError> {
-        Ok(Snapshot {
+    fn snapshot(&self) -> Result<TrainerState<'_>, TrainError> {
+        Ok(TrainerState {
             step: self.step,
             total_steps: self.total_steps,
-            policy: self.parameters.master_policy(&self.world)?,
+            policy: self.parameters.master_policy(&self.group)?,
             master: &self.parameters.master,
             optimizer: &self.optimizer,
             shard: self.parameters.shard,
-            world: &self.world,
+            group: &self.group,
         })
     }
 
     /// One optimiser step over `batch`; epoch and duration of the metrics are the caller's.
     fn step(&mut self, batch: &[usize]) -> Result<(StepMetrics, Vec<PairDelta>), TrainError> {
-        self.parameters.gradients.zero();
+        self.gradients.zero();
         let (mut measured, baseline) = self.differentiate(batch)?;
         self.combine(batch, &mut measured)?;
         if !measured.loss.is_finite() {
             return Err(self.not_finite(measured.loss, batch));
         }
-        let (gradient, grad_norm) = self.parameters.summed_gradient(&self.world)?;
+        let ReducedGradient { shard: gradient, norm: grad_norm } = self.gradients.reduced(&self.group)?;
         if !grad_norm.is_finite() {
             return Err(self.not_finite(grad_norm, batch));
         }
         let learning_rate = self.schedule.learning_rate(self.step);
         self.apply(&gradient, learning_rate, grad_norm)?;
         self.step += 1;
-        let Measured { loss, preference, deltas, tokens } = measured;
+        let StepStats { loss, preference, deltas, tokens } = measured;
         let metrics = StepMetrics {
             step: self.step,
             epoch: 0.0,
@@ -405,48 +411,55 @@ impl<'a> Trainer<'a> {
         Ok((metrics, deltas))
     }
 
-    /// Sums the gradient of `batch` over all ranks, of which each adds that of its share, in parts of the batch's mean loss. What
-    /// is returned was measured on this rank, up to the first loss that is not a number; beside it what the whole batch was held
-    /// against.
-    fn differentiate(&mut self, batch: &[usize]) -> Result<(Measured, Option<KlEstimate>), TrainError> {
+    /// Computes the gradient of the mean loss of `batch`, each rank for its shard, and sums it over all ranks. Returns the
+    /// statistics of this rank's shard, up to the first loss that is not finite, and the baseline of the whole batch.
+    fn differentiate(&mut self, batch: &[usize]) -> Result<(StepStats, Option<KlEstimate>), TrainError> {
         let objective = self.objective;
-        let scale = 1.0 / batch.iter().map(|&i| objective.weight(i)).sum::<f64>();
         let tokens: Vec<usize> = batch.iter().map(|&example| objective.tokens(example)).collect();
-        let share: Vec<usize> = self.world.share(&tokens).into_iter().map(|at| batch[at]).collect();
-        let micro_batches = self.settings.micro_batches(&share, |example| objective.tokens(example));
+        let shard: Vec<usize> = self.group.shard_batch(&tokens).into_iter().map(|at| batch[at]).collect();
+        let micro_batches = self.settings.micro_batches(&shard, |example| objective.tokens(example));
         let baseline = self.baseline(&micro_batches, batch.len())?;
-        let last = micro_batches.len().wrapping_sub(1);
-        let (parameters, lanes) = (&self.parameters, &mut self.lanes);
-        let measured = parameters.sum_gradient(&self.world, self.exchange, |whole| {
-            let mut sum = Measured { loss: 0.0, preference: None, deltas: Vec::new(), tokens: 0 };
-            for (number, micro_batch) in micro_batches.iter().enumerate() {
-                let mut hear = |span: &Span| {
-                    if number == last {
-                        whole(span);
-                    }
-                };
-                let mut gradients = Gradients::new(&parameters.gradients, &mut hear);
-                let (policy, against) = (&parameters.policy, baseline.unwrap_or(KlEstimate::ZERO));
-                let measured = match lanes.differentiate(objective, micro_batch, scale, against)? {
-                    Some(measured) => measured,
-                    None => objective.differentiate(policy, micro_batch, scale, against, &mut gradients)?,
-                };
-                sum.loss += measured.loss * scale;
-                if !sum.loss.is_finite() {
-                    break;
-                }
-                sum.tokens += measured.tokens;
-                sum.deltas.extend(measured.deltas);
-                if let Some(mut sums) = measured.preference {
-                    let total = sum.preference.get_or_insert_default();
-                    for (total, sum) in total.fields_mut().into_iter().zip(sums.fields_mut()) {
-                        *total += *sum / batch.len() as f64;
-                    }
+        let group = self.group.clone();
+        let buckets = self.gradients.buckets(self.exchange);
+        let stats =
+            group.reduce_gradient(buckets, |sink| self.accumulate(batch, &micro_batches, baseline, sink))?;
+        Ok((stats, baseline))
+    }
+
+    /// Adds the gradient of each micro-batch to the gradient of this rank; the last one completes it, span by span.
+    fn accumulate(
+        &mut self,
+        batch: &[usize],
+        micro_batches: &[Vec<usize>],
+        baseline: Option<KlEstimate>,
+        sink: &mut dyn GradientSink,
+    ) -> Result<StepStats, TrainError> {
+        let (objective, policy) = (self.objective, &self.parameters.policy);
+        let scale = 1.0 / batch.iter().map(|&i| objective.weight(i)).sum::<f64>();
+        let baseline = baseline.unwrap_or(KlEstimate::ZERO);
+        let mut sum = StepStats { loss: 0.0, preference: None, deltas: Vec::new(), tokens: 0 };
+        for (number, micro_batch) in micro_batches.iter().enumerate() {
+            let is_last = number + 1 == micro_batches.len();
+            let sink: Option<&mut dyn GradientSink> = if is_last { Some(&mut *sink) } else { None };
+            let mut gradients = Gradients::new(&self.gradients, sink);
+            let stats = match self.replicas.differentiate(objective, micro_batch, scale, baseline)? {
+                Some(stats) => stats,
+                None => objective.differentiate(policy, micro_batch, scale, baseline, &mut gradients)?,
+            };
+            sum.loss += stats.loss * scale;
+            if !sum.loss.is_finite() {
+                break;
+            }
+            sum.tokens += stats.tokens;
+            sum.deltas.extend(stats.deltas);
+            if let Some(mut sums) = stats.preference {
+                let total = sum.preference.get_or_insert_default();
+                for (total, sum) in total.fields_mut().into_iter().zip(sums.fields_mut()) {
+                    *total += *sum / batch.len() as f64;
                 }
             }
-            Ok(sum)
-        })?;
-        Ok((measured, baseline))
+        }
+        Ok(sum)
     }
 
     /// What the objective holds a batch of so many examples against, of which this rank has the given parts; `None` where it
@@ -463,15 +476,15 @@ impl<'a> Trainer<'a> {
             sum += of(micro_batch)?.unwrap_or_default();
         }
         let mut sums = [sum];
-        self.world.sum(&mut sums)?;
+        self.group.all_reduce_sum(&mut sums)?;
         let mean = sums[0] / examples as f64;
         // A mean that is not a number shows in the loss, which names the batch.
         Ok(Some(KlEstimate::new(&[mean], &[0.0]).unwrap_or(KlEstimate::ZERO)))
     }
 
     /// Makes what this rank measured of `batch` what all ranks did.
-    fn combine(&self, batch: &[usize], measured: &mut Measured) -> Result<(), TrainError> {
-        if !self.world.is_several() {
+    fn combine(&self, batch: &[usize], measured: &mut StepStats) -> Result<(), TrainError> {
+        if !self.group.is_distributed() {
             return Ok(());
         }
         let mut preference = measured.preference.unwrap_or_default();
@@ -485,7 +498,7 @@ impl<'a> Trainer<'a> {
         for PairDelta { pair, delta } in &measured.deltas {
             sums[place[pair]] = *delta;
         }
-        self.world.sum(&mut sums)?;
+        self.group.all_reduce_sum(&mut sums)?;
         measured.loss = sums[0];
         measured.tokens = sums[1] as u64;
         if sums[2] == 0.0 {
@@ -505,7 +518,7 @@ impl<'a> Trainer<'a> {
         // torch.nn.utils.clip_grad_norm_: the 1e-6 keeps a tiny norm from blowing the gradient up.
         let bound = self.settings.max_grad_norm;
         let clip = if bound > 0.0 { (bound / (grad_norm + 1e-6)).min(1.0) } else { 1.0 };
-        self.parameters.update(&mut self.optimizer, &self.world, gradient, (learning_rate, clip))
+        self.parameters.update(&mut self.optimizer, &self.group, gradient, (learning_rate, clip))
     }
 
     fn not_finite(&self, loss: f64, batch: &[usize]) -> TrainError {

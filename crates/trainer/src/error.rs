@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use distributed::DistributedError;
 use policy_model::PolicyError;
 use pref_data::DataError;
 use torch_ext::TorchExtError;
@@ -27,6 +28,9 @@ pub enum TrainError {
     /// The LM head was handed tensors that do not fit together.
     #[error(transparent)]
     Head(#[from] pref_loss::HeadError),
+    /// The ranks cannot work together.
+    #[error(transparent)]
+    Distributed(#[from] DistributedError),
     /// An operation of libtorch that tch lacks failed.
     #[error(transparent)]
     TorchExt(#[from] TorchExtError),
@@ -77,28 +81,6 @@ pub enum TrainError {
         /// The first line that differs.
         difference: String,
     },
-    /// A variable that a launcher sets is missing or wrong.
-    #[error("{variable} {}; {remedy}", found.as_ref().map_or("is not set".to_owned(), |found| format!("is {found:?}")))]
-    Environment {
-        /// The variable.
-        variable: String,
-        /// Its value, if it has one.
-        found: Option<String>,
-        /// What to do.
-        remedy: String,
-    },
-    /// Two processes are rank 0, or two jobs meet at the same port.
-    #[error(
-        "port {port} on {host} is held by another rank 0 (process {process}); give each process a RANK of its own, or this          job another MASTER_PORT on all its ranks"
-    )]
-    LeaderTwice {
-        /// The machine.
-        host: String,
-        /// The port.
-        port: u16,
-        /// The number of the process that holds it.
-        process: String,
-    },
     /// Ranks that share the state out do not write into the same folder.
     #[error(
         "rank {rank} does not see {}; output.dir must be a folder that all ranks share, unless distributed.zero = 0", path.display()
@@ -108,27 +90,6 @@ pub enum TrainError {
         path: PathBuf,
         /// The rank.
         rank: usize,
-    },
-    /// Ranks on GPUs in a build that cannot connect them.
-    #[error(
-        "ranks on {device:?} exchange through NCCL, which this build lacks; build with `--features nccl`, or set model.device \
-         = \"cpu\""
-    )]
-    NoNccl {
-        /// The device.
-        device: tch::Device,
-    },
-    /// Ranks would not train the same.
-    #[error("rank {rank} has another {what} than rank 0 ({difference}); {remedy}")]
-    RanksDiffer {
-        /// The rank that found it.
-        rank: usize,
-        /// What differs.
-        what: &'static str,
-        /// How.
-        difference: String,
-        /// What to do.
-        remedy: &'static str,
     },
     /// `--resume` was asked for, but there is nothing to resume.
     #[error("nothing to resume in {}: {why}", path.display())]
@@ -155,10 +116,9 @@ impl TrainError {
         move |source| Self::Io { what, path, source }
     }
 
-    /// Whether another rank of the run failed first, as far as this one could see.
-    pub fn is_anothers(&self) -> bool {
-        let Self::TorchExt(error) = self else { return false };
-        matches!(error, TorchExtError::OtherRank { .. } | TorchExtError::ConnectionLost { .. })
+    /// Whether another rank failed first, as far as this rank can see.
+    pub fn is_from_another_rank(&self) -> bool {
+        matches!(self, Self::Distributed(error) if error.is_from_another_rank())
     }
 
     /// Whether the cause is bad input (as opposed to a failing machine): exit status 2 in the programs.
@@ -169,16 +129,13 @@ impl TrainError {
             | Self::NoExamples(_)
             | Self::OtherRun { .. }
             | Self::NothingToResume { .. }
-            | Self::Environment { .. }
-            | Self::LeaderTwice { .. }
-            | Self::NoNccl { .. }
             | Self::NotShared { .. }
-            | Self::RanksDiffer { .. }
             | Self::DamagedCheckpoint { .. } => true,
             Self::Policy(error) => is_bad_model(error),
-            Self::TorchExt(error) => is_bad_set_up(error),
+            Self::Distributed(error) => error.is_bad_input(),
             Self::Loss(_)
             | Self::Head(_)
+            | Self::TorchExt(_)
             | Self::Torch { .. }
             | Self::Io { .. }
             | Self::NotFinite { .. }
@@ -196,16 +153,4 @@ pub fn is_bad_model(error: &PolicyError) -> bool {
         }
         _ => true,
     }
-}
-
-/// Whether processes were started so that they cannot come together.
-fn is_bad_set_up(error: &TorchExtError) -> bool {
-    matches!(
-        error,
-        TorchExtError::PortTaken { .. }
-            | TorchExtError::Listen { .. }
-            | TorchExtError::WorldSizeMismatch { .. }
-            | TorchExtError::RankTwice { .. }
-            | TorchExtError::NoSuchRank { .. }
-    )
 }

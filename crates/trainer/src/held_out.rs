@@ -3,19 +3,19 @@
 use std::fmt;
 use std::ops::ControlFlow;
 
+use distributed::ProcessGroup;
 use policy_model::{Finish, GenerationOptions, GenerationRequest, Policy, Sampling};
 use pref_data::{Dialogue, TokenBatch, TokenPair};
 use pref_loss::{KlEstimate, LossOutput, PairBatch, PairLogps, PairTokens};
 use seeds::Seeds;
 use serde::{Deserialize, Serialize};
 
-use crate::TrainError;
-use crate::distributed::World;
+use crate::error::TrainError;
 use crate::metrics::PreferenceMetrics;
 use crate::mismatched::Mismatched;
 use crate::objective::{Loss, measure};
-use crate::reference::ReferenceLogps;
-use crate::scoring::{Activations, Scored, Scoring};
+use crate::reference::SequenceLogps;
+use crate::scoring::{Activations, ForwardPass, Scoring};
 
 /// Answers generated, and scored, at a time.
 const ANSWERS_A_PASS: usize = 32;
@@ -26,7 +26,7 @@ pub struct HeldOut<'a> {
     /// The pairs.
     pub pairs: &'a [TokenPair],
     /// The reference's log-probabilities of the pairs, in their order.
-    pub reference: &'a ReferenceLogps,
+    pub reference: &'a SequenceLogps,
     /// The loss that is trained with.
     pub loss: Loss,
     /// What KTO takes its baseline from, in the order of the pairs; other losses have none.
@@ -121,14 +121,18 @@ impl fmt::Display for HeldOutMetrics {
 }
 
 impl HeldOut<'_> {
-    /// Measures `policy`, each rank of `world` its part of the pairs and answers; step, epoch and duration are the caller's.
+    /// Measures `policy`, each rank of `group` its part of the pairs and answers; step, epoch and duration are the caller's.
     ///
     /// # Errors
     ///
     /// Where a pair does not fit the policy, which tokenising rules out.
-    pub(crate) fn measure(&self, policy: &Policy, world: &World) -> Result<HeldOutMetrics, TrainError> {
+    pub(crate) fn measure(
+        &self,
+        policy: &Policy,
+        group: &ProcessGroup,
+    ) -> Result<HeldOutMetrics, TrainError> {
         let go_on = ControlFlow::Continue(());
-        let logps = ReferenceLogps::compute_together(world, policy, self.pairs, self.scoring, |_| go_on)?;
+        let logps = SequenceLogps::compute_together(group, policy, self.pairs, self.scoring, |_| go_on)?;
         let lengths = |of: fn(&TokenPair) -> &Vec<u32>| -> Vec<u32> {
             self.pairs.iter().map(|pair| of(pair).len() as u32).collect()
         };
@@ -139,7 +143,7 @@ impl HeldOut<'_> {
         let baseline = match self.mismatched {
             Some(mismatched) => {
                 let pairs = mismatched.pairs();
-                let logps = ReferenceLogps::compute_together(world, policy, pairs, self.scoring, |_| go_on)?;
+                let logps = SequenceLogps::compute_together(group, policy, pairs, self.scoring, |_| go_on)?;
                 mismatched.baseline(&logps)?
             }
             None => KlEstimate::ZERO,
@@ -149,7 +153,7 @@ impl HeldOut<'_> {
         let mut means = measure(&self.loss, of_pairs(&logps), of_pairs(self.reference));
         means.fields_mut().into_iter().for_each(|sum| *sum /= pairs);
         let own = match &self.answers {
-            Some(answers) => answers.measure(policy, self, world)?,
+            Some(answers) => answers.measure(policy, self, group)?,
             None => None,
         };
         let PreferenceMetrics {
@@ -177,7 +181,7 @@ impl HeldOut<'_> {
     }
 }
 
-fn of_pairs(logps: &ReferenceLogps) -> PairLogps<'_, f64> {
+fn of_pairs(logps: &SequenceLogps) -> PairLogps<'_, f64> {
     PairLogps { chosen: &logps.chosen, rejected: &logps.rejected }
 }
 
@@ -194,7 +198,7 @@ impl OwnAnswers {
         &self,
         policy: &Policy,
         held_out: &HeldOut<'_>,
-        world: &World,
+        group: &ProcessGroup,
     ) -> Result<Option<Own>, TrainError> {
         let _guard = tch::no_grad_guard();
         let sampling = Sampling {
@@ -207,7 +211,7 @@ impl OwnAnswers {
         let longest = policy.config().max_position_embeddings.saturating_sub(self.max_tokens);
         let prompts = held_out.pairs.iter().take(self.prompts).map(|pair| &pair.prompt).enumerate();
         let requests: Vec<GenerationRequest> = prompts
-            .filter(|(at, prompt)| prompt.len() <= longest && world.takes(*at))
+            .filter(|(at, prompt)| prompt.len() <= longest && group.owns(*at))
             .map(|(at, prompt)| GenerationRequest {
                 prompt: prompt.clone(),
                 sampling: sampling.clone(),
@@ -231,14 +235,14 @@ impl OwnAnswers {
             let dialogues: Vec<&Dialogue> = dialogues.iter().collect();
             let batch = TokenBatch::dialogues(&dialogues, held_out.scoring.padding)?;
             let logps = |of: &Policy| -> Result<f64, TrainError> {
-                let scored = Scored::forward(of, &batch, held_out.scoring.head, Activations::Kept)?;
+                let scored = ForwardPass::forward(of, &batch, held_out.scoring.head, Activations::Kept)?;
                 Ok(scored.sequence_logps().iter().sum())
             };
             own.kl += logps(policy)? - logps(&self.reference)?;
             own.tokens += batch.scored.len() as f64;
         }
         let mut sums = [own.kl, own.tokens, dialogues.len() as f64];
-        world.sum(&mut sums)?;
+        group.all_reduce_sum(&mut sums)?;
         let [kl, tokens, count] = sums;
         Ok((count > 0.0).then(|| Own { kl: kl / count, tokens: tokens / count }))
     }

@@ -10,7 +10,7 @@ use pref_data::{
 };
 use seeds::Seeds;
 
-use crate::TrainError;
+use crate::error::TrainError;
 use crate::recipe::{Origin, Recipe};
 
 /// A recipe's model and data.

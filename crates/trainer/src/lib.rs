@@ -12,12 +12,11 @@
 
 mod checkpoint;
 mod context;
-mod distributed;
 mod engine;
 mod error;
+mod gradients;
 mod held_out;
 mod input;
-mod lanes;
 mod metrics;
 mod mismatched;
 mod objective;
@@ -27,31 +26,33 @@ mod parameters;
 mod plan;
 pub mod recipe;
 mod reference;
+mod replicas;
 mod run;
 mod run_dir;
 mod schedule;
 mod scoring;
+mod sequences;
+mod span;
 mod tensorboard;
 mod watch;
 
 pub use context::{Clock, Context, Progress, Silent};
-pub use distributed::{Exchange, Fact, Place, Sharding, Timing, World};
-pub use engine::{MicroBatch, Observer, Order, Outcome, Snapshot, TrainSettings, Trainer};
+pub use engine::{MicroBatch, Observer, Order, Outcome, TrainSettings, Trainer, TrainerState};
 pub use error::{TrainError, is_bad_model};
+pub use gradients::Gradients;
 pub use held_out::{HeldOut, HeldOutMetrics, OwnAnswers};
 pub use metrics::{PreferenceMetrics, StepMetrics};
 pub use mismatched::Mismatched;
-pub use objective::{Loss, Measured, Objective, PreferenceObjective, SupervisedObjective};
+pub use objective::{Loss, Objective, PreferenceObjective, StepStats, SupervisedObjective};
 pub use optimizer::{AdamW, AdamWSettings};
 pub use pair_deltas::{PairDelta, TrainedPair};
-pub use parameters::{Gradients, Trained};
+pub use parameters::Trained;
 pub use plan::{
     Cluster, Memory, OnCluster, Plan, PlannedReference, PlannedTime, TokenCounts, WidestMicroBatch, plan,
 };
-pub use reference::ReferenceLogps;
+pub use reference::SequenceLogps;
 pub use run::{RunReport, SupervisedRun, run, run_supervised};
 pub use run_dir::{RunDir, Start};
 pub use schedule::{Decay, Schedule};
 pub use scoring::{Activations, Head, Scoring};
 pub use tensorboard::EventWriter;
-pub use torch_ext::distributed::Rank;

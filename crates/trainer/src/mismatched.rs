@@ -4,9 +4,9 @@ use policy_model::Policy;
 use pref_data::{TokenBatch, TokenPair};
 use pref_loss::{KlEstimate, PrefLossError};
 
-use crate::TrainError;
-use crate::reference::ReferenceLogps;
-use crate::scoring::{Activations, Scored, Scoring};
+use crate::error::TrainError;
+use crate::reference::SequenceLogps;
+use crate::scoring::{Activations, ForwardPass, Scoring};
 
 /// Each pair's prompt with both responses of another pair, and what the reference says of them.
 ///
@@ -17,12 +17,12 @@ use crate::scoring::{Activations, Scored, Scoring};
 #[derive(Debug)]
 pub struct Mismatched {
     pairs: Vec<TokenPair>,
-    reference: ReferenceLogps,
+    reference: SequenceLogps,
 }
 
 impl Mismatched {
     /// Mismatched pairs of [`shifted`](Self::shifted) with the reference's log-probabilities of them, in the same order.
-    pub fn new(pairs: Vec<TokenPair>, reference: ReferenceLogps) -> Self {
+    pub fn new(pairs: Vec<TokenPair>, reference: SequenceLogps) -> Self {
         Self { pairs, reference }
     }
 
@@ -58,15 +58,15 @@ impl Mismatched {
         let _guard = tch::no_grad_guard();
         let pairs: Vec<&TokenPair> = examples.iter().map(|&i| &self.pairs[i]).collect();
         let batch = TokenBatch::pairs(&pairs, scoring.layout, scoring.padding)?;
-        let scored = Scored::forward(policy, &batch, scoring.head, Activations::Kept)?;
+        let scored = ForwardPass::forward(policy, &batch, scoring.head, Activations::Kept)?;
         let logps: f64 = scored.sequence_logps().iter().sum();
         let of_reference = |&i: &usize| self.reference.chosen[i] + self.reference.rejected[i];
         Ok((logps - examples.iter().map(of_reference).sum::<f64>()) / 2.0)
     }
 
     /// The baseline of all pairs together under a policy that says `policy` of them.
-    pub(crate) fn baseline(&self, policy: &ReferenceLogps) -> Result<KlEstimate, PrefLossError> {
-        let both = |logps: &ReferenceLogps| [&*logps.chosen, &*logps.rejected].concat();
+    pub(crate) fn baseline(&self, policy: &SequenceLogps) -> Result<KlEstimate, PrefLossError> {
+        let both = |logps: &SequenceLogps| [&*logps.chosen, &*logps.rejected].concat();
         KlEstimate::new(&both(policy), &both(&self.reference))
     }
 

@@ -6,13 +6,13 @@ use pref_loss::{
     KlEstimate, KtoLoss, LossOutput, PairBatch, PairLogps, PairTokens, PrefLossError, PreferenceLoss,
 };
 
-use crate::TrainError;
+use crate::error::TrainError;
+use crate::gradients::Gradients;
 use crate::metrics::PreferenceMetrics;
 use crate::mismatched::Mismatched;
 use crate::pair_deltas::PairDelta;
-use crate::parameters::Gradients;
-use crate::reference::ReferenceLogps;
-use crate::scoring::{Activations, Head, Scored, Scoring};
+use crate::reference::SequenceLogps;
+use crate::scoring::{Activations, ForwardPass, Head, Scoring};
 
 /// Something to minimise over a set of examples, by several threads at once where that is faster.
 pub trait Objective: Sync {
@@ -52,12 +52,12 @@ pub trait Objective: Sync {
         scale: f64,
         baseline: KlEstimate,
         gradients: &mut Gradients<'_>,
-    ) -> Result<Measured, TrainError>;
+    ) -> Result<StepStats, TrainError>;
 }
 
 /// The loss of some examples and what was measured with it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Measured {
+pub struct StepStats {
     /// Sum of the weighted losses.
     pub loss: f64,
     /// Sums over pairs (not means) of the preference metrics.
@@ -68,9 +68,9 @@ pub struct Measured {
     pub tokens: u64,
 }
 
-impl Measured {
-    /// What was measured of these examples and of others.
-    pub(crate) fn and(mut self, mut others: Self) -> Self {
+impl StepStats {
+    /// Adds the statistics of other examples.
+    pub(crate) fn merge(mut self, mut others: Self) -> Self {
         self.loss += others.loss;
         self.tokens += others.tokens;
         self.deltas.append(&mut others.deltas);
@@ -126,7 +126,7 @@ pub struct PreferenceObjective<'a> {
     /// The pairs.
     pub pairs: &'a [TokenPair],
     /// The reference log-probabilities of the pairs, in their order.
-    pub reference: &'a ReferenceLogps,
+    pub reference: &'a SequenceLogps,
     /// The loss.
     pub loss: Loss,
     /// What KTO takes its baseline from, in the order of the pairs: without it, the baseline is 0. Other losses have none.
@@ -167,11 +167,11 @@ impl Objective for PreferenceObjective<'_> {
         scale: f64,
         baseline: KlEstimate,
         gradients: &mut Gradients<'_>,
-    ) -> Result<Measured, TrainError> {
+    ) -> Result<StepStats, TrainError> {
         let pairs: Vec<&TokenPair> = examples.iter().map(|&i| &self.pairs[i]).collect();
         let batch = TokenBatch::pairs(&pairs, self.scoring.layout, self.scoring.padding)?;
         let Scoring { head, activations, .. } = self.scoring;
-        let scored = Scored::forward(policy, &batch, head, activations)?;
+        let scored = ForwardPass::forward(policy, &batch, head, activations)?;
         let tokens = batch.tokens as u64;
 
         let logps = scored.sequence_logps();
@@ -181,7 +181,7 @@ impl Objective for PreferenceObjective<'_> {
         let (chosen, rejected) = (of_examples(&self.reference.chosen), of_examples(&self.reference.rejected));
         let ref_logps = PairLogps { chosen: &chosen, rejected: &rejected };
         if !logps.iter().chain(&chosen).chain(&rejected).all(|logp| logp.is_finite()) {
-            return Ok(Measured { loss: f64::NAN, preference: None, deltas: Vec::new(), tokens });
+            return Ok(StepStats { loss: f64::NAN, preference: None, deltas: Vec::new(), tokens });
         }
 
         let lengths: Vec<u32> = batch.lengths.iter().map(|&length| length as u32).collect();
@@ -199,7 +199,7 @@ impl Objective for PreferenceObjective<'_> {
             examples.iter().enumerate().map(|(k, &pair)| PairDelta { pair, delta: delta(k) }).collect();
         let slopes = out.chosen_grads().iter().chain(out.rejected_grads());
         scored.backward(&slopes.map(|slope| slope * scale).collect::<Vec<_>>(), gradients)?;
-        Ok(Measured { loss, preference, deltas, tokens })
+        Ok(StepStats { loss, preference, deltas, tokens })
     }
 }
 
@@ -261,14 +261,14 @@ impl Objective for SupervisedObjective<'_> {
         scale: f64,
         _: KlEstimate,
         gradients: &mut Gradients<'_>,
-    ) -> Result<Measured, TrainError> {
+    ) -> Result<StepStats, TrainError> {
         let dialogues: Vec<&Dialogue> = examples.iter().map(|&i| &self.dialogues[i]).collect();
         let batch = TokenBatch::dialogues(&dialogues, self.padding)?;
-        let scored = Scored::forward(policy, &batch, self.head, self.activations)?;
+        let scored = ForwardPass::forward(policy, &batch, self.head, self.activations)?;
         let loss = -scored.logps().iter().map(|&logp| f64::from(logp)).sum::<f64>();
         if loss.is_finite() {
             scored.backward(&vec![-scale; batch.sequences], gradients)?;
         }
-        Ok(Measured { loss, preference: None, deltas: Vec::new(), tokens: batch.tokens as u64 })
+        Ok(StepStats { loss, preference: None, deltas: Vec::new(), tokens: batch.tokens as u64 })
     }
 }

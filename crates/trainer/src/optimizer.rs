@@ -2,12 +2,12 @@
 
 use std::ops::Range;
 
+use distributed::Shard;
 use tch::Tensor;
 use torch_ext::{AdamWUpdate, fused_adamw};
 
-use crate::TrainError;
-use crate::distributed::Shard;
-use crate::parameters::Span;
+use crate::error::TrainError;
+use crate::span::Span;
 
 /// The hyperparameters of AdamW.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -53,7 +53,7 @@ impl AdamW {
         let zeros = || torch_ext::untouched_zeros(shard.length(), device);
         let inside = segments(spans, &settings).into_iter().flat_map(|segment| {
             let runs = shard.runs(segment.start, segment.length);
-            runs.map(move |run| Segment { start: run.in_part, length: run.length, ..segment })
+            runs.map(move |run| Segment { start: run.in_shard, length: run.length, ..segment })
         });
         Ok(Self { settings, exp_avg: zeros()?, exp_avg_sq: zeros()?, step: 0, segments: merged(inside) })
     }
@@ -68,27 +68,27 @@ impl AdamW {
         learning_rate: f64,
         clip: f64,
     ) -> Result<(), TrainError> {
-        self.begin(learning_rate, clip).elements(0..weights.size()[0], weights, gradient, copy)
+        self.begin(learning_rate, clip).apply(0..weights.size()[0], weights, gradient, copy)
     }
 
     /// Counts an update whose elements the caller brings, each of them once.
-    pub(crate) fn begin(&mut self, learning_rate: f64, clip: f64) -> Begun<'_> {
+    pub(crate) fn begin(&mut self, learning_rate: f64, clip: f64) -> PendingStep<'_> {
         self.step += 1;
-        Begun { optimizer: self, learning_rate, clip }
+        PendingStep { optimizer: self, learning_rate, clip }
     }
 }
 
-/// An update on its way.
+/// An update that is applied part by part.
 #[derive(Debug)]
-pub(crate) struct Begun<'a> {
+pub(crate) struct PendingStep<'a> {
     optimizer: &'a AdamW,
     learning_rate: f64,
     clip: f64,
 }
 
-impl Begun<'_> {
-    /// What [`AdamW::update`] does, with these elements only.
-    pub(crate) fn elements(
+impl PendingStep<'_> {
+    /// Updates these elements, as [`AdamW::update`] updates all.
+    pub(crate) fn apply(
         &self,
         elements: Range<i64>,
         weights: &Tensor,
@@ -189,7 +189,7 @@ mod tests {
             let part = |flat: Tensor| {
                 let part = Tensor::full([shard.length()], 9.0, options);
                 for run in shard.all_runs() {
-                    part.narrow(0, run.in_part, run.length).copy_(&flat.narrow(0, run.in_flat, run.length));
+                    part.narrow(0, run.in_shard, run.length).copy_(&flat.narrow(0, run.in_flat, run.length));
                 }
                 part
             };
@@ -198,14 +198,14 @@ mod tests {
             adam.update(&weights, &part(Tensor::arange(7, options)), None, 0.1, 0.5).unwrap();
             let flat = Tensor::full([7], -1.0, options);
             for run in shard.all_runs() {
-                flat.narrow(0, run.in_flat, run.length).copy_(&weights.narrow(0, run.in_part, run.length));
+                flat.narrow(0, run.in_flat, run.length).copy_(&weights.narrow(0, run.in_shard, run.length));
             }
             let filled = weights.eq(9.0).sum(Kind::Int64).int64_value(&[]);
             assert_eq!(filled, shard.length() - shard.all_runs().map(|run| run.length).sum::<i64>());
             Vec::<f32>::try_from(&flat).unwrap()
         };
         let whole = updated(Shard::whole(7));
-        let rank = |r: u16| torch_ext::distributed::Rank::new(r, 2).unwrap();
+        let rank = |r: u16| distributed::Rank::new(r, 2).unwrap();
         let parts = [0, 1].map(|r| updated(Shard { rank: rank(r), elements: 7, piece: 2 }));
         for (at, whole) in whole.iter().enumerate() {
             let of_parts: Vec<f32> =

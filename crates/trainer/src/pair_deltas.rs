@@ -21,7 +21,7 @@ use parquet::file::properties::WriterProperties;
 use pref_data::TokenPair;
 use serde::{Deserialize, Serialize};
 
-use crate::TrainError;
+use crate::error::TrainError;
 use crate::run_dir::{append, write_atomically};
 
 /// Rows turned into columns at a time.

@@ -4,13 +4,13 @@ mod cluster;
 mod memory;
 mod time;
 
+use distributed::Sharding;
 use pref_data::{Dialogue, TokenPair, TokenizeReport, ViewReport};
 use tch::{Device, Kind};
 
-use crate::TrainError;
 use crate::context::Clock;
-use crate::distributed::Sharding;
 use crate::engine::{MicroBatch, TrainSettings};
+use crate::error::TrainError;
 use crate::input::Input;
 use crate::recipe::Recipe;
 use crate::reference::{ReferenceModel, ReferencePasses};

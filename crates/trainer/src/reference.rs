@@ -5,12 +5,12 @@ mod passes;
 
 use std::ops::ControlFlow;
 
+use distributed::ProcessGroup;
 use policy_model::Policy;
 use pref_data::{TokenBatch, TokenPair};
 
-use crate::TrainError;
-use crate::distributed::World;
-use crate::scoring::{Activations, Scored, Scoring};
+use crate::error::TrainError;
+use crate::scoring::{Activations, ForwardPass, Scoring};
 
 pub(crate) use cache::ReferenceModel;
 pub(crate) use passes::ReferencePasses;
@@ -22,14 +22,14 @@ const TOKENS_PER_PASS: usize = 8192;
 ///
 /// A flipped label swaps two numbers; no β, loss or volume changes any of them, so one pass serves a whole sweep.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct ReferenceLogps {
+pub struct SequenceLogps {
     /// Of the chosen responses.
     pub chosen: Vec<f64>,
     /// Of the rejected responses.
     pub rejected: Vec<f64>,
 }
 
-impl ReferenceLogps {
+impl SequenceLogps {
     /// Scores `pairs` with `reference`, longest first so that rows of one pass are of like length; `progress` hears
     /// how many pairs are done.
     ///
@@ -46,17 +46,17 @@ impl ReferenceLogps {
             progress(done);
             ControlFlow::Continue(())
         };
-        Self::compute_together(&World::alone(), reference, pairs, scoring, go_on)
+        Self::compute_together(&ProcessGroup::single(), reference, pairs, scoring, go_on)
     }
 
-    /// As [`compute`](Self::compute), where each rank of `world` scores its part: the same numbers to the last bit however many
+    /// As [`compute`](Self::compute), where each rank of `group` scores its part: the same numbers to the last bit however many
     /// there are, since what goes through the policy together does not depend on that. Where `progress` breaks, this rank stops.
     ///
     /// # Errors
     ///
     /// As [`compute`](Self::compute); [`TrainError::Stopped`]; where another rank fails or does not come.
     pub fn compute_together(
-        world: &World,
+        group: &ProcessGroup,
         reference: &Policy,
         pairs: &[TokenPair],
         scoring: Scoring,
@@ -73,12 +73,12 @@ impl ReferenceLogps {
             let indices = &order[done..done + rows];
             done += rows;
             pass += 1;
-            if !world.takes(pass - 1) {
+            if !group.owns(pass - 1) {
                 continue;
             }
             let batch: Vec<&TokenPair> = indices.iter().map(|&i| &pairs[i]).collect();
             let batch = TokenBatch::pairs(&batch, scoring.layout, scoring.padding)?;
-            let scored = Scored::forward(reference, &batch, scoring.head, Activations::Kept)?;
+            let scored = ForwardPass::forward(reference, &batch, scoring.head, Activations::Kept)?;
             let logps_of_pass = scored.sequence_logps();
             for (k, &i) in indices.iter().enumerate() {
                 logps.chosen[i] = logps_of_pass[k];
@@ -89,8 +89,8 @@ impl ReferenceLogps {
             }
         }
         // What other ranks scored is 0 here.
-        world.sum(&mut logps.chosen)?;
-        world.sum(&mut logps.rejected)?;
+        group.all_reduce_sum(&mut logps.chosen)?;
+        group.all_reduce_sum(&mut logps.rejected)?;
         Ok(logps)
     }
 }

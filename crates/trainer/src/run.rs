@@ -4,25 +4,26 @@ use std::panic::resume_unwind;
 use std::path::Path;
 use std::thread;
 
+use distributed::{Exchange, Fact, ProcessGroup, Sharding, digest_of_model};
 use policy_model::Policy;
 use pref_data::{Dialogue, FlipRate, TokenPair};
 use seeds::Seeds;
 use tch::{Device, Kind};
 
-use crate::TrainError;
 use crate::checkpoint;
 use crate::context::Context;
-use crate::distributed::{Exchange, Fact, Sharding, World, digest_of_files};
 use crate::engine::{MicroBatch, Outcome, TrainSettings, Trainer};
+use crate::error::TrainError;
 use crate::held_out::{HeldOut, OwnAnswers};
 use crate::input::Input;
 use crate::objective::{Loss, PreferenceObjective, SupervisedObjective};
 use crate::optimizer::AdamWSettings;
 use crate::parameters::Trained;
 use crate::recipe::{LossKind, LossSection, Recipe, WatchSection};
-use crate::reference::{ReferenceLogps, ReferenceModel, ReferencePasses};
+use crate::reference::{ReferenceModel, ReferencePasses, SequenceLogps};
 use crate::run_dir::{Follower, Recorder, Recording, RunDir, Start};
 use crate::scoring::{Activations, Scoring};
+use crate::sequences::sequences;
 use crate::{pair_deltas, watch};
 
 /// What a run came to.
@@ -47,38 +48,38 @@ const NOISE_LOG: &str = "noise.jsonl";
 /// # Errors
 ///
 /// Whatever is wrong with recipe, data, model or machine; what was computed until then stays in the output folder and
-/// [`Start::Resume`] goes on from it. The other ranks of the context's world are told, and end with the same words.
+/// [`Start::Resume`] goes on from it. The other ranks of the context's group are told, and end with the same words.
 pub fn run(recipe: &Recipe, start: Start, context: &mut Context<'_>) -> Result<RunReport, TrainError> {
-    let world = context.world.clone();
-    world.tell(run_together(recipe, start, context, &world))
+    let group = context.group.clone();
+    group.propagate_error(run_together(recipe, start, context, &group))
 }
 
 fn run_together(
     recipe: &Recipe,
     start: Start,
     context: &mut Context<'_>,
-    world: &World,
+    group: &ProcessGroup,
 ) -> Result<RunReport, TrainError> {
     recipe.train.take_threads();
     torch_ext::keep_free_memory();
-    let device = world.device().unwrap_or_else(|| recipe.model.device.resolve());
+    let device = group.device().unwrap_or_else(|| recipe.model.device.resolve());
     let loss = recipe.loss.build()?;
     let kind = compute_kind(recipe.model.dtype.kind(), device);
     let settings = settings(recipe, kind)?;
     let cache = context.cache.as_deref();
     let Loaded { input, reference, policy } =
         Loaded::from_files(recipe, loss.as_ref(), cache, (&settings.trained, kind, device))?;
-    let scoring = exchanged(scoring(recipe, input.pad_id), world);
+    let scoring = exchanged(scoring(recipe, input.pad_id), group);
     let passes = loss.zip(reference).map(|(loss, reference)| {
         let over = |pairs| ReferencePasses::new((recipe, &loss), &reference, kind, scoring, pairs, cache);
         let held_out = (!input.held_out.is_empty()).then(|| over(&input.held_out));
         (loss, over(&input.all_tokens), held_out)
     });
-    world.agree(|| facts(recipe, &input, kind, device))?;
-    if recipe.distributed.exchange().sharding == Sharding::Optimizer && world.is_several() {
-        checkpoint::require_shared(&recipe.output.dir, world)?;
+    group.check_agreement(|| facts(recipe, &input, kind, device))?;
+    if recipe.distributed.exchange().sharding == Sharding::Optimizer && group.is_distributed() {
+        checkpoint::require_shared(&recipe.output.dir, group)?;
     }
-    let dir = if world.leads() {
+    let dir = if group.is_main() {
         RunDir::open(&recipe.output.dir, &recipe.to_toml(), start)?
     } else {
         RunDir::at(&recipe.output.dir)
@@ -86,7 +87,7 @@ fn run_together(
     let data = format!("{}\n{}", input.view, input.tokenized);
     tracing::info!("{}", input.view);
     tracing::info!("{}", input.tokenized);
-    if world.leader_finds(|| Ok(dir.is_finished()))? {
+    if group.holds_on_rank0(|| dir.is_finished())? {
         return Ok(RunReport { outcome: Outcome::Finished, dir, data });
     }
     warn_of_smoothing(&recipe.loss);
@@ -95,7 +96,7 @@ fn run_together(
     }
     if recipe.data.flip_rate != FlipRate::NONE {
         tracing::info!("noise: {}", input.noise);
-        if world.leads() {
+        if group.is_main() {
             input.noise.write(dir.root().join(NOISE_LOG))?;
         }
     }
@@ -107,12 +108,12 @@ fn run_together(
 
     let outcome = match passes {
         Some((loss, pass, held_out_pass)) => {
-            let (reference, mismatched) = pass.tables(&policy, model, world, context.progress)?.of(pairs);
+            let (reference, mismatched) = pass.tables(&policy, model, group, context.progress)?.of(pairs);
             let mismatched = mismatched.as_ref();
             let objective = PreferenceObjective { pairs, reference: &reference, loss, mismatched, scoring };
             let (held_out_reference, held_out_mismatched) = match held_out_pass {
-                Some(pass) => pass.tables(&policy, model, world, context.progress)?.of(held_out),
-                None => (ReferenceLogps::default(), None),
+                Some(pass) => pass.tables(&policy, model, group, context.progress)?.of(held_out),
+                None => (SequenceLogps::default(), None),
             };
             let held_out = HeldOut {
                 pairs: held_out,
@@ -132,16 +133,16 @@ fn run_together(
             };
             // The policy as it was loaded is handed over: it is dropped once its weights are copied.
             let objective = &objective;
-            let (world, exchange) = (world.clone(), recipe.distributed.exchange());
-            let begin = move || Trainer::together(policy, objective, settings, world, exchange);
+            let (group, exchange) = (group.clone(), recipe.distributed.exchange());
+            let begin = move || Trainer::together(policy, objective, settings, group, exchange);
             train(&parts, begin, watched, keep_last, context)?
         }
         None => {
             let Scoring { padding, head, activations, .. } = scoring;
             let objective = SupervisedObjective { dialogues: &dialogues, padding, head, activations };
             let objective = &objective;
-            let (world, exchange) = (world.clone(), recipe.distributed.exchange());
-            let begin = move || Trainer::together(policy, objective, settings, world, exchange);
+            let (group, exchange) = (group.clone(), recipe.distributed.exchange());
+            let begin = move || Trainer::together(policy, objective, settings, group, exchange);
             train(&parts, begin, Watched::default(), keep_last, context)?
         }
     };
@@ -250,17 +251,17 @@ pub struct SupervisedRun<'a> {
 ///
 /// As [`run`].
 pub fn run_supervised(run: SupervisedRun<'_>, context: &mut Context<'_>) -> Result<Outcome, TrainError> {
-    let world = context.world.clone();
-    if world.leader_finds(|| Ok(run.dir.is_finished()))? {
+    let group = context.group.clone();
+    if group.holds_on_rank0(|| run.dir.is_finished())? {
         return Ok(Outcome::Finished);
     }
-    let Scoring { padding, head, activations, .. } = exchanged(Scoring::FAST, &world);
+    let Scoring { padding, head, activations, .. } = exchanged(Scoring::FAST, &group);
     let objective = SupervisedObjective { dialogues: run.dialogues, padding, head, activations };
     let save = run.settings.kind;
     let parts = Parts { dir: run.dir, companions: run.companions, save, pairs: &[] };
-    let together = world.clone();
+    let together = group.clone();
     let begin = || Trainer::together(run.policy, &objective, run.settings, together, Exchange::default());
-    world.tell(train(&parts, begin, Watched::default(), 0, context))
+    group.propagate_error(train(&parts, begin, Watched::default(), 0, context))
 }
 
 /// What one training needs beside policy, objective and settings.
@@ -288,12 +289,12 @@ fn train<'a>(
     keep_last: usize,
     context: &mut Context<'_>,
 ) -> Result<Outcome, TrainError> {
-    let (world, checkpoints) = (context.world.clone(), parts.dir.checkpoints());
-    let _lock = world.leads().then(|| parts.dir.lock()).transpose()?;
-    if world.leader_finds(|| Ok(parts.dir.is_finished()))? {
+    let (group, checkpoints) = (context.group.clone(), parts.dir.checkpoints());
+    let _lock = group.is_main().then(|| parts.dir.lock()).transpose()?;
+    if group.holds_on_rank0(|| parts.dir.is_finished())? {
         return Ok(Outcome::Finished);
     }
-    if world.leads() {
+    if group.is_main() {
         for folder in [parts.dir.root(), &checkpoints] {
             checkpoint::clear_unfinished(folder)?;
         }
@@ -302,7 +303,7 @@ fn train<'a>(
     if let Some((held_out, every)) = watched.held_out {
         trainer = trainer.with_held_out(held_out, every);
     }
-    let state = checkpoint::newest_state(&checkpoints, trainer.shard(), &world)?;
+    let state = checkpoint::newest_state(&checkpoints, trainer.shard(), &group)?;
     let step = state.as_ref().map_or(0, |s| s.step);
     if let Some(state) = state {
         tracing::info!(step, "resuming from a checkpoint");
@@ -310,7 +311,7 @@ fn train<'a>(
     }
     context.progress.begin("training", trainer.total_steps());
     let recording = watched.recording;
-    let outcome = if world.leads() {
+    let outcome = if group.is_main() {
         let mut recorder =
             Recorder::open(parts.dir, step, context, parts.companions, parts.save, keep_last, recording)?;
         trainer.run(&mut recorder)
@@ -321,12 +322,12 @@ fn train<'a>(
     let outcome = outcome?;
     if outcome == Outcome::Finished {
         let policy = trainer.master_policy()?;
-        if world.leads() {
+        if group.is_main() {
             finish(parts, &trainer, &policy, recording)?;
         }
     }
     // Whoever goes on believes that the model is there.
-    world.meet()?;
+    group.barrier()?;
     Ok(outcome)
 }
 
@@ -374,10 +375,10 @@ fn facts(recipe: &Recipe, input: &Input, kind: Kind, device: Device) -> Result<V
         Fact::of_model(&input.model, copy_model)?,
         fact(
             "reference model",
-            digest_of_files(Path::new(reference))?,
+            digest_of_model(Path::new(reference))?,
             "copy the folder of model.reference from rank 0",
         ),
-        Fact::of_pairs(pairs, copy_data),
+        Fact::of_sequences("set of pairs", sequences(pairs), copy_data),
     ])
 }
 
@@ -400,8 +401,8 @@ pub(crate) fn scoring(recipe: &Recipe, pad_id: u32) -> Scoring {
 }
 
 /// Of several ranks the gradients travel layer by layer.
-fn exchanged(scoring: Scoring, world: &World) -> Scoring {
-    if world.is_several() { scoring.by_layer() } else { scoring }
+fn exchanged(scoring: Scoring, group: &ProcessGroup) -> Scoring {
+    if group.is_distributed() { scoring.by_layer() } else { scoring }
 }
 
 /// How `recipe` trains, computing in `kind`.

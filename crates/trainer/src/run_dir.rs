@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use tch::Kind;
 
-use crate::TrainError;
 use crate::checkpoint;
 use crate::context::Context;
-use crate::engine::{Observer, Snapshot};
+use crate::engine::{Observer, TrainerState};
+use crate::error::TrainError;
 use crate::held_out::HeldOutMetrics;
 use crate::metrics::StepMetrics;
 use crate::pair_deltas::{self, DeltaLog, PairDelta, TrainedPair};
@@ -297,6 +297,7 @@ impl Observer for Recorder<'_, '_> {
         let failed = || TrainError::io("cannot write", path.clone());
         let line = serde_json::to_string(metrics).map_err(|e| failed()(e.into()))?;
         writeln!(self.metrics, "{line}").and_then(|()| self.metrics.flush()).map_err(failed())?;
+        files::fault::point("trainer.metrics");
         self.scalars(metrics.step, &metrics.series())?;
         if let Some(log) = &mut self.deltas {
             log.write(metrics.step, metrics.epoch, deltas)?;
@@ -325,7 +326,7 @@ impl Observer for Recorder<'_, '_> {
         Ok(())
     }
 
-    fn on_checkpoint(&mut self, snapshot: &Snapshot<'_>) -> Result<(), TrainError> {
+    fn on_checkpoint(&mut self, snapshot: &TrainerState<'_>) -> Result<(), TrainError> {
         let folder = self.dir.checkpoints();
         let path = checkpoint::write(&folder, snapshot, self.kind, self.companions)?;
         checkpoint::keep_last(&folder, self.keep_last)?;
@@ -353,7 +354,7 @@ impl Observer for Follower<'_, '_> {
         Ok(())
     }
 
-    fn on_checkpoint(&mut self, snapshot: &Snapshot<'_>) -> Result<(), TrainError> {
+    fn on_checkpoint(&mut self, snapshot: &TrainerState<'_>) -> Result<(), TrainError> {
         checkpoint::write_along(&self.dir.checkpoints(), snapshot)
     }
 
@@ -369,10 +370,7 @@ pub(crate) fn append(path: &Path) -> Result<BufWriter<File>, TrainError> {
 
 /// Writes a file whole or not at all.
 pub(crate) fn write_atomically(path: &Path, content: &[u8]) -> Result<(), TrainError> {
-    let failed = || TrainError::io("cannot write", path);
-    let mut file = atomic_write_file::AtomicWriteFile::open(path).map_err(failed())?;
-    file.write_all(content).map_err(failed())?;
-    file.commit().map_err(failed())
+    files::write(path, content).map_err(TrainError::io("cannot write", path))
 }
 
 fn first_difference(existing: &str, wanted: &str) -> Option<String> {

@@ -9,8 +9,8 @@ use pref_data::{Layout, Padding, TokenBatch};
 use pref_loss::{ChunkedHead, ScoredTokens};
 use tch::{Device, Kind, Tensor};
 
-use crate::TrainError;
-use crate::parameters::Gradients;
+use crate::error::TrainError;
+use crate::gradients::Gradients;
 
 /// Ways to compute the same log-probabilities and gradients, apart from rounding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +70,7 @@ pub enum Head {
 
 /// A batch after its forward pass.
 #[derive(Debug)]
-pub(crate) struct Scored<'a> {
+pub(crate) struct ForwardPass<'a> {
     batch: &'a TokenBatch,
     /// Of each scored token, in nats.
     logps: Vec<f32>,
@@ -94,7 +94,7 @@ enum HeadTape {
     Full { logps: Tensor },
 }
 
-impl<'a> Scored<'a> {
+impl<'a> ForwardPass<'a> {
     /// Runs `policy` over `batch`, with a graph to its weights unless the caller has switched gradients off.
     pub(crate) fn forward(
         policy: &'a Policy,

@@ -8,17 +8,16 @@ use std::thread;
 use std::time::Duration;
 
 use common::Record;
+use distributed::{Exchange, Placement, ProcessGroup, Rank, Sharding, Timing};
 use policy_model::{Lora, ModelConfig, Policy, Projection};
 use pref_data::TokenPair;
 use pref_loss::{Beta, KtoLoss, PreferenceLoss, Weight};
 use rand::RngExt;
 use seeds::Seeds;
 use tch::{Device, Kind, Tensor};
-use torch_ext::distributed::Rank;
 use trainer::{
-    Activations, AdamWSettings, Decay, Exchange, Loss, MicroBatch, Mismatched, Order, Place,
-    PreferenceObjective, ReferenceLogps, Scoring, Sharding, StepMetrics, Timing, TrainSettings, Trained,
-    Trainer, World,
+    Activations, AdamWSettings, Decay, Loss, MicroBatch, Mismatched, Order, PreferenceObjective, Scoring,
+    SequenceLogps, StepMetrics, TrainSettings, Trained, Trainer,
 };
 
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -91,17 +90,17 @@ impl Way {
 /// What training came to: each step's metrics, and all that was trained.
 type Result = (Vec<StepMetrics>, Vec<f32>);
 
-fn train(way: &Way, world: World, exchange: Exchange) -> Result {
+fn train(way: &Way, group: ProcessGroup, exchange: Exchange) -> Result {
     tch::set_num_threads(1);
     let (policy, pairs, scoring) = (policy(), pairs(), way.scoring);
-    let reference = ReferenceLogps::compute(&policy, &pairs, scoring, |_| {}).unwrap();
+    let reference = SequenceLogps::compute(&policy, &pairs, scoring, |_| {}).unwrap();
     let shifted = Mismatched::shifted(&pairs, 64);
-    let of_shifted = ReferenceLogps::compute(&policy, &shifted, scoring, |_| {}).unwrap();
+    let of_shifted = SequenceLogps::compute(&policy, &shifted, scoring, |_| {}).unwrap();
     let mismatched = Mismatched::new(shifted, of_shifted);
     let mismatched = matches!(way.loss, Loss::Kto(_)).then_some(&mismatched);
     let objective =
         PreferenceObjective { pairs: &pairs, reference: &reference, loss: way.loss, mismatched, scoring };
-    let mut trainer = Trainer::together(&policy, &objective, way.settings(), world, exchange).unwrap();
+    let mut trainer = Trainer::together(&policy, &objective, way.settings(), group, exchange).unwrap();
     let mut record = Record::default();
     trainer.run(&mut record).unwrap();
     let policy = trainer.master_policy().unwrap();
@@ -116,14 +115,16 @@ fn train(way: &Way, world: World, exchange: Exchange) -> Result {
 fn together(way: &Way, world_size: u16, exchange: Exchange) -> Vec<Result> {
     let port = test_support::free_port();
     let rank = |index: u16| {
-        let place = Place {
+        let place = Placement {
             rank: Rank::new(index, world_size).unwrap(),
             local_rank: index.into(),
             host: "127.0.0.1".to_owned(),
             port,
         };
         let way = way.clone();
-        thread::spawn(move || train(&way, World::join(&place, Device::Cpu, TIMEOUT).unwrap(), exchange))
+        thread::spawn(move || {
+            train(&way, ProcessGroup::join(&place, Device::Cpu, TIMEOUT).unwrap(), exchange)
+        })
     };
     let ranks: Vec<_> = (0..world_size).map(rank).collect();
     ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
@@ -136,7 +137,7 @@ fn exchange(sharding: Sharding, bucket: u32) -> Exchange {
 /// Asserts that two ranks come to the same bits in each of these ways of exchanging, and one process to the same but for
 /// rounding.
 fn assert_same(way: &Way, exchanges: &[Exchange]) {
-    let (_, alone) = train(way, World::alone(), Exchange::default());
+    let (_, alone) = train(way, ProcessGroup::single(), Exchange::default());
     let mut first: Option<Result> = None;
     for &exchange in exchanges {
         for (rank, result) in together(way, 2, exchange).into_iter().enumerate() {
@@ -208,7 +209,7 @@ fn three_ranks_share_what_does_not_divide_by_three() {
 fn ranks_hold_a_batch_against_one_baseline() {
     let kto = KtoLoss { beta: Beta::new(0.1).unwrap(), desirable: Weight::ONE, undesirable: Weight::ONE };
     let way = Way { loss: Loss::Kto(kto), ..Way::plain() };
-    let (alone, _) = train(&way, World::alone(), Exchange::default());
+    let (alone, _) = train(&way, ProcessGroup::single(), Exchange::default());
     for (steps, _) in together(&way, 2, exchange(Sharding::None, 1000)) {
         for (step, alone) in steps.iter().zip(&alone) {
             assert!(

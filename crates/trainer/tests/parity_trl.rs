@@ -16,7 +16,7 @@ use test_support::{
     TRAJECTORY_GRAD_NORM, TRAJECTORY_LOGPS, TRAJECTORY_LOSS, TRAJECTORY_LOSS_IPO_SUM, TRAJECTORY_MARGIN,
 };
 use trainer::{
-    AdamWSettings, Decay, MicroBatch, Order, PreferenceObjective, ReferenceLogps, Scoring, TrainSettings,
+    AdamWSettings, Decay, MicroBatch, Order, PreferenceObjective, Scoring, SequenceLogps, TrainSettings,
     Trained, Trainer,
 };
 
@@ -172,7 +172,7 @@ static MACHINE: Mutex<()> = Mutex::new(());
 struct Start<'a> {
     policy: &'a Policy,
     pairs: &'a [TokenPair],
-    reference: &'a ReferenceLogps,
+    reference: &'a SequenceLogps,
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn ten_steps_follow_trl() {
     let _alone = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
     let policy = Policy::load(&model, Kind::Float, Device::Cpu).unwrap();
     let pairs = pairs(fixture("trl_tokens.json"));
-    let reference = ReferenceLogps::compute(&policy, &pairs, Scoring::FAST, |_| {}).unwrap();
+    let reference = SequenceLogps::compute(&policy, &pairs, Scoring::FAST, |_| {}).unwrap();
     let start = Start { policy: &policy, pairs: &pairs, reference: &reference };
     let trajectories: Trajectories = fixture("trl_trajectory.json");
     assert!(trajectories.runs.len() >= 2, "the fixture holds both learning rates");
@@ -199,7 +199,7 @@ fn fifty_steps_of_every_loss_follow_trl() {
     let policy = Policy::load(&model, Kind::Float, Device::Cpu).unwrap();
     let Fifty { tokens, runs } = fixture("trl_fifty.json");
     let pairs = pairs(tokens);
-    let reference = ReferenceLogps::compute(&policy, &pairs, Scoring::FAST, |_| {}).unwrap();
+    let reference = SequenceLogps::compute(&policy, &pairs, Scoring::FAST, |_| {}).unwrap();
     let start = Start { policy: &policy, pairs: &pairs, reference: &reference };
     let lengths: Vec<(&str, usize)> =
         runs.iter().map(|run| (run.loss_type.as_str(), run.steps.len())).collect();

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::Record;
+use distributed::ProcessGroup;
 use policy_model::{Lora, ModelConfig, Policy, Projection, Rows};
 use pref_data::{Dialogue, Layout, Padding, TokenPair};
 use pref_loss::{Beta, KlEstimate, KtoBatch, KtoLoss, KtoOutput, PreferenceLoss, Weight};
@@ -17,8 +18,8 @@ use tch::{Device, Kind};
 use test_support::REORDERED_FP32;
 use trainer::{
     Activations, AdamWSettings, Clock, Context, Decay, Head, Loss, MicroBatch, Mismatched, Order, Outcome,
-    PreferenceObjective, Progress, ReferenceLogps, RunDir, Scoring, Start, SupervisedRun, TrainError,
-    TrainSettings, Trained, Trainer, World, run_supervised,
+    PreferenceObjective, Progress, RunDir, Scoring, SequenceLogps, Start, SupervisedRun, TrainError,
+    TrainSettings, Trained, Trainer, run_supervised,
 };
 
 const FAST: Scoring = Scoring::FAST;
@@ -87,7 +88,7 @@ fn adapters() -> Trained {
 /// Trains on pairs and returns what every step measured and the final weights.
 fn train(settings: TrainSettings, scoring: Scoring) -> (Record, Vec<f32>) {
     let (policy, pairs) = (policy(), pairs(20));
-    let reference = ReferenceLogps::compute(&policy, &pairs, scoring, |_| {}).unwrap();
+    let reference = SequenceLogps::compute(&policy, &pairs, scoring, |_| {}).unwrap();
     let loss = PreferenceLoss::Dpo { beta: Beta::new(0.1).unwrap() };
     let objective = PreferenceObjective {
         pairs: &pairs,
@@ -127,7 +128,7 @@ fn kto_by_hand(
     shifted: &[TokenPair],
 ) -> (f64, KlEstimate) {
     let responses = |policy: &Policy, pairs: &[TokenPair]| {
-        let logps = ReferenceLogps::compute(policy, pairs, PLAIN, |_| {}).unwrap();
+        let logps = SequenceLogps::compute(policy, pairs, PLAIN, |_| {}).unwrap();
         [logps.chosen, logps.rejected].concat()
     };
     let of_reference =
@@ -146,7 +147,7 @@ fn kto_takes_its_baseline_from_the_whole_batch() {
     let (policy, pairs) = (policy(), pairs(20));
     let shifted = Mismatched::shifted(&pairs, 64);
     let of = |pairs: &[TokenPair]| {
-        let mut logps = ReferenceLogps::compute(&policy, pairs, FAST, |_| {}).unwrap();
+        let mut logps = SequenceLogps::compute(&policy, pairs, FAST, |_| {}).unwrap();
         logps.chosen.iter_mut().chain(&mut logps.rejected).for_each(|logp| *logp -= BELOW);
         logps
     };
@@ -317,7 +318,7 @@ fn a_policy_that_has_not_moved_is_its_reference_to_the_last_bit() {
         for pair in swapped.iter_mut().step_by(2) {
             std::mem::swap(&mut pair.chosen, &mut pair.rejected);
         }
-        let mut reference = ReferenceLogps::compute(&computing, &swapped, FAST, |_| {}).unwrap();
+        let mut reference = SequenceLogps::compute(&computing, &swapped, FAST, |_| {}).unwrap();
         for i in (0..pairs.len()).step_by(2) {
             std::mem::swap(&mut reference.chosen[i], &mut reference.rejected[i]);
         }
@@ -357,7 +358,7 @@ fn bfloat16_computes_over_fp32_masters() {
 #[test]
 fn a_loss_that_is_no_number_stops_before_it_is_applied() {
     let (policy, pairs) = (policy(), pairs(8));
-    let mut reference = ReferenceLogps::compute(&policy, &pairs, FAST, |_| {}).unwrap();
+    let mut reference = SequenceLogps::compute(&policy, &pairs, FAST, |_| {}).unwrap();
     reference.chosen[3] = f64::NAN;
     let loss = PreferenceLoss::Dpo { beta: Beta::new(0.1).unwrap() };
     let objective = PreferenceObjective {
@@ -425,8 +426,13 @@ fn supervised_of(trained: Trained, root: &Path, start: Start, after: u64) -> Res
     let stop = AtomicBool::new(false);
     let mut progress = StopAfter { stop: &stop, after };
     let clock = Ticking::default();
-    let mut context =
-        Context { clock: &clock, progress: &mut progress, stop: &stop, world: World::alone(), cache: None };
+    let mut context = Context {
+        clock: &clock,
+        progress: &mut progress,
+        stop: &stop,
+        group: ProcessGroup::single(),
+        cache: None,
+    };
     run_supervised(run, &mut context)
 }
 

@@ -9,8 +9,8 @@ use tch::{Device, Kind, Tensor};
 use test_support::REORDERED_FP32;
 use trainer::{
     Activations, AdamWSettings, Decay, Head, HeldOut, HeldOutMetrics, MicroBatch, Observer, Order, Outcome,
-    OwnAnswers, PairDelta, PreferenceObjective, ReferenceLogps, Scoring, Snapshot, StepMetrics, TrainError,
-    TrainSettings, Trained, Trainer,
+    OwnAnswers, PairDelta, PreferenceObjective, Scoring, SequenceLogps, StepMetrics, TrainError,
+    TrainSettings, Trained, Trainer, TrainerState,
 };
 
 const VOCABULARY: u32 = 24;
@@ -86,7 +86,7 @@ impl Observer for Record {
         Ok(())
     }
 
-    fn on_checkpoint(&mut self, _: &Snapshot<'_>) -> Result<(), TrainError> {
+    fn on_checkpoint(&mut self, _: &TrainerState<'_>) -> Result<(), TrainError> {
         Ok(())
     }
 
@@ -102,7 +102,7 @@ fn answers(prompts: usize, max_tokens: usize) -> OwnAnswers {
 /// Trains, evaluating on `held_out` where there are some, and returns what was heard and the trained policy.
 fn train(held_out: Option<(&[TokenPair], Option<OwnAnswers>, u64)>) -> (Record, Policy) {
     let (policy, pairs) = (policy(5), pairs("trained", 20));
-    let score = |pairs: &[TokenPair]| ReferenceLogps::compute(&policy, pairs, Scoring::FAST, |_| {}).unwrap();
+    let score = |pairs: &[TokenPair]| SequenceLogps::compute(&policy, pairs, Scoring::FAST, |_| {}).unwrap();
     let reference = score(&pairs);
     let (loss, scoring) = (PreferenceLoss::Dpo { beta: Beta::new(BETA).unwrap() }, Scoring::FAST);
     let objective = PreferenceObjective {
@@ -150,7 +150,7 @@ fn held_out_pairs_are_measured_as_their_definitions_say() {
     assert_eq!((first.loss, first.margin, first.accuracy), (std::f64::consts::LN_2, 0.0, 0.0));
     assert_eq!((first.kl, first.answer_tokens), (None, None));
 
-    let score = |policy: &Policy| ReferenceLogps::compute(policy, &held_out, PLAIN, |_| {}).unwrap();
+    let score = |policy: &Policy| SequenceLogps::compute(policy, &held_out, PLAIN, |_| {}).unwrap();
     let (now, then) = (score(&trained), score(&policy(5)));
     let mean = |of: &dyn Fn(usize) -> f64| (0..held_out.len()).map(of).sum::<f64>() / held_out.len() as f64;
     let delta = |i: usize| now.chosen[i] - then.chosen[i] - (now.rejected[i] - then.rejected[i]);

@@ -17,6 +17,7 @@ fn pair(index: usize) -> Pair {
             "b".to_owned()
         }),
         domain: None,
+        context: Default::default(),
         annotator: ["a", "b"][index % 2].to_owned(),
         votes: Votes { chosen: 10, rejected: u32::try_from(index % 10).expect("small") },
         flipped: false,

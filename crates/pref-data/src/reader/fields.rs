@@ -3,7 +3,9 @@
 use serde_json::{Map, Value};
 
 use crate::error::{DataError, FieldProblem, Place};
-use crate::record::{Message, Role, Text};
+use crate::message::{Message, TemplateContext};
+use crate::record::Text;
+use crate::text::json_kind;
 
 /// A row of a file, whatever its kind.
 pub(super) type Row = Map<String, Value>;
@@ -68,14 +70,7 @@ pub(super) fn text(place: &Place, field: &str, value: &Value) -> Result<Text, Da
 }
 
 pub(super) fn wrong_type(place: &Place, field: &str, expected: &'static str, value: &Value) -> DataError {
-    let found = match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "text",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "an object",
-    };
+    let found = json_kind(value);
     fault(place, field, FieldProblem::WrongType { expected, found })
 }
 
@@ -83,20 +78,16 @@ fn message(place: &Place, field: &str, value: &Value) -> Result<Message, DataErr
     let Value::Object(message) = value else {
         return Err(wrong_type(place, field, "a message {role, content}", value));
     };
-    let part = |name: &str| {
-        let field = format!("{field}.{name}");
-        match optional(message, name) {
-            Some(value) => string(place, &field, value),
-            None => Err(fault(place, field, FieldProblem::Missing)),
-        }
-    };
-    let role = part("role")?;
-    let role = match role.as_str() {
-        "system" => Role::System,
-        "user" => Role::User,
-        "assistant" => Role::Assistant,
-        "tool" => Role::Tool,
-        _ => return Err(fault(place, format!("{field}.role"), FieldProblem::UnknownRole { role })),
-    };
-    Ok(Message { role, content: part("content")? })
+    Message::from_fields(message.clone())
+        .map_err(|(key, problem)| fault(place, format!("{field}.{key}"), problem))
+}
+
+/// What the chat template sees beside the messages. JSON's `null` counts as missing.
+pub(super) fn context(row: &Row) -> TemplateContext {
+    let value = |field: &str| optional(row, field).cloned();
+    TemplateContext {
+        tools: value("tools"),
+        chat_template_kwargs: value("chat_template_kwargs"),
+        documents: value("documents"),
+    }
 }

@@ -6,7 +6,8 @@ use serde_json::Value;
 
 use super::fields::{Row, fault, id, object, optional, required, string};
 use crate::error::{DataError, FieldProblem, Place};
-use crate::record::{Label, Message, PreferenceRecord, Text};
+use crate::message::{Message, TemplateContext};
+use crate::record::{Label, PreferenceRecord, Text};
 
 pub(super) const COLUMNS: [&str; 6] =
     ["id", "query", "scenario_auto-j", "response_1", "response_2", "preference_labels"];
@@ -37,6 +38,7 @@ pub(super) fn record(place: &Place, row: &Row) -> Result<PreferenceRecord, DataE
         responses: RESPONSES.into_iter().map(response).collect::<Result<_, _>>()?,
         labels: labels(place, required(place, row, "preference_labels")?)?,
         domain: scenario.map(|value| string(place, "scenario_auto-j", value)).transpose()?,
+        context: TemplateContext::default(),
     })
 }
 

@@ -3,6 +3,7 @@
 use super::fields::{Row, domain, fault, id, required, string};
 use super::pairs::chosen_is_first;
 use crate::error::{DataError, FieldProblem, Place};
+use crate::message::TemplateContext;
 use crate::record::{PreferenceRecord, Text};
 use crate::text::shared_start;
 
@@ -41,6 +42,7 @@ pub(super) fn record(place: &Place, row: &Row) -> Result<(PreferenceRecord, Pref
         responses: vec![response("chosen", &chosen)?, response("rejected", &rejected)?],
         labels: chosen_is_first(),
         domain: domain(place, row)?,
+        context: TemplateContext::default(),
     };
     Ok((record, prefixes))
 }

@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use super::fields::{Row, domain, fault, id, optional, required, text};
+use super::fields::{Row, context, domain, fault, id, optional, required, text};
 use super::{DEFAULT_ANNOTATOR, PairColumns};
 use crate::error::{DataError, FieldProblem, Place};
-use crate::record::{Label, Message, PreferenceRecord, Text};
+use crate::message::Message;
+use crate::record::{Label, PreferenceRecord, Text};
 use crate::text::shared_start;
 
 /// Columns of a parquet file.
-pub(super) const COLUMNS: [&str; 5] = ["id", "prompt", "chosen", "rejected", "domain"];
+pub(super) const COLUMNS: [&str; 8] =
+    ["id", "prompt", "chosen", "rejected", "domain", "tools", "chat_template_kwargs", "documents"];
 
 /// Gives the fields of a row the names that they have here.
 pub(super) fn rename(row: &mut Row, columns: &PairColumns) {
@@ -38,6 +40,7 @@ pub(super) fn record(place: &Place, row: &Row) -> Result<PreferenceRecord, DataE
         responses: vec![chosen, rejected],
         labels: chosen_is_first(),
         domain: domain(place, row)?,
+        context: context(row),
     })
 }
 

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::fields::{Row, domain, fault, id, required, text, wrong_type};
+use super::fields::{Row, context, domain, fault, id, required, text, wrong_type};
 use crate::error::{DataError, FieldProblem, Place};
 use crate::record::{Label, PreferenceRecord};
 
-const FIELDS: [&str; 5] = ["id", "prompt", "responses", "labels", "domain"];
+const FIELDS: [&str; 8] =
+    ["id", "prompt", "responses", "labels", "domain", "tools", "chat_template_kwargs", "documents"];
 
 pub(super) fn record(place: &Place, row: &Row) -> Result<PreferenceRecord, DataError> {
     if let Some(unknown) = row.keys().find(|key| !FIELDS.contains(&key.as_str())) {
@@ -27,6 +28,7 @@ pub(super) fn record(place: &Place, row: &Row) -> Result<PreferenceRecord, DataE
         responses: responses.collect::<Result<_, _>>()?,
         labels: labels(place, required(place, row, "labels")?)?,
         domain: domain(place, row)?,
+        context: context(row),
     })
 }
 

@@ -141,6 +141,9 @@ impl Eq for Ranked {}
 fn is_blank(response: &Text) -> bool {
     match response {
         Text::Plain(text) => text.trim().is_empty(),
-        Text::Chat(messages) => messages.last().is_some_and(|message| message.content.trim().is_empty()),
+        Text::Chat(messages) => messages.last().is_some_and(|message| match message.plain_content() {
+            Some(content) => content.trim().is_empty(),
+            None => message.is_empty(),
+        }),
     }
 }

@@ -9,7 +9,8 @@ use serde_json::Value;
 use super::DEFAULT_ANNOTATOR;
 use super::fields::{Row, fault, number, optional, required, string};
 use crate::error::{DataError, FieldProblem, Place};
-use crate::record::{Label, Message, PreferenceRecord, Text};
+use crate::message::{Message, TemplateContext};
+use crate::record::{Label, PreferenceRecord, Text};
 
 pub(super) const COLUMNS: [&str; 10] = [
     "post_id",
@@ -97,6 +98,7 @@ pub(super) fn record(
         responses: vec![answer("human_ref_A")?, answer("human_ref_B")?],
         labels: BTreeMap::from([(DEFAULT_ANNOTATOR.to_owned(), label(place, row)?)]),
         domain: optional(row, "domain").map(|value| domain(place, value)).transpose()?,
+        context: TemplateContext::default(),
     }))
 }
 

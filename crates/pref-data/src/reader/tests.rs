@@ -14,7 +14,8 @@ use tempfile::TempDir;
 use test_support::real_data;
 
 use super::*;
-use crate::record::{Label, Message, Role, Text};
+use crate::message::Message;
+use crate::record::{Label, Text};
 use crate::writer::write_records;
 
 fn file(name: &str, content: &str) -> (TempDir, PathBuf) {
@@ -109,7 +110,7 @@ fn bad_pairs_are_refused_with_line_and_field() {
             &format!(
                 r#"{{"prompt": {user}, "chosen": [{{"role": "bot", "content": "a"}}], "rejected": []}}"#
             ),
-            ", line 2: field `chosen[0].role` is \"bot\"; it must be system, user, assistant or tool",
+            ", line 2: field `chosen` ends with a message that is not the assistant's; end it with the answer",
         ),
         (
             &format!(r#"{{"prompt": {user}, "chosen": {user}, "rejected": []}}"#),
@@ -293,6 +294,7 @@ fn a_refused_write_leaves_the_old_file() {
         responses: vec![plain("x")],
         labels: Default::default(),
         domain: None,
+        context: Default::default(),
     };
     let error = write_records(&path, &[bad]).expect_err("one response");
     assert_eq!(error.to_string(), "record `a`: field `responses` holds 1; a preference needs at least two");
@@ -303,10 +305,8 @@ fn a_refused_write_leaves_the_old_file() {
 }
 
 fn any_text() -> impl Strategy<Value = Text> {
-    let message = (0..4usize, ".{0,8}").prop_map(|(role, content)| Message {
-        role: [Role::System, Role::User, Role::Assistant, Role::Tool][role],
-        content,
-    });
+    let message = (0..4usize, ".{0,8}")
+        .prop_map(|(role, content)| Message::new(["system", "user", "assistant", "tool"][role], content));
     prop_oneof![
         ".{1,12}".prop_map(Text::Plain),
         (prop::collection::vec(message, 0..3), ".{1,8}").prop_map(|(mut messages, answer)| {
@@ -327,6 +327,7 @@ fn any_records() -> impl Strategy<Value = Vec<PreferenceRecord>> {
                 responses: vec![text.clone(); n],
                 labels,
                 domain: domain.clone(),
+                context: Default::default(),
             })
         });
     prop::collection::vec(record, 1..6).prop_map(|mut records| {

@@ -7,7 +7,8 @@ use serde_json::Value;
 
 use super::fields::{Row, fault, id, list, number, object, optional, required, string};
 use crate::error::{DataError, FieldProblem, Place};
-use crate::record::{Label, Message, PreferenceRecord, Text};
+use crate::message::{Message, TemplateContext};
+use crate::record::{Label, PreferenceRecord, Text};
 
 pub(super) const COLUMNS: [&str; 4] = ["id", "source", "instruction", "completions"];
 
@@ -41,6 +42,7 @@ pub(super) fn record(place: &Place, row: &Row) -> Result<PreferenceRecord, DataE
         responses,
         labels: labels.collect(),
         domain: optional(row, "source").map(|value| string(place, "source", value)).transpose()?,
+        context: TemplateContext::default(),
     })
 }
 

@@ -2,7 +2,8 @@
 
 use super::{Boundary, Cut, TokenPair, TokenizeOptions, Truncation, common_prefix};
 use crate::error::DataError;
-use crate::record::{Message, Pair, Role, Text};
+use crate::message::Message;
+use crate::record::{Pair, Text};
 use crate::tokenizer::{RenderMode, Tokenizer};
 
 /// A pair's ids before they are cut.
@@ -82,7 +83,7 @@ fn render(
 ) -> Result<[String; 3], DataError> {
     let (before, answers) = chosen.split_at(chosen.len().saturating_sub(1));
     let mut prompt = [prompt, before].concat();
-    let has_system = prompt.first().is_some_and(|first| first.role == Role::System);
+    let has_system = prompt.first().is_some_and(|first| first.role() == "system");
     if !has_system && tokenizer.knows_system_turns() {
         prompt.insert(0, Message::system(""));
     }

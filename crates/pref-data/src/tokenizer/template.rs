@@ -12,7 +12,7 @@ use serde_json::ser::Formatter;
 use super::strftime::strftime;
 use super::{Clock, RenderMode};
 use crate::error::DataError;
-use crate::record::Message;
+use crate::message::Message;
 
 /// A parsed chat template in an environment like the one transformers builds.
 #[derive(Clone)]

@@ -12,6 +12,7 @@ pub(crate) fn record(id: &str, responses: usize, labels: &[(&str, Label)]) -> Pr
         responses: (0..responses).map(|i| Text::Plain(format!("r{i}"))).collect(),
         labels: labels.iter().map(|&(name, label)| (name.to_owned(), label)).collect(),
         domain: None,
+        context: Default::default(),
     }
 }
 

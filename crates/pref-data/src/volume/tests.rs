@@ -13,6 +13,7 @@ fn pair(index: usize, domain: Option<&str>) -> Pair {
         chosen: Text::Plain(format!("good {index}")),
         rejected: Text::Plain(format!("bad {index}")),
         domain: domain.map(str::to_owned),
+        context: Default::default(),
         annotator: "human".to_owned(),
         votes: Votes::default(),
         flipped: false,

@@ -1,8 +1,8 @@
 //! What a run would take on several GPUs, by formula.
 
+use distributed::Sharding;
 use policy_model::ModelConfig;
 
-use crate::distributed::Sharding;
 use crate::parameters::Trained;
 use crate::plan::Memory;
 use crate::scoring::Activations;

@@ -4,15 +4,15 @@ use policy_model::{ModelConfig, Policy};
 use pref_data::{Dialogue, TokenPair};
 use tch::{Device, Kind, Tensor};
 
-use crate::TrainError;
 use crate::context::Clock;
-use crate::engine::{MicroBatch, Observer, Order, Snapshot, TrainSettings, Trainer};
+use crate::engine::{MicroBatch, Observer, Order, TrainSettings, Trainer, TrainerState};
+use crate::error::TrainError;
 use crate::metrics::StepMetrics;
 use crate::mismatched::Mismatched;
 use crate::objective::{Loss, Objective, PreferenceObjective, SupervisedObjective};
 use crate::pair_deltas::PairDelta;
 use crate::parameters::Trained;
-use crate::reference::ReferenceLogps;
+use crate::reference::SequenceLogps;
 use crate::scoring::Scoring;
 
 /// Seconds that a run would take on this machine, without its evaluations and without writing checkpoints.
@@ -100,13 +100,13 @@ impl Work<'_> {
             [] => 0.0,
             _ => {
                 let reference = policy.to_kind(self.settings.kind)?;
-                repeat(clock, || ReferenceLogps::compute(&reference, batch, self.scoring, |_| {}).map(drop))?
+                repeat(clock, || SequenceLogps::compute(&reference, batch, self.scoring, |_| {}).map(drop))?
             }
         };
         let step = match self.loss {
             Some(loss) => {
                 let zeros = vec![0.0; batch.len()];
-                let reference = ReferenceLogps { chosen: zeros.clone(), rejected: zeros };
+                let reference = SequenceLogps { chosen: zeros.clone(), rejected: zeros };
                 let scoring = self.scoring;
                 let mismatched = Mismatched::new(batch.to_vec(), reference.clone());
                 let mismatched = matches!(loss, Loss::Kto(_)).then_some(&mismatched);
@@ -174,7 +174,7 @@ impl Observer for Stopwatch<'_> {
         Ok(())
     }
 
-    fn on_checkpoint(&mut self, _: &Snapshot<'_>) -> Result<(), TrainError> {
+    fn on_checkpoint(&mut self, _: &TrainerState<'_>) -> Result<(), TrainError> {
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use distributed::{Exchange, Sharding};
 use policy_model::{Lora, Projection};
 use pref_data::{Layout, Padding};
 use pref_loss::{Beta, KtoLoss, LabelSmoothing, LogpReduction, NoiseRate, PreferenceLoss, Weight};
@@ -11,7 +12,6 @@ use crate::objective::Loss;
 
 use super::values::{DeviceChoice, Dtype, LossKind};
 use super::{Complaint, Origin, RecipeError};
-use crate::distributed::{Exchange, Sharding};
 use crate::parameters::Trained;
 use crate::schedule::Decay;
 use crate::scoring::{Activations, Head, Scoring};

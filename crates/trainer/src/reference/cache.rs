@@ -5,17 +5,18 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use distributed::{ProcessGroup, hash_model, hash_sequences};
 use policy_model::{ModelConfig, Policy};
 use pref_data::TokenPair;
 use tch::Kind;
 
-use super::ReferenceLogps;
-use crate::TrainError;
+use super::SequenceLogps;
 use crate::context::Progress;
-use crate::distributed::{World, hash_model, hash_pair};
+use crate::error::TrainError;
 use crate::recipe::Recipe;
 use crate::run_dir::write_atomically;
 use crate::scoring::Scoring;
+use crate::sequences::sequences;
 
 /// A recipe's reference: its folder, and what tells it from others.
 #[derive(Clone, Debug)]
@@ -71,11 +72,11 @@ impl ReferencePass {
     }
 
     /// What an earlier run kept. A damaged or foreign file is as good as none.
-    pub(crate) fn cached(&self) -> Option<ReferenceLogps> {
+    pub(crate) fn cached(&self) -> Option<SequenceLogps> {
         if !self.may_read {
             return None;
         }
-        ReferenceLogps::from_bytes(&fs::read(&self.file).ok()?)
+        SequenceLogps::from_bytes(&fs::read(&self.file).ok()?)
             .filter(|logps| logps.chosen.len() == self.canonical.len())
     }
 
@@ -85,18 +86,20 @@ impl ReferencePass {
         self,
         policy: &Policy,
         model: &Path,
-        world: &World,
+        group: &ProcessGroup,
         progress: &mut dyn Progress,
     ) -> Result<ReferenceTable, TrainError> {
-        let cached = world.hear_leader(|| Ok(self.cached().map_or(Vec::new(), |logps| logps.to_bytes())))?;
-        let logps = match ReferenceLogps::from_bytes(&cached) {
+        let own = if group.is_main() { self.cached() } else { None };
+        let own = own.map_or(Vec::new(), |logps| logps.to_bytes());
+        let cached = group.broadcast_from_rank0(own)?;
+        let logps = match SequenceLogps::from_bytes(&cached) {
             Some(logps) => logps,
             None if self.reference.folder == model => {
-                self.compute(&policy.to_kind(self.kind)?, world, progress)?
+                self.compute(&policy.to_kind(self.kind)?, group, progress)?
             }
             None => {
                 let reference = Policy::load(&self.reference.folder, self.kind, policy.device())?;
-                self.compute(&reference, world, progress)?
+                self.compute(&reference, group, progress)?
             }
         };
         let mut by_tokens = BTreeMap::new();
@@ -110,18 +113,18 @@ impl ReferencePass {
     fn compute(
         &self,
         reference: &Policy,
-        world: &World,
+        group: &ProcessGroup,
         progress: &mut dyn Progress,
-    ) -> Result<ReferenceLogps, TrainError> {
+    ) -> Result<SequenceLogps, TrainError> {
         progress.begin("reference log-probabilities", self.canonical.len() as u64);
         let advance = |done: usize| {
             progress.advance(done as u64, "");
             ControlFlow::Continue(())
         };
         let (pairs, scoring) = (&self.canonical, self.scoring);
-        let logps = ReferenceLogps::compute_together(world, reference, pairs, scoring, advance)?;
+        let logps = SequenceLogps::compute_together(group, reference, pairs, scoring, advance)?;
         progress.end();
-        if !world.leads() {
+        if !group.is_main() {
             return Ok(logps);
         }
         if let Some(folder) = self.file.parent() {
@@ -132,7 +135,7 @@ impl ReferencePass {
     }
 }
 
-impl ReferenceLogps {
+impl SequenceLogps {
     /// The file's bytes: all chosen, then all rejected, as little-endian f64, and their hash.
     fn to_bytes(&self) -> Vec<u8> {
         let logps = self.chosen.iter().chain(&self.rejected);
@@ -165,9 +168,9 @@ pub(crate) struct ReferenceTable {
 
 impl ReferenceTable {
     /// Of `pairs`, which are among those that the table was made of.
-    pub(crate) fn of(&self, pairs: &[TokenPair]) -> ReferenceLogps {
+    pub(crate) fn of(&self, pairs: &[TokenPair]) -> SequenceLogps {
         let find = |prompt: &[u32], response: &[u32]| self.by_tokens[&(prompt.to_vec(), response.to_vec())];
-        ReferenceLogps {
+        SequenceLogps {
             chosen: pairs.iter().map(|p| find(&p.prompt, &p.chosen)).collect(),
             rejected: pairs.iter().map(|p| find(&p.prompt, &p.rejected)).collect(),
         }
@@ -194,6 +197,6 @@ fn cache_key(reference: &ReferenceModel, kind: Kind, scoring: Scoring, pairs: &[
         format!("reference log-probabilities v4 {kind:?} {layout:?} {padding:?} {head:?}").as_bytes(),
     );
     hasher.update(reference.digest.as_bytes());
-    pairs.iter().for_each(|pair| hash_pair(pair, &mut hasher));
+    hash_sequences(sequences(pairs), &mut hasher);
     hasher.finalize().to_hex()[..32].to_owned()
 }

@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use distributed::ProcessGroup;
 use policy_model::Policy;
 use pref_data::TokenPair;
 use tch::Kind;
 
-use super::ReferenceLogps;
+use super::SequenceLogps;
 use super::cache::{ReferenceModel, ReferencePass, ReferenceTable};
-use crate::TrainError;
 use crate::context::Progress;
-use crate::distributed::World;
+use crate::error::TrainError;
 use crate::mismatched::Mismatched;
 use crate::objective::Loss;
 use crate::recipe::Recipe;
@@ -67,12 +67,12 @@ impl<'a> ReferencePasses<'a> {
         self,
         policy: &Policy,
         model: &Path,
-        world: &World,
+        group: &ProcessGroup,
         progress: &mut dyn Progress,
     ) -> Result<ReferenceTables, TrainError> {
-        let own = self.own.table(policy, model, world, progress)?;
+        let own = self.own.table(policy, model, group, progress)?;
         let mismatched = match self.mismatched {
-            Some((pairs, pass)) => Some((pairs, pass.table(policy, model, world, progress)?)),
+            Some((pairs, pass)) => Some((pairs, pass.table(policy, model, group, progress)?)),
             None => None,
         };
         Ok(ReferenceTables { own, mismatched })
@@ -87,7 +87,7 @@ pub(crate) struct ReferenceTables {
 
 impl ReferenceTables {
     /// Of `pairs`, which are among those that the tables were made of, flipped or not.
-    pub(crate) fn of(&self, pairs: &[TokenPair]) -> (ReferenceLogps, Option<Mismatched>) {
+    pub(crate) fn of(&self, pairs: &[TokenPair]) -> (SequenceLogps, Option<Mismatched>) {
         let mismatched = self.mismatched.as_ref().map(|(all, table)| {
             let by_id: BTreeMap<&str, &TokenPair> = all.iter().map(|pair| (pair.id.as_str(), pair)).collect();
             let these: Vec<TokenPair> = pairs.iter().map(|pair| by_id[pair.id.as_str()].clone()).collect();

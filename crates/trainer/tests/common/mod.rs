@@ -1,6 +1,6 @@
 //! What the tests of training share.
 
-use trainer::{Observer, PairDelta, Snapshot, StepMetrics, TrainError};
+use trainer::{Observer, PairDelta, StepMetrics, TrainError, TrainerState};
 
 /// Keeps what it hears, and stops after some steps where it is told to.
 #[derive(Default)]
@@ -22,7 +22,7 @@ impl Observer for Record {
         Ok(())
     }
 
-    fn on_checkpoint(&mut self, snapshot: &Snapshot<'_>) -> Result<(), TrainError> {
+    fn on_checkpoint(&mut self, snapshot: &TrainerState<'_>) -> Result<(), TrainError> {
         self.checkpoints.push(snapshot.step);
         Ok(())
     }

@@ -8,13 +8,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use distributed::{Placement, ProcessGroup};
 use policy_model::{ModelConfig, Policy};
 use sandbox::Size;
 use seeds::Seeds;
 use tch::{Device, Kind};
 use test_support::free_port;
 use trainer::recipe::Recipe;
-use trainer::{Clock, Context, Outcome, Place, RunDir, Silent, Start, StepMetrics, TrainError, World, run};
+use trainer::{Clock, Context, Outcome, RunDir, Silent, Start, StepMetrics, TrainError, run};
 
 /// Set for ranks: what changes of the recipe, `section.key=value` one a line.
 const CHANGES: &str = "TRAINER_TEST_CHANGES";
@@ -203,9 +204,9 @@ fn train(changes: &[String]) -> Result<Outcome, TrainError> {
     let variable = |name: &str| std::env::var(name).ok();
     let recipe = Recipe::load(Path::new("recipe.toml"), changes)?;
     let timeout = variable(TIMEOUT).and_then(|seconds| seconds.parse().ok()).map(Duration::from_secs_f64);
-    let world = match Place::from_environment(variable)? {
-        Some(place) => World::join(&place, Device::Cpu, timeout.unwrap())?,
-        None => World::alone(),
+    let group = match Placement::from_environment(variable)? {
+        Some(place) => ProcessGroup::join(&place, Device::Cpu, timeout.unwrap())?,
+        None => ProcessGroup::single(),
     };
     let stop: &'static AtomicBool = Box::leak(Box::default());
     if let Some(steps) = variable(STOP_AFTER) {
@@ -218,7 +219,7 @@ fn train(changes: &[String]) -> Result<Outcome, TrainError> {
         });
     }
     let (clock, mut progress) = (Started(Instant::now()), Silent);
-    let mut context = Context { clock: &clock, progress: &mut progress, stop, world, cache: None };
+    let mut context = Context { clock: &clock, progress: &mut progress, stop, group, cache: None };
     Ok(run(&recipe, Start::FreshOrResume, &mut context)?.outcome)
 }
 

@@ -137,6 +137,7 @@ fn any_pairs() -> impl Strategy<Value = Vec<PreferenceRecord>> {
             responses,
             labels: [(DEFAULT_ANNOTATOR.to_owned(), Label::Prefers(0))].into(),
             domain,
+            context: Default::default(),
         });
         record.collect()
     })

@@ -39,7 +39,7 @@ fn gair_has_one_record_and_many_annotators() {
     assert_eq!(records[1].prompt, Text::Chat(vec![Message::user("Grüße an 🙂 你好")]));
     assert_eq!(records[1].responses, [answer("Grüße"), answer("\u{202e}abc")]);
     let Text::Chat(long) = &records[2].responses[0] else { panic!("messages") };
-    assert_eq!(long[0].content.len(), 500_000);
+    assert_eq!(long[0].content().len(), 500_000);
 }
 
 #[test]

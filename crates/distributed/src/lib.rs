@@ -1,0 +1,28 @@
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+mod batch;
+mod buckets;
+mod digest;
+mod error;
+mod facts;
+mod group;
+mod launcher;
+mod placement;
+mod reduction;
+mod settings;
+mod shard;
+mod shutdown;
+
+pub use batch::balanced_shards;
+pub use buckets::GradientBuckets;
+pub use digest::{digest_of_model, digest_of_tensor, hash_model, hash_sequences};
+pub use error::DistributedError;
+pub use facts::Fact;
+pub use group::ProcessGroup;
+pub use launcher::{LaunchError, Launcher};
+pub use placement::Placement;
+pub use reduction::GradientSink;
+pub use settings::{Exchange, Sharding, Timing};
+pub use shard::{Run, Shard};
+pub use torch_ext::distributed::Rank;
