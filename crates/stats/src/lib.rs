@@ -59,7 +59,7 @@ pub use power::{Plan, SeedsNeeded};
 pub use ppi::{PpiEstimate, RatedItem, ppi_mean};
 pub use proportion::{Interval, clopper_pearson_interval, wilson_interval};
 pub use resamples::Resamples;
-pub use selection::{Selection, select_by_cross_fitting};
+pub use selection::{SelectedSetting, select_by_cross_fitting};
 pub use sign::{McNemarTest, SignTest, mcnemar_test, sign_test};
 pub use tally::{Choice, Tally};
 pub use trend::{Trend, jonckheere_test, page_test};

@@ -9,7 +9,7 @@ use crate::{CrossedScores, Error, MeanEstimate, Over, PooledSeeds, Pooling};
 
 /// The best of several settings, such as a β, a checkpoint or a loss.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Selection {
+pub struct SelectedSetting {
     /// The index of the setting with the highest mean over all data: the one to use.
     pub best: usize,
     /// The held-out gain of *choosing the best setting* over the baseline.
@@ -57,7 +57,7 @@ pub fn select_by_cross_fitting(
     baseline: &CrossedScores,
     folds: usize,
     rng: &mut (impl Rng + ?Sized),
-) -> Result<Selection, Error> {
+) -> Result<SelectedSetting, Error> {
     let (seeds, questions) = (baseline.design().seeds, baseline.design().questions);
     for candidate in candidates {
         baseline.check_same_questions(candidate)?;
@@ -86,7 +86,7 @@ pub fn select_by_cross_fitting(
     let (variance, degrees_of_freedom) = satterthwaite(&terms);
     let mean = |cell: &Vec<f64>| cell.iter().sum::<f64>();
     let best = (0..cells.len()).max_by(|&a, &b| mean(&cells[a]).total_cmp(&mean(&cells[b]))).unwrap_or(0);
-    Ok(Selection {
+    Ok(SelectedSetting {
         best,
         gain: MeanEstimate { value, standard_error: variance.sqrt(), degrees_of_freedom },
         over: if seeds > 1 { Over::SeedsAndQuestions } else { Over::Questions },
