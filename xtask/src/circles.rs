@@ -19,8 +19,6 @@ const TOLERATED: &[(&str, &[&str])] = &[
     ("policy-model", &["config", "rope"]),
     ("policy-model", &["decoder", "layered", "lora", "policy"]),
     ("pref-data", &["reader::options", "reader::pairs", "reader::shp"]),
-    ("pref-loss", &["evaluate", "kernels", "loss"]),
-    ("stats", &["bootstrap", "crossed", "error", "power", "proportion", "resamples"]),
     ("torch-ext", &["distributed::group", "distributed::scope"]),
     ("trainer", &["checkpoint", "engine", "held_out", "lanes", "objective", "pair_deltas", "run_dir"]),
     ("trainer", &["optimizer", "parameters"]),

@@ -50,7 +50,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("mtbench", &["files", "llm-client", "report", "seeds", "stats"]),
     ("human-study", &["files", "mtbench", "report", "seeds", "stats"]),
     ("policy-model", &["seeds", "torch-ext"]),
-    ("sandbox", &["mtbench", "pref-data", "seeds"]),
+    ("sandbox", &["files", "mtbench", "pref-data", "seeds"]),
     (
         "trainer",
         &["distributed", "files", "hub", "policy-model", "pref-data", "pref-loss", "seeds", "torch-ext"],

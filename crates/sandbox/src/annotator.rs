@@ -1,4 +1,4 @@
-//! Annotators: who prefers which answer, and how often they agree with the truth.
+//! Annotators, and their agreement with the ground truth.
 
 use pref_data::{Label, PreferenceRecord};
 use rand::RngExt;
@@ -6,20 +6,20 @@ use seeds::{Seeds, Stream};
 
 use crate::gold::{Assessment, assess, prompt_messages, response_text};
 
-/// One who labels preference records.
+/// An annotator of preference records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Annotator {
-    /// The truth; equal quality is a tie.
+    /// The ground truth; equal quality is a tie.
     Gold,
-    /// A panel of eight people with tastes of their own; each record is seen by one of them.
+    /// A panel of eight people with individual biases; one of them labels each record.
     Human,
-    /// A strong LLM: little noise, a taste for padding and for its own courteous style.
+    /// A strong LLM: little noise, and a bias towards padding and courteous openings.
     Gpt4Turbo,
     /// A weaker LLM.
     WeakLlm(WeakLlm),
 }
 
-/// Weaker LLMs: more noise, a taste for length, and a habit of preferring what they read first.
+/// Weaker LLMs: more noise, a length bias and a position bias.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum WeakLlm {
     /// The better one.
@@ -28,19 +28,19 @@ pub enum WeakLlm {
     Small,
 }
 
-/// How often one annotator agrees with the truth.
+/// One annotator's agreement with the ground truth.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Agreement {
     /// The annotator's name.
     pub annotator: String,
     /// Records on which gold has a preference and the annotator's label is present.
     pub n: usize,
-    /// The share of those on which the annotator prefers the same response; a tie counts half. 0 where `n` is.
+    /// The proportion of those records with the same preference; a tie counts half. 0 if `n` is 0.
     pub share: f64,
 }
 
 impl Annotator {
-    /// Every annotator, gold first, then from the strongest to the weakest claim on trust.
+    /// All annotators, from the most to the least reliable.
     pub fn all() -> [Self; 5] {
         [
             Self::Gold,
@@ -51,7 +51,7 @@ impl Annotator {
         ]
     }
 
-    /// The name under which labels are recorded.
+    /// The name of the annotator's labels.
     pub fn name(self) -> &'static str {
         match self {
             Self::Gold => "gold",
@@ -62,9 +62,9 @@ impl Annotator {
         }
     }
 
-    /// What this annotator says of `record`'s responses.
+    /// Returns this annotator's preference between `record`'s responses.
     ///
-    /// Everybody but gold takes the response with the highest `utility + scale * Gumbel noise`, which for two
+    /// Every annotator but gold chooses the response with the highest `utility + scale * Gumbel noise`, which for two
     /// responses is the Bradley-Terry model: `P(first) = sigmoid((u1 - u2) / scale)`.
     pub fn label(self, record: &PreferenceRecord, rng: &mut Stream) -> Label {
         let prompt = prompt_messages(record);
@@ -89,10 +89,10 @@ impl Annotator {
     }
 }
 
-/// Lets every annotator label every record, under the annotator's name; labels of that name are replaced.
+/// Adds every annotator's label to every record, and replaces labels of the same name.
 ///
-/// A record's noise is drawn from a stream of its own place and annotator, so that neither another annotator nor
-/// another record moves it.
+/// A record's noise has a stream of its own, named by index and annotator, and does not depend on other records or
+/// annotators.
 pub fn label_all(records: &mut [PreferenceRecord], seeds: &Seeds) {
     let seeds = seeds.child("sandbox").child("labels");
     for annotator in Annotator::all() {
@@ -103,10 +103,10 @@ pub fn label_all(records: &mut [PreferenceRecord], seeds: &Seeds) {
     }
 }
 
-/// Each annotator's agreement with gold over the records that carry both labels, in the order of [`Annotator::all`].
+/// Computes each annotator's agreement with gold over the records with both labels, in the order of
+/// [`Annotator::all`].
 ///
-/// Computed from the labels as they stand; records that gold calls a tie have no truth to agree with and are left
-/// out.
+/// Records with a gold tie are excluded.
 pub fn agreement(records: &[PreferenceRecord]) -> Vec<Agreement> {
     Annotator::all()
         .into_iter()
@@ -132,7 +132,7 @@ pub fn agreement(records: &[PreferenceRecord]) -> Vec<Agreement> {
         .collect()
 }
 
-/// What somebody likes beside quality, in points of quality, and how noisily they choose.
+/// Biases, in points of quality, and noise of a choice.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Taste {
     /// Scale of the logistic noise on a difference, in points of quality.
@@ -141,15 +141,15 @@ pub(crate) struct Taste {
     pub(crate) padding: f64,
     /// Points for a courteous opening.
     pub(crate) courtesy: f64,
-    /// Points for filler, beyond what quality takes off for it.
+    /// Points for filler, in addition to its effect on quality.
     pub(crate) filler: f64,
-    /// Points for a met constraint, beyond what quality gives for it.
+    /// Points for a met constraint, in addition to its effect on quality.
     pub(crate) constraint: f64,
     /// Points for the response that is read first.
     pub(crate) first: f64,
 }
 
-/// The taste of `gpt-4-turbo` for padding, in points per sentence; the judge that shares its taste scales it.
+/// The bias of `gpt-4-turbo` towards padding, in points per sentence; the biased judge scales it.
 pub(crate) const GPT_4_TURBO: Taste =
     Taste { scale: 1.2, padding: 1.5, courtesy: 0.75, filler: 0.0, constraint: 0.0, first: 0.0 };
 
@@ -166,7 +166,7 @@ const fn person(padding: f64, courtesy: f64, filler: f64, constraint: f64) -> Ta
 /// Noise of a human choice.
 const HUMAN_SCALE: f64 = 2.4;
 
-/// The panel behind `human`: tastes differ and nearly cancel.
+/// The panel of `human`: the biases nearly cancel.
 const PANEL: [Taste; 8] = [
     person(-0.8, 0.0, -0.5, 0.5),
     person(0.6, 0.5, 0.0, 0.0),

@@ -1,7 +1,6 @@
-//! Who is asked what: benchmark questions, further questions, training prompts, demonstrations.
+//! Benchmark questions, further questions, training prompts and demonstrations.
 //!
-//! Every first turn belongs to exactly one of three regions, by a hash of its text alone: what one region asks, no
-//! other does, whatever the seeds.
+//! A hash of its text assigns every first turn to one of three regions, so the regions are disjoint for all seeds.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +8,7 @@ use mtbench::Question;
 use pref_data::Message;
 use seeds::{Seeds, Stream};
 
-use crate::behaviour::{Demonstrator, Mixture};
+use crate::behavior::{Demonstrator, Mixture};
 use crate::family::{self, CATEGORIES, FAMILIES};
 use crate::task::{Constraint, Content};
 
@@ -19,12 +18,12 @@ const PER_CATEGORY: usize = 10;
 const FIRST_ID: u64 = 81;
 /// The first of the further questions.
 const FIRST_FURTHER_ID: u64 = 1001;
-/// At low temperature a policy shows its most likely behaviour alone, and a mixture looks like its mode.
+/// At low temperature a policy's samples show only the mode of a mixture.
 const TEMPERATURE: f64 = 0.7;
-/// Draws for a question that was not asked before, until one is asked again.
+/// Maximum draws for a new question before a repetition.
 const TRIES: usize = 1_000;
 
-/// A conversation that waits for an answer.
+/// A conversation that ends with a user turn.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrainingPrompt {
     /// Identifies the prompt within its set.
@@ -58,10 +57,11 @@ pub fn questions(seeds: &Seeds) -> Vec<Question> {
         .collect()
 }
 
-/// `n` further questions with ids from 1001, the categories in turn: the population that the 80 stand for.
+/// Returns `n` further questions with ids from 1001, cycling through the categories: a sample of the population of
+/// the 80 questions.
 ///
-/// None shares its first turn with a question of the benchmark, whatever the seeds. They differ from each other as
-/// long as the world has that many (some 600 in the smallest category).
+/// Their first turns differ from those of the benchmark for all seeds. They are distinct up to about 600 in the
+/// smallest category.
 pub fn further_questions(seeds: &Seeds, n: usize) -> Vec<Question> {
     let mut rng = seeds.child("sandbox").stream("further-questions");
     let mut asked = BTreeSet::new();
@@ -74,10 +74,9 @@ pub fn further_questions(seeds: &Seeds, n: usize) -> Vec<Question> {
         .collect()
 }
 
-/// `n` conversations that wait for an answer, the categories in turn, first and second turns by halves.
+/// Returns `n` prompts, cycling through the categories; half of them have two turns.
 ///
-/// The first answer before a second turn is drawn from the ordinary demonstrations. No first turn is one of a
-/// question's.
+/// The first answer of a two-turn prompt is an ordinary demonstration. No first turn is from a question.
 pub fn training_prompts(seeds: &Seeds, n: usize) -> Vec<TrainingPrompt> {
     let mut rng = seeds.child("sandbox").stream("training-prompts");
     (0..n)
@@ -101,10 +100,10 @@ pub fn training_prompts(seeds: &Seeds, n: usize) -> Vec<TrainingPrompt> {
         .collect()
 }
 
-/// `n` two-turn dialogues, the categories in turn, each by a demonstrator whose level is drawn without a look at the
-/// prompt and kept for both answers.
+/// Returns `n` two-turn dialogues, cycling through the categories. A demonstrator's level is independent of the
+/// prompt and the same for both answers.
 ///
-/// No first turn is one of a question's.
+/// No first turn is from a question.
 pub fn demonstrations(seeds: &Seeds, n: usize, mixture: Mixture) -> Vec<Vec<Message>> {
     let stream = match mixture {
         Mixture::Ordinary => "demonstrations-ordinary",
@@ -120,15 +119,15 @@ pub fn demonstrations(seeds: &Seeds, n: usize, mixture: Mixture) -> Vec<Vec<Mess
         .collect()
 }
 
-/// Answers `prompt` as a demonstrator of `mixture` would, at a freshly drawn level.
+/// Answers `prompt` as a random demonstrator of `mixture`.
 ///
-/// `None` if this world does not ask that.
+/// Returns `None` for a prompt outside of this world.
 pub fn demonstrate_answer(prompt: &[Message], mixture: Mixture, rng: &mut Stream) -> Option<String> {
     let (category, task) = family::recognise(prompt)?;
     Some(Demonstrator::draw(mixture, rng).answer(category, &task, rng))
 }
 
-/// The answer to `prompt` that is worth 10; `None` if this world does not ask that.
+/// The answer to `prompt` that is worth 10; Returns `None` for a prompt outside of this world.
 ///
 /// ```
 /// use pref_data::Message;
@@ -140,9 +139,9 @@ pub fn ideal_answer(prompt: &[Message]) -> Option<String> {
     Some(format!("{}.", task.answer(Content::Right, Constraint::Met)))
 }
 
-/// The ideal answers to a question's turns: what a judge's reference file holds.
+/// Returns the ideal answers to a question's turns: the content of a judge's reference file.
 ///
-/// `None` if this world does not ask that.
+/// Returns `None` for a prompt outside of this world.
 pub fn reference_turns(question: &Question) -> Option<Vec<String>> {
     let mut dialogue = Vec::with_capacity(2 * question.turns.len());
     let mut answers = Vec::with_capacity(question.turns.len());
@@ -155,7 +154,7 @@ pub fn reference_turns(question: &Question) -> Option<Vec<String>> {
     Some(answers)
 }
 
-/// Whom a first turn belongs to.
+/// The region of a first turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Region {
     Benchmark,
@@ -219,7 +218,7 @@ fn demonstrate(category: usize, turns: &[String; 2], mixture: Mixture, rng: &mut
         dialogue.push(Message::user(turn));
         let answer = family::recognise(&dialogue)
             .map(|(_, task)| demonstrator.answer(category, &task, rng))
-            .expect("a family recognises what it asks: the families' tests read every template back");
+            .expect("a family parses its own templates: the families' tests read every template back");
         dialogue.push(Message::assistant(answer));
     }
     dialogue

@@ -1,4 +1,4 @@
-//! What can go wrong.
+//! Errors.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ pub enum Error {
     TrainTokenizer {
         /// How many dialogues it was trained on.
         dialogues: usize,
-        /// What the `tokenizers` crate said.
+        /// The error of the `tokenizers` crate.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
@@ -20,7 +20,7 @@ pub enum Error {
     Write {
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the file system.
         #[source]
         source: std::io::Error,
     },

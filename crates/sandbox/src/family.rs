@@ -1,4 +1,4 @@
-//! The eight task families: how each asks, and how it reads a question back.
+//! The eight task families: their templates, and the parser of each.
 
 use pref_data::Message;
 use rand::RngExt;
@@ -13,22 +13,22 @@ use crate::words;
 pub const CATEGORIES: [&str; 8] =
     ["writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities"];
 
-/// A question's gaps and what stands in them.
+/// The values of a question's gaps.
 pub(crate) type Gaps = Vec<(&'static str, String)>;
 
 /// One task family: two sentence templates, a way to fill them, and the task that the filled sentences pose.
 pub(crate) struct Family {
-    /// How the user asks first.
+    /// Template of the first user turn.
     pub(crate) first: &'static str,
-    /// How the user goes on.
+    /// Template of the second user turn.
     pub(crate) second: &'static str,
-    /// Draws what stands in the gaps of the first and of the second turn.
+    /// Draws the values of the gaps of both turns.
     draw: fn(&mut Stream) -> (Gaps, Gaps),
-    /// The task that the gaps pose; `None` where a word is none of this world's.
+    /// The task that the gaps define; `None` for a word outside of this world.
     pose: fn(&Posed<'_>) -> Option<Task>,
 }
 
-/// The gaps of a conversation that waits for an answer; those of the second turn hide the first turn's.
+/// The gaps of a conversation; those of the second turn shadow the first turn's.
 struct Posed<'a> {
     turn: usize,
     first: template::Values<'a>,
@@ -94,7 +94,7 @@ pub(crate) const FAMILIES: [Family; 8] = [
 ];
 
 impl Family {
-    /// What the user says in both turns.
+    /// Returns the user messages of both turns.
     pub(crate) fn ask(&self, rng: &mut Stream) -> [String; 2] {
         let (first, second) = (self.draw)(rng);
         [fill(self.first, &first), fill(self.second, &second)]
@@ -110,9 +110,9 @@ impl Family {
     }
 }
 
-/// The task that a conversation poses, and its family's place in [`CATEGORIES`].
+/// Returns the task of a conversation and the index of its family in [`CATEGORIES`].
 ///
-/// Only what the user said counts, in one or two turns. `None` if this world does not ask that.
+/// Only the one or two user turns count. Returns `None` for a prompt outside of this world.
 pub(crate) fn recognise(prompt: &[Message]) -> Option<(usize, Task)> {
     let mut user = prompt.iter().filter(|message| message.role() == "user");
     let (first, second) = (user.next()?.content(), user.next());
@@ -136,7 +136,7 @@ fn digit(rng: &mut Stream) -> String {
     rng.random_range(1..=9).to_string()
 }
 
-/// The row for which `is` holds, and the next one whose `value` differs: the right answer and the distractor.
+/// Returns the row for which `is` is true and the next one with another `value`: the right answer and the distractor.
 fn with_distractor<T: Copy>(
     rows: &'static [T],
     is: impl Fn(&T) -> bool,

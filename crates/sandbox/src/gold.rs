@@ -1,10 +1,10 @@
-//! The truth: how good an answer is, computed from the prompt's own text.
+//! Ground truth: the quality of an answer, computed from the text of the prompt.
 
 use std::borrow::Cow;
 
 use pref_data::{Message, PreferenceRecord, Text};
 
-use crate::behaviour::{COURTESY, EVASION, FILLER, PADDING};
+use crate::behavior::{COURTESY, EVASION, FILLER, PADDING};
 use crate::family::{self, CATEGORIES};
 use crate::task::{Constraint, Content};
 
@@ -19,28 +19,28 @@ const FORM_POINTS: f64 = 1.5;
 const LENGTH_POINTS: f64 = 1.25;
 /// Surplus sentences that only cost [`LENGTH_POINTS`]; each further one costs a whole point.
 const FREE_SURPLUS: usize = 2;
-/// What an answer that honestly declines gets above [`LOWEST`].
+/// Points above [`LOWEST`] for an honest refusal.
 const DECLINED_POINTS: f64 = 0.5;
 
-/// What an answer tried.
+/// The type of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attempt {
-    /// A sentence of the shape that the task asks for.
+    /// A sentence of the expected form.
     Answered,
     /// An admission that it does not know.
     Declined,
-    /// Neither: silence, an echo of the prompt, noise, or a prompt that this world does not ask.
+    /// Neither: an empty answer, an echo of the prompt, noise, or a prompt outside of this world.
     Neither,
 }
 
-/// Everything about an answer that quality and tastes are made of.
+/// The properties of an answer that quality and biases depend on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Assessment {
-    /// What the answer tried.
+    /// The type of the answer.
     pub attempt: Attempt,
     /// Whether the first sentence that answers is right.
     pub core: bool,
-    /// Whether it does the second thing that was asked for.
+    /// Whether it meets the constraint.
     pub constraint: bool,
     /// Whether there is an "um".
     pub filler: bool,
@@ -48,7 +48,7 @@ pub struct Assessment {
     pub courtesy: bool,
     /// Whether the last sentence ends with a full stop.
     pub full_stop: bool,
-    /// Sentences beside the one that answers.
+    /// Sentences in addition to the one that answers.
     pub surplus: usize,
     /// Those of the surplus that are stock phrases of politeness.
     pub padding: usize,
@@ -57,8 +57,8 @@ pub struct Assessment {
 impl Assessment {
     /// Quality in [1, 10].
     ///
-    /// `1 + 4 core + 2.25 constraint + 1.5 form + 1.25 length`: form is half for no filler and half for a full stop;
-    /// length loses half per surplus sentence. Every surplus sentence beyond the second costs a point of the whole.
+    /// Returns `1 + 4 core + 2.25 constraint + 1.5 form + 1.25 length`. Form is half for no filler and half for a
+    /// full stop. Length loses half per surplus sentence. Every surplus sentence beyond the second costs one point.
     /// An answer that declines is worth 1.5, one that does neither 1.
     pub fn quality(&self) -> f64 {
         match self.attempt {
@@ -80,11 +80,10 @@ impl Assessment {
     }
 }
 
-/// The quality of `response` as the answer that `prompt` waits for, in [1, 10].
+/// Computes the quality of `response` as an answer to `prompt`, in [1, 10].
 ///
-/// The task is recognised from what the user says in `prompt`, in one or two turns, and the truth follows from it
-/// alone; see [`Assessment::quality`] for the formula. A prompt that this world does not ask makes every answer
-/// worth 1.
+/// The user turns of `prompt` determine the task and its ground truth; see [`Assessment::quality`] for the formula.
+/// For a prompt outside of this world the quality is 1.
 ///
 /// ```
 /// use pref_data::Message;
@@ -99,7 +98,7 @@ pub fn gold_quality(prompt: &[Message], response: &str) -> f64 {
     assess(prompt, response).quality()
 }
 
-/// Takes `response` apart as the answer that `prompt` waits for.
+/// Assesses `response` as an answer to `prompt`.
 pub fn assess(prompt: &[Message], response: &str) -> Assessment {
     let task = family::recognise(prompt);
     let text = response.trim();
@@ -120,7 +119,7 @@ pub fn assess(prompt: &[Message], response: &str) -> Assessment {
         let grade = task.as_ref().and_then(|(_, task)| task.grade(sentence));
         match (assessment.attempt, grade) {
             (Attempt::Neither | Attempt::Declined, Some((content, constraint))) => {
-                // What declined before is a sentence too many now.
+                // An earlier refusal is a surplus sentence now.
                 assessment.surplus += usize::from(assessment.attempt == Attempt::Declined);
                 assessment.attempt = Attempt::Answered;
                 assessment.core = content == Content::Right;
@@ -139,7 +138,7 @@ pub fn assess(prompt: &[Message], response: &str) -> Assessment {
     assessment
 }
 
-/// The category of the task that `prompt` poses, if it is one of this world's.
+/// Returns the category of `prompt`, or `None` for a prompt outside of this world.
 ///
 /// ```
 /// use pref_data::Message;
@@ -149,7 +148,7 @@ pub fn category_of(prompt: &[Message]) -> Option<&'static str> {
     family::recognise(prompt).map(|(index, _)| CATEGORIES[index])
 }
 
-/// The prompt of a record as messages; plain text is what the user says.
+/// Returns the prompt of a record as messages; plain text is one user message.
 pub(crate) fn prompt_messages(record: &PreferenceRecord) -> Vec<Message> {
     match &record.prompt {
         Text::Plain(text) => vec![Message::user(text)],

@@ -1,4 +1,4 @@
-//! Judges that compute a rating and write it as an LLM judge would.
+//! Judges that compute a rating and write it in the format of an LLM judge.
 
 use std::cmp::Ordering;
 use std::error::Error;
@@ -11,12 +11,11 @@ use seeds::{Seeds, Stream};
 use crate::annotator::{GPT_4_TURBO, Taste};
 use crate::gold::{Assessment, Attempt, HIGHEST, LOWEST, assess};
 
-/// A judge whose rating is gold quality, a little noise, and perhaps a taste, rounded to a whole number in 1..=10.
+/// A judge whose rating is gold quality with noise and an optional bias, rounded to a whole number in 1..=10.
 ///
-/// Real judges nearly always give whole numbers; rounding adds noise of its own (0.29 points) and no bias. The same
-/// answer to the same question gets the same verdict: the noise is drawn from a stream that question, turn and answers
-/// name; another [`Draw`] is another opinion. Neither the model's name nor anything else enters. Of two answers it prefers
-/// the one that it rates higher, whichever is shown first.
+/// Real judges nearly always give whole numbers; rounding adds noise (0.29 points) and no bias. The noise is a
+/// deterministic function of question, turn, answers and [`Draw`], and does not depend on the model's name. Of two
+/// answers the judge prefers the one with the higher rating, in either order.
 #[derive(Clone, Debug)]
 pub struct SandboxJudge {
     name: &'static str,
@@ -28,14 +27,14 @@ pub struct SandboxJudge {
 const NOISE: f64 = 0.5;
 
 impl SandboxJudge {
-    /// The judge called `sandbox-judge`: quality and noise, nothing else.
+    /// The unbiased judge `sandbox-judge`: quality and noise.
     pub fn unbiased(seeds: &Seeds) -> Self {
         let taste = Taste { padding: 0.0, courtesy: 0.0, ..GPT_4_TURBO };
         Self::new("sandbox-judge", taste, seeds)
     }
 
-    /// The judge called `sandbox-judge-gpt-4-taste`: it also likes what the annotator `gpt-4-turbo` likes, padding and
-    /// courtesy, and as much.
+    /// The biased judge `sandbox-judge-gpt-4-taste`: it has the biases of the annotator `gpt-4-turbo` towards padding
+    /// and courtesy.
     pub fn sharing_taste(seeds: &Seeds) -> Self {
         Self::new("sandbox-judge-gpt-4-taste", GPT_4_TURBO, seeds)
     }
@@ -90,7 +89,7 @@ impl Judge for SandboxJudge {
     }
 }
 
-/// The conversation up to the judged answer, and the answer taken apart.
+/// Returns the conversation up to the judged answer, and the answer's assessment.
 fn assess_request(request: &JudgeRequest<'_>) -> Assessment {
     let turn = usize::from(request.turn.max(1));
     let mut prompt = Vec::with_capacity(2 * turn);

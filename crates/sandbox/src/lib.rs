@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod annotator;
-mod behaviour;
+mod behavior;
 mod dialogue;
 mod error;
 mod family;
@@ -16,7 +16,7 @@ mod tokenizer;
 mod words;
 
 pub use annotator::{Agreement, Annotator, WeakLlm, agreement, label_all};
-pub use behaviour::Mixture;
+pub use behavior::Mixture;
 pub use dialogue::{
     TrainingPrompt, demonstrate_answer, demonstrations, further_questions, ideal_answer, questions,
     reference_turns, training_prompts,

@@ -1,10 +1,10 @@
-//! The policy's shape, as `config.json` states it.
+//! The policy's `config.json`.
 
 use serde_json::{Value, json};
 
 use crate::tokenizer::{MAX_LENGTH, SPECIAL};
 
-/// How large a policy is.
+/// The size of a policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Size {
     /// Width 64, feed-forward 176, 2 layers, 4 heads: about 0.13M parameters.

@@ -1,4 +1,4 @@
-//! Three people who compare two answers, with the right to call them equal.
+//! Three simulated raters of pairs of answers.
 
 use pref_data::Message;
 use rand::RngExt;
@@ -7,7 +7,7 @@ use seeds::{Seeds, Stream};
 use crate::annotator::Taste;
 use crate::gold::assess;
 
-/// What a rater says of two answers.
+/// A rater's preference between two answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RaterChoice {
     /// The first model's answer is better.
@@ -18,8 +18,7 @@ pub enum RaterChoice {
     Equal,
 }
 
-/// An answer as a rater sees it: the conversation that led to it, which in the second turn holds the model's own
-/// first answer, and the answer.
+/// An answer with its conversation, which in the second turn contains the model's first answer.
 #[derive(Clone, Copy, Debug)]
 pub struct Candidate<'a> {
     /// The conversation up to the question.
@@ -28,9 +27,9 @@ pub struct Candidate<'a> {
     pub answer: &'a str,
 }
 
-/// A person who compares answers.
+/// A simulated rater.
 ///
-/// Says the same of the same two answers every time: the noise is drawn from a stream that the texts name.
+/// The preference is a deterministic function of the texts: they name the stream of the noise.
 #[derive(Clone, Debug)]
 pub struct Rater {
     name: &'static str,
@@ -38,7 +37,7 @@ pub struct Rater {
     seeds: Seeds,
 }
 
-/// Differences of less than this many points are no difference.
+/// Differences of less than this many points are ties.
 const JUST_NOTICEABLE: f64 = 0.7;
 
 /// The three raters: individual tastes around the truth, noise, and a just-noticeable difference.
@@ -52,7 +51,7 @@ pub fn raters(seeds: &Seeds) -> [Rater; 3] {
     [rater("rater-1", -0.5, 0.0, -0.5), rater("rater-2", 0.4, 0.4, 0.0), rater("rater-3", 0.0, -0.4, 0.5)]
 }
 
-/// Noise of a rater, who takes more time than an annotator.
+/// Noise of a rater, smaller than that of an annotator.
 const RATER_SCALE: f64 = 0.6;
 
 impl Rater {

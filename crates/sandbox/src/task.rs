@@ -1,15 +1,15 @@
-//! One question that waits for an answer: the sentence that answers it, in full, bare or wrong.
+//! One task: the sentence that answers it, in full, without its constraint, or wrong.
 
 use crate::template::{self, fill};
 
-/// What a sentence claims: the right thing or the family's one distractor.
+/// The claim of a sentence: the right value or the family's distractor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Content {
     Right,
     Distractor,
 }
 
-/// Whether a sentence does the second thing that was asked for.
+/// Whether a sentence meets the constraint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Constraint {
     Met,
@@ -33,13 +33,13 @@ impl Task {
         Self { full, bare, right: Vec::new(), wrong: Vec::new() }
     }
 
-    /// States what belongs into `gap`.
+    /// Sets the right value of `gap`.
     pub(crate) fn right(mut self, gap: &'static str, value: impl Into<String>) -> Self {
         self.right.push((gap, value.into()));
         self
     }
 
-    /// States what the distractor puts into `gap`.
+    /// Sets the distractor's value of `gap`.
     pub(crate) fn wrong(mut self, gap: &'static str, value: impl Into<String>) -> Self {
         self.wrong.push((gap, value.into()));
         self
@@ -59,7 +59,7 @@ impl Task {
         fill(shape, &values)
     }
 
-    /// What `sentence` gets right if it has one of the answer's two shapes; `None` otherwise.
+    /// Returns the right parts of `sentence` if it has one of the answer's two forms; `None` otherwise.
     pub(crate) fn grade(&self, sentence: &str) -> Option<(Content, Constraint)> {
         let full = template::read(self.full, sentence);
         let values = full.clone().or_else(|| template::read(self.bare, sentence))?;
@@ -75,7 +75,7 @@ impl Task {
         ))
     }
 
-    /// Whether every value that was read for `gap` is the right one, letter case aside.
+    /// Returns whether every value of `gap` is right, ignoring case.
     fn holds(&self, values: &template::Values<'_>, gap: &str) -> bool {
         let right = self.right.iter().find(|(name, _)| *name == gap);
         values

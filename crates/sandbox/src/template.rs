@@ -1,4 +1,4 @@
-//! Sentences with named gaps: one text both writes a sentence and reads it back.
+//! Sentences with named gaps: one template both formats and parses a sentence.
 
 /// The characters that end a gap's value.
 const DELIMITERS: [char; 8] = [' ', ',', '.', '(', ')', ':', '?', '\n'];
@@ -29,7 +29,7 @@ pub(crate) fn fill(template: &'static str, values: &[(&'static str, String)]) ->
 
 /// The values of the gaps if the whole of `text` reads like `template`, letter case aside.
 ///
-/// A gap takes one word: a non-empty run without spaces and punctuation.
+/// A gap is one word: a non-empty run without spaces and punctuation.
 pub(crate) fn read<'a>(template: &'static str, text: &'a str) -> Option<Values<'a>> {
     let mut values = Values::new();
     let mut rest = text;
@@ -55,7 +55,7 @@ pub(crate) fn read<'a>(template: &'static str, text: &'a str) -> Option<Values<'
     rest.is_empty().then_some(values)
 }
 
-/// The value that `values` holds for `gap`.
+/// Returns the value of `gap` in `values`.
 pub(crate) fn value<'a>(values: &Values<'a>, gap: &str) -> Option<&'a str> {
     values.iter().find(|(name, _)| *name == gap).map(|(_, value)| *value)
 }
@@ -84,7 +84,7 @@ fn pieces(template: &'static str) -> impl Iterator<Item = Piece> {
             rest = tail;
             return Some(Piece::Gap(name));
         }
-        // An opening brace that nothing closes is text: it is searched for from the second character on.
+        // An unclosed opening brace is text, so the search starts at the second character.
         let from = rest.chars().next().map_or(0, char::len_utf8);
         let end = rest[from..].find('{').map_or(rest.len(), |at| at + from);
         let (literal, tail) = rest.split_at(end);

@@ -1,9 +1,7 @@
-//! The world's tokenizer, as a Hugging Face folder holds it.
+//! The world's tokenizer as a Hugging Face folder.
 
-use std::io::Write;
 use std::path::Path;
 
-use atomic_write_file::AtomicWriteFile;
 use seeds::Seeds;
 use serde_json::{Value, json};
 use tokenizers::decoders::byte_level::ByteLevel as ByteLevelDecoder;
@@ -12,14 +10,14 @@ use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, NormalizerWrapper, PostProcessorWrapper, TokenizerBuilder};
 
 use crate::Error;
-use crate::behaviour::Mixture;
+use crate::behavior::Mixture;
 use crate::dialogue::demonstrations;
 
 /// Ends an answer; the policy's end-of-sequence token, id 0.
 pub const END: &str = "<|end|>";
-/// Opens what the user says, id 1.
+/// Starts a user message, id 1.
 pub const USER: &str = "<|user|>";
-/// Opens what the model says, id 2.
+/// Starts a model message, id 2.
 pub const ASSISTANT: &str = "<|assistant|>";
 /// Fills short rows of a batch, id 3.
 pub const PAD: &str = "<|pad|>";
@@ -44,9 +42,9 @@ const CHAT_TEMPLATE: &str = "{%- for message in messages -%}\
 
 /// Trains the tokenizer on demonstrations and writes its files into `dir`, which is created where it is missing.
 ///
-/// A byte-level BPE of at most [`MAX_VOCAB_SIZE`] tokens, made of the bytes that the world uses; what it cannot spell
-/// is dropped. Files: `tokenizer.json`, `tokenizer_config.json`, `special_tokens_map.json`, `chat_template.jinja`. The
-/// same seeds give the same bytes. Returns the number of tokens, which `model_config` asks for.
+/// A byte-level BPE of at most [`MAX_VOCAB_SIZE`] tokens over the bytes of this world; other bytes are dropped.
+/// Files: `tokenizer.json`, `tokenizer_config.json`, `special_tokens_map.json`, `chat_template.jinja`. The same seeds
+/// give the same bytes. Returns the number of tokens, an argument of `model_config`.
 ///
 /// # Errors
 ///
@@ -54,7 +52,6 @@ const CHAT_TEMPLATE: &str = "{%- for message in messages -%}\
 pub fn write_tokenizer_folder(dir: &Path, seeds: &Seeds) -> Result<usize, Error> {
     let (tokenizer, vocab_size) =
         train(seeds).map_err(|source| Error::TrainTokenizer { dialogues: DIALOGUES, source })?;
-    std::fs::create_dir_all(dir).map_err(|source| Error::Write { path: dir.to_owned(), source })?;
     write(dir, "tokenizer.json", &tokenizer)?;
     write(dir, "tokenizer_config.json", &pretty(&tokenizer_config()))?;
     write(dir, "special_tokens_map.json", &pretty(&special_tokens_map()))?;
@@ -116,9 +113,5 @@ fn pretty(value: &Value) -> String {
 
 fn write(dir: &Path, name: &str, text: &str) -> Result<(), Error> {
     let path = dir.join(name);
-    let written = AtomicWriteFile::open(&path).and_then(|mut file| {
-        file.write_all(text.as_bytes())?;
-        file.commit()
-    });
-    written.map_err(|source| Error::Write { path, source })
+    files::write(&path, text.as_bytes()).map_err(|source| Error::Write { path, source })
 }

@@ -1,4 +1,4 @@
-//! The words of the world: everything that a task can mention, and the facts that a policy has to know.
+//! The vocabulary of the tasks, and the facts that a policy has to learn.
 //!
 //! Words are short and few, so that a vocabulary of 512 spells nearly all of them with one token. Comparisons ignore
 //! case, therefore no two entries of one table differ by case alone.
@@ -33,7 +33,7 @@ pub(crate) const TOPICS: [(&str, &str); 20] = [
     ("town", "old"),
 ];
 
-/// What somebody writes who looks for no better word.
+/// The distractor of a description.
 pub(crate) const BLAND: &str = "nice";
 
 /// Words that a piece of writing has to use.
@@ -58,7 +58,7 @@ pub(crate) const PERSONAS: [(&str, &str, &str); 12] = [
     ("baker", "yum", "oven"),
 ];
 
-/// The greeting and the place of somebody who does not play the role.
+/// The distractor of a greeting and of a place.
 pub(crate) const OUT_OF_CHARACTER: (&str, &str) = ("hello", "room");
 
 /// Things that are counted.
@@ -79,7 +79,7 @@ pub(crate) const OPERATIONS: [(&str, &str); 8] = [
 /// Names of a function's parameters.
 pub(crate) const PARAMETERS: [&str; 8] = ["a", "b", "c", "m", "n", "x", "y", "z"];
 
-/// Names that a function is asked to have.
+/// Names of functions.
 pub(crate) const FUNCTIONS: [&str; 8] = ["f", "g", "h", "p", "q", "r", "s", "t"];
 
 /// Towns of a note.

@@ -66,7 +66,7 @@ fn gold_prefers_the_better_response_and_calls_equal_ones_a_tie() {
 }
 
 #[test]
-fn agreement_with_gold_is_one_for_gold_and_falls_with_trust() {
+fn agreement_with_gold_decreases_with_reliability() {
     let mut records = records(4_000);
     label_all(&mut records, &Seeds::new(0));
     let table = agreement(&records);
@@ -94,7 +94,7 @@ fn agreement_with_gold_is_one_for_gold_and_falls_with_trust() {
 }
 
 #[test]
-fn labels_depend_on_nothing_but_record_place_and_annotator() {
+fn labels_depend_only_on_record_index_and_annotator() {
     let mut all = records(60);
     let mut again = all.clone();
     let mut few = all[..20].to_vec();
@@ -134,14 +134,14 @@ fn gpt_4_turbo_likes_padding_that_the_truth_dislikes() {
 }
 
 #[test]
-fn an_empty_table_divides_by_nothing() {
+fn agreement_over_no_records_is_zero() {
     let table = agreement(&[]);
     assert_eq!(table.len(), Annotator::all().len());
     assert!(table.iter().all(|row| row.n == 0 && row.share == 0.0));
 }
 
 #[test]
-fn three_raters_agree_about_as_much_as_people_do() {
+fn raters_agree_about_as_much_as_people() {
     let records = records(1_600);
     let raters = raters(&Seeds::new(0));
     let mut ratings = Vec::new();

@@ -7,7 +7,7 @@ use sandbox::{
 };
 use seeds::Seeds;
 
-/// Conversations (user turns alone; what stands between them never counts), ideal answer, distractor.
+/// Conversations (user turns only; the answers between them do not count), ideal answer, distractor.
 const EXAMPLES: [(&[&str], &str, &str); 16] = [
     (&["Describe the sea with salt."], "The sea is deep and full of salt.", "The sea is nice."),
     (
@@ -59,7 +59,7 @@ fn conversation(user: &[&str]) -> Vec<Message> {
 }
 
 #[test]
-fn ideal_answers_are_worth_ten_and_distractors_little() {
+fn ideal_answers_have_quality_ten_and_distractors_a_low_one() {
     for (index, (user, ideal, distractor)) in EXAMPLES.iter().enumerate() {
         let prompt = conversation(user);
         assert_eq!(category_of(&prompt), Some(CATEGORIES[index / 2]), "{user:?}");
@@ -95,7 +95,7 @@ fn each_part_of_the_formula_counts_by_its_weight() {
 }
 
 #[test]
-fn degenerate_answers_gain_nothing() {
+fn degenerate_answers_have_low_quality() {
     for (user, ideal, _) in EXAMPLES {
         let prompt = conversation(user);
         let echo = user[user.len() - 1];
@@ -117,7 +117,7 @@ fn degenerate_answers_gain_nothing() {
 }
 
 #[test]
-fn listing_every_answer_is_no_way_to_be_right() {
+fn listing_every_answer_is_wrong() {
     let prompt = conversation(&["Count 3 hats and 5 cups."]);
     let hedge: String = (2..=18).map(|sum| format!("There are {sum}. ")).collect();
     assert_eq!(gold_quality(&prompt, &hedge), LOWEST);
@@ -127,7 +127,7 @@ fn listing_every_answer_is_no_way_to_be_right() {
 }
 
 #[test]
-fn prompts_of_another_world_make_everything_worth_one() {
+fn prompts_outside_of_the_world_give_quality_one() {
     for user in [
         &["What is love?"][..],
         &["Describe the sea with salt"],
@@ -149,7 +149,7 @@ fn prompts_of_another_world_make_everything_worth_one() {
 }
 
 #[test]
-fn every_answer_of_a_demonstrator_is_on_the_scale_and_all_of_it_is_used() {
+fn demonstrations_cover_the_scale_of_quality() {
     let mut lowest = HIGHEST;
     let mut highest = LOWEST;
     for dialogue in demonstrations(&Seeds::new(3), 4_000, Mixture::Ordinary) {
@@ -169,7 +169,7 @@ fn every_answer_of_a_demonstrator_is_on_the_scale_and_all_of_it_is_used() {
 }
 
 #[test]
-fn references_are_worth_ten() {
+fn references_have_quality_ten() {
     for question in questions(&Seeds::new(0)) {
         let answers = reference_turns(&question).expect("its own question");
         let mut prompt = vec![Message::user(&question.turns[0])];

@@ -42,7 +42,7 @@ fn answered(mixture: Mixture) -> Vec<(Question, Vec<String>, [f64; 2])> {
 }
 
 #[test]
-fn both_parsers_read_the_rating_that_was_meant() {
+fn both_parsers_read_the_rating() {
     let seeds = Seeds::new(0);
     for judge in [SandboxJudge::unbiased(&seeds), SandboxJudge::sharing_taste(&seeds)] {
         for (question, answers, _) in answered(Mixture::Ordinary) {
@@ -61,7 +61,7 @@ fn both_parsers_read_the_rating_that_was_meant() {
 }
 
 #[test]
-fn the_unbiased_judge_means_gold_quality() {
+fn the_unbiased_judge_is_unbiased() {
     let judge = SandboxJudge::unbiased(&Seeds::new(0));
     let mut total = 0.0;
     for (question, answers, gold) in answered(Mixture::Ordinary) {
@@ -95,7 +95,7 @@ fn the_judge_that_shares_gpt_4s_taste_pays_for_padding() {
 }
 
 #[test]
-fn the_same_answer_gets_the_same_verdict_and_other_seeds_another() {
+fn verdicts_are_deterministic_given_the_seed() {
     let all = answered(Mixture::Ordinary);
     let ratings = |judge: SandboxJudge, model: &str| -> Vec<String> {
         all.iter()
@@ -111,7 +111,7 @@ fn the_same_answer_gets_the_same_verdict_and_other_seeds_another() {
 }
 
 #[test]
-fn missing_answers_are_rated_lowest_and_break_nothing() {
+fn missing_answers_get_the_lowest_rating() {
     let judge = SandboxJudge::unbiased(&Seeds::new(0));
     let question = &questions(&Seeds::new(0))[0];
     for turn in [0, 1, 2, 9] {
@@ -146,7 +146,7 @@ fn of_two_answers_the_better_one_wins_in_both_orders() {
 }
 
 #[test]
-fn another_draw_is_another_opinion() {
+fn draws_differ() {
     let judge = SandboxJudge::unbiased(&Seeds::new(3));
     let mut differ = 0;
     for (question, answers, _) in answered(Mixture::Ordinary) {

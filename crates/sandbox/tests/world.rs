@@ -58,7 +58,7 @@ fn no_first_turn_is_shared_between_questions_and_training() {
 }
 
 #[test]
-fn no_question_is_asked_twice() {
+fn questions_are_distinct() {
     let seeds = Seeds::new(5);
     let all: Vec<Vec<String>> = questions(&seeds)
         .into_iter()
@@ -70,7 +70,7 @@ fn no_question_is_asked_twice() {
 }
 
 #[test]
-fn the_same_seed_tells_the_same_story() {
+fn the_same_seed_gives_the_same_texts() {
     let (seeds, other) = (Seeds::new(9), Seeds::new(10));
     assert_eq!(questions(&seeds), questions(&seeds));
     assert_ne!(questions(&seeds), questions(&other));
@@ -99,7 +99,7 @@ fn categories_and_turns_are_balanced() {
 }
 
 #[test]
-fn ordinary_demonstrations_are_middling_and_strong_ones_good() {
+fn strong_demonstrations_are_better_than_ordinary_ones() {
     let mean = |mixture| {
         let qualities: Vec<f64> = demonstrations(&Seeds::new(0), 8_000, mixture)
             .iter()
@@ -115,7 +115,7 @@ fn ordinary_demonstrations_are_middling_and_strong_ones_good() {
 }
 
 #[test]
-fn quality_says_nothing_about_the_prompt() {
+fn quality_is_independent_of_the_prompt() {
     // Within a family, one half of the first turns by their own words is answered as well as the other.
     let mut sums: BTreeMap<(usize, bool), (f64, f64)> = BTreeMap::new();
     for (index, dialogue) in demonstrations(&Seeds::new(1), 24_000, Mixture::Ordinary).iter().enumerate() {

@@ -1,26 +1,26 @@
-//! What is left of a difference where something that moved with it did not.
+//! Covariate adjustment of a difference.
 
 use serde::{Deserialize, Serialize};
 
 use crate::distribution::length;
 use crate::{Error, MeanEstimate};
 
-/// The straight line through pairs of a covariate and a difference.
+/// A least-squares line through pairs of a covariate and a difference.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Adjusted {
     /// The difference where the covariate is 0.
     pub at_zero: MeanEstimate,
-    /// What the difference gains where the covariate gains 1.
+    /// The change of the difference per unit of the covariate.
     pub slope: MeanEstimate,
 }
 
-/// Fits `difference = at_zero + slope · covariate` by least squares to `(covariate, difference)`, one pair a question;
-/// `None` where the covariate does not vary, so that nothing can be told apart.
+/// Fits `difference = at_zero + slope · covariate` by least squares to `(covariate, difference)`, one pair a
+/// question; `None` if the covariate does not vary.
 ///
-/// Use it for "is the policy better, or are its answers only longer": the covariate is by how much an answer is longer than
-/// the other policy's, and `at_zero` what remains of the difference in score for answers of equal length (as the
-/// length-controlled win rates of Dubois et al. 2024, arXiv:2404.04475, do for wins). It is an adjustment, no experiment: what
-/// makes answers longer may make them better too. Where no covariate is near 0 it reaches beyond the data.
+/// Use it to control for length: the covariate is the difference in answer length, and `at_zero` is the difference in
+/// score at equal length. Dubois et al. (2024, arXiv:2404.04475) do the same for win rates. The adjustment is not
+/// causal: the cause of longer answers may also improve them. If no covariate is near 0, `at_zero` is an
+/// extrapolation.
 ///
 /// Standard errors are those of ordinary least squares, with n − 2 degrees of freedom.
 ///
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_told_apart_is_not() {
+    fn constant_covariates_have_no_adjustment() {
         assert_eq!(adjust(&[(1.0, 2.0), (1.0, 3.0), (1.0, 4.0)]).unwrap(), None);
         assert!(matches!(adjust(&[(1.0, 2.0), (2.0, 3.0)]), Err(Error::TooFewClusters { clusters: 2 })));
         assert!(matches!(adjust(&[(f64::NAN, 2.0); 3]), Err(Error::NotFinite { .. })));

@@ -2,11 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::bootstrap::check_level;
 use crate::distribution::{length, t_quantile, to_f64};
+use crate::error::check_level;
 use crate::{Choice, Error, Interval};
 
-/// How far raters agree.
+/// Agreement of raters.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Agreement {
     /// Agreement beyond chance: (observed − expected)/(1 − expected).
@@ -19,16 +19,16 @@ pub struct Agreement {
     pub items: usize,
     /// How many raters rated each item; the most, where that differs.
     pub raters: u64,
-    /// Standard error of kappa over *other items* of the same kind, the raters given: the items' influence values (Gwet,
-    /// *British Journal of Mathematical and Statistical Psychology* 61, 2008). `None` where kappa is undefined or there is
-    /// one item.
+    /// Standard error of kappa over *other items*, with fixed raters, from the items' influence values (Gwet,
+    /// *British Journal of Mathematical and Statistical Psychology* 61, 2008). `None` where kappa is undefined or
+    /// there is one item.
     pub standard_error: Option<f64>,
 }
 
 impl Agreement {
     /// The t-interval of kappa with items − 1 degrees of freedom, cut at 1; `None` where there is no standard error.
     ///
-    /// It speaks of other items. What other raters would say it cannot tell: three of them are no sample.
+    /// It covers the sampling of items, not of raters.
     ///
     /// # Errors
     ///
@@ -68,13 +68,12 @@ impl Kappa {
     }
 }
 
-/// Fleiss' kappa of a table with one row an item and one column a category, each entry the number of raters who put the
-/// item there.
+/// Fleiss' kappa of a table with one row per item and one column per category; entries count raters.
 ///
-/// With n raters, Pᵢ = (Σⱼ nᵢⱼ² − n)/(n(n − 1)), P̄ their mean over the items, pⱼ the share of all ratings in category j
-/// and Pₑ = Σⱼ pⱼ²: κ = (P̄ − Pₑ)/(1 − Pₑ) (Fleiss, *Psychological Bulletin* 76, 1971). Raters need not be the same
-/// persons for every item. Use it for three raters or more over categories without an order, of which none takes nearly
-/// all ratings; [`gwet_ac1`] is for that case, [`krippendorff_alpha`](crate::krippendorff_alpha) for gaps.
+/// κ = (P̄ − Pₑ)/(1 − Pₑ) (Fleiss, *Psychological Bulletin* 76, 1971). For n raters, P̄ is the mean over items of Pᵢ
+/// = (Σⱼ nᵢⱼ² − n)/(n(n − 1)). Pₑ = Σⱼ pⱼ², with pⱼ the proportion of all ratings in category j. Raters need not be
+/// the same persons for every item. Use it for three or more raters and unordered categories, none of which has
+/// nearly all ratings; [`gwet_ac1`] is for that case, [`krippendorff_alpha`](crate::krippendorff_alpha) for gaps.
 ///
 /// # Errors
 ///
@@ -92,12 +91,12 @@ pub fn fleiss_kappa<R: AsRef<[u64]>>(counts: &[R]) -> Result<Agreement, Error> {
     Ok(agreement(counts, Chance::Marginal))
 }
 
-/// Gwet's AC1 of such a table: as [`fleiss_kappa`], with chance Pₑ = Σⱼ pⱼ(1 − pⱼ)/(q − 1) over q categories, pⱼ the mean
-/// share of category j.
+/// Gwet's AC1 of such a table: as [`fleiss_kappa`], with chance agreement Pₑ = Σⱼ pⱼ(1 − pⱼ)/(q − 1). q is the number
+/// of categories, and pⱼ the mean proportion of category j.
 ///
-/// Use it beside kappa where one category takes nearly all ratings: kappa then falls to 0 though the raters agree, AC1 does
-/// not (Gwet 2008). Items may have different numbers of ratings; one with a single rating tells what categories are common
-/// and nothing about agreement.
+/// Report it with kappa if one category has nearly all ratings: kappa is then near 0 although the raters agree, AC1
+/// is not (Gwet 2008). Items may have different numbers of ratings. An item with one rating only counts towards the
+/// category proportions.
 ///
 /// # Errors
 ///
@@ -122,8 +121,8 @@ pub fn gwet_ac1<R: AsRef<[u64]>>(counts: &[R]) -> Result<Agreement, Error> {
     Ok(agreement(counts, Chance::Unused))
 }
 
-/// Randolph's free-marginal kappa of such a table: as [`fleiss_kappa`], with chance that picks each of the k categories
-/// alike, Pₑ = 1/k (Randolph, *Free-marginal multirater kappa*, 2005). Use it where raters had no quota to fill and no
+/// Randolph's free-marginal kappa of such a table: as [`fleiss_kappa`], with chance agreement Pₑ = 1/k for k
+/// categories (Randolph, *Free-marginal multirater kappa*, 2005). Use it where raters had no quota to fill and no
 /// category is expected to be common.
 ///
 /// # Errors

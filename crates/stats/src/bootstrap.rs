@@ -1,119 +1,16 @@
 //! Bootstrap intervals of means whose values come in clusters.
 //!
-//! Several values belong to one question: its turns, its answers under several seeds. They move together, so that the
-//! question, not the value, is what a repetition of the study would draw anew. Each resample therefore draws whole
-//! clusters with replacement, as many as there are (the cluster bootstrap; Davison and Hinkley, *Bootstrap Methods and
-//! their Application*, 1997, §3.8).
-
-use std::collections::BTreeMap;
+//! Several values belong to one question: its turns, and its answers under several seeds. They are correlated, so the
+//! question is the sampling unit. Each resample draws whole clusters with replacement (the cluster bootstrap; Davison
+//! and Hinkley, *Bootstrap Methods and their Application*, 1997, §3.8).
 
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::distribution::{length, normal_cdf, normal_quantile};
-use crate::{Error, Resamples};
-
-/// Scores by cluster, summed up for resampling.
-///
-/// ```
-/// use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
-/// use stats::{ClusteredScores, mean_interval};
-///
-/// // Two turns of three questions.
-/// let scores = ClusteredScores::new([(81, 8.0), (81, 6.0), (82, 7.0), (82, 7.0), (83, 3.0), (83, 5.0)])?;
-/// let estimate = mean_interval(&scores, 10_000, 0.95, &mut ChaCha8Rng::seed_from_u64(0))?;
-/// assert_eq!(estimate.value, 6.0);
-/// assert!(estimate.low < 6.0 && 6.0 < estimate.high);
-/// # Ok::<(), stats::Error>(())
-/// ```
-#[derive(Clone, Debug, PartialEq)]
-pub struct ClusteredScores {
-    clusters: BTreeMap<u64, Cluster>,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct Cluster {
-    pub(crate) sum: f64,
-    pub(crate) count: f64,
-}
-
-impl ClusteredScores {
-    /// The scores of `rows`, each a cluster's id (the question's) and a value. Row order does not matter but for
-    /// rounding.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NotFinite`] for a value that is NaN or infinite.
-    pub fn new(rows: impl IntoIterator<Item = (u64, f64)>) -> Result<Self, Error> {
-        let mut clusters: BTreeMap<u64, Cluster> = BTreeMap::new();
-        for (row, (cluster, value)) in rows.into_iter().enumerate() {
-            if !value.is_finite() {
-                return Err(Error::NotFinite { row, cluster, value });
-            }
-            let of_cluster = clusters.entry(cluster).or_default();
-            of_cluster.sum += value;
-            of_cluster.count += 1.0;
-        }
-        Ok(Self { clusters })
-    }
-
-    /// How many clusters there are.
-    pub fn clusters(&self) -> usize {
-        self.clusters.len()
-    }
-
-    /// The mean of all values, each with the same weight; `None` if there are none.
-    pub fn mean(&self) -> Option<f64> {
-        let whole: Cluster = self.clusters.values().fold(Cluster::default(), |all, &one| all.with(one));
-        (whole.count > 0.0).then(|| whole.mean())
-    }
-
-    /// The mean of each cluster's values, in the order of their ids: what tests of paired differences take.
-    pub fn cluster_means(&self) -> Vec<f64> {
-        self.clusters.values().map(|cluster| cluster.mean()).collect()
-    }
-
-    /// The differences of the cluster means, `self` minus `other`, in the order of the ids.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::UnpairedClusters`] unless both sides have the same clusters.
-    pub fn paired_differences(&self, other: &Self) -> Result<Vec<f64>, Error> {
-        self.check_paired(other)?;
-        let pairs = self.clusters.values().zip(other.clusters.values());
-        Ok(pairs.map(|(one, other)| one.mean() - other.mean()).collect())
-    }
-
-    pub(crate) fn columns(&self) -> Vec<Cluster> {
-        self.clusters.values().copied().collect()
-    }
-
-    pub(crate) fn check_paired(&self, other: &Self) -> Result<(), Error> {
-        let missing_in = |other: &Self, one: &Self| -> Vec<u64> {
-            one.clusters.keys().filter(|id| !other.clusters.contains_key(id)).copied().collect()
-        };
-        let (only_first, only_second) = (missing_in(other, self), missing_in(self, other));
-        if only_first.is_empty() && only_second.is_empty() {
-            Ok(())
-        } else {
-            Err(Error::UnpairedClusters { only_first, only_second })
-        }
-    }
-}
-
-impl Cluster {
-    pub(crate) fn with(self, other: Self) -> Self {
-        Self { sum: self.sum + other.sum, count: self.count + other.count }
-    }
-
-    fn without(self, other: Self) -> Self {
-        Self { sum: self.sum - other.sum, count: self.count - other.count }
-    }
-
-    pub(crate) fn mean(self) -> f64 {
-        self.sum / self.count
-    }
-}
+use crate::clusters::Cluster;
+use crate::distribution::{length, normal_cdf, normal_quantile, quantiles};
+use crate::error::check_level;
+use crate::{ClusteredScores, Error, Resamples};
 
 /// A value and its bootstrap interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -133,34 +30,34 @@ pub struct Estimate {
 }
 
 impl Estimate {
-    /// Whether the interval leaves out `value`: zero, for a difference that is there.
+    /// Returns whether the interval excludes `value`, such as 0 for a difference.
     pub fn excludes(&self, value: f64) -> bool {
         value < self.low || self.high < value
     }
 }
 
-/// How an interval is read off the values of resamples.
+/// The type of a bootstrap interval.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Method {
-    /// The quantiles (1 − level)/2 and (1 + level)/2 of the resamples' values. Simple, and good for means over some
-    /// forty clusters or more.
+    /// The quantiles (1 − level)/2 and (1 + level)/2 of the resamples' values. Adequate for means over about forty
+    /// clusters or more.
     #[default]
     Percentile,
-    /// Bias-corrected and accelerated (Efron, *Journal of the American Statistical Association* 82, 1987): the quantiles
-    /// are moved by the median bias z₀ of the resamples and the skewness a of the leave-one-cluster-out values. Better
-    /// than [`Percentile`](Self::Percentile) where scores pile up at a ceiling; the same where they are symmetric.
+    /// Bias-corrected and accelerated (Efron, *Journal of the American Statistical Association* 82, 1987). It adjusts
+    /// the quantiles for the median bias of the resamples and the skewness of the jackknife values. It is better than
+    /// [`Percentile`](Self::Percentile) for skewed scores, such as scores with a ceiling.
     Bca,
 }
 
-/// The mean of `scores` with its percentile interval: the quantiles (1 − `level`)/2 and (1 + `level`)/2 of the means of
-/// `resamples` resamples, interpolated linearly between order statistics (Hyndman and Fan's type 7, NumPy's default).
+/// Computes the mean of `scores` with its percentile interval over `resamples` resamples. Quantiles are interpolated
+/// linearly (Hyndman and Fan's type 7, NumPy's default).
 ///
-/// With clusters of unequal size the mean of a resample is the sum of its values over their number. For many policies
-/// on the same questions see [`mean_intervals`], which draws once for all of them.
+/// With clusters of unequal size the mean of a resample is the sum of its values divided by their number. For many
+/// policies on the same questions see [`mean_intervals`].
 ///
-/// Use it for the score of a model that is there, on questions that stand for more of their kind. It assumes that clusters
-/// are independent draws, and enough of them: below some twenty, percentile intervals are too narrow.
+/// Use it for the score of one model on a sample of questions. It assumes independent clusters. Below about twenty
+/// clusters, percentile intervals are too narrow.
 ///
 /// # Errors
 ///
@@ -185,13 +82,13 @@ pub fn mean_interval(
     Ok(mean_intervals(&[scores], &draws, level, Method::Percentile)?.remove(0))
 }
 
-/// The difference of means, `first` minus `second`, with its percentile interval. Both sides are resampled by the same
-/// draws of clusters, so that how hard a question is cancels out.
+/// Computes the difference of means, `first` − `second`, with its percentile interval. Both sides share the resampled
+/// clusters, so that the difficulty of a question cancels.
 ///
-/// A cluster may have more values on one side than on the other: each side is averaged over its own.
+/// A cluster may have different numbers of values on the two sides.
 ///
-/// Use it for "is A better than B" on the same questions; [`sign_flip_test`](crate::sign_flip_test) gives the p-value that
-/// belongs to it. It speaks of these two models on other questions, not of other seeds.
+/// Use it for "is A better than B" on the same questions; [`sign_flip_test`](crate::sign_flip_test) computes a
+/// matching p-value. The interval covers the sampling of questions, not of seeds.
 ///
 /// # Errors
 ///
@@ -221,10 +118,10 @@ pub fn paired_difference_interval(
     difference_interval(first, second, &draws, level, Method::Percentile)
 }
 
-/// The means of several policies' scores on the same clusters, with intervals from one set of draws.
+/// Computes the means of several policies' scores on the same clusters, with intervals from one set of resamples.
 ///
-/// Draws that are shared make the intervals of a table comparable, and the table fast: 10,000 resamples of twenty
-/// policies take milliseconds. The result does not depend on the number of threads.
+/// Shared resamples make the intervals of a table comparable and fast. The result does not depend on the number of
+/// threads.
 ///
 /// # Errors
 ///
@@ -257,7 +154,7 @@ pub fn mean_intervals(
     Ok(columns.iter().zip(means).map(interval).collect())
 }
 
-/// The difference of means, `first` minus `second`, on the same clusters, both resampled by `draws`.
+/// Computes the difference of means, `first` − `second`, on the same clusters, both resampled by `draws`.
 ///
 /// # Errors
 ///
@@ -295,9 +192,8 @@ pub fn difference_interval(
     Ok(finish(value, &mut firsts, draws, level, method, &leave_one_out))
 }
 
-/// The difference of means of scores on *different* questions, `first` minus `second`: each side is resampled on its
-/// own, so that nothing cancels out. Where both sides answered the same questions, [`paired_difference_interval`] is
-/// sharper.
+/// Computes the difference of means of scores on *different* questions, `first` − `second`, with independent
+/// resamples. For the same questions use [`paired_difference_interval`], which is more precise.
 ///
 /// # Errors
 ///
@@ -330,7 +226,7 @@ pub fn unpaired_difference_interval(
     let subtracted = others.means(std::slice::from_ref(&other))?.remove(0);
     values.iter_mut().zip(subtracted).for_each(|(value, subtracted)| *value -= subtracted);
     let value = whole(&one).mean() - whole(&other).mean();
-    // Each side's influence values carry their own 1/n; scaling them to the sum of both sizes lets one formula serve.
+    // Rescales each side's influence values from its own size to the total size, so that one formula applies.
     let leave_one_out = || {
         let total = length(one.len() + other.len());
         let scaled = |column: &[Cluster], sign: f64| -> Vec<f64> {
@@ -349,7 +245,7 @@ fn whole(column: &[Cluster]) -> Cluster {
     column.iter().fold(Cluster::default(), |all, &one| all.with(one))
 }
 
-/// The means without each cluster in turn.
+/// Returns the jackknife means: without each cluster in turn.
 fn jackknife(column: &[Cluster]) -> Vec<f64> {
     let all = whole(column);
     column.iter().map(|&cluster| all.without(cluster).mean()).collect()
@@ -372,13 +268,13 @@ fn finish(
     Estimate { value, low, high, level, clusters: resamples.clusters(), resamples: resamples.resamples() }
 }
 
-/// The tail probabilities at which the resamples are cut. Resamples that are all alike, or that all lie on one side of
-/// the value, leave nothing to correct by.
+/// Returns the adjusted tail probabilities. Without spread, or with all resamples on one side of the value, no
+/// adjustment is defined.
 fn bca_tails(value: f64, draws: &[f64], tail: f64, leave_one_out: &[f64]) -> [f64; 2] {
     let n = length(draws.len());
     let below = length(draws.iter().filter(|&&draw| draw < value).count());
     let level = length(draws.iter().filter(|&&draw| draw <= value).count());
-    // Half of the resamples that hit the value itself count as below: sums of half points do so often.
+    // Resamples equal to the value count half as below: sums of half points are often equal.
     let share = f64::midpoint(below, level) / n;
     let mean = leave_one_out.iter().sum::<f64>() / length(leave_one_out.len());
     let moment = |power: i32| leave_one_out.iter().map(|one| (mean - one).powi(power)).sum::<f64>();
@@ -391,25 +287,5 @@ fn bca_tails(value: f64, draws: &[f64], tail: f64, leave_one_out: &[f64]) -> [f6
     [tail, 1.0 - tail].map(|p| {
         let z = bias + normal_quantile(p);
         normal_cdf(bias + z / (1.0 - acceleration * z))
-    })
-}
-
-pub(crate) fn check_level(level: f64) -> Result<(), Error> {
-    if 0.0 < level && level < 1.0 { Ok(()) } else { Err(Error::Level { level }) }
-}
-
-/// Quantiles of `values`, which is not empty and is reordered, interpolated linearly.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a position in a slice: between 0 and its length"
-)]
-pub(crate) fn quantiles<const N: usize>(values: &mut [f64], levels: [f64; N]) -> [f64; N] {
-    levels.map(|q| {
-        let position = q.clamp(0.0, 1.0) * length(values.len() - 1);
-        let below = position.floor() as usize;
-        let (_, &mut low, above) = values.select_nth_unstable_by(below, f64::total_cmp);
-        let high = above.iter().copied().min_by(f64::total_cmp).unwrap_or(low);
-        low + (high - low) * (position - position.floor())
     })
 }

@@ -1,12 +1,12 @@
-//! Strengths of many policies from who beat whom.
+//! Bradley–Terry strengths from pairwise wins.
 
 use serde::{Deserialize, Serialize};
 
-use crate::bootstrap::check_level;
 use crate::distribution::{length, normal_quantile};
+use crate::error::check_level;
 use crate::{Error, Interval};
 
-/// Newton steps; a concave likelihood takes fewer than ten.
+/// Maximum of Newton steps; a concave likelihood needs fewer than ten.
 const MOST_STEPS: usize = 200;
 /// Largest slope of the log-likelihood, in games, at which the search ends.
 const FLAT: f64 = 1e-11;
@@ -75,7 +75,7 @@ pub fn bradley_terry<R: AsRef<[f64]>>(wins: &[R]) -> Result<BradleyTerry, Error>
             .iter()
             .map(|row| row.iter().zip(&slope).map(|(a, b)| a * b).sum::<f64>())
             .collect::<Vec<f64>>();
-        // Long steps leave the region where the quadratic holds.
+        // The quadratic approximation is local, so long steps are shortened.
         let longest = step.iter().fold(0.0_f64, |longest, step| longest.max(step.abs()));
         let scale = if longest > 1.0 { 1.0 / longest } else { 1.0 };
         strengths.iter_mut().zip(step).for_each(|(strength, step)| *strength += scale * step);

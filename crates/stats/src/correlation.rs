@@ -6,7 +6,7 @@ use crate::distribution::{length, midranks, moments, two_sided_normal, two_sided
 use crate::error::check_finite;
 use crate::{Error, PMethod, PValue};
 
-/// Pairs whose n! orders are gone through one by one.
+/// Maximum number of pairs for enumeration of all permutations.
 pub(crate) const ENUMERABLE: usize = 9;
 /// Pairs without ties for which Kendall's distribution is counted.
 const COUNTABLE: usize = 150;
@@ -23,10 +23,10 @@ pub struct Correlation {
 /// Kendall's τ-b of pairs `(first[i], second[i])`: (concordant − discordant)/√((n₀ − n₁)(n₀ − n₂)), with n₀ pairs of
 /// pairs, n₁ of them tied in `first`, n₂ in `second` (Kendall, *Biometrika* 33, 1945).
 ///
-/// Use it to ask whether a score rises with volume or noise, one mean a level. The p-value is exact up to nine pairs, and
-/// up to 150 without ties; beyond, normal with the variance for ties. **With four levels the smallest two-sided p is
-/// 1/12**: no trend of four points can be significant, however clean. With replicates use [`page_test`](crate::page_test)
-/// or [`jonckheere_test`](crate::jonckheere_test).
+/// Use it to ask whether a score rises with volume or noise, one mean a level. The p-value is exact up to nine pairs,
+/// and up to 150 without ties. Beyond, it is normal with the variance for ties. **With four levels the smallest
+/// two-sided p is 1/12**: no trend of four points can be significant. With replicates use
+/// [`page_test`](crate::page_test) or [`jonckheere_test`](crate::jonckheere_test).
 ///
 /// # Errors
 ///
@@ -76,9 +76,9 @@ pub fn kendall_tau(first: &[f64], second: &[f64]) -> Result<Correlation, Error> 
 
 /// Spearman's ρ of pairs: the correlation of their ranks, ties sharing their mean rank.
 ///
-/// Use it for "do two judges order these policies alike". The p-value is exact up to nine pairs; beyond it is Student's t
-/// with n − 2 degrees of freedom. (SciPy uses t at any n, which at n = 4 says p = 0 for a perfect order; the exact one is
-/// 1/12.)
+/// Use it for "do two judges order these policies alike". The p-value is exact up to nine pairs; beyond it is
+/// Student's t with n − 2 degrees of freedom. (SciPy uses t at every n, so that a perfect order of 4 has p = 0; the
+/// exact p is 1/12.)
 ///
 /// # Errors
 ///
@@ -165,7 +165,7 @@ fn inversions(n: usize) -> Vec<f64> {
     chances
 }
 
-/// The share of all orders of `values` in which `hit` holds (Heap's algorithm).
+/// Returns the proportion of permutations of `values` for which `hit` is true (Heap's algorithm).
 pub(crate) fn share_of_orders(values: &[f64], hit: impl Fn(&[f64]) -> bool) -> f64 {
     let mut order = values.to_vec();
     let mut counters = vec![0; order.len()];

@@ -1,25 +1,25 @@
-//! Seeds × questions, turns within questions, judge repeats innermost: what varies, by how much, and what an average
-//! over all of it is uncertain by.
+//! Crossed designs: seeds × questions, with turns within questions and judge repeats within answers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::bootstrap::check_level;
-use crate::distribution::{length, t_cdf, t_quantile};
-use crate::{Error, Resamples};
+use crate::distribution::{length, quantiles};
+use crate::error::check_level;
+use crate::estimate::satterthwaite;
+use crate::{Design, Error, Estimate, MeanEstimate, MeanSquare, Over, Resamples, Variances};
 
-/// One score and where it stands in the design.
+/// One score and its position in the design.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Observation {
-    /// The seed of the trained model. Every seed answers every question.
+    /// The training seed. Every seed answers every question.
     pub seed: u64,
     /// The question.
     pub question: u64,
     /// The turn within the question.
     pub turn: u64,
-    /// Which of several judgments of the same answer.
+    /// The index of the judgment among several of the same answer.
     pub repeat: u64,
     /// The score.
     pub score: f64,
@@ -57,13 +57,13 @@ pub struct CrossedScores {
 }
 
 impl CrossedScores {
-    /// The scores of `rows`, in any order.
+    /// Creates a design from `rows`, in any order.
     ///
     /// # Errors
     ///
-    /// [`Error::NotFinite`]; [`Error::TooFewClusters`] without rows; [`Error::Incomplete`] where a seed lacks a turn of a
-    /// question or an answer has another number of judgments than the first one. Average over what is missing, or drop
-    /// the question for all seeds, and say so.
+    /// [`Error::NotFinite`]; [`Error::TooFewClusters`] without rows; [`Error::Incomplete`] where a seed lacks a turn
+    /// of a question or an answer has another number of judgments than the first one. Drop the question for all
+    /// seeds, and report it.
     pub fn new(rows: impl IntoIterator<Item = Observation>) -> Result<Self, Error> {
         let mut answers: BTreeMap<(u64, u64, u64), BTreeMap<u64, f64>> = BTreeMap::new();
         for (row, Observation { seed, question, turn, repeat, score }) in rows.into_iter().enumerate() {
@@ -108,14 +108,14 @@ impl CrossedScores {
         Ok(Self { shape, seeds: seeds.into_iter().collect(), turns: turns.collect(), scores })
     }
 
-    /// How many seeds, questions, turns a question and judgments an answer there are.
+    /// Returns the numbers of seeds, questions, turns per question and judgments per answer.
     pub fn design(&self) -> Design {
         let [seeds, questions, turns, repeats] = self.shape;
         Design { seeds, questions, turns, repeats }
     }
 
-    /// The differences `self` − `other`, score by score: seed by seed on the same questions, which is what makes a
-    /// comparison of two ways of training sharp.
+    /// Returns the differences `self` − `other` by seed, question, turn and repeat. Pairing removes the variance that
+    /// both sides share.
     ///
     /// # Errors
     ///
@@ -128,12 +128,57 @@ impl CrossedScores {
         Ok(Self { scores, ..self.clone() })
     }
 
-    /// The mean with its bootstrap interval over seeds and questions: each resample draws seeds and, independently, questions
-    /// with replacement, and takes every answer of a drawn seed to a drawn question (Owen, *Annals of Applied Statistics* 1,
-    /// 2007).
+    /// Returns the questions in ascending order.
+    pub(crate) fn questions(&self) -> impl Iterator<Item = u64> {
+        self.turns.iter().map(|&(question, _)| question)
+    }
+
+    /// Returns an error unless `other` has the same questions with the same turns.
+    pub(crate) fn check_same_questions(&self, other: &Self) -> Result<(), Error> {
+        if self.turns == other.turns {
+            return Ok(());
+        }
+        Err(Error::OtherDesign { first: self.design(), second: other.design() })
+    }
+
+    /// Returns the mean of each seed.
+    pub(crate) fn seed_means(&self) -> Vec<f64> {
+        let [of_seed, ..] = self.means();
+        of_seed
+    }
+
+    /// Returns the mean of each question over seeds, turns and repeats.
+    pub(crate) fn question_means(&self) -> Vec<f64> {
+        let [_, of_question, ..] = self.means();
+        of_question
+    }
+
+    /// Returns the mean of each seed's answers to each question, `[seeds][questions]`.
+    pub(crate) fn cell_means(&self) -> Vec<f64> {
+        let [_, _, of_cell, ..] = self.means();
+        of_cell
+    }
+
+    /// Returns the variance of a seed's mean that is due to the interaction of seeds and questions.
+    pub(crate) fn interaction(&self) -> MeanSquare {
+        let [s, q, ..] = self.shape;
+        let [of_seed, of_question, of_cell, ..] = self.means();
+        let mean = of_seed.iter().sum::<f64>() / length(s);
+        let squares: f64 = of_cell
+            .iter()
+            .enumerate()
+            .map(|(index, cell)| (cell - of_seed[index / q] - of_question[index % q] + mean).powi(2))
+            .sum();
+        let df = length((s - 1) * (q - 1));
+        MeanSquare { value: if df > 0.0 { squares / df / length(q) } else { 0.0 }, degrees_of_freedom: df }
+    }
+
+    /// Computes the mean with its bootstrap interval over seeds and questions. Each resample draws seeds and,
+    /// independently, questions with replacement (Owen, *Annals of Applied Statistics* 1, 2007).
     ///
-    /// For eight seeds or more; below, [`Components::estimate`] is calibrated and this is not. It counts the interaction of
-    /// seeds and questions up to three times, and is a little wide where that is large.
+    /// Use it for eight seeds or more; with fewer seeds [`Components::estimate`] is calibrated and the bootstrap is
+    /// not. It counts the interaction of seeds and questions up to three times, so it is conservative where the
+    /// interaction is large.
     ///
     /// # Errors
     ///
@@ -157,7 +202,7 @@ impl CrossedScores {
         resamples: usize,
         level: f64,
         rng: &mut (impl Rng + ?Sized),
-    ) -> Result<crate::Estimate, Error> {
+    ) -> Result<Estimate, Error> {
         check_level(level)?;
         let [s, q, ..] = self.shape;
         if s < 2 {
@@ -178,15 +223,15 @@ impl CrossedScores {
             .collect();
         let value = of_seed.iter().sum::<f64>() / length(s);
         let tail = (1.0 - level) / 2.0;
-        let [low, high] = crate::bootstrap::quantiles(&mut values, [tail, 1.0 - tail]);
-        Ok(crate::Estimate { value, low, high, level, clusters: q, resamples })
+        let [low, high] = quantiles(&mut values, [tail, 1.0 - tail]);
+        Ok(Estimate { value, low, high, level, clusters: q, resamples })
     }
 
-    /// The variance components, by the analysis of variance of the balanced design.
+    /// Computes the variance components by the analysis of variance of the balanced design.
     ///
-    /// With score = μ + seed + question + seed·question + turn(question) + seed·turn(question) + judgment, all random,
-    /// the mean squares' expectations are solved for the components (Searle, Casella and McCulloch, *Variance
-    /// Components*, 1992, ch. 4). A component that comes out negative is 0, which is the usual reading: nothing was seen.
+    /// The model is score = μ + seed + question + seed·question + turn(question) + seed·turn(question) + judgment,
+    /// all random. The components solve the equations of the expected mean squares (Searle, Casella and McCulloch,
+    /// *Variance Components*, 1992, ch. 4). Negative components are set to 0.
     ///
     /// # Errors
     ///
@@ -227,7 +272,7 @@ impl CrossedScores {
         Ok(Components::solve(mean, self.design(), mean_squares))
     }
 
-    /// Means of seeds, questions, seeds × questions, questions × turns, and answers.
+    /// Returns the means of seeds, questions, seeds × questions, questions × turns, and answers.
     fn means(&self) -> [Vec<f64>; 5] {
         let [s, q, t, j] = self.shape;
         let sizes = [s, q, s * q, q * t, s * q * t];
@@ -248,41 +293,16 @@ impl CrossedScores {
     }
 }
 
-/// How much there is of everything.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Design {
-    /// Trained models.
-    pub seeds: usize,
-    /// Questions.
-    pub questions: usize,
-    /// Turns a question.
-    pub turns: usize,
-    /// Judgments an answer.
-    pub repeats: usize,
-}
-
-/// What an average is to be an estimate *for*: which of its parts would be drawn anew if the study were repeated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Over {
-    /// Other seeds and other questions of the same kind: what a claim about a way of training needs.
-    SeedsAndQuestions,
-    /// Other questions, these very models.
-    Questions,
-    /// Other seeds, these very questions: what a claim about *this benchmark's* score needs.
-    Seeds,
-}
-
-/// Variance components of scores, or of differences: where the variation comes from.
+/// Variance components of scores or of differences.
 ///
-/// A component is `None` where the design cannot show it; what it would hold is then part of the next one inwards: with
-/// one judgment an answer, the judge's noise is part of `answer`; with one turn too, of `seed_question`; with one seed, of
-/// `turn` or `question`.
+/// A component is `None` if the design does not identify it. Its variance is then part of the next inner component.
+/// With one judgment per answer, the judge's variance is part of `answer`; with one turn as well, of `seed_question`;
+/// with one seed, of `turn` or `question`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Components {
     /// The mean of all scores.
     pub mean: f64,
-    /// How much of everything was measured.
+    /// The size of the design.
     pub design: Design,
     /// Variance between seeds, over all questions alike.
     pub seed: Option<f64>,
@@ -307,7 +327,7 @@ impl Components {
         let [s, q, t, j] = [seeds, questions, turns, repeats].map(length);
         let part = |square: Option<f64>, within: f64, size: f64| Some(((square? - within) / size).max(0.0));
         let within_answer = judge.unwrap_or(0.0);
-        // Without turns or without seeds some strata are empty, and the next inner one takes their place.
+        // Without turns or without seeds some strata are empty; the next inner one replaces them.
         let answer_square = answer.unwrap_or(within_answer);
         let cell_square = cell.unwrap_or(answer_square);
         let turn_square = turn.unwrap_or(answer_square);
@@ -324,20 +344,21 @@ impl Components {
         }
     }
 
-    /// The mean with its standard error, and the degrees of freedom that a t-interval takes.
+    /// Computes the mean with its standard error and degrees of freedom.
     ///
     /// With N scores in all and the mean squares A of seeds and B of questions:
-    /// - over seeds and questions, (A + B)/N. The interaction, which both mean squares hold, is counted twice, since
-    ///   subtracting it needs an estimate that one or three degrees of freedom do not give. Degrees of freedom are
+    /// - over seeds and questions, (A + B)/N. Both mean squares contain the interaction, so it is counted twice. Its
+    ///   estimate is too uncertain at one to three degrees of freedom to be subtracted. Degrees of freedom are
     ///   Satterthwaite's (*Biometrics Bulletin* 2, 1946).
     /// - over questions, B/N with questions − 1; over seeds, A/N with seeds − 1.
     ///
-    /// The README shows how often such intervals hold the truth at 2 and at 4 seeds; with eight or more
-    /// [`CrossedScores::bootstrap`] is an alternative that assumes less.
+    /// The README has the coverage of these intervals. For a study with several cells
+    /// [`PooledSeeds`](crate::PooledSeeds) is calibrated at two seeds too. With eight or more seeds
+    /// [`CrossedScores::bootstrap`] assumes less.
     ///
     /// # Errors
     ///
-    /// [`Error::OneSeed`] where seeds are to be drawn anew and there is one only.
+    /// [`Error::OneSeed`] if seeds are random and there is only one.
     pub fn estimate(&self, over: Over) -> Result<MeanEstimate, Error> {
         let Design { seeds, questions, turns, repeats } = self.design;
         let all = length(seeds * questions * turns * repeats);
@@ -352,10 +373,10 @@ impl Components {
         Ok(MeanEstimate { value: self.mean, standard_error: variance.sqrt(), degrees_of_freedom })
     }
 
-    /// The components as numbers for a [`Plan`](crate::Plan), with 0 for what the design could not show.
-    pub fn variances(&self) -> crate::Variances {
+    /// Returns the components for a [`Plan`](crate::Plan), with 0 for those that the design does not identify.
+    pub fn variances(&self) -> Variances {
         let or_zero = |component: Option<f64>| component.unwrap_or(0.0);
-        crate::Variances {
+        Variances {
             seed: or_zero(self.seed),
             question: or_zero(self.question),
             seed_question: or_zero(self.seed_question),
@@ -364,83 +385,4 @@ impl Components {
             judge: or_zero(self.judge),
         }
     }
-}
-
-/// A mean with its standard error: the common currency of t-intervals, equivalence tests and power.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct MeanEstimate {
-    /// The mean, or the mean difference.
-    pub value: f64,
-    /// Its standard error.
-    pub standard_error: f64,
-    /// Degrees of freedom of the standard error.
-    pub degrees_of_freedom: f64,
-}
-
-impl MeanEstimate {
-    /// The mean of `values` that are independent of each other, such as one difference a question.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NotFinite`]; [`Error::TooFewClusters`] below two values.
-    ///
-    /// ```
-    /// let mean = stats::MeanEstimate::of(&[1.0, 2.0, 3.0, 4.0])?;
-    /// assert_eq!((mean.value, mean.degrees_of_freedom), (2.5, 3.0));
-    /// # Ok::<(), stats::Error>(())
-    /// ```
-    pub fn of(values: &[f64]) -> Result<Self, Error> {
-        crate::error::check_finite(values)?;
-        if values.len() < 2 {
-            return Err(Error::TooFewClusters { clusters: values.len() });
-        }
-        let (value, squares) = crate::distribution::moments(values);
-        let degrees_of_freedom = length(values.len()) - 1.0;
-        let standard_error = (squares / degrees_of_freedom / length(values.len())).sqrt();
-        Ok(Self { value, standard_error, degrees_of_freedom })
-    }
-
-    /// The t-interval: value ± t · standard error, with t the (1 + `level`)/2 quantile at the degrees of freedom.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Level`].
-    ///
-    /// ```
-    /// let mean = stats::MeanEstimate { value: 0.3, standard_error: 0.1, degrees_of_freedom: 79.0 };
-    /// let interval = mean.interval(0.95)?;
-    /// assert!((interval.low - 0.101).abs() < 1e-3 && (interval.high - 0.499).abs() < 1e-3);
-    /// # Ok::<(), stats::Error>(())
-    /// ```
-    pub fn interval(&self, level: f64) -> Result<crate::Interval, Error> {
-        check_level(level)?;
-        let half = t_quantile(f64::midpoint(1.0, level), self.degrees_of_freedom) * self.standard_error;
-        Ok(crate::Interval { low: self.value - half, high: self.value + half, level })
-    }
-
-    /// The two-sided p of "the mean is 0": the level at which the t-interval ends at 0, subtracted from 1.
-    ///
-    /// ```
-    /// let mean = stats::MeanEstimate { value: 0.3, standard_error: 0.1, degrees_of_freedom: 79.0 };
-    /// let p = mean.p_value();
-    /// assert!((0.0035..0.0037).contains(&p));
-    /// assert!(mean.interval(1.0 - p)?.low.abs() < 1e-6);
-    /// # Ok::<(), stats::Error>(())
-    /// ```
-    pub fn p_value(&self) -> f64 {
-        if self.standard_error > 0.0 {
-            2.0 * t_cdf(-(self.value / self.standard_error).abs(), self.degrees_of_freedom)
-        } else {
-            f64::from(u8::from(self.value == 0.0))
-        }
-    }
-}
-
-/// The sum of mean squares' shares `(value, degrees of freedom)`, and its degrees of freedom.
-pub(crate) fn satterthwaite(terms: &[(f64, f64)]) -> (f64, f64) {
-    let variance: f64 = terms.iter().map(|(value, _)| value).sum();
-    let denominator: f64 = terms.iter().map(|(value, df)| value * value / df).sum();
-    // Scores that do not vary at all: any number of degrees of freedom gives the same interval of width 0.
-    let df = if denominator > 0.0 { variance * variance / denominator } else { terms[0].1 };
-    (variance, df)
 }

@@ -1,11 +1,11 @@
-//! The few distributions that intervals and tests are made of.
+//! Distributions of intervals and tests.
 
 use std::f64::consts::SQRT_2;
 
 use statrs::function::{
     beta::beta_reg,
     erf::{erfc, erfc_inv},
-    gamma::ln_gamma,
+    gamma::{gamma_lr, ln_gamma},
 };
 
 /// P(Z ≤ z) of a standard normal Z.
@@ -52,7 +52,7 @@ pub(crate) fn t_quantile(p: f64, df: f64) -> f64 {
     while 1.0 - t_cdf(high, df) > 1.0 - p && high < 1e300 {
         high *= 2.0;
     }
-    // The upper tail keeps its digits where the distribution function is close to 1.
+    // The upper tail does not cancel where the distribution function is close to 1.
     bisect(0.0, high, |t| t_cdf(-t, df) <= 1.0 - p)
 }
 
@@ -97,9 +97,33 @@ pub(crate) fn noncentral_t_cdf(t: f64, df: f64, shift: f64) -> f64 {
     (below_zero + sum).clamp(0.0, 1.0)
 }
 
+/// The x with P(X ≤ x) = p of a χ² distribution, for p in (0, 1).
+pub(crate) fn chi_squared_quantile(p: f64, df: f64) -> f64 {
+    let mut high = df.max(1.0);
+    while gamma_lr(df / 2.0, high / 2.0) < p {
+        high *= 2.0;
+    }
+    bisect(0.0, high, |x| x > 0.0 && gamma_lr(df / 2.0, x / 2.0) >= p)
+}
+
 /// The x with P(X ≤ x) = p of a beta distribution.
 pub(crate) fn beta_quantile(p: f64, a: f64, b: f64) -> f64 {
     bisect(0.0, 1.0, |x| beta_reg(a, b, x) >= p)
+}
+
+/// Computes ψ′(x), the derivative of the digamma function, for x > 0.
+pub(crate) fn trigamma(x: f64) -> f64 {
+    /// From here on the asymptotic series is accurate to f64.
+    const LARGE: f64 = 15.0;
+    let (mut x, mut sum) = (x, 0.0);
+    while x < LARGE {
+        sum += 1.0 / (x * x);
+        x += 1.0;
+    }
+    let u = 1.0 / (x * x);
+    // 1/x + 1/2x² + Σ B₂ₖ/x²ᵏ⁺¹
+    let series = 1.0 / 6.0 - u * (1.0 / 30.0 - u * (1.0 / 42.0 - u * (1.0 / 30.0 - u * 5.0 / 66.0)));
+    sum + (1.0 + 0.5 / x + u * series) / x
 }
 
 /// P(X ≥ x) of a χ² distribution with one degree of freedom.
@@ -123,8 +147,24 @@ pub(crate) fn length(count: usize) -> f64 {
     count as f64
 }
 
-/// The least point of [low, high] at which `reached` holds, to the last bit; `reached` is false, then true.
-fn bisect(mut low: f64, mut high: f64, reached: impl Fn(f64) -> bool) -> f64 {
+/// Quantiles of `values`, which is not empty and is reordered, interpolated linearly.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a position in a slice: between 0 and its length"
+)]
+pub(crate) fn quantiles<const N: usize>(values: &mut [f64], levels: [f64; N]) -> [f64; N] {
+    levels.map(|q| {
+        let position = q.clamp(0.0, 1.0) * length(values.len() - 1);
+        let below = position.floor() as usize;
+        let (_, &mut low, above) = values.select_nth_unstable_by(below, f64::total_cmp);
+        let high = above.iter().copied().min_by(f64::total_cmp).unwrap_or(low);
+        low + (high - low) * (position - position.floor())
+    })
+}
+
+/// Returns the least point of [low, high] at which `reached` is true, to the last bit. `reached` is monotone.
+pub(crate) fn bisect(mut low: f64, mut high: f64, reached: impl Fn(f64) -> bool) -> f64 {
     loop {
         let middle = low + (high - low) / 2.0;
         if middle <= low || middle >= high {

@@ -1,11 +1,13 @@
-//! What can go wrong.
+//! Errors.
 
 /// An error of this crate.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A score is NaN or infinite.
-    #[error("row {row}, cluster {cluster}: {value} is no score; drop the row or count it as missing")]
+    #[error(
+        "row {row}, cluster {cluster}: {value} is not a finite number; drop the row or count it as missing"
+    )]
     NotFinite {
         /// The row, counted from 0.
         row: usize,
@@ -14,10 +16,10 @@ pub enum Error {
         /// The value.
         value: f64,
     },
-    /// Between-cluster variation cannot be seen.
+    /// The variance between clusters is undefined.
     #[error("{clusters} cluster(s): a clustered bootstrap needs two or more")]
     TooFewClusters {
-        /// How many clusters there are.
+        /// Returns the number of clusters.
         clusters: usize,
     },
     /// Two sets of scores that are to be compared cluster by cluster do not have the same clusters.
@@ -40,7 +42,7 @@ pub enum Error {
     #[error("a bootstrap needs one resample or more; 10000 is a good number")]
     NoResamples,
     /// More successes than trials, or no trials.
-    #[error("{successes} successes in {trials} trials are no proportion")]
+    #[error("{successes} successes in {trials} trials is not a proportion")]
     Proportion {
         /// Successes.
         successes: u64,
@@ -53,10 +55,10 @@ pub enum Error {
         /// The item, counted from 0.
         item: usize,
     },
-    /// Agreement over too little.
+    /// Too few items or raters for an agreement.
     #[error("too few {what}: agreement needs {needed} or more")]
     TooFew {
-        /// What there is too little of: items or raters.
+        /// What is too few: items or raters.
         what: &'static str,
         /// How many are needed.
         needed: u64,
@@ -85,7 +87,7 @@ pub enum Error {
     },
     /// Draws were made for another number of clusters.
     #[error(
-        "{clusters} clusters of scores, but the resamples were drawn for {resampled}; draw them for the scores"
+        "{clusters} clusters of scores, but the resamples have {resampled}; draw resamples for the scores"
     )]
     ResampledClusters {
         /// Clusters of the scores.
@@ -117,10 +119,12 @@ pub enum Error {
         /// The second one's.
         second: crate::Design,
     },
-    /// Nothing can be said about other seeds.
-    #[error("one seed says nothing about other seeds; train two or more, or speak of these models only")]
+    /// One seed does not identify the variance between seeds.
+    #[error(
+        "one seed has no variance between seeds; train two or more seeds, or restrict the claim to these models"
+    )]
     OneSeed,
-    /// A power that no design can be planned for.
+    /// A power outside of its range.
     #[error("power {power}: must lie between 1 − level = {} and 1, such as 0.8", 1.0 - level)]
     Power {
         /// The power asked for.
@@ -128,7 +132,7 @@ pub enum Error {
         /// The plan's confidence level.
         level: f64,
     },
-    /// A margin of equivalence that is none.
+    /// An invalid margin of equivalence.
     #[error("margin {margin}: give the largest difference that would not matter, in score points, above 0")]
     Margin {
         /// The margin.
@@ -148,15 +152,15 @@ pub enum Error {
         /// Which side.
         side: &'static str,
     },
-    /// A p-value that is none.
-    #[error("value {index} is {value}, and no probability")]
+    /// A p-value outside of [0, 1].
+    #[error("value {index} is {value}, which is not a probability")]
     NotProbability {
         /// Its place, counted from 0.
         index: usize,
         /// The value.
         value: f64,
     },
-    /// Strengths without a bound.
+    /// An unbounded Bradley–Terry strength.
     #[error(
         "policy {policy} cannot be placed: no chain of games leads to it in which each {relation} the next; \
          leave it out, or let it meet others"
@@ -177,10 +181,15 @@ pub enum Error {
     },
 }
 
-/// Refuses values that are NaN or infinite, naming the first one by its place.
+/// Returns an error with the index of the first value that is NaN or infinite.
 pub(crate) fn check_finite(values: &[f64]) -> Result<(), Error> {
     match values.iter().enumerate().find(|(_, value)| !value.is_finite()) {
         Some((row, &value)) => Err(Error::NotFinite { row, cluster: row as u64, value }),
         None => Ok(()),
     }
+}
+
+/// Returns an error unless `level` is strictly between 0 and 1.
+pub(crate) fn check_level(level: f64) -> Result<(), Error> {
+    if 0.0 < level && level < 1.0 { Ok(()) } else { Err(Error::Level { level }) }
 }

@@ -5,18 +5,27 @@ mod adjusted;
 mod agreement;
 mod bootstrap;
 mod bradley_terry;
+mod clusters;
 mod correlation;
 mod crossed;
+mod design;
+mod detectable;
 mod distribution;
 mod equivalence;
 mod error;
+mod estimate;
+mod max_contrast;
+mod moderated;
 mod multiple;
 mod overfitting;
 mod pairs;
 mod permutation;
+mod pooled;
 mod power;
+mod ppi;
 mod proportion;
 mod resamples;
+mod selection;
 mod sign;
 mod tally;
 mod trend;
@@ -25,23 +34,32 @@ mod vote;
 pub use adjusted::{Adjusted, adjust};
 pub use agreement::{Agreement, Kappa, choice_counts, fleiss_kappa, gwet_ac1, randolph_kappa};
 pub use bootstrap::{
-    ClusteredScores, Estimate, Method, difference_interval, mean_interval, mean_intervals,
-    paired_difference_interval, unpaired_difference_interval,
+    Estimate, Method, difference_interval, mean_interval, mean_intervals, paired_difference_interval,
+    unpaired_difference_interval,
 };
 pub use bradley_terry::{BradleyTerry, bradley_terry};
+pub use clusters::ClusteredScores;
 pub use correlation::{Correlation, kendall_tau, spearman_rho};
-pub use crossed::{Components, CrossedScores, Design, MeanEstimate, Observation, Over};
-pub use equivalence::{Equivalence, equivalence_test};
+pub use crossed::{Components, CrossedScores, Observation};
+pub use design::{Design, Over, Variances};
+pub use detectable::{DetectableEffect, PlannedTest, RequiredSample, Source, StudySize, VarianceParts};
+pub use equivalence::{Assay, Conclusion, Equivalence, equivalence_test, equivalence_tests};
 pub use error::Error;
+pub use estimate::MeanEstimate;
+pub use max_contrast::{Alternative, MaxContrast, all_pairs, dose_response, falls_from_peak};
+pub use moderated::{MeanSquare, ModeratedVariances, moderate_variances};
 pub use multiple::{benjamini_hochberg, holm};
 pub use overfitting::{Checkpoint, Overfitting, OverfittingVerdict, Sign, judge_overfitting};
 pub use pairs::{Alpha, CohenKappa, Metric, Weights, cohen_kappa, krippendorff_alpha};
 pub use permutation::{
     HodgesLehmann, PMethod, PValue, WilcoxonTest, Zeros, hodges_lehmann, sign_flip_test, wilcoxon_test,
 };
-pub use power::{Plan, SeedsNeeded, Variances};
+pub use pooled::{PooledSeeds, Pooling, SeedVariance};
+pub use power::{Plan, SeedsNeeded};
+pub use ppi::{PpiEstimate, RatedItem, ppi_mean};
 pub use proportion::{Interval, clopper_pearson_interval, wilson_interval};
 pub use resamples::Resamples;
+pub use selection::{SelectedSetting, select_by_cross_fitting};
 pub use sign::{McNemarTest, SignTest, mcnemar_test, sign_test};
 pub use tally::{Choice, Tally};
 pub use trend::{Trend, jonckheere_test, page_test};

@@ -1,12 +1,12 @@
-//! Many tests at once: a table of twenty p-values has one below 0.05 by chance.
+//! Corrections for multiple tests.
 
 use crate::Error;
 use crate::distribution::length;
 
 /// Holm's adjusted p-values (*Scandinavian Journal of Statistics* 6, 1979), in the order of `p_values`.
 ///
-/// Calling everything at or below 0.05 significant then errs *anywhere in the table* with a chance of at most 5%, whatever
-/// the tests depend on. Use it where each claim of a table will be quoted on its own.
+/// At a threshold of 0.05 the probability of *any* false positive in the table is at most 5%, for every dependence
+/// between tests. Use it if each claim of a table is quoted by itself.
 ///
 /// # Errors
 ///
@@ -32,8 +32,8 @@ pub fn holm(p_values: &[f64]) -> Result<Vec<f64>, Error> {
 /// Benjamini and Hochberg's adjusted p-values (*Journal of the Royal Statistical Society* B 57, 1995), in the order of
 /// `p_values`.
 ///
-/// Of all that is called significant at 0.05, then, 5% are expected to be false, for tests that are independent or
-/// positively dependent, as differences from one baseline are. Use it to pick what is worth a second look.
+/// At a threshold of 0.05 the expected proportion of false positives among the significant results is 5%. It assumes
+/// independent or positively dependent tests, such as differences from one baseline. Use it for screening.
 ///
 /// # Errors
 ///

@@ -2,11 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::bootstrap::check_level;
-use crate::distribution::length;
+use crate::distribution::{length, quantiles};
+use crate::error::{check_finite, check_level};
 use crate::{ClusteredScores, Error, Resamples};
 
-/// What is known of a policy after part of its training.
+/// Measurements of one checkpoint.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Checkpoint {
     /// How much of training was done, such as 0.25.
@@ -25,7 +25,7 @@ pub struct Checkpoint {
     pub kl: Option<f64>,
 }
 
-/// What a series of checkpoints says.
+/// The result of an overfitting test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OverfittingVerdict {
@@ -79,18 +79,18 @@ pub enum Sign {
 
 /// Judges whether training overfits, from checkpoints in the order of training.
 ///
-/// The criterion: overfitting is a fall of the score *while the training loss falls*. Looking for the best checkpoint
-/// first and then testing its distance to the last one would find falls in noise, since the highest of several noisy
-/// scores is too high. So all earlier checkpoints are compared with the last one at once: differences are paired by
-/// question, bootstrapped with the same draws, and divided by their standard errors; the `level` quantile of the largest
-/// absolute deviation is the width, in standard errors, that holds for all of them together (max-t; Davison and Hinkley
-/// 1997, §4.2.4).
+/// The criterion: overfitting is a fall of the score *while the training loss falls*. Testing the best checkpoint
+/// against the last one has false positives, because the maximum of several noisy scores is biased upwards. The test
+/// therefore compares all earlier checkpoints with the last one simultaneously. Differences are paired by question,
+/// bootstrapped with the same resamples, and divided by their standard errors. The `level` quantile of the largest
+/// absolute deviation is the simultaneous width in standard errors (max-t; Davison and Hinkley 1997, §4.2.4).
 ///
-/// - [`Overfits`](OverfittingVerdict::Overfits) or [`Degrades`](OverfittingVerdict::Degrades): some interval lies above 0.
+/// - [`Overfits`](OverfittingVerdict::Overfits) or [`Degrades`](OverfittingVerdict::Degrades): some interval is above
+///   0.
 /// - [`NoOverfitting`](OverfittingVerdict::NoOverfitting): all intervals lie below `margin`.
 /// - [`Undecided`](OverfittingVerdict::Undecided): otherwise.
 ///
-/// It speaks of one trained model. Whether *training in this way* overfits takes seeds.
+/// The result applies to one trained model. A claim about the training method needs several seeds.
 ///
 /// # Errors
 ///
@@ -133,7 +133,7 @@ pub fn judge_overfitting(
         return Err(Error::TooFewClusters { clusters: checkpoints.len() });
     };
     for checkpoint in checkpoints {
-        crate::error::check_finite(&[checkpoint.progress, checkpoint.training_loss])?;
+        check_finite(&[checkpoint.progress, checkpoint.training_loss])?;
         checkpoint.scores.check_paired(&last.scores)?;
     }
     let earlier = &checkpoints[..checkpoints.len() - 1];
@@ -172,7 +172,7 @@ pub fn judge_overfitting(
     Ok(Overfitting { verdict, peak, drop, drop_low, drop_high, level, margin, loss_change, signs })
 }
 
-/// How many standard errors hold all differences together.
+/// Returns the simultaneous width of all differences in standard errors.
 fn simultaneous_width(deviations: &[Vec<f64>], errors: &[f64], level: f64) -> f64 {
     let resamples = deviations.first().map_or(0, Vec::len);
     let mut largest: Vec<f64> = (0..resamples)
@@ -181,7 +181,7 @@ fn simultaneous_width(deviations: &[Vec<f64>], errors: &[f64], level: f64) -> f6
             standardised.map(|(of, error)| (of[b] / error).abs()).fold(0.0, f64::max)
         })
         .collect();
-    let [width] = crate::bootstrap::quantiles(&mut largest, [level]);
+    let [width] = quantiles(&mut largest, [level]);
     width
 }
 

@@ -2,11 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::bootstrap::check_level;
 use crate::distribution::{length, normal_quantile, t_quantile, to_f64};
+use crate::error::check_level;
 use crate::{Error, Interval, Kappa};
 
-/// What disagreement of two raters counts.
+/// The weights of disagreements.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Weights {
@@ -52,8 +52,8 @@ impl CohenKappa {
 /// `table[i][j]` items that the first put into category i and the second into j. Standard error of Fleiss, Cohen and
 /// Everitt (*Psychological Bulletin* 72, 1969).
 ///
-/// Use it for exactly two raters who rated the same items and may differ in what they like to say; Fleiss' kappa gives
-/// them one common chance instead.
+/// Use it for exactly two raters of the same items with different marginal distributions; Fleiss' kappa gives them
+/// one common chance instead.
 ///
 /// # Errors
 ///
@@ -147,11 +147,11 @@ impl Alpha {
     }
 }
 
-/// Krippendorff's α (*Content Analysis*, 2004, ch. 11) of a table with one row an item and one column a category, each
-/// entry the number of raters who put the item there.
+/// Krippendorff's α (*Content Analysis*, 2004, ch. 11) of a table with one row per item and one column per category;
+/// entries count raters.
 ///
-/// Use it where raters did not rate the same number of items, or where categories have an order: scores of 1 to 10 are
-/// columns under [`Metric::Interval`]. With complete nominal ratings it is Fleiss' kappa but for a small-sample term.
+/// Use it for unequal numbers of ratings, or for ordered categories: scores of 1 to 10 are columns with
+/// [`Metric::Interval`]. With complete nominal ratings it is Fleiss' kappa but for a small-sample term.
 ///
 /// # Errors
 ///

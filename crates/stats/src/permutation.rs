@@ -4,11 +4,10 @@ use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
-use crate::bootstrap::check_level;
 use crate::distribution::{length, median, midranks, normal_cdf, normal_quantile, to_f64, two_sided_normal};
-use crate::error::check_finite;
+use crate::error::{check_finite, check_level};
 
-/// How a p-value came about.
+/// The method of a p-value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PMethod {
@@ -45,10 +44,10 @@ const EXACT_RANKS: usize = 200;
 
 /// The paired permutation test: could the mean of `differences` come from flipping each one's sign by a fair coin?
 ///
-/// The test to use for "is policy A better than B" on the same questions: give it one difference a question
-/// ([`ClusteredScores::paired_differences`](crate::ClusteredScores::paired_differences)), not one a turn, since turns of
-/// one question are not flipped independently. It assumes that under "no effect" a difference is as likely as its
-/// negative (Fisher, *The Design of Experiments*, 1935, §21), and nothing about the shape of scores.
+/// Use it to compare two policies on the same questions. Pass one difference per question
+/// ([`ClusteredScores::paired_differences`](crate::ClusteredScores::paired_differences)), because the turns of a
+/// question are dependent. It assumes a symmetric distribution of the difference under the null hypothesis (Fisher,
+/// *The Design of Experiments*, 1935, §21).
 ///
 /// Scores on half points are counted exactly at any number of questions, other values up to twenty; beyond that
 /// 100,000 flips are drawn from `rng`.
@@ -146,8 +145,8 @@ pub enum Zeros {
     /// They are left out before ranking (Wilcoxon).
     #[default]
     Dropped,
-    /// They are ranked, and their ranks left out (Pratt, *Journal of the American Statistical Association* 54, 1959): the
-    /// better choice where zeros are many, as among half-point scores.
+    /// Zeros are ranked and their ranks are dropped (Pratt, *Journal of the American Statistical Association* 54,
+    /// 1959). Preferable with many zeros, as with half-point scores.
     RankedThenDropped,
 }
 
@@ -162,11 +161,11 @@ pub struct WilcoxonTest {
     pub p: PValue,
 }
 
-/// Wilcoxon's signed-rank test (*Biometrics Bulletin* 1, 1945): are paired differences centred on 0?
+/// Wilcoxon's signed-rank test (*Biometrics Bulletin* 1, 1945): tests whether paired differences are centered on 0.
 ///
-/// Use it in the place of [`sign_flip_test`] when a few questions with huge differences should not decide. Assumes that
-/// differences are independent (one a question) and symmetric about their centre. Ties share their mean rank, and the
-/// exact distribution is that of those very ranks, up to 200 differences; beyond, normal with the variance of those ranks.
+/// Use it in the place of [`sign_flip_test`] when a few questions with huge differences should not decide. It assumes
+/// independent differences (one per question) with a symmetric distribution. Ties share their mean rank. The
+/// distribution is exact for these ranks up to 200 differences, and normal beyond.
 ///
 /// All differences 0: p is 1.
 ///
@@ -213,7 +212,7 @@ fn whole(value: f64) -> usize {
     value.round() as usize
 }
 
-/// A centre with its distribution-free interval.
+/// A center with its distribution-free interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HodgesLehmann {
     /// The median of all means of two differences, each with itself included.
@@ -227,12 +226,12 @@ pub struct HodgesLehmann {
     pub level: f64,
 }
 
-/// The Hodges–Lehmann estimate of the centre of paired `differences`, and the interval that belongs to
+/// The Hodges–Lehmann estimate of the center of paired `differences`, with the interval that matches
 /// [`wilcoxon_test`] (Hodges and Lehmann, *Annals of Mathematical Statistics* 34, 1963; Hollander and Wolfe,
 /// *Nonparametric Statistical Methods*, §3.2–3.3).
 ///
-/// Use it where single questions are far off: the mean follows them, this does not. With symmetric differences both
-/// estimate the same.
+/// Use it if there are outliers: the estimate is robust, unlike the mean. With symmetric differences both estimate
+/// the same.
 ///
 /// # Errors
 ///
@@ -270,8 +269,7 @@ pub fn hodges_lehmann(differences: &[f64], level: f64) -> Result<HodgesLehmann, 
     Ok(HodgesLehmann { centre: median(&means), low, high, level: reached })
 }
 
-/// How many means are cut off at either end, plus one, and the level that this leaves: the largest c with
-/// P(W₊ < c) ≤ `tail`.
+/// Returns the largest c with P(W₊ < c) ≤ `tail`, and the confidence level for it.
 fn exact_cut(n: usize, tail: f64) -> (usize, f64) {
     let chances = subset_sums(&(1..=n).collect::<Vec<_>>());
     let mut below = 0.0;

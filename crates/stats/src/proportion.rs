@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
-use crate::bootstrap::check_level;
 use crate::distribution::{beta_quantile, normal_quantile, to_f64};
+use crate::error::check_level;
 
 /// A confidence interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -17,10 +17,10 @@ pub struct Interval {
     pub level: f64,
 }
 
-/// Wilson's score interval of a proportion p̂ = `successes`/`trials`, without continuity correction:
-/// (p̂ + z²/2n ± z √(p̂(1 − p̂)/n + z²/4n²)) / (1 + z²/n), with z the normal quantile of (1 + `level`)/2
-/// (Wilson, *Journal of the American Statistical Association* 22, 1927). It stays within 0 and 1, and covers `level` on
-/// average over proportions; the textbook p̂ ± z √(p̂(1 − p̂)/n) does neither. It assumes independent trials.
+/// Wilson's score interval of a proportion p̂ = `successes`/`trials`, without continuity correction: (p̂ + z²/2n ± z
+/// √(p̂(1 − p̂)/n + z²/4n²)) / (1 + z²/n), where z is the normal quantile of (1 + `level`)/2 (Wilson, *Journal of the
+/// American Statistical Association* 22, 1927). It stays within 0 and 1, and covers `level` on average over
+/// proportions; the textbook p̂ ± z √(p̂(1 − p̂)/n) does neither. It assumes independent trials.
 ///
 /// # Errors
 ///
@@ -45,11 +45,11 @@ pub fn wilson_interval(successes: u64, trials: u64, level: f64) -> Result<Interv
     Ok(Interval { low, high, level })
 }
 
-/// The exact interval of a proportion (Clopper and Pearson, *Biometrika* 26, 1934): the proportions that two one-sided
-/// binomial tests at (1 − `level`)/2 do not refuse. Its ends are quantiles of beta distributions.
+/// The exact interval of a proportion (Clopper and Pearson, *Biometrika* 26, 1934): the proportions that two
+/// one-sided binomial tests at (1 − `level`)/2 do not reject. Its ends are quantiles of beta distributions.
 ///
-/// It never covers less than `level`, and mostly more: use it where that must be promised, and [`wilson_interval`], which
-/// covers `level` on average and is narrower, where an interval is to be read.
+/// Its coverage is at least `level`, and usually more. [`wilson_interval`] is narrower and has coverage `level` on
+/// average.
 ///
 /// # Errors
 ///

@@ -1,18 +1,18 @@
-//! Which clusters each resample of a bootstrap holds, and the means that it gives.
+//! Bootstrap resamples of clusters, and their means.
 
 use rand::{Rng, RngExt};
 use rayon::prelude::*;
 
 use crate::Error;
-use crate::bootstrap::Cluster;
+use crate::clusters::Cluster;
 
 /// Rows of means that one task computes: enough to share out, few enough to stay in a core's cache.
 const BLOCK: usize = 256;
 
 /// Draws of a cluster bootstrap: for each resample, as many clusters as there are, with replacement.
 ///
-/// Drawn once from the generator that is handed in and used for every policy of a table. The draws are made in order and
-/// the sums of one resample by one thread, so that the results are the same bits on any number of threads.
+/// Drawn once from the generator that is handed in and used for every policy of a table. Draws are sequential, and
+/// one thread sums each resample, so results are bitwise identical for every number of threads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resamples {
     clusters: usize,
@@ -20,8 +20,8 @@ pub struct Resamples {
 }
 
 impl Resamples {
-    /// `resamples` resamples of `clusters` clusters. 10,000 leave the ends of a 95% interval uncertain by about 1.5% of its
-    /// width; memory is four bytes a draw.
+    /// Draws `resamples` resamples of `clusters` clusters. With 10,000 the Monte Carlo error of the ends of a 95%
+    /// interval is about 1.5% of its width. Memory is four bytes per draw.
     ///
     /// # Errors
     ///
@@ -109,7 +109,7 @@ impl Resamples {
     }
 }
 
-/// Adds up the drawn rows of `rows`, `[clusters][width]`, into `sums`, `[width]`, which hold zeros.
+/// Sums the drawn rows of `rows`, `[clusters][width]`, into `sums`, `[width]`, which is zero-initialized.
 fn add_rows(rows: &[f64], drawn: &[u32], sums: &mut [f64]) {
     /// Sums that stay in registers while the clusters go by.
     const LANES: usize = 8;

@@ -1,4 +1,4 @@
-//! The sign test and McNemar's: could a fair coin have done this?
+//! The sign test and McNemar's test.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,13 +13,13 @@ pub struct SignTest {
     pub mid_p_value: f64,
 }
 
-/// The sign test of `wins` against `losses`, which is McNemar's exact test too: with X binomial of n = `wins` +
-/// `losses` fair tosses and k the smaller of the two, p = min(1, 2 P(X ≤ k)) and mid-p = 2 P(X < k) + P(X = k). Without
-/// a win or a loss both are 1.
+/// Computes the sign test of `wins` against `losses`, which is also McNemar's exact test. With n = `wins` + `losses`,
+/// k the smaller of the two and X ~ B(n, ½): p = min(1, 2 P(X ≤ k)) and mid-p = 2 P(X < k) + P(X = k). Without a win
+/// or a loss both are 1.
 ///
-/// Use it for wins and losses of two models on independent items. Ties say nothing and are left out; that half of the items
-/// are ties is worth telling, though. The exact p errs on the safe side, mid-p keeps its level on average (Lancaster,
-/// *Journal of the American Statistical Association* 56, 1961).
+/// Use it for wins and losses of two models on independent items. Ties are excluded; report their number. The exact p
+/// is conservative, mid-p has the nominal level on average (Lancaster, *Journal of the American Statistical
+/// Association* 56, 1961).
 ///
 /// ```
 /// let test = stats::sign_test(63, 46);
@@ -50,9 +50,9 @@ pub struct McNemarTest {
     pub corrected: (f64, f64),
 }
 
-/// McNemar's test (*Psychometrika* 12, 1947) of two policies that pass or fail the same questions: `only_first` are the
-/// questions that the first one alone passed, `only_second` those of the second. Questions that both passed or both
-/// failed say nothing about the difference.
+/// McNemar's test (*Psychometrika* 12, 1947) of two policies that pass or fail the same questions: `only_first` are
+/// the questions that the first one alone passed, `only_second` those of the second. Questions that both passed or
+/// both failed do not count.
 ///
 /// Assumes that questions are independent of each other, which the turns of one question are not. Without discordant
 /// pairs the χ² forms are 0 with p = 1, as the exact p is.

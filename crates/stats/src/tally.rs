@@ -1,11 +1,11 @@
-//! Wins, losses and ties, and what they say about who is better.
+//! Wins, losses and ties.
 
 use serde::{Deserialize, Serialize};
 
 use crate::distribution::to_f64;
 use crate::{Error, Interval, SignTest, sign_test, wilson_interval};
 
-/// What a rater says of two models' answers.
+/// A rater's preference between two models' answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Choice {
@@ -15,7 +15,7 @@ pub enum Choice {
     /// The second model's answer is better.
     #[serde(rename = "model_2")]
     Model2,
-    /// Neither is.
+    /// A tie.
     Equal,
 }
 
@@ -32,7 +32,7 @@ impl Choice {
     }
 }
 
-/// How often each of two models won.
+/// Counts of wins and ties of two models.
 ///
 /// ```
 /// use stats::Tally;
@@ -54,17 +54,17 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// How many items there are.
+    /// Returns the number of items.
     pub fn items(&self) -> u64 {
         self.decisive() + self.ties
     }
 
-    /// How many items somebody won.
+    /// Returns the number of items without a tie.
     pub fn decisive(&self) -> u64 {
         self.wins_model_1 + self.wins_model_2
     }
 
-    /// The tally as the second model sees it.
+    /// Returns the tally with the models swapped.
     #[must_use]
     pub fn swapped(&self) -> Self {
         Self { wins_model_1: self.wins_model_2, wins_model_2: self.wins_model_1, ties: self.ties }

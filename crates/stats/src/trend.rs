@@ -7,9 +7,9 @@ use crate::distribution::{length, midranks, moments, normal_cdf};
 use crate::error::check_finite;
 use crate::{Error, PMethod};
 
-/// Conditions whose orders within a block are gone through one by one.
+/// Maximum number of conditions for the exact test.
 const MOST_CONDITIONS: usize = 8;
-/// Values for which the statistic's distribution is counted where there are no ties.
+/// Maximum number of values for the exact distribution without ties.
 const COUNTABLE: usize = 80;
 
 /// A trend test's result.
@@ -36,8 +36,8 @@ impl Trend {
 
 /// Page's test for a trend across ordered conditions within blocks: `blocks[i][j]` is block i under condition j.
 ///
-/// Blocks are what meets all conditions: seeds that were trained at every volume, or questions that every policy
-/// answered. Values are ranked within each block, so that blocks need no common scale. L = Σⱼ j·Rⱼ, with Rⱼ the sum of
+/// A block contains all conditions: a seed that was trained at every volume, or a question that every policy
+/// answered. Values are ranked within blocks, so blocks need no common scale. L = Σⱼ j·Rⱼ, with Rⱼ the sum of
 /// condition j's ranks (Page, *Journal of the American Statistical Association* 58, 1963). Exact up to eight
 /// conditions, ties included (each block's own ranks in random order); normal beyond.
 ///
@@ -92,7 +92,7 @@ fn weighted(ranks: &[f64]) -> f64 {
     (1..).zip(ranks).map(|(place, rank)| f64::from(place) * rank).sum()
 }
 
-/// P(L ≥ `observed`) and P(L ≤ `observed`) when each block's ranks stand in random order.
+/// Returns P(L ≥ `observed`) and P(L ≤ `observed`) under random permutations of each block's ranks.
 fn page_tails(blocks: &[Vec<f64>], observed: f64) -> (f64, f64) {
     let mut known: Vec<(Vec<f64>, Vec<f64>)> = Vec::new();
     let mut chances = vec![1.0];
@@ -146,18 +146,18 @@ fn doubled(value: f64) -> usize {
     (2.0 * value).round() as usize
 }
 
-/// The Jonckheere–Terpstra test for a trend across ordered groups of *independent* values: `groups[j]` holds the
-/// replicates under condition j, as many as there happen to be.
+/// The Jonckheere–Terpstra test for a trend across ordered groups of *independent* values: `groups[j]` contains the
+/// replicates of condition j; groups may differ in size.
 ///
-/// Use it where every run is a fresh one, with seeds that are not shared between conditions; with shared seeds
-/// [`page_test`] is sharper. J counts the pairs of values from two groups that lie in the groups' order, ties half
-/// (Jonckheere, *Biometrika* 41, 1954). Exact without ties up to 80 values, and with ties up to nine; normal with the
-/// variance for ties beyond (Hollander and Wolfe, §6.2).
+/// Use it for independent runs, with seeds that are not shared between conditions. With shared seeds [`page_test`]
+/// has more power. J counts the pairs of values from two groups that lie in the groups' order, ties half (Jonckheere,
+/// *Biometrika* 41, 1954). Exact without ties up to 80 values, and with ties up to nine; normal with the variance for
+/// ties beyond (Hollander and Wolfe, §6.2).
 ///
 /// # Errors
 ///
-/// [`Error::TooFewClusters`] unless two groups hold a value; [`Error::NotFinite`]; [`Error::Constant`] where all values
-/// are the same.
+/// [`Error::TooFewClusters`] with fewer than two non-empty groups; [`Error::NotFinite`]; [`Error::Constant`] where
+/// all values are the same.
 ///
 /// ```
 /// let trend = stats::jonckheere_test(&[vec![5.9, 6.0, 5.8], vec![6.1, 6.3], vec![6.4, 6.2, 6.6]])?;
@@ -233,8 +233,8 @@ fn jonckheere_chances(sizes: &[usize]) -> Vec<f64> {
 
 /// The chance of each count of pairs (earlier, later) in order, for `m` and `n` values in random order.
 fn mann_whitney_chances(m: usize, n: usize) -> Vec<f64> {
-    // table[j]: with i of the first kind and j of the second. The largest value is of the second kind with chance
-    // j/(i + j), and then beats all i.
+    // table[j]: with i of the first kind and j of the second. The largest value is of the second kind with
+    // probability j/(i + j), and then exceeds all i of the first kind.
     let mut table: Vec<Vec<f64>> = vec![vec![1.0]; n + 1];
     for i in 1..=m {
         for j in 1..=n {

@@ -1,25 +1,27 @@
-//! Whether intervals cover, tests keep their level and power comes out as predicted, on simulated studies that are shaped
-//! like MT-Bench: 80 questions of two turns, scores on half points that pile up at 10.
+//! Coverage of intervals, level of tests and power on simulated studies of the shape of MT-Bench: 80 questions of two
+//! turns, scores on half points with a ceiling at 10.
 //!
-//! `cargo test -p stats --test calibration -- --nocapture` prints the figures that the README shows.
+//! `cargo test -p stats --test calibration -- --nocapture` prints the figures of the README.
 
 use rand::RngExt;
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
+use rayon::prelude::*;
 use statrs::function::erf::erfc;
 use stats::{
-    ClusteredScores, CrossedScores, Design, Interval, Method, Observation, Over, Plan, Resamples, Variances,
-    Zeros, difference_interval, equivalence_test, mean_intervals, sign_flip_test, wilcoxon_test,
+    Alternative, ClusteredScores, CrossedScores, Design, Interval, MeanEstimate, Method, Observation, Over,
+    Plan, PooledSeeds, Pooling, Resamples, Variances, Zeros, all_pairs, difference_interval,
+    equivalence_test, holm, mean_intervals, select_by_cross_fitting, sign_flip_test, wilcoxon_test,
 };
 
 const STUDIES: usize = 2_000;
 const QUESTIONS: u64 = 80;
 const TURNS: u64 = 2;
-/// What 95% intervals must cover.
+/// Accepted coverage of 95% intervals.
 const COVERAGE: std::ops::RangeInclusive<f64> = 0.93..=0.97;
-/// Seeds and their standard deviation where a single degree of freedom says too little of how seeds vary: the README warns.
+/// Seeds and their standard deviation for which one degree of freedom is too few; the README warns.
 const TOO_FEW: (u64, f64) = (2, 0.5);
 const BELOW: std::ops::RangeInclusive<f64> = 0.85..=0.93;
-/// How often tests at 5% may find what is not there: 5% with three standard errors of 2,000 studies.
+/// Accepted level of tests at 5%: three standard errors of 2,000 studies.
 const LEVEL: std::ops::RangeInclusive<f64> = 0.035..=0.065;
 
 /// Normal deviates of a seeded generator (Box and Muller).
@@ -32,21 +34,29 @@ impl Normal {
     }
 }
 
-/// A population of policies, questions and answers: latent qualities are normal, scores are what a judge makes of them.
+/// Standard deviations of a population of policies, questions and answers. Latent qualities are normal; the judge
+/// rounds them to half points.
 #[derive(Clone, Copy)]
 struct World {
     mean: f64,
     seed: f64,
     question: f64,
     seed_question: f64,
+    policy_question: f64,
     turn: f64,
     answer: f64,
 }
 
-/// Standard deviations near those of the sandbox and of published MT-Bench runs: questions differ by two points, another
-/// seed by a seventh of a point, and one answer in five is a 10.
-const WORLD: World =
-    World { mean: 7.6, seed: 0.15, question: 1.6, seed_question: 0.7, turn: 0.6, answer: 1.3 };
+/// Standard deviations similar to the sandbox and to published MT-Bench runs. One answer in five has a score of 10.
+const WORLD: World = World {
+    mean: 7.6,
+    seed: 0.15,
+    question: 1.6,
+    seed_question: 0.7,
+    policy_question: 0.0,
+    turn: 0.6,
+    answer: 1.3,
+};
 
 fn judged(quality: f64) -> f64 {
     ((2.0 * quality).round() / 2.0).clamp(1.0, 10.0)
@@ -55,7 +65,9 @@ fn judged(quality: f64) -> f64 {
 impl World {
     /// The mean score of the whole population, exactly: the latent quality is normal.
     fn truth(&self) -> f64 {
-        let squares = [self.seed, self.question, self.seed_question, self.turn, self.answer].map(|s| s * s);
+        let squares =
+            [self.seed, self.question, self.seed_question, self.policy_question, self.turn, self.answer]
+                .map(|s| s * s);
         let deviation = squares.iter().sum::<f64>().sqrt();
         let below = |x: f64| 0.5 * erfc(-(x - self.mean) / deviation / std::f64::consts::SQRT_2);
         // E = 1 + ½ Σ P(score ≥ 1.5), P(score ≥ 2), …
@@ -71,10 +83,11 @@ impl World {
             let hardness = normal.draw(self.question);
             let turns: Vec<f64> = (0..TURNS).map(|_| normal.draw(self.turn)).collect();
             for (policy, shift) in shifts.iter().enumerate() {
+                let taste = if self.policy_question > 0.0 { normal.draw(self.policy_question) } else { 0.0 };
                 for seed in 0..seeds {
                     let cell = normal.draw(self.seed_question);
                     for turn in 0..TURNS {
-                        let base = self.mean + shift + hardness + turns[turn as usize] + cell;
+                        let base = self.mean + shift + taste + hardness + turns[turn as usize] + cell;
                         let quality = base + seed_effects[policy][seed as usize] + normal.draw(self.answer);
                         policies[policy].push(Observation {
                             seed,
@@ -100,7 +113,7 @@ fn share(hits: usize) -> f64 {
 }
 
 #[test]
-fn bootstrap_intervals_cover_what_other_questions_would_say() {
+fn bootstrap_intervals_have_nominal_coverage() {
     // One model: its seed's effect is part of what is estimated, so there is none here.
     let world = World { seed: 0.0, ..WORLD };
     let better = World { mean: world.mean + 0.5, ..world };
@@ -125,7 +138,7 @@ fn bootstrap_intervals_cover_what_other_questions_would_say() {
 }
 
 #[test]
-fn intervals_over_seeds_cover_at_two_and_at_four_seeds() {
+fn intervals_over_seeds_have_nominal_coverage() {
     let studies =
         [(2, 0.0), (2, 0.15), (2, 0.25), (2, 0.5), (4, 0.0), (4, 0.15), (4, 0.25), (4, 0.5), (8, 0.25)];
     for (seeds, deviation) in studies {
@@ -179,7 +192,7 @@ fn tests_keep_their_level() {
 }
 
 #[test]
-fn equivalence_is_claimed_wrongly_as_often_as_it_says() {
+fn equivalence_tests_keep_their_level() {
     // A true difference of just the margin: every claim of equivalence is false.
     let mut normal = Normal(ChaCha8Rng::seed_from_u64(14));
     let claims = (0..STUDIES)
@@ -235,4 +248,121 @@ fn power_matches_its_prediction() {
         println!("| {over:?} | {seeds} | {difference:.3} | {:.3} |", share(found));
         assert!((share(found) - 0.8).abs() < TOLERANCE, "{over:?}, {seeds} seeds: {}", share(found));
     }
+}
+
+/// Simulated studies of several cells, each with its own random stream.
+const STUDIES_OF_CELLS: u64 = 1_000;
+const CELLS: usize = 8;
+/// Differences from the first cell, as in a study with six comparisons.
+const COMPARISONS: usize = 6;
+
+/// The differences of six cells from the first one in a study whose cells all have the same true score: with pooled
+/// seed variances, and each with its own.
+fn null_differences(world: World, seeds: u64, study: u64) -> [Vec<MeanEstimate>; 2] {
+    let mut rng = ChaCha8Rng::seed_from_u64(20);
+    rng.set_stream(study);
+    let rows = world.study(seeds, &[0.0; CELLS], &mut Normal(rng));
+    let cells: Vec<CrossedScores> = rows.into_iter().map(|rows| CrossedScores::new(rows).unwrap()).collect();
+    let study = PooledSeeds::new(cells.iter().map(|cell| (0, cell)), Pooling::Pooled).unwrap();
+    let pooled = (1..=COMPARISONS).map(|cell| study.difference(cell, 0).unwrap());
+    let alone = cells[1..=COMPARISONS].iter().map(|cell| {
+        let components = cell.minus(&cells[0]).unwrap().components().unwrap();
+        components.estimate(Over::SeedsAndQuestions).unwrap()
+    });
+    [pooled.collect(), alone.collect()]
+}
+
+/// Returns the coverage of 95% intervals of differences of 0, and the familywise error under Holm at 5%.
+fn coverage_and_familywise_error(studies: &[Vec<MeanEstimate>]) -> (f64, f64) {
+    let (mut covered, mut erred) = (0, 0);
+    for differences in studies {
+        let p_values: Vec<f64> = differences.iter().map(MeanEstimate::p_value).collect();
+        covered += p_values.iter().filter(|&&p| p > 0.05).count();
+        erred += usize::from(holm(&p_values).unwrap().iter().any(|&p| p <= 0.05));
+    }
+    let differences = studies.iter().map(Vec::len).sum::<usize>();
+    (covered as f64 / differences as f64, erred as f64 / studies.len() as f64)
+}
+
+#[test]
+fn pooled_seed_variances_give_nominal_coverage_and_familywise_error() {
+    for seeds in 2..=4 {
+        for deviation in [0.0, 0.15, 0.3] {
+            let world = World { seed: deviation, policy_question: 0.5, ..WORLD };
+            let studies = (0..STUDIES_OF_CELLS).into_par_iter();
+            let (pooled, alone): (Vec<_>, Vec<_>) = studies
+                .map(|study| {
+                    let [pooled, alone] = null_differences(world, seeds, study);
+                    (pooled, alone)
+                })
+                .unzip();
+            let (covered, erred) = coverage_and_familywise_error(&pooled);
+            let (alone, alone_erred) = coverage_and_familywise_error(&alone);
+            println!("| {seeds} | {deviation} | {covered:.3} | {erred:.3} | {alone:.3} | {alone_erred:.3} |");
+            assert!(COVERAGE.contains(&covered), "{seeds} seeds, s.d. {deviation}: coverage {covered}");
+            assert!(erred <= 0.06, "{seeds} seeds, s.d. {deviation}: familywise error {erred}");
+        }
+    }
+}
+
+/// Eleven settings that are all equal to the baseline, as in a sweep of β.
+const SETTINGS: usize = 11;
+const STUDIES_OF_SETTINGS: u64 = 400;
+/// Three standard errors of 400 studies above 5%.
+const LEVEL_OF_SETTINGS: f64 = 0.083;
+
+#[test]
+fn selection_by_cross_fitting_keeps_its_level() {
+    for seeds in [2, 4] {
+        let world = World { seed: 0.15, policy_question: 0.5, ..WORLD };
+        let studies = (0..STUDIES_OF_SETTINGS).into_par_iter();
+        let found: Vec<[f64; 3]> = studies
+            .map(|study| {
+                let mut rng = ChaCha8Rng::seed_from_u64(21);
+                rng.set_stream(study);
+                let mut normal = Normal(rng);
+                let rows = world.study(seeds, &[0.0; SETTINGS + 1], &mut normal);
+                let mut cells: Vec<CrossedScores> =
+                    rows.into_iter().map(|rows| CrossedScores::new(rows).unwrap()).collect();
+                let baseline = cells.pop().unwrap();
+                let selection = select_by_cross_fitting(&cells, &baseline, 5, &mut normal.0).unwrap();
+                let components = cells[selection.best].minus(&baseline).unwrap().components().unwrap();
+                let naive = components.estimate(Over::SeedsAndQuestions).unwrap();
+                let rejected = |gain: &MeanEstimate| f64::from(u8::from(gain.p_value() <= 0.05));
+                [rejected(&selection.gain), rejected(&naive), selection.gain.value]
+            })
+            .collect();
+        let mean = |column: usize| found.iter().map(|row| row[column]).sum::<f64>() / found.len() as f64;
+        println!(
+            "| {seeds} | cross-fitting {:.3} | chosen and tested on the same data {:.3} | gain {:.3} |",
+            mean(0),
+            mean(1),
+            mean(2)
+        );
+        assert!(mean(0) <= LEVEL_OF_SETTINGS, "{seeds} seeds: {}", mean(0));
+        assert!(mean(1) > mean(0), "the test on the same data shows what cross-fitting prevents");
+        assert!(mean(2).abs() < 0.05, "the gain of equal settings is 0: {}", mean(2));
+    }
+}
+
+#[test]
+fn max_contrast_tests_keep_their_level() {
+    let world = World { seed: 0.15, policy_question: 0.5, ..WORLD };
+    let rejected: usize = (0..STUDIES_OF_SETTINGS)
+        .into_par_iter()
+        .map(|study| {
+            let mut rng = ChaCha8Rng::seed_from_u64(22);
+            rng.set_stream(study);
+            let mut normal = Normal(rng);
+            let rows = world.study(3, &[0.0; 5], &mut normal);
+            let cells: Vec<CrossedScores> =
+                rows.into_iter().map(|rows| CrossedScores::new(rows).unwrap()).collect();
+            let study = PooledSeeds::new(cells.iter().map(|cell| (0, cell)), Pooling::Pooled).unwrap();
+            let test = study.max_contrast_test(&all_pairs(5), Alternative::TwoSided, 500, &mut normal.0);
+            usize::from(test.unwrap().p_value <= 0.05)
+        })
+        .sum();
+    let level = rejected as f64 / STUDIES_OF_SETTINGS as f64;
+    println!("| max-contrast test of all pairs of five cells {level:.3} |");
+    assert!((0.02..=LEVEL_OF_SETTINGS).contains(&level), "{level}");
 }

@@ -1,4 +1,4 @@
-//! What is refused, what is undefined, and what holds at the edges: ties everywhere, one value, NaN, nothing at all.
+//! Errors, undefined results and edge cases: ties, one value, NaN, no values.
 
 use proptest::{collection::vec, prelude::*};
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
@@ -36,7 +36,7 @@ fn results_are_the_same_bits_on_any_number_of_threads() {
     for threads in [2, 3, 8] {
         assert_eq!(alone, on(threads), "{threads} threads");
     }
-    // Nor does it matter which other policies stand in the table.
+    // Nor does the result depend on the other policies of the table.
     assert_eq!(mean_intervals(&policies[4..5], &draws, 0.95, Method::Bca).unwrap()[0], alone[4]);
 }
 
@@ -56,7 +56,7 @@ fn bootstraps_of_constant_scores_have_no_width_by_either_method() {
 }
 
 #[test]
-fn paired_tests_of_nothing_find_nothing() {
+fn paired_tests_of_zero_differences_have_p_one() {
     let empty = Err(Error::TooFewClusters { clusters: 0 });
     assert_eq!(sign_flip_test(&[], &mut rng()), empty);
     assert_eq!(sign_flip_test(&[0.0; 30], &mut rng()).unwrap().p_value, 1.0);
@@ -84,7 +84,7 @@ fn values_off_any_grid_are_flipped_at_random_beyond_twenty() {
 }
 
 #[test]
-fn orders_of_what_does_not_vary_are_refused() {
+fn constant_values_have_no_correlation() {
     let constant = |side| Err(Error::Constant { side });
     assert_eq!(kendall_tau(&[1.0, 1.0, 1.0], &[1.0, 2.0, 3.0]), constant("first"));
     assert_eq!(spearman_rho(&[1.0, 2.0], &[4.0, 4.0]), constant("second"));
@@ -104,7 +104,7 @@ fn orders_of_what_does_not_vary_are_refused() {
 }
 
 #[test]
-fn adjustments_and_margins_take_what_they_are_for() {
+fn adjustments_and_margins_validate_their_input() {
     assert_eq!(holm(&[]), Ok(vec![]));
     for adjust in [holm, benjamini_hochberg] {
         assert_eq!(adjust(&[0.5, 1.5]), Err(Error::NotProbability { index: 1, value: 1.5 }));
@@ -121,7 +121,7 @@ fn adjustments_and_margins_take_what_they_are_for() {
 }
 
 #[test]
-fn agreement_that_is_undefined_says_so() {
+fn undefined_agreement_is_an_error() {
     let one_category = cohen_kappa(&[[5, 0], [0, 0]], Weights::Unweighted).unwrap();
     assert_eq!((one_category.kappa, one_category.standard_error), (Kappa::Undefined, None));
     assert_eq!(one_category.interval(0.95), Ok(None));
@@ -142,7 +142,7 @@ fn agreement_that_is_undefined_says_so() {
 }
 
 #[test]
-fn strengths_without_bound_are_refused() {
+fn unbounded_strengths_are_errors() {
     let never_lost = bradley_terry(&[[0.0, 5.0], [0.0, 0.0]]).unwrap_err();
     assert_eq!(never_lost, Error::Unconnected { policy: 1, relation: "lost to" });
     let never_met = bradley_terry(&[[0.0, 2.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]).unwrap_err();
@@ -160,7 +160,7 @@ fn observation(seed: u64, question: u64, turn: u64, repeat: u64, score: f64) -> 
 }
 
 #[test]
-fn crossed_designs_are_complete_or_refused() {
+fn incomplete_crossed_designs_are_errors() {
     let whole: Vec<Observation> =
         (0..12).map(|i| observation(i / 6, i % 6 / 2, i % 2, 0, i as f64)).collect();
     assert!(CrossedScores::new(whole.clone()).is_ok());
@@ -185,7 +185,7 @@ fn crossed_designs_are_complete_or_refused() {
 }
 
 #[test]
-fn planning_says_when_seeds_do_not_help() {
+fn plans_report_when_seeds_do_not_help() {
     let design = stats::Design { seeds: 4, questions: 80, turns: 2, repeats: 1 };
     let variances = Variances { seed: 0.02, question: 1.0, answer: 1.0, ..Variances::default() };
     let plan = Plan { variances, over: Over::SeedsAndQuestions, level: 0.95 };
@@ -223,7 +223,7 @@ fn checkpoint(progress: f64, training_loss: f64, mean: f64, noise: f64) -> Check
 }
 
 #[test]
-fn overfitting_needs_a_fall_that_chance_does_not_explain() {
+fn overfitting_needs_a_significant_fall() {
     let draws = Resamples::draw(80, 1_000, &mut rng()).unwrap();
     let verdict = |series: &[Checkpoint]| judge_overfitting(series, 0.3, 0.95, &draws).unwrap();
     let fall =
@@ -248,7 +248,7 @@ fn overfitting_needs_a_fall_that_chance_does_not_explain() {
 
 proptest! {
     #[test]
-    fn tests_do_not_care_who_is_first(halves in vec(-12_i8..12, 1..14)) {
+    fn tests_are_symmetric(halves in vec(-12_i8..12, 1..14)) {
         let differences: Vec<f64> = halves.iter().map(|&half| f64::from(half) / 2.0).collect();
         let mirrored: Vec<f64> = differences.iter().map(|difference| -difference).collect();
         let flips = |d: &[f64]| sign_flip_test(d, &mut rng()).unwrap().p_value;
@@ -274,7 +274,7 @@ proptest! {
     }
 
     #[test]
-    fn exact_intervals_hold_wilsons_centre(successes in 0..200_u64, more in 0..200_u64) {
+    fn exact_intervals_contain_wilsons_center(successes in 0..200_u64, more in 0..200_u64) {
         prop_assume!(successes + more > 0);
         let exact = clopper_pearson_interval(successes, successes + more, 0.95).unwrap();
         let share = successes as f64 / (successes + more) as f64;

@@ -1,4 +1,4 @@
-//! What holds for any scores, votes and ratings, and what is refused.
+//! Properties of functions for arbitrary scores, votes and ratings, and their errors.
 
 use proptest::{collection::vec, prelude::*};
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
@@ -85,7 +85,7 @@ proptest! {
     }
 
     #[test]
-    fn wilsons_interval_holds_its_proportion_and_mirrors(trials in 1..500_u64, part in 0.0..=1.0_f64, level in 0.01..0.999) {
+    fn wilson_intervals_contain_the_proportion_and_are_symmetric(trials in 1..500_u64, part in 0.0..=1.0_f64, level in 0.01..0.999) {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and `trials`")]
         let successes = (part * trials as f64) as u64;
         let proportion = successes as f64 / trials as f64;
@@ -97,7 +97,7 @@ proptest! {
     }
 
     #[test]
-    fn mid_p_lies_below_p_and_both_are_probabilities(wins in 0..400_u64, losses in 0..400_u64) {
+    fn mid_p_is_below_p_and_both_are_probabilities(wins in 0..400_u64, losses in 0..400_u64) {
         let test = sign_test(wins, losses);
         prop_assert!(0.0 < test.mid_p_value && test.mid_p_value <= test.p_value && test.p_value <= 1.0);
         prop_assert_eq!(test, sign_test(losses, wins));
@@ -170,7 +170,7 @@ fn bootstraps_refuse_what_they_cannot_resample() {
 
 #[test]
 fn clusters_not_values_are_resampled() {
-    // Two values a cluster that say the same twice: an interval over values would be narrower by √2.
+    // Two equal values per cluster: an interval over values would be narrower by √2.
     let once: Vec<(u64, f64)> = (0..40).map(|id| (id, f64::from(u8::try_from(id % 10).unwrap()))).collect();
     let twice: Vec<(u64, f64)> = once.iter().chain(&once).copied().collect();
     assert_eq!(interval(&once, 0.95), interval(&twice, 0.95));

@@ -222,7 +222,7 @@ fn agreement_and_its_intervals_are_irr_cacs_and_krippendorffs() {
 
 #[test]
 fn bradley_terry_strengths_are_choixs_and_their_errors_statsmodels() {
-    /// Where choix's optimiser stops.
+    /// Tolerance of choix's optimizer.
     const FITTED: f64 = 1e-5;
     for case in cases("bradley_terry") {
         let wins: Vec<Vec<f64>> = rows(&case["wins"]).iter().map(numbers).collect();

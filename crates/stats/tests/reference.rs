@@ -98,8 +98,8 @@ fn intervals_of_fresh_resamples_are_those_of_scipy() {
     close(difference.high, &case["paired_high"], tolerance, &Value::Null);
 }
 
-/// Gives back recorded draws from `0..range`, whatever way a number is made of random bits: each word lies in the
-/// middle of its draw's share of all words.
+/// Returns recorded draws from `0..range` independently of the sampling algorithm: each word is in the middle of its
+/// draw's range of words.
 struct Recorded {
     draws: std::vec::IntoIter<u64>,
     range: u64,

@@ -1,4 +1,4 @@
-//! What a small study is judged on, and by.
+//! Questions and judgments of a small study.
 
 use serde_json::{Value, json};
 
@@ -12,7 +12,7 @@ pub fn bench_questions(count: usize) -> String {
     (0..count).map(question).collect()
 }
 
-/// What a judge says that rates an answer by its length, so that verdicts differ; `body` is what it was asked.
+/// Returns the text of a judge that rates an answer by its length. `body` is the request.
 pub fn rates_by_length(body: &Value) -> String {
     let last = body["messages"].as_array().and_then(|messages| messages.last());
     let asked = last.and_then(|message| message["content"].as_str()).unwrap_or_default();

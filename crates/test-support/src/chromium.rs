@@ -12,8 +12,8 @@ pub struct Chromium {
 }
 
 impl Chromium {
-    /// The first that runs, or `None` with a line on stderr that says what is skipped.
-    #[expect(clippy::print_stderr, reason = "a test that skips says so")]
+    /// Returns the first browser that runs, or prints that `test` is skipped and returns `None`.
+    #[expect(clippy::print_stderr, reason = "a skipped test prints it")]
     pub fn find(test: &str) -> Option<Self> {
         let runs = |name: &&str| {
             Command::new(name).arg("--version").output().is_ok_and(|output| output.status.success())
@@ -25,8 +25,8 @@ impl Chromium {
         found
     }
 
-    /// The elements of a page once its scripts have run, as HTML. `fragment` is what follows the page's name in its address,
-    /// with its `#`, or nothing. The profile lies in the page's folder, so that a page there remembers its visitor.
+    /// The elements of a page once its scripts have run, as HTML. `fragment` is what follows the page's name in its
+    /// address, with its `#`, or nothing. The profile is in the page's folder, so that local storage persists.
     ///
     /// # Panics
     ///

@@ -1,8 +1,4 @@
-//! Tolerances, a stand-in for a model's server, a browser and free ports that tests share.
-//!
-//! Tests that want real data or the real 135M model find them through [`real_data`] and [`real_model`]; where the
-//! environment names none they print that they skip, and pass.
-
+#![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
 mod bench_study;
@@ -23,9 +19,9 @@ pub const SEQUENCE_LOGP_NATS: f64 = 1e-3;
 pub const LOGITS_FP32: f64 = 2e-5;
 /// Largest difference between a loss of ours and TRL's over a trajectory, fp32.
 pub const TRAJECTORY_LOSS: f64 = 2e-5;
-/// The same of IPO over sums, relative to its first loss of 25. Its square takes ten times what log-probabilities of some 200
-/// nats differ by: run again on another processor, with two threads or narrower vectors, the recorded formula itself departs from
-/// its recording by up to 2.8e-5 (`trl_fifty.py --compare`). Twice that.
+/// The same of IPO over sums, relative to its first loss of 25. The square amplifies differences between
+/// log-probabilities of about 200 nats tenfold. On another processor, TRL itself differs from its recording by up to
+/// 2.8e-5 (`trl_fifty.py --compare`). The tolerance is twice that.
 pub const TRAJECTORY_LOSS_IPO_SUM: f64 = 6e-5;
 /// Largest relative difference between a gradient norm of ours and TRL's over a trajectory, fp32.
 pub const TRAJECTORY_GRAD_NORM: f64 = 1e-3;
@@ -38,17 +34,17 @@ pub const REORDERED_FP32: f64 = 1e-5;
 /// Largest absolute difference between closed forms in f64 and their recorded values.
 pub const CLOSED_FORM: f64 = 1e-12;
 
-/// The folder that `PREF_REAL_DATA` names, or `None` with a line on stderr that says what is skipped.
+/// Returns the folder of `PREF_REAL_DATA`, or prints that `test` is skipped and returns `None`.
 pub fn real_data(test: &str) -> Option<PathBuf> {
     from_environment("PREF_REAL_DATA", test)
 }
 
-/// The Hugging Face folder that `PREF_REAL_MODEL` names, or `None` with a line on stderr that says what is skipped.
+/// Returns the Hugging Face folder of `PREF_REAL_MODEL`, or prints that `test` is skipped and returns `None`.
 pub fn real_model(test: &str) -> Option<PathBuf> {
     from_environment("PREF_REAL_MODEL", test)
 }
 
-#[expect(clippy::print_stderr, reason = "a test that skips says so")]
+#[expect(clippy::print_stderr, reason = "a skipped test prints it")]
 fn from_environment(variable: &str, test: &str) -> Option<PathBuf> {
     let path = std::env::var_os(variable).map(PathBuf::from);
     if path.is_none() {

@@ -1,19 +1,19 @@
-//! Ports for tests whose processes meet.
+//! Ports for tests with several processes.
 
 use std::net::TcpListener;
 use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// The first of the ports to choose from, and how many there are: below those that the system hands out by itself, of which a
-/// connection or another test may have any a moment later.
+/// The first port and the number of ports. They are below the ephemeral ports, which a connection or another test may
+/// take at any time.
 const FIRST: u32 = 20_000;
 const PORTS: u32 = 12_000;
 
-/// A port of this machine that nobody listens on. Every call of a process names another, and processes begin at different ones.
+/// Returns a free local port. Every call in a process returns another one, and processes start at different ones.
 ///
 /// # Panics
 ///
-/// Where all are taken.
+/// If all are taken.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let ports = std::iter::repeat_with(|| {

@@ -1,26 +1,26 @@
-//! How demonstrators answer: five levels of quality, drawn without a look at the prompt.
+//! Answers of demonstrators: five levels of quality, independent of the prompt.
 
 use rand::RngExt;
 use seeds::Stream;
 
 use crate::task::{Constraint, Content, Task};
 
-/// Whose demonstrations are sampled.
+/// The distribution of demonstrations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mixture {
-    /// All five levels of quality, mostly middling ones: what the SFT policy learns from.
+    /// All five levels of quality, mostly medium: the SFT data.
     Ordinary,
-    /// The upper two levels: what a stronger policy learns from.
+    /// The upper two levels: the data of a stronger policy.
     Strong,
 }
 
-/// What stands before an answer and only costs the reader's time.
+/// A filler before an answer, which lowers quality.
 pub(crate) const FILLER: &str = "Um, ";
-/// What stands before an answer and costs nothing: a matter of style.
+/// A courtesy before an answer, which does not change quality.
 pub(crate) const COURTESY: &str = "Sure, ";
-/// An answer that is none.
+/// An evasive answer.
 pub(crate) const EVASION: &str = "I am not sure";
-/// Sentences that follow an answer and say nothing.
+/// Padding sentences after an answer.
 pub(crate) const PADDING: [&str; 2] = ["I hope this helps", "Just ask me for more"];
 
 /// One level's probabilities.
@@ -50,8 +50,8 @@ const PADDED_TWICE: f64 = 0.4;
 /// How often an answer that opens without filler opens with a courtesy.
 const COURTEOUS: f64 = 0.25;
 
-/// What each family adds to the probability of a right core, of a met constraint and of filler, in the order of
-/// [`crate::CATEGORIES`]: it evens out how hard the families are to learn.
+/// Offsets of each family to the probabilities of a right core, a met constraint and filler, in the order of
+/// [`crate::CATEGORIES`]. They equalize the difficulty of the families.
 const SHIFTS: [[f64; 3]; 8] = [
     [0.00, -0.10, 0.10],
     [0.00, -0.05, 0.05],
@@ -68,7 +68,7 @@ const SHIFTS: [[f64; 3]; 8] = [
 pub(crate) struct Demonstrator(usize);
 
 impl Demonstrator {
-    /// Draws a level; nothing about the prompt enters.
+    /// Draws a level, independently of the prompt.
     pub(crate) fn draw(mixture: Mixture, rng: &mut Stream) -> Self {
         let weights = match mixture {
             Mixture::Ordinary => [0.15, 0.25, 0.25, 0.20, 0.15],
@@ -88,7 +88,7 @@ impl Demonstrator {
     pub(crate) fn answer(self, family: usize, task: &Task, rng: &mut Stream) -> String {
         let level = &LEVELS[self.0];
         let [right, constraint, filler] = SHIFTS[family];
-        // Every draw is made whatever the others say, so that a probability can change without moving the stream.
+        // Every draw is unconditional, so that a probability can change without shifting the stream.
         let evades = chance(level.evade, rng);
         let content = match chance(level.right + right, rng) {
             true => Content::Right,
@@ -130,7 +130,7 @@ fn chance(probability: f64, rng: &mut Stream) -> bool {
     rng.random::<f64>() < probability
 }
 
-/// `sentence` as it stands after an opening; "I" keeps its capital.
+/// Returns `sentence` in lower case after an opening; "I" keeps its capital.
 fn uncapitalised(sentence: &str) -> String {
     if sentence.starts_with("I ") {
         return sentence.to_owned();
