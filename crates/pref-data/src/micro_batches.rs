@@ -1,12 +1,12 @@
-//! A batch in parts of about equally many tokens: for processes to share, and for each of them to take at a time.
+//! Parts of a batch with about equal numbers of tokens: one for each process, and micro-batches for each process.
 
 use std::cmp::Reverse;
 
-/// Splits the items of a batch, given by their tokens, into as few micro-batches as keep each within `most_tokens`, of
-/// about equally many tokens each. An item that is longer by itself is alone in its micro-batch.
+/// Splits the items of a batch, given by their numbers of tokens, into few micro-batches of at most `most_tokens` with
+/// about equal numbers of tokens. A longer item is alone in its micro-batch.
 ///
-/// The indices of a micro-batch ascend; the fullest micro-batch comes first. The split depends on nothing but `tokens`
-/// and `most_tokens`. Weigh each micro-batch's mean loss by its share of the batch's items.
+/// The indices of a micro-batch ascend; the largest micro-batch is first. The split depends only on `tokens` and
+/// `most_tokens`. Weight each micro-batch's mean loss by its share of the batch's items.
 ///
 /// ```
 /// let parts = pref_data::micro_batches(&[100, 900, 300, 500, 200], 1000);
@@ -27,7 +27,7 @@ pub fn micro_batches(tokens: &[usize], most_tokens: usize) -> Vec<Vec<usize>> {
         }
     };
     parts.extend(long.iter().map(|&item| (tokens[item], vec![item])));
-    // Stable: equally full ones stay in the order of their first items.
+    // Parts of equal size are in the order of their first items.
     parts.sort_by_key(|(filled, items)| (Reverse(*filled), items.iter().min().copied()));
     parts
         .into_iter()
@@ -38,10 +38,11 @@ pub fn micro_batches(tokens: &[usize], most_tokens: usize) -> Vec<Vec<usize>> {
         .collect()
 }
 
-/// Shares the items of a batch, given by their tokens, out over `ranks` processes, to each about equally many tokens.
+/// Distributes the items of a batch, given by their numbers of tokens, over `ranks` processes with about equal numbers of
+/// tokens.
 ///
-/// The indices of a share ascend, and one process gets all of them in their order. Where there are fewer items than
-/// processes, some shares are empty. Every process computes the same shares, and together they are the batch.
+/// The indices of a share ascend. With fewer items than processes, some shares are empty. Every process computes the same
+/// shares, and each item is in one of them.
 ///
 /// ```
 /// assert_eq!(pref_data::rank_shares(&[100, 900, 300, 500, 200], 2), [vec![0, 1], vec![2, 3, 4]]);
@@ -51,7 +52,7 @@ pub fn rank_shares(tokens: &[usize], ranks: usize) -> Vec<Vec<usize>> {
     let mut longest_first: Vec<usize> = (0..tokens.len()).collect();
     longest_first.sort_by_key(|&item| (Reverse(tokens[item]), item));
     for item in longest_first {
-        // Of equally full ones the one with the fewest items, so that items without tokens are shared out too.
+        // Among shares of equal size, the one with the fewest items: items without tokens are distributed too.
         let emptiest =
             shares.iter_mut().min_by_key(|(filled, items): &&mut (usize, Vec<usize>)| (*filled, items.len()));
         let Some((filled, items)) = emptiest else { break };
@@ -65,7 +66,7 @@ pub fn rank_shares(tokens: &[usize], ranks: usize) -> Vec<Vec<usize>> {
     shares.into_iter().map(ascending).collect()
 }
 
-/// Puts each item, the longest first, where the fewest tokens are; `None` where that overfills a part.
+/// Puts each item, the longest first, into the part with the fewest tokens; `None` if a part gets too large.
 fn spread(
     longest_first: &[usize],
     tokens: &[usize],
@@ -92,7 +93,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_item_is_in_one_part_and_no_part_is_too_full(
+        fn every_item_is_in_one_part_within_the_limit(
             tokens in prop::collection::vec(0usize..400, 0..60), most in 0usize..600,
         ) {
             let parts = micro_batches(&tokens, most);
@@ -113,10 +114,10 @@ mod tests {
             let parts = micro_batches(&tokens, most);
             let filled: Vec<usize> =
                 parts.iter().map(|part| part.iter().map(|&item| tokens[item]).sum()).collect();
-            // At least as many as the tokens need, and one more at most: items are a quarter of a part.
+            // Items are at most a quarter of a part, which bounds the number of parts.
             let needed = tokens.iter().sum::<usize>().div_ceil(most);
             prop_assert!((needed..=needed * 4 / 3 + 1).contains(&parts.len()));
-            // The emptiest part could take no item of the fullest: they differ by one item at most.
+            // The smallest and the largest part differ by one item at most.
             let spread = filled.iter().max().zip(filled.iter().min()).map(|(a, b)| a - b);
             prop_assert!(spread.expect("there are parts") <= tokens.iter().copied().max().expect("items"));
         }
@@ -132,14 +133,14 @@ mod tests {
             let filled = |share: &Vec<usize>| share.iter().map(|&item| tokens[item]).sum::<usize>();
             let fullest = shares.iter().max_by_key(|share| filled(share)).expect("ranks");
             let emptiest = shares.iter().map(filled).min().expect("ranks");
-            // The last item that the fullest share took came to it when it was the emptiest.
+            // The largest share was the smallest before it got its last item.
             let last = fullest.iter().map(|&item| tokens[item]).min().unwrap_or(0);
             prop_assert!(filled(fullest) - last <= emptiest);
         }
     }
 
     #[test]
-    fn one_rank_has_it_all_and_some_have_nothing() {
+    fn one_rank_gets_all_items_and_surplus_ranks_get_none() {
         assert_eq!(rank_shares(&[3, 9, 5], 1), [[0, 1, 2]]);
         assert_eq!(rank_shares(&[3, 9], 3), [vec![1], vec![0], vec![]]);
     }
