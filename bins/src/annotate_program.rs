@@ -8,7 +8,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use pref_data::{Format, PreferenceRecord, ReadOptions, Sample, ScoreRatio, read_records_with};
+use pref_data::{Format, PairColumns, PreferenceRecord, ReadOptions, Sample, ScoreRatio, read_records_with};
 use seeds::Seeds;
 
 use crate::program::Signals;
@@ -62,7 +62,10 @@ struct Data {
     /// How the file is laid out
     #[arg(long, value_enum, default_value_t = FormatArg::Records)]
     layout: FormatArg,
-    /// Leave out up to N rows at fault
+    /// Columns of pairs with other names: prompt=ask,chosen=good; the keys are those of data.columns in a recipe
+    #[arg(long, value_name = "KEY=COLUMN,...", value_parser = columns)]
+    columns: Option<PairColumns>,
+    /// Skip up to N bad rows
     #[arg(long, value_name = "N", default_value_t = 0)]
     skip_bad: usize,
     /// Take N random records
@@ -101,11 +104,34 @@ impl Data {
             FormatArg::HhRlhf => Format::HhRlhf,
         };
         let sample = self.sample.map(|records| Sample { records, seeds: Seeds::new(self.seed) });
-        let options = ReadOptions { skip_bad: self.skip_bad, sample, ..ReadOptions::new(format) };
+        let options = ReadOptions { format, columns: self.columns.clone(), skip_bad: self.skip_bad, sample };
         let (records, report) = read_records_with(&self.path, &options)?;
         for error in &report.skipped {
             tracing::warn!("skipped: {error}");
         }
         Ok(records)
+    }
+}
+
+/// Parses `KEY=COLUMN,…` into columns by role.
+fn columns(text: &str) -> Result<PairColumns, String> {
+    let pair = |pair: &str| {
+        let (key, column) = pair.split_once('=').ok_or_else(|| format!("`{pair}` is not KEY=COLUMN"))?;
+        Ok((key.trim().to_owned(), column.trim().into()))
+    };
+    let columns: serde_json::Map<_, _> = text.split(',').map(pair).collect::<Result<_, String>>()?;
+    serde_json::from_value(columns.into()).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_have_the_keys_of_a_recipe() {
+        let parsed = columns("prompt=ask, chosen = good").expect("two columns");
+        assert_eq!((parsed.prompt.as_deref(), parsed.chosen.as_deref()), (Some("ask"), Some("good")));
+        assert!(columns("prompt").expect_err("no column").contains("is not KEY=COLUMN"));
+        assert!(columns("promt=ask").expect_err("no such key").contains("unknown field `promt`"));
     }
 }

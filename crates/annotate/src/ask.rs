@@ -1,4 +1,4 @@
-//! One record put to a model: asked twice, with the responses swapped the second time.
+//! The judgement of one record: the model is asked twice, with the responses swapped the second time.
 
 use std::num::NonZeroU32;
 
@@ -12,26 +12,26 @@ use crate::verdict::Verdict;
 /// A model as an annotator.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LlmAnnotator {
-    /// The name under which its labels stand in the records.
+    /// The annotator's name in the records.
     pub name: String,
-    /// The model, by the endpoint's name for it.
+    /// The endpoint's name of the model.
     pub model: String,
-    /// What it is asked.
+    /// The question.
     pub template: PromptTemplate,
-    /// How its answers are drawn.
+    /// How answers are sampled.
     pub sampling: ChatSampling,
-    /// What becomes of records on which it does not decide.
+    /// The labels of undecided records.
     pub policies: Policies,
 }
 
-/// What becomes of records on which a model does not decide.
+/// The labels of records on which a model does not decide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policies {
-    /// Its verdict changes with the order in which the responses are shown.
+    /// The label where the verdict changes with the order of the responses.
     pub disagreement: Fallback,
-    /// An answer holds no verdict, however often it is asked.
+    /// The label where an answer has no verdict after all tries.
     pub refusal: Fallback,
-    /// How often a question is put before an answer without a verdict counts as a refusal.
+    /// How often a question is asked before an answer without a verdict counts as a refusal.
     pub asked: NonZeroU32,
 }
 
@@ -39,15 +39,15 @@ pub struct Policies {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Fallback {
-    /// It is a tie.
+    /// A tie.
     Tie,
-    /// There is none.
+    /// No label.
     Unlabelled,
 }
 
 impl Default for Policies {
-    /// A verdict that depends on the order is a tie, as FastChat has it; a refusal is no label, and comes after the second
-    /// try.
+    /// A verdict that depends on the order is a tie, as in FastChat. Two answers without a verdict are a refusal, which
+    /// gives no label.
     fn default() -> Self {
         Self {
             disagreement: Fallback::Tie,
@@ -57,16 +57,16 @@ impl Default for Policies {
     }
 }
 
-/// What a model said of a record.
+/// A model's judgement of a record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Judgement {
-    /// The label that comes of it.
+    /// The label.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<Label>,
-    /// Why there is none.
+    /// Why there is no label.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unlabelled: Option<Unlabelled>,
-    /// The two times that it was asked: in the responses' order, then swapped. Fewer where a call failed.
+    /// The two answers: in the responses' order, then swapped. Fewer where a call failed.
     pub games: Vec<Game>,
 }
 
@@ -76,16 +76,16 @@ pub struct Judgement {
 pub enum Unlabelled {
     /// The verdict changes with the order of the responses.
     Disagreement,
-    /// An answer holds no verdict.
+    /// An answer has no verdict.
     Refusal,
-    /// A call failed for good; what the last attempt failed with.
+    /// A call failed after all attempts, with this last error.
     Failed(String),
     /// The record has more than two responses.
     NotAPair,
 }
 
 impl Unlabelled {
-    /// It in a word.
+    /// Returns the reason in a word.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Disagreement => "undecided",
@@ -99,18 +99,18 @@ impl Unlabelled {
 /// One answer of the model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Game {
-    /// What it says of the responses as they were shown.
+    /// The verdict on the responses as they were shown.
     pub verdict: Option<Verdict>,
-    /// The answer, of the last time that it was asked.
+    /// The answer to the last try.
     pub answer: String,
 }
 
 impl LlmAnnotator {
-    /// Asks about one record. Answers that are known are not asked for again.
+    /// Asks about one record. Known answers are not asked for again.
     ///
     /// # Errors
     ///
-    /// Those of the client that stop everything. A call that fails for good without being the user's fault is part of the
+    /// Errors that every further call would meet. A call that fails after all attempts for another reason is part of the
     /// judgement.
     pub async fn judge(
         &self,
@@ -136,7 +136,7 @@ impl LlmAnnotator {
         Ok(self.policies.decide(games))
     }
 
-    /// Asks until an answer holds a verdict.
+    /// Asks until an answer has a verdict, up to the limit.
     async fn play(
         &self,
         client: &Client,
@@ -155,7 +155,7 @@ impl LlmAnnotator {
     }
 }
 
-/// Whether the next record would fare no better: a wrong key, a wrong model, an empty account.
+/// Whether every further call would fail too: a wrong key, a wrong model, an empty account.
 fn stops_everything(error: &llm_client::Error) -> bool {
     let llm_client::Error::Call { source, .. } = error else { return true };
     error.is_bad_input() || matches!(source, llm_client::Failure::QuotaExhausted { .. })
@@ -211,7 +211,7 @@ mod tests {
             ([Some(First), Some(Second)], Ok(Label::Prefers(0)), Ok(Label::Prefers(0))),
             ([Some(Second), Some(First)], Ok(Label::Prefers(1)), Ok(Label::Prefers(1))),
             ([Some(Tie), Some(Tie)], Ok(Label::Tie), Ok(Label::Tie)),
-            // Whatever stands first wins.
+            // The response shown first wins.
             ([Some(First), Some(First)], Err(Unlabelled::Disagreement), Ok(Label::Tie)),
             ([Some(First), Some(Tie)], Err(Unlabelled::Disagreement), Ok(Label::Tie)),
             ([Some(First), None], Err(Unlabelled::Refusal), Ok(Label::Tie)),

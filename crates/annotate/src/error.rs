@@ -1,4 +1,4 @@
-//! What can go wrong for a whole set; what goes wrong with single records is listed in the report.
+//! Errors that concern a whole set. The report lists those of single records.
 
 use std::io;
 use std::path::PathBuf;
@@ -12,40 +12,32 @@ pub enum AnnotateError {
     /// The records cannot be read or written.
     #[error(transparent)]
     Data(#[from] DataError),
-    /// The endpoint cannot be asked, or not any longer.
+    /// A call to the endpoint fails.
     #[error(transparent)]
     Client(#[from] llm_client::Error),
     /// A file cannot be read or written.
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error("cannot {action} {}", path.display())]
     Io {
-        /// What was tried: "read", "write".
+        /// The action: "read" or "write".
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// Why it failed.
+        /// The error of the file system.
         #[source]
         source: io::Error,
     },
-    /// A line of a log is no annotation.
-    #[error("{}, line {line}: {source}; give a file that `annotate llm` wrote", path.display())]
-    Log {
-        /// The file.
-        path: PathBuf,
-        /// The line, from 1.
-        line: usize,
-        /// What the parser says.
-        #[source]
-        source: serde_json::Error,
-    },
-    /// A template lacks something.
+    /// A log cannot be read.
+    #[error("not a log of `annotate llm`")]
+    Log(#[from] files::json_lines::JsonLinesError),
+    /// A template is incomplete.
     #[error(
-        "the prompt's template lacks {missing:?}; it needs {{prompt}}, {{response_a}}, {{response_b}}, [[A]] and [[B]]"
+        "the prompt template has no {missing:?}; it needs {{prompt}}, {{response_a}}, {{response_b}}, [[A]] and [[B]]"
     )]
     Template {
-        /// What is missing.
+        /// The missing part.
         missing: &'static str,
     },
-    /// A record is asked for that is not there.
+    /// No record has the identifier.
     #[error("no record has the id `{id}`; check it, or name the record by its number")]
     UnknownRecord {
         /// The identifier.
@@ -54,13 +46,13 @@ pub enum AnnotateError {
 }
 
 impl AnnotateError {
-    /// Whether the user can mend it by saying something else (exit status 2), not by trying again.
+    /// Returns whether other input would help (exit status 2), and not another try.
     pub fn is_bad_input(&self) -> bool {
         match self {
             Self::Data(error) => !matches!(error, DataError::Io { action: "write", .. }),
             Self::Client(error) => error.is_bad_input(),
             Self::Io { action, .. } => *action == "read",
-            Self::Log { .. } | Self::Template { .. } | Self::UnknownRecord { .. } => true,
+            Self::Log(_) | Self::Template { .. } | Self::UnknownRecord { .. } => true,
         }
     }
 }

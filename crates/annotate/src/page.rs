@@ -1,4 +1,4 @@
-//! One record as a page on a terminal.
+//! A record as text for a terminal.
 
 use std::fmt::Write as _;
 
@@ -6,10 +6,9 @@ use pref_data::{Label, PreferenceRecord};
 
 use crate::prompt::shown;
 
-/// A record as text: prompt, responses, labels. `number` of `total` stands above it.
+/// Returns a record as text: prompt, responses, labels, under the heading `number` of `total`.
 ///
-/// Control characters but line ends and tabs are shown as what they are called, so that no response can take over a
-/// terminal.
+/// Control characters except line ends and tabs are escaped, so that no response controls the terminal.
 ///
 /// ```
 /// let record = pref_data::PreferenceRecord {
@@ -52,7 +51,7 @@ fn indented(text: &str) -> String {
 }
 
 fn harmless(text: &str) -> String {
-    // Bidirectional overrides are no control characters to Unicode, and change what a line seems to say.
+    // Unicode does not count bidirectional overrides as control characters, but they reorder a line.
     let is_risky = |c: char| {
         (c.is_control() && c != '\n' && c != '\t')
             || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

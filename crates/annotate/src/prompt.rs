@@ -1,4 +1,4 @@
-//! The question that is put to the model.
+//! The question to the model.
 
 use std::path::Path;
 
@@ -7,8 +7,8 @@ use pref_data::Text;
 
 use crate::AnnotateError;
 
-/// A question about two responses: a text in which `{prompt}`, `{response_a}` and `{response_b}` are replaced, in one pass, so
-/// that the same words in a response stay as they are.
+/// A question about two responses: a text in which `{prompt}`, `{response_a}` and `{response_b}` are replaced in one pass,
+/// so that the same words in a response are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PromptTemplate(String);
 
@@ -40,9 +40,11 @@ impl Default for PromptTemplate {
 }
 
 impl PromptTemplate {
+    /// Creates a template.
+    ///
     /// # Errors
     ///
-    /// [`AnnotateError::Template`] where one of the three places is missing or the text never asks for `[[A]]`, `[[B]]`.
+    /// [`AnnotateError::Template`] where one of the three placeholders, `[[A]]` or `[[B]]` is missing.
     pub fn new(text: impl Into<String>) -> Result<Self, AnnotateError> {
         let text = text.into();
         match PLACES.into_iter().chain(["[[A]]", "[[B]]"]).find(|needed| !text.contains(needed)) {
@@ -51,7 +53,7 @@ impl PromptTemplate {
         }
     }
 
-    /// The template in a file.
+    /// Reads a template from a file.
     ///
     /// # Errors
     ///
@@ -65,7 +67,7 @@ impl PromptTemplate {
         })?)
     }
 
-    /// The conversation that asks about `a`, shown first, and `b`.
+    /// Returns the conversation that asks about `a`, shown first, and `b`.
     pub(crate) fn messages(&self, prompt: &Text, a: &Text, b: &Text) -> Vec<ChatMessage> {
         let values = [prompt, a, b].map(shown);
         let mut out = String::new();
@@ -85,7 +87,7 @@ fn next_place(text: &str) -> Option<(usize, usize)> {
     places.filter_map(|(index, place)| Some((text.find(place)?, index))).min()
 }
 
-/// A text as a reader sees it: the turns of a conversation under the names of who speaks, a single turn without.
+/// Returns a text for readers: the turns of a conversation with their roles, a single turn without.
 pub(crate) fn shown(text: &Text) -> String {
     match text {
         Text::Plain(text) => text.clone(),
@@ -111,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_are_filled_in_one_pass() {
+    fn placeholders_are_replaced_in_one_pass() {
         let template = PromptTemplate::new("{response_b}|{prompt}|{response_a} [[A]] [[B]]").expect("whole");
         let text = |text: &str| Text::Plain(text.to_owned());
         let messages = template.messages(&text("{response_a}"), &text("x {prompt}"), &text("{response_b}"));
@@ -119,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_template_that_asks_nothing_is_refused() {
+    fn an_incomplete_template_is_refused() {
         assert_eq!(PromptTemplate::new(DEFAULT).expect("the default"), PromptTemplate::default());
         for bad in ["{prompt} {response_a} [[A]] [[B]]", "{prompt} {response_a} {response_b} [[A]]"] {
             assert!(matches!(PromptTemplate::new(bad), Err(AnnotateError::Template { .. })), "{bad}");
@@ -127,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn conversations_name_their_speakers() {
+    fn turns_of_a_conversation_have_their_roles() {
         let one = Text::Chat(vec![pref_data::Message::assistant("4")]);
         assert_eq!(shown(&one), "4");
         let two = Text::Chat(vec![pref_data::Message::user("2 + 2?"), pref_data::Message::assistant("4")]);

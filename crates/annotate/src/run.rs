@@ -1,13 +1,11 @@
-//! A whole set put to a model, and the log of what it said.
+//! Labels for a set of records, and the log of a model's answers.
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io::{BufWriter, Write};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use atomic_write_file::AtomicWriteFile;
 use llm_client::{Client, Totals};
 use pref_data::{Label, PreferenceRecord};
 use serde::{Deserialize, Serialize};
@@ -15,31 +13,31 @@ use serde::{Deserialize, Serialize};
 use crate::AnnotateError;
 use crate::ask::{Judgement, LlmAnnotator, Unlabelled};
 
-/// What a model said of one record: a line of the log.
+/// A model's judgement of one record: a line of the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Annotation {
     /// The record's identifier.
     pub id: String,
-    /// Who said it.
+    /// The annotator.
     pub annotator: String,
-    /// What was said and what came of it.
+    /// The label and the answers.
     #[serde(flatten)]
     pub judgement: Judgement,
 }
 
-/// What annotating came to.
+/// The results of [`annotate`].
 #[derive(Clone, Debug)]
 pub struct AnnotateReport {
-    /// One for each record that was put to the model, in the records' order.
+    /// One for each record that the model was asked about, in the records' order.
     pub annotations: Vec<Annotation>,
-    /// Records that carried a label of this annotator before.
+    /// Records that already had a label of this annotator.
     pub labelled_before: usize,
-    /// What the calls came to.
+    /// Calls, tokens and cost.
     pub totals: Totals,
 }
 
 impl AnnotateReport {
-    /// The records that have no label, and why.
+    /// Returns the records without a label, each with the reason.
     pub fn unlabelled(&self) -> impl Iterator<Item = (&str, &Unlabelled)> {
         let annotations = self.annotations.iter();
         annotations.filter_map(|one| Some((one.id.as_str(), one.judgement.unlabelled.as_ref()?)))
@@ -68,22 +66,22 @@ impl fmt::Display for AnnotateReport {
     }
 }
 
-/// Puts every record that does not carry a label of `annotator` to it, and enters its labels. `heard` is called after
-/// each record with the number that is done.
+/// Asks `annotator` about every record without its label, and adds the labels to the records. Calls `progress` after
+/// each record with the number of records done.
 ///
-/// Nothing is lost when this ends early, by an error, a signal or a kill: answers lie in the client's folder, and the
-/// same call goes on from there without paying for one twice.
+/// An error, a signal or a crash loses nothing: answers are in the client's folder, and the same call resumes from them
+/// without paying for one twice.
 ///
 /// # Errors
 ///
-/// [`AnnotateError::Client`] for what stops everything: a wrong key, an exhausted budget, `stop`. Records stay as they
-/// are then.
+/// [`AnnotateError::Client`] for an error that every further call would meet: a wrong key, an exhausted budget, `stop`.
+/// The records are then unchanged.
 pub fn annotate(
     records: &mut [PreferenceRecord],
     annotator: &LlmAnnotator,
     client: &Client,
     stop: &AtomicBool,
-    mut heard: impl FnMut(usize),
+    mut progress: impl FnMut(usize),
 ) -> Result<AnnotateReport, AnnotateError> {
     let open: Vec<usize> =
         (0..records.len()).filter(|&at| !records[at].labels.contains_key(&annotator.name)).collect();
@@ -94,10 +92,10 @@ pub fn annotate(
     client.run_each(open.len(), stop, job, |job, judged| match judged {
         Ok(judgement) => {
             judgements.insert(open[job], judgement);
-            heard(judgements.len());
+            progress(judgements.len());
             ControlFlow::Continue(())
         }
-        // What ends the others is told, not that they ended.
+        // The first error ended the other calls; theirs say nothing new.
         Err(llm_client::Error::Stopped) if failed.is_some() => ControlFlow::Break(()),
         Err(error) => {
             failed = Some(error);
@@ -120,44 +118,24 @@ pub fn annotate(
     Ok(AnnotateReport { annotations: annotations.collect(), labelled_before, totals: client.totals() })
 }
 
-/// Writes annotations as JSONL. The file appears whole or not at all.
+/// Writes annotations as JSON lines. The write is atomic.
 ///
 /// # Errors
 ///
 /// [`AnnotateError::Io`].
 pub fn write_log(path: &Path, annotations: &[Annotation]) -> Result<(), AnnotateError> {
-    let write = || {
-        let mut file = AtomicWriteFile::open(path)?;
-        let mut buffer = BufWriter::new(&mut file);
-        for annotation in annotations {
-            serde_json::to_writer(&mut buffer, annotation)?;
-            buffer.write_all(b"\n")?;
-        }
-        buffer.flush()?;
-        drop(buffer);
-        file.commit()
-    };
-    write().map_err(|source| AnnotateError::Io { action: "write", path: path.to_owned(), source })
+    files::json_lines::write(path, annotations).map_err(|source| AnnotateError::Io {
+        action: "write",
+        path: path.to_owned(),
+        source,
+    })
 }
 
-/// Reads what [`write_log`] wrote.
+/// Reads a file of [`write_log`].
 ///
 /// # Errors
 ///
-/// [`AnnotateError::Io`], [`AnnotateError::Log`].
+/// [`AnnotateError::Log`].
 pub fn read_log(path: &Path) -> Result<Vec<Annotation>, AnnotateError> {
-    let text = std::fs::read_to_string(path).map_err(|source| AnnotateError::Io {
-        action: "read",
-        path: path.to_owned(),
-        source,
-    })?;
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    let line = |(index, line): (usize, &str)| {
-        serde_json::from_str(line).map_err(|source| AnnotateError::Log {
-            path: path.to_owned(),
-            line: index + 1,
-            source,
-        })
-    };
-    lines.map(line).collect()
+    Ok(files::json_lines::read(path)?)
 }

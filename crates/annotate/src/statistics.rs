@@ -1,4 +1,4 @@
-//! What an annotator's labels are worth: a taste for a position, a taste for length, agreement with the others.
+//! Statistics of an annotator's labels: position bias, length bias, agreement with other annotators.
 
 use std::collections::BTreeSet;
 
@@ -10,23 +10,23 @@ use stats::wilson_interval;
 use crate::run::Annotation;
 use crate::verdict::Verdict;
 
-/// A share with its Wilson interval at 95%.
+/// A proportion, shown with its 95% Wilson interval.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Proportion {
-    /// How many.
+    /// The number of successes.
     pub successes: u64,
-    /// Of how many.
+    /// The number of trials.
     pub trials: u64,
 }
 
-/// What the labels of one annotator look like.
+/// Statistics of one annotator's labels.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AnnotatorStatistics {
-    /// Who.
+    /// The annotator.
     pub annotator: String,
     /// Records with a label.
     pub labels: u64,
-    /// Of these, ties.
+    /// Ties among them.
     pub ties: u64,
     /// Decided labels of pairs that prefer the first response.
     pub prefers_first: Proportion,
@@ -34,13 +34,12 @@ pub struct AnnotatorStatistics {
     pub prefers_longer: Proportion,
 }
 
-/// How far a model's verdicts depend on the order in which responses are shown.
+/// The dependence of a model's verdicts on the order of the responses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PositionBias {
-    /// Decided answers that prefer what is shown first; half for who has no such taste, since each pair is shown in both
-    /// orders.
+    /// Decided answers that prefer the response shown first. Half is no bias, since each pair is shown in both orders.
     pub first: Proportion,
-    /// Records with two readable answers that say the same of the responses.
+    /// Records whose two answers have the same verdict.
     pub consistent: Proportion,
     /// Answers without a verdict.
     pub unreadable: u64,
@@ -54,7 +53,7 @@ impl Proportion {
 
     fn cell(self) -> Value {
         let Ok(interval) = wilson_interval(self.successes, self.trials, 0.95) else {
-            return Value::missing("nothing to count");
+            return Value::missing("no data");
         };
         let percent = 100.0 * self.successes as f64 / self.trials as f64;
         Value::Interval {
@@ -67,7 +66,7 @@ impl Proportion {
 }
 
 impl AnnotatorStatistics {
-    /// One for each annotator of the records, by name.
+    /// Returns the statistics of each annotator of the records, by name.
     pub fn of(records: &[PreferenceRecord]) -> Vec<Self> {
         let names: BTreeSet<&String> = records.iter().flat_map(|record| record.labels.keys()).collect();
         names.into_iter().map(|name| Self::of_one(records, name)).collect()
@@ -99,7 +98,7 @@ impl AnnotatorStatistics {
 }
 
 impl PositionBias {
-    /// Of the answers in a log.
+    /// Computes the position bias of a log.
     pub fn of(annotations: &[Annotation]) -> Self {
         let mut bias = Self::default();
         for annotation in annotations {
@@ -119,7 +118,7 @@ impl PositionBias {
     }
 }
 
-/// The tastes of all annotators: one row each; `position` adds those of a model whose log is at hand.
+/// Returns a table of the biases of all annotators, one row each. `position` adds the position bias of a model with a log.
 pub fn bias_table(statistics: &[AnnotatorStatistics], position: Option<(&str, PositionBias)>) -> Table {
     let headers = [
         "Labels",
@@ -134,7 +133,7 @@ pub fn bias_table(statistics: &[AnnotatorStatistics], position: Option<(&str, Po
     let rows = statistics.iter().map(|one| {
         let of_model = position.filter(|(name, _)| *name == one.annotator).map(|(_, bias)| bias);
         let game = |share: fn(PositionBias) -> Proportion| {
-            of_model.map_or_else(|| Value::missing("no log of its answers"), |bias| share(bias).cell())
+            of_model.map_or_else(|| Value::missing("no log"), |bias| share(bias).cell())
         };
         vec![
             Value::text(&one.annotator),
@@ -147,30 +146,30 @@ pub fn bias_table(statistics: &[AnnotatorStatistics], position: Option<(&str, Po
         ]
     });
     let mut notes = vec![
-        "Intervals are Wilson's at 95%. \"Shown first\" is the share of decided answers that prefer what was shown \
-         first, in either order: 50 is no bias."
+        "Intervals are 95% Wilson intervals. \"Shown first\" is the percentage of decided answers that prefer the \
+         response shown first, in either order: 50 is no bias."
             .to_owned(),
     ];
     if let Some((name, bias)) = position
         && bias.unreadable > 0
     {
-        notes.push(format!("{} answers of {name} held no verdict.", bias.unreadable));
+        notes.push(format!("{} answers of {name} have no verdict.", bias.unreadable));
     }
     Table {
         id: "annotators".to_owned(),
-        title: "Annotators' tastes".to_owned(),
+        title: "Annotator biases".to_owned(),
         columns,
         rows: rows.collect(),
         notes,
     }
 }
 
-/// The agreement of `annotator` with each other one.
+/// Returns a table of the agreement of `annotator` with each other annotator.
 pub fn agreement_table(matrix: &AgreementMatrix, annotator: &str) -> Table {
     let others = matrix.annotators.iter().filter(|name| *name != annotator);
     let rows = others.map(|other| {
         let Some(agreement) = matrix.between(annotator, other) else {
-            let none = || Value::missing("no record with both labels");
+            let none = || Value::missing("no record has both labels");
             return vec![Value::text(other), Value::Count(0), none(), none()];
         };
         let kappa = agreement.kappa.value();
@@ -192,7 +191,7 @@ pub fn agreement_table(matrix: &AgreementMatrix, annotator: &str) -> Table {
         title: format!("Agreement of {annotator} with the others"),
         columns,
         rows: rows.collect(),
-        notes: vec!["Kappa is Fleiss' for two raters (Scott's pi).".to_owned()],
+        notes: vec!["Kappa is Fleiss' kappa for two raters (Scott's pi).".to_owned()],
     }
 }
 

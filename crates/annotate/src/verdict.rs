@@ -1,26 +1,26 @@
-//! What an answer of the model says.
+//! Verdicts in a model's answers.
 
 use serde::{Deserialize, Serialize};
 
-/// What one answer says of the two responses, as they were shown.
+/// The verdict of one answer on the two responses as they were shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// The one shown first is better.
+    /// The response shown first is better.
     First,
-    /// The one shown second is better.
+    /// The response shown second is better.
     Second,
-    /// Neither is.
+    /// Neither is better.
     Tie,
 }
 
-/// The marks that the prompt asks for.
+/// The marks of the verdicts in answers.
 const MARKS: [(&str, Verdict); 3] =
     [("[[A]]", Verdict::First), ("[[B]]", Verdict::Second), ("[[C]]", Verdict::Tie)];
 
 impl Verdict {
-    /// The last mark in an answer, since models think aloud before they decide; `None` without one: a refusal, or an
-    /// answer that was cut off.
+    /// Returns the last mark in an answer, since models reason before they decide. `None` is a refusal or an answer that
+    /// was cut off.
     ///
     /// ```
     /// use annotate::Verdict;
@@ -33,7 +33,7 @@ impl Verdict {
         last.max_by_key(|(at, _)| *at).map(|(_, verdict)| verdict)
     }
 
-    /// What it says of the responses in their own order, if they were shown in the other one.
+    /// Returns the verdict on the responses in the other order.
     pub(crate) fn swapped(self) -> Self {
         match self {
             Self::First => Self::Second,

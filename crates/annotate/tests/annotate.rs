@@ -1,4 +1,4 @@
-//! Annotating against a server that fails as real ones do.
+//! Annotating against a server with the failures of real ones.
 
 use std::num::NonZeroU32;
 use std::path::Path;
@@ -19,7 +19,7 @@ use seeds::Seeds;
 use serde_json::Value;
 use test_support::{MockBehaviour, MockFault, MockServer};
 
-const KEY: &str = "sk-that-nobody-may-see";
+const KEY: &str = "sk-secret";
 
 fn record(index: usize, responses: usize) -> PreferenceRecord {
     let text = |text: String| Text::Plain(text);
@@ -62,7 +62,7 @@ fn client(server: &MockServer, folder: Option<&Path>, timeout: Duration) -> Clie
     Client::new(endpoint, settings, folder, Arc::new(TokioClock::start()), jitter).expect("a client")
 }
 
-/// The number of the record that a question is about, and which of its responses stands first.
+/// Returns the number of the record in a question, and which of its responses is shown first.
 fn question(body: &Value) -> (usize, usize) {
     let text = body["messages"][0]["content"].as_str().expect("a question");
     let number = |after: &str| {
@@ -73,8 +73,8 @@ fn question(body: &Value) -> (usize, usize) {
     (number("question "), number("answer "))
 }
 
-/// Prefers the second response, unless the record's number says otherwise: every tenth record gets junk, every seventh
-/// whatever stands first.
+/// Prefers the second response, except that every tenth record gets no verdict and every seventh prefers the response
+/// shown first.
 fn says(body: &Value) -> String {
     let (index, first) = question(body);
     match index {
@@ -86,7 +86,7 @@ fn says(body: &Value) -> String {
 }
 
 #[test]
-fn every_record_ends_labelled_or_listed() {
+fn every_record_ends_with_a_label_or_a_reason() {
     let mut behaviour = MockBehaviour::flaky(7);
     behaviour.latency = Duration::from_millis(2);
     behaviour.key = Some(KEY.to_owned());
@@ -98,11 +98,11 @@ fn every_record_ends_labelled_or_listed() {
     let client = client(&server, Some(folder.path()), Duration::from_secs(3));
     let mut records: Vec<_> = (1..=60).map(|index| record(index, 2)).collect();
     records.push(record(61, 3));
-    let mut heard = 0;
+    let mut progress = 0;
     let never = AtomicBool::new(false);
     let report =
-        annotate(&mut records, &annotator(), &client, &never, |done| heard = done).expect("annotated");
-    assert_eq!((heard, report.annotations.len()), (61, 61));
+        annotate(&mut records, &annotator(), &client, &never, |done| progress = done).expect("annotated");
+    assert_eq!((progress, report.annotations.len()), (61, 61));
     for (record, annotation) in records.iter().zip(&report.annotations) {
         let index: usize = record.id.parse().expect("a number");
         let label = record.labels.get("llm").copied();
@@ -119,7 +119,7 @@ fn every_record_ends_labelled_or_listed() {
     // Every answer was paid for once: two questions a pair, twice where the first answer held no verdict.
     assert_eq!(server.paid(), 54 * 2 + 6 * 4);
     assert!(server.calls().len() > server.paid(), "the server did fail");
-    // A second time nothing is asked: what has a label keeps it, what has none is answered from the folder.
+    // A second run asks nothing: labels are kept, and the folder has the other answers.
     let calls = server.calls().len();
     let again = annotate(&mut records, &annotator(), &client, &never, |_| {}).expect("annotated");
     assert_eq!((again.labelled_before, again.annotations.len(), server.calls().len()), (54, 7, calls));
@@ -138,7 +138,7 @@ fn nothing_shows_the_key(folder: &Path) -> bool {
 }
 
 #[test]
-fn what_was_stopped_goes_on_without_paying_twice() {
+fn a_stopped_run_resumes_without_paying_twice() {
     let server = MockServer::start(MockBehaviour::perfect(), says);
     let folder = tempfile::tempdir().expect("a temporary folder");
     let fresh = || (1..=40).map(|index| record(index, 2)).collect::<Vec<_>>();
@@ -149,7 +149,7 @@ fn what_was_stopped_goes_on_without_paying_twice() {
         stop.store(done >= 10, Ordering::Relaxed);
     });
     assert!(matches!(stopped, Err(AnnotateError::Client(llm_client::Error::Stopped))));
-    assert_eq!(records, fresh(), "nothing is entered by halves");
+    assert_eq!(records, fresh(), "no label is added before all are there");
     assert!((20..80).contains(&server.paid()));
     drop(stopping);
     let client = client(&server, Some(folder.path()), Duration::from_secs(5));
@@ -158,7 +158,7 @@ fn what_was_stopped_goes_on_without_paying_twice() {
 }
 
 #[test]
-fn what_nobody_can_help_stops_everything() {
+fn a_wrong_key_stops_all_calls() {
     let behaviour = MockBehaviour { key: Some("another".to_owned()), ..MockBehaviour::perfect() };
     let server = MockServer::start(behaviour, says);
     let client = client(&server, None, Duration::from_secs(5));
@@ -170,7 +170,7 @@ fn what_nobody_can_help_stops_everything() {
 }
 
 #[test]
-fn a_call_that_fails_for_good_is_listed() {
+fn a_call_that_fails_after_all_attempts_is_listed() {
     let always = MockFault::Status(500, String::new(), "out of sorts".to_owned());
     let behaviour = MockBehaviour { faults: vec![(1000, always)], ..MockBehaviour::perfect() };
     let server = MockServer::start(behaviour, says);
@@ -185,7 +185,7 @@ fn a_call_that_fails_for_good_is_listed() {
 }
 
 #[test]
-fn policies_decide_what_the_model_does_not() {
+fn policies_label_undecided_records() {
     let server = MockServer::start(MockBehaviour::perfect(), says);
     let client = client(&server, None, Duration::from_secs(5));
     let mut records = vec![record(7, 2), record(10, 2)];
@@ -200,7 +200,7 @@ fn policies_decide_what_the_model_does_not() {
 }
 
 #[test]
-fn the_log_and_the_records_are_read_again_and_counted() {
+fn logs_and_records_round_trip_and_are_counted() {
     let server = MockServer::start(MockBehaviour::perfect(), says);
     let client = client(&server, None, Duration::from_secs(5));
     let mut records: Vec<_> = (1..=20).map(|index| record(index, 2)).collect();
@@ -213,7 +213,7 @@ fn the_log_and_the_records_are_read_again_and_counted() {
     assert_eq!(read_log(&log).expect("a log"), report.annotations);
     assert_eq!(read_records(&file, pref_data::Format::Records).expect("records"), records);
 
-    // 16 records are decided for the second, longer response; 7 and 14 for what stands first; 10 and 20 not at all.
+    // 16 records prefer the second, longer response; 7 and 14 the response shown first; 10 and 20 have no verdict.
     let bias = PositionBias::of(&report.annotations);
     assert_eq!(bias.first, Proportion { successes: 16 + 4, trials: 36 });
     assert_eq!(bias.consistent, Proportion { successes: 16, trials: 18 });
@@ -231,5 +231,6 @@ fn the_log_and_the_records_are_read_again_and_counted() {
     assert!(table.starts_with("With,Records,\"Same label, %\",Kappa\nhuman,18,"), "{table}");
 
     std::fs::write(&log, "{\"id\": 3}\n").expect("written");
-    assert!(matches!(read_log(&log), Err(AnnotateError::Log { line: 1, .. })));
+    let Err(AnnotateError::Log(error)) = read_log(&log) else { panic!("no log") };
+    assert!(error.to_string().contains("log.jsonl, line 1: "), "{error}");
 }

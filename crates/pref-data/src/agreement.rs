@@ -1,4 +1,4 @@
-//! How far annotators agree, and the records on which two of them do or do not.
+//! Agreement of annotators, and the records on which two agree or disagree.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -10,19 +10,19 @@ use crate::error::DataError;
 use crate::record::{Label, PreferenceRecord};
 use crate::view::known_as;
 
-/// The agreement of every two annotators.
+/// The agreement of every pair of annotators.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AgreementMatrix {
     /// The annotators by name.
     pub annotators: Vec<String>,
-    /// For each annotator (in the order of `annotators`) and each other one: their agreement on the records that both
-    /// labelled; `None` where there is none, and of an annotator with itself.
+    /// The agreement of each annotator (in the order of `annotators`) with each other one, on the records that both
+    /// labeled; `None` without such records, and for an annotator with itself.
     pub cells: Vec<Vec<Option<Agreement>>>,
 }
 
 impl AgreementMatrix {
-    /// The agreement of every two of the records' annotators. Which of the responses is preferred and a tie are the
-    /// categories; kappa is Fleiss' for two raters, which is Scott's π.
+    /// Computes the agreement of every pair of the records' annotators. The categories are the preferred response and a
+    /// tie. Kappa is Fleiss' kappa for two raters, which is Scott's π.
     ///
     /// ```
     /// use pref_data::{AgreementMatrix, Format, read_records};
@@ -53,36 +53,36 @@ impl AgreementMatrix {
         Self { annotators, cells }
     }
 
-    /// The agreement of two annotators by name.
+    /// Returns the agreement of two annotators by name.
     pub fn between(&self, one: &str, other: &str) -> Option<Agreement> {
         let index = |name: &str| self.annotators.iter().position(|annotator| annotator == name);
         self.cells[index(one)?][index(other)?]
     }
 }
 
-/// The records on which two annotators give the same label, or not the same.
+/// The records on which two annotators agree, or those on which they disagree.
 ///
-/// As text `human = gpt-4-turbo` or `human != gpt-4-turbo`. Records that one of them did not label are in neither.
+/// As text `human = gpt-4-turbo` or `human != gpt-4-turbo`. Records that one of them did not label are in neither slice.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct AgreementSlice {
     /// The two annotators.
     pub annotators: [String; 2],
-    /// Which records stay.
+    /// The records that are kept.
     pub keep: Keep,
 }
 
-/// Which records a slice keeps.
+/// The records that a slice keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keep {
-    /// Those with the same label.
+    /// Records with the same label.
     Same,
-    /// Those with different labels.
+    /// Records with different labels.
     Different,
 }
 
 impl AgreementSlice {
-    /// The records of the slice, in their order.
+    /// Returns the records of the slice, in their order.
     ///
     /// # Errors
     ///
@@ -144,7 +144,7 @@ fn agreement(records: &[PreferenceRecord], one: &str, other: &str, categories: u
         Some(row)
     };
     let table: Vec<Vec<u64>> = records.iter().filter_map(row).collect();
-    // The only error left is a table without a record.
+    // The only possible error is a table without records.
     fleiss_kappa(&table).ok()
 }
 

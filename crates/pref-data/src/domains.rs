@@ -1,4 +1,4 @@
-//! What a set's domains are to MT-Bench: Tables 6 and 7 of *The Paradox of Preference*, as printed and as counted.
+//! The domains of GAIR by category of MT-Bench: Tables 6 and 7 of *The Paradox of Preference*, as printed and as counted.
 
 mod printed;
 
@@ -34,7 +34,7 @@ pub enum Category {
 }
 
 impl Category {
-    /// All, in the order of the question file.
+    /// All categories, in the order of the question file.
     pub const ALL: [Self; 8] = [
         Self::Writing,
         Self::Roleplay,
@@ -46,7 +46,7 @@ impl Category {
         Self::Humanities,
     ];
 
-    /// Its name in the question file.
+    /// Returns the name in the question file.
     pub fn name(self) -> &'static str {
         match self {
             Self::Writing => "writing",
@@ -67,7 +67,7 @@ impl fmt::Display for Category {
     }
 }
 
-/// The categories that a scenario of GAIR falls into by Table 6; `None` for one that the table does not name.
+/// Returns the categories of a scenario of GAIR in Table 6; `None` for a scenario that the table does not name.
 ///
 /// ```
 /// use pref_data::{Category, categories_of};
@@ -80,34 +80,34 @@ pub fn categories_of(scenario: &str) -> Option<&'static [Category]> {
     TABLE_6.iter().find(|row| row.name == scenario).map(|row| row.categories)
 }
 
-/// Tables 6 and 7 counted anew from records, beside what the paper prints.
+/// Tables 6 and 7 as counted from records, with the paper's numbers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DomainCounts {
     /// Table 6, by scenario.
     pub scenarios: BTreeMap<String, Count>,
     /// Table 7, by category. A record of two categories counts in both, as in the paper.
     pub categories: BTreeMap<Category, CategoryCount>,
-    /// Records whose domain Table 6 does not name, or that have none.
+    /// Records without a domain, or with one that Table 6 does not name.
     pub unmapped: usize,
 }
 
-/// A number that the paper prints, and what was counted.
+/// A printed and a counted number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Count {
-    /// The paper's; 0 where it has no such row.
+    /// The paper's number; 0 where it has no such row.
     pub printed: usize,
-    /// What the records say.
+    /// The number in the records.
     pub counted: usize,
 }
 
 /// A row of Table 7.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CategoryCount {
-    /// What Table 7 prints.
+    /// The number in Table 7.
     pub printed: usize,
-    /// What Table 6's numbers add up to, which is something else for two categories.
+    /// The sum of Table 6's numbers, which differs for two categories.
     pub from_table_6: usize,
-    /// What the records say.
+    /// The number in the records.
     pub counted: usize,
 }
 
@@ -147,13 +147,13 @@ impl DomainCounts {
         Self { scenarios, categories, unmapped }
     }
 
-    /// The scenarios whose count is not what Table 6 prints.
+    /// Returns the scenarios whose count differs from Table 6.
     pub fn scenario_differences(&self) -> impl Iterator<Item = (&str, Count)> {
         let rows = self.scenarios.iter().map(|(name, count)| (name.as_str(), *count));
         rows.filter(|(_, count)| count.printed != count.counted)
     }
 
-    /// The categories whose count is not what Table 7 prints.
+    /// Returns the categories whose count differs from Table 7.
     pub fn category_differences(&self) -> impl Iterator<Item = (Category, CategoryCount)> {
         let rows = self.categories.iter().map(|(category, count)| (*category, *count));
         rows.filter(|(_, count)| count.printed != count.counted)
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_counted_anew() {
+    fn records_are_counted_by_scenario_and_category() {
         let record = |id: usize, domain: Option<&str>| PreferenceRecord {
             id: id.to_string(),
             prompt: Text::Plain(String::new()),

@@ -1,4 +1,4 @@
-//! What can go wrong between a file of preferences and a batch of tokens.
+//! Errors.
 
 use std::error::Error;
 use std::fmt;
@@ -6,46 +6,60 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::text::quoted;
+
 /// The error of a library that reports with a boxed one.
 pub type BoxedError = Box<dyn Error + Send + Sync>;
 
-/// An error of this crate: what was wrong, where, and what to do.
+/// An error of this crate: the problem, its place, and what to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DataError {
-    /// A file could not be read or written.
-    #[error("cannot {action} {}: {source}", path.display())]
+    /// A file cannot be read or written.
+    #[error("cannot {action} {}", path.display())]
     Io {
-        /// What was tried: "read", "write".
+        /// The action: "read" or "write".
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// Why it failed.
+        /// The error of the file system.
         #[source]
         source: io::Error,
     },
-    /// The name of a file says nothing about what is in it.
-    #[error("{}: cannot tell the file's kind from its name; name it {expected}", path.display())]
+    /// The end of a file's name is not known.
+    #[error("{}: the end of the name does not give the kind of file; it must be {expected}", path.display())]
     UnknownExtension {
         /// The file.
         path: PathBuf,
-        /// The endings that are known for this format.
+        /// The endings that this format can have.
         expected: &'static str,
     },
-    /// A file holds no record at all.
-    #[error("{}: holds no records; check that it was written completely", path.display())]
+    /// A file or folder holds no record.
+    #[error("{}: holds no records{}", path.display(), hint_of_left(left))]
     NoRecords {
         /// The file.
         path: PathBuf,
+        /// Files and folders of the folder that were not read.
+        left: Vec<String>,
     },
-    /// A line is not the JSON that it should be.
-    #[error("{place}: {}; every line must hold one whole JSON object", describe_json_error(source))]
+    /// Columns of pairs are named for another format.
+    #[error("columns can only be named for the format of pairs; choose that or name none")]
+    UnusedColumns,
+    /// A file as a whole cannot be used.
+    #[error("{}: {problem}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The problem and what to do.
+        problem: FileProblem,
+    },
+    /// A row is not a JSON object.
+    #[error("{place}: {problem}; a row must be one whole JSON object")]
     Json {
         /// The line.
         place: Place,
-        /// What the parser says, with the column.
-        #[source]
-        source: serde_json::Error,
+        /// The parser's message, with the field and the column of the line.
+        problem: String,
     },
     /// A field is missing or holds something that cannot be used.
     #[error("{place}: field `{field}` {problem}")]
@@ -54,7 +68,7 @@ pub enum DataError {
         place: Place,
         /// The field, with indices: `chosen[1].content`.
         field: String,
-        /// What is wrong with it and what to do.
+        /// The problem and what to do.
         problem: FieldProblem,
     },
     /// A record that was not read from a file cannot be used.
@@ -64,92 +78,79 @@ pub enum DataError {
         id: String,
         /// The field, with indices.
         field: String,
-        /// What is wrong with it and what to do.
+        /// The problem and what to do.
         problem: FieldProblem,
     },
-    /// Two records share an identifier.
-    #[error("{place}: id `{id}` was already used at {}; give every record its own id", first.seen_from(place))]
-    DuplicateId {
-        /// The later of the two.
-        place: Place,
-        /// The identifier.
-        id: String,
-        /// The earlier one.
-        first: Place,
-    },
-    /// A file breaks off or cannot be unpacked.
-    #[error("{place}: cannot be read: {source}; the file may be cut off or damaged, so fetch it again")]
+    /// A file is cut off or cannot be decompressed.
+    #[error("{place}: cannot be read: {problem}; the file may be cut off or damaged, so fetch it again")]
     Broken {
         /// The line where it happens.
         place: Place,
-        /// What reading or unpacking says.
-        #[source]
-        source: io::Error,
+        /// The message of the decompressor or the file system.
+        problem: String,
     },
     /// A page of a parquet file or a batch of an Arrow file is damaged.
-    #[error("{place} or a few rows later: {source}; the file is damaged, so fetch it again")]
+    #[error("{place} or a few rows later: the file is damaged; fetch it again")]
     BrokenRow {
         /// The first row that could not be read.
         place: Place,
-        /// What the reader says.
+        /// The reader's error.
         #[source]
         source: BoxedError,
     },
-    /// A row of a CSV file has more or fewer cells than the first, or cannot be read.
-    #[error("{place}: {source}; every row must have the cells that the first row names")]
-    Csv {
+    /// A row of a CSV or TSV file cannot be read.
+    #[error("{place}: {problem}; every row must have the cells that the first row names")]
+    Cells {
         /// The line where the row begins.
         place: Place,
-        /// What the CSV reader says.
-        #[source]
-        source: csv::Error,
+        /// The problem.
+        problem: String,
     },
     /// A cell is not UTF-8.
-    #[error("{place}: field `{field}` is not UTF-8: {source}; save the file as UTF-8")]
+    #[error("{place}: field `{field}` is not UTF-8 from byte {byte} on; save the file as UTF-8")]
     Encoding {
         /// The line where the row begins.
         place: Place,
         /// The column.
         field: String,
-        /// What is wrong.
-        #[source]
-        source: std::str::Utf8Error,
+        /// The first byte that is not UTF-8, from 1.
+        byte: usize,
     },
-    /// An Arrow file could not be read.
+    /// An Arrow file cannot be read.
     #[error(
-        "{}: {source}; Arrow files are read with LZ4 or no compression only, so write others anew, for example with \
-         `pyarrow.feather.write_feather(table, path, compression=\"lz4\")`",
+        "{}: cannot be read as Arrow; files with LZ4, zstd or no compression are read, so write others anew, for \
+         example with `pyarrow.feather.write_feather(table, path, compression=\"lz4\")`",
         path.display()
     )]
     Arrow {
         /// The file.
         path: PathBuf,
-        /// What the Arrow reader says.
+        /// The Arrow reader's error.
         #[source]
         source: arrow_schema::ArrowError,
     },
-    /// A line that never ends.
-    #[error("{place}: is longer than {most} bytes; a file of JSON lines has one record a line")]
-    LongLine {
+    /// A row is longer than the limit.
+    #[error("{place}: is longer than {most} bytes; write one record a row")]
+    LongRow {
         /// The line.
         place: Place,
-        /// The longest that is read.
+        /// The limit.
         most: u64,
     },
-    /// A parquet file could not be read.
+    /// A parquet file cannot be read.
     #[error(
-        "{}: {source}; parquet is read with snappy, zstd, gzip or no compression, so rewrite other files, for example with \
-         pandas' `to_parquet(path, compression=\"snappy\")`",
+        "{}: cannot be read as parquet; files with snappy, zstd, gzip or no compression are read, so write others anew, \
+         for example with pandas' `to_parquet(path, compression=\"snappy\")`",
         path.display()
     )]
     Parquet {
         /// The file.
         path: PathBuf,
-        /// What the parquet reader says.
+        /// The parquet reader's error.
         #[source]
         source: parquet::errors::ParquetError,
     },
-    /// A column of a parquet file is of a kind that no format here has.
+    /// A column of a table has a type that is not supported.
     #[error(
         "{}: column `{column}` is {found}; it must be text, a number, or lists and structs of these",
         path.display()
@@ -159,75 +160,75 @@ pub enum DataError {
         path: PathBuf,
         /// The column.
         column: String,
-        /// The column's arrow type.
+        /// The column's Arrow type.
         found: String,
     },
-    /// An annotator is asked for who labelled nothing.
+    /// No record has a label of the annotator.
     #[error(
         "no record carries a label of annotator `{annotator}`; the annotators here are: {}",
         names(known)
     )]
     UnknownAnnotator {
-        /// Who was asked for.
+        /// The annotator.
         annotator: String,
-        /// Who labelled something, by name.
+        /// The annotators of the records.
         known: Vec<String>,
     },
-    /// A share lies outside its range.
+    /// A value is outside its range.
     #[error("{name} is {value}; it must lie in {range}")]
     OutOfRange {
-        /// Which setting.
+        /// The setting.
         name: &'static str,
         /// Its value.
         value: f64,
-        /// Where it should lie.
+        /// The range.
         range: &'static str,
     },
-    /// A source of labels that says nothing.
+    /// The text of a [`LabelSource`](crate::LabelSource) cannot be understood.
     #[error(
         "is {text:?}; name an annotator, or write \"majority of A, B, C\", \"majority of all\" or \"70% A, 30% B\""
     )]
     LabelSource {
-        /// What it says.
+        /// The text.
         text: String,
     },
-    /// A slice of agreement that says nothing.
+    /// The text of an [`AgreementSlice`](crate::AgreementSlice) cannot be understood.
     #[error(
         "is {text:?}; it must be \"A = B\" or \"A != B\" with two annotators, such as \"human != gpt-4-turbo\""
     )]
     AgreementSlice {
-        /// What it says.
+        /// The text.
         text: String,
     },
-    /// A filter of SHP's pairs that says nothing.
+    /// The text of a [`ScoreRatio`](crate::ScoreRatio) cannot be understood.
     #[error("is {text:?}; it must be \"> N\" or \">= N\", such as \"> 2\"")]
     ScoreRatio {
-        /// What it says.
+        /// The text.
         text: String,
     },
-    /// A file of a model folder could not be understood.
-    #[error("{}: {source}", path.display())]
+    /// A file of a model folder cannot be parsed.
+    #[error("cannot use {}", path.display())]
     TokenizerFile {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The cause.
         #[source]
         source: BoxedError,
     },
-    /// A special token is named in a model folder that its vocabulary does not have.
+    /// The vocabulary does not have a special token that the model folder names.
     #[error(
         "{}: {name} is {token:?}, which tokenizer.json does not know; add it there or name another token",
         path.display()
     )]
     UnknownSpecialToken {
-        /// The file that names it.
+        /// The file that names the token.
         path: PathBuf,
         /// Its role: `eos_token`.
         name: &'static str,
         /// The token.
         token: String,
     },
-    /// Plain text is to be ended with a token that the tokenizer does not define.
+    /// The tokenizer has no end-of-sequence token for plain text.
     #[error(
         "{} defines no eos_token, which ends a plain-text response; add \"eos_token\" to tokenizer_config.json",
         folder.display()
@@ -236,7 +237,7 @@ pub enum DataError {
         /// The model folder.
         folder: PathBuf,
     },
-    /// Messages are to be rendered without a template.
+    /// The model folder has no chat template for messages.
     #[error(
         "{} has no chat template, so messages cannot be rendered; put chat_template.jinja into the folder, or give \
          prompt and responses as plain text",
@@ -251,29 +252,29 @@ pub enum DataError {
     Template {
         /// The model folder.
         folder: PathBuf,
-        /// What the template engine says.
+        /// The template engine's error.
         #[source]
         source: minijinja::Error,
     },
-    /// Text could not be turned into tokens.
-    #[error("cannot tokenise text with the tokenizer of {}: {source}", folder.display())]
+    /// Text cannot be tokenized.
+    #[error("cannot tokenize text with the tokenizer of {}", folder.display())]
     Encode {
         /// The model folder.
         folder: PathBuf,
-        /// What the tokenizer says.
+        /// The tokenizer's error.
         #[source]
         source: BoxedError,
     },
-    /// Tokens could not be turned into text.
-    #[error("cannot turn tokens into text with the tokenizer of {}: {source}", folder.display())]
+    /// Tokens cannot be decoded.
+    #[error("cannot decode tokens with the tokenizer of {}", folder.display())]
     Decode {
         /// The model folder.
         folder: PathBuf,
-        /// What the tokenizer says.
+        /// The tokenizer's error.
         #[source]
         source: BoxedError,
     },
-    /// A pair has nothing that its first response token could be predicted from.
+    /// A pair has no prompt token from which its first response token can be predicted.
     #[error(
         "pair `{id}`: the prompt gives no token that both responses follow, so their first tokens cannot be scored; \
          start the prompt with some text, or use a tokenizer that adds a beginning-of-sequence token"
@@ -282,15 +283,15 @@ pub enum DataError {
         /// The pair.
         id: String,
     },
-    /// A response gives no token.
-    #[error("pair `{id}`: the {response} response gives no token; remove the pair or fill the response")]
+    /// A response has no token.
+    #[error("pair `{id}`: the {response} response has no token; remove the pair or fill the response")]
     EmptyResponse {
         /// The pair.
         id: String,
         /// `chosen` or `rejected`.
         response: &'static str,
     },
-    /// A prompt is messages and its response text, or the other way round.
+    /// Prompt and responses have different forms.
     #[error(
         "pair `{id}`: prompt and responses must be all plain text or all messages; bring them to one form"
     )]
@@ -315,7 +316,7 @@ pub enum DataError {
         /// The limit.
         max_length: usize,
     },
-    /// A limit on prompts leaves them or the responses no room.
+    /// A limit on prompts leaves no room for prompts or responses.
     #[error(
         "max_prompt_length is {max_prompt_length}; it must be at least 1 and below max_length, which is {max_length}"
     )]
@@ -326,15 +327,15 @@ pub enum DataError {
         max_length: usize,
     },
     /// A file of tokens cannot be used.
-    #[error("{}: {source}; remove the file, and the tokens are made again", path.display())]
+    #[error("cannot read the tokens in {}; remove the file, and they are computed again", path.display())]
     TokenFile {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// A dialogue has no token that training could learn from.
+    /// A dialogue has no token to train on.
     #[error(
         "no token of the dialogue is scored: it has no assistant message, or none within max_length ({max_length}); \
          add one or raise max_length"
@@ -343,7 +344,7 @@ pub enum DataError {
         /// The limit.
         max_length: usize,
     },
-    /// A dialogue's beginning is rendered differently once more turns follow.
+    /// The rendering of a dialogue's beginning depends on later turns.
     #[error(
         "the chat template of {} renders message {message} of a dialogue differently once later messages follow, so \
          its tokens cannot be told apart; split the dialogue so that only its last assistant message is learnt",
@@ -355,44 +356,43 @@ pub enum DataError {
         /// Index of the message.
         message: usize,
     },
-    /// A batch of nothing.
+    /// A batch has no sequence.
     #[error("a batch needs at least one sequence")]
     EmptyBatch,
 }
 
-/// A line of a text file or a row of a parquet file, counted from 1.
+/// A line of a text file or a row of a table, counted from 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
     /// The file.
     pub path: Arc<Path>,
-    /// Whether its records stand in lines or rows.
+    /// What is counted.
     pub unit: Unit,
-    /// Which one, from 1.
+    /// The number, from 1.
     pub number: usize,
 }
 
-/// What a file's records stand in.
+/// What the rows of a file are counted by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
     /// Lines of text.
     Line,
     /// Rows of a table.
     Row,
-}
-
-impl Place {
-    /// Its name for somebody who reads about `other`: without the file where that is the same.
-    fn seen_from(&self, other: &Self) -> String {
-        if self.path == other.path { format!("{} {}", self.unit, self.number) } else { self.to_string() }
-    }
+    /// Elements of a JSON array.
+    Element {
+        /// The line, from 1.
+        line: usize,
+    },
 }
 
 impl fmt::Display for Unit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Line => "line",
-            Self::Row => "row",
-        })
+        match self {
+            Self::Line => f.write_str("line"),
+            Self::Row => f.write_str("row"),
+            Self::Element { line } => write!(f, "line {line}, row"),
+        }
     }
 }
 
@@ -402,74 +402,158 @@ impl fmt::Display for Place {
     }
 }
 
-/// What is wrong with a field.
+/// A problem of a file as a whole.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FileProblem {
+    /// Git left the pointer to a large file instead of the file.
+    #[error("is a Git LFS pointer and not the data; fetch the data with `git lfs pull`")]
+    LfsPointer,
+    /// A server answered with a page.
+    #[error("is a web page or XML and not the data; download the file itself")]
+    WebPage,
+    /// Text is UTF-16.
+    #[error("is UTF-16; save it as UTF-8")]
+    Utf16,
+    /// A JSON object extends over several lines.
+    #[error(
+        "holds one JSON object over several lines; write an array of objects or one object a line, for example with \
+         pandas' `to_json(path, orient=\"records\", lines=True)`"
+    )]
+    OneObject,
+    /// `data.columns` names a column that is not there.
+    #[error("data.columns names `{column}`, which is not there; the columns are {}", quoted(columns))]
+    MissingColumn {
+        /// The name.
+        column: String,
+        /// The columns of the file.
+        columns: Vec<String>,
+    },
+    /// A column holds images, video or audio.
+    #[error(
+        "column `{column}`: images, video and audio are not supported; remove the column if it is not needed"
+    )]
+    Media {
+        /// The column.
+        column: String,
+    },
+    /// A `DatasetDict` has several splits, none of them `train`.
+    #[error("holds the splits {}, none of them `train`; give the folder of one", quoted(splits))]
+    NoTrainSplit {
+        /// The splits.
+        splits: Vec<String>,
+    },
+}
+
+/// A problem of a field.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FieldProblem {
-    /// It is not there.
+    /// The field is not there or null.
     #[error("is missing; add it")]
     Missing,
-    /// It is of another type.
+    /// No column of the file is recognized as this one.
+    #[error("is missing; the columns are {}; {}", quoted(columns), advice(*format))]
+    NoColumn {
+        /// The columns.
+        columns: Vec<String>,
+        /// The format that has these columns.
+        format: Option<&'static str>,
+    },
+    /// `data.columns` names a column that the row does not have.
+    #[error("is not there, but data.columns names it; the columns are {}", quoted(columns))]
+    NotAColumn {
+        /// The columns.
+        columns: Vec<String>,
+    },
+    /// The field has another type.
     #[error("is {found}; it must be {expected}")]
     WrongType {
-        /// What it should be.
+        /// The right type.
         expected: &'static str,
-        /// What it is.
+        /// The type.
         found: &'static str,
     },
-    /// A label or a rating that is none of those that the format knows.
+    /// A label or a rating that the format does not know.
     #[error("is {found:?}; it must be {expected}")]
     UnknownLabel {
-        /// What it says.
+        /// The label.
         found: String,
-        /// What it may say.
+        /// The labels that the format knows.
         expected: &'static str,
     },
-    /// It holds nothing.
+    /// The field is empty.
     #[error("is empty; fill it or remove the record")]
     Empty,
-    /// Nothing is left of a response after the prompt that both share is taken off.
+    /// A response consists of the text or turns that both responses begin with.
     #[error("is empty after the text that both responses begin with; give the prompt in a field `prompt`")]
     EmptyAfterPrompt,
-    /// A response's last message is not the model's.
+    /// The text is Python's text of a list.
+    #[error(
+        "is Python's text of a list of messages; write parquet or JSON lines, for example with `datasets.to_json`"
+    )]
+    PythonText,
+    /// The row is an unpaired preference.
+    #[error(
+        "belongs to an unpaired preference, which only loss.kind = \"kto\" can use; give `chosen` and `rejected`"
+    )]
+    Unpaired,
+    /// The field holds images, video or audio.
+    #[error(
+        "is set: images, video and audio are not supported; remove the record, or the field if it is not needed"
+    )]
+    Media,
+    /// A part of a message is not text.
+    #[error("is {found:?}; only parts of type \"text\" are supported")]
+    NotText {
+        /// The type of the part.
+        found: String,
+    },
+    /// The `from` of a ShareGPT message is unknown.
+    #[error("is {from:?}; it must be human, gpt, system or tool")]
+    UnknownSender {
+        /// The sender.
+        from: String,
+    },
+    /// The last message of a response is not the assistant's.
     #[error("ends with a message that is not the assistant's; end it with the answer")]
     NotAnAnswer,
-    /// A prompt is messages and a response text, or the other way round.
+    /// Prompt and response have different forms.
     #[error("is {found}, but `{other}` is {other_found}; give both as text or both as lists of messages")]
     Mixed {
-        /// What it is.
+        /// Its form.
         found: &'static str,
-        /// The field it does not go with.
+        /// The field with another form.
         other: &'static str,
-        /// What that one is.
+        /// That field's form.
         other_found: &'static str,
     },
-    /// A dialogue of hh-rlhf without a turn of the assistant.
+    /// A dialogue of hh-rlhf has no turn of the assistant.
     #[error("has no \"\\n\\nAssistant:\" to split at; use format `pairs` for data of another shape")]
     NoAssistantTurn,
-    /// Two dialogues of hh-rlhf that part before the assistant first speaks.
+    /// Two dialogues of hh-rlhf differ before the first turn of the assistant.
     #[error(
         "shares no \"\\n\\nAssistant:\" with `chosen`; remove the pair, its dialogues have no prompt in common"
     )]
     NoSharedTurn,
-    /// A field that this format does not have.
+    /// The format has no such field.
     #[error(
         "is not a field of a record; the fields are id, prompt, responses, labels, domain, tools, chat_template_kwargs and \
          documents"
     )]
     Unknown,
-    /// A record with fewer than two responses.
+    /// A record has fewer than two responses.
     #[error("holds {found}; a preference needs at least two")]
     TooFewResponses {
-        /// How many there are.
+        /// The number of responses.
         found: usize,
     },
-    /// A label names a response that is not there.
+    /// A label names a response that does not exist.
     #[error("prefers response {index}, but the record has {responses}, counted from 0; correct the label")]
     LabelOutOfRange {
         /// The label.
         index: usize,
-        /// How many responses there are.
+        /// The number of responses.
         responses: usize,
     },
 }
@@ -486,14 +570,18 @@ fn describe_template_error(error: &minijinja::Error) -> String {
     text
 }
 
-/// A parser's error without the line, which within a line is always the first.
-fn describe_json_error(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    let place = format!(" at line {} column {}", error.line(), error.column());
-    match text.strip_suffix(&place) {
-        Some(problem) if error.column() > 0 => format!("{problem} at column {}", error.column()),
-        Some(problem) => problem.to_owned(),
-        None => text,
+fn hint_of_left(left: &[String]) -> String {
+    if left.is_empty() {
+        "; check that it was written completely".to_owned()
+    } else {
+        format!(" that can be read; it holds {}", quoted(left))
+    }
+}
+
+fn advice(format: Option<&str>) -> String {
+    match format {
+        Some(format) => format!("data.format = \"{format}\" has such columns"),
+        None => "name its column in data.columns".to_owned(),
     }
 }
 

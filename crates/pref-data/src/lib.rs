@@ -5,7 +5,7 @@ mod agreement;
 mod batch;
 mod domains;
 mod error;
-mod files;
+mod file_kind;
 mod message;
 mod micro_batches;
 mod noise;
@@ -23,16 +23,16 @@ mod writer;
 pub use agreement::{AgreementMatrix, AgreementSlice, Keep};
 pub use batch::{Layout, Padding, RowParts, TokenBatch};
 pub use domains::{Category, CategoryCount, Count, DomainCounts, Scenario, TABLE_6, TABLE_7, categories_of};
-pub use error::{BoxedError, DataError, FieldProblem, Place, Unit};
+pub use error::{BoxedError, DataError, FieldProblem, FileProblem, Place, Unit};
 pub use message::{Message, TemplateContext};
 pub use micro_batches::micro_batches;
 pub use noise::{Fate, FlipRate, Noise, NoiseLog, NoiseModel, NoiseRow, Odds, corrupt, flip_labels};
 pub use order::shuffled_order;
 pub use reader::{
-    DEFAULT_ANNOTATOR, Format, PairColumns, ReadOptions, ReadReport, Sample, ScoreRatio, read_records,
-    read_records_with, record_files,
+    ColumnRole, Format, Note, PairColumns, ReadOptions, ReadReport, Sample, ScoreRatio, read_records,
+    read_records_with, read_unpaired, record_files,
 };
-pub use record::{Label, Pair, PreferenceRecord, Text, Votes};
+pub use record::{DEFAULT_ANNOTATOR, Label, Pair, PreferenceRecord, Text, UnpairedRecord, Votes};
 pub use token_cache::{TokenCache, TokenFile};
 pub use tokenize::{
     Dialogue, Preset, Quantiles, TokenPair, TokenizeOptions, TokenizeReport, Truncation, tokenize_dialogue,

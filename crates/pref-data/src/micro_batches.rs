@@ -2,11 +2,11 @@
 
 use std::cmp::Reverse;
 
-/// Splits the items of a batch, given by their tokens, into as few micro-batches as keep each within `most_tokens`, of
-/// about equally many tokens each. An item that is longer by itself is alone in its micro-batch.
+/// Splits the items of a batch, given by their numbers of tokens, into few micro-batches of at most `most_tokens` with
+/// about equal numbers of tokens. A longer item is alone in its micro-batch.
 ///
-/// The indices of a micro-batch ascend; the fullest micro-batch comes first. The split depends on nothing but `tokens`
-/// and `most_tokens`. Weigh each micro-batch's mean loss by its share of the batch's items.
+/// The indices of a micro-batch ascend; the largest micro-batch is first. The split depends only on `tokens` and
+/// `most_tokens`. Weight each micro-batch's mean loss by its share of the batch's items.
 ///
 /// ```
 /// let parts = pref_data::micro_batches(&[100, 900, 300, 500, 200], 1000);
@@ -27,7 +27,7 @@ pub fn micro_batches(tokens: &[usize], most_tokens: usize) -> Vec<Vec<usize>> {
         }
     };
     parts.extend(long.iter().map(|&item| (tokens[item], vec![item])));
-    // Stable: equally full ones stay in the order of their first items.
+    // Parts of equal size are in the order of their first items.
     parts.sort_by_key(|(filled, items)| (Reverse(*filled), items.iter().min().copied()));
     parts
         .into_iter()
@@ -65,7 +65,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_item_is_in_one_part_and_no_part_is_too_full(
+        fn every_item_is_in_one_part_within_the_limit(
             tokens in prop::collection::vec(0usize..400, 0..60), most in 0usize..600,
         ) {
             let parts = micro_batches(&tokens, most);
@@ -86,10 +86,10 @@ mod tests {
             let parts = micro_batches(&tokens, most);
             let filled: Vec<usize> =
                 parts.iter().map(|part| part.iter().map(|&item| tokens[item]).sum()).collect();
-            // At least as many as the tokens need, and one more at most: items are a quarter of a part.
+            // Items are at most a quarter of a part, which bounds the number of parts.
             let needed = tokens.iter().sum::<usize>().div_ceil(most);
             prop_assert!((needed..=needed * 4 / 3 + 1).contains(&parts.len()));
-            // The emptiest part could take no item of the fullest: they differ by one item at most.
+            // The smallest and the largest part differ by one item at most.
             let spread = filled.iter().max().zip(filled.iter().min()).map(|(a, b)| a - b);
             prop_assert!(spread.expect("there are parts") <= tokens.iter().copied().max().expect("items"));
         }

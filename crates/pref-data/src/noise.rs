@@ -1,12 +1,10 @@
-//! Noisier pairs: labels swapped on purpose, and a log of which.
+//! Label noise: labels swapped on purpose, with a log.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io::{BufWriter, Write};
 use std::path::Path;
 
-use atomic_write_file::AtomicWriteFile;
 use seeds::Seeds;
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +12,7 @@ use crate::error::DataError;
 use crate::order::{marked, permutation, share, weighted_order};
 use crate::record::{Pair, Text};
 
-/// The share of labels that noise swaps, in [0, 1]: 0 none, 1 all.
+/// The share of labels that noise swaps, in [0, 1].
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Serialize, Deserialize)]
 #[serde(try_from = "f64", into = "f64")]
 pub struct FlipRate(f64);
@@ -23,6 +21,8 @@ impl FlipRate {
     /// No noise.
     pub const NONE: Self = Self(0.0);
 
+    /// Creates a rate.
+    ///
     /// # Errors
     ///
     /// [`DataError::OutOfRange`] outside [0, 1].
@@ -34,7 +34,7 @@ impl FlipRate {
         }
     }
 
-    /// The share.
+    /// Returns the share.
     pub fn get(self) -> f64 {
         self.0
     }
@@ -54,35 +54,35 @@ impl From<FlipRate> for f64 {
     }
 }
 
-/// Which pairs noise takes. Each model puts the pairs into an order and takes its beginning, so that noise is nested:
-/// with the same seeds and pairs, what a lower rate takes a higher rate takes too. All draw from the stream
-/// `flip-noise`.
+/// How noise selects pairs. Each model takes a prefix of an order of the pairs, so noise is nested: with the same seeds
+/// and pairs, a higher rate takes all that a lower rate takes. All draw from the stream `flip-noise`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum NoiseModel {
-    /// Any pair alike.
+    /// Each pair with the same probability.
     #[default]
     Uniform,
-    /// Pairs of some annotators sooner than others': the odds of each, 1 where none are given.
+    /// Pairs with the odds of their annotator, 1 without one.
     ByAnnotator(BTreeMap<String, Odds>),
-    /// Pairs whose rejected response is the longer one sooner, as if raters fell for length: with lengths a and b of the
-    /// rejected and the chosen response in characters, the odds are exp(4 (a − b)/(a + b)).
+    /// Pairs with a longer rejected response more often, as if raters preferred length. With a and b characters in the
+    /// rejected and the chosen response, the odds are exp(4 (a − b)/(a + b)).
     LengthBiased,
-    /// Pairs on which the record's annotators are most divided first; chance decides among equals.
+    /// Pairs on which the record's annotators disagree most, in random order among equals.
     AmbiguousFirst,
-    /// The same pairs, left out instead of swapped: how much of the harm comes from wrong labels and how much from
-    /// missing ones.
+    /// The same pairs, dropped instead of swapped, to separate the effect of wrong labels from that of missing ones.
     TiesDropped,
 }
 
-/// How much sooner noise takes one pair than another, above 0.
+/// The odds with which noise takes one pair before another, above 0.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Serialize, Deserialize)]
 #[serde(try_from = "f64", into = "f64")]
 pub struct Odds(f64);
 
 impl Odds {
+    /// Creates odds.
+    ///
     /// # Errors
     ///
-    /// [`DataError::OutOfRange`] for what is not above 0 or not finite.
+    /// [`DataError::OutOfRange`] for a value that is not above 0 or not finite.
     pub fn new(value: f64) -> Result<Self, DataError> {
         if value > 0.0 && value.is_finite() {
             Ok(Self(value))
@@ -91,7 +91,7 @@ impl Odds {
         }
     }
 
-    /// The odds.
+    /// Returns the odds.
     pub fn get(self) -> f64 {
         self.0
     }
@@ -111,48 +111,47 @@ impl From<Odds> for f64 {
     }
 }
 
-/// Noise: which pairs and how many.
+/// Noise: a selection of pairs and a rate.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Noise {
-    /// Which pairs it takes.
+    /// How pairs are selected.
     pub model: NoiseModel,
-    /// How many: `round(rate * n)`.
+    /// The share of pairs: `round(rate * n)` of `n`.
     pub rate: FlipRate,
 }
 
-/// What noise did to each pair, in the pairs' order. The true label of a flipped pair is the opposite of the one that it
-/// carries.
+/// The effect of noise on each pair, in the pairs' order. The true label of a flipped pair is the opposite of its label.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NoiseLog {
-    /// One for each pair.
+    /// One row for each pair.
     pub rows: Vec<NoiseRow>,
 }
 
-/// What noise did to one pair.
+/// The effect of noise on one pair.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NoiseRow {
     /// The pair's identifier.
     pub id: String,
-    /// Whose label it was.
+    /// The annotator of the label.
     pub annotator: String,
-    /// What became of it.
+    /// The effect.
     pub fate: Fate,
 }
 
-/// What noise does to a pair.
+/// An effect of noise on a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Fate {
-    /// Nothing.
+    /// None.
     Kept,
     /// Chosen and rejected are swapped.
     Flipped,
-    /// The pair is left out.
+    /// The pair is dropped.
     Dropped,
 }
 
-/// Does to the pairs what `noise` says, and says to which: pairs that are flipped carry the mark `flipped`, so that a
-/// trainer can tell its accuracy on them from that on the clean ones.
+/// Applies `noise` to the pairs, and returns them with a log. Flipped pairs are marked `flipped`, so that a trainer can
+/// report its accuracy on them separately.
 ///
 /// ```
 /// use pref_data::{Fate, FlipRate, Noise, NoiseModel, Pair, Text, Votes, corrupt};
@@ -203,8 +202,7 @@ pub fn corrupt(mut pairs: Vec<Pair>, noise: &Noise, seeds: &Seeds) -> (Vec<Pair>
     (pairs, log)
 }
 
-/// Swaps chosen and rejected in `round(rate * n)` random pairs and marks them `flipped`: [`NoiseModel::Uniform`] in
-/// place.
+/// Swaps chosen and rejected in `round(rate * n)` random pairs and marks them `flipped`: [`NoiseModel::Uniform`] in place.
 pub fn flip_labels(pairs: &mut [Pair], rate: FlipRate, seeds: &Seeds) {
     let order = NoiseModel::Uniform.order(pairs, seeds);
     for index in order.into_iter().take(share(rate.get(), pairs.len())) {
@@ -213,7 +211,7 @@ pub fn flip_labels(pairs: &mut [Pair], rate: FlipRate, seeds: &Seeds) {
 }
 
 impl NoiseModel {
-    /// The order in which the pairs are taken.
+    /// Returns the order in which the pairs are taken.
     fn order(&self, pairs: &[Pair], seeds: &Seeds) -> Vec<usize> {
         let stream = seeds.stream("flip-noise");
         match self {
@@ -225,7 +223,7 @@ impl NoiseModel {
             Self::LengthBiased => weighted_order(&pairs.iter().map(length_odds).collect::<Vec<_>>(), stream),
             Self::AmbiguousFirst | Self::TiesDropped => {
                 let mut order = permutation(pairs.len(), stream);
-                // Stable: equals stay as chance put them.
+                // A stable sort keeps the random order of equals.
                 order.sort_by_key(|&index| Reverse(pairs[index].votes.division()));
                 order
             }
@@ -233,7 +231,7 @@ impl NoiseModel {
     }
 }
 
-/// How much sooner raters who like length get a pair wrong, from e⁻⁴ to e⁴.
+/// Returns the odds of [`NoiseModel::LengthBiased`], from e⁻⁴ to e⁴.
 fn length_odds(pair: &Pair) -> f64 {
     const STRENGTH: f64 = 4.0;
     let [chosen, rejected] = [&pair.chosen, &pair.rejected].map(|text| characters(text) as f64);
@@ -249,31 +247,24 @@ fn characters(text: &Text) -> usize {
 }
 
 impl NoiseLog {
-    /// How many pairs met this fate.
+    /// Returns the number of pairs with this effect.
     pub fn count(&self, fate: Fate) -> usize {
         self.rows.iter().filter(|row| row.fate == fate).count()
     }
 
-    /// Writes it as JSONL, one pair a line: `{"id": "17", "annotator": "human", "fate": "flipped"}`. The file appears
-    /// whole or not at all.
+    /// Writes the log as JSON lines, one pair a line: `{"id": "17", "annotator": "human", "fate": "flipped"}`. The write
+    /// is atomic.
     ///
     /// # Errors
     ///
     /// [`DataError::Io`] where writing fails.
     pub fn write(&self, path: impl AsRef<Path>) -> Result<(), DataError> {
         let path = path.as_ref();
-        let write = || {
-            let mut file = AtomicWriteFile::open(path)?;
-            let mut buffer = BufWriter::new(&mut file);
-            for row in &self.rows {
-                serde_json::to_writer(&mut buffer, row)?;
-                buffer.write_all(b"\n")?;
-            }
-            buffer.flush()?;
-            drop(buffer);
-            file.commit()
-        };
-        write().map_err(|source| DataError::Io { action: "write", path: path.to_owned(), source })
+        files::json_lines::write(path, &self.rows).map_err(|source| DataError::Io {
+            action: "write",
+            path: path.to_owned(),
+            source,
+        })
     }
 }
 

@@ -1,18 +1,17 @@
-//! Random orders, from which nested selections are taken: a share is the beginning of an order, so that a smaller share
-//! is part of a larger one.
+//! Random orders for nested selections: a share is a prefix of an order, so a smaller share is part of a larger one.
 
 use rand::RngExt;
 use rand::seq::SliceRandom;
 use seeds::{Seeds, Stream};
 
-/// The order in which epoch `epoch` (from 0) visits `n` items: a permutation of `0..n`.
+/// Returns the order in which epoch `epoch` (from 0) visits `n` items: a permutation of `0..n`.
 ///
-/// Each epoch has its own; all draw from the stream `data-order`.
+/// Each epoch has its own order; all draw from the stream `data-order`.
 pub fn shuffled_order(n: usize, seeds: &Seeds, epoch: u64) -> Vec<usize> {
     permutation(n, seeds.indexed("data-order", epoch))
 }
 
-/// A share of `n` items, to the nearest whole number.
+/// Returns a share of `n` items, rounded.
 pub(crate) fn share(rate: f64, n: usize) -> usize {
     (rate * n as f64).round() as usize
 }
@@ -23,8 +22,8 @@ pub(crate) fn permutation(n: usize, mut stream: Stream) -> Vec<usize> {
     order
 }
 
-/// An order in which an item comes before another with odds of their weights, as if drawn one by one without being put
-/// back (Efraimidis and Spirakis, *Information Processing Letters* 97, 2006).
+/// Returns the order of weighted sampling without replacement (Efraimidis and Spirakis, *Information Processing
+/// Letters* 97, 2006).
 pub(crate) fn weighted_order(weights: &[f64], mut stream: Stream) -> Vec<usize> {
     let waits: Vec<f64> = weights
         .iter()

@@ -1,4 +1,4 @@
-//! Preference records: one prompt, several responses, the labels of many annotators.
+//! Preference records: one prompt, several responses, the labels of any number of annotators.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,6 +8,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::FieldProblem;
 use crate::message::{Message, TemplateContext};
+
+/// The annotator of a file of chosen and rejected responses.
+pub const DEFAULT_ANNOTATOR: &str = "human";
 
 /// A prompt or a response: plain text, tokenized as it is, or messages, rendered with the model's chat template.
 ///
@@ -21,14 +24,14 @@ pub enum Text {
     Chat(Vec<Message>),
 }
 
-/// What one annotator said of a record's responses.
+/// One annotator's label of a record.
 ///
 /// In JSON the preferred response's index, or `"tie"`: `{"human": 0, "gpt-4-turbo": "tie"}`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Label {
-    /// The response at this index is the better one.
+    /// The response at this index is better than the others.
     Prefers(usize),
-    /// No difference.
+    /// No response is better.
     Tie,
 }
 
@@ -70,28 +73,28 @@ impl<'de> Deserialize<'de> for Label {
     }
 }
 
-/// One prompt with two or more responses and what each annotator said of them.
+/// One prompt with two or more responses and the labels of annotators.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PreferenceRecord {
     /// Identifies the record within its set.
     pub id: String,
-    /// What was asked.
+    /// The prompt.
     pub prompt: Text,
-    /// Two or more answers.
+    /// Two or more responses.
     pub responses: Vec<Text>,
     /// The label of each annotator, by the annotator's name.
     pub labels: BTreeMap<String, Label>,
     /// The subject, where the set names one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub domain: Option<String>,
-    /// What the chat template sees beside the messages.
+    /// What the chat template sees besides the messages.
     #[serde(flatten)]
     pub context: TemplateContext,
 }
 
 impl PreferenceRecord {
-    /// Whether the record can be used: two or more responses, none empty, and labels that name one of them. If not,
-    /// which field is at fault and why.
+    /// Checks that there are two or more responses, none empty, and that labels name one of them. The error is the bad
+    /// field and its problem.
     pub(crate) fn check(&self) -> Result<(), (String, FieldProblem)> {
         if self.id.is_empty() {
             return Err(("id".to_owned(), FieldProblem::Empty));
@@ -115,8 +118,28 @@ impl PreferenceRecord {
     }
 }
 
+/// One prompt with one response and whether that is desirable. KTO trains on such records.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnpairedRecord {
+    /// Identifies the record within its set.
+    pub id: String,
+    /// The prompt.
+    pub prompt: Text,
+    /// The response.
+    pub completion: Text,
+    /// Whether the response is desirable.
+    #[serde(rename = "label")]
+    pub is_desirable: bool,
+    /// The subject, where the set names one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domain: Option<String>,
+    /// What the chat template sees besides the messages.
+    #[serde(flatten)]
+    pub context: TemplateContext,
+}
+
 impl Text {
-    /// What it is, in words.
+    /// Returns the form in words.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::Plain(_) => "text",
@@ -124,7 +147,7 @@ impl Text {
         }
     }
 
-    /// Whether it can be a response to `prompt`: of the same form, not empty, messages ending with the assistant's.
+    /// Checks that the text can be a response to `prompt`: the same form, not empty, a last message of the assistant.
     pub(crate) fn check_answer(&self, field: &str, prompt: &Self) -> Result<(), (String, FieldProblem)> {
         match (self, prompt) {
             (Self::Plain(text), Self::Plain(_)) if text.is_empty() => {
@@ -149,7 +172,7 @@ impl Text {
     }
 }
 
-/// One record as one annotator sees it: the better response and the worse.
+/// One preference of one annotator: a chosen and a rejected response.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pair {
     /// The record's identifier.
@@ -163,22 +186,22 @@ pub struct Pair {
     /// The subject, where the set names one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub domain: Option<String>,
-    /// What the chat template sees beside the messages.
+    /// What the chat template sees besides the messages.
     #[serde(flatten)]
     pub context: TemplateContext,
-    /// Whose label it is.
+    /// The annotator of the label.
     #[serde(default)]
     pub annotator: String,
-    /// How many of the record's annotators prefer which of the two.
+    /// The numbers of annotators that prefer each response.
     #[serde(default)]
     pub votes: Votes,
-    /// Whether noise swapped the two: the annotator's own label says the opposite.
+    /// Whether noise swapped the responses. The annotator's own label is then the opposite.
     #[serde(default)]
     pub flipped: bool,
 }
 
 impl Pair {
-    /// Swaps chosen and rejected, and remembers it.
+    /// Swaps chosen and rejected, and toggles `flipped`.
     pub(crate) fn flip(&mut self) {
         std::mem::swap(&mut self.chosen, &mut self.rejected);
         std::mem::swap(&mut self.votes.chosen, &mut self.votes.rejected);
@@ -186,18 +209,17 @@ impl Pair {
     }
 }
 
-/// How many of a record's annotators prefer each response of a pair.
+/// The numbers of a record's annotators that prefer each response of a pair.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Votes {
-    /// The chosen one.
+    /// The chosen response.
     pub chosen: u32,
-    /// The rejected one.
+    /// The rejected response.
     pub rejected: u32,
 }
 
 impl Votes {
-    /// How divided the annotators are: a million times the minority's share of their votes, 0 where all agree or none
-    /// voted.
+    /// Returns the disagreement of the annotators: a million times the minority's share of the votes, 0 without votes.
     pub(crate) fn division(self) -> u64 {
         let all = u64::from(self.chosen) + u64::from(self.rejected);
         (u64::from(self.chosen.min(self.rejected)) * 1_000_000).checked_div(all).unwrap_or(0)

@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use atomic_write_file::AtomicWriteFile;
+use files::AtomicWriteFile;
 
 use crate::error::DataError;
 use crate::record::Pair;

@@ -1,4 +1,4 @@
-//! Records as pairs: whose labels say which response is the better one.
+//! Records to pairs, by the labels of one or several annotators.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -11,16 +11,16 @@ use crate::order::{permutation, share};
 use crate::record::{Label, Pair, PreferenceRecord, Votes};
 use crate::text::counted;
 
-/// What a view kept and what it left out.
+/// Counts of a view: what it kept and what it left out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ViewReport {
-    /// Records that were looked at.
+    /// All records.
     pub records: usize,
     /// Records without a label of this annotator.
     pub unlabelled: usize,
-    /// Records that the annotator called a tie.
+    /// Records that the annotator labeled a tie.
     pub ties: usize,
-    /// Pairs that came out: one for each response that a label prefers another to.
+    /// Pairs: one for each response that a label prefers another to.
     pub pairs: usize,
 }
 
@@ -37,20 +37,20 @@ impl fmt::Display for ViewReport {
     }
 }
 
-/// Whose labels make the pairs: the way in which preferences are acquired.
+/// The annotators whose labels make the pairs.
 ///
 /// As text a name (`human`), a vote (`majority of human, gpt-4-turbo, llama-2-70b-chat` or `majority of all`) or a
 /// mixture (`70% gpt-4-turbo, 30% human`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum LabelSource {
-    /// One annotator's.
+    /// One annotator.
     Annotator(String),
-    /// The label with the most votes of these annotators, of all where none is named. A shared lead is a tie; those who
-    /// did not label a record have no vote on it.
+    /// The majority label of these annotators, or of all where none is named. Equal counts are a tie. An annotator that
+    /// did not label a record does not vote on it.
     Majority(BTreeSet<String>),
-    /// Each record is labelled by one of several annotators, drawn at random so that each labels its share of the
-    /// records that all of them labelled.
+    /// For each record that all these annotators labeled, the label of one of them. Which one is random, so that each
+    /// labels its share of these records.
     Mixture(Mixture),
 }
 
@@ -59,9 +59,11 @@ pub enum LabelSource {
 pub struct Mixture(Vec<(String, f64)>);
 
 impl Mixture {
-    /// How far the shares may add up to something other than 1.
+    /// The tolerance of the sum of the shares.
     const SLACK: f64 = 1e-6;
 
+    /// Creates a mixture.
+    ///
     /// # Errors
     ///
     /// [`DataError::OutOfRange`] for a share outside (0, 1] and for shares that do not add up to 1.
@@ -82,16 +84,16 @@ impl Mixture {
         Ok(Self(shares))
     }
 
-    /// The annotators with their shares.
+    /// Returns the annotators with their shares.
     pub fn shares(&self) -> &[(String, f64)] {
         &self.0
     }
 }
 
-/// The name under which a vote stands on its pairs.
+/// The annotator of pairs that a vote makes.
 const MAJORITY: &str = "majority";
 
-/// What opens the text of a vote.
+/// The beginning of the text of a vote.
 const MAJORITY_OF: &str = "majority of ";
 
 impl TryFrom<String> for LabelSource {
@@ -142,7 +144,7 @@ impl fmt::Display for LabelSource {
                 write!(f, "{MAJORITY_OF}{}", voters.join(", "))
             }
             Self::Mixture(mixture) => {
-                // Shares were read as percent; what rounding left of 70 is 70.
+                // Shares are read as percent; rounding removes the error of the division.
                 let percent = |share: f64| (share * 1e10).round() / 1e8;
                 let parts = mixture.0.iter().map(|(name, share)| format!("{}% {name}", percent(*share)));
                 f.write_str(&parts.collect::<Vec<_>>().join(", "))
@@ -151,11 +153,11 @@ impl fmt::Display for LabelSource {
     }
 }
 
-/// The pairs that one annotator's labels make, in the records' order.
+/// Returns the pairs of one annotator's labels, in the records' order.
 ///
-/// A record of more than two responses gives one pair for each response but the preferred one; their ids are the
-/// record's with `#` and the rejected response's index. Ties and missing labels give no pair and are counted.
-/// Where no record knows the name `gpt-4-turbo`, it stands for `gpt-4-1106-preview`, as which GAIR lists that model.
+/// A record of more than two responses gives one pair for each response but the preferred one. Their ids are the
+/// record's with `#` and the rejected response's index. Ties and missing labels give no pair and are counted. Where no
+/// record has the annotator `gpt-4-turbo`, it means `gpt-4-1106-preview`, GAIR's name for that model.
 ///
 /// # Errors
 ///
@@ -165,12 +167,12 @@ pub fn annotator_view(
     records: &[PreferenceRecord],
     annotator: &str,
 ) -> Result<(Vec<Pair>, ViewReport), DataError> {
-    // One annotator leaves nothing to draw.
+    // The view of one annotator draws nothing.
     label_view(records, &LabelSource::Annotator(annotator.to_owned()), &Seeds::new(0))
 }
 
-/// The pairs that the labels of `source` make, as [`annotator_view`] makes them of one annotator's. A mixture draws from
-/// the stream `mixture`; with the same seeds, whoever gains a share keeps the records that it had.
+/// Returns the pairs of the labels of `source`, in the form of [`annotator_view`]. A mixture draws from the stream
+/// `mixture`; with the same seeds, an annotator with a larger share keeps the records of a smaller one.
 ///
 /// ```
 /// use pref_data::{Format, LabelSource, label_view, read_records};
@@ -228,10 +230,10 @@ pub fn label_view(
     Ok((pairs, report))
 }
 
-/// Names that a set uses for what the literature calls otherwise.
+/// Annotators by the name of the literature and by that of the set.
 const ALIASES: [(&str, &str); 1] = [("gpt-4-turbo", "gpt-4-1106-preview")];
 
-/// The name that the records have for an annotator.
+/// Returns the records' name of an annotator.
 pub(crate) fn known_as(records: &[PreferenceRecord], name: &str) -> Result<String, DataError> {
     let is_known = |name: &str| records.iter().any(|record| record.labels.contains_key(name));
     let alias = || ALIASES.into_iter().find(|(alias, _)| *alias == name).map(|(_, theirs)| theirs);
@@ -267,7 +269,7 @@ fn majority(record: &PreferenceRecord, voters: &BTreeSet<String>) -> Option<Labe
     }
 }
 
-/// Each record's annotator and label; none where some annotator of the mixture did not label it.
+/// Returns each record's annotator and label; none where an annotator of the mixture did not label it.
 fn mixed(
     records: &[PreferenceRecord],
     mixture: &Mixture,

@@ -1,4 +1,4 @@
-//! Fewer pairs: nested shares of a set.
+//! Nested subsets of pairs.
 
 use std::collections::BTreeMap;
 
@@ -18,6 +18,8 @@ impl Fraction {
     /// All of the data.
     pub const ALL: Self = Self(1.0);
 
+    /// Creates a share.
+    ///
     /// # Errors
     ///
     /// [`DataError::OutOfRange`] outside (0, 1].
@@ -29,7 +31,7 @@ impl Fraction {
         }
     }
 
-    /// The share.
+    /// Returns the share.
     pub fn get(self) -> f64 {
         self.0
     }
@@ -49,22 +51,22 @@ impl From<Fraction> for f64 {
     }
 }
 
-/// Which pairs make a share of them. Whichever it is, a smaller share is part of a larger one.
+/// How a share of the pairs is selected. A smaller share is always part of a larger one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Selection {
-    /// Random ones: `round(fraction * n)`, at least one. Draws from the stream `subset`.
+    /// Random pairs: `round(fraction * n)`, at least one. Draws from the stream `subset`.
     #[default]
     Random,
-    /// As many, and of each domain its share to within a pair. Pairs without a domain are one of their own. Draws from
-    /// a stream `subset` for each domain.
+    /// As many random pairs, with the same share of each domain to within one pair. Pairs without a domain count as one
+    /// domain. Draws from a stream `subset` for each domain.
     Stratified,
-    /// The first `floor(fraction * n)`, at least one, as the alignment-handbook took them in early 2024: no sample where
-    /// the file has an order.
+    /// The first `floor(fraction * n)`, at least one, as in the alignment-handbook of early 2024. Not a random sample if
+    /// the file is ordered.
     FirstRows,
 }
 
-/// A share of the pairs, in their order.
+/// Returns a share of the pairs, in their order.
 pub fn select(pairs: Vec<Pair>, fraction: Fraction, selection: Selection, seeds: &Seeds) -> Vec<Pair> {
     let n = pairs.len();
     let count = share(fraction.get(), n).max(1);
@@ -79,13 +81,13 @@ pub fn select(pairs: Vec<Pair>, fraction: Fraction, selection: Selection, seeds:
     pairs.into_iter().zip(taken).filter_map(|(pair, taken)| taken.then_some(pair)).collect()
 }
 
-/// A random share of the pairs, in their order: [`Selection::Random`].
+/// Returns a random share of the pairs, in their order: [`Selection::Random`].
 pub fn subset(pairs: Vec<Pair>, fraction: Fraction, seeds: &Seeds) -> Vec<Pair> {
     select(pairs, fraction, Selection::Random, seeds)
 }
 
-/// An order every beginning of which holds each domain's share: the `k`-th of a domain's `m` pairs stands where the
-/// share `(k + 1/2) / m` of all pairs is reached.
+/// Returns an order in which every prefix has each domain's share: the `k`-th of a domain's `m` pairs has the rank
+/// `(k + 1/2) / m`.
 fn stratified_order(pairs: &[Pair], seeds: &Seeds) -> Vec<usize> {
     let mut domains: BTreeMap<Option<&str>, Vec<usize>> = BTreeMap::new();
     for (index, pair) in pairs.iter().enumerate() {

@@ -1,13 +1,14 @@
-//! Records and pairs written to files, for this crate's readers and for other programs.
+//! Writers: records and pairs to files.
 
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter};
 use std::path::Path;
 use std::sync::Arc;
 
 use arrow_array::builder::{ListBuilder, StringBuilder, StructBuilder};
 use arrow_array::{ArrayRef, RecordBatch, StringArray};
 use arrow_schema::{DataType, Field, Fields, Schema};
-use atomic_write_file::AtomicWriteFile;
+use files::AtomicWriteFile;
+use files::json_lines::write_row;
 use flate2::write::GzEncoder;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::Compression as PageCompression;
@@ -15,12 +16,12 @@ use parquet::file::properties::WriterProperties;
 use serde::Serialize;
 
 use crate::error::{BoxedError, DataError};
-use crate::files::{Compression, FileKind, kind};
+use crate::file_kind::{Compression, FileKind, kind, lines};
 use crate::message::{Message, TemplateContext};
 use crate::record::{Pair, PreferenceRecord, Text};
 
-/// Writes records as `.jsonl` or `.jsonl.gz`, one a line, such as [`Format::Records`](crate::Format::Records) reads. The
-/// file appears whole or not at all.
+/// Writes records as `.jsonl` or `.jsonl.gz`, one a line, for [`Format::Records`](crate::Format::Records). The write is
+/// atomic.
 ///
 /// # Errors
 ///
@@ -28,7 +29,7 @@ use crate::record::{Pair, PreferenceRecord, Text};
 /// [`DataError::Io`] where writing fails.
 pub fn write_records(path: impl AsRef<Path>, records: &[PreferenceRecord]) -> Result<(), DataError> {
     let path = path.as_ref();
-    let Some(FileKind::Lines(compression)) = kind(path) else {
+    let Some(compression) = lines(path) else {
         return Err(DataError::UnknownExtension { path: path.to_owned(), expected: ".jsonl or .jsonl.gz" });
     };
     for record in records {
@@ -38,14 +39,14 @@ pub fn write_records(path: impl AsRef<Path>, records: &[PreferenceRecord]) -> Re
             problem,
         })?;
     }
-    write(path, |file| write_lines(file, compression, records))
+    write(path, |out| write_lines(out, compression, records))
 }
 
-/// Writes pairs as `.jsonl`, `.jsonl.gz`, `.parquet`, `.arrow`, `.feather` or `.csv`, such as
-/// [`Format::Pairs`](crate::Format::Pairs) and other trainers read: `id`, `prompt`, `chosen`, `rejected`, `domain`. The
-/// file appears whole or not at all.
+/// Writes pairs as `.jsonl`, `.jsonl.gz`, `.parquet`, `.arrow`, `.feather` or `.csv`, for
+/// [`Format::Pairs`](crate::Format::Pairs) and other trainers: `id`, `prompt`, `chosen`, `rejected`, `domain`. The write
+/// is atomic.
 ///
-/// What noise did to a pair is not written: see [`NoiseLog`](crate::NoiseLog).
+/// Whether noise flipped a pair is not written; see [`NoiseLog`](crate::NoiseLog).
 ///
 /// ```
 /// use pref_data::{Format, annotator_view, read_records, write_pairs};
@@ -66,24 +67,25 @@ pub fn write_records(path: impl AsRef<Path>, records: &[PreferenceRecord]) -> Re
 /// [`DataError::Io`] where writing fails.
 pub fn write_pairs(path: impl AsRef<Path>, pairs: &[Pair]) -> Result<(), DataError> {
     let path = path.as_ref();
-    match kind(path) {
-        Some(FileKind::Lines(compression)) => {
-            let rows: Vec<Row<'_>> = pairs.iter().map(Row::of).collect();
-            write(path, |file| write_lines(file, compression, &rows))
-        }
-        Some(FileKind::Csv) => {
+    if let Some(compression) = lines(path) {
+        let rows: Vec<Row<'_>> = pairs.iter().map(Row::of).collect();
+        return write(path, |out| write_lines(out, compression, &rows));
+    }
+    // Tables are not compressed as a whole.
+    match kind(path).filter(|_| path.extension().is_none_or(|extension| extension != "gz")) {
+        Some(FileKind::Delimited(b',')) => {
             let rows = pairs.iter().map(cells).collect::<Result<Vec<_>, _>>()?;
-            write(path, |file| write_csv(file, &rows))
+            write(path, |out| write_csv(out, &rows))
         }
         Some(FileKind::Parquet) => {
             let batch = table(pairs)?;
-            write(path, |file| write_parquet(file, &batch))
+            write(path, |out| write_parquet(out, &batch))
         }
         Some(FileKind::Arrow) => {
             let batch = table(pairs)?;
-            write(path, |file| write_arrow(file, &batch))
+            write(path, |out| write_arrow(out, &batch))
         }
-        None => Err(DataError::UnknownExtension {
+        _ => Err(DataError::UnknownExtension {
             path: path.to_owned(),
             expected: ".jsonl, .jsonl.gz, .parquet, .arrow, .feather or .csv",
         }),
@@ -118,41 +120,33 @@ impl<'a> Row<'a> {
 
 const COLUMNS: [&str; 5] = ["id", "prompt", "chosen", "rejected", "domain"];
 
-fn write(
-    path: &Path,
-    content: impl FnOnce(&mut AtomicWriteFile) -> Result<(), BoxedError>,
-) -> Result<(), DataError> {
-    let failed = |source| DataError::Io { action: "write", path: path.to_owned(), source };
-    let mut file = AtomicWriteFile::open(path).map_err(failed)?;
-    content(&mut file).map_err(|error| failed(io::Error::other(error)))?;
-    file.commit().map_err(failed)
+/// The file that is being written.
+type Out<'a> = BufWriter<&'a mut AtomicWriteFile>;
+
+fn write(path: &Path, content: impl FnOnce(&mut Out<'_>) -> Result<(), BoxedError>) -> Result<(), DataError> {
+    files::write_with(path, content).map_err(|error| {
+        let source = error.downcast().map_or_else(io::Error::other, |error| *error);
+        DataError::Io { action: "write", path: path.to_owned(), source }
+    })
 }
 
 fn write_lines(
-    file: &mut AtomicWriteFile,
+    out: &mut Out<'_>,
     compression: Compression,
     rows: &[impl Serialize],
 ) -> Result<(), BoxedError> {
-    let lines = |out: &mut dyn Write| -> Result<(), BoxedError> {
-        for row in rows {
-            serde_json::to_writer(&mut *out, row)?;
-            out.write_all(b"\n")?;
-        }
-        Ok(())
-    };
-    let mut buffer = BufWriter::new(file);
     match compression {
-        Compression::None => lines(&mut buffer)?,
+        Compression::None => rows.iter().try_for_each(|row| write_row(out, row))?,
         Compression::Gzip => {
-            let mut gzip = GzEncoder::new(&mut buffer, flate2::Compression::default());
-            lines(&mut gzip)?;
+            let mut gzip = GzEncoder::new(out, flate2::Compression::default());
+            rows.iter().try_for_each(|row| write_row(&mut gzip, row))?;
             gzip.finish()?;
         }
     }
-    Ok(buffer.flush()?)
+    Ok(())
 }
 
-/// A pair's cells. CSV has no way to say that a text is empty and not missing; a prompt may be.
+/// Returns a pair's cells. CSV cannot tell an empty text from a missing one.
 fn cells(pair: &Pair) -> Result<[&str; COLUMNS.len()], DataError> {
     match (&pair.prompt, &pair.chosen, &pair.rejected) {
         (Text::Plain(prompt), Text::Plain(chosen), Text::Plain(rejected)) if !prompt.is_empty() => {
@@ -162,8 +156,8 @@ fn cells(pair: &Pair) -> Result<[&str; COLUMNS.len()], DataError> {
     }
 }
 
-fn write_csv(file: &mut AtomicWriteFile, rows: &[[&str; COLUMNS.len()]]) -> Result<(), BoxedError> {
-    let mut csv = csv::Writer::from_writer(file);
+fn write_csv(out: &mut Out<'_>, rows: &[[&str; COLUMNS.len()]]) -> Result<(), BoxedError> {
+    let mut csv = csv::Writer::from_writer(out);
     csv.write_record(COLUMNS)?;
     for row in rows {
         csv.write_record(row)?;
@@ -171,16 +165,16 @@ fn write_csv(file: &mut AtomicWriteFile, rows: &[[&str; COLUMNS.len()]]) -> Resu
     Ok(csv.flush()?)
 }
 
-fn write_parquet(file: &mut AtomicWriteFile, batch: &RecordBatch) -> Result<(), BoxedError> {
+fn write_parquet(out: &mut Out<'_>, batch: &RecordBatch) -> Result<(), BoxedError> {
     let properties = WriterProperties::builder().set_compression(PageCompression::SNAPPY).build();
-    let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(properties))?;
+    let mut writer = ArrowWriter::try_new(out, batch.schema(), Some(properties))?;
     writer.write(batch)?;
     writer.close()?;
     Ok(())
 }
 
-fn write_arrow(file: &mut AtomicWriteFile, batch: &RecordBatch) -> Result<(), BoxedError> {
-    let mut writer = arrow_ipc::writer::FileWriter::try_new_buffered(file, &batch.schema())?;
+fn write_arrow(out: &mut Out<'_>, batch: &RecordBatch) -> Result<(), BoxedError> {
+    let mut writer = arrow_ipc::writer::FileWriter::try_new(out, &batch.schema())?;
     writer.write(batch)?;
     Ok(writer.finish()?)
 }

@@ -4,7 +4,6 @@ mod axis;
 mod bars;
 mod canvas;
 mod legend;
-mod line_style;
 mod lines;
 mod radar;
 mod style;

@@ -1,4 +1,4 @@
-//! Whether the lengths that an Arrow file states fit into it. The reader allocates what it is told to.
+//! Checks that the lengths in an Arrow file fit into it. The Arrow reader allocates any length that a file states.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -7,17 +7,17 @@ use arrow_ipc::reader::read_footer_length;
 use arrow_ipc::{Block, CompressionType, MetadataVersion, RecordBatch, root_as_footer, root_as_message};
 use arrow_schema::ArrowError;
 
-/// The most that LZ4 makes of a byte, and zstd, whose shortest block is four bytes and stands for 128 KiB at most.
+/// The highest compression ratio of LZ4, and of zstd, whose shortest block has four bytes and at most 128 KiB of content.
 const MOST_OF_LZ4: u64 = 255;
 const MOST_OF_ZSTD: u64 = 32 << 10;
 
-/// Opens a message in all but the oldest files.
+/// The first word of a message in all but the oldest files.
 const CONTINUATION: u32 = u32::MAX;
 
-/// What stands behind a footer: its length and the magic.
+/// The size of the footer's length and the magic after it.
 const TRAILER: u64 = 10;
 
-/// Looks at every message of a file that has an index.
+/// Checks every message of a file with an index.
 pub(super) fn check_file(file: &mut File) -> Result<(), ArrowError> {
     let length = file.metadata()?.len();
     let mut trailer = [0; TRAILER as usize];
@@ -42,7 +42,7 @@ pub(super) fn check_file(file: &mut File) -> Result<(), ArrowError> {
             return Err(cut_off());
         }
         file.seek(SeekFrom::Start(offset))?;
-        // The reader looks for the body where the index says that it is.
+        // The reader takes the position of the body from the index.
         if check_message(file, length)? != Some(Body { start: offset + metadata, length: body }) {
             return Err(cut_off());
         }
@@ -50,7 +50,7 @@ pub(super) fn check_file(file: &mut File) -> Result<(), ArrowError> {
     Ok(())
 }
 
-/// Looks at every message of a stream.
+/// Checks every message of a stream.
 pub(super) fn check_stream(file: &mut File) -> Result<(), ArrowError> {
     let length = file.metadata()?.len();
     file.rewind()?;
@@ -58,18 +58,18 @@ pub(super) fn check_stream(file: &mut File) -> Result<(), ArrowError> {
     Ok(())
 }
 
-/// Where the buffers of a message lie.
+/// The place of a message's buffers.
 #[derive(PartialEq)]
 struct Body {
     start: u64,
     length: u64,
 }
 
-/// Looks at the message where the file stands, and goes behind it; `None` at the end of all messages.
+/// Checks the message at the file's position and moves to its end; `None` after the last message.
 fn check_message(file: &mut File, length: u64) -> Result<Option<Body>, ArrowError> {
     let mut word = [0; 4];
     match file.read_exact(&mut word) {
-        // A stream may end without saying so.
+        // A stream may end without a marker.
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
         read => read?,
     }
@@ -109,7 +109,7 @@ fn check_buffers(file: &mut File, batch: &RecordBatch<'_>, body: u64, length: u6
         if offset.checked_add(size).is_none_or(|end| end > length) {
             return Err(cut_off());
         }
-        // A compressed buffer begins with its length when unpacked, -1 for one that is not packed.
+        // A compressed buffer begins with its decompressed length, or -1 if it is not compressed.
         if batch.compression().is_some() && size >= 8 {
             let mut stated = [0; 8];
             file.seek(SeekFrom::Start(body + offset))?;

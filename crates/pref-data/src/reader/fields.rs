@@ -7,14 +7,14 @@ use crate::message::{Message, TemplateContext};
 use crate::record::Text;
 use crate::text::json_kind;
 
-/// A row of a file, whatever its kind.
+/// A row of a file of any kind.
 pub(super) type Row = Map<String, Value>;
 
 pub(super) fn fault(place: &Place, field: impl Into<String>, problem: FieldProblem) -> DataError {
     DataError::Field { place: place.clone(), field: field.into(), problem }
 }
 
-/// The value of a field that must be there. JSON's `null` counts as missing.
+/// Returns the value of a field that must be there. JSON's `null` counts as missing.
 pub(super) fn required<'a>(place: &Place, row: &'a Row, field: &str) -> Result<&'a Value, DataError> {
     optional(row, field).ok_or_else(|| fault(place, field, FieldProblem::Missing))
 }
@@ -23,17 +23,21 @@ pub(super) fn optional<'a>(row: &'a Row, field: &str) -> Option<&'a Value> {
     row.get(field).filter(|value| !value.is_null())
 }
 
-/// The record's identifier: a string, a whole number, or where there is none the line or row.
-pub(super) fn id(place: &Place, row: &Row) -> Result<String, DataError> {
-    match optional(row, "id") {
-        None => Ok(place.number.to_string()),
-        Some(Value::Number(number)) if number.is_i64() || number.is_u64() => Ok(number.to_string()),
-        Some(value) => string(place, "id", value),
-    }
+/// Returns the record's identifier: the label in `id`, or the number of the line or row.
+pub(super) fn id(place: &Place, row: &Row) -> String {
+    label(row, "id").filter(|id| !id.is_empty()).unwrap_or_else(|| place.number.to_string())
 }
 
-pub(super) fn domain(place: &Place, row: &Row) -> Result<Option<String>, DataError> {
-    optional(row, "domain").map(|value| string(place, "domain", value)).transpose()
+/// Returns a value that only names something: text, or the JSON of another value.
+pub(super) fn label(row: &Row, field: &str) -> Option<String> {
+    optional(row, field).map(label_of)
+}
+
+pub(super) fn label_of(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
 }
 
 pub(super) fn string(place: &Place, field: &str, value: &Value) -> Result<String, DataError> {
@@ -43,7 +47,6 @@ pub(super) fn string(place: &Place, field: &str, value: &Value) -> Result<String
     }
 }
 
-/// A number that is one.
 pub(super) fn number(place: &Place, field: &str, value: &Value) -> Result<f64, DataError> {
     value.as_f64().ok_or_else(|| wrong_type(place, field, "a number", value))
 }
@@ -56,7 +59,7 @@ pub(super) fn object<'a>(place: &Place, field: &str, value: &'a Value) -> Result
     value.as_object().ok_or_else(|| wrong_type(place, field, "an object", value))
 }
 
-/// Text or messages.
+/// Reads text or messages.
 pub(super) fn text(place: &Place, field: &str, value: &Value) -> Result<Text, DataError> {
     match value {
         Value::String(text) => Ok(Text::Plain(text.clone())),
@@ -70,19 +73,74 @@ pub(super) fn text(place: &Place, field: &str, value: &Value) -> Result<Text, Da
 }
 
 pub(super) fn wrong_type(place: &Place, field: &str, expected: &'static str, value: &Value) -> DataError {
-    let found = json_kind(value);
-    fault(place, field, FieldProblem::WrongType { expected, found })
+    fault(place, field, FieldProblem::WrongType { expected, found: json_kind(value) })
 }
 
-fn message(place: &Place, field: &str, value: &Value) -> Result<Message, DataError> {
+/// Reads a message `{role, content}`, or ShareGPT's `{from, value}`.
+pub(super) fn message(place: &Place, field: &str, value: &Value) -> Result<Message, DataError> {
     let Value::Object(message) = value else {
         return Err(wrong_type(place, field, "a message {role, content}", value));
     };
-    Message::from_fields(message.clone())
-        .map_err(|(key, problem)| fault(place, format!("{field}.{key}"), problem))
+    let message = match message.get("from") {
+        Some(Value::String(from)) if optional(message, "role").is_none() => {
+            share_gpt(place, field, message, from)?
+        }
+        _ => message.clone(),
+    };
+    check_content(place, field, &message)?;
+    Message::from_fields(message).map_err(|(key, problem)| fault(place, format!("{field}.{key}"), problem))
 }
 
-/// What the chat template sees beside the messages. JSON's `null` counts as missing.
+/// The roles of ShareGPT's `from`, by the name that chat templates have for them.
+const SHARE_GPT: [(&str, &[&str]); 4] = [
+    ("user", &["human", "user"]),
+    ("assistant", &["gpt", "assistant", "chatgpt", "model"]),
+    ("system", &["system"]),
+    ("tool", &["tool", "observation", "function_response"]),
+];
+
+fn share_gpt(place: &Place, field: &str, message: &Row, from: &str) -> Result<Row, DataError> {
+    let role = SHARE_GPT.into_iter().find(|(_, names)| names.contains(&from)).map(|(role, _)| role);
+    let role = role.ok_or_else(|| {
+        fault(place, format!("{field}.from"), FieldProblem::UnknownSender { from: from.to_owned() })
+    })?;
+    let mut out = Row::new();
+    out.insert("role".to_owned(), role.into());
+    for (key, value) in message.iter().filter(|(key, _)| !["from", "role"].contains(&key.as_str())) {
+        out.insert(if key == "value" { "content" } else { key }.to_owned(), value.clone());
+    }
+    Ok(out)
+}
+
+/// Checks that the content is text, a list of parts that are text, or missing because of another key.
+fn check_content(place: &Place, field: &str, message: &Row) -> Result<(), DataError> {
+    match message.get("content") {
+        None | Some(Value::Null) => {
+            let says = |(key, value): (&String, &Value)| key != "role" && !value.is_null();
+            let is_empty = !message.iter().any(says);
+            let missing = || fault(place, format!("{field}.content"), FieldProblem::Missing);
+            // A missing role is the first thing to say.
+            if is_empty && message.contains_key("role") { Err(missing()) } else { Ok(()) }
+        }
+        Some(Value::String(_)) => Ok(()),
+        Some(Value::Array(parts)) => {
+            let kind = |part: &Value| part.get("type").and_then(Value::as_str).map(str::to_owned);
+            let parts = parts.iter().enumerate().filter_map(|(index, part)| Some((index, kind(part)?)));
+            match parts.into_iter().find(|(_, kind)| kind != "text") {
+                Some((index, kind)) => {
+                    let field = format!("{field}.content[{index}].type");
+                    Err(fault(place, field, FieldProblem::NotText { found: kind }))
+                }
+                None => Ok(()),
+            }
+        }
+        Some(other) => {
+            Err(wrong_type(place, &format!("{field}.content"), "text or a list of text parts", other))
+        }
+    }
+}
+
+/// Returns what the chat template sees besides the messages. JSON's `null` counts as missing.
 pub(super) fn context(row: &Row) -> TemplateContext {
     let value = |field: &str| optional(row, field).cloned();
     TemplateContext {

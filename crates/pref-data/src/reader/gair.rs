@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::fields::{Row, fault, id, object, optional, required, string};
+use super::fields::{Row, fault, id, label, object, optional, required, string};
 use crate::error::{DataError, FieldProblem, Place};
 use crate::message::{Message, TemplateContext};
 use crate::record::{Label, PreferenceRecord, Text};
@@ -12,7 +12,7 @@ use crate::record::{Label, PreferenceRecord, Text};
 pub(super) const COLUMNS: [&str; 6] =
     ["id", "query", "scenario_auto-j", "response_1", "response_2", "preference_labels"];
 
-/// What a label may say, in the order of the responses.
+/// The labels, in the order of the responses.
 const RESPONSES: [&str; 2] = ["response_1", "response_2"];
 
 pub(super) fn record(place: &Place, row: &Row) -> Result<PreferenceRecord, DataError> {
@@ -31,18 +31,17 @@ pub(super) fn record(place: &Place, row: &Row) -> Result<PreferenceRecord, DataE
             None => Err(fault(place, field, FieldProblem::Missing)),
         }
     };
-    let scenario = optional(row, "scenario_auto-j");
     Ok(PreferenceRecord {
-        id: id(place, row)?,
+        id: id(place, row),
         prompt: Text::Chat(vec![Message::user(query)]),
         responses: RESPONSES.into_iter().map(response).collect::<Result<_, _>>()?,
         labels: labels(place, required(place, row, "preference_labels")?)?,
-        domain: scenario.map(|value| string(place, "scenario_auto-j", value)).transpose()?,
+        domain: label(row, "scenario_auto-j"),
         context: TemplateContext::default(),
     })
 }
 
-/// Each annotator's label; one that is null was not given.
+/// Returns each annotator's label; null is no label.
 fn labels(place: &Place, value: &Value) -> Result<BTreeMap<String, Label>, DataError> {
     let given = object(place, "preference_labels", value)?;
     let given = given.iter().filter(|(_, label)| !label.is_null());

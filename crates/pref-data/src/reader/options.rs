@@ -1,137 +1,135 @@
-//! What a file of preferences holds, and how it is read.
+//! Formats, and options and reports of reading.
 
 use std::num::NonZeroUsize;
 
 use seeds::Seeds;
 use serde::{Deserialize, Serialize};
 
-use super::{FileKind, ScoreRatio, gair, pairs, shp, ultrafeedback};
+use super::column_roles::PairColumns;
+use super::notes::Note;
+use super::shp::{self, ScoreRatio};
+use super::{gair, pairs, ultrafeedback};
 use crate::error::DataError;
+use crate::file_kind::{self, FileKind};
 
-/// The annotator whose label a file of chosen and rejected responses carries.
-pub const DEFAULT_ANNOTATOR: &str = "human";
-
-/// What a file of preferences holds. Its name says how it is written: `.jsonl`, `.jsonl.gz`, `.parquet`, `.arrow`,
-/// `.feather` or `.csv`.
+/// The layout of a file of preferences. The end of its name gives the kind of file: `.jsonl`, `.ndjson`, `.json`, `.csv`
+/// and `.tsv`, gzipped or not, `.parquet`, `.arrow` or `.feather`.
 ///
-/// Parquet is read with snappy, zstd or gzip compression or none, Arrow as file or stream (as `datasets` saves it) with LZ4,
-/// zstd or none.
-/// In CSV the first row names the columns, and an empty cell is a missing value.
+/// JSON is one object a line or an array of objects, under any of its names. In CSV and TSV the first row names the
+/// columns, and an empty cell is a missing value. Parquet is read with snappy, zstd or gzip compression or none. Arrow
+/// is read as a file or a stream, with LZ4, zstd or no compression.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Format {
-    /// Files of any kind with `chosen`, `rejected` and, if the responses do not begin with it, `prompt`: each a text or
-    /// (but for CSV) a list of `{role, content}`. `id` and `domain` are read where they are there; other fields are left
-    /// alone.
+    /// `chosen`, `rejected` and `prompt`, each as text or messages. Columns that people use for these are recognized;
+    /// [`PairColumns`] names others.
     ///
-    /// Without a `prompt` it is the longest beginning that the responses share: whole messages, or characters of
-    /// text, less a space at its end, which belongs to the word that follows. With messages as responses and a text
-    /// as `prompt`, as in the binarised UltraFeedback, the responses are full conversations and the prompt is taken
-    /// from them too; so it is where `prompt` is messages that both responses repeat.
+    /// Text that goes with messages becomes a message. Where the responses are whole conversations, the prompt is the
+    /// turns that both share. Without a prompt, text is split after the characters that both responses share, less a
+    /// space at the end, which belongs to the next token. A [`Note`](crate::Note) reports each of these.
+    ///
+    /// `tools`, `chat_template_kwargs` and `documents` reach the chat template; other columns are ignored.
     Pairs,
-    /// Anthropic's hh-rlhf, in files of any kind: `chosen` and `rejected`, each a whole dialogue. The prompt
-    /// goes to the last `\n\nAssistant:`. A few dialogues part earlier; their prompt goes to the last
-    /// `\n\nAssistant:` that both share, and the responses are all that follows in each, later turns included, so
-    /// that none is shown after a prompt that it does not belong to. These are counted in a warning.
+    /// Anthropic's hh-rlhf: `chosen` and `rejected`, each a whole dialogue. The prompt ends at the last
+    /// `\n\nAssistant:` of both.
+    ///
+    /// Dialogues that differ earlier are split at the last `\n\nAssistant:` that both share. Their responses hold all
+    /// turns from there.
     HhRlhf,
-    /// GAIR's preference-dissection, in files of any kind but CSV: `query`, `response_1` and `response_2`
-    /// (`content`), and `preference_labels`, whose 33 fields say `response_1` or `response_2`. Their names are the
-    /// annotators' (`human`, `gpt-4-1106-preview`, …); a null is no label. The domain is `scenario_auto-j`. Rows have
-    /// no id, so it is the row's number.
+    /// GAIR's preference-dissection, not as CSV: `query`, `response_1` and `response_2` (`content`), and
+    /// `preference_labels`, whose 33 fields are `response_1` or `response_2`.
+    ///
+    /// The fields' names are the annotators' (`human`, `gpt-4-1106-preview`, …); a null is no label. The domain is
+    /// `scenario_auto-j`.
     Gair,
-    /// UltraFeedback as it was published, with ratings instead of pairs, in files of any kind but CSV:
-    /// `instruction` and `completions`. Each respect that completions are scored in is an annotator: `overall_score`,
-    /// `fine-grained_score`, `instruction_following`, `honesty`, `truthfulness`, `helpfulness`. It prefers the
-    /// completion with the highest score; two highest are a tie; one that is missing or "N/A" leaves the record
-    /// without this annotator's label. The domain is `source`. (The binarised set is read as [`Format::Pairs`].)
+    /// UltraFeedback as published, with ratings, not as CSV: `instruction` and `completions`. The binarized set is read
+    /// as [`Format::Pairs`].
+    ///
+    /// Each score of a completion is an annotator: `overall_score`, `fine-grained_score`, `instruction_following`,
+    /// `honesty`, `truthfulness`, `helpfulness`. It prefers the completion with the highest score, and two highest are
+    /// a tie. A record with a score that is missing or "N/A" has no label of that annotator. The domain is `source`.
     Ultrafeedback,
-    /// SHP, the preferences of Reddit, in files of any kind: `history`, `human_ref_A`, `human_ref_B`, `labels` (1 where A
-    /// is preferred) and `score_ratio`, by which pairs are kept. Others are never held in memory.
+    /// SHP, the preferences of Reddit: `history`, `human_ref_A`, `human_ref_B`, `labels` (1 where A is preferred) and
+    /// `score_ratio`, which selects pairs. Pairs that are not selected are never held in memory.
+    ///
     /// Ids are post and comments; the domain is the subreddit.
     Shp(ScoreRatio),
-    /// This crate's own `.jsonl` or `.jsonl.gz` of [`PreferenceRecord`](crate::PreferenceRecord)s, as
-    /// [`write_records`](crate::write_records) writes it.
+    /// [`PreferenceRecord`](crate::PreferenceRecord)s as JSON, as [`write_records`](crate::write_records) writes them.
     Records,
 }
 
 /// How preferences are read.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReadOptions {
-    /// What the file holds.
+    /// The layout of the file.
     pub format: Format,
-    /// Names of the columns or fields of a file of pairs, where they are not `prompt`, `chosen` and `rejected`.
+    /// Columns of a file of pairs that have other names than those that are recognized.
     pub columns: Option<PairColumns>,
-    /// Up to so many rows at fault are left out and listed; one more is an error.
+    /// Up to this many bad rows are skipped and reported; one more is an error.
     pub skip_bad: usize,
-    /// Keeps a random sample of the records that pass the format's filter; all where it is not given.
+    /// A random sample of the records that pass the format's filter; all records without it.
     pub sample: Option<Sample>,
 }
 
-/// A random sample of records that is drawn while a file is read, so that the others are never held in memory.
+/// A random sample of records, drawn while a file is read, so that the others are never held in memory.
 ///
 /// Samples nest: with the same seeds and file a smaller one is a part of a larger one. Draws from the stream `sample`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sample {
     /// How many records; all where there are fewer.
     pub records: NonZeroUsize,
-    /// What they are drawn with.
+    /// The seeds of the draw.
     pub seeds: Seeds,
 }
 
-/// Which columns or fields of a file of pairs hold what.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PairColumns {
-    /// The prompt's.
-    pub prompt: String,
-    /// The preferred response's.
-    pub chosen: String,
-    /// The other response's.
-    pub rejected: String,
-}
-
-/// What became of the rows of a file.
+/// What reading found.
 #[derive(Debug, Default)]
 pub struct ReadReport {
-    /// Records that came out.
+    /// Records that were read.
     pub records: usize,
     /// Rows that the format's filter leaves out: SHP's score ratio.
     pub filtered: usize,
     /// Records that the sample leaves out.
     pub unsampled: usize,
-    /// What was wrong with the rows that were skipped.
+    /// Records with a response that equals the first one. Training cannot learn from such a pair.
+    pub identical: usize,
+    /// Records in which all responses begin with the same turns.
+    pub shared_turns: usize,
+    /// The errors of the rows that were skipped, each with file and line.
     pub skipped: Vec<DataError>,
+    /// What was recognized, changed or left aside. Each is also logged once.
+    pub notes: Vec<Note>,
 }
 
 impl ReadOptions {
-    /// With the usual names of columns, all records, and no bad row.
+    /// Returns options without columns of other names, with all records, and without skipping.
     pub fn new(format: Format) -> Self {
         Self { format, columns: None, skip_bad: 0, sample: None }
     }
 }
 
-/// Fields of a completion of UltraFeedback that mean something here; critiques and rationales are most of the file.
+/// The fields of UltraFeedback's completions that are read. Critiques and rationales are most of the file.
 const SCORED: [&str; 4] = ["response", "overall_score", "fine-grained_score", "Rating"];
 
 impl Format {
-    /// The columns that mean something here; none where the format is lines only.
-    pub(super) fn columns(self) -> &'static [&'static str] {
-        match self {
-            Self::Pairs => &pairs::COLUMNS,
-            Self::Gair => &gair::COLUMNS,
-            Self::Ultrafeedback => &ultrafeedback::COLUMNS,
-            Self::Shp(_) => &shp::COLUMNS,
-            Self::HhRlhf => &["id", "chosen", "rejected", "domain"],
-            Self::Records => &[],
-        }
+    /// Returns the columns that mean something in this format; `None` where all do.
+    pub(super) fn columns(self, named: &PairColumns) -> Option<Vec<&str>> {
+        Some(match self {
+            Self::Pairs => pairs::columns(named),
+            Self::Gair => gair::COLUMNS.to_vec(),
+            Self::Ultrafeedback => ultrafeedback::COLUMNS.to_vec(),
+            Self::Shp(_) => shp::COLUMNS.to_vec(),
+            Self::HhRlhf => vec!["id", "chosen", "rejected", "domain"],
+            Self::Records => return None,
+        })
     }
 
-    /// Whether the innermost field `leaf` of one of the [`columns`](Self::columns) means something here.
+    /// Whether the innermost field `leaf` of one of the [`columns`](Self::columns) means something in this format.
     pub(super) fn reads_leaf(self, column: &str, leaf: &str) -> bool {
         self != Self::Ultrafeedback || column != "completions" || SCORED.contains(&leaf)
     }
 
-    /// Columns that hold numbers, for files in which every cell is text.
+    /// Returns the columns that hold numbers, for files in which every cell is text.
     pub(super) fn numbers(self) -> &'static [&'static str] {
         match self {
             Self::Shp(_) => &["score_ratio", "labels"],
@@ -139,21 +137,23 @@ impl Format {
         }
     }
 
-    /// Whether rows of this format can stand in a file of this kind.
+    /// Whether a file of this kind can have this format.
     pub(super) fn fits(self, kind: FileKind) -> bool {
         match kind {
-            FileKind::Lines(_) => true,
+            FileKind::Json => true,
             FileKind::Parquet | FileKind::Arrow => self != Self::Records,
-            FileKind::Csv => !matches!(self, Self::Records | Self::Gair | Self::Ultrafeedback),
+            FileKind::Delimited(_) => !matches!(self, Self::Records | Self::Gair | Self::Ultrafeedback),
         }
     }
 
-    /// The names that files of this format have.
+    /// Returns the endings of files of this format.
     pub(super) fn extensions(self) -> &'static str {
         match self {
-            Self::Records => ".jsonl or .jsonl.gz",
-            Self::Gair | Self::Ultrafeedback => ".jsonl, .jsonl.gz, .parquet, .arrow or .feather",
-            _ => ".jsonl, .jsonl.gz, .parquet, .arrow, .feather or .csv",
+            Self::Records => ".jsonl, .ndjson or .json (each also with .gz)",
+            Self::Gair | Self::Ultrafeedback => {
+                ".jsonl, .ndjson or .json (each also with .gz), .parquet, .arrow or .feather"
+            }
+            _ => file_kind::READ,
         }
     }
 }

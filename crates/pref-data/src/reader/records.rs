@@ -1,10 +1,10 @@
-//! This crate's own lines, one record each.
+//! Rows of this crate's own records.
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::fields::{Row, context, domain, fault, id, required, text, wrong_type};
+use super::fields::{Row, context, fault, id, label, required, text, wrong_type};
 use crate::error::{DataError, FieldProblem, Place};
 use crate::record::{Label, PreferenceRecord};
 
@@ -23,11 +23,11 @@ pub(super) fn record(place: &Place, row: &Row) -> Result<PreferenceRecord, DataE
     let responses = responses.iter().enumerate();
     let responses = responses.map(|(index, item)| text(place, &format!("responses[{index}]"), item));
     Ok(PreferenceRecord {
-        id: id(place, row)?,
+        id: id(place, row),
         prompt: text(place, "prompt", required(place, row, "prompt")?)?,
         responses: responses.collect::<Result<_, _>>()?,
         labels: labels(place, required(place, row, "labels")?)?,
-        domain: domain(place, row)?,
+        domain: label(row, "domain"),
         context: context(row),
     })
 }

@@ -1,45 +1,72 @@
-//! The records of a file or folder as they come in: each id once, bad rows counted, samples drawn.
+//! The records read so far: distinct ids, skipped rows, random samples.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeSet, BinaryHeap};
 use std::path::Path;
 
 use rand::RngExt;
 use seeds::Stream;
 
-use super::{Read, ReadOptions, ReadReport};
+use super::notes::Notes;
+use super::options::{ReadOptions, ReadReport};
 use crate::error::{DataError, Place};
-use crate::record::{PreferenceRecord, Text};
+use crate::record::{PreferenceRecord, Text, UnpairedRecord};
+
+/// A record of either kind.
+pub(super) trait Item {
+    fn id(&mut self) -> &mut String;
+    fn responses(&self) -> &[Text];
+}
+
+impl Item for PreferenceRecord {
+    fn id(&mut self) -> &mut String {
+        &mut self.id
+    }
+
+    fn responses(&self) -> &[Text] {
+        &self.responses
+    }
+}
+
+impl Item for UnpairedRecord {
+    fn id(&mut self) -> &mut String {
+        &mut self.id
+    }
+
+    fn responses(&self) -> &[Text] {
+        std::slice::from_ref(&self.completion)
+    }
+}
 
 /// The records read so far.
-pub(super) struct Seen {
-    kept: Kept,
-    places: BTreeMap<String, Place>,
+pub(super) struct Seen<T> {
+    kept: Kept<T>,
+    ids: BTreeSet<String>,
     report: ReadReport,
     skip_bad: usize,
 }
 
-/// The records that stay.
-enum Kept {
-    All(Vec<PreferenceRecord>),
-    Sample(Box<Reservoir>),
+/// The records that are kept.
+enum Kept<T> {
+    All(Vec<T>),
+    Sample(Box<Reservoir<T>>),
 }
 
-/// Of all records those that drew the smallest lots.
-struct Reservoir {
+/// The records with the smallest random numbers.
+struct Reservoir<T> {
     most: usize,
     lots: Stream,
     drawn: usize,
-    heap: BinaryHeap<Ranked>,
+    heap: BinaryHeap<Ranked<T>>,
 }
 
-struct Ranked {
+struct Ranked<T> {
     lot: u64,
     index: usize,
-    record: PreferenceRecord,
+    record: T,
 }
 
-impl Seen {
+impl<T: Item> Seen<T> {
     pub(super) fn new(options: &ReadOptions) -> Self {
         let kept = match options.sample {
             None => Kept::All(Vec::new()),
@@ -50,39 +77,48 @@ impl Seen {
                 heap: BinaryHeap::new(),
             })),
         };
-        Self { kept, places: BTreeMap::new(), report: ReadReport::default(), skip_bad: options.skip_bad }
+        Self { kept, ids: BTreeSet::new(), report: ReadReport::default(), skip_bad: options.skip_bad }
     }
 
-    /// Takes a row's record, or skips what is wrong with the row while that is allowed.
-    pub(super) fn add(&mut self, place: &Place, read: Result<Read, DataError>) -> Result<(), DataError> {
-        let error = match read {
-            Ok(Read::Filtered) => {
-                self.report.filtered += 1;
-                return Ok(());
-            }
-            Ok(Read::Record(record)) => match self.places.get(&record.id) {
-                None => {
-                    self.places.insert(record.id.clone(), place.clone());
-                    match &mut self.kept {
-                        Kept::All(records) => records.push(record),
-                        Kept::Sample(reservoir) => reservoir.add(record),
-                    }
-                    return Ok(());
-                }
-                Some(first) => {
-                    DataError::DuplicateId { place: place.clone(), id: record.id, first: first.clone() }
-                }
-            },
-            Err(error) => error,
-        };
-        if self.report.skipped.len() == self.skip_bad {
-            return Err(error);
+    /// Takes the record of a row, or nothing where the format's filter leaves it out. Skips a bad row while that is
+    /// allowed.
+    pub(super) fn add(
+        &mut self,
+        place: &Place,
+        read: Result<Option<T>, DataError>,
+        notes: &mut Notes,
+    ) -> Result<(), DataError> {
+        match read {
+            Ok(None) => self.report.filtered += 1,
+            Ok(Some(record)) => self.keep(place, record, notes),
+            Err(error) if self.report.skipped.len() == self.skip_bad => return Err(error),
+            Err(error) => self.report.skipped.push(error),
         }
-        self.report.skipped.push(error);
         Ok(())
     }
 
-    pub(super) fn finish(mut self, path: &Path) -> Result<(Vec<PreferenceRecord>, ReadReport), DataError> {
+    fn keep(&mut self, place: &Place, mut record: T, notes: &mut Notes) {
+        let id = record.id();
+        if self.ids.contains(id) {
+            notes.repeated(id, place);
+            let unused =
+                (2..).map(|number: usize| format!("{id}:{number}")).find(|id| !self.ids.contains(id));
+            *id = unused.unwrap_or_default();
+        }
+        self.ids.insert(id.clone());
+        match &mut self.kept {
+            Kept::All(records) => records.push(record),
+            Kept::Sample(reservoir) => reservoir.add(record),
+        }
+    }
+
+    /// Returns the records with the report, to which the notes are still to be added.
+    pub(super) fn finish(
+        mut self,
+        path: &Path,
+        left: &[String],
+        notes: &mut Notes,
+    ) -> Result<(Vec<T>, ReadReport), DataError> {
         let records = match self.kept {
             Kept::All(records) => records,
             Kept::Sample(reservoir) => {
@@ -91,19 +127,28 @@ impl Seen {
             }
         };
         if records.is_empty() {
-            return Err(DataError::NoRecords { path: path.to_owned() });
+            let first = self.report.skipped.into_iter().next();
+            return Err(
+                first.unwrap_or_else(|| DataError::NoRecords { path: path.to_owned(), left: left.to_vec() })
+            );
         }
-        let blank = records.iter().filter(|record| record.responses.iter().any(is_blank)).count();
-        if blank > 0 {
-            tracing::warn!(path = %path.display(), records = blank, "some records have a response of nothing but spaces");
+        for record in &records {
+            let responses = record.responses();
+            notes.blank += usize::from(responses.iter().any(is_blank));
+            if let [first, rest @ ..] = responses
+                && !rest.is_empty()
+            {
+                self.report.identical += usize::from(rest.iter().any(|response| response == first));
+                self.report.shared_turns += usize::from(share_turns(responses));
+            }
         }
         self.report.records = records.len();
         Ok((records, self.report))
     }
 }
 
-impl Reservoir {
-    fn add(&mut self, record: PreferenceRecord) {
+impl<T> Reservoir<T> {
+    fn add(&mut self, record: T) {
         self.heap.push(Ranked { lot: self.lots.random(), index: self.drawn, record });
         self.drawn += 1;
         if self.heap.len() > self.most {
@@ -111,39 +156,48 @@ impl Reservoir {
         }
     }
 
-    fn in_order(self) -> Vec<PreferenceRecord> {
+    fn in_order(self) -> Vec<T> {
         let mut ranked = self.heap.into_vec();
         ranked.sort_unstable_by_key(|ranked| ranked.index);
         ranked.into_iter().map(|ranked| ranked.record).collect()
     }
 }
 
-impl Ord for Ranked {
+impl<T> Ord for Ranked<T> {
     fn cmp(&self, other: &Self) -> Ordering {
         (self.lot, self.index).cmp(&(other.lot, other.index))
     }
 }
 
-impl PartialOrd for Ranked {
+impl<T> PartialOrd for Ranked<T> {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl PartialEq for Ranked {
+impl<T> PartialEq for Ranked<T> {
     fn eq(&self, other: &Self) -> bool {
         self.cmp(other) == Ordering::Equal
     }
 }
 
-impl Eq for Ranked {}
+impl<T> Eq for Ranked<T> {}
 
 fn is_blank(response: &Text) -> bool {
     match response {
         Text::Plain(text) => text.trim().is_empty(),
-        Text::Chat(messages) => messages.last().is_some_and(|message| match message.plain_content() {
-            Some(content) => content.trim().is_empty(),
-            None => message.is_empty(),
+        Text::Chat(messages) => messages.last().is_some_and(|message| {
+            message.plain_content().map_or_else(|| message.is_empty(), |text| text.trim().is_empty())
         }),
     }
+}
+
+/// Whether all responses begin with the same turns and then differ.
+fn share_turns(responses: &[Text]) -> bool {
+    let mut firsts = responses.iter().map(|response| match response {
+        Text::Chat(messages) if messages.len() > 1 => messages.first(),
+        _ => None,
+    });
+    let first = firsts.next().flatten();
+    first.is_some() && firsts.all(|other| other == first)
 }

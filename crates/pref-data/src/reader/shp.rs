@@ -4,13 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
-use super::DEFAULT_ANNOTATOR;
-use super::fields::{Row, fault, number, optional, required, string};
+use super::fields::{self, Row, fault, number, required, string};
 use crate::error::{DataError, FieldProblem, Place};
 use crate::message::{Message, TemplateContext};
-use crate::record::{Label, PreferenceRecord, Text};
+use crate::record::{DEFAULT_ANNOTATOR, Label, PreferenceRecord, Text};
 
 pub(super) const COLUMNS: [&str; 10] = [
     "post_id",
@@ -25,18 +23,18 @@ pub(super) const COLUMNS: [&str; 10] = [
     "id",
 ];
 
-/// Which pairs of SHP are kept, by how many times as many votes the preferred comment has. As text `"> 2"` or `">= 2"`.
+/// The filter of SHP's pairs by the ratio of votes of the two comments. As text `"> 2"` or `">= 2"`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum ScoreRatio {
-    /// More than this many times, as the paper says it (2).
+    /// A ratio above this, as in the paper (2).
     Above(f64),
-    /// At least this many times, as DPO's authors' code has it (2).
+    /// A ratio of at least this, as in the DPO authors' code (2).
     AtLeast(f64),
 }
 
 impl ScoreRatio {
-    /// The paper's: more than twice the votes.
+    /// The paper's filter: more than twice the votes.
     pub const PAPER: Self = Self::Above(2.0);
 
     fn keeps(self, ratio: f64) -> bool {
@@ -76,7 +74,7 @@ impl fmt::Display for ScoreRatio {
     }
 }
 
-/// `None` for a pair that `ratio` leaves out.
+/// Reads a pair; `None` for a pair that `ratio` leaves out.
 pub(super) fn record(
     place: &Place,
     row: &Row,
@@ -90,14 +88,14 @@ pub(super) fn record(
         text => Ok(text),
     };
     let answer = |field: &str| Ok(Text::Chat(vec![Message::assistant(text(field)?)]));
-    // One post has many pairs, and one pair of comments only one.
+    // A post has many pairs, and two comments make one pair.
     let id = [text("post_id")?, text("c_root_id_A")?, text("c_root_id_B")?].join("-");
     Ok(Some(PreferenceRecord {
         id,
         prompt: Text::Chat(vec![Message::user(text("history")?)]),
         responses: vec![answer("human_ref_A")?, answer("human_ref_B")?],
         labels: BTreeMap::from([(DEFAULT_ANNOTATOR.to_owned(), label(place, row)?)]),
-        domain: optional(row, "domain").map(|value| domain(place, value)).transpose()?,
+        domain: fields::label(row, "domain").map(domain),
         context: TemplateContext::default(),
     }))
 }
@@ -105,9 +103,9 @@ pub(super) fn record(
 /// 1 where A is preferred, 0 where B is.
 fn label(place: &Place, row: &Row) -> Result<Label, DataError> {
     let value = required(place, row, "labels")?;
-    match value.as_i64() {
-        Some(1) => Ok(Label::Prefers(0)),
-        Some(0) => Ok(Label::Prefers(1)),
+    match value.as_f64() {
+        Some(1.0) => Ok(Label::Prefers(0)),
+        Some(0.0) => Ok(Label::Prefers(1)),
         _ => {
             let (found, expected) = (value.to_string(), "1 (A is preferred) or 0 (B is)");
             Err(fault(place, "labels", FieldProblem::UnknownLabel { found, expected }))
@@ -115,9 +113,8 @@ fn label(place: &Place, row: &Row) -> Result<Label, DataError> {
     }
 }
 
-/// The subreddit, without the split that the set writes behind it.
-fn domain(place: &Place, value: &Value) -> Result<String, DataError> {
-    let domain = string(place, "domain", value)?;
+/// Returns the subreddit, without the split that the set appends.
+fn domain(domain: String) -> String {
     let split = ["_train", "_validation", "_test"].into_iter().find_map(|split| domain.strip_suffix(split));
-    Ok(split.map_or_else(|| domain.clone(), str::to_owned))
+    split.map_or_else(|| domain.clone(), str::to_owned)
 }

@@ -1,22 +1,22 @@
-//! Rows of UltraFeedback: an instruction and several completions, each rated by an LLM in several respects.
+//! Rows of UltraFeedback: an instruction and several completions, each rated by an LLM in several aspects.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::fields::{Row, fault, id, list, number, object, optional, required, string};
+use super::fields::{Row, fault, id, label, list, number, object, optional, required, string};
 use crate::error::{DataError, FieldProblem, Place};
 use crate::message::{Message, TemplateContext};
 use crate::record::{Label, PreferenceRecord, Text};
 
 pub(super) const COLUMNS: [&str; 4] = ["id", "source", "instruction", "completions"];
 
-/// Scores of a completion that stand beside its text.
+/// Scores in the completion itself.
 const SCORES: [&str; 2] = ["overall_score", "fine-grained_score"];
-/// Respects in which completions are rated from 1 to 5.
+/// Aspects that are rated from 1 to 5.
 const ASPECTS: [&str; 4] = ["instruction_following", "honesty", "truthfulness", "helpfulness"];
-/// What stands for a rating that was not given.
+/// The text of a missing rating.
 const NOT_RATED: &str = "N/A";
 
 pub(super) fn record(place: &Place, row: &Row) -> Result<PreferenceRecord, DataError> {
@@ -37,11 +37,11 @@ pub(super) fn record(place: &Place, row: &Row) -> Result<PreferenceRecord, DataE
     }
     let labels = scores.into_iter().filter_map(|(name, scores)| Some((name.to_owned(), best(&scores)?)));
     Ok(PreferenceRecord {
-        id: id(place, row)?,
+        id: id(place, row),
         prompt: Text::Chat(vec![Message::user(instruction)]),
         responses,
         labels: labels.collect(),
-        domain: optional(row, "source").map(|value| string(place, "source", value)).transpose()?,
+        domain: label(row, "source"),
         context: TemplateContext::default(),
     })
 }
@@ -62,7 +62,7 @@ fn score(place: &Place, field: &str, completion: &Row, name: &str) -> Result<Opt
     optional(completion, name).map(|value| number(place, &field, value)).transpose()
 }
 
-/// The ratings in all respects; `None` where one is "N/A" or was not asked for.
+/// Returns the ratings of all aspects; `None` for one that is "N/A" or absent.
 fn ratings(
     place: &Place,
     field: &str,
@@ -83,7 +83,7 @@ fn ratings(
     Ok(ratings)
 }
 
-/// A rating, which the set writes as text.
+/// Parses a rating, which the set writes as text.
 fn parse(place: &Place, field: &str, value: &Value) -> Result<Option<f64>, DataError> {
     let Value::String(text) = value else { return number(place, field, value).map(Some) };
     match text.trim() {
@@ -98,8 +98,8 @@ fn parse(place: &Place, field: &str, value: &Value) -> Result<Option<f64>, DataE
     }
 }
 
-/// What the scores say: the highest one, a tie where it comes twice, nothing where any is missing, since the best may
-/// then be among those.
+/// Returns the index of the highest score, or a tie where it occurs twice. With a missing score there is no label: it
+/// could be the highest.
 fn best(scores: &[Option<f64>]) -> Option<Label> {
     let scores = scores.iter().copied().collect::<Option<Vec<f64>>>()?;
     let (mut best, mut is_tie) = (0, false);

@@ -25,7 +25,7 @@ pub struct DataSection {
     /// How the file is laid out.
     #[serde(default)]
     pub format: Format,
-    /// Which columns hold what in a file of pairs, where they have names of their own.
+    /// The columns of a file of pairs that have other names than those that are recognized.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub columns: Option<PairColumns>,
     /// Which pairs of SHP are kept, by their ratio of votes; the paper's where it is not given.

@@ -385,7 +385,7 @@ fn every_axis_of_the_data_has_its_keys() {
     let seeds = Seeds::new(1);
     let reading = data.reading(&seeds);
     assert_eq!((reading.skip_bad, reading.sample.expect("a sample").records.get()), (3, 100_000));
-    assert_eq!(reading.columns.expect("names").chosen, "good");
+    assert_eq!(reading.columns.expect("names").chosen.as_deref(), Some("good"));
     assert!(matches!(data.labels(), Ok(LabelSource::Mixture(_))));
     assert_eq!(data.slice.as_ref().expect("a slice").to_string(), "human != gpt-4-turbo");
     assert_eq!(data.selection(), Selection::Stratified);

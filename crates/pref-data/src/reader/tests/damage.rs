@@ -1,4 +1,4 @@
-//! What is skipped, what is not, and folders.
+//! Bad rows, damaged files, and folders.
 
 use super::*;
 
@@ -9,9 +9,9 @@ fn skipping(path: &Path, skip_bad: usize) -> Result<(Vec<PreferenceRecord>, Read
 }
 
 #[test]
-fn bad_rows_are_skipped_and_listed_up_to_a_number() {
-    let twice = r#"{"prompt": "p", "chosen": "a", "rejected": "b", "id": "1"}"#;
-    let mut content = format!("{GOOD}\n{{\"prompt\": 3}}\n{{not json\n{twice}\n").into_bytes();
+fn bad_rows_are_skipped_up_to_a_limit_and_reported() {
+    let empty = r#"{"prompt": "p", "chosen": "", "rejected": "b"}"#;
+    let mut content = format!("{GOOD}\n{{\"prompt\": 3}}\n{{not json\n{empty}\n").into_bytes();
     content.extend(b"{\"prompt\": \"\xff\"}\n");
     let (_folder, path) = file("data.jsonl", "");
     fs::write(&path, content).expect("written");
@@ -20,9 +20,9 @@ fn bad_rows_are_skipped_and_listed_up_to_a_number() {
     let said: Vec<String> = report.skipped.iter().map(ToString::to_string).collect();
     let expected = [
         "line 2: field `chosen` is missing",
-        "line 3: key must be a string at column 2",
-        "line 4: id `1` was already used at",
-        "line 5: invalid unicode code point at column",
+        "line 3: key must be a string (column 2)",
+        "line 4: field `chosen` is empty",
+        "line 5: field `prompt`: invalid unicode code point (column",
     ];
     for (said, expected) in said.iter().zip(expected) {
         assert!(said.contains(expected), "{said}");
@@ -32,7 +32,7 @@ fn bad_rows_are_skipped_and_listed_up_to_a_number() {
 }
 
 #[test]
-fn damaged_files_are_errors_whatever_may_be_skipped() {
+fn damaged_files_are_errors_even_where_rows_may_be_skipped() {
     let (folder, path) = file("data.jsonl.gz", "");
     let mut gzip = GzEncoder::new(Vec::new(), flate2::Compression::default());
     for line in 0..2_000 {
@@ -54,7 +54,7 @@ fn damaged_files_are_errors_whatever_may_be_skipped() {
 }
 
 #[test]
-fn a_folders_files_are_read_by_name() {
+fn files_of_a_folder_are_read_in_the_order_of_their_names() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let nothing = skipping(folder.path(), 0).expect_err("empty").to_string();
     assert!(nothing.contains("holds no records"), "{nothing}");
@@ -74,10 +74,10 @@ fn a_folders_files_are_read_by_name() {
 }
 
 #[test]
-fn columns_may_have_names_of_their_own() {
+fn columns_may_have_other_names() {
     let columns = |prompt: &str, chosen: &str, rejected: &str| {
-        let [prompt, chosen, rejected] = [prompt, chosen, rejected].map(str::to_owned);
-        Some(PairColumns { prompt, chosen, rejected })
+        let [prompt, chosen, rejected] = [prompt, chosen, rejected].map(|name| Some(name.to_owned()));
+        Some(PairColumns { prompt, chosen, rejected, ..PairColumns::default() })
     };
     let options =
         ReadOptions { columns: columns("q", "rejected", "chosen"), ..ReadOptions::new(Format::Pairs) };

@@ -1,4 +1,4 @@
-//! GAIR, UltraFeedback and SHP: fixtures by schema (`fixtures/preference_sets.py`), and what is said of bad rows.
+//! GAIR, UltraFeedback and SHP: fixtures by schema (`fixtures/preference_sets.py`), and errors of bad rows.
 
 use super::*;
 
@@ -10,16 +10,18 @@ fn answer(text: &str) -> Text {
     Text::Chat(vec![Message::assistant(text)])
 }
 
-/// Where the fixture's rows lie that a JSONL file could hold as well.
+/// Returns the records of a fixture, and those of its rows as JSON lines.
 fn as_lines(name: &str, format: Format) -> (Vec<PreferenceRecord>, Vec<PreferenceRecord>) {
     let columnar = read_records(fixture(name), format).expect("a good file");
     let mut lines = String::new();
-    let mut each = |_: &Place, row: Result<fields::Row, DataError>| {
-        lines += &format!("{}\n", serde_json::Value::Object(row?));
+    let each = |_: &Place, row: Row| {
+        lines += &format!("{}\n", serde_json::Value::Object(row));
         Ok(())
     };
-    let wanted = columns::Wanted { format, columns: format.columns() };
-    columns::read_parquet(&fixture(name), &wanted, &mut each).expect("a good file");
+    let unnamed = PairColumns::default();
+    let columns = format.columns(&unnamed);
+    let wanted = Wanted { format, columns: columns.as_deref() };
+    columnar::read_parquet(&fixture(name), &wanted, &mut Each(each)).expect("a good file");
     (columnar, read(&lines, format).expect("the same rows as lines"))
 }
 
@@ -43,10 +45,10 @@ fn gair_has_one_record_and_many_annotators() {
 }
 
 #[test]
-fn ultrafeedbacks_respects_are_annotators() {
+fn each_score_of_ultrafeedback_is_an_annotator() {
     let (records, lines) = as_lines("ultrafeedback.parquet", Format::Ultrafeedback);
     assert_eq!(records, lines);
-    // `overall_score` misses a completion, `truthfulness` is once "N/A": these say nothing of the first record.
+    // `overall_score` lacks a completion and `truthfulness` has an "N/A": no labels for the first record.
     assert_eq!(
         labels(&records[0]),
         [
@@ -84,7 +86,7 @@ fn shp_is_filtered_by_its_score_ratio() {
 }
 
 #[test]
-fn score_ratios_are_written_as_they_are_read() {
+fn score_ratios_round_trip_as_text() {
     for (text, ratio) in [("> 2", ScoreRatio::PAPER), (">= 1.5", ScoreRatio::AtLeast(1.5))] {
         assert_eq!(ScoreRatio::try_from(text.to_owned()).expect("a filter"), ratio);
         assert_eq!(ratio.to_string(), text);
@@ -141,7 +143,7 @@ fn bad_rows_are_refused_with_line_and_field() {
         (shp("3", "2"), paper, "field `labels` is \"2\"; it must be 1 (A is preferred) or 0 (B is)"),
     ];
     for (line, format, expected) in cases {
-        let said = complaint(&line, format);
+        let said = problem(&line, format);
         assert!(said.starts_with(&format!(", line 1: {expected}")), "{said}");
     }
 }

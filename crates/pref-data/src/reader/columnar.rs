@@ -7,75 +7,64 @@ use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{
-    Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt32Type, UInt64Type,
+    Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type,
+    UInt64Type,
 };
-use arrow_array::{Array, ArrayRef, RecordBatch};
+use arrow_array::{Array, ArrayRef, RecordBatch, RecordBatchReader};
 use arrow_ipc::reader::{FileReader, StreamReader};
-use arrow_schema::{ArrowError, DataType, FieldRef};
+use arrow_schema::{ArrowError, DataType, FieldRef, Schema};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::errors::ParquetError;
 use serde_json::Value;
 
+use super::arrow_lengths;
 use super::fields::Row;
-use super::{Each, Format, arrow_lengths, open};
+use super::rows::{Rows, Wanted};
+use super::text_file::open_table;
 use crate::error::{DataError, Place, Unit};
 
 /// Rows that are decoded at a time: few, since a row may hold megabytes.
 const ROWS: usize = 256;
 
-/// How an Arrow file begins that has an index at its end; a stream begins with its first message.
+/// The first bytes of an Arrow file with an index at its end. A stream begins with its first message.
 const ARROW_FILE: [u8; 6] = *b"ARROW1";
 
-/// What is read of a file.
-pub(super) struct Wanted<'a> {
-    pub(super) format: Format,
-    pub(super) columns: &'a [&'a str],
-}
-
-impl Wanted<'_> {
-    fn leaf(&self, parts: &[String]) -> bool {
-        match (parts.first(), parts.last()) {
-            (Some(column), Some(leaf)) => {
-                self.columns.contains(&column.as_str()) && self.format.reads_leaf(column, leaf)
-            }
-            _ => false,
-        }
-    }
-}
-
-/// Hands each row of a parquet file to `each`; of what is not wanted nothing is even decoded.
-pub(super) fn read_parquet(path: &Path, wanted: &Wanted<'_>, each: &mut Each<'_>) -> Result<(), DataError> {
+/// Hands each row of a parquet file to `rows`. Columns that are not wanted are not decoded.
+pub(super) fn read_parquet(path: &Path, wanted: &Wanted<'_>, rows: &mut dyn Rows) -> Result<(), DataError> {
     let failed = |source| DataError::Parquet { path: path.to_owned(), source };
-    let builder = ParquetRecordBatchReaderBuilder::try_new(open(path)?).map_err(failed)?;
+    let file = open_table(path)?;
+    let builder = guarded(|| Ok(ParquetRecordBatchReaderBuilder::try_new(file)?));
+    let builder = builder.map_err(|error| failed(parquet_error(error)))?;
+    rows.columns(&names(builder.schema()))?;
     let leaves = builder.parquet_schema().columns().iter().enumerate();
     let leaves = leaves.filter(|(_, leaf)| wanted.leaf(leaf.path().parts())).map(|(index, _)| index);
     let mask = ProjectionMask::leaves(builder.parquet_schema(), leaves);
     let mut reader = builder.with_projection(mask).with_batch_size(ROWS).build().map_err(failed)?;
-    let mut rows = Rows { path: path.into(), read: 0 };
+    let mut table = Table { path: path.into(), read: 0 };
     while let Some(batch) =
         guarded(|| reader.next().transpose()).map_err(|error| match parquet_error(error) {
-            // Whole, but in a way that is not unpacked here.
+            // The file is not damaged, but compressed in a way that is not supported here.
             source if source.to_string().contains("Disabled feature") => failed(source),
-            source => DataError::BrokenRow { place: rows.next(), source: source.into() },
+            source => DataError::BrokenRow { place: table.next(), source: source.into() },
         })?
     {
-        rows.hand_on(&batch, wanted, each)?;
+        table.hand_on(&batch, wanted, rows)?;
     }
     Ok(())
 }
 
-/// Hands each row of an Arrow IPC file or stream to `each`.
-pub(super) fn read_arrow(path: &Path, wanted: &Wanted<'_>, each: &mut Each<'_>) -> Result<(), DataError> {
+/// Hands each row of an Arrow IPC file or stream to `rows`.
+pub(super) fn read_arrow(path: &Path, wanted: &Wanted<'_>, rows: &mut dyn Rows) -> Result<(), DataError> {
     let failed = |source| DataError::Arrow { path: path.to_owned(), source };
-    let mut file = open(path)?;
+    let mut file = open_table(path)?;
     let mut magic = [0; ARROW_FILE.len()];
     let is_file = file.read_exact(&mut magic).is_ok() && magic == ARROW_FILE;
     if is_file { arrow_lengths::check_file(&mut file) } else { arrow_lengths::check_stream(&mut file) }
         .map_err(failed)?;
     file.rewind().map_err(|source| DataError::Io { action: "read", path: path.to_owned(), source })?;
     let mut batches = guarded(|| {
-        let batches: Batches = if is_file {
+        let batches: Box<dyn RecordBatchReader> = if is_file {
             Box::new(FileReader::try_new_buffered(file, None)?)
         } else {
             Box::new(StreamReader::try_new_buffered(file, None)?)
@@ -83,21 +72,23 @@ pub(super) fn read_arrow(path: &Path, wanted: &Wanted<'_>, each: &mut Each<'_>) 
         Ok(batches)
     })
     .map_err(failed)?;
-    let mut rows = Rows { path: path.into(), read: 0 };
+    rows.columns(&names(&batches.schema()))?;
+    let mut table = Table { path: path.into(), read: 0 };
     while let Some(batch) = guarded(|| batches.next().transpose())
-        .map_err(|source| DataError::BrokenRow { place: rows.next(), source: source.into() })?
+        .map_err(|source| DataError::BrokenRow { place: table.next(), source: source.into() })?
     {
-        rows.hand_on(&batch, wanted, each)?;
+        table.hand_on(&batch, wanted, rows)?;
     }
     Ok(())
 }
 
-/// The batches of a file or a stream.
-type Batches = Box<dyn Iterator<Item = Result<RecordBatch, ArrowError>>>;
+fn names(schema: &Schema) -> Vec<String> {
+    schema.fields().iter().map(|field| field.name().clone()).collect()
+}
 
-/// What `read` gives. The readers of Arrow and parquet panic on some damaged files, which is an error here.
+/// Calls `read`, and turns a panic into an error: the readers of Arrow and parquet panic on some damaged files.
 fn guarded<T>(read: impl FnOnce() -> Result<T, ArrowError>) -> Result<T, ArrowError> {
-    // Whatever a panic leaves half done is dropped with the reader.
+    // The reader is dropped after an error, with any state that the panic left inconsistent.
     catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|panic| {
         let said =
             panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
@@ -106,13 +97,13 @@ fn guarded<T>(read: impl FnOnce() -> Result<T, ArrowError>) -> Result<T, ArrowEr
 }
 
 /// Counts the rows of a file.
-struct Rows {
+struct Table {
     path: Arc<Path>,
     read: usize,
 }
 
-impl Rows {
-    /// Where the row stands that comes next.
+impl Table {
+    /// Returns the place of the next row.
     fn next(&self) -> Place {
         Place { path: Arc::clone(&self.path), unit: Unit::Row, number: self.read + 1 }
     }
@@ -121,20 +112,23 @@ impl Rows {
         &mut self,
         batch: &RecordBatch,
         wanted: &Wanted<'_>,
-        each: &mut Each<'_>,
+        rows: &mut dyn Rows,
     ) -> Result<(), DataError> {
         let schema = batch.schema();
         let columns = schema.fields().iter().zip(batch.columns());
         let columns: Vec<(&FieldRef, &ArrayRef)> =
-            columns.filter(|(field, _)| wanted.columns.contains(&field.name().as_str())).collect();
+            columns.filter(|(field, _)| wanted.column(field.name())).collect();
         for row in 0..batch.num_rows() {
             let place = self.next();
             self.read += 1;
-            each(&place, Ok(read_row(&place.path, &columns, row)?))?;
+            rows.row(&place, Ok(read_row(&place.path, &columns, row)?))?;
         }
         Ok(())
     }
 }
+
+/// Columns that a record does without.
+const OPTIONAL: [&str; 2] = ["id", "domain"];
 
 fn parquet_error(error: ArrowError) -> ParquetError {
     match error {
@@ -145,17 +139,21 @@ fn parquet_error(error: ArrowError) -> ParquetError {
 
 fn read_row(path: &Path, columns: &[(&FieldRef, &ArrayRef)], row: usize) -> Result<Row, DataError> {
     let values = columns.iter().map(|(field, column)| {
-        let value = cell(column, row).ok_or_else(|| DataError::ColumnType {
-            path: path.to_owned(),
-            column: field.name().clone(),
-            found: field.data_type().to_string(),
-        })?;
+        let value = match cell(column, row) {
+            // Labels of another type do not refuse a row.
+            None if OPTIONAL.contains(&field.name().as_str()) => Value::Null,
+            value => value.ok_or_else(|| DataError::ColumnType {
+                path: path.to_owned(),
+                column: field.name().clone(),
+                found: field.data_type().to_string(),
+            })?,
+        };
         Ok((field.name().clone(), value))
     });
     values.collect()
 }
 
-/// A cell as JSON, or `None` for a type that is neither text, number, boolean, list nor struct. NaN becomes null.
+/// Returns a cell as JSON, or `None` for a type other than text, number, boolean, list or struct. NaN becomes null.
 fn cell(column: &ArrayRef, row: usize) -> Option<Value> {
     if column.is_null(row) {
         return Some(Value::Null);
@@ -172,6 +170,8 @@ fn cell(column: &ArrayRef, row: usize) -> Option<Value> {
         DataType::Int16 => column.as_primitive::<Int16Type>().value(row).into(),
         DataType::Int32 => column.as_primitive::<Int32Type>().value(row).into(),
         DataType::Int64 => column.as_primitive::<Int64Type>().value(row).into(),
+        DataType::UInt8 => column.as_primitive::<UInt8Type>().value(row).into(),
+        DataType::UInt16 => column.as_primitive::<UInt16Type>().value(row).into(),
         DataType::UInt32 => column.as_primitive::<UInt32Type>().value(row).into(),
         DataType::UInt64 => column.as_primitive::<UInt64Type>().value(row).into(),
         DataType::List(_) => list(&column.as_list::<i32>().value(row))?,
@@ -181,7 +181,7 @@ fn cell(column: &ArrayRef, row: usize) -> Option<Value> {
             let cells = columns.map(|(field, column)| Some((field.name().clone(), cell(column, row)?)));
             Value::Object(cells.collect::<Option<_>>()?)
         }
-        // As pandas writes its categories.
+        // Pandas writes categories so.
         DataType::Dictionary(..) => {
             let dictionary = column.as_any_dictionary_opt()?;
             let keys: ArrayRef = dictionary.keys().slice(row, 1);

@@ -1,0 +1,75 @@
+//! Opening files: gzip, byte order marks, and content that is not what the name says.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Cursor, Read, Seek};
+use std::path::Path;
+
+use flate2::bufread::MultiGzDecoder;
+
+use crate::error::{DataError, FileProblem, Place, Unit};
+
+const GZIP: &[u8] = &[0x1f, 0x8b];
+const BOM: &[u8] = "\u{feff}".as_bytes();
+const UTF_16: [&[u8]; 2] = [&[0xff, 0xfe], &[0xfe, 0xff]];
+const LFS_POINTER: &[u8] = b"version https://git-lfs";
+/// Bytes that show what a file holds.
+const HEAD: u64 = 64;
+
+/// Opens a text file. Gzip is recognized by its first bytes, and a byte order mark is skipped.
+pub(super) fn open_text(path: &Path) -> Result<Box<dyn BufRead>, DataError> {
+    let failed = |source| DataError::Io { action: "read", path: path.to_owned(), source };
+    let (head, rest) = peek(BufReader::new(open(path)?)).map_err(failed)?;
+    let is_gzip = head.starts_with(GZIP);
+    let whole = Cursor::new(head).chain(rest);
+    if !is_gzip {
+        return skip_mark(path, peek(whole).map_err(failed)?);
+    }
+    let broken = |error: io::Error| DataError::Broken {
+        place: Place { path: path.into(), unit: Unit::Line, number: 1 },
+        problem: error.to_string(),
+    };
+    skip_mark(path, peek(BufReader::new(MultiGzDecoder::new(whole))).map_err(broken)?)
+}
+
+/// Opens a parquet or Arrow file.
+pub(super) fn open_table(path: &Path) -> Result<File, DataError> {
+    let failed = |source| DataError::Io { action: "read", path: path.to_owned(), source };
+    let (head, mut file) = peek(open(path)?).map_err(failed)?;
+    check(path, &head)?;
+    file.rewind().map_err(failed)?;
+    Ok(file)
+}
+
+fn open(path: &Path) -> Result<File, DataError> {
+    File::open(path).map_err(|source| DataError::Io { action: "read", path: path.to_owned(), source })
+}
+
+fn peek<R: Read>(mut text: R) -> io::Result<(Vec<u8>, R)> {
+    let mut head = Vec::new();
+    (&mut text).take(HEAD).read_to_end(&mut head)?;
+    Ok((head, text))
+}
+
+fn skip_mark<R: BufRead + 'static>(
+    path: &Path,
+    (mut head, rest): (Vec<u8>, R),
+) -> Result<Box<dyn BufRead>, DataError> {
+    check(path, &head)?;
+    if head.starts_with(BOM) {
+        head.drain(..BOM.len());
+    }
+    Ok(Box::new(Cursor::new(head).chain(rest)))
+}
+
+fn check(path: &Path, head: &[u8]) -> Result<(), DataError> {
+    let problem = if head.starts_with(LFS_POINTER) {
+        FileProblem::LfsPointer
+    } else if UTF_16.iter().any(|mark| head.starts_with(mark)) {
+        FileProblem::Utf16
+    } else if head.trim_ascii_start().starts_with(b"<") {
+        FileProblem::WebPage
+    } else {
+        return Ok(());
+    };
+    Err(DataError::File { path: path.to_owned(), problem })
+}

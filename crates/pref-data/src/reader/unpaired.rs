@@ -1,0 +1,61 @@
+//! Rows of unpaired preferences: a prompt, one response, and whether it is desirable.
+
+use serde_json::Value;
+
+use super::column_roles::ColumnRole;
+use super::fields::{context, fault, wrong_type};
+use super::pairs::{PairRow, answer};
+use crate::error::{DataError, FieldProblem};
+use crate::message::Message;
+use crate::record::{Text, UnpairedRecord};
+
+/// Reads an unpaired preference.
+pub(super) fn record(mut row: PairRow<'_>) -> Result<UnpairedRecord, DataError> {
+    row.check_media()?;
+    let is_desirable = label(&row)?;
+    let completion = row.required(ColumnRole::Completion)?;
+    let (prompt, system) = row.prompt()?;
+    let prompt = prompt.ok_or_else(|| row.missing(ColumnRole::Prompt))?;
+    let (prompt, completion) = match (prompt, system, completion) {
+        (prompt @ Text::Plain(_), None, completion @ Text::Plain(_)) => (prompt, completion),
+        (prompt, system, completion) => {
+            let is_mixed = matches!(prompt, Text::Plain(_)) != matches!(completion, Text::Plain(_));
+            row.notes.text_as_message += usize::from(is_mixed);
+            let mut prompt = match prompt {
+                Text::Plain(text) => vec![Message::user(text)],
+                Text::Chat(messages) => messages,
+            };
+            prompt.splice(0..0, system.map(Message::system));
+            (Text::Chat(prompt), Text::Chat(answer(completion)))
+        }
+    };
+    row.check_answer(ColumnRole::Completion, &completion, &prompt)?;
+    Ok(UnpairedRecord {
+        id: row.id(),
+        prompt,
+        completion,
+        is_desirable,
+        domain: row.label(ColumnRole::Domain),
+        context: context(row.row),
+    })
+}
+
+/// Reads the label: a boolean, 0 or 1, or the text of one of these.
+fn label(row: &PairRow<'_>) -> Result<bool, DataError> {
+    const EXPECTED: &str = "true or false";
+    let found = row.find(ColumnRole::Label).ok_or_else(|| row.missing(ColumnRole::Label))?;
+    match found.value {
+        Value::Bool(label) => return Ok(*label),
+        Value::Number(number) if number.as_f64() == Some(1.0) => return Ok(true),
+        Value::Number(number) if number.as_f64() == Some(0.0) => return Ok(false),
+        Value::String(text) => match text.to_ascii_lowercase().as_str() {
+            "true" | "1" => return Ok(true),
+            "false" | "0" => return Ok(false),
+            _ => {}
+        },
+        Value::Number(_) => {}
+        other => return Err(wrong_type(row.place, found.column, EXPECTED, other)),
+    }
+    let problem = FieldProblem::UnknownLabel { found: found.value.to_string(), expected: EXPECTED };
+    Err(fault(row.place, found.column, problem))
+}
