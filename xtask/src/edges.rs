@@ -47,7 +47,7 @@ const LAYERS: [(&str, &[&str]); 20] = [
     ("mtbench", &["llm-client", "report", "seeds", "stats"]),
     ("paper", &["report", "stats"]),
     ("human-study", &["mtbench", "report", "seeds", "stats"]),
-    ("policy-model", &["seeds", "torch-ext"]),
+    ("policy-model", &["files", "seeds", "torch-ext"]),
     ("sandbox", &["mtbench", "pref-data", "seeds"]),
     ("trainer", &["hub", "policy-model", "pref-data", "pref-loss", "seeds", "torch-ext"]),
     (

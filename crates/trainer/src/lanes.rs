@@ -63,14 +63,14 @@ impl Lanes {
         let shares = rank_shares(&tokens, parts).into_iter();
         let shares = shares.map(|share| share.into_iter().map(|at| examples[at]).collect());
         let work: Vec<(&mut Lane, Vec<usize>)> = self.0.iter_mut().zip(shares).collect();
-        let measured = torch_ext::side_by_side(work, |(lane, examples)| {
+        let measured = torch_ext::parallel_map(work, |(lane, examples)| {
             let mut done = |_: &_| ();
             let mut gradients = Gradients::new(&lane.gradients, &mut done);
             objective.differentiate(&lane.policy, &examples, scale, baseline, &mut gradients)
         })?;
         // Also where a part failed: none keeps a gradient for the next step.
         if let [whole, others @ ..] = &mut self.0[..parts] {
-            others.iter_mut().for_each(|lane| whole.gradients.take_in(&mut lane.gradients));
+            others.iter_mut().try_for_each(|lane| whole.gradients.take_in(&mut lane.gradients))?;
         }
         let measured = measured.into_iter().collect::<Result<Vec<_>, _>>()?;
         Ok(measured.into_iter().reduce(Measured::and).map(|measured| in_order(measured, examples)))

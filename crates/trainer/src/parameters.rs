@@ -3,7 +3,7 @@
 use std::borrow::Borrow;
 use std::num::NonZeroU32;
 
-use policy_model::{Layered, Lora, ModelConfig, Policy};
+use policy_model::{LayerwiseBackward, Lora, ModelConfig, Policy};
 use seeds::Seeds;
 use tch::{Device, Kind, Tensor};
 use torch_ext::distributed::Rank;
@@ -108,7 +108,7 @@ impl Parameters {
         let policy = given.borrow();
         let fresh = match &trained {
             Trained::All => None,
-            Trained::Adapters(lora) => Some(lora.initialise(policy.config(), seeds, policy.device())),
+            Trained::Adapters(lora) => Some(lora.initialize(policy.config(), seeds, policy.device())),
         };
         let weights = fresh.as_deref().unwrap_or(policy.parameters());
         let spans = spans(weights);
@@ -165,10 +165,10 @@ impl Parameters {
     /// What of the gradient that was summed belongs to `master`, and the Euclidean norm of the whole.
     pub(crate) fn summed_gradient(&self, world: &World) -> Result<(Tensor, f64), TrainError> {
         let Some(part) = &self.part else {
-            return Ok((self.gradients.flat.shallow_clone(), self.gradients.norm()));
+            return Ok((self.gradients.flat.shallow_clone(), self.gradients.norm()?));
         };
         let pieces = std::iter::repeat_n(self.shard.piece, self.shard.buckets() as usize);
-        let mut squared = [squared_norm(part, pieces)];
+        let mut squared = [squared_norm(part, pieces)?];
         world.sum(&mut squared)?;
         Ok((part.shallow_clone(), squared[0].sqrt()))
     }
@@ -269,10 +269,10 @@ impl GradientBuffer {
     }
 
     /// Adds all of `other`, which forgets it.
-    pub(crate) fn take_in(&self, other: &mut Self) {
-        let _guard = tch::no_grad_guard();
-        add(&self.flat, &other.flat);
+    pub(crate) fn take_in(&self, other: &mut Self) -> Result<(), TrainError> {
+        torch_ext::accumulate(&mut self.flat.shallow_clone(), &other.flat)?;
         other.zero();
+        Ok(())
     }
 
     /// Forgets everything.
@@ -281,29 +281,21 @@ impl GradientBuffer {
     }
 
     /// The Euclidean norm of the whole gradient.
-    fn norm(&self) -> f64 {
-        squared_norm(&self.flat, self.spans.iter().map(|span| span.length())).sqrt()
+    fn norm(&self) -> Result<f64, TrainError> {
+        Ok(squared_norm(&self.flat, self.spans.iter().map(|span| span.length()))?.sqrt())
     }
 }
 
 /// The sum of squares of a flat buffer, summed in f64 over parts of these lengths at most.
-fn squared_norm(flat: &Tensor, lengths: impl Iterator<Item = i64>) -> f64 {
-    torch_ext::squared_norm(flat).unwrap_or_else(|_| {
-        // Other devices are libtorch's.
-        let _guard = tch::no_grad_guard();
-        let lengths: Vec<i64> = lengths.collect();
-        let norms: Vec<Tensor> = flat.split_with_sizes(lengths, 0).iter().map(Tensor::norm).collect();
-        Tensor::stack(&norms, 0).to_kind(Kind::Double).square().sum(Kind::Double).double_value(&[])
-    })
-}
-
-/// Adds a gradient to a part of the sum.
-fn add(sum: &Tensor, gradient: &Tensor) {
-    let mut sum = sum.shallow_clone();
-    if torch_ext::accumulate(&mut sum, gradient).is_err() {
-        // Other devices, kinds and layouts are libtorch's.
-        let _ = sum.g_add_(gradient);
+fn squared_norm(flat: &Tensor, lengths: impl Iterator<Item = i64>) -> Result<f64, TrainError> {
+    if let Some(sum) = torch_ext::squared_norm(flat)? {
+        return Ok(sum);
     }
+    // By libtorch on other devices.
+    let _guard = tch::no_grad_guard();
+    let lengths: Vec<i64> = lengths.collect();
+    let norms: Vec<Tensor> = flat.split_with_sizes(lengths, 0).iter().map(Tensor::norm).collect();
+    Ok(Tensor::stack(&norms, 0).to_kind(Kind::Double).square().sum(Kind::Double).double_value(&[]))
 }
 
 /// Where the gradient of a micro-batch is added.
@@ -344,12 +336,12 @@ impl<'a> Gradients<'a> {
     pub(crate) fn backward_by_layer(
         &mut self,
         output_and_gradient: [&Tensor; 2],
-        layers: Layered<'_>,
+        layers: LayerwiseBackward<'_>,
         ids: &Tensor,
     ) -> Result<(), TrainError> {
         let of_output =
             self.take(output_and_gradient, layers.output(), |name| !name.starts_with("model.layers."))?;
-        let of_embedded = layers.backward(of_output, |index, output_and_gradient, input| {
+        let of_embedded = layers.backward::<TrainError>(of_output, |index, output_and_gradient, input| {
             let prefix = format!("model.layers.{index}.");
             self.take(output_and_gradient, input, |name| name.starts_with(&prefix))
         })?;
