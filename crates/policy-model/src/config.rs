@@ -381,7 +381,9 @@ impl Fields<'_> {
                 .map(|kind| match kind.as_str() {
                     Some("sliding_attention") => Ok(true),
                     Some("full_attention") => Ok(false),
-                    _ => Err(self.bad("layer_types", "a list of \"full_attention\" and \"sliding_attention\"")),
+                    _ => {
+                        Err(self.bad("layer_types", "a list of \"full_attention\" and \"sliding_attention\""))
+                    }
                 })
                 .collect::<Result<_, _>>()?,
             (Family::Qwen2 | Family::Qwen3, Some(_)) => {
