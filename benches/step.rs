@@ -162,7 +162,7 @@ impl<'a> Case<'a> {
         // A model of a few layers gains nothing from bfloat16, and the sandbox's computes in float32.
         let large = config.layers > 2;
         let kind = if large && native_bf16(Device::Cpu) { Kind::BFloat16 } else { Kind::Float };
-        let policy = Policy::initialise(config, &Seeds::new(0), Kind::Float, Device::Cpu).expect("a policy");
+        let policy = Policy::initialize(config, &Seeds::new(0), Kind::Float, Device::Cpu).expect("a policy");
         let pairs = pairs(BATCH * (model.rounds + 2), lengths, vocab);
         // What the reference says does not change what a step costs.
         let reference =

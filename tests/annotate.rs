@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use bench::Bench;
-use policy_model::{Policy, Rows, Visibility};
+use policy_model::{AttentionMask, Policy, Rows};
 use pref_data::{
     Format, Label, Preset, TokenizeOptions, Tokenizer, Truncation, annotator_view, read_records,
     tokenize_pairs,
@@ -136,8 +136,8 @@ fn logp(policy: &Policy, prompt: &[u32], response: &[u32]) -> f64 {
     let row = |values: &Tensor| values.view([1, length]);
     let positions = Tensor::arange(length, (Kind::Int64, Device::Cpu));
     let ids = Tensor::from_slice(&ids);
-    let rows = Rows { ids: row(&ids), positions: row(&positions), visible: Visibility::Causal };
-    let logps = tch::no_grad(|| policy.logits(&policy.hidden_states(&rows)));
+    let rows = Rows { ids: row(&ids), positions: row(&positions), mask: AttentionMask::Causal };
+    let logps = tch::no_grad(|| policy.logits(&policy.hidden_states(&rows).unwrap()));
     let logps = logps.view([length, -1]).log_softmax(-1, Kind::Double);
     let of = |at: usize| logps.double_value(&[at as i64 - 1, ids.int64_value(&[at as i64])]);
     (prompt.len()..prompt.len() + response.len()).map(of).sum()

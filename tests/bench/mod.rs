@@ -21,7 +21,7 @@ impl Bench {
         let seeds = Seeds::new(0);
         let vocabulary = sandbox::write_tokenizer_folder(&tokenizer, &seeds).unwrap();
         let config = ModelConfig::from_json(sandbox::model_config(Size::Small, vocabulary)).unwrap();
-        let policy = Policy::initialise(config, &seeds, Kind::Float, Device::Cpu).unwrap();
+        let policy = Policy::initialize(config, &seeds, Kind::Float, Device::Cpu).unwrap();
         policy.save(&bench.path("model"), Kind::Float, Some(&tokenizer)).unwrap();
         bench.write_pairs(&[("Say a .", "a .", "b ."), ("Say b .", "b .", "a ."), ("Say c .", "c .", "a .")]);
         let recipe = "[model]\npath = \"model\"\ndtype = \"float32\"\n[data]\npath = \"pairs.jsonl\"\n\

@@ -49,7 +49,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("annotate", &["files", "llm-client", "pref-data", "report", "stats"]),
     ("mtbench", &["files", "llm-client", "report", "seeds", "stats"]),
     ("human-study", &["files", "mtbench", "report", "seeds", "stats"]),
-    ("policy-model", &["seeds", "torch-ext"]),
+    ("policy-model", &["files", "seeds", "torch-ext"]),
     ("sandbox", &["files", "mtbench", "pref-data", "seeds"]),
     (
         "trainer",

@@ -24,7 +24,7 @@ fn main() -> Result<(), PolicyError> {
         "num_hidden_layers": 2, "num_attention_heads": 4, "tie_word_embeddings": true,
     }))?;
     let seeds = Seeds::new(0);
-    let policy = Policy::initialise(config, &seeds, Kind::Float, Device::Cpu)?;
+    let policy = Policy::initialize(config, &seeds, Kind::Float, Device::Cpu)?;
 
     let mut lengths = seeds.stream("prompts");
     let requests: Vec<GenerationRequest> = (0..1_000)
@@ -62,7 +62,7 @@ fn step(policy: &Policy) {
     let parameters: Vec<Tensor> =
         policy.parameters().iter().map(|(_, t)| t.set_requires_grad(true)).collect();
     let run = || {
-        let hidden = policy.hidden_states(&rows).view([256, -1]);
+        let hidden = policy.hidden_states(&rows).expect("a forward pass").view([256, -1]);
         let loss = -policy.token_logps(&hidden, &rows.ids.view(-1)).mean(Kind::Float);
         Tensor::run_backward(&[loss], &parameters, false, false)
     };

@@ -4,17 +4,17 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::PolicyError;
+use crate::error::PolicyError;
 use crate::rope::Rope;
 
 /// A family of decoder-only architectures. All are pre-norm decoders with rotary positions, grouped-query attention
-/// and a gated `SiLU` feed-forward; the comments say what sets each apart.
+/// and a gated `SiLU` feed-forward; the comments name the differences.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Family {
-    /// Llama 1–3 and what follows their layout (`SmolLM2`, `TinyLlama`, …).
+    /// Llama 1–3 and models of their layout (`SmolLM2`, `TinyLlama`, …).
     Llama,
-    /// Mistral 7B: every layer may attend through a sliding window.
+    /// Mistral 7B: every layer may have a sliding window.
     Mistral,
     /// Qwen2 and Qwen2.5: biases on the query, key and value projections.
     Qwen2,
@@ -23,10 +23,10 @@ pub enum Family {
 }
 
 impl Family {
-    /// Every family, in the order in which messages list them.
+    /// All families, in the order of error messages.
     pub const ALL: [Self; 4] = [Self::Llama, Self::Mistral, Self::Qwen2, Self::Qwen3];
 
-    /// The name that `model_type` gives it.
+    /// Returns its `model_type`.
     pub fn model_type(self) -> &'static str {
         match self {
             Self::Llama => "llama",
@@ -36,7 +36,7 @@ impl Family {
         }
     }
 
-    /// The class that transformers opens it with.
+    /// Returns the name of its class in transformers.
     pub fn architecture(self) -> &'static str {
         match self {
             Self::Llama => "LlamaForCausalLM",
@@ -47,10 +47,10 @@ impl Family {
     }
 }
 
-/// Which projections of the attention block carry a bias.
+/// Biases of the attention projections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttentionBias {
-    /// None of them.
+    /// No bias.
     None,
     /// Query, key and value, as in Qwen2.
     Qkv,
@@ -58,10 +58,10 @@ pub enum AttentionBias {
     QkvAndOutput,
 }
 
-/// The shape of a policy, read from `config.json`.
+/// The architecture of a policy, read from `config.json`.
 ///
-/// Unknown keys are kept and written back by [`Policy::save`](crate::Policy::save). Absent optional keys take the
-/// default of the family's class in transformers.
+/// [`Policy::save`](crate::Policy::save) writes unknown keys back. Absent optional keys have the default of the family's class in
+/// transformers.
 ///
 /// ```
 /// use policy_model::{Family, ModelConfig};
@@ -98,8 +98,8 @@ pub struct ModelConfig {
     pub rms_norm_eps: f64,
     /// Rotary positions: base and scaling.
     pub rope: Rope,
-    /// A token sees only the last this many positions, itself included, in the layers for which
-    /// [`ModelConfig::window`] says so.
+    /// Number of positions that a token sees, itself included, in the layers that have a
+    /// [window](ModelConfig::window).
     pub sliding_window: Option<usize>,
     /// Whether the output head is the embedding matrix.
     pub tie_word_embeddings: bool,
@@ -109,25 +109,25 @@ pub struct ModelConfig {
     pub mlp_bias: bool,
     /// Whether query and key heads are RMS-normed before rotation (Qwen3).
     pub qk_norm: bool,
-    /// Standard deviation of freshly initialised matrices.
+    /// Standard deviation of initialized matrices.
     pub initializer_range: f64,
-    /// Longest sequence that the model was made for. Nothing is cut at this length.
+    /// Longest sequence of pretraining. Longer ones are not truncated.
     pub max_position_embeddings: usize,
-    /// Whether each layer attends through the sliding window.
+    /// Whether each layer has the sliding window.
     sliding_layers: Vec<bool>,
     raw: serde_json::Map<String, Value>,
 }
 
 /// Far beyond any model, and small enough that the product of three sizes fits the i64 that libtorch counts in.
 const MAX_SIZE: usize = 1 << 20;
-/// A damaged file must not make us list billions of tensors.
+/// Keeps a damaged file from allocating billions of tensor names.
 const MAX_LAYERS: usize = 1 << 12;
 
 impl ModelConfig {
     /// Reads `config.json` in `folder`.
     ///
     /// # Errors
-    /// The file cannot be read or parsed, or any error of [`ModelConfig::from_json`].
+    /// The file cannot be read or parsed; the errors of [`ModelConfig::from_json`].
     pub fn from_folder(folder: &Path) -> Result<Self, PolicyError> {
         let path = folder.join("config.json");
         let text = std::fs::read(&path).map_err(PolicyError::io("read", &path))?;
@@ -136,23 +136,23 @@ impl ModelConfig {
         Self::parse(json, &path)
     }
 
-    /// Reads a configuration that is already parsed.
+    /// Reads a parsed configuration.
     ///
     /// # Errors
-    /// The family or its rope type is unknown, a needed field is absent, or a field holds an impossible value.
+    /// The family or its rope type is unknown, a required field is absent, or a field has an invalid value.
     pub fn from_json(json: Value) -> Result<Self, PolicyError> {
         Self::parse(json, Path::new("config.json"))
     }
 
-    /// Number of trained values, a tied embedding counted once.
+    /// Returns the number of parameters; a tied embedding counts once.
     pub fn parameter_count(&self) -> u64 {
         let sizes =
             self.parameter_shapes().into_iter().map(|(_, shape)| shape.iter().product::<i64>() as u64);
         sizes.fold(0, u64::saturating_add)
     }
 
-    /// Names and shapes of all parameters under their checkpoint names, in the order of the forward pass: embedding,
-    /// then for each layer input norm, q, k, v, o (each weight before its bias), q and k norm, post-attention norm,
+    /// Returns the checkpoint names and shapes of all parameters, in the order of the forward pass: embedding, then for each
+    /// layer input norm, q, k, v, o (each weight before its bias), q and k norm, post-attention norm,
     /// gate, up, down; then the final norm and, where not tied, the head.
     pub fn parameter_shapes(&self) -> Vec<(String, Vec<i64>)> {
         let [vocab, hidden, intermediate] =
@@ -204,20 +204,20 @@ impl ModelConfig {
         shapes
     }
 
-    /// The sliding window of layer `layer` in positions, or `None` where it attends to everything before it.
+    /// Returns the sliding window of layer `layer` in positions, or `None` for full attention.
     pub fn window(&self, layer: usize) -> Option<usize> {
         self.sliding_window.filter(|_| self.sliding_layers.get(layer).copied().unwrap_or(false))
     }
 
-    /// The JSON that this was read from, with every key that this crate does not know.
+    /// Returns the JSON that this was read from, unknown keys included.
     pub fn raw(&self) -> &serde_json::Map<String, Value> {
         &self.raw
     }
 
-    /// Checks that every id lies inside the vocabulary.
+    /// Checks that every id is below the vocabulary size.
     ///
     /// # Errors
-    /// [`PolicyError::TokenOutOfRange`] names the first that does not.
+    /// [`PolicyError::TokenOutOfRange`] for the first id that is not.
     pub fn check_tokens(&self, ids: &[u32]) -> Result<(), PolicyError> {
         match ids.iter().position(|&id| id as usize >= self.vocab_size) {
             None => Ok(()),
@@ -231,7 +231,7 @@ impl ModelConfig {
 
     fn parse(json: Value, path: &Path) -> Result<Self, PolicyError> {
         let Value::Object(raw) = json else {
-            return Err(invalid(path, "(the whole file)", &json, "an object"));
+            return Err(PolicyError::invalid_field(path, "(the whole file)", &json, "an object"));
         };
         let fields = Fields { raw: &raw, path };
         let family = fields.family()?;
@@ -285,16 +285,7 @@ impl ModelConfig {
     }
 }
 
-pub(crate) fn invalid(path: &Path, field: &str, value: &Value, expected: impl Into<String>) -> PolicyError {
-    PolicyError::InvalidField {
-        path: path.to_owned(),
-        field: field.to_owned(),
-        value: value.to_string(),
-        expected: expected.into(),
-    }
-}
-
-/// The keys of one `config.json`; a key that is `null` counts as absent.
+/// The keys of one `config.json`; `null` counts as absent.
 struct Fields<'a> {
     raw: &'a serde_json::Map<String, Value>,
     path: &'a Path,
@@ -306,7 +297,7 @@ impl Fields<'_> {
     }
 
     fn bad(&self, field: &str, expected: impl Into<String>) -> PolicyError {
-        invalid(self.path, field, self.raw.get(field).unwrap_or(&Value::Null), expected)
+        PolicyError::invalid_field(self.path, field, self.raw.get(field).unwrap_or(&Value::Null), expected)
     }
 
     fn family(&self) -> Result<Family, PolicyError> {
@@ -325,7 +316,7 @@ impl Fields<'_> {
         PolicyError::MissingField { path: self.path.to_owned(), field }
     }
 
-    /// A field that must be there and at most `largest`.
+    /// Reads a required field of at most `largest`.
     fn size(&self, field: &'static str, largest: usize) -> Result<usize, PolicyError> {
         match self.positive_or(field, 0)? {
             0 => Err(self.missing(field)),
@@ -359,7 +350,7 @@ impl Fields<'_> {
         }
     }
 
-    /// Accepts a key that changes the mathematics only where it has the one value that is implemented.
+    /// Checks that a key which changes the mathematics is absent or has its only implemented value.
     fn unchanged(
         &self,
         field: &str,
@@ -374,8 +365,8 @@ impl Fields<'_> {
         }
     }
 
-    /// The window and the layers that it holds for: all of Mistral's, those of Qwen that `layer_types` names or, in
-    /// older files, those from `max_window_layers` on where `use_sliding_window` is set, none of Llama's.
+    /// Reads the sliding window and its layers: all layers of Mistral; for Qwen those of `layer_types` or, in older files with
+    /// `use_sliding_window`, those from `max_window_layers` on; none of Llama.
     fn sliding(&self, family: Family, layers: usize) -> Result<(Option<usize>, Vec<bool>), PolicyError> {
         let window = match (family, self.get("sliding_window")) {
             (Family::Llama, _) => None,
@@ -390,7 +381,9 @@ impl Fields<'_> {
                 .map(|kind| match kind.as_str() {
                     Some("sliding_attention") => Ok(true),
                     Some("full_attention") => Ok(false),
-                    _ => Err(self.bad("layer_types", "made of \"full_attention\" and \"sliding_attention\"")),
+                    _ => {
+                        Err(self.bad("layer_types", "a list of \"full_attention\" and \"sliding_attention\""))
+                    }
                 })
                 .collect::<Result<_, _>>()?,
             (Family::Qwen2 | Family::Qwen3, Some(_)) => {

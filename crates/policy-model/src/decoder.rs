@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 
 use tch::{Device, Kind, Tensor};
 use torch_ext::{
-    AttentionBlock, GatedBlock, TokenTrees, attention_block, gated_block, narrow_linear, narrow_rows,
+    AttentionBlock, GatedBlock, SharedPrefixRows, attention_block, decode_linear, gated_block,
+    max_decode_rows,
 };
 
-use crate::ModelConfig;
-use crate::attention::Mixing;
+use crate::attention::AttentionBackend;
+use crate::config::ModelConfig;
+use crate::error::PolicyError;
 use crate::lora::{Adapters, LowRank};
 use crate::rope::{RotaryEmbedding, Rotation};
 
-/// A decoder: layers of tensors that are shared with the policy's parameter list.
+/// A decoder, whose tensors are shared with the policy's parameter list.
 #[derive(Debug)]
 pub(crate) struct Decoder {
     embed_tokens: Tensor,
@@ -40,7 +42,7 @@ struct Attention {
     o_proj: Linear,
     qk_norm: Option<(Norm, Norm)>,
     head_dim: i64,
-    /// How far back a query sees; without limit if none.
+    /// The sliding window, if any.
     window: Option<i64>,
 }
 
@@ -58,7 +60,7 @@ struct Norm {
 }
 
 impl Decoder {
-    /// Takes all parameters of `config` by name, and adapters beside them; the caller has checked that they are there.
+    /// Creates a decoder from all parameters of `config` and the adapters. The caller checks that no parameter is missing.
     pub(crate) fn new(
         config: &ModelConfig,
         parameters: &[(String, Tensor)],
@@ -115,112 +117,124 @@ impl Decoder {
         &self.lm_head
     }
 
-    /// Logits `[N, vocab_size]` from hidden states `[N, hidden]` of tokens that are being decoded.
-    pub(crate) fn decoded_logits(&self, hidden: &Tensor) -> Tensor {
-        Products::Decoding.linear(hidden, &self.lm_head, None)
+    /// Returns the logits `[N, vocab_size]` of hidden states `[N, hidden]` during decoding.
+    pub(crate) fn decoded_logits(&self, hidden: &Tensor) -> Result<Tensor, PolicyError> {
+        LinearKernel::Decoding.linear(hidden, &self.lm_head, None)
     }
 
-    /// The widest mask question that the layers ask: their sliding window, if any has one.
+    /// Returns the sliding window of the layers that have one.
     pub(crate) fn window(&self) -> Option<i64> {
         self.layers.iter().find_map(|layer| layer.self_attn.window)
     }
 
-    /// The embeddings `[N, hidden]` of tokens `ids [N]`.
+    /// Returns the embeddings `[N, hidden]` of tokens `ids [N]`.
     pub(crate) fn embed(&self, ids: &Tensor) -> Tensor {
         self.embed_tokens.index_select(0, ids)
     }
 
-    /// Hidden states after the final norm, from embeddings `[N, hidden]` and positions `[N]`: `[M, hidden]` of the tokens that
-    /// are `wanted` `[M]`, or of all.
+    /// Returns the hidden states after the final norm, from embeddings `[N, hidden]` and positions `[N]`: `[M, hidden]` of the
+    /// `selected` tokens `[M]`, or of all.
     ///
-    /// Everything but attention takes token by token, so that rows need no shape here: only `mixing` knows it. On
-    /// two-dimensional operands libtorch needs no reshaping of its own, which counts where a layer takes microseconds.
+    /// All operations but attention are per token, so that only the `backend` knows the shapes of rows. Two-dimensional operands
+    /// save libtorch a reshape, which matters where a layer takes microseconds.
     pub(crate) fn forward(
         &self,
         embedded: &Tensor,
         positions: &Tensor,
-        mixing: &mut dyn Mixing,
-        wanted: Option<&Tensor>,
-    ) -> Tensor {
+        backend: &mut dyn AttentionBackend,
+        selected: Option<&Tensor>,
+    ) -> Result<Tensor, PolicyError> {
         let rotation = self.rotation(positions);
         let mut hidden = embedded.shallow_clone();
         for index in 0..self.layers.len() {
-            hidden = self.layer(index, &hidden, &rotation, mixing, wanted);
+            hidden = self.layer(index, &hidden, &rotation, backend, selected)?;
         }
         self.norm.forward(&hidden)
     }
 
-    /// How queries and keys at `positions` `[N]` turn.
+    /// Returns the rotation of queries and keys at `positions` `[N]`.
     pub(crate) fn rotation(&self, positions: &Tensor) -> Rotation {
         self.rotary.at(positions, self.embed_tokens.kind())
     }
 
-    /// What layer `index` makes of hidden states `[N, hidden]`: `[N, hidden]`, but of the last layer only what is `wanted`.
+    /// Applies layer `index` to hidden states `[N, hidden]`. The last layer returns the `selected` tokens only.
     ///
-    /// Past the last attention no token's state is of use to another, so that the rest is computed of those alone that are asked
-    /// for: of a pair, the tokens of its responses.
+    /// After the last attention no token depends on another, so that the rest is computed for the selected tokens only: for a
+    /// pair, those of its responses.
     pub(crate) fn layer(
         &self,
         index: usize,
         hidden: &Tensor,
         rotation: &Rotation,
-        mixing: &mut dyn Mixing,
-        wanted: Option<&Tensor>,
-    ) -> Tensor {
+        backend: &mut dyn AttentionBackend,
+        selected: Option<&Tensor>,
+    ) -> Result<Tensor, PolicyError> {
         let layer = &self.layers[index];
         let window = layer.self_attn.window;
-        let products = if mixing.is_decoding() { Products::Decoding } else { Products::Whole };
-        let in_one = mixing.trees(window).and_then(|trees| layer.attention_in_one(hidden, rotation, trees));
-        let hidden = in_one.unwrap_or_else(|| {
-            layer.attention(hidden, rotation, products, &mut |q, k, v| mixing.attend(index, window, q, k, v))
-        });
-        let hidden = match wanted {
-            Some(wanted) if index + 1 == self.layers.len() => hidden.index_select(0, wanted),
+        let kernel = if backend.is_decoding() { LinearKernel::Decoding } else { LinearKernel::Libtorch };
+        let fused = match backend.shared_prefix_rows(window) {
+            Some(rows) => layer.fused_attention(hidden, rotation, rows)?,
+            None => None,
+        };
+        let hidden = match fused {
+            Some(hidden) => hidden,
+            None => layer
+                .attention(hidden, rotation, kernel, &mut |q, k, v| backend.attend(index, window, q, k, v))?,
+        };
+        let hidden = match selected {
+            Some(selected) if index + 1 == self.layers.len() => hidden.index_select(0, selected),
             _ => hidden,
         };
-        let in_one = if products == Products::Whole { layer.gated_in_one(&hidden) } else { None };
-        in_one.unwrap_or_else(|| layer.gated(&hidden, products))
+        let fused = if kernel == LinearKernel::Libtorch { layer.fused_gated(&hidden)? } else { None };
+        fused.map_or_else(|| layer.gated(&hidden, kernel), Ok)
     }
 
-    /// How many layers there are.
+    /// Returns the number of layers.
     pub(crate) fn layers(&self) -> usize {
         self.layers.len()
     }
 
-    /// The final norm of hidden states `[N, hidden]`.
-    pub(crate) fn norm(&self, hidden: &Tensor) -> Tensor {
+    /// Applies the final norm to hidden states `[N, hidden]`.
+    pub(crate) fn norm(&self, hidden: &Tensor) -> Result<Tensor, PolicyError> {
         self.norm.forward(hidden)
     }
 }
 
-/// What becomes of a layer's queries, keys and values, `[N, heads, head_dim]` each: `[N, heads · head_dim]`.
-type Attend<'a> = &'a mut dyn FnMut(Tensor, Tensor, Tensor) -> Tensor;
+/// Attention of a layer's queries, keys and values, `[N, heads, head_dim]` each: `[N, heads · head_dim]`.
+type Attend<'a> = &'a mut dyn FnMut(Tensor, Tensor, Tensor) -> Result<Tensor, PolicyError>;
 
-/// A layer is two blocks, each of which adds to the hidden states. Where it can, a block is computed in one, with the bits of its
-/// parts: as one node of autograd's graph instead of a dozen.
+/// A layer is two residual blocks. Where a kernel supports it, a block is one autograd node instead of a dozen, bitwise identical
+/// to the composed operations.
 impl Layer {
     fn attention(
         &self,
         hidden: &Tensor,
         rotation: &Rotation,
-        products: Products,
+        kernel: LinearKernel,
         attend: Attend<'_>,
-    ) -> Tensor {
-        hidden + self.self_attn.forward(&self.input_layernorm.forward(hidden), rotation, products, attend)
+    ) -> Result<Tensor, PolicyError> {
+        let normed = self.input_layernorm.forward(hidden)?;
+        Ok(hidden + self.self_attn.forward(&normed, rotation, kernel, attend)?)
     }
 
-    /// None where there is more to it than the block knows, and for other devices, kinds and widths.
-    fn attention_in_one(&self, hidden: &Tensor, rotation: &Rotation, trees: &TokenTrees) -> Option<Tensor> {
+    /// Returns `None` where the fused kernel does not support the block: norms of heads, adapters, devices, kinds, widths.
+    fn fused_attention(
+        &self,
+        hidden: &Tensor,
+        rotation: &Rotation,
+        rows: &SharedPrefixRows,
+    ) -> Result<Option<Tensor>, PolicyError> {
         let Attention { q_proj, k_proj, v_proj, o_proj, qk_norm: None, .. } = &self.self_attn else {
-            return None;
+            return Ok(None);
         };
+        let Some(o_proj) = o_proj.plain_weight() else { return Ok(None) };
         let biases = match [q_proj, k_proj, v_proj].map(|projection| projection.bias.as_ref()) {
             [None, None, None] => None,
             [Some(q), Some(k), Some(v)] => Some([q, k, v]),
-            _ => return None,
+            _ => return Ok(None),
         };
         if [q_proj, k_proj, v_proj].iter().any(|projection| projection.low_rank.is_some()) {
-            return None;
+            return Ok(None);
         }
         let weights = AttentionBlock {
             input_layernorm: &self.input_layernorm.weight,
@@ -228,94 +242,103 @@ impl Layer {
             q_proj: &q_proj.weight,
             k_proj: &k_proj.weight,
             v_proj: &v_proj.weight,
-            o_proj: o_proj.alone()?,
+            o_proj,
             biases,
         };
-        attention_block(hidden, &weights, rotation.tables(), trees).ok()
+        Ok(attention_block(hidden, &weights, rotation.tables(), rows)?)
     }
 
-    fn gated(&self, hidden: &Tensor, products: Products) -> Tensor {
-        let normed = self.post_attention_layernorm.forward(hidden);
-        let gated =
-            swiglu(&self.gate_proj.forward(&normed, products), &self.up_proj.forward(&normed, products));
-        hidden + self.down_proj.forward(&gated, products)
+    fn gated(&self, hidden: &Tensor, kernel: LinearKernel) -> Result<Tensor, PolicyError> {
+        let normed = self.post_attention_layernorm.forward(hidden)?;
+        let gate = self.gate_proj.forward(&normed, kernel)?;
+        let gated = swiglu(&gate, &self.up_proj.forward(&normed, kernel)?)?;
+        Ok(hidden + self.down_proj.forward(&gated, kernel)?)
     }
 
-    /// As [`Layer::attention_in_one`].
-    fn gated_in_one(&self, hidden: &Tensor) -> Option<Tensor> {
+    /// As [`Layer::fused_attention`].
+    fn fused_gated(&self, hidden: &Tensor) -> Result<Option<Tensor>, PolicyError> {
+        let projections = [&self.gate_proj, &self.up_proj, &self.down_proj].map(Linear::plain_weight);
+        let [Some(gate_proj), Some(up_proj), Some(down_proj)] = projections else { return Ok(None) };
         let weights = GatedBlock {
             post_attention_layernorm: &self.post_attention_layernorm.weight,
             eps: self.post_attention_layernorm.eps,
-            gate_proj: self.gate_proj.alone()?,
-            up_proj: self.up_proj.alone()?,
-            down_proj: self.down_proj.alone()?,
+            gate_proj,
+            up_proj,
+            down_proj,
         };
-        gated_block(hidden, &weights).ok()
+        Ok(gated_block(hidden, &weights)?)
     }
 }
 
 impl Attention {
-    fn forward(&self, x: &Tensor, rotation: &Rotation, products: Products, attend: Attend<'_>) -> Tensor {
-        let heads =
-            |projection: &Linear| projection.forward(x, products).view([x.size()[0], -1, self.head_dim]);
-        let (mut q, mut k) = (heads(&self.q_proj), heads(&self.k_proj));
+    fn forward(
+        &self,
+        x: &Tensor,
+        rotation: &Rotation,
+        kernel: LinearKernel,
+        attend: Attend<'_>,
+    ) -> Result<Tensor, PolicyError> {
+        let heads = |projection: &Linear| {
+            Ok::<_, PolicyError>(projection.forward(x, kernel)?.view([x.size()[0], -1, self.head_dim]))
+        };
+        let (mut q, mut k) = (heads(&self.q_proj)?, heads(&self.k_proj)?);
         if let Some((q_norm, k_norm)) = &self.qk_norm {
-            (q, k) = (q_norm.forward(&q), k_norm.forward(&k));
+            (q, k) = (q_norm.forward(&q)?, k_norm.forward(&k)?);
         }
-        let v = heads(&self.v_proj);
-        self.o_proj.forward(&attend(rotation.turn(&q), rotation.turn(&k), v), products)
+        let v = heads(&self.v_proj)?;
+        self.o_proj.forward(&attend(rotation.rotate(&q)?, rotation.rotate(&k)?, v)?, kernel)
     }
 }
 
 impl Linear {
-    /// The weight, where there is nothing beside it.
-    fn alone(&self) -> Option<&Tensor> {
+    /// Returns the weight if there is neither a bias nor an adapter.
+    fn plain_weight(&self) -> Option<&Tensor> {
         (self.bias.is_none() && self.low_rank.is_none()).then_some(&self.weight)
     }
 
-    fn forward(&self, x: &Tensor, products: Products) -> Tensor {
-        let projected = products.linear(x, &self.weight, self.bias.as_ref());
-        match &self.low_rank {
+    fn forward(&self, x: &Tensor, kernel: LinearKernel) -> Result<Tensor, PolicyError> {
+        let projected = kernel.linear(x, &self.weight, self.bias.as_ref())?;
+        Ok(match &self.low_rank {
             None => projected,
             Some(low_rank) => projected + low_rank.forward(x),
-        }
+        })
     }
 }
 
-/// How products with weights are computed.
+/// The kernel of products with weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Products {
-    /// By libtorch. Training and scoring do so alike, so that a policy that has not moved gives the bits of its reference.
-    Whole,
-    /// Where rows are few, at the pace at which a weight is read. It has no gradient.
+enum LinearKernel {
+    /// libtorch's, in training and scoring alike, so that an unchanged policy is bitwise equal to its reference.
+    Libtorch,
+    /// For few rows, at memory bandwidth and without a gradient; libtorch's for more rows.
     Decoding,
 }
 
-impl Products {
+impl LinearKernel {
     /// `x · weightᵀ + bias`.
-    fn linear(self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
-        let is_narrow = self == Self::Decoding && x.size()[0] <= narrow_rows(weight.kind());
-        match is_narrow.then(|| narrow_linear(x, weight)) {
-            Some(Ok(product)) => match bias {
+    fn linear(self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor, PolicyError> {
+        if self == Self::Decoding
+            && x.size()[0] <= max_decode_rows(weight.kind())
+            && let Some(product) = decode_linear(x, weight)?
+        {
+            return Ok(match bias {
                 Some(bias) => product + bias,
                 None => product,
-            },
-            // Other devices and kinds are libtorch's.
-            Some(Err(_)) | None => x.linear(weight, bias),
+            });
         }
+        Ok(x.linear(weight, bias))
     }
 }
 
-/// `silu(gate) · up`, in one pass where the shim has one.
-fn swiglu(gate: &Tensor, up: &Tensor) -> Tensor {
-    // Other devices, kinds and widths are libtorch's, here and below.
-    torch_ext::swiglu(gate, up).unwrap_or_else(|_| gate.silu() * up)
+/// `silu(gate) · up`, in one pass where a kernel supports it.
+fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor, PolicyError> {
+    Ok(torch_ext::swiglu(gate, up)?.unwrap_or_else(|| gate.silu() * up))
 }
 
 impl Norm {
-    /// Root-mean-square norm over the last dimension, in fp32 and rounded before the weight as in transformers.
-    fn forward(&self, x: &Tensor) -> Tensor {
-        torch_ext::rms_norm(x, &self.weight, self.eps).unwrap_or_else(|_| self.composed(x))
+    /// Root-mean-square norm over the last dimension, in fp32, rounded before the product with the weight as in transformers.
+    fn forward(&self, x: &Tensor) -> Result<Tensor, PolicyError> {
+        Ok(torch_ext::rms_norm(x, &self.weight, self.eps)?.unwrap_or_else(|| self.composed(x)))
     }
 
     fn composed(&self, x: &Tensor) -> Tensor {

@@ -1,40 +1,40 @@
-//! What can go wrong between a folder on disk and a policy in memory.
+//! The errors of this crate.
 
 use std::path::{Path, PathBuf};
 
-/// Why a policy could not be read, built, run or written.
+/// An error of reading, building, running or writing a policy.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PolicyError {
     /// A file or folder could not be read or written.
     #[error("cannot {action} {}", path.display())]
     Io {
-        /// What was being done: "read", "write", "rename", …
+        /// The operation: "read", "write", "rename", …
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
-        /// What the operating system said.
+        /// The operating system's error.
         #[source]
         source: std::io::Error,
     },
-    /// A file that should hold JSON does not.
+    /// A file is not valid JSON.
     #[error("{} is not valid JSON", path.display())]
     Json {
         /// The file.
         path: PathBuf,
-        /// Where and why parsing stopped.
+        /// The parser's error, with its position.
         #[source]
         source: serde_json::Error,
     },
-    /// `config.json` lacks a field without which the model's shape is unknown.
-    #[error("{} has no `{field}`, without which the model's shape is unknown", path.display())]
+    /// A configuration lacks a required field.
+    #[error("{} has no `{field}`, which is required", path.display())]
     MissingField {
         /// The configuration.
         path: PathBuf,
         /// The absent key.
         field: &'static str,
     },
-    /// A field of `config.json` holds something that cannot be used.
+    /// A field of a configuration has an invalid value.
     #[error("{}: `{field}` is {value}, but must be {expected}", path.display())]
     InvalidField {
         /// The configuration.
@@ -43,7 +43,7 @@ pub enum PolicyError {
         field: String,
         /// Its value as JSON.
         value: String,
-        /// What was expected.
+        /// The valid values.
         expected: String,
     },
     /// `model_type` names an architecture that this crate does not implement.
@@ -51,38 +51,38 @@ pub enum PolicyError {
     UnknownFamily {
         /// The configuration.
         path: PathBuf,
-        /// What `model_type` says.
+        /// The value of `model_type`.
         found: String,
-        /// The families that can be read.
+        /// The supported families.
         known: String,
     },
-    /// The rotary embedding is of a type that this crate does not implement.
+    /// The rotary embedding has a type that this crate does not implement.
     #[error("{}: rope type `{found}` is not supported; supported are {known}", path.display())]
     UnsupportedRope {
         /// The configuration.
         path: PathBuf,
-        /// What `rope_type` says.
+        /// The value of `rope_type`.
         found: String,
-        /// The types that can be read.
+        /// The supported types.
         known: String,
     },
-    /// The folder holds no weights in a format that can be read.
+    /// The folder has no weights in a supported format.
     #[error(
-        "{} holds no weights: neither model.safetensors nor model.safetensors.index.json{hint}",
+        "{} has no weights: neither model.safetensors nor model.safetensors.index.json{hint}",
         path.display()
     )]
     MissingWeights {
         /// The model's folder.
         path: PathBuf,
-        /// What to do, where something can be told.
+        /// What to do, where known.
         hint: &'static str,
     },
-    /// The index of a sharded checkpoint cannot be followed.
+    /// The index of a sharded checkpoint is invalid.
     #[error("{}: {problem}", path.display())]
     BadIndex {
         /// `model.safetensors.index.json`.
         path: PathBuf,
-        /// What is wrong in it.
+        /// The problem.
         problem: String,
     },
     /// A safetensors header cannot be parsed.
@@ -90,50 +90,49 @@ pub enum PolicyError {
     BadSafetensors {
         /// The weights file.
         path: PathBuf,
-        /// What the parser said.
+        /// The parser's error.
         #[source]
         source: safetensors::SafeTensorError,
     },
-    /// A safetensors file is shorter or longer than its header says.
+    /// A safetensors file has another length than its header states.
     #[error(
-        "{} has {found} bytes where its header promises {expected}: the file is damaged or its copy was cut short; \
-         fetch it again",
+        "{} has {found} bytes, but its header states {expected}: the file is damaged or incomplete; fetch it again",
         path.display()
     )]
     Truncated {
         /// The weights file.
         path: PathBuf,
-        /// Bytes that the header promises.
+        /// Bytes according to the header.
         expected: u64,
-        /// Bytes that the file has.
+        /// Bytes of the file.
         found: u64,
     },
-    /// Tensors that the configuration asks for are absent.
-    #[error("{origin}: {count} tensors are missing, first of them `{first}`")]
+    /// Tensors of the configuration are absent.
+    #[error("{origin}: {count} tensors are missing, the first of them `{first}`")]
     MissingTensors {
-        /// Where they were looked for.
+        /// The source of the tensors.
         origin: String,
-        /// How many are missing.
+        /// The number of missing tensors.
         count: usize,
         /// The first of them, in checkpoint order.
         first: String,
     },
-    /// There are tensors that the configuration does not know.
+    /// Tensors are not part of the configuration.
     #[error(
-        "{origin}: {count} tensors are not part of a model of this configuration, first of them `{first}`"
+        "{origin}: {count} tensors are not part of a model of this configuration, the first of them `{first}`"
     )]
     UnexpectedTensors {
-        /// Where they were found.
+        /// The source of the tensors.
         origin: String,
-        /// How many there are.
+        /// The number of unexpected tensors.
         count: usize,
         /// The first of them, by name.
         first: String,
     },
-    /// A tensor's shape is not the one that the configuration asks for.
-    #[error("{origin}: `{name}` has shape {found:?}, but the configuration asks for {expected:?}")]
+    /// A tensor has another shape than the configuration implies.
+    #[error("{origin}: `{name}` has shape {found:?}, but the configuration implies {expected:?}")]
     TensorShape {
-        /// Where it was found.
+        /// The source of the tensor.
         origin: String,
         /// The tensor.
         name: String,
@@ -143,10 +142,10 @@ pub enum PolicyError {
         expected: Vec<i64>,
     },
     /// There are no adapters to save.
-    #[error("the policy has no adapters")]
+    #[error("the policy has no adapters to save")]
     NoAdapters,
     /// A tensor is stored in a type that is not a floating-point weight.
-    #[error("{}: `{name}` is stored as {dtype}; weights must be F32, F16 or BF16 (quantised checkpoints are not read)", path.display())]
+    #[error("{}: `{name}` is stored as {dtype}; weights must be F32, F16 or BF16 (quantized checkpoints are not supported)", path.display())]
     UnsupportedDtype {
         /// The weights file.
         path: PathBuf,
@@ -156,16 +155,16 @@ pub enum PolicyError {
         dtype: String,
     },
     /// A tensor has NaN or infinite values.
-    #[error("{origin}: `{name}` has {count} NaN or infinite values; the checkpoint is broken")]
+    #[error("{origin}: `{name}` has {count} NaN or infinite values; the checkpoint is damaged")]
     NotFinite {
-        /// Where it was found.
+        /// The source of the tensor.
         origin: String,
         /// The tensor.
         name: String,
-        /// How many of its values are not finite.
+        /// The number of values that are not finite.
         count: i64,
     },
-    /// The embedding and the output head are declared tied but differ.
+    /// The embedding and the output head are tied by the configuration, but differ.
     #[error(
         "{}: config.json ties the embeddings, but `lm_head.weight` differs from `model.embed_tokens.weight`; \
          set `tie_word_embeddings` to false if they are separate",
@@ -175,14 +174,14 @@ pub enum PolicyError {
         /// The weights file that holds `lm_head.weight`.
         path: PathBuf,
     },
-    /// Weights cannot be held or computed in this kind.
+    /// Weights cannot have this kind.
     #[error("weights cannot be of kind {kind:?}; use Float, BFloat16 or Half")]
     UnsupportedKind {
-        /// The kind that was asked for.
+        /// The requested kind.
         kind: tch::Kind,
     },
-    /// Parameters of one policy must share one kind and one device.
-    #[error("`{name}` is {found}, unlike the parameters before it, which are {expected}")]
+    /// Parameters of one policy differ in kind or device.
+    #[error("`{name}` is {found}, but the parameters before it are {expected}")]
     MixedParameters {
         /// The parameter that differs.
         name: String,
@@ -191,34 +190,34 @@ pub enum PolicyError {
         /// The kind and device of the first parameter.
         expected: String,
     },
-    /// A token id lies outside the vocabulary.
+    /// A token id is not in the vocabulary.
     #[error(
-        "token id {token} at position {position} is outside the vocabulary of {vocab_size}; was another model's tokenizer used?"
+        "token id {token} at position {position} is outside the vocabulary of {vocab_size}; check that the tokenizer belongs to this model"
     )]
     TokenOutOfRange {
         /// The id.
         token: u32,
-        /// Its place in the sequence, counted from 0.
+        /// Its position in the sequence, from 0.
         position: usize,
-        /// Ids must be below this.
+        /// The size of the vocabulary.
         vocab_size: usize,
     },
-    /// A generation request asks for something impossible.
+    /// A generation request is invalid.
     #[error("generation request {index}: {problem}")]
     BadRequest {
-        /// Its place in the requests, counted from 0.
+        /// Its index among the requests, from 0.
         index: usize,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
-    /// The model's probabilities are NaN, so that nothing can be sampled.
+    /// The model's probabilities are NaN.
     #[error(
-        "generation request {index}: the model's probabilities after {tokens} new tokens are not numbers; its weights have diverged"
+        "generation request {index}: the model's probabilities after {tokens} new tokens are NaN; its weights have diverged"
     )]
     NotANumber {
-        /// The request, counted from 0.
+        /// Its index among the requests, from 0.
         index: usize,
-        /// Tokens generated before it happened.
+        /// Tokens generated before.
         tokens: usize,
     },
     /// A weights file could not be written.
@@ -226,22 +225,39 @@ pub enum PolicyError {
     WriteSafetensors {
         /// The file.
         path: PathBuf,
-        /// What the writer said.
+        /// The writer's error.
         #[source]
         source: safetensors::SafeTensorError,
     },
-    /// libtorch refused an operation, most often for want of memory.
+    /// A kernel failed, or its operands do not fit each other. Operands that a kernel does not support are no error.
+    #[error(transparent)]
+    Kernel(#[from] torch_ext::TorchExtError),
+    /// libtorch failed, most often for lack of memory.
     #[error("libtorch could not {action}")]
     Torch {
-        /// What was being done.
+        /// The operation.
         action: String,
-        /// What libtorch said.
+        /// libtorch's error.
         #[source]
         source: tch::TchError,
     },
 }
 
 impl PolicyError {
+    pub(crate) fn invalid_field(
+        path: &Path,
+        field: &str,
+        value: &serde_json::Value,
+        expected: impl Into<String>,
+    ) -> Self {
+        Self::InvalidField {
+            path: path.to_owned(),
+            field: field.to_owned(),
+            value: value.to_string(),
+            expected: expected.into(),
+        }
+    }
+
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Io { action, path, source }

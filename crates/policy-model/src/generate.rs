@@ -1,28 +1,28 @@
-//! Batched generation with a preallocated cache of keys and values.
+//! Batched generation with a preallocated key-value cache.
 
 use tch::{Device, Kind, Tensor};
 
-use crate::attention::{Grid, KeyValues, Mask, Masks, Mixing, Packed, PackedRows};
+use crate::attention::{AttentionBackend, KeyValues, Masks, Packed, PackedRows, Padded, ScoreMask};
+use crate::error::PolicyError;
 use crate::on_device::on_device;
-use crate::sampling::{Decision, decide};
-use crate::{Policy, PolicyError, Sampling};
+use crate::policy::Policy;
+use crate::sampling::{Decision, Sampling, decide};
 
-/// One prompt to continue.
+/// A prompt to continue.
 #[derive(Clone, Debug)]
 pub struct GenerationRequest {
     /// Token ids; at least one.
     pub prompt: Vec<u32>,
-    /// How to continue it.
+    /// The sampling parameters.
     pub sampling: Sampling,
-    /// The request's own randomness, of which a sampled token takes one number. A sequence's random numbers thus
-    /// depend neither on its batch nor on its place among the requests.
+    /// The random numbers of this request, one per sampled token. They depend neither on the batch nor on the order of requests.
     pub stream: seeds::Stream,
 }
 
-/// How requests are batched.
+/// Batching of requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GenerationOptions {
-    /// Sequences computed at once.
+    /// Sequences per batch.
     pub max_batch: usize,
 }
 
@@ -31,37 +31,36 @@ pub struct GenerationOptions {
 pub struct Generation {
     /// New token ids, without the stop token.
     pub tokens: Vec<u32>,
-    /// Why it ended.
+    /// The reason of its end.
     pub finish: Finish,
-    /// One for each decision, that for the stop token included: how far the deciding probability was from another
-    /// choice. Greedy: the lead of the likeliest token over the next. Sampled: the distance of the uniform draw from
-    /// the nearer end of the token's interval in the cumulative distribution, or from a change at the edge of `top_k`
-    /// or `top_p` where such a change could move the choice. Rounding differs between batch sizes, so answers may
-    /// differ where a margin is about as small as the rounding.
+    /// One per decision, the stop token included: the distance of the probability from another choice. Greedy: the lead of the
+    /// likeliest token over the second. Sampled: the distance of the uniform draw from the nearer end of the token's interval in
+    /// the cumulative distribution, or from a change at the edge of `top_k` or `top_p` that could change the choice. Rounding
+    /// differs between batch sizes, so answers may differ where a margin is about as small as the rounding.
     pub margins: Vec<f32>,
 }
 
-/// Why a continuation ended.
+/// The reason of the end of a continuation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finish {
-    /// This stop token came up.
+    /// This stop token was generated.
     Stop(u32),
-    /// `max_new_tokens` were made.
+    /// `max_new_tokens` were generated.
     Length,
 }
 
-/// No model reads as many tokens; larger requests are mistakes, and their column numbers might overflow.
+/// More tokens than any model reads. Larger requests are mistakes, and their column numbers might overflow.
 const MAX_TOKENS: usize = 1 << 24;
 
 impl Policy {
-    /// Continues every request; results come in the order of the requests.
+    /// Continues all requests, and returns the results in their order.
     ///
-    /// Requests are sorted by the length of their prompts and computed `max_batch` at a time, longest first. A batch
-    /// shrinks once at most half of its sequences still run.
+    /// Computes `max_batch` requests at a time, those with the longest prompts first. A batch shrinks when at most half of its
+    /// sequences are still running.
     ///
     /// # Errors
-    /// A prompt is empty or holds an id outside the vocabulary, sampling parameters are out of range, the cache
-    /// does not fit into memory, or the model's probabilities turn out to be NaN.
+    /// A prompt is empty or has an id outside the vocabulary, sampling parameters are out of range, the cache exceeds the
+    /// memory, a kernel fails, or the model's probabilities are NaN.
     pub fn generate(
         &self,
         requests: &[GenerationRequest],
@@ -73,11 +72,7 @@ impl Policy {
         let longest = requests.iter().map(|r| r.prompt.len() + r.sampling.max_new_tokens).max().unwrap_or(0);
         let context = self.config().max_position_embeddings;
         if longest > context {
-            tracing::warn!(
-                longest,
-                context,
-                "answers may grow beyond the context that the model was made for"
-            );
+            tracing::warn!(longest, context, "answers may exceed the context length of the model");
         }
         let mut order: Vec<usize> =
             (0..requests.len()).filter(|&i| requests[i].sampling.max_new_tokens > 0).collect();
@@ -96,7 +91,7 @@ impl Policy {
     fn check_request(&self, index: usize, request: &GenerationRequest) -> Result<(), PolicyError> {
         let bad = |problem: String| Err(PolicyError::BadRequest { index, problem });
         if request.prompt.is_empty() {
-            return bad("the prompt has no tokens; begin it with the BOS token, say".to_owned());
+            return bad("the prompt has no tokens; start it with the BOS token, for example".to_owned());
         }
         if let Some(problem) = request.sampling.problem() {
             return bad(problem);
@@ -107,16 +102,16 @@ impl Policy {
         match self.config().check_tokens(&request.prompt) {
             Err(PolicyError::TokenOutOfRange { token, position, vocab_size }) => bad(format!(
                 "token id {token} at position {position} of the prompt is outside the vocabulary of {vocab_size}; \
-                 was another model's tokenizer used?"
+                 check that the tokenizer belongs to this model"
             )),
             other => other,
         }
     }
 }
 
-/// A sequence that is being continued.
+/// A running sequence.
 struct Sequence<'a> {
-    /// Its place among the requests.
+    /// Its index among the requests.
     index: usize,
     prompt: &'a [u32],
     sampling: &'a Sampling,
@@ -160,23 +155,23 @@ impl<'a> Sequence<'a> {
         self.finish.is_none()
     }
 
-    /// What the next forward pass reads. A finished sequence that is still in the batch repeats its last token; what
-    /// comes of it is not looked at.
+    /// Returns the input of the next forward pass. A finished sequence in the batch repeats its last token, and its result is
+    /// ignored.
     fn last_token(&self) -> i64 {
         i64::from(self.tokens.last().or(self.prompt.last()).copied().unwrap_or(0))
     }
 }
 
-/// Sequences that share a cache. They are aligned on the right, so that all write the same column.
+/// Sequences that share a cache. They are aligned on the right, so that all of them write the same column.
 struct Batch<'a> {
     policy: &'a Policy,
     sequences: Vec<Sequence<'a>>,
     cache: Cache,
     /// `[B, 1]` i64: the column of each sequence's first token.
     first_columns: Tensor,
-    /// `[B]` i64: the first column that attention reads of each sequence, of a finished one none but the newest.
-    seen_from: Tensor,
-    /// `[B, 1]` Float: divisors of the logits, `None` where all are 1.
+    /// `[B]` i64: the first column that attention reads of each sequence; of a finished one only the newest.
+    first_visible: Tensor,
+    /// `[B, 1]` Float: divisors of the logits; `None` if all are 1.
     temperatures: Option<Tensor>,
     probabilities: Vec<f32>,
 }
@@ -193,16 +188,16 @@ impl<'a> Batch<'a> {
             sequences,
             cache,
             first_columns: Tensor::new(),
-            seen_from: Tensor::new(),
+            first_visible: Tensor::new(),
             temperatures: None,
             probabilities: Vec::new(),
         };
-        batch.describe(&first_columns);
+        batch.set_columns(&first_columns);
         Ok(batch)
     }
 
     fn run(mut self, generations: &mut [Generation]) -> Result<(), PolicyError> {
-        let mut hidden = self.prefill();
+        let mut hidden = self.prefill()?;
         let mut before = self.sequences.len();
         loop {
             self.choose(&hidden)?;
@@ -210,19 +205,19 @@ impl<'a> Batch<'a> {
             if 2 * running <= self.sequences.len() {
                 self.retire(generations);
             } else if running < before {
-                self.pass_over_finished();
+                self.mask_finished();
             }
             if running == 0 {
                 return Ok(());
             }
             before = running;
-            hidden = self.step();
+            hidden = self.step()?;
         }
     }
 
-    /// Computes the prompts; returns the hidden states `[B, hidden]` of their last tokens. They lie one behind the other:
-    /// nothing is computed for padding, and nothing of a prompt depends on the prompts beside it.
-    fn prefill(&mut self) -> Tensor {
+    /// Computes the prompts, and returns the hidden states `[B, hidden]` of their last tokens. Prompts are packed: there is no
+    /// padding, and no prompt depends on another.
+    fn prefill(&mut self) -> Result<Tensor, PolicyError> {
         let (device, decoder) = (self.policy.device(), self.policy.decoder());
         let prompts: Vec<&[u32]> = self.sequences.iter().map(|sequence| sequence.prompt).collect();
         let rows = PackedRows::causal(&prompts, device);
@@ -234,38 +229,38 @@ impl<'a> Batch<'a> {
                 end
             })
             .collect();
-        let mut mixing = Prefill {
+        let mut backend = Prefill {
             packed: Packed::new(&rows, decoder.window(), self.policy.kind()),
             lengths: prompts.iter().map(|prompt| prompt.len() as i64).collect(),
             cache: &mut self.cache,
         };
-        let hidden = decoder.forward(&decoder.embed(&rows.ids), &rows.positions, &mut mixing, None);
-        hidden.index_select(0, &on_device(&last, device))
+        let hidden = decoder.forward(&decoder.embed(&rows.ids), &rows.positions, &mut backend, None)?;
+        Ok(hidden.index_select(0, &on_device(&last, device)))
     }
 
-    /// Computes one more token of each sequence; returns its hidden states `[B, hidden]`.
-    fn step(&mut self) -> Tensor {
+    /// Computes one token of each sequence, and returns its hidden states `[B, hidden]`.
+    fn step(&mut self) -> Result<Tensor, PolicyError> {
         let last: Vec<i64> = self.sequences.iter().map(Sequence::last_token).collect();
         let ids = on_device(&last, self.policy.device());
         let positions = self.cache.filled - &self.first_columns;
         let columns = self.cache.filled + 1;
-        let seen_from = self.seen_from.clamp_max(self.cache.filled);
-        let over = |first: i64| Mask::From((&seen_from - first).clamp_min(0));
-        // In sliding layers the cache hands out the window's columns only.
+        let first_visible = self.first_visible.clamp_max(self.cache.filled);
+        let over = |first: i64| ScoreMask::From((&first_visible - first).clamp_min(0));
+        // In sliding layers the cache returns the columns of the window only.
         let sliding = self.policy.decoder().window().map(|window| over((columns - window).max(0)));
         let masks = Masks { full: over(0), sliding };
         self.forward(&ids, &positions, masks)
     }
 
-    /// Hidden states `[B·T, hidden]` of the tokens that come next: `ids [B·T]`, `positions [B, T]`.
-    fn forward(&mut self, ids: &Tensor, positions: &Tensor, masks: Masks) -> Tensor {
-        let mut mixing = Grid { rows: self.sequences.len() as i64, masks, cache: &mut self.cache };
+    /// Returns the hidden states `[B·T, hidden]` of new tokens: `ids [B·T]`, `positions [B, T]`.
+    fn forward(&mut self, ids: &Tensor, positions: &Tensor, masks: Masks) -> Result<Tensor, PolicyError> {
+        let mut backend = Padded { rows: self.sequences.len() as i64, masks, cache: &mut self.cache };
         let decoder = self.policy.decoder();
-        decoder.forward(&decoder.embed(ids), &positions.reshape(-1), &mut mixing, None)
+        decoder.forward(&decoder.embed(ids), &positions.reshape(-1), &mut backend, None)
     }
 
     fn choose(&mut self, hidden: &Tensor) -> Result<(), PolicyError> {
-        let mut logits = self.policy.decoder().decoded_logits(hidden).to_kind(Kind::Float);
+        let mut logits = self.policy.decoder().decoded_logits(hidden)?.to_kind(Kind::Float);
         if let Some(temperatures) = &self.temperatures {
             logits /= temperatures;
         }
@@ -282,7 +277,7 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
-    /// Moves finished sequences into `generations` and closes up the cache around the others.
+    /// Moves finished sequences to `generations`, and removes them from the cache.
     fn retire(&mut self, generations: &mut [Generation]) {
         let (running, finished): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.sequences).into_iter().enumerate().partition(|(_, s)| s.is_running());
@@ -295,28 +290,28 @@ impl<'a> Batch<'a> {
             return;
         }
         let longest = self.sequences.iter().map(|s| s.prompt.len() + s.tokens.len()).max().unwrap_or(0);
-        // The newest token of each is not in the cache yet.
+        // The newest token of each sequence is not in the cache yet.
         let filled = longest - 1;
         let columns = longest + longest_rest(&self.sequences);
         let rows = on_device(&rows, self.policy.device());
         self.cache.keep(&rows, filled as i64, columns as i64);
         let firsts: Vec<i64> =
             self.sequences.iter().map(|s| (longest - s.prompt.len() - s.tokens.len()) as i64).collect();
-        self.describe(&firsts);
+        self.set_columns(&firsts);
     }
 
-    /// Has attention leave out what finished sequences hold, which takes time and is looked at by nobody.
-    fn pass_over_finished(&mut self) {
+    /// Masks the columns of finished sequences, whose results are ignored, to save their attention.
+    fn mask_finished(&mut self) {
         let finished: Vec<bool> = self.sequences.iter().map(|sequence| !sequence.is_running()).collect();
         let finished = on_device(&finished, self.policy.device());
-        self.seen_from = self.first_columns.squeeze_dim(-1).masked_fill(&finished, i64::MAX);
+        self.first_visible = self.first_columns.squeeze_dim(-1).masked_fill(&finished, i64::MAX);
     }
 
-    /// Sets what depends on which sequences are in the batch and where they begin.
-    fn describe(&mut self, first_columns: &[i64]) {
+    /// Sets the fields that depend on the sequences and their first columns.
+    fn set_columns(&mut self, first_columns: &[i64]) {
         let device = self.policy.device();
         self.first_columns = on_device(first_columns, device).unsqueeze(-1);
-        self.seen_from = self.first_columns.squeeze_dim(-1);
+        self.first_visible = self.first_columns.squeeze_dim(-1);
         let divisor =
             |s: &Sequence<'_>| if s.sampling.is_greedy() { 1.0 } else { s.sampling.temperature as f32 };
         let divisors: Vec<f32> = self.sequences.iter().map(divisor).collect();
@@ -331,7 +326,7 @@ fn longest_rest(sequences: &[Sequence<'_>]) -> usize {
     sequences.iter().map(|s| s.sampling.max_new_tokens - s.tokens.len()).max().unwrap_or(0)
 }
 
-/// Prompts one behind the other, whose keys and values the cache keeps.
+/// Attention of packed prompts, whose keys and values fill the cache.
 struct Prefill<'a> {
     packed: Packed,
     /// Tokens of each prompt.
@@ -339,8 +334,15 @@ struct Prefill<'a> {
     cache: &'a mut Cache,
 }
 
-impl Mixing for Prefill<'_> {
-    fn attend(&mut self, layer: usize, window: Option<i64>, q: Tensor, k: Tensor, v: Tensor) -> Tensor {
+impl AttentionBackend for Prefill<'_> {
+    fn attend(
+        &mut self,
+        layer: usize,
+        window: Option<i64>,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+    ) -> Result<Tensor, PolicyError> {
         self.cache.fill(layer, &self.lengths, &k, &v);
         self.packed.attend(layer, window, q, k, v)
     }
@@ -359,12 +361,12 @@ impl Cache {
     fn new(policy: &Policy, rows: usize, columns: i64) -> Result<Self, PolicyError> {
         let config = policy.config();
         let shape = [rows as i64, config.kv_heads as i64, columns, config.head_dim as i64];
-        // What is never written to must be finite: a weight of 0 times NaN would be NaN.
+        // Unwritten columns must be finite: a weight of 0 times NaN is NaN.
         let zeros = || Tensor::f_zeros(shape, (policy.kind(), policy.device()));
         let layers: Result<Vec<_>, _> = (0..config.layers).map(|_| Ok((zeros()?, zeros()?))).collect();
-        let room = || format!("make room for keys and values of {rows} sequences of {columns} tokens");
+        let action = || format!("allocate keys and values of {rows} sequences of {columns} tokens");
         Ok(Self {
-            layers: layers.map_err(|source| PolicyError::torch(room())(source))?,
+            layers: layers.map_err(|source| PolicyError::torch(action())(source))?,
             windows: (0..config.layers)
                 .map(|layer| config.window(layer).map(|window| window as i64))
                 .collect(),
@@ -373,13 +375,13 @@ impl Cache {
         })
     }
 
-    /// Takes the keys and values `[N, kv_heads, head_dim]` of prompts of these lengths, aligned on the right.
+    /// Stores the keys and values `[N, kv_heads, head_dim]` of prompts of these lengths, aligned on the right.
     fn fill(&mut self, layer: usize, lengths: &[i64], keys: &Tensor, values: &Tensor) {
         let width = lengths.iter().copied().max().unwrap_or(0);
         for (all, new) in [(&self.layers[layer].0, keys), (&self.layers[layer].1, values)] {
-            for (row, (of_row, length)) in new.split_with_sizes(lengths, 0).iter().zip(lengths).enumerate() {
+            for (row, (new, length)) in new.split_with_sizes(lengths, 0).iter().zip(lengths).enumerate() {
                 let place = all.select(0, row as i64).narrow(1, width - length, *length);
-                place.shallow_clone().copy_(&of_row.transpose(0, 1));
+                place.shallow_clone().copy_(&new.transpose(0, 1));
             }
         }
         if layer + 1 == self.layers.len() {
@@ -387,7 +389,7 @@ impl Cache {
         }
     }
 
-    /// Keeps the given rows and their last `filled` columns, with room for `columns`.
+    /// Keeps the given rows and their last `filled` columns, with capacity for `columns`.
     fn keep(&mut self, rows: &Tensor, filled: i64, columns: i64) {
         for pair in &mut self.layers {
             for tensor in [&mut pair.0, &mut pair.1] {
@@ -410,7 +412,7 @@ impl KeyValues for Cache {
         all_keys.narrow(2, self.filled, added).copy_(&keys);
         all_values.narrow(2, self.filled, added).copy_(&values);
         let first = match self.windows[layer] {
-            // A prompt's queries have windows of their own, which masks cut out; a single query has just one.
+            // The queries of a prompt have a window each, by their masks; a single query has one window.
             Some(window) if added == 1 => (all - window).max(0),
             _ => 0,
         };

@@ -1,13 +1,12 @@
-//! From plain numbers to a tensor where the policy computes.
+//! Conversion of numbers to a tensor on the policy's device.
 
 use tch::kind::Element;
 use tch::{Device, Tensor};
 
-/// A tensor `[values]` on `device`.
+/// Returns a tensor `[values]` on `device`.
 ///
-/// For a GPU the numbers go through pinned memory, and the copy is one of the operations that lie in wait there: this thread goes
-/// on, and whatever reads the tensor on the GPU comes behind it. The pinned memory is libtorch's, which does not give it to
-/// anybody else before the copy is made.
+/// For a GPU the copy is asynchronous, through pinned memory: this function returns at once, and later operations on the GPU's
+/// stream see the result. libtorch does not reuse the pinned memory before the copy has ended.
 ///
 /// ```
 /// use tch::{Device, Kind};

@@ -1,27 +1,28 @@
-//! Adapters on disk, in the two files that Hugging Face's peft reads and writes.
+//! Adapters on disk, in the format of Hugging Face's peft.
 
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
 use tch::{Kind, Tensor};
 
+use crate::error::PolicyError;
 use crate::lora::{Lora, Projection};
+use crate::policy::Policy;
 use crate::save::{replace_folder, write_json, write_tensors};
 use crate::weights::read_file;
-use crate::{Policy, PolicyError};
 
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
 
-/// What peft puts before the name of a module: its own wrapper's place, then the causal language model's.
+/// The prefix of module names in peft: its wrapper, then the causal language model.
 const PREFIX: &str = "base_model.model.";
 
 impl Policy {
-    /// Writes the adapters as a folder that peft opens: `adapter_config.json` and `adapter_model.safetensors` in `kind`.
-    /// `base` is what the configuration names as the model below them. The folder appears whole or not at all.
+    /// Writes the adapters as a folder that peft opens: `adapter_config.json` and `adapter_model.safetensors` in `kind`. `base` is
+    /// the name of the base model. The write is atomic.
     ///
     /// # Errors
-    /// [`PolicyError::NoAdapters`]; `kind` is no kind of weights, or a file cannot be written.
+    /// [`PolicyError::NoAdapters`]; `kind` is not a kind of weights, or a file cannot be written.
     pub fn save_adapters(&self, dir: &Path, kind: Kind, base: &str) -> Result<(), PolicyError> {
         let adapters = self.adapters().ok_or(PolicyError::NoAdapters)?;
         let name = |name: &String| format!("{PREFIX}{name}");
@@ -33,11 +34,10 @@ impl Policy {
         })
     }
 
-    /// This policy with the adapters of a folder that peft or [`Policy::save_adapters`] wrote, in this policy's kind.
+    /// Returns this policy with the adapters of a folder of peft or [`Policy::save_adapters`], in this policy's kind.
     ///
     /// # Errors
-    /// The folder holds no low-rank adapters for a model of this shape, or some that this crate does not compute: the message
-    /// names the file and the key or tensor.
+    /// The folder has no low-rank adapters for this model, or unsupported ones; the message names the file and the key or tensor.
     pub fn load_adapters(&self, dir: &Path) -> Result<Self, PolicyError> {
         let path = dir.join(CONFIG);
         let text = std::fs::read(&path).map_err(PolicyError::io("read", &path))?;
@@ -55,8 +55,7 @@ impl Policy {
     }
 }
 
-/// The configuration under peft's names. What is left out has peft's default, under which an adapter is nothing else than
-/// these numbers say.
+/// The configuration with peft's keys. Absent keys have peft's defaults, which do not change an adapter.
 fn config(lora: &Lora, base: &str) -> Value {
     let targets: Vec<&str> = lora.targets.iter().map(|target| target.name()).collect();
     json!({
@@ -89,9 +88,9 @@ impl ConfigFile<'_> {
             _ => Err(PolicyError::MissingField { path: self.path.to_owned(), field }),
         };
         if field("peft_type")? != "LORA" {
-            return Err(self.invalid("peft_type", "\"LORA\", the only adapters that are computed"));
+            return Err(self.invalid("peft_type", "\"LORA\", the only supported adapters"));
         }
-        self.refuse_what_is_not_computed()?;
+        self.refuse_unsupported()?;
         field("r")?;
         field("lora_alpha")?;
         field("target_modules")?;
@@ -99,14 +98,14 @@ impl ConfigFile<'_> {
         let alpha = self.json["lora_alpha"].as_f64().filter(|alpha| alpha.is_finite());
         let rank = rank.ok_or_else(|| self.invalid("r", "a positive number"))? as usize;
         let alpha = alpha.ok_or_else(|| self.invalid("lora_alpha", "a number"))?;
-        // Rank-stabilised adapters are scaled by alpha / √rank.
-        let is_stabilised = self.json.get("use_rslora").is_some_and(|value| value == true);
-        let alpha = if is_stabilised { alpha * (rank as f64).sqrt() } else { alpha };
+        // Rank-stabilized adapters are scaled by alpha / √rank.
+        let is_stabilized = self.json.get("use_rslora").is_some_and(|value| value == true);
+        let alpha = if is_stabilized { alpha * (rank as f64).sqrt() } else { alpha };
         Ok(Lora { rank, alpha, targets: self.targets()? })
     }
 
-    /// Whatever changes what an adapter computes, and would go unnoticed.
-    fn refuse_what_is_not_computed(&self) -> Result<(), PolicyError> {
+    /// Refuses keys that change an adapter's computation.
+    fn refuse_unsupported(&self) -> Result<(), PolicyError> {
         let is_unset = |value: &Value| match value {
             Value::Null | Value::Bool(false) => true,
             Value::Array(items) => items.is_empty(),
@@ -132,19 +131,19 @@ impl ConfigFile<'_> {
         for key in UNSET {
             if self.json.get(key).is_some_and(|value| !is_unset(value)) {
                 return Err(
-                    self.invalid(key, "absent, since it is not computed here; merge the adapter with peft")
+                    self.invalid(key, "absent, since it is not supported; merge the adapter with peft")
                 );
             }
         }
         match self.json.get("bias") {
             Some(bias) if bias != "none" => {
-                Err(self.invalid("bias", "\"none\", since trained biases are not read"))
+                Err(self.invalid("bias", "\"none\", since trained biases are not supported"))
             }
             _ => Ok(()),
         }
     }
 
-    /// A list of projections, or the word for all of them.
+    /// Reads a list of projections, or `all-linear`.
     fn targets(&self) -> Result<Vec<Projection>, PolicyError> {
         let expected = || {
             let names = Projection::ALL.map(Projection::name).join(", ");

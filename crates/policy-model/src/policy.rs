@@ -4,16 +4,18 @@ use std::path::Path;
 
 use tch::{Device, Kind, Tensor};
 
-use crate::attention::{Grid, Masks, NoCache, Packed, PackedRows, Rows};
+use crate::attention::{Masks, NoCache, Packed, PackedRows, Padded, Rows};
+use crate::config::ModelConfig;
 use crate::decoder::Decoder;
-use crate::layered::{Keep, Layered};
+use crate::error::PolicyError;
+use crate::layerwise::{Checkpointing, LayerwiseBackward};
 use crate::lora::Adapters;
-use crate::{ModelConfig, PolicyError, initialise, weights};
+use crate::{initialize, weights};
 
 /// A decoder-only language model.
 ///
-/// Parameters are shared, not copied: tensors given to [`Policy::from_parameters`] are the ones that the forward pass
-/// reads and that gradients flow to.
+/// Parameters are shared, not copied: the forward pass reads the tensors of [`Policy::from_parameters`], and gradients flow to
+/// them.
 #[derive(Debug)]
 pub struct Policy {
     config: ModelConfig,
@@ -24,60 +26,59 @@ pub struct Policy {
     device: Device,
 }
 
-/// Bytes of one vocabulary-wide temporary in [`Policy::token_logps`] without gradients. Two live at once, and glibc
-/// returns blocks beyond 32 MB to the system at once, so that each would be paged in afresh.
+/// Bytes of one vocabulary-wide temporary in [`Policy::token_logps`] without gradients. Two exist at a time, and glibc returns
+/// larger blocks than 32 MB to the system on release, so that each would fault its pages in again.
 const LOGIT_BYTES: i64 = 16 << 20;
 
 impl Policy {
     /// Reads a Hugging Face folder: `config.json` and one or several safetensors files in F32, F16 or BF16.
     ///
     /// # Errors
-    /// Anything wrong with the configuration or the weights; the message names the file and the tensor.
+    /// An error in the configuration or the weights; the message names the file and the tensor.
     pub fn load(dir: &Path, kind: Kind, device: Device) -> Result<Self, PolicyError> {
         let config = ModelConfig::from_folder(dir)?;
         let parameters = weights::read(dir, &config, kind, device)?;
         Self::build(config, parameters, None, &dir.display().to_string())
     }
 
-    /// Looks at the folder of a model as [`Policy::load`] does, without reading a weight: its configuration, after a check
-    /// that the weights files hold all of its parameters in their shapes.
+    /// Reads the configuration of a model folder, and checks that the weights files have all parameters in their shapes, without
+    /// reading a weight.
     ///
     /// # Errors
-    /// As [`Policy::load`], but for what only the weights themselves tell.
+    /// As [`Policy::load`], except for errors in the values of weights.
     pub fn inspect(dir: &Path) -> Result<ModelConfig, PolicyError> {
         let config = ModelConfig::from_folder(dir)?;
         weights::check_headers(dir, &config)?;
         Ok(config)
     }
 
-    /// The kind that the folder of a model stores its weights in, in which [`Policy::load`] reads them fastest; `None` where it is
-    /// not one for all.
+    /// Returns the kind of the stored weights of a model folder, in which [`Policy::load`] is fastest; `None` if there are several.
     ///
     /// # Errors
-    /// As [`Policy::inspect`], where files cannot be read.
+    /// The weights files cannot be read.
     pub fn stored_kind(dir: &Path) -> Result<Option<Kind>, PolicyError> {
         weights::stored_kind(dir)
     }
 
-    /// A freshly initialised policy: matrices from N(0, `initializer_range`²), norms 1, biases 0.
+    /// Creates a policy with random parameters: matrices from N(0, `initializer_range`²), norms 1, biases 0.
     ///
-    /// Each matrix draws from the stream named after it, so that the values depend on nothing else.
+    /// Each matrix draws from the stream of its name, so that its values do not depend on other matrices.
     ///
     /// # Errors
-    /// Weights cannot be held in `kind`, or libtorch has no memory for them.
-    pub fn initialise(
+    /// `kind` is not a kind of weights, or memory is exhausted.
+    pub fn initialize(
         config: ModelConfig,
         seeds: &seeds::Seeds,
         kind: Kind,
         device: Device,
     ) -> Result<Self, PolicyError> {
-        let parameters = initialise::parameters(&config, seeds, kind, device)?;
-        Self::build(config, parameters, None, "initialised parameters")
+        let parameters = initialize::parameters(&config, seeds, kind, device)?;
+        Self::build(config, parameters, None, "initialized parameters")
     }
 
-    /// A policy over these very tensors, which may be views of one flat buffer and may require gradients.
+    /// Creates a policy that shares these tensors, which may be views of one flat buffer and may require gradients.
     ///
-    /// The order does not matter; [`Policy::parameters`] returns them in checkpoint order.
+    /// They may have any order; [`Policy::parameters`] returns them in checkpoint order.
     ///
     /// # Errors
     /// A parameter is missing, unknown or of the wrong shape, or they differ in kind or device.
@@ -88,128 +89,148 @@ impl Policy {
         Self::build(config, parameters, None, "given parameters")
     }
 
-    /// All parameters under their checkpoint names, in the order of [`ModelConfig::parameter_shapes`]; a tied
-    /// embedding stands there once. Adapters have their own list.
+    /// Returns all parameters with their checkpoint names, in the order of [`ModelConfig::parameter_shapes`]. A tied embedding
+    /// occurs once. Adapters are not included.
     pub fn parameters(&self) -> &[(String, Tensor)] {
         &self.parameters
     }
 
-    /// The low-rank adapters over the parameters, if there are any.
+    /// Returns the low-rank adapters, if any.
     pub fn adapters(&self) -> Option<&Adapters> {
         self.adapters.as_ref()
     }
 
-    /// The model's shape.
+    /// Returns the architecture.
     pub fn config(&self) -> &ModelConfig {
         &self.config
     }
 
-    /// The kind of weights and computation.
+    /// Returns the kind of the weights and of computation.
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// Where the weights lie.
+    /// Returns the device of the weights.
     pub fn device(&self) -> Device {
         self.device
     }
 
-    /// Hidden states after the final norm, with gradients where the caller has them enabled.
+    /// Returns the hidden states after the final norm, with a graph if gradients are enabled.
     ///
     /// # Shapes
     /// `rows` `[B, T]`; returns `[B, T, hidden_size]` in the policy's kind.
     ///
+    /// # Errors
+    /// [`PolicyError::Kernel`] where a kernel fails or parameters no longer fit each other.
+    ///
     /// # Panics
-    /// Where the shapes in `rows` differ or an id is outside the vocabulary
-    /// ([`ModelConfig::check_tokens`] checks that where data enters).
-    pub fn hidden_states(&self, rows: &Rows) -> Tensor {
+    /// If the shapes in `rows` differ, or an id is outside the vocabulary ([`ModelConfig::check_tokens`] checks that).
+    pub fn hidden_states(&self, rows: &Rows) -> Result<Tensor, PolicyError> {
         let shape = rows.ids.size();
-        let hidden = self.padded_hidden_states(&self.embed(&rows.ids.reshape(-1)), rows, None);
-        hidden.view([shape[0], shape[1], -1])
+        let hidden = self.padded_hidden_states(&self.embed(&rows.ids.reshape(-1)), rows, None)?;
+        Ok(hidden.view([shape[0], shape[1], -1]))
     }
 
-    /// As [`Policy::packed_hidden_states`] of rows of one width.
+    /// As [`Policy::packed_hidden_states`], for padded rows.
     ///
     /// # Shapes
-    /// `embedded` `[B·T, hidden_size]`, `wanted` `[M]`; returns `[M, hidden_size]` in the policy's kind.
+    /// `embedded` `[B·T, hidden_size]`, `selected` `[M]`; returns `[M, hidden_size]` in the policy's kind.
+    ///
+    /// # Errors
+    /// As [`Policy::hidden_states`].
     ///
     /// # Panics
-    /// As [`Policy::hidden_states`], and where no token has a number that is wanted.
-    pub fn padded_hidden_states(&self, embedded: &Tensor, rows: &Rows, wanted: Option<&Tensor>) -> Tensor {
-        let (positions, mut mixing) = self.grid(rows);
-        self.decoder.forward(embedded, &positions, &mut mixing, wanted)
-    }
-
-    /// As [`Policy::padded_hidden_states`], to be differentiated one layer at a time.
-    ///
-    /// # Panics
-    /// As [`Policy::padded_hidden_states`].
-    pub fn padded_layered(
+    /// As [`Policy::hidden_states`], and if a selected index is not below `B·T`.
+    pub fn padded_hidden_states(
         &self,
         embedded: &Tensor,
         rows: &Rows,
-        wanted: Option<&Tensor>,
-        keep: Keep,
-    ) -> Layered<'_> {
-        let (positions, mixing) = self.grid(rows);
-        Layered::new(&self.decoder, embedded, &positions, Box::new(mixing), wanted, keep)
+        selected: Option<&Tensor>,
+    ) -> Result<Tensor, PolicyError> {
+        let (positions, mut backend) = self.padded(rows);
+        self.decoder.forward(embedded, &positions, &mut backend, selected)
     }
 
-    /// Hidden states after the final norm of rows without padding, with gradients where the caller has them enabled.
+    /// As [`Policy::padded_hidden_states`], for a layerwise backward pass.
     ///
-    /// `embedded` is what [`Policy::embed`] makes of the rows' ids. A trainer may hand in a leaf of its own instead, so
-    /// that the gradient of the embedding stays `[N, hidden_size]` until it is added to the table's.
-    ///
-    /// `wanted` are the tokens whose states are asked for, by their places among the `N`, in any order and as often as one likes;
-    /// `M = N`, all in their order, where it is none. What the last layer computes for others alone is left out.
-    ///
-    /// # Shapes
-    /// `embedded` `[N, hidden_size]`, `wanted` `[M]` i64; returns `[M, hidden_size]` in the policy's kind.
+    /// # Errors
+    /// As [`Policy::hidden_states`].
     ///
     /// # Panics
-    /// Where the rows do not have `N` tokens, or a place is not below `N`.
+    /// As [`Policy::padded_hidden_states`].
+    pub fn padded_layerwise(
+        &self,
+        embedded: &Tensor,
+        rows: &Rows,
+        selected: Option<&Tensor>,
+        checkpointing: Checkpointing,
+    ) -> Result<LayerwiseBackward<'_>, PolicyError> {
+        let (positions, backend) = self.padded(rows);
+        let backend = Box::new(backend);
+        LayerwiseBackward::new(&self.decoder, embedded, &positions, backend, selected, checkpointing)
+    }
+
+    /// Returns the hidden states of packed rows after the final norm, with a graph if gradients are enabled.
+    ///
+    /// `embedded` is the result of [`Policy::embed`] for the ids of `rows`. A trainer may pass a leaf instead, so that the
+    /// gradient of the embedding stays `[N, hidden_size]` until it is added to that of the table.
+    ///
+    /// `selected` are the indices of the tokens to return, in any order, with repetitions; `None` returns all, `M = N`. The last
+    /// layer computes the selected tokens only.
+    ///
+    /// # Shapes
+    /// `embedded` `[N, hidden_size]`, `selected` `[M]` i64; returns `[M, hidden_size]` in the policy's kind.
+    ///
+    /// # Errors
+    /// As [`Policy::hidden_states`]; [`PolicyError::Kernel`] also if `rows` do not have `N` tokens.
+    ///
+    /// # Panics
+    /// If a selected index is not below `N`.
     pub fn packed_hidden_states(
         &self,
         embedded: &Tensor,
         rows: &PackedRows,
-        wanted: Option<&Tensor>,
-    ) -> Tensor {
-        let mut mixing = Packed::new(rows, self.decoder.window(), embedded.kind());
-        self.decoder.forward(embedded, &rows.positions, &mut mixing, wanted)
+        selected: Option<&Tensor>,
+    ) -> Result<Tensor, PolicyError> {
+        let mut backend = Packed::new(rows, self.decoder.window(), embedded.kind());
+        self.decoder.forward(embedded, &rows.positions, &mut backend, selected)
     }
 
-    /// As [`Policy::packed_hidden_states`], to be differentiated one layer at a time.
+    /// As [`Policy::packed_hidden_states`], for a layerwise backward pass.
+    ///
+    /// # Errors
+    /// As [`Policy::packed_hidden_states`].
     ///
     /// # Panics
     /// As [`Policy::packed_hidden_states`].
-    pub fn packed_layered(
+    pub fn packed_layerwise(
         &self,
         embedded: &Tensor,
         rows: &PackedRows,
-        wanted: Option<&Tensor>,
-        keep: Keep,
-    ) -> Layered<'_> {
-        let mixing = Packed::new(rows, self.decoder.window(), embedded.kind());
-        Layered::new(&self.decoder, embedded, &rows.positions, Box::new(mixing), wanted, keep)
+        selected: Option<&Tensor>,
+        checkpointing: Checkpointing,
+    ) -> Result<LayerwiseBackward<'_>, PolicyError> {
+        let backend = Box::new(Packed::new(rows, self.decoder.window(), embedded.kind()));
+        LayerwiseBackward::new(&self.decoder, embedded, &rows.positions, backend, selected, checkpointing)
     }
 
-    /// The embeddings of tokens.
+    /// Returns the embeddings of tokens.
     ///
     /// # Shapes
     /// `ids` `[N]` i64; returns `[N, hidden_size]` in the policy's kind.
     ///
     /// # Panics
-    /// Where an id is outside the vocabulary.
+    /// If an id is outside the vocabulary.
     pub fn embed(&self, ids: &Tensor) -> Tensor {
         self.decoder.embed(ids)
     }
 
-    /// The weight of the LM head, `[vocab_size, hidden_size]`: `lm_head.weight`, or the embedding where they are tied.
+    /// Returns the weight of the LM head, `[vocab_size, hidden_size]`: `lm_head.weight`, or the tied embedding.
     pub fn lm_head(&self) -> &Tensor {
         self.decoder.lm_head()
     }
 
-    /// Logits of hidden states.
+    /// Returns the logits of hidden states.
     ///
     /// # Shapes
     /// `hidden` `[N, hidden_size]`; returns `[N, vocab_size]` in the policy's kind.
@@ -217,16 +238,15 @@ impl Policy {
         hidden.linear(self.decoder.lm_head(), None::<&Tensor>)
     }
 
-    /// Log-probabilities (nats) of tokens, from a log-softmax in fp32 whatever the policy's kind.
+    /// Returns the log-probabilities (nats) of tokens, from a log-softmax in fp32 for every kind.
     ///
-    /// Where no gradient is tracked, rows are taken a few at a time, so that temporaries stay near 32 MB whatever `N`
-    /// and the vocabulary.
+    /// Without gradients it computes a few rows at a time, so that temporaries stay near 32 MB for any `N` and vocabulary.
     ///
     /// # Shapes
     /// `hidden` `[N, hidden_size]`: the states *before* the tokens; `targets` `[N]` i64: the tokens. Returns `[N]`
     /// Float.
     pub fn token_logps(&self, hidden: &Tensor, targets: &Tensor) -> Tensor {
-        // A view inherits whether gradients are being tracked here and now, which tch has no other way to ask.
+        // A view requires a gradient only while gradients are enabled, which tch cannot query otherwise.
         let head = self.decoder.lm_head();
         let tracked = (hidden.requires_grad() || head.requires_grad()) && {
             let either = if head.requires_grad() { head } else { hidden };
@@ -247,11 +267,11 @@ impl Policy {
         Tensor::cat(&chunks, 0)
     }
 
-    /// Log-probabilities (nats) of sequences: sums over their tokens, accumulated in f64.
+    /// Returns the log-probabilities (nats) of sequences: sums over their tokens, in f64.
     ///
     /// # Shapes
-    /// `hidden` `[N, hidden_size]` and `targets` `[N]` as in [`Policy::token_logps`]; `sequence` `[N]` i64 says to
-    /// which of the `sequences` sequences each token belongs. Returns `[sequences]` Double.
+    /// `hidden` `[N, hidden_size]` and `targets` `[N]` as in [`Policy::token_logps`]; `sequence` `[N]` i64 is the
+    /// sequence of each token, below `sequences`. Returns `[sequences]` Double.
     pub fn sequence_logps(
         &self,
         hidden: &Tensor,
@@ -267,11 +287,11 @@ impl Policy {
         &self.decoder
     }
 
-    /// Positions `[N]` of rows of one width, and how their tokens see each other.
-    fn grid(&self, rows: &Rows) -> (Tensor, Grid<NoCache>) {
+    /// Returns the positions `[N]` of padded rows, and their attention.
+    fn padded(&self, rows: &Rows) -> (Tensor, Padded<NoCache>) {
         let masks = Masks::of_rows(rows, self.decoder.window());
         let positions = rows.positions.expand_as(&rows.ids).reshape(-1);
-        (positions, Grid { rows: rows.ids.size()[0], masks, cache: NoCache })
+        (positions, Padded { rows: rows.ids.size()[0], masks, cache: NoCache })
     }
 
     fn chunk_logps(&self, hidden: &Tensor, targets: &Tensor) -> Tensor {
@@ -295,10 +315,9 @@ impl Policy {
     }
 }
 
-/// Whether `device` multiplies bfloat16 matrices in hardware.
+/// Returns whether `device` multiplies bfloat16 matrices in hardware.
 ///
-/// Where it does not, bfloat16 compute is slower than float32 and less exact, and callers are better off with
-/// [`Kind::Float`].
+/// If not, bfloat16 is slower than float32 and less exact, so that [`Kind::Float`] is the better choice.
 pub fn native_bf16(device: Device) -> bool {
     match device {
         Device::Cpu => cpu_has_bf16(),
@@ -308,7 +327,7 @@ pub fn native_bf16(device: Device) -> bool {
 
 #[cfg(target_arch = "x86_64")]
 fn cpu_has_bf16() -> bool {
-    // Every processor with AMX tiles has the AVX-512 instructions too.
+    // Every processor with AMX tiles has these AVX-512 instructions, too.
     std::arch::is_x86_feature_detected!("avx512bf16")
 }
 

@@ -1,38 +1,37 @@
-//! Rotary position embeddings: each half-head of queries and keys turns by an angle that grows with the position.
+//! Rotary position embeddings: rotate pairs of query and key dimensions by angles proportional to the position.
 
 use std::path::Path;
 
 use serde_json::{Map, Value};
 use tch::{Device, Kind, Tensor};
 
-use crate::PolicyError;
-use crate::config::invalid;
+use crate::error::PolicyError;
 
 /// Base and scaling of the rotary angles.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rope {
     /// Base of the geometric series of wavelengths.
     pub theta: f64,
-    /// How the series is stretched for contexts longer than in pretraining.
+    /// Scaling of the series for contexts longer than in pretraining.
     pub scaling: RopeScaling,
 }
 
-/// How rotary frequencies are changed after pretraining.
+/// Scaling of rotary frequencies after pretraining.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum RopeScaling {
-    /// Not at all.
+    /// No scaling.
     None,
-    /// All divided by `factor`.
+    /// Divides all frequencies by `factor`.
     Linear {
         /// At least 1.
         factor: f64,
     },
-    /// Llama 3.1: long wavelengths divided by `factor`, short ones kept, a linear blend between.
+    /// Llama 3.1: divides the frequencies of long wavelengths by `factor`, keeps short ones, and interpolates between.
     Llama3 {
         /// Divisor of the slowest frequencies.
         factor: f64,
-        /// Wavelengths above `original_max_position_embeddings / low_freq_factor` are divided in full.
+        /// Wavelengths above `original_max_position_embeddings / low_freq_factor` are scaled fully.
         low_freq_factor: f64,
         /// Wavelengths below `original_max_position_embeddings / high_freq_factor` are kept.
         high_freq_factor: f64,
@@ -44,7 +43,7 @@ pub enum RopeScaling {
 const KNOWN_TYPES: &str = "default, linear, llama3";
 
 impl Rope {
-    /// Reads `rope_parameters`, or `rope_theta` and `rope_scaling` in files of before transformers 5.
+    /// Reads `rope_parameters`, or `rope_theta` and `rope_scaling` in files from before transformers 5.
     pub(crate) fn parse(
         raw: &Map<String, Value>,
         max_positions: usize,
@@ -53,7 +52,7 @@ impl Rope {
         let object = |key: &str| match raw.get(key) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::Object(object)) => Ok(Some(object)),
-            Some(other) => Err(invalid(path, key, other, "an object or null")),
+            Some(other) => Err(PolicyError::invalid_field(path, key, other, "an object or null")),
         };
         let parameters = match object("rope_parameters")? {
             Some(parameters) => Some(parameters),
@@ -64,9 +63,12 @@ impl Rope {
             match (value.map(|v| (v, v.as_f64())), default) {
                 (Some((_, Some(number))), _) if number.is_finite() && number > 0.0 => Ok(number),
                 (None, Some(default)) => Ok(default),
-                (value, _) => {
-                    Err(invalid(path, key, value.map_or(&Value::Null, |v| v.0), "a positive number"))
-                }
+                (value, _) => Err(PolicyError::invalid_field(
+                    path,
+                    key,
+                    value.map_or(&Value::Null, |v| v.0),
+                    "a positive number",
+                )),
             }
         };
         let kind =
@@ -94,8 +96,7 @@ impl Rope {
         Ok(Self { theta: number("rope_theta", Some(10_000.0))?, scaling })
     }
 
-    /// Radians per position, one for each pair of a head's dimensions (`head_dim / 2`), in fp32 as transformers
-    /// computes them.
+    /// Returns radians per position for each of the `head_dim / 2` pairs of dimensions, in fp32 like transformers.
     fn frequencies(&self, head_dim: usize) -> Vec<f32> {
         (0..head_dim / 2)
             .map(|pair| self.scale(1.0 / (self.theta as f32).powf((2 * pair) as f32 / head_dim as f32)))
@@ -128,10 +129,10 @@ impl Rope {
     }
 }
 
-/// What turns positions into rotations; it depends on nothing but the configuration.
+/// The frequencies that map positions to rotations.
 #[derive(Debug)]
 pub(crate) struct RotaryEmbedding {
-    /// `[head_dim]`: the frequencies twice over.
+    /// `[head_dim]`: the frequencies, repeated twice.
     frequencies: Tensor,
     /// `[head_dim]`: −1 for the first half, 1 for the second.
     signs: Tensor,
@@ -149,7 +150,7 @@ impl RotaryEmbedding {
         }
     }
 
-    /// The rotations of one forward pass: `positions [N]`, angles in fp32, tables in `kind`.
+    /// Returns the rotations at `positions [N]`: angles in fp32, tables in `kind`.
     pub(crate) fn at(&self, positions: &Tensor, kind: Kind) -> Rotation {
         let angles = positions.unsqueeze(-1).unsqueeze(-1) * &self.frequencies;
         Rotation {
@@ -169,17 +170,17 @@ pub(crate) struct Rotation {
 }
 
 impl Rotation {
-    /// Cosines and signed sines.
+    /// Returns cosines and signed sines.
     pub(crate) fn tables(&self) -> (&Tensor, &Tensor) {
         (&self.cos, &self.sin)
     }
 
-    /// Turns the heads `x [N, heads, head_dim]`.
+    /// Rotates the heads `x [N, heads, head_dim]`.
     ///
-    /// The usual form is `x·cos + [−x₂, x₁]·sin`. With the sign folded into the sines, the second term needs only the
-    /// halves exchanged, which one `roll` does where the shim does not turn them in one pass.
-    pub(crate) fn turn(&self, x: &Tensor) -> Tensor {
-        torch_ext::rotate(x, &self.cos, &self.sin)
-            .unwrap_or_else(|_| (x * &self.cos).addcmul(&x.roll(self.half, -1), &self.sin))
+    /// The usual form is `x·cos + [−x₂, x₁]·sin`. With the sign folded into the sines, the second term needs only the halves
+    /// swapped, which is one `roll` where no kernel supports the operands.
+    pub(crate) fn rotate(&self, x: &Tensor) -> Result<Tensor, PolicyError> {
+        let rotated = torch_ext::rotate(x, &self.cos, &self.sin)?;
+        Ok(rotated.unwrap_or_else(|| (x * &self.cos).addcmul(&x.roll(self.half, -1), &self.sin)))
     }
 }

@@ -1,18 +1,18 @@
-//! How the next token is chosen from a row of probabilities.
+//! Choice of the next token from a row of probabilities.
 
 use rand::RngExt;
 use seeds::Stream;
 
-/// How a sequence is continued.
+/// Sampling parameters of a sequence.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sampling {
-    /// Divides the logits. Below [`Sampling::GREEDY_BELOW`] the likeliest token is taken and no randomness is used.
+    /// Divisor of the logits. Below [`Sampling::GREEDY_BELOW`] the choice is the likeliest token, without randomness.
     pub temperature: f64,
-    /// Samples among this many likeliest tokens only.
+    /// Number of likeliest tokens to sample from.
     pub top_k: Option<usize>,
-    /// Samples among the fewest likeliest tokens that together have this probability, after `top_k`; 1 keeps all.
+    /// Probability of the smallest set of likeliest tokens to sample from, after `top_k`; 1 keeps all.
     pub top_p: f64,
-    /// New tokens at most, a stop token not counted.
+    /// Maximum number of new tokens, without the stop token.
     pub max_new_tokens: usize,
     /// Tokens that end the sequence.
     pub stop_tokens: Vec<u32>,
@@ -22,7 +22,7 @@ impl Sampling {
     /// Temperatures below this are greedy, as in FastChat.
     pub const GREEDY_BELOW: f64 = 1e-4;
 
-    /// Greedy decoding.
+    /// Returns the parameters of greedy decoding.
     pub fn greedy(max_new_tokens: usize, stop_tokens: Vec<u32>) -> Self {
         Self { temperature: 0.0, top_k: None, top_p: 1.0, max_new_tokens, stop_tokens }
     }
@@ -31,20 +31,20 @@ impl Sampling {
         self.temperature < Self::GREEDY_BELOW
     }
 
-    /// What is wrong with these numbers, if anything is.
+    /// Returns the problem with these parameters, if any.
     pub(crate) fn problem(&self) -> Option<String> {
         if !(self.temperature.is_finite() && self.temperature >= 0.0) {
-            return Some(format!("temperature is {}, but must be a number from 0 on", self.temperature));
+            return Some(format!("temperature is {}, but must be finite and not negative", self.temperature));
         }
         if !(self.top_p > 0.0 && self.top_p <= 1.0) {
-            return Some(format!("top_p is {}, but must lie in (0, 1]", self.top_p));
+            return Some(format!("top_p is {}, but must be in (0, 1]", self.top_p));
         }
         (self.top_k == Some(0))
-            .then(|| "top_k is 0, which leaves no token; use None to switch it off".to_owned())
+            .then(|| "top_k is 0, which excludes all tokens; use None for no limit".to_owned())
     }
 }
 
-/// A chosen token, and how close the choice was.
+/// A chosen token and the margin of the choice.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Decision {
     pub(crate) token: u32,
@@ -53,9 +53,9 @@ pub(crate) struct Decision {
 
 /// Chooses from `probabilities`, softmax outputs at the request's temperature (at 1 for a greedy one).
 ///
-/// Sampling takes exactly one uniform number and inverts the cumulative distribution over the kept tokens in order of
-/// their ids: unlike an order by probability, it does not jump where two tokens are all but equally likely. `None`
-/// where the probabilities are not numbers.
+/// Sampling draws one uniform number and inverts the cumulative distribution over the kept tokens in the order of their ids:
+/// unlike an order by probability, it is stable where two tokens are almost equally likely. Returns `None` if the probabilities
+/// are NaN.
 pub(crate) fn decide(probabilities: &[f32], sampling: &Sampling, stream: &mut Stream) -> Option<Decision> {
     if sampling.is_greedy() {
         return likeliest(probabilities);
@@ -67,16 +67,16 @@ pub(crate) fn decide(probabilities: &[f32], sampling: &Sampling, stream: &mut St
     }
     let kept = filter(probabilities, sampling)?;
     let (id, distance) = invert(|| kept.tokens.iter().map(|&id| (id, probabilities[id])), uniform)?;
-    // One token more or less at the filter's edge moves every boundary by no more than its probability.
+    // One token more or less at the filter's edge moves each boundary by at most its probability.
     let margin = if distance > 2.0 * kept.edge { distance } else { distance.min(kept.margin) };
     Some(Decision { token: id as u32, margin: margin as f32 })
 }
 
-/// The first token of the highest probability; its margin is the lead over the next.
+/// Returns the first token of the highest probability; its margin is the lead over the second.
 fn likeliest(probabilities: &[f32]) -> Option<Decision> {
     let (mut token, mut best, mut next) = (None, -1.0, -1.0);
     for (block, some) in probabilities.chunks(BLOCK).enumerate() {
-        // Nearly all blocks hold nothing of note, which vectors find out.
+        // A vectorized check skips nearly all blocks.
         if !exceed(some, next) {
             continue;
         }
@@ -92,15 +92,15 @@ fn likeliest(probabilities: &[f32]) -> Option<Decision> {
     token.map(|token| Decision { token, margin: best - next.max(0.0) })
 }
 
-/// Probabilities that are looked at together.
+/// Probabilities per block.
 const BLOCK: usize = 128;
 
-/// Whether one of `probabilities` is above `bound`; what is not a number is not.
+/// Returns whether one of `probabilities` is above `bound`; NaN is not.
 fn exceed(probabilities: &[f32], bound: f32) -> bool {
     probabilities.iter().fold(false, |exceeds, &p| exceeds | (p > bound))
 }
 
-/// The token whose interval of the cumulative distribution holds `uniform`, and the distance to the interval's end.
+/// Returns the token whose interval of the cumulative distribution contains `uniform`, and the distance to its nearer end.
 fn invert<I: Iterator<Item = (usize, f32)>>(tokens: impl Fn() -> I, uniform: f64) -> Option<(usize, f64)> {
     let total: f64 = tokens().map(|(_, p)| f64::from(p)).sum();
     if !(total.is_finite() && total > 0.0) {

@@ -1,4 +1,4 @@
-//! Writing a folder that transformers opens.
+//! Saving a folder that transformers opens.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -10,15 +10,16 @@ use safetensors::tensor::{Metadata, TensorInfo};
 use serde_json::{Value, json};
 use tch::{Device, Kind, TchError, Tensor};
 
+use crate::error::PolicyError;
+use crate::policy::Policy;
 use crate::weights::{INDEX_FILE, SINGLE_FILE, check_kind};
-use crate::{Policy, PolicyError};
 
-/// Weights beyond this many bytes are split, as `save_pretrained` of transformers does.
+/// Larger weights are split into shards, as by `save_pretrained` of transformers.
 const SHARD_BYTES: u64 = 5_000_000_000;
 
 const GENERATION_CONFIG: &str = "generation_config.json";
 
-/// What a tokenizer may consist of.
+/// The possible files of a tokenizer.
 const TOKENIZER_FILES: [&str; 9] = [
     "tokenizer.json",
     "tokenizer_config.json",
@@ -32,15 +33,14 @@ const TOKENIZER_FILES: [&str; 9] = [
 ];
 
 impl Policy {
-    /// Writes a Hugging Face folder at `dir`: `config.json`, weights in `kind`, `generation_config.json`, and the
-    /// tokenizer's files from the folder `companions`. Adapters are merged into the weights.
+    /// Writes a Hugging Face folder at `dir`: `config.json`, weights in `kind`, `generation_config.json`, and the tokenizer's
+    /// files from the folder `companions`. Merges adapters into the weights.
     ///
-    /// Everything is written to a temporary folder beside `dir` and renamed at the end, so that `dir` never holds
-    /// half a model; an existing `dir` is replaced as a whole. Keys of `config.json` that this crate does not know
-    /// are written back as they were read.
+    /// The write is atomic: it fills a temporary folder next to `dir` and renames it, which replaces an existing `dir`. Unknown
+    /// keys of `config.json` are preserved.
     ///
     /// # Errors
-    /// `kind` is no kind of weights, or a file cannot be written; what was written until then is removed.
+    /// `kind` is not a kind of weights, or a file cannot be written. The temporary folder is then removed.
     pub fn save(&self, dir: &Path, kind: Kind, companions: Option<&Path>) -> Result<(), PolicyError> {
         self.save_sharded(dir, kind, companions, SHARD_BYTES)
     }
@@ -78,7 +78,7 @@ impl Policy {
             Kind::Half => "float16",
             _ => "float32",
         };
-        // Each spelling is kept where it stood; a file that has neither gets the present one.
+        // Keeps the spelling of the file; a file without either gets the current one.
         let old = raw.contains_key("torch_dtype");
         if old {
             raw.insert("torch_dtype".to_owned(), json!(name));
@@ -136,7 +136,7 @@ fn dtype(kind: Kind) -> Result<Dtype, PolicyError> {
     })
 }
 
-/// Splits parameters into runs of at most `limit` bytes; a larger tensor stands alone.
+/// Splits parameters into shards of at most `limit` bytes; a larger tensor is a shard of its own.
 fn shards(parameters: &[(String, Tensor)], element: u64, limit: u64) -> Vec<&[(String, Tensor)]> {
     let mut shards = Vec::new();
     let (mut start, mut bytes) = (0, 0);
@@ -152,29 +152,29 @@ fn shards(parameters: &[(String, Tensor)], element: u64, limit: u64) -> Vec<&[(S
     shards
 }
 
-/// What the name of a folder begins with that [`Policy::save`] has not finished: it lies beside the folder to be, and stays
-/// where the process is killed. Whoever knows that nobody saves there may remove it.
+/// The prefix of the temporary folders of [`Policy::save`], next to the target. A killed process leaves one behind; it may be
+/// removed while no process saves there.
 pub const UNFINISHED: &str = ".model-";
 
-/// Fills a temporary folder and puts it in the place of `dir`.
+/// Fills a temporary folder and replaces `dir` by it.
 pub(crate) fn replace_folder(
     dir: &Path,
     fill: impl FnOnce(&Path) -> Result<(), PolicyError>,
 ) -> Result<(), PolicyError> {
     let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(parent).map_err(PolicyError::io("create", parent))?;
-    let beside = || {
+    let temporary = || {
         let mut builder = tempfile::Builder::new();
         builder.prefix(UNFINISHED);
         open_to_others(&mut builder);
         builder.tempdir_in(parent).map_err(PolicyError::io("create a temporary folder in", parent))
     };
-    let new = beside()?;
+    let new = temporary()?;
     fill(new.path())?;
     let put = || std::fs::rename(new.path(), dir).map_err(PolicyError::io("write", dir));
     if dir.exists() {
-        // A folder cannot be renamed onto one that is not empty: the old one steps aside, and back if that fails.
-        let old = beside()?;
+        // A folder cannot be renamed onto one that is not empty: this renames the old one first, and back on failure.
+        let old = temporary()?;
         let aside = old.path().join("replaced");
         std::fs::rename(dir, &aside).map_err(PolicyError::io("replace", dir))?;
         if let Err(error) = put() {
@@ -184,12 +184,12 @@ pub(crate) fn replace_folder(
     } else {
         put()?;
     }
-    // The folder now has its own name; there is nothing left to remove.
+    // The folder has its final name, so that nothing is left to remove.
     let _: PathBuf = new.keep();
-    Ok(())
+    files::sync_dir(parent).map_err(PolicyError::io("sync", parent))
 }
 
-/// Temporary folders are private by default, but this one becomes a model that others may read.
+/// Makes a temporary folder readable: it is private by default, and becomes a model.
 #[cfg(unix)]
 fn open_to_others(builder: &mut tempfile::Builder<'_, '_>) {
     use std::os::unix::fs::PermissionsExt;
@@ -200,38 +200,27 @@ fn open_to_others(builder: &mut tempfile::Builder<'_, '_>) {
 fn open_to_others(_: &mut tempfile::Builder<'_, '_>) {}
 
 pub(crate) fn write_json(path: &Path, json: &Value) -> Result<(), PolicyError> {
-    let text = format!("{json:#}\n");
-    let write = || {
-        let mut file = File::create(path)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()
-    };
-    write().map_err(PolicyError::io("write", path))
+    files::write(path, format!("{json:#}\n").as_bytes()).map_err(PolicyError::io("write", path))
 }
 
 fn copy(from: &Path, to: &Path) -> Result<(), PolicyError> {
     let bytes = std::fs::read(from).map_err(PolicyError::io("read", from))?;
-    let write = || {
-        let mut file = File::create(to)?;
-        file.write_all(&bytes)?;
-        file.sync_all()
-    };
-    write().map_err(PolicyError::io("write", to))
+    files::write(to, &bytes).map_err(PolicyError::io("write", to))
 }
 
-/// Elements that are copied, and converted, before they are written: no second copy of a whole tensor is made.
+/// Elements per converted chunk, so that no tensor is copied as a whole.
 const ELEMENTS_A_WRITE: usize = 4 << 20;
 
-/// Writes tensors of any kind into one safetensors file, in `kind`, in the order given.
+/// Writes tensors of any kind to one safetensors file, in `kind`, in order.
 ///
 /// # Errors
 ///
-/// [`PolicyError::Io`] where the file cannot be written; [`PolicyError::UnsupportedKind`] for a kind that weights don't come in.
+/// [`PolicyError::Io`] where the file cannot be written; [`PolicyError::UnsupportedKind`] for a kind that weights cannot have.
 pub fn write_tensors(path: &Path, tensors: &[(String, Tensor)], kind: Kind) -> Result<(), PolicyError> {
     write_safetensors(path, tensors, |_, tensor| Ok(tensor.shallow_clone()), kind, dtype(kind)?)
 }
 
-/// Writes `value` of each tensor, one at a time.
+/// Writes `value` of each tensor, one tensor at a time.
 fn write_safetensors(
     path: &Path,
     tensors: &[(String, Tensor)],
@@ -251,7 +240,7 @@ fn write_safetensors(
         .map_err(|source| PolicyError::WriteSafetensors { path: path.to_owned(), source })?;
     let mut header = serde_json::to_vec(&metadata)
         .map_err(|source| PolicyError::Json { path: path.to_owned(), source })?;
-    // Tensors start at a multiple of eight bytes, so that readers can map them.
+    // Aligns tensors to eight bytes for readers that map the file.
     header.resize(header.len().next_multiple_of(8), b' ');
 
     let io = |error| PolicyError::io("write", path)(error);
@@ -273,7 +262,7 @@ fn write_safetensors(
     file.sync_all().map_err(io)
 }
 
-/// The values of `tensor` in `kind`, row by row, little-endian.
+/// Returns the values of `tensor` in `kind`, row-major, little-endian.
 fn bytes(tensor: &Tensor, kind: Kind) -> Result<Vec<u8>, TchError> {
     let tensor = tensor.f_detach()?.f_to_device(Device::Cpu)?.f_to_kind(kind)?.f_contiguous()?;
     let mut bytes = vec![0; tensor.numel() * kind.elt_size_in_bytes()];
@@ -284,7 +273,7 @@ fn bytes(tensor: &Tensor, kind: Kind) -> Result<Vec<u8>, TchError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ModelConfig;
+    use crate::config::ModelConfig;
 
     #[test]
     fn large_weights_are_split_and_indexed() {
@@ -293,7 +282,7 @@ mod tests {
             "num_hidden_layers": 3, "num_attention_heads": 2, "num_key_value_heads": 1,
         }));
         let policy =
-            Policy::initialise(config.unwrap(), &seeds::Seeds::new(0), Kind::BFloat16, Device::Cpu).unwrap();
+            Policy::initialize(config.unwrap(), &seeds::Seeds::new(0), Kind::BFloat16, Device::Cpu).unwrap();
         let out = tempfile::tempdir().unwrap();
         let dir = out.path().join("model");
         const LIMIT: u64 = 4_000;

@@ -10,18 +10,19 @@ use safetensors::{Dtype, SafeTensorError};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
-use crate::{ModelConfig, PolicyError};
+use crate::config::ModelConfig;
+use crate::error::PolicyError;
 
 pub(crate) const SINGLE_FILE: &str = "model.safetensors";
 pub(crate) const INDEX_FILE: &str = "model.safetensors.index.json";
 pub(crate) const HEAD: &str = "lm_head.weight";
-/// Rotary frequencies were once saved with the weights; they follow from the configuration.
+/// Rotary frequencies, which old checkpoints contain; the configuration determines them.
 const FREQUENCIES: &str = ".rotary_emb.inv_freq";
 const EMBEDDING: &str = "model.embed_tokens.weight";
 
-/// Reads every parameter of `config` from `dir`, converted to `kind` on `device`.
+/// Reads all parameters of `config` from `dir`, converted to `kind` on `device`.
 ///
-/// One tensor is in memory twice at a time; the rest only as it will be used.
+/// At most one tensor is in memory twice at a time.
 pub(crate) fn read(
     dir: &Path,
     config: &ModelConfig,
@@ -44,7 +45,7 @@ pub(crate) fn read(
         }
     }
     if let Some((path, head)) = tied_head {
-        // Some writers store a tied head a second time. That is harmless as long as it is the same.
+        // Some writers store a tied head twice, which is valid if both are equal.
         let embedding = parameters.iter().find(|(name, _)| name == EMBEDDING);
         if embedding.is_some_and(|(_, embedding)| embedding.size() != head.size() || !embedding.equal(&head))
         {
@@ -78,17 +79,17 @@ pub(crate) fn read_file(
     Ok(tensors)
 }
 
-/// How many elements are no finite numbers.
+/// Returns the number of elements that are not finite.
 fn count_broken(tensor: &Tensor) -> Result<i64, tch::TchError> {
-    // A sum is finite only where all its terms are, and takes one pass over memory instead of four. Finite terms may still
-    // overflow it, so only the count says that something is wrong.
+    // A sum is finite only if all its terms are, and needs one pass over memory instead of four. Finite terms may overflow it, so
+    // that only the count is proof.
     if f64::try_from(tensor.f_sum(Kind::Float)?)?.is_finite() {
         return Ok(0);
     }
     i64::try_from(tensor.f_isfinite()?.f_logical_not()?.f_sum(Kind::Int64)?)
 }
 
-/// Checks that the weights files of `dir` hold the parameters of `config`, from the files' headers.
+/// Checks that the weights files of `dir` have the parameters of `config`, from the files' headers.
 pub(crate) fn check_headers(dir: &Path, config: &ModelConfig) -> Result<(), PolicyError> {
     let mut found = BTreeMap::new();
     for path in files(dir)? {
@@ -104,7 +105,7 @@ pub(crate) fn check_headers(dir: &Path, config: &ModelConfig) -> Result<(), Poli
     check_shapes(&config.parameter_shapes(), &found, &dir.display().to_string())
 }
 
-/// The kind that the weights files of `dir` store every tensor in; `None` where they differ.
+/// Returns the kind of all stored tensors of `dir`; `None` if there are several.
 pub(crate) fn stored_kind(dir: &Path) -> Result<Option<Kind>, PolicyError> {
     let mut kinds = Vec::new();
     for path in files(dir)? {
@@ -117,7 +118,7 @@ pub(crate) fn stored_kind(dir: &Path) -> Result<Option<Kind>, PolicyError> {
     Ok(first.filter(|first| kinds.iter().all(|kind| kind == first)))
 }
 
-/// Puts `parameters` into the order of `shapes` after checking that they are exactly these.
+/// Checks that `parameters` are exactly those of `shapes`, and returns them in that order.
 pub(crate) fn arrange(
     shapes: Vec<(String, Vec<i64>)>,
     parameters: Vec<(String, Tensor)>,
@@ -129,7 +130,7 @@ pub(crate) fn arrange(
     Ok(shapes.into_iter().filter_map(|(name, _)| given.remove_entry(&name)).collect())
 }
 
-/// Checks that what was `found` are the tensors of `expected`, no more and no fewer, in their shapes.
+/// Checks that the `found` tensors are exactly the `expected` ones, in their shapes.
 fn check_shapes(
     expected: &[(String, Vec<i64>)],
     found: &BTreeMap<String, Vec<i64>>,
@@ -163,7 +164,7 @@ fn check_shapes(
     }
 }
 
-/// The kind that a tensor is stored in.
+/// Returns the kind of a stored tensor.
 fn kind_of(info: &TensorInfo, path: &Path, name: &str) -> Result<Kind, PolicyError> {
     match info.dtype {
         Dtype::F32 => Ok(Kind::Float),
@@ -199,7 +200,7 @@ pub(crate) fn check_kind(kind: Kind) -> Result<(), PolicyError> {
     }
 }
 
-/// The weights files of a folder: the single one if it is there, else those that the index names, each once.
+/// Returns the weights files of a folder: the single one if it exists, otherwise those of the index, each once.
 fn files(dir: &Path) -> Result<Vec<PathBuf>, PolicyError> {
     let (single, index) = (dir.join(SINGLE_FILE), dir.join(INDEX_FILE));
     if single.exists() {
@@ -209,7 +210,9 @@ fn files(dir: &Path) -> Result<Vec<PathBuf>, PolicyError> {
         let pickled =
             dir.join("pytorch_model.bin").exists() || dir.join("pytorch_model.bin.index.json").exists();
         let hint = match pickled {
-            true => "; pytorch_model.bin is not read, save it as safetensors with `save_pretrained` first",
+            true => {
+                "; pytorch_model.bin is not supported, save it as safetensors with `save_pretrained` first"
+            }
             false => "",
         };
         return Err(PolicyError::MissingWeights { path: dir.to_owned(), hint });
@@ -222,7 +225,7 @@ fn files(dir: &Path) -> Result<Vec<PathBuf>, PolicyError> {
     let map = map.ok_or_else(|| bad("it has no `weight_map` from tensor names to files".to_owned()))?;
     let mut shards = BTreeSet::new();
     for (name, file) in map {
-        // A shard lies beside its index: a path that leads elsewhere is a mistake or an attack.
+        // A shard is next to its index: any other path is a mistake or an attack.
         match file.as_str().filter(|file| Path::new(file).file_name() == Some(file.as_ref())) {
             Some(file) => shards.insert(dir.join(file)),
             None => return Err(bad(format!("`{name}` is mapped to {file}, which is not a file name"))),
@@ -231,13 +234,13 @@ fn files(dir: &Path) -> Result<Vec<PathBuf>, PolicyError> {
     Ok(shards.into_iter().collect())
 }
 
-/// An open safetensors file whose header is read and agrees with the file's length.
+/// An open safetensors file whose header matches the file's length.
 struct WeightsFile {
     path: PathBuf,
     file: File,
     data_start: u64,
     tensors: BTreeMap<String, TensorInfo>,
-    /// A tensor's bytes: room that is made once.
+    /// A reused buffer for the bytes of a tensor.
     bytes: Vec<u8>,
 }
 

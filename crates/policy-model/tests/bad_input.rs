@@ -69,7 +69,7 @@ fn absent_files_are_named() {
     let empty = tempfile::tempdir().unwrap();
     assert_says(&message(load(empty.path())), &["config.json", "No such file"]);
     std::fs::copy(fixture("llama/config.json"), empty.path().join("config.json")).unwrap();
-    assert_says(&message(load(empty.path())), &["holds no weights", "model.safetensors"]);
+    assert_says(&message(load(empty.path())), &["has no weights", "model.safetensors"]);
     std::fs::write(empty.path().join("pytorch_model.bin"), "").unwrap();
     assert_says(&message(load(empty.path())), &["save_pretrained"]);
 }
@@ -105,7 +105,7 @@ fn weights_cut_short_anywhere_are_refused() {
             matches!(&result, Err(PolicyError::Truncated { found, .. }) if *found == keep as u64),
             "{keep} bytes"
         );
-        assert_says(&message(result), &["model.safetensors", "cut short"]);
+        assert_says(&message(result), &["model.safetensors", "incomplete"]);
     }
     let mut garbled = whole.clone();
     garbled[8] = b'!';
@@ -125,11 +125,11 @@ fn tensors_that_do_not_fit_the_configuration_are_named() {
         *tensor = Tensor::ones([31], (Kind::Float, Device::Cpu));
     });
     assert_says(&message(load(reshaped.path())), &[NORM, "[31]", "[32]"]);
-    let quantised = with_tensors(|tensors| {
+    let quantized = with_tensors(|tensors| {
         let (_, tensor) = tensors.iter_mut().find(|(name, _)| name == NORM).unwrap();
         *tensor = tensor.to_kind(Kind::Int8);
     });
-    assert_says(&message(load(quantised.path())), &[NORM, "I8"]);
+    assert_says(&message(load(quantized.path())), &[NORM, "I8"]);
 }
 
 #[test]
@@ -271,7 +271,7 @@ fn parameters_of_mixed_kinds_are_refused() {
     parameters[3].1 = parameters[3].1.to_kind(Kind::BFloat16);
     let result = Policy::from_parameters(policy.config().clone(), parameters);
     assert_says(&message(result), &["BFloat16", "Float", "layers.0.self_attn.k_proj"]);
-    let integers = Policy::initialise(policy.config().clone(), &Seeds::new(0), Kind::Int64, Device::Cpu);
+    let integers = Policy::initialize(policy.config().clone(), &Seeds::new(0), Kind::Int64, Device::Cpu);
     assert_says(&message(integers), &["Int64", "BFloat16"]);
 }
 

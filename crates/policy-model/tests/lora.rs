@@ -38,7 +38,7 @@ fn values(tensor: &Tensor) -> Vec<f64> {
 }
 
 fn logits(policy: &Policy, ids: &[u32]) -> Vec<f64> {
-    let hidden = policy.hidden_states(&Rows::causal(&[ids], Device::Cpu));
+    let hidden = policy.hidden_states(&Rows::causal(&[ids], Device::Cpu)).unwrap();
     values(&policy.logits(&hidden.squeeze_dim(0)))
 }
 
@@ -86,10 +86,10 @@ fn saving_merges_as_peft_does_and_keeps_the_adapters_apart() {
 }
 
 #[test]
-fn fresh_adapters_change_no_bit_and_take_all_gradients() {
+fn initial_adapters_change_no_bit_and_get_all_gradients() {
     let (base, _, expected) = load();
     let lora = Lora { rank: 2, alpha: 4.0, targets: Projection::ALL.to_vec() };
-    let fresh = lora.initialise(base.config(), &Seeds::new(0), Device::Cpu);
+    let fresh = lora.initialize(base.config(), &Seeds::new(0), Device::Cpu);
     assert_eq!(fresh.len(), 2 * 7 * base.config().layers);
     let elements: usize = fresh.iter().map(|(_, tensor)| tensor.numel()).sum();
     assert_eq!(elements as u64, lora.parameter_count(base.config()));
@@ -100,24 +100,24 @@ fn fresh_adapters_change_no_bit_and_take_all_gradients() {
     assert_eq!(logits(&policy, ids), logits(&base, ids), "B is zero");
 
     let mixed =
-        lora.initialise(base.config(), &Seeds::new(0), Device::Cpu).into_iter().map(|(name, tensor)| {
+        lora.initialize(base.config(), &Seeds::new(0), Device::Cpu).into_iter().map(|(name, tensor)| {
             let kind = if name.contains("lora_B") { Kind::BFloat16 } else { Kind::Float };
             (name, tensor.to_kind(kind))
         });
     let refused = base.with_adapters(lora, mixed.collect()).unwrap_err();
     assert!(matches!(refused, PolicyError::MixedParameters { .. }), "{refused}");
 
-    let hidden = policy.hidden_states(&Rows::causal(&[ids], Device::Cpu));
+    let hidden = policy.hidden_states(&Rows::causal(&[ids], Device::Cpu)).unwrap();
     hidden.square().sum(Kind::Float).backward();
     for (name, tensor) in policy.adapters().unwrap().parameters() {
         let moved = tensor.grad().abs().max().double_value(&[]) > 0.0;
-        assert_eq!(moved, name.contains("lora_B"), "A waits until B has moved: {name}");
+        assert_eq!(moved, name.contains("lora_B"), "A has no gradient while B is zero: {name}");
     }
     assert!(policy.parameters().iter().all(|(_, weight)| !weight.requires_grad()));
 }
 
 #[test]
-fn what_is_not_computed_is_refused_by_name() {
+fn unsupported_keys_are_refused_by_name() {
     let (base, _, _) = load();
     let original = fs::read(fixtures().join("lora/adapter_config.json")).unwrap();
     let original: serde_json::Value = serde_json::from_slice(&original).unwrap();
@@ -135,21 +135,21 @@ fn what_is_not_computed_is_refused_by_name() {
         ("target_modules", serde_json::json!(["embed_tokens"]), "or a list of some of q_proj"),
         ("target_modules", serde_json::json!(["q_proj"]), "are not part of a model"),
         ("target_modules", serde_json::json!("all-linear"), "tensors are missing"),
-        ("r", serde_json::json!(4), "has shape [3, 32], but the configuration asks for [4, 32]"),
+        ("r", serde_json::json!(4), "has shape [3, 32], but the configuration implies [4, 32]"),
     ] {
         let mut config = original.clone();
         config[key] = value;
         fs::write(dir.path().join("adapter_config.json"), config.to_string()).unwrap();
         let error = base.load_adapters(dir.path()).unwrap_err().to_string();
         assert!(error.contains(says), "{key}: {error}");
-        assert!(error.contains("adapter_"), "it names the file: {error}");
+        assert!(error.contains("adapter_"), "the file is missing in: {error}");
     }
     let missing = base.load_adapters(&fixtures().join("qwen2")).unwrap_err().to_string();
     assert!(missing.contains("adapter_config.json"), "{missing}");
 }
 
 #[test]
-fn rank_stabilised_adapters_have_their_own_scale() {
+fn rank_stabilized_adapters_have_another_scale() {
     let (base, adapted, _) = load();
     let dir = tempfile::tempdir().unwrap();
     let config = fs::read_to_string(fixtures().join("lora/adapter_config.json")).unwrap();
@@ -157,18 +157,18 @@ fn rank_stabilised_adapters_have_their_own_scale() {
     fs::write(dir.path().join("adapter_config.json"), config).unwrap();
     let weights = "adapter_model.safetensors";
     fs::copy(fixtures().join("lora").join(weights), dir.path().join(weights)).unwrap();
-    let stabilised = base.load_adapters(dir.path()).unwrap();
+    let stabilized = base.load_adapters(dir.path()).unwrap();
     let alpha = |policy: &Policy| policy.adapters().unwrap().lora().alpha;
-    assert!((alpha(&stabilised) - alpha(&adapted) * 3f64.sqrt()).abs() < 1e-12);
+    assert!((alpha(&stabilized) - alpha(&adapted) * 3f64.sqrt()).abs() < 1e-12);
 }
 
 #[test]
-fn another_kind_shares_nothing_and_adapters_keep_theirs() {
+fn another_kind_copies_weights_and_keeps_that_of_adapters() {
     let (_, adapted, expected) = load();
     let low = adapted.to_kind(Kind::BFloat16).unwrap();
     assert_eq!(low.kind(), Kind::BFloat16);
     let (_, a) = &low.adapters().unwrap().parameters()[0];
-    assert_eq!(a.kind(), Kind::Float, "adapters may be finer than the weights below them");
+    assert_eq!(a.kind(), Kind::Float, "adapters keep their kind");
     let (low, full) = (logits(&low, &expected.sequences[0]), logits(&adapted, &expected.sequences[0]));
     let largest = full.iter().fold(0f64, |largest, x| largest.max(x.abs()));
     let differs = low.iter().zip(&full).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);

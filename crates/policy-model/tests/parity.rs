@@ -54,7 +54,7 @@ fn logits_and_token_logps_are_those_of_transformers() {
     for name in MODELS {
         let (policy, expected) = load(name);
         let rows = Rows::causal(&slices(&expected.sequences), Device::Cpu);
-        let hidden = policy.hidden_states(&rows);
+        let hidden = policy.hidden_states(&rows).unwrap();
         for (row, ids) in expected.sequences.iter().enumerate() {
             let length = ids.len() as i64;
             let states = hidden.get(row as i64).narrow(0, 0, length);

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use policy_model::{Finish, GenerationOptions, GenerationRequest, Policy, Rows, Sampling, Visibility};
+use policy_model::{AttentionMask, Finish, GenerationOptions, GenerationRequest, Policy, Rows, Sampling};
 use seeds::Seeds;
 use serde::Deserialize;
 use tch::{Device, Kind, Tensor};
@@ -45,12 +45,15 @@ fn shared_prompt(policy: &Policy, pair: &Pair) -> [f64; 2] {
     let rows = Rows {
         ids: row([long(&pair.prompt), long(&pair.chosen), long(&pair.rejected)].concat()),
         positions: row((0..p + c).chain(p..p + r).collect()),
-        visible: Visibility::Branches(row(
-            [vec![0; p as usize], vec![1; c as usize], vec![2; r as usize]].concat()
-        )),
+        mask: AttentionMask::SharedPrefix(row([
+            vec![0; p as usize],
+            vec![1; c as usize],
+            vec![2; r as usize],
+        ]
+        .concat())),
     };
-    let hidden = policy.hidden_states(&rows).get(0);
-    // The state before a completion's first token is that of the prompt's last.
+    let hidden = policy.hidden_states(&rows).unwrap().get(0);
+    // The last token of the prompt predicts the first token of each response.
     let before: Vec<i64> = (p - 1..p + c - 1).chain([p - 1]).chain(p + c..p + c + r - 1).collect();
     let hidden = hidden.index_select(0, &Tensor::from_slice(&before));
     let sequence = Tensor::from_slice(&[vec![0_i64; c as usize], vec![1; r as usize]].concat());
@@ -62,7 +65,7 @@ fn causal(policy: &Policy, prompt: &[u32], completion: &[u32]) -> f64 {
     let whole = [prompt, completion].concat();
     let rows = Rows::causal(&[&whole], Device::Cpu);
     let (p, c) = (prompt.len() as i64, completion.len() as i64);
-    let hidden = policy.hidden_states(&rows).get(0).narrow(0, p - 1, c);
+    let hidden = policy.hidden_states(&rows).unwrap().get(0).narrow(0, p - 1, c);
     let logps = policy.token_logps(&hidden, &rows.ids.get(0).narrow(0, p, c));
     logps.sum(Kind::Double).double_value(&[])
 }

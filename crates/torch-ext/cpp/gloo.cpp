@@ -27,10 +27,10 @@ void reduce(Tensor& out, const Tensor& one, const Tensor& other, const ReduceOp&
   }
 }
 
-// What each rank has sent for this one, which whoever waits for it reduces, in the order of the ranks.
-class Pieces final : public Work {
+// Contributions of all ranks to this rank's part. `wait` reduces them, in the order of the ranks.
+class PendingReduction final : public Work {
  public:
-  Pieces(c10::intrusive_ptr<Work> arrival, Tensor received, Tensor output, ReduceOp operation)
+  PendingReduction(c10::intrusive_ptr<Work> arrival, Tensor received, Tensor output, ReduceOp operation)
       : arrival_(std::move(arrival)),
         received_(std::move(received)),
         output_(std::move(output)),
@@ -38,20 +38,22 @@ class Pieces final : public Work {
 
   bool wait(milliseconds timeout) override {
     if (!arrival_) return true;
-    // Also where this throws, nothing is written behind it, and no memory kept.
+    // Released even where the wait throws: nothing is written later, and no memory is kept.
     const Tensor received = std::exchange(received_, Tensor());
     Tensor output = std::exchange(output_, Tensor());
     arrival_->wait(timeout);
-    if (received.defined()) put_together(output, received);
+    if (received.defined()) reduce_pieces(output, received);
     arrival_.reset();
     return true;
   }
 
-  // Whether waiting would take no time.
-  bool is_there() const { return !arrival_ || (received_.defined() && arrival_->isCompleted() && arrival_->isSuccess()); }
+  // Whether `wait` would not block.
+  bool has_arrived() const {
+    return !arrival_ || (received_.defined() && arrival_->isCompleted() && arrival_->isSuccess());
+  }
 
  private:
-  void put_together(Tensor& output, const Tensor& received) const {
+  void reduce_pieces(Tensor& output, const Tensor& received) const {
     const std::vector<Tensor> pieces = received.split(output.numel());
     if (pieces.size() == 1) {
       output.copy_(pieces[0]);
@@ -61,15 +63,15 @@ class Pieces final : public Work {
     for (size_t rank = 2; rank < pieces.size(); ++rank) reduce(output, output, pieces[rank], operation_);
   }
 
-  c10::intrusive_ptr<Work> arrival_;  // None once it is over.
+  c10::intrusive_ptr<Work> arrival_;  // Null once it has ended.
   Tensor received_, output_;
   ReduceOp operation_;
 };
 
-// Several that are waited for as one.
-class Together final : public Work {
+// Several works as one.
+class JointWork final : public Work {
  public:
-  explicit Together(std::vector<c10::intrusive_ptr<Work>> parts) : parts_(std::move(parts)) {}
+  explicit JointWork(std::vector<c10::intrusive_ptr<Work>> parts) : parts_(std::move(parts)) {}
 
   bool wait(milliseconds timeout) override {
     for (const auto& part : parts_) part->wait(timeout);
@@ -80,29 +82,29 @@ class Together final : public Work {
   std::vector<c10::intrusive_ptr<Work>> parts_;
 };
 
-// c10d has Gloo reduce-scatter by copying everything, summing it up on all ranks and throwing away what is not asked for, and
-// all-gather by copying what has come. Here a number travels once to each rank that needs it, and what is gathered to its place.
+// c10d implements Gloo's reduce-scatter as an all-reduce of a copy, and its all-gather with a copy of the result. Here
+// each number is sent once to each rank that needs it, and gathered parts are received in place.
 class Gloo final : public c10d::ProcessGroupGloo {
  public:
   using c10d::ProcessGroupGloo::ProcessGroupGloo;
 
-  // Reaches the connections, which c10d keeps to itself and its heirs.
+  // The connections are a protected member of c10d's class.
   void close_connections() {
     for (const auto& context : contexts_) context->closeConnections();
   }
 
   c10::intrusive_ptr<Work> _reduce_scatter_base(Tensor& output, Tensor& input,
                                                 const c10d::ReduceScatterOptions& options) override {
-    // So that what came has made room for what will, where nobody has waited for it.
-    while (!under_way_.empty() && under_way_.front()->is_there()) {
-      under_way_.front()->wait(kNoTimeout);
-      under_way_.pop_front();
+    // Frees the memory of finished work that was not waited for.
+    while (!pending_.empty() && pending_.front()->has_arrived()) {
+      pending_.front()->wait(kNoTimeout);
+      pending_.pop_front();
     }
     Tensor received = at::empty_like(input);
-    std::vector<int64_t> equal;
-    auto arrival = alltoall_base(received, input, equal, equal);
-    under_way_.push_back(c10::make_intrusive<Pieces>(std::move(arrival), received, output, options.reduceOp));
-    return under_way_.back();
+    std::vector<int64_t> equal_splits;
+    auto arrival = alltoall_base(received, input, equal_splits, equal_splits);
+    pending_.push_back(c10::make_intrusive<PendingReduction>(std::move(arrival), received, output, options.reduceOp));
+    return pending_.back();
   }
 
   c10::intrusive_ptr<Work> _allgather_base(Tensor& output, Tensor& input, const c10d::AllgatherOptions&) override {
@@ -114,22 +116,22 @@ class Gloo final : public c10d::ProcessGroupGloo {
       std::vector<Tensor> piece{pieces[options.rootRank]};
       parts.push_back(broadcast(piece, options));
     }
-    return c10::make_intrusive<Together>(std::move(parts));
+    return c10::make_intrusive<JointWork>(std::move(parts));
   }
 
  private:
-  std::deque<c10::intrusive_ptr<Pieces>> under_way_;
+  std::deque<c10::intrusive_ptr<PendingReduction>> pending_;
 };
 
 }  // namespace
 
 int32_t torch_ext_group_gloo(TorchExtStore* store, TorchExtBytes name, TorchExtRank rank, TorchExtBytes address,
-                             int64_t timeout_ms, TorchExtGroup** made, TorchExtMessage message) noexcept {
+                             int64_t timeout_ms, TorchExtGroup** out, TorchExtMessage message) noexcept {
   return torch_ext::guarded(message, [&] {
     auto options = Gloo::Options::create(milliseconds(timeout_ms));
     options->devices.push_back(Gloo::createDeviceForHostname(torch_ext::text(address)));
     auto prefixed = c10::make_intrusive<c10d::PrefixStore>(torch_ext::text(name), store->store);
     auto gloo = c10::make_intrusive<Gloo>(prefixed, rank.index, rank.world_size, options);
-    *made = new TorchExtGroup{gloo, [gloo = gloo.get()] { gloo->close_connections(); }};
+    *out = new TorchExtGroup{gloo, [gloo = gloo.get()] { gloo->close_connections(); }};
   });
 }

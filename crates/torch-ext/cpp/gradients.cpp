@@ -11,7 +11,7 @@
 #include <utility>
 #include <vector>
 
-#include "gathering.h"
+#include "gradient_sums.h"
 #include "guarded.h"
 #include "kernels.h"
 
@@ -23,93 +23,98 @@ using torch::autograd::Edge;
 using torch::autograd::Node;
 using torch::autograd::variable_list;
 
-// How libtorch counts its nodes.
-using Held = decltype(Edge::function);
+// libtorch's counted pointer to a node.
+using NodePointer = decltype(Edge::function);
 
-// Of one call, while it lasts. A graph of a CPU is differentiated by the thread that asks; where another one is at work, as for
-// a GPU, it finds none, and what it computes is added afterwards.
-struct Gathering {
-  Gathering(const Tensor* const* leaves, Tensor* const* sums, size_t count) : leaves(leaves), sums(sums), count(count) {
+// The leaves and sums of one call. The calling thread differentiates a graph on a CPU. Another thread, as for a GPU,
+// finds no sums, and its gradients are added afterwards.
+struct GradientSums {
+  GradientSums(const Tensor* const* leaves, Tensor* const* sums, size_t count)
+      : leaves(leaves), sums(sums), count(count) {
     outer = std::exchange(current, this);
   }
-  ~Gathering() { current = outer; }
-  Gathering(const Gathering&) = delete;
-  Gathering& operator=(const Gathering&) = delete;
+  ~GradientSums() { current = outer; }
+  GradientSums(const GradientSums&) = delete;
+  GradientSums& operator=(const GradientSums&) = delete;
 
   const Tensor* const* leaves;
   Tensor* const* sums;
   size_t count;
-  const Gathering* outer;
-  static thread_local const Gathering* current;
+  const GradientSums* outer;
+  static thread_local const GradientSums* current;
 };
 
-thread_local const Gathering* Gathering::current = nullptr;
+thread_local const GradientSums* GradientSums::current = nullptr;
 
-// Whether there is no more to a node than what it computes, on a CPU, of one gradient.
+// Whether a node takes one gradient, on a CPU, and has no hooks.
 bool is_plain(Node& node) {
   return node.num_inputs() == 1 && node.input_metadata(0).device().is_cpu() && node.pre_hooks().empty() &&
          node.tensor_pre_hooks().empty() && node.retains_grad_hooks().empty() && node.post_hooks().empty();
 }
 
-// A graph in which every node has one way on beside those to leaves: a decoder whose layers are two nodes each. What makes up the
-// engine (ways that meet again, devices, hooks) does not occur there, and takes longer than what narrow nodes compute.
+// A graph in which each node has a single edge that does not end in a leaf, such as a decoder whose layers are two
+// nodes each. It needs none of what the engine is for (joining paths, devices, hooks), whose overhead exceeds the
+// arithmetic of small models.
 struct Chain {
   struct Link {
-    Held node;
-    size_t on;  // Which of its edges is the way on.
+    NodePointer node;
+    size_t next;  // The index of its edge to the next link.
   };
-  std::vector<Link> links;  // From the output to the input; none where the graph is not such a chain.
+  std::vector<Link> links;  // From the output to the input; empty where the graph is no chain.
 
   Chain(const Tensor& output, const Tensor& input) {
     if (!input.requires_grad() || !input.is_leaf()) return;
-    const Held end = torch::autograd::impl::grad_accumulator(input);
+    const NodePointer end = torch::autograd::impl::grad_accumulator(input);
     std::vector<Link> found;
-    for (Held node = output.grad_fn(); node != end;) {
+    for (NodePointer node = output.grad_fn(); node != end;) {
       if (node == nullptr || !is_plain(*node)) return;
       const auto& edges = node->next_edges();
-      const auto leads_on = [&](const Edge& edge) {
-        return edge.is_valid() && (edge.function == end || dynamic_cast<AccumulateGrad*>(edge.function.get()) == nullptr);
+      const auto is_link = [&](const Edge& edge) {
+        return edge.is_valid() &&
+               (edge.function == end || dynamic_cast<AccumulateGrad*>(edge.function.get()) == nullptr);
       };
-      if (std::count_if(edges.begin(), edges.end(), leads_on) != 1) return;
-      const size_t on = std::find_if(edges.begin(), edges.end(), leads_on) - edges.begin();
-      found.push_back({node, on});
-      node = edges[on].function;
+      if (std::count_if(edges.begin(), edges.end(), is_link) != 1) return;
+      const size_t next = std::find_if(edges.begin(), edges.end(), is_link) - edges.begin();
+      found.push_back({node, next});
+      node = edges[next].function;
     }
     links = std::move(found);
   }
 
-  // The gradient of the input; those of leaves are added to their sums, as far as these are gathered.
+  // Returns the gradient of the input, and adds those of leaves to their sums.
   Tensor differentiate(Tensor gradient) const {
     const at::NoGradGuard no_graph;
-    for (const auto& [node, on] : links) {
+    for (const auto& [node, next] : links) {
       variable_list gradients = (*node)({std::move(gradient)});
       node->release_variables();
-      // Also sums what was handed on of an operand that stood in for many.
+      // Also sums gradients of broadcast operands.
       const auto named = [&node = node](const std::string& what) { return node->name() + ": " + what; };
       torch::autograd::validate_outputs(node->next_edges(), gradients, named);
       for (size_t edge = 0; edge < gradients.size(); ++edge) {
-        if (edge == on || !gradients[edge].defined()) continue;
-        const auto* leaf = static_cast<const AccumulateGrad*>(node->next_edge(edge).function.get());
-        if (const Tensor* sum = torch_ext::sum_of(leaf->variable)) torch_ext::add_to(*sum, gradients[edge]);
+        if (edge == next || !gradients[edge].defined()) continue;
+        // An edge to an operand that requires no gradient leads nowhere.
+        const auto* leaf = dynamic_cast<const AccumulateGrad*>(node->next_edge(edge).function.get());
+        const Tensor* sum = leaf == nullptr ? nullptr : torch_ext::sum_of(leaf->variable);
+        if (sum != nullptr) torch_ext::accumulate(*sum, gradients[edge]);
       }
-      gradient = std::move(gradients[on]);
+      gradient = std::move(gradients[next]);
       if (!gradient.defined()) break;
     }
     return gradient;
   }
 };
 
-// The same of any graph.
-Tensor differentiate(const Tensor& output, const Tensor& gradient, const Tensor& input, const Gathering& gathering) {
+// The same for any graph, by libtorch's engine.
+Tensor differentiate(const Tensor& output, const Tensor& gradient, const Tensor& input, const GradientSums& gathered) {
   variable_list inputs;
-  inputs.reserve(gathering.count + 1);
-  for (size_t leaf = 0; leaf < gathering.count; ++leaf) inputs.push_back(*gathering.leaves[leaf]);
+  inputs.reserve(gathered.count + 1);
+  for (size_t leaf = 0; leaf < gathered.count; ++leaf) inputs.push_back(*gathered.leaves[leaf]);
   inputs.push_back(input);
   constexpr bool create_graph = false, allow_unused = true;
   const auto found = torch::autograd::grad({output}, inputs, {gradient}, std::nullopt, create_graph, allow_unused);
   const at::NoGradGuard no_graph;
-  for (size_t leaf = 0; leaf < gathering.count; ++leaf) {
-    if (found[leaf].defined()) torch_ext::add_to(*gathering.sums[leaf], found[leaf]);
+  for (size_t leaf = 0; leaf < gathered.count; ++leaf) {
+    if (found[leaf].defined()) torch_ext::accumulate(*gathered.sums[leaf], found[leaf]);
   }
   return found.back();
 }
@@ -119,29 +124,24 @@ Tensor differentiate(const Tensor& output, const Tensor& gradient, const Tensor&
 namespace torch_ext {
 
 const Tensor* sum_of(const Tensor& leaf) {
-  const Gathering* gathering = Gathering::current;
-  if (gathering == nullptr) return nullptr;
-  const auto end = gathering->leaves + gathering->count;
-  const auto found = std::find_if(gathering->leaves, end, [&](const Tensor* other) { return other->is_same(leaf); });
-  return found == end ? nullptr : gathering->sums[found - gathering->leaves];
-}
-
-void add_to(const Tensor& sum, const Tensor& gradient) {
-  const bool is_stored = gradient.scalar_type() == at::kFloat || gradient.scalar_type() == at::kBFloat16;
-  // Other devices, kinds and layouts are libtorch's.
-  gradient.is_cpu() && is_stored && gradient.is_contiguous() ? accumulate(sum, gradient) : void(sum.add_(gradient));
+  const GradientSums* gathered = GradientSums::current;
+  if (gathered == nullptr) return nullptr;
+  const auto end = gathered->leaves + gathered->count;
+  const auto found = std::find_if(gathered->leaves, end, [&](const Tensor* other) { return other->is_same(leaf); });
+  return found == end ? nullptr : gathered->sums[found - gathered->leaves];
 }
 
 }  // namespace torch_ext
 
 int32_t torch_ext_gather_gradients(const Tensor* output, const Tensor* gradient, const Tensor* input,
-                                   const Tensor* const* leaves, Tensor* const* sums, size_t count, Tensor** made,
+                                   const Tensor* const* leaves, Tensor* const* sums, size_t count, Tensor** out,
                                    TorchExtMessage message) noexcept {
   return torch_ext::guarded(message, [&] {
-    const Gathering gathering(leaves, sums, count);
+    const GradientSums gathered(leaves, sums, count);
     const Chain chain(*output, *input);
     const bool is_chain = !chain.links.empty();
-    const Tensor found = is_chain ? chain.differentiate(*gradient) : differentiate(*output, *gradient, *input, gathering);
-    *made = found.defined() ? new Tensor(found) : nullptr;
+    const Tensor found =
+        is_chain ? chain.differentiate(*gradient) : differentiate(*output, *gradient, *input, gathered);
+    *out = found.defined() ? new Tensor(found) : nullptr;
   });
 }

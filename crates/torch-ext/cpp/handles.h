@@ -1,4 +1,4 @@
-// What the opaque pointers of distributed.h point to.
+// The types behind the opaque pointers of distributed.h.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -23,12 +23,14 @@ struct TorchExtGroup {
 
 struct TorchExtWork {
   c10::intrusive_ptr<c10d::Work> work;
-  // Not every kind of work in c10d holds its tensors.
+  // Some c10d work does not hold its tensors.
   std::vector<at::Tensor> tensors;
 };
 
 namespace torch_ext {
 
-inline std::string text(TorchExtBytes bytes) { return std::string(reinterpret_cast<const char*>(bytes.data), bytes.length); }
+inline std::string text(TorchExtBytes bytes) {
+  return std::string(reinterpret_cast<const char*>(bytes.data), bytes.length);
+}
 
 }  // namespace torch_ext

@@ -8,10 +8,10 @@
 #include "handles.h"
 
 int32_t torch_ext_group_nccl(TorchExtStore* store, TorchExtBytes name, TorchExtRank rank, int64_t timeout_ms,
-                             TorchExtGroup** made, TorchExtMessage message) noexcept {
+                             TorchExtGroup** out, TorchExtMessage message) noexcept {
   return torch_ext::guarded(message, [&] {
 #ifdef TORCH_EXT_NCCL_MISSING
-    // What follows was compiled against types of another size (cuda_declarations/README.md).
+    // The code below was compiled against types of another size (cuda_declarations/README.md).
     throw std::runtime_error("this program was built without " TORCH_EXT_NCCL_MISSING
                              ": install those wheels beside torch, or set CUDA_HOME, and build it again");
 #endif
@@ -19,6 +19,6 @@ int32_t torch_ext_group_nccl(TorchExtStore* store, TorchExtBytes name, TorchExtR
     options->timeout = std::chrono::milliseconds(timeout_ms);
     auto prefixed = c10::make_intrusive<c10d::PrefixStore>(torch_ext::text(name), store->store);
     auto nccl = c10::make_intrusive<c10d::ProcessGroupNCCL>(prefixed, rank.index, rank.world_size, options);
-    *made = new TorchExtGroup{nccl, [nccl = nccl.get()] { nccl->abort(); }};
+    *out = new TorchExtGroup{nccl, [nccl = nccl.get()] { nccl->abort(); }};
   });
 }

@@ -1,5 +1,5 @@
-// The C surface of torch-ext, with `distributed.h`. Every function is noexcept, and returns TORCH_EXT_DONE or another status
-// with a message in `message`.
+// The C surface of torch-ext. Every function is noexcept, and returns TORCH_EXT_DONE, or another status with a message
+// in `message`. Tensor pointers are borrowed for the call.
 #pragma once
 
 #include <cstddef>
@@ -18,7 +18,7 @@ enum TorchExtStatus : int32_t {
   TORCH_EXT_CONNECTION_LOST = 3,
 };
 
-// What went wrong, as a zero-terminated string of at most `capacity` bytes.
+// Receives an error text, zero-terminated, of at most `capacity` bytes.
 struct TorchExtMessage {
   char* text;
   size_t capacity;
@@ -30,9 +30,9 @@ struct TorchExtAdamW {
   double beta2;
   double weight_decay;
   double eps;
-  // Updates made, this one included.
+  // Counts updates from 1.
   double step;
-  // The gradient is divided by it; 1 leaves it alone.
+  // Divides the gradient.
   double gradient_divisor;
 };
 

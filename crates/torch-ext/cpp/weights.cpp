@@ -2,6 +2,7 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/from_blob.h>
+#include <c10/core/GradMode.h>
 
 #include <algorithm>
 #include <cmath>
@@ -15,32 +16,33 @@
 #include <unistd.h>
 #endif
 
+#include "checks.h"
 #include "guarded.h"
 #include "kernels.h"
-#include "lanes.h"
+#include "vectors.h"
 
 namespace {
 
 using namespace torch_ext;
 using at::Tensor;
 
-// Numbers whose squares are summed in fp32, before their sum goes on in doubles. The order of a sum depends on it alone, and so
-// not on how many threads there are.
+// Numbers whose squares are summed in fp32; the sums of blocks are added in doubles. It fixes the order of the sum for
+// any number of threads.
 constexpr int64_t BLOCK = 1 << 12;
 
-// As libtorch aligns what it allocates.
+// The alignment of libtorch's own allocations.
 constexpr uintptr_t ALIGNMENT = 64;
 
-// A large page of most processors, in bytes: smaller buffers have no use for one.
+// A large page of most processors, in bytes; smaller buffers do not need one.
 [[maybe_unused]] constexpr size_t LARGE_PAGE = 1 << 21;
 
-// Has the system hand out memory in large pages where it does so on demand: fewer faults, and fewer misses of the table of pages.
+// Asks for transparent large pages: fewer page faults and TLB misses.
 void in_large_pages([[maybe_unused]] void* begin, [[maybe_unused]] size_t bytes) {
 #ifdef __linux__
   if (bytes < LARGE_PAGE) return;
   const uintptr_t page = sysconf(_SC_PAGESIZE), from = (reinterpret_cast<uintptr_t>(begin) + page - 1) / page * page;
   const uintptr_t to = (reinterpret_cast<uintptr_t>(begin) + bytes) / page * page;
-  // A kernel without them refuses, and nothing is lost.
+  // A kernel without them refuses, which is harmless.
   madvise(reinterpret_cast<void*>(from), to - from, MADV_HUGEPAGE);
 #endif
 }
@@ -50,7 +52,7 @@ INLINED Floats root(Floats x) {
   return x;
 }
 
-// The last numbers of a tensor, fewer than a vector: as much as there is of `from`, zeros behind it.
+// The last `count` numbers of a tensor, fewer than a vector, followed by zeros.
 template <class Element>
 INLINED Floats load_some(const Element* from, int64_t count) {
   Element padded[LANES] = {};
@@ -65,7 +67,7 @@ INLINED void store_some(Element* to, Floats floats, int64_t count) {
   std::memcpy(to, padded, count * sizeof(Element));
 }
 
-// Algorithm 2 of Loshchilov and Hutter with its factors in the order of libtorch's kernel.
+// Algorithm 2 of Loshchilov and Hutter, with factors in the order of libtorch's kernel.
 template <class Element>
 struct AdamW {
   float* weights;
@@ -75,27 +77,31 @@ struct AdamW {
   Element* copy;  // Or null.
   float kept, step_size, beta1, beta2, left1, left2, correction, eps, scale;
 
-  INLINED void elements(int64_t begin, int64_t end) const {
+  INLINED void operator()(int64_t begin, int64_t end) const {
     int64_t at = begin;
     for (; at + LANES <= end; at += LANES) {
-      const Moved moved = move(load(weights + at), load(gradient + at), load(exp_avg + at), load(exp_avg_sq + at));
-      store(exp_avg + at, moved.first), store(exp_avg_sq + at, moved.second), store(weights + at, moved.weight);
-      if (copy != nullptr) store(copy + at, moved.weight);
+      const Updated updated =
+          update(load(weights + at), load(gradient + at), load(exp_avg + at), load(exp_avg_sq + at));
+      store(exp_avg + at, updated.first);
+      store(exp_avg_sq + at, updated.second);
+      store(weights + at, updated.weight);
+      if (copy != nullptr) store(copy + at, updated.weight);
     }
     const int64_t left = end - at;
     if (left == 0) return;
-    const Moved moved = move(load_some(weights + at, left), load_some(gradient + at, left), load_some(exp_avg + at, left),
-                             load_some(exp_avg_sq + at, left));
-    store_some(exp_avg + at, moved.first, left), store_some(exp_avg_sq + at, moved.second, left);
-    store_some(weights + at, moved.weight, left);
-    if (copy != nullptr) store_some(copy + at, moved.weight, left);
+    const Updated updated = update(load_some(weights + at, left), load_some(gradient + at, left),
+                                   load_some(exp_avg + at, left), load_some(exp_avg_sq + at, left));
+    store_some(exp_avg + at, updated.first, left);
+    store_some(exp_avg_sq + at, updated.second, left);
+    store_some(weights + at, updated.weight, left);
+    if (copy != nullptr) store_some(copy + at, updated.weight, left);
   }
 
-  struct Moved {
+  struct Updated {
     Floats weight, first, second;
   };
 
-  INLINED Moved move(Floats weight, Floats gradient, Floats first, Floats second) const {
+  INLINED Updated update(Floats weight, Floats gradient, Floats first, Floats second) const {
     gradient = gradient * scale;
     first = first * beta1 + gradient * left1;
     second = second * beta2 + gradient * gradient * left2;
@@ -109,7 +115,7 @@ struct Accumulate {
   float* sum;
   const Element* addend;
 
-  INLINED void elements(int64_t begin, int64_t end) const {
+  INLINED void operator()(int64_t begin, int64_t end) const {
     int64_t at = begin;
     for (; at + LANES <= end; at += LANES) store(sum + at, load(sum + at) + load(addend + at));
     const int64_t left = end - at;
@@ -118,15 +124,15 @@ struct Accumulate {
 };
 
 struct Squares {
-  double* sums;  // One a block.
+  double* sums;  // One per block.
   const float* x;
   int64_t count;
 
-  INLINED void elements(int64_t begin, int64_t end) const {
+  INLINED void operator()(int64_t begin, int64_t end) const {
     for (int64_t block = begin; block < end; ++block) {
       const int64_t last = std::min(count, (block + 1) * BLOCK);
       int64_t at = block * BLOCK;
-      // Several sums, so that none waits for the one before it.
+      // Independent sums, so that none waits for the previous addition.
       Floats squares[4] = {};
       for (; at + 4 * LANES <= last; at += 4 * LANES) {
         for (int64_t one = 0; one < 4; ++one) {
@@ -142,12 +148,6 @@ struct Squares {
     }
   }
 };
-
-WIDEST void run(const AdamW<float>& update, int64_t begin, int64_t end) { update.elements(begin, end); }
-WIDEST void run(const AdamW<uint16_t>& update, int64_t begin, int64_t end) { update.elements(begin, end); }
-WIDEST void run(const Accumulate<float>& sum, int64_t begin, int64_t end) { sum.elements(begin, end); }
-WIDEST void run(const Accumulate<uint16_t>& sum, int64_t begin, int64_t end) { sum.elements(begin, end); }
-WIDEST void run(const Squares& squares, int64_t begin, int64_t end) { squares.elements(begin, end); }
 
 template <class Element>
 void update_weights(const Tensor& weights, const Tensor& gradient, const Tensor& exp_avg, const Tensor& exp_avg_sq,
@@ -168,20 +168,36 @@ void update_weights(const Tensor& weights, const Tensor& gradient, const Tensor&
       .eps = float(by.eps),
       .scale = float(1.0 / by.gradient_divisor),
   };
-  share_out(update, weights.numel(), GRAIN);
+  parallel_run(update, weights.numel(), GRAIN);
 }
 
 }  // namespace
 
 void torch_ext::accumulate(const Tensor& sum, const Tensor& addend) {
+  const bool has_kernel = addend.scalar_type() == at::kFloat || addend.scalar_type() == at::kBFloat16;
+  if (!has_kernel || !is_dense(addend) || !is_dense(sum)) {
+    const at::NoGradGuard no_graph;
+    sum.add_(addend);
+    return;
+  }
+  check_dense("the sum", sum, at::kFloat, addend.sizes());
   by_kind(addend, [&]<class Element>(const Element*) {
-    share_out(Accumulate<Element>{mutable_elements<float>(sum), elements<Element>(addend)}, sum.numel(), GRAIN);
+    parallel_run(Accumulate<Element>{mutable_elements<float>(sum), elements<Element>(addend)}, sum.numel(), GRAIN);
   });
 }
 
 int32_t torch_ext_adamw(at::Tensor* weights, const at::Tensor* gradient, at::Tensor* exp_avg, at::Tensor* exp_avg_sq,
                         at::Tensor* copy, const TorchExtAdamW* update, TorchExtMessage message) noexcept {
   return guarded(message, [&] {
+    std::vector<const Tensor*> all{weights, gradient, exp_avg, exp_avg_sq};
+    for (const Tensor* tensor : all) check_dense("a tensor of AdamW", *tensor, at::kFloat, weights->sizes());
+    if (copy != nullptr) {
+      check_dense("the copy", *copy, check_operand("the copy", *copy), weights->sizes());
+      all.push_back(copy);
+    }
+    for (size_t one = 0; one < all.size(); ++one) {
+      for (size_t other = 0; other < one; ++other) check_disjoint(*all[one], *all[other]);
+    }
     const auto with = [&]<class Element>(Element* to) {
       update_weights(*weights, *gradient, *exp_avg, *exp_avg_sq, to, *update);
     };
@@ -196,15 +212,16 @@ int32_t torch_ext_accumulate(at::Tensor* sum, const at::Tensor* addend, TorchExt
 
 int32_t torch_ext_squared_norm(const at::Tensor* x, double* sum, TorchExtMessage message) noexcept {
   return guarded(message, [&] {
+    check_dense("x", *x, at::kFloat, x->sizes());
     const int64_t count = x->numel(), blocks = (count + BLOCK - 1) / BLOCK;
     std::vector<double> sums(blocks);
-    share_out(Squares{sums.data(), elements<float>(*x), count}, blocks, GRAIN / BLOCK);
+    parallel_run(Squares{sums.data(), elements<float>(*x), count}, blocks, GRAIN / BLOCK);
     *sum = 0.0;
     for (const double part : sums) *sum += part;
   });
 }
 
-int32_t torch_ext_untouched_zeros(int64_t count, at::Tensor** made, TorchExtMessage message) noexcept {
+int32_t torch_ext_untouched_zeros(int64_t count, at::Tensor** out, TorchExtMessage message) noexcept {
   return guarded(message, [&] {
     constexpr int64_t MOST = (PTRDIFF_MAX - ALIGNMENT) / sizeof(float);
     TORCH_CHECK(count >= 0 && count <= MOST, "there is no memory for ", count, " numbers");
@@ -213,9 +230,9 @@ int32_t torch_ext_untouched_zeros(int64_t count, at::Tensor** made, TorchExtMess
     TORCH_CHECK(memory != nullptr, "there is no memory for ", bytes, " bytes");
     const uintptr_t aligned = (reinterpret_cast<uintptr_t>(memory) + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     void* const elements = reinterpret_cast<void*>(aligned);
-    // Gone with the tensor, even where making it fails.
+    // Freed with the tensor, and where `from_blob` throws.
     const std::shared_ptr<void> held(memory, std::free);
     in_large_pages(elements, bytes);
-    *made = new Tensor(at::from_blob(elements, {count}, [held](void*) {}, at::kFloat));
+    *out = new Tensor(at::from_blob(elements, {count}, [held](void*) {}, at::kFloat));
   });
 }

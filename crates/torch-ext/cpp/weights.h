@@ -1,22 +1,22 @@
-// What training does with all weights at once, in one pass over memory each. Callers check kinds, shapes, layout and device;
-// all tensors are contiguous, on the CPU. See shim.h for the rules of the surface.
+// Passes over all weights of a model: each reads and writes memory once. All tensors are dense, on the CPU, except
+// where libtorch takes over. See shim.h for the rules of the surface.
 #pragma once
 
 #include "shim.h"
 
 extern "C" {
 
-// One update of AdamW of fp32 tensors; `copy`, fp32 or bf16, becomes the new weights unless it is null. The gradient stays as
-// it is.
+// One AdamW update of fp32 tensors that are disjoint in memory. `copy`, fp32 or bf16 or null, receives the new weights.
+// The gradient is not modified.
 int32_t torch_ext_adamw(at::Tensor* weights, const at::Tensor* gradient, at::Tensor* exp_avg, at::Tensor* exp_avg_sq,
                         at::Tensor* copy, const TorchExtAdamW* update, TorchExtMessage message) noexcept;
 
-// sum + addend, in place: `sum` fp32, `addend` fp32 or bf16.
+// sum + addend, in place: `sum` fp32. By libtorch where a tensor is not dense or `addend` is neither fp32 nor bf16.
 int32_t torch_ext_accumulate(at::Tensor* sum, const at::Tensor* addend, TorchExtMessage message) noexcept;
 
 // The sum of the squares of an fp32 tensor.
 int32_t torch_ext_squared_norm(const at::Tensor* x, double* sum, TorchExtMessage message) noexcept;
 
-// So many zeros in fp32, in memory that nobody has touched yet; `made` is the caller's.
-int32_t torch_ext_untouched_zeros(int64_t count, at::Tensor** made, TorchExtMessage message) noexcept;
+// `count` fp32 zeros in memory whose pages are not committed yet; the caller owns `out`.
+int32_t torch_ext_untouched_zeros(int64_t count, at::Tensor** out, TorchExtMessage message) noexcept;
 }

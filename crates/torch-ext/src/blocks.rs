@@ -1,22 +1,22 @@
-//! The two residual blocks of a decoder layer, each one node of a graph.
+//! The two residual blocks of a decoder layer, each as one autograd node.
 //!
-//! Composed of their parts they are two dozen nodes a layer, whose making and differentiating takes longer than what they compute
-//! where texts are short and models narrow. Forwards, a block has the bits of that composition; backwards, what reaches its
-//! input from several sides is summed before it is rounded. Gradients cannot be differentiated again.
+//! Composed of single operations they are two dozen nodes per layer, whose overhead exceeds the arithmetic of short texts and
+//! small models. The forward pass is bitwise identical to the composed kernels. The backward pass sums the gradients of an input
+//! before it rounds them. Gradients have no graph.
 
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
-use crate::check::{check_dense, check_shape, check_stored, whole_vectors};
+use crate::check::{Operand, check_alike, check_shape, has_kernel, is_whole_vectors};
 use crate::ffi;
-use crate::fused::made;
-use crate::{TokenTrees, TorchExtError};
+use crate::fused::output;
+use crate::{SharedPrefixRows, TorchExtError};
 
 /// The weights of an attention block, named as in a checkpoint.
 #[derive(Clone, Copy, Debug)]
 pub struct AttentionBlock<'a> {
-    /// `[hidden]`, of the norm before the projections.
+    /// `[hidden]`: the norm before the projections.
     pub input_layernorm: &'a Tensor,
-    /// Of that norm.
+    /// Added to the mean square inside that norm.
     pub eps: f64,
     /// `[heads · d, hidden]`.
     pub q_proj: &'a Tensor,
@@ -26,16 +26,16 @@ pub struct AttentionBlock<'a> {
     pub v_proj: &'a Tensor,
     /// `[hidden, heads · d]`.
     pub o_proj: &'a Tensor,
-    /// Biases of the projections to queries, keys and values.
+    /// Biases of the query, key and value projections.
     pub biases: Option<[&'a Tensor; 3]>,
 }
 
-/// The weights of a gated block, named as in a checkpoint.
+/// The weights of a gated feed-forward block, named as in a checkpoint.
 #[derive(Clone, Copy, Debug)]
 pub struct GatedBlock<'a> {
-    /// `[hidden]`, of the norm before the projections.
+    /// `[hidden]`: the norm before the projections.
     pub post_attention_layernorm: &'a Tensor,
-    /// Of that norm.
+    /// Added to the mean square inside that norm.
     pub eps: f64,
     /// `[intermediate, hidden]`.
     pub gate_proj: &'a Tensor,
@@ -45,42 +45,45 @@ pub struct GatedBlock<'a> {
     pub down_proj: &'a Tensor,
 }
 
-/// `x + o_proj(attention(q, k, v))`: projections of [`rms_norm`](crate::rms_norm)`(x)`, queries and keys
-/// [turned](crate::rotate), [attention](crate::tree_attention) over the tokens that each sees.
+/// Computes `x + o_proj(attention(q, k, v))`: projections of [`rms_norm`](crate::rms_norm)`(x)`, with queries and keys
+/// [rotated](crate::rotate), under the mask of `rows` ([`shared_prefix_attention`](crate::shared_prefix_attention)).
 ///
 /// # Shapes
-/// `x` `[N, hidden]`, hidden a multiple of 16; `cos` and `sin` `[N, 1, d]`, d a multiple of 16, which get no gradient; N the
-/// tokens of `trees`, `heads` a multiple of `kv_heads`; all Float or all `BFloat16`, contiguous, on the CPU. Returns the shape
-/// and kind of `x`.
+/// `x` `[N, hidden]`, N the tokens of `rows`; `cos` and `sin` `[N, 1, d]`, which get no gradient; `heads` a multiple of
+/// `kv_heads`. Returns the shape and kind of `x`; `None` unless hidden and d are multiples of 16 and all are Float or
+/// `BFloat16`, contiguous, on the CPU.
 ///
 /// # Errors
-/// [`TorchExtError::Kind`], [`TorchExtError::Device`], [`TorchExtError::Shape`], [`TorchExtError::NotContiguous`].
+/// As [`rms_norm`](crate::rms_norm).
 pub fn attention_block(
     x: &Tensor,
     weights: &AttentionBlock<'_>,
     (cos, sin): (&Tensor, &Tensor),
-    trees: &TokenTrees,
-) -> Result<Tensor, TorchExtError> {
+    rows: &SharedPrefixRows,
+) -> Result<Option<Tensor>, TorchExtError> {
     let AttentionBlock { input_layernorm, eps, q_proj, k_proj, v_proj, o_proj, biases } = *weights;
-    let (kind, hidden) = check_input(x, Some(trees.tokens()))?;
-    let dim = width(cos);
-    for (tensor, given) in [("the cosines", cos), ("the sines", sin)] {
-        check_dense(tensor, given, kind)?;
-        check_shape(tensor, given, &[trees.tokens(), 1, whole_vectors(dim)])?;
+    let (hidden, dim) = (width(x), width(cos));
+    // At least one head of keys, and equally many query heads for each.
+    let heads = (height(q_proj) / dim.max(1)).max(1);
+    let kv_heads = Some(height(k_proj) / dim.max(1)).filter(|&kv| kv > 0 && heads % kv == 0).unwrap_or(heads);
+    let (q_width, kv_width) = (heads.saturating_mul(dim), kv_heads.saturating_mul(dim));
+    let mut shapes = vec![
+        (("x", x), vec![rows.tokens(), hidden]),
+        (("the cosines", cos), vec![rows.tokens(), 1, dim]),
+        (("the sines", sin), vec![rows.tokens(), 1, dim]),
+        (("the norm", input_layernorm), vec![hidden]),
+        (("q_proj", q_proj), vec![q_width, hidden]),
+        (("k_proj", k_proj), vec![kv_width, hidden]),
+        (("v_proj", v_proj), vec![kv_width, hidden]),
+        (("o_proj", o_proj), vec![hidden, q_width]),
+    ];
+    if let Some([q, k, v]) = biases {
+        shapes.push((("the bias of q_proj", q), vec![q_width]));
+        shapes.push((("the bias of k_proj", k), vec![kv_width]));
+        shapes.push((("the bias of v_proj", v), vec![kv_width]));
     }
-    check("the norm", input_layernorm, kind, &[hidden])?;
-    let (of_heads, of_kv_heads) = (rows(q_proj), rows(k_proj));
-    let heads = (of_heads / dim).max(1);
-    // At least one head of keys, and as many heads of queries for each.
-    let kv_heads = Some(of_kv_heads / dim).filter(|&kv| kv > 0 && heads % kv == 0).unwrap_or(heads);
-    check("q_proj", q_proj, kind, &[heads * dim, hidden])?;
-    check("k_proj", k_proj, kind, &[kv_heads * dim, hidden])?;
-    check("v_proj", v_proj, kind, &[kv_heads * dim, hidden])?;
-    check("o_proj", o_proj, kind, &[hidden, heads * dim])?;
-    let widths =
-        [("the bias of q_proj", heads), ("the bias of k_proj", kv_heads), ("the bias of v_proj", kv_heads)];
-    for ((tensor, heads), bias) in widths.into_iter().zip(biases.into_iter().flatten()) {
-        check(tensor, bias, kind, &[heads * dim])?;
+    if !(check_operands(&shapes)? && is_whole_vectors(hidden) && is_whole_vectors(dim)) {
+        return Ok(None);
     }
     let [q_bias, k_bias, v_bias] =
         biases.map_or([std::ptr::null(); 3], |biases| biases.map(|bias| bias.as_ptr()));
@@ -95,19 +98,19 @@ pub fn attention_block(
         v_bias,
         cos: cos.as_ptr(),
         sin: sin.as_ptr(),
-        trees: trees.lengths().as_ptr(),
-        length: trees.lengths().len(),
+        lengths: rows.lengths().as_ptr(),
+        count: rows.lengths().len(),
         eps,
     };
-    made("attend in a block", |made, message| {
-        // SAFETY: the tensors are live or null, `made` points at a handle, and kinds, shapes and layout are the ones that the
-        // shim takes for granted, as in `tree_attention` what `trees` says. All of it is read during the call only; a graph
-        // holds counted handles and a copy of its own.
-        unsafe { ffi::torch_ext_attention_block(x.as_ptr(), &raw const block, made, message) }
+    output("compute an attention block", |out, message| {
+        // SAFETY: the tensors are live or null, `out` points to a handle, and the shim checks kinds, shapes, layouts and lengths
+        // before it reads memory. All of it is read during the call only; a graph holds counted handles and a copy.
+        unsafe { ffi::torch_ext_attention_block(x.as_ptr(), &raw const block, out, message) }
     })
+    .map(Some)
 }
 
-/// `x + down_proj(`[`swiglu`](crate::swiglu)`(gate_proj(n), up_proj(n)))` with `n = `[`rms_norm`](crate::rms_norm)`(x)`.
+/// Computes `x + down_proj(`[`swiglu`](crate::swiglu)`(gate_proj(n), up_proj(n)))` with `n = `[`rms_norm`](crate::rms_norm)`(x)`.
 ///
 /// ```
 /// use tch::{Device, Kind, Tensor};
@@ -124,24 +127,30 @@ pub fn attention_block(
 /// };
 /// // The norm is 1: 3 + silu(1) · 1.
 /// let expected = 3.0 + 1.0 / (1.0 + (-1f64).exp());
-/// assert!((gated_block(&x, &weights)?.double_value(&[0, 5]) - expected).abs() < 1e-6);
+/// let out = gated_block(&x, &weights)?.expect("supported widths");
+/// assert!((out.double_value(&[0, 5]) - expected).abs() < 1e-6);
 /// # Ok::<(), torch_ext::TorchExtError>(())
 /// ```
 ///
 /// # Shapes
-/// `x` `[N, hidden]`, hidden and intermediate multiples of 16; all Float or all `BFloat16`, contiguous, on the CPU. Returns the
-/// shape and kind of `x`.
+/// `x` `[N, hidden]`. Returns the shape and kind of `x`; `None` unless hidden and intermediate are multiples of 16 and all are
+/// Float or `BFloat16`, contiguous, on the CPU.
 ///
 /// # Errors
-/// [`TorchExtError::Kind`], [`TorchExtError::Device`], [`TorchExtError::Shape`], [`TorchExtError::NotContiguous`].
-pub fn gated_block(x: &Tensor, weights: &GatedBlock<'_>) -> Result<Tensor, TorchExtError> {
+/// As [`rms_norm`](crate::rms_norm).
+pub fn gated_block(x: &Tensor, weights: &GatedBlock<'_>) -> Result<Option<Tensor>, TorchExtError> {
     let GatedBlock { post_attention_layernorm, eps, gate_proj, up_proj, down_proj } = *weights;
-    let (kind, hidden) = check_input(x, None)?;
-    check("the norm", post_attention_layernorm, kind, &[hidden])?;
-    let intermediate = whole_vectors(rows(gate_proj));
-    check("gate_proj", gate_proj, kind, &[intermediate, hidden])?;
-    check("up_proj", up_proj, kind, &[intermediate, hidden])?;
-    check("down_proj", down_proj, kind, &[hidden, intermediate])?;
+    let (tokens, hidden, intermediate) = (height(x), width(x), height(gate_proj));
+    let shapes = [
+        (("x", x), vec![tokens, hidden]),
+        (("the norm", post_attention_layernorm), vec![hidden]),
+        (("gate_proj", gate_proj), vec![intermediate, hidden]),
+        (("up_proj", up_proj), vec![intermediate, hidden]),
+        (("down_proj", down_proj), vec![hidden, intermediate]),
+    ];
+    if !(check_operands(&shapes)? && is_whole_vectors(hidden) && is_whole_vectors(intermediate)) {
+        return Ok(None);
+    }
     let block = ffi::GatedBlock {
         norm: post_attention_layernorm.as_ptr(),
         gate_proj: gate_proj.as_ptr(),
@@ -149,28 +158,24 @@ pub fn gated_block(x: &Tensor, weights: &GatedBlock<'_>) -> Result<Tensor, Torch
         down_proj: down_proj.as_ptr(),
         eps,
     };
-    made("gate in a block", |made, message| {
-        // SAFETY: the tensors are live, `made` points at a handle, and kinds, shapes and layout are the ones that the shim takes
-        // for granted. A graph holds counted handles of its own.
-        unsafe { ffi::torch_ext_gated_block(x.as_ptr(), &raw const block, made, message) }
+    output("compute a gated block", |out, message| {
+        // SAFETY: as in `attention_block`.
+        unsafe { ffi::torch_ext_gated_block(x.as_ptr(), &raw const block, out, message) }
     })
+    .map(Some)
 }
 
-/// Kind and width of a block's input, of so many rows where that is asked.
-fn check_input(x: &Tensor, tokens: Option<i64>) -> Result<(Kind, i64), TorchExtError> {
-    check_stored("x", x)?;
-    let kind = x.kind();
-    let hidden = whole_vectors(width(x));
-    check("x", x, kind, &[tokens.unwrap_or_else(|| rows(x)), hidden])?;
-    Ok((kind, hidden))
+/// Checks that operands fit each other and have these shapes, and returns whether the kernels compute with them.
+fn check_operands(shapes: &[(Operand<'_>, Vec<i64>)]) -> Result<bool, TorchExtError> {
+    let operands: Vec<Operand<'_>> = shapes.iter().map(|(operand, _)| *operand).collect();
+    check_alike(&operands)?;
+    for ((name, tensor), shape) in shapes {
+        check_shape(name, tensor, shape)?;
+    }
+    Ok(has_kernel(&operands))
 }
 
-fn check(tensor: &'static str, given: &Tensor, kind: Kind, shape: &[i64]) -> Result<(), TorchExtError> {
-    check_dense(tensor, given, kind)?;
-    check_shape(tensor, given, shape)
-}
-
-fn rows(tensor: &Tensor) -> i64 {
+fn height(tensor: &Tensor) -> i64 {
     tensor.size().first().copied().unwrap_or(0)
 }
 

@@ -1,8 +1,8 @@
-//! Processes that compute together: libtorch's c10d.
+//! Distributed training: libtorch's c10d.
 //!
-//! Processes find each other through a [`Store`], which rank 0 serves, and join a [`ProcessGroup`]. Its collectives are calls
-//! that all ranks make in the same order; each comes back when its tensors hold the result, or, in a
-//! [`scope`](ProcessGroup::scope), at once with a [`Work`] to wait for.
+//! Processes connect through a [`Store`], which rank 0 serves, and join a [`ProcessGroup`]. All ranks call its collectives in the
+//! same order. A collective returns when its tensors hold the result or, in a [`scope`](ProcessGroup::scope), at once, with a
+//! [`Work`] to wait for.
 
 mod agreement;
 mod ffi;

@@ -1,74 +1,80 @@
-//! What can go wrong at the door to C++.
+//! The errors of this crate.
 
 use tch::{Device, Kind};
 
-/// Why a call was not made, or failed.
+/// An error of a call into libtorch, or of its arguments.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TorchExtError {
+    /// A tensor without a value, such as an absent gradient.
+    #[error("{tensor} is undefined; pass a tensor that has a value")]
+    Undefined {
+        /// The argument.
+        tensor: &'static str,
+    },
     /// A tensor of another kind than the operation takes.
     #[error("{tensor} is {found:?}; it must be {expected:?}")]
     Kind {
-        /// Which argument.
+        /// The argument.
         tensor: &'static str,
         /// Its kind.
         found: Kind,
-        /// What it must be.
+        /// The kind that it must have.
         expected: Kind,
     },
     /// A tensor on another device than the first one.
-    #[error("{tensor} lies on {found:?}; it must lie on {expected:?} with the others")]
+    #[error("{tensor} is on {found:?}; it must be on {expected:?} like the others")]
     Device {
-        /// Which argument.
+        /// The argument.
         tensor: &'static str,
-        /// Where it lies.
+        /// Its device.
         found: Device,
-        /// Where the others lie.
+        /// The device of the others.
         expected: Device,
     },
     /// A tensor of another shape than the first one.
-    #[error("{tensor} has shape {found:?}; it must have {expected:?} as the others")]
+    #[error("{tensor} has shape {found:?}; it must have {expected:?} to fit the others")]
     Shape {
-        /// Which argument.
+        /// The argument.
         tensor: &'static str,
         /// Its shape.
         found: Vec<i64>,
-        /// The others' shape.
+        /// The shape that fits the others, where -1 is any size.
         expected: Vec<i64>,
     },
-    /// A tensor whose elements do not lie one behind the other.
-    #[error("{tensor} is not contiguous; copy it with `contiguous()` first")]
+    /// A tensor that is not contiguous memory, or has a pending negation.
+    #[error("{tensor} is not contiguous memory; pass a `copy()` of it")]
     NotContiguous {
-        /// Which argument.
+        /// The argument.
         tensor: &'static str,
     },
-    /// A tensor of a kind that cannot be sent.
-    #[error("{tensor} is {found:?}, which cannot be sent between processes; convert it with `to_kind` first")]
+    /// A tensor of a kind that collectives do not support.
+    #[error("{tensor} is {found:?}, which collectives do not support; convert it with `to_kind` first")]
     KindNotSent {
-        /// Which argument.
+        /// The argument.
         tensor: &'static str,
         /// Its kind.
         found: Kind,
     },
-    /// A tensor on a device that the process group does not reach.
-    #[error("{tensor} lies on {found:?}; this process group moves tensors on {expected}")]
+    /// A tensor on a device that the process group does not support.
+    #[error("{tensor} is on {found:?}; this process group supports {expected}")]
     GroupDevice {
-        /// Which argument.
+        /// The argument.
         tensor: &'static str,
-        /// Where it lies.
+        /// Its device.
         found: Device,
-        /// Where the group works.
+        /// The devices of the group.
         expected: &'static str,
     },
     /// A tensor without elements.
-    #[error("{tensor} has no elements; leave the call out on all ranks")]
+    #[error("{tensor} has no elements; omit the call on all ranks")]
     Empty {
-        /// Which argument.
+        /// The argument.
         tensor: &'static str,
     },
-    /// The whole and the part of a reduce-scatter or all-gather do not fit.
+    /// The whole and the part of a reduce-scatter or all-gather do not fit each other.
     #[error(
-        "the whole has {whole} elements and the part {part}; over {world_size} ranks the whole is {world_size} parts"
+        "the whole has {whole} elements and the part {part}; over {world_size} ranks the whole must have {world_size} times the part's"
     )]
     PartSize {
         /// Elements of the whole.
@@ -86,125 +92,127 @@ pub enum TorchExtError {
         /// Another.
         second: &'static str,
     },
-    /// A rank that the world does not have.
-    #[error("rank {rank} does not exist among {world_size}; ranks count from 0")]
+    /// A rank beyond the world size.
+    #[error("rank {rank} is not below the world size {world_size}")]
     NoSuchRank {
         /// The rank.
         rank: usize,
-        /// How many there are.
+        /// The number of ranks.
         world_size: usize,
     },
     /// The port of the store is in use.
     #[error(
-        "port {port} on {host} is taken by another program or job; choose another MASTER_PORT, on all ranks"
+        "port {port} on {host} is in use by another program or job; set another MASTER_PORT on all ranks"
     )]
     PortTaken {
-        /// Where it was to listen.
+        /// The address to listen on.
         host: String,
         /// The port.
         port: u16,
     },
-    /// The store cannot listen, for another reason than a port in use.
-    #[error("cannot listen on {host}:{port}; rank 0 serves the store, so MASTER_ADDR must name its machine")]
+    /// The store cannot listen, except for a port in use.
+    #[error(
+        "cannot listen on {host}:{port}; MASTER_ADDR must name the machine of rank 0, which serves the store"
+    )]
     Listen {
-        /// Where it was to listen.
+        /// The address to listen on.
         host: String,
         /// The port.
         port: u16,
         /// The system's error.
         source: std::io::Error,
     },
-    /// Nobody serves the store.
+    /// No store at the address.
     #[error(
-        "nobody answers at {host}:{port} after {seconds:.1} s; check that rank 0 runs there and that MASTER_ADDR and \
+        "no store answers at {host}:{port} after {seconds:.1} s; check that rank 0 runs there and that MASTER_ADDR and \
          MASTER_PORT are the same on all ranks"
     )]
     NoStore {
-        /// Where it was looked for.
+        /// The host.
         host: String,
         /// The port.
         port: u16,
-        /// How long.
+        /// Seconds waited.
         seconds: f64,
         /// The system's last error.
         source: std::io::Error,
     },
     /// Ranks were started with different world sizes.
     #[error(
-        "rank {rank} was started as one of {here}, another rank as one of {there}; WORLD_SIZE must be the same on all"
+        "rank {rank} has the world size {here}, another rank {there}; set the same WORLD_SIZE on all ranks"
     )]
     WorldSizeMismatch {
         /// This rank.
         rank: usize,
         /// Its world size.
         here: usize,
-        /// What came first.
+        /// The world size of another rank.
         there: String,
     },
     /// Two processes have one rank.
-    #[error("rank {rank} is there twice; give each process a RANK of its own")]
+    #[error("two processes have rank {rank}; set another RANK for each process")]
     RankTwice {
         /// The rank.
         rank: usize,
     },
-    /// Ranks did not come.
+    /// Ranks did not arrive in time.
     #[error(
-        "of {world_size} ranks {missing:?} did not come within {seconds:.1} s; look at what those processes say"
+        "of {world_size} ranks, {missing:?} did not arrive within {seconds:.1} s; check the logs of those processes"
     )]
     RanksMissing {
-        /// Those that did not come.
+        /// The missing ranks.
         missing: Vec<usize>,
-        /// How many were to come.
+        /// The number of ranks.
         world_size: usize,
-        /// How long they were waited for.
+        /// Seconds waited.
         seconds: f64,
     },
-    /// Ranks do not call the same collective with tensors of the same kind and size.
+    /// Ranks call different collectives, or with tensors of different kinds or sizes.
     #[error(
         "rank {rank} is at call {here}, another rank at call {there}; all ranks must make the same calls in the same order"
     )]
     Disagreement {
         /// This rank.
         rank: usize,
-        /// The number of its call in the group, and what it is.
+        /// The number of its call in the group, and a description.
         here: String,
-        /// The other rank's.
+        /// The call of the other rank.
         there: String,
     },
-    /// Another rank gave up, and said why.
+    /// Another rank failed first.
     #[error("{reason}")]
     OtherRank {
-        /// Which rank, and its error.
+        /// The rank and its error.
         reason: String,
     },
-    /// The group has failed or was aborted before.
-    #[error("the process group cannot be used any more: {reason}")]
+    /// The group failed or was aborted before.
+    #[error("the process group is unusable after an error: {reason}")]
     Unusable {
-        /// What happened first.
+        /// The first error.
         reason: String,
     },
-    /// Others took too long.
-    #[error("cannot {what}, since the time for it ran out: {message}")]
+    /// A timeout.
+    #[error("cannot {what}: timed out: {message}")]
     TimedOut {
-        /// What was under way.
+        /// The operation.
         what: &'static str,
-        /// libtorch's words.
+        /// libtorch's message.
         message: String,
     },
-    /// Another process has gone, or the network.
-    #[error("cannot {what}, since a connection to another rank was lost: {message}")]
+    /// A lost connection to another process.
+    #[error("cannot {what}: lost the connection to another rank: {message}")]
     ConnectionLost {
-        /// What was under way.
+        /// The operation.
         what: &'static str,
-        /// libtorch's words.
+        /// libtorch's message.
         message: String,
     },
-    /// libtorch refused.
+    /// An error of libtorch, such as exhausted memory.
     #[error("libtorch cannot {what}: {message}")]
     Torch {
-        /// What was asked of it.
+        /// The operation.
         what: &'static str,
-        /// Its words.
+        /// Its message.
         message: String,
     },
 }

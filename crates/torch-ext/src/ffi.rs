@@ -1,4 +1,4 @@
-//! Declarations of `cpp/shim.h`, and the one way in which its functions are called.
+//! Declarations of the headers in `cpp`, and the function that calls them.
 
 use std::ffi::{CStr, c_char, c_void};
 
@@ -6,7 +6,7 @@ use torch_sys::C_tensor;
 
 use crate::TorchExtError;
 
-/// Mirrors `TorchExtStatus`, where everything else is `TORCH_EXT_FAILED`.
+/// Mirrors `TorchExtStatus`; any other value is `TORCH_EXT_FAILED`.
 const DONE: i32 = 0;
 const TIMED_OUT: i32 = 2;
 const CONNECTION_LOST: i32 = 3;
@@ -43,8 +43,8 @@ pub(crate) struct AttentionBlock {
     pub(crate) v_bias: *const C_tensor,
     pub(crate) cos: *const C_tensor,
     pub(crate) sin: *const C_tensor,
-    pub(crate) trees: *const i64,
-    pub(crate) length: usize,
+    pub(crate) lengths: *const i64,
+    pub(crate) count: usize,
     pub(crate) eps: f64,
 }
 
@@ -82,7 +82,7 @@ unsafe extern "C" {
 
     pub(crate) fn torch_ext_squared_norm(x: *const C_tensor, sum: *mut f64, message: Message) -> i32;
 
-    pub(crate) fn torch_ext_untouched_zeros(count: i64, made: *mut *mut C_tensor, message: Message) -> i32;
+    pub(crate) fn torch_ext_untouched_zeros(count: i64, out: *mut *mut C_tensor, message: Message) -> i32;
 
     pub(crate) fn torch_ext_decode_attention(
         out: *mut C_tensor,
@@ -97,14 +97,14 @@ unsafe extern "C" {
         x: *const C_tensor,
         weight: *const C_tensor,
         eps: f64,
-        made: *mut *mut C_tensor,
+        out: *mut *mut C_tensor,
         message: Message,
     ) -> i32;
 
     pub(crate) fn torch_ext_swiglu(
         gate: *const C_tensor,
         up: *const C_tensor,
-        made: *mut *mut C_tensor,
+        out: *mut *mut C_tensor,
         message: Message,
     ) -> i32;
 
@@ -112,35 +112,39 @@ unsafe extern "C" {
         x: *const C_tensor,
         cos: *const C_tensor,
         sin: *const C_tensor,
-        made: *mut *mut C_tensor,
+        out: *mut *mut C_tensor,
         message: Message,
     ) -> i32;
 
-    pub(crate) fn torch_ext_tree_attention(
+    pub(crate) fn torch_ext_shared_prefix_attention(
         q: *const C_tensor,
         k: *const C_tensor,
         v: *const C_tensor,
-        trees: *const i64,
-        length: usize,
-        made: *mut *mut C_tensor,
+        lengths: *const i64,
+        count: usize,
+        out: *mut *mut C_tensor,
         message: Message,
     ) -> i32;
 
     pub(crate) fn torch_ext_attention_block(
         x: *const C_tensor,
         block: *const AttentionBlock,
-        made: *mut *mut C_tensor,
+        out: *mut *mut C_tensor,
         message: Message,
     ) -> i32;
 
     pub(crate) fn torch_ext_gated_block(
         x: *const C_tensor,
         block: *const GatedBlock,
-        made: *mut *mut C_tensor,
+        out: *mut *mut C_tensor,
         message: Message,
     ) -> i32;
 
-    pub(crate) fn torch_ext_has_tiles() -> i32;
+    pub(crate) fn torch_ext_is_plain(tensor: *const C_tensor) -> i32;
+
+    pub(crate) fn torch_ext_widest_instructions() -> i32;
+
+    pub(crate) fn torch_ext_force_instructions(set: i32);
 
     pub(crate) fn torch_ext_varlen_attention(
         q: *const C_tensor,
@@ -150,11 +154,11 @@ unsafe extern "C" {
         ends_k: *const C_tensor,
         longest_q: i64,
         longest_k: i64,
-        made: *mut *mut C_tensor,
+        out: *mut *mut C_tensor,
         message: Message,
     ) -> i32;
 
-    pub(crate) fn torch_ext_narrow_linear(
+    pub(crate) fn torch_ext_decode_linear(
         out: *mut C_tensor,
         x: *const C_tensor,
         weight: *const C_tensor,
@@ -168,11 +172,11 @@ unsafe extern "C" {
         leaves: *const *const C_tensor,
         sums: *const *mut C_tensor,
         count: usize,
-        made: *mut *mut C_tensor,
+        out: *mut *mut C_tensor,
         message: Message,
     ) -> i32;
 
-    pub(crate) fn torch_ext_side_by_side(
+    pub(crate) fn torch_ext_parallel_map(
         count: i64,
         body: unsafe extern "C" fn(*mut c_void, i64),
         context: *mut c_void,
@@ -180,14 +184,14 @@ unsafe extern "C" {
     ) -> i32;
 }
 
-/// Makes one call and turns its status into a result.
+/// Calls a function of the shim and converts its status to a result.
 pub(crate) fn call(what: &'static str, function: impl FnOnce(Message) -> i32) -> Result<(), TorchExtError> {
     let mut text = [0 as c_char; 1024];
     let status = function(Message { text: text.as_mut_ptr(), capacity: text.len() });
     if status == DONE {
         return Ok(());
     }
-    // SAFETY: the shim writes at most `capacity` bytes and a zero among them; where it wrote none, all are zero.
+    // SAFETY: the shim writes at most `capacity` bytes with a terminating zero; the buffer is zero otherwise.
     let message = unsafe { CStr::from_ptr(text.as_ptr()) };
     let message = message.to_string_lossy().into_owned();
     Err(match status {

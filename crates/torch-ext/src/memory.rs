@@ -1,13 +1,13 @@
-//! Memory of whole models: how the system hands it out, and how it gets it back.
+//! Allocation of whole models, and the settings of the C library's allocator.
 
 use tch::{Device, Kind, Tensor};
 
 use crate::TorchExtError;
 use crate::ffi;
-use crate::fused::made;
+use crate::fused::output;
 
-/// Zeros whose memory the system hands out only as it is first written, on Linux in large pages where it has them: for buffers of
-/// the size of a model, which then cost nothing before they are used, and the threads that write them share the work.
+/// Returns zeros whose pages the system commits on the first write, as large pages where Linux has them. A buffer of the size of a
+/// model then costs nothing until it is used, and the threads that write to it share the page faults.
 ///
 /// ```
 /// use tch::{Device, Kind};
@@ -19,25 +19,25 @@ use crate::fused::made;
 /// ```
 ///
 /// # Shapes
-/// `[elements]`, Float. Elsewhere than on a CPU they are zeros like any.
+/// `[elements]`, Float. On other devices than a CPU these are libtorch's zeros.
 ///
 /// # Errors
-/// [`TorchExtError::Torch`] where there is no memory for them, or fewer than none are asked for.
+/// [`TorchExtError::Torch`] where memory is exhausted, or `elements` is negative.
 pub fn untouched_zeros(elements: i64, device: Device) -> Result<Tensor, TorchExtError> {
-    let what = "zeros";
+    let what = "allocate zeros";
     if device != Device::Cpu {
         return Tensor::f_zeros([elements], (Kind::Float, device))
             .map_err(|error| TorchExtError::Torch { what, message: error.to_string() });
     }
-    // SAFETY: `handle` and `message` are valid for writes; the tensor that is made is the caller's.
-    made(what, |handle, message| unsafe { ffi::torch_ext_untouched_zeros(elements, handle, message) })
+    // SAFETY: `handle` and `message` are valid for writes; the caller owns the tensor.
+    output(what, |handle, message| unsafe { ffi::torch_ext_untouched_zeros(elements, handle, message) })
 }
 
-/// Has the C library's allocator keep up to 256 MB that are free at the end of its heap, and serve blocks of up to 32 MB from it.
+/// Sets glibc's allocator to keep up to 256 MB of free memory at the end of its heap, and to serve blocks of up to 32 MB from it.
 ///
-/// By itself it gives back what a step frees once that is more than twice the largest block it has seen freed, 64 MB at most, and the
-/// next step has the system hand out and clear the same pages again: of the 135M model some 35,000 a step, which took about a hundredth
-/// of its time. The setting is the whole process's and stays. Elsewhere than with glibc it does nothing.
+/// By default it returns the memory that a training step frees, beyond twice the largest freed block or 64 MB, and the next step
+/// faults the same pages in again: some 35,000 per step of a 135M model, about a hundredth of its time. The setting applies to
+/// the whole process, permanently. Without glibc this does nothing.
 ///
 /// ```
 /// torch_ext::keep_free_memory();
@@ -53,17 +53,17 @@ pub fn keep_free_memory() {
         unsafe extern "C" {
             safe fn mallopt(parameter: c_int, value: c_int) -> c_int;
         }
-        // Zero where a value is refused, which leaves it as it was.
+        // Returns zero where it rejects a value, which keeps the default.
         let _ = mallopt(M_TRIM_THRESHOLD, 256 << 20);
         let _ = mallopt(M_MMAP_THRESHOLD, 32 << 20);
     }
 }
 
-/// Gives memory back to the system that was freed and that the C library's allocator still holds.
+/// Returns freed memory that glibc's allocator still holds to the system.
 ///
-/// libtorch allocates tensors of up to some 32 MB from the heap, where what is freed between two living blocks stays with the
-/// process: after a model was loaded and dropped, most of its size. One call takes about as long as it takes to zero that
-/// memory, so it belongs between phases and not into a loop. Elsewhere than with glibc it does nothing.
+/// libtorch allocates tensors of up to some 32 MB from the heap, where memory freed between two live blocks stays with the
+/// process: most of a model's size after the model was loaded and dropped. A call takes about as long as zeroing that memory, so
+/// call it between phases, not in a loop. Without glibc this does nothing.
 ///
 /// ```
 /// torch_ext::release_free_memory();
@@ -75,7 +75,7 @@ pub fn release_free_memory() {
         unsafe extern "C" {
             safe fn malloc_trim(pad: usize) -> std::ffi::c_int;
         }
-        // The result says whether anything was given back, which nobody needs to know.
+        // The result says whether memory was returned, which has no consequence.
         let _ = malloc_trim(0);
     }
 }

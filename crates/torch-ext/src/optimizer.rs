@@ -1,14 +1,14 @@
-//! What training does with all weights at once.
+//! Passes over all weights of a model.
 
 use tch::{Device, Kind, Tensor};
 
-use crate::check::{check_dense, check_kind, check_shape, check_stored};
+use crate::check::{check_alike, check_contiguous, check_kind, check_shape, is_dense};
 use crate::{TorchExtError, ffi};
 
-/// What an update of AdamW depends on beside its tensors.
+/// The hyperparameters of one AdamW update.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamWUpdate {
-    /// How far weights move.
+    /// Step size.
     pub learning_rate: f64,
     /// Decay rates β₁, β₂ of the moments, in [0, 1).
     pub betas: (f64, f64),
@@ -16,17 +16,17 @@ pub struct AdamWUpdate {
     pub eps: f64,
     /// Decoupled weight decay.
     pub weight_decay: f64,
-    /// Updates made, this one included: 1 for the first.
+    /// Number of this update, from 1.
     pub step: u64,
-    /// The gradient is multiplied by it first, as gradient clipping does.
+    /// Factor of the gradient, as in gradient clipping.
     pub gradient_scale: f64,
 }
 
-/// One update of AdamW (Loshchilov & Hutter 2019, Algorithm 2) in a single pass over memory, which also writes the new weights
-/// to `copy`, in its kind: fp32 masters and the bfloat16 weights that compute with them.
+/// Computes one AdamW update (Loshchilov & Hutter 2019, Algorithm 2) in a single pass over memory. Also writes the new weights to
+/// `copy`, in its kind: fp32 master weights and the bfloat16 weights for computation.
 ///
-/// On a CPU by a kernel of ours, which leaves the gradient as it is; elsewhere by libtorch's `_fused_adamw_`, which writes back
-/// what a `gradient_scale` other than 1 makes of it. Both follow `torch.optim.AdamW(fused=True)` to fp32's rounding.
+/// A kernel of this crate runs on a CPU, and does not modify the gradient. Elsewhere libtorch's `_fused_adamw_` runs, which scales
+/// the gradient in place. Both match `torch.optim.AdamW(fused=True)` to fp32 rounding.
 ///
 /// ```
 /// use tch::{Kind, Tensor};
@@ -40,7 +40,7 @@ pub struct AdamWUpdate {
 ///     learning_rate: 0.1, betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.0, step: 1, gradient_scale: 1.0,
 /// };
 /// fused_adamw(&mut weights, &mut gradient, &mut exp_avg, &mut exp_avg_sq, Some(&mut copy), &update)?;
-/// // The first update moves every weight by the learning rate, against its gradient's sign.
+/// // The first update changes every weight by the learning rate, against its gradient's sign.
 /// assert!((weights.double_value(&[0]) - 0.9).abs() < 1e-6);
 /// assert!((weights.double_value(&[1]) + 1.9).abs() < 1e-6);
 /// assert_eq!(copy, weights.to_kind(Kind::BFloat16));
@@ -48,11 +48,11 @@ pub struct AdamWUpdate {
 /// ```
 ///
 /// # Shapes
-/// All alike and contiguous, on one device, no two sharing memory; Float, but `copy`, which may be `BFloat16`.
+/// All of one shape, contiguous, on one device, disjoint in memory; Float, except that `copy` may be `BFloat16`.
 ///
 /// # Errors
 /// [`TorchExtError::Kind`], [`TorchExtError::Shape`], [`TorchExtError::Device`], [`TorchExtError::NotContiguous`];
-/// nothing is written then.
+/// [`TorchExtError::Torch`] where two share memory. Nothing is written then.
 pub fn fused_adamw(
     weights: &mut Tensor,
     gradient: &mut Tensor,
@@ -73,9 +73,9 @@ pub fn fused_adamw(
     };
     let mut tensors = [weights, gradient, exp_avg, exp_avg_sq];
     if tensors[0].device() == Device::Cpu {
-        return by_our_kernel(&mut tensors, copy, &update);
+        return update_by_kernel(&mut tensors, copy, &update);
     }
-    by_libtorch(&mut tensors, &update)?;
+    update_by_libtorch(&mut tensors, &update)?;
     if let Some(copy) = copy {
         let _guard = tch::no_grad_guard();
         copy.copy_(tensors[0]);
@@ -83,16 +83,16 @@ pub fn fused_adamw(
     Ok(())
 }
 
-/// Updates tensors that are checked, in the order in which `fused_adamw` takes them.
-fn by_our_kernel(
+/// Updates checked tensors, in the order of the arguments of `fused_adamw`.
+fn update_by_kernel(
     [weights, gradient, exp_avg, exp_avg_sq]: &mut [&mut Tensor; 4],
     copy: Option<&mut Tensor>,
     update: &ffi::AdamW,
 ) -> Result<(), TorchExtError> {
     let copy = copy.map_or(std::ptr::null_mut(), Tensor::as_mut_ptr);
     ffi::call("update weights", |message| {
-        // SAFETY: all pointers but a null `copy` come from live references and are used during the call only; kinds, shapes
-        // and layout are the ones that the shim takes for granted, and it throws nothing.
+        // SAFETY: all pointers but a null `copy` come from live references and are used during the call only. The shim checks
+        // kinds, shapes, layouts and overlaps before it reads memory.
         unsafe {
             ffi::torch_ext_adamw(
                 weights.as_mut_ptr(),
@@ -107,14 +107,13 @@ fn by_our_kernel(
     })
 }
 
-/// As `by_our_kernel`, on any device.
-fn by_libtorch(
+/// As `update_by_kernel`, on any device.
+fn update_by_libtorch(
     [weights, gradient, exp_avg, exp_avg_sq]: &mut [&mut Tensor; 4],
     update: &ffi::AdamW,
 ) -> Result<(), TorchExtError> {
     ffi::call("update weights", |message| {
-        // SAFETY: all five pointers come from live references and are used during the call only; the shim takes each
-        // tensor as a handle of its own and throws nothing.
+        // SAFETY: all pointers come from live references and are used during the call only; libtorch checks the tensors.
         unsafe {
             ffi::torch_ext_fused_adamw(
                 weights.as_mut_ptr(),
@@ -129,28 +128,30 @@ fn by_libtorch(
 }
 
 fn check_update(fp32: [&Tensor; 4], copy: Option<&Tensor>) -> Result<(), TorchExtError> {
-    let (expected, device) = (fp32[0].size(), fp32[0].device());
     let names = ["the weights", "the gradient", "the first moment", "the second moment"];
     for (tensor, given) in names.into_iter().zip(fp32) {
         check_kind(tensor, given, Kind::Float)?;
     }
-    if let Some(copy) = copy {
-        check_stored("the copy", copy)?;
+    if let Some(copy) = copy
+        && check_kind("the copy", copy, Kind::BFloat16).is_err()
+    {
+        check_kind("the copy", copy, Kind::Float)?;
     }
+    let (shape, expected) = (fp32[0].size(), fp32[0].device());
     for (tensor, given) in names.into_iter().zip(fp32).chain(copy.map(|copy| ("the copy", copy))) {
-        check_shape(tensor, given, &expected)?;
+        check_shape(tensor, given, &shape)?;
         let found = given.device();
-        if found != device {
-            return Err(TorchExtError::Device { tensor, found, expected: device });
+        if found != expected {
+            return Err(TorchExtError::Device { tensor, found, expected });
         }
-        if !given.is_contiguous() {
-            return Err(TorchExtError::NotContiguous { tensor });
-        }
+        check_contiguous(tensor, given)?;
     }
     Ok(())
 }
 
-/// Adds `addend` to `sum` in one pass over memory; libtorch first makes an fp32 tensor of one in bfloat16.
+/// Adds `addend` to `sum` in one pass over memory: libtorch would first convert a bfloat16 addend to fp32.
+///
+/// libtorch adds where a tensor is not contiguous or not on the CPU, or the addend is neither Float nor `BFloat16`.
 ///
 /// ```
 /// use tch::{Kind, Tensor};
@@ -162,57 +163,63 @@ fn check_update(fp32: [&Tensor; 4], copy: Option<&Tensor>) -> Result<(), TorchEx
 /// ```
 ///
 /// # Shapes
-/// Alike, contiguous, on the CPU, not sharing memory; `sum` Float, `addend` Float or `BFloat16`.
+/// Of one shape, on one device, disjoint in memory; `sum` Float.
 ///
 /// # Errors
-/// [`TorchExtError::Kind`], [`TorchExtError::Shape`], [`TorchExtError::Device`], [`TorchExtError::NotContiguous`];
-/// nothing is written then.
+/// [`TorchExtError::Kind`], [`TorchExtError::Shape`], [`TorchExtError::Device`]; nothing is written then.
+/// [`TorchExtError::Torch`] where libtorch fails.
 pub fn accumulate(sum: &mut Tensor, addend: &Tensor) -> Result<(), TorchExtError> {
-    check_dense("the sum", sum, Kind::Float)?;
-    check_stored("the addend", addend)?;
-    check_dense("the addend", addend, addend.kind())?;
+    check_kind("the sum", sum, Kind::Float)?;
+    check_alike(&[("the addend", addend)])?;
     check_shape("the addend", addend, &sum.size())?;
+    let (found, expected) = (addend.device(), sum.device());
+    if found != expected {
+        return Err(TorchExtError::Device { tensor: "the addend", found, expected });
+    }
     ffi::call("add", |message| {
-        // SAFETY: both pointers come from live references and are used during the call only; kinds, shapes and layout are the
-        // ones that the shim takes for granted.
+        // SAFETY: both pointers come from live references and are used during the call only. The shim checks kinds, shapes and
+        // layouts before it reads memory.
         unsafe { ffi::torch_ext_accumulate(sum.as_mut_ptr(), addend.as_ptr(), message) }
     })
 }
 
-/// The sum of the squares of all elements, in one pass over memory: in fp32 within a few thousand of them, in f64 beyond, in an
-/// order that does not depend on the number of threads.
+/// Returns the sum of the squares of all elements, in one pass over memory: in fp32 within blocks of a few thousand, in f64 over
+/// blocks, in an order that does not depend on the number of threads.
 ///
 /// ```
 /// use tch::Tensor;
 ///
-/// assert_eq!(torch_ext::squared_norm(&Tensor::from_slice(&[3f32, 4.0]))?, 25.0);
+/// assert_eq!(torch_ext::squared_norm(&Tensor::from_slice(&[3f32, 4.0]))?, Some(25.0));
 /// # Ok::<(), torch_ext::TorchExtError>(())
 /// ```
 ///
 /// # Shapes
-/// Any; Float, contiguous, on the CPU.
+/// Any, Float. Returns `None` unless `x` is contiguous, on the CPU.
 ///
 /// # Errors
-/// [`TorchExtError::Kind`], [`TorchExtError::Device`], [`TorchExtError::NotContiguous`].
-pub fn squared_norm(x: &Tensor) -> Result<f64, TorchExtError> {
-    check_dense("x", x, Kind::Float)?;
+/// [`TorchExtError::Kind`]; [`TorchExtError::Torch`] where libtorch fails.
+pub fn squared_norm(x: &Tensor) -> Result<Option<f64>, TorchExtError> {
+    check_kind("x", x, Kind::Float)?;
+    if !is_dense(x) {
+        return Ok(None);
+    }
     let mut sum = 0.0;
     ffi::call("measure", |message| {
-        // SAFETY: `x` is live and of the kind and layout that the shim takes for granted; `sum` is written during the call only.
+        // SAFETY: `x` is live, and the shim checks kind and layout before it reads memory; `sum` is written during the call only.
         unsafe { ffi::torch_ext_squared_norm(x.as_ptr(), &raw mut sum, message) }
     })?;
-    Ok(sum)
+    Ok(Some(sum))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Of numbers around 1; fp32 keeps seven digits, and the two round in different places.
-    const BETWEEN_KERNELS: f64 = 2e-6;
+    /// Absolute, for numbers around 1: fp32 has seven digits, and the two kernels round in different places.
+    const TOLERANCE: f64 = 2e-6;
 
     #[test]
-    fn libtorchs_update_is_that_of_our_kernel() {
+    fn libtorch_and_the_kernel_compute_the_same_update() {
         let options = (Kind::Double, Device::Cpu);
         let numbers =
             |seed: f64| ((Tensor::arange(1_003, options) + seed) * 12.9898).sin().to_kind(Kind::Float);
@@ -231,9 +238,9 @@ mod tests {
             let [weights, _, first, second] = given;
             Tensor::cat(&[weights, first, second], 0)
         };
-        let ours = after(&|tensors, update| by_our_kernel(tensors, None, update).unwrap());
-        let libtorchs = after(&|tensors, update| by_libtorch(tensors, update).unwrap());
+        let ours = after(&|tensors, update| update_by_kernel(tensors, None, update).unwrap());
+        let libtorchs = after(&|tensors, update| update_by_libtorch(tensors, update).unwrap());
         let difference = (ours - libtorchs).abs().max().double_value(&[]);
-        assert!(difference < BETWEEN_KERNELS, "{difference}");
+        assert!(difference < TOLERANCE, "{difference}");
     }
 }

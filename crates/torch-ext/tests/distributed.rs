@@ -1,4 +1,4 @@
-//! Ranks as threads and as processes: collectives against closed forms, and each way in which ranks fail to come together.
+//! Ranks as threads and as processes: collectives against closed forms, and failures to connect.
 
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
@@ -10,19 +10,19 @@ use torch_ext::TorchExtError;
 use torch_ext::distributed::{ProcessGroup, Rank, ReduceOp, Store};
 
 const HOST: &str = "127.0.0.1";
-/// Long beside anything that works, on a machine that is busy.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// For what is meant to run out.
+/// A timeout that no successful call reaches, on a busy machine either.
+const LONG: Duration = Duration::from_secs(60);
+/// A timeout that tests let expire.
 const SHORT: Duration = Duration::from_millis(1500);
 
-/// Runs `body` on so many ranks, threads of this process, and returns what each came to.
+/// Runs `body` on this many ranks, threads of this process, and returns their results.
 fn on_ranks<T: Send>(world_size: u16, timeout: Duration, body: impl Fn(ProcessGroup) -> T + Sync) -> Vec<T> {
-    let server = Store::serve(HOST, 0, PATIENCE).unwrap();
+    let server = Store::serve(HOST, 0, LONG).unwrap();
     let (port, body) = (server.port(), &body);
     thread::scope(|scope| {
         let start = |index: u16| {
             scope.spawn(move || {
-                let store = Store::connect(HOST, port, PATIENCE).unwrap();
+                let store = Store::connect(HOST, port, LONG).unwrap();
                 let rank = Rank::new(index, world_size).unwrap();
                 body(ProcessGroup::gloo(&store, "test", rank, timeout).unwrap())
             })
@@ -37,9 +37,9 @@ fn floats(tensor: &Tensor) -> Vec<f64> {
 }
 
 #[test]
-fn reductions_are_those_of_all_ranks() {
+fn reductions_are_over_all_ranks() {
     for world_size in 1..=4u16 {
-        on_ranks(world_size, PATIENCE, |group| {
+        on_ranks(world_size, LONG, |group| {
             let (r, n) = (group.rank().index() as f64, f64::from(world_size));
             let reduce = |operation| {
                 let mut tensor = Tensor::from_slice(&[r + 1.0, -r]);
@@ -56,8 +56,8 @@ fn reductions_are_those_of_all_ranks() {
 }
 
 #[test]
-fn every_kind_that_may_be_sent_is() {
-    on_ranks(2, PATIENCE, |group| {
+fn every_supported_kind_is_reduced() {
+    on_ranks(2, LONG, |group| {
         let kinds = [Kind::Float, Kind::Double, Kind::Half, Kind::BFloat16];
         let whole = [Kind::Int8, Kind::Uint8, Kind::Int, Kind::Int64];
         for kind in kinds.into_iter().chain(whole) {
@@ -75,9 +75,9 @@ fn every_kind_that_may_be_sent_is() {
 }
 
 #[test]
-fn parts_are_scattered_and_gathered_in_the_order_of_ranks() {
+fn parts_are_scattered_and_gathered_in_rank_order() {
     for world_size in 1..=4u16 {
-        on_ranks(world_size, PATIENCE, |group| {
+        on_ranks(world_size, LONG, |group| {
             let (r, n) = (group.rank().index() as f64, f64::from(world_size));
             let places = Tensor::arange(2 * i64::from(world_size), (Kind::Float, Device::Cpu));
             // Rank r brings (r + 1) · place; the sum over ranks is place · n (n + 1) / 2.
@@ -101,9 +101,9 @@ fn parts_are_scattered_and_gathered_in_the_order_of_ranks() {
 }
 
 #[test]
-fn many_parts_are_under_way_at_a_time() {
+fn many_collectives_may_be_pending() {
     const COUNT: usize = 200;
-    on_ranks(3, PATIENCE, |group| {
+    on_ranks(3, LONG, |group| {
         let rank = group.rank().index() as i64;
         let whole = |k: usize| Tensor::full([300], k as i64 + rank, (Kind::Float, Device::Cpu));
         let wholes: Vec<Tensor> = (0..COUNT).map(whole).collect();
@@ -133,9 +133,9 @@ fn many_parts_are_under_way_at_a_time() {
 }
 
 #[test]
-fn broadcasts_come_from_their_root_and_barriers_wait() {
+fn broadcasts_come_from_their_root_and_barriers_block() {
     let began = Instant::now();
-    on_ranks(3, PATIENCE, |group| {
+    on_ranks(3, LONG, |group| {
         for root in 0..3 {
             let mut tensor = Tensor::from_slice(&[group.rank().index() as i64; 5]);
             group.broadcast(&mut tensor, root).unwrap();
@@ -151,8 +151,8 @@ fn broadcasts_come_from_their_root_and_barriers_wait() {
 }
 
 #[test]
-fn work_of_a_scope_has_ended_with_it() {
-    on_ranks(2, PATIENCE, |group| {
+fn work_ends_with_its_scope() {
+    on_ranks(2, LONG, |group| {
         let rank = group.rank().index() as f64;
         let mut tensors: Vec<Tensor> =
             (0..100).map(|k| Tensor::full([1000], f64::from(k) + rank, (Kind::Float, Device::Cpu))).collect();
@@ -186,8 +186,8 @@ fn work_of_a_scope_has_ended_with_it() {
 }
 
 #[test]
-fn a_scope_whose_body_panics_waits_for_its_work() {
-    on_ranks(2, PATIENCE, |group| {
+fn a_scope_waits_for_its_work_after_a_panic() {
+    on_ranks(2, LONG, |group| {
         let mut tensor = Tensor::from_slice(&[1f32; 4]);
         let unwinds = std::panic::AssertUnwindSafe(|| {
             group.scope(|scope| {
@@ -202,8 +202,8 @@ fn a_scope_whose_body_panics_waits_for_its_work() {
 }
 
 #[test]
-fn what_cannot_be_sent_is_named_and_the_group_stays() {
-    on_ranks(2, PATIENCE, |group| {
+fn unsupported_tensors_are_named_and_the_group_stays_usable() {
+    on_ranks(2, LONG, |group| {
         let zeros = |size: i64, kind| Tensor::zeros([size], (kind, Device::Cpu));
         let reduce = |mut tensor: Tensor| group.all_reduce(&mut tensor, ReduceOp::Sum).unwrap_err();
         let error = reduce(zeros(2, Kind::ComplexFloat));
@@ -229,17 +229,17 @@ fn what_cannot_be_sent_is_named_and_the_group_stays() {
     });
 }
 
-/// Both ranks hear of a difference, and one of them finds it.
+/// Asserts that one rank detects a disagreement and that both return its text.
 fn disagree(body: impl Fn(&ProcessGroup) -> Result<(), TorchExtError> + Sync, words: &[&str]) {
     let began = Instant::now();
-    let errors = on_ranks(2, PATIENCE, |group| {
+    let errors = on_ranks(2, LONG, |group| {
         group.barrier().unwrap();
         let error = body(&group).unwrap_err();
         let later = group.barrier().unwrap_err();
         assert!(matches!(later, TorchExtError::Unusable { .. }), "{later}");
         error
     });
-    assert!(began.elapsed() < PATIENCE, "nobody waits for the time to run out");
+    assert!(began.elapsed() < LONG, "the ranks waited for the timeout");
     assert!(errors.iter().any(|error| matches!(error, TorchExtError::Disagreement { .. })), "{errors:?}");
     for error in &errors {
         for word in words {
@@ -249,7 +249,7 @@ fn disagree(body: impl Fn(&ProcessGroup) -> Result<(), TorchExtError> + Sync, wo
 }
 
 #[test]
-fn ranks_that_call_different_things_are_told() {
+fn different_calls_are_reported() {
     disagree(
         |group| {
             let size = 4 + group.rank().index() as i64;
@@ -277,7 +277,7 @@ fn ranks_that_call_different_things_are_told() {
 }
 
 #[test]
-fn a_rank_that_does_not_call_is_waited_for_until_the_time_runs_out() {
+fn a_missing_call_is_a_timeout() {
     let errors = on_ranks(2, SHORT, |group| {
         let began = Instant::now();
         if group.rank().index() == 1 {
@@ -292,23 +292,23 @@ fn a_rank_that_does_not_call_is_waited_for_until_the_time_runs_out() {
 }
 
 #[test]
-fn a_rank_that_goes_is_missed_at_once() {
-    let errors = on_ranks(2, PATIENCE, |group| {
+fn a_rank_that_leaves_is_a_lost_connection() {
+    let errors = on_ranks(2, LONG, |group| {
         group.barrier().unwrap();
         let began = Instant::now();
         if group.rank().index() == 1 {
             return None;
         }
         let error = group.all_reduce(&mut Tensor::from(1f32), ReduceOp::Sum).unwrap_err();
-        assert!(began.elapsed() < PATIENCE / 2, "{:?}", began.elapsed());
+        assert!(began.elapsed() < LONG / 2, "{:?}", began.elapsed());
         Some(error)
     });
     assert!(matches!(errors[0], Some(TorchExtError::ConnectionLost { .. })), "{errors:?}");
 }
 
 #[test]
-fn a_rank_that_gives_up_tells_the_others_why() {
-    let errors = on_ranks(2, PATIENCE, |group| {
+fn a_failure_is_reported_to_other_ranks() {
+    let errors = on_ranks(2, LONG, |group| {
         group.barrier().unwrap();
         if group.rank().index() == 1 {
             group.give_up("the disk is full");
@@ -321,7 +321,7 @@ fn a_rank_that_gives_up_tells_the_others_why() {
 }
 
 #[test]
-fn an_aborted_group_ends_the_calls_of_all_ranks() {
+fn an_abort_ends_the_calls_of_all_ranks() {
     let errors = on_ranks(2, SHORT * 2, |group| {
         group.barrier().unwrap();
         let began = Instant::now();
@@ -334,13 +334,13 @@ fn an_aborted_group_ends_the_calls_of_all_ranks() {
     });
     let (there, here) = (&errors[0], &errors[1]);
     assert!(matches!(there.0, TorchExtError::ConnectionLost { .. }), "{errors:?}");
-    assert!(there.1 < SHORT, "the other rank hears at once");
+    assert!(there.1 < SHORT, "the other rank returns at once");
     let TorchExtError::Unusable { reason } = &here.0 else { panic!("{errors:?}") };
     assert_eq!(reason, "somebody pressed a key");
 }
 
 #[test]
-fn a_port_that_is_taken_is_named() {
+fn a_port_in_use_is_named() {
     let taken = TcpListener::bind((HOST, 0)).unwrap();
     let port = taken.local_addr().unwrap().port();
     let error = Store::serve(HOST, port, SHORT).unwrap_err();
@@ -355,7 +355,7 @@ fn a_port_that_is_taken_is_named() {
 }
 
 #[test]
-fn a_store_that_nobody_serves_is_named() {
+fn a_missing_store_is_named() {
     let free = TcpListener::bind((HOST, 0)).unwrap().local_addr().unwrap().port();
     let began = Instant::now();
     let error = Store::connect(HOST, free, SHORT).unwrap_err();
@@ -363,13 +363,13 @@ fn a_store_that_nobody_serves_is_named() {
     assert!(began.elapsed() < SHORT * 2, "{:?}", began.elapsed());
 }
 
-/// What each of two ranks of `places` comes to.
+/// Joins a group as two ranks with these indices and world sizes.
 fn join(places: [(u16, u16); 2]) -> [Result<(), TorchExtError>; 2] {
-    let server = Store::serve(HOST, 0, PATIENCE).unwrap();
+    let server = Store::serve(HOST, 0, LONG).unwrap();
     let port = server.port();
     let start = |(index, world_size): (u16, u16)| {
         thread::spawn(move || {
-            let store = Store::connect(HOST, port, PATIENCE)?;
+            let store = Store::connect(HOST, port, LONG)?;
             ProcessGroup::gloo(&store, "test", Rank::new(index, world_size)?, SHORT).map(drop)
         })
     };
@@ -377,23 +377,23 @@ fn join(places: [(u16, u16); 2]) -> [Result<(), TorchExtError>; 2] {
 }
 
 #[test]
-fn wrong_set_ups_fail_at_the_start_on_all_ranks() {
+fn wrong_configurations_fail_at_the_start_on_all_ranks() {
     let errors = join([(0, 2), (1, 3)]).map(Result::unwrap_err);
     assert!(errors.iter().any(|e| matches!(e, TorchExtError::WorldSizeMismatch { .. })), "{errors:?}");
     assert!(errors.iter().all(|e| e.to_string().contains("WORLD_SIZE")), "{errors:?}");
 
     let errors = join([(1, 2), (1, 2)]).map(Result::unwrap_err);
     assert!(errors.iter().any(|e| matches!(e, TorchExtError::RankTwice { rank: 1 })), "{errors:?}");
-    assert!(errors.iter().all(|e| e.to_string().contains("rank 1 is there twice")), "{errors:?}");
+    assert!(errors.iter().all(|e| e.to_string().contains("two processes have rank 1")), "{errors:?}");
 
     let errors = join([(0, 4), (2, 4)]).map(Result::unwrap_err);
-    let missing = |e: &TorchExtError| e.to_string().contains("[1, 3] did not come");
+    let missing = |e: &TorchExtError| e.to_string().contains("[1, 3] did not arrive");
     assert!(errors.iter().all(missing), "{errors:?}");
     assert!(Rank::new(2, 2).is_err());
 }
 
 #[test]
-fn a_store_holds_values_of_any_length_and_counts() {
+fn a_store_has_values_of_any_length_and_counters() {
     let store = Store::serve(HOST, 0, SHORT).unwrap();
     let long: Vec<u8> = (0..=255).cycle().take(100_000).collect();
     store.set("long", &long).unwrap();
@@ -407,18 +407,18 @@ fn a_store_holds_values_of_any_length_and_counts() {
     assert!(matches!(error, TorchExtError::TimedOut { .. }), "{error}");
 }
 
-/// Set for the processes that the test below starts: their rank, and the store's port.
+/// The environment variable of the processes of the test below: rank and port of the store.
 const CHILD: &str = "TORCH_EXT_TEST_CHILD";
 
 #[test]
-fn a_process_that_is_killed_is_missed_at_once() {
+fn a_killed_process_is_detected_at_once() {
     if let Ok(place) = std::env::var(CHILD) {
         return child(&place);
     }
-    let store = Store::serve(HOST, 0, PATIENCE).unwrap();
+    let store = Store::serve(HOST, 0, LONG).unwrap();
     let start = |index: u16| {
         Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "a_process_that_is_killed_is_missed_at_once", "--nocapture"])
+            .args(["--exact", "a_killed_process_is_detected_at_once", "--nocapture"])
             .env(CHILD, format!("{index} {}", store.port()))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -426,7 +426,7 @@ fn a_process_that_is_killed_is_missed_at_once() {
             .unwrap()
     };
     let mut others = [start(1), start(2)];
-    let group = ProcessGroup::gloo(&store, "test", Rank::new(0, 3).unwrap(), PATIENCE).unwrap();
+    let group = ProcessGroup::gloo(&store, "test", Rank::new(0, 3).unwrap(), LONG).unwrap();
     let mut sum = Tensor::from_slice(&[1f32, 2.0]);
     group.all_reduce(&mut sum, ReduceOp::Sum).unwrap();
     assert_eq!(floats(&sum), [3.0, 6.0]);
@@ -438,20 +438,20 @@ fn a_process_that_is_killed_is_missed_at_once() {
         "{error}"
     );
     drop(group);
-    // The third rank sees it too, and its test fails.
+    // The third rank detects it, too, and its test fails.
     assert!(!others[1].wait().unwrap().success());
     others[0].wait().unwrap();
-    assert!(began.elapsed() < PATIENCE / 2, "{:?}", began.elapsed());
+    assert!(began.elapsed() < LONG / 2, "{:?}", began.elapsed());
 }
 
 fn child(place: &str) {
     let (index, port) = place.split_once(' ').unwrap();
-    let store = Store::connect(HOST, port.parse().unwrap(), PATIENCE).unwrap();
+    let store = Store::connect(HOST, port.parse().unwrap(), LONG).unwrap();
     let rank = Rank::new(index.parse().unwrap(), 3).unwrap();
-    let group = ProcessGroup::gloo(&store, "test", rank, PATIENCE).unwrap();
+    let group = ProcessGroup::gloo(&store, "test", rank, LONG).unwrap();
     group.all_reduce(&mut Tensor::from_slice(&[1f32, 2.0]), ReduceOp::Sum).unwrap();
     if rank.index() == 1 {
-        thread::sleep(PATIENCE);
+        thread::sleep(LONG);
     }
     group.barrier().unwrap();
 }

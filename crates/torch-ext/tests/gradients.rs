@@ -1,4 +1,4 @@
-//! Gradients that begin with one given, against those of a product with it, and where they are gathered.
+//! Backward passes with a given gradient, against those of a product with it, and their sums.
 
 use tch::{Device, Kind, Tensor};
 use torch_ext::{TorchExtError, gather_gradients};
@@ -18,7 +18,7 @@ fn sums(leaves: &[&Tensor]) -> Vec<Tensor> {
 }
 
 #[test]
-fn they_have_the_bits_of_a_products_and_are_added() {
+fn gradients_are_added_and_match_those_of_a_product() {
     for kind in [Kind::Float, Kind::BFloat16, Kind::Double] {
         let [x, weight, unused, gradient] = operands(kind);
         let output = || x.matmul(&weight).tanh();
@@ -28,33 +28,33 @@ fn they_have_the_bits_of_a_products_and_are_added() {
         };
         let leaves = [&unused, &weight];
         let mut sums = sums(&leaves);
-        let of_x = gather_gradients(&output(), &gradient, &x, &leaves, &mut sums).unwrap();
-        assert!(of_x.unwrap().equal(&expected[0]), "{kind:?}");
-        assert!(sums[0].equal(&sums[0].full_like(0.25)), "nothing leads there");
-        // Rounded once where the sum is made.
+        let grad_x = gather_gradients(&output(), &gradient, &x, &leaves, &mut sums).unwrap();
+        assert!(grad_x.unwrap().equal(&expected[0]), "{kind:?}");
+        assert!(sums[0].equal(&sums[0].full_like(0.25)), "the graph does not reach it");
+        // The sum is rounded once.
         let sum = (expected[1].to_kind(Kind::Double) + 0.25).to_kind(Kind::Float);
         assert!((&sums[1] - sum).abs().max().double_value(&[]) < 1e-6, "{kind:?}");
-        assert!(!x.grad().defined() && !weight.grad().defined(), "nothing gathers at a leaf");
-        let of_unused = gather_gradients(&output(), &gradient, &unused, &[], &mut []).unwrap();
-        assert!(of_unused.is_none(), "nothing leads there");
+        assert!(!x.grad().defined() && !weight.grad().defined(), "leaves have no gradients");
+        let grad_unused = gather_gradients(&output(), &gradient, &unused, &[], &mut []).unwrap();
+        assert!(grad_unused.is_none(), "the graph does not reach it");
     }
 }
 
-/// What a graph makes of `x` `[5, 8]`, a matrix and a row.
+/// A function of `x` `[5, 8]`, a matrix and a row.
 type Graph = fn(&Tensor, &Tensor, &Tensor) -> Tensor;
 
 #[test]
-fn graphs_of_any_form_are_differentiated_alike() {
+fn graphs_of_any_shape_are_differentiated() {
     let forms: [(&str, Graph); 6] = [
         ("a chain", |x, weight, _| x.matmul(weight).tanh()),
-        ("a chain with a row that is every row's", |x, weight, row| (x.matmul(weight) + row).tanh()),
-        ("a chain that meets a leaf twice", |x, weight, row| (x.matmul(weight) * row).tanh() + row),
-        ("ways that meet again", |x, weight, row| {
+        ("a chain with a broadcast row", |x, weight, row| (x.matmul(weight) + row).tanh()),
+        ("a chain with a leaf twice", |x, weight, row| (x.matmul(weight) * row).tanh() + row),
+        ("paths that join", |x, weight, row| {
             let y = x.matmul(weight) * row;
             &y + y.tanh()
         }),
-        ("an input that is met twice", |x, weight, row| (x * x).matmul(weight) + row),
-        ("rows out of order, one of them twice", |x, weight, _| {
+        ("an input with two uses", |x, weight, row| (x * x).matmul(weight) + row),
+        ("reordered and repeated rows", |x, weight, _| {
             x.tanh().index_select(0, &Tensor::from_slice(&[3i64, 0, 3, 4, 1])).matmul(weight)
         }),
     ];
@@ -63,20 +63,20 @@ fn graphs_of_any_form_are_differentiated_alike() {
         let row = Tensor::from_slice(&[0.5f32, -1.0, 2.0]).set_requires_grad(true);
         let leaves = [&weight, &row];
         let mut sums = sums(&leaves);
-        let of_x = gather_gradients(&graph(&x, &weight, &row), &gradient, &x, &leaves, &mut sums).unwrap();
+        let grad_x = gather_gradients(&graph(&x, &weight, &row), &gradient, &x, &leaves, &mut sums).unwrap();
         let root = (graph(&x, &weight, &row) * &gradient).sum(Kind::Float);
         root.backward();
-        assert!((of_x.unwrap() - x.grad()).abs().max().double_value(&[]) < 1e-6, "{what}");
+        assert!((grad_x.unwrap() - x.grad()).abs().max().double_value(&[]) < 1e-6, "{what}");
         for (leaf, sum) in leaves.into_iter().zip(&sums) {
-            let of_leaf = leaf.grad();
-            let expected = if of_leaf.defined() { of_leaf + 0.25 } else { sum.full_like(0.25) };
+            let expected = leaf.grad();
+            let expected = if expected.defined() { expected + 0.25 } else { sum.full_like(0.25) };
             assert!((sum - expected).abs().max().double_value(&[]) < 1e-5, "{what}");
         }
     }
 }
 
 #[test]
-fn what_does_not_fit_is_refused_and_adds_nothing() {
+fn operands_that_do_not_fit_are_errors_and_add_nothing() {
     let [x, weight, _, gradient] = operands(Kind::Float);
     let output = x.matmul(&weight);
     let with = |output: &Tensor, gradient: &Tensor, sum: Tensor| {
@@ -88,13 +88,13 @@ fn what_does_not_fit_is_refused_and_adds_nothing() {
     assert!(matches!(refused(&gradient.narrow(0, 0, 4), sum()), TorchExtError::Shape { .. }));
     assert!(matches!(refused(&gradient, sum().to_kind(Kind::BFloat16)), TorchExtError::Kind { .. }));
     assert!(matches!(refused(&gradient, sum().narrow(0, 0, 4)), TorchExtError::Shape { .. }));
-    let turned = sum().t_copy().contiguous().t_();
-    assert!(matches!(refused(&gradient, turned), TorchExtError::NotContiguous { .. }));
+    let transposed = sum().t_copy().contiguous().t_();
+    assert!(matches!(refused(&gradient, transposed), TorchExtError::NotContiguous { .. }));
     let untouched = sum();
-    let asks_for_none = with(&output.detach(), &gradient, untouched.shallow_clone()).unwrap_err();
-    assert!(matches!(asks_for_none, TorchExtError::Torch { .. }), "{asks_for_none}");
+    let constant = with(&output.detach(), &gradient, untouched.shallow_clone()).unwrap_err();
+    assert!(matches!(constant, TorchExtError::Torch { .. }), "{constant}");
     assert!(untouched.equal(&sum()));
-    assert!(with(&output, &gradient, sum()).is_ok(), "the graph is still there");
+    assert!(with(&output, &gradient, sum()).is_ok(), "the graph is kept after an error");
     let again = with(&output, &gradient, sum()).unwrap_err();
     assert!(matches!(again, TorchExtError::Torch { .. }), "{again}");
 }

@@ -13,7 +13,7 @@ use pref_loss::{Beta, PreferenceLoss};
 use rand::RngExt;
 use seeds::Seeds;
 use tch::{Cuda, Device, Kind, Tensor};
-use torch_ext::{TokenTrees, VarlenTrees, tree_attention, varlen_attention};
+use torch_ext::{SharedPrefixRows, VarlenRows, shared_prefix_attention, varlen_attention};
 use trainer::{
     Activations, AdamWSettings, Decay, Head, MicroBatch, Observer, Order, PairDelta, PreferenceObjective,
     Scoring, SequenceLogps, StepMetrics, TrainError, TrainSettings, Trained, Trainer, TrainerState,
@@ -98,19 +98,21 @@ fn check_all(device: Device) -> Result<usize, Box<dyn Error>> {
 /// What rows with branches attend to, and the gradients of queries, keys and values: on a GPU by libtorch's kernels for rows of any
 /// length, of which a policy that cannot have them does not speak.
 fn attention(device: Device, kind: Kind) -> Result<Vec<f64>, Box<dyn Error>> {
-    let trees = TokenTrees::new([(37, &[5, 70][..]), (0, &[9][..]), (130, &[][..]), (1, &[1, 64][..])]);
+    let rows = SharedPrefixRows::new([(37, &[5, 70][..]), (0, &[9][..]), (130, &[][..]), (1, &[1, 64][..])]);
     let operand = |heads: i64, seed: f64| {
-        let count = trees.tokens() * heads * 32;
+        let count = rows.tokens() * heads * 32;
         let numbers = (Tensor::arange(count, (Kind::Double, Device::Cpu)) * 0.7 + seed).sin();
-        let numbers = numbers.view([trees.tokens(), heads, 32]).to_kind(kind);
+        let numbers = numbers.view([rows.tokens(), heads, 32]).to_kind(kind);
         numbers.to_device(device).set_requires_grad(true)
     };
     let (q, k, v) = (operand(4, 0.0), operand(2, 1.0), operand(2, 2.0));
     let attended = if device.is_cuda() {
-        varlen_attention(&q, &k, &v, &VarlenTrees::new(&trees, device)?)?
+        let rows = VarlenRows::new(&rows, device).ok_or("too many keys for the kernels")?;
+        varlen_attention(&q, &k, &v, &rows)?
     } else {
-        tree_attention(&q, &k, &v, &trees)?
+        shared_prefix_attention(&q, &k, &v, &rows)?
     };
+    let attended = attended.ok_or("no kernel for these operands")?;
     (attended.to_kind(Kind::Float) * q.detach()).sum(Kind::Float).backward();
     let all = [attended.detach(), q.grad(), k.grad(), v.grad()];
     let all = Tensor::cat(&all.map(|x| x.to_kind(Kind::Double).view(-1)), 0).to_device(Device::Cpu);
@@ -140,7 +142,7 @@ fn policy(device: Device, kind: Kind) -> Result<Policy, Box<dyn Error>> {
         "initializer_range": 0.1,
     }))?;
     // Drawn in fp32 and on the CPU, so that all devices have the same.
-    let drawn = Policy::initialise(config.clone(), &Seeds::new(5), Kind::Float, Device::Cpu)?;
+    let drawn = Policy::initialize(config.clone(), &Seeds::new(5), Kind::Float, Device::Cpu)?;
     let moved = drawn
         .parameters()
         .iter()

@@ -67,7 +67,7 @@ impl Parameters {
         let policy = given.borrow();
         let fresh = match &trained {
             Trained::All => None,
-            Trained::Adapters(lora) => Some(lora.initialise(policy.config(), seeds, policy.device())),
+            Trained::Adapters(lora) => Some(lora.initialize(policy.config(), seeds, policy.device())),
         };
         let weights = fresh.as_deref().unwrap_or(policy.parameters());
         let spans = Span::of_all(weights);

@@ -4,7 +4,9 @@
 //! pass up to the tokens' log-probabilities, the loss on plain numbers, and a backward pass that begins with one
 //! coefficient a token.
 
-use policy_model::{Keep, Layered, PackedRow, PackedRows, Policy, Rows, Visibility, on_device};
+use policy_model::{
+    AttentionMask, Checkpointing, LayerwiseBackward, PackedRow, PackedRows, Policy, Rows, on_device,
+};
 use pref_data::{Layout, Padding, TokenBatch};
 use pref_loss::{ChunkedHead, ScoredTokens};
 use tch::{Device, Kind, Tensor};
@@ -84,7 +86,7 @@ struct Tape<'a> {
     ids: Tensor,
     embedded: Tensor,
     /// The layers, where the graph of the hidden states does not reach through them.
-    layers: Option<Layered<'a>>,
+    layers: Option<LayerwiseBackward<'a>>,
     head: HeadTape,
 }
 
@@ -106,7 +108,7 @@ impl<'a> ForwardPass<'a> {
         let on_device = |data: &[i64]| on_device(data, device);
         let ids = on_device(&batch.ids);
         let embedded = tch::no_grad(|| policy.embed(&ids)).set_requires_grad(true);
-        let (hidden, layers) = hidden_states(policy, batch, &ids, &embedded, activations);
+        let (hidden, layers) = hidden_states(policy, batch, &ids, &embedded, activations)?;
         let targets = on_device(&batch.targets);
         let head = match head {
             Head::Chunked => {
@@ -173,38 +175,38 @@ fn hidden_states<'a>(
     ids: &Tensor,
     embedded: &Tensor,
     activations: Activations,
-) -> (Tensor, Option<Layered<'a>>) {
+) -> Result<(Tensor, Option<LayerwiseBackward<'a>>), TrainError> {
     let on_device = |data: &[i64]| on_device(data, policy.device());
     let scored = on_device(&batch.scored);
-    let layered = |layers: Layered<'a>| (layers.hidden_states().shallow_clone(), Some(layers));
-    let keep = match activations {
+    let layerwise = |layers: LayerwiseBackward<'a>| (layers.hidden_states().shallow_clone(), Some(layers));
+    let checkpointing = match activations {
         Activations::Kept => None,
-        Activations::KeptByLayer => Some(Keep::Activations),
-        Activations::Recomputed => Some(Keep::Input),
+        Activations::KeptByLayer => Some(Checkpointing::Off),
+        Activations::Recomputed => Some(Checkpointing::PerLayer),
     };
     match batch.padding {
         Padding::None => {
             let rows = batch.rows.iter();
-            let rows = rows.map(|r| PackedRow { trunk: r.trunk, branches: r.branches.clone() });
+            let rows = rows.map(|r| PackedRow { prefix: r.trunk, continuations: r.branches.clone() });
             let (ids, positions) = (ids.shallow_clone(), on_device(&batch.positions));
             let rows = PackedRows { ids, positions, rows: rows.collect() };
-            match keep {
-                None => (policy.packed_hidden_states(embedded, &rows, Some(&scored)), None),
-                Some(keep) => layered(policy.packed_layered(embedded, &rows, Some(&scored), keep)),
-            }
+            Ok(match checkpointing {
+                None => (policy.packed_hidden_states(embedded, &rows, Some(&scored))?, None),
+                Some(kind) => layerwise(policy.packed_layerwise(embedded, &rows, Some(&scored), kind)?),
+            })
         }
         Padding::Right(_) => {
             let shape = [batch.rows.len() as i64, batch.width as i64];
             let grid = |data: &[i64]| on_device(data).view(shape);
-            let visible = match batch.layout {
-                Layout::Separate => Visibility::Causal,
-                Layout::SharedPrompt => Visibility::Branches(grid(&batch.branches)),
+            let mask = match batch.layout {
+                Layout::Separate => AttentionMask::Causal,
+                Layout::SharedPrompt => AttentionMask::SharedPrefix(grid(&batch.branches)),
             };
-            let rows = Rows { ids: ids.view(shape), positions: grid(&batch.positions), visible };
-            match keep {
-                None => (policy.padded_hidden_states(embedded, &rows, Some(&scored)), None),
-                Some(keep) => layered(policy.padded_layered(embedded, &rows, Some(&scored), keep)),
-            }
+            let rows = Rows { ids: ids.view(shape), positions: grid(&batch.positions), mask };
+            Ok(match checkpointing {
+                None => (policy.padded_hidden_states(embedded, &rows, Some(&scored))?, None),
+                Some(kind) => layerwise(policy.padded_layerwise(embedded, &rows, Some(&scored), kind)?),
+            })
         }
     }
 }

@@ -232,8 +232,8 @@ fn ranks_that_cannot_come_together_are_refused() {
         places.iter().map(|&(index, size)| Rank::new(&bench, index, size, port).waiting(4.0)).collect()
     };
     refused(test, &of(&[(0, 2), (1, 3)]), &[&out], &["WORLD_SIZE must be the same"]);
-    refused(test, &of(&[(0, 3), (1, 3), (1, 3)]), &[&out], &["rank 1 is there twice", "RANK of its own"]);
-    refused(test, &of(&[(0, 3), (2, 3)]), &[&out], &["[1] did not come"]);
+    refused(test, &of(&[(0, 3), (1, 3), (1, 3)]), &[&out], &["two processes have rank 1", "another RANK"]);
+    refused(test, &of(&[(0, 3), (2, 3)]), &[&out], &["[1] did not arrive"]);
 
     let taken = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = taken.local_addr().unwrap().port();
@@ -241,5 +241,5 @@ fn ranks_that_cannot_come_together_are_refused() {
     let said = fail(test, &of(&[(0, 2), (0, 2)]));
     assert!(said.iter().any(|said| said.contains("held by another rank 0")), "{said:?}");
     let nobody = Rank::new(&bench, 1, 2, free_port()).waiting(1.0);
-    refused(test, &[nobody], &[&out], &["nobody answers", "MASTER_ADDR"]);
+    refused(test, &[nobody], &[&out], &["no store answers", "MASTER_ADDR"]);
 }

@@ -28,7 +28,7 @@ fn policy() -> Policy {
         "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": true,
         "initializer_range": 0.2,
     }));
-    Policy::initialise(config.unwrap(), &Seeds::new(5), Kind::Float, Device::Cpu).unwrap()
+    Policy::initialize(config.unwrap(), &Seeds::new(5), Kind::Float, Device::Cpu).unwrap()
 }
 
 fn pairs() -> Vec<TokenPair> {

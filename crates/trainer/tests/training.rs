@@ -38,7 +38,7 @@ fn policy() -> Policy {
         "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": true,
         "initializer_range": 0.2,
     }));
-    Policy::initialise(config.unwrap(), &Seeds::new(5), Kind::Float, Device::Cpu).unwrap()
+    Policy::initialize(config.unwrap(), &Seeds::new(5), Kind::Float, Device::Cpu).unwrap()
 }
 
 fn ids(rng: &mut seeds::Stream, longest: usize) -> Vec<u32> {
@@ -475,7 +475,8 @@ fn adapters_are_saved_merged_and_apart_and_resume_to_the_same_bytes() {
     let merged = Policy::load(&whole.join("model"), Kind::Float, Device::Cpu).unwrap();
     let over_base = base.load_adapters(&whole.join("adapter")).unwrap();
     let rows = Rows::causal(&[&[3, 4, 5, 6, 7]], Device::Cpu);
-    let states = |policy: &Policy| Vec::<f32>::try_from(policy.hidden_states(&rows).view(-1)).unwrap();
+    let states =
+        |policy: &Policy| Vec::<f32>::try_from(policy.hidden_states(&rows).unwrap().view(-1)).unwrap();
     for (a, b) in states(&merged).iter().zip(states(&over_base)) {
         assert!(f64::from((a - b).abs()) < REORDERED_FP32 * f64::from(b.abs()).max(1.0), "{a} and {b}");
     }

@@ -1,6 +1,6 @@
 //! What is measured on the way: right, and without a trace in what is trained.
 
-use policy_model::{ModelConfig, Policy, Rows, Visibility};
+use policy_model::{AttentionMask, ModelConfig, Policy, Rows};
 use pref_data::{Layout, Padding, TokenPair};
 use pref_loss::{Beta, PreferenceLoss};
 use rand::RngExt;
@@ -29,7 +29,7 @@ fn policy(seed: u64) -> Policy {
         "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": true,
         "initializer_range": 0.2,
     }));
-    Policy::initialise(config.unwrap(), &Seeds::new(seed), Kind::Float, Device::Cpu).unwrap()
+    Policy::initialize(config.unwrap(), &Seeds::new(seed), Kind::Float, Device::Cpu).unwrap()
 }
 
 fn pairs(stream: &str, n: usize) -> Vec<TokenPair> {
@@ -194,9 +194,9 @@ fn next(policy: &Policy, prompts: &[TokenPair]) -> Vec<Vec<f64>> {
         let rows = Rows {
             ids: row(&Tensor::from_slice(&ids)),
             positions: row(&positions),
-            visible: Visibility::Causal,
+            mask: AttentionMask::Causal,
         };
-        let logits = tch::no_grad(|| policy.logits(&policy.hidden_states(&rows)));
+        let logits = tch::no_grad(|| policy.logits(&policy.hidden_states(&rows).unwrap()));
         let last = logits.view([length, -1]).get(length - 1).log_softmax(-1, Kind::Double);
         Vec::<f64>::try_from(last).unwrap()
     };

@@ -205,7 +205,7 @@ impl SandboxSource {
             Mixture::Ordinary => {
                 let config =
                     ModelConfig::from_json(sandbox::model_config(Size::Small, tokenizer.vocab_size()))?;
-                let policy = Policy::initialise(config, &seeds, Kind::Float, Device::Cpu)?;
+                let policy = Policy::initialize(config, &seeds, Kind::Float, Device::Cpu)?;
                 let section = &self.section;
                 (policy, section.demonstrations, section.sft_learning_rate, vec![section.weak_after, 1.0])
             }

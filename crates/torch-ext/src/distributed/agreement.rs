@@ -1,44 +1,44 @@
-//! What ranks tell each other beside the data: that they are all there, what they call, and why they gave up.
+//! Control messages between ranks: rendezvous, descriptions of calls, and failures.
 //!
-//! Gloo and NCCL trust their callers. A rank too many, or two ranks whose tensors differ in size, end in a hang, in wrong
-//! numbers, or with the end of the process. So ranks meet in the store first, and compare each call there: one small request,
-//! which waits for nobody.
+//! Gloo and NCCL do not check their callers. An extra rank, or tensors of different sizes, cause a hang, wrong results or a crash.
+//! Ranks therefore rendezvous in the store, and compare each call there, with one small request that does not block.
 
 use std::cell::RefCell;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Rank, Store};
+use super::rank::Rank;
+use super::store::Store;
 use crate::TorchExtError;
 
-/// Calls whose description stays in the store. A rank that is further behind than that is not compared.
+/// Number of recent calls in the store. A rank that is further behind is not compared.
 const SLOTS: u64 = 64;
-/// How long it takes until somebody who waits looks again.
+/// The polling interval.
 const POLL: Duration = Duration::from_millis(10);
-/// How long somebody who has failed already speaks of it: the network may be what failed.
-const LAST_WORDS: Duration = Duration::from_secs(5);
-/// Says why the first rank gave up.
+/// The timeout of reporting a failure, whose cause may be the network.
+const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The key of the first failure.
 const FAILURE: &str = "failure";
 
-/// The ranks of one group, as they see each other in the store.
+/// The control messages of one group.
 #[derive(Debug)]
 pub(crate) struct Agreement {
     store: Store,
     rank: Rank,
-    /// Calls made so far, and what was called last in each slot.
+    /// The number of calls, and the last description in each slot.
     calls: RefCell<(u64, Vec<String>)>,
 }
 
 impl Agreement {
-    /// Comes together with all other ranks in `store`, which belongs to the group alone.
+    /// Waits for all ranks in `store`, which has a prefix of its own for the group.
     pub(crate) fn join(store: Store, rank: Rank, timeout: Duration) -> Result<Self, TorchExtError> {
         let calls = RefCell::new((0, vec![String::new(); SLOTS as usize]));
         let group = Self { store, rank, calls };
-        group.meet(timeout).inspect_err(|error| group.give_up(error))?;
+        group.rendezvous(timeout).inspect_err(|error| group.give_up(error))?;
         Ok(group)
     }
 
-    fn meet(&self, timeout: Duration) -> Result<(), TorchExtError> {
+    fn rendezvous(&self, timeout: Duration) -> Result<(), TorchExtError> {
         let (rank, world_size) = (self.rank.index(), self.rank.world_size());
         let here = world_size.to_string();
         let there = self.store.compare_set("world-size", b"", here.as_bytes())?;
@@ -66,7 +66,7 @@ impl Agreement {
         Ok(())
     }
 
-    /// Compares the next call, `what`, with what other ranks call at this place.
+    /// Compares the next call, `what`, with that of other ranks.
     pub(crate) fn check(&self, what: &str) -> Result<(), TorchExtError> {
         let (number, slots) = &mut *self.calls.borrow_mut();
         let slot = *number % SLOTS;
@@ -75,33 +75,33 @@ impl Agreement {
         *number += 1;
         let there = self.store.compare_set(&format!("call-{slot}"), before.as_bytes(), here.as_bytes())?;
         let there = String::from_utf8_lossy(&there).into_owned();
-        let of_later_round =
+        let is_later_round =
             there.split_once(':').and_then(|(n, _)| n.parse().ok()).is_some_and(|n: u64| n >= *number);
-        if there == here || of_later_round {
+        if there == here || is_later_round {
             return Ok(());
         }
         Err(TorchExtError::Disagreement { rank: self.rank.index(), here, there })
     }
 
-    /// Tells the others why this rank goes, unless another one was first.
+    /// Reports a failure of this rank, unless another rank reported one first.
     pub(crate) fn give_up(&self, error: &TorchExtError) {
-        let told = matches!(error, TorchExtError::OtherRank { .. } | TorchExtError::Unusable { .. });
-        if !told {
+        let is_reported = matches!(error, TorchExtError::OtherRank { .. } | TorchExtError::Unusable { .. });
+        if !is_reported {
             self.give_up_because(&error.to_string());
         }
     }
 
-    /// As [`give_up`](Self::give_up), in words.
+    /// As [`give_up`](Self::give_up), with a text.
     pub(crate) fn give_up_because(&self, reason: &str) {
-        let reason = format!("rank {} gave up: {reason}", self.rank.index());
-        // Where the store is gone too, nobody can be told.
-        let store = self.store.within(LAST_WORDS.min(self.store.timeout()));
+        let reason = format!("rank {} failed: {reason}", self.rank.index());
+        // Without a store there is no way to report.
+        let store = self.store.within(REPORT_TIMEOUT.min(self.store.timeout()));
         let _ = store.compare_set(FAILURE, b"", reason.as_bytes());
     }
 
-    /// Why another rank gave up, if one did.
+    /// Returns the first reported failure, if any.
     pub(crate) fn failure(&self) -> Result<Option<String>, TorchExtError> {
-        let store = self.store.within(LAST_WORDS.min(self.store.timeout()));
+        let store = self.store.within(REPORT_TIMEOUT.min(self.store.timeout()));
         if !store.contains(FAILURE)? {
             return Ok(None);
         }

@@ -1,4 +1,4 @@
-//! Declarations of `cpp/distributed.h`, and owners of what it makes.
+//! Declarations of `cpp/distributed.h`, and owners of its objects.
 
 use std::ptr::NonNull;
 
@@ -52,7 +52,7 @@ unsafe extern "C" {
         port: u16,
         listener: i32,
         timeout_ms: i64,
-        made: *mut *mut CStore,
+        out: *mut *mut CStore,
         message: Message,
     ) -> i32;
     fn torch_ext_store_free(store: *mut CStore);
@@ -91,7 +91,7 @@ unsafe extern "C" {
         rank: Rank,
         address: Bytes,
         timeout_ms: i64,
-        made: *mut *mut CGroup,
+        out: *mut *mut CGroup,
         message: Message,
     ) -> i32;
     #[cfg(feature = "nccl")]
@@ -100,7 +100,7 @@ unsafe extern "C" {
         name: Bytes,
         rank: Rank,
         timeout_ms: i64,
-        made: *mut *mut CGroup,
+        out: *mut *mut CGroup,
         message: Message,
     ) -> i32;
     fn torch_ext_group_free(group: *mut CGroup);
@@ -109,7 +109,7 @@ unsafe extern "C" {
         group: *mut CGroup,
         tensor: *mut C_tensor,
         operation: u8,
-        made: *mut *mut CWork,
+        out: *mut *mut CWork,
         message: Message,
     ) -> i32;
     pub(crate) fn torch_ext_reduce_scatter(
@@ -117,49 +117,49 @@ unsafe extern "C" {
         output: *mut C_tensor,
         input: *mut C_tensor,
         operation: u8,
-        made: *mut *mut CWork,
+        out: *mut *mut CWork,
         message: Message,
     ) -> i32;
     pub(crate) fn torch_ext_all_gather(
         group: *mut CGroup,
         output: *mut C_tensor,
         input: *mut C_tensor,
-        made: *mut *mut CWork,
+        out: *mut *mut CWork,
         message: Message,
     ) -> i32;
     pub(crate) fn torch_ext_broadcast(
         group: *mut CGroup,
         tensor: *mut C_tensor,
         root: i32,
-        made: *mut *mut CWork,
+        out: *mut *mut CWork,
         message: Message,
     ) -> i32;
-    pub(crate) fn torch_ext_barrier(group: *mut CGroup, made: *mut *mut CWork, message: Message) -> i32;
+    pub(crate) fn torch_ext_barrier(group: *mut CGroup, out: *mut *mut CWork, message: Message) -> i32;
     pub(crate) fn torch_ext_work_wait(work: *mut CWork, message: Message) -> i32;
     fn torch_ext_work_free(work: *mut CWork);
 }
 
-/// Owns what the shim made.
+/// Defines an owner of an object of the shim.
 macro_rules! owner {
-    ($(#[$doc:meta])* $name:ident, $made:ty, $free:ident) => {
+    ($(#[$doc:meta])* $name:ident, $out:ty, $free:ident) => {
         $(#[$doc])*
         #[derive(Debug)]
-        pub(crate) struct $name(NonNull<$made>);
+        pub(crate) struct $name(NonNull<$out>);
 
         impl $name {
-            /// Takes over what a call handed out that said it was done.
-            pub(crate) fn new(made: *mut $made) -> Self {
-                Self(NonNull::new(made).expect("a call that is done has made what it was to make"))
+            /// Takes ownership of the result of a successful call.
+            pub(crate) fn new(out: *mut $out) -> Self {
+                Self(NonNull::new(out).expect("a successful call returns an object"))
             }
 
-            pub(crate) fn as_ptr(&self) -> *mut $made {
+            pub(crate) fn as_ptr(&self) -> *mut $out {
                 self.0.as_ptr()
             }
         }
 
         impl Drop for $name {
             fn drop(&mut self) {
-                // SAFETY: the pointer came from the shim, which made it for this owner alone, and nobody uses it afterwards.
+                // SAFETY: the pointer comes from the shim, this is its only owner, and it is not used afterwards.
                 unsafe { $free(self.0.as_ptr()) }
             }
         }
@@ -167,7 +167,7 @@ macro_rules! owner {
 }
 
 owner!(
-    /// A client of a store; lives on the store's thread.
+    /// A client of a store, on the store's thread.
     StoreHandle, CStore, torch_ext_store_free
 );
 owner!(
@@ -175,16 +175,16 @@ owner!(
     GroupHandle, CGroup, torch_ext_group_free
 );
 owner!(
-    /// Work under way or done.
+    /// A collective.
     WorkHandle, CWork, torch_ext_work_free
 );
 
-// SAFETY: the handle is one heap object without ties to the thread that made it, and a store's clients lock inside of c10d.
+// SAFETY: the handle is a heap object without ties to its creating thread, and c10d locks a store's clients.
 unsafe impl Send for StoreHandle {}
 
-// SAFETY: a process group is one heap object without ties to the thread that made it.
+// SAFETY: a process group is a heap object without ties to its creating thread.
 unsafe impl Send for GroupHandle {}
 
-// SAFETY: through a shared handle only `abort` is called from other threads, which the shim allows at any time; everything
-// else goes through `ProcessGroup`, of which there is one a handle and which is not `Sync`.
+// SAFETY: other threads call only `abort` through a shared handle, which the shim permits at any time. All other calls go through
+// the handle's only `ProcessGroup`, which is not `Sync`.
 unsafe impl Sync for GroupHandle {}

@@ -8,26 +8,27 @@ use tch::{Device, Kind, Tensor};
 
 use super::agreement::Agreement;
 use super::ffi::{self, GroupHandle, WorkHandle};
-use super::store::milliseconds;
-use super::{Rank, Scope, Store};
+use super::rank::Rank;
+use super::store::{Store, milliseconds};
 use crate::TorchExtError;
+use crate::check::check_contiguous;
 use crate::ffi::{Message, call};
 
-/// How numbers of several ranks become one.
+/// The operation of a reduction over ranks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReduceOp {
-    /// Their sum.
+    /// The sum.
     Sum,
-    /// Their product.
+    /// The product.
     Product,
-    /// The least of them.
+    /// The minimum.
     Min,
-    /// The greatest of them.
+    /// The maximum.
     Max,
 }
 
 impl ReduceOp {
-    /// c10d's number for it.
+    /// Returns its number in c10d.
     fn code(self) -> u8 {
         match self {
             Self::Sum => 0,
@@ -38,7 +39,7 @@ impl ReduceOp {
     }
 }
 
-/// What moves the data.
+/// The communication library.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Backend {
     Gloo,
@@ -47,7 +48,7 @@ enum Backend {
 }
 
 impl Backend {
-    fn reaches(self, device: Device) -> bool {
+    fn supports(self, device: Device) -> bool {
         match self {
             Self::Gloo => device == Device::Cpu,
             #[cfg(feature = "nccl")]
@@ -55,7 +56,7 @@ impl Backend {
         }
     }
 
-    /// The devices that it reaches, in words.
+    /// Returns a description of the supported devices.
     fn devices(self) -> &'static str {
         match self {
             Self::Gloo => "the CPU",
@@ -65,12 +66,12 @@ impl Backend {
     }
 }
 
-/// Processes (or threads) that make the same calls on tensors of the same sizes, and so exchange what is in them.
+/// A group of processes (or threads) that call the same collectives on tensors of the same sizes.
 ///
-/// A call on one rank ends when the others made it too, or with an error within the timeout. After an error the group is of
-/// no more use: later calls return [`TorchExtError::Unusable`], and the other ranks hear why.
+/// A call returns when all ranks have made it, or with an error within the timeout. After an error the group is unusable: later
+/// calls return [`TorchExtError::Unusable`], and the other ranks receive the reason.
 ///
-/// A group may move to another thread but not be shared between threads: calls have an order, the same on all ranks.
+/// A group may move to another thread, but not be shared: calls have an order, the same on all ranks.
 ///
 /// ```
 /// use std::time::Duration;
@@ -97,48 +98,47 @@ pub struct ProcessGroup {
     backend: Backend,
     rank: Rank,
     agreement: Agreement,
-    /// Why the group is of no more use; also set by abort handles.
+    /// The first error, after which the group is unusable; also set by abort handles.
     failure: Arc<Mutex<Option<String>>>,
     /// Groups are not shared between threads.
     not_sync: std::marker::PhantomData<RefCell<()>>,
 }
 
 impl ProcessGroup {
-    /// Joins the group `name` over TCP, for tensors in main memory, once all ranks are there.
+    /// Joins the group `name` over TCP, for tensors on the CPU. Blocks until all ranks have joined.
     ///
-    /// Ranks listen on the address of their machine that faces the store. `timeout` is how long ranks are waited for, here and
-    /// in each call.
+    /// Each rank listens on its machine's address that faces the store. `timeout` limits this call and each collective.
     ///
     /// # Errors
     ///
     /// [`TorchExtError::WorldSizeMismatch`], [`TorchExtError::RankTwice`], [`TorchExtError::RanksMissing`],
-    /// [`TorchExtError::OtherRank`] with what another one of these was told.
+    /// [`TorchExtError::OtherRank`] with the error of another rank.
     pub fn gloo(store: &Store, name: &str, rank: Rank, timeout: Duration) -> Result<Self, TorchExtError> {
         let address = store.own_address()?;
-        Self::join(store, name, rank, timeout, Backend::Gloo, move |store, name, rank, made, message| {
+        Self::join(store, name, rank, timeout, Backend::Gloo, move |store, name, rank, out, message| {
             let (name, address) = (ffi::Bytes::of(name.as_bytes()), ffi::Bytes::of(address.as_bytes()));
-            // SAFETY: store, name, address and `made` outlive the call.
+            // SAFETY: store, name, address and `out` outlive the call.
             unsafe {
                 let timeout = milliseconds(timeout);
-                ffi::torch_ext_group_gloo(store, name, rank, address, timeout, made, message)
+                ffi::torch_ext_group_gloo(store, name, rank, address, timeout, out, message)
             }
         })
     }
 
-    /// Joins the group `name` through NCCL, for tensors on GPUs, one a rank, once all ranks are there. See
-    /// [`gloo`](Self::gloo) for what can be wrong.
+    /// Joins the group `name` over NCCL, for tensors on GPUs, one per rank. Blocks until all ranks have joined. The errors are those
+    /// of [`gloo`](Self::gloo).
     ///
-    /// A call whose time runs out ends the process: that is how c10d's watchdog keeps a GPU from hanging.
+    /// A timeout of a collective ends the process: c10d's watchdog prevents a GPU from hanging that way.
     ///
     /// # Errors
     ///
     /// As [`gloo`](Self::gloo); [`TorchExtError::Torch`] where there is no GPU.
     #[cfg(feature = "nccl")]
     pub fn nccl(store: &Store, name: &str, rank: Rank, timeout: Duration) -> Result<Self, TorchExtError> {
-        Self::join(store, name, rank, timeout, Backend::Nccl, move |store, name, rank, made, message| {
+        Self::join(store, name, rank, timeout, Backend::Nccl, move |store, name, rank, out, message| {
             let (name, timeout) = (ffi::Bytes::of(name.as_bytes()), milliseconds(timeout));
-            // SAFETY: store, name and `made` outlive the call.
-            unsafe { ffi::torch_ext_group_nccl(store, name, rank, timeout, made, message) }
+            // SAFETY: store, name and `out` outlive the call.
+            unsafe { ffi::torch_ext_group_nccl(store, name, rank, timeout, out, message) }
         })
     }
 
@@ -157,37 +157,36 @@ impl ProcessGroup {
         let ranks = ffi::Rank { index: rank.index() as i32, world_size: rank.world_size() as i32 };
         let prefix = store.key("c10d");
         let connect = "connect the ranks";
-        let made = store.with_handle(connect, 2 * timeout, move |handle| {
-            let mut made = std::ptr::null_mut();
-            call(connect, |message| make(handle.as_ptr(), &prefix, ranks, &raw mut made, message))?;
-            Ok(GroupHandle::new(made))
+        let group = store.with_handle(connect, 2 * timeout, move |handle| {
+            let mut out = std::ptr::null_mut();
+            call(connect, |message| make(handle.as_ptr(), &prefix, ranks, &raw mut out, message))?;
+            Ok(GroupHandle::new(out))
         });
-        let handle = Arc::new(made.inspect_err(|error| agreement.give_up(error))?);
+        let handle = Arc::new(group.inspect_err(|error| agreement.give_up(error))?);
         let failure = Arc::default();
         Ok(Self { handle, backend, rank, agreement, failure, not_sync: std::marker::PhantomData })
     }
 
-    /// Which rank this is.
+    /// Returns the rank of this process.
     pub fn rank(&self) -> Rank {
         self.rank
     }
 
-    /// Replaces `tensor` on each rank by the sum (product, …) over all ranks, element by element.
+    /// Replaces `tensor` on each rank by the elementwise reduction over all ranks.
     ///
-    /// The result has the same bits on all ranks. It does not have the same bits as a sum in another order, such as over
-    /// another number of ranks.
+    /// The result is bitwise identical on all ranks, but not to a sum in another order, such as over another number of ranks.
     ///
     /// # Errors
     ///
-    /// Where the tensor cannot be sent, or ranks do not agree ([`TorchExtError::Disagreement`]): nothing is sent then. Where
-    /// another rank is gone or too slow; what the tensor holds then is undefined.
+    /// An unsupported tensor, or ranks that call different collectives ([`TorchExtError::Disagreement`]): nothing is sent then. A
+    /// timeout or a lost connection: the tensor's values are undefined then.
     pub fn all_reduce(&self, tensor: &mut Tensor, operation: ReduceOp) -> Result<(), TorchExtError> {
         let work = self.start_all_reduce(tensor, operation)?;
         self.finish(&work)
     }
 
-    /// Sums (…) `input` over all ranks, of which each receives its part: rank `r` elements `r · n` to `(r + 1) · n`, where `n`
-    /// is the size of `output`.
+    /// Reduces `input` over all ranks, and stores the elements `r · n` to `(r + 1) · n` in the `output` of rank `r`, where `n` is
+    /// the size of `output`.
     ///
     /// # Errors
     ///
@@ -203,7 +202,7 @@ impl ProcessGroup {
         self.finish(&work)
     }
 
-    /// Puts `input` of each rank, in their order, one behind the other into `output` of all ranks.
+    /// Concatenates the `input` of all ranks, in their order, in the `output` of each rank.
     ///
     /// # Errors
     ///
@@ -224,46 +223,26 @@ impl ProcessGroup {
         self.finish(&work)
     }
 
-    /// Comes back once all ranks have come here.
+    /// Blocks until every rank reaches the barrier.
     ///
     /// # Errors
     ///
     /// As [`all_reduce`](Self::all_reduce).
     pub fn barrier(&self) -> Result<(), TorchExtError> {
         // SAFETY: the group outlives the call.
-        let work = self.start("wait at a barrier", "barrier", |group, made, message| unsafe {
-            ffi::torch_ext_barrier(group, made, message)
+        let work = self.start("wait at a barrier", "barrier", |group, out, message| unsafe {
+            ffi::torch_ext_barrier(group, out, message)
         })?;
         self.finish(&work)
     }
 
-    /// Runs `body`, in which collectives can be started and left to themselves; comes back when all of them have ended.
-    ///
-    /// Work reads and writes its tensors from another thread until it has ended. So it borrows them for as long as the scope,
-    /// which waits for it even where a [`Work`](super::Work) was forgotten or `body` panics.
-    ///
-    /// # Errors
-    ///
-    /// The first error of a collective whose [`Work`](super::Work) was not waited for.
-    pub fn scope<'env, R>(
-        &'env self,
-        body: impl for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> R,
-    ) -> Result<R, TorchExtError> {
-        let scope = Scope::new(self);
-        // Dropped after the scope in a panic too, and out of the body's reach.
-        let unfinished = scope.unfinished();
-        let result = body(&scope);
-        unfinished.wait()?;
-        Ok(result)
-    }
-
-    /// A handle to [abort](AbortHandle::abort) the group with, from any thread.
+    /// Returns a handle that [aborts](AbortHandle::abort) the group from any thread.
     pub fn abort_handle(&self) -> AbortHandle {
         AbortHandle { group: Arc::downgrade(&self.handle), failure: self.failure.clone() }
     }
 
-    /// Tells the other ranks that this one gives up and why, and closes its connections: their calls fail at once, with these
-    /// words. Where another rank gave up before, its words stay.
+    /// Reports a failure of this rank to the others, and closes its connections: their calls fail at once, with `reason`. The first
+    /// reported failure of a group is kept.
     pub fn give_up(&self, reason: &str) {
         self.agreement.give_up_because(reason);
         self.abort_handle().abort(reason);
@@ -277,9 +256,9 @@ impl ProcessGroup {
         self.check("the tensor", tensor)?;
         let described = format!("all-reduce ({operation:?}) of {}", describe(tensor));
         let tensor = tensor.as_mut_ptr();
-        // SAFETY: group and tensor outlive the call; the work holds handles of its own.
-        self.start("all-reduce", &described, |group, made, message| unsafe {
-            ffi::torch_ext_all_reduce(group, tensor, operation.code(), made, message)
+        // SAFETY: group and tensor outlive the call; the work holds its own handles.
+        self.start("all-reduce", &described, |group, out, message| unsafe {
+            ffi::torch_ext_all_reduce(group, tensor, operation.code(), out, message)
         })
     }
 
@@ -291,12 +270,12 @@ impl ProcessGroup {
     ) -> Result<WorkHandle, TorchExtError> {
         self.check_parts(("the input", input), ("the output", output))?;
         let described = format!("reduce-scatter ({operation:?}) of {}", describe(input));
-        // Flat, since libtorch wants the parts along the first dimension.
+        // Flat, since libtorch splits along the first dimension.
         let (output, input) = (output.view(-1), input.view(-1));
-        // SAFETY: group and tensors outlive the call; the work holds handles of its own, and only reads the input.
-        self.start("reduce-scatter", &described, |group, made, message| unsafe {
+        // SAFETY: group and tensors outlive the call; the work holds its own handles, and only reads the input.
+        self.start("reduce-scatter", &described, |group, out, message| unsafe {
             let (output, input) = (output.as_ptr().cast_mut(), input.as_ptr().cast_mut());
-            ffi::torch_ext_reduce_scatter(group, output, input, operation.code(), made, message)
+            ffi::torch_ext_reduce_scatter(group, output, input, operation.code(), out, message)
         })
     }
 
@@ -308,10 +287,10 @@ impl ProcessGroup {
         self.check_parts(("the output", output), ("the input", input))?;
         let described = format!("all-gather of {}", describe(input));
         let (output, input) = (output.view(-1), input.view(-1));
-        // SAFETY: group and tensors outlive the call; the work holds handles of its own, and only reads the input.
-        self.start("all-gather", &described, |group, made, message| unsafe {
+        // SAFETY: group and tensors outlive the call; the work holds its own handles, and only reads the input.
+        self.start("all-gather", &described, |group, out, message| unsafe {
             let (output, input) = (output.as_ptr().cast_mut(), input.as_ptr().cast_mut());
-            ffi::torch_ext_all_gather(group, output, input, made, message)
+            ffi::torch_ext_all_gather(group, output, input, out, message)
         })
     }
 
@@ -327,16 +306,16 @@ impl ProcessGroup {
         self.check("the tensor", tensor)?;
         let described = format!("broadcast from rank {root} of {}", describe(tensor));
         let tensor = tensor.as_mut_ptr();
-        // SAFETY: group and tensor outlive the call; the work holds handles of its own.
-        self.start("broadcast", &described, |group, made, message| unsafe {
-            ffi::torch_ext_broadcast(group, tensor, root as i32, made, message)
+        // SAFETY: group and tensor outlive the call; the work holds its own handles.
+        self.start("broadcast", &described, |group, out, message| unsafe {
+            ffi::torch_ext_broadcast(group, tensor, root as i32, out, message)
         })
     }
 
-    /// Waits for work of this group.
+    /// Waits for a collective of this group.
     pub(crate) fn finish(&self, work: &WorkHandle) -> Result<(), TorchExtError> {
         let waited = call("exchange tensors", |message| {
-            // SAFETY: the work lives; waiting for it more than once is allowed.
+            // SAFETY: the work is alive; waiting for it twice is permitted.
             unsafe { ffi::torch_ext_work_wait(work.as_ptr(), message) }
         });
         waited.map_err(|error| self.failed(error))
@@ -352,16 +331,16 @@ impl ProcessGroup {
             return Err(TorchExtError::Unusable { reason });
         }
         self.agreement.check(described).map_err(|error| self.failed(error))?;
-        let mut made = std::ptr::null_mut();
-        call(what, |message| start(self.handle.as_ptr(), &raw mut made, message))
+        let mut out = std::ptr::null_mut();
+        call(what, |message| start(self.handle.as_ptr(), &raw mut out, message))
             .map_err(|error| self.failed(error))?;
-        Ok(WorkHandle::new(made))
+        Ok(WorkHandle::new(out))
     }
 
-    /// Makes the group unusable, and says what another rank said if that came first.
+    /// Makes the group unusable. Returns the failure of another rank if that was reported first.
     fn failed(&self, error: TorchExtError) -> TorchExtError {
-        let told = self.agreement.failure().ok().flatten();
-        let error = match (error, told) {
+        let reported = self.agreement.failure().ok().flatten();
+        let error = match (error, reported) {
             (error @ TorchExtError::Disagreement { .. }, _) | (error, None) => error,
             (_, Some(reason)) => TorchExtError::OtherRank { reason },
         };
@@ -372,16 +351,14 @@ impl ProcessGroup {
 
     fn check(&self, name: &'static str, tensor: &Tensor) -> Result<(), TorchExtError> {
         let (found, device) = (tensor.kind(), tensor.device());
-        if !self.backend.reaches(device) {
+        if !self.backend.supports(device) {
             let expected = self.backend.devices();
             return Err(TorchExtError::GroupDevice { tensor: name, found: device, expected });
         }
-        if !SENT.contains(&found) {
+        if !SUPPORTED_KINDS.contains(&found) {
             return Err(TorchExtError::KindNotSent { tensor: name, found });
         }
-        if !tensor.is_contiguous() {
-            return Err(TorchExtError::NotContiguous { tensor: name });
-        }
+        check_contiguous(name, tensor)?;
         if tensor.numel() == 0 {
             return Err(TorchExtError::Empty { tensor: name });
         }
@@ -403,9 +380,9 @@ impl ProcessGroup {
         if found != expected {
             return Err(TorchExtError::Device { tensor: part_name, found, expected });
         }
-        let (world_size, of_whole, of_part) = (self.rank.world_size(), whole.numel(), part.numel());
-        if of_whole != of_part * world_size {
-            return Err(TorchExtError::PartSize { whole: of_whole, part: of_part, world_size });
+        let (world_size, whole_size, part_size) = (self.rank.world_size(), whole.numel(), part.numel());
+        if whole_size != part_size * world_size {
+            return Err(TorchExtError::PartSize { whole: whole_size, part: part_size, world_size });
         }
         let span = |tensor: &Tensor| {
             let start = tensor.data_ptr() as usize;
@@ -419,7 +396,7 @@ impl ProcessGroup {
     }
 }
 
-/// Aborts a process group from another thread than the one that works with it.
+/// Aborts a process group from any thread.
 #[derive(Clone, Debug)]
 pub struct AbortHandle {
     group: Weak<GroupHandle>,
@@ -427,13 +404,13 @@ pub struct AbortHandle {
 }
 
 impl AbortHandle {
-    /// Closes this rank's connections, so that calls under way fail: on the other ranks at once, here at the latest when their
-    /// time runs out. Later calls return [`TorchExtError::Unusable`] with `reason`. Where the group is gone, nothing happens.
+    /// Closes this rank's connections, so that pending calls fail: at once on the other ranks, at the latest at their timeout on
+    /// this one. Later calls return [`TorchExtError::Unusable`] with `reason`. Does nothing after the group was dropped.
     pub fn abort(&self, reason: &str) {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| reason.to_owned());
         if let Some(group) = self.group.upgrade() {
-            // SAFETY: the handle keeps the group alive, and the shim allows this call at any time. That connections cannot be
-            // closed twice is no error of whoever gives up.
+            // SAFETY: the handle keeps the group alive, and the shim permits this call at any time. A second close may fail, which
+            // has no consequence.
             let _ = call("close connections", |message| unsafe {
                 ffi::torch_ext_group_abort(group.as_ptr(), message)
             });
@@ -441,8 +418,8 @@ impl AbortHandle {
     }
 }
 
-/// The kinds that Gloo and NCCL both take.
-const SENT: [Kind; 8] =
+/// The kinds that both Gloo and NCCL support.
+const SUPPORTED_KINDS: [Kind; 8] =
     [Kind::Float, Kind::Double, Kind::Half, Kind::BFloat16, Kind::Int8, Kind::Uint8, Kind::Int, Kind::Int64];
 
 fn describe(tensor: &Tensor) -> String {
@@ -454,9 +431,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_backend_has_its_devices() {
-        assert!(Backend::Gloo.reaches(Device::Cpu) && !Backend::Gloo.reaches(Device::Cuda(0)));
+    fn backends_support_their_devices() {
+        assert!(Backend::Gloo.supports(Device::Cpu) && !Backend::Gloo.supports(Device::Cuda(0)));
         #[cfg(feature = "nccl")]
-        assert!(Backend::Nccl.reaches(Device::Cuda(1)) && !Backend::Nccl.reaches(Device::Cpu));
+        assert!(Backend::Nccl.supports(Device::Cuda(1)) && !Backend::Nccl.supports(Device::Cpu));
     }
 }

@@ -1,8 +1,8 @@
-//! Which of how many processes this is.
+//! The rank of a process.
 
 use crate::TorchExtError;
 
-/// Which of how many processes this is; ranks count from 0.
+/// The rank of a process, from 0, and the world size.
 ///
 /// ```
 /// use torch_ext::distributed::Rank;
@@ -19,10 +19,10 @@ pub struct Rank {
 }
 
 impl Rank {
-    /// The only process there is.
+    /// The rank of a single process.
     pub const ALONE: Self = Self { index: 0, world_size: 1 };
 
-    /// Rank `index` of `world_size`.
+    /// Creates rank `index` of `world_size`.
     ///
     /// # Errors
     ///
@@ -34,12 +34,12 @@ impl Rank {
         Ok(Self { index, world_size })
     }
 
-    /// The rank.
+    /// Returns the rank.
     pub fn index(self) -> usize {
         self.index.into()
     }
 
-    /// How many ranks there are.
+    /// Returns the number of ranks.
     pub fn world_size(self) -> usize {
         self.world_size.into()
     }

@@ -1,4 +1,4 @@
-//! Collectives that run while something else is done.
+//! Asynchronous collectives.
 
 use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
@@ -7,10 +7,10 @@ use std::rc::Rc;
 use tch::Tensor;
 
 use super::ffi::WorkHandle;
-use super::{ProcessGroup, ReduceOp};
+use super::group::{ProcessGroup, ReduceOp};
 use crate::TorchExtError;
 
-/// Where collectives are started that run while something else is done; made by [`ProcessGroup::scope`].
+/// Starts asynchronous collectives; created by [`ProcessGroup::scope`].
 ///
 /// ```
 /// # use std::time::Duration;
@@ -43,7 +43,7 @@ use crate::TorchExtError;
 /// # }
 /// ```
 ///
-/// and lives longer than it:
+/// and must outlive it:
 ///
 /// ```compile_fail,E0373
 /// # use tch::Tensor;
@@ -59,27 +59,44 @@ use crate::TorchExtError;
 pub struct Scope<'scope, 'env: 'scope> {
     group: &'env ProcessGroup,
     unfinished: Rc<Unfinished<'env>>,
-    /// Invariant in both, as `std::thread::Scope`: a longer scope is not a shorter one.
+    /// Invariant in both lifetimes, like `std::thread::Scope`.
     scope: PhantomData<&'scope mut &'scope ()>,
     env: PhantomData<&'env mut &'env ()>,
 }
 
+impl ProcessGroup {
+    /// Runs `body`, which may start collectives without waiting for them. Returns when all of them have ended.
+    ///
+    /// A collective accesses its tensors from another thread until it has ended. It therefore borrows them for the scope, which
+    /// waits for it even if its [`Work`] was forgotten or `body` panics.
+    ///
+    /// # Errors
+    ///
+    /// The first error of a collective whose [`Work`] was not waited for.
+    pub fn scope<'env, R>(
+        &'env self,
+        body: impl for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> R,
+    ) -> Result<R, TorchExtError> {
+        let scope = Scope::new(self);
+        // Dropped after the scope in a panic, too, and not accessible to the body.
+        let unfinished = scope.unfinished.clone();
+        let result = body(&scope);
+        unfinished.wait()?;
+        Ok(result)
+    }
+}
+
 impl<'scope, 'env> Scope<'scope, 'env> {
-    pub(crate) fn new(group: &'env ProcessGroup) -> Self {
+    fn new(group: &'env ProcessGroup) -> Self {
         let unfinished = Rc::new(Unfinished { group, work: RefCell::default() });
         Self { group, unfinished, scope: PhantomData, env: PhantomData }
-    }
-
-    /// What waits for the scope's work when it is dropped.
-    pub(crate) fn unfinished(&self) -> Rc<Unfinished<'env>> {
-        self.unfinished.clone()
     }
 
     /// Starts [`ProcessGroup::all_reduce`].
     ///
     /// # Errors
     ///
-    /// Where it cannot begin.
+    /// The errors of its start.
     pub fn all_reduce(
         &'scope self,
         tensor: &'scope mut Tensor,
@@ -92,7 +109,7 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     ///
     /// # Errors
     ///
-    /// Where it cannot begin.
+    /// The errors of its start.
     pub fn reduce_scatter(
         &'scope self,
         output: &'scope mut Tensor,
@@ -106,7 +123,7 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     ///
     /// # Errors
     ///
-    /// Where it cannot begin.
+    /// The errors of its start.
     pub fn all_gather(
         &'scope self,
         output: &'scope mut Tensor,
@@ -119,7 +136,7 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     ///
     /// # Errors
     ///
-    /// Where it cannot begin.
+    /// The errors of its start.
     pub fn broadcast(
         &'scope self,
         tensor: &'scope mut Tensor,
@@ -135,16 +152,16 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     }
 }
 
-/// The work that a scope started.
+/// The collectives of a scope.
 #[derive(Debug)]
-pub(crate) struct Unfinished<'env> {
+struct Unfinished<'env> {
     group: &'env ProcessGroup,
     work: RefCell<Vec<Rc<Pending>>>,
 }
 
 impl Unfinished<'_> {
-    /// Waits for everything, and returns the first error that nobody has heard of.
-    pub(crate) fn wait(&self) -> Result<(), TorchExtError> {
+    /// Waits for all of them, and returns the first error that was not returned before.
+    fn wait(&self) -> Result<(), TorchExtError> {
         let mut first = Ok(());
         for pending in self.work.take() {
             let ended = pending.wait(self.group);
@@ -157,14 +174,14 @@ impl Unfinished<'_> {
 }
 
 impl Drop for Unfinished<'_> {
-    /// Where the scope's body panics, its work is waited for nevertheless.
+    /// Waits for the collectives after a panic of the body, too.
     fn drop(&mut self) {
-        // Whoever panics does not ask for errors.
+        // A panic takes precedence over errors.
         let _ = self.wait();
     }
 }
 
-/// A collective under way. It ends with its scope, whatever becomes of this handle.
+/// A pending collective. It ends with its scope, even if this handle is dropped or forgotten.
 #[derive(Debug)]
 pub struct Work<'scope> {
     group: &'scope ProcessGroup,
@@ -172,11 +189,11 @@ pub struct Work<'scope> {
 }
 
 impl Work<'_> {
-    /// Waits for the end.
+    /// Blocks until the collective has ended.
     ///
     /// # Errors
     ///
-    /// As the collective's own function on [`ProcessGroup`].
+    /// Those of the collective on [`ProcessGroup`].
     pub fn wait(self) -> Result<(), TorchExtError> {
         self.pending.wait(self.group)
     }

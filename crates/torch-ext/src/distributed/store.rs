@@ -12,13 +12,13 @@ use super::ffi::{self, StoreHandle};
 use crate::TorchExtError;
 use crate::ffi::call;
 
-/// How long it takes until somebody who waits looks again.
+/// The polling interval.
 const POLL: Duration = Duration::from_millis(5);
 
-/// A key-value store that all processes reach: c10d's `TCPStore`. Clones speak through the same connection.
+/// A key-value store for all processes: c10d's `TCPStore`. Clones share a connection.
 ///
-/// A request is answered or fails within the store's timeout, even where the network has gone silent: requests run on a
-/// thread of their own, and one that is stuck there is left behind.
+/// A request returns or fails within the store's timeout, even without a response from the network: requests run on a thread of
+/// their own, and a blocked one is abandoned.
 ///
 /// ```
 /// use std::time::Duration;
@@ -40,12 +40,12 @@ pub struct Store {
 }
 
 impl Store {
-    /// Serves a store on `port` (0 for any that is free) and connects to it. Where `host` is this machine's loopback, nobody
-    /// else can reach it; otherwise it listens on all addresses.
+    /// Serves a store on `port` (0 for any free port) and connects to it. It listens on the loopback interface if `host` is one of
+    /// its addresses, otherwise on all interfaces.
     ///
     /// # Errors
     ///
-    /// [`TorchExtError::PortTaken`], [`TorchExtError::Listen`], [`TorchExtError::NoStore`] where `host` is another machine.
+    /// [`TorchExtError::PortTaken`], [`TorchExtError::Listen`], [`TorchExtError::NoStore`] if `host` is another machine.
     pub fn serve(host: &str, port: u16, timeout: Duration) -> Result<Self, TorchExtError> {
         let failed = |source: std::io::Error| match source.kind() {
             ErrorKind::AddrInUse => TorchExtError::PortTaken { host: host.to_owned(), port },
@@ -62,14 +62,14 @@ impl Store {
         Self::open(host, port, Some(listener), timeout)
     }
 
-    /// Connects to the store at `host:port`, waiting for it to be served.
+    /// Connects to the store at `host:port`. Waits until it is served.
     ///
     /// # Errors
     ///
-    /// [`TorchExtError::NoStore`] where nobody answers in time.
+    /// [`TorchExtError::NoStore`] at the timeout.
     pub fn connect(host: &str, port: u16, timeout: Duration) -> Result<Self, TorchExtError> {
         let began = Instant::now();
-        while let Err(source) = reach(host, port, timeout.saturating_sub(began.elapsed())) {
+        while let Err(source) = connect_once(host, port, timeout.saturating_sub(began.elapsed())) {
             if began.elapsed() >= timeout {
                 let seconds = timeout.as_secs_f64();
                 return Err(TorchExtError::NoStore { host: host.to_owned(), port, seconds, source });
@@ -89,44 +89,44 @@ impl Store {
         let socket = listener.map_or(-1, IntoRawFd::into_raw_fd);
         let name = host.to_owned();
         service.request("open the store", timeout, move |handle| {
-            let mut made = std::ptr::null_mut();
+            let mut out = std::ptr::null_mut();
             call("open the store", |message| {
-                // SAFETY: the name outlives the call, `made` is written where the call is done, and the socket is handed over.
+                // SAFETY: the name outlives the call, `out` is written on success, and the shim owns the socket.
                 unsafe {
                     ffi::torch_ext_store_open(
                         ffi::Bytes::of(name.as_bytes()),
                         port,
                         socket,
                         milliseconds(timeout),
-                        &raw mut made,
+                        &raw mut out,
                         message,
                     )
                 }
             })?;
-            *handle = Some(StoreHandle::new(made));
+            *handle = Some(StoreHandle::new(out));
             Ok(())
         })?;
         Ok(Self { service, host: host.to_owned(), port, timeout, prefix: String::new() })
     }
 
-    /// The same store, where each key begins with `name`.
+    /// Returns the same store with the key prefix `name`.
     #[must_use]
     pub fn named(&self, name: &str) -> Self {
         Self { prefix: format!("{}{name}/", self.prefix), ..self.clone() }
     }
 
-    /// The same store, for requests that are given up after `timeout`.
+    /// Returns the same store with another timeout of requests.
     #[must_use]
     pub fn within(&self, timeout: Duration) -> Self {
         Self { timeout, ..self.clone() }
     }
 
-    /// Where it is served.
+    /// Returns the port of the store.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// How long a request may take.
+    /// Returns the timeout of requests.
     pub fn timeout(&self) -> Duration {
         self.timeout
     }
@@ -135,7 +135,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// Where the store is gone.
+    /// The store does not answer.
     pub fn set(&self, key: &str, value: &[u8]) -> Result<(), TorchExtError> {
         let (key, value) = (self.key(key), value.to_vec());
         self.request("write to the store", move |store| {
@@ -147,17 +147,17 @@ impl Store {
         })
     }
 
-    /// The value of `key`, which somebody sets within `patience`.
+    /// Returns the value of `key`. Waits until it is set, at most for `timeout`.
     ///
     /// # Errors
     ///
-    /// [`TorchExtError::TimedOut`] where nobody did; where the store is gone.
-    pub fn get(&self, key: &str, patience: Duration) -> Result<Vec<u8>, TorchExtError> {
+    /// [`TorchExtError::TimedOut`] if it is not set; the store does not answer.
+    pub fn get(&self, key: &str, timeout: Duration) -> Result<Vec<u8>, TorchExtError> {
         let began = Instant::now();
-        // Nobody waits inside of the store, where others could not speak meanwhile.
+        // Polls, since a wait in the store would block other requests of this connection.
         while !self.contains(key)? {
-            if began.elapsed() >= patience {
-                let message = format!("nobody set `{key}` within {:.1} s", patience.as_secs_f64());
+            if began.elapsed() >= timeout {
+                let message = format!("`{key}` was not set within {:.1} s", timeout.as_secs_f64());
                 return Err(TorchExtError::TimedOut { what: "read from the store", message });
             }
             thread::sleep(POLL);
@@ -174,11 +174,11 @@ impl Store {
         })
     }
 
-    /// Sets `key` to `desired` if it is `expected` now (or empty and not there), and returns what it is afterwards.
+    /// Sets `key` to `desired` if its value is `expected` (or `expected` is empty and the key is not set). Returns the new value.
     ///
     /// # Errors
     ///
-    /// Where the store is gone.
+    /// The store does not answer.
     pub fn compare_set(&self, key: &str, expected: &[u8], desired: &[u8]) -> Result<Vec<u8>, TorchExtError> {
         let (key, expected, desired) = (self.key(key), expected.to_vec(), desired.to_vec());
         self.request("write to the store", move |store| {
@@ -198,11 +198,11 @@ impl Store {
         })
     }
 
-    /// Adds `amount` to the number under `key`, 0 at first, and returns the sum.
+    /// Adds `amount` to the number under `key`, initially 0, and returns the sum.
     ///
     /// # Errors
     ///
-    /// Where the store is gone.
+    /// The store does not answer.
     pub fn add(&self, key: &str, amount: i64) -> Result<i64, TorchExtError> {
         let key = self.key(key);
         self.request("count in the store", move |store| {
@@ -216,11 +216,11 @@ impl Store {
         })
     }
 
-    /// Whether somebody set `key`.
+    /// Returns whether `key` is set.
     ///
     /// # Errors
     ///
-    /// Where the store is gone.
+    /// The store does not answer.
     pub fn contains(&self, key: &str) -> Result<bool, TorchExtError> {
         let key = self.key(key);
         self.request("look into the store", move |store| {
@@ -234,13 +234,13 @@ impl Store {
         })
     }
 
-    /// The address of this machine that faces the store: where other ranks can reach this one.
+    /// Returns the address of this machine that faces the store, at which other ranks can connect.
     pub(crate) fn own_address(&self) -> Result<String, TorchExtError> {
         let facing = |host: &str| {
             let to = (host, self.port).to_socket_addrs()?.next().ok_or(ErrorKind::NotFound)?;
             let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
             let socket = UdpSocket::bind(any)?;
-            // Connecting a datagram socket sends nothing: it asks for the route.
+            // Connecting a datagram socket sends nothing: it looks up the route.
             socket.connect(to)?;
             Ok(socket.local_addr()?.ip().to_string())
         };
@@ -251,19 +251,19 @@ impl Store {
         })
     }
 
-    /// Runs `request` with the store's handle; `patience` is how long it may take.
+    /// Runs `request` with the store's handle, for at most `timeout`.
     pub(crate) fn with_handle<T: Send + 'static>(
         &self,
         what: &'static str,
-        patience: Duration,
+        timeout: Duration,
         request: impl FnOnce(&StoreHandle) -> Result<T, TorchExtError> + Send + 'static,
     ) -> Result<T, TorchExtError> {
-        self.service.request(what, patience, move |handle| {
+        self.service.request(what, timeout, move |handle| {
             request(handle.as_ref().expect("a store exists once it was opened"))
         })
     }
 
-    /// Where keys of a name lie.
+    /// Returns `key` with the prefix of this store.
     pub(crate) fn key(&self, key: &str) -> String {
         format!("{}{key}", self.prefix)
     }
@@ -306,23 +306,23 @@ impl Service {
     fn request<T: Send + 'static>(
         &self,
         what: &'static str,
-        patience: Duration,
+        timeout: Duration,
         request: impl FnOnce(&mut Option<StoreHandle>) -> Result<T, TorchExtError> + Send + 'static,
     ) -> Result<T, TorchExtError> {
         let silent = || TorchExtError::TimedOut {
             what,
-            message: format!("the store has not answered for {:.1} s", patience.as_secs_f64()),
+            message: format!("the store has not answered for {:.1} s", timeout.as_secs_f64()),
         };
         let (reply, replied) = mpsc::channel();
         let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let requests = state.requests.as_ref().ok_or_else(silent)?;
-        // Whoever has stopped waiting does not hear the answer.
+        // The receiver is gone after a timeout.
         let request: Request = Box::new(move |handle| drop(reply.send(request(handle))));
         requests.send(request).map_err(|_| silent())?;
-        match replied.recv_timeout(patience) {
+        match replied.recv_timeout(timeout) {
             Ok(result) => result,
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                // The thread is stuck, and is left to itself.
+                // Abandons the blocked thread.
                 *state = ServiceState { requests: None, thread: None };
                 Err(silent())
             }
@@ -335,16 +335,16 @@ impl Drop for Service {
         let state = self.state.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
         state.requests = None;
         if let Some(thread) = state.thread.take() {
-            // So that a port is free again when its store is dropped. A panic there has been reported by then.
+            // Frees the port before the drop ends. The panic hook has reported a panic of the thread.
             let _ = thread.join();
         }
     }
 }
 
-fn reach(host: &str, port: u16, patience: Duration) -> std::io::Result<()> {
+fn connect_once(host: &str, port: u16, timeout: Duration) -> std::io::Result<()> {
     let mut last = std::io::Error::from(ErrorKind::NotFound);
     for address in (host, port).to_socket_addrs()? {
-        match TcpStream::connect_timeout(&address, patience.max(POLL)) {
+        match TcpStream::connect_timeout(&address, timeout.max(POLL)) {
             Ok(_) => return Ok(()),
             Err(error) => last = error,
         }
@@ -356,7 +356,7 @@ pub(crate) fn milliseconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// Asks again with more room where an answer is longer than expected.
+/// Repeats a request with a larger buffer if the answer is longer than the first one.
 fn answer(
     what: &'static str,
     mut ask: impl FnMut(ffi::Answer, crate::ffi::Message) -> i32,

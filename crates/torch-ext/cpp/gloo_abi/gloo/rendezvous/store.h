@@ -1,5 +1,5 @@
-// See transport/device.h. The virtual functions stand in Gloo's order; its later ones are left out, since libtorch's own
-// `GlooStore` is built inside of libtorch and nothing here makes one.
+// See transport/device.h. The virtual functions are in Gloo's order. Its later ones are omitted: libtorch compiles its
+// own `GlooStore`, and this crate creates none.
 #pragma once
 
 #include <chrono>

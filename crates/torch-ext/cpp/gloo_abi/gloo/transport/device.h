@@ -1,5 +1,5 @@
-// libtorch contains Gloo and ships none of its headers. What `ProcessGroupGloo.hpp` names is declared in this folder, after
-// Gloo's own headers, and only what is used behind pointers or overridden, so that no layout is guessed.
+// libtorch contains Gloo but ships none of its headers. This folder declares the names that `ProcessGroupGloo.hpp`
+// uses, after Gloo's own headers: only types behind pointers and overridden functions, so that no layout is assumed.
 #pragma once
 
 namespace gloo::transport {

@@ -1,6 +1,6 @@
-#include "tiles.h"
+#include "amx.h"
 
-#include "lanes.h"
+#include "vectors.h"
 
 #if defined(__x86_64__) && defined(__linux__) && defined(HAS_SHUFFLES)
 
@@ -12,7 +12,7 @@
 #include <cstring>
 #include <vector>
 
-#define TILED __attribute__((target("amx-tile,amx-bf16,avx512f,avx512bw,avx512dq,avx512vl")))
+#define TARGET_AMX __attribute__((target("amx-tile,amx-bf16,avx512f,avx512bw,avx512dq,avx512vl")))
 
 namespace torch_ext {
 namespace {
@@ -24,17 +24,17 @@ constexpr int64_t STEP = 2 * TILE;
 // Two tiles of either operand at a time make four products of four loads.
 constexpr int64_t SIDE = 2 * TILE;
 
-// What the processor is told of its eight tiles: all are full.
-struct alignas(64) Shapes {
+// The configuration of the eight tiles: all are full.
+struct alignas(64) TileConfig {
   uint8_t palette = 1, start = 0, reserved[14] = {};
   uint16_t bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
   uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
 };
 
-// Exchanges blocks of `width` across the diagonal of pairs of rows; done for 8, 4, 2 and 1 it transposes.
-#define SHUFFLED(a, b, at)                                                                                                  \
-  __builtin_shufflevector(a, b, at(0), at(1), at(2), at(3), at(4), at(5), at(6), at(7), at(8), at(9), at(10), at(11), at(12), \
-                          at(13), at(14), at(15))
+// Swaps blocks of `width` across the diagonal of pairs of rows; for 8, 4, 2 and 1 in turn this transposes.
+#define SHUFFLED(a, b, at)                                                                                            \
+  __builtin_shufflevector(a, b, at(0), at(1), at(2), at(3), at(4), at(5), at(6), at(7), at(8), at(9), at(10), at(11), \
+                          at(12), at(13), at(14), at(15))
 template <int width>
 INLINED void exchange(Floats (&rows)[TILE]) {
 #define OF_FIRST(lane) ((lane) & width ? TILE + (lane) - width : (lane))
@@ -50,12 +50,15 @@ INLINED void exchange(Floats (&rows)[TILE]) {
 }
 
 INLINED void transpose(Floats (&rows)[TILE]) {
-  exchange<8>(rows), exchange<4>(rows), exchange<2>(rows), exchange<1>(rows);
+  exchange<8>(rows);
+  exchange<4>(rows);
+  exchange<2>(rows);
+  exchange<1>(rows);
 }
 
-// The rows of x as the second operand of a product of tiles: pairs of neighbours of sixteen rows beside each other. For every
-// SIDE rows and every STEP columns two tiles lie one behind the other; rows that there are not are zeros.
-TILED void pack(float* to, const uint16_t* x, int64_t rows, int64_t in) {
+// Packs the rows of x as the second operand of a product of tiles: adjacent pairs of sixteen rows, interleaved. For
+// every SIDE rows and every STEP columns there are two consecutive tiles; missing rows are zeros.
+TARGET_AMX void pack(float* to, const uint16_t* x, int64_t rows, int64_t in) {
   for (int64_t first = 0; first < rows; first += SIDE) {
     for (int64_t column = 0; column < in; column += STEP) {
       for (int64_t half = first; half < first + SIDE; half += TILE, to += TILE * TILE) {
@@ -77,8 +80,8 @@ struct Product {
   int64_t rows, outs, in;
 };
 
-// SIDE outputs of SIDE rows, whose sums begin and end in the first four tiles. What lies `ahead` is asked for meanwhile.
-TILED void sum(const Product& product, const uint16_t* weight, const float* packed, const uint16_t* ahead) {
+// SIDE outputs of SIDE rows, summed in the first four tiles. Prefetches the weight rows at `ahead`.
+TARGET_AMX void sum(const Product& product, const uint16_t* weight, const float* packed, const uint16_t* ahead) {
   const int64_t stride = product.in * sizeof(uint16_t);
   _tile_zero(0);
   _tile_zero(1);
@@ -100,17 +103,17 @@ TILED void sum(const Product& product, const uint16_t* weight, const float* pack
   }
 }
 
-// A tile of sums, an output a row, becomes sixteen outputs of each of `count` rows.
-TILED void spread(const float* sums, uint16_t* out, int64_t outs, int64_t count) {
+// Stores a tile of sums, one output per row, as sixteen outputs of each of `count` rows.
+TARGET_AMX void spread(const float* sums, uint16_t* out, int64_t outs, int64_t count) {
   Floats rows[TILE];
   std::memcpy(rows, sums, sizeof rows);
   transpose(rows);
   for (int64_t row = 0; row < count; ++row) store(out + row * outs, rows[row]);
 }
 
-TILED void run(const Product& product, int64_t begin, int64_t end) {
-  const Shapes shapes;
-  _tile_loadconfig(&shapes);
+TARGET_AMX void multiply(const Product& product, int64_t begin, int64_t end) {
+  const TileConfig config;
+  _tile_loadconfig(&config);
   alignas(64) float sums[4][TILE * TILE];
   for (int64_t block = begin; block < end; ++block) {
     const uint16_t* weight = product.weight + block * SIDE * product.in;
@@ -132,25 +135,26 @@ TILED void run(const Product& product, int64_t begin, int64_t end) {
   _tile_release();
 }
 
-bool ask_for_tiles() noexcept {
-  constexpr long REQUEST = 0x1023, TILE_DATA = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+bool request_tiles() noexcept {
+  constexpr long REQUEST = 0x1023, TILE_DATA = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTARGET_AMXATA
   return __builtin_cpu_supports("amx-bf16") && __builtin_cpu_supports("amx-tile") &&
          syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0;
 }
 
 }  // namespace
 
-bool has_tiles() noexcept {
-  static const bool has = ask_for_tiles();
+bool has_amx() noexcept {
+  static const bool has = request_tiles();
   return has;
 }
 
-void multiply_tiles(uint16_t* out, const uint16_t* x, const uint16_t* weight, int64_t rows, int64_t outs, int64_t in) {
+void multiply_amx(uint16_t* out, const uint16_t* x, const uint16_t* weight, int64_t rows, int64_t outs, int64_t in) {
   const int64_t padded = (rows + SIDE - 1) / SIDE * SIDE;
   std::vector<float> packed(padded * in / 2);
   pack(packed.data(), x, rows, in);
   const Product product{out, packed.data(), weight, rows, outs, in};
-  share_out(product, outs / SIDE, std::max<int64_t>(1, GRAIN / (SIDE * in)));
+  at::parallel_for(0, outs / SIDE, std::max<int64_t>(1, GRAIN / (SIDE * in)),
+                   [&](int64_t begin, int64_t end) { multiply(product, begin, end); });
 }
 
 }  // namespace torch_ext
@@ -159,9 +163,9 @@ void multiply_tiles(uint16_t* out, const uint16_t* x, const uint16_t* weight, in
 
 namespace torch_ext {
 
-bool has_tiles() noexcept { return false; }
+bool has_amx() noexcept { return false; }
 
-void multiply_tiles(uint16_t*, const uint16_t*, const uint16_t*, int64_t, int64_t, int64_t) {}
+void multiply_amx(uint16_t*, const uint16_t*, const uint16_t*, int64_t, int64_t, int64_t) {}
 
 }  // namespace torch_ext
 

@@ -1,10 +1,12 @@
-//! Fresh parameters, drawn from named streams rather than from libtorch's global generator.
+//! Initial parameters, drawn from named streams instead of libtorch's global generator.
 
 use rand::RngExt;
 use seeds::{Seeds, Stream};
 use tch::{Device, Kind, Tensor};
 
-use crate::{ModelConfig, PolicyError, weights};
+use crate::config::ModelConfig;
+use crate::error::PolicyError;
+use crate::weights;
 
 pub(crate) fn parameters(
     config: &ModelConfig,
@@ -27,17 +29,17 @@ pub(crate) fn parameters(
                 .and_then(|flat| flat.f_view(shape.as_slice()))
                 .and_then(|tensor| tensor.f_to_kind(kind))
                 .and_then(|tensor| tensor.f_to_device(device))
-                .map_err(PolicyError::torch(format!("make room for `{name}`")))?;
+                .map_err(PolicyError::torch(format!("allocate `{name}`")))?;
             Ok((name, tensor))
         })
         .collect()
 }
 
-/// `count` values from N(0, `deviation`²) by the Box–Muller transform, two from each pair of uniform draws.
+/// Draws `count` values from N(0, `deviation`²) by the Box–Muller transform, two from each pair of uniform draws.
 fn normal(stream: &mut Stream, deviation: f64, count: usize) -> Vec<f32> {
     let mut values = Vec::with_capacity(count + 1);
     while values.len() < count {
-        // 1 − u lies in (0, 1], so that its logarithm is finite.
+        // 1 − u is in (0, 1], so that its logarithm is finite.
         let radius = deviation * (-2.0 * (1.0 - stream.random::<f64>()).ln()).sqrt();
         let (sin, cos) = (std::f64::consts::TAU * stream.random::<f64>()).sin_cos();
         values.extend([(radius * cos) as f32, (radius * sin) as f32]);

@@ -1,4 +1,5 @@
-// Sixteen numbers at a time, computed in fp32 whatever they are stored in, and the kinds that the kernels read and write.
+// Vectors of sixteen fp32 numbers, loaded from and stored to the kinds that the kernels read and write, and parallel
+// loops over them.
 #pragma once
 
 #include <ATen/Parallel.h>
@@ -7,15 +8,10 @@
 #include <cstdint>
 #include <cstring>
 
-// One binary serves every processor of its family: the loader picks the widest of these that it has. What they call is
-// inlined, and so compiled for each of them too.
-#if defined(__x86_64__) && defined(__linux__)
-#define WIDEST __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define WIDEST
-#endif
+#include "instructions.h"
+
 #define INLINED inline __attribute__((always_inline))
-// GCC has it from its version 12 on.
+// GCC has it since version 12.
 #if defined(__has_builtin)
 #if __has_builtin(__builtin_shufflevector)
 #define HAS_SHUFFLES
@@ -37,7 +33,7 @@ INLINED Floats load(const float* from) {
   return floats;
 }
 
-// A bf16 is the upper half of the float with its value.
+// A bf16 is the upper half of the fp32 of the same value.
 INLINED Floats load(const uint16_t* from) {
   Halves halves;
   std::memcpy(&halves, from, sizeof halves);
@@ -65,7 +61,7 @@ INLINED void narrowed(float value, uint16_t* to) {
   *to = half.x;
 }
 
-// The sum of the lanes, pairwise: one after the other each addition would wait for the one before it.
+// The sum of the lanes, pairwise: in sequence, each addition would wait for the previous one.
 INLINED float total(Floats sum) {
   typedef float Eight __attribute__((vector_size(8 * sizeof(float))));
   typedef float Four __attribute__((vector_size(4 * sizeof(float))));
@@ -78,7 +74,7 @@ INLINED float total(Floats sum) {
   return (four[0] + four[2]) + (four[1] + four[3]);
 }
 
-// The highest of the lanes, in the same way.
+// The maximum of the lanes, pairwise.
 INLINED float highest(Floats numbers) {
   typedef float Eight __attribute__((vector_size(8 * sizeof(float))));
   typedef float Four __attribute__((vector_size(4 * sizeof(float))));
@@ -92,7 +88,7 @@ INLINED float highest(Floats numbers) {
   return even > odd ? even : odd;
 }
 
-// The sums of the lanes of eight vectors, each in the order of `total`, in the first half of one.
+// The lane sums of eight vectors, each in the order of `total`, in the first half of the result.
 #ifdef HAS_SHUFFLES
 INLINED Floats totals(const Floats (&x)[8]) {
   Floats eights[4], fours[2];
@@ -120,8 +116,8 @@ INLINED Floats totals(const Floats (&x)[8]) {
 }
 #endif
 
-// The first eight lanes in the place of the last eight, and those in theirs.
-INLINED Floats halves_exchanged(Floats x) {
+// `x` with its halves of eight lanes swapped.
+INLINED Floats halves_swapped(Floats x) {
 #ifdef HAS_SHUFFLES
   return __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7);
 #else
@@ -133,7 +129,7 @@ INLINED Floats halves_exchanged(Floats x) {
 #endif
 }
 
-// The upper halves of the nearest bf16s, ties to even as libtorch rounds; what is not a number stays so.
+// fp32 words whose upper halves are the nearest bf16s, ties to even as libtorch rounds; NaN stays NaN.
 INLINED Words nearest_halves(Floats floats) {
   Words words;
   std::memcpy(&words, &floats, sizeof words);
@@ -146,7 +142,7 @@ INLINED void store(uint16_t* to, Floats floats) {
   std::memcpy(to, &halves, sizeof halves);
 }
 
-// What is left of numbers once they are stored as the second argument's kind.
+// `floats` rounded to the kind that the second argument points to.
 INLINED Floats rounded(Floats floats, const float*) { return floats; }
 
 INLINED Floats rounded(Floats floats, const uint16_t*) {
@@ -155,7 +151,7 @@ INLINED Floats rounded(Floats floats, const uint16_t*) {
   return floats;
 }
 
-// e^x for x ≤ 0, to about two units in the last place: 2^n · e^r with |r| ≤ ln 2 / 2, e^r by Taylor's polynomial.
+// e^x for x ≤ 0, to about two units in the last place: 2^n · e^r with |r| ≤ ln 2 / 2, and e^r by its Taylor polynomial.
 INLINED Floats exponential(Floats x) {
   const Floats lowest = Floats{} - 87.0f;
   x = x > lowest ? x : lowest;
@@ -175,7 +171,7 @@ INLINED Floats exponential(Floats x) {
   return sum * power;
 }
 
-// The elements of a tensor, as the kernels read and write them.
+// The elements of a tensor; bf16 as raw words.
 template <class Element>
 const Element* elements(const at::Tensor& tensor);
 template <>
@@ -198,19 +194,24 @@ inline uint16_t* mutable_elements<uint16_t>(const at::Tensor& tensor) {
   return reinterpret_cast<uint16_t*>(tensor.mutable_data_ptr<at::BFloat16>());
 }
 
-// Calls `f` with a pointer of the type that `tensor`'s elements have.
+// Calls `f` with a null pointer of the type of `tensor`'s elements.
 template <class F>
 void by_kind(const at::Tensor& tensor, F f) {
-  tensor.scalar_type() == at::kFloat ? f(static_cast<const float*>(nullptr)) : f(static_cast<const uint16_t*>(nullptr));
+  if (tensor.scalar_type() == at::kFloat) {
+    f(static_cast<const float*>(nullptr));
+  } else {
+    f(static_cast<const uint16_t*>(nullptr));
+  }
 }
 
 // Elements that are worth a thread.
 constexpr int64_t GRAIN = 1 << 16;
 
-// Calls `run`, which stands beside the kernel, for all of `count` in parts of at least `grain`, each by whichever thread is free.
+// Calls `kernel(begin, end)` for ranges of at least `grain` that cover `count`, on all of libtorch's threads.
 template <class Kernel>
-void share_out(const Kernel& kernel, int64_t count, int64_t grain) {
-  at::parallel_for(0, count, grain, [&](int64_t begin, int64_t end) { run(kernel, begin, end); });
+void parallel_run(const Kernel& kernel, int64_t count, int64_t grain) {
+  const Instructions set = instructions();
+  at::parallel_for(0, count, grain, [&](int64_t begin, int64_t end) { run(set, kernel, begin, end); });
 }
 
 }  // namespace torch_ext

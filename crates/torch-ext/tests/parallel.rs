@@ -1,12 +1,12 @@
-//! Parts that are computed at once, against one after the other.
+//! Parallel parts against sequential ones.
 
 use std::panic::catch_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tch::{Device, Kind, Tensor};
-use torch_ext::side_by_side;
+use torch_ext::parallel_map;
 
-/// `n` matrices, and a weight that all of them are multiplied with.
+/// `n` matrices, and a shared weight.
 fn operands(n: i64) -> (Vec<Tensor>, Tensor) {
     let matrix = |rows| {
         let at = Tensor::arange(rows * 48, (Kind::Double, Device::Cpu));
@@ -21,13 +21,13 @@ fn gradient(x: &Tensor, weight: &Tensor) -> Tensor {
 }
 
 #[test]
-fn gradients_of_shared_weights_are_those_of_one_after_the_other() {
+fn gradients_of_shared_weights_match_sequential_ones() {
     let (parts, weight) = operands(9);
     let expected: Vec<Tensor> = parts.iter().map(|x| gradient(x, &weight)).collect();
     for _ in 0..50 {
-        // Handles of one's own: a tensor is not shared between Rust's threads.
+        // A tensor is not `Sync`, so that each part has handles of its own.
         let given = parts.iter().map(|x| (x.shallow_clone(), weight.shallow_clone())).collect();
-        let found = side_by_side(given, |(x, weight)| gradient(&x, &weight)).unwrap();
+        let found = parallel_map(given, |(x, weight)| gradient(&x, &weight)).unwrap();
         for (found, expected) in found.iter().zip(&expected) {
             assert!((found - expected).abs().max().double_value(&[]) < 1e-4);
         }
@@ -35,13 +35,13 @@ fn gradients_of_shared_weights_are_those_of_one_after_the_other() {
 }
 
 #[test]
-fn parts_have_threads_of_their_own_and_come_back_in_order() {
+fn parts_run_on_different_threads_and_results_are_in_order() {
     let before = tch::get_num_threads();
     tch::set_num_threads(2);
     let met = AtomicUsize::new(0);
-    let found = side_by_side(vec!["a", "b"], |part| {
+    let found = parallel_map(vec!["a", "b"], |part| {
         met.fetch_add(1, Ordering::SeqCst);
-        // Each waits for the other, which never comes where they run one after the other.
+        // Each part waits for the other, which deadlocks unless they run in parallel.
         while met.load(Ordering::SeqCst) < 2 {
             std::thread::yield_now();
         }
@@ -54,30 +54,30 @@ fn parts_have_threads_of_their_own_and_come_back_in_order() {
 }
 
 #[test]
-fn one_thread_does_all_parts() {
+fn one_thread_runs_all_parts() {
     let before = tch::get_num_threads();
     tch::set_num_threads(1);
-    let found = side_by_side((0..5).collect(), |part| part * 2);
+    let found = parallel_map((0..5).collect(), |part| part * 2);
     tch::set_num_threads(before);
     assert_eq!(found.unwrap(), [0, 2, 4, 6, 8]);
-    assert!(side_by_side(Vec::<i32>::new(), |part| part).unwrap().is_empty());
+    assert!(parallel_map(Vec::<i32>::new(), |part| part).unwrap().is_empty());
 }
 
 #[test]
 fn parts_have_the_callers_gradient_mode() {
     let (parts, weight) = operands(4);
-    let asks = |(x, weight): (Tensor, Tensor)| x.matmul(&weight).requires_grad();
+    let has_graph = |(x, weight): (Tensor, Tensor)| x.matmul(&weight).requires_grad();
     let given = || parts.iter().map(|x| (x.shallow_clone(), weight.shallow_clone())).collect();
-    assert_eq!(side_by_side(given(), asks).unwrap(), [true; 4]);
-    let without = tch::no_grad(|| side_by_side(given(), asks).unwrap());
+    assert_eq!(parallel_map(given(), has_graph).unwrap(), [true; 4]);
+    let without = tch::no_grad(|| parallel_map(given(), has_graph).unwrap());
     assert_eq!(without, [false; 4]);
 }
 
 #[test]
-fn a_panic_comes_out_after_all_parts_have_ended() {
+fn a_panic_propagates_after_all_parts_have_ended() {
     let ended = AtomicUsize::new(0);
     let panic = catch_unwind(|| {
-        side_by_side(vec![0, 1, 2, 3], |part| {
+        parallel_map(vec![0, 1, 2, 3], |part| {
             assert!(part != 1, "no part 1");
             ended.fetch_add(1, Ordering::SeqCst);
         })
