@@ -124,7 +124,10 @@ fn answers_are_judged_shown_compared_and_browsed() {
 
     let compared = run(data, &["compare", "good", "poor", "--judge", "judge"]);
     assert!(compared.contains("+5.00 [+5.00, +5.00]*"), "{compared}");
-    assert!(compared.contains("Length and score") && compared.contains("Position bias of judge"), "{compared}");
+    assert!(
+        compared.contains("Length and score") && compared.contains("Position bias of judge"),
+        "{compared}"
+    );
     let page = PathBuf::from(run(data, &["browse", "--judge", "judge"]).trim_end());
     let html = fs::read_to_string(page).unwrap();
     assert!(html.contains("id=\"q86\"") && html.contains("A poor answer to: Second of 86 – 😀?"));
@@ -336,7 +339,10 @@ fn a_server_that_fails_on_everything_is_status_1() {
     let broken = server(MockBehaviour { faults: fault(1000), ..MockBehaviour::perfect() });
     let (status, said) = fails(folder.path(), &judge_arguments(&broken.base_url(), &[]));
     assert_eq!(status, 1, "{said}");
-    assert!(said.contains("20 of 20 calls failed (context_overflow: 20), more than --max-failed 0.1"), "{said}");
+    assert!(
+        said.contains("20 of 20 calls failed (context_overflow: 20), more than --max-failed 0.1"),
+        "{said}"
+    );
     assert!(said.contains("0 judgments made"), "{said}");
     run(folder.path(), &judge_arguments(&broken.base_url(), &["--max-failed", "1"]));
     run(folder.path(), &judge_arguments(&good.base_url(), &[]));

@@ -15,7 +15,7 @@ use trainer::Progress as _;
 use super::endpoint::EndpointArgs;
 use super::{Data, ModeArg, SystemStamp};
 use crate::console::{ConsoleProgress, SystemClock};
-use crate::program::{Signals, Stopped, print_result};
+use crate::program::{Signals, Stopped, print_result, share};
 
 /// Judge answers; judgments on file are kept, so the same command resumes where it stopped
 #[derive(Debug, Args)]
@@ -69,11 +69,6 @@ pub(super) struct JudgeArgs {
     max_failed: f64,
     #[command(flatten)]
     endpoint: EndpointArgs,
-}
-
-fn share(text: &str) -> Result<f64, String> {
-    let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
-    share.ok_or_else(|| "give a number from 0 to 1".to_owned())
 }
 
 /// The kind of judgments.
@@ -212,13 +207,7 @@ fn plan(
     ];
     let columns = vec![Column::new("plan", Align::Left), Column::new("value", Align::Right)];
     let notes = vec!["A call whose text holds no verdict is repeated, and paid again.".to_owned()];
-    Ok(Table {
-        id: "plan".into(),
-        title: format!("Calls to {}", args.judge),
-        columns,
-        rows,
-        notes,
-    })
+    Ok(Table { id: "plan".into(), title: format!("Calls to {}", args.judge), columns, rows, notes })
 }
 
 /// The outcome of judging, of either kind.
@@ -255,8 +244,7 @@ fn end(args: &JudgeArgs, judged: Outcome, client: Option<&Client>) -> anyhow::Re
 fn report_cost(client: &Client) {
     let llm_client::Totals { answered, unanswered, usage, usd, unpriced } = client.totals();
     let (prompt, completion) = (usage.prompt_tokens, usage.completion_tokens);
-    let unknown =
-        if unpriced > 0 { format!(" and {unpriced} calls of unknown cost") } else { String::new() };
+    let unknown = if unpriced > 0 { format!(" and {unpriced} calls of unknown cost") } else { String::new() };
     tracing::info!(
         "paid: {answered} answered calls, {unanswered} that may be billed, {prompt} + {completion} tokens, \
          {usd:.4} USD{unknown}"

@@ -239,15 +239,16 @@ mod tests {
     #[test]
     fn impossible_token_counts_are_unknown_and_lose_no_answer() {
         let reply = |usage: &str| {
-            let body =
-                format!(r#"{{"choices": [{{"message": {{"content": "7"}}}}], "model": "m"{usage}}}"#);
+            let body = format!(r#"{{"choices": [{{"message": {{"content": "7"}}}}], "model": "m"{usage}}}"#);
             WireReply::parse(body.as_bytes()).unwrap().into_reply().unwrap()
         };
         let long = format!("1{}", "0".repeat(400));
         let count = |prompt: &str| {
             reply(&format!(r#", "usage": {{"prompt_tokens": {prompt}, "completion_tokens": 2}}"#))
         };
-        for impossible in ["-35", "null", "\"7\"", "1.5", "18446744073709551615", "1e300", "1e999", &long, "{}"] {
+        for impossible in
+            ["-35", "null", "\"7\"", "1.5", "18446744073709551615", "1e300", "1e999", &long, "{}"]
+        {
             let reply = count(impossible);
             assert_eq!((reply.text.as_str(), reply.usage), ("7", None), "{impossible}");
         }

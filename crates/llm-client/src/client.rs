@@ -125,8 +125,7 @@ impl Client {
         }
         let (store, ledger, recovery) = match folder {
             Some(folder) => {
-                let (store, ledger, recovery) =
-                    Store::open(folder, &settings.prices, clock.unix_seconds())?;
+                let (store, ledger, recovery) = Store::open(folder, &settings.prices, clock.unix_seconds())?;
                 recovery.log();
                 (Some(store), Some(ledger), recovery)
             }

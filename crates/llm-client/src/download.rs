@@ -6,8 +6,8 @@ use reqwest::redirect::Policy;
 
 use crate::error::Error;
 use crate::failure::Failure;
-use crate::transfer::{Body, http_client, never_to_plain_http, read_body};
 use crate::printable::masked_url;
+use crate::transfer::{Body, http_client, never_to_plain_http, read_body};
 
 /// The most bytes of a file.
 const MOST_BYTES: usize = 256 << 20;

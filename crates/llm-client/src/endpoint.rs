@@ -10,9 +10,9 @@ use secrecy::{ExposeSecret, SecretString};
 use crate::chat::{ChatRequest, Reply, WireReply};
 use crate::error::Error;
 use crate::failure::Failure;
-use crate::transfer::{Body, http_client, plain_http_host, read_body, same_host};
 use crate::printable::{masked_url, one_line};
 use crate::secret::Secret;
+use crate::transfer::{Body, http_client, plain_http_host, read_body, same_host};
 
 /// One attempt at a call. [`Endpoint`] makes it over HTTP; tests script theirs.
 pub trait Transport: Send + Sync {
@@ -91,7 +91,9 @@ impl Endpoint {
             });
         }
         if let Some(host) = plain_http_host(&url) {
-            tracing::warn!("prompts and key travel to {host} without encryption: use https if the network is shared");
+            tracing::warn!(
+                "prompts and key travel to {host} without encryption: use https if the network is shared"
+            );
         }
         let http = http_client(timeout, same_host())?;
         let key_text = key.as_ref().map_or_else(|| SecretString::from(""), |key| key.inner().clone());

@@ -96,10 +96,7 @@ impl Failure {
 
     /// Whether the server may bill the attempt although no answer arrived.
     pub fn may_be_billed(&self) -> bool {
-        matches!(
-            self,
-            Self::Timeout { .. } | Self::CutBody | Self::Malformed { .. } | Self::TooLarge { .. }
-        )
+        matches!(self, Self::Timeout { .. } | Self::CutBody | Self::Malformed { .. } | Self::TooLarge { .. })
     }
 
     /// Returns the wait that the server requests.
@@ -234,6 +231,9 @@ mod tests {
         assert_eq!(said(r#"{"error": "model 'x' not found"}"#), "HTTP status 404: model 'x' not found");
         assert_eq!(said("no JSON"), "HTTP status 404: no JSON");
         assert!(said(&"x".repeat(10_000)).len() < 500);
-        assert_eq!(said("\u{1b}]0;title\u{7}\n\u{202e}drow"), "HTTP status 404: \\u{1b}]0;title\\u{7} \\u{202e}drow");
+        assert_eq!(
+            said("\u{1b}]0;title\u{7}\n\u{202e}drow"),
+            "HTTP status 404: \\u{1b}]0;title\\u{7} \\u{202e}drow"
+        );
     }
 }

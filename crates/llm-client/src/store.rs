@@ -35,11 +35,7 @@ pub struct Recovery {
 
 impl Store {
     /// Opens `folder` and repairs its ledger at time `now`.
-    pub(crate) fn open(
-        folder: &Path,
-        prices: &Prices,
-        now: f64,
-    ) -> Result<(Self, Ledger, Recovery), Error> {
+    pub(crate) fn open(folder: &Path, prices: &Prices, now: f64) -> Result<(Self, Ledger, Recovery), Error> {
         let io = |source| Error::Io { action: "write", path: folder.to_owned(), source };
         fs::create_dir_all(folder).map_err(io)?;
         let lock = Lock::try_exclusive(&folder.join("lock")).map_err(|error| match error {
@@ -93,7 +89,8 @@ fn recover(
 
 fn answered_row(key: &RequestKey, entry: &Entry, prices: &Prices, now: f64) -> LedgerRow {
     let Reply { model: of_server, usage, .. } = &entry.reply;
-    let model = if entry.model.is_empty() { of_server.clone().unwrap_or_default() } else { entry.model.clone() };
+    let model =
+        if entry.model.is_empty() { of_server.clone().unwrap_or_default() } else { entry.model.clone() };
     LedgerRow {
         unix_seconds: now,
         address: entry.address.clone(),

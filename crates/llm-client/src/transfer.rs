@@ -49,7 +49,8 @@ fn may_follow(from: &Url, to: &Url) -> bool {
 pub(crate) fn plain_http_host(url: &Url) -> Option<&str> {
     let host = url.host_str().filter(|_| url.scheme() == "http")?;
     let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
-    let is_local = host == "localhost" || host.ends_with(".localhost") || address.is_ok_and(|ip| ip.is_loopback());
+    let is_local =
+        host == "localhost" || host.ends_with(".localhost") || address.is_ok_and(|ip| ip.is_loopback());
     (!is_local).then_some(host)
 }
 

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use llm_client::{
     Answered, BoxFuture, ChatMessage, ChatRequest, ChatSampling, Client, Clock, Error, Failure, LEDGER,
-    Limits, Prices, Recovery, Reply, RequestKey, RetryPolicy, Settings, Source, Transport, Usage, read_ledger,
+    Limits, Prices, Recovery, Reply, RequestKey, RetryPolicy, Settings, Source, Transport, Usage,
+    read_ledger,
 };
 use seeds::Seeds;
 

@@ -38,7 +38,7 @@ impl BenchDir {
         Self { root: root.into(), bad_lines: BadLines::Refuse }
     }
 
-    /// The same folder, where `bad_lines` says what happens to lines that are no rows.
+    /// The same folder with another treatment of lines that are no rows.
     #[must_use]
     pub fn with_bad_lines(self, bad_lines: BadLines) -> Self {
         Self { bad_lines, ..self }
@@ -98,8 +98,7 @@ impl BenchDir {
     pub fn questions(&self) -> Result<Vec<Question>, Error> {
         let id = |question: &Question| question.question_id;
         let label = |question: &Question| question_label(question.question_id);
-        let questions =
-            rows::read_unique(&self.question_file(), self.bad_lines, "question_id", id, label)?;
+        let questions = rows::read_unique(&self.question_file(), self.bad_lines, "question_id", id, label)?;
         for question in &questions {
             question.checked_turns()?;
         }

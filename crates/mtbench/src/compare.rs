@@ -267,7 +267,8 @@ fn win_rate(shares: &[(u64, f64)], resampling: &Resampling) -> Result<Value, Err
         return Ok(Value::Number { value, decimals: 2 });
     }
     let mut rng = resampling.seeds.stream("win rate");
-    let estimate = mean_interval(&scores, resampling.resamples, resampling.level, &mut rng).map_err(failed)?;
+    let estimate =
+        mean_interval(&scores, resampling.resamples, resampling.level, &mut rng).map_err(failed)?;
     Ok(Value::Interval { value, low: estimate.low, high: estimate.high, decimals: 2 })
 }
 
@@ -342,9 +343,8 @@ pub fn length_table(
         row(format!("difference at equal length, {} minus {}", first.0, second.0), controlled),
     ];
     let columns = vec![Column::new("length", Align::Left), Column::new("value", Align::Right)];
-    let mut notes = vec![
-        "Better answers may be longer for good reasons: this is a correlation, not a cause.".to_owned(),
-    ];
+    let mut notes =
+        vec!["Better answers may be longer for good reasons: this is a correlation, not a cause.".to_owned()];
     notes.extend(
         detectable(&at_equal_length, resampling.level).map(|note| format!("At equal length: {note}")),
     );
@@ -377,7 +377,7 @@ pub struct PositionBias {
 }
 
 impl PositionBias {
-    /// Counts `judgments` by their recorded winners; repeated ones as `mode` says.
+    /// Counts `judgments` by their recorded winners; repeated ones by `mode`.
     pub fn new(judgments: &[PairJudgment], mode: Mode) -> Self {
         let mut bias = Self::default();
         for judgment in counted(&judgments.iter().collect::<Vec<_>>(), mode) {

@@ -56,10 +56,7 @@ impl JudgePrompt {
                 let name = &rest[1..length];
                 let value = values.get(name).ok_or_else(|| {
                     let known: Vec<&str> = values.keys().copied().collect();
-                    problem(
-                        brace,
-                        format!("no value for {{{name}}}; there are: {}", known.join(", ")),
-                    )
+                    problem(brace, format!("no value for {{{name}}}; there are: {}", known.join(", ")))
                 })?;
                 filled.push_str(value);
                 at = brace + length + 1;

@@ -34,7 +34,9 @@ pub(crate) fn without_nan(text: &str) -> Cow<'_, str> {
                 in_string = false;
                 1
             }
-            (true, '\\', _) => 1 + rest[1..].chars().next().filter(|next| *next != '\n').map_or(0, char::len_utf8),
+            (true, '\\', _) => {
+                1 + rest[1..].chars().next().filter(|next| *next != '\n').map_or(0, char::len_utf8)
+            }
             (_, '"', _) => {
                 in_string = !in_string;
                 1

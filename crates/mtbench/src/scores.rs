@@ -205,7 +205,9 @@ pub fn judged_models(judgments: &[Judgment]) -> Vec<&str> {
 
 fn usable(judgment: &Judgment, mode: Mode) -> Result<f64, MissingReason> {
     match judgment.verdict {
-        Verdict::Rating(rating) if mode == Mode::Strict && !rating.is_on_scale() => Err(MissingReason::OffScale),
+        Verdict::Rating(rating) if mode == Mode::Strict && !rating.is_on_scale() => {
+            Err(MissingReason::OffScale)
+        }
         Verdict::Rating(rating) => Ok(rating.value()),
         Verdict::OffScale(_) => Err(MissingReason::OffScale),
         Verdict::Failed => Err(MissingReason::Failed),
@@ -242,8 +244,7 @@ fn last_of_each<'a>(judgments: &[&'a Judgment]) -> Vec<Vec<&'a Judgment>> {
 }
 
 fn never_judged(questions: &[Question], judged: &[&Judgment]) -> Vec<MissingScore> {
-    let judged: BTreeSet<(u64, u8)> =
-        judged.iter().map(|j| (j.question_id, j.turn)).collect();
+    let judged: BTreeSet<(u64, u8)> = judged.iter().map(|j| (j.question_id, j.turn)).collect();
     let mut missing = Vec::new();
     for question in questions {
         for (turn, _) in (1..).zip(&question.turns) {

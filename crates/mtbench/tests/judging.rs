@@ -68,7 +68,10 @@ fn all_first_turns_come_before_all_second_turns() {
     let turns: Vec<&[String]> = answers.iter().map(Answer::turns).collect();
     assert_eq!(turns, [&["1/9", "2/9"][..], &["1/3"], &["1/5", "2/5"]]);
     let first = &answers[0];
-    assert_eq!((first.answer_id.as_deref(), first.model_id.as_str(), first.tstamp), (Some("id-9"), "echo", Some(1.5)));
+    assert_eq!(
+        (first.answer_id.as_deref(), first.model_id.as_str(), first.tstamp),
+        (Some("id-9"), "echo", Some(1.5))
+    );
 }
 
 #[test]

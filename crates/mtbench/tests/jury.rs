@@ -194,7 +194,12 @@ fn rate(body: &Value) -> String {
     format!("Fine. Rating: [[{}]]", prompt.len() % 10 + 1)
 }
 
-fn ask(client: &Client, bench: &BenchDir, asked: &[Question], progress: &mut Vec<JudgeProgress>) -> Judged<Judgment> {
+fn ask(
+    client: &Client,
+    bench: &BenchDir,
+    asked: &[Question],
+    progress: &mut Vec<JudgeProgress>,
+) -> Judged<Judgment> {
     let sampling = ChatSampling::greedy(mtbench::JUDGMENT_TOKENS);
     let stop = AtomicBool::new(false);
     let judge = EndpointJudge { name: "gpt-4", model: "gpt-4", sampling: &sampling, client, stop: &stop };

@@ -84,7 +84,10 @@ fn an_id_twice_is_named_as_it_is_written() {
     let line = "{\"question_id\": \"q\", \"category\": \"a\", \"turns\": [\"x\"]}\n";
     let (_folder, bench) = folder(&[("question.jsonl", &line.repeat(2))]);
     let error = bench.questions().unwrap_err().to_string();
-    assert!(error.ends_with("line 2, field `question_id`: q is already in line 1: keep one of the two"), "{error}");
+    assert!(
+        error.ends_with("line 2, field `question_id`: q is already in line 1: keep one of the two"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -110,7 +113,9 @@ fn new_answers_carry_the_questions_label() {
 #[test]
 fn a_model_is_the_name_of_its_file() {
     let row = |id: u64, turns: &str| {
-        format!("{{\"question_id\": {id}, \"model_id\": \"alpaca\", \"choices\": [{{\"turns\": [{turns}]}}]}}\n")
+        format!(
+            "{{\"question_id\": {id}, \"model_id\": \"alpaca\", \"choices\": [{{\"turns\": [{turns}]}}]}}\n"
+        )
     };
     let text = row(7, "\"p\", \"q\"") + &row(8, "\"r\"");
     let (_folder, bench) = folder(&[
@@ -227,10 +232,15 @@ fn scores_and_differences_agree_on_repeated_judgments() {
     };
     let questions = [question(1), question(2)];
     // Model a has two judgments of question 1: both count in FastChat's mode, the second one in strict mode.
-    let rows = [("a", 1, 2), ("a", 2, 9), ("a", 1, 6), ("b", 1, 4), ("b", 2, 5)].map(|(m, q, s)| judgment(m, q, s));
+    let rows =
+        [("a", 1, 2), ("a", 2, 9), ("a", 1, 6), ("b", 1, 4), ("b", 2, 5)].map(|(m, q, s)| judgment(m, q, s));
     assert_eq!(judged_models(&rows), ["a", "b"]);
     for (mode, average, note) in [
-        (Mode::FastChat, 17.0 / 3.0, "1 judgments with a later one of the same turn count, too, as in FastChat."),
+        (
+            Mode::FastChat,
+            17.0 / 3.0,
+            "1 judgments with a later one of the same turn count, too, as in FastChat.",
+        ),
         (Mode::Strict, 7.5, "1 judgments with a later one of the same turn are left out."),
     ] {
         let of = |model: &str| (model.to_owned(), Scores::new(&questions, &rows, model, mode));
@@ -345,7 +355,8 @@ fn four_judges_of_one_file_lose_no_judgment() {
     std::thread::scope(|scope| {
         for model in models {
             let (bench, questions) = (&bench, &questions);
-            scope.spawn(move || questions.chunks(4).for_each(|part| assert_eq!(judge(bench, model, part), 4)));
+            scope
+                .spawn(move || questions.chunks(4).for_each(|part| assert_eq!(judge(bench, model, part), 4)));
         }
     });
     let rows = bench.judgments("gpt-4").unwrap();
