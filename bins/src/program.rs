@@ -114,6 +114,12 @@ pub fn print_result(text: impl fmt::Display) -> std::io::Result<()> {
     }
 }
 
+/// Parses a share for clap.
+pub(crate) fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| "give a number from 0 to 1".to_owned())
+}
+
 fn status(error: &anyhow::Error, signal: usize) -> u8 {
     let stopped = error.is::<Stopped>() || error.downcast_ref().is_some_and(StudyError::is_stop);
     if stopped {

@@ -1,11 +1,15 @@
 //! `annotate llm`.
 
+use std::collections::BTreeMap;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use annotate::{AnnotateError, Fallback, LlmAnnotator, Policies, PromptTemplate, annotate, write_log};
+use annotate::{
+    AnnotateError, AnnotateReport, Fallback, LlmAnnotator, Policies, PromptTemplate, Unlabelled, annotate,
+    write_log,
+};
 use clap::{Args, ValueEnum};
 use llm_client::{
     ChatSampling, Client, Endpoint, EndpointKind, LimitName, Limits, Prices, RetryPolicy, Secret, Settings,
@@ -17,7 +21,7 @@ use trainer::Progress as _;
 
 use super::Data;
 use crate::console::ConsoleProgress;
-use crate::program::{Signals, Stopped, print_result};
+use crate::program::{Signals, Stopped, print_result, share};
 
 /// Ask a model behind an OpenAI-compatible endpoint which response is better, each pair in both orders
 ///
@@ -77,6 +81,9 @@ pub(super) struct LlmArgs {
     /// Stop before more than this is spent
     #[arg(long, value_name = "USD")]
     max_cost: Option<f64>,
+    /// Exit with status 1 if calls failed for more than this share of the records
+    #[arg(long, value_name = "SHARE", default_value = "0.1", value_parser = share)]
+    max_failed: f64,
     /// Prices of models that are not listed
     #[arg(long, value_name = "FILE")]
     prices: Option<PathBuf>,
@@ -126,7 +133,33 @@ impl LlmArgs {
         } else {
             String::new()
         };
-        Ok(print_result(format_args!("{} calls answered, {:.4} USD{unpriced}", totals.answered, totals.usd))?)
+        print_result(format_args!("{} calls answered, {:.4} USD{unpriced}", totals.answered, totals.usd))?;
+        let interrupted = client.recovery().interrupted;
+        if interrupted > 0 {
+            print_result(format_args!(
+                "{interrupted} calls of earlier processes may have been billed twice"
+            ))?;
+        }
+        self.check_failures(&report)
+    }
+
+    /// Fails if calls failed for too many records.
+    fn check_failures(&self, report: &AnnotateReport) -> anyhow::Result<()> {
+        let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
+        for (_, why) in report.unlabelled() {
+            if let Unlabelled::Failed(failure) = why {
+                *kinds.entry(failure.split(':').next().unwrap_or(failure)).or_default() += 1;
+            }
+        }
+        let (failed, records) = (kinds.values().sum::<usize>(), report.annotations.len());
+        if failed as f64 <= self.max_failed * records as f64 {
+            return Ok(());
+        }
+        let kinds: Vec<String> = kinds.iter().map(|(kind, records)| format!("{kind}: {records}")).collect();
+        let (kinds, most) = (kinds.join(", "), self.max_failed);
+        anyhow::bail!(
+            "calls failed for {failed} of {records} records ({kinds}), more than --max-failed {most}"
+        )
     }
 
     fn annotator(&self) -> Result<LlmAnnotator, AnnotateError> {

@@ -15,7 +15,7 @@ use trainer::Progress as _;
 use super::endpoint::EndpointArgs;
 use super::{Data, ModeArg, SystemStamp};
 use crate::console::{ConsoleProgress, SystemClock};
-use crate::program::{Signals, Stopped, print_result};
+use crate::program::{Signals, Stopped, print_result, share};
 
 /// Judge answers; judgments on file are kept, so the same command resumes where it stopped
 #[derive(Debug, Args)]
@@ -69,11 +69,6 @@ pub(super) struct JudgeArgs {
     max_failed: f64,
     #[command(flatten)]
     endpoint: EndpointArgs,
-}
-
-fn share(text: &str) -> Result<f64, String> {
-    let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
-    share.ok_or_else(|| "give a number from 0 to 1".to_owned())
 }
 
 /// The kind of judgments.

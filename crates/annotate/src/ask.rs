@@ -78,7 +78,7 @@ pub enum Unlabelled {
     Disagreement,
     /// An answer has no verdict.
     Refusal,
-    /// A call failed after all attempts, with this last error.
+    /// A call failed: the kind of the failure, a colon, and its message.
     Failed(String),
     /// The record has more than two responses.
     NotAPair,
@@ -125,10 +125,9 @@ impl LlmAnnotator {
             let messages = self.template.messages(&record.prompt, a, b);
             match self.play(client, messages).await {
                 Ok(game) => games.push(game),
-                Err(error @ llm_client::Error::Call { .. }) if !stops_everything(&error) => {
-                    let said =
-                        std::error::Error::source(&error).map_or_else(String::new, ToString::to_string);
-                    return Ok(Judgement::none(Unlabelled::Failed(format!("{error}: {said}")), games));
+                Err(ref error @ llm_client::Error::Call { ref source, .. }) if !stops_everything(error) => {
+                    let failure = format!("{}: {error}: {source}", source.kind());
+                    return Ok(Judgement::none(Unlabelled::Failed(failure), games));
                 }
                 Err(error) => return Err(error),
             }

@@ -1,9 +1,9 @@
-//! Which files of a repository are wanted.
+//! The choice of a repository's files.
 
 use crate::error::HubError;
 use crate::repo::{RepoId, RepoKind};
 
-/// What a model is loaded from.
+/// The files of a model.
 const MODEL_FILES: [&str; 6] = [
     "config.json",
     "generation_config.json",
@@ -13,10 +13,10 @@ const MODEL_FILES: [&str; 6] = [
     "model.safetensors.index.json",
 ];
 
-/// How files of data end.
+/// The endings of data files.
 const DATA_ENDINGS: [&str; 6] = [".parquet", ".jsonl", ".jsonl.gz", ".arrow", ".feather", ".csv"];
 
-/// The files to bring, and what names them below the repository: a file, a pattern, or nothing for the whole.
+/// The files to download, and their path in the repository: a file, a pattern, or nothing for all files.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Choice {
     pub(crate) files: Vec<String>,
@@ -83,7 +83,7 @@ fn training_pattern(data: &[String]) -> Option<String> {
     }
 }
 
-/// The files that a pattern names: a path, in whose last part `*` stands for any text.
+/// The files that match a pattern: a path with `*` for any text in its last part.
 fn matching(all: &[&str], pattern: &str) -> Vec<String> {
     let split = |path: &str| {
         path.rsplit_once('/').map_or((String::new(), path.to_owned()), |(a, b)| (a.to_owned(), b.to_owned()))
@@ -126,7 +126,7 @@ mod tests {
         assert_eq!((files, path.as_str()), (parts.map(str::to_owned).to_vec(), "data/train-*.parquet"));
         let (_, path) = set("a/b", &["train.jsonl.gz", "test.jsonl.gz"]).expect("a split");
         assert_eq!(path, "train.jsonl.gz");
-        // Two that could be meant: somebody has to say.
+        // Two candidates: the user has to choose.
         let h4 = ["data/train_prefs-00000-of-00001.parquet", "data/train_sft-00000-of-00001.parquet"];
         let error = set("a/b", &h4).expect_err("two");
         assert!(error.contains("a/b:FILE") && error.contains(h4[1]), "{error}");

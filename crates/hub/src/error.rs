@@ -1,4 +1,4 @@
-//! What can go wrong between the Hub and a file.
+//! Errors between the Hub and a file.
 
 use std::io;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use crate::repo::RepoId;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HubError {
-    /// The terms of a repository are to be accepted first, or the token's account has no access.
+    /// The terms of a repository must be accepted first, or the token's account has no access.
     #[error(
         "{repo} is gated: open {page} in a browser, accept its terms with your account, and set HF_TOKEN to a token of \
          that account"
@@ -22,8 +22,8 @@ pub enum HubError {
         /// Its page.
         page: String,
     },
-    /// The Hub does not show a repository to whoever asks, or it is not there: without a token it says the same of both.
-    #[error("{repo}: the Hub asks who you are; check the name, and set HF_TOKEN to a token that may read it")]
+    /// A repository is private or missing. Without a token the Hub does not distinguish the two.
+    #[error("{repo}: the Hub refuses access; check the name, and set HF_TOKEN to a token that may read it")]
     Unauthorised {
         /// The repository.
         repo: RepoId,
@@ -33,10 +33,10 @@ pub enum HubError {
     NotFound {
         /// The repository.
         repo: RepoId,
-        /// Where it would be.
+        /// Its page.
         page: String,
     },
-    /// A repository does not hold the file that is asked for.
+    /// A repository does not hold the requested file.
     #[error("{repo} holds no such file; its files of data are: {}", list(known))]
     NoSuchFile {
         /// The repository and the file.
@@ -52,7 +52,7 @@ pub enum HubError {
         /// Its files of data.
         known: Vec<String>,
     },
-    /// Nothing but the cache may be looked at, and it does not hold this.
+    /// Only the cache may be used, and it does not hold the repository.
     #[error("{repo} is not in the cache {}, and HF_HUB_OFFLINE is set; unset it to fetch it", cache.display())]
     Offline {
         /// The repository.
@@ -60,14 +60,14 @@ pub enum HubError {
         /// The cache.
         cache: PathBuf,
     },
-    /// The Hub answers with something else, or not at all.
+    /// The Hub gives an unexpected answer, or none.
     #[error(
         "cannot fetch {repo}: {cause}; what has come is kept: run again to go on, or set HF_HUB_OFFLINE=1 to use the cache"
     )]
     Request {
         /// The repository.
         repo: RepoId,
-        /// What the client says; its words name its own causes, so that it is no `source` to be printed after it.
+        /// The client's error. Its text includes its causes, so it is no `source`.
         cause: Box<ApiError>,
     },
     /// The cache cannot be read or written.
@@ -75,19 +75,19 @@ pub enum HubError {
     Cache {
         /// The folder or file.
         path: PathBuf,
-        /// Why it failed.
+        /// The error of the system.
         #[source]
         source: io::Error,
     },
 }
 
 impl HubError {
-    /// Whether the user can mend it by saying something else (exit status 2), not by trying again.
+    /// Whether other input helps (exit status 2), and not another attempt.
     pub fn is_bad_input(&self) -> bool {
         !matches!(self, Self::Request { .. } | Self::Cache { .. })
     }
 
-    /// What an error of the client means for somebody who wants `repo`.
+    /// Classifies an error of the client about `repo`.
     pub(crate) fn of(repo: &RepoId, endpoint: &str, error: ApiError) -> Self {
         let (repo, page) = (repo.clone(), repo.page(endpoint));
         let ApiError::RequestError(request) = &error else {

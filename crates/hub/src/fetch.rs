@@ -1,4 +1,4 @@
-//! From an id to a path.
+//! Conversion of an id to a path.
 
 use std::fmt;
 use std::fs;
@@ -11,7 +11,7 @@ use crate::choice::choose;
 use crate::error::HubError;
 use crate::repo::{RepoId, RepoKind};
 
-/// The Hub as this machine sees it.
+/// The Hub, with cache and token of this machine.
 #[derive(Clone)]
 pub struct Hub {
     endpoint: String,
@@ -20,23 +20,23 @@ pub struct Hub {
     access: Access,
 }
 
-/// Where files may come from.
+/// The sources of files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// From the cache, and what it lacks from the Hub.
+    /// The cache, and the Hub for missing files.
     Network,
-    /// From the cache alone.
+    /// The cache only.
     CacheOnly,
 }
 
-/// Where the Hub is where nobody says otherwise.
+/// The default address of the Hub.
 const ENDPOINT: &str = "https://huggingface.co";
 
-/// How often a request that breaks off is made again.
+/// The number of retries of a broken request.
 const RETRIES: usize = 3;
 
 impl Hub {
-    /// The Hub that the environment describes, as `huggingface_hub` reads it: `variable` looks a variable up.
+    /// The Hub of the environment, as in `huggingface_hub`. `variable` returns the value of a variable.
     pub fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Self {
         let set = |name: &str| variable(name).filter(|value| !value.is_empty());
         let home = set("HF_HOME").map(PathBuf::from);
@@ -56,12 +56,12 @@ impl Hub {
         }
     }
 
-    /// The path of what `repo` names, after bringing what the cache lacks: a model's folder, a file, or a pattern with `*`
-    /// in its last part. All files are of one commit.
+    /// Downloads what the cache lacks and returns the path: a model's folder, a file, or a pattern with `*` in its last
+    /// part. All files are of one commit.
     ///
     /// # Errors
     ///
-    /// [`HubError`]; what has come until then stays in the cache.
+    /// [`HubError`]. Complete files stay in the cache.
     pub fn fetch(&self, repo: &RepoId) -> Result<PathBuf, HubError> {
         match self.access {
             Access::CacheOnly => self.cached(repo),

@@ -1,8 +1,8 @@
-//! What is asked for.
+//! Ids of repositories.
 
 use std::fmt;
 
-/// What a repository holds.
+/// The kind of a repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RepoKind {
     /// A model: configuration, tokenizer, weights.
@@ -20,11 +20,11 @@ pub struct RepoId {
     file: Option<String>,
 }
 
-/// The revision where none is given.
+/// The default revision.
 const MAIN: &str = "main";
 
 impl RepoId {
-    /// `None` for a text that is no id. Whether it is a path that exists is for the caller to look at first.
+    /// Parses an id, or returns `None`. The caller first checks whether the text is a path that exists.
     pub fn parse(kind: RepoKind, text: &str) -> Option<Self> {
         let (rest, file) = match text.split_once(':') {
             Some((rest, file)) => (rest, Some(file)),
@@ -48,22 +48,22 @@ impl RepoId {
         })
     }
 
-    /// What it holds.
+    /// Returns its kind.
     pub fn kind(&self) -> RepoKind {
         self.kind
     }
 
-    /// `owner/name`.
+    /// Returns `owner/name`.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// A branch, a tag or a commit.
+    /// Returns the branch, tag or commit.
     pub fn revision(&self) -> &str {
         &self.revision
     }
 
-    /// The file in it, whose last part may hold `*`.
+    /// Returns the file in it, whose last part may contain `*`.
     pub fn file(&self) -> Option<&str> {
         self.file.as_deref()
     }
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_are_told_from_paths() {
+    fn ids_are_no_paths() {
         for text in
             ["a/b", "GAIR/preference-dissection@v1.0", "a/b.c_d@refs/convert/parquet:default/train/*.parquet"]
         {

@@ -216,3 +216,11 @@ fn what_is_not_there_is_said() {
     let error = nobody.fetch(&id("owner/set")).expect_err("nobody there").to_string();
     assert!(error.contains("HF_HUB_OFFLINE=1"), "{error}");
 }
+
+#[test]
+fn no_error_text_repeats_its_cause() {
+    use std::error::Error as _;
+    let error = HubError::Cache { path: "x".into(), source: std::io::Error::other("the cause") };
+    assert_eq!(error.source().expect("it has a cause").to_string(), "the cause");
+    assert!(!error.to_string().contains("the cause"), "{error}");
+}

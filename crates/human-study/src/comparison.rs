@@ -1,9 +1,9 @@
-//! Two models' answers to the same questions, side by side, and the sheets that hide which is which.
+//! Two models' answers to the same questions, and the blinded sheets for raters.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use mtbench::{Answer, Question, read_lines};
+use mtbench::{Answer, Question, question_label, read_lines};
 use rand::seq::SliceRandom as _;
 use seeds::Seeds;
 
@@ -11,7 +11,7 @@ use crate::key::{Key, KeySheet, Shown, Side, StudySheets};
 use crate::sheet::{ComparisonItem, ComparisonSheet};
 use crate::{Error, ratings::item_name};
 
-/// What raters are asked.
+/// The instructions of a sheet.
 const INSTRUCTIONS: &str = "You will see a question and two answers to it. Choose the answer that helps more: that is \
     correct, does what was asked, and is clear. Longer is not better. If you cannot tell, call them equal.";
 
@@ -25,21 +25,23 @@ pub struct Comparison {
 /// One turn of one question, answered by both models.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Item {
-    /// The question.
+    /// The question's key.
     pub question: u64,
     /// The turn, from 1.
     pub turn: usize,
     /// The question's category.
     pub category: String,
-    /// What the user says, up to this turn.
+    /// The user's messages up to this turn.
     pub prompts: Vec<String>,
-    /// What either model said, up to this turn.
+    /// Either model's messages up to this turn.
     pub answers: [Vec<String>; 2],
 }
 
 impl Comparison {
-    /// Reads questions and two answer files in FastChat's format, and pairs the answers. Of several answers of one file to
-    /// one question the last counts.
+    /// Reads questions and two answer files in FastChat's format, and pairs the answers. Of several answers to a question
+    /// the last one counts.
+    ///
+    /// As in FastChat, a model is the name of its file. Two files of the same name are distinguished by their `model_id`.
     ///
     /// # Errors
     ///
@@ -47,10 +49,15 @@ impl Comparison {
     pub fn read(questions: &Path, first: &Path, second: &Path) -> Result<Self, Error> {
         let questions: Vec<Question> = read_lines(questions)?;
         let answers: [Vec<Answer>; 2] = [read_lines(first)?, read_lines(second)?];
-        Self::new(&questions, &answers[0], &answers[1])
+        let comparison = Self::new(&questions, &answers[0], &answers[1])?;
+        let name = |path: &Path| path.file_stem().map(|stem| stem.display().to_string());
+        Ok(match (name(first), name(second)) {
+            (Some(one), Some(other)) if one != other => Self { models: [one, other], ..comparison },
+            _ => comparison,
+        })
     }
 
-    /// Pairs two models' answers, in the questions' order; questions that neither answered are left out.
+    /// Pairs two models' answers, in the questions' order. Questions without answers are left out.
     ///
     /// # Errors
     ///
@@ -62,7 +69,10 @@ impl Comparison {
         };
         let sides = [by_question(first), by_question(second)];
         let texts: BTreeMap<u64, &Question> = questions.iter().map(|q| (q.question_id, q)).collect();
-        let refuse = |question: u64, problem: String| Error::NotComparable { question, problem };
+        let refuse = |question: u64, problem: String| Error::NotComparable {
+            question: question_label(question),
+            problem,
+        };
         for question in sides.iter().flat_map(BTreeMap::keys) {
             if !texts.contains_key(question) {
                 return Err(refuse(*question, "is answered, but is not among the questions".to_owned()));
@@ -97,26 +107,26 @@ impl Comparison {
         Ok(Self { models: [one, other], items })
     }
 
-    /// The models' names, as their answer files give them.
+    /// Returns the models' names.
     pub fn models(&self) -> &[String; 2] {
         &self.models
     }
 
-    /// The items.
+    /// Returns the items.
     pub fn items(&self) -> &[Item] {
         &self.items
     }
 
-    /// One sheet for each of `raters`, and the key.
+    /// Makes one sheet for each of `raters`, and the key.
     ///
-    /// Each rater meets the questions in an order of their own, a question's turns one after the other. Each model stands
-    /// first on half of the questions, drawn for every rater anew, so that a liking for the left side favours nobody. The
-    /// same comparison, raters and seeds give the same sheets.
+    /// Each rater has a random order of questions, with a question's turns in sequence. Each model is first on half of the
+    /// questions, drawn for each rater, so that position bias favors neither. The same comparison, raters and seeds give
+    /// the same sheets.
     ///
     /// # Errors
     ///
-    /// [`Error::Rater`] for names that are empty, hold a line break, or differ in case or punctuation only; without
-    /// raters too.
+    /// [`Error::Rater`] without raters, and for names that are empty, hold a line break, or differ in case or punctuation
+    /// only.
     pub fn sheets(&self, raters: &[String], seeds: &Seeds) -> Result<StudySheets, Error> {
         check_raters(raters)?;
         let mut key = Key { models: self.models.clone(), sheets: BTreeMap::new() };
@@ -143,7 +153,7 @@ impl Comparison {
         Ok(StudySheets { sheets, key })
     }
 
-    /// The items in one rater's order, with the side that stands first.
+    /// The items in one rater's order, with the first side of each.
     fn order(&self, seeds: &Seeds) -> Vec<Shown> {
         let mut questions: Vec<u64> = self.items.iter().map(|item| item.question).collect();
         questions.dedup();
@@ -181,7 +191,7 @@ impl Comparison {
         }
     }
 
-    /// What the sheets show, as a hash: another wording is another study.
+    /// A hash of the sheets' texts. Another wording is another study.
     fn fingerprint(&self) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new();
         for item in &self.items {
@@ -195,7 +205,7 @@ impl Comparison {
     }
 }
 
-/// Names become file names, on systems that tell `a` from `A` and on those that do not.
+/// Names become file names, also on systems that ignore case.
 fn check_raters(raters: &[String]) -> Result<(), Error> {
     let mut taken = BTreeSet::new();
     if raters.is_empty() {

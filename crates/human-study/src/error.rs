@@ -1,4 +1,4 @@
-//! What can go wrong, and what to do about it.
+//! Errors, with their remedies.
 
 use std::io;
 use std::path::PathBuf;
@@ -7,59 +7,59 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The two models did not answer the same questions.
+    /// The two models answered different questions.
     #[error("question {question}: {problem}; compare files that answer the same questions")]
     NotComparable {
-        /// The question.
-        question: u64,
-        /// What is wrong.
+        /// The question's id.
+        question: String,
+        /// The mistake.
         problem: String,
     },
     /// There is nothing to compare.
     #[error("no question is answered by both files")]
     NothingToCompare,
-    /// Raters' names that cannot be told apart, or cannot name a file.
+    /// Raters' names that are too similar, or cannot name a file.
     #[error("rater {name:?}: {problem}")]
     Rater {
         /// The name.
         name: String,
-        /// What is wrong with it.
+        /// The mistake.
         problem: &'static str,
     },
-    /// A file could not be read.
+    /// A file cannot be read.
     #[error("cannot read {}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// The system's answer.
+        /// The error of the system.
         #[source]
         source: io::Error,
     },
-    /// A file could not be written.
+    /// A file cannot be written.
     #[error("cannot write {}; check that the folder is writable and has space", path.display())]
     Write {
         /// The file.
         path: PathBuf,
-        /// The system's answer.
+        /// The error of the system.
         #[source]
         source: io::Error,
     },
-    /// A file is no table.
+    /// A row of a CSV file is invalid.
     #[error("{}, line {line}: {problem}", path.display())]
     Row {
         /// The file.
         path: PathBuf,
         /// The line, counted from 1.
         line: u64,
-        /// What is wrong and what to do.
+        /// The mistake and its remedy.
         problem: String,
     },
-    /// The key is no key.
+    /// A key file is invalid.
     #[error("{} is no key of a study: {problem}", path.display())]
     Key {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The mistake.
         problem: String,
     },
     /// A rater's file does not belong to the study.
@@ -67,28 +67,28 @@ pub enum Error {
     Sheet {
         /// The file.
         path: PathBuf,
-        /// What does not match.
+        /// The mismatch.
         problem: String,
     },
     /// No ratings.
     #[error("there are no ratings")]
     NoRatings,
-    /// A number could not be computed.
+    /// A statistic cannot be computed.
     #[error("cannot compute {what}")]
     Stats {
-        /// What.
+        /// The statistic.
         what: &'static str,
-        /// Why not.
+        /// The error of the computation.
         #[source]
         source: stats::Error,
     },
-    /// The answers or questions could not be read.
+    /// Answers or questions cannot be read.
     #[error(transparent)]
     Bench(#[from] mtbench::Error),
 }
 
 impl Error {
-    /// Whether the input is to blame, rather than the system.
+    /// Whether other input helps (exit status 2).
     pub fn is_bad_input(&self) -> bool {
         !matches!(self, Self::Write { .. })
     }

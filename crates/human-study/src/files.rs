@@ -1,15 +1,12 @@
-//! Tables of comma-separated values with the place of every mistake, and files that appear whole.
+//! CSV tables, with the position of every mistake, and atomic writes.
 
 use std::fs;
-use std::io::Write as _;
 use std::path::Path;
-
-use atomic_write_file::AtomicWriteFile;
 
 use crate::Error;
 
-/// The rows of a CSV text: for each its line and the values of `columns`. A column that is absent gives an empty value
-/// unless it is one of the first `needed`.
+/// Parses a CSV text into rows: the line, and the values of `columns`. A missing column gives empty values; one of the
+/// first `needed` is an error.
 pub(crate) fn rows<const N: usize>(
     path: &Path,
     text: &str,
@@ -17,10 +14,10 @@ pub(crate) fn rows<const N: usize>(
     needed: usize,
 ) -> Result<Vec<(u64, [String; N])>, Error> {
     let at = |line: u64, problem: String| Error::Row { path: path.to_owned(), line, problem };
-    // Spreadsheets on some systems put a byte-order mark first.
+    // Spreadsheets on some systems write a byte order mark.
     let text = text.strip_prefix('\u{FEFF}').unwrap_or(text);
     let first = text.lines().next().unwrap_or_default();
-    // Where a comma is the decimal point, spreadsheets write semicolons.
+    // In locales with a decimal comma, spreadsheets write semicolons.
     let delimiter = if !first.contains(',') && first.contains(';') { b';' } else { b',' };
     let mut reader = csv::ReaderBuilder::new()
         .delimiter(delimiter)
@@ -50,7 +47,7 @@ pub(crate) fn rows<const N: usize>(
     Ok(rows)
 }
 
-/// The line on which a record begins; the reader's position lies before the empty lines that it skipped.
+/// The first line of a record. The reader's position is before the empty lines that it skipped.
 fn line_of(text: &str, position: &csv::Position) -> u64 {
     let from = usize::try_from(position.byte()).unwrap_or(usize::MAX);
     let skipped = text.as_bytes().get(from..).unwrap_or_default().iter();
@@ -59,10 +56,10 @@ fn line_of(text: &str, position: &csv::Position) -> u64 {
     position.line() + empty as u64
 }
 
-/// A CSV text of `header` and `rows`.
+/// Returns a CSV text of `header` and `rows`.
 pub(crate) fn csv_text<const N: usize>(header: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
     let mut writer = csv::Writer::from_writer(Vec::new());
-    // Memory does not refuse a write, and all rows have the same length.
+    // Writes to memory do not fail, and all rows have the same length.
     let _ = writer.write_record(header);
     for row in rows {
         let _ = writer.write_record(row);
@@ -74,12 +71,7 @@ pub(crate) fn read(path: &Path) -> Result<String, Error> {
     fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })
 }
 
-/// Writes a whole file or leaves the old one.
+/// Replaces a file atomically.
 pub(crate) fn write(path: &Path, text: &str) -> Result<(), Error> {
-    let write = || {
-        let mut file = AtomicWriteFile::open(path)?;
-        file.write_all(text.as_bytes())?;
-        file.commit()
-    };
-    write().map_err(|source| Error::Write { path: path.to_owned(), source })
+    files::write(path, text.as_bytes()).map_err(|source| Error::Write { path: path.to_owned(), source })
 }

@@ -1,4 +1,4 @@
-//! Who stood where: what the raters must not see, and what turns their files into ratings.
+//! The key of blinded sheets, which converts raters' files to ratings.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -33,7 +33,7 @@ pub struct Shown {
     pub question: u64,
     /// Its category.
     pub category: String,
-    /// Whose answer was shown as answer 1.
+    /// The model of answer 1.
     pub first: Side,
 }
 
@@ -146,12 +146,12 @@ impl Key {
         serde_json::from_str(&read(path)?).map_err(problem)
     }
 
-    /// The raters who were given sheets.
+    /// Returns the raters with sheets.
     pub fn raters(&self) -> impl Iterator<Item = &str> {
         self.sheets.keys().map(String::as_str)
     }
 
-    /// Reads raters' files, from the page or a spreadsheet, and says which model each choice was for.
+    /// Reads raters' files, from the page or a spreadsheet, and converts each choice to a model.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! Ratings that say which model they are for, as a CSV file.
+//! Unblinded ratings as a CSV file.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,14 +9,14 @@ use stats::Choice;
 use crate::Error;
 use crate::files::{csv_text, read, rows};
 
-/// What one rater said of one item.
+/// One rater's choice on one item.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rating {
     /// The item.
     pub item: String,
-    /// Who rated it.
+    /// The rater.
     pub rater: String,
-    /// Which model's answer is better.
+    /// The better model.
     pub choice: Choice,
     /// The item's category, where there are some.
     pub category: Option<String>,
@@ -25,13 +25,13 @@ pub struct Rating {
 }
 
 pub(crate) fn item_name(question: u64, turn: usize) -> String {
-    format!("{question}-{turn}")
+    format!("{}-{turn}", mtbench::question_label(question))
 }
 
 const COLUMNS: [&str; 5] = ["item", "rater", "choice", "category", "question"];
 
 /// Reads a file of ratings: columns `item`, `rater`, `choice` (`model_1`, `model_2`, `equal`), and `category` and
-/// `question` where there are some, in any order beside any others.
+/// `question` if present, in any order, with any other columns.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! What the ratings say: wins, agreement, and whether it could be chance.
+//! The statistics of ratings: wins, agreement, significance.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,22 +11,22 @@ use stats::{
 
 use crate::{Error, Rating};
 
-/// Everything that a study of two models says.
+/// The statistics of a study of two models.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct StudyReport {
     /// The models' names.
     pub models: [String; 2],
-    /// Items that somebody rated.
+    /// Rated items.
     pub items: usize,
-    /// Persons.
+    /// The number of raters.
     pub raters: usize,
-    /// Ratings of all of them.
+    /// The number of ratings.
     pub ratings: usize,
     /// Items that the first model won by majority.
     pub wins_model_1: u64,
     /// Items that the second model won.
     pub wins_model_2: u64,
-    /// Items that neither won; split votes are among them.
+    /// Items without a winner, split votes included.
     pub ties: u64,
     /// Items on which all three choices had the same number of votes: ties by policy.
     pub three_way_splits: usize,
@@ -34,13 +34,13 @@ pub struct StudyReport {
     pub two_way_splits: usize,
     /// Wins over all items, for either model.
     pub win_rates: [Coefficient; 2],
-    /// Wins of the first model over the items that somebody won.
+    /// Wins of the first model over the items with a winner.
     pub decisive_win_rate: Coefficient,
     /// Wins of the first model and half of the ties over all items.
     pub adjusted_win_rate: Option<f64>,
-    /// Could a fair coin have decided these items?
+    /// The sign test over items.
     pub sign_test: SignTest,
-    /// The same by question, where the ratings name them: each question's wins less its losses, flipped as one.
+    /// The sign-flip test over questions, if the ratings name them: each question's wins minus its losses, flipped as one.
     pub question_test: Option<PValue>,
     /// Fleiss' κ.
     pub fleiss_kappa: Option<f64>,
@@ -80,7 +80,7 @@ pub struct PairAgreement {
     pub raters: [String; 2],
     /// Items that both rated.
     pub items: u64,
-    /// Share of those on which they said the same.
+    /// The share of items with equal choices.
     pub agreement: f64,
     /// Cohen's κ.
     pub kappa: Coefficient,

@@ -72,7 +72,7 @@ impl StudyReport {
         }
     }
 
-    /// Who won, and whether chance could have done it, in a sentence or two.
+    /// Returns the winner and the p-values, in one or two sentences.
     pub fn verdict(&self) -> String {
         let [one, other] = &self.models;
         let wins = [self.wins_model_1, self.wins_model_2];

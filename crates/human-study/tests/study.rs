@@ -266,3 +266,47 @@ fn rates_by_category_stand_in_a_table_and_a_figure() {
     assert!(svg.as_str().contains("coding") && svg.as_str().contains("60"));
     assert!(report.page().to_html().contains("Preferences by category"));
 }
+
+#[test]
+fn no_error_text_repeats_its_cause() {
+    use std::error::Error as _;
+    let io = || std::io::Error::other("the cause");
+    for error in [
+        Error::Read { path: "x".into(), source: io() },
+        Error::Write { path: "x".into(), source: io() },
+        // Transparent: its text and cause are those of the inner error.
+        Error::Bench(mtbench::Error::Read { path: "x".into(), source: io() }),
+    ] {
+        let cause = error.source().expect("it has a cause").to_string();
+        assert!(cause == "the cause" && !error.to_string().contains("the cause"), "{error}");
+    }
+}
+
+#[test]
+fn a_model_is_the_name_of_its_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+        path
+    };
+    let questions =
+        write("q.jsonl", "{\"question_id\": \"a1\", \"category\": \"writing\", \"turns\": [\"Why?\"]}\n");
+    let answer = |model: &str| {
+        format!(
+            "{{\"question_id\": \"a1\", \"model_id\": \"{model}\", \"choices\": [{{\"turns\": [\"x\"]}}]}}\n"
+        )
+    };
+    let first = write("one.jsonl", &answer("alpaca"));
+    let second = write("two.jsonl", &answer("alpaca"));
+    let comparison = Comparison::read(&questions, &first, &second).unwrap();
+    assert_eq!(comparison.models(), &["one".to_owned(), "two".to_owned()]);
+    let same_name = write("other/one.jsonl", &answer("zebra"));
+    let comparison = Comparison::read(&questions, &first, &same_name).unwrap();
+    assert_eq!(comparison.models(), &["alpaca".to_owned(), "zebra".to_owned()]);
+    let sheets = comparison.sheets(&["Ann".to_owned()], &Seeds::new(1)).unwrap();
+    sheets.write(&folder.path().join("study")).unwrap();
+    let key = fs::read_to_string(folder.path().join("study/key.json")).unwrap();
+    assert!(key.contains("\"item\": \"a1-1\""), "{key}");
+}

@@ -157,7 +157,7 @@ mod tests {
         let entry = Entry { reply, address: "http://a".to_owned(), model: "m".to_owned() };
         cache.put(&key, &entry).unwrap();
         assert_eq!(cache.get(&key).unwrap(), Some(entry.reply));
-        assert_eq!(cache.keys().unwrap(), [key.clone()]);
+        assert_eq!(cache.keys().unwrap(), std::slice::from_ref(&key));
         fs::write(cache.path(&key), "{\"reply\": {\"te").unwrap();
         assert_eq!(cache.get(&key).unwrap(), None);
     }

@@ -1,29 +1,29 @@
-//! Time, from outside.
+//! The source of time.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures_util::future::BoxFuture;
 
-/// Where time comes from. Limits, backoff and the ledger read no other clock, so that a test can run hours in no time.
+/// A source of time. Limits, retries and the ledger read no other clock, so a test simulates hours instantly.
 pub trait Clock: Send + Sync {
-    /// Time since some fixed point. It never goes back.
+    /// Returns the time since a fixed point. It never decreases.
     fn now(&self) -> Duration;
 
-    /// Seconds since 1970.
+    /// Returns the seconds since 1970.
     fn unix_seconds(&self) -> f64;
 
-    /// Waits.
+    /// Waits for `duration`.
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()>;
 }
 
-/// The system's clocks. It sleeps on tokio's timer.
+/// The system's clocks, with tokio's timer.
 #[derive(Clone, Copy, Debug)]
 pub struct TokioClock {
     start: Instant,
 }
 
 impl TokioClock {
-    /// A clock that begins now.
+    /// A clock that starts now.
     pub fn start() -> Self {
         Self { start: Instant::now() }
     }

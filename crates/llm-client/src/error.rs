@@ -1,38 +1,38 @@
-//! What can go wrong, for good.
+//! Permanent errors.
 
 use std::io;
 use std::path::PathBuf;
 
-use crate::Failure;
+use crate::failure::Failure;
 
 /// An error of this crate. None of them holds a key.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A call failed and was not, or no longer, worth another attempt.
+    /// A call failed in all of its attempts.
     #[error("{model} gave no answer in {attempts} {}", if *attempts == 1 { "attempt" } else { "attempts" })]
     Call {
-        /// The model that was asked.
+        /// The model, or the address of a file.
         model: String,
-        /// How often it was asked.
+        /// The number of attempts.
         attempts: u32,
-        /// What the last attempt failed with.
+        /// The failure of the last attempt.
         source: Failure,
     },
-    /// The next call could cost more than is left.
+    /// The next call could exceed the budget.
     #[error(
         "stopped before the next call: {spent:.4} USD of {limit} USD are spent, and the call may cost {next:.4} USD; \
          what is done is kept: raise the limit and run again to go on"
     )]
     Budget {
-        /// What was spent, in USD.
+        /// The cost so far, in USD.
         spent: f64,
-        /// The most that may be spent, in USD.
+        /// The budget, in USD.
         limit: f64,
-        /// The most that the next call can cost, in USD.
+        /// The maximum cost of the next call, in USD.
         next: f64,
     },
-    /// A limit on costs is set and nobody knows what the model costs.
+    /// A budget is set and the price of the model is unknown.
     #[error(
         "no price is known for model {model:?}, so no limit on costs can be kept: add the model to the prices"
     )]
@@ -40,69 +40,69 @@ pub enum Error {
         /// The model.
         model: String,
     },
-    /// Somebody asked to stop before the call was made.
+    /// A request to stop came before the call.
     #[error("stopped before the next call; what is done is kept: run again to go on")]
     Stopped,
-    /// No key, or none that can be sent.
+    /// A key is missing or cannot be sent.
     #[error("{}", secret_problem(variable.as_deref()))]
     Secret {
-        /// The environment variable that was looked at.
+        /// The environment variable of the key.
         variable: Option<String>,
     },
-    /// The address of an endpoint makes no sense.
+    /// The address of an endpoint is invalid.
     #[error("{given:?} is no address of an endpoint: {problem}")]
     BaseUrl {
-        /// The address as it was given.
+        /// The address, without a password.
         given: String,
-        /// What is wrong and what would be right.
+        /// The mistake and its remedy.
         problem: String,
     },
     /// The HTTP client cannot be set up.
     #[error("cannot set up the HTTP client")]
     Setup {
-        /// What it said.
+        /// Its error.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A file of the cache or the ledger cannot be read or written.
     #[error("cannot {action} {}; check that the folder is writable and has space", path.display())]
     Io {
-        /// What was tried: `read`, `write`.
+        /// The action: `read`, `write`.
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
-    /// Another process works with the same folder.
+    /// Another process uses the same folder.
     #[error("{} is in use by another process; wait for it, or give another folder", path.display())]
     Locked {
-        /// The lock's file.
+        /// The lock file.
         path: PathBuf,
     },
-    /// A line of the ledger, or a file of prices, is not what it should be.
+    /// A line of the ledger, or of a file of prices, is invalid.
     #[error("{}, line {line}: {problem}", path.display())]
     Line {
         /// The file.
         path: PathBuf,
-        /// The line, counted from 1.
+        /// The line, from 1.
         line: usize,
-        /// What is wrong.
+        /// The mistake.
         problem: String,
     },
-    /// A number that makes no sense, such as a limit of no requests.
+    /// A setting is out of range, such as a limit of no requests.
     #[error("{what} is {given}; give {wanted}")]
     Setting {
         /// The setting.
         what: &'static str,
         /// Its value.
         given: String,
-        /// What would be right.
+        /// A correct value.
         wanted: &'static str,
     },
 }
 
 impl Error {
-    /// Whether the user can mend it by saying something else (exit status 2), not by trying again.
+    /// Whether other input helps (exit status 2), and not another attempt.
     pub fn is_bad_input(&self) -> bool {
         match self {
             Self::NoPrice { .. }
@@ -122,5 +122,26 @@ fn secret_problem(variable: Option<&str>) -> String {
             format!("environment variable {variable} holds no API key: set it to the key, without spaces")
         }
         None => "the API key is empty or holds characters that cannot be sent".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+
+    #[test]
+    fn no_text_repeats_its_cause() {
+        let refused = || Failure::Refused { status: 401, message: "the cause".to_owned() };
+        let io = || io::Error::other("the cause");
+        for error in [
+            Error::Call { model: "m".to_owned(), attempts: 1, source: refused() },
+            Error::Setup { source: "the cause".into() },
+            Error::Io { action: "read", path: "x".into(), source: io() },
+        ] {
+            let cause = error.source().expect("it has a cause").to_string();
+            assert!(cause.contains("the cause") && !error.to_string().contains("the cause"), "{error}");
+        }
     }
 }

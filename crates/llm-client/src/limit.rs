@@ -1,21 +1,21 @@
-//! How much may be asked at a time and a minute.
+//! Limits on concurrency and rate.
 
 use std::num::{NonZeroU32, NonZeroU64};
 use std::time::Duration;
 
-/// How much may be asked at a time and a minute.
+/// Limits on concurrency and rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Calls under way at a time.
+    /// The most calls at a time.
     pub concurrency: NonZeroU32,
-    /// Requests a minute; as many as there are if none.
+    /// The most requests a minute, if limited.
     pub requests_per_minute: Option<NonZeroU32>,
-    /// Tokens a minute, of prompts and answers; as many as there are if none.
+    /// The most tokens a minute, of prompts and answers, if limited.
     pub tokens_per_minute: Option<NonZeroU64>,
 }
 
 impl Limits {
-    /// `concurrency` calls at a time, however many a minute.
+    /// `concurrency` calls at a time, without limits a minute.
     pub fn concurrent(concurrency: NonZeroU32) -> Self {
         Self { concurrency, requests_per_minute: None, tokens_per_minute: None }
     }
@@ -23,7 +23,7 @@ impl Limits {
 
 const MINUTE: f64 = 60.0;
 
-/// Gives each call its time, in the order in which they ask.
+/// Schedules calls in their order.
 ///
 /// Calls are spaced evenly instead of let through in bursts: a server that counts by the second sees no more than its
 /// share of the minute, and no window of a minute holds more than the limit. A call keeps the line busy for `tokens /
@@ -48,7 +48,7 @@ impl Pacer {
         }
     }
 
-    /// How long a call of about `tokens` tokens has to wait at time `now`.
+    /// Returns the wait of a call of about `tokens` tokens at time `now`.
     pub(crate) fn wait(&mut self, now: Duration, tokens: u64) -> Duration {
         let now = now.as_secs_f64();
         let start = now.max(self.requests_free_at).max(self.tokens_free_at);
@@ -57,7 +57,7 @@ impl Pacer {
         Duration::from_secs_f64(start - now)
     }
 
-    /// A call that was taken for `expected` tokens had `used`.
+    /// Corrects a call that was scheduled with `expected` tokens and had `used`.
     pub(crate) fn settle(&mut self, expected: u64, used: u64) {
         self.tokens_free_at += self.seconds_of(used) - self.seconds_of(expected);
     }
@@ -85,7 +85,7 @@ mod tests {
         let mut pacer = pacer(Some(120), None);
         let waits = [0, 0, 0].map(|now| pacer.wait(Duration::from_millis(now), 1_000_000));
         assert_eq!(waits.map(|wait| wait.as_millis()), [0, 500, 1000]);
-        assert_eq!(pacer.wait(Duration::from_secs(9), 1).as_millis(), 0, "an idle line owes nothing");
+        assert_eq!(pacer.wait(Duration::from_secs(9), 1).as_millis(), 0, "an idle client has no wait");
     }
 
     #[test]
@@ -98,7 +98,7 @@ mod tests {
         pacer.settle(200, 300);
         assert_eq!(wait(&mut pacer, 100), 4.5, "100 tokens more are one second more");
         pacer.settle(100, 0);
-        assert_eq!(wait(&mut pacer, 1), 4.5, "and fewer are one less, but nobody overtakes");
+        assert_eq!(wait(&mut pacer, 1), 4.5, "fewer are one less, and no call overtakes");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What calls cost.
+//! Prices of models.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -6,9 +6,10 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use crate::{Error, Usage};
+use crate::chat::Usage;
+use crate::error::Error;
 
-/// What models cost, as data.
+/// Prices of models.
 ///
 /// ```
 /// use llm_client::{Prices, Usage};
@@ -23,7 +24,7 @@ pub struct Prices {
     models: BTreeMap<String, Price>,
 }
 
-/// What one model costs, in USD a million tokens.
+/// The price of one model, in USD a million tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Price {
@@ -42,12 +43,12 @@ struct PriceFile {
 const LISTED: &str = include_str!("../data/prices.toml");
 
 impl Prices {
-    /// The list prices that this crate carries; `data/prices.toml` says from when they are.
+    /// Returns the built-in list prices; `data/prices.toml` has their date.
     pub fn listed() -> Self {
         Self::parse(Path::new("prices.toml"), LISTED).expect("a test reads the embedded file")
     }
 
-    /// These prices, and those of a file in the format of `data/prices.toml` before them.
+    /// Adds the prices of a file in the format of `data/prices.toml`, which take precedence.
     ///
     /// # Errors
     ///
@@ -62,7 +63,7 @@ impl Prices {
         Ok(self)
     }
 
-    /// The price of `model`: under its own name, or under the name without the date at its end.
+    /// Returns the price of `model`, under its name or under its name without the date at the end.
     pub fn of(&self, model: &str) -> Option<Price> {
         let dated = |name: &str| {
             let date = model.strip_prefix(name).and_then(|rest| rest.strip_prefix('-'));
@@ -93,7 +94,7 @@ impl Prices {
 const MILLION: f64 = 1e6;
 
 impl Price {
-    /// What a call of that many tokens costs, in USD.
+    /// Computes the cost of a call, in USD.
     #[expect(clippy::cast_precision_loss, reason = "no call has 2^53 tokens")]
     pub fn cost(&self, usage: Usage) -> f64 {
         let (prompt, completion) = (usage.prompt_tokens as f64, usage.completion_tokens as f64);
@@ -106,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dates_are_told_from_other_models() {
+    fn a_date_is_no_other_model() {
         let prices = Prices::listed();
         let prompt = |model: &str| prices.of(model).map(|price| price.prompt);
         assert_eq!(prompt("gpt-4o-2024-08-06"), Some(2.5));
@@ -118,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_ones_own_comes_first_and_its_mistakes_are_named() {
+    fn a_file_takes_precedence_and_its_mistakes_are_named() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("mine.toml");
         let read = |text: &str| {

@@ -1,16 +1,16 @@
-//! When to ask again.
+//! The schedule of retries.
 
 use std::time::Duration;
 
 use rand::{Rng, RngExt};
 
-use crate::Failure;
+use crate::failure::Failure;
 
-/// When to ask again, and when to give up.
+/// The schedule of retries.
 ///
-/// The pause after attempt n is drawn evenly from the upper half of `first_wait · 2^(n−1)`, cut at `longest_wait`: without
-/// chance in it, calls that failed together would come back together. Where the server says how long to wait, the pause is
-/// at least that; where it says longer than `longest_wait`, the call is given up at once, since waiting less is no use.
+/// The pause after attempt n is uniform in the upper half of `first_wait · 2^(n−1)`, at most `longest_wait`. Without
+/// jitter, calls that failed together would be repeated together. A wait that the server requests is the minimum; if it
+/// exceeds `longest_wait`, the call fails at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryPolicy {
     /// The most attempts, the first one included; at least 1.
@@ -22,14 +22,14 @@ pub struct RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// Eight attempts, from half a second to a minute apart: a server may be away for some two minutes.
+    /// Eight attempts, from half a second to a minute apart: they outlast about two minutes of downtime.
     pub const PATIENT: Self =
         Self { attempts: 8, first_wait: Duration::from_millis(500), longest_wait: Duration::from_secs(60) };
 
     /// One attempt.
     pub const NEVER: Self = Self { attempts: 1, first_wait: Duration::ZERO, longest_wait: Duration::ZERO };
 
-    /// The pause after attempt `attempt` (from 1) failed, or `None` to give up.
+    /// Returns the pause after attempt `attempt` (from 1) failed, or `None` after the last attempt.
     pub fn pause(&self, attempt: u32, failure: &Failure, rng: &mut impl Rng) -> Option<Duration> {
         if attempt >= self.attempts || !failure.is_transient() {
             return None;
@@ -39,7 +39,7 @@ impl RetryPolicy {
         let jittered = scale.mul_f64(rng.random_range(0.5..=1.0));
         match failure.retry_after() {
             Some(asked) if asked > self.longest_wait => None,
-            // Chance goes on top: everybody was told the same time.
+            // Jitter is added: all calls got the same wait.
             Some(asked) => Some(asked + jittered.min(asked.mul_f64(0.25) + self.first_wait)),
             None => Some(jittered),
         }
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_double_up_to_the_longest_and_are_never_the_same() {
+    fn pauses_double_up_to_the_longest_and_differ() {
         let mut rng = Seeds::new(1).stream("jitter");
         let mut seen = Vec::new();
         for (attempt, scale) in [(1, 1.0), (2, 2.0), (3, 4.0), (4, 8.0), (5, 10.0)] {
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn the_servers_word_is_the_least() {
+    fn the_requested_wait_is_the_minimum() {
         let mut rng = Seeds::new(2).stream("jitter");
         for _ in 0..100 {
             let pause = POLICY.pause(1, &rate_limited(Some(7)), &mut rng).unwrap().as_secs_f64();
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn what_will_not_change_is_not_asked_again() {
+    fn permanent_failures_are_not_retried() {
         let mut rng = Seeds::new(3).stream("jitter");
         let message = String::new;
         for failure in [

@@ -1,12 +1,12 @@
-//! Keys that never show.
+//! API keys that are never printed.
 
 use std::fmt;
 
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::Error;
+use crate::error::Error;
 
-/// An API key. It shows as `***` however it is printed, has no serialisation, and its memory is wiped when it is dropped.
+/// An API key. It prints as `***`, has no serialization, and its memory is wiped on drop.
 ///
 /// ```
 /// use llm_client::Secret;
@@ -19,11 +19,11 @@ use crate::Error;
 #[derive(Clone)]
 pub struct Secret(SecretString);
 
-/// What stands in a secret's place.
+/// The printed form of a key.
 const MASK: &str = "***";
 
 impl Secret {
-    /// A key as it is sent in a header: visible ASCII without spaces. White space around it is dropped.
+    /// A key for a header: visible ASCII without spaces. Surrounding white space is dropped.
     ///
     /// # Errors
     ///
@@ -36,18 +36,18 @@ impl Secret {
         Ok(Self(SecretString::from(key)))
     }
 
-    /// The key in environment variable `variable`.
+    /// Reads the key from the environment variable `variable`.
     ///
     /// # Errors
     ///
-    /// [`Error::Secret`] where the variable is not set or holds no key.
+    /// [`Error::Secret`] if the variable is not set or holds no key.
     pub fn from_env(variable: &str) -> Result<Self, Error> {
         let bad = || Error::Secret { variable: Some(variable.to_owned()) };
         let key = std::env::var(variable).map_err(|_| bad())?;
         Self::new(&key).map_err(|_| bad())
     }
 
-    /// `text` with every occurrence of the key masked: servers like to repeat what they were sent.
+    /// Masks every occurrence of the key in `text`: servers repeat what they received.
     pub fn scrub(&self, text: &str) -> String {
         text.replace(self.0.expose_secret(), MASK)
     }
@@ -74,12 +74,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_cannot_be_a_header_is_no_key() {
+    fn a_key_is_a_valid_header() {
         for key in ["", "  ", "two words", "line\nbreak", "ключ"] {
             let error = Secret::new(key).unwrap_err().to_string();
             assert!(key.trim().is_empty() || !error.contains(key), "{error}");
         }
-        assert!(Secret::new(" sk-1\n").is_ok(), "a file's last line break is forgiven");
+        assert!(Secret::new(" sk-1\n").is_ok(), "the last line break of a file is dropped");
         let unset = Secret::from_env("LLM_CLIENT_NO_SUCH_VARIABLE").unwrap_err().to_string();
         assert!(unset.contains("LLM_CLIENT_NO_SUCH_VARIABLE"), "{unset}");
     }

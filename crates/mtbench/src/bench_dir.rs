@@ -38,7 +38,7 @@ impl BenchDir {
         Self { root: root.into(), bad_lines: BadLines::Refuse }
     }
 
-    /// The same folder, where `bad_lines` says what happens to lines that are no rows.
+    /// The same folder with another treatment of lines that are no rows.
     #[must_use]
     pub fn with_bad_lines(self, bad_lines: BadLines) -> Self {
         Self { bad_lines, ..self }

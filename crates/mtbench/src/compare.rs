@@ -377,7 +377,7 @@ pub struct PositionBias {
 }
 
 impl PositionBias {
-    /// Counts `judgments` by their recorded winners; repeated ones as `mode` says.
+    /// Counts `judgments` by their recorded winners; repeated ones by `mode`.
     pub fn new(judgments: &[PairJudgment], mode: Mode) -> Self {
         let mut bias = Self::default();
         for judgment in counted(&judgments.iter().collect::<Vec<_>>(), mode) {

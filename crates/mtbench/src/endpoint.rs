@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use llm_client::{ChatMessage, ChatRequest, ChatSampling, Client, Failure};
 
-use crate::judge::{Heard, Judge, JudgeRequest};
+use crate::judge::{Judge, JudgeOutcome, JudgeRequest};
 use crate::responder::{Conversation, Responder};
 use crate::verdict::{Reading, Verdict};
 
@@ -57,13 +57,13 @@ impl Judge for EndpointJudge<'_> {
     fn judge(&self, request: &JudgeRequest<'_>) -> Result<String, Box<dyn StdError + Send + Sync>> {
         let mut said = None;
         let any_text = |_: &str| Ok(Verdict::NoVerdict);
-        self.judge_all(std::slice::from_ref(request), &any_text, 0, &mut |_, heard| {
-            said = Some(heard);
+        self.judge_all(std::slice::from_ref(request), &any_text, 0, &mut |_, done| {
+            said = Some(done);
             ControlFlow::Continue(())
         })?;
         match said {
-            Some(Heard::Said { text, .. }) => Ok(text),
-            Some(Heard::Failed(error)) => Err(error),
+            Some(JudgeOutcome::Answered { text, .. }) => Ok(text),
+            Some(JudgeOutcome::Failed(error)) => Err(error),
             None => Err(llm_client::Error::Stopped.into()),
         }
     }
@@ -73,7 +73,7 @@ impl Judge for EndpointJudge<'_> {
         requests: &[JudgeRequest<'_>],
         read: &dyn Fn(&str) -> Reading,
         reasks: u32,
-        heard: &mut dyn FnMut(usize, Heard) -> ControlFlow<()>,
+        done: &mut dyn FnMut(usize, JudgeOutcome) -> ControlFlow<()>,
     ) -> Result<(), Box<dyn StdError + Send + Sync>> {
         let mut fatal = None;
         let ask = |index: usize| {
@@ -82,7 +82,7 @@ impl Judge for EndpointJudge<'_> {
                 let mut reasks = reasks;
                 loop {
                     let text = self.client.chat(&request).await?.reply.text;
-                    let outcome = Heard::Said { verdict: read(&text), text };
+                    let outcome = JudgeOutcome::Answered { verdict: read(&text), text };
                     if reasks == 0 || outcome.is_answered() {
                         return Ok(outcome);
                     }
@@ -92,13 +92,13 @@ impl Judge for EndpointJudge<'_> {
             }
         };
         self.client.run_each(requests.len(), self.stop, ask, |index, said| match said {
-            Ok(outcome) => heard(index, outcome),
+            Ok(outcome) => done(index, outcome),
             Err(error) if ends_all(&error) => {
                 // A signal is the reason only if nothing else was before.
                 fatal.get_or_insert(error);
                 ControlFlow::Break(())
             }
-            Err(error) => heard(index, Heard::Failed(error.into())),
+            Err(error) => done(index, JudgeOutcome::Failed(error.into())),
         })?;
         if self.stop.load(std::sync::atomic::Ordering::Relaxed) {
             fatal.get_or_insert(llm_client::Error::Stopped);

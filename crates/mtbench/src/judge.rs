@@ -47,9 +47,9 @@ pub struct Draw {
 
 /// The outcome of one judge call.
 #[derive(Debug)]
-pub enum Heard {
+pub enum JudgeOutcome {
     /// The judge's text and its verdict.
-    Said {
+    Answered {
         /// The text.
         text: String,
         /// The verdict of the text.
@@ -74,7 +74,7 @@ pub trait Judge {
     /// Any failure of the call. The caller records the request as failed.
     fn judge(&self, request: &JudgeRequest<'_>) -> Result<String, Box<dyn Error + Send + Sync>>;
 
-    /// Judges all of `requests` and passes each outcome with its request's index to `heard`. Stops once `heard` breaks.
+    /// Judges all of `requests` and passes each outcome with its request's index to `done`. Stops once `done` breaks.
     ///
     /// `read` parses a text. Where it finds no verdict, the request is repeated up to `reasks` times. Requests run one
     /// after the other by default; a judge may run several at a time.
@@ -87,18 +87,18 @@ pub trait Judge {
         requests: &[JudgeRequest<'_>],
         read: &dyn Fn(&str) -> Reading,
         reasks: u32,
-        heard: &mut dyn FnMut(usize, Heard) -> ControlFlow<()>,
+        done: &mut dyn FnMut(usize, JudgeOutcome) -> ControlFlow<()>,
     ) -> Result<(), Box<dyn Error + Send + Sync>> {
         for (index, request) in requests.iter().enumerate() {
-            let mut outcome = heard_once(self.judge(request), read);
+            let mut outcome = outcome_of(self.judge(request), read);
             for again in 1..=reasks {
                 if outcome.is_answered() {
                     break;
                 }
                 let draw = Draw { again, ..request.draw };
-                outcome = heard_once(self.judge(&JudgeRequest { draw, ..request.clone() }), read);
+                outcome = outcome_of(self.judge(&JudgeRequest { draw, ..request.clone() }), read);
             }
-            if heard(index, outcome).is_break() {
+            if done(index, outcome).is_break() {
                 break;
             }
         }
@@ -106,20 +106,23 @@ pub trait Judge {
     }
 }
 
-impl Heard {
+impl JudgeOutcome {
     /// Whether another call would not help: the text holds a verdict, or the call failed. A rating at which FastChat
     /// stops counts as a verdict.
     pub(crate) fn is_answered(&self) -> bool {
         match self {
-            Self::Said { verdict, .. } => verdict.as_ref().map_or(true, |verdict| verdict.is_decided()),
+            Self::Answered { verdict, .. } => verdict.as_ref().map_or(true, |verdict| verdict.is_decided()),
             Self::Failed(_) => true,
         }
     }
 }
 
-fn heard_once(said: Result<String, Box<dyn Error + Send + Sync>>, read: &dyn Fn(&str) -> Reading) -> Heard {
+fn outcome_of(
+    said: Result<String, Box<dyn Error + Send + Sync>>,
+    read: &dyn Fn(&str) -> Reading,
+) -> JudgeOutcome {
     match said {
-        Ok(text) => Heard::Said { verdict: read(&text), text },
-        Err(error) => Heard::Failed(error),
+        Ok(text) => JudgeOutcome::Answered { verdict: read(&text), text },
+        Err(error) => JudgeOutcome::Failed(error),
     }
 }

@@ -68,7 +68,6 @@ impl From<Row> for Judgment {
     }
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference to the field")]
 fn as_score<S: Serializer>(verdict: &Verdict, serializer: S) -> Result<S::Ok, S::Error> {
     verdict.rating().unwrap_or(Rating::Whole(fields::MISSING)).serialize(serializer)
 }

@@ -5,7 +5,7 @@ use std::error::Error as StdError;
 use std::ops::ControlFlow;
 
 use crate::grading::{JudgeCall, SingleGrading};
-use crate::judge::{Draw, Heard, Judge, JudgeRequest};
+use crate::judge::{Draw, Judge, JudgeOutcome, JudgeRequest};
 use crate::judgment::{Judgment, SingleKey};
 use crate::pair::PairJudgment;
 use crate::pair_grading::{PairCall, PairGrading};
@@ -106,7 +106,7 @@ impl Jury<'_> {
         let (kept, open) = self.open_single(grading, answers, &bench.judgments_on_file(judge)?)?;
         let requests: Vec<JudgeRequest<'_>> = open.iter().map(|call| call.request.clone()).collect();
         let read = |text: &str| Verdict::of_single(text, self.mode);
-        let Hearing { said, calls, failed, stopped } = self.hear(&requests, &read, progress);
+        let CallOutcomes { said, calls, failed, stopped } = self.make_calls(&requests, &read, progress);
         let (mut rows, mut unreadable) = (Vec::new(), None);
         for (call, said) in open.into_iter().zip(said) {
             let Some((text, verdict)) = said else { continue };
@@ -140,7 +140,7 @@ impl Jury<'_> {
         let (kept, open) = self.open_pairs(grading, answers, &bench.pair_judgments_on_file(judge)?)?;
         let requests: Vec<JudgeRequest<'_>> = open.iter().flat_map(|call| call.games.clone()).collect();
         let read = |text: &str| Ok(Verdict::of_game(text, self.mode));
-        let Hearing { said, calls, failed, stopped } = self.hear(&requests, &read, progress);
+        let CallOutcomes { said, calls, failed, stopped } = self.make_calls(&requests, &read, progress);
         let mut said = said.into_iter().map(|said| {
             let (text, verdict) = said?;
             Some((text, verdict.unwrap_or(Verdict::NoVerdict)))
@@ -243,12 +243,12 @@ impl Jury<'_> {
     }
 
     /// Makes the calls of `requests`.
-    fn hear(
+    fn make_calls(
         &self,
         requests: &[JudgeRequest<'_>],
         read: &dyn Fn(&str) -> Reading,
         progress: &mut dyn FnMut(JudgeProgress),
-    ) -> Hearing {
+    ) -> CallOutcomes {
         let mut said: Vec<Option<(String, Reading)>> = vec![None; requests.len()];
         let mut so_far = JudgeProgress { total: requests.len(), ..JudgeProgress::default() };
         let mut failed = BTreeMap::new();
@@ -256,8 +256,8 @@ impl Jury<'_> {
         progress(so_far);
         let ended = self.judge.judge_all(requests, read, self.reasks, &mut |index, outcome| {
             let (text, verdict) = match outcome {
-                Heard::Said { text, verdict } => (text, verdict),
-                Heard::Failed(error) => {
+                JudgeOutcome::Answered { text, verdict } => (text, verdict),
+                JudgeOutcome::Failed(error) => {
                     self.warn(&requests[index], &*error);
                     so_far.failed += 1;
                     *failed.entry(kind(&*error)).or_default() += 1;
@@ -278,7 +278,7 @@ impl Jury<'_> {
             progress(so_far);
             ControlFlow::Continue(())
         });
-        Hearing { said, calls: so_far.done, failed, stopped: ended.err() }
+        CallOutcomes { said, calls: so_far.done, failed, stopped: ended.err() }
     }
 
     fn warn(&self, request: &JudgeRequest<'_>, error: &(dyn StdError + Send + Sync + 'static)) {
@@ -289,7 +289,7 @@ impl Jury<'_> {
 }
 
 /// The outcome of all calls.
-struct Hearing {
+struct CallOutcomes {
     /// The text and verdict of each request; none if the call was not made.
     said: Vec<Option<(String, Reading)>>,
     calls: usize,

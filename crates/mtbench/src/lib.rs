@@ -42,7 +42,7 @@ pub use endpoint::{ANSWER_TOKENS, EndpointJudge, EndpointResponder, JUDGMENT_TOK
 pub use error::Error;
 pub use fetch::{SPACE, copy_bench, fetch_bench};
 pub use grading::{JudgeCall, SingleGrading, judge_answers};
-pub use judge::{Draw, Heard, Judge, JudgeRequest, Rival};
+pub use judge::{Draw, Judge, JudgeOutcome, JudgeRequest, Rival};
 pub use judgment::{JudgedBy, Judgment};
 pub use jury::{JudgePlan, JudgeProgress, Judged, Jury};
 pub use pair::{PairJudgment, Winner};

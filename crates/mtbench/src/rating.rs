@@ -48,7 +48,7 @@ impl Rating {
 pub struct UnreadableRating(pub String);
 
 /// Parses the rating that `judgment` states, or returns `None`. In [`Mode::Strict`] a rating outside 1 to 10 is none;
-/// [`Verdict::of_single`](crate::Verdict::of_single) tells the two apart.
+/// [`Verdict::of_single`](crate::Verdict::of_single) distinguishes the two.
 ///
 /// # Errors
 ///

@@ -12,7 +12,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::error::Error;
 use crate::python_json;
 
-/// What happens to a line that is no row.
+/// The treatment of lines that are no rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BadLines {
     /// It is an error.
@@ -58,7 +58,7 @@ pub(crate) fn read_unique<T: DeserializeOwned, K: Ord>(
     Ok(rows)
 }
 
-/// As [`read_lines`], where `bad` says what happens to a line that is no row.
+/// As [`read_lines`], with a treatment of lines that are no rows.
 pub(crate) fn read_rows<T: DeserializeOwned>(path: &Path, bad: BadLines) -> Result<Vec<T>, Error> {
     Ok(lines(path, &read(path)?, bad)?.into_iter().filter_map(|line| line.row).collect())
 }

@@ -193,7 +193,7 @@ pub fn missing_table(scores: &[ModelScores], judge: &str) -> Table {
                 Value::text(model),
                 match is_number(missing.question_id) {
                     true => Value::Count(missing.question_id),
-                    false => Value::text(&question_label(missing.question_id)),
+                    false => Value::text(question_label(missing.question_id)),
                 },
                 Value::text(&missing.category),
                 Value::Count(missing.turn.into()),

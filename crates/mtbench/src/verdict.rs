@@ -1,4 +1,4 @@
-//! Verdicts: what a judge's text says, parsed once.
+//! Verdicts: judges' texts, parsed once.
 
 use serde::{Deserialize, Serialize};
 
