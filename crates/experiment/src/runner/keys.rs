@@ -233,7 +233,15 @@ mod tests {
         ];
         assert_eq!(
             keys.each_ref().map(Key::as_str),
-            ["", "", "", "", "", "", ""],
+            [
+                "a470748df885a9e1",
+                "2f302d022e7dbe6d",
+                "6fb87732b178efd5",
+                "227bf567e6e8a989",
+                "2a4684d896c4b7ca",
+                "9418a0bbaff485db",
+                "a591d30a73c337c9",
+            ],
             "source, run, answers, scores of a run and of SFT, answers of a given source, scores of endpoints"
         );
     }
