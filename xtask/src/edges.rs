@@ -13,14 +13,13 @@ use crate::{circles, tracked};
 const LIBTORCH: &str = "torch-sys";
 
 /// Crates that never link libtorch, not even in their tests: they build and run where none is installed.
-const LIBTORCH_FREE: [&str; 14] = [
+const LIBTORCH_FREE: &[&str] = &[
     "annotate",
     "files",
     "hub",
     "human-study",
     "llm-client",
     "mtbench",
-    "paper",
     "pref-data",
     "report",
     "sandbox",
@@ -31,10 +30,10 @@ const LIBTORCH_FREE: [&str; 14] = [
 ];
 
 /// Crates that do. Were `LIBTORCH` misspelt, everything would seem free of it; these notice.
-const LIBTORCH_BOUND: [&str; 5] = ["distributed", "policy-model", "pref-loss", "torch-ext", "trainer"];
+const LIBTORCH_BOUND: &[&str] = &["distributed", "policy-model", "pref-loss", "torch-ext", "trainer"];
 
 /// The crates of this workspace that each crate may use outside of its tests. Edges run from later lines to earlier.
-const LAYERS: [(&str, &[&str]); 21] = [
+const LAYERS: &[(&str, &[&str])] = &[
     ("files", &[]),
     ("seeds", &[]),
     ("test-support", &[]),
@@ -45,29 +44,43 @@ const LAYERS: [(&str, &[&str]); 21] = [
     ("report", &["files"]),
     ("stats", &["seeds"]),
     ("hub", &[]),
-    ("llm-client", &["seeds"]),
+    ("llm-client", &["files", "seeds"]),
     ("pref-data", &["seeds", "stats"]),
     ("annotate", &["llm-client", "pref-data", "report", "stats"]),
-    ("mtbench", &["llm-client", "report", "seeds", "stats"]),
-    ("paper", &["report", "stats"]),
-    ("human-study", &["mtbench", "report", "seeds", "stats"]),
+    ("mtbench", &["files", "llm-client", "report", "seeds", "stats"]),
+    ("human-study", &["files", "mtbench", "report", "seeds", "stats"]),
     ("policy-model", &["seeds", "torch-ext"]),
     ("sandbox", &["mtbench", "pref-data", "seeds"]),
     (
         "trainer",
         &["distributed", "files", "hub", "policy-model", "pref-data", "pref-loss", "seeds", "torch-ext"],
     ),
+    ("inference", &["distributed", "mtbench", "policy-model", "pref-data", "seeds", "trainer"]),
+    (
+        "experiment",
+        &[
+            "files",
+            "inference",
+            "llm-client",
+            "mtbench",
+            "policy-model",
+            "pref-data",
+            "pref-loss",
+            "report",
+            "sandbox",
+            "seeds",
+            "stats",
+            "trainer",
+        ],
+    ),
     (
         "study",
         &[
-            "distributed",
+            "experiment",
             "files",
             "hub",
             "human-study",
-            "llm-client",
             "mtbench",
-            "paper",
-            "policy-model",
             "pref-data",
             "pref-loss",
             "report",
@@ -82,11 +95,12 @@ const LAYERS: [(&str, &[&str]); 21] = [
         &[
             "annotate",
             "distributed",
+            "experiment",
             "hub",
             "human-study",
+            "inference",
             "llm-client",
             "mtbench",
-            "paper",
             "policy-model",
             "pref-data",
             "report",

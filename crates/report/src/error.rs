@@ -3,23 +3,23 @@
 use std::io;
 use std::path::PathBuf;
 
-/// Why a table, figure or page is not rendered or written.
+/// Why a table, figure or page cannot be rendered or written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReportError {
-    /// An unknown format.
+    /// The format is unknown.
     #[error("unknown format {given:?}; use one of text, md, csv, tex, json")]
     UnknownFormat {
         /// The given name.
         given: String,
     },
-    /// An id or a name that cannot be a file's name.
+    /// The id or name is not a valid file name.
     #[error("{name:?} cannot name a file; use letters, digits, `-`, `_` and `.`, not starting with `.`")]
     FileName {
         /// The id or name.
         name: String,
     },
-    /// Two tables or figures that would be written to one file.
+    /// Two tables or figures have the same file.
     #[error("{name:?} names two files of one kind; give each its own")]
     SameName {
         /// The id or name.
@@ -28,7 +28,7 @@ pub enum ReportError {
     /// An error of the file system.
     #[error("cannot {action} {}; check that the folder exists, is writable and has space", path.display())]
     Io {
-        /// The failed action: `read`, `write`.
+        /// The operation, such as `write`.
         action: &'static str,
         /// The file or folder.
         path: PathBuf,

@@ -1,6 +1,4 @@
-//! Tables, figures and pages on disk.
-//!
-//! Writes are atomic: a reader sees the old or the new version. The same values give the same bytes.
+//! Tables, figures and pages on disk. Writes are atomic, and the same values give the same bytes.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -16,7 +14,7 @@ use crate::table::{Format, Table};
 /// [`ReportError::FileName`] or [`ReportError::SameName`] before anything is written, [`ReportError::Io`] afterwards.
 pub fn write_tables(dir: &Path, tables: &[Table]) -> Result<(), ReportError> {
     check_names(tables.iter().map(|table| table.id.as_str()))?;
-    let dir = create_dir(dir.join("tables"))?;
+    let dir = dir.join("tables");
     for table in tables {
         for format in [Format::Markdown, Format::Csv, Format::Latex] {
             let path = dir.join(format!("{}.{format}", table.id));
@@ -32,7 +30,7 @@ pub fn write_tables(dir: &Path, tables: &[Table]) -> Result<(), ReportError> {
 /// [`ReportError::FileName`] or [`ReportError::SameName`] before anything is written, [`ReportError::Io`] afterwards.
 pub fn write_figures(dir: &Path, figures: &[(String, Svg)]) -> Result<(), ReportError> {
     check_names(figures.iter().map(|(name, _)| name.as_str()))?;
-    let dir = create_dir(dir.join("figures"))?;
+    let dir = dir.join("figures");
     for (name, svg) in figures {
         write_file(&dir.join(format!("{name}.svg")), svg.as_str().as_bytes())?;
     }
@@ -44,7 +42,7 @@ pub fn write_figures(dir: &Path, figures: &[(String, Svg)]) -> Result<(), Report
 /// # Errors
 /// [`ReportError::Io`].
 pub fn write_report(dir: &Path, report: &Report) -> Result<PathBuf, ReportError> {
-    let path = create_dir(dir.to_owned())?.join("report.html");
+    let path = dir.join("report.html");
     write_file(&path, report.to_html().as_bytes())?;
     Ok(path)
 }
@@ -54,26 +52,18 @@ pub fn write_report(dir: &Path, report: &Report) -> Result<PathBuf, ReportError>
 /// # Errors
 /// [`ReportError::Io`].
 pub fn write_page(path: &Path, html: &str) -> Result<(), ReportError> {
-    if let Some(dir) = path.parent() {
-        create_dir(dir.to_owned())?;
-    }
     write_file(path, html.as_bytes())
 }
 
-/// Writes a whole file or leaves the old one.
 fn write_file(path: &Path, bytes: &[u8]) -> Result<(), ReportError> {
-    let failed = |source| ReportError::Io { action: "write", path: path.to_owned(), source };
-    ::files::write(path, bytes).map_err(failed)
+    files::write(path, bytes).map_err(|source| ReportError::Io {
+        action: "write",
+        path: path.to_owned(),
+        source,
+    })
 }
 
-fn create_dir(dir: PathBuf) -> Result<PathBuf, ReportError> {
-    match std::fs::create_dir_all(&dir) {
-        Ok(()) => Ok(dir),
-        Err(source) => Err(ReportError::Io { action: "create", path: dir, source }),
-    }
-}
-
-/// Names become files on systems that tell `a` from `A` and on those that do not, so they differ in more than case.
+/// Checks that names are valid file names and differ in more than case, which some file systems ignore.
 fn check_names<'a>(names: impl Iterator<Item = &'a str>) -> Result<(), ReportError> {
     let mut seen = BTreeSet::new();
     for name in names {

@@ -7,9 +7,8 @@ mod escape;
 pub mod figure;
 mod files;
 pub mod page;
-
-pub mod sheet;
 pub mod table;
 
 pub use error::ReportError;
+pub use escape::escape;
 pub use files::{write_figures, write_page, write_report, write_tables};

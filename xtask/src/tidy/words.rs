@@ -40,7 +40,7 @@ const PHRASES: [(&str, &str); 28] = [
 const MOST_WORDS: usize = 30;
 
 /// Path prefixes that still break a rule here. The list only shrinks: a line whose files are clean fails.
-const NOT_YET: [&str; 17] = [
+const NOT_YET: &[&str] = &[
     "ARCHITECTURE.md",
     "bins/",
     "crates/annotate/",
@@ -48,13 +48,10 @@ const NOT_YET: [&str; 17] = [
     "crates/human-study/",
     "crates/llm-client/",
     "crates/mtbench/",
-    "crates/paper/",
     "crates/policy-model/",
     "crates/pref-data/",
-    "crates/report/",
     "crates/sandbox/",
     "crates/stats/",
-    "crates/study/",
     "crates/torch-ext/",
     "crates/trainer/",
     "docs/",
