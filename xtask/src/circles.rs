@@ -20,8 +20,7 @@ const TOLERATED: &[(&str, &[&str])] = &[
     ("policy-model", &["decoder", "layered", "lora", "policy"]),
     ("pref-data", &["reader::options", "reader::pairs", "reader::shp"]),
     ("torch-ext", &["distributed::group", "distributed::scope"]),
-    ("trainer", &["checkpoint", "engine", "held_out", "lanes", "objective", "pair_deltas", "run_dir"]),
-    ("trainer", &["optimizer", "parameters"]),
+    ("trainer", &["checkpoint", "engine", "held_out", "objective", "pair_deltas", "replicas", "run_dir"]),
 ];
 
 /// The path of a module within its crate; empty for the root.

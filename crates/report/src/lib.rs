@@ -1,9 +1,4 @@
-//! Tables, figures and self-contained pages.
-//!
-//! Values stay typed until they are rendered: a [`table::Table`] distinguishes intervals from names, a [`figure::Svg`] is
-//! created by this crate only, a [`page::Report`] has both in one HTML file, and a [`browse::Browser`] shows dialogues
-//! side by side. This crate computes no statistic.
-
+#![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
 pub mod browse;
