@@ -1,4 +1,4 @@
-//! The research questions on a model, preferences, questions and a judge of the user's own.
+//! The research questions on a given model, preferences, questions and judge.
 
 mod bench;
 
@@ -7,8 +7,8 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use bench::Bench;
+use experiment::results::read_parquet;
 use pref_data::{Label, PreferenceRecord, Text, write_records};
-use study::results::read_parquet;
 use test_support::{MockBehaviour, MockServer, bench_questions, rates_by_length};
 
 const KEY: &str = "sk-study-secret";
@@ -103,30 +103,36 @@ fn entries(folder: &Path) -> usize {
 }
 
 #[test]
-fn a_model_of_ones_own_is_trained_answers_and_is_judged_once() {
+fn a_given_model_is_trained_and_judged_once() {
     let server = server(MockBehaviour::perfect());
     let bench = study(&server.base_url());
     let (plan, _) = succeeds(&rq(RQ1, &bench, &["--plan"]));
     assert!(plan.contains("0 of 4 training runs and 0 of 5 evaluations"), "{plan}");
-    assert!(plan.contains(&format!("{CALLS} calls of judge-1, whose price is not known")), "{plan}");
-    assert!(plan.contains("tried for some seconds") && plan.contains("GPU hours: on 8 × 80 GB"), "{plan}");
-    assert!(plan.contains("for the 4 training runs that are left"), "{plan}");
+    assert!(plan.contains(&format!("{CALLS} calls of judge-1, of unknown price")), "{plan}");
+    assert!(plan.contains("measured for some seconds") && plan.contains("GPU hours: on 8 × 80 GB"), "{plan}");
+    assert!(plan.contains("for the 4 remaining training runs"), "{plan}");
     assert!(!bench.path("out").exists() && server.calls().is_empty(), "a plan computes nothing");
 
     let (table, log) = succeeds(&rq(RQ1, &bench, &[]));
-    assert!(table.contains("judge-1") && table.contains("What 4 questions can show"), "{table}");
+    assert!(table.contains("judge-1") && table.contains("with 4 questions"), "{table}");
     let words = table.split_whitespace().collect::<Vec<_>>().join(" ");
-    assert!(words.contains("(under judge-1, depending") && words.contains("2 turns × 1 seed."), "{table}");
-    assert!(!table.contains("gold") && !table.contains("further"), "no truth is known here: {table}");
+    assert!(
+        words.contains("points under judge-1, depending") && words.contains("2 turns × 1 seed."),
+        "{table}"
+    );
+    assert!(
+        !table.contains("gold") && !table.contains("held-out questions"),
+        "there is no ground truth: {table}"
+    );
     // Two policies that say the same are judged by the same call.
     let paid = server.paid();
     assert!((2 * QUESTIONS..=CALLS).contains(&paid), "{paid}");
-    assert!(log.contains(&format!("judging paid: judge-1: {paid} answered calls")), "{log}");
+    assert!(log.contains(&format!("judging costs: judge-1: {paid} answered calls")), "{log}");
     for file in ["tables/table-1.md", "figures/figure-1.svg", "results.parquet", "report.html"] {
         assert!(bench.path("out").join(file).exists(), "{file} is missing");
     }
     let page = fs::read_to_string(bench.path("out/report.html")).unwrap();
-    assert!(page.contains("judged by judge-1") && !page.contains("offline world"));
+    assert!(page.contains("judged by judge-1") && !page.contains("ran in the sandbox"));
 
     let (again, log) = succeeds(&rq(RQ1, &bench, &[]));
     assert_eq!(again, table);
@@ -151,11 +157,11 @@ fn a_model_of_ones_own_is_trained_answers_and_is_judged_once() {
 }
 
 #[test]
-fn a_second_judge_stands_beside_the_first_and_nothing_is_paid_twice() {
+fn a_second_judge_rates_the_same_answers_without_further_costs_of_the_first() {
     let server = server(MockBehaviour::perfect());
     let bench = study(&server.base_url());
     let (alone, _) = succeeds(&rq(RQ1, &bench, &[]));
-    assert!(!alone.contains("Whether the judges say the same"), "{alone}");
+    assert!(!alone.contains("Agreement of the judges"), "{alone}");
     let paid = server.paid();
     let harsh =
         MockServer::start(MockBehaviour { key: Some(KEY.to_owned()), ..MockBehaviour::perfect() }, |body| {
@@ -169,12 +175,8 @@ fn a_second_judge_stands_beside_the_first_and_nothing_is_paid_twice() {
     assert!(plan.contains(&format!("{} calls of judge-1 and judge-2", 2 * CALLS)), "{plan}");
     let (both, log) = succeeds(&rq(RQ1, &bench, &["--set", &second]));
     assert!(!log.contains("training") && !log.contains("answers, turns"), "{log}");
-    assert_eq!(
-        (server.paid(), harsh.paid()),
-        (paid, paid),
-        "what the first said is known, the second is asked"
-    );
-    assert!(both.contains("Whether the judges say the same") && both.contains("judge-1, judge-2"), "{both}");
+    assert_eq!((server.paid(), harsh.paid()), (paid, paid), "only the second judge is called");
+    assert!(both.contains("Agreement of the judges") && both.contains("judge-1, judge-2"), "{both}");
     let rows = read_parquet(&bench.path("out/results.parquet")).unwrap();
     let of = |judge: &str| rows.iter().filter(|row| row.scorer == judge).count();
     assert_eq!((of("judge-1"), of("judge-2")), (CALLS, CALLS));
@@ -194,7 +196,7 @@ fn a_second_judge_stands_beside_the_first_and_nothing_is_paid_twice() {
 }
 
 #[test]
-fn parts_train_and_answer_and_one_run_has_it_judged() {
+fn shards_train_and_answer_and_one_run_judges() {
     let server = server(MockBehaviour::perfect());
     let bench = study(&server.base_url());
     for part in ["1/2", "2/2"] {
@@ -208,7 +210,7 @@ fn parts_train_and_answer_and_one_run_has_it_judged() {
 }
 
 #[test]
-fn half_a_run_goes_on_with_another_number_of_threads() {
+fn a_run_resumes_with_another_number_of_threads() {
     let server = server(MockBehaviour::perfect());
     let bench = study(&server.base_url());
     succeeds(&rq(RQ1, &bench, &["--shard", "1/2", "--set", "train.threads=1"]));
@@ -228,11 +230,11 @@ fn half_a_run_goes_on_with_another_number_of_threads() {
     assert!(plan.contains("0 of 4 training runs"), "{plan}");
     let (table, log) = succeeds(&rq(RQ1, &bench, &["--set", "train.threads=2"]));
     assert!(!runs.is_empty() && log.matches("training ").count() >= 4, "{log}");
-    assert!(table.contains("judge-1") && !table.contains("Missing"), "{table}");
+    assert!(table.contains("judge-1") && !table.contains("Failed"), "{table}");
 }
 
 #[test]
-fn what_a_judge_refuses_is_asked_for_by_the_next_run() {
+fn the_next_run_repeats_failed_calls_of_a_judge() {
     let down = MockServer::start(
         MockBehaviour { key: Some("another".to_owned()), ..MockBehaviour::perfect() },
         rates_by_length,
@@ -252,7 +254,7 @@ fn what_a_judge_refuses_is_asked_for_by_the_next_run() {
 }
 
 #[test]
-fn what_cannot_work_is_refused_before_anything_is_trained() {
+fn an_invalid_setup_is_refused_before_training() {
     let server = server(MockBehaviour::perfect());
     let bench = study(&server.base_url());
     for (setting, words) in [

@@ -1,27 +1,55 @@
-//! A training run that is killed again and again, and what it leaves: the same bytes as one that nobody disturbed.
+//! A training run that crashes at named points leaves the same bytes as an undisturbed one.
 
 mod bench;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, ExitStatus, Stdio};
 
 use arrow_array::RecordBatch;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, UInt64Type};
 use bench::Bench;
+use files::fault;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use rand::RngExt;
-use seeds::Seeds;
 use serde_json::Value;
 
-/// How often a run is killed.
-const KILLS: usize = 20;
+/// The points at which a run ends, one after the other, each with the pass that it does not survive.
+///
+/// A checkpoint comes every 15 steps. Each row gets 45 steps further: three of its five runs write a checkpoint or more.
+const FAULTS: [[(&str, u64); 5]; 4] = [
+    [
+        ("files.write.written", 1),
+        ("trainer.step", 3),
+        ("trainer.metrics", 16),
+        ("trainer.checkpoint.model", 2),
+        ("trainer.checkpoint.renamed", 1),
+    ],
+    [
+        ("trainer.step", 1),
+        ("trainer.checkpoint.part", 2),
+        ("trainer.checkpoint.filled", 1),
+        ("trainer.metrics", 1),
+        ("trainer.checkpoint.renamed", 2),
+    ],
+    [
+        ("trainer.checkpoint.filled", 2),
+        ("trainer.step", 14),
+        ("trainer.step", 15),
+        ("trainer.checkpoint.model", 1),
+        ("trainer.checkpoint.renamed", 2),
+    ],
+    [
+        ("trainer.metrics", 17),
+        ("trainer.checkpoint.part", 1),
+        ("trainer.step", 29),
+        ("trainer.checkpoint.filled", 1),
+        ("trainer.checkpoint.renamed", 1),
+    ],
+];
 
-/// Pairs that are trained on with a third of the labels swapped, others that are held out, and a run of many short steps with
-/// a checkpoint now and then.
+/// Training pairs of which a third gets swapped labels, and held-out pairs.
 fn bench() -> Bench {
     let bench = Bench::new();
     bench.write_pairs(&[("Say d .", "d .", "a ."), ("Say e .", "e .", "b .")]);
@@ -37,7 +65,8 @@ fn bench() -> Bench {
     bench
 }
 
-fn start(bench: &Bench, out: &str, resume: bool) -> Child {
+/// Runs the training, with `fault` as the value of [`fault::VARIABLE`].
+fn train(bench: &Bench, out: &str, resume: bool, fault: &str) -> ExitStatus {
     let checkpoints: Vec<String> = (1..=20).map(|k| format!("{:.2}", f64::from(k) / 20.0)).collect();
     let mut command = Command::new(env!("CARGO_BIN_EXE_pref-train"));
     command.args(["--recipe", "recipe.toml", "--set", &format!("output.dir={out}")]);
@@ -59,27 +88,16 @@ fn start(bench: &Bench, out: &str, resume: bool) -> Child {
     // Two tests at a time: libtorch's threads would wait for each other.
     command
         .env("OMP_NUM_THREADS", "1")
+        .env(fault::VARIABLE, fault)
         .current_dir(bench.folder.path())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
-        .spawn()
+        .status()
         .unwrap()
 }
 
-/// Makes the run that nobody disturbs, and says how long it took to its first step and from there to its end.
-fn undisturbed(bench: &Bench) -> (Duration, Duration) {
-    let began = Instant::now();
-    let mut child = start(bench, "undisturbed", false);
-    while child.try_wait().unwrap().is_none() && !bench.path("undisturbed/metrics.jsonl").exists() {
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    let startup = began.elapsed();
-    assert!(child.wait().unwrap().success());
-    (startup, began.elapsed() - startup)
-}
-
-/// Every file of a finished run with its content, apart from what a clock says and where the run lies.
-fn left(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+/// The files of a finished run, without times and paths.
+fn contents(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut files = BTreeMap::new();
     let mut folders = vec![root.to_owned()];
     while let Some(folder) = folders.pop() {
@@ -115,43 +133,34 @@ fn without_seconds(lines: &str) -> String {
 }
 
 #[test]
-fn twenty_kills_leave_the_bytes_of_an_undisturbed_run() {
+fn a_run_that_crashes_twenty_times_leaves_the_bytes_of_an_undisturbed_one() {
     let bench = bench();
-    let (startup, training) = undisturbed(&bench);
-    let expected = left(&bench.path("undisturbed"));
+    assert!(train(&bench, "undisturbed", false, "").success());
+    let expected = contents(&bench.path("undisturbed"));
     assert!(expected.contains_key(Path::new("model/model.safetensors")));
 
-    let mut moments = Seeds::new(7).stream("moments");
-    let (mut kills, mut resume) = (0, false);
-    while kills < KILLS {
-        let mut child = start(&bench, "killed", resume);
-        // From before the first file to some way into training.
-        std::thread::sleep((startup + training / 6).mul_f64(moments.random_range(0.01..1.0)));
-        if child.try_wait().unwrap().is_some() {
-            break;
-        }
-        child.kill().unwrap();
-        child.wait().unwrap();
-        kills += 1;
-        resume = bench.path("killed/recipe.toml").exists();
+    let mut resume = false;
+    for (point, pass) in FAULTS.into_iter().flatten() {
+        let status = train(&bench, "crashed", resume, &format!("{point}={pass}"));
+        assert_eq!(status.code(), None, "pass {pass} through {point} does not end the run");
+        resume = bench.path("crashed/recipe.toml").exists();
     }
-    assert!(start(&bench, "killed", resume).wait().unwrap().success());
-    assert!(kills >= KILLS / 2, "{kills} kills are too few to say anything: the run is too short");
-    let found = left(&bench.path("killed"));
+    assert!(train(&bench, "crashed", resume, "").success());
+    let found = contents(&bench.path("crashed"));
     let names = |files: &BTreeMap<PathBuf, Vec<u8>>| files.keys().cloned().collect::<BTreeSet<_>>();
     let (found_names, expected_names) = (names(&found), names(&expected));
     let odd: Vec<_> = found_names.symmetric_difference(&expected_names).collect();
-    assert!(odd.is_empty(), "too many or too few after {kills} kills: {odd:?}");
+    assert!(odd.is_empty(), "missing or additional files: {odd:?}");
     for (path, content) in &expected {
-        assert!(found[path] == *content, "{} differs after {kills} kills", path.display());
+        assert!(found[path] == *content, "{} differs", path.display());
     }
 }
 
 #[test]
-fn every_pair_of_every_epoch_is_in_the_parquet_file_and_flips_are_told_apart() {
+fn the_parquet_file_has_every_pair_of_every_epoch_and_marks_flips() {
     let bench = bench();
-    assert!(start(&bench, "out", false).wait().unwrap().success());
-    assert!(!bench.path("out/pair_deltas.jsonl").exists(), "what was under way is gone");
+    assert!(train(&bench, "out", false, "").success());
+    assert!(!bench.path("out/pair_deltas.jsonl").exists(), "the log of a finished run is removed");
     let file = File::open(bench.path("out/pair_deltas.parquet")).unwrap();
     let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap();
     let batches: Vec<RecordBatch> = reader.map(Result::unwrap).collect();
@@ -172,7 +181,7 @@ fn every_pair_of_every_epoch_is_in_the_parquet_file_and_flips_are_told_apart() {
         }
     }
     assert_eq!(seen.len(), 6);
-    assert!(seen.values().all(|(times, _)| *times == 100), "once an epoch: {seen:?}");
+    assert!(seen.values().all(|(times, _)| *times == 100), "once per epoch: {seen:?}");
     let log = fs::read_to_string(bench.path("out/noise.jsonl")).unwrap();
     let swapped = |line: &&str| serde_json::from_str::<Value>(line).unwrap()["fate"] == "flipped";
     let swapped = log.lines().filter(swapped).count();

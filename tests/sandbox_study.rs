@@ -1,4 +1,4 @@
-//! The research questions on a small sandbox: what is computed once stays computed.
+//! The research questions in a small sandbox: shared cells are computed once.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,10 +7,11 @@ use std::process::{Command, Output};
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::UInt64Type;
+use experiment::results::{ScoreRow, read_parquet};
+use files::fault;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use study::results::{ScoreRow, read_parquet};
 
-/// A world that trains in seconds; too small for its results to mean anything.
+/// A sandbox that trains in seconds; its results have no meaning.
 const SMALL: [&str; 9] = [
     "sandbox.demonstrations=640",
     "sandbox.strong_demonstrations=64",
@@ -68,18 +69,18 @@ fn cells_are_trained_once_and_shared_by_the_questions() {
     let (plan, _) = succeeds(&question(RQ1, &out, &["--plan"]));
     assert!(plan.contains("0 of 4 training runs and 0 of 5 evaluations"), "{plan}");
     // 640 and 64 demonstrations in batches of 32; 48 pairs, twice, in batches of 16, four times over.
-    let left = line_of(&plan, "all that is left");
+    let left = line_of(&plan, "remaining work");
     assert_eq!(
         left[..3],
         ["46", "5", "160"],
         "steps, evaluations, calls of two judges on 8 questions of 2 turns"
     );
-    assert!(plan.contains("assumed, since no step") && plan.contains("the sandbox judges itself"), "{plan}");
+    assert!(plan.contains("assumed, since no step") && plan.contains("none in the sandbox"), "{plan}");
     assert!(!out.exists(), "a plan computes nothing");
 
     let (first, _) = succeeds(&question(RQ1, &out, &[]));
     assert!(first.contains("SFT (baseline)") && first.contains("Difference from SFT"), "{first}");
-    assert!(first.contains("What 8 questions can show"), "the difference that would be seen: {first}");
+    assert!(first.contains("Minimum detectable effect (80% power) with 8 questions"), "{first}");
     assert!(first.contains("Fleiss"), "Table 2 follows: {first}");
     for file in
         ["tables/table-1.md", "tables/table-2.tex", "figures/figure-1.svg", "results.parquet", "report.html"]
@@ -90,11 +91,7 @@ fn cells_are_trained_once_and_shared_by_the_questions() {
     assert_eq!(trained.len(), 4);
 
     let (plan, _) = succeeds(&question(RQ4, &out, &["--plan"]));
-    assert_eq!(
-        line_of(&plan, "all that is left")[..3],
-        ["0", "12", "384"],
-        "three earlier checkpoints a run"
-    );
+    assert_eq!(line_of(&plan, "remaining work")[..3], ["0", "12", "384"], "three earlier checkpoints a run");
     assert!(plan.contains("measured over 24 steps"), "{plan}");
 
     let (second, log) = succeeds(&question(RQ1, &out, &[]));
@@ -110,7 +107,7 @@ fn cells_are_trained_once_and_shared_by_the_questions() {
     assert_eq!(runs(&out).len(), 8, "only the smaller share is new");
     let rq3 = ["--set", "study.flip_rates=[0.0, 0.5]"];
     let (noise, _) = succeeds(&question(RQ3, &out, &rq3));
-    assert!(noise.contains("Which labels the policies learned"), "{noise}");
+    assert!(noise.contains("Fit to kept and flipped labels"), "{noise}");
     let labels = fs::read_to_string(out.join("tables/table-4-labels.csv")).unwrap();
     assert_eq!(labels.lines().count(), 1 + 2 * 2 * 2, "two annotators, losses and shares of flips: {labels}");
     assert_eq!(runs(&out).len(), 8 + 2 + 4, "DPO on clean labels is there, cDPO and the noisy runs are new");
@@ -144,16 +141,16 @@ fn cells_are_trained_once_and_shared_by_the_questions() {
 
     // Tables 1 and 5 look at 5 and 17 policies, of which 5 are the same.
     let (plan, _) = succeeds(&question(STUDY, &out, &["--tables", "5,1", "--plan"]));
-    assert!(plan.contains("Evaluations asked for: 22, distinct: 17."), "{plan}");
-    assert_eq!(line_of(&plan, "all that is left")[..3], ["nothing", "0", "0"]);
+    assert!(plan.contains("Evaluations requested: 22, distinct: 17."), "{plan}");
+    assert_eq!(line_of(&plan, "remaining work")[..3], ["none", "0", "0"]);
     let (both, log) = succeeds(&question(STUDY, &out, &["--tables", "5,1"]));
     assert!(!log.contains("training"), "nothing is trained again: {log}");
     let verdicts = both.strip_suffix(&format!("{first}{table_5}")).expect("the tables of either question");
-    assert!(verdicts.starts_with("What the benchmark says, and whether it is so"), "{verdicts}");
+    assert!(verdicts.starts_with("Benchmark results vs. ground truth"), "{verdicts}");
     assert!(verdicts.contains("Table 1  DPO: gpt-4-turbo − human"), "verdicts come first: {verdicts}");
     assert!(verdicts.contains("Of 10 comparisons: "), "6 of Table 1, 4 of Table 5: {verdicts}");
     let coverage =
-        verdicts.split("How often an interval of 8 questions").nth(1).expect("a second table opens");
+        verdicts.split("Coverage of 95% intervals over 8 questions").nth(1).expect("a second table opens");
     assert!(coverage.contains("2 other sets of 8"), "16 further questions: {coverage}");
     assert!(files() == before, "the whole study and its questions write the same files");
 
@@ -179,13 +176,13 @@ fn cells_are_listed_and_shown(out: &Path) {
 
     let cell = shared().next().unwrap()[0];
     let (shown, _) = succeeds(&ask(&["show", &cell[..12]]));
-    for part in ["DPO on human", "How its training went", "100% of training", "this cell", "loss.beta"] {
+    for part in ["DPO on human", "Training.", "100% of training", "this cell", "loss.beta"] {
         assert!(shown.contains(part), "`{part}` is missing in {shown}");
     }
     let (markdown, _) = succeeds(&ask(&["show", lines[0][0], "--format", "md"]));
     assert!(markdown.contains("the supervised policy") && markdown.contains("| seed 0 |"), "{markdown}");
     for (arguments, words) in
-        [(vec!["show", "zz"], "`study ls` names them"), (vec!["show", ""], "several cells")]
+        [(vec!["show", "zz"], "`study ls` lists them"), (vec!["show", ""], "several cells")]
     {
         let refused = ask(&arguments);
         let stderr = String::from_utf8_lossy(&refused.stderr).into_owned();
@@ -220,7 +217,10 @@ fn policies(out: &Path) -> Vec<(String, u64, Option<u64>)> {
 fn another_study_stands_alone(out: &Path, rq3: &[&str]) {
     let smoothing = ["--set", "loss.label_smoothing=0.2"];
     let (_, log) = succeeds(&question(RQ3, out, &[rq3, &smoothing].concat()));
-    assert!(log.contains("leaves out rq1") && log.contains("label_smoothing = 0.1"), "{log}");
+    assert!(
+        log.contains("leaves out the earlier results of rq1") && log.contains("label_smoothing = 0.1"),
+        "{log}"
+    );
     assert_eq!(questions_in_report(out), ["RQ3"]);
     let rows = read_parquet(&out.join("results.parquet")).unwrap();
     assert!(rows.iter().all(|row| row.loss != "ipo"), "IPO is in the other study only");
@@ -252,7 +252,7 @@ fn the_sweep_chooses_and_what_it_chose_is_asked_next() {
     let sweep_part = tables.split("The sweep over β").nth(1).unwrap();
     let marks = sweep_part.lines().filter(|line| line.contains("held-out accuracy")).count();
     assert!(marks >= 4, "each setting chooses one β: {sweep_part}");
-    assert!(sweep_part.contains("is optimism") && sweep_part.contains("optimum"), "{sweep_part}");
+    assert!(sweep_part.contains("optimism") && sweep_part.contains("optimum"), "{sweep_part}");
     for part in ["Table 5-tuned", "Table 8. ", "Table 9. "] {
         assert!(tables.contains(part), "{part} is missing in {tables}");
     }
@@ -291,9 +291,17 @@ fn workers_and_formats() {
     assert_eq!(runs(&alone).len(), runs(&together).len());
 }
 
-/// Kill -9 during a study.
-#[cfg(unix)]
-const KILLS: usize = 10;
+/// The points at which a study ends, one after the other, each with the pass that a process does not survive.
+const FAULTS: [(&str, u64); 8] = [
+    ("trainer.step", 2),
+    ("trainer.checkpoint.model", 1),
+    ("trainer.checkpoint.renamed", 1),
+    ("files.create_dir.filled", 1),
+    ("files.create_dir.renamed", 1),
+    ("files.write.written", 3),
+    ("trainer.checkpoint.filled", 2),
+    ("trainer.step", 9),
+];
 
 #[cfg(unix)]
 #[test]
@@ -306,13 +314,13 @@ fn a_run_that_fails_does_so_alone() {
     let run = question(RQ1, &out, &both);
     let (stdout, stderr) = (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
     assert_eq!(run.status.code(), Some(1), "{stderr}");
-    assert!(stderr.contains("2 of 4 trained policies are missing"), "{stderr}");
+    assert!(stderr.contains("2 of 4 trained policies failed"), "{stderr}");
     let failed = runs(&out).len();
     assert_eq!(failed, 4, "those that fail leave their folders for who looks into them");
-    assert!(stdout.contains("What is missing") && stdout.contains("the loss is inf at step 1"), "{stdout}");
-    assert!(stdout.contains("failed: the table of what is missing says why"), "{stdout}");
+    assert!(stdout.contains("Failed policies") && stdout.contains("the loss is inf at step 1"), "{stdout}");
+    assert!(stdout.contains("failed: see the table of failed policies"), "{stdout}");
     let report = fs::read_to_string(out.join("report.html")).unwrap();
-    assert!(report.contains("What is missing") && report.contains("Missing, and left out"));
+    assert!(report.contains("Failed policies") && report.contains("Failed, and left out"));
     let scores = read_parquet(&out.join("results.parquet")).unwrap();
     let betas: BTreeSet<String> = scores.iter().map(|row| row.beta.to_string()).collect();
     assert_eq!(betas, BTreeSet::from(["0".to_owned(), "0.1".to_owned()]), "SFT and the runs that succeeded");
@@ -320,7 +328,7 @@ fn a_run_that_fails_does_so_alone() {
     let (listed, _) = succeeds(&Command::new(STUDY).args(["ls", "--out"]).arg(&out).output().unwrap());
     assert_eq!(listed.matches("failed: ").count(), 2, "{listed}");
     let (plan, _) = succeeds(&question(RQ1, &out, &[&both[..], &["--plan"]].concat()));
-    assert_eq!(plan.matches("failed, to be tried again").count(), 2, "{plan}");
+    assert_eq!(plan.matches("failed, to be retried").count(), 2, "{plan}");
     let again = question(RQ1, &out, &both);
     let log = String::from_utf8_lossy(&again.stderr);
     assert_eq!(again.stdout, run.stdout);
@@ -331,45 +339,51 @@ fn a_run_that_fails_does_so_alone() {
     );
 
     let (whole, _) = succeeds(&question(RQ1, &out, &dpo));
-    assert!(!whole.contains("missing"), "nothing of what failed is asked for: {whole}");
-    let none = question(RQ1, &out, &[&dpo[..], &["--set", "train.batch_size=48"]].concat());
+    assert!(!whole.contains("Failed policies"), "no failed policy is requested: {whole}");
+    let none = question(RQ1, &out, &[&dpo[..], &["--set", "study.betas=[1e39]"]].concat());
     let log = String::from_utf8_lossy(&none.stderr);
     assert_eq!(none.status.code(), Some(1), "{log}");
-    assert!(log.contains("none of the 2 trained policies could be had"), "{log}");
-    assert!(log.contains("has 2 checkpoints, not 4: its training is too short"), "{log}");
-    assert_eq!(runs(&out).len(), 4, "what is too short is not trained: {log}");
+    assert!(log.contains("all 2 trained policies failed"), "{log}");
 }
 
 #[test]
-fn ten_kills_leave_the_files_of_an_undisturbed_study() {
+fn a_study_that_crashes_ten_times_leaves_the_files_of_an_undisturbed_one() {
     let folder = tempfile::tempdir().unwrap();
-    let (whole, killed) = (folder.path().join("whole"), folder.path().join("killed"));
-    // Two workers, which are killed with their parent or find that it is gone.
+    let (whole, crashed) = (folder.path().join("whole"), folder.path().join("crashed"));
+    // Each of the two workers ends at the point of a fault, and the study with it.
     let asked = ["--tables", "1,5", "--jobs", "2"];
     let (expected, _) = succeeds(&question(STUDY, &whole, &asked));
-    let all = files_below(&whole.join("store"));
-    let mut kills = 0;
-    while kills < KILLS {
-        let mut child = command(STUDY, &killed, &asked)
-            .stdout(std::process::Stdio::null())
-            .stderr(std::process::Stdio::null())
-            .spawn()
-            .unwrap();
-        // Each kill comes a part further on, at whatever moment that is.
-        let wanted = all * (kills + 1) / (KILLS + 2);
-        while files_below(&killed.join("store")) < wanted && child.try_wait().unwrap().is_none() {
+    for (point, pass) in FAULTS {
+        let fault = format!("{point}={pass}");
+        let status = quiet(STUDY, &crashed, &asked).env(fault::VARIABLE, fault).status().unwrap();
+        assert!(!status.success(), "pass {pass} through {point} does not end the study");
+    }
+    for (kill, point) in ["trainer.step", "files.create_dir.filled"].into_iter().enumerate() {
+        // The workers of a study that is killed end by themselves.
+        let hold = folder.path().join(format!("hold-{kill}"));
+        let fault = format!("{point}=2:{}", hold.display());
+        let mut study = quiet(STUDY, &crashed, &asked).env(fault::VARIABLE, fault).spawn().unwrap();
+        while !hold.join("held").exists() {
+            assert!(study.try_wait().unwrap().is_none(), "no worker reaches {point}");
             std::thread::sleep(std::time::Duration::from_millis(2));
         }
-        child.kill().unwrap();
-        assert!(!child.wait().unwrap().success(), "kill {kills} came when all was done");
-        kills += 1;
+        study.kill().unwrap();
+        study.wait().unwrap();
+        fs::write(hold.join("released"), "").unwrap();
     }
-    let (resumed, _) = succeeds(&question(STUDY, &killed, &asked));
+    let (resumed, _) = succeeds(&question(STUDY, &crashed, &asked));
     assert_eq!(resumed, expected);
     for file in ["results.parquet", "policies.parquet", "tables/coverage.csv", "figures/figure-1.svg"] {
-        let [whole, killed] = [&whole, &killed].map(|out| fs::read(out.join(file)).unwrap());
-        assert!(whole == killed, "{file} differs");
+        let [whole, crashed] = [&whole, &crashed].map(|out| fs::read(out.join(file)).unwrap());
+        assert!(whole == crashed, "{file} differs");
     }
+}
+
+/// The command of a question, without output.
+fn quiet(program: &str, out: &Path, arguments: &[&str]) -> Command {
+    let mut command = command(program, out, arguments);
+    command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+    command
 }
 
 #[test]
@@ -394,10 +408,33 @@ fn parts_of_a_study_make_the_files_of_the_whole() {
     }
 }
 
-/// How many files lie below a folder; none where there is no folder.
-fn files_below(folder: &Path) -> usize {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.map(|entry| if entry.path().is_dir() { files_below(&entry.path()) } else { 1 }).sum()
+#[test]
+fn two_checkpoints_of_one_step_are_refused_before_anything_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("study");
+    // 100 pairs in batches of 16: the quarter that RQ2 asks for has two steps and four checkpoints.
+    let settings = ["--set", "sandbox.pairs=100", "--set", "train.batch_size=16", "--set", "train.epochs=1"];
+    for plan in [&["--plan"][..], &[]] {
+        let refused = question(RQ2, &out, &[&settings[..], plan].concat());
+        let stderr = String::from_utf8_lossy(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(2), "{stderr}");
+        for words in ["train.batch_size = 16", "25% of the pairs", "2 steps", "train.batch_size = 8 serves"] {
+            assert!(stderr.contains(words), "`{words}` is missing in: {stderr}");
+        }
+        assert!(!out.exists());
+    }
+    let served = [&settings[..], &["--set", "train.batch_size=8", "--plan"]].concat();
+    succeeds(&question(RQ2, &out, &served));
+}
+
+#[test]
+fn a_store_of_another_layout_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir_all(folder.path().join("store/runs")).unwrap();
+    let refused = question(RQ1, folder.path(), &[]);
+    let stderr = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("holds results of layout 1") && stderr.contains("--out"), "{stderr}");
 }
 
 #[test]

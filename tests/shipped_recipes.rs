@@ -8,8 +8,8 @@ use std::path::Path;
 use std::process::Command;
 
 use bench::Bench;
+use experiment::results::read_parquet;
 use serde_json::{Value, json};
-use study::results::read_parquet;
 use test_support::{MockBehaviour, MockServer, bench_questions, rates_by_length};
 
 const QUESTIONS: usize = 4;

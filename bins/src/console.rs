@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use trainer::{Clock, Progress};
 
-/// How often a plain line is printed.
+/// Interval between plain lines.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
 /// The system's clocks.
@@ -16,7 +16,7 @@ pub struct SystemClock {
 }
 
 impl SystemClock {
-    /// A clock that begins now.
+    /// Starts a clock.
     pub fn start() -> Self {
         Self { start: Instant::now() }
     }
@@ -32,19 +32,19 @@ impl Clock for SystemClock {
     }
 }
 
-/// A progress bar on a terminal; elsewhere a log line now and then. Both show rate and time left.
+/// A progress bar on a terminal, and periodic log lines elsewhere. Both show rate and remaining time.
 #[derive(Debug)]
 pub struct ConsoleProgress {
     bar: ProgressBar,
     is_terminal: bool,
     what: String,
-    /// How much was done when the first part of this start ended, and when that was.
+    /// Work and time at the first report, the origin of the rate.
     first: Option<(u64, Instant)>,
     last_line: Instant,
 }
 
 impl ConsoleProgress {
-    /// Progress on stderr.
+    /// Returns progress on stderr.
     pub fn stderr() -> Self {
         Self {
             bar: ProgressBar::hidden(),
@@ -82,7 +82,7 @@ impl Progress for ConsoleProgress {
     }
 
     fn advance(&mut self, done: u64, note: &str) {
-        // A resumed run begins in the middle: what was done before says nothing about the rate.
+        // A resumed run starts in the middle, which must not count in the rate.
         self.first.get_or_insert_with(|| (done, Instant::now()));
         self.bar.set_prefix(note.to_owned());
         self.bar.set_position(done);

@@ -1,7 +1,7 @@
-//! What the programs share: the terminal, signals, exit statuses, and the arguments of a study.
+//! Shared code of the programs: terminal, signals, exit statuses, arguments.
 //!
-//! Stdout is for results, stderr for logs and progress. Exit statuses: 0 done, 2 bad input, 130 or 143 stopped by a
-//! signal (what was done is kept), 3 another process of the run failed first, 1 anything else.
+//! Stdout is for results, stderr for logs and progress. Exit statuses: 0 success, 2 bad input, 130 or 143 interrupted by
+//! a signal (progress saved), 3 another process of the run failed first, 1 other errors.
 
 #![forbid(unsafe_code)]
 
@@ -9,7 +9,9 @@ mod annotate_program;
 mod console;
 mod launch;
 mod mtbench_program;
+mod no_answers;
 mod program;
+mod recipe_args;
 mod registry_program;
 mod study_plan;
 mod study_program;

@@ -10,13 +10,14 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use mtbench::{Answer, BenchDir, FixedStamp, Mode, Stamp};
+use mtbench::{Answer, BadLines, BenchDir, FixedStamp, Mode, Stamp};
 use trainer::Clock as _;
 
 use crate::console::SystemClock;
+use crate::no_answers::NoAnswers;
 use crate::program::Signals;
 
-/// MT-Bench in FastChat's files: answer its questions, have the answers judged, show what came of it.
+/// MT-Bench in FastChat's files: answer the questions, judge the answers, show the scores.
 #[derive(Debug, Parser)]
 #[command(name = "mtbench", version)]
 pub struct MtBench {
@@ -25,7 +26,7 @@ pub struct MtBench {
 }
 
 impl MtBench {
-    /// What is logged unless `RUST_LOG` chooses.
+    /// Returns the log level if `RUST_LOG` is not set.
     pub fn logged(&self) -> &'static str {
         match &self.command {
             Command::Answer(args) => args.logged(),
@@ -50,20 +51,24 @@ struct Data {
     /// The benchmark's folder, laid out as FastChat's `data/mt_bench`
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
+    /// Leave out lines of its files that are no rows, with a warning, instead of an error
+    #[arg(long)]
+    skip_bad: bool,
 }
 
 impl Data {
     fn bench(&self) -> BenchDir {
-        BenchDir::new(&self.data)
+        let bad_lines = if self.skip_bad { BadLines::Skip } else { BadLines::Refuse };
+        BenchDir::new(&self.data).with_bad_lines(bad_lines)
     }
 }
 
-/// How verdicts are read and scores are aggregated.
+/// How verdicts are parsed and scores are aggregated.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum ModeArg {
     /// As FastChat does, for comparison with published numbers
     Fastchat,
-    /// The last verdict counts, on the scale only, each once; what is missing is shown
+    /// The last verdict counts, on the scale only, each once; missing ratings are shown
     Strict,
 }
 
@@ -80,7 +85,7 @@ impl From<ModeArg> for Mode {
 ///
 /// # Errors
 ///
-/// Whatever the command fails with.
+/// Any error of the command.
 pub fn mtbench(args: &MtBench, signals: &Signals) -> anyhow::Result<()> {
     match &args.command {
         Command::Fetch(args) => fetch::fetch(args),
@@ -92,7 +97,7 @@ pub fn mtbench(args: &MtBench, signals: &Signals) -> anyhow::Result<()> {
     }
 }
 
-/// The answers of `models`, of all models where none are named.
+/// The answers of `models`, or of all models if none are named.
 fn answers(bench: &BenchDir, models: &[String]) -> anyhow::Result<Vec<Answer>> {
     let models = if models.is_empty() { bench.models()? } else { models.to_vec() };
     anyhow::ensure!(!models.is_empty(), NoAnswers { folder: bench.root().join("model_answer") });
@@ -103,21 +108,7 @@ fn answers(bench: &BenchDir, models: &[String]) -> anyhow::Result<Vec<Answer>> {
     Ok(answers)
 }
 
-/// Nobody has answered.
-#[derive(Debug)]
-pub(crate) struct NoAnswers {
-    folder: PathBuf,
-}
-
-impl std::fmt::Display for NoAnswers {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} holds no answers: run `mtbench answer` first", self.folder.display())
-    }
-}
-
-impl std::error::Error for NoAnswers {}
-
-/// The time of the system's clock, and ids that tell answers apart.
+/// The time of the system's clock, and unique ids of answers.
 struct SystemStamp {
     clock: SystemClock,
     ids: FixedStamp,

@@ -1,4 +1,4 @@
-//! How a program starts and ends.
+//! Start and end of a program.
 
 use std::error::Error;
 use std::fmt;
@@ -9,7 +9,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use annotate::AnnotateError;
 use distributed::{DistributedError, LaunchError, Launcher};
+use experiment::ExperimentError;
 use hub::HubError;
+use inference::InferenceError;
+use llm_client::printable;
 use pref_data::DataError;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
@@ -31,7 +34,7 @@ impl Signals {
     fn watch() -> std::io::Result<Self> {
         let signals = Self { stop: Arc::new(AtomicBool::new(false)), which: Arc::new(AtomicUsize::new(0)) };
         for signal in [SIGINT, SIGTERM] {
-            // The second signal of a kind does not wait for a checkpoint.
+            // A second signal of a kind does not wait for a checkpoint.
             flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&signals.stop))?;
             flag::register_usize(signal, Arc::clone(&signals.which), signal as usize)?;
             flag::register(signal, Arc::clone(&signals.stop))?;
@@ -39,26 +42,26 @@ impl Signals {
         Ok(signals)
     }
 
-    /// Set once somebody asks to stop.
+    /// Returns the flag that a request to stop sets.
     pub fn stop(&self) -> &AtomicBool {
         &self.stop
     }
 
-    /// Asks this process to stop when its standard input closes: its parent has ended, or wants it to.
+    /// Requests a stop when standard input closes, because the parent ended or wants this process to stop.
     pub fn stop_with_parent(&self) {
         let signals = self.clone();
         std::thread::spawn(move || {
-            // Whatever ends the read, nobody waits for this process any more.
+            // The read ends when the parent ends or closes the pipe.
             let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
             signals.stop().store(true, Ordering::Relaxed);
         });
     }
 }
 
-/// Work ended early because a signal asked for it.
+/// A signal ended the work early.
 #[derive(Debug)]
 pub struct Stopped(
-    /// What is kept and how to go on.
+    /// The message: what is saved and how to resume.
     pub String,
 );
 
@@ -70,48 +73,49 @@ impl fmt::Display for Stopped {
 
 impl Error for Stopped {}
 
-/// Runs a program: logs to stderr (`RUST_LOG` chooses what), watches signals, turns an error into words and a status.
+/// Runs a program: logs to stderr with the filter `RUST_LOG`, handles signals, and maps an error to a message and a status.
 pub fn run(program: impl FnOnce(&Signals) -> anyhow::Result<()>) -> ExitCode {
     run_logging("info", program)
 }
 
-/// As [`run`], where `logged` is what is logged unless `RUST_LOG` chooses.
-#[expect(clippy::print_stderr, reason = "the last words of a program")]
+/// Runs a program with the log filter `logged` unless `RUST_LOG` is set.
+#[expect(clippy::print_stderr, reason = "the error of a program")]
 pub fn run_logging(logged: &str, program: impl FnOnce(&Signals) -> anyhow::Result<()>) -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(logged));
-    // Colours are for people: files and pipes get plain lines.
+    // Only terminals get colors.
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     log.with_ansi(std::io::stderr().is_terminal()).with_target(false).init();
     let signals = match Signals::watch() {
         Ok(signals) => signals,
         Err(error) => {
-            eprintln!("error: cannot watch signals: {error}");
+            eprintln!("error: cannot handle signals: {error}");
             return ExitCode::FAILURE;
         }
     };
     match program(&signals) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", printable(&format!("{error:#}")));
             ExitCode::from(status(&error, signals.which.load(Ordering::Relaxed)))
         }
     }
 }
 
-/// Prints a result on stdout. A reader who has seen enough (`| head`) is no error.
+/// Prints a result on stdout. A closed pipe (`| head`) is not an error.
 ///
 /// # Errors
 ///
-/// Where stdout cannot be written to, such as a file on a full disk.
+/// If stdout cannot be written, such as a file on a full disk.
 pub fn print_result(text: impl fmt::Display) -> std::io::Result<()> {
-    match writeln!(std::io::stdout(), "{text}") {
+    // Names and texts come from files: a terminal must not obey their escapes.
+    match writeln!(std::io::stdout(), "{}", printable(&text.to_string())) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         written => written,
     }
 }
 
 fn status(error: &anyhow::Error, signal: usize) -> u8 {
-    let stopped = error.is::<Stopped>() || matches!(error.downcast_ref(), Some(StudyError::Stopped));
+    let stopped = error.is::<Stopped>() || error.downcast_ref().is_some_and(StudyError::is_stop);
     if stopped {
         return u8::try_from(128 + signal).unwrap_or(1);
     }
@@ -127,10 +131,12 @@ fn status(error: &anyhow::Error, signal: usize) -> u8 {
     }
     let bad_ranks = distributed.is_some_and(DistributedError::is_bad_input);
     let bad_training = error.downcast_ref::<TrainError>().is_some_and(TrainError::is_bad_input);
-    let bad_study = error.downcast_ref::<StudyError>().is_some_and(StudyError::is_bad_input);
+    let bad_study = error.downcast_ref::<StudyError>().is_some_and(StudyError::is_bad_input)
+        || error.downcast_ref::<ExperimentError>().is_some_and(ExperimentError::is_bad_input);
+    let bad_model = error.downcast_ref::<InferenceError>().is_some_and(InferenceError::is_bad_input);
     let bad_recipe = error.is::<trainer::recipe::RecipeError>();
     let bad_bench = error.downcast_ref::<mtbench::Error>().is_some_and(mtbench::Error::is_bad_input)
-        || error.is::<crate::mtbench_program::NoAnswers>();
+        || error.is::<crate::no_answers::NoAnswers>();
     let bad_call = error.downcast_ref::<llm_client::Error>().is_some_and(llm_client::Error::is_bad_input);
     let bad_ratings =
         error.downcast_ref::<human_study::Error>().is_some_and(human_study::Error::is_bad_input);
@@ -139,5 +145,7 @@ fn status(error: &anyhow::Error, signal: usize) -> u8 {
         error.downcast_ref().is_some_and(|error| !matches!(error, DataError::Io { action: "write", .. }));
     let bad_hub = error.downcast_ref::<HubError>().is_some_and(HubError::is_bad_input);
     let bad_files = bad_labels || bad_data || bad_hub || bad_ratings || bad_bench;
-    if bad_ranks || bad_training || bad_study || bad_recipe || bad_call || bad_files { BAD_INPUT } else { 1 }
+    let bad_input =
+        bad_ranks || bad_training || bad_study || bad_model || bad_recipe || bad_call || bad_files;
+    if bad_input { BAD_INPUT } else { 1 }
 }

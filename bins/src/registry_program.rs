@@ -1,28 +1,30 @@
-//! `study ls`, `study show`, `study describe`: what lies in a study's folder, and what its data are.
+//! `study ls`, `study show`, `study describe`: the cells of a study's folder, and its datasets.
 
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, Subcommand};
+use experiment::{Runner, describe};
 use report::table::{Format, Table};
-use study::{Registry, Runner, describe};
+use study::questions::ALL;
+use study::registry;
 
 use crate::program::print_result;
-use crate::study_program::{RecipeArgs, recipe};
+use crate::recipe_args::{RecipeArgs, recipe};
 
-/// What is asked about a study instead of running it.
+/// A command on a study that does not run it.
 #[derive(Debug, Subcommand)]
 pub(crate) enum RegistryCommand {
-    /// List the cells of a study's folder: what each is, which questions it serves, how far it is, its scores
+    /// List the cells of a study's folder with their questions, states and scores
     Ls {
         #[command(flatten)]
         folder: Folder,
         #[command(flatten)]
         format: FormatArg,
     },
-    /// Show everything of one cell: training, scores with intervals, answers beside the supervised policy's, recipe
+    /// Show one cell: training, scores with intervals, sample answers, recipe
     Show {
-        /// The cell's name in `study ls`, or its beginning
+        /// The cell's name in `study ls`, or a unique prefix
         #[arg(value_name = "CELL")]
         cell: String,
         #[command(flatten)]
@@ -48,7 +50,7 @@ pub(crate) struct Folder {
 
 #[derive(Debug, Args)]
 pub(crate) struct FormatArg {
-    /// How tables are printed: text, md, csv, tex or json
+    /// Format of the tables: text, md, csv, tex or json
     #[arg(long, default_value = "text", value_parser = Format::from_str)]
     format: Format,
 }
@@ -56,10 +58,10 @@ pub(crate) struct FormatArg {
 impl RegistryCommand {
     pub(crate) fn run(&self) -> anyhow::Result<()> {
         match self {
-            Self::Ls { folder, format } => print(&[Registry::open(&folder.out)?.table()?], format),
-            Self::Show { cell, folder, format } => print(&Registry::open(&folder.out)?.show(cell)?, format),
+            Self::Ls { folder, format } => print(&[registry(&folder.out, ALL)?.table()?], format),
+            Self::Show { cell, folder, format } => print(&registry(&folder.out, ALL)?.show(cell)?, format),
             Self::Describe { recipe: args, format } => {
-                print(&describe(&Runner::new(recipe(args)?)?)?, format)
+                print(&describe(&Runner::new(recipe(args)?.setup())?)?, format)
             }
         }
     }

@@ -17,6 +17,13 @@ pub(crate) struct Stage {
     check: fn(&Workspace) -> Result<()>,
 }
 
+impl Stage {
+    /// Whether the stage builds crates that link libtorch.
+    pub(crate) fn needs_libtorch(&self) -> bool {
+        !matches!(self.name, "fmt" | "tidy" | "edges" | "package")
+    }
+}
+
 /// The stage that runs only when it is named.
 const SLOW: &str = "slow";
 /// Names every stage.

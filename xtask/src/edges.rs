@@ -7,20 +7,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Result, bail};
 
 use crate::workspace::{Workspace, output};
-use crate::{circles, tidy};
+use crate::{circles, tracked};
 
 /// Links libtorch wherever it appears.
 const LIBTORCH: &str = "torch-sys";
 
 /// Crates that never link libtorch, not even in their tests: they build and run where none is installed.
-const LIBTORCH_FREE: [&str; 14] = [
+const LIBTORCH_FREE: &[&str] = &[
     "annotate",
     "files",
     "hub",
     "human-study",
     "llm-client",
     "mtbench",
-    "paper",
     "pref-data",
     "report",
     "sandbox",
@@ -31,10 +30,10 @@ const LIBTORCH_FREE: [&str; 14] = [
 ];
 
 /// Crates that do. Were `LIBTORCH` misspelt, everything would seem free of it; these notice.
-const LIBTORCH_BOUND: [&str; 5] = ["distributed", "policy-model", "pref-loss", "torch-ext", "trainer"];
+const LIBTORCH_BOUND: &[&str] = &["distributed", "policy-model", "pref-loss", "torch-ext", "trainer"];
 
 /// The crates of this workspace that each crate may use outside of its tests. Edges run from later lines to earlier.
-const LAYERS: [(&str, &[&str]); 21] = [
+const LAYERS: &[(&str, &[&str])] = &[
     ("files", &[]),
     ("seeds", &[]),
     ("test-support", &[]),
@@ -42,28 +41,46 @@ const LAYERS: [(&str, &[&str]); 21] = [
     ("torch-ext", &[]),
     ("distributed", &["torch-ext"]),
     ("pref-loss", &[]),
-    ("report", &[]),
+    ("report", &["files"]),
     ("stats", &["seeds"]),
     ("hub", &[]),
-    ("llm-client", &["seeds"]),
+    ("llm-client", &["files", "seeds"]),
     ("pref-data", &["seeds", "stats"]),
     ("annotate", &["llm-client", "pref-data", "report", "stats"]),
-    ("mtbench", &["llm-client", "report", "seeds", "stats"]),
-    ("paper", &["report", "stats"]),
-    ("human-study", &["mtbench", "report", "seeds", "stats"]),
+    ("mtbench", &["files", "llm-client", "report", "seeds", "stats"]),
+    ("human-study", &["files", "mtbench", "report", "seeds", "stats"]),
     ("policy-model", &["seeds", "torch-ext"]),
     ("sandbox", &["mtbench", "pref-data", "seeds"]),
-    ("trainer", &["distributed", "files", "hub", "policy-model", "pref-data", "pref-loss", "seeds", "torch-ext"]),
+    (
+        "trainer",
+        &["distributed", "files", "hub", "policy-model", "pref-data", "pref-loss", "seeds", "torch-ext"],
+    ),
+    ("inference", &["distributed", "mtbench", "policy-model", "pref-data", "seeds", "trainer"]),
+    (
+        "experiment",
+        &[
+            "files",
+            "inference",
+            "llm-client",
+            "mtbench",
+            "policy-model",
+            "pref-data",
+            "pref-loss",
+            "report",
+            "sandbox",
+            "seeds",
+            "stats",
+            "trainer",
+        ],
+    ),
     (
         "study",
         &[
-            "distributed",
+            "experiment",
+            "files",
             "hub",
             "human-study",
-            "llm-client",
             "mtbench",
-            "paper",
-            "policy-model",
             "pref-data",
             "pref-loss",
             "report",
@@ -78,11 +95,12 @@ const LAYERS: [(&str, &[&str]); 21] = [
         &[
             "annotate",
             "distributed",
+            "experiment",
             "hub",
             "human-study",
+            "inference",
             "llm-client",
             "mtbench",
-            "paper",
             "policy-model",
             "pref-data",
             "report",
@@ -110,7 +128,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
             broken.push(format!("{package} no longer depends on {LIBTORCH}: is the name still right?"));
         }
     }
-    broken.extend(circles::violations(&tidy::read(workspace)?));
+    broken.extend(circles::violations(&tracked::read(workspace)?));
     if !broken.is_empty() {
         bail!("{} wrong edges:\n  {}", broken.len(), broken.join("\n  "));
     }

@@ -1,19 +1,23 @@
-//! Set-up and checks of this repository: `cargo xtask setup|demo|test|bench|gpu-check|sanitize`.
+//! Set-up and checks of this repository: `cargo xtask setup|demo|test|bench|gpu-check|book|sanitize`.
 //!
-//! It builds before libtorch is there, so it never links it and depends on next to nothing.
+//! It builds before libtorch is installed, so it does not link libtorch and depends on anyhow alone.
 
 #![expect(clippy::print_stderr, clippy::print_stdout, reason = "its output is what a person or CI reads")]
 
+mod book;
 mod checks;
 mod circles;
 mod edges;
 mod nccl;
 mod package;
+mod reference;
+mod rust_items;
 mod sanitize;
 mod setup;
 mod source;
 mod test_times;
 mod tidy;
+mod tracked;
 mod wheel;
 mod workspace;
 
@@ -22,6 +26,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use checks::Stage;
 use setup::Want;
 use workspace::Workspace;
 
@@ -31,18 +36,19 @@ Set-up and checks of this repository.
 Usage: cargo xtask <COMMAND>
 
 Commands:
-  setup [--cpu]     Bring libtorch into .libtorch and tell cargo where it lies. Safe to repeat and to interrupt.
-                    With an NVIDIA driver the CUDA libraries come too, unless --cpu says otherwise.
+  setup [--cpu]     Install libtorch into .libtorch and configure cargo. Safe to repeat and to interrupt.
+                    With an NVIDIA driver the CUDA libraries are included, except with --cpu.
                     An exported LIBTORCH is used as it is.
-  demo              Build study and ask the paper's four questions on the sandbox with two seeds: what became of each
-                    claim, and runs/sandbox/report.html.
+  demo              Build study and run the paper's four questions on the sandbox with two seeds. Prints the result of
+                    each claim and writes runs/sandbox/report.html.
   test [STAGE]...   Run the checks, the cheapest first, or only the named ones: fmt tidy edges package clippy doc
                     test nccl slow. Without a name all but slow run; `all` names every stage.
   bench [ARG]...    Run the benchmarks; arguments go to `cargo bench` (such as -- --save-baseline NAME).
-  gpu-check         Compare each path on a GPU with the CPU, in about a minute; fails where there is no GPU.
+  gpu-check         Compare each path on a GPU with the CPU, in about a minute. Fails without a GPU.
+  book [--write]    Build docs/ into target/book with mdbook; --write updates docs/reference from the code.
   sanitize          Run torch-ext's tests with its C++ under GCC's address and undefined-behaviour sanitizers.
 
-demo, test, bench, gpu-check and sanitize begin with setup.
+Commands and stages that link libtorch begin with setup.
 ";
 
 /// Where the demo's tables, figures and report go.
@@ -78,14 +84,16 @@ fn run(arguments: &[String]) -> Result<()> {
         ("bench", arguments) => bench(&workspace, arguments),
         ("gpu-check", []) => gpu_check(&workspace),
         ("sanitize", []) => sanitize(&workspace),
-        ("setup" | "demo" | "gpu-check" | "sanitize", [unknown, ..]) => {
+        ("book", []) => book::build(&workspace),
+        ("book", ["--write"]) => book::write(&workspace),
+        ("setup" | "demo" | "gpu-check" | "sanitize" | "book", [unknown, ..]) => {
             bail!("`cargo xtask {command}` does not know `{unknown}`; see `cargo xtask --help`")
         }
         _ => bail!("there is no command `{command}`; see `cargo xtask --help`"),
     }
 }
 
-/// Builds `study` and runs it on the sandbox; the run's own time is told apart from the build's.
+/// Builds `study` and runs it on the sandbox. Times the run without the build.
 fn demo(workspace: &Workspace) -> Result<()> {
     const PROGRAM: [&str; 4] = ["--package", "bins", "--bin", "study"];
     const QUESTIONS: &str = "--preset sandbox --seeds 2 --tables 1,2,3,4,5 --brief";
@@ -108,7 +116,9 @@ fn demo(workspace: &Workspace) -> Result<()> {
 
 fn test(workspace: &Workspace, stages: &[&str]) -> Result<()> {
     let stages = checks::select(stages)?;
-    setup::run(workspace, Want::Any)?;
+    if stages.iter().any(Stage::needs_libtorch) {
+        setup::run(workspace, Want::Any)?;
+    }
     checks::run(workspace, &stages)
 }
 

@@ -14,7 +14,7 @@ const SUPPRESSIONS: &str = "crates/torch-ext/sanitizer-suppressions.txt";
 /// has returned: the frames that it makes for that are not aligned as 64-byte vectors need (its bug 110027).
 const ADDRESSES: &str = "detect_leaks=1:fast_unwind_on_malloc=0";
 
-/// Runs the tests; a wrong access ends its file's, a leak is told at the end of them.
+/// Runs the tests. A wrong access ends a test binary; leaks are reported at its end.
 pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     ensure!(cfg!(target_os = "linux"), "the sanitizers are GCC's on Linux; run this there");
     let suppressions = workspace.root().join(SUPPRESSIONS);

@@ -1,22 +1,16 @@
 //! House rules that no compiler lint states, each a function over the tracked files.
 
+mod errors;
 mod manifest;
+mod words;
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::process::Command;
+use anyhow::{Result, bail};
 
-use anyhow::{Context, Result, bail};
+use crate::reference;
+use crate::tracked::{self, Files, Violations};
+use crate::workspace::Workspace;
 
-use crate::workspace::{Workspace, output};
-
-/// The text files that git tracks or would track, by their path from the root.
-pub(crate) type Files = BTreeMap<String, String>;
-
-/// What a rule found, one line each: where, what, and what to do.
-type Violations = Vec<String>;
-
-const RULES: [fn(&Files) -> Violations; 8] = [
+const RULES: [fn(&Files) -> Violations; 11] = [
     modules_open_with_their_doc,
     nothing_is_left_to_do,
     files_stay_short,
@@ -25,6 +19,9 @@ const RULES: [fn(&Files) -> Violations; 8] = [
     no_machine_paths,
     manifest::crates_take_the_workspace_lints,
     manifest::targets_are_no_benchmarks,
+    errors::sources_are_printed_once,
+    words::plain_words,
+    reference::stale,
 ];
 
 /// The only place for `unsafe`.
@@ -35,32 +32,12 @@ const MOST_LINES: usize = 600;
 
 /// Checks every rule.
 pub(crate) fn check(workspace: &Workspace) -> Result<()> {
-    let files = read(workspace)?;
+    let files = tracked::read(workspace)?;
     let broken: Violations = RULES.iter().flat_map(|rule| rule(&files)).collect();
     if !broken.is_empty() {
         bail!("{} untidy places:\n  {}", broken.len(), broken.join("\n  "));
     }
     Ok(())
-}
-
-/// Reads the text files that git tracks or would track.
-pub(crate) fn read(workspace: &Workspace) -> Result<Files> {
-    let mut list = Command::new("git");
-    list.current_dir(workspace.root());
-    let listed = output(list.args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]))?;
-    let mut files = Files::new();
-    for path in listed.split_terminator('\0') {
-        let full = workspace.root().join(path);
-        // A path can be gone (deleted, not yet committed), a folder or link (no text of ours), or hold no text.
-        if !full.symlink_metadata().is_ok_and(|found| found.is_file()) {
-            continue;
-        }
-        let bytes = fs::read(&full).with_context(|| format!("could not read {path}"))?;
-        if let Ok(text) = String::from_utf8(bytes) {
-            files.insert(path.to_owned(), text);
-        }
-    }
-    Ok(files)
 }
 
 /// Files of one kind.

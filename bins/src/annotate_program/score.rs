@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering;
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use distributed::ProcessGroup;
+use inference::{InferenceError, LikelihoodAnnotator, ScoreReduction};
 use pref_data::{Tokenizer, write_records};
-use study::{ScoreReduction, ScoredLabels, StudyError, label_by_score};
 use trainer::recipe::DeviceChoice;
 use trainer::{Progress, Silent};
 
@@ -48,7 +48,7 @@ pub(super) struct ScoreArgs {
     rank_timeout: u64,
 }
 
-/// What becomes of labels where it is interrupted.
+/// The state after an interruption.
 const NOTHING_KEPT: &str = "nothing is written before all is scored; start it again";
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -83,8 +83,8 @@ impl ScoreArgs {
     /// What each rank does; the first writes.
     fn score(&self, group: &ProcessGroup, signals: &Signals) -> anyhow::Result<()> {
         let mut records = self.data.read()?;
-        let labels = ScoredLabels {
-            annotator: self.annotator.clone(),
+        let annotator = LikelihoodAnnotator {
+            name: self.annotator.clone(),
             reduction: match self.reduction {
                 ReductionArg::Sum => ScoreReduction::Sum,
                 ReductionArg::Mean => ScoreReduction::Mean,
@@ -104,10 +104,10 @@ impl ScoreArgs {
                 ControlFlow::Continue(())
             }
         };
-        let labelled = label_by_score(&mut records, &labels, &self.model, device, group, heard);
+        let labelled = annotator.label(&mut records, &self.model, device, group, heard);
         let labelled = labelled.map_err(|error| match error {
-            StudyError::Stopped => Stopped(format!("stopped; {NOTHING_KEPT}")).into(),
-            StudyError::Train(error) => anyhow::Error::from(error),
+            InferenceError::Stopped => Stopped(format!("interrupted; {NOTHING_KEPT}")).into(),
+            InferenceError::Train(error) => anyhow::Error::from(error),
             error => error.into(),
         })?;
         progress.end();

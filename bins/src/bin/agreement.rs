@@ -112,9 +112,9 @@ fn answer(command: &Command) -> anyhow::Result<()> {
             }
         }
         Command::Paper { format: Format::Text | Format::Markdown } => {
-            print_result(paper::reanalysis()?.trim_end())?
+            print_result(study::paper::reanalysis()?.trim_end())?
         }
-        Command::Paper { format } => print_result(paper::summary()?.render(*format).trim_end())?,
+        Command::Paper { format } => print_result(study::paper::summary()?.render(*format).trim_end())?,
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
-//! How the way of acquiring preferences changes what DPO and IPO make of a policy.
+//! RQ1: acquisition of preferences.
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    bins::question(study::Question::Acquisition)
+    bins::question(&study::questions::Acquisition)
 }

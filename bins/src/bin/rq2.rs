@@ -1,7 +1,7 @@
-//! What the volume of preferences does.
+//! RQ2: volume of preferences.
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    bins::question(study::Question::Volume)
+    bins::question(&study::questions::Volume)
 }

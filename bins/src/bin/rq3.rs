@@ -1,7 +1,7 @@
-//! What flipped labels do.
+//! RQ3: noise of the labels.
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    bins::question(study::Question::Quality)
+    bins::question(&study::questions::Noise)
 }

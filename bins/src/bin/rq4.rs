@@ -1,7 +1,7 @@
-//! Whether training overfits.
+//! RQ4: overfitting.
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    bins::question(study::Question::Overfitting)
+    bins::question(&study::questions::Overfitting)
 }

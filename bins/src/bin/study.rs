@@ -1,4 +1,4 @@
-//! All tables of the paper, or some of them, as grids over one engine.
+//! All research questions, or some of their tables.
 
 use std::process::ExitCode;
 

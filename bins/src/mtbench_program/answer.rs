@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Context as _;
 use clap::Args;
 use distributed::{DistributedError, Fact, ProcessGroup};
+use inference::{DistributedResponder, Ending, LoadedPolicy, tokenizer_with_template};
 use mtbench::{ANSWER_TOKENS, BenchDir, Conversation, EndpointResponder, Question, Responder, answer_bench};
 use seeds::Seeds;
-use study::{AnsweringTogether, Ending, LoadedPolicy, tokenizer_with_template};
 use trainer::Progress as _;
 use trainer::recipe::DeviceChoice;
 
@@ -25,13 +25,13 @@ use crate::program::{Signals, Stopped, print_result};
 pub(super) struct AnswerArgs {
     #[command(flatten)]
     data: Data,
-    /// A Hugging Face folder; its chat template says how questions are put
+    /// A Hugging Face folder; its chat template renders the questions
     #[arg(long, value_name = "DIR", conflicts_with = "base_url", required_unless_present = "base_url")]
     model: Option<PathBuf>,
     /// The model's name: its file is `model_answer/ID.jsonl`
     #[arg(long, value_name = "ID")]
     model_id: String,
-    /// A system message before every dialogue; an empty one is what FastChat puts before Zephyr's
+    /// A system message before every dialogue; FastChat sends Zephyr an empty one
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
     /// The longest answer, in tokens
@@ -40,15 +40,15 @@ pub(super) struct AnswerArgs {
     /// Conversations answered at a time by a model folder
     #[arg(long, value_name = "N", default_value = "32")]
     wave: NonZeroU16,
-    /// What sampled answers of a model folder draw from
+    /// The seed of sampled answers of a model folder
     #[arg(long, value_name = "SEED", default_value = "0")]
     seed: u64,
-    /// Where a model folder computes: auto, cpu, cuda or cuda:N; of several processes each on the GPU of its number
+    /// The device of a model folder: auto, cpu, cuda or cuda:N; each of several processes takes the GPU of its number
     #[arg(long, default_value = "cpu", value_parser = device)]
     device: DeviceChoice,
     #[command(flatten)]
     ranks: RanksArgs,
-    /// How many seconds processes that answer together wait for each other: longer than one wave takes
+    /// Seconds that processes that answer together wait for each other; longer than one wave takes
     #[arg(long, value_name = "SECONDS", default_value = "3600", value_parser = clap::value_parser!(u64).range(1..))]
     rank_timeout: u64,
     #[command(flatten)]
@@ -59,8 +59,8 @@ fn device(text: &str) -> Result<DeviceChoice, String> {
     DeviceChoice::try_from(text.to_owned())
 }
 
-/// What to do after an interruption.
-const GOES_ON: &str = "answers on file are kept: the same command goes on";
+/// The remedy after an interruption.
+const GOES_ON: &str = "answers on file are kept: run the same command to resume";
 
 impl AnswerArgs {
     pub(super) fn logged(&self) -> &'static str {
@@ -72,7 +72,7 @@ pub(super) fn answer(args: &AnswerArgs, signals: &Signals) -> anyhow::Result<()>
     let bench = args.data.bench();
     match &args.model {
         Some(folder) if args.ranks.is_launcher() => {
-            // What is wrong is said once, where the benchmark's folder lies.
+            // Bad input is reported once, on the node that has the benchmark's folder.
             if args.ranks.node_rank == 0 {
                 bench.questions()?;
             }
@@ -87,7 +87,7 @@ pub(super) fn answer(args: &AnswerArgs, signals: &Signals) -> anyhow::Result<()>
 
 fn answer_from_endpoint(args: &AnswerArgs, bench: &BenchDir, signals: &Signals) -> anyhow::Result<()> {
     let questions = bench.questions()?;
-    // A name that cannot be a file's is known before the model is asked.
+    // A name that cannot be a file name is an error before the first call.
     let path = bench.answer_file(&args.model_id)?;
     let client = args.endpoint.client(&args.model_id, bench.root())?;
     let sampling = args.endpoint.sampling(0.0, args.max_new_tokens);
@@ -99,7 +99,7 @@ fn answer_from_endpoint(args: &AnswerArgs, bench: &BenchDir, signals: &Signals) 
         client: &client,
         stop: signals.stop(),
     };
-    // What the client received is kept by the client: no need to go in groups.
+    // The client stores what it receives: groups are not needed.
     write(args, bench, &questions, NonZeroUsize::MAX, &mut responder)?;
     Ok(print_result(path.display())?)
 }
@@ -144,7 +144,7 @@ fn answer_together(
     let mut responder =
         model.responder(Seeds::new(args.seed).child("answers"), args.max_new_tokens, args.wave.get());
     responder.system.clone_from(&args.system);
-    let mut together = AnsweringTogether { responder, group: group.clone() };
+    let mut together = DistributedResponder { responder, group: group.clone() };
     let stopped = || Stopped(format!("stopped; {GOES_ON}"));
     if !group.is_main() {
         return match together.follow().map_err(in_own_words)? {
@@ -169,7 +169,7 @@ fn answer_together(
     Ok(print_result(path.display())?)
 }
 
-/// What failed, as the exit status tells it apart.
+/// The error in the type from which the exit status is derived.
 fn in_own_words(error: Box<dyn Error + Send + Sync>) -> anyhow::Error {
     match error.downcast::<DistributedError>() {
         Ok(error) => anyhow::Error::from(*error),
@@ -197,7 +197,7 @@ fn is_stop(error: &(dyn Error + Send + Sync + 'static)) -> bool {
     error.is::<Stopped>() || matches!(error.downcast_ref(), Some(llm_client::Error::Stopped))
 }
 
-/// Shows how far it is, and stops between waves.
+/// Shows the progress, and stops between waves.
 struct Watched<'a> {
     responder: &'a mut dyn Responder,
     console: ConsoleProgress,

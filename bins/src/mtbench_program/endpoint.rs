@@ -1,4 +1,4 @@
-//! The arguments of an endpoint, and the client that they describe.
+//! The arguments of an endpoint, and its client.
 
 use std::num::{NonZeroU32, NonZeroU64};
 use std::path::{Path, PathBuf};
@@ -12,16 +12,16 @@ use llm_client::{
 };
 use seeds::Seeds;
 
-/// Where a model is, and how it may be asked.
+/// An endpoint, and the limits of its calls.
 #[derive(Debug, Args)]
 pub(super) struct EndpointArgs {
     /// The base URL of an OpenAI-compatible server, such as `http://localhost:8000/v1`
     #[arg(long, value_name = "URL")]
     pub(super) base_url: Option<String>,
-    /// The environment variable that holds the API key, if the server wants one
+    /// The environment variable of the API key, if the server requires one
     #[arg(long, value_name = "VAR")]
     api_key_env: Option<String>,
-    /// The server's name for the model [default: the judge's or model's name here]
+    /// The server's name of the model [default: the judge's or model's name here]
     #[arg(long, value_name = "NAME")]
     pub(super) endpoint_model: Option<String>,
     /// Azure: the version of the API, such as 2024-10-21; the model's name is then that of the deployment
@@ -36,28 +36,28 @@ pub(super) struct EndpointArgs {
     /// Tokens a minute at most, prompts and answers together [default: no limit]
     #[arg(long, value_name = "N")]
     tpm: Option<NonZeroU64>,
-    /// Seconds after which a call is given up and made again
+    /// Seconds until an attempt fails and is repeated
     #[arg(long, value_name = "S", default_value = "120", value_parser = seconds)]
     timeout: Duration,
-    /// Attempts at a call
+    /// The most attempts at a call
     #[arg(long, value_name = "N", default_value = "8", value_parser = clap::value_parser!(u32).range(1..))]
     attempts: u32,
-    /// Stop before the call that could bring the costs of this run above this many USD
+    /// Stop before a call that could raise the cost of this run above this many USD
     #[arg(long, value_name = "USD")]
     max_cost: Option<f64>,
-    /// Prices of models, as TOML, before the list prices that the program knows
+    /// Prices of models, as TOML, that take precedence over the built-in list prices
     #[arg(long, value_name = "FILE")]
     prices: Option<PathBuf>,
-    /// Where received answers and the ledger of costs are kept [default: calls in the benchmark's folder]
+    /// The folder of received answers and the ledger [default: calls in the benchmark's folder]
     #[arg(long, value_name = "DIR")]
     calls: Option<PathBuf>,
-    /// Send the limit on tokens as `max_completion_tokens`, which reasoning models insist on
+    /// Send the limit on tokens as `max_completion_tokens`, which reasoning models require
     #[arg(long)]
     completion_tokens: bool,
 }
 
 impl EndpointArgs {
-    /// The client for calls to `model`; without an address, one that can make none.
+    /// Returns the client for calls to `model`.
     pub(super) fn client(&self, model: &str, data: &Path) -> Result<Client, llm_client::Error> {
         let key = self.api_key_env.as_deref().map(Secret::from_env).transpose()?;
         let kind = match &self.azure_api_version {
@@ -81,12 +81,12 @@ impl EndpointArgs {
             max_cost: self.max_cost,
         };
         let folder = self.calls.clone().unwrap_or_else(|| data.join("calls"));
-        // Which pauses are drawn changes no result.
+        // The length of pauses changes no result.
         let jitter = Seeds::new(u64::from(std::process::id())).stream("retry-jitter");
         Client::new(endpoint, settings, Some(&folder), Arc::new(TokioClock::start()), jitter)
     }
 
-    /// The server's name for what is called `name` here.
+    /// Returns the server's name of the model `name`.
     pub(super) fn endpoint_model<'a>(&'a self, name: &'a str) -> &'a str {
         self.endpoint_model.as_deref().unwrap_or(name)
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
-use llm_client::{Client, Totals};
+use llm_client::Client;
 use mtbench::{
     Answer, BenchDir, EndpointJudge, Games, JUDGMENT_TOKENS, Judge, JudgePrompts, Judged, Jury, PairGrading,
     Question, ReplayJudge, SingleGrading,
@@ -17,7 +17,7 @@ use super::{Data, ModeArg, SystemStamp};
 use crate::console::{ConsoleProgress, SystemClock};
 use crate::program::{Signals, Stopped, print_result};
 
-/// Have answers judged; what is judged already is kept, so the same command goes on where it stopped
+/// Judge answers; judgments on file are kept, so the same command resumes where it stopped
 #[derive(Debug, Args)]
 pub(super) struct JudgeArgs {
     #[command(flatten)]
@@ -25,25 +25,25 @@ pub(super) struct JudgeArgs {
     /// The judge's name: its files are `model_judgment/NAME_single.jsonl` and `NAME_pair.jsonl`
     #[arg(long, value_name = "NAME", default_value = "gpt-4")]
     judge: String,
-    /// Take what a judge of this name said when it was recorded, instead of asking
+    /// Repeat the recorded judgments of the judge of this name, instead of calling a model
     #[arg(long, value_name = "NAME", conflicts_with = "base_url", required_unless_present = "base_url")]
     replay: Option<String>,
-    /// What is judged
+    /// The kind of judgments
     #[arg(long, value_enum, default_value = "single")]
     games: GamesArg,
-    /// The model that the others are compared with
+    /// The baseline of pairwise-baseline
     #[arg(long, value_name = "MODEL", default_value = "gpt-3.5-turbo")]
     baseline: String,
     /// Judge these models only [default: all in `model_answer/`]
     #[arg(long = "model-id", value_name = "ID")]
     models: Vec<String>,
-    /// How verdicts are read
+    /// How verdicts are parsed
     #[arg(long, value_enum, default_value = "strict")]
     mode: ModeArg,
     /// Opinions on each answer
     #[arg(long, value_name = "K", default_value = "1", value_parser = clap::value_parser!(u32).range(1..))]
     repeats: u32,
-    /// How often a judge is asked again whose text holds no verdict
+    /// The most additional calls for a text without a verdict
     #[arg(long, value_name = "N", default_value = "2")]
     reasks: u32,
     /// The judge's temperature
@@ -52,34 +52,42 @@ pub(super) struct JudgeArgs {
     /// The longest judgment, in tokens
     #[arg(long, value_name = "N", default_value_t = JUDGMENT_TOKENS)]
     max_tokens: u32,
-    /// Reference answers in FastChat's format that go before those of `reference_answer/NAME.jsonl`
+    /// Reference answers in FastChat's format that take precedence over those of `reference_answer/NAME.jsonl`
     #[arg(long, value_name = "FILE")]
     references: Option<PathBuf>,
     /// Judge prompts in the format of FastChat's `judge_prompts.jsonl` [default: FastChat's]
     #[arg(long, value_name = "FILE")]
     prompts: Option<PathBuf>,
-    /// Show what would be asked and what it may cost; nothing is asked or written
+    /// Show the calls and their estimated cost; nothing is asked or written
     #[arg(long)]
     plan: bool,
-    /// How the plan is printed
+    /// The format of the plan
     #[arg(long, default_value = "text", value_parser = <Format as std::str::FromStr>::from_str)]
     format: Format,
+    /// Exit with status 1 if more than this share of the calls failed
+    #[arg(long, value_name = "SHARE", default_value = "0.1", value_parser = share)]
+    max_failed: f64,
     #[command(flatten)]
     endpoint: EndpointArgs,
 }
 
-/// What is judged.
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| "give a number from 0 to 1".to_owned())
+}
+
+/// The kind of judgments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum GamesArg {
     /// Each answer by itself
     Single,
-    /// Each model's answers with the baseline's
+    /// Each model's answers against the baseline's
     PairwiseBaseline,
-    /// Each model's answers with every other's
+    /// Each model's answers against every other's
     PairwiseAll,
 }
 
-/// What judging works with.
+/// The inputs of judging.
 struct Input {
     bench: BenchDir,
     questions: Vec<Question>,
@@ -93,8 +101,7 @@ pub(super) fn judge(args: &JudgeArgs, signals: &Signals) -> anyhow::Result<()> {
     if let Some(recorded) = &args.replay {
         let singles = input.bench.judgments_on_file(recorded)?;
         let judge = ReplayJudge::new(&args.judge, &singles, &input.bench.pair_judgments_on_file(recorded)?);
-        let judged = judge_with(args, &input, &judge)?;
-        return end(&judged, None);
+        return end(args, judge_with(args, &input, &judge)?, None);
     }
     let client = args.endpoint.client(&args.judge, input.bench.root())?;
     let sampling = args.endpoint.sampling(args.temperature, args.max_tokens);
@@ -109,8 +116,7 @@ pub(super) fn judge(args: &JudgeArgs, signals: &Signals) -> anyhow::Result<()> {
     if args.plan {
         return Ok(print_result(plan(args, &input, &judge, &client)?.render(args.format))?);
     }
-    let judged = judge_with(args, &input, &judge)?;
-    end(&judged, Some(client.totals()))
+    end(args, judge_with(args, &input, &judge)?, Some(&client))
 }
 
 fn input(args: &JudgeArgs) -> anyhow::Result<Input> {
@@ -121,7 +127,7 @@ fn input(args: &JudgeArgs) -> anyhow::Result<Input> {
     }
     let mut references = bench.references_on_file(&args.judge)?;
     if let Some(path) = &args.references {
-        // Later ones count.
+        // The last reference of a question counts.
         references.extend(mtbench::read_lines::<Answer>(path)?);
     }
     let prompts = args.prompts.as_deref().map_or_else(|| Ok(JudgePrompts::fastchat()), JudgePrompts::read)?;
@@ -134,7 +140,7 @@ fn input(args: &JudgeArgs) -> anyhow::Result<Input> {
     })
 }
 
-fn judge_with(args: &JudgeArgs, input: &Input, judge: &dyn Judge) -> anyhow::Result<Judged> {
+fn judge_with(args: &JudgeArgs, input: &Input, judge: &dyn Judge) -> anyhow::Result<Outcome> {
     let jury = Jury { judge, mode: args.mode.into(), repeats: args.repeats, reasks: args.reasks };
     let mut stamp = SystemStamp::new(SystemClock::start(), judge.name());
     let mut console = ConsoleProgress::stderr();
@@ -153,8 +159,12 @@ fn judge_with(args: &JudgeArgs, input: &Input, judge: &dyn Judge) -> anyhow::Res
     };
     let Input { bench, answers, .. } = input;
     Ok(match grading(args, input) {
-        Grading::Single(grading) => jury.single(bench, &grading, answers, &mut stamp, &mut watch)?,
-        Grading::Pairs(grading) => jury.pairs(bench, &grading, answers, &mut stamp, &mut watch)?,
+        Grading::Single(grading) => {
+            jury.single(bench, &grading, answers, &mut stamp, &mut watch)?.without_rows()
+        }
+        Grading::Pairs(grading) => {
+            jury.pairs(bench, &grading, answers, &mut stamp, &mut watch)?.without_rows()
+        }
     })
 }
 
@@ -173,7 +183,7 @@ fn grading<'a>(args: &'a JudgeArgs, input: &'a Input) -> Grading<'a> {
     Grading::Pairs(PairGrading { questions, prompts, references, games })
 }
 
-/// What would be asked, and the most it can cost.
+/// The calls and their estimated cost.
 fn plan(
     args: &JudgeArgs,
     input: &Input,
@@ -195,44 +205,57 @@ fn plan(
     let rows = vec![
         row("judgments on file that hold", Value::Count(plan.kept as u64)),
         row("calls", Value::Count(requests.len() as u64)),
-        row("of them answered before, in the cache", Value::Count(estimate.cached)),
-        row("prompt tokens to pay, about", Value::Count(estimate.prompt_tokens)),
+        row("of them in the cache", Value::Count(estimate.cached)),
+        row("prompt tokens to pay, estimated", Value::Count(estimate.prompt_tokens)),
         row("USD, if a judgment has 300 tokens", usd(estimate.likely_usd)),
         row("USD, at most", usd(estimate.most_usd)),
     ];
     let columns = vec![Column::new("plan", Align::Left), Column::new("value", Align::Right)];
-    let notes = vec!["A call whose text holds no verdict is made again, and paid again.".to_owned()];
-    Ok(Table {
-        id: "plan".into(),
-        title: format!("What {} would be asked", args.judge),
-        columns,
-        rows,
-        notes,
-    })
+    let notes = vec!["A call whose text holds no verdict is repeated, and paid again.".to_owned()];
+    Ok(Table { id: "plan".into(), title: format!("Calls to {}", args.judge), columns, rows, notes })
 }
 
-/// Says what was done and paid; an early end is an error.
-fn end(judged: &Judged, paid: Option<Totals>) -> anyhow::Result<()> {
-    let Judged { kept, made, without_verdict, stopped } = judged;
+/// The outcome of judging, of either kind.
+type Outcome = Judged<()>;
+
+/// Reports the judgments and their cost. An early end, or too many failed calls, is an error.
+fn end(args: &JudgeArgs, judged: Outcome, client: Option<&Client>) -> anyhow::Result<()> {
+    let Judged { kept, made, without_verdict, calls, ref failed, .. } = judged;
     tracing::info!("{made} judgments made, {kept} kept, {without_verdict} of the new ones without a verdict");
-    if let Some(Totals { answered, unanswered, usage, usd, unpriced }) = paid {
-        let (prompt, completion) = (usage.prompt_tokens, usage.completion_tokens);
-        tracing::info!(
-            "paid: {answered} answered calls, {unanswered} that may be billed, {prompt} + {completion} tokens, \
-             {usd:.4} USD{}",
-            if unpriced > 0 { format!(" and {unpriced} calls of unknown price") } else { String::new() }
-        );
+    let kinds: Vec<String> = failed.iter().map(|(kind, calls)| format!("{kind}: {calls}")).collect();
+    let failures: usize = failed.values().sum();
+    let summary = format!("{failures} of {calls} calls failed ({})", kinds.join(", "));
+    if failures > 0 {
+        tracing::warn!("{summary}; the same command makes them again");
     }
-    match stopped {
-        None => Ok(()),
-        Some(cause) => {
-            let said = cause.to_string();
-            if matches!(cause.downcast_ref(), Some(llm_client::Error::Stopped)) {
-                return Err(Stopped(said).into());
-            }
-            let causes = std::iter::successors(cause.source(), |cause| cause.source());
-            let said = causes.fold(said, |said, cause| format!("{said}: {cause}"));
-            Err(anyhow::anyhow!(said)).context("judging ended early; what is done is on file")
+    if let Some(client) = client {
+        report_cost(client);
+    }
+    let share = judged.failed_share();
+    match judged.stopped {
+        None if share > args.max_failed => {
+            anyhow::bail!("{summary}, more than --max-failed {}: {made} judgments made", args.max_failed)
         }
+        None => Ok(()),
+        Some(cause) if matches!(cause.downcast_ref(), Some(llm_client::Error::Stopped)) => {
+            Err(Stopped(cause.to_string()).into())
+        }
+        Some(cause) => {
+            Err(anyhow::Error::from_boxed(cause)).context("judging ended early; what is done is on file")
+        }
+    }
+}
+
+fn report_cost(client: &Client) {
+    let llm_client::Totals { answered, unanswered, usage, usd, unpriced } = client.totals();
+    let (prompt, completion) = (usage.prompt_tokens, usage.completion_tokens);
+    let unknown = if unpriced > 0 { format!(" and {unpriced} calls of unknown cost") } else { String::new() };
+    tracing::info!(
+        "paid: {answered} answered calls, {unanswered} that may be billed, {prompt} + {completion} tokens, \
+         {usd:.4} USD{unknown}"
+    );
+    let interrupted = client.recovery().interrupted;
+    if interrupted > 0 {
+        tracing::info!("{interrupted} calls of earlier processes may have been billed twice");
     }
 }

@@ -1,4 +1,4 @@
-//! `mtbench show`, `compare`, `browse`: what judgments amount to.
+//! `mtbench show`, `compare`, `browse`: scores and comparisons.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -7,8 +7,8 @@ use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use mtbench::{
     BenchDir, Browsed, Games, Mode, ModelScores, PairJudgment, PairScores, Pool, PositionBias, Question,
-    Resampling, Shown, bars, browser, category_table, difference_table, length_table, missing_table,
-    pair_table, radar, score_table,
+    Resampling, Shown, bars, browser, category_table, compared_models, comparison_table, difference_table,
+    length_table, missing_table, pair_table, radar, score_table,
 };
 use report::figure::Svg;
 use report::table::{Format, Table};
@@ -18,7 +18,7 @@ use seeds::Seeds;
 use super::{Data, ModeArg};
 use crate::program::print_result;
 
-/// Which judgments, and how they are read.
+/// The judgments, and how they are parsed.
 #[derive(Debug, Args)]
 struct Judgments {
     #[command(flatten)]
@@ -26,16 +26,16 @@ struct Judgments {
     /// The judge
     #[arg(long, value_name = "NAME", default_value = "gpt-4")]
     judge: String,
-    /// How verdicts are read and scores are aggregated
+    /// How verdicts are parsed and scores are aggregated
     #[arg(long, value_enum, default_value = "strict")]
     mode: ModeArg,
-    /// These models only [default: all that were judged]
+    /// These models only [default: all judged models]
     #[arg(long = "model-id", value_name = "ID")]
     models: Vec<String>,
-    /// What several opinions of a judge on one answer amount to
+    /// How several opinions of a judge on one answer become one rating
     #[arg(long, value_enum, default_value = "median")]
     repeats: PoolArg,
-    /// What intervals draw from
+    /// The seed of the intervals
     #[arg(long, value_name = "SEED", default_value = "0")]
     seed: u64,
 }
@@ -59,12 +59,26 @@ impl Judgments {
         Resampling::new(Seeds::new(self.seed).child("mtbench"))
     }
 
-    fn shown(&self) -> Result<Shown, mtbench::Error> {
-        let pool = match self.repeats {
+    fn pool(&self) -> Pool {
+        match self.repeats {
             PoolArg::Median => Pool::Median,
             PoolArg::Mean => Pool::Mean,
+        }
+    }
+
+    fn shown(&self) -> Result<Shown, mtbench::Error> {
+        Shown::read(&self.bench(), &self.judge, self.mode(), self.pool(), &self.models)
+    }
+
+    /// The command that compares the shown models, if there are two or more.
+    fn pointer(&self, scores: &[ModelScores]) -> Option<String> {
+        let models = match scores {
+            [] | [_] => return None,
+            [(first, _), (second, _)] => format!("{first} {second}"),
+            _ => "MODEL MODEL".to_owned(),
         };
-        Shown::read(&self.bench(), &self.judge, self.mode(), pool, &self.models)
+        let (judge, data) = (&self.judge, self.data.data.display());
+        Some(format!("difference with interval: mtbench compare {models} --judge {judge} --data {data}"))
     }
 
     fn pairs(&self) -> Result<Vec<PairJudgment>, mtbench::Error> {
@@ -81,13 +95,13 @@ impl Judgments {
 pub(super) struct ShowArgs {
     #[command(flatten)]
     judgments: Judgments,
-    /// What is shown
+    /// The table
     #[arg(long, value_enum, default_value = "scores")]
     table: TableArg,
     /// The baseline of pairwise-baseline
     #[arg(long, value_name = "MODEL", default_value = "gpt-3.5-turbo")]
     baseline: String,
-    /// How tables are printed
+    /// The format of the tables
     #[arg(long, default_value = "text", value_parser = Format::from_str)]
     format: Format,
     /// Write radar.svg and bars.svg into figures/ of this folder
@@ -101,7 +115,7 @@ enum TableArg {
     Scores,
     /// The same by category
     Categories,
-    /// Turns without a rating, and why
+    /// Turns without a rating, with reasons
     Missing,
     /// Comparisons with the baseline
     PairwiseBaseline,
@@ -119,7 +133,11 @@ pub(super) fn show(args: &ShowArgs) -> anyhow::Result<()> {
             "{}: no comparisons; run `mtbench judge --games …` first",
             path.display()
         );
-        Ok(pair_table(&PairScores::new(&args.judgments.pairs()?, games, mode), judge))
+        let pairs = args.judgments.pairs()?;
+        if let Games::Baseline(baseline) = games {
+            check_baseline(&pairs, judge, baseline)?;
+        }
+        Ok(pair_table(&PairScores::new(&pairs, games, mode), judge, mode))
     };
     let table = match args.table {
         TableArg::PairwiseBaseline => pairs(Games::Baseline(&args.baseline))?,
@@ -132,11 +150,28 @@ pub(super) fn show(args: &ShowArgs) -> anyhow::Result<()> {
             match args.table {
                 TableArg::Categories => category_table(&shown.scores, judge, mode, &resampling)?,
                 TableArg::Missing => missing_table(&shown.scores, judge),
-                _ => score_table(&shown.scores, judge, mode, &resampling)?,
+                _ => {
+                    let mut table = score_table(&shown.scores, judge, mode, &resampling)?;
+                    table.notes.extend(args.judgments.pointer(&shown.scores));
+                    table
+                }
             }
         }
     };
     Ok(print_result(table.render(args.format).trim_end())?)
+}
+
+/// Checks that the judge compared other models with `baseline`.
+fn check_baseline(pairs: &[PairJudgment], judge: &str, baseline: &str) -> Result<(), mtbench::Error> {
+    let known = compared_models(pairs);
+    if known.contains(&baseline) {
+        return Ok(());
+    }
+    Err(mtbench::Error::NoModel {
+        model: baseline.to_owned(),
+        what: format!("comparisons by {judge}"),
+        known: known.into_iter().map(str::to_owned).collect(),
+    })
 }
 
 fn figures(
@@ -148,7 +183,7 @@ fn figures(
     Ok(vec![("radar".to_owned(), radar(scores, judge)), ("bars".to_owned(), bars)])
 }
 
-/// Compare two models on the questions that both have a score of
+/// Compare two models: scores on the same questions, answer lengths, and comparisons by the judge
 #[derive(Debug, Args)]
 pub(super) struct CompareArgs {
     #[command(flatten)]
@@ -157,24 +192,44 @@ pub(super) struct CompareArgs {
     first: String,
     /// The second model
     second: String,
-    /// How tables are printed
+    /// The format of the tables
     #[arg(long, default_value = "text", value_parser = Format::from_str)]
     format: Format,
 }
 
 pub(super) fn compare(args: &CompareArgs) -> anyhow::Result<()> {
-    let (bench, judge) = (args.judgments.bench(), args.judgments.judge.as_str());
-    let (shown, resampling) = (args.judgments.shown()?, args.judgments.resampling());
-    let (first, second) = (shown.of(&args.first)?, shown.of(&args.second)?);
-    let mut tables = vec![difference_table(first, second, judge, &resampling)?];
-    let answers = [bench.answers_on_file(&args.first)?, bench.answers_on_file(&args.second)?];
-    tables.push(length_table(first, second, [&answers[0], &answers[1]], &resampling)?);
-    let pairs = args.judgments.pairs()?;
-    if !pairs.is_empty() {
-        tables.push(PositionBias::new(&pairs, args.judgments.mode()).table(judge, resampling.level));
+    let (judgments, first, second) = (&args.judgments, args.first.as_str(), args.second.as_str());
+    let tables = [score_tables(judgments, first, second)?, pair_tables(judgments, first, second)?].concat();
+    if tables.is_empty() {
+        let judge = judgments.judge.clone();
+        let (first, second) = (first.to_owned(), second.to_owned());
+        return Err(mtbench::Error::NotCompared { judge, first, second }.into());
     }
     let text: Vec<String> = tables.iter().map(|table| table.render(args.format)).collect();
     Ok(print_result(text.join("\n").trim_end())?)
+}
+
+/// The tables of single-answer scores; none unless both models have judgments.
+fn score_tables(args: &Judgments, first: &str, second: &str) -> anyhow::Result<Vec<Table>> {
+    let (bench, judge, resampling) = (args.bench(), args.judge.as_str(), args.resampling());
+    let models = [first.to_owned(), second.to_owned()];
+    let shown = Shown::read_on_file(&bench, judge, args.mode(), args.pool(), &models)?;
+    let (Ok(one), Ok(two)) = (shown.of(first), shown.of(second)) else { return Ok(Vec::new()) };
+    let answers = [bench.answers_on_file(first)?, bench.answers_on_file(second)?];
+    Ok(vec![
+        difference_table(one, two, judge, args.mode(), &resampling)?,
+        length_table(one, two, [&answers[0], &answers[1]], &resampling)?,
+    ])
+}
+
+/// The tables of the two models' comparisons; none without comparisons.
+fn pair_tables(args: &Judgments, first: &str, second: &str) -> anyhow::Result<Vec<Table>> {
+    let (judge, mode, resampling) = (args.judge.as_str(), args.mode(), args.resampling());
+    let pairs = args.pairs()?;
+    let Some(wins) = comparison_table([first, second], &pairs, judge, mode, &resampling)? else {
+        return Ok(Vec::new());
+    };
+    Ok(vec![wins, PositionBias::new(&pairs, mode).table(judge, resampling.level)])
 }
 
 /// Write one self-contained HTML page with every question, the answers side by side, and the verdicts
@@ -203,7 +258,9 @@ pub(super) fn browse(args: &BrowseArgs) -> anyhow::Result<()> {
         judgments: &shown.judgments,
         comparisons: &args.judgments.pairs()?,
     };
-    let tables = vec![score_table(&shown.scores, judge, args.judgments.mode(), &resampling)?];
+    let mut table = score_table(&shown.scores, judge, args.judgments.mode(), &resampling)?;
+    table.notes.extend(args.judgments.pointer(&shown.scores));
+    let tables = vec![table];
     let caption = "The mean score of each category.".to_owned();
     let figures = vec![(radar(&shown.scores, judge), caption)];
     let lead = lead(&shown.questions, &models, judge);

@@ -95,7 +95,7 @@ fn every_record_ends_labelled_or_listed() {
     }
     let server = MockServer::start(behaviour, says);
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let client = client(&server, Some(folder.path()), Duration::from_millis(300));
+    let client = client(&server, Some(folder.path()), Duration::from_secs(3));
     let mut records: Vec<_> = (1..=60).map(|index| record(index, 2)).collect();
     records.push(record(61, 3));
     let mut heard = 0;

@@ -5,10 +5,10 @@ use std::path::Path;
 
 use mtbench::{Answer, Question, read_lines};
 use rand::seq::SliceRandom as _;
-use report::sheet::{ComparisonItem, ComparisonSheet};
 use seeds::Seeds;
 
 use crate::key::{Key, KeySheet, Shown, Side, StudySheets};
+use crate::sheet::{ComparisonItem, ComparisonSheet};
 use crate::{Error, ratings::item_name};
 
 /// What raters are asked.

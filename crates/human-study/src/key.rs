@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use report::sheet::ComparisonSheet;
 use serde::{Deserialize, Serialize};
 use stats::Choice;
 
 use crate::files::{csv_text, read, rows, write};
+use crate::sheet::{ComparisonItem, ComparisonSheet};
 use crate::{Error, Rating};
 
 /// One of the two models.
@@ -106,7 +106,7 @@ pub(crate) fn file_stem(name: &str) -> String {
 
 fn spreadsheet(sheet: &ComparisonSheet) -> String {
     let header = ["study", "rater", "item", "category", "conversation", "answer_1", "answer_2", "choice"];
-    let row = |item: &report::sheet::ComparisonItem| {
+    let row = |item: &ComparisonItem| {
         let turns = |texts: &[String]| match texts {
             [only] => only.clone(),
             _ => (1..)

@@ -1,15 +1,15 @@
-//! Answers on disk, addressed by what was asked.
+//! Replies on disk, addressed by their requests.
 
 use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
-use atomic_write_file::AtomicWriteFile;
 use serde::{Deserialize, Serialize};
 
-use crate::{ChatRequest, Error, Reply};
+use crate::chat::{ChatRequest, Reply};
+use crate::error::Error;
 
-/// The address of a request: a hash of the server's address and of everything that is sent, and the number of the repeat.
+/// The key of a request: a hash of the server's address, of everything that is sent, and of the number of the repeat.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RequestKey(String);
 
@@ -21,24 +21,29 @@ impl RequestKey {
         Self(blake3::hash(&asked).to_hex().to_string())
     }
 
-    /// Its hexadecimal digits.
+    /// Returns its hexadecimal digits.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// Changes when equal requests stop meaning the same.
+/// The version of the key's format.
 const KEY_VERSION: &str = "llm-client reply v1";
 
-/// A folder of answers. Files appear whole or not at all, so what is found was received to its end.
+/// A folder of replies. Writes are atomic: every file is a complete reply.
 #[derive(Debug)]
 pub(crate) struct Cache {
     folder: PathBuf,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Entry {
-    reply: Reply,
+/// A reply on disk, with the data of its ledger row.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Entry {
+    pub(crate) reply: Reply,
+    #[serde(default)]
+    pub(crate) address: String,
+    #[serde(default)]
+    pub(crate) model: String,
 }
 
 impl Cache {
@@ -46,8 +51,12 @@ impl Cache {
         Self { folder: folder.into() }
     }
 
-    /// The answer to the request `key`, if it was received before.
+    /// Returns the reply to the request `key`, if it is on disk. A damaged file is none.
     pub(crate) fn get(&self, key: &RequestKey) -> Result<Option<Reply>, Error> {
+        Ok(self.entry(key)?.map(|entry| entry.reply))
+    }
+
+    pub(crate) fn entry(&self, key: &RequestKey) -> Result<Option<Entry>, Error> {
         let path = self.path(key);
         let text = match fs::read(&path) {
             Ok(text) => text,
@@ -56,16 +65,35 @@ impl Cache {
         };
         let entry: Result<Entry, _> = serde_json::from_slice(&text);
         if let Err(error) = &entry {
-            tracing::warn!(path = %path.display(), %error, "a cached answer is damaged and will be asked for again");
+            tracing::warn!(path = %path.display(), %error, "a cached reply is damaged: its call is made again");
         }
-        Ok(entry.ok().map(|entry| entry.reply))
+        Ok(entry.ok())
     }
 
-    pub(crate) fn put(&self, key: &RequestKey, reply: &Reply) -> Result<(), Error> {
+    pub(crate) fn put(&self, key: &RequestKey, entry: &Entry) -> Result<(), Error> {
         let path = self.path(key);
-        let entry = Entry { reply: reply.clone() };
-        let text = serde_json::to_vec(&entry).expect("a reply has string keys and plain values");
-        write(&path, &text).map_err(|source| Error::Io { action: "write", path, source })
+        let text = serde_json::to_vec(entry).expect("a reply has string keys and plain values");
+        files::write(&path, &text).map_err(|source| Error::Io { action: "write", path, source })
+    }
+
+    /// Returns the keys of all replies, in no order.
+    pub(crate) fn keys(&self) -> Result<Vec<RequestKey>, Error> {
+        let list = |folder: &Path| match fs::read_dir(folder) {
+            Ok(entries) => entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<PathBuf>>>(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(error),
+        };
+        let unreadable = |source| Error::Io { action: "read", path: self.folder.clone(), source };
+        let mut keys = Vec::new();
+        for folder in list(&self.folder).map_err(unreadable)?.into_iter().filter(|path| path.is_dir()) {
+            for path in list(&folder).map_err(unreadable)? {
+                let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+                if path.extension().is_some_and(|end| end == "json") && is_digest(stem) {
+                    keys.push(RequestKey(stem.to_owned()));
+                }
+            }
+        }
+        Ok(keys)
     }
 
     fn path(&self, key: &RequestKey) -> PathBuf {
@@ -73,19 +101,22 @@ impl Cache {
     }
 }
 
-fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
+/// Whether `name` is a BLAKE3 digest in hexadecimal digits.
+fn is_digest(name: &str) -> bool {
+    name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+impl RequestKey {
+    /// The key with these digits, as a ledger has them.
+    pub(crate) fn from_digits(digits: &str) -> Option<Self> {
+        is_digest(digits).then(|| Self(digits.to_owned()))
     }
-    let mut file = AtomicWriteFile::open(path)?;
-    file.write_all(bytes)?;
-    file.commit()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ChatMessage, ChatSampling};
+    use crate::chat::{ChatMessage, ChatSampling};
 
     fn request() -> ChatRequest {
         ChatRequest {
@@ -97,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_sent_or_repeated_has_a_key_of_its_own() {
+    fn every_part_of_a_request_changes_its_key() {
         let asked = request();
         let mut others = vec![asked.clone(); 6];
         others[0].model.push('2');
@@ -117,14 +148,16 @@ mod tests {
     }
 
     #[test]
-    fn what_was_received_is_found_and_damage_is_no_answer() {
+    fn replies_are_found_and_damaged_files_are_not() {
         let folder = tempfile::tempdir().unwrap();
         let cache = Cache::new(folder.path().join("replies"));
         let key = RequestKey::new("http://a", &request());
         assert_eq!(cache.get(&key).unwrap(), None);
         let reply = Reply { text: "Hi – 😀".to_owned(), finish_reason: None, model: None, usage: None };
-        cache.put(&key, &reply).unwrap();
-        assert_eq!(cache.get(&key).unwrap(), Some(reply));
+        let entry = Entry { reply, address: "http://a".to_owned(), model: "m".to_owned() };
+        cache.put(&key, &entry).unwrap();
+        assert_eq!(cache.get(&key).unwrap(), Some(entry.reply));
+        assert_eq!(cache.keys().unwrap(), [key.clone()]);
         fs::write(cache.path(&key), "{\"reply\": {\"te").unwrap();
         assert_eq!(cache.get(&key).unwrap(), None);
     }

@@ -1,33 +1,34 @@
-//! What is asked and what is answered.
+//! Requests and replies.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::IgnoredAny};
+use serde_json::Value;
 
-/// A chat completion to ask for.
+/// A request for a chat completion.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ChatRequest {
-    /// The model, by the endpoint's name for it.
+    /// The endpoint's name of the model.
     pub model: String,
     /// The conversation; the last message is usually the user's.
     pub messages: Vec<ChatMessage>,
-    /// How the answer is drawn.
+    /// The sampling of the answer.
     pub sampling: ChatSampling,
-    /// Tells apart requests that are equal otherwise and still want an answer each: the number of the repeat, from 0. It is
-    /// not sent; the cache knows by it that the second opinion is not the first.
+    /// The number of the repeat, from 0. It is not sent; it gives each of several equal requests its own answer in the
+    /// cache.
     pub repeat: u32,
 }
 
-/// How an answer is drawn.
+/// The sampling of an answer.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ChatSampling {
-    /// Temperature; the server's default if none. Some models accept no other.
+    /// The temperature; the server's default if none. Some models accept no other.
     pub temperature: Option<f64>,
     /// The longest answer, in tokens.
     pub max_tokens: u32,
-    /// By which name the limit is sent.
+    /// The name of the limit in the request.
     pub limit_name: LimitName,
     /// A seed, for servers that take one.
     pub seed: Option<u64>,
-    /// Texts at which the answer ends.
+    /// Stop sequences.
     pub stop: Vec<String>,
 }
 
@@ -35,22 +36,22 @@ pub struct ChatSampling {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LimitName {
-    /// `max_tokens`, which every server knows.
+    /// `max_tokens`, which every server accepts.
     MaxTokens,
-    /// `max_completion_tokens`, which OpenAI's reasoning models insist on.
+    /// `max_completion_tokens`, which OpenAI's reasoning models require.
     MaxCompletionTokens,
 }
 
 /// One message of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChatMessage {
-    /// Who speaks.
+    /// The author.
     pub role: Role,
-    /// What they say.
+    /// The text.
     pub content: String,
 }
 
-/// Who speaks.
+/// The author of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
@@ -65,13 +66,13 @@ pub enum Role {
 /// A chat completion.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Reply {
-    /// What the model said; empty where it said nothing.
+    /// The model's text; empty if it has none.
     pub text: String,
-    /// Why it ended, in the server's words: `stop`, `length`, `content_filter`.
+    /// The server's reason for the end: `stop`, `length`, `content_filter`.
     pub finish_reason: Option<String>,
-    /// The model by the server's own account.
+    /// The server's name of the model.
     pub model: Option<String>,
-    /// What was counted, where the server counts.
+    /// The token counts; none if the server sends none, or impossible ones.
     pub usage: Option<Usage>,
 }
 
@@ -104,7 +105,7 @@ impl ChatMessage {
 }
 
 impl ChatSampling {
-    /// The most probable answer, of at most `max_tokens` tokens.
+    /// Greedy decoding of at most `max_tokens` tokens.
     pub fn greedy(max_tokens: u32) -> Self {
         Self {
             temperature: Some(0.0),
@@ -116,16 +117,16 @@ impl ChatSampling {
     }
 }
 
-/// The most tokens that a message's frame takes in the chat formats in use.
+/// The most tokens of a message's frame in common chat formats.
 const FRAME_TOKENS: u64 = 8;
 
 impl ChatRequest {
-    /// No fewer tokens than the prompt has: tokenizers that work on bytes make at most one a byte.
+    /// An upper bound of the prompt's tokens: byte-level tokenizers make at most one a byte.
     pub(crate) fn most_prompt_tokens(&self) -> u64 {
         self.messages.iter().map(|message| message.content.len() as u64 + FRAME_TOKENS).sum()
     }
 
-    /// About as many tokens as the prompt has: English has some four bytes a token.
+    /// Estimates the prompt's tokens: English has about four bytes a token.
     pub fn likely_prompt_tokens(&self) -> u64 {
         self.messages.iter().map(|message| message.content.len() as u64 / 4 + FRAME_TOKENS).sum()
     }
@@ -163,27 +164,44 @@ pub(crate) struct Body<'a> {
     stop: &'a [String],
 }
 
-/// What comes back, as far as we read it: third parties leave out much of what OpenAI sends.
-#[derive(Debug, Deserialize)]
+/// The part of a reply that is used. Third-party servers leave out much of what OpenAI sends.
+#[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct WireReply {
     choices: Vec<WireChoice>,
+    #[serde(default, deserialize_with = "text")]
     model: Option<String>,
+    #[serde(default, deserialize_with = "usage")]
     usage: Option<Usage>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 struct WireChoice {
     message: WireMessage,
+    #[serde(default, deserialize_with = "text")]
     finish_reason: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 struct WireMessage {
     content: Option<String>,
 }
 
 impl WireReply {
-    /// The first choice, which is all that is asked for.
+    /// Parses a body. No answer is lost because of its token counts: counts that JSON numbers cannot hold are unknown.
+    pub(crate) fn parse(body: &[u8]) -> Result<Self, serde_json::Error> {
+        #[derive(Deserialize)]
+        struct WithoutUsage {
+            choices: Vec<WireChoice>,
+            #[serde(rename = "usage")]
+            _usage: Option<IgnoredAny>,
+        }
+        serde_json::from_slice(body).or_else(|error| match serde_json::from_slice::<WithoutUsage>(body) {
+            Ok(WithoutUsage { choices, .. }) => Ok(Self { choices, model: None, usage: None }),
+            Err(_) => Err(error),
+        })
+    }
+
+    /// Returns the first choice, the only one requested.
     pub(crate) fn into_reply(self) -> Option<Reply> {
         let choice = self.choices.into_iter().next()?;
         Some(Reply {
@@ -192,5 +210,51 @@ impl WireReply {
             model: self.model,
             usage: self.usage,
         })
+    }
+}
+
+/// A string; anything else is none.
+fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Ok(Value::deserialize(deserializer)?.as_str().map(str::to_owned))
+}
+
+/// The most tokens that one call can have. Larger counts are errors of the server.
+const MOST_TOKENS: u64 = 1_000_000_000;
+
+/// Token counts; none if one is missing, negative, fractional or impossibly large.
+fn usage<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Usage>, D::Error> {
+    let counts = Value::deserialize(deserializer)?;
+    let count = |name: &str| counts.get(name)?.as_u64().filter(|count| *count <= MOST_TOKENS);
+    let usage = || {
+        let (prompt_tokens, completion_tokens) = (count("prompt_tokens")?, count("completion_tokens")?);
+        Some(Usage { prompt_tokens, completion_tokens })
+    };
+    Ok(usage())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn impossible_token_counts_are_unknown_and_lose_no_answer() {
+        let reply = |usage: &str| {
+            let body = format!(r#"{{"choices": [{{"message": {{"content": "7"}}}}], "model": "m"{usage}}}"#);
+            WireReply::parse(body.as_bytes()).unwrap().into_reply().unwrap()
+        };
+        let long = format!("1{}", "0".repeat(400));
+        let count = |prompt: &str| {
+            reply(&format!(r#", "usage": {{"prompt_tokens": {prompt}, "completion_tokens": 2}}"#))
+        };
+        for impossible in
+            ["-35", "null", "\"7\"", "1.5", "18446744073709551615", "1e300", "1e999", &long, "{}"]
+        {
+            let reply = count(impossible);
+            assert_eq!((reply.text.as_str(), reply.usage), ("7", None), "{impossible}");
+        }
+        for missing in ["", r#", "usage": null"#, r#", "usage": 3"#, r#", "usage": {"prompt_tokens": 3}"#] {
+            assert_eq!(reply(missing).usage, None, "{missing}");
+        }
+        assert_eq!(count("3").usage, Some(Usage { prompt_tokens: 3, completion_tokens: 2 }));
     }
 }

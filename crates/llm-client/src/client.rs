@@ -1,7 +1,6 @@
-//! The client: calls under limits, again where that helps, never twice for one answer.
+//! The client: limits, retries, and one payment for one answer.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, TryLockError};
 use std::future::Future;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -13,30 +12,36 @@ use futures_util::stream::{self, StreamExt as _};
 use seeds::Stream;
 use tokio::sync::{Semaphore, watch};
 
-use crate::cache::{Cache, RequestKey};
-use crate::ledger::{ANSWERED, Budget, Ledger, LedgerRow, Reservation, Totals};
-use crate::limit::Pacer;
-use crate::{
-    ChatRequest, Clock, Error, Failure, Limits, Price, Prices, Reply, RetryPolicy, Transport, Usage,
-};
+use crate::cache::{Entry, RequestKey};
+use crate::chat::{ChatRequest, Reply, Usage};
+use crate::clock::Clock;
+use crate::endpoint::Transport;
+use crate::error::Error;
+use crate::failure::Failure;
+use crate::ledger::{ANSWERED, Budget, Ledger, LedgerRow, Reservation, SENT, Totals};
+use crate::limit::{Limits, Pacer};
+use crate::prices::{Price, Prices};
+use crate::retry::RetryPolicy;
+use crate::store::{Recovery, Store};
 
-/// How a [`Client`] goes about its calls.
+/// The settings of a [`Client`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
-    /// How much may be asked at a time and a minute.
+    /// Limits on concurrency and rate.
     pub limits: Limits,
-    /// When to ask again.
+    /// When a failed attempt is repeated.
     pub retry: RetryPolicy,
-    /// What models cost.
+    /// The prices of models.
     pub prices: Prices,
-    /// The most that this client may spend, in USD: a call that could exceed it is not made.
+    /// The budget of this client, in USD. A call that could exceed it is not made.
     pub max_cost: Option<f64>,
 }
 
-/// Asks one endpoint, as fast as limits allow, and pays for no answer twice.
+/// Makes calls to one endpoint as fast as limits allow, and pays once for one answer.
 ///
-/// Answers lie in a folder under a hash of what was asked, each written in one piece as soon as it is received. Who is
-/// killed and starts again asks only for what was not received.
+/// Replies are stored in a folder under a hash of their requests, each atomically and at once. The ledger has a row before
+/// each call and one after it. After a kill only calls without a reply are made again; those that were in flight may be
+/// billed twice, and [`recovery`](Self::recovery) counts them.
 pub struct Client {
     transport: Box<dyn Transport>,
     settings: Settings,
@@ -45,15 +50,10 @@ pub struct Client {
     budget: Budget,
     store: Option<Store>,
     state: Mutex<State>,
-    /// One lock a request under way, so that equal requests share one answer.
+    /// One lock a request in flight, so that equal requests share one answer.
     flights: Mutex<BTreeMap<RequestKey, Arc<tokio::sync::Mutex<()>>>>,
     stopping: watch::Sender<bool>,
-}
-
-#[derive(Debug)]
-struct Store {
-    cache: Cache,
-    _lock: File,
+    recovery: Recovery,
 }
 
 struct State {
@@ -63,32 +63,32 @@ struct State {
     totals: Totals,
 }
 
-/// An answer, and whether it was paid for now or before.
+/// A reply and its source.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answered {
-    /// The answer.
+    /// The reply.
     pub reply: Reply,
-    /// Where it came from.
+    /// Its source.
     pub source: Source,
 }
 
-/// What calls would cost.
+/// The estimated cost of calls.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Estimate {
-    /// Calls that were answered before and cost nothing.
+    /// Calls answered before, at no cost.
     pub cached: u64,
-    /// About how many tokens the other calls' prompts have.
+    /// The estimated prompt tokens of the other calls.
     pub prompt_tokens: u64,
-    /// USD, if an answer has [`LIKELY_TOKENS`]; none where a price is not known.
+    /// USD, if an answer has [`LIKELY_TOKENS`]; none if a price is unknown.
     pub likely_usd: Option<f64>,
-    /// USD at most, if no call has to be made twice; none where a price is not known.
+    /// USD at most, if no call is made twice; none if a price is unknown.
     pub most_usd: Option<f64>,
 }
 
-/// The tokens that an [`Estimate`] takes an answer for, about the length of a judgment.
+/// The tokens of an answer in an [`Estimate`], about the length of a judgment.
 pub const LIKELY_TOKENS: u64 = 300;
 
-/// Where an answer came from.
+/// The source of a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     /// From the endpoint, now.
@@ -97,19 +97,21 @@ pub enum Source {
     Cache,
 }
 
-/// The name of the ledger in a client's folder.
-pub const LEDGER: &str = "ledger.jsonl";
-
-/// How often a signal to stop is looked for.
+/// The interval at which a request to stop is noticed.
 const STOP_POLL: Duration = Duration::from_millis(50);
 
+/// The most time of one call, with all of its attempts and pauses.
+const LONGEST_CALL: Duration = Duration::from_secs(30 * 60);
+
 impl Client {
-    /// A client over `transport`. `folder` keeps answers (`replies/`) and costs ([`LEDGER`]) and belongs to one client at a
-    /// time; without one, nothing is kept. Pauses draw their chance from `jitter`.
+    /// A client over `transport`. `folder` holds replies (`replies/`) and the ledger ([`LEDGER`](crate::LEDGER)) and belongs
+    /// to one client at a time. Without a folder nothing is kept. `jitter` draws the random part of pauses.
+    ///
+    /// Replies and ledger of an earlier process that was killed are brought into agreement; see [`Recovery`].
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] and [`Error::Locked`] for the folder, [`Error::Setting`] for a limit on costs that is no amount.
+    /// [`Error::Io`] and [`Error::Locked`] for the folder, [`Error::Setting`] for a budget that is no amount.
     pub fn new(
         transport: impl Transport + 'static,
         settings: Settings,
@@ -121,14 +123,16 @@ impl Client {
             let wanted = "an amount of USD from 0";
             return Err(Error::Setting { what: "the limit on costs", given: limit.to_string(), wanted });
         }
-        let (store, ledger) = match folder {
+        let (store, ledger, recovery) = match folder {
             Some(folder) => {
-                let store = Store::open(folder)?;
-                (Some(store), Some(Ledger::open(&folder.join(LEDGER))?))
+                let (store, ledger, recovery) = Store::open(folder, &settings.prices, clock.unix_seconds())?;
+                recovery.log();
+                (Some(store), Some(ledger), recovery)
             }
-            None => (None, None),
+            None => (None, None, Recovery::default()),
         };
         Ok(Self {
+            recovery,
             transport: Box::new(transport),
             clock,
             slots: Semaphore::new(settings.limits.concurrency.get() as usize),
@@ -146,12 +150,17 @@ impl Client {
         })
     }
 
-    /// What this client's calls come to so far. Answers from the cache cost nothing and do not count.
+    /// Returns the sums of this client's calls so far. Replies from the cache cost nothing and do not count.
     pub fn totals(&self) -> Totals {
         self.state().totals
     }
 
-    /// The answer to `request` if it was received before.
+    /// Returns what an earlier process left in the folder.
+    pub fn recovery(&self) -> Recovery {
+        self.recovery
+    }
+
+    /// Returns the reply to `request` if it was received before.
     ///
     /// # Errors
     ///
@@ -161,7 +170,7 @@ impl Client {
         self.store.as_ref().map_or(Ok(None), |store| store.cache.get(&key))
     }
 
-    /// The most that a call can cost in USD, where the model's price is known.
+    /// Returns the maximum cost of a call in USD, if the model's price is known.
     pub fn most_cost(&self, request: &ChatRequest) -> Option<f64> {
         Some(self.settings.prices.of(&request.model)?.cost(Usage {
             prompt_tokens: request.most_prompt_tokens(),
@@ -169,7 +178,7 @@ impl Client {
         }))
     }
 
-    /// What `requests` would cost. Nothing is asked.
+    /// Estimates the cost of `requests`. Makes no call.
     ///
     /// # Errors
     ///
@@ -195,12 +204,12 @@ impl Client {
         Ok(estimate)
     }
 
-    /// The answer to `request`: from the cache, or from the endpoint, which is asked again as the [`RetryPolicy`] says.
+    /// Returns the reply to `request`, from the cache or from the endpoint, with retries by the [`RetryPolicy`].
     ///
     /// # Errors
     ///
-    /// [`Error::Call`] when it gives up, [`Error::Budget`] and [`Error::NoPrice`] before a call that costs could not be kept
-    /// in bounds, [`Error::Stopped`], [`Error::Io`].
+    /// [`Error::Call`] after the last attempt, [`Error::Budget`] and [`Error::NoPrice`] before a call that could exceed the
+    /// budget, [`Error::Stopped`], [`Error::Io`].
     pub async fn chat(&self, request: &ChatRequest) -> Result<Answered, Error> {
         let key = RequestKey::new(self.transport.address(), request);
         let flight = Arc::clone(lock(&self.flights).entry(key.clone()).or_default());
@@ -217,24 +226,27 @@ impl Client {
         {
             return Ok(Answered { reply, source: Source::Cache });
         }
+        let started = self.clock.now();
         for attempt in 1.. {
             let failure = match self.attempt(request, key).await? {
                 Ok(reply) => return Ok(Answered { reply, source: Source::Endpoint }),
                 Err(failure) => failure,
             };
             let pause = self.settings.retry.pause(attempt, &failure, &mut self.state().jitter);
+            let spent = self.clock.now().saturating_sub(started);
+            let pause = pause.filter(|pause| spent + *pause < LONGEST_CALL);
             let model = request.model.as_str();
             let Some(pause) = pause else {
                 return Err(Error::Call { model: model.to_owned(), attempts: attempt, source: failure });
             };
             let seconds = pause.as_secs_f64();
-            tracing::debug!(model, attempt, kind = failure.kind(), seconds, %failure, "asking again after a pause");
+            tracing::debug!(model, attempt, kind = failure.kind(), seconds, %failure, "another attempt after a pause");
             self.sleep(pause).await?;
         }
         unreachable!("attempts are counted in 32 bits, and the policy ends them")
     }
 
-    /// Asks once, when limits and budget allow it, and books what came of it.
+    /// Makes one attempt, when limits and budget allow it, and books it.
     async fn attempt(
         &self,
         request: &ChatRequest,
@@ -255,11 +267,15 @@ impl Client {
         if !wait.is_zero() {
             self.sleep(wait).await?;
         }
+        // Before the call: if this process is killed, the next one knows what was in flight.
+        let most = price.map(|_| reservation.most());
+        self.append(&self.row(request, key, SENT, None, most))?;
         let outcome = self.transport.send(request).await;
         drop(slot);
         if let (Ok(reply), Some(store)) = (&outcome, &self.store) {
-            // Before the books: an answer that is on disk is not paid again, whatever happens next.
-            store.cache.put(key, reply)?;
+            // Before the ledger: a reply on disk is not paid again, whatever happens next.
+            let (address, model) = (self.transport.address().to_owned(), request.model.clone());
+            store.cache.put(key, &Entry { reply: reply.clone(), address, model })?;
         }
         self.book(request, key, price, expected, reservation, &outcome)?;
         Ok(outcome)
@@ -278,20 +294,32 @@ impl Client {
         let usd = price.map(|price| match (outcome, usage) {
             (Ok(_), Some(usage)) => price.cost(usage),
             (Err(failure), _) if !failure.may_be_billed() => 0.0,
-            // Nobody knows how many tokens it had: the bound keeps the budget's promise.
+            // The token counts are unknown: only the upper bound keeps the budget.
             _ => reservation.most(),
         });
         reservation.settle(usd.unwrap_or(0.0));
         let mut state = self.state();
         if let Some(usage) = usage {
-            state.pacer.settle(expected, usage.prompt_tokens + usage.completion_tokens);
+            state.pacer.settle(expected, usage.prompt_tokens.saturating_add(usage.completion_tokens));
         }
-        let outcome = match outcome {
-            Ok(_) => ANSWERED,
-            Err(failure) if failure.may_be_billed() => failure.kind(),
-            Err(_) => return Ok(()),
-        };
-        let row = LedgerRow {
+        let kind = outcome.as_ref().err().map_or(ANSWERED, Failure::kind);
+        let row = self.row(request, key, kind, usage, usd);
+        if outcome.as_ref().err().is_none_or(Failure::may_be_billed) {
+            state.totals.add(&row);
+        }
+        drop(state);
+        self.append(&row)
+    }
+
+    fn row(
+        &self,
+        request: &ChatRequest,
+        key: &RequestKey,
+        outcome: &str,
+        usage: Option<Usage>,
+        usd: Option<f64>,
+    ) -> LedgerRow {
+        LedgerRow {
             unix_seconds: self.clock.unix_seconds(),
             address: self.transport.address().to_owned(),
             model: request.model.clone(),
@@ -299,12 +327,14 @@ impl Client {
             outcome: outcome.to_owned(),
             usage,
             usd,
-        };
-        state.totals.add(&row);
-        state.ledger.as_mut().map_or(Ok(()), |ledger| ledger.append(&row))
+        }
     }
 
-    /// Waits, unless somebody asks to stop.
+    fn append(&self, row: &LedgerRow) -> Result<(), Error> {
+        self.state().ledger.as_mut().map_or(Ok(()), |ledger| ledger.append(row))
+    }
+
+    /// Waits for `duration` or for a request to stop.
     async fn sleep(&self, duration: Duration) -> Result<(), Error> {
         let mut stopping = self.stopping.subscribe();
         tokio::select! {
@@ -313,16 +343,15 @@ impl Client {
         }
     }
 
-    /// Runs `jobs` jobs, as many at a time as [`Limits::concurrency`] allows, and hands each one's outcome to `done` as it
-    /// comes. The calling thread works until all are done; jobs make their calls with [`chat`](Self::chat).
+    /// Runs `jobs` jobs, up to [`Limits::concurrency`] at a time, and passes each outcome to `done`. Jobs make their calls
+    /// with [`chat`](Self::chat). Blocks until all jobs end.
     ///
-    /// Once `done` breaks or `stop` is set, no further call is made: calls under way are waited for, since they are paid,
-    /// and their outcomes handed over; jobs that wait for their turn end with [`Error::Stopped`], and what was not begun is
-    /// not reported.
+    /// Once `done` breaks or `stop` is set, no further call is made. Calls in flight are paid, so their outcomes are waited
+    /// for. Waiting jobs end with [`Error::Stopped`]; jobs that have not begun are not reported.
     ///
     /// # Errors
     ///
-    /// [`Error::Setup`] where no event loop can be had.
+    /// [`Error::Setup`] if there is no event loop.
     pub fn run_each<T, F: Future<Output = T>>(
         &self,
         jobs: usize,
@@ -370,25 +399,8 @@ impl Client {
     }
 }
 
-/// Answers are rarely as long as they may be: a limit on tokens takes them for this part of it until they are known.
+/// Answers rarely reach the limit on tokens: until its length is known, an answer counts as this part of the limit.
 const EXPECTED_PART: u64 = 4;
-
-impl Store {
-    fn open(folder: &Path) -> Result<Self, Error> {
-        let io = |path: &Path| {
-            let path = path.to_owned();
-            move |source| Error::Io { action: "write", path, source }
-        };
-        fs::create_dir_all(folder).map_err(io(folder))?;
-        let path = folder.join("lock");
-        let file = File::create(&path).map_err(io(&path))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Self { cache: Cache::new(folder.join("replies")), _lock: file }),
-            Err(TryLockError::WouldBlock) => Err(Error::Locked { path }),
-            Err(TryLockError::Error(source)) => Err(io(&path)(source)),
-        }
-    }
-}
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

@@ -1,21 +1,25 @@
-//! Where models are, and one attempt at asking them.
+//! Endpoints, and one attempt at a call.
 
 use std::time::{Duration, SystemTime};
 
 use async_openai::{Client, config::Config, error::OpenAIError, middleware::HttpRequestFactory};
 use futures_util::future::BoxFuture;
-use reqwest::header::{AUTHORIZATION, DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use reqwest::header::{AUTHORIZATION, DATE, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::chat::WireReply;
-use crate::{ChatRequest, Error, Failure, Reply, Secret};
+use crate::chat::{ChatRequest, Reply, WireReply};
+use crate::error::Error;
+use crate::failure::Failure;
+use crate::printable::{masked_url, one_line};
+use crate::secret::Secret;
+use crate::transfer::{Body, http_client, plain_http_host, read_body, same_host};
 
-/// One attempt at a call. [`Endpoint`] makes one over HTTP; tests script theirs.
+/// One attempt at a call. [`Endpoint`] makes it over HTTP; tests script theirs.
 pub trait Transport: Send + Sync {
-    /// What the answer depends on beside the request: the server's address.
+    /// Returns the server's address, which is part of a request's key.
     fn address(&self) -> &str;
 
-    /// Asks once.
+    /// Makes one attempt.
     fn send<'a>(&'a self, request: &'a ChatRequest) -> BoxFuture<'a, Result<Reply, Failure>>;
 }
 
@@ -37,7 +41,7 @@ pub struct Endpoint {
     client: Client<Address>,
 }
 
-/// How a server is spoken to.
+/// The protocol of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EndpointKind {
     /// `BASE/chat/completions`, the key as a bearer token.
@@ -52,9 +56,11 @@ pub enum EndpointKind {
 }
 
 impl Endpoint {
-    /// The server at `base_url`. An attempt that takes longer than `timeout`, its answer included, is given up.
+    /// The server at `base_url`. An attempt fails after `timeout`, which includes receiving the answer.
     ///
-    /// No environment variable is read but the system's proxy settings.
+    /// Redirects are followed only within the host and never from https to http, since key and prompts go with them. A
+    /// plain http address of another machine is warned of. The only environment variables read are the system's proxy
+    /// settings.
     ///
     /// # Errors
     ///
@@ -65,15 +71,14 @@ impl Endpoint {
         key: Option<Secret>,
         timeout: Duration,
     ) -> Result<Self, Error> {
-        let bad_url = |problem: String| Error::BaseUrl { given: base_url.to_owned(), problem };
+        let bad_url = |problem: String| Error::BaseUrl { given: masked_url(base_url), problem };
         let url = reqwest::Url::parse(base_url.trim()).map_err(|error| bad_url(error.to_string()))?;
         if !matches!(url.scheme(), "http" | "https") {
-            return Err(bad_url("it begins with http:// or https://".to_owned()));
+            return Err(bad_url("begin it with http:// or https://".to_owned()));
         }
         if !url.username().is_empty() || url.password().is_some() {
             // The address goes into logs and files.
-            let given = format!("{}://…@{}", url.scheme(), url.host_str().unwrap_or(""));
-            return Err(Error::BaseUrl { given, problem: "keys do not belong in an address".to_owned() });
+            return Err(bad_url("keys do not belong in an address".to_owned()));
         }
         if url.query().is_some() || url.fragment().is_some() {
             return Err(bad_url("leave out what follows `?` or `#`".to_owned()));
@@ -85,10 +90,15 @@ impl Endpoint {
                 wanted: "more than that",
             });
         }
-        let http = http_client(timeout)?;
+        if let Some(host) = plain_http_host(&url) {
+            tracing::warn!(
+                "prompts and key travel to {host} without encryption: use https if the network is shared"
+            );
+        }
+        let http = http_client(timeout, same_host())?;
         let key_text = key.as_ref().map_or_else(|| SecretString::from(""), |key| key.inner().clone());
         let address = Address { base: url.as_str().trim_end_matches('/').to_owned(), kind, key, key_text };
-        // Its own layer repeats calls silently and loses the headers that say when; ours sends once and reads them.
+        // The library's own layer repeats calls silently and drops the headers with the wait; ours sends once.
         let service = Once { http, timeout, key: address.key.clone() };
         let client = Client::with_config(address.clone()).with_http_service(service);
         Ok(Self { address, client })
@@ -119,15 +129,7 @@ impl Transport for Endpoint {
     }
 }
 
-/// A client that gives up after `timeout`.
-pub(crate) fn http_client(timeout: Duration) -> Result<reqwest::Client, Error> {
-    // An error says that somebody has chosen a provider already, which is as good.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let client = reqwest::Client::builder().timeout(timeout).build();
-    client.map_err(|source| Error::Setup { source: source.into() })
-}
-
-/// An address in the form that async-openai asks for.
+/// An address in async-openai's form.
 #[derive(Clone, Debug)]
 struct Address {
     base: String,
@@ -177,7 +179,7 @@ impl Config for Address {
     }
 }
 
-/// Sends a request once and reads all of the answer: what is not a whole success leaves as a [`Failure`].
+/// Sends a request once and reads the complete answer. Anything but a success is a [`Failure`].
 #[derive(Clone, Debug)]
 struct Once {
     http: reqwest::Client,
@@ -207,21 +209,33 @@ impl Once {
     async fn send(&self, request: reqwest::Request) -> Result<reqwest::Response, Failure> {
         let response = self.http.execute(request).await.map_err(|error| self.failure(&error))?;
         let (status, headers) = (response.status(), response.headers().clone());
-        let body = response.bytes().await.map_err(|error| self.failure(&error))?;
+        if status.is_redirection() {
+            return Err(self.redirected(status.as_u16(), &headers));
+        }
+        let body = read_body(response, MOST_BYTES).await.map_err(|error| self.failure(&error))?;
         if !status.is_success() {
-            let said = self.scrub(&String::from_utf8_lossy(&body));
+            let said = self.scrub(&String::from_utf8_lossy(body.bytes()));
             return Err(Failure::of_response(status.as_u16(), &said, retry_after(&headers)));
         }
+        let Body::Complete(bytes) = body else { return Err(Failure::TooLarge { limit: MOST_BYTES }) };
         // Without a stated length, only the text itself shows that its end is missing.
-        if let Err(error) = serde_json::from_slice::<WireReply>(&body) {
-            let cut = error.is_eof();
-            let message = self.scrub(&error.to_string());
-            return Err(if cut { Failure::CutBody } else { Failure::Malformed { message } });
-        }
+        let reply = WireReply::parse(&bytes).map_err(|error| match error.is_eof() {
+            true => Failure::CutBody,
+            false => Failure::Malformed { message: self.said(&error.to_string()) },
+        })?;
+        let body = serde_json::to_vec(&reply).expect("a reply has string keys and plain values");
         Ok(http::Response::new(body).into())
     }
 
-    /// What the HTTP client's error means.
+    fn redirected(&self, status: u16, headers: &HeaderMap) -> Failure {
+        let to = headers.get(LOCATION).and_then(|to| to.to_str().ok()).unwrap_or("an unknown address");
+        let to = masked_url(&self.said(to));
+        let message =
+            format!("redirected to {to}, which may be another server: key and prompts are not sent there");
+        Failure::Refused { status, message }
+    }
+
+    /// Classifies an error of the HTTP client.
     fn failure(&self, error: &reqwest::Error) -> Failure {
         if error.is_timeout() {
             return Failure::Timeout { limit: self.timeout };
@@ -230,16 +244,21 @@ impl Once {
             return Failure::CutBody;
         }
         if error.is_builder() {
-            return Failure::Refused { status: 0, message: self.scrub(&error.to_string()) };
+            return Failure::Refused { status: 0, message: self.said(&error.to_string()) };
         }
         if error.is_connect() {
-            // The innermost cause names the problem; the outer ones only say that there is one.
+            // The innermost cause names the problem.
             let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
             let message = causes.last().map_or_else(|| error.to_string(), ToString::to_string);
-            return Failure::Unreachable { message: self.scrub(&message) };
+            return Failure::Unreachable { message: self.said(&message) };
         }
-        // The request went out and nothing whole came back.
+        // The request was sent, and no complete answer came back.
         Failure::CutBody
+    }
+
+    /// A message from outside: short, printable, without the key.
+    fn said(&self, text: &str) -> String {
+        one_line(&self.scrub(text), LONGEST_MESSAGE)
     }
 
     fn scrub(&self, text: &str) -> String {
@@ -247,8 +266,14 @@ impl Once {
     }
 }
 
-/// How long the server asks to wait: `retry-after-ms`, or `retry-after` in seconds or as a date, which is compared with the
-/// server's own date.
+/// The most bytes of an answer.
+const MOST_BYTES: usize = 16 << 20;
+
+/// The most characters of a message from outside.
+const LONGEST_MESSAGE: usize = 400;
+
+/// The wait that the server requests: `retry-after-ms`, or `retry-after` in seconds or as a date, compared with the server's
+/// own date.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = |name: &HeaderName| headers.get(name)?.to_str().ok().map(str::trim);
     let seconds = |value: f64| Duration::try_from_secs_f64(value).ok();
@@ -278,14 +303,14 @@ mod tests {
     }
 
     #[test]
-    fn servers_say_how_long_to_wait_in_several_ways() {
+    fn the_requested_wait_has_several_formats() {
         assert_eq!(wait(&[("retry-after", "7")]), Some(7.0));
         assert_eq!(wait(&[("retry-after", "0.5")]), Some(0.5));
         assert_eq!(wait(&[("retry-after-ms", "250"), ("retry-after", "1")]), Some(0.25));
         let date =
             [("retry-after", "Wed, 21 Oct 2015 07:28:30 GMT"), ("date", "Wed, 21 Oct 2015 07:28:00 GMT")];
         assert_eq!(wait(&date), Some(30.0));
-        assert_eq!(wait(&date[..1]), None, "a date says nothing where the server's clock is not known");
+        assert_eq!(wait(&date[..1]), None, "a date is useless without the server's clock");
         for odd in ["", "soon", "-3", "inf", "NaN", "1e400"] {
             assert_eq!(wait(&[("retry-after", odd)]), None, "{odd:?}");
         }
@@ -297,7 +322,14 @@ mod tests {
             let key = Secret::new("sk-hidden").unwrap();
             Endpoint::new(url, EndpointKind::OpenAi, Some(key), Duration::from_secs(1))
         };
-        for url in ["", "localhost:8000", "ftp://x", "http://sk-hidden@x/v1", "http://x/v1?key=1"] {
+        for url in [
+            "",
+            "localhost:8000",
+            "ftp://x",
+            "ftp://me:sk-hidden@x",
+            "http://sk-hidden@x/v1",
+            "http://x/v1?key=sk-hidden",
+        ] {
             let error = endpoint(url).unwrap_err();
             assert!(matches!(&error, Error::BaseUrl { .. }), "{url}: {error}");
             assert!(!error.to_string().contains("sk-hidden"), "{error}");

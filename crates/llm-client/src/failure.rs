@@ -1,71 +1,79 @@
-//! Why one attempt at a call brought no answer, and whether another is worth while.
+//! Failures of one attempt, and whether another attempt may succeed.
 
 use std::time::Duration;
 
 use serde_json::Value;
 
-/// Why one attempt brought no answer.
+use crate::printable::one_line;
+
+/// The failure of one attempt.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Failure {
-    /// Too many requests or tokens a minute: wait and ask again.
+    /// Too many requests or tokens a minute. A later attempt may succeed.
     #[error("rate limit: {message}")]
     RateLimited {
-        /// How long the server asks to wait.
+        /// The wait that the server requests.
         retry_after: Option<Duration>,
-        /// What the server said.
+        /// The server's message.
         message: String,
     },
-    /// The account has no money left. Asking again will not help.
+    /// The account has no money left. Another attempt fails, too.
     #[error("quota exhausted: {message}; top up the account or take another key")]
     QuotaExhausted {
-        /// What the server said.
+        /// The server's message.
         message: String,
     },
-    /// Prompt and answer do not fit into the model's context. Asking again will not help.
+    /// Prompt and answer exceed the model's context. Another attempt fails, too.
     #[error("the prompt does not fit the model's context: {message}")]
     ContextOverflow {
-        /// What the server said.
+        /// The server's message.
         message: String,
     },
-    /// The server refuses the request: a wrong key, model or parameter. Asking again will not help.
+    /// The server refuses the request: a wrong key, model, parameter or address. Another attempt fails, too.
     #[error("HTTP status {status}: {message}")]
     Refused {
         /// The HTTP status.
         status: u16,
-        /// What the server said.
+        /// The server's message.
         message: String,
     },
-    /// The server has a problem of its own, or is overloaded.
+    /// An error of the server, or overload.
     #[error("HTTP status {status}: {message}")]
     Server {
         /// The HTTP status.
         status: u16,
-        /// How long the server asks to wait.
+        /// The wait that the server requests.
         retry_after: Option<Duration>,
-        /// What the server said.
+        /// The server's message.
         message: String,
     },
-    /// No whole answer within the time allowed.
+    /// No complete answer within the timeout.
     #[error("no answer within {} s", limit.as_secs_f64())]
     Timeout {
-        /// The time allowed.
+        /// The timeout.
         limit: Duration,
     },
-    /// The connection broke off inside of the answer.
+    /// The connection ended inside of the answer.
     #[error("the answer broke off")]
     CutBody,
-    /// No connection came about.
+    /// No connection.
     #[error("no connection: {message}")]
     Unreachable {
-        /// What the system said.
+        /// The system's message.
         message: String,
     },
-    /// The server says that all is well and what it sends is no chat completion.
+    /// A success status with a body that is no chat completion.
     #[error("the answer is no chat completion: {message}")]
     Malformed {
-        /// What is wrong with it.
+        /// The parser's message.
         message: String,
+    },
+    /// The answer exceeds the size limit. Another attempt would be billed again.
+    #[error("the answer has more than {limit} bytes")]
+    TooLarge {
+        /// The size limit, in bytes.
+        limit: usize,
     },
 }
 
@@ -79,16 +87,19 @@ impl Failure {
             | Self::CutBody
             | Self::Unreachable { .. }
             | Self::Malformed { .. } => true,
-            Self::QuotaExhausted { .. } | Self::ContextOverflow { .. } | Self::Refused { .. } => false,
+            Self::QuotaExhausted { .. }
+            | Self::ContextOverflow { .. }
+            | Self::Refused { .. }
+            | Self::TooLarge { .. } => false,
         }
     }
 
-    /// Whether the server may have done the work, and bill it, although nobody got the answer.
+    /// Whether the server may bill the attempt although no answer arrived.
     pub fn may_be_billed(&self) -> bool {
-        matches!(self, Self::Timeout { .. } | Self::CutBody | Self::Malformed { .. })
+        matches!(self, Self::Timeout { .. } | Self::CutBody | Self::Malformed { .. } | Self::TooLarge { .. })
     }
 
-    /// How long the server asks to wait.
+    /// Returns the wait that the server requests.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::RateLimited { retry_after, .. } | Self::Server { retry_after, .. } => *retry_after,
@@ -96,7 +107,7 @@ impl Failure {
         }
     }
 
-    /// What kind of failure it is, in the words of the ledger.
+    /// Returns the kind of the failure, as the ledger records it.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::RateLimited { .. } => "rate_limited",
@@ -108,10 +119,11 @@ impl Failure {
             Self::CutBody => "cut_body",
             Self::Unreachable { .. } => "unreachable",
             Self::Malformed { .. } => "malformed",
+            Self::TooLarge { .. } => "too_large",
         }
     }
 
-    /// What a response with `status` other than success means. `body` is read leniently: servers differ.
+    /// Classifies a response with an error status. Servers differ in the format of `body`.
     pub(crate) fn of_response(status: u16, body: &str, retry_after: Option<Duration>) -> Self {
         let said = ServerError::read(body);
         let message = said.message.clone();
@@ -126,10 +138,10 @@ impl Failure {
     }
 }
 
-/// The longest message of a server that is repeated.
+/// The most characters of a server's message that are shown.
 const LONGEST_MESSAGE: usize = 400;
 
-/// What the body of an error says, whoever wrote it: `{"error": {…}}` (OpenAI, llama.cpp), `{"error": "…"}` (Ollama),
+/// The body of an error: `{"error": {…}}` (OpenAI, llama.cpp), `{"error": "…"}` (Ollama),
 /// `{"object": "error", …}` (vLLM), `{"detail": …}` (FastAPI), or no JSON at all (a proxy).
 struct ServerError {
     message: String,
@@ -155,7 +167,7 @@ impl ServerError {
             Value::Null => body.to_owned(),
             other => text(other),
         };
-        let message: String = message.trim().chars().take(LONGEST_MESSAGE).collect();
+        let message = one_line(&message, LONGEST_MESSAGE);
         Self { message, codes: format!("{} {}", field("code"), field("type")).to_lowercase() }
     }
 
@@ -185,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn servers_errors_are_told_apart_whoever_wrote_them() {
+    fn errors_of_all_servers_are_classified() {
         let quota = r#"{"error": {"message": "You exceeded your current quota", "type": "insufficient_quota", "param": null, "code": "insufficient_quota"}}"#;
         let overflow = r#"{"error": {"message": "This model's maximum context length is 8192 tokens.", "type": "invalid_request_error", "code": "context_length_exceeded"}}"#;
         let vllm = r#"{"object": "error", "message": "This model's maximum context length is 4096 tokens", "type": "BadRequestError", "code": 400}"#;
@@ -214,10 +226,14 @@ mod tests {
     }
 
     #[test]
-    fn messages_are_found_and_kept_short() {
+    fn messages_are_short_and_printable() {
         let said = |body: &str| Failure::of_response(404, body, None).to_string();
         assert_eq!(said(r#"{"error": "model 'x' not found"}"#), "HTTP status 404: model 'x' not found");
         assert_eq!(said("no JSON"), "HTTP status 404: no JSON");
         assert!(said(&"x".repeat(10_000)).len() < 500);
+        assert_eq!(
+            said("\u{1b}]0;title\u{7}\n\u{202e}drow"),
+            "HTTP status 404: \\u{1b}]0;title\\u{7} \\u{202e}drow"
+        );
     }
 }

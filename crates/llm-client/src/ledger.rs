@@ -1,19 +1,22 @@
-//! What was paid, and what may still be.
+//! The ledger: calls in flight, paid calls, and the budget.
 
-use std::fs::{self, File, OpenOptions};
+use std::collections::BTreeMap;
+use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+use files::json_lines;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-use crate::{Error, Usage};
+use crate::chat::Usage;
+use crate::error::Error;
 
-/// One call that was paid, or may have been: a line of `ledger.jsonl`.
+/// One event of a call: a line of `ledger.jsonl`. Every call has a line before it is sent and a line after its end.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LedgerRow {
-    /// When the call ended, in seconds since 1970.
+    /// The time of the event, in seconds since 1970.
     pub unix_seconds: f64,
     /// The server's address.
     pub address: String,
@@ -21,48 +24,54 @@ pub struct LedgerRow {
     pub model: String,
     /// The request's key in the cache.
     pub key: String,
-    /// `answered`, or the [kind](crate::Failure::kind) of a failure after which a server may send a bill all the same.
+    /// `sent` before the call. After it `answered`, the [kind](crate::Failure::kind) of a failure, or `interrupted` if the
+    /// process ended during the call.
     pub outcome: String,
-    /// Tokens, where they are known.
+    /// Token counts, if known.
     pub usage: Option<Usage>,
-    /// The cost in USD, where tokens and price are known; for a call without an answer its upper bound.
+    /// The cost in USD, if the price is known. Without token counts it is the upper bound. A `sent` row has the bound.
     pub usd: Option<f64>,
 }
 
-/// What the calls of a ledger come to.
+/// The sums of a ledger.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Totals {
-    /// Calls that were answered.
+    /// Answered calls.
     pub answered: u64,
-    /// Calls without a whole answer that may be billed all the same.
+    /// Calls without a complete answer that may be billed.
     pub unanswered: u64,
-    /// Tokens, as far as they are known.
+    /// Known token counts.
     pub usage: Usage,
-    /// Costs in USD, as far as they are known.
+    /// Known costs in USD.
     pub usd: f64,
-    /// Calls whose cost is not known.
+    /// Calls of unknown cost.
     pub unpriced: u64,
 }
 
 impl Totals {
     pub(crate) fn add(&mut self, row: &LedgerRow) {
         if row.outcome == ANSWERED {
-            self.answered += 1
+            self.answered += 1;
         } else {
-            self.unanswered += 1
+            self.unanswered += 1;
         }
         let usage = row.usage.unwrap_or_default();
-        self.usage.prompt_tokens += usage.prompt_tokens;
-        self.usage.completion_tokens += usage.completion_tokens;
+        let add = |sum: &mut u64, more: u64| *sum = sum.saturating_add(more);
+        add(&mut self.usage.prompt_tokens, usage.prompt_tokens);
+        add(&mut self.usage.completion_tokens, usage.completion_tokens);
         self.usd += row.usd.unwrap_or(0.0);
         self.unpriced += u64::from(row.usd.is_none());
     }
 }
 
-/// The outcome of a call that was answered.
+/// The outcome of a call in flight.
+pub(crate) const SENT: &str = "sent";
+/// The outcome of an answered call.
 pub(crate) const ANSWERED: &str = "answered";
+/// The outcome of a call whose process ended first.
+pub(crate) const INTERRUPTED: &str = "interrupted";
 
-/// A file to which every paid call appends a line.
+/// An append-only file of [`LedgerRow`]s.
 #[derive(Debug)]
 pub(crate) struct Ledger {
     path: PathBuf,
@@ -70,55 +79,71 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    /// Opens the ledger at `path`. A last line that a killed process left half-written is dropped.
-    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
-        let open = || {
-            let whole = match fs::read(path) {
-                Ok(bytes) => bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
-                Err(error) => return Err(error),
-            };
-            let file = OpenOptions::new().append(true).create(true).open(path)?;
-            file.set_len(whole as u64)?;
-            Ok(file)
-        };
-        let file = open().map_err(|source| Error::Io { action: "write", path: path.to_owned(), source })?;
-        Ok(Self { path: path.to_owned(), file })
+    /// Opens the ledger at `path` and returns its rows without `sent` rows of calls that ended. A last line without its
+    /// end is removed; a damaged line is skipped with a warning.
+    pub(crate) fn open(path: &Path) -> Result<(Self, Vec<LedgerRow>), Error> {
+        let write = |source| Error::Io { action: "write", path: path.to_owned(), source };
+        let file = json_lines::append(path).map_err(write)?;
+        let text = read(path)?;
+        let mut rows = Vec::new();
+        for row in json_lines::numbered(path, &text) {
+            match row {
+                Ok((_, row)) => rows.push(row),
+                Err(error) => tracing::warn!(%error, "a damaged line of the ledger is skipped"),
+            }
+        }
+        Ok((Self { path: path.to_owned(), file }, without_ended(rows)))
     }
 
     pub(crate) fn append(&mut self, row: &LedgerRow) -> Result<(), Error> {
-        let mut line = serde_json::to_string(row).expect("a row has string keys and finite numbers");
-        line.push('\n');
-        let written = self.file.write_all(line.as_bytes());
-        written.map_err(|source| Error::Io { action: "write", path: self.path.clone(), source })
+        let written = json_lines::write_row(&mut self.file, row);
+        written.and_then(|()| self.file.flush()).map_err(|source| Error::Io {
+            action: "write",
+            path: self.path.clone(),
+            source,
+        })
     }
 }
 
-/// The rows of a ledger; none where there is no file.
+/// Reads the rows of a ledger: calls that ended, and `sent` rows of calls in flight. A missing file has no rows.
 ///
 /// # Errors
 ///
 /// [`Error::Io`] and [`Error::Line`].
 pub fn read_ledger(path: &Path) -> Result<Vec<LedgerRow>, Error> {
-    let text = match fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(source) => return Err(Error::Io { action: "read", path: path.to_owned(), source }),
-    };
-    let whole = text.rfind('\n').map_or(0, |at| at + 1);
-    (1..)
-        .zip(text[..whole].lines())
-        .map(|(line, row)| {
-            serde_json::from_str(row).map_err(|error| Error::Line {
-                path: path.to_owned(),
-                line,
-                problem: error.to_string(),
-            })
-        })
-        .collect()
+    let text = read(path)?;
+    let complete = text.rfind('\n').map_or(0, |at| at + 1);
+    let rows = json_lines::parse(path, &text[..complete]).map_err(|error| match error {
+        json_lines::JsonLinesError::Line { path, line, problem, .. } => Error::Line { path, line, problem },
+        other => Error::Line { path: path.to_owned(), line: 0, problem: other.to_string() },
+    })?;
+    Ok(without_ended(rows))
 }
 
-/// Keeps costs below a limit: a call reserves the most that it can cost before it is made.
+fn read(path: &Path) -> Result<String, Error> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        Err(source) => Err(Error::Io { action: "read", path: path.to_owned(), source }),
+    }
+}
+
+/// Removes the `sent` row of every call that ended. A row of another outcome ends one call of its key.
+fn without_ended(rows: Vec<LedgerRow>) -> Vec<LedgerRow> {
+    let mut in_flight: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    let mut keep = vec![true; rows.len()];
+    for (index, row) in rows.iter().enumerate() {
+        let of_key = in_flight.entry(&row.key).or_default();
+        if row.outcome == SENT {
+            of_key.push(index);
+        } else if let Some(sent) = of_key.pop() {
+            keep[sent] = false;
+        }
+    }
+    rows.into_iter().zip(keep).filter_map(|(row, keep)| keep.then_some(row)).collect()
+}
+
+/// Keeps costs below a limit: a call reserves its maximum cost before it is made.
 #[derive(Debug)]
 pub(crate) struct Budget {
     limit: Option<f64>,
@@ -132,7 +157,7 @@ struct Spending {
     reserved: f64,
 }
 
-/// What a call under way may cost. Dropped without [`settle`](Self::settle), it costs nothing.
+/// The maximum cost of a call in flight. Dropped without [`settle`](Self::settle), it costs nothing.
 #[derive(Debug)]
 pub(crate) struct Reservation<'a> {
     budget: &'a Budget,
@@ -148,14 +173,14 @@ impl Budget {
         self.limit.is_some()
     }
 
-    /// Sets `most` aside. Where calls under way hold what is left, it waits for them, since they nearly always cost less.
+    /// Reserves `most`. Waits for calls in flight if they reserve the rest, since they nearly always cost less.
     ///
     /// # Errors
     ///
-    /// [`Error::Budget`] if `most` is more than what is left when nothing is under way.
+    /// [`Error::Budget`] if `most` exceeds the rest without calls in flight.
     pub(crate) async fn reserve(&self, most: f64) -> Result<Reservation<'_>, Error> {
         loop {
-            // Registered before the look at the state, so that no settlement in between is missed.
+            // Registered before the state is read, so that no settlement in between is missed.
             let settled = self.settled.notified();
             {
                 let mut state = self.state();
@@ -178,12 +203,12 @@ impl Budget {
 }
 
 impl Reservation<'_> {
-    /// The most that the call can cost.
+    /// Returns the maximum cost of the call.
     pub(crate) fn most(&self) -> f64 {
         self.usd
     }
 
-    /// The call cost `usd`.
+    /// Books the cost of the call.
     pub(crate) fn settle(self, usd: f64) {
         self.budget.state().spent += usd;
     }
@@ -202,7 +227,7 @@ mod tests {
     use futures_util::FutureExt as _;
 
     #[test]
-    fn a_call_that_could_break_the_limit_waits_for_those_under_way_or_is_refused() {
+    fn a_call_that_could_exceed_the_limit_waits_for_calls_in_flight_or_is_refused() {
         let budget = Budget::new(Some(1.0));
         let reserve = |most| budget.reserve(most).now_or_never();
         let first = reserve(0.75).unwrap().unwrap();
@@ -210,31 +235,35 @@ mod tests {
         first.settle(0.25);
         let second = reserve(0.5).unwrap().unwrap();
         drop(second);
-        assert!(reserve(0.75).unwrap().is_ok(), "what was dropped costs nothing");
+        assert!(reserve(0.75).unwrap().is_ok(), "a dropped reservation costs nothing");
         let refused = reserve(0.8).unwrap().unwrap_err();
         assert!(matches!(refused, Error::Budget { spent: 0.25, limit: 1.0, next: 0.8 }), "{refused}");
         assert!(Budget::new(None).reserve(1e9).now_or_never().unwrap().is_ok());
     }
 
-    #[test]
-    fn a_line_that_was_cut_is_dropped() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("ledger.jsonl");
-        assert_eq!(read_ledger(&path).unwrap(), []);
-        let row = LedgerRow {
+    fn row(key: &str, outcome: &str) -> LedgerRow {
+        LedgerRow {
             unix_seconds: 1.5,
             address: "http://x".to_owned(),
             model: "m".to_owned(),
-            key: "k".to_owned(),
-            outcome: ANSWERED.to_owned(),
+            key: key.to_owned(),
+            outcome: outcome.to_owned(),
             usage: Some(Usage { prompt_tokens: 10, completion_tokens: 2 }),
             usd: None,
-        };
-        Ledger::open(&path).unwrap().append(&row).unwrap();
-        let whole = fs::read_to_string(&path).unwrap();
-        fs::write(&path, format!("{whole}{}", &whole[..20])).unwrap();
+        }
+    }
+
+    #[test]
+    fn an_incomplete_last_line_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger.jsonl");
+        assert_eq!(read_ledger(&path).unwrap(), []);
+        let row = row("k", ANSWERED);
+        Ledger::open(&path).unwrap().0.append(&row).unwrap();
+        let complete = fs::read_to_string(&path).unwrap();
+        fs::write(&path, format!("{complete}{}", &complete[..20])).unwrap();
         assert_eq!(read_ledger(&path).unwrap(), std::slice::from_ref(&row));
-        Ledger::open(&path).unwrap().append(&row).unwrap();
+        Ledger::open(&path).unwrap().0.append(&row).unwrap();
         let rows = read_ledger(&path).unwrap();
         assert_eq!(rows, [row.clone(), row]);
         let mut totals = Totals::default();
@@ -242,5 +271,20 @@ mod tests {
         assert_eq!((totals.answered, totals.unpriced, totals.usage.prompt_tokens), (2, 2, 20));
         fs::write(&path, "{}\n").unwrap();
         assert!(matches!(read_ledger(&path), Err(Error::Line { line: 1, .. })));
+        assert_eq!(Ledger::open(&path).unwrap().1, [], "a damaged line stops no run");
+    }
+
+    #[test]
+    fn calls_in_flight_are_those_without_an_end() {
+        let rows = [
+            row("a", SENT),
+            row("b", SENT),
+            row("a", "timeout"),
+            row("a", SENT),
+            row("c", ANSWERED),
+            row("b", ANSWERED),
+        ];
+        let left = without_ended(rows.to_vec());
+        assert_eq!(left, [2, 3, 4, 5].map(|at| rows[at].clone()));
     }
 }

@@ -12,13 +12,15 @@ mod failure;
 mod ledger;
 mod limit;
 mod prices;
+mod printable;
 mod retry;
 mod secret;
+mod store;
+mod transfer;
 
 pub use cache::RequestKey;
 pub use chat::{ChatMessage, ChatRequest, ChatSampling, LimitName, Reply, Role, Usage};
-pub use client::{Answered, Client, Estimate, LEDGER, LIKELY_TOKENS, Settings, Source};
-
+pub use client::{Answered, Client, Estimate, LIKELY_TOKENS, Settings, Source};
 pub use clock::{Clock, TokioClock};
 pub use download::download;
 pub use endpoint::{Endpoint, EndpointKind, Transport};
@@ -28,5 +30,7 @@ pub use futures_util::future::BoxFuture;
 pub use ledger::{LedgerRow, Totals, read_ledger};
 pub use limit::Limits;
 pub use prices::{Price, Prices};
+pub use printable::{masked_url, printable};
 pub use retry::RetryPolicy;
 pub use secret::Secret;
+pub use store::{LEDGER, Recovery};

@@ -1,4 +1,4 @@
-//! Retries, limits, costs and the cache, on a scripted transport and a clock that runs as it is slept on.
+//! Retries, limits, costs and the cache, on a scripted transport and a simulated clock.
 
 use std::collections::VecDeque;
 use std::num::{NonZeroU32, NonZeroU64};
@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use llm_client::{
     Answered, BoxFuture, ChatMessage, ChatRequest, ChatSampling, Client, Clock, Error, Failure, LEDGER,
-    Limits, Prices, Reply, RetryPolicy, Settings, Source, Transport, Usage, read_ledger,
+    Limits, Prices, Recovery, Reply, RequestKey, RetryPolicy, Settings, Source, Transport, Usage,
+    read_ledger,
 };
 use seeds::Seeds;
 
-/// Time that passes only while somebody sleeps.
+/// Time that passes only in `sleep`.
 #[derive(Default)]
 struct SleptClock(Mutex<Duration>);
 
@@ -31,7 +32,7 @@ impl Clock for SleptClock {
     }
 }
 
-/// Does what it is told to, then answers.
+/// Fails as scripted, then answers.
 #[derive(Clone, Default)]
 struct Script {
     failures: Arc<Mutex<VecDeque<Failure>>>,
@@ -57,7 +58,7 @@ impl Transport for Script {
         self.asked.lock().unwrap().push(text.clone());
         let failure = self.failures.lock().unwrap().pop_front();
         Box::pin(async move {
-            // Lets the others go on, as a server would.
+            // Other calls run meanwhile, as with a server.
             tokio::task::yield_now().await;
             let usage = Some(Usage { prompt_tokens: 100, completion_tokens: 10 });
             failure.map_or(Ok(Reply { text, finish_reason: None, model: None, usage }), Err)
@@ -111,7 +112,7 @@ fn rate_limited(seconds: u64) -> Failure {
 }
 
 #[test]
-fn what_may_pass_is_asked_again_and_waits_at_least_as_long_as_the_server_says() {
+fn transient_failures_are_retried_after_at_least_the_requested_wait() {
     let server = || Failure::Server { status: 500, retry_after: None, message: String::new() };
     let script = Script::new([
         rate_limited(7),
@@ -130,7 +131,7 @@ fn what_may_pass_is_asked_again_and_waits_at_least_as_long_as_the_server_says() 
 }
 
 #[test]
-fn what_will_not_pass_is_reported_at_once() {
+fn permanent_failures_are_reported_at_once() {
     for failure in [
         Failure::QuotaExhausted { message: "no money".to_owned() },
         Failure::ContextOverflow { message: "too long".to_owned() },
@@ -150,7 +151,7 @@ fn what_will_not_pass_is_reported_at_once() {
 }
 
 #[test]
-fn an_answer_is_paid_once_also_by_the_next_process() {
+fn an_answer_is_paid_once_across_processes() {
     let folder = tempfile::tempdir().unwrap();
     let script = Script::default();
     let (first, _) = client(&script, settings(), Some(folder.path()));
@@ -177,6 +178,89 @@ fn an_answer_is_paid_once_also_by_the_next_process() {
 }
 
 #[test]
+fn after_a_kill_the_ledger_knows_what_was_in_flight() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(LEDGER);
+    let script = Script::default();
+    let (first, _) = client(&script, settings(), Some(folder.path()));
+    ask_all(&first, &["a", "b", "c"]);
+    drop(first);
+    let text = std::fs::read_to_string(&path).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 6, "a line before each call and one after it");
+    let of = |text: &str| RequestKey::new("http://script", &request(text)).as_str().to_owned();
+    let row = |text: &str, sent: bool| {
+        let is = |line: &&&str| line.contains(&of(text)) && line.contains("\"sent\"") == sent;
+        format!("{}\n", lines.iter().find(is).unwrap())
+    };
+    // Killed during the call of b, and between the reply of c and its row.
+    std::fs::write(&path, row("a", true) + &row("a", false) + &row("b", true) + &row("c", true)).unwrap();
+    let reply = |text: &str| folder.path().join(format!("replies/{}/{}.json", &of(text)[..2], of(text)));
+    std::fs::remove_file(reply("b")).unwrap();
+    let in_flight: Vec<String> = read_ledger(&path).unwrap().into_iter().map(|row| row.outcome).collect();
+    assert_eq!(in_flight, ["answered", "sent", "sent"]);
+
+    let (next, _) = client(&script, settings(), Some(folder.path()));
+    assert_eq!(next.recovery(), Recovery { interrupted: 1, booked: 1, lost: 0 });
+    assert_eq!(ask_all(&next, &["a", "b", "c"]).len(), 3);
+    assert_eq!(script.asked(), 4, "only b is asked again");
+    drop(next);
+    let rows = read_ledger(&path).unwrap();
+    let outcomes: Vec<&str> = rows.iter().map(|row| row.outcome.as_str()).collect();
+    assert_eq!(outcomes, ["answered", "interrupted", "answered", "answered"]);
+    assert!((rows[1].usd.unwrap() - 0.00627).abs() < 1e-12, "the upper bound, since its tokens are unknown");
+    assert_eq!(rows[2].usd, Some(0.0036), "booked from the reply");
+
+    // Without its ledger, and without one of its replies.
+    std::fs::remove_file(&path).unwrap();
+    let (third, _) = client(&script, settings(), Some(folder.path()));
+    assert_eq!(third.recovery(), Recovery { interrupted: 0, booked: 3, lost: 0 });
+    drop(third);
+    std::fs::remove_file(reply("a")).unwrap();
+    let (last, _) = client(&script, settings(), Some(folder.path()));
+    assert_eq!(last.recovery(), Recovery { interrupted: 0, booked: 0, lost: 1 });
+}
+
+#[test]
+fn an_answer_without_token_counts_is_kept_and_costs_the_bound() {
+    #[derive(Clone)]
+    struct Uncounted;
+    impl Transport for Uncounted {
+        fn address(&self) -> &str {
+            "http://uncounted"
+        }
+        fn send<'a>(&'a self, _: &'a ChatRequest) -> BoxFuture<'a, Result<Reply, Failure>> {
+            let reply = Reply { text: "7".to_owned(), finish_reason: None, model: None, usage: None };
+            Box::pin(std::future::ready(Ok(reply)))
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Arc::new(SleptClock::default());
+    let jitter = Seeds::new(5).stream("retry-jitter");
+    let limits = Limits {
+        tokens_per_minute: NonZeroU64::new(60_000),
+        ..Limits::concurrent(NonZeroU32::new(4).unwrap())
+    };
+    let settings = Settings { limits, max_cost: Some(0.01), ..settings() };
+    let client = Client::new(Uncounted, settings, Some(folder.path()), clock, jitter).unwrap();
+    assert_eq!(ask_all(&client, &["a"])[0].as_ref().unwrap().reply.text, "7");
+    let totals = client.totals();
+    assert_eq!((totals.answered, totals.usage), (1, Usage::default()));
+    assert!((totals.usd - 0.00627).abs() < 1e-12, "{}", totals.usd);
+    assert_eq!(read_ledger(&folder.path().join(LEDGER)).unwrap()[0].usage, None);
+}
+
+#[test]
+fn a_call_ends_after_half_an_hour_of_attempts() {
+    let script = Script::new(vec![rate_limited(59); 1000]);
+    let retry = RetryPolicy { attempts: 1000, ..RetryPolicy::PATIENT };
+    let (client, clock) = client(&script, Settings { retry, ..settings() }, None);
+    assert!(matches!(ask_all(&client, &["a"])[0], Err(Error::Call { .. })));
+    let minutes = clock.now().as_secs_f64() / 60.0;
+    assert!((28.0..=30.0).contains(&minutes), "{minutes}");
+}
+
+#[test]
 fn the_limit_on_costs_holds_before_the_next_call() {
     let script = Script::default();
     // A call costs 0.0036 USD and can cost (1 + 8) · 30e-6 + 100 · 60e-6 = 0.00627.
@@ -197,7 +281,7 @@ fn the_limit_on_costs_holds_before_the_next_call() {
 }
 
 #[test]
-fn limits_a_minute_are_kept() {
+fn rate_limits_are_kept() {
     let script = Script::default();
     let limits = Limits {
         requests_per_minute: NonZeroU32::new(60),
@@ -214,7 +298,7 @@ fn limits_a_minute_are_kept() {
 }
 
 #[test]
-fn a_signal_ends_the_waiting_and_keeps_what_is_paid() {
+fn a_signal_ends_waiting_and_keeps_paid_answers() {
     let script = Script::new([rate_limited(30)]);
     let (client, _) = client(&script, settings(), None);
     let stop = AtomicBool::new(false);

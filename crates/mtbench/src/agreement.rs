@@ -1,16 +1,18 @@
-//! How far judges agree, as FastChat's `compute_agreement.py` counts it.
+//! Agreement of judges, counted as in FastChat's `compute_agreement.py`.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{PairJudgment, Winner};
+use crate::pair::{PairJudgment, Winner};
+use crate::{fields, question_id};
 
-/// One vote on two models' answers, in the shape of the data set `mt_bench_human_judgments`.
+/// One vote on two models' answers: a row of the data set `mt_bench_human_judgments`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Vote {
-    /// The question.
+    /// The question's key.
+    #[serde(with = "question_id")]
     pub question_id: u64,
     /// One model.
     pub model_a: String,
@@ -18,13 +20,14 @@ pub struct Vote {
     pub model_b: String,
     /// `model_a`, `model_b`, or a word with `tie` in it.
     pub winner: String,
-    /// Who votes: a name such as `expert_3`, or a judge and its prompt.
+    /// The voter: a name such as `expert_3`, or a judge and its prompt.
     pub judge: Value,
     /// The turn: 1 or 2.
+    #[serde(deserialize_with = "fields::turn")]
     pub turn: u8,
 }
 
-/// Whose votes are compared.
+/// The voters to compare.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Voters {
     /// GPT-4's comparisons with each human vote.
@@ -33,7 +36,7 @@ pub enum Voters {
     Humans,
 }
 
-/// Whether ties are votes like others.
+/// The treatment of ties.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ties {
     /// They count, and any kind of tie equals any other.
@@ -52,17 +55,17 @@ pub struct VoteAgreement {
 }
 
 impl VoteAgreement {
-    /// The share that agrees; `None` without pairs, where FastChat divides by zero.
+    /// Returns the share that agrees, or `None` without pairs, where FastChat divides by zero.
     #[expect(clippy::cast_precision_loss, reason = "there are not 2^53 pairs of votes")]
     pub fn ratio(self) -> Option<f64> {
         (self.total > 0).then(|| self.agree as f64 / self.total as f64)
     }
 }
 
-/// How many votes on turn `turn` agree.
+/// Counts the votes on turn `turn` that agree.
 ///
-/// Votes on the same two models are compared whichever of them was called `a`. Where GPT-4 has several comparisons of one
-/// pair, FastChat stops; here the last one counts.
+/// Votes on the same two models are compared in either order of the models. With several comparisons of one pair by
+/// GPT-4, FastChat stops; here the last one counts.
 pub fn vote_agreement(votes: &[Vote], turn: u8, voters: Voters, ties: Ties) -> VoteAgreement {
     let mut by_pair: BTreeMap<(u64, &str, &str), BTreeMap<Kind, Vec<&str>>> = BTreeMap::new();
     for vote in votes.iter().filter(|vote| vote.turn == turn) {
@@ -100,7 +103,7 @@ pub fn vote_agreement(votes: &[Vote], turn: u8, voters: Voters, ties: Ties) -> V
 }
 
 impl From<&PairJudgment> for Vote {
-    /// The comparison as one vote; games that contradict each other are a `tie (inconsistent)`, as in the data set.
+    /// Converts the comparison to one vote. Contradicting games are a `tie (inconsistent)`, as in the data set.
     fn from(judgment: &PairJudgment) -> Self {
         let winner = match judgment.winner() {
             Winner::Model1 => "model_a",
@@ -121,7 +124,7 @@ impl From<&PairJudgment> for Vote {
     }
 }
 
-/// Who votes, as far as FastChat tells voters apart.
+/// The kinds of voters that FastChat distinguishes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
     Gpt4Pair,

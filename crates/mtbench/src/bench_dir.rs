@@ -1,12 +1,16 @@
-//! The folder in which FastChat keeps a benchmark.
+//! The folder of a benchmark, as FastChat lays it out.
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
 
-use crate::files::read_unique;
-use crate::{Answer, Error, Judgment, PairJudgment, Question, read_lines, write_lines};
+use crate::answer::Answer;
+use crate::error::Error;
+use crate::judgment::Judgment;
+use crate::pair::PairJudgment;
+use crate::question::Question;
+use crate::question_id::{order, question_label};
+use crate::rows::{self, BadLines, add_rows, if_present, read_rows, write_lines};
 
 /// A benchmark's folder, laid out as FastChat's `data/mt_bench`:
 ///
@@ -18,31 +22,39 @@ use crate::{Answer, Error, Judgment, PairJudgment, Question, read_lines, write_l
 /// reference_answer/JUDGE.jsonl
 /// ```
 ///
-/// Nothing is touched before one of the methods reads or writes a file. Each of them fails with [`Error::Read`],
-/// [`Error::Line`] or [`Error::Inconsistent`] where it reads, with [`Error::Write`] or [`Error::Unwritable`] where it
-/// writes, and with [`Error::Name`] for a model or judge whose name cannot be a file name.
+/// A model is the name of its file, as FastChat has it: the field `model_id` of a row is ignored. No file is touched
+/// before one of the methods reads or writes it. Methods that read fail with [`Error::Read`], [`Error::Line`] or
+/// [`Error::Inconsistent`]. Methods that write fail with [`Error::Write`] or [`Error::Unwritable`]. All fail with
+/// [`Error::Name`] for a model or judge with a name that cannot be a file name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BenchDir {
     root: PathBuf,
+    bad_lines: BadLines,
 }
 
 impl BenchDir {
-    /// The benchmark in folder `root`, which need not exist yet.
+    /// The benchmark in folder `root`, which need not exist yet. A line that is no row is an error.
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+        Self { root: root.into(), bad_lines: BadLines::Refuse }
     }
 
-    /// The folder itself.
+    /// The same folder, where `bad_lines` says what happens to lines that are no rows.
+    #[must_use]
+    pub fn with_bad_lines(self, bad_lines: BadLines) -> Self {
+        Self { bad_lines, ..self }
+    }
+
+    /// Returns the folder itself.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// Where the questions lie.
+    /// Returns the path of the questions.
     pub fn question_file(&self) -> PathBuf {
         self.root.join("question.jsonl")
     }
 
-    /// Where the answers of `model` lie.
+    /// Returns the path of the answers of `model`.
     ///
     /// # Errors
     ///
@@ -51,7 +63,7 @@ impl BenchDir {
         Ok(self.root.join("model_answer").join(file_name(model, ".jsonl")?))
     }
 
-    /// Where the single-answer judgments of `judge` lie.
+    /// Returns the path of the single-answer judgments of `judge`.
     ///
     /// # Errors
     ///
@@ -60,7 +72,7 @@ impl BenchDir {
         Ok(self.root.join("model_judgment").join(file_name(judge, "_single.jsonl")?))
     }
 
-    /// Where the comparisons of `judge` lie.
+    /// Returns the path of the comparisons of `judge`.
     ///
     /// # Errors
     ///
@@ -69,7 +81,7 @@ impl BenchDir {
         Ok(self.root.join("model_judgment").join(file_name(judge, "_pair.jsonl")?))
     }
 
-    /// Where the reference answers of `judge` lie.
+    /// Returns the path of the reference answers of `judge`.
     ///
     /// # Errors
     ///
@@ -78,14 +90,15 @@ impl BenchDir {
         Ok(self.root.join("reference_answer").join(file_name(judge, ".jsonl")?))
     }
 
-    /// The questions, each of one or two turns and with an id of its own.
+    /// Reads the questions. Each has one or two turns and an id of its own.
     ///
     /// # Errors
     ///
     /// See the type.
     pub fn questions(&self) -> Result<Vec<Question>, Error> {
-        let questions =
-            read_unique(&self.question_file(), "question_id", |question: &Question| question.question_id)?;
+        let id = |question: &Question| question.question_id;
+        let label = |question: &Question| question_label(question.question_id);
+        let questions = rows::read_unique(&self.question_file(), self.bad_lines, "question_id", id, label)?;
         for question in &questions {
             question.checked_turns()?;
         }
@@ -101,25 +114,25 @@ impl BenchDir {
         write_lines(&self.question_file(), questions)
     }
 
-    /// The judges that have a file of judgments ([`judgment_file`](Self::judgment_file)), in the order of their names.
+    /// Returns the judges with a [file of judgments](Self::judgment_file), by name.
     ///
     /// # Errors
     ///
-    /// [`Error::Read`]; a folder that does not exist holds no judges.
+    /// [`Error::Read`]. A folder that does not exist holds no judges.
     pub fn judges(&self) -> Result<Vec<String>, Error> {
         self.names("model_judgment", "_single.jsonl")
     }
 
-    /// The models that have a file of answers, in the order of their names.
+    /// Returns the models with a file of answers, by name.
     ///
     /// # Errors
     ///
-    /// [`Error::Read`]; a folder that does not exist holds no models.
+    /// [`Error::Read`]. A folder that does not exist holds no models.
     pub fn models(&self) -> Result<Vec<String>, Error> {
         self.names("model_answer", ".jsonl")
     }
 
-    /// What stands before `suffix` in the names of the files in `folder`.
+    /// The names of the files in `folder` that end in `suffix`, without it.
     fn names(&self, folder: &str, suffix: &str) -> Result<Vec<String>, Error> {
         let folder = self.root.join(folder);
         let unreadable = |source| Error::Read { path: folder.clone(), source };
@@ -137,25 +150,26 @@ impl BenchDir {
         Ok(names)
     }
 
-    /// The answers of `model`. Where a question is answered twice, what reads them lets the last answer count.
+    /// Reads the answers of `model`. A question may be answered several times; the last answer counts.
     ///
     /// # Errors
     ///
     /// See the type.
     pub fn answers(&self, model: &str) -> Result<Vec<Answer>, Error> {
-        read_lines(&self.answer_file(model)?)
+        let answers = read_rows(&self.answer_file(model)?, self.bad_lines)?.into_iter();
+        Ok(answers.map(|answer| Answer { model_id: model.to_owned(), ..answer }).collect())
     }
 
-    /// As [`answers`](Self::answers), and none where there is no file.
+    /// As [`answers`](Self::answers), and none if there is no file.
     ///
     /// # Errors
     ///
     /// See the type.
     pub fn answers_on_file(&self, model: &str) -> Result<Vec<Answer>, Error> {
-        if_there(self.answers(model))
+        if_present(self.answers(model))
     }
 
-    /// Writes the answers of `model`, in place of those on file.
+    /// Replaces the answers of `model`.
     ///
     /// # Errors
     ///
@@ -164,43 +178,81 @@ impl BenchDir {
         write_lines(&self.answer_file(model)?, answers)
     }
 
-    /// The single-answer judgments of `judge`, of all models.
+    /// Adds answers to the file of `model`. As in FastChat, the result has one answer a question, in the order of ids.
+    pub(crate) fn add_answers(&self, model: &str, answers: Vec<Answer>) -> Result<(), Error> {
+        let id = |answer: &Answer| answer.question_id;
+        let path = self.answer_file(model)?;
+        add_rows(&path, self.bad_lines, answers, id, |lines| {
+            // The last answer counts. A stable sort keeps bad lines, which have no id, at the front.
+            lines.reverse();
+            let mut seen = std::collections::BTreeSet::new();
+            lines.retain(|line| line.row.as_ref().is_none_or(|answer| seen.insert(id(answer))));
+            lines.reverse();
+            lines.sort_by_cached_key(|line| line.row.as_ref().map(|answer| order(id(answer))));
+        })?;
+        Ok(())
+    }
+
+    /// Reads the single-answer judgments of `judge`, of all models.
     ///
     /// # Errors
     ///
     /// See the type.
     pub fn judgments(&self, judge: &str) -> Result<Vec<Judgment>, Error> {
-        read_lines(&self.judgment_file(judge)?)
+        read_rows(&self.judgment_file(judge)?, self.bad_lines)
     }
 
-    /// As [`judgments`](Self::judgments), and none where there is no file.
+    /// As [`judgments`](Self::judgments), and none if there is no file.
     ///
     /// # Errors
     ///
     /// See the type.
     pub fn judgments_on_file(&self, judge: &str) -> Result<Vec<Judgment>, Error> {
-        if_there(self.judgments(judge))
+        if_present(self.judgments(judge))
     }
 
-    /// The comparisons of `judge`.
+    /// Adds single-answer judgments to the file of `judge` and returns all of its rows. A judgment replaces the one that
+    /// it repeats. Several processes may add judgments at the same time.
+    ///
+    /// # Errors
+    ///
+    /// See the type.
+    pub fn add_judgments(&self, judge: &str, judgments: Vec<Judgment>) -> Result<Vec<Judgment>, Error> {
+        add_rows(&self.judgment_file(judge)?, self.bad_lines, judgments, Judgment::key, |_| ())
+    }
+
+    /// Reads the comparisons of `judge`.
     ///
     /// # Errors
     ///
     /// See the type.
     pub fn pair_judgments(&self, judge: &str) -> Result<Vec<PairJudgment>, Error> {
-        read_lines(&self.pair_judgment_file(judge)?)
+        read_rows(&self.pair_judgment_file(judge)?, self.bad_lines)
     }
 
-    /// As [`pair_judgments`](Self::pair_judgments), and none where there is no file.
+    /// As [`pair_judgments`](Self::pair_judgments), and none if there is no file.
     ///
     /// # Errors
     ///
     /// See the type.
     pub fn pair_judgments_on_file(&self, judge: &str) -> Result<Vec<PairJudgment>, Error> {
-        if_there(self.pair_judgments(judge))
+        if_present(self.pair_judgments(judge))
     }
 
-    /// Writes the comparisons of `judge`, in place of those on file.
+    /// As [`add_judgments`](Self::add_judgments), for comparisons.
+    ///
+    /// # Errors
+    ///
+    /// See the type.
+    pub fn add_pair_judgments(
+        &self,
+        judge: &str,
+        judgments: Vec<PairJudgment>,
+    ) -> Result<Vec<PairJudgment>, Error> {
+        add_rows(&self.pair_judgment_file(judge)?, self.bad_lines, judgments, PairJudgment::key, |_| ())
+    }
+
+    /// Replaces the comparisons of `judge`.
     ///
     /// # Errors
     ///
@@ -209,7 +261,7 @@ impl BenchDir {
         write_lines(&self.pair_judgment_file(judge)?, judgments)
     }
 
-    /// Writes the single-answer judgments of `judge`, of all models, in place of those on file.
+    /// Replaces the single-answer judgments of `judge`, of all models.
     ///
     /// # Errors
     ///
@@ -218,25 +270,25 @@ impl BenchDir {
         write_lines(&self.judgment_file(judge)?, judgments)
     }
 
-    /// The reference answers that `judge` compares with.
+    /// Reads the reference answers of `judge`.
     ///
     /// # Errors
     ///
     /// See the type.
     pub fn references(&self, judge: &str) -> Result<Vec<Answer>, Error> {
-        read_lines(&self.reference_file(judge)?)
+        read_rows(&self.reference_file(judge)?, self.bad_lines)
     }
 
-    /// As [`references`](Self::references), and none where there is no file.
+    /// As [`references`](Self::references), and none if there is no file.
     ///
     /// # Errors
     ///
     /// See the type.
     pub fn references_on_file(&self, judge: &str) -> Result<Vec<Answer>, Error> {
-        if_there(self.references(judge))
+        if_present(self.references(judge))
     }
 
-    /// Writes the reference answers that `judge` compares with.
+    /// Writes the reference answers of `judge`.
     ///
     /// # Errors
     ///
@@ -246,15 +298,7 @@ impl BenchDir {
     }
 }
 
-/// The rows of a file, none where there is no file.
-fn if_there<T>(rows: Result<Vec<T>, Error>) -> Result<Vec<T>, Error> {
-    match rows {
-        Err(Error::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        rows => rows,
-    }
-}
-
-/// `name` with `suffix`, if that is one plain file name: a name from outside must not lead out of the folder.
+/// `name` with `suffix`, if that is one plain file name. A name from outside must not lead out of the folder.
 fn file_name(name: &str, suffix: &str) -> Result<String, Error> {
     if name.is_empty() || name.starts_with('.') || name.contains(['/', '\\', '\0']) {
         return Err(Error::Name { name: name.to_owned() });

@@ -1,4 +1,4 @@
-//! A benchmark's folder as a page to browse.
+//! A page to browse a benchmark's folder.
 
 use std::collections::BTreeMap;
 
@@ -8,10 +8,11 @@ use report::browse::{
 use report::figure::Svg;
 use report::table::Table;
 
+use crate::question_id::question_label;
 use crate::tables::ModelScores;
 use crate::{Answer, Judgment, PairJudgment, Question, Rating, Winner};
 
-/// What a page shows.
+/// The content of a page.
 #[derive(Clone, Copy, Debug)]
 pub struct Browsed<'a> {
     /// The questions.
@@ -20,15 +21,15 @@ pub struct Browsed<'a> {
     pub scores: &'a [ModelScores],
     /// All answers of those models.
     pub answers: &'a [Answer],
-    /// The references that the judge was shown.
+    /// The judge's references.
     pub references: &'a [Answer],
-    /// The judgments, read in the mode of the scores.
+    /// The judgments, parsed in the mode of the scores.
     pub judgments: &'a [Judgment],
-    /// The comparisons, read in that mode.
+    /// The comparisons, parsed in that mode.
     pub comparisons: &'a [PairJudgment],
 }
 
-/// The page, with `tables` and `figures` in its overview.
+/// Returns the page, with `tables` and `figures` in its overview.
 pub fn browser(
     title: &str,
     lead: &str,
@@ -49,7 +50,7 @@ pub fn browser(
         let key = (judgment.model.as_str(), judgment.question_id, judgment.turn);
         verdicts.entry(key).or_default().push(BrowsedVerdict {
             judge: judgment.judge.judge.clone(),
-            score: judgment.score.map(Rating::value),
+            score: judgment.score().map(Rating::value),
             text: judgment.judgment.clone(),
         });
     }
@@ -71,7 +72,7 @@ pub fn browser(
             }
         };
         BrowsedQuestion {
-            id,
+            id: question_label(id),
             category: question.category.clone(),
             scores: shown.scores.iter().map(|(_, scores)| scores.question(id)).collect(),
             turns: (1..).zip(&question.turns).map(turn).collect(),

@@ -1,4 +1,4 @@
-//! Two models on the same questions: paired differences, win rates, and what else may have moved the judge.
+//! Two models on the same questions: paired differences, win rates, and effects of length and position.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,29 +8,38 @@ use stats::{
     paired_difference_interval, sign_test, wilson_interval,
 };
 
+use crate::answer::Answer;
+use crate::error::Error;
+use crate::pair::{PairJudgment, Winner};
 use crate::pair_scores::counted;
-use crate::tables::{ModelScores, Resampling};
-use crate::{Answer, Error, Mode, PairJudgment, PairVerdict, parse_pair_verdict};
+use crate::rating::Mode;
+use crate::tables::{ModelScores, Resampling, repeated_note};
 
-/// The chance of finding a difference at which a design is called able to see it.
+/// The power at which the minimal detectable difference is computed.
 const POWER: f64 = 0.8;
 
-/// One turn that both models have a rating of.
+/// One turn with ratings of both models.
 #[derive(Clone, Debug)]
 struct PairedTurn {
     question_id: u64,
     category: String,
     turn: u8,
-    scores: [f64; 2],
+    /// All ratings of either model: several where judgments repeat in FastChat's mode, or several judges share a file.
+    scores: [Vec<f64>; 2],
 }
 
 impl PairedTurn {
     fn difference(&self) -> Difference {
-        Difference { question_id: self.question_id, turn: self.turn, points: self.scores[0] - self.scores[1] }
+        let [first, second] = self.scores.each_ref().map(|scores| mean(scores));
+        Difference { question_id: self.question_id, turn: self.turn, points: first - second }
     }
 }
 
-/// By how many points the first model is ahead in one turn.
+fn mean(scores: &[f64]) -> f64 {
+    scores.iter().sum::<f64>() / scores.len() as f64
+}
+
+/// The lead of the first model in one turn, in points.
 #[derive(Clone, Copy, Debug)]
 struct Difference {
     question_id: u64,
@@ -38,17 +47,20 @@ struct Difference {
     points: f64,
 }
 
-/// How the first model's scores differ from the second's, over all turns that both have a rating of, by turn and by
-/// category: the mean difference with an interval that resamples questions, and on how many questions either model has the
-/// higher mean, with the p-value of the sign test.
+/// Returns the differences of the two models' scores over turns with ratings of both, by turn and by category.
+///
+/// Each row has the mean difference with an interval that resamples questions, the numbers of questions on which either
+/// model has the higher mean, and the p-value of the sign test. Every rating counts that counts in
+/// [`score_table`](crate::score_table), so that both agree in either mode.
 ///
 /// # Errors
 ///
-/// [`Error::Statistics`] where there is nothing to compare.
+/// [`Error::Statistics`] if there is nothing to compare.
 pub fn difference_table(
     first: &ModelScores,
     second: &ModelScores,
     judge: &str,
+    mode: Mode,
     resampling: &Resampling,
 ) -> Result<Table, Error> {
     let (paired, left_out) = paired(first, second);
@@ -81,15 +93,16 @@ pub fn difference_table(
             second.0,
             100.0 * resampling.level
         ),
-        "A question is won by the higher mean of its turns; in the win rate an equal one counts as half."
+        "A question is won by the higher mean of its turns; an equal one is half a win in the win rate."
             .to_owned(),
-        "Of so many comparisons, expect one p-value in twenty below 0.05 by chance alone.".to_owned(),
+        "One p-value in twenty is below 0.05 by chance alone.".to_owned(),
     ];
     let differences = paired.iter().map(PairedTurn::difference).collect::<Vec<_>>();
     notes.extend(detectable(&differences, resampling.level));
     if left_out > 0 {
-        notes.push(format!("{left_out} turns that only one model has a rating of are left out."));
+        notes.push(format!("{left_out} turns with a rating of one model only are left out."));
     }
+    notes.extend(repeated_note(first.1.repeated() + second.1.repeated(), "judgments", mode));
     let title = format!("{} and {}, scored by {judge}", first.0, second.0);
     Ok(Table { id: "differences".to_owned(), title, columns, rows, notes })
 }
@@ -102,7 +115,11 @@ fn difference_row<'a>(
     let turns: Vec<&PairedTurn> = turns.collect();
     let failed = |source| Error::Statistics { what: format!("the difference of {part}"), source };
     let side = |at: usize| {
-        ClusteredScores::new(turns.iter().map(|turn| (turn.question_id, turn.scores[at]))).map_err(failed)
+        let scores = |turn: &&'a PairedTurn| {
+            let question_id = turn.question_id;
+            turn.scores[at].iter().map(move |score| (question_id, *score))
+        };
+        ClusteredScores::new(turns.iter().flat_map(scores)).map_err(failed)
     };
     let (first, second) = (side(0)?, side(1)?);
     let difference = match (first.mean(), second.mean()) {
@@ -114,11 +131,11 @@ fn difference_row<'a>(
                 paired_difference_interval(&first, &second, resamples, level, &mut rng).map_err(failed)?;
             Value::Difference { value: estimate.value, low: estimate.low, high: estimate.high, decimals: 2 }
         }
-        _ => Value::missing("no turn has a rating of both models"),
+        _ => Value::missing("no turn has ratings of both models"),
     };
     let mut by_question: BTreeMap<u64, f64> = BTreeMap::new();
     for turn in &turns {
-        *by_question.entry(turn.question_id).or_default() += turn.scores[0] - turn.scores[1];
+        *by_question.entry(turn.question_id).or_default() += turn.difference().points;
     }
     let count = |counts: fn(&f64) -> bool| by_question.values().filter(|sum| counts(sum)).count() as u64;
     let tally = Tally {
@@ -127,7 +144,7 @@ fn difference_row<'a>(
         ties: count(|sum| *sum == 0.0),
     };
     let win_rate = tally.adjusted_win_rate().map_or_else(
-        || Value::missing("no turn has a rating of both models"),
+        || Value::missing("no turn has ratings of both models"),
         |value| Value::Percent { value, decimals: 0 },
     );
     Ok(vec![
@@ -142,7 +159,7 @@ fn difference_row<'a>(
     ])
 }
 
-/// How small a difference the questions with all their turns can show; `None` where they are too few to tell.
+/// The minimal detectable difference of the questions with all their turns; `None` if they are too few.
 fn detectable(differences: &[Difference], level: f64) -> Option<String> {
     let mut turns_of: BTreeMap<u64, usize> = BTreeMap::new();
     for difference in differences {
@@ -162,22 +179,27 @@ fn detectable(differences: &[Difference], level: f64) -> Option<String> {
     let smallest = plan.minimal_detectable_difference(components.design, POWER).ok()?;
     let questions = components.design.questions;
     Some(format!(
-        "What {questions} questions can show: a true difference of {smallest:.2} points is found four times in five."
+        "Minimal detectable difference ({:.0}% power) of {questions} questions: {smallest:.2} points.",
+        100.0 * POWER
     ))
 }
 
-/// Turns that both models have a rating of, and how many only one has. Of several judges' ratings the last counts.
+/// Turns with ratings of both models, and the number of turns with ratings of one.
 fn paired(first: &ModelScores, second: &ModelScores) -> (Vec<PairedTurn>, usize) {
-    let by_turn = |scores: &ModelScores| -> BTreeMap<(u64, u8), f64> {
-        scores.1.rows().iter().map(|row| ((row.question_id, row.turn), row.score)).collect()
+    let by_turn = |scores: &ModelScores| {
+        let mut by_turn: BTreeMap<(u64, u8), Vec<f64>> = BTreeMap::new();
+        for row in scores.1.rows() {
+            by_turn.entry((row.question_id, row.turn)).or_default().push(row.score);
+        }
+        by_turn
     };
     let (one, two) = (by_turn(first), by_turn(second));
     let categories: BTreeMap<u64, &str> =
         first.1.rows().iter().map(|row| (row.question_id, row.category.as_str())).collect();
     let both: Vec<PairedTurn> = one
         .iter()
-        .filter_map(|(&(question_id, turn), &score)| {
-            let scores = [score, *two.get(&(question_id, turn))?];
+        .filter_map(|(&(question_id, turn), scores)| {
+            let scores = [scores.clone(), two.get(&(question_id, turn))?.clone()];
             let category = categories.get(&question_id).copied().unwrap_or_default().to_owned();
             Some(PairedTurn { question_id, category, turn, scores })
         })
@@ -187,15 +209,78 @@ fn paired(first: &ModelScores, second: &ModelScores) -> (Vec<PairedTurn>, usize)
     (both, left_out)
 }
 
-/// Whether the judge may have paid for length: how long the answers are, how often the longer one has the higher score, and
-/// the difference of scores that is left at equal length.
+/// Returns the wins of two models in the comparisons of `judgments`, with an interval that resamples questions; `None`
+/// without a comparison of the two.
+///
+/// # Errors
+///
+/// [`Error::Statistics`].
+pub fn comparison_table(
+    [first, second]: [&str; 2],
+    judgments: &[PairJudgment],
+    judge: &str,
+    mode: Mode,
+    resampling: &Resampling,
+) -> Result<Option<Table>, Error> {
+    let of_both = |row: &&PairJudgment| {
+        let models = (row.model_1.as_str(), row.model_2.as_str());
+        models == (first, second) || models == (second, first)
+    };
+    let all: Vec<&PairJudgment> = judgments.iter().filter(of_both).collect();
+    if all.is_empty() {
+        return Ok(None);
+    }
+    // 1 for a comparison that the first model won, 0 for one that it lost.
+    let won = |row: &&PairJudgment| match (row.winner(), row.model_1 == first) {
+        (Winner::Error, _) => None,
+        (Winner::Tie, _) => Some((row.question_id, 0.5)),
+        (Winner::Model1, is_first) => Some((row.question_id, f64::from(u8::from(is_first)))),
+        (Winner::Model2, is_first) => Some((row.question_id, f64::from(u8::from(!is_first)))),
+    };
+    let counted = counted(&all, mode);
+    let shares: Vec<(u64, f64)> = counted.iter().filter_map(won).collect();
+    let count = |share: f64| Value::Count(shares.iter().filter(|(_, won)| *won == share).count() as u64);
+    let row = |name: String, value: Value| vec![Value::text(&name), value];
+    let rows = vec![
+        row(format!("won by {first}"), count(1.0)),
+        row(format!("won by {second}"), count(0.0)),
+        row("ties".to_owned(), count(0.5)),
+        row("without a verdict".to_owned(), Value::Count((counted.len() - shares.len()) as u64)),
+        row(format!("win rate of {first}"), win_rate(&shares, resampling)?),
+    ];
+    let columns = vec![Column::new("comparisons", Align::Left), Column::new("value", Align::Right)];
+    let mut notes = vec![format!(
+        "A tie is half a win. The {:.0}% interval resamples whole questions.",
+        100.0 * resampling.level
+    )];
+    let repeated = all.len() - self::counted(&all, Mode::Strict).len();
+    notes.extend(repeated_note(repeated, "comparisons", mode));
+    let title = format!("{first} and {second}, compared by {judge}");
+    Ok(Some(Table { id: "wins".to_owned(), title, columns, rows, notes }))
+}
+
+fn win_rate(shares: &[(u64, f64)], resampling: &Resampling) -> Result<Value, Error> {
+    let failed = |source| Error::Statistics { what: "the win rate".to_owned(), source };
+    let scores = ClusteredScores::new(shares.iter().copied()).map_err(failed)?;
+    let Some(value) = scores.mean() else { return Ok(Value::missing("no comparison has a verdict")) };
+    if scores.clusters() < 2 {
+        return Ok(Value::Number { value, decimals: 2 });
+    }
+    let mut rng = resampling.seeds.stream("win rate");
+    let estimate =
+        mean_interval(&scores, resampling.resamples, resampling.level, &mut rng).map_err(failed)?;
+    Ok(Value::Interval { value, low: estimate.low, high: estimate.high, decimals: 2 })
+}
+
+/// Returns the relation of length and score: mean lengths, the number of turns in which the longer answer has the higher
+/// score, and the difference of scores at equal length.
 ///
 /// The last is the intercept of a straight line through score difference over the logarithm of the lengths' ratio. Its
 /// interval resamples questions and takes the line's slope as known.
 ///
 /// # Errors
 ///
-/// [`Error::Statistics`] where there is nothing to compare.
+/// [`Error::Statistics`] if there is nothing to compare.
 pub fn length_table(
     first: &ModelScores,
     second: &ModelScores,
@@ -258,17 +343,15 @@ pub fn length_table(
         row(format!("difference at equal length, {} minus {}", first.0, second.0), controlled),
     ];
     let columns = vec![Column::new("length", Align::Left), Column::new("value", Align::Right)];
-    let mut notes = vec![
-        "Better answers may be longer for good reasons: this shows what goes together, not what causes what."
-            .to_owned(),
-    ];
+    let mut notes =
+        vec!["Better answers may be longer for good reasons: this is a correlation, not a cause.".to_owned()];
     notes.extend(
         detectable(&at_equal_length, resampling.level).map(|note| format!("At equal length: {note}")),
     );
     Ok(Table { id: "length".to_owned(), title: "Length and score".to_owned(), columns, rows, notes })
 }
 
-/// The least-squares slope of score differences over the logarithms of lengths' ratios; 0 where all ratios are equal.
+/// The least-squares slope of score differences over the logarithms of lengths' ratios; 0 if all ratios are equal.
 fn slope(points: &[(f64, Difference)]) -> f64 {
     let count = points.len() as f64;
     let mean = |of: fn(&(f64, Difference)) -> f64| points.iter().map(of).sum::<f64>() / count;
@@ -278,42 +361,40 @@ fn slope(points: &[(f64, Difference)]) -> f64 {
     if variance > 0.0 { covariance / variance } else { 0.0 }
 }
 
-/// How a judge's verdicts depend on who is shown first.
+/// Position bias: the dependence of a judge's verdicts on the order of the answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PositionBias {
     /// Comparisons in which both games have the same winner, or are both ties.
     pub consistent: u64,
-    /// Comparisons in which whoever was shown first won both games.
+    /// Comparisons in which the first position won both games.
     pub first: u64,
-    /// Comparisons in which whoever was shown second won both games.
+    /// Comparisons in which the second position won both games.
     pub second: u64,
-    /// Comparisons of which one game is a tie and the other is not.
+    /// Comparisons in which exactly one game is a tie.
     pub half_tied: u64,
-    /// Comparisons of which a game has no verdict.
+    /// Comparisons in which a game has no verdict.
     pub without_verdict: u64,
 }
 
 impl PositionBias {
-    /// Counts `judgments`, read in `mode`.
+    /// Counts `judgments` by their recorded winners; repeated ones as `mode` says.
     pub fn new(judgments: &[PairJudgment], mode: Mode) -> Self {
         let mut bias = Self::default();
-        for judgment in counted(judgments, mode) {
-            let verdicts =
-                [&judgment.g1_judgment, &judgment.g2_judgment].map(|text| parse_pair_verdict(text, mode));
-            let count = match verdicts {
-                [None, _] | [_, None] => &mut bias.without_verdict,
-                [Some(PairVerdict::A), Some(PairVerdict::A)] => &mut bias.first,
-                [Some(PairVerdict::B), Some(PairVerdict::B)] => &mut bias.second,
-                [Some(PairVerdict::Tie), Some(PairVerdict::Tie)] => &mut bias.consistent,
-                [Some(PairVerdict::Tie), _] | [_, Some(PairVerdict::Tie)] => &mut bias.half_tied,
-                _ => &mut bias.consistent,
+        for judgment in counted(&judgments.iter().collect::<Vec<_>>(), mode) {
+            let count = match (judgment.g1_winner, judgment.g2_winner) {
+                (Winner::Error, _) | (_, Winner::Error) => &mut bias.without_verdict,
+                // Model 1 is in the first position in game 1 and in the second position in game 2.
+                (Winner::Model1, Winner::Model2) => &mut bias.first,
+                (Winner::Model2, Winner::Model1) => &mut bias.second,
+                (first, second) if first == second => &mut bias.consistent,
+                _ => &mut bias.half_tied,
             };
             *count += 1;
         }
         bias
     }
 
-    /// The counts as a table, with the share of consistent comparisons and its interval by Wilson.
+    /// Returns the counts, with the share of consistent comparisons and its Wilson interval.
     pub fn table(&self, judge: &str, level: f64) -> Table {
         let all = self.consistent + self.first + self.second + self.half_tied;
         let share = wilson_interval(self.consistent, all, level).map_or_else(
@@ -328,18 +409,18 @@ impl PositionBias {
         let row = |name: &str, value: Value| vec![Value::text(name), value];
         let rows = vec![
             row("same winner in both orders", Value::Count(self.consistent)),
-            row("the first place won both games", Value::Count(self.first)),
-            row("the second place won both games", Value::Count(self.second)),
+            row("the first position won both games", Value::Count(self.first)),
+            row("the second position won both games", Value::Count(self.second)),
             row("a tie in one order only", Value::Count(self.half_tied)),
             row("no verdict in one or both games", Value::Count(self.without_verdict)),
             row("share with the same winner", share),
             row(
-                "p of first against second place",
+                "p of first against second position",
                 Value::Number { value: sign_test(self.first, self.second).p_value, decimals: 3 },
             ),
         ];
         let columns = vec![Column::new("comparisons", Align::Left), Column::new("value", Align::Right)];
-        let title = format!("What the order does to {judge}");
+        let title = format!("Position bias of {judge}");
         Table { id: "position".to_owned(), title, columns, rows, notes: Vec::new() }
     }
 }

@@ -6,33 +6,35 @@ use std::sync::atomic::AtomicBool;
 
 use llm_client::{ChatMessage, ChatRequest, ChatSampling, Client, Failure};
 
-use crate::{Conversation, Heard, Judge, JudgeRequest, Responder};
+use crate::judge::{Heard, Judge, JudgeRequest};
+use crate::responder::{Conversation, Responder};
+use crate::verdict::{Reading, Verdict};
 
 /// A judge behind an endpoint.
 ///
-/// The client keeps each answer of the judge as soon as it is received, so that a run that was killed pays for none twice.
+/// The client stores each answer as soon as it is received. After a kill only calls in flight are made, and paid, again.
 #[derive(Clone, Copy, Debug)]
 pub struct EndpointJudge<'a> {
-    /// The judge's name, as judgments record it and as its files are called.
+    /// The judge's name, in judgments and in file names.
     pub name: &'a str,
-    /// The model, by the endpoint's name for it.
+    /// The endpoint's name of the model.
     pub model: &'a str,
-    /// How judgments are drawn; FastChat's are greedy and of at most 2048 tokens.
+    /// The sampling of judgments. FastChat's are greedy and have at most 2048 tokens.
     pub sampling: &'a ChatSampling,
-    /// Makes the calls.
+    /// The client of the endpoint.
     pub client: &'a Client,
-    /// Set once somebody asks to stop.
+    /// A request to stop.
     pub stop: &'a AtomicBool,
 }
 
 /// FastChat's limit on a judgment, in tokens.
 pub const JUDGMENT_TOKENS: u32 = 2048;
 
-/// Opinions on one request are numbered by repeat and, below that, by how often they were asked again.
+/// Opinions on one request are numbered by repeat and, within a repeat, by attempt.
 const DRAWS_A_REPEAT: u32 = 1000;
 
 impl EndpointJudge<'_> {
-    /// The request as it is sent; another [`Draw`](crate::Draw) is another request to the cache.
+    /// Returns the request as it is sent. Another [`Draw`](crate::Draw) is another request to the cache.
     pub fn chat_request(&self, request: &JudgeRequest<'_>) -> ChatRequest {
         let draw = request.draw;
         ChatRequest {
@@ -54,12 +56,13 @@ impl Judge for EndpointJudge<'_> {
 
     fn judge(&self, request: &JudgeRequest<'_>) -> Result<String, Box<dyn StdError + Send + Sync>> {
         let mut said = None;
-        self.judge_all(std::slice::from_ref(request), &|_| true, 0, &mut |_, heard| {
+        let any_text = |_: &str| Ok(Verdict::NoVerdict);
+        self.judge_all(std::slice::from_ref(request), &any_text, 0, &mut |_, heard| {
             said = Some(heard);
             ControlFlow::Continue(())
         })?;
         match said {
-            Some(Heard::Said(text)) => Ok(text),
+            Some(Heard::Said { text, .. }) => Ok(text),
             Some(Heard::Failed(error)) => Err(error),
             None => Err(llm_client::Error::Stopped.into()),
         }
@@ -68,7 +71,7 @@ impl Judge for EndpointJudge<'_> {
     fn judge_all(
         &self,
         requests: &[JudgeRequest<'_>],
-        has_verdict: &dyn Fn(&str) -> bool,
+        read: &dyn Fn(&str) -> Reading,
         reasks: u32,
         heard: &mut dyn FnMut(usize, Heard) -> ControlFlow<()>,
     ) -> Result<(), Box<dyn StdError + Send + Sync>> {
@@ -76,21 +79,22 @@ impl Judge for EndpointJudge<'_> {
         let ask = |index: usize| {
             let mut request = self.chat_request(&requests[index]);
             async move {
-                let mut said = self.client.chat(&request).await;
-                for _ in 0..reasks {
-                    if !said.as_ref().is_ok_and(|answered| !has_verdict(&answered.reply.text)) {
-                        break;
+                let mut reasks = reasks;
+                loop {
+                    let text = self.client.chat(&request).await?.reply.text;
+                    let outcome = Heard::Said { verdict: read(&text), text };
+                    if reasks == 0 || outcome.is_answered() {
+                        return Ok(outcome);
                     }
+                    reasks -= 1;
                     request.repeat += 1;
-                    said = self.client.chat(&request).await;
                 }
-                said
             }
         };
         self.client.run_each(requests.len(), self.stop, ask, |index, said| match said {
-            Ok(answered) => heard(index, Heard::Said(answered.reply.text)),
+            Ok(outcome) => heard(index, outcome),
             Err(error) if ends_all(&error) => {
-                // A signal is the reason only where nothing else was before.
+                // A signal is the reason only if nothing else was before.
                 fatal.get_or_insert(error);
                 ControlFlow::Break(())
             }
@@ -103,11 +107,11 @@ impl Judge for EndpointJudge<'_> {
     }
 }
 
-/// Whether the next call would fail as well.
+/// Whether the next call would fail, too.
 fn ends_all(error: &llm_client::Error) -> bool {
     match error {
         llm_client::Error::Call { source, .. } => {
-            // The client has been patient already: who still is over the limit or out of reach stays so for a while.
+            // The client has already retried: a rate limit or a missing server lasts longer than that.
             matches!(
                 source,
                 Failure::QuotaExhausted { .. }
@@ -120,18 +124,18 @@ fn ends_all(error: &llm_client::Error) -> bool {
     }
 }
 
-/// A model behind an endpoint that answers the benchmark.
+/// A model behind an endpoint that answers the questions.
 #[derive(Clone, Copy, Debug)]
 pub struct EndpointResponder<'a> {
-    /// The model, by the endpoint's name for it.
+    /// The endpoint's name of the model.
     pub model: &'a str,
-    /// What stands before every dialogue, if anything.
+    /// The system message of every dialogue, if any.
     pub system: Option<&'a str>,
-    /// How answers are drawn; the temperature is that of each conversation.
+    /// The sampling of answers, except the temperature, which each conversation gives.
     pub sampling: &'a ChatSampling,
-    /// Makes the calls.
+    /// The client of the endpoint.
     pub client: &'a Client,
-    /// Set once somebody asks to stop.
+    /// A request to stop.
     pub stop: &'a AtomicBool,
 }
 

@@ -1,87 +1,104 @@
-//! What can go wrong, and where.
+//! Errors, with file, line and field.
 
 use std::{error, io, path::PathBuf};
 
-use crate::UnreadableRating;
+use files::json_lines::JsonLinesError;
+
+use crate::question_id::question_label;
+use crate::rating::UnreadableRating;
 
 /// An error of this crate.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A file could not be read.
+    /// A file cannot be read.
     #[error("cannot read {}", path.display())]
     Read {
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
-    /// A file could not be written; what stood there before is untouched.
+    /// A file cannot be written. The old file is unchanged.
     #[error("cannot write {}", path.display())]
     Write {
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
-    /// A line of a file does not hold what it should.
+    /// A line of a file is no row.
     #[error("{}, line {line}, column {column}, field `{field}`: {problem}", path.display())]
     Line {
         /// The file.
         path: PathBuf,
-        /// The line, counted from 1.
+        /// The line, from 1.
         line: usize,
-        /// Where in the line the parser stopped, in bytes, counted from 1.
+        /// The column at which the parser stopped, from 1.
         column: usize,
-        /// Where in the line's object: `turns[1]`; `.` is the object itself.
+        /// The path of the field, such as `turns[1]`; `.` is the whole object.
         field: String,
-        /// What is wrong, as the parser says it.
+        /// The parser's message.
         problem: String,
     },
-    /// A line parses and yet makes no sense beside the rest of its file.
+    /// A row contradicts the rest of its file.
     #[error("{}, line {line}, field `{field}`: {problem}", path.display())]
     Inconsistent {
         /// The file.
         path: PathBuf,
-        /// The line, counted from 1.
+        /// The line, from 1.
         line: usize,
         /// The field.
         field: &'static str,
-        /// What is wrong and what would be right.
+        /// The contradiction and its remedy.
         problem: String,
     },
     /// A value has no form in JSON, such as a time stamp that is not finite.
     #[error("row {row} for {} cannot be written as JSON", path.display())]
     Unwritable {
-        /// The file that was to be written.
+        /// The file.
         path: PathBuf,
-        /// The row, counted from 1.
+        /// The row, from 1.
         row: usize,
-        /// What the serializer said.
+        /// The serializer's error.
         source: serde_json::Error,
     },
-    /// A model or judge has a name that cannot be a file name.
+    /// The name of a model or judge cannot be a file name.
     #[error(
         "{name:?} cannot name a file: use a name that is not empty, starts with no dot and holds no `/` or `\\`"
     )]
     Name {
-        /// The model's or judge's name.
+        /// The name.
         name: String,
     },
-    /// A model that has no answers.
-    #[error("no model {model:?} has answers; those that have: {}", known.join(", "))]
+    /// A model without answers or judgments.
+    #[error("no model {model:?} has {what}; those that have: {}", listed(known))]
     NoModel {
-        /// The model that was looked for.
+        /// The model.
         model: String,
-        /// The models that there are.
+        /// The missing rows: `answers`, `judgments by gpt-4`, `comparisons by gpt-4`.
+        what: String,
+        /// The models that have such rows.
         known: Vec<String>,
     },
-    /// The prompts lack one that a match needs.
+    /// Two models with nothing to compare.
+    #[error(
+        "{judge} has neither rated both {first:?} and {second:?} nor compared them: run `mtbench judge` on both first"
+    )]
+    NotCompared {
+        /// The judge.
+        judge: String,
+        /// The first model.
+        first: String,
+        /// The second model.
+        second: String,
+    },
+    /// A prompt is missing.
     #[error("no judge prompt is called {name:?}; the prompts at hand are: {}", known.join(", "))]
     NoPrompt {
-        /// The prompt that was looked for.
+        /// The prompt.
         name: String,
-        /// The names that there are.
+        /// The names of the prompts at hand.
         known: Vec<String>,
     },
     /// A prompt template cannot be filled in.
@@ -89,56 +106,58 @@ pub enum Error {
     Template {
         /// The prompt's name.
         prompt: String,
-        /// Where in the template, in bytes.
+        /// The position in the template, in bytes.
         at: usize,
-        /// What is wrong and what would be right.
+        /// The mistake and its remedy.
         problem: String,
     },
-    /// A model has not answered a question, or not all of its turns.
+    /// A question without all of its answers.
     #[error(
-        "model {model:?} has {turns} of the {needed} answers to question {question_id}: answer the questions first"
+        "model {model:?} has {turns} of the {needed} answers to question {}: answer the questions first",
+        question_label(*question_id)
     )]
     NoAnswer {
         /// The model.
         model: String,
-        /// The question.
+        /// The question's key.
         question_id: u64,
-        /// How many turns are answered.
+        /// The number of answered turns.
         turns: usize,
-        /// How many turns the question has.
+        /// The number of turns of the question.
         needed: usize,
     },
-    /// The category of a question is judged against a reference, and there is none.
+    /// A question whose category is judged against a reference, without one.
     #[error(
-        "question {question_id} of category {category:?} is judged against a reference answer of {needed} turns, \
-         and the references at hand hold {turns}: add one to reference_answer/ under the judge's name"
+        "question {} of category {category:?} is judged against a reference answer of {needed} turns, \
+         and the references at hand hold {turns}: add one to reference_answer/ under the judge's name",
+        question_label(*question_id)
     )]
     NoReference {
-        /// The question.
+        /// The question's key.
         question_id: u64,
         /// Its category.
         category: String,
-        /// How many turns the reference has, 0 if there is none.
+        /// The number of turns of the reference, 0 if there is none.
         turns: usize,
-        /// How many turns the prompt shows.
+        /// The number of turns that the prompt shows.
         needed: usize,
     },
     /// A question has no turns, or more than two.
-    #[error("question {question_id} has {turns} turns: one or two are what the benchmark knows")]
+    #[error("question {} has {turns} turns: one or two are what the benchmark knows", question_label(*question_id))]
     Turns {
-        /// The question.
+        /// The question's key.
         question_id: u64,
-        /// How many turns it has.
+        /// Its number of turns.
         turns: usize,
     },
-    /// The responder failed; no answer of the wave is kept.
+    /// The responder failed. No answer of the wave is kept.
     #[error("model {model:?} could not answer turn {turn}")]
     Respond {
         /// The model.
         model: String,
         /// The wave: 1 or 2.
         turn: u8,
-        /// What the responder said.
+        /// The responder's error.
         source: Box<dyn error::Error + Send + Sync>,
     },
     /// The responder returned too few or too many answers.
@@ -148,33 +167,33 @@ pub enum Error {
         model: String,
         /// The wave: 1 or 2.
         turn: u8,
-        /// How many conversations were asked.
+        /// The number of conversations.
         asked: usize,
-        /// How many answers came back.
+        /// The number of answers.
         got: usize,
     },
-    /// A file could not be downloaded.
+    /// A file cannot be downloaded.
     #[error("cannot fetch {url}")]
     Fetch {
-        /// Its address.
+        /// Its address, without a password.
         url: String,
-        /// What went wrong.
+        /// The client's error.
         source: llm_client::Error,
     },
     /// Too few scores for an interval.
     #[error("no interval of {what}")]
     Statistics {
-        /// What was to be estimated.
+        /// The estimate.
         what: String,
-        /// What is missing.
+        /// The error of the computation.
         source: stats::Error,
     },
-    /// A judge's rating is one on which FastChat stops.
-    #[error("judgment of model {model:?}, question {question_id}, turn {turn}")]
+    /// A rating at which FastChat stops.
+    #[error("judgment of model {model:?}, question {}, turn {turn}", question_label(*question_id))]
     Rating {
-        /// The model that was judged.
+        /// The judged model.
         model: String,
-        /// The question.
+        /// The question's key.
         question_id: u64,
         /// The turn.
         turn: u8,
@@ -184,11 +203,28 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the user can mend it by saying or writing something else (exit status 2).
+    /// Whether other input or another command helps (exit status 2).
     pub fn is_bad_input(&self) -> bool {
         !matches!(
             self,
             Self::Write { .. } | Self::Respond { .. } | Self::AnswerCount { .. } | Self::Fetch { .. }
         )
     }
+}
+
+impl From<JsonLinesError> for Error {
+    fn from(error: JsonLinesError) -> Self {
+        match error {
+            JsonLinesError::Line { path, line, column, field, problem } => {
+                let field = if field.is_empty() { ".".to_owned() } else { field };
+                Self::Line { path, line, column, field, problem }
+            }
+            JsonLinesError::Read { path, source } => Self::Read { path, source },
+            other => Self::Read { path: PathBuf::new(), source: io::Error::other(other) },
+        }
+    }
+}
+
+fn listed(known: &[String]) -> String {
+    if known.is_empty() { "none".to_owned() } else { known.join(", ") }
 }

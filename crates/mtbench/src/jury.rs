@@ -1,75 +1,99 @@
-//! Judging a whole folder: only what is not judged yet, several calls at a time, and nothing lost on the way.
+//! Judging a whole folder: only what is not judged yet, several calls at a time, and nothing is lost.
 
 use std::collections::BTreeMap;
 use std::error::Error as StdError;
 use std::ops::ControlFlow;
 
-use crate::{
-    Answer, BenchDir, Draw, Error, Heard, JUDGE_FAILED, Judge, JudgeCall, JudgeRequest, Judgment, Mode,
-    PairCall, PairGrading, PairJudgment, SingleGrading, Stamp, parse_pair_verdict, parse_rating,
-};
+use crate::grading::{JudgeCall, SingleGrading};
+use crate::judge::{Draw, Heard, Judge, JudgeRequest};
+use crate::judgment::{Judgment, SingleKey};
+use crate::pair::PairJudgment;
+use crate::pair_grading::{PairCall, PairGrading};
+use crate::question_id::question_label;
+use crate::verdict::{JUDGE_FAILED, Reading, Verdict};
+use crate::{Answer, BenchDir, Error, Mode, Question, Stamp, UnreadableRating};
 
-/// Who judges, and how often.
+/// A judge and the number of its opinions.
 #[derive(Clone, Copy)]
 pub struct Jury<'a> {
     /// The judge.
     pub judge: &'a dyn Judge,
-    /// How its verdicts are read.
+    /// How its verdicts are parsed.
     pub mode: Mode,
-    /// How many opinions are asked for on each answer, at least 1.
+    /// The number of opinions on each answer, at least 1.
     pub repeats: u32,
-    /// How often a judge is asked again whose text holds no verdict.
+    /// The most additional calls for a text without a verdict.
     pub reasks: u32,
 }
 
-/// How far judging has got.
+/// The progress of judging.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct JudgeProgress {
-    /// Calls that came to an end.
+    /// Calls that have ended.
     pub done: usize,
     /// Calls to make.
     pub total: usize,
-    /// The mean of the ratings read so far; `None` in comparisons and before the first.
+    /// The mean of the ratings so far; `None` in comparisons and before the first rating.
     pub mean: Option<f64>,
     /// Texts without a verdict.
     pub without_verdict: usize,
-    /// Calls that failed for good.
+    /// Failed calls.
     pub failed: usize,
 }
 
-/// What judging came to.
+/// The result of judging.
 #[derive(Debug)]
-pub struct Judged {
-    /// Judgments that were on file already and still hold.
+pub struct Judged<Row> {
+    /// All rows of the judge's file, in its order.
+    pub rows: Vec<Row>,
+    /// Judgments on file that hold.
     pub kept: usize,
-    /// Judgments that were made.
+    /// New judgments: texts of the judge, with or without a verdict.
     pub made: usize,
-    /// Those among them without a verdict: calls that failed and texts that hold none.
+    /// New judgments without a verdict.
     pub without_verdict: usize,
-    /// Why it ended early, if it did: no money, no key, a signal. What was heard until then is on file.
+    /// Calls that ended, the failed ones included.
+    pub calls: usize,
+    /// Failed calls by kind, such as `timeout`. Their rows hold [`JUDGE_FAILED`]; the next run makes them again.
+    pub failed: BTreeMap<&'static str, usize>,
+    /// The reason of an early end, such as an exhausted budget or a signal. What was received is on file.
     pub stopped: Option<Box<dyn StdError + Send + Sync>>,
 }
 
-/// How many calls [`Jury::single`] or [`Jury::pairs`] would make, and what they would ask.
+impl<Row> Judged<Row> {
+    /// Returns the share of calls that failed, from 0 to 1.
+    #[expect(clippy::cast_precision_loss, reason = "there are not 2^53 calls")]
+    pub fn failed_share(&self) -> f64 {
+        self.failed.values().sum::<usize>() as f64 / self.calls.max(1) as f64
+    }
+
+    /// Drops the rows, so that outcomes of both kinds of judgments have one type.
+    pub fn without_rows(self) -> Judged<()> {
+        let Self { kept, made, without_verdict, calls, failed, stopped, .. } = self;
+        Judged { rows: Vec::new(), kept, made, without_verdict, calls, failed, stopped }
+    }
+}
+
+/// The calls that [`Jury::single`] or [`Jury::pairs`] would make.
 #[derive(Debug)]
 pub struct JudgePlan<'a> {
-    /// Judgments that are on file already and still hold.
+    /// Judgments on file that hold.
     pub kept: usize,
     /// The calls to make.
     pub requests: Vec<JudgeRequest<'a>>,
 }
 
 impl Jury<'_> {
-    /// Has every turn of `answers` rated that is not rated yet, and writes the judge's file in `bench`.
+    /// Rates every turn of `answers` that is not rated yet, and adds the judgments to the judge's file in `bench`.
     ///
-    /// A judgment on file holds if it has the same prompt text, so that a new answer is judged anew and replaces the old
-    /// judgment where it stood; a failed call is made again. The file is written once at the end, whatever the end is, and
-    /// the calls themselves are kept by who makes them.
+    /// A judgment on file holds if it has the same prompt text. A changed answer is judged again and its judgment replaced
+    /// in place; a failed call is made again. A recorded prompt that is shorter than the question was left out by its
+    /// writer, and its judgment holds. The file is written once at the end, also after an early end.
     ///
     /// # Errors
     ///
-    /// What [`SingleGrading::calls`] fails with, before the first call; [`Error::Rating`] in [`Mode::FastChat`] for a rating
-    /// on which FastChat stops, when the others are on file; [`BenchDir`]'s errors.
+    /// Those of [`SingleGrading::calls`], before the first call. [`Error::Rating`] in [`Mode::FastChat`] for a rating at
+    /// which FastChat stops; the other judgments are then on file. Those of [`BenchDir`].
     pub fn single(
         &self,
         bench: &BenchDir,
@@ -77,43 +101,33 @@ impl Jury<'_> {
         answers: &[Answer],
         stamp: &mut dyn Stamp,
         progress: &mut dyn FnMut(JudgeProgress),
-    ) -> Result<Judged, Error> {
+    ) -> Result<Judged<Judgment>, Error> {
         let judge = self.judge.name();
-        let mut on_file = OnFile::new(bench.judgments_on_file(judge)?, Judgment::key);
-        let (kept, open) = self.open_single(grading, answers, &on_file.rows)?;
+        let (kept, open) = self.open_single(grading, answers, &bench.judgments_on_file(judge)?)?;
         let requests: Vec<JudgeRequest<'_>> = open.iter().map(|call| call.request.clone()).collect();
-        let verdict = |text: &str| match parse_rating(text, self.mode) {
-            Ok(rating) => rating.map(crate::Rating::value),
-            // FastChat's own mistake is not mended by asking again.
-            Err(_) => Some(f64::NAN),
-        };
-        let (heard, stopped) = self.hear(&requests, &verdict, progress);
-        let (mut made, mut without_verdict, mut unreadable) = (0, 0, None);
-        for (call, said) in open.into_iter().zip(heard) {
-            let Some(said) = said else { continue };
-            let (key, (model, question_id, turn)) = (call.key(judge), about(&call));
-            let row = match call.record(judge, said, self.mode, stamp.tstamp()) {
-                Ok(row) => row,
+        let read = |text: &str| Verdict::of_single(text, self.mode);
+        let Hearing { said, calls, failed, stopped } = self.hear(&requests, &read, progress);
+        let (mut rows, mut unreadable) = (Vec::new(), None);
+        for (call, said) in open.into_iter().zip(said) {
+            let Some((text, verdict)) = said else { continue };
+            match verdict {
+                Ok(verdict) => rows.push(call.record(judge, text, verdict, stamp.tstamp())),
                 Err(source) => {
-                    unreadable.get_or_insert(Error::Rating { model, question_id, turn, source });
-                    continue;
+                    unreadable.get_or_insert(unreadable_rating(&call.key(judge), source));
                 }
-            };
-            made += 1;
-            without_verdict += usize::from(row.score.is_none());
-            on_file.put(key, row);
+            }
         }
-        if made > 0 {
-            bench.write_judgments(judge, &on_file.rows)?;
-        }
-        unreadable.map_or(Ok(Judged { kept, made, without_verdict, stopped }), Err)
+        let made = rows.iter().filter(|row| row.verdict != Verdict::Failed);
+        let (made, without_verdict) = count(made.map(|row| row.verdict.is_decided()));
+        let rows = bench.add_judgments(judge, rows)?;
+        unreadable.map_or(Ok(Judged { rows, kept, made, without_verdict, calls, failed, stopped }), Err)
     }
 
-    /// Has the pairs of `grading` compared that are not compared yet; otherwise as [`single`](Self::single).
+    /// Compares the pairs of `grading` that are not compared yet; otherwise as [`single`](Self::single).
     ///
     /// # Errors
     ///
-    /// What [`PairGrading::calls`] fails with, before the first call; [`BenchDir`]'s errors.
+    /// Those of [`PairGrading::calls`], before the first call. Those of [`BenchDir`].
     pub fn pairs(
         &self,
         bench: &BenchDir,
@@ -121,38 +135,34 @@ impl Jury<'_> {
         answers: &[Answer],
         stamp: &mut dyn Stamp,
         progress: &mut dyn FnMut(JudgeProgress),
-    ) -> Result<Judged, Error> {
+    ) -> Result<Judged<PairJudgment>, Error> {
         let judge = self.judge.name();
-        let mut on_file = OnFile::new(bench.pair_judgments_on_file(judge)?, PairJudgment::key);
-        let (kept, open) = self.open_pairs(grading, answers, &on_file.rows)?;
+        let (kept, open) = self.open_pairs(grading, answers, &bench.pair_judgments_on_file(judge)?)?;
         let requests: Vec<JudgeRequest<'_>> = open.iter().flat_map(|call| call.games.clone()).collect();
-        let verdict = |text: &str| parse_pair_verdict(text, self.mode).map(|_| f64::NAN);
-        let (heard, stopped) = self.hear(&requests, &verdict, progress);
-        let mut heard = heard.into_iter();
-        let (mut made, mut without_verdict) = (0, 0);
+        let read = |text: &str| Ok(Verdict::of_game(text, self.mode));
+        let Hearing { said, calls, failed, stopped } = self.hear(&requests, &read, progress);
+        let mut said = said.into_iter().map(|said| {
+            let (text, verdict) = said?;
+            Some((text, verdict.unwrap_or(Verdict::NoVerdict)))
+        });
+        let mut rows = Vec::new();
         for call in open {
-            // A comparison of which one game is missing is made up for next time; the game that was heard is not lost, since
-            // who makes the calls keeps them.
-            let (Some(first), Some(second)) = (heard.next().flatten(), heard.next().flatten()) else {
-                continue;
-            };
-            let key = call.key(judge);
-            let row = call.record(judge, [first, second], self.mode, stamp.tstamp());
-            made += 1;
-            without_verdict += usize::from(row.winner() == crate::Winner::Error);
-            on_file.put(key, row);
+            // A comparison with one game only is made by the next run. The client has kept the text of that game.
+            if let (Some(first), Some(second)) = (said.next().flatten(), said.next().flatten()) {
+                rows.push(call.record(judge, [first, second], stamp.tstamp()));
+            }
         }
-        if made > 0 {
-            bench.write_pair_judgments(judge, &on_file.rows)?;
-        }
-        Ok(Judged { kept, made, without_verdict, stopped })
+        let made = rows.iter().filter(|row| !row.is_failed());
+        let (made, without_verdict) = count(made.map(|row| row.winner() != crate::Winner::Error));
+        let rows = bench.add_pair_judgments(judge, rows)?;
+        Ok(Judged { rows, kept, made, without_verdict, calls, failed, stopped })
     }
 
-    /// What [`single`](Self::single) would ask. Nothing is asked or written.
+    /// Returns the calls of [`single`](Self::single). Nothing is asked or written.
     ///
     /// # Errors
     ///
-    /// As [`single`](Self::single) before its first call.
+    /// Those of [`single`](Self::single) before its first call.
     pub fn plan_single<'a>(
         &self,
         bench: &BenchDir,
@@ -164,11 +174,11 @@ impl Jury<'_> {
         Ok(JudgePlan { kept, requests: open.into_iter().map(|call| call.request).collect() })
     }
 
-    /// What [`pairs`](Self::pairs) would ask. Nothing is asked or written.
+    /// Returns the calls of [`pairs`](Self::pairs). Nothing is asked or written.
     ///
     /// # Errors
     ///
-    /// As [`pairs`](Self::pairs) before its first call.
+    /// Those of [`pairs`](Self::pairs) before its first call.
     pub fn plan_pairs<'a>(
         &self,
         bench: &BenchDir,
@@ -180,18 +190,15 @@ impl Jury<'_> {
         Ok(JudgePlan { kept, requests: open.into_iter().flat_map(|call| call.games).collect() })
     }
 
-    /// How many judgments hold, and the calls that are left.
+    /// The number of judgments that hold, and the other calls.
     fn open_single<'a>(
         &self,
         grading: &SingleGrading<'a>,
         answers: &'a [Answer],
         rows: &[Judgment],
     ) -> Result<(usize, Vec<JudgeCall<'a>>), Error> {
-        let holding: BTreeMap<_, &str> = rows
-            .iter()
-            .filter(|row| row.judgment != JUDGE_FAILED)
-            .map(|row| (row.key(), row.user_prompt.as_str()))
-            .collect();
+        let rows = rows.iter().filter(|row| !row.is_failed());
+        let prompts: BTreeMap<_, &str> = rows.map(|row| (row.key(), row.user_prompt.as_str())).collect();
         let calls = grading.calls(answers)?;
         let all = calls.iter().flat_map(|call| {
             (0..self.repeats).map(|repeat| {
@@ -201,9 +208,8 @@ impl Jury<'_> {
             })
         });
         let holds = |call: &JudgeCall<'_>| {
-            holding
-                .get(&call.key(self.judge.name()))
-                .is_some_and(|prompt| *prompt == call.request.user_prompt)
+            let recorded = prompts.get(&call.key(self.judge.name()));
+            recorded.is_some_and(|recorded| is_prompt_of(recorded, &call.request))
         };
         let (held, open): (Vec<_>, Vec<_>) = all.partition(holds);
         Ok((held.len(), open))
@@ -215,11 +221,9 @@ impl Jury<'_> {
         answers: &'a [Answer],
         rows: &[PairJudgment],
     ) -> Result<(usize, Vec<PairCall<'a>>), Error> {
-        let holding: BTreeMap<_, [&str; 2]> = rows
-            .iter()
-            .filter(|row| ![&row.g1_judgment, &row.g2_judgment].iter().any(|said| *said == JUDGE_FAILED))
-            .map(|row| (row.key(), [row.g1_user_prompt.as_str(), &row.g2_user_prompt]))
-            .collect();
+        let rows = rows.iter().filter(|row| !row.is_failed());
+        let prompts: BTreeMap<_, [&str; 2]> =
+            rows.map(|row| (row.key(), [row.g1_user_prompt.as_str(), &row.g2_user_prompt])).collect();
         let calls = grading.calls(answers)?;
         let all = calls.iter().flat_map(|call| {
             (0..self.repeats).map(|repeat| {
@@ -229,84 +233,92 @@ impl Jury<'_> {
             })
         });
         let holds = |call: &PairCall<'_>| {
-            let prompts = call.games.each_ref().map(|game| game.user_prompt.as_str());
-            holding.get(&call.key(self.judge.name())).is_some_and(|held| *held == prompts)
+            let recorded = prompts.get(&call.key(self.judge.name()));
+            recorded.is_some_and(|recorded| {
+                recorded.iter().zip(&call.games).all(|(recorded, game)| is_prompt_of(recorded, game))
+            })
         };
         let (held, open): (Vec<_>, Vec<_>) = all.partition(holds);
         Ok((held.len(), open))
     }
 
-    /// What the judge says to each request, [`JUDGE_FAILED`] where a call failed, nothing where it was not made; and why it
-    /// ended early. `verdict` reads a text, and gives a number that is no rating as NaN.
+    /// Makes the calls of `requests`.
     fn hear(
         &self,
         requests: &[JudgeRequest<'_>],
-        verdict: &dyn Fn(&str) -> Option<f64>,
+        read: &dyn Fn(&str) -> Reading,
         progress: &mut dyn FnMut(JudgeProgress),
-    ) -> (Vec<Option<String>>, Option<Box<dyn StdError + Send + Sync>>) {
-        let mut heard: Vec<Option<String>> = vec![None; requests.len()];
+    ) -> Hearing {
+        let mut said: Vec<Option<(String, Reading)>> = vec![None; requests.len()];
         let mut so_far = JudgeProgress { total: requests.len(), ..JudgeProgress::default() };
+        let mut failed = BTreeMap::new();
         let (mut sum, mut rated) = (0.0, 0_u32);
         progress(so_far);
-        let ended = self.judge.judge_all(
-            requests,
-            &|text| verdict(text).is_some(),
-            self.reasks,
-            &mut |index, outcome| {
-                let text = match outcome {
-                    Heard::Said(text) => text,
-                    Heard::Failed(error) => {
-                        let JudgeRequest { question, model, turn, .. } = &requests[index];
-                        let (judge, question) = (self.judge.name(), question.question_id);
-                        tracing::warn!(judge, model, question, turn, error = %chain(&*error), "judge call failed");
-                        so_far.failed += 1;
-                        JUDGE_FAILED.to_owned()
-                    }
-                };
-                match verdict(&text) {
-                    Some(rating) if rating.is_finite() => {
-                        sum += rating;
-                        rated += 1;
-                        so_far.mean = Some(sum / f64::from(rated));
-                    }
-                    Some(_) => {}
-                    None => so_far.without_verdict += 1,
+        let ended = self.judge.judge_all(requests, read, self.reasks, &mut |index, outcome| {
+            let (text, verdict) = match outcome {
+                Heard::Said { text, verdict } => (text, verdict),
+                Heard::Failed(error) => {
+                    self.warn(&requests[index], &*error);
+                    so_far.failed += 1;
+                    *failed.entry(kind(&*error)).or_default() += 1;
+                    (JUDGE_FAILED.to_owned(), Ok(Verdict::Failed))
                 }
-                heard[index] = Some(text);
-                so_far.done += 1;
-                progress(so_far);
-                ControlFlow::Continue(())
-            },
-        );
-        (heard, ended.err())
+            };
+            match &verdict {
+                Ok(Verdict::Rating(rating)) => {
+                    sum += rating.value();
+                    rated += 1;
+                    so_far.mean = Some(sum / f64::from(rated));
+                }
+                Ok(Verdict::NoVerdict | Verdict::OffScale(_)) => so_far.without_verdict += 1,
+                Ok(Verdict::Preference(_) | Verdict::Failed) | Err(_) => {}
+            }
+            said[index] = Some((text, verdict));
+            so_far.done += 1;
+            progress(so_far);
+            ControlFlow::Continue(())
+        });
+        Hearing { said, calls: so_far.done, failed, stopped: ended.err() }
+    }
+
+    fn warn(&self, request: &JudgeRequest<'_>, error: &(dyn StdError + Send + Sync + 'static)) {
+        let JudgeRequest { question, model, turn, .. } = request;
+        let (judge, question) = (self.judge.name(), question_label(question.question_id));
+        tracing::warn!(judge, model, question, turn, error = %chain(error), "judge call failed");
     }
 }
 
-/// A judge's judgments in their order, where a new one takes the place of the one that it replaces.
-struct OnFile<Key, Row> {
-    rows: Vec<Row>,
-    places: BTreeMap<Key, usize>,
+/// The outcome of all calls.
+struct Hearing {
+    /// The text and verdict of each request; none if the call was not made.
+    said: Vec<Option<(String, Reading)>>,
+    calls: usize,
+    failed: BTreeMap<&'static str, usize>,
+    stopped: Option<Box<dyn StdError + Send + Sync>>,
 }
 
-impl<Key: Ord, Row> OnFile<Key, Row> {
-    fn new(rows: Vec<Row>, key: impl Fn(&Row) -> Key) -> Self {
-        let places = rows.iter().enumerate().map(|(place, row)| (key(row), place)).collect();
-        Self { rows, places }
-    }
-
-    fn put(&mut self, key: Key, row: Row) {
-        if let Some(place) = self.places.get(&key) {
-            self.rows[*place] = row;
-        } else {
-            self.places.insert(key, self.rows.len());
-            self.rows.push(row);
-        }
-    }
+/// Whether a judgment with this recorded prompt holds for `request`.
+fn is_prompt_of(recorded: &str, request: &JudgeRequest<'_>) -> bool {
+    let question: &Question = request.question;
+    let left_out = recorded.len() < question.turns.first().map_or(0, String::len);
+    left_out || recorded == request.user_prompt
 }
 
-fn about(call: &JudgeCall<'_>) -> (String, u64, u8) {
-    let JudgeRequest { question, model, turn, .. } = call.request;
-    (model.to_owned(), question.question_id, turn)
+fn unreadable_rating(key: &SingleKey, source: UnreadableRating) -> Error {
+    Error::Rating { model: key.model.clone(), question_id: key.question_id, turn: key.turn, source }
+}
+
+/// The number of judgments, and of those without a verdict.
+fn count(decided: impl Iterator<Item = bool>) -> (usize, usize) {
+    decided.fold((0, 0), |(made, without), decided| (made + 1, without + usize::from(!decided)))
+}
+
+/// The kind of a failed call, in the words of the ledger.
+fn kind(error: &(dyn StdError + Send + Sync + 'static)) -> &'static str {
+    match error.downcast_ref() {
+        Some(llm_client::Error::Call { source, .. }) => source.kind(),
+        _ => "other",
+    }
 }
 
 /// An error with its causes, in one line.

@@ -3,47 +3,58 @@
 
 mod agreement;
 mod answer;
+mod answering;
 mod bench_dir;
 mod browse;
 mod compare;
 mod endpoint;
 mod error;
 mod fetch;
-mod files;
+mod fields;
+mod grading;
 mod judge;
 mod judgment;
 mod jury;
 mod pair;
+mod pair_grading;
 mod pair_scores;
 mod prompt;
 mod python_json;
 mod question;
+mod question_id;
 mod rating;
 mod replay;
 mod responder;
+mod rows;
 mod scores;
 mod shown;
 mod tables;
+mod transcripts;
+mod verdict;
 
 pub use agreement::{Ties, Vote, VoteAgreement, Voters, vote_agreement};
-pub use answer::{Answer, Choice, FixedStamp, Stamp, answer_bench, answer_questions};
+pub use answer::{Answer, Choice, FixedStamp, Stamp};
+pub use answering::{answer_bench, answer_questions};
 pub use bench_dir::BenchDir;
 pub use browse::{Browsed, browser};
-pub use compare::{PositionBias, difference_table, length_table};
+pub use compare::{PositionBias, comparison_table, difference_table, length_table};
 pub use endpoint::{ANSWER_TOKENS, EndpointJudge, EndpointResponder, JUDGMENT_TOKENS};
 pub use error::Error;
-pub use fetch::{SPACE, fetch_bench};
-pub use files::{read_lines, write_lines};
+pub use fetch::{SPACE, copy_bench, fetch_bench};
+pub use grading::{JudgeCall, SingleGrading, judge_answers};
 pub use judge::{Draw, Heard, Judge, JudgeRequest, Rival};
-pub use judgment::{JUDGE_FAILED, JudgeCall, JudgedBy, Judgment, SingleGrading, judge_answers};
+pub use judgment::{JudgedBy, Judgment};
 pub use jury::{JudgePlan, JudgeProgress, Judged, Jury};
-pub use pair::{Games, PairCall, PairGrading, PairJudgment, PairVerdict, Winner, parse_pair_verdict};
-pub use pair_scores::{PairScore, PairScores};
+pub use pair::{PairJudgment, Winner};
+pub use pair_grading::{Games, PairCall, PairGrading};
+pub use pair_scores::{PairScore, PairScores, compared_models};
 pub use prompt::{JudgePrompt, JudgePrompts};
 pub use question::{KNOWN_WRONG_REFERENCES, Question};
+pub use question_id::question_label;
 pub use rating::{Mode, Rating, UnreadableRating, parse_rating};
 pub use replay::{NotRecorded, ReplayJudge};
 pub use responder::{Conversation, Responder};
+pub use rows::{BadLines, read_lines, write_lines};
 pub use scores::{
     MissingReason, MissingScore, Pool, ScoreRow, Scores, TurnMeans, UNCATEGORISED, judged_models,
 };
@@ -51,3 +62,4 @@ pub use shown::Shown;
 pub use tables::{
     ModelScores, Resampling, bars, category_table, missing_table, pair_table, radar, score_table,
 };
+pub use verdict::{JUDGE_FAILED, PairVerdict, Reading, Verdict, parse_pair_verdict};

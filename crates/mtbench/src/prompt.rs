@@ -1,39 +1,41 @@
-//! What judges are told: FastChat's prompt templates and how they are filled in.
+//! Judge prompts: FastChat's templates and their substitution.
 
 use std::{collections::BTreeMap, path::Path};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Question, files};
+use crate::error::Error;
+use crate::question::Question;
+use crate::rows::{self, BadLines};
 
 /// A judge prompt. Field order is that of FastChat's `judge_prompts.jsonl`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JudgePrompt {
-    /// The name by which judgments record it, such as `single-v1`.
+    /// The name in judgments, such as `single-v1`.
     pub name: String,
     /// `single` or `pairwise`.
     #[serde(rename = "type")]
     pub kind: String,
-    /// The system prompt, sent as it is.
+    /// The system prompt, without placeholders.
     pub system_prompt: String,
     /// The user prompt with `{placeholders}`.
     pub prompt_template: String,
-    /// What it is for, in words.
+    /// The purpose of the prompt, in words.
     pub description: String,
     /// `general` or `math`.
     pub category: String,
-    /// What the verdict looks like: `[[rating]]` or `[[A]]`.
+    /// The format of the verdict: `[[rating]]` or `[[A]]`.
     pub output_format: String,
 }
 
 impl JudgePrompt {
-    /// The user prompt with each `{name}` replaced by its value, in one pass: braces in values stay as they are.
+    /// Replaces each `{name}` by its value, in one pass: braces in values stay unchanged.
     ///
-    /// As in Python's `str.format`, `{{` and `}}` stand for single braces.
+    /// As in Python's `str.format`, `{{` and `}}` are single braces.
     ///
     /// # Errors
     ///
-    /// [`Error::Template`] for a placeholder that `values` lacks and for a brace without its partner.
+    /// [`Error::Template`] for a placeholder without a value and for a single brace.
     pub fn fill(&self, values: &BTreeMap<&str, &str>) -> Result<String, Error> {
         let template = self.prompt_template.as_str();
         let problem = |at: usize, problem: String| Error::Template { prompt: self.name.clone(), at, problem };
@@ -54,10 +56,7 @@ impl JudgePrompt {
                 let name = &rest[1..length];
                 let value = values.get(name).ok_or_else(|| {
                     let known: Vec<&str> = values.keys().copied().collect();
-                    problem(
-                        brace,
-                        format!("nothing to put in for {{{name}}}; there are: {}", known.join(", ")),
-                    )
+                    problem(brace, format!("no value for {{{name}}}; there are: {}", known.join(", ")))
                 })?;
                 filled.push_str(value);
                 at = brace + length + 1;
@@ -67,7 +66,7 @@ impl JudgePrompt {
         Ok(filled)
     }
 
-    /// How many turns of the reference answer the template shows.
+    /// The number of turns of the reference answer in the template.
     pub(crate) fn reference_turns(&self) -> usize {
         if self.prompt_template.contains("{ref_answer_2}") {
             2
@@ -77,41 +76,42 @@ impl JudgePrompt {
     }
 }
 
-/// The prompts that judging chooses from, by name.
+/// A set of prompts, by name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JudgePrompts {
     prompts: Vec<JudgePrompt>,
 }
 
-/// FastChat's prompts; `data/NOTICE` says whose they are.
+/// FastChat's prompts; `data/NOTICE` names their authors.
 const FASTCHAT: &str = include_str!("../data/judge_prompts.jsonl");
 
 impl JudgePrompts {
-    /// The eight prompts of FastChat, which this crate carries.
+    /// Returns the eight prompts of FastChat.
     pub fn fastchat() -> Self {
-        let prompts = files::parse_lines(Path::new("judge_prompts.jsonl"), FASTCHAT);
+        let prompts = rows::parse_lines(Path::new("judge_prompts.jsonl"), FASTCHAT);
         Self { prompts: prompts.expect("a test reads the embedded file") }
     }
 
-    /// The prompts of a file in the format of FastChat's `judge_prompts.jsonl`.
+    /// Reads a file in the format of FastChat's `judge_prompts.jsonl`.
     ///
     /// # Errors
     ///
-    /// [`Error::Read`], [`Error::Line`], and [`Error::Inconsistent`] for a name that comes twice.
+    /// [`Error::Read`], [`Error::Line`], and [`Error::Inconsistent`] for a repeated name.
     pub fn read(path: &Path) -> Result<Self, Error> {
-        Ok(Self { prompts: files::read_unique(path, "name", |prompt: &JudgePrompt| prompt.name.clone())? })
+        let name = |prompt: &JudgePrompt| prompt.name.clone();
+        Ok(Self { prompts: rows::read_unique(path, BadLines::Refuse, "name", name, name)? })
     }
 
-    /// All prompts, in the order of their file.
+    /// Returns all prompts, in the order of their file.
     pub fn all(&self) -> &[JudgePrompt] {
         &self.prompts
     }
 
-    /// The prompt called `name`.
+    /// Returns the prompt `name`.
     ///
     /// # Errors
     ///
-    /// [`Error::NoPrompt`] with the names that there are.
+    /// [`Error::NoPrompt`] with the known names.
     pub fn named(&self, name: &str) -> Result<&JudgePrompt, Error> {
         let found = self.prompts.iter().find(|prompt| prompt.name == name);
         found.ok_or_else(|| Error::NoPrompt {
@@ -120,12 +120,12 @@ impl JudgePrompts {
         })
     }
 
-    /// The single-answer prompt for turn `turn` of `question`: `single-v1`, its math variant where the category
+    /// Returns the single-answer prompt for turn `turn` of `question`: `single-v1`, its math variant where the category
     /// [needs a reference](Question::needs_reference), and the multi-turn variant of either from turn 2 on.
     ///
     /// # Errors
     ///
-    /// [`Error::NoPrompt`] if it is not among the prompts.
+    /// [`Error::NoPrompt`] if the set lacks it.
     pub fn single(&self, question: &Question, turn: u8) -> Result<&JudgePrompt, Error> {
         self.named(match (question.needs_reference(), turn) {
             (false, ..=1) => "single-v1",
@@ -135,12 +135,12 @@ impl JudgePrompts {
         })
     }
 
-    /// The prompt for comparing answers to turn `turn` of `question`: `pair-v2`, or `pair-math-v1` where the category
+    /// Returns the pairwise prompt for turn `turn` of `question`: `pair-v2`, or `pair-math-v1` where the category
     /// [needs a reference](Question::needs_reference), and the multi-turn variant of either from turn 2 on.
     ///
     /// # Errors
     ///
-    /// [`Error::NoPrompt`] if it is not among the prompts.
+    /// [`Error::NoPrompt`] if the set lacks it.
     pub fn pair(&self, question: &Question, turn: u8) -> Result<&JudgePrompt, Error> {
         self.named(match (question.needs_reference(), turn) {
             (false, ..=1) => "pair-v2",

@@ -1,19 +1,55 @@
-//! JSON as Python's `json.dumps` writes it by default, which is what FastChat's files hold.
+//! JSON as Python's `json.dumps` writes it by default: the format of FastChat's files.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 
 use serde::{Serialize, ser::Error};
 use serde_json::ser::{Formatter, Serializer};
 
-/// `value` in the bytes of Python's `json.dumps(value)`: `", "` and `": "` between items, everything but printable
-/// ASCII escaped, numbers as Python's `repr` gives them.
+/// Returns the bytes of Python's `json.dumps(value)`: `", "` and `": "` between items, everything but printable ASCII
+/// escaped, numbers as Python's `repr` writes them.
 pub(crate) fn to_string(value: &impl Serialize) -> Result<String, serde_json::Error> {
     let mut bytes = Vec::new();
     value.serialize(&mut Serializer::with_formatter(&mut bytes, Python))?;
     Ok(String::from_utf8(bytes).expect("the formatter writes ASCII only"))
 }
 
-/// Writes a number that JSON has; `serde_json` by itself would write NaN as `null`, which no reader expects.
+/// Replaces `NaN`, `Infinity` and `-Infinity` outside of strings by `null`. Python writes them; JSON has no such numbers.
+pub(crate) fn without_nan(text: &str) -> Cow<'_, str> {
+    if !text.contains("NaN") && !text.contains("Infinity") {
+        return Cow::Borrowed(text);
+    }
+    let mut cleaned = String::with_capacity(text.len());
+    let (mut in_string, mut rest) = (false, text);
+    while let Some(first) = rest.chars().next() {
+        let constant = ["NaN", "Infinity", "-Infinity"].into_iter().find(|name| rest.starts_with(name));
+        let length = match (in_string, first, constant) {
+            (false, _, Some(name)) => {
+                cleaned.push_str("null");
+                rest = &rest[name.len()..];
+                continue;
+            }
+            // A line break ends a string that was never closed, so that it spoils its own line only.
+            (_, '\n', _) => {
+                in_string = false;
+                1
+            }
+            (true, '\\', _) => {
+                1 + rest[1..].chars().next().filter(|next| *next != '\n').map_or(0, char::len_utf8)
+            }
+            (_, '"', _) => {
+                in_string = !in_string;
+                1
+            }
+            _ => first.len_utf8(),
+        };
+        cleaned.push_str(&rest[..length]);
+        rest = &rest[length..];
+    }
+    Cow::Owned(cleaned)
+}
+
+/// Writes a finite number. `serde_json` by itself would write NaN as `null`, which no reader expects.
 pub(crate) fn finite<S: serde::Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
     if value.is_finite() {
         value.serialize(serializer)
@@ -116,6 +152,14 @@ mod tests {
         ] {
             assert_eq!(repr(value), python);
         }
+    }
+
+    #[test]
+    fn nan_outside_of_strings_is_null() {
+        let text = "{\"a\": NaN, \"NaN \\\" NaN\": [-Infinity, Infinity]}\n\"open\nNaN";
+        let cleaned = "{\"a\": null, \"NaN \\\" NaN\": [null, null]}\n\"open\nnull";
+        assert_eq!(without_nan(text), cleaned);
+        assert!(matches!(without_nan("[1.5]"), Cow::Borrowed(_)));
     }
 
     #[test]

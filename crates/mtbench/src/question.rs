@@ -1,39 +1,42 @@
-//! Questions, as FastChat's `question.jsonl` holds them.
+//! Questions: the rows of FastChat's `question.jsonl`.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use crate::{Error, python_json::finite_or_absent};
+use crate::{Error, fields, python_json::finite_or_absent, question_id};
 
 /// One MT-Bench question of one or two turns. Field order is that of FastChat's lines.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Question {
-    /// Identifies the question; MT-Bench uses 81 to 160.
+    /// The question's key; MT-Bench uses 81 to 160. [`question_label`](crate::question_label) returns the id of the file.
+    #[serde(with = "question_id")]
     pub question_id: u64,
-    /// One of the benchmark's categories, such as `writing`.
+    /// The category, such as `writing`.
     pub category: String,
-    /// What the user says, turn by turn.
+    /// The user's messages, one a turn.
+    #[serde(deserialize_with = "fields::turns")]
     pub turns: Vec<String>,
-    /// Notes of the question's author; judging never reads them.
+    /// Notes of the question's author, usually a list of texts. Judging never reads them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reference: Option<Vec<String>>,
+    pub reference: Option<Value>,
     /// Overrides the temperature that the category implies.
     #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "finite_or_absent")]
     pub required_temperature: Option<f64>,
 }
 
-/// Questions whose reference answers in FastChat's `reference_answer/gpt-4.jsonl` are wrong: the judge is shown a wrong
-/// solution of a math, reasoning or coding question and grades by it. The list is that of a correction which was proposed
-/// to FastChat (pull request 3158) and not taken in.
+/// Questions whose reference answers in FastChat's `reference_answer/gpt-4.jsonl` are wrong. The judge grades math,
+/// reasoning and coding questions by them. The list is from a correction proposed to FastChat (pull request 3158) and not
+/// merged.
 pub const KNOWN_WRONG_REFERENCES: [u64; 13] =
     [104, 105, 109, 111, 113, 114, 120, 122, 124, 125, 126, 128, 130];
 
-/// The temperature at which a category is answered that FastChat's table does not list.
+/// The temperature of categories that FastChat's table does not list.
 const OTHER_CATEGORIES: f64 = 0.7;
 
 impl Question {
-    /// The sampling temperature of the answers: [`required_temperature`](Self::required_temperature) where the question
-    /// names one, else FastChat's for the category (0.7 for writing, roleplay and categories of one's own, 0.1 for stem
-    /// and humanities, 0 for math, coding, reasoning and extraction).
+    /// Returns the sampling temperature of the answers: [`required_temperature`](Self::required_temperature) if set, else
+    /// FastChat's for the category (0.1 for stem and humanities, 0 for math, coding, reasoning and extraction, otherwise
+    /// 0.7).
     ///
     /// ```
     /// # let line = r#"{"question_id": 81, "category": "stem", "turns": ["Why is the sky blue?"]}"#;
@@ -94,6 +97,6 @@ mod tests {
             assert_eq!(of_category(category).temperature(), temperature, "{category}");
         }
         let question = Question { required_temperature: Some(0.0), ..of_category("writing") };
-        assert_eq!(question.temperature(), 0.0, "the question's own wins");
+        assert_eq!(question.temperature(), 0.0, "the question's own takes precedence");
     }
 }

@@ -1,25 +1,24 @@
-//! Reading a judge's verdict.
+//! Ratings and how they are parsed.
 
 use std::fmt;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use crate::python_json::finite;
 
-/// How verdicts are read and scores are aggregated.
+/// How verdicts are parsed and scores are aggregated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
-    /// As FastChat does, warts included, so that numbers can be compared with published ones: the first `[[rating]]`
-    /// counts, or else the first `[rating]`; any number will do; repeated judgments count repeatedly.
+    /// Exactly as FastChat, for comparison with published numbers. The first `[[rating]]` counts, or else the first
+    /// `[rating]`, on any scale. Repeated judgments count repeatedly.
     FastChat,
-    /// The last `[[rating]]` counts, if it lies between 1 and 10; what cannot be read is missing and is counted;
-    /// of repeated judgments the last one counts.
+    /// The last `[[rating]]` counts if it is between 1 and 10. Missing ratings are counted. Of repeated judgments the
+    /// last one counts.
     Strict,
 }
 
-/// A judge's rating, which is an integer or a decimal depending on how the judge wrote it: FastChat's files keep `7` and
-/// `7.0` apart.
+/// A judge's rating, an integer or a decimal as the judge wrote it. FastChat's files distinguish `7` from `7.0`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Rating {
@@ -43,14 +42,13 @@ impl Rating {
     }
 }
 
-/// A verdict that FastChat finds and then cannot read as a number, whereupon it stops.
+/// A verdict that matches FastChat's pattern and is no Python number. FastChat stops with an error.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "the verdict {0:?} is not a number that Python reads: write it without leading zeros and within 64 bits"
-)]
+#[error("the verdict {0:?} is not a Python number: write it without leading zeros and within 64 bits")]
 pub struct UnreadableRating(pub String);
 
-/// The rating that `judgment` ends in, or `None` if it gives none.
+/// Parses the rating that `judgment` states, or returns `None`. In [`Mode::Strict`] a rating outside 1 to 10 is none;
+/// [`Verdict::of_single`](crate::Verdict::of_single) tells the two apart.
 ///
 /// # Errors
 ///
@@ -66,6 +64,12 @@ pub struct UnreadableRating(pub String);
 /// # Ok::<(), mtbench::UnreadableRating>(())
 /// ```
 pub fn parse_rating(judgment: &str, mode: Mode) -> Result<Option<Rating>, UnreadableRating> {
+    let stated = stated_rating(judgment, mode)?;
+    Ok(stated.filter(|rating| mode == Mode::FastChat || rating.is_on_scale()))
+}
+
+/// As [`parse_rating`], on any scale.
+pub(crate) fn stated_rating(judgment: &str, mode: Mode) -> Result<Option<Rating>, UnreadableRating> {
     match mode {
         Mode::FastChat => {
             let digits = python_digits;
@@ -73,10 +77,9 @@ pub fn parse_rating(judgment: &str, mode: Mode) -> Result<Option<Rating>, Unread
             let verdict = double.or_else(|| verdicts(judgment, "[", "]", digits).next());
             verdict.map(python_number).transpose()
         }
-        Mode::Strict => Ok(verdicts(judgment, "[[", "]]", ascii_digits)
-            .last()
-            .and_then(|verdict| python_number(verdict).ok())
-            .filter(|rating| rating.is_on_scale())),
+        Mode::Strict => {
+            Ok(verdicts(judgment, "[[", "]]", ascii_digits).last().and_then(|v| python_number(v).ok()))
+        }
     }
 }
 
@@ -98,8 +101,8 @@ impl fmt::Display for Rating {
     }
 }
 
-/// Every match of the regular expression `open(\d+\.?\d*)close` from left to right, without the brackets. `digits` says how
-/// many bytes of `\d` a text begins with.
+/// The matches of the regular expression `open(\d+\.?\d*)close` from left to right, without the brackets. `digits` returns
+/// the number of bytes of `\d` at the start of a text.
 fn verdicts<'a>(
     text: &'a str,
     open: &'a str,
@@ -119,7 +122,7 @@ fn ascii_digits(text: &str) -> usize {
     text.bytes().take_while(u8::is_ascii_digit).count()
 }
 
-/// Python's `\d` knows the decimal digits of every script; `ast.literal_eval` then stops at all but ASCII's.
+/// Python's `\d` matches the decimal digits of every script; `ast.literal_eval` then rejects all but ASCII.
 fn python_digits(text: &str) -> usize {
     text.chars().take_while(|digit| is_decimal_digit(*digit)).map(char::len_utf8).sum()
 }
@@ -131,7 +134,7 @@ fn is_decimal_digit(c: char) -> bool {
     zero.is_some_and(|zero| code - zero < 10)
 }
 
-/// The number that Python's `ast.literal_eval` makes of `digits[.digits]`.
+/// Parses `digits[.digits]` as Python's `ast.literal_eval` does.
 fn python_number(verdict: &str) -> Result<Rating, UnreadableRating> {
     let unreadable = || UnreadableRating(verdict.to_owned());
     if !verdict.is_ascii() {
@@ -148,7 +151,7 @@ fn python_number(verdict: &str) -> Result<Rating, UnreadableRating> {
     verdict.parse().map(Rating::Whole).map_err(|_| unreadable())
 }
 
-/// The zeros of Unicode 14.0.0, each with its script's other nine digits behind it.
+/// The zeros of Unicode 14.0.0. The other nine digits of each script follow.
 const DECIMAL_ZEROS: [u32; 66] = [
     0x30, 0x660, 0x6f0, 0x7c0, 0x966, 0x9e6, 0xa66, 0xae6, 0xb66, 0xbe6, 0xc66, 0xce6, 0xd66, 0xde6, 0xe50,
     0xed0, 0xf20, 0x1040, 0x1090, 0x17e0, 0x1810, 0x1946, 0x19d0, 0x1a80, 0x1a90, 0x1b50, 0x1bb0, 0x1c40,
@@ -157,18 +160,3 @@ const DECIMAL_ZEROS: [u32; 66] = [
     0x11c50, 0x11d50, 0x11da0, 0x16a60, 0x16ac0, 0x16b50, 0x1d7ce, 0x1d7d8, 0x1d7e2, 0x1d7ec, 0x1d7f6,
     0x1e140, 0x1e2f0, 0x1e950, 0x1fbf0,
 ];
-
-/// What FastChat writes where there is no rating.
-const MISSING: i64 = -1;
-
-/// Writes a missing rating as FastChat's −1.
-pub(crate) fn serialize<S: Serializer>(rating: &Option<Rating>, serializer: S) -> Result<S::Ok, S::Error> {
-    rating.unwrap_or(Rating::Whole(MISSING)).serialize(serializer)
-}
-
-/// Reads FastChat's −1 as a missing rating.
-pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Rating>, D::Error> {
-    #[expect(clippy::cast_precision_loss, reason = "−1 is exact")]
-    let missing = MISSING as f64;
-    Rating::deserialize(deserializer).map(|rating| (rating.value() != missing).then_some(rating))
-}

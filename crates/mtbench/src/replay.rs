@@ -1,38 +1,43 @@
-//! A judge that says again what was recorded.
+//! A judge that repeats recorded judgments.
 
 use std::collections::BTreeMap;
 use std::error::Error;
 
-use crate::{Judge, JudgeRequest, Judgment, PairJudgment};
+use crate::judge::{Judge, JudgeRequest};
+use crate::judgment::Judgment;
+use crate::pair::PairJudgment;
+use crate::question_id::question_label;
 
-/// Says what a judge said when its judgments were recorded: to read verdicts in another mode, or to test without a network.
+/// Repeats recorded judgments, to parse verdicts in another mode or to test without a network.
 ///
-/// Only the same prompt gets the same answer: to a new answer of a model it has nothing to say.
+/// Texts are found by prompt: a new answer of a model has no recorded judgment.
 #[derive(Clone, Debug, Default)]
 pub struct ReplayJudge {
     name: String,
     said: BTreeMap<Asked, String>,
 }
 
-/// User prompt and number of the repeat. The prompt holds question, answers and reference.
+/// User prompt and number of the repeat. The prompt contains question, answers and reference.
 type Asked = (String, u32);
 
-/// The request was not recorded.
+/// A request without a recorded judgment.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no judgment of {judge:?} is recorded on model {model:?}, question {question_id}, turn {turn}")]
+#[error(
+    "no judgment of {judge:?} is recorded on model {model:?}, question {}, turn {turn}", question_label(*question_id)
+)]
 pub struct NotRecorded {
     /// The judge.
     pub judge: String,
-    /// The model that was to be judged.
+    /// The model.
     pub model: String,
-    /// The question.
+    /// The question's key.
     pub question_id: u64,
     /// The turn.
     pub turn: u8,
 }
 
 impl ReplayJudge {
-    /// The judge called `name` that says what stands in `judgments` and `pairs`, whoever said it; the last one counts.
+    /// The judge `name` with the texts of `judgments` and `pairs`, of all judges. Of several texts the last one counts.
     pub fn new(name: &str, judgments: &[Judgment], pairs: &[PairJudgment]) -> Self {
         let single =
             judgments.iter().map(|row| ((row.user_prompt.clone(), row.repeat()), row.judgment.clone()));

@@ -1,29 +1,29 @@
-//! The seam between the benchmark and whoever answers its questions.
+//! The interface of models that answer questions.
 
 use std::error::Error;
 
-/// A conversation that waits for its next answer.
+/// A conversation without its next answer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Conversation<'a> {
-    /// The question that it belongs to; with the turn it names the random stream of the answer.
+    /// The question. With the turn it names the random stream of the answer.
     pub question_id: u64,
     /// The turn to answer: 1 or 2.
     pub turn: u8,
-    /// What the user has said so far, one entry a turn.
+    /// The user's messages, one a turn.
     pub user: Vec<&'a str>,
-    /// What the model has answered so far: one entry fewer than `user`.
+    /// The model's messages: one fewer than `user`.
     pub assistant: Vec<&'a str>,
     /// Sampling temperature; below 1e-4 greedy.
     pub temperature: f64,
 }
 
-/// Answers conversations: a policy of ours, or a model behind an endpoint.
+/// Answers conversations: a local policy, or a model behind an endpoint.
 pub trait Responder {
-    /// Answers all of `conversations`, in their order.
+    /// Returns the answers to `conversations`, in their order.
     ///
     /// # Errors
     ///
-    /// Whatever keeps the model from answering; no answer of the wave is kept then.
+    /// Any failure of the model. No answer of the wave is then kept.
     fn respond(
         &mut self,
         conversations: &[Conversation<'_>],

@@ -1,18 +1,21 @@
-//! What the judgments of a model amount to: rows for statistics, means for tables.
+//! The scores of a model: rows for statistics, means for tables.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use crate::{Judgment, Mode, Question};
+use crate::judgment::Judgment;
+use crate::question::Question;
+use crate::rating::Mode;
+use crate::verdict::Verdict;
 
-/// The category of judgments whose question is not among those at hand.
+/// The category of judgments of unknown questions.
 pub const UNCATEGORISED: &str = "uncategorised";
 
 /// One rating of one turn.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ScoreRow {
-    /// The question.
+    /// The question's key.
     pub question_id: u64,
     /// Its category, [`UNCATEGORISED`] if the question is unknown.
     pub category: String,
@@ -25,7 +28,7 @@ pub struct ScoreRow {
 /// A turn without a rating that counts.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct MissingScore {
-    /// The question.
+    /// The question's key.
     pub question_id: u64,
     /// Its category, [`UNCATEGORISED`] if the question is unknown.
     pub category: String,
@@ -39,11 +42,13 @@ pub struct MissingScore {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MissingReason {
-    /// There is a judgment, and no rating in it.
+    /// The judgment holds no rating.
     NoRating,
-    /// The rating lies outside 1 to 10; strict mode only.
+    /// The rating is outside 1 to 10; strict mode only.
     OffScale,
-    /// The question was not judged; strict mode only.
+    /// The judge call failed.
+    Failed,
+    /// The question is not judged; strict mode only.
     NotJudged,
 }
 
@@ -53,6 +58,7 @@ pub struct Scores {
     rows: Vec<ScoreRow>,
     missing: Vec<MissingScore>,
     categories: Vec<String>,
+    repeated: usize,
 }
 
 /// Means of one category, or of all of them. `None` where there are no ratings.
@@ -62,18 +68,18 @@ pub struct TurnMeans {
     pub turn_1: Option<f64>,
     /// Mean of the second turns.
     pub turn_2: Option<f64>,
-    /// Mean of all ratings, as FastChat takes it: not the mean of the turns' means.
+    /// Mean of all ratings, as in FastChat. It is not the mean of the turns' means.
     pub average: Option<f64>,
-    /// How many ratings there are.
+    /// The number of ratings.
     pub rated: usize,
-    /// How many turns have none.
+    /// The number of turns without a rating.
     pub missing: usize,
 }
 
-/// What several opinions of one judge on one answer amount to, in [`Mode::Strict`].
+/// How several opinions of one judge on one answer become one rating, in [`Mode::Strict`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Pool {
-    /// Their median; of an even number the mean of the middle two.
+    /// Their median; for an even number the mean of the middle two.
     #[default]
     Median,
     /// Their mean.
@@ -81,18 +87,17 @@ pub enum Pool {
 }
 
 impl Scores {
-    /// The ratings that `judgments` give to `model`, with the categories of `questions`.
+    /// Computes the scores of `model` from `judgments`, with the categories of `questions`.
     ///
-    /// In [`Mode::FastChat`] every judgment with a rating counts, repeated ones repeatedly and off the scale, too, and
-    /// turns that were never judged are not noticed. In [`Mode::Strict`] only the last judgment of each judge for a
-    /// question's turn counts, ratings outside 1 to 10 are missing, and so are turns of `questions` that nobody judged;
-    /// several opinions ([`Judgment::repeat`]) are one rating, their median.
-    /// Either way the recorded rating is taken; [`Judgment::reread`] takes the text's instead.
+    /// In [`Mode::FastChat`] every rating counts, repeated ones repeatedly and on any scale; turns without a judgment are
+    /// not noticed. In [`Mode::Strict`] the last judgment of each judge on a turn counts. Ratings outside 1 to 10, and
+    /// turns of `questions` without a judgment, are missing. Several opinions ([`Judgment::repeat`]) become their median.
+    /// Both modes use the recorded verdict; [`Judgment::reread`] parses the text again.
     pub fn new(questions: &[Question], judgments: &[Judgment], model: &str, mode: Mode) -> Self {
         Self::pooled(questions, judgments, model, mode, Pool::Median)
     }
 
-    /// As [`new`](Self::new), and several opinions are one rating by `pool`.
+    /// As [`new`](Self::new), where several opinions become one rating by `pool`.
     pub fn pooled(
         questions: &[Question],
         judgments: &[Judgment],
@@ -103,11 +108,13 @@ impl Scores {
         let by_id: BTreeMap<u64, &Question> = questions.iter().map(|q| (q.question_id, q)).collect();
         let category =
             |id: u64| by_id.get(&id).map_or(UNCATEGORISED, |question| &question.category).to_owned();
-        let counted: Vec<&Judgment> = judgments.iter().filter(|judgment| judgment.model == model).collect();
+        let of_model: Vec<&Judgment> = judgments.iter().filter(|judgment| judgment.model == model).collect();
+        let last = last_of_each(&of_model);
+        let repeated = of_model.len() - last.iter().map(Vec::len).sum::<usize>();
         // One entry a rating: in strict mode the opinions of one judge on one turn, else a single judgment.
         let opinions: Vec<Vec<&Judgment>> = match mode {
-            Mode::FastChat => counted.iter().map(|judgment| vec![*judgment]).collect(),
-            Mode::Strict => last_of_each(&counted),
+            Mode::FastChat => of_model.iter().map(|judgment| vec![*judgment]).collect(),
+            Mode::Strict => last,
         };
         let (mut rows, mut missing) = (Vec::new(), Vec::new());
         for opinions in &opinions {
@@ -121,50 +128,56 @@ impl Scores {
                 (None, Err(reason)) => {
                     missing.push(MissingScore { question_id, category, turn, reason: *reason });
                 }
-                (None, Ok(_)) => unreachable!("a rating that can be used is pooled"),
+                (None, Ok(_)) => unreachable!("a usable rating is pooled"),
             }
         }
         if mode == Mode::Strict {
-            missing.extend(never_judged(questions, &counted));
+            missing.extend(never_judged(questions, &of_model));
         }
         let known = questions.iter().map(|question| question.category.as_str());
         let seen =
             rows.iter().map(|row| row.category.as_str()).chain(missing.iter().map(|m| m.category.as_str()));
         let categories = in_order_of_appearance(known.chain(seen));
-        Self { rows, missing, categories }
+        Self { rows, missing, categories, repeated }
     }
 
-    /// Every rating that counts, in the order of the judgments: what a bootstrap resamples, by question.
+    /// Returns the ratings that count, in the order of the judgments: the input of a bootstrap over questions.
     pub fn rows(&self) -> &[ScoreRow] {
         &self.rows
     }
 
-    /// Every turn without one.
+    /// Returns the turns without a rating.
     pub fn missing(&self) -> &[MissingScore] {
         &self.missing
     }
 
-    /// The categories, in the order of the questions.
+    /// Returns the number of judgments that a later one of the same judge, turn and repeat supersedes. They count in
+    /// [`Mode::FastChat`] and not in [`Mode::Strict`].
+    pub fn repeated(&self) -> usize {
+        self.repeated
+    }
+
+    /// Returns the categories, in the order of the questions.
     pub fn categories(&self) -> &[String] {
         &self.categories
     }
 
-    /// Means over all categories.
+    /// Computes the means over all categories.
     pub fn overall(&self) -> TurnMeans {
         self.means_where(|_| true)
     }
 
-    /// Means of one category.
+    /// Computes the means of one category.
     pub fn category(&self, category: &str) -> TurnMeans {
         self.means_where(|row| row == category)
     }
 
-    /// The mean of one question's ratings.
+    /// Computes the mean of one question's ratings.
     pub fn question(&self, question_id: u64) -> Option<f64> {
         mean(self.rows.iter().filter(|row| row.question_id == question_id).map(|row| row.score))
     }
 
-    /// The table of categories and turns, in the order of the questions.
+    /// Computes the means of each category, in the order of the questions.
     pub fn by_category(&self) -> Vec<(&str, TurnMeans)> {
         self.categories.iter().map(|category| (category.as_str(), self.category(category))).collect()
     }
@@ -182,7 +195,7 @@ impl Scores {
     }
 }
 
-/// The models that `judgments` speak of, in the order of their names.
+/// Returns the models in `judgments`, by name.
 pub fn judged_models(judgments: &[Judgment]) -> Vec<&str> {
     let mut models: Vec<&str> = judgments.iter().map(|judgment| judgment.model.as_str()).collect();
     models.sort_unstable();
@@ -191,10 +204,14 @@ pub fn judged_models(judgments: &[Judgment]) -> Vec<&str> {
 }
 
 fn usable(judgment: &Judgment, mode: Mode) -> Result<f64, MissingReason> {
-    let rating = judgment.score.ok_or(MissingReason::NoRating)?;
-    match mode {
-        Mode::Strict if !rating.is_on_scale() => Err(MissingReason::OffScale),
-        Mode::FastChat | Mode::Strict => Ok(rating.value()),
+    match judgment.verdict {
+        Verdict::Rating(rating) if mode == Mode::Strict && !rating.is_on_scale() => {
+            Err(MissingReason::OffScale)
+        }
+        Verdict::Rating(rating) => Ok(rating.value()),
+        Verdict::OffScale(_) => Err(MissingReason::OffScale),
+        Verdict::Failed => Err(MissingReason::Failed),
+        Verdict::NoVerdict | Verdict::Preference(_) => Err(MissingReason::NoRating),
     }
 }
 
@@ -211,7 +228,7 @@ impl Pool {
     }
 }
 
-/// The opinions of each judge on each question's turn, the last of each repeat, where the first of them stood.
+/// The opinions of each judge on each turn, the last one of each repeat, at the position of the first.
 fn last_of_each<'a>(judgments: &[&'a Judgment]) -> Vec<Vec<&'a Judgment>> {
     let mut place = BTreeMap::new();
     let mut kept: Vec<BTreeMap<u32, &Judgment>> = Vec::new();
@@ -227,8 +244,7 @@ fn last_of_each<'a>(judgments: &[&'a Judgment]) -> Vec<Vec<&'a Judgment>> {
 }
 
 fn never_judged(questions: &[Question], judged: &[&Judgment]) -> Vec<MissingScore> {
-    let judged: std::collections::BTreeSet<(u64, u8)> =
-        judged.iter().map(|j| (j.question_id, j.turn)).collect();
+    let judged: BTreeSet<(u64, u8)> = judged.iter().map(|j| (j.question_id, j.turn)).collect();
     let mut missing = Vec::new();
     for question in questions {
         for (turn, _) in (1..).zip(&question.turns) {

@@ -1,23 +1,27 @@
-//! What judgments amount to, as tables and figures.
+//! Scores and comparisons as tables and figures.
 
 use report::figure::{GroupedBars, Radar, RadarSeries, Series, Svg};
 use report::table::{Align, Column, Table, Value};
 use seeds::Seeds;
 use stats::{ClusteredScores, mean_interval};
 
-use crate::{Error, MissingReason, Mode, PairScores, ScoreRow, Scores};
+use crate::error::Error;
+use crate::pair_scores::PairScores;
+use crate::question_id::{is_number, question_label};
+use crate::rating::Mode;
+use crate::scores::{MissingReason, ScoreRow, Scores};
 
 /// The scores of one model, under its name.
 pub type ModelScores = (String, Scores);
 
-/// How intervals are drawn.
+/// The settings of bootstrap intervals.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Resampling {
-    /// How many resamples.
+    /// The number of resamples.
     pub resamples: usize,
     /// The confidence level, such as 0.95.
     pub level: f64,
-    /// Where resamples draw from.
+    /// The random streams of the resamples.
     pub seeds: Seeds,
 }
 
@@ -27,8 +31,8 @@ impl Resampling {
         Self { resamples: 10_000, level: 0.95, seeds }
     }
 
-    /// The mean of `rows` with its interval, in which whole questions are drawn anew, since the turns of one question move
-    /// together; without an interval where there is only one question, and missing where there is none.
+    /// The mean of `rows` with its interval. Whole questions are resampled, since the turns of one question are correlated.
+    /// One question gives no interval, no question a missing value.
     fn mean<'a>(
         &self,
         what: &str,
@@ -47,19 +51,19 @@ impl Resampling {
     }
 }
 
-/// What one row of a table of scores takes in.
+/// The name and the rows of a part of the scores.
 type Part<'a> = (&'a str, &'a dyn Fn(&ScoreRow) -> bool);
 
-/// First turns, second turns, and all ratings: FastChat's average is not the mean of the turns' means.
+/// First turns, second turns, and all ratings. FastChat's average is not the mean of the turns' means.
 const TURNS: [Part<'static>; 3] =
     [("1", &|row| row.turn == 1), ("2", &|row| row.turn == 2), ("average", &|_| true)];
 
-/// The means of each model and turn, the best average first: FastChat's figures in [`Mode::FastChat`]; in
-/// [`Mode::Strict`] with intervals, and with how many turns are rated and how many are missing.
+/// Returns the means of each model and turn, the highest average first. [`Mode::FastChat`] shows FastChat's figures;
+/// [`Mode::Strict`] adds intervals and the numbers of rated and missing turns.
 ///
 /// # Errors
 ///
-/// [`Error::Statistics`] where a rating is no number.
+/// [`Error::Statistics`] for a rating that is not finite.
 pub fn score_table(
     scores: &[ModelScores],
     judge: &str,
@@ -102,9 +106,7 @@ pub fn score_table(
         Mode::FastChat => {
             let missing: usize = scores.iter().map(|(_, scores)| scores.missing().len()).sum();
             if missing > 0 {
-                notes.push(format!(
-                    "{missing} judgments without a rating are left out, as FastChat leaves them out."
-                ));
+                notes.push(format!("{missing} judgments without a rating are left out, as in FastChat."));
             }
         }
         Mode::Strict => {
@@ -112,6 +114,8 @@ pub fn score_table(
             notes.push(interval_note(resampling));
         }
     }
+    let repeated = scores.iter().map(|(_, scores)| scores.repeated()).sum();
+    notes.extend(repeated_note(repeated, "judgments", mode));
     let title = format!("Scores by {judge}");
     Ok(Table { id: "scores".to_owned(), title, columns, rows, notes })
 }
@@ -127,15 +131,24 @@ fn plain_mean<'a>(rows: impl Iterator<Item = &'a ScoreRow>) -> Value {
     Value::Number { value: sum / f64::from(count), decimals: FASTCHAT_DECIMALS }
 }
 
+/// The number of rows that a later row supersedes, and their treatment.
+pub(crate) fn repeated_note(repeated: usize, rows: &str, mode: Mode) -> Option<String> {
+    let treatment = match mode {
+        Mode::FastChat => "count, too, as in FastChat",
+        Mode::Strict => "are left out",
+    };
+    (repeated > 0).then(|| format!("{repeated} {rows} with a later one of the same turn {treatment}."))
+}
+
 fn interval_note(resampling: &Resampling) -> String {
     format!(
-        "Intervals are at {:.0}% and resample whole questions ({} times).",
+        "{:.0}% intervals resample whole questions ({} times).",
         100.0 * resampling.level,
         resampling.resamples
     )
 }
 
-/// The means of each model, category and turn.
+/// Returns the means of each model, category and turn.
 ///
 /// # Errors
 ///
@@ -172,18 +185,22 @@ pub fn category_table(
     Ok(Table { id: "categories".to_owned(), title, columns, rows, notes })
 }
 
-/// Every turn without a rating that counts, and why.
+/// Returns the turns without a rating that counts, with the reasons.
 pub fn missing_table(scores: &[ModelScores], judge: &str) -> Table {
     let rows = scores.iter().flat_map(|(model, scores)| {
         scores.missing().iter().map(move |missing| {
             vec![
                 Value::text(model),
-                Value::Count(missing.question_id),
+                match is_number(missing.question_id) {
+                    true => Value::Count(missing.question_id),
+                    false => Value::text(&question_label(missing.question_id)),
+                },
                 Value::text(&missing.category),
                 Value::Count(missing.turn.into()),
                 Value::text(match missing.reason {
                     MissingReason::NoRating => "no rating in the judgment",
-                    MissingReason::OffScale => "rating outside 1 to 10",
+                    MissingReason::OffScale => "rating off the scale of 1 to 10",
+                    MissingReason::Failed => "judge call failed",
                     MissingReason::NotJudged => "not judged",
                 }),
             ]
@@ -200,8 +217,8 @@ pub fn missing_table(scores: &[ModelScores], judge: &str) -> Table {
     Table { id: "missing".to_owned(), title, columns, rows: rows.collect(), notes: Vec::new() }
 }
 
-/// Wins, losses and ties of each model, with FastChat's three rates.
-pub fn pair_table(scores: &PairScores, judge: &str) -> Table {
+/// Returns wins, losses and ties of each model, with FastChat's three rates. `scores` were counted in `mode`.
+pub fn pair_table(scores: &PairScores, judge: &str, mode: Mode) -> Table {
     let rate = |value: Option<f64>| match value {
         Some(value) => Value::Number { value, decimals: FASTCHAT_DECIMALS },
         None => Value::missing("no comparisons"),
@@ -225,14 +242,15 @@ pub fn pair_table(scores: &PairScores, judge: &str) -> Table {
     if scores.dropped > 0 {
         notes.push(format!("{} comparisons without a verdict are left out.", scores.dropped));
     }
+    notes.extend(repeated_note(scores.repeated, "comparisons", mode));
     let title = format!("Comparisons by {judge}");
     Table { id: "comparisons".to_owned(), title, columns, rows: rows.collect(), notes }
 }
 
-/// Where ratings begin and end.
+/// The scale of the figures.
 const SCALE: (f64, f64) = (0.0, 10.0);
 
-/// The means of categories as a radar, a line a model.
+/// Returns the means of categories as a radar, one line a model.
 pub fn radar(scores: &[ModelScores], judge: &str) -> Svg {
     let axes = categories(scores);
     let series = scores.iter().map(|(model, scores)| RadarSeries {
@@ -249,7 +267,7 @@ pub fn radar(scores: &[ModelScores], judge: &str) -> Svg {
     .to_svg()
 }
 
-/// The means of categories as bars with their intervals, a colour a model.
+/// Returns the means of categories as bars with intervals, one color a model.
 ///
 /// # Errors
 ///

@@ -237,10 +237,10 @@ fn an_answer_cannot_change_how_its_judgment_is_read_or_where_it_is_written() {
     }];
     let answer = |model: &str| Answer {
         question_id: 1,
-        answer_id: "a".to_owned(),
+        answer_id: Some("a".to_owned()),
         model_id: model.to_owned(),
-        choices: vec![mtbench::Choice { index: 0, turns: vec![injection.to_owned()] }],
-        tstamp: 0.0,
+        choices: vec![mtbench::Choice::new(vec![injection.to_owned()])],
+        tstamp: Some(0.0),
         extra: serde_json::Map::new(),
     };
     let prompts = JudgePrompts::fastchat();
@@ -252,7 +252,7 @@ fn an_answer_cannot_change_how_its_judgment_is_read_or_where_it_is_written() {
     jury.single(&bench, &grading, &[answer("../../evil")], &mut stamp, &mut |_| ()).unwrap();
     let written = bench.judgments("stubborn").unwrap();
     assert_eq!(written.len(), 1, "line breaks in an answer start no line in the file");
-    assert_eq!((written[0].score, written[0].model.as_str()), (Some(Rating::Whole(2)), "../../evil"));
+    assert_eq!((written[0].score(), written[0].model.as_str()), (Some(Rating::Whole(2)), "../../evil"));
     assert!(written[0].user_prompt.contains(injection), "the answer is shown as it is");
     for name in ["../../evil", "org/model", "..", "a\\b"] {
         assert!(matches!(bench.write_answers(name, &[answer(name)]), Err(mtbench::Error::Name { .. })));

@@ -6,7 +6,8 @@ use std::{
 };
 
 use mtbench::{
-    Answer, BenchDir, Error, JudgePrompt, JudgePrompts, Judgment, Question, Rating, read_lines, write_lines,
+    Answer, BenchDir, Error, JudgePrompt, JudgePrompts, Judgment, Question, Rating, Verdict, read_lines,
+    write_lines,
 };
 use proptest::prelude::*;
 use serde::{Serialize, de::DeserializeOwned};
@@ -139,7 +140,7 @@ fn mistakes_are_named_with_file_line_and_field() {
     question_error(&format!("{GOOD} {GOOD}"), "FILE, line 1, column 61, field `.`: trailing characters");
     question_error(
         &format!("{GOOD}\n\n{GOOD}\n"),
-        "FILE, line 3, field `question_id`: 1 stands in line 1 already: keep one of the two",
+        "FILE, line 3, field `question_id`: 1 is already in line 1: keep one of the two",
     );
     question_error(
         r#"{"question_id": 3, "category": "math", "turns": []}"#,
@@ -158,9 +159,9 @@ fn what_cannot_be_written_leaves_the_old_file_alone() {
     let mut questions = bench().questions().unwrap();
     questions[1].required_temperature = Some(f64::NAN);
     let mut answers = bench().answers("zebra").unwrap();
-    answers[2].tstamp = f64::INFINITY;
+    answers[2].tstamp = Some(f64::INFINITY);
     let mut judgments = bench().judgments("gpt-4").unwrap();
-    judgments[3].score = Some(Rating::Decimal(f64::NAN));
+    judgments[3].verdict = Verdict::Rating(Rating::Decimal(f64::NAN));
     assert!(matches!(write_lines(&path, &questions), Err(Error::Unwritable { row: 2, .. })));
     assert!(matches!(write_lines(&path, &answers), Err(Error::Unwritable { row: 3, .. })));
     assert!(matches!(write_lines(&path, &judgments), Err(Error::Unwritable { row: 4, .. })));
@@ -178,11 +179,11 @@ fn prompts_with_the_same_name_are_refused() {
     assert!(matches!(&error, Error::Inconsistent { line: 2, field: "name", .. }), "{error}");
 }
 
-fn any_rating() -> impl Strategy<Value = Option<Rating>> {
+fn any_verdict() -> impl Strategy<Value = Verdict> {
     prop_oneof![
-        Just(None),
-        (0..100_i64).prop_map(|whole| Some(Rating::Whole(whole))),
-        (0.0..100.0).prop_map(|decimal| Some(Rating::Decimal(decimal))),
+        Just(Verdict::NoVerdict),
+        (0..100_i64).prop_map(|whole| Verdict::Rating(Rating::Whole(whole))),
+        (0.0..100.0).prop_map(|decimal| Verdict::Rating(Rating::Decimal(decimal))),
     ]
 }
 
@@ -194,7 +195,7 @@ proptest! {
     fn any_question_and_judgment_reads_back(
         turns in prop::collection::vec(any::<String>(), 1..3),
         temperature in prop::option::of(0.0..2.0_f64),
-        score in any_rating(),
+        verdict in any_verdict(),
         tstamp in 0.0..2e9_f64,
     ) {
         let folder = tempfile::tempdir().unwrap();
@@ -214,9 +215,9 @@ proptest! {
             judge: ("gpt-4".to_owned(), "single-v1".to_owned()).into(),
             user_prompt: question.turns[0].clone(),
             judgment: question.category.clone(),
-            score,
+            verdict,
             turn: 1,
-            tstamp,
+            tstamp: Some(tstamp),
             extra: serde_json::Map::new(),
         };
         bench.write_judgments("gpt-4", std::slice::from_ref(&judgment)).unwrap();

@@ -10,7 +10,7 @@ use std::{
 
 use mtbench::{
     Answer, BenchDir, Conversation, Error, FixedStamp, JUDGE_FAILED, Judge, JudgePrompts, JudgeRequest, Mode,
-    Question, Rating, Responder, SingleGrading, answer_bench, answer_questions, judge_answers,
+    Question, Rating, Responder, SingleGrading, Verdict, answer_bench, answer_questions, judge_answers,
 };
 
 type Outcome<T> = Result<T, Box<dyn StdError + Send + Sync>>;
@@ -68,7 +68,10 @@ fn all_first_turns_come_before_all_second_turns() {
     let turns: Vec<&[String]> = answers.iter().map(Answer::turns).collect();
     assert_eq!(turns, [&["1/9", "2/9"][..], &["1/3"], &["1/5", "2/5"]]);
     let first = &answers[0];
-    assert_eq!((first.answer_id.as_str(), first.model_id.as_str(), first.tstamp), ("id-9", "echo", 1.5));
+    assert_eq!(
+        (first.answer_id.as_deref(), first.model_id.as_str(), first.tstamp),
+        (Some("id-9"), "echo", Some(1.5))
+    );
 }
 
 #[test]
@@ -77,8 +80,8 @@ fn answers_on_file_are_kept_and_incomplete_ones_asked_again() {
         [question(1, "math", &["a", "b"]), question(2, "math", &["c", "d"]), question(3, "math", &["e"])];
     let mut on_file = answer_questions(&questions, "echo", &mut Echo::default(), &mut stamp(), &[]).unwrap();
     on_file[0].choices[0].turns.pop();
-    on_file[1].answer_id = "older".to_owned();
-    let newer = Answer { answer_id: "newer".to_owned(), ..on_file[1].clone() };
+    on_file[1].answer_id = Some("older".to_owned());
+    let newer = Answer { answer_id: Some("newer".to_owned()), ..on_file[1].clone() };
     let stranger = Answer { model_id: "other".to_owned(), ..on_file[2].clone() };
     let on_file = [on_file[0].clone(), on_file[1].clone(), newer.clone(), stranger];
 
@@ -235,13 +238,13 @@ fn judgments_record_verdicts_and_failures() {
     };
 
     let judgments = judge(&[Some("[[9]], no: [[2.5]]"), None], Mode::Strict).unwrap();
-    assert_eq!(judgments[0].score, Some(Rating::Decimal(2.5)));
+    assert_eq!(judgments[0].score(), Some(Rating::Decimal(2.5)));
     assert_eq!(judgments[0].judge, ("scripted".to_owned(), "single-v1".to_owned()).into());
-    assert_eq!((judgments[1].score, judgments[1].judgment.as_str()), (None, JUDGE_FAILED));
-    assert_eq!((judgments[1].turn, judgments[1].tstamp), (2, 1.5));
+    assert_eq!((judgments[1].verdict, judgments[1].judgment.as_str()), (Verdict::Failed, JUDGE_FAILED));
+    assert_eq!((judgments[1].turn, judgments[1].tstamp), (2, Some(1.5)));
     assert_eq!(judgments[1].judge.prompt, "single-v1-multi-turn");
     let reread = judgments[0].clone().reread(Mode::FastChat).unwrap();
-    assert_eq!(reread.score, Some(Rating::Whole(9)));
+    assert_eq!(reread.score(), Some(Rating::Whole(9)));
 
     let folder = tempfile::tempdir().unwrap();
     let bench = BenchDir::new(folder.path());
@@ -320,7 +323,7 @@ fn templates_are_filled_in_once_and_their_mistakes_named() {
     }
     assert_eq!(
         template("ok {c}").unwrap_err().to_string(),
-        "judge prompt \"pair-v2\", byte 3: nothing to put in for {c}; there are: a, b"
+        "judge prompt \"pair-v2\", byte 3: no value for {c}; there are: a, b"
     );
     let unknown = prompts.named("single-v2").unwrap_err().to_string();
     assert!(unknown.contains("single-v2") && unknown.contains("single-math-v1"), "{unknown}");

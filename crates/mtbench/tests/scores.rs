@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use mtbench::{
-    BenchDir, Judgment, MissingReason, Mode, Question, Rating, Scores, UNCATEGORISED, judged_models,
+    BenchDir, Judgment, MissingReason, Mode, Question, Rating, Scores, UNCATEGORISED, Verdict, judged_models,
 };
 use proptest::prelude::*;
 use serde_json::Value;
@@ -51,9 +51,9 @@ fn judgment(question_id: u64, turn: u8, score: Option<i64>) -> Judgment {
         judge: ("gpt-4".to_owned(), "single-v1".to_owned()).into(),
         user_prompt: String::new(),
         judgment: String::new(),
-        score: score.map(Rating::Whole),
+        verdict: score.map_or(Verdict::NoVerdict, |score| Verdict::Rating(Rating::Whole(score))),
         turn,
-        tstamp: 0.0,
+        tstamp: None,
         extra: serde_json::Map::new(),
     }
 }

@@ -2,7 +2,8 @@
 
 use mtbench::{
     Answer, Choice, Judgment, Mode, ModelScores, PairJudgment, PositionBias, Question, Rating, Resampling,
-    Scores, Winner, bars, category_table, difference_table, length_table, missing_table, radar, score_table,
+    Scores, Verdict, Winner, bars, category_table, difference_table, length_table, missing_table, radar,
+    score_table,
 };
 use report::table::{Format, Table, Value};
 use seeds::Seeds;
@@ -27,9 +28,10 @@ fn scores(model: &str, mode: Mode, score: impl Fn(u64, u8) -> Option<f64>) -> Mo
         judge: ("gpt-4".to_owned(), "single-v1".to_owned()).into(),
         user_prompt: String::new(),
         judgment: "…".to_owned(),
-        score: score(question_id, turn).map(Rating::Decimal),
+        verdict: score(question_id, turn)
+            .map_or(Verdict::NoVerdict, |score| Verdict::Rating(Rating::Decimal(score))),
         turn,
-        tstamp: 0.0,
+        tstamp: None,
         extra: serde_json::Map::new(),
     };
     let judgments: Vec<Judgment> =
@@ -84,7 +86,7 @@ fn differences_are_paired_by_question_and_turn() {
     let second = scores("b", Mode::Strict, |question, turn| {
         (question != 8 || turn == 1).then_some(if question <= 4 { 6.0 } else { 5.0 })
     });
-    let table = difference_table(&first, &second, "gpt-4", &resampling()).unwrap();
+    let table = difference_table(&first, &second, "gpt-4", Mode::Strict, &resampling()).unwrap();
     let all = row(&table, "all");
     assert_eq!(all[1], Value::Count(15), "the turn that only one has is left out");
     let Value::Difference { value, .. } = all[2] else { panic!("{all:?}") };
@@ -97,20 +99,17 @@ fn differences_are_paired_by_question_and_turn() {
     let writing = row(&table, "writing");
     assert_eq!(writing[2], Value::Difference { value: 2.0, low: 2.0, high: 2.0, decimals: 2 });
     assert!(table.notes.iter().any(|note| note.starts_with("1 turns")), "{:?}", table.notes);
-    let sees = table.notes.iter().find(|note| note.starts_with("What ")).expect("it says what it can see");
-    assert!(sees.ends_with("points is found four times in five."), "{sees}");
+    let minimal = table.notes.iter().find(|note| note.starts_with("Minimal detectable difference"));
+    assert!(minimal.expect("the power is stated").contains("of 7 questions"), "{minimal:?}");
 }
 
 fn answers(model: &str, length: impl Fn(u64, usize) -> usize) -> Vec<Answer> {
     let answer = |question_id: u64| Answer {
         question_id,
-        answer_id: String::new(),
+        answer_id: None,
         model_id: model.to_owned(),
-        choices: vec![Choice {
-            index: 0,
-            turns: [1, 2].map(|turn| "x".repeat(length(question_id, turn))).to_vec(),
-        }],
-        tstamp: 0.0,
+        choices: vec![Choice::new([1, 2].map(|turn| "x".repeat(length(question_id, turn))).to_vec())],
+        tstamp: None,
         extra: serde_json::Map::new(),
     };
     (1..=8).map(answer).collect()
@@ -154,13 +153,13 @@ fn the_orders_effect_is_counted() {
         g2_user_prompt: String::new(),
         g2_judgment: format!("[[{second}]]"),
         turn: 1,
-        tstamp: 0.0,
+        tstamp: None,
         extra: serde_json::Map::new(),
     };
     let judgments: Vec<PairJudgment> =
         [("A", "A"), ("A", "A"), ("B", "B"), ("A", "B"), ("B", "A"), ("C", "C"), ("A", "C"), ("x", "A")]
             .iter()
-            .map(|(first, second)| game(first, second))
+            .map(|(first, second)| game(first, second).reread(Mode::FastChat))
             .collect();
     let bias = PositionBias::new(&judgments, Mode::FastChat);
     let expected = PositionBias { consistent: 3, first: 2, second: 1, half_tied: 1, without_verdict: 1 };

@@ -1,23 +1,23 @@
-//! One self-contained HTML page to browse questions, answers side by side, and what judges said of them.
+//! Self-contained HTML pages to browse questions, answers and judgments.
 
 mod page;
 
 use crate::figure::Svg;
 use crate::table::Table;
 
-/// A page with a list of questions, which can be filtered by category, score and words, and one question at a time beside
-/// it. Without scripts it shows all of them below each other.
+/// A page with a list of questions, filtered by category, score and text, next to one question. Without scripts it shows
+/// all questions.
 ///
-/// All words are plain text: what looks like markup shows as it is written.
+/// All text is plain; markup in it is shown literally.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Browser {
     /// The page's title.
     pub title: String,
-    /// What is shown, in one or two sentences.
+    /// The lead, in one or two sentences.
     pub lead: String,
     /// The models, in the order of their columns.
     pub models: Vec<String>,
-    /// The lowest and the highest score there can be.
+    /// The range of scores.
     pub scale: (f64, f64),
     /// Tables of the overview.
     pub tables: Vec<Table>,
@@ -27,27 +27,27 @@ pub struct Browser {
     pub questions: Vec<BrowsedQuestion>,
 }
 
-/// A question with everything that was said about it.
+/// A question with its answers and judgments.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct BrowsedQuestion {
-    /// Its number.
-    pub id: u64,
+    /// Its id.
+    pub id: String,
     /// Its category.
     pub category: String,
-    /// A score of each model for the list, along [`Browser::models`].
+    /// A score of each model for the list, in the order of [`Browser::models`].
     pub scores: Vec<Option<f64>>,
     /// Its turns.
     pub turns: Vec<BrowsedTurn>,
 }
 
-/// One turn: what was asked, what the models answered, what judges said.
+/// One turn with its answers and judgments.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct BrowsedTurn {
-    /// What the user says.
+    /// The user's message.
     pub prompt: String,
-    /// What the judge was given as the right answer.
+    /// The reference answer.
     pub reference: Option<String>,
-    /// The models' answers, along [`Browser::models`]; none where a model has not answered.
+    /// The models' answers, in the order of [`Browser::models`]; `None` without an answer.
     pub answers: Vec<Option<BrowsedAnswer>>,
     /// Comparisons of two models.
     pub comparisons: Vec<BrowsedComparison>,
@@ -56,36 +56,36 @@ pub struct BrowsedTurn {
 /// An answer with its verdicts.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct BrowsedAnswer {
-    /// What the model said.
+    /// The answer.
     pub text: String,
-    /// What judges said of it.
+    /// Its verdicts.
     pub verdicts: Vec<BrowsedVerdict>,
 }
 
-/// What a judge said of one answer.
+/// A judge's verdict on one answer.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct BrowsedVerdict {
     /// The judge.
     pub judge: String,
-    /// The score; none where no verdict could be read.
+    /// The score; `None` without a verdict.
     pub score: Option<f64>,
-    /// The judge's words.
+    /// The judge's text.
     pub text: String,
 }
 
-/// What a judge said of two answers, shown in both orders.
+/// A judge's verdict on two answers in both orders.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct BrowsedComparison {
     /// The judge.
     pub judge: String,
-    /// Who won: a model's name, `tie`, or why nobody did.
+    /// The outcome: the winner's name, `tie`, or the reason of its absence.
     pub outcome: String,
-    /// For each game who was shown first, who second, and the judge's words.
+    /// For each game the first model, the second model, and the judge's text.
     pub games: Vec<(String, String, String)>,
 }
 
 impl Browser {
-    /// The page: one file without outside resources.
+    /// Returns the page: one file without outside resources.
     pub fn to_html(&self) -> String {
         page::render(self)
     }

@@ -1,7 +1,7 @@
 //! Text as HTML.
 
 /// Escapes text for an HTML element or attribute value.
-pub(crate) fn escape(words: &str) -> String {
+pub fn escape(words: &str) -> String {
     let mut escaped = String::with_capacity(words.len());
     for character in words.chars() {
         match character {

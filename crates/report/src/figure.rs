@@ -1,4 +1,4 @@
-//! Figures as hand-written SVG: self-contained, readable in light and dark, and legible without colour.
+//! Figures as hand-written SVG: self-contained, readable in light and dark, and legible without color.
 
 mod axis;
 mod bars;
@@ -6,55 +6,56 @@ mod canvas;
 mod legend;
 mod lines;
 mod radar;
+mod style;
 
 use std::fmt;
 
-/// A finished figure: one `<svg>` element, to stand in a page or in a file of its own.
+/// A figure as one `<svg>` element, for a page or a file.
 ///
-/// Only this module makes one, so a page may take it in unescaped.
+/// Only this module creates it, so that pages include it without escaping.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Svg(String);
 
-/// Bars side by side, one for each series, in groups such as the categories of a benchmark.
+/// Grouped bars, one per series and group, such as the categories of a benchmark.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GroupedBars {
-    /// What it shows, in one line.
+    /// The title, in one line.
     pub title: String,
-    /// What the bars measure, with its unit.
+    /// The label of the y axis, with its unit.
     pub y_label: String,
-    /// Where the axis begins and ends. A bar that reaches beyond is cut at the edge.
+    /// The range of the y axis. Longer bars are clipped.
     pub y_range: (f64, f64),
     /// Groups, left to right.
     pub groups: Vec<String>,
-    /// What is compared within each group.
+    /// The series within each group.
     pub series: Vec<Series>,
 }
 
-/// One colour of bars.
+/// A series of bars with one color.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Series {
     /// Its name in the legend.
     pub name: String,
-    /// `(value, low, high)` for each group; none where nothing was measured.
+    /// `(value, low, high)` for each group; `None` without a value.
     pub values: Vec<Option<(f64, f64, f64)>>,
 }
 
-/// Lines over a shared x axis, with a second y axis where two quantities stand beside each other.
+/// Lines over a shared x axis, with an optional second y axis.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lines {
-    /// What it shows, in one line.
+    /// The title, in one line.
     pub title: String,
-    /// What runs along x.
+    /// The label of the x axis.
     pub x_label: String,
-    /// What the left axis measures, with its unit.
+    /// The label of the left axis, with its unit.
     pub y_label: String,
-    /// Where the left axis begins and ends; from the data if none.
+    /// The range of the left axis [default: from the data].
     pub y_range: Option<(f64, f64)>,
-    /// Where x has ticks, and what they say; round numbers if empty.
+    /// Positions and labels of x ticks; round numbers if empty.
     pub x_ticks: Vec<(f64, String)>,
-    /// Lines that are read on the left axis.
+    /// Lines of the left axis.
     pub series: Vec<LineSeries>,
-    /// Lines that are read on a right axis.
+    /// Lines of a right axis.
     pub second: Option<SecondAxis>,
 }
 
@@ -63,50 +64,50 @@ pub struct Lines {
 pub struct LineSeries {
     /// Its name in the legend.
     pub name: String,
-    /// In the order of x. A point that is not finite interrupts the line.
+    /// Points in the order of x. A point that is not finite interrupts the line.
     pub points: Vec<Point>,
 }
 
 /// `(x, y, interval)`.
 pub type Point = (f64, f64, Option<(f64, f64)>);
 
-/// A right-hand axis with its lines.
+/// A right axis with its lines.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SecondAxis {
-    /// What it measures, with its unit.
+    /// Its label, with its unit.
     pub y_label: String,
-    /// Where it begins and ends; from the data if none.
+    /// Its range [default: from the data].
     pub y_range: Option<(f64, f64)>,
-    /// Lines that are read on it.
+    /// Its lines.
     pub series: Vec<LineSeries>,
 }
 
-/// Closed lines over spokes that share a scale, one spoke a category.
+/// A radar chart: closed lines over spokes with a shared scale, one spoke per category.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Radar {
-    /// What it shows, in one line.
+    /// The title, in one line.
     pub title: String,
-    /// What the spokes measure, with its unit.
+    /// The label of the scale, with its unit.
     pub value_label: String,
-    /// The value in the middle and that at the rim. What lies beyond is drawn there.
+    /// The values at the center and at the rim. Values outside are clipped.
     pub range: (f64, f64),
     /// The spokes, clockwise from the top.
     pub axes: Vec<String>,
-    /// What is compared.
+    /// The compared series.
     pub series: Vec<RadarSeries>,
 }
 
-/// One line of a radar.
+/// A line of a radar chart.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RadarSeries {
     /// Its name in the legend.
     pub name: String,
-    /// A value for each spoke; none where nothing was measured.
+    /// A value for each spoke; `None` without a value.
     pub values: Vec<Option<f64>>,
 }
 
 impl Svg {
-    /// The `<svg>` element.
+    /// Returns the `<svg>` element.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -119,21 +120,21 @@ impl fmt::Display for Svg {
 }
 
 impl GroupedBars {
-    /// The figure. Every bar carries its numbers as a tooltip.
+    /// Returns the figure. Every bar has its numbers as a tooltip.
     pub fn to_svg(&self) -> Svg {
         Svg(bars::draw(self))
     }
 }
 
 impl Lines {
-    /// The figure. Few points get error bars, many a band.
+    /// Returns the figure. Few points have error bars, many a band.
     pub fn to_svg(&self) -> Svg {
         Svg(lines::draw(self))
     }
 }
 
 impl Radar {
-    /// The figure. Every point carries its number as a tooltip; the line is open beside a spoke without a value.
+    /// Returns the figure. Every point has its number as a tooltip; the line is open at a spoke without a value.
     pub fn to_svg(&self) -> Svg {
         Svg(radar::draw(self))
     }

@@ -1,52 +1,12 @@
-//! Tables, figures and pages on disk.
-//!
-//! Every file is written beside its name and renamed, so a reader sees the old one or the new one. The same values give
-//! the same bytes.
+//! Tables, figures and pages on disk. Writes are atomic, and the same values give the same bytes.
 
 use std::collections::BTreeSet;
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use atomic_write_file::AtomicWriteFile;
-
+use crate::error::ReportError;
 use crate::figure::Svg;
 use crate::page::Report;
 use crate::table::{Format, Table};
-
-/// What can go wrong when tables, figures or pages are rendered or written.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ReportError {
-    /// A format that no table has.
-    #[error("unknown format {given:?}; use one of text, md, csv, tex, json")]
-    UnknownFormat {
-        /// The name as it was given.
-        given: String,
-    },
-    /// An id or a name that cannot be a file's name.
-    #[error("{name:?} cannot name a file; use letters, digits, `-`, `_` and `.`, not starting with `.`")]
-    FileName {
-        /// The id or name.
-        name: String,
-    },
-    /// Two tables or figures that would be written to one file.
-    #[error("{name:?} names two files of one kind; give each its own")]
-    SameName {
-        /// The id or name.
-        name: String,
-    },
-    /// The file system said no.
-    #[error("cannot {action} {}; check that the folder exists, is writable and has space", path.display())]
-    Io {
-        /// What was tried: `read`, `write`.
-        action: &'static str,
-        /// The file or folder.
-        path: PathBuf,
-        /// Its answer.
-        #[source]
-        source: io::Error,
-    },
-}
 
 /// Writes `tables/ID.md`, `tables/ID.csv` and `tables/ID.tex` below `dir` for every table.
 ///
@@ -54,7 +14,7 @@ pub enum ReportError {
 /// [`ReportError::FileName`] or [`ReportError::SameName`] before anything is written, [`ReportError::Io`] afterwards.
 pub fn write_tables(dir: &Path, tables: &[Table]) -> Result<(), ReportError> {
     check_names(tables.iter().map(|table| table.id.as_str()))?;
-    let dir = create_dir(dir.join("tables"))?;
+    let dir = dir.join("tables");
     for table in tables {
         for format in [Format::Markdown, Format::Csv, Format::Latex] {
             let path = dir.join(format!("{}.{format}", table.id));
@@ -70,7 +30,7 @@ pub fn write_tables(dir: &Path, tables: &[Table]) -> Result<(), ReportError> {
 /// [`ReportError::FileName`] or [`ReportError::SameName`] before anything is written, [`ReportError::Io`] afterwards.
 pub fn write_figures(dir: &Path, figures: &[(String, Svg)]) -> Result<(), ReportError> {
     check_names(figures.iter().map(|(name, _)| name.as_str()))?;
-    let dir = create_dir(dir.join("figures"))?;
+    let dir = dir.join("figures");
     for (name, svg) in figures {
         write_file(&dir.join(format!("{name}.svg")), svg.as_str().as_bytes())?;
     }
@@ -82,7 +42,7 @@ pub fn write_figures(dir: &Path, figures: &[(String, Svg)]) -> Result<(), Report
 /// # Errors
 /// [`ReportError::Io`].
 pub fn write_report(dir: &Path, report: &Report) -> Result<PathBuf, ReportError> {
-    let path = create_dir(dir.to_owned())?.join("report.html");
+    let path = dir.join("report.html");
     write_file(&path, report.to_html().as_bytes())?;
     Ok(path)
 }
@@ -92,30 +52,18 @@ pub fn write_report(dir: &Path, report: &Report) -> Result<PathBuf, ReportError>
 /// # Errors
 /// [`ReportError::Io`].
 pub fn write_page(path: &Path, html: &str) -> Result<(), ReportError> {
-    if let Some(dir) = path.parent() {
-        create_dir(dir.to_owned())?;
-    }
     write_file(path, html.as_bytes())
 }
 
-/// Writes a whole file or leaves the old one.
 fn write_file(path: &Path, bytes: &[u8]) -> Result<(), ReportError> {
-    let write = || {
-        let mut file = AtomicWriteFile::open(path)?;
-        file.write_all(bytes)?;
-        file.commit()
-    };
-    write().map_err(|source| ReportError::Io { action: "write", path: path.to_owned(), source })
+    files::write(path, bytes).map_err(|source| ReportError::Io {
+        action: "write",
+        path: path.to_owned(),
+        source,
+    })
 }
 
-fn create_dir(dir: PathBuf) -> Result<PathBuf, ReportError> {
-    match std::fs::create_dir_all(&dir) {
-        Ok(()) => Ok(dir),
-        Err(source) => Err(ReportError::Io { action: "create", path: dir, source }),
-    }
-}
-
-/// Names become files on systems that tell `a` from `A` and on those that do not, so they differ in more than case.
+/// Checks that names are valid file names and differ in more than case, which some file systems ignore.
 fn check_names<'a>(names: impl Iterator<Item = &'a str>) -> Result<(), ReportError> {
     let mut seen = BTreeSet::new();
     for name in names {

@@ -1,24 +1,24 @@
-//! One self-contained HTML page that says what was run and what came of it.
+//! Reports: self-contained HTML pages.
 
 mod html;
 
 use crate::figure::Svg;
 use crate::table::Table;
 
-/// A report: what matters first, then the sections, then what it takes to run it again.
+/// A report: the lead, then the sections, then the provenance.
 ///
-/// Words are plain text; `` `code` `` between backticks is the only markup.
+/// Text is plain; `` `code` `` between backticks is the only markup.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
     /// The page's title.
     pub title: String,
-    /// Paragraphs that say the result before anything else.
+    /// The first paragraphs, with the result.
     pub lead: Vec<String>,
     /// Sections, in the order of the list of contents.
     pub sections: Vec<Section>,
-    /// What it takes to run it again: recipe, versions, seeds. A value of several lines is set as source.
+    /// What a rerun needs: recipe, versions, seeds. A value of several lines is shown as source.
     pub provenance: Vec<(String, String)>,
-    /// What lies beside the page: what a file holds, and where it is, seen from the page.
+    /// Descriptions and relative paths of accompanying files.
     pub files: Vec<(String, String)>,
 }
 
@@ -35,27 +35,27 @@ pub struct Section {
     pub figures: Vec<(Svg, String)>,
     /// Sample dialogues.
     pub dialogues: Vec<Dialogue>,
-    /// Things told one by one, each on a page of its own where the report is printed.
+    /// Subsections, each on its own page in print.
     pub pages: Vec<Page>,
 }
 
-/// One thing that a section tells by itself.
+/// A subsection.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Page {
-    /// What it is about.
+    /// Its heading.
     pub heading: String,
     /// Paragraphs above its tables.
     pub paragraphs: Vec<String>,
-    /// Tables. Their ids are no anchors.
+    /// Tables, without anchors.
     pub tables: Vec<Table>,
     /// Figures with their captions.
     pub figures: Vec<(Svg, String)>,
 }
 
-/// A conversation to be read, not counted.
+/// A sample conversation.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Dialogue {
-    /// What it is: a category, a policy.
+    /// Its heading: a category or a policy.
     pub heading: String,
     /// `(speaker, text)` in order; line breaks are kept.
     pub turns: Vec<(String, String)>,
@@ -64,7 +64,7 @@ pub struct Dialogue {
 }
 
 impl Report {
-    /// The page: one file without scripts or outside resources, for screens light and dark and for paper.
+    /// Returns the page: one file without scripts or outside resources, for light and dark screens and for print.
     pub fn to_html(&self) -> String {
         html::render(self)
     }

@@ -1,7 +1,7 @@
-//! Tables of results, kept as typed values until somebody asks for text.
+//! Tables of typed values.
 //!
-//! A [`Table`] knows that a cell is an interval or a difference, so every rendering can do right by it: a terminal
-//! aligns the brackets, LaTeX sets a minus sign, CSV gives each bound a column of its own at full precision.
+//! A [`Table`] stores intervals and differences as such, so that each format can adapt: a terminal aligns brackets, LaTeX
+//! has a minus sign, CSV has each bound in its own column at full precision.
 //!
 //! ```
 //! use report::table::{Align, Column, Format, Table, Value};
@@ -35,7 +35,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ReportError;
+use crate::error::ReportError;
 
 pub(crate) use html::table_html;
 pub(crate) use layout::caption;
@@ -43,20 +43,18 @@ pub use value::Value;
 
 /// A titled table with typed cells.
 ///
-/// A row shorter than the others is filled up with empty cells; a row longer than `columns` gets columns without a
-/// header. Nothing is dropped.
+/// Short rows are padded with empty cells; rows longer than `columns` have columns without a header.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Table {
-    /// Its name as a file and as an anchor, such as `table-1`.
+    /// Its file name and anchor, such as `table-1`.
     pub id: String,
-    /// What it shows, in one line.
+    /// The title, in one line.
     pub title: String,
     /// Headers, left to right.
     pub columns: Vec<Column>,
     /// Cells, row by row.
     pub rows: Vec<Vec<Value>>,
-    /// What a reader must know to read it right. Reasons of missing values and the mark of clear differences are
-    /// explained without being listed here.
+    /// Notes below the table. The reasons of missing values and the mark of differences are added automatically.
     pub notes: Vec<String>,
 }
 
@@ -65,46 +63,46 @@ pub struct Table {
 pub struct Column {
     /// The column's own header.
     pub header: String,
-    /// A header that spans this column and its neighbours with the same group.
+    /// A header that spans this column and its neighbors with the same group.
     pub group: Option<String>,
-    /// How cells and header stand in the column.
+    /// The alignment of cells and header.
     pub align: Align,
 }
 
-/// How cells stand in a column.
+/// The alignment of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Align {
-    /// Flush left: names.
+    /// Left: names.
     Left,
-    /// Centred: short marks.
+    /// Center: short marks.
     Center,
-    /// Flush right: numbers.
+    /// Right: numbers.
     Right,
 }
 
-/// What a table can be rendered to.
+/// A format of tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Format {
     /// Aligned columns for a terminal.
     #[serde(rename = "text")]
     Text,
-    /// A GitHub-flavoured pipe table.
+    /// A GitHub-flavored pipe table.
     #[serde(rename = "md")]
     Markdown,
     /// One plain rectangular table at full precision, without title and notes.
     #[serde(rename = "csv")]
     Csv,
-    /// A `table` environment; wants the packages `booktabs` and `graphicx`.
+    /// A `table` environment, which requires the packages `booktabs` and `graphicx`.
     #[serde(rename = "tex")]
     Latex,
-    /// The typed values themselves.
+    /// The typed values as JSON.
     #[serde(rename = "json")]
     Json,
 }
 
 impl Table {
-    /// The table as text, ending in one newline. A number that is not finite is shown as missing.
+    /// Returns the table as text, which ends in one newline. A number that is not finite is shown as missing.
     pub fn render(&self, format: Format) -> String {
         match format {
             Format::Text => plain::render(self),
@@ -122,12 +120,12 @@ impl Table {
 }
 
 impl Column {
-    /// A column that stands in no group.
+    /// Returns a column without a group.
     pub fn new(header: impl Into<String>, align: Align) -> Self {
         Self { header: header.into(), group: None, align }
     }
 
-    /// A column under a header that spans its neighbours with the same group.
+    /// Returns a column in a group.
     pub fn grouped(group: impl Into<String>, header: impl Into<String>, align: Align) -> Self {
         Self { header: header.into(), group: Some(group.into()), align }
     }
@@ -137,7 +135,7 @@ impl Format {
     /// All formats, in the order in which help texts list them.
     pub const ALL: [Self; 5] = [Self::Text, Self::Markdown, Self::Csv, Self::Latex, Self::Json];
 
-    /// Its name on a command line, which is also the extension of its files.
+    /// Returns its name on the command line, which is also the extension of its files.
     pub fn name(self) -> &'static str {
         match self {
             Self::Text => "text",

@@ -1,4 +1,4 @@
-//! Prints the measured sections of the sandbox's README, from a study's store.
+//! Prints the measured sections of the sandbox's README from a study's store.
 //!
 //! ```sh
 //! cargo run -p study --example sandbox_readme -- runs/sandbox
@@ -9,14 +9,16 @@ use std::error::Error;
 use std::sync::atomic::AtomicBool;
 
 use distributed::ProcessGroup;
+use experiment::{BENCHMARK, Evaluated, FURTHER, GOLD, Runner, Shard, Subject};
 use pref_data::{Format, read_records};
 use report::table::Format as TableFormat;
 use report::table::{Align, Column, Table, Value};
+use study::Study;
+use study::questions::{ALL, Acquisition};
 use study::recipe::{Preset, StudyRecipe};
-use study::{BENCHMARK, Evaluated, FURTHER, GOLD, Question, Runner, Shard, Subject};
 use trainer::{Clock, Context, Silent};
 
-/// Nothing here depends on the time.
+/// A fixed clock, since no output depends on the time.
 struct NoClock;
 
 impl Clock for NoClock {
@@ -32,8 +34,8 @@ impl Clock for NoClock {
 fn main() -> Result<(), Box<dyn Error>> {
     let out = std::env::args().nth(1).ok_or("usage: sandbox_readme STUDY_FOLDER")?;
     let recipe = StudyRecipe::preset(Preset::Sandbox, &[format!("output.dir={out}")])?;
-    let runner = Runner::new(recipe)?;
-    let grid = runner.grid(&[Question::Acquisition])?;
+    let study = Study::new(recipe, ALL)?;
+    let (grid, runner) = (study.grid(&[&Acquisition])?, study.runner());
     let (mut silent, stop) = (Silent, AtomicBool::new(false));
     let mut context = Context {
         clock: &NoClock,
@@ -43,14 +45,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         cache: None,
     };
     runner.run(&grid, Shard::WHOLE, &mut context)?;
-    let collected = runner.stored(&grid)?.ok_or("the grid was run and is not in the store")?;
+    let collected = runner.stored(&grid)?.ok_or("the grid is not complete")?;
     let baseline = collected
         .evaluated
         .iter()
         .find(|e| matches!(e.subject, Subject::Baseline { seed: 0 }))
         .ok_or("the grid has no baseline")?;
-    print(&agreement(&runner)?);
-    dialogues(&runner, baseline)?;
+    print(&agreement(runner)?);
+    dialogues(runner, baseline)?;
     print(&per_category(baseline));
     Ok(())
 }
@@ -60,9 +62,9 @@ fn print(table: &Table) {
     println!("{}", table.render(TableFormat::Markdown));
 }
 
-/// How often each annotator agrees with gold on responses of policies.
+/// Returns the agreement of each annotator with gold on sampled responses.
 fn agreement(runner: &Runner) -> Result<Table, Box<dyn Error>> {
-    let records = read_records(runner.world().records(0), Format::Records)?;
+    let records = read_records(runner.source().records(0), Format::Records)?;
     let row = |a: &sandbox::Agreement| {
         vec![
             Value::text(&a.annotator),
@@ -83,13 +85,13 @@ fn agreement(runner: &Runner) -> Result<Table, Box<dyn Error>> {
     })
 }
 
-/// The first question of each category, and two more, as the supervised policy answers them.
+/// Prints the supervised policy's answers to the first question of each category, and to two more.
 #[expect(clippy::print_stdout, reason = "the sections go into a file")]
 fn dialogues(runner: &Runner, baseline: &Evaluated) -> Result<(), Box<dyn Error>> {
     let answers = baseline.evaluation.answers()?;
     let mut shown: BTreeMap<&str, usize> = BTreeMap::new();
     let mut dialogues = 0;
-    for (question, answer) in runner.world().questions().iter().zip(&answers) {
+    for (question, answer) in runner.source().questions().iter().zip(&answers) {
         let seen = shown.entry(&question.category).or_default();
         // Ten dialogues from eight categories: the first two categories show two.
         let wanted = if ["writing", "roleplay"].contains(&question.category.as_str()) { 2 } else { 1 };
@@ -112,7 +114,7 @@ fn dialogues(runner: &Runner, baseline: &Evaluated) -> Result<(), Box<dyn Error>
     Ok(())
 }
 
-/// Gold quality of the supervised policy by category, on the benchmark and beyond it.
+/// Returns gold quality of the supervised policy by category, on the benchmark and on held-out questions.
 fn per_category(baseline: &Evaluated) -> Table {
     let mut sums: BTreeMap<(&str, &str), (f64, f64)> = BTreeMap::new();
     for score in baseline.evaluation.scores.iter().filter(|s| s.scorer == GOLD) {

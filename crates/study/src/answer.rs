@@ -1,35 +1,26 @@
-//! What one question came to: its tables, figures, verdicts and sample answers.
+//! The answer to one question: its tables, figures, verdicts and sample answers.
 
-use report::figure::Svg;
+use experiment::{Collected, Evaluated, Failure, GOLD, Runner, Subject, note_of_failures};
 use report::page::Dialogue;
 use report::table::Table;
 
-use crate::analysis::Analysis;
-use crate::cell::Subject;
 use crate::error::StudyError;
-use crate::failures::{self, Failure};
-use crate::grid::Question;
 use crate::printed::printed;
-use crate::runner::{Collected, Evaluated, Runner};
-use crate::sweep::Chosen;
-use crate::tables::{self, acquisition, along, overfitting};
+use crate::question::Question;
+use crate::results::{Figure, Results};
+use crate::study::Study;
 use crate::verdicts::{self, Settled};
-use crate::{claims, evaluate, figures, raters};
 
-/// Questions shown with both policies' answers in the report.
+/// Number of sample questions in the report.
 const SAMPLES: usize = 8;
 
-/// Name, drawing and caption.
-type Figure = (&'static str, Svg, &'static str);
-
-/// What one question came to.
-#[derive(Clone, Debug)]
-pub(crate) struct Answer {
-    pub(crate) question: Question,
-    /// The recipe that it was asked under.
+/// The answer to one question.
+pub(crate) struct Answered {
+    pub(crate) question: &'static dyn Question,
+    /// The recipe of its results, as TOML.
     pub(crate) recipe: String,
     pub(crate) tables: Vec<Table>,
-    /// What the paper prints beside them.
+    /// The paper's tables on the question.
     pub(crate) printed: Vec<Table>,
     pub(crate) figures: Vec<Figure>,
     pub(crate) samples: Vec<Dialogue>,
@@ -37,109 +28,31 @@ pub(crate) struct Answer {
     pub(crate) failed: Vec<Failure>,
 }
 
-impl Answer {
+impl Answered {
     pub(crate) fn new(
-        runner: &Runner,
-        question: Question,
+        study: &Study,
+        question: &'static dyn Question,
         collected: &Collected,
     ) -> Result<Self, StudyError> {
-        let Collected { evaluated, failed } = collected;
-        let analysis = Analysis::new(runner.recipe(), collected);
-        let mut made = Vec::new();
-        let mut drawn = Vec::new();
-        match question {
-            Question::Acquisition => {
-                made.push(acquisition(&analysis)?);
-                drawn.push((
-                    "figure-1",
-                    figures::categories(&analysis)?,
-                    "The judge's scores by category, means over turns and seeds with 95% intervals.",
-                ));
-                if let Some(raters) = raters::comparison(runner, evaluated)? {
-                    made.extend([raters.wins(), raters.agreement()]);
-                    let caption =
-                        "How often three raters prefer either policy, of all answers in a category, seed 0.";
-                    drawn.extend(raters.figure().map(|svg| ("figure-2", svg, caption)));
-                }
-                made.push(tables::beside(&analysis, question)?);
-                made.extend(tables::categories(runner, &analysis)?);
-                made.extend(tables::judges(&analysis)?);
-            }
-            Question::Strength => {
-                made.push(tables::sweep(&analysis)?);
-                drawn.push((
-                    "figure-sweep",
-                    figures::sweep(&analysis)?,
-                    "Quality (gold where it is known, else the judge's scores) with 95% intervals, and accuracy on held-out \
-                     preferences, at each β.",
-                ));
-            }
-            Question::Tuned => {
-                if let Some(chosen) = Chosen::of(&analysis)? {
-                    made.push(tables::tuned_overfitting(&analysis, &chosen)?);
-                    made.push(tables::tuned_volume(&analysis, &chosen)?);
-                    made.push(tables::tuned_quality(&analysis, &chosen)?);
-                }
-            }
-            Question::Volume | Question::Quality | Question::EqualSteps | Question::RobustLosses => {
-                made.push(along(&analysis, question)?);
-                if question.runs_along_noise() {
-                    made.extend(tables::labels(&analysis, question)?);
-                }
-                made.push(tables::beside(&analysis, question)?);
-                drawn.extend(curves(&analysis, question)?);
-            }
-            Question::MixedLabels => made.extend(tables::mixed(&analysis)?),
-            Question::Overfitting | Question::LongTraining => {
-                made.push(overfitting(&analysis, question)?);
-                let is_long = question == Question::LongTraining;
-                drawn.push((
-                    if is_long { "figure-long" } else { "figure-5" },
-                    figures::progress(&analysis, question)?,
-                    "Quality (gold where it is known, else the judge's scores) and relative training loss at each checkpoint.",
-                ));
-            }
+        let results = Results::new(study.recipe(), study.runner(), collected);
+        let mut tables = question.tables(&results)?;
+        if let Some(note) = note_of_failures(&collected.failed) {
+            tables.iter_mut().for_each(|table| table.notes.push(note.clone()));
         }
-        if let Some(note) = failures::note(failed) {
-            made.iter_mut().for_each(|table| table.notes.push(note.clone()));
-        }
-        let recipe = trainer::recipe::to_toml(runner.recipe());
-        let settled = verdicts::settle(&analysis, claims::claims(question, &analysis, &paper::tables()?)?)?;
         Ok(Self {
             question,
-            recipe,
-            tables: made,
-            printed: printed(question, runner.recipe())?,
-            figures: drawn,
-            samples: samples(runner, evaluated)?,
-            settled,
-            failed: failed.clone(),
+            recipe: trainer::recipe::to_toml(study.recipe()),
+            tables,
+            printed: printed(question, study.recipe())?,
+            figures: question.figures(&results)?,
+            samples: samples(study.runner(), &collected.evaluated)?,
+            settled: verdicts::settle(&results.scores, question.claims(&results)?)?,
+            failed: collected.failed.clone(),
         })
     }
 }
 
-/// Quality along volume or noise, and by category where the paper shows it.
-fn curves(analysis: &Analysis<'_>, question: Question) -> Result<Vec<Figure>, StudyError> {
-    let (curve, bars) = match question {
-        Question::Volume => ("figure-3-curve", Some("figure-3")),
-        Question::Quality => ("figure-4-curve", Some("figure-4")),
-        Question::EqualSteps => ("figure-steps", None),
-        _ => ("figure-robust", None),
-    };
-    let caption =
-        "Quality (gold where it is known, else the judge's scores) at each level, with 95% intervals.";
-    let mut drawn = vec![(curve, figures::along(analysis, question)?, caption)];
-    if let (Some(name), Some(svg)) = (bars, figures::comparisons(analysis, question)?) {
-        drawn.push((
-            name,
-            svg,
-            "The judge's scores by category at the levels that the paper compares, with 95% intervals.",
-        ));
-    }
-    Ok(drawn)
-}
-
-/// The first question of each category with the answers of the baseline and of the trained policies.
+/// Returns the first question of each category with the answers of all fully trained policies.
 fn samples(runner: &Runner, evaluated: &[Evaluated]) -> Result<Vec<Dialogue>, StudyError> {
     let shown: Vec<&Evaluated> =
         evaluated.iter().filter(|e| e.subject.seed() == 0 && runner.is_final(&e.subject)).collect();
@@ -149,7 +62,7 @@ fn samples(runner: &Runner, evaluated: &[Evaluated]) -> Result<Vec<Dialogue>, St
     }
     let mut dialogues = Vec::new();
     let mut seen: Vec<&str> = Vec::new();
-    for question in runner.world().questions() {
+    for question in runner.source().questions() {
         if seen.contains(&question.category.as_str()) || dialogues.len() == SAMPLES {
             continue;
         }
@@ -158,9 +71,11 @@ fn samples(runner: &Runner, evaluated: &[Evaluated]) -> Result<Vec<Dialogue>, St
         for (evaluated, answers) in shown.iter().zip(&answers) {
             let answer = answers.iter().find(|a| a.question_id == question.question_id);
             let Some(text) = answer.and_then(|a| a.turns().first()) else { continue };
-            let gold = evaluated.evaluation.scores.iter().find(|s| {
-                (s.scorer.as_str(), s.question_id, s.turn) == (evaluate::GOLD, question.question_id, 1)
-            });
+            let gold = evaluated
+                .evaluation
+                .scores
+                .iter()
+                .find(|s| (s.scorer.as_str(), s.question_id, s.turn) == (GOLD, question.question_id, 1));
             let gold = gold.and_then(|s| s.score).map_or(String::new(), |q| format!(" — gold {q:.1}"));
             turns.push((format!("{}{gold}", short_name(&evaluated.subject)), text.clone()));
         }

@@ -1,45 +1,44 @@
-//! Weighted sums of scores: what a difference, or a trend along levels, comes to on the same turns of every seed.
+//! Contrasts: weighted sums of mean scores on the same turns of every seed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use experiment::{Analysis, Scorer, Subject};
 use stats::{Components, CrossedScores, Observation};
 
-use crate::analysis::{Analysis, Scorer};
-use crate::cell::Subject;
 use crate::error::StudyError;
 
 /// Sums of scores are exact to this.
 const ROUNDING: f64 = 1e-9;
 
-/// Selects subjects.
-pub(crate) type Keep<'a> = Box<dyn Fn(&Subject) -> bool + 'a>;
+/// A selection of subjects.
+pub type Select<'a> = Box<dyn Fn(&Subject) -> bool + 'a>;
 
 /// A weighted sum of the mean scores of selections; the weights add up to 0.
-pub(crate) struct Contrast<'a> {
-    terms: Vec<(f64, Keep<'a>)>,
+pub struct Contrast<'a> {
+    terms: Vec<(f64, Select<'a>)>,
 }
 
 impl<'a> Contrast<'a> {
-    /// How much higher the first selection scores than the second.
-    pub(crate) fn difference(first: Keep<'a>, second: Keep<'a>) -> Self {
+    /// Returns the difference of two selections.
+    pub fn difference(first: Select<'a>, second: Select<'a>) -> Self {
         Self { terms: vec![(1.0, first), (-1.0, second)] }
     }
 
-    /// The mean of several differences.
-    pub(crate) fn mean_difference(pairs: Vec<(Keep<'a>, Keep<'a>)>) -> Self {
+    /// Returns the mean of several differences.
+    pub fn mean_difference(pairs: Vec<(Select<'a>, Select<'a>)>) -> Self {
         let share = 1.0 / pairs.len().max(1) as f64;
         let terms = pairs.into_iter().flat_map(|(first, second)| [(share, first), (-share, second)]);
         Self { terms: terms.collect() }
     }
 
-    /// What the least-squares line through the scores at `levels` gains from the lowest level to the highest.
-    pub(crate) fn trend(levels: Vec<(f64, Keep<'a>)>) -> Self {
+    /// Returns the gain of the least-squares line through the scores at `levels`, from the lowest to the highest level.
+    pub fn trend(levels: Vec<(f64, Select<'a>)>) -> Self {
         let weights = trend_weights(&levels.iter().map(|(level, _)| *level).collect::<Vec<_>>());
         Self { terms: weights.into_iter().zip(levels).map(|(weight, (_, keep))| (weight, keep)).collect() }
     }
 
-    /// Mean and variance components of the sum, taken seed by seed and turn by turn; `None` where a selection is empty or
-    /// fewer than two questions are left.
+    /// Returns mean and variance components over seeds and turns; `None` if a selection is empty or fewer than two questions
+    /// remain.
     pub(crate) fn components(
         &self,
         analysis: &Analysis<'_>,
@@ -57,7 +56,7 @@ impl<'a> Contrast<'a> {
         let seeds: BTreeSet<u64> =
             sums.iter().filter(|(_, (_, terms))| whole(*terms)).map(|(&(seed, ..), _)| seed).collect();
         let turns: BTreeSet<(u64, u8)> = sums.keys().map(|&(_, question, turn)| (question, turn)).collect();
-        // A turn without a readable verdict takes its question out, for all seeds and all terms.
+        // A turn without a rating excludes its question, for all seeds and terms.
         let is_broken = |&&(question, turn): &&(u64, u8)| {
             seeds.iter().any(|&seed| !sums.get(&(seed, question, turn)).is_some_and(|(_, n)| whole(*n)))
         };
@@ -70,7 +69,7 @@ impl<'a> Contrast<'a> {
                 question,
                 turn: turn.into(),
                 repeat: 0,
-                // Weights add up to 0 but for rounding, which must not look like an effect where all scores are equal.
+                // Rounding of the weights must not look like an effect of equal scores.
                 score: (score / ROUNDING).round() * ROUNDING,
             })
             .collect();
@@ -82,7 +81,7 @@ impl<'a> Contrast<'a> {
     }
 }
 
-/// The weights of [`Contrast::trend`].
+/// Returns the weights of [`Contrast::trend`].
 pub(crate) fn trend_weights(levels: &[f64]) -> Vec<f64> {
     let mean = levels.iter().sum::<f64>() / levels.len().max(1) as f64;
     let squares: f64 = levels.iter().map(|level| (level - mean).powi(2)).sum();
@@ -91,8 +90,8 @@ pub(crate) fn trend_weights(levels: &[f64]) -> Vec<f64> {
     levels.iter().map(|level| (level - mean) / squares * (high - low)).collect()
 }
 
-/// Mean scores by seed, question and turn.
-fn by_turn(analysis: &Analysis<'_>, scorer: &Scorer, keep: &Keep<'_>) -> BTreeMap<(u64, u64, u8), f64> {
+/// Returns mean scores by seed, question and turn.
+fn by_turn(analysis: &Analysis<'_>, scorer: &Scorer, keep: &Select<'_>) -> BTreeMap<(u64, u64, u8), f64> {
     let mut sums: BTreeMap<(u64, u64, u8), (f64, f64)> = BTreeMap::new();
     for (subject, score) in analysis.scored(scorer, keep) {
         if let Some(value) = score.score {
@@ -109,13 +108,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_trend_is_what_a_straight_line_gains_over_the_range() {
+    fn a_trend_is_the_gain_of_the_regression_line() {
         let levels = [0.25, 0.5, 0.75, 1.0];
         let gain = |scores: [f64; 4]| -> f64 {
             trend_weights(&levels).iter().zip(scores).map(|(weight, score)| weight * score).sum()
         };
         assert!((gain(levels.map(|level| 5.0 + 2.0 * level)) - 1.5).abs() < 1e-12);
         assert!(gain([6.0; 4]).abs() < 1e-12);
-        assert!(gain([6.0, 7.0, 7.0, 6.0]).abs() < 1e-12, "what rises and falls again is no trend");
+        assert!(gain([6.0, 7.0, 7.0, 6.0]).abs() < 1e-12, "a symmetric rise and fall has no trend");
     }
 }

@@ -1,37 +1,34 @@
-//! How often an interval of the benchmark's questions holds the truth, where that is known: a check of intervals and judges.
+//! Coverage of 95% intervals, if the ground truth is known: a check of intervals and judges.
 //!
-//! Every policy is looked at by itself. Its truth is gold quality on the further questions.
+//! The ground truth of a policy is its mean gold quality on the held-out questions.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use experiment::{Analysis, EvaluationId, ExperimentError, LEVEL, Scorer, Scorers, Setup, Subject, percent};
 use report::table::{Align, Column, Table, Value};
 use stats::{
     ClusteredScores, Estimate, MeanEstimate, Method, Resamples, clopper_pearson_interval,
     difference_interval, mean_intervals,
 };
 
-use crate::analysis::{Analysis, LEVEL, Scorer, Scorers};
-use crate::cell::{Subject, percent};
 use crate::error::StudyError;
-use crate::recipe::StudyRecipe;
-use crate::runner::EvaluationId;
 
-/// Intervals are only asked whether they hold a value: fewer resamples than behind a printed one do.
+/// Bootstrap resamples; fewer than for printed intervals, since only coverage counts.
 const RESAMPLES: usize = 2_000;
 
-/// Intervals that were compared with the truth, over all questions of a study.
+/// Intervals compared with the ground truth, over all research questions of a study.
 #[derive(Debug, Default)]
 pub(crate) struct Coverage {
     seen: BTreeSet<EvaluationId>,
     /// By scorer, in the order of first appearance.
-    on_benchmark: Vec<(String, Held)>,
-    /// Gold on sets of further questions that are as large as the benchmark, set by set.
-    on_sets: Vec<Held>,
+    on_benchmark: Vec<(String, Coverages)>,
+    /// Gold on sets of held-out questions of the benchmark's size, set by set.
+    on_sets: Vec<Coverages>,
 }
 
-/// What became of the intervals of one scorer.
+/// The intervals of one scorer.
 #[derive(Clone, Copy, Debug, Default)]
-struct Held {
+struct Coverages {
     score: Count,
     difference: Count,
 }
@@ -39,24 +36,24 @@ struct Held {
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Count {
     intervals: u64,
-    hold: u64,
+    covered: u64,
     /// Sum of estimate − truth.
     errors: f64,
 }
 
-/// A policy's scores and what they should come to.
+/// A policy's scores and their ground truth.
 struct Measured {
     scores: ClusteredScores,
     truth: f64,
 }
 
 impl Coverage {
-    /// Takes in the policies of one question that no other question had.
+    /// Adds the policies of one research question, each once.
     pub(crate) fn add(&mut self, analysis: &Analysis<'_>) -> Result<(), StudyError> {
-        let scorers = Scorers::of(analysis.recipe);
-        let Some([gold, beyond]) = &scorers.gold else { return Ok(()) };
-        let sets = sets(analysis, gold, beyond);
-        self.on_sets.resize(sets.len().max(self.on_sets.len()), Held::default());
+        let scorers = Scorers::of(analysis.setup);
+        let Some([gold, held_out]) = &scorers.gold else { return Ok(()) };
+        let sets = sets(analysis, gold, held_out);
+        self.on_sets.resize(sets.len().max(self.on_sets.len()), Coverages::default());
         let mut draws = Draws { analysis, made: BTreeMap::new() };
         for evaluated in analysis.evaluated {
             if !self.seen.insert(evaluated.id()) {
@@ -66,35 +63,35 @@ impl Coverage {
             let baseline = Subject::Baseline { seed: subject.seed() };
             let baseline = (*subject != baseline).then_some(&baseline);
             for scorer in [&scorers.judge].into_iter().chain(&scorers.second).chain([gold]) {
-                let of = |subject| measured(analysis, subject, (scorer, &|_| true), (beyond, &|_| true));
+                let of = |subject| measured(analysis, subject, (scorer, &|_| true), (held_out, &|_| true));
                 let (policy, baseline) = (of(subject)?, baseline.map(of).transpose()?);
                 self.of_scorer(&scorer.label).compare(&policy, baseline.as_ref(), &mut draws)?;
             }
             for (set, held) in sets.iter().zip(&mut self.on_sets) {
                 let inside = |question: u64| set.contains(&question);
                 let outside = |question: u64| !set.contains(&question);
-                let of = |subject| measured(analysis, subject, (beyond, &inside), (beyond, &outside));
+                let of = |subject| measured(analysis, subject, (held_out, &inside), (held_out, &outside));
                 held.compare(&of(subject)?, baseline.map(of).transpose()?.as_ref(), &mut draws)?;
             }
         }
         Ok(())
     }
 
-    fn of_scorer(&mut self, label: &str) -> &mut Held {
+    fn of_scorer(&mut self, label: &str) -> &mut Coverages {
         let at = self.on_benchmark.iter().position(|(name, _)| name == label).unwrap_or_else(|| {
-            self.on_benchmark.push((label.to_owned(), Held::default()));
+            self.on_benchmark.push((label.to_owned(), Coverages::default()));
             self.on_benchmark.len() - 1
         });
         &mut self.on_benchmark[at].1
     }
 
-    /// The counts as a table; `None` where no truth is known.
-    pub(crate) fn table(&self, recipe: &StudyRecipe) -> Result<Option<Table>, StudyError> {
+    /// Returns the table of coverage; `None` without ground truth.
+    pub(crate) fn table(&self, setup: &Setup) -> Result<Option<Table>, StudyError> {
         if self.on_benchmark.is_empty() {
             return Ok(None);
         }
-        let questions = recipe.study.questions;
-        let further = recipe.sandbox.further_questions;
+        let questions = setup.questions;
+        let further = setup.sandbox.further_questions;
         let mut rows = Vec::new();
         let benchmark = format!("the benchmark's {questions}");
         for (scorer, held) in &self.on_benchmark {
@@ -104,45 +101,44 @@ impl Coverage {
         }
         let sets = format!("{} other sets of {questions}", self.on_sets.len());
         for at in 0..self.on_sets.first().map_or(0, |held| held.counts().len()) {
-            let what = Held::default().counts()[at].0;
+            let what = Coverages::default().counts()[at].0;
             let by_set: Vec<Count> = self.on_sets.iter().map(|held| held.counts()[at].1).collect();
             let all = by_set.iter().fold(Count::default(), |all, &one| all.with(one));
             rows.extend(all.row(["gold", &sets, what], &over_sets(&by_set)?));
         }
         Ok(Some(Table {
             id: "coverage".into(),
-            title: format!("How often an interval of {questions} questions holds the true quality"),
+            title: format!("Coverage of 95% intervals over {questions} questions"),
             columns: [("Scorer", Align::Left), ("Questions", Align::Left), ("Estimate", Align::Left)]
                 .into_iter()
                 .chain(
-                    ["Intervals", "Hold it", "Coverage, %", "Mean error"].map(|title| (title, Align::Right)),
+                    ["Intervals", "Covered", "Coverage, %", "Mean error"].map(|title| (title, Align::Right)),
                 )
                 .map(|(title, align)| Column::new(title, align))
                 .collect(),
             rows,
-            notes: notes(questions, further),
+            notes: notes(further),
         }))
     }
 }
 
-fn notes(questions: usize, further: usize) -> Vec<String> {
+fn notes(further: usize) -> Vec<String> {
     let level = percent(LEVEL);
     vec![
         format!(
-            "Each policy by itself, seed by seed and checkpoint by checkpoint: does its {level}% interval hold the truth, its mean \
-             gold quality on {further} further questions (for the other sets: on those outside of the set)? That mean is itself \
-             uncertain, so that a right interval of {questions} questions holds it a little less often than {level}%. Mean error: \
-             estimate − truth, in points. A judge's interval is about its own mean on other questions: where it misses the \
-             truth and gold's does not, the judge is biased."
+            "Covered: intervals that contain the ground truth, for each policy, seed and checkpoint. The ground truth is mean gold \
+             quality on {further} held-out questions (for the other sets: on those outside of the set). It has a sampling error, so \
+             that the coverage of a correct interval is slightly below {level}%. Mean error: estimate − ground truth, in points. A \
+             judge whose intervals miss the ground truth while those of gold cover it is biased."
         ),
-        "Brackets: of the benchmark, exact binomial 95% intervals as if policies were independent. They are not, since all answer the \
-         same questions: one lucky draw of questions moves every row, which makes these brackets too narrow. The other sets are drawn \
-         independently of each other: their brackets are t-intervals over sets."
+        "Brackets: for the benchmark, exact binomial 95% intervals that treat policies as independent. They are too narrow, since all \
+         policies answer the same questions. The other sets are independent of each other: their brackets are t-intervals over \
+         sets."
             .to_owned(),
     ]
 }
 
-impl Held {
+impl Coverages {
     fn compare(
         &mut self,
         policy: &Measured,
@@ -165,35 +161,35 @@ impl Held {
 impl Count {
     fn compare(&mut self, interval: Estimate, truth: f64) {
         self.intervals += 1;
-        self.hold += u64::from(!interval.excludes(truth));
+        self.covered += u64::from(!interval.excludes(truth));
         self.errors += interval.value - truth;
     }
 
     fn with(self, other: Self) -> Self {
         Self {
             intervals: self.intervals + other.intervals,
-            hold: self.hold + other.hold,
+            covered: self.covered + other.covered,
             errors: self.errors + other.errors,
         }
     }
 
     fn share(self) -> f64 {
-        self.hold as f64 / self.intervals.max(1) as f64
+        self.covered as f64 / self.intervals.max(1) as f64
     }
 
     fn binomial(self) -> Result<[f64; 2], StudyError> {
         if self.intervals == 0 {
             return Ok([f64::NAN; 2]);
         }
-        let interval = clopper_pearson_interval(self.hold, self.intervals, LEVEL);
+        let interval = clopper_pearson_interval(self.covered, self.intervals, LEVEL);
         let interval = interval.map_err(StudyError::stats("coverage"))?;
         Ok([interval.low, interval.high])
     }
 
-    /// `None` where nothing was compared.
+    /// Returns a row of the table; `None` without intervals.
     fn row(self, names: [&str; 3], [low, high]: &[f64; 2]) -> Option<Vec<Value>> {
         let mut row: Vec<Value> = names.into_iter().map(Value::text).collect();
-        row.extend([Value::Count(self.intervals), Value::Count(self.hold)]);
+        row.extend([Value::Count(self.intervals), Value::Count(self.covered)]);
         let share = |share: f64| 100.0 * share;
         row.push(Value::Interval {
             value: share(self.share()),
@@ -206,7 +202,7 @@ impl Count {
     }
 }
 
-/// A t-interval of the share over sets, within what a share can be; without bounds where there is one set.
+/// Returns a t-interval of the share over sets, within [0, 1]; NaN for one set.
 fn over_sets(by_set: &[Count]) -> Result<[f64; 2], StudyError> {
     let shares: Vec<f64> = by_set.iter().map(|count| count.share()).collect();
     if shares.len() < 2 {
@@ -217,12 +213,12 @@ fn over_sets(by_set: &[Count]) -> Result<[f64; 2], StudyError> {
     Ok([interval.low.max(0.0), interval.high.min(1.0)])
 }
 
-/// Scores on the questions of `on`, and the truth from those of `beyond`.
+/// Returns the scores on the questions of `on`, and the ground truth from those of `held_out`.
 fn measured(
     analysis: &Analysis<'_>,
     subject: &Subject,
     on: (&Scorer, &dyn Fn(u64) -> bool),
-    beyond: (&Scorer, &dyn Fn(u64) -> bool),
+    held_out: (&Scorer, &dyn Fn(u64) -> bool),
 ) -> Result<Measured, StudyError> {
     let scores = |(scorer, keep): (&Scorer, &dyn Fn(u64) -> bool)| {
         let is_subject = |other: &Subject| other == subject;
@@ -230,14 +226,14 @@ fn measured(
         ClusteredScores::new(rows.filter_map(|(_, score)| Some((score.question_id, score.score?))))
             .map_err(StudyError::stats(format!("scores of {}", scorer.label)))
     };
-    let truth = scores(beyond)?
-        .mean()
-        .ok_or_else(|| StudyError::Unsupported(format!("{subject}: no further question has a gold score")))?;
+    let truth = scores(held_out)?.mean().ok_or_else(|| {
+        ExperimentError::Unsupported(format!("{subject}: no held-out question has a gold score"))
+    })?;
     Ok(Measured { scores: scores(on)?, truth })
 }
 
-/// Disjoint sets of further questions, each with as many of every category as the benchmark has.
-fn sets(analysis: &Analysis<'_>, gold: &Scorer, beyond: &Scorer) -> Vec<BTreeSet<u64>> {
+/// Returns disjoint sets of held-out questions with the benchmark's number of questions per category.
+fn sets(analysis: &Analysis<'_>, gold: &Scorer, held_out: &Scorer) -> Vec<BTreeSet<u64>> {
     // All policies answer the same questions.
     let Some(first) = analysis.evaluated.first().map(|evaluated| &evaluated.subject) else {
         return Vec::new();
@@ -249,7 +245,7 @@ fn sets(analysis: &Analysis<'_>, gold: &Scorer, beyond: &Scorer) -> Vec<BTreeSet
         }
         ids
     };
-    let (wanted, there) = (by_category(gold), by_category(beyond));
+    let (wanted, there) = (by_category(gold), by_category(held_out));
     let of = |category: &str| there.get(category).map_or(0, BTreeSet::len);
     let sets = wanted.iter().map(|(category, ids)| of(category) / ids.len()).min().unwrap_or(0);
     let set = |at: usize| {
@@ -261,7 +257,7 @@ fn sets(analysis: &Analysis<'_>, gold: &Scorer, beyond: &Scorer) -> Vec<BTreeSet
     (0..sets).map(set).collect()
 }
 
-/// Resamples, drawn once for each number of questions.
+/// Resamples, one for each number of questions.
 struct Draws<'a> {
     analysis: &'a Analysis<'a>,
     made: BTreeMap<usize, Resamples>,
@@ -299,17 +295,16 @@ mod tests {
     use seeds::Seeds;
 
     use super::*;
-    use crate::evaluate::{BENCHMARK, Evaluation, FURTHER, GOLD, Score};
-    use crate::recipe::Preset;
-    use crate::runner::{Collected, Evaluated};
-    use crate::store::Key;
+    use experiment::{BENCHMARK, Collected, Evaluated, Evaluation, FURTHER, GOLD, Key, Score};
+
+    use crate::recipe::{Preset, StudyRecipe};
 
     const POLICIES: u64 = 40;
     const BIAS: f64 = 1.0;
 
-    /// A policy of its own for each seed: scores around 6, the judge right, the judge with a taste above the truth.
-    fn policy(recipe: &StudyRecipe, seed: u64) -> Evaluated {
-        let scorers = Scorers::of(recipe);
+    /// A policy with scores around 6, an unbiased judge and a biased one.
+    fn policy(setup: &Setup, seed: u64) -> Evaluated {
+        let scorers = Scorers::of(setup);
         let biased = scorers.second.expect("the sandbox has one").name;
         let mut rng = Seeds::new(seed).stream("scores");
         let mut scores = Vec::new();
@@ -336,8 +331,8 @@ mod tests {
         }
         Evaluated {
             subject: Subject::Baseline { seed },
-            evaluation: Evaluation::of_scores(scores),
-            key: Key::of(&["world"]),
+            evaluation: Evaluation::from_scores(scores),
+            key: Key::of("source", &"sandbox"),
             step: 0,
             training_loss: None,
             held_out: None,
@@ -346,8 +341,8 @@ mod tests {
     }
 
     #[test]
-    fn right_intervals_hold_the_truth_and_a_bias_does_not() {
-        let recipe = StudyRecipe::preset(Preset::Sandbox, &[]).unwrap();
+    fn unbiased_intervals_cover_the_ground_truth_and_biased_ones_do_not() {
+        let recipe = StudyRecipe::preset(Preset::Sandbox, &[]).unwrap().setup();
         let evaluated = (0..POLICIES).map(|seed| policy(&recipe, seed)).collect();
         let collected = Collected { evaluated, failed: Vec::new() };
         let analysis = Analysis::new(&recipe, &collected);
@@ -372,13 +367,13 @@ mod tests {
     }
 
     #[test]
-    fn sets_hold_every_category_as_often_as_the_benchmark_and_share_no_question() {
-        let recipe = StudyRecipe::preset(Preset::Sandbox, &[]).unwrap();
+    fn sets_are_disjoint_and_have_the_categories_of_the_benchmark() {
+        let recipe = StudyRecipe::preset(Preset::Sandbox, &[]).unwrap().setup();
         let collected = Collected { evaluated: vec![policy(&recipe, 0)], failed: Vec::new() };
         let analysis = Analysis::new(&recipe, &collected);
         let scorers = Scorers::of(&recipe);
-        let [gold, beyond] = scorers.gold.as_ref().unwrap();
-        let sets = sets(&analysis, gold, beyond);
+        let [gold, held_out] = scorers.gold.as_ref().unwrap();
+        let sets = sets(&analysis, gold, held_out);
         assert!(sets.iter().all(|set| set.len() == 80 && set.iter().filter(|id| *id % 2 == 0).count() == 40));
         assert_eq!(sets.iter().flatten().collect::<BTreeSet<_>>().len(), 80 * sets.len());
     }

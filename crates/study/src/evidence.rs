@@ -1,24 +1,22 @@
-//! What stands behind a table: how small a difference its design can see, and whether training went on for too long.
+//! The power of a table's design, and the test of overfitting.
 
+use experiment::{Analysis, LEVEL, Scorer, Subject, percent};
 use stats::{
     Checkpoint, Over, Overfitting, OverfittingVerdict, Plan, Resamples, SeedsNeeded, Sign, judge_overfitting,
 };
 
-use crate::analysis::{Analysis, LEVEL, Scorer};
-use crate::cell::Subject;
 use crate::contrast::Contrast;
 use crate::error::StudyError;
 
-/// The chance of finding a difference at which a design is called able to see it.
+/// The power of minimum detectable effects and of required samples.
 pub(crate) const POWER: f64 = 0.8;
-/// The difference whose price in seeds is told.
+/// The difference whose required number of seeds is printed.
 const SMALL: f64 = 0.1;
-/// A drop below this would not matter: judging the same answers again moves a mean by as much.
+/// The margin of equivalence: judging the same answers again changes a mean by as much.
 pub(crate) const MARGIN: f64 = 0.2;
 const RESAMPLES: usize = 2_000;
 
-/// The smallest differences that a table of `comparisons` would have found, as a note below it;
-/// `None` where there is nothing to compare.
+/// Returns a note on the minimum detectable effects of `comparisons`; `None` without comparisons.
 pub(crate) fn detectable(
     analysis: &Analysis<'_>,
     scorer: &Scorer,
@@ -41,14 +39,14 @@ pub(crate) fn detectable(
         Ok(if high - low < 0.005 { format!("{high:.2}") } else { format!("{low:.2} to {high:.2}") })
     };
     let mut note = format!(
-        "What {} questions can show: a true difference of {} points (under {}, depending on the policy) is found four times \
-         in five, if it is to hold on other questions",
+        "Minimum detectable effect (80% power) with {} questions: {} points under {}, depending on the policy, over the \
+         sampling of questions",
         design.questions,
         range(Over::Questions)?,
         analysis.spoken(scorer)
     );
     if design.seeds > 1 {
-        note += &format!("; of {}, if on other seeds too", range(Over::SeedsAndQuestions)?);
+        note += &format!("; {} points over questions and seeds", range(Over::SeedsAndQuestions)?);
         let mut needed = Vec::new();
         for components in &all {
             let plan = Plan { variances: components.variances(), over: Over::Seeds, level: LEVEL };
@@ -59,14 +57,14 @@ pub(crate) fn detectable(
             SeedsNeeded::MoreQuestions { .. } => usize::MAX,
         });
         if let Some(seeds) = most.max().filter(|&seeds| seeds < usize::MAX) {
-            note += &format!(". On these very questions a difference of {SMALL} would take {seeds} seeds");
+            note += &format!(". With these questions, a difference of {SMALL} requires {seeds} seeds");
         }
     }
     Ok(Some(note + "."))
 }
 
-/// The verdict on one policy's checkpoints, `keep(at)` selecting those after part `at` of training, as a note; `None`
-/// where the grid does not hold them all.
+/// Returns a note on the overfitting of one policy, whose checkpoint `at` is selected by `keep(_, at)`; `None` if the grid
+/// lacks a checkpoint.
 pub(crate) fn overfitting_note(
     analysis: &Analysis<'_>,
     scorer: &Scorer,
@@ -74,7 +72,7 @@ pub(crate) fn overfitting_note(
     keep: impl Fn(&Subject, usize) -> bool,
 ) -> Result<Option<String>, StudyError> {
     let mut checkpoints = Vec::new();
-    for (at, &progress) in analysis.recipe.train.checkpoints.iter().enumerate() {
+    for (at, &progress) in analysis.setup.train.checkpoints.iter().enumerate() {
         let keep = |subject: &Subject| keep(subject, at);
         let Some(training_loss) = analysis.training_loss(&keep) else { return Ok(None) };
         checkpoints.push(Checkpoint {
@@ -101,24 +99,24 @@ fn words(found: &Overfitting) -> String {
     let Overfitting { verdict, peak, drop, drop_low, drop_high, margin, loss_change, signs, .. } = found;
     let verdict = match verdict {
         OverfittingVerdict::Overfits => "overfits",
-        OverfittingVerdict::Degrades => "degrades, without a falling loss",
-        OverfittingVerdict::NoOverfitting => "no overfitting that matters",
+        OverfittingVerdict::Degrades => "degrades without a falling loss",
+        OverfittingVerdict::NoOverfitting => "no relevant overfitting",
         OverfittingVerdict::Undecided => "undecided",
     };
     let signed = |value: &f64, decimals: usize| format!("{value:+.decimals$}").replace('-', "−");
     format!(
-        "{verdict} (peak, at {}% of training, minus final {drop:.2}; the largest drop from an earlier checkpoint lies between {} \
-         and {}, and {margin} would matter; training loss {}{})",
-        crate::cell::percent(*peak),
+        "{verdict} (peak at {}% of training minus final: {drop:.2}; largest drop from an earlier checkpoint between {} and {}, \
+         margin {margin}; training loss {}{})",
+        percent(*peak),
         signed(drop_low, 2),
         signed(drop_high, 2),
         signed(loss_change, 3),
-        signs.iter().map(|sign| format!("; {}", said(*sign))).collect::<String>()
+        signs.iter().map(|sign| format!("; {}", sign_text(*sign))).collect::<String>()
     )
 }
 
-/// What often comes with overfitting, in words.
-fn said(sign: Sign) -> String {
+/// Returns the text of a sign of overfitting.
+fn sign_text(sign: Sign) -> String {
     match sign {
         Sign::HeldOutMarginFell(by) => format!("held-out margin −{by:.3}"),
         Sign::HeldOutAccuracyFell(by) => format!("held-out accuracy −{by:.3}"),

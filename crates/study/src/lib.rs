@@ -1,59 +1,36 @@
-//! The research questions as grids over one engine.
-//!
-//! A [`Cell`] is one training run, a [`Grid`] the subjects that a [`Question`] asks for. The [`Runner`] trains and
-//! evaluates what its [`ResultStore`] does not hold yet, [`conclude`] makes tables, figures and a report of it. All
-//! four questions of the paper are grids over this engine, and a cell that stands in several is computed once.
-
+#![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
-mod analysis;
 mod answer;
-mod answering_together;
-mod asked;
-mod cell;
 mod claims;
+mod conclusion;
 mod contrast;
 mod coverage;
-mod describe;
 mod error;
-mod evaluate;
 mod evidence;
-mod failures;
 mod figures;
-mod findings;
-mod fitted;
-mod grid;
-mod judges;
+mod levels;
+mod manifest;
 mod methods;
-mod plan;
+pub mod paper;
 mod printed;
+mod question;
+pub mod questions;
 mod raters;
 pub mod recipe;
-mod registry;
-mod report;
-mod responder;
-pub mod results;
-mod runner;
-mod scored_labels;
-mod store;
-mod sweep;
+mod results;
+mod run;
+mod study;
+mod summary;
 mod tables;
+mod tuning;
 mod verdicts;
-mod world;
 
-pub use answering_together::{AnsweringTogether, Ending};
-pub use cell::{Cell, Subject};
-pub use describe::describe;
+pub use claims::{Claim, Expectation};
+pub use conclusion::{Findings, conclude};
+pub use contrast::{Contrast, Select};
 pub use error::StudyError;
-pub use evaluate::{BENCHMARK, Evaluation, FURTHER, GOLD, Score};
-pub use failures::Failure;
-pub use findings::{Findings, conclude};
-pub use fitted::{Fitted, FittedLabels};
-pub use grid::{Grid, Question};
-pub use plan::{ASSUMED_ANSWER_SECONDS, ASSUMED_STEP_SECONDS, Disk, Forecast, Pace, Plan, Work};
-pub use registry::Registry;
-pub use responder::{Asked, LoadedPolicy, PolicyResponder, chat_messages, tokenizer_with_template};
-pub use runner::{Collected, Evaluated, Runner, Shard};
-pub use scored_labels::{ScoreReduction, ScoredLabels, label_by_score};
-pub use store::{Key, ResultStore};
-pub use world::World;
+pub use question::{About, Question, Questions};
+pub use results::{Figure, Results};
+pub use run::registry;
+pub use study::Study;

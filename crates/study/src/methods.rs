@@ -1,33 +1,32 @@
-//! How a study was done, in words, from its recipe.
+//! The methods of a study, from its recipe.
 
+use experiment::{LEVEL, RESAMPLES, percent};
 use pref_loss::LogpReduction;
 use trainer::Decay;
 use trainer::recipe::Dtype;
 
-use crate::analysis::{LEVEL, RESAMPLES};
-use crate::cell::percent;
 use crate::evidence::{MARGIN, POWER};
 use crate::recipe::StudyRecipe;
 
-/// The report's chapter on methods, paragraph by paragraph.
+/// Returns the paragraphs of the report's methods.
 pub(crate) fn methods(recipe: &StudyRecipe) -> Vec<String> {
-    let mut told = vec![training(recipe), replicates(recipe)];
-    told.extend(answers(recipe));
-    told.push(judging(recipe));
-    told.push(intervals(recipe));
-    told.push(tests());
-    told
+    let mut paragraphs = vec![training(recipe), replicates(recipe)];
+    paragraphs.extend(answers(recipe));
+    paragraphs.push(judging(recipe));
+    paragraphs.push(intervals(recipe));
+    paragraphs.push(tests());
+    paragraphs
 }
 
 fn training(recipe: &StudyRecipe) -> String {
     let train = &recipe.train;
     let decay = match train.scheduler {
-        Decay::Linear => "in a straight line down to 0",
-        Decay::Cosine => "along half a cosine down to 0",
-        Decay::Constant => "unchanged",
+        Decay::Linear => "linearly to 0",
+        Decay::Cosine => "along half a cosine to 0",
+        Decay::Constant => "constant",
     };
     let computing = match recipe.model.dtype {
-        Dtype::Bfloat16 => "bfloat16 where the machine has it",
+        Dtype::Bfloat16 => "bfloat16 if the machine supports it",
         Dtype::Float32 => "float32",
     };
     let reduction = match recipe.loss.logp_reduction {
@@ -36,14 +35,14 @@ fn training(recipe: &StudyRecipe) -> String {
     };
     let adapters = match recipe.lora.rank {
         0 => String::new(),
-        rank => format!(" Adapters of rank {rank} are trained, all other weights stay."),
+        rank => format!(" Only adapters of rank {rank} are trained."),
     };
     format!(
-        "Training. Every policy starts from one supervised policy, which is also the reference, and is trained with AdamW (β {} and \
-         {}, ε {:e}, weight decay {}), {} pairs a step, learning rate {} after {}% of warm-up and then {decay}, for {} passes over its \
-         pairs unless a table says otherwise; gradients are scaled down to a norm of {}. Weights are float32, computed with in {computing}.{adapters} \
-         cDPO and robust DPO take ε = {}; IPO compares {reduction}. Flipped labels swap a random share of a \
-         policy's own pairs; smaller shares of the pairs are parts of larger ones.",
+        "Training. Every policy starts from the supervised policy, which is also the reference. The optimizer is AdamW (β {} and {}, ε \
+         {:e}, weight decay {}) with {} pairs per step and learning rate {} after {}% of warm-up, then {decay}, for {} epochs unless \
+         a table says otherwise. Gradients are clipped to a norm of {}. Master weights are float32, computation is in \
+         {computing}.{adapters} cDPO and robust DPO take ε = {}; IPO compares {reduction}. Flips swap a random share of a policy's \
+         labels; smaller shares of the pairs are subsets of larger ones.",
         train.betas[0],
         train.betas[1],
         train.eps,
@@ -60,25 +59,25 @@ fn training(recipe: &StudyRecipe) -> String {
 fn replicates(recipe: &StudyRecipe) -> String {
     let seeds = recipe.study.seeds;
     let what = match recipe.is_sandbox() {
-        true => "pairs and labels, their order, flips, the answers' sampling and the judges' errors",
-        false => "the order of the pairs, shares, flips and the answers' sampling",
+        true => "pairs, labels, order, flips, sampling of answers, and errors of the judges",
+        false => "order of the pairs, shares, flips, and sampling of answers",
     };
     format!(
-        "Replicates. {seeds} seeds, each with {what} of its own; the supervised policy is the same in all of them. Policies of one \
-         seed differ in nothing but what is compared."
+        "Replicates. There are {seeds} seeds. Each draws {what}; all share the supervised policy. Policies of one seed differ only in \
+         the compared property."
     )
 }
 
 fn answers(recipe: &StudyRecipe) -> Option<String> {
     (!recipe.is_sandbox()).then(|| {
         let system = match &recipe.answers.system {
-            Some(words) if words.is_empty() => " behind an empty system message".to_owned(),
-            Some(words) => format!(" behind the system message “{words}”"),
+            Some(words) if words.is_empty() => " after an empty system message".to_owned(),
+            Some(words) => format!(" after the system message “{words}”"),
             None => String::new(),
         };
         format!(
-            "Answers. Both turns of each question, in the model's own chat template{system}, at the temperature that FastChat \
-             gives a question's category, of at most {} tokens.",
+            "Answers. Both turns of each question, with the model's chat template{system}, FastChat's temperature of the category, \
+             and at most {} tokens.",
             recipe.answers.max_new_tokens
         )
     })
@@ -86,21 +85,22 @@ fn answers(recipe: &StudyRecipe) -> Option<String> {
 
 fn judging(recipe: &StudyRecipe) -> String {
     if recipe.is_sandbox() {
-        return "Judging. Two simulated judges rate each turn from 1 to 10: true quality with an error, of which one also has the \
-                taste of the LLM annotator. True quality (gold) is computed from question and answer."
+        return "Judging. Two simulated judges rate each turn from 1 to 10: gold quality with a random error. The second judge also \
+                has the LLM annotator's bias. Gold quality is computed from question and answer."
             .to_owned();
     }
-    let told = recipe.judge.all().map(|judge| {
+    let judges = recipe.judge.all().map(|judge| {
         let repeats = match judge.repeats.get() {
             1 => String::new(),
-            repeats => format!(", the median of {repeats} opinions"),
+            repeats => format!(", the median of {repeats} ratings"),
         };
         format!("{} (temperature {}{repeats})", judge.name(), judge.temperature)
     });
     format!(
-        "Judging. Single grading with FastChat's prompts, references where a category has them, by {}. The last verdict from 1 to \
-         10 counts; who gives none is asked again {} times, and what stays unreadable is left out and counted below the tables.",
-        told.collect::<Vec<_>>().join(" and "),
+        "Judging. Single grading with FastChat's prompts and the references of some categories, by {}. The last verdict from 1 to 10 \
+         counts. A judge that gives none is called again up to {} times; turns without a rating are left out and counted below the \
+         tables.",
+        judges.collect::<Vec<_>>().join(" and "),
         recipe.judge.reasks
     )
 }
@@ -108,24 +108,23 @@ fn judging(recipe: &StudyRecipe) -> String {
 fn intervals(recipe: &StudyRecipe) -> String {
     let further = match recipe.is_sandbox() {
         true => format!(
-            " Gold beyond is the mean over {} questions that no judge sees: what the benchmark's questions stand for.",
+            " The ground truth is mean gold quality on {} held-out questions, which no judge rates.",
             recipe.sandbox.further_questions
         ),
         false => String::new(),
     };
     format!(
-        "Intervals. Tables give percentile bootstrap intervals of {}% over {RESAMPLES} resamples of whole questions, so that a \
-         question's turns and seeds stay together; they hold for these seeds. Differences are paired by question.{further}",
+        "Intervals. Tables give {}% percentile bootstrap intervals with {RESAMPLES} resamples of whole questions, which keep the \
+         turns and seeds of a question together; they are conditional on these seeds. Differences are paired by question.{further}",
         percent(LEVEL)
     )
 }
 
 fn tests() -> String {
     format!(
-        "Verdicts. Each claim is a weighted sum of mean scores, taken question by question and seed by seed, with a t-test over \
-         what it is to hold for; p-values are corrected by Holm's method over all comparisons of one question. An effect of less \
-         than {MARGIN} points counts as none where two one-sided tests say so. Power is told at {}%: how large a true difference \
-         has to be to be found so often, and how many questions and seeds would find the one in question.",
+        "Verdicts. Each claim is a contrast of mean scores, by question and seed, with a t-test. p-values are corrected by Holm's \
+         method over all comparisons of one research question. Two one-sided tests establish that an effect is below {MARGIN} \
+         points. The minimum detectable effect (MDE) and the required sample are those of {}% power.",
         percent(POWER)
     )
 }
@@ -136,14 +135,12 @@ mod tests {
     use crate::recipe::Preset;
 
     #[test]
-    fn methods_are_those_of_the_recipe() {
+    fn methods_depend_on_the_recipe() {
         let of = |preset| methods(&StudyRecipe::preset(preset, &[]).unwrap()).join("\n");
         let sandbox = of(Preset::Sandbox);
-        assert!(
-            sandbox.contains("Two simulated judges") && sandbox.contains("1000 questions that no judge sees")
-        );
+        assert!(sandbox.contains("Two simulated judges") && sandbox.contains("1000 held-out questions"));
         let paper = of(Preset::Paper);
-        assert!(paper.contains("by gpt-4 (temperature 0)") && paper.contains("16 pairs a step"), "{paper}");
-        assert!(paper.contains("behind an empty system message") && !paper.contains("simulated"), "{paper}");
+        assert!(paper.contains("by gpt-4 (temperature 0)") && paper.contains("16 pairs per step"), "{paper}");
+        assert!(paper.contains("after an empty system message") && !paper.contains("simulated"), "{paper}");
     }
 }

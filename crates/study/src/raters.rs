@@ -1,52 +1,40 @@
-//! Table 2: which of two policies three raters prefer.
+//! Table 2: the preferences of three simulated raters between two policies.
 
 use std::collections::BTreeMap;
 
+use experiment::{DataSource, Evaluated, LEVEL, Subject, prompt};
 use human_study::{Rating, StudyReport};
 use mtbench::Answer;
 use sandbox::{Candidate, RaterChoice, raters};
 use stats::Choice;
 use trainer::recipe::LossKind;
 
-use crate::analysis::LEVEL;
-use crate::cell::Subject;
+use crate::claims::llm_and_human;
 use crate::error::StudyError;
-use crate::evaluate::prompt;
-use crate::runner::{Evaluated, Runner};
+use crate::results::Results;
 
-/// The replicate whose answers are compared: 160 pairs, as many as the paper's raters saw.
+/// The replicate whose answers are compared: 160 pairs, as in the paper.
 const REPLICATE: u64 = 0;
 
-/// What the raters say of DPO on the LLM's preferences against DPO on the humans', answer by answer.
-///
-/// `None` where the study has no two annotators to compare, and outside of the sandbox.
-pub(crate) fn comparison(
-    runner: &Runner,
-    evaluated: &[Evaluated],
-) -> Result<Option<StudyReport>, StudyError> {
-    // Whoever studies a model of their own asks persons: the program `agreement` makes the sheets.
-    if !runner.world().is_sandbox() {
+/// Compares DPO on the LLM's preferences with DPO on the humans'; `None` without two annotators, and outside of the
+/// sandbox, where the program `agreement` makes sheets for human raters.
+pub(crate) fn comparison(results: &Results<'_>) -> Result<Option<StudyReport>, StudyError> {
+    let source = results.runner.source();
+    if !source.is_sandbox() {
         return Ok(None);
     }
-    let Some(models) = contestants(runner, evaluated) else { return Ok(None) };
+    let Some(models) = contestants(results) else { return Ok(None) };
     let [first, second] = models;
     let answers = [first.evaluation.answers()?, second.evaluation.answers()?];
-    let ratings = rate(runner, &answers);
+    let ratings = rate(source, &answers);
     let [one, other] = models.map(|model| model_name(&model.subject));
     Ok(Some(StudyReport::new(&ratings, [&one, &other], LEVEL)?))
 }
 
-/// DPO on `gpt-4-turbo` and on `human` where both are in the study, else on its first two annotators.
-fn contestants<'a>(runner: &Runner, evaluated: &'a [Evaluated]) -> Option<[&'a Evaluated; 2]> {
-    let annotators = &runner.recipe().study.annotators;
-    let has = |name: &str| annotators.iter().any(|a| a == name);
-    let pair = if has("gpt-4-turbo") && has("human") {
-        ["gpt-4-turbo", "human"]
-    } else {
-        [annotators.first()?.as_str(), annotators.get(1)?.as_str()]
-    };
+/// Returns the policies of DPO on the LLM's and on the humans' preferences.
+fn contestants<'a>(results: &Results<'a>) -> Option<[&'a Evaluated; 2]> {
     let find = |annotator: &str| {
-        evaluated.iter().rfind(|e| match &e.subject {
+        results.scores.evaluated.iter().rfind(|e| match &e.subject {
             Subject::Baseline { .. } => false,
             Subject::Trained { cell, .. } => {
                 cell.loss == LossKind::Dpo
@@ -57,7 +45,8 @@ fn contestants<'a>(runner: &Runner, evaluated: &'a [Evaluated]) -> Option<[&'a E
             }
         })
     };
-    Some([find(pair[0])?, find(pair[1])?])
+    let [llm, human] = llm_and_human(results)?;
+    Some([find(llm)?, find(human)?])
 }
 
 fn model_name(subject: &Subject) -> String {
@@ -67,13 +56,12 @@ fn model_name(subject: &Subject) -> String {
     }
 }
 
-/// Every rater's choice on every turn that both models answered.
-fn rate(runner: &Runner, answers: &[Vec<Answer>; 2]) -> Vec<Rating> {
-    let world = runner.world();
-    let raters = raters(&world.replicate(REPLICATE).child("raters"));
+/// Returns every rater's choice on every turn that both models answered.
+fn rate(source: &DataSource, answers: &[Vec<Answer>; 2]) -> Vec<Rating> {
+    let raters = raters(&source.replicate(REPLICATE).child("raters"));
     let second: BTreeMap<u64, &Answer> = answers[1].iter().map(|a| (a.question_id, a)).collect();
     let questions: BTreeMap<u64, &mtbench::Question> =
-        world.questions().iter().map(|q| (q.question_id, q)).collect();
+        source.questions().iter().map(|q| (q.question_id, q)).collect();
     let mut ratings = Vec::new();
     for a in &answers[0] {
         let (Some(b), Some(question)) = (second.get(&a.question_id), questions.get(&a.question_id)) else {

@@ -1,58 +1,51 @@
-//! The recipe of a study: the trainer's tables, and what is varied.
+//! The recipe of a study: the sections of a setup, and what the questions vary.
 
-use std::num::{NonZeroU16, NonZeroU64};
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
+use experiment::Setup;
+use experiment::setup::{AnswersSection, JudgeKind, JudgeSection, PaceSection, SANDBOX, SandboxSection};
 use hub::{Hub, HubError};
 use pref_data::{FlipRate, Fraction, LabelSource};
 use pref_loss::Beta;
 use serde::{Deserialize, Serialize};
 use trainer::recipe::{
     Complaint, DataSection, DistributedSection, Format, LoraSection, LossKind, LossSection, ModelSection,
-    OutputSection, Recipe, RecipeError, RecipeRoot, SpeedSection, TrainSection, WatchSection, parse_toml,
-    read_toml, seed, to_toml,
+    OutputSection, RecipeError, RecipeRoot, SpeedSection, TrainSection, WatchSection, parse_toml, read_toml,
+    seed, to_toml,
 };
 
-use crate::cell::Cell;
-
-mod judge;
-
-pub use judge::{JudgeKind, JudgeSection, PaceSection};
-
-/// What `model.path` and `data.path` say where the offline world supplies both.
-pub const SANDBOX: &str = "sandbox";
-
-/// A study: one recipe for every training run in it, and what the runs differ in.
+/// The recipe of a study: what all runs share, and what the questions vary.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StudyRecipe {
     /// The master seed.
     #[serde(default, with = "seed")]
     pub seed: u64,
-    /// What is varied.
+    /// What the questions vary.
     pub study: StudySection,
-    /// Who rates answers.
+    /// The judge of the answers.
     pub judge: JudgeSection,
     /// How the policies answer.
     #[serde(default)]
     pub answers: AnswersSection,
-    /// The offline world, where `data.format = "sandbox"`.
+    /// The sandbox, if `model.path = "sandbox"`.
     #[serde(default)]
     pub sandbox: SandboxSection,
     /// The policy that all runs start from.
     pub model: ModelSection,
-    /// The preferences; annotator, fraction and flip rate are the study's to set.
+    /// The preferences; the study sets annotator, fraction and flip rate.
     pub data: DataSection,
-    /// The loss; kind and β are the study's to set.
+    /// The loss; the study sets kind and β.
     #[serde(default)]
     pub loss: LossSection,
-    /// How policies are trained.
+    /// The training of each policy.
     #[serde(default)]
     pub train: TrainSection,
     /// Switches of the fast paths.
     #[serde(default)]
     pub speed: SpeedSection,
-    /// What is measured on the way; the sandbox supplies held-out preferences itself.
+    /// Evaluation during training; the sandbox supplies held-out preferences itself.
     #[serde(default)]
     pub watch: WatchSection,
     /// Low-rank adapters.
@@ -61,33 +54,33 @@ pub struct StudyRecipe {
     /// Several processes.
     #[serde(default)]
     pub distributed: DistributedSection,
-    /// Where results go.
+    /// The folder of results.
     pub output: OutputSection,
 }
 
-/// What is varied. Where a list is absent each research question has its own, as in the paper.
+/// What the questions vary. Each question has its own default for an absent list, as in the paper.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StudySection {
-    /// The benchmark's folder, laid out as FastChat's and as `mtbench fetch` leaves it; the sandbox has its own questions.
+    /// The benchmark's folder with FastChat's layout, as `mtbench fetch` creates it; the sandbox has its own questions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bench: Option<PathBuf>,
-    /// Benchmark questions, ten a category at 80.
+    /// Number of benchmark questions.
     #[serde(default = "eighty")]
     pub questions: usize,
-    /// Replicates: data, labels, order, generation and judge are drawn anew in each.
+    /// Number of replicates. Each draws data, labels, order, generation and judge anew.
     #[serde(default = "two")]
     pub seeds: u64,
-    /// Whose labels are compared.
+    /// The annotators to compare.
     #[serde(default = "human_and_gpt4")]
     pub annotators: Vec<String>,
-    /// Which of the paper's sets the preferences are, whose printed numbers stand beside ours.
+    /// The paper's data set, whose printed numbers are shown next to the results.
     #[serde(default, skip_serializing_if = "PaperSet::is_gair")]
     pub paper_set: PaperSet,
     /// Shares of the pairs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volumes: Option<Vec<Fraction>>,
-    /// Shares of swapped labels.
+    /// Shares of flipped labels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flip_rates: Option<Vec<FlipRate>>,
     /// Values of β.
@@ -96,22 +89,22 @@ pub struct StudySection {
     /// Losses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub losses: Option<Vec<LossKind>>,
-    /// Values among which the sweep looks for the best β.
+    /// Values of β in the sweep.
     #[serde(default = "eleven")]
     pub sweep_betas: Vec<Beta>,
-    /// Mixtures of the first two annotators' labels, such as `75% human, 25% gpt-4-turbo`; quarters where they are not given.
+    /// Mixtures of the first two annotators' labels, such as `75% human, 25% gpt-4-turbo` [default: in steps of a quarter].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mixtures: Option<Vec<String>>,
-    /// Passes over the pairs where training is to be overdone.
+    /// Epochs of the question on too many epochs.
     #[serde(default = "ten")]
     pub long_epochs: NonZeroU64,
 }
 
-/// A set of preferences of the paper.
+/// A data set of the paper.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PaperSet {
-    /// GAIR's preference-dissection: Tables 1 to 9. Also where the preferences are none of the paper's.
+    /// GAIR's preference-dissection: Tables 1 to 9. Also the value for other data.
     #[default]
     Gair,
     /// UltraFeedback: Tables 10 to 14.
@@ -126,7 +119,7 @@ impl PaperSet {
         *self == Self::Gair
     }
 
-    /// The number of the table that prints volumes, noise or algorithms (`table` 3, 4 or 1) of this set, and how its columns begin.
+    /// Returns the number of the table that prints this set's counterpart of `table`, and the prefix of its columns.
     pub(crate) fn printed(self, table: usize) -> (usize, Option<&'static str>) {
         let of_appendix = match table {
             1 => 10,
@@ -142,85 +135,22 @@ impl PaperSet {
     }
 }
 
-/// How the policies answer the benchmark, where they are not the sandbox's.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct AnswersSection {
-    /// The longest answer, in tokens.
-    pub max_new_tokens: u32,
-    /// Questions answered at a time; who is stopped loses no more.
-    pub batch: NonZeroU16,
-    /// What stands before every dialogue, if anything; an empty system message is what FastChat puts before Zephyr's.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub system: Option<String>,
-}
-
-impl Default for AnswersSection {
-    fn default() -> Self {
-        Self {
-            max_new_tokens: mtbench::ANSWER_TOKENS,
-            batch: NonZeroU16::new(32).expect("not 0"),
-            system: None,
-        }
-    }
-}
-
-/// The offline world: see the crate `sandbox`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct SandboxSection {
-    /// Dialogues that the policy is fine-tuned on.
-    pub demonstrations: usize,
-    /// Optimiser steps of supervised fine-tuning after which the weak sampling policy is taken, as a share.
-    pub weak_after: f64,
-    /// Dialogues of high quality that the strong sampling policy is fine-tuned on further.
-    pub strong_demonstrations: usize,
-    /// Learning rate of supervised fine-tuning.
-    pub sft_learning_rate: f64,
-    /// Dialogues an optimiser step of supervised fine-tuning.
-    pub sft_batch_size: usize,
-    /// Preference pairs a replicate.
-    pub pairs: usize,
-    /// Further pairs a replicate, which are measured in training and not trained on.
-    pub held_out: usize,
-    /// Questions beside the benchmark's on which gold quality is taken.
-    pub further_questions: usize,
-    /// The longest answer, in tokens.
-    pub max_new_tokens: usize,
-}
-
-impl Default for SandboxSection {
-    fn default() -> Self {
-        Self {
-            demonstrations: 48_000,
-            weak_after: 0.25,
-            strong_demonstrations: 6_400,
-            sft_learning_rate: 4e-3,
-            sft_batch_size: 32,
-            pairs: 1_500,
-            held_out: 200,
-            further_questions: 1_000,
-            max_new_tokens: 48,
-        }
-    }
-}
-
-/// A recipe that ships with the programs.
+/// A recipe that is part of the programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Preset {
-    /// The offline world: minutes on two cores.
+    /// The sandbox: minutes on two cores.
     Sandbox,
-    /// A real model of 135M parameters on GAIR's preferences, judged by a model on the same machine: hours on two cores.
+    /// A model of 135M parameters on GAIR's preferences with a local judge: hours on two cores.
     Laptop,
     /// The paper's setting: Zephyr 7B, GAIR's preferences, GPT-4 as judge.
     Paper,
 }
 
 impl Preset {
-    /// All of them.
+    /// All presets.
     pub const ALL: [Self; 3] = [Self::Sandbox, Self::Laptop, Self::Paper];
 
-    /// Its text.
+    /// Returns its text.
     pub fn text(self) -> &'static str {
         match self {
             Self::Sandbox => include_str!("../../../recipes/sandbox.toml"),
@@ -229,7 +159,7 @@ impl Preset {
         }
     }
 
-    /// Its name, as on the command line.
+    /// Returns its name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Sandbox => "sandbox",
@@ -240,34 +170,34 @@ impl Preset {
 }
 
 impl StudyRecipe {
-    /// Reads a recipe file, `overrides` (`section.key=value`) applied.
+    /// Reads a recipe file and applies `overrides` (`section.key=value`).
     ///
     /// # Errors
     ///
-    /// What is wrong with file or overrides, and where.
+    /// If file or overrides are invalid.
     pub fn load(path: &Path, overrides: &[String]) -> Result<Self, RecipeError> {
         read_toml(path, overrides)
     }
 
-    /// A recipe that ships with the programs, `overrides` applied.
+    /// Returns a preset with `overrides` applied.
     ///
     /// # Errors
     ///
-    /// What is wrong with the overrides.
+    /// If the overrides are invalid.
     pub fn preset(preset: Preset, overrides: &[String]) -> Result<Self, RecipeError> {
         parse_toml(&format!("preset {}", preset.name()), preset.text(), overrides)
     }
 
-    /// Whether model, preferences and judges are the offline world's.
+    /// Returns whether model, preferences and judges are the sandbox's.
     pub fn is_sandbox(&self) -> bool {
         self.model.path == SANDBOX
     }
 
-    /// Puts local paths in the place of ids on the Hub, after bringing what they name.
+    /// Downloads what ids on the Hub name, and replaces them by local paths.
     ///
     /// # Errors
     ///
-    /// What keeps the files from coming.
+    /// If a file cannot be downloaded.
     pub fn fetch(&mut self, hub: &Hub) -> Result<(), HubError> {
         if self.is_sandbox() {
             return Ok(());
@@ -276,54 +206,33 @@ impl StudyRecipe {
         self.data.fetch(hub)
     }
 
-    /// The recipe of one cell: `model` and `data` are what the study starts from, `held_out` what it is measured on, `output`
-    /// is the cell's folder.
-    pub fn of_cell(
-        &self,
-        cell: &Cell,
-        model: &Path,
-        data: &Path,
-        held_out: Option<&Path>,
-        output: &Path,
-    ) -> Recipe {
-        let mut recipe = Recipe {
-            seed: cell.seed,
-            model: self.model.clone(),
-            data: self.data.clone(),
-            loss: self.loss,
-            train: self.train.clone(),
-            speed: self.speed,
-            watch: self.watch.clone(),
-            lora: self.lora.clone(),
-            distributed: self.distributed,
-            output: self.output.clone(),
-        };
-        recipe.model.path = model.display().to_string();
-        recipe.data.path = data.display().to_string();
-        recipe.data.eval_path = held_out.map(|path| path.display().to_string());
-        recipe.data.annotator.clone_from(&cell.annotator);
-        recipe.model.reference = None;
-        if cell.slice.is_some() {
-            recipe.data.slice.clone_from(&cell.slice);
+    /// Returns the setup of the study's experiment.
+    pub fn setup(&self) -> Setup {
+        let recipe = self.clone();
+        Setup {
+            seed: recipe.seed,
+            bench: recipe.study.bench,
+            questions: recipe.study.questions,
+            seeds: recipe.study.seeds,
+            judge: recipe.judge,
+            answers: recipe.answers,
+            sandbox: recipe.sandbox,
+            model: recipe.model,
+            data: recipe.data,
+            loss: recipe.loss,
+            train: recipe.train,
+            speed: recipe.speed,
+            watch: recipe.watch,
+            lora: recipe.lora,
+            distributed: recipe.distributed,
+            output: recipe.output,
         }
-        recipe.data.fraction = cell.fraction;
-        recipe.data.flip_rate = cell.flip_rate;
-        recipe.loss = self.loss_of(cell);
-        if let Some(epochs) = cell.epochs {
-            recipe.train.epochs = epochs.get();
-        }
-        // How many threads compute a cell is no part of it: a study goes on from half a run with another number.
-        recipe.train.threads = 0;
-        recipe.output.dir = output.to_owned();
-        recipe
     }
-}
 
-impl StudyRecipe {
-    /// The first line in which `other` describes another study; `None` where results of both may stand on one page.
+    /// Returns the first difference of two recipes; `None` if one report may show the results of both.
     ///
-    /// Where results go, how many threads compute them and how fast a judge is asked does not count, nor do the lists of values at which each
-    /// question may be asked with its own: volumes, flip rates, losses, β and epochs stand beside every score.
+    /// The comparison ignores the output folder, threads, the pace of the judge, and the lists of values that a question may
+    /// override, since every score names its values.
     pub(crate) fn difference(&self, other: &Self) -> Option<String> {
         let [here, there] = [self, other].map(|recipe| {
             let mut recipe = recipe.clone();
@@ -345,19 +254,6 @@ impl StudyRecipe {
             None => (here != there).then(|| "one recipe has more lines than the other".to_owned()),
         }
     }
-
-    /// The loss of one cell. A key that only some losses look at is left at its default for the others, so that one
-    /// DPO run serves studies that differ in cDPO's ε or IPO's reduction.
-    fn loss_of(&self, cell: &Cell) -> LossSection {
-        let mut loss = LossSection { kind: cell.loss, beta: cell.beta, ..LossSection::default() };
-        if cell.loss.smooths_labels() {
-            loss.label_smoothing = self.loss.label_smoothing;
-        }
-        if cell.loss == LossKind::Ipo {
-            loss.logp_reduction = self.loss.logp_reduction;
-        }
-        loss
-    }
 }
 
 impl RecipeRoot for StudyRecipe {
@@ -373,16 +269,16 @@ impl RecipeRoot for StudyRecipe {
             loss.check().map_err(|complaint| complaint.within("loss"))?;
         }
         if self.train.checkpoints.last() != Some(&1.0) {
-            let reason = "must end with 1.0 in a study: the trained model is what is scored";
+            let reason = "must end with 1.0 in a study, which scores the trained model";
             return Err(Complaint::invalid("checkpoints", reason).within("train"));
         }
         self.judge.check().map_err(|complaint| complaint.within("judge"))?;
         if self.model.reference.is_some() {
-            let reason = "is the study's to set: the policy that it starts from, model.path; remove the key";
+            let reason = "is model.path in a study; remove the key";
             return Err(Complaint::invalid("reference", reason).within("model"));
         }
         self.model.clone().finish().map_err(|complaint| complaint.within("model"))?;
-        self.check_world()?;
+        self.check_source()?;
         let has_held_out =
             if self.is_sandbox() { self.sandbox.held_out > 0 } else { self.data.eval_path.is_some() };
         self.watch.check(has_held_out).map_err(|complaint| complaint.within("watch"))
@@ -390,8 +286,8 @@ impl RecipeRoot for StudyRecipe {
 }
 
 impl StudyRecipe {
-    /// The sandbox is whole or not at all.
-    fn check_world(&self) -> Result<(), Complaint> {
+    /// Checks that all or none of the sections are the sandbox's.
+    fn check_source(&self) -> Result<(), Complaint> {
         let of_sandbox = [
             (self.model.path == SANDBOX, "model", "path"),
             (self.data.path == SANDBOX, "data", "path"),
@@ -401,28 +297,27 @@ impl StudyRecipe {
         let is_sandbox = self.is_sandbox();
         if let Some((_, section, key)) = of_sandbox.into_iter().find(|(is, ..)| *is != is_sandbox) {
             let reason = if is_sandbox {
-                "must be \"sandbox\" where model.path is: no other preferences or judge speak of its model"
+                "must be \"sandbox\" if model.path is: only its preferences and judges fit its model"
             } else {
-                "must not be \"sandbox\" unless model.path is too: its preferences and judges speak of its own model only"
+                "must not be \"sandbox\" unless model.path is too: its preferences and judges fit its own model only"
             };
             return Err(Complaint::invalid(key, reason).within(section));
         }
         match (is_sandbox, &self.study.bench) {
             (true, Some(_)) => {
-                let reason =
-                    "only counts for a model of your own: the sandbox has its own questions; remove the key";
+                let reason = "has no effect in the sandbox, which has its own questions; remove the key";
                 Err(Complaint::invalid("bench", reason).within("study"))
             }
             (false, None) => {
-                let reason = "is missing; name a folder with MT-Bench's question.jsonl, as `mtbench fetch --data DIR` makes";
+                let reason = "is missing; name a folder with MT-Bench's question.jsonl, as `mtbench fetch --data DIR` creates it";
                 Err(Complaint::invalid("bench", reason).within("study"))
             }
             (true, None) if self.data.eval_path.is_some() => {
-                let reason = "only counts for data of your own: sandbox.held_out says how many pairs it makes; remove the key";
+                let reason = "has no effect in the sandbox, where sandbox.held_out sets the number of pairs; remove the key";
                 Err(Complaint::invalid("eval_path", reason).within("data"))
             }
             (true, None) if self.answers != AnswersSection::default() => {
-                let reason = "only counts for a model of your own; the sandbox's is sandbox.max_new_tokens";
+                let reason = "has no effect in the sandbox; set sandbox.max_new_tokens";
                 Err(Complaint::invalid("answers", reason))
             }
             _ => Ok(()),
@@ -431,7 +326,7 @@ impl StudyRecipe {
 }
 
 impl StudySection {
-    /// The mixtures of labels; quarters of the first two annotators' where the recipe names none.
+    /// Returns the mixtures of labels.
     pub(crate) fn mixtures(&self) -> Vec<String> {
         match (&self.mixtures, self.annotators.as_slice()) {
             (Some(mixtures), _) => mixtures.clone(),
@@ -440,6 +335,23 @@ impl StudySection {
             }
             (None, _) => Vec::new(),
         }
+    }
+
+    /// Returns the losses of the recipe, or else `default`.
+    pub fn losses_or<'a>(&'a self, default: &'a [LossKind]) -> &'a [LossKind] {
+        self.losses.as_deref().unwrap_or(default)
+    }
+
+    /// Returns the shares of pairs of the recipe, or else `default`.
+    pub fn volumes_or(&self, default: &[f64]) -> Vec<Fraction> {
+        let default = || default.iter().filter_map(|&share| Fraction::new(share).ok()).collect();
+        self.volumes.clone().unwrap_or_else(default)
+    }
+
+    /// Returns the shares of flipped labels of the recipe, or else `default`.
+    pub fn flip_rates_or(&self, default: &[f64]) -> Vec<FlipRate> {
+        let default = || default.iter().filter_map(|&rate| FlipRate::new(rate).ok()).collect();
+        self.flip_rates.clone().unwrap_or_else(default)
     }
 
     fn check(&self) -> Result<(), Complaint> {
@@ -457,7 +369,7 @@ impl StudySection {
                 Ok(LabelSource::Mixture(_)) => {}
                 Ok(_) => {
                     let reason =
-                        format!("`{mixture}` mixes nobody; write it as `75% human, 25% gpt-4-turbo`");
+                        format!("`{mixture}` is not a mixture; write it as `75% human, 25% gpt-4-turbo`");
                     return Err(Complaint::invalid("mixtures", reason));
                 }
                 Err(error) => return Err(Complaint::invalid("mixtures", error.to_string())),
@@ -467,7 +379,7 @@ impl StudySection {
         if self.losses.as_ref().is_some_and(|losses| losses.contains(&LossKind::Sft)) {
             return Err(Complaint::invalid(
                 "losses",
-                "must not name `sft`: the supervised policy is every table's baseline",
+                "must not contain `sft`: the supervised policy is the baseline of every table",
             ));
         }
         if self.seeds == 0 {
@@ -514,18 +426,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_preset_is_a_recipe() {
+    fn every_preset_is_valid_and_survives_a_round_trip() {
         for preset in Preset::ALL {
             let recipe = StudyRecipe::preset(preset, &[]).unwrap();
             assert_eq!(recipe.is_sandbox(), preset == Preset::Sandbox);
-            // What is written down is read back: `questions/` holds recipes as text.
             let again = parse_toml(preset.name(), &to_toml(&recipe), &[]).unwrap();
             assert_eq!(recipe, again);
         }
     }
 
     #[test]
-    fn the_appendix_differs_from_the_paper_in_its_preferences_only() {
+    fn the_appendix_recipes_differ_in_their_preferences_only() {
         let paper = StudyRecipe::preset(Preset::Paper, &[]).unwrap();
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes/paper");
         for (file, format) in [("ultrafeedback.toml", Format::Pairs), ("shp.toml", Format::Shp)] {
@@ -544,7 +455,7 @@ mod tests {
     }
 
     #[test]
-    fn the_paper_is_asked_for_as_its_appendix_says() {
+    fn the_paper_recipe_has_the_values_of_its_appendix() {
         let recipe = StudyRecipe::preset(Preset::Paper, &[]).unwrap();
         let train = &recipe.train;
         assert_eq!((train.learning_rate, train.batch_size, train.warmup_ratio), (5e-7, 16, 0.1));

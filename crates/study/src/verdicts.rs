@@ -1,56 +1,58 @@
-//! What a study says of each claim, and whether it could have said anything else.
+//! The verdicts on claims, with the power of the design.
 //!
-//! In the sandbox the truth is known: the same contrast of gold quality on many further questions. There a verdict says
-//! whether the benchmark saw what is there. Elsewhere it says what becomes of the paper's claim.
+//! In the sandbox the ground truth is known: the same contrast of gold quality on held-out questions. There a verdict
+//! compares the benchmark with it. Elsewhere a verdict is about the paper's claim.
 
 use std::fmt;
 
+use experiment::{Analysis, ExperimentError, LEVEL, Scorer, Scorers, Setup};
 use report::page::Page;
 use report::table::{Align, Column, Table, Value};
 use stats::{Components, Design, MeanEstimate, Over, Plan, SeedsNeeded, equivalence_test, holm};
 
-use crate::analysis::{Analysis, LEVEL, Scorer, Scorers};
 use crate::claims::{Claim, Expectation};
 use crate::error::StudyError;
 use crate::evidence::{MARGIN, POWER};
 use crate::figures;
-use crate::recipe::StudyRecipe;
 
-/// More seeds than a study of this kind will train: what would take more is told in questions.
+/// Largest number of seeds in a required sample; larger ones are given in questions.
 const MOST_SEEDS: usize = 64;
-/// Questions are doubled so often before no design is named.
+/// Number of times that the questions of a required sample are doubled.
 const DOUBLINGS: usize = 12;
 const SIGNIFICANT: f64 = 1.0 - LEVEL;
 const DECIMALS: usize = 2;
+const MDE: &str = "MDE (80% power)";
+const REQUIRED_SAMPLE: &str = "Required sample";
+const GROUND_TRUTH: &str = "Ground truth (held-out questions)";
 
-/// What became of a claim.
+/// The verdict on a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// An effect is there and the benchmark found it.
-    Seen,
-    /// An effect is there and the benchmark did not find it.
-    Missed,
-    /// The benchmark found an effect that is not there, or its opposite.
-    FalseAlarm,
-    /// There is no effect and the benchmark found none.
-    NoneSeen,
-    /// What the paper says was found.
+    /// The benchmark found an existing effect.
+    TruePositive,
+    /// The benchmark did not find an existing effect.
+    FalseNegative,
+    /// The benchmark found an effect that does not exist, or its opposite.
+    FalsePositive,
+    /// The benchmark found no effect, and none exists.
+    TrueNegative,
+    /// The paper's effect was found.
     Reproduced,
     /// Its opposite was found.
     Contradicted,
-    /// An effect was found of which the paper does not speak.
+    /// An effect without a claim was found.
     Found,
-    /// This design cannot tell.
+    /// The design cannot distinguish the hypotheses.
     NotDistinguishable,
 }
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Seen => "planted effect seen",
-            Self::Missed => "planted effect missed",
-            Self::FalseAlarm => "false alarm",
-            Self::NoneSeen => "no effect, none seen",
+            Self::TruePositive => "true positive",
+            Self::FalseNegative => "false negative",
+            Self::FalsePositive => "false positive",
+            Self::TrueNegative => "true negative",
             Self::Reproduced => "reproduced",
             Self::Contradicted => "contradicted",
             Self::Found => "effect found",
@@ -59,19 +61,7 @@ impl fmt::Display for Verdict {
     }
 }
 
-impl Verdict {
-    /// As it stands in a table, whose column says what it is about.
-    fn in_table(self) -> String {
-        match self {
-            Self::Seen => "seen".to_owned(),
-            Self::Missed => "missed".to_owned(),
-            Self::NoneSeen => "none, none seen".to_owned(),
-            other => other.to_string(),
-        }
-    }
-}
-
-/// A claim with what was measured of it.
+/// A claim with its measurements.
 #[derive(Clone, Debug)]
 pub(crate) struct Settled {
     place: &'static str,
@@ -79,12 +69,12 @@ pub(crate) struct Settled {
     says: String,
     printed: Option<f64>,
     judge: Measured,
-    /// The same under a second judge, where there is one, and its verdict.
+    /// The measurement and verdict of the second judge, if any.
     second: Option<(Measured, Verdict)>,
-    /// The same of gold quality on further questions, where that is known.
+    /// The ground truth, if known.
     gold: Option<Measured>,
     verdict: Verdict,
-    /// The design that would tell, where this one does not.
+    /// The required sample, if the verdict is not conclusive.
     needed: Option<Needed>,
 }
 
@@ -92,18 +82,18 @@ pub(crate) struct Settled {
 #[derive(Clone, Copy, Debug)]
 struct Measured {
     estimate: MeanEstimate,
-    /// Corrected for all claims of the question.
+    /// Corrected for all claims of the research question.
     p: f64,
-    /// The smallest true effect that is found four times in five.
-    visible: f64,
+    /// The minimum detectable effect.
+    mde: f64,
 }
 
-/// How much it would take.
+/// A required sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Needed {
     questions: usize,
     seeds: usize,
-    /// Whether the spread between seeds was not known, so that more of them may be needed.
+    /// Whether the variance between seeds is unknown, so that more may be required.
     at_least: bool,
 }
 
@@ -121,29 +111,23 @@ impl Needed {
 impl fmt::Display for Needed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { questions, seeds, .. } = self;
-        write!(f, "would need {questions} questions × {seeds} seeds{}", self.or_more())
+        write!(f, "required sample: {questions} questions × {seeds} seeds{}", self.or_more())
     }
 }
 
 impl Settled {
-    /// All that is known of it, by itself.
-    pub(crate) fn page(&self, recipe: &StudyRecipe) -> Page {
-        let scorers = Scorers::of(recipe);
+    /// Returns the report's page on the claim.
+    pub(crate) fn page(&self, setup: &Setup) -> Page {
+        let scorers = Scorers::of(setup);
         let mut scored = vec![(scorers.judge.label, self.judge, Some(self.verdict))];
         let second = scorers.second.zip(self.second);
         scored.extend(second.map(|(scorer, (measured, verdict))| (scorer.label, measured, Some(verdict))));
         let gold = scorers.gold.zip(self.gold);
-        scored.extend(gold.map(|([_, beyond], measured)| (beyond.label, measured, None)));
+        scored.extend(gold.map(|([_, held_out], measured)| (held_out.label, measured, None)));
         let row = |(scorer, measured, verdict): &(String, Measured, Option<Verdict>)| {
-            let verdict = verdict.map_or("the truth".to_owned(), |verdict| verdict.to_string());
-            let visible = Value::Number { value: measured.visible, decimals: DECIMALS };
-            vec![
-                Value::text(scorer),
-                difference(measured),
-                p_value(measured.p),
-                visible,
-                Value::text(verdict),
-            ]
+            let verdict = verdict.map_or("ground truth".to_owned(), |verdict| verdict.to_string());
+            let mde = Value::Number { value: measured.mde, decimals: DECIMALS };
+            vec![Value::text(scorer), difference(measured), p_value(measured.p), mde, Value::text(verdict)]
         };
         let right = |name: &str| Column::new(name, Align::Right);
         let table = Table {
@@ -153,7 +137,7 @@ impl Settled {
                 Column::new("Scorer", Align::Left),
                 right("Difference"),
                 right("p"),
-                right("Visible from"),
+                right(MDE),
                 Column::new("Verdict", Align::Left),
             ],
             rows: scored.iter().map(row).collect(),
@@ -175,27 +159,27 @@ impl Settled {
         }
     }
 
-    /// What the paper says, what was found, and what it would take.
+    /// Returns the claim, the verdict, and the required sample.
     fn words(&self) -> Vec<String> {
         let printed =
-            self.printed.map_or(String::new(), |value| format!(" Its tables print {}.", signed(value)));
+            self.printed.map_or(String::new(), |value| format!(" Printed value: {}.", signed(value)));
         let says = match self.says.is_empty() {
-            true => format!("The paper makes no claim of this study's data here.{printed}"),
-            false => format!("The paper says, of its own data: “{}”.{printed}", self.says),
+            true => format!("The paper makes no claim about these data.{printed}"),
+            false => format!("The paper's claim about its own data: “{}”.{printed}", self.says),
         };
         let mut words = vec![says, format!("Verdict: {}.", self.verdict)];
-        words.extend(self.needed.map(|needed| format!("To tell, it {needed}.")));
+        words.extend(self.needed.map(|needed| format!("{needed}.")));
         words
     }
 
-    /// The claim's words with its verdict, for a paragraph of their own; `None` where the paper claims nothing.
+    /// Returns a sentence on the claim and its verdict; `None` without a claim.
     pub(crate) fn sentence(&self) -> Option<String> {
         if self.says.is_empty() {
             return None;
         }
         let needed = self.needed.map_or(String::new(), |needed| format!(" ({needed})"));
         let printed =
-            self.printed.map_or(String::new(), |value| format!("; its tables print {}", signed(value)));
+            self.printed.map_or(String::new(), |value| format!("; printed value {}", signed(value)));
         let low_high = self.judge.estimate.interval(LEVEL).map_or(String::new(), |interval| {
             format!(" [{}, {}]", signed(interval.low), signed(interval.high))
         });
@@ -210,9 +194,9 @@ impl Settled {
     }
 }
 
-/// Settles the claims of one question; those that speak of policies the grid does not hold are left out.
+/// Settles the claims of one question whose policies the grid has.
 pub(crate) fn settle(analysis: &Analysis<'_>, claims: Vec<Claim<'_>>) -> Result<Vec<Settled>, StudyError> {
-    let scorers = Scorers::of(analysis.recipe);
+    let scorers = Scorers::of(analysis.setup);
     let (claims, judged) = measured(analysis, &scorers.judge, claims)?;
     let of = |scorer: &Scorer, over| -> Result<Vec<Measured>, StudyError> {
         let components = claims.iter().map(|claim| components(analysis, scorer, claim));
@@ -221,7 +205,7 @@ pub(crate) fn settle(analysis: &Analysis<'_>, claims: Vec<Claim<'_>>) -> Result<
     let is_sandbox = scorers.gold.is_some();
     let over = over(is_sandbox, &judged);
     let judge = corrected(&judged, over)?;
-    let gold = scorers.gold.as_ref().map(|[_, beyond]| of(beyond, over)).transpose()?;
+    let gold = scorers.gold.as_ref().map(|[_, held_out]| of(held_out, over)).transpose()?;
     let second = scorers.second.as_ref().map(|second| of(second, over)).transpose()?;
     let mut settled = Vec::new();
     for (at, claim) in claims.into_iter().enumerate() {
@@ -241,7 +225,7 @@ pub(crate) fn settle(analysis: &Analysis<'_>, claims: Vec<Claim<'_>>) -> Result<
             }
             (None, ..) => MARGIN,
         };
-        let is_open = matches!(verdict, Verdict::Missed | Verdict::NotDistinguishable);
+        let is_open = matches!(verdict, Verdict::FalseNegative | Verdict::NotDistinguishable);
         settled.push(Settled {
             place: claim.place,
             comparison: claim.comparison,
@@ -257,39 +241,39 @@ pub(crate) fn settle(analysis: &Analysis<'_>, claims: Vec<Claim<'_>>) -> Result<
     Ok(settled)
 }
 
-/// The verdicts on all questions that were asked, as the table that opens everything.
-pub(crate) fn table(recipe: &StudyRecipe, settled: &[Settled]) -> Option<Table> {
+/// Returns the table of verdicts; `None` without claims.
+pub(crate) fn table(setup: &Setup, settled: &[Settled]) -> Option<Table> {
     let first = settled.first()?;
     let is_sandbox = first.gold.is_some();
     let right = |name: &str| Column::new(name, Align::Right);
     let left = |name: &str| Column::new(name, Align::Left);
     let mut columns = vec![left("Table"), left("Comparison")];
     columns.extend((!is_sandbox).then(|| right("Paper")));
-    columns.extend([right("Judge"), right("p"), right("Visible from")]);
-    columns.extend(is_sandbox.then(|| right("Gold beyond")));
-    let verdict = if is_sandbox { "Planted effect" } else { "Verdict" };
-    match Scorers::of(recipe) {
+    columns.extend([right("Judge"), right("p"), right(MDE)]);
+    columns.extend(is_sandbox.then(|| right(GROUND_TRUTH)));
+    let verdict = "Verdict";
+    match Scorers::of(setup) {
         Scorers { judge, second: Some(second), .. } => columns.extend([judge, second].map(|scorer| {
-            let who = if is_sandbox { scorer.title.to_lowercase() } else { scorer.title };
-            Column::grouped(verdict, who, Align::Left)
+            let title = if is_sandbox { scorer.title.to_lowercase() } else { scorer.title };
+            Column::grouped(verdict, title, Align::Left)
         })),
         _ => columns.push(left(verdict)),
     }
-    columns.push(right("Would need"));
+    columns.push(right(REQUIRED_SAMPLE));
     let rows = settled.iter().map(|claim| row(claim, is_sandbox)).collect();
     let mut notes = vec![
         tally(&settled.iter().collect::<Vec<_>>()),
-        if is_sandbox { sandbox_note(recipe) } else { paper_note(recipe) },
+        if is_sandbox { sandbox_note(setup) } else { paper_note(setup) },
     ];
     notes.push(
-        "p: two-sided t-test, by Holm's method corrected for all comparisons of its question. Visible from: the true effect that \
-         is found four times in five, before that correction. Would need: questions × seeds that would tell what this design \
-         does not. Trends: what a straight line through all levels gains from the lowest to the highest."
+        "p: two-sided t-test with Holm's correction for all comparisons of a research question. MDE: minimum detectable effect at 80% \
+         power, before the correction. Required sample: questions × seeds with 80% power for the effect. Trends: gain of the \
+         regression line from the lowest to the highest level."
             .to_owned(),
     );
     let title = match is_sandbox {
-        true => "What the benchmark says, and whether it is so",
-        false => "What becomes of the paper's claims",
+        true => "Benchmark results vs. ground truth",
+        false => "The paper's claims",
     };
     Some(Table { id: "verdicts".into(), title: title.into(), columns, rows, notes })
 }
@@ -303,59 +287,57 @@ fn row(claim: &Settled, is_sandbox: bool) -> Vec<Value> {
         });
     }
     row.extend([difference(&claim.judge), p_value(claim.judge.p)]);
-    row.push(Value::Number { value: claim.judge.visible, decimals: DECIMALS });
+    row.push(Value::Number { value: claim.judge.mde, decimals: DECIMALS });
     row.extend(claim.gold.as_ref().map(difference));
-    row.push(Value::text(claim.verdict.in_table()));
-    row.extend(claim.second.map(|(_, verdict)| Value::text(verdict.in_table())));
+    row.push(Value::text(claim.verdict.to_string()));
+    row.extend(claim.second.map(|(_, verdict)| Value::text(verdict.to_string())));
     row.push(Value::text(claim.needed.map_or("–".to_owned(), |needed| needed.design())));
     row
 }
 
-/// How many of the verdicts are of each kind, the sandbox's in one sentence.
+/// Returns the number of verdicts of each kind.
 pub(crate) fn tally(settled: &[&Settled]) -> String {
     let kinds = [
-        Verdict::Seen,
-        Verdict::Missed,
-        Verdict::FalseAlarm,
-        Verdict::NoneSeen,
+        Verdict::TruePositive,
+        Verdict::FalseNegative,
+        Verdict::FalsePositive,
+        Verdict::TrueNegative,
         Verdict::Reproduced,
         Verdict::Contradicted,
         Verdict::Found,
         Verdict::NotDistinguishable,
     ];
     let count = |kind: Verdict| settled.iter().filter(|claim| claim.verdict == kind).count();
-    let told: Vec<String> = kinds
+    let counts: Vec<String> = kinds
         .into_iter()
         .filter(|&kind| count(kind) > 0)
         .map(|kind| format!("{kind}: {}", count(kind)))
         .collect();
-    format!("Of {} comparisons: {}.", settled.len(), told.join("; "))
+    format!("Of {} comparisons: {}.", settled.len(), counts.join("; "))
 }
 
-fn sandbox_note(recipe: &StudyRecipe) -> String {
+fn sandbox_note(setup: &Setup) -> String {
     format!(
-        "The judge sees {} questions, gold beyond is the true quality on {} further ones, both of these very policies (means over \
-         {} seeds). An effect is there where gold beyond says so after the same correction. Brackets: 95% t-intervals over \
-         questions. What the paper found is not judged here: that needs its data.",
-        recipe.study.questions, recipe.sandbox.further_questions, recipe.study.seeds
+        "Judge: scores on {} questions. Ground truth: gold quality of the same policies on {} held-out questions (means over {} \
+         seeds). An effect exists if it is significant in the ground truth after the same correction. Brackets: 95% t-intervals \
+         over questions. The sandbox does not test the paper's findings, which need its data.",
+        setup.questions, setup.sandbox.further_questions, setup.seeds
     )
 }
 
-fn paper_note(recipe: &StudyRecipe) -> String {
-    let of = match recipe.study.seeds {
-        1 => {
-            "questions alone: one seed says nothing about others, so that a verdict holds for these very policies"
-        }
+fn paper_note(setup: &Setup) -> String {
+    let of = match setup.seeds {
+        1 => "questions only: with one seed, a verdict holds for these policies",
         _ => "seeds and questions",
     };
     format!(
-        "Reproduced: found as the paper says it, or, where it says that there is no effect, shown to lie within ±{MARGIN} points. \
-         Contradicted: the opposite was found. Brackets: 95% t-intervals over {of}. Designs are told for the paper's difference, or \
-         for {MARGIN} points where it claims none."
+        "Reproduced: the paper's effect was found, or its absence was shown within ±{MARGIN} points. Contradicted: the opposite was \
+         found. Brackets: 95% t-intervals over {of}. Required samples are for the paper's difference, or for {MARGIN} points if it \
+         claims none."
     )
 }
 
-/// The claims that the grid can settle, with their components under `scorer`.
+/// Returns the claims whose policies the grid has, with their components under `scorer`.
 fn measured<'a>(
     analysis: &Analysis<'_>,
     scorer: &Scorer,
@@ -373,12 +355,12 @@ fn measured<'a>(
 
 fn components(analysis: &Analysis<'_>, scorer: &Scorer, claim: &Claim<'_>) -> Result<Components, StudyError> {
     claim.contrast.components(analysis, scorer)?.ok_or_else(|| {
-        StudyError::Unsupported(format!("{}: {} has not scored it", claim.comparison, scorer.label))
+        ExperimentError::Unsupported(format!("{}: no scores of {}", claim.comparison, scorer.label)).into()
     })
 }
 
-/// What a verdict is to hold for. The sandbox's truth is that of the policies at hand; a claim of the paper is about a way of
-/// training, which one seed cannot speak of.
+/// Returns the population of a verdict. The sandbox's ground truth is about these policies; the paper's claims are about a
+/// training method, which requires several seeds.
 fn over(is_sandbox: bool, components: &[Components]) -> Over {
     let has_seeds = components.iter().all(|components| components.design.seeds > 1);
     if is_sandbox || !has_seeds { Over::Questions } else { Over::SeedsAndQuestions }
@@ -392,8 +374,8 @@ fn corrected(components: &[Components], over: Over) -> Result<Vec<Measured>, Stu
     let mut all = Vec::new();
     for ((components, estimate), p) in components.iter().zip(estimates).zip(p) {
         let plan = Plan { variances: components.variances(), over, level: LEVEL };
-        let visible = plan.minimal_detectable_difference(components.design, POWER).map_err(failed())?;
-        all.push(Measured { estimate, p, visible });
+        let mde = plan.minimal_detectable_difference(components.design, POWER).map_err(failed())?;
+        all.push(Measured { estimate, p, mde });
     }
     Ok(all)
 }
@@ -403,10 +385,10 @@ fn of_sandbox(judge: &Measured, gold: &Measured) -> Verdict {
     let is_found = judge.p < SIGNIFICANT;
     let same_way = judge.estimate.value * gold.estimate.value > 0.0;
     match (is_there, is_found) {
-        (true, true) if same_way => Verdict::Seen,
-        (_, true) => Verdict::FalseAlarm,
-        (true, false) => Verdict::Missed,
-        (false, false) => Verdict::NoneSeen,
+        (true, true) if same_way => Verdict::TruePositive,
+        (_, true) => Verdict::FalsePositive,
+        (true, false) => Verdict::FalseNegative,
+        (false, false) => Verdict::TrueNegative,
     }
 }
 
@@ -442,8 +424,8 @@ fn of_paper(judge: &Measured, expects: Expectation) -> Result<Verdict, StudyErro
     })
 }
 
-/// The smallest design that finds `effect` four times in five: seeds first, then also more questions. In the sandbox the
-/// policies stay as they are, so that only questions can be added.
+/// Returns the smallest design with 80% power for `effect`: more seeds first, then more questions. In the sandbox the
+/// policies are fixed, so that only questions are added.
 fn needed(
     components: &Components,
     over: Over,

@@ -1,9 +1,10 @@
-//! A chat-completions server on this machine that fails as real ones do.
+//! A chat-completions server on this machine that fails as real ones do, and that a test can hold at a chosen request.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -11,14 +12,16 @@ use serde_json::{Value, json};
 /// How a [`MockServer`] behaves.
 #[derive(Clone, Debug)]
 pub struct MockBehaviour {
-    /// Time before an answer or an error.
+    /// The time before an answer or an error.
     pub latency: Duration,
-    /// Of a thousand requests, how many meet each fault; the rest are answered.
+    /// Of a thousand requests, the number with each fault; the rest are answered.
     pub faults: Vec<(u16, MockFault)>,
-    /// The key that must come as a bearer token, if any.
+    /// The key that requests must send as a bearer token, if any.
     pub key: Option<String>,
-    /// Draws who meets which fault.
+    /// The seed of the faults.
     pub seed: u64,
+    /// The first requests, this many, are answered only when all of them have arrived.
+    pub together: usize,
 }
 
 /// What can happen to a request.
@@ -35,7 +38,7 @@ pub enum MockFault {
 /// Names, in lower case, and values.
 type Headers = Vec<(String, String)>;
 
-/// A request that arrived, and what became of it.
+/// A request, and whether it was answered.
 #[derive(Clone, Debug)]
 pub struct MockCall {
     /// The request's path with its query.
@@ -44,29 +47,49 @@ pub struct MockCall {
     pub headers: Headers,
     /// Its body.
     pub body: Value,
-    /// Whether it got a whole answer, which a provider would bill.
+    /// Whether the server sent a complete answer, which a provider would bill.
     pub paid: bool,
-    /// When it arrived, since the server began.
+    /// The time of its arrival since the server's start.
     pub at: Duration,
 }
 
-/// A server on a port of its own, with a thread for each connection. It ends when it is dropped.
+/// A server on a port of its own, with a thread for each connection. Dropping it closes the port.
 #[derive(Debug)]
 pub struct MockServer {
     address: SocketAddr,
     shared: Arc<Shared>,
+    accepting: Option<JoinHandle<()>>,
 }
 
-/// From the body of a request to what the model says.
+/// Returns the model's text for the body of a request.
 type Says = Box<dyn Fn(&Value) -> String + Send + Sync>;
 
 struct Shared {
     behaviour: MockBehaviour,
     says: Says,
     calls: Mutex<Vec<MockCall>>,
-    under_way: Mutex<(usize, usize)>,
+    traffic: Mutex<Traffic>,
+    changed: Condvar,
     closed: AtomicBool,
     start: Instant,
+}
+
+/// The path of a request that is answered and not recorded.
+const BARRIER: &str = "/barrier";
+
+/// Connections and requests, as far as tests wait for them.
+#[derive(Default)]
+struct Traffic {
+    /// Connections that are accepted and not yet closed.
+    open: usize,
+    /// Requests that have arrived.
+    arrived: usize,
+    /// Requests between their arrival and the end of their answer.
+    under_way: usize,
+    /// The largest value of `under_way`.
+    most: usize,
+    /// Requests from this index on are held.
+    held_from: Option<usize>,
 }
 
 impl std::fmt::Debug for Shared {
@@ -76,13 +99,13 @@ impl std::fmt::Debug for Shared {
 }
 
 impl MockBehaviour {
-    /// Answers at once and never fails.
+    /// Answers without delay and never fails.
     pub fn perfect() -> Self {
-        Self { latency: Duration::ZERO, faults: Vec::new(), key: None, seed: 0 }
+        Self { latency: Duration::ZERO, faults: Vec::new(), key: None, seed: 0, together: 0 }
     }
 
-    /// Takes 200 ms; of a hundred requests five are refused for their rate (with a `retry-after` of a second), two meet an
-    /// error of the server, one hangs and one gets an answer that breaks off.
+    /// Answers after 200 ms. Of a hundred requests five exceed a rate limit (with a `retry-after` of a second), two get a
+    /// server error, one hangs and one gets a truncated answer.
     pub fn flaky(seed: u64) -> Self {
         Self {
             latency: Duration::from_millis(200),
@@ -92,14 +115,14 @@ impl MockBehaviour {
                 (10, MockFault::Hang),
                 (10, MockFault::CutBody),
             ],
-            key: None,
             seed,
+            ..Self::perfect()
         }
     }
 }
 
 impl MockFault {
-    /// Too many requests, with the seconds to wait if any.
+    /// A rate limit, with the seconds of `retry-after` if any.
     pub fn rate_limit(seconds: Option<u32>) -> Self {
         let header = seconds.map_or_else(String::new, |seconds| format!("retry-after: {seconds}\r\n"));
         let error = json!({"error": {"message": "Rate limit reached", "code": "rate_limit_exceeded"}});
@@ -108,11 +131,11 @@ impl MockFault {
 }
 
 impl MockServer {
-    /// A server that says what `says` makes of a request's body.
+    /// Starts a server that answers a request's body with the text of `says`.
     ///
     /// # Panics
     ///
-    /// Where no port can be had.
+    /// If no port is free.
     pub fn start(behaviour: MockBehaviour, says: impl Fn(&Value) -> String + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port of this machine");
         let address = listener.local_addr().expect("a bound socket has an address");
@@ -120,34 +143,39 @@ impl MockServer {
             behaviour,
             says: Box::new(says),
             calls: Mutex::default(),
-            under_way: Mutex::default(),
+            traffic: Mutex::default(),
+            changed: Condvar::new(),
             closed: AtomicBool::new(false),
             start: Instant::now(),
         });
-        let accepting = Arc::clone(&shared);
-        std::thread::spawn(move || {
+        let accepted = Arc::clone(&shared);
+        let accepting = thread::spawn(move || {
             for stream in listener.incoming() {
-                if accepting.closed.load(Ordering::Relaxed) {
+                if accepted.closed.load(Ordering::Relaxed) {
                     return;
                 }
-                let shared = Arc::clone(&accepting);
-                // A client that went away is no failure of the server.
-                std::thread::spawn(move || stream.and_then(|stream| shared.serve(stream)));
+                let shared = Arc::clone(&accepted);
+                shared.update(|traffic| traffic.open += 1);
+                thread::spawn(move || {
+                    // A client that went away is no failure of the server.
+                    let _ = stream.and_then(|stream| shared.serve(stream));
+                    shared.update(|traffic| traffic.open -= 1);
+                });
             }
         });
-        Self { address, shared }
+        Self { address, shared, accepting: Some(accepting) }
     }
 
-    /// A server of files: `file` makes one of a request's path, an empty one where there is none.
+    /// Starts a server of files: `file` returns the content of a path, or an empty string if there is none.
     ///
     /// # Panics
     ///
-    /// Where no port can be had.
+    /// If no port is free.
     pub fn files(file: impl Fn(&str) -> String + Send + Sync + 'static) -> Self {
         Self::start(MockBehaviour::perfect(), move |path| file(path.as_str().unwrap_or("")))
     }
 
-    /// The base URL that clients are given.
+    /// The base URL for clients.
     pub fn base_url(&self) -> String {
         format!("http://{}/v1", self.address)
     }
@@ -157,28 +185,74 @@ impl MockServer {
         lock(&self.shared.calls).clone()
     }
 
-    /// How many requests got a whole answer.
+    /// The number of requests that got a complete answer.
     pub fn paid(&self) -> usize {
         lock(&self.shared.calls).iter().filter(|call| call.paid).count()
     }
 
-    /// The most requests that were under way at a time.
+    /// The largest number of requests that were under way at a time.
     pub fn most_at_a_time(&self) -> usize {
-        lock(&self.shared.under_way).1
+        lock(&self.shared.traffic).most
+    }
+
+    /// Answers the first `requests` and holds later ones until [`MockServer::release`].
+    pub fn hold_after(&self, requests: usize) {
+        self.shared.update(|traffic| traffic.held_from = Some(requests));
+    }
+
+    /// Answers held and later requests.
+    pub fn release(&self) {
+        self.shared.update(|traffic| traffic.held_from = None);
+    }
+
+    /// Blocks until `requests` have arrived since the server's start.
+    pub fn wait_for_requests(&self, requests: usize) {
+        self.shared.wait(|traffic| traffic.arrived >= requests);
+    }
+
+    /// Blocks until every connection that was opened before this call is closed.
+    ///
+    /// # Panics
+    ///
+    /// If the server accepts no connection.
+    pub fn wait_until_idle(&self) {
+        // Connections are accepted in order: the answer to this one shows that all earlier ones are counted.
+        let answered = TcpStream::connect(self.address).and_then(|mut stream| {
+            stream.write_all(format!("GET {BARRIER} HTTP/1.1\r\n\r\n").as_bytes())?;
+            stream.read_to_end(&mut Vec::new())
+        });
+        answered.expect("a server that accepts connections");
+        self.shared.wait(|traffic| traffic.open == 0);
     }
 }
 
 impl Drop for MockServer {
     fn drop(&mut self) {
         self.shared.closed.store(true, Ordering::Relaxed);
-        // Wakes the thread that accepts, so that it sees the flag.
-        let _ = TcpStream::connect(self.address);
+        self.release();
+        // Wakes the accepting thread, so that it reads the flag, and waits until it has closed the port.
+        if TcpStream::connect(self.address).is_ok() {
+            let _ = self.accepting.take().map(JoinHandle::join);
+        }
     }
 }
 
 impl Shared {
+    fn update(&self, change: impl FnOnce(&mut Traffic)) {
+        change(&mut lock(&self.traffic));
+        self.changed.notify_all();
+    }
+
+    fn wait(&self, is_so: impl Fn(&Traffic) -> bool) {
+        let waited = self.changed.wait_while(lock(&self.traffic), |traffic| !is_so(traffic));
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
+    }
+
     fn serve(&self, mut stream: TcpStream) -> io::Result<()> {
         let (path, headers, body) = read_request(&stream)?;
+        if path == BARRIER {
+            return respond(&mut stream, 200, "", "");
+        }
         let index = {
             let mut calls = lock(&self.calls);
             let at = self.start.elapsed();
@@ -190,7 +264,12 @@ impl Shared {
             let file = (self.says)(&path.into());
             return respond(&mut stream, if file.is_empty() { 404 } else { 200 }, "", &file);
         }
-        let _under_way = UnderWay::enter(&self.under_way);
+        let _under_way = UnderWay::enter(self);
+        self.wait(|traffic| {
+            let waits_for_others =
+                index < self.behaviour.together && traffic.arrived < self.behaviour.together;
+            !waits_for_others && traffic.held_from.is_none_or(|from| index < from)
+        });
         if let Some(key) = &self.behaviour.key {
             let sent = headers.iter().find(|(name, _)| name == "authorization").map(|(_, value)| value);
             if sent != Some(&format!("Bearer {key}")) {
@@ -200,10 +279,10 @@ impl Shared {
         }
         let fault = self.fault(index);
         if fault == Some(&MockFault::Hang) {
-            // Until the client gives up and closes its end.
+            // Blocks until the client gives up and closes its end.
             return stream.read(&mut [0]).map(|_| ());
         }
-        std::thread::sleep(self.behaviour.latency);
+        thread::sleep(self.behaviour.latency);
         if let Some(MockFault::Status(status, headers, body)) = fault {
             return respond(&mut stream, *status, headers, body);
         }
@@ -227,7 +306,7 @@ impl Shared {
         respond(&mut stream, 200, "content-type: application/json\r\n", &answer)
     }
 
-    /// What request number `index` meets.
+    /// Draws the fault of request `index`.
     fn fault(&self, index: usize) -> Option<&MockFault> {
         let mut draw = mixed(self.behaviour.seed.wrapping_mul(0x9e37).wrapping_add(index as u64)) % 1000;
         for (of_a_thousand, fault) in &self.behaviour.faults {
@@ -266,25 +345,27 @@ fn respond(stream: &mut TcpStream, status: u16, headers: &str, body: &str) -> io
     stream.write_all(format!("{head}{body}").as_bytes())
 }
 
-/// Counts a request while it is under way: how many there are, and how many there were at most.
-struct UnderWay<'a>(&'a Mutex<(usize, usize)>);
+/// Counts a request as under way until it is dropped.
+struct UnderWay<'a>(&'a Shared);
 
 impl<'a> UnderWay<'a> {
-    fn enter(counts: &'a Mutex<(usize, usize)>) -> Self {
-        let mut count = lock(counts);
-        count.0 += 1;
-        count.1 = count.1.max(count.0);
-        Self(counts)
+    fn enter(shared: &'a Shared) -> Self {
+        shared.update(|traffic| {
+            traffic.arrived += 1;
+            traffic.under_way += 1;
+            traffic.most = traffic.most.max(traffic.under_way);
+        });
+        Self(shared)
     }
 }
 
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
-        lock(self.0).0 -= 1;
+        self.0.update(|traffic| traffic.under_way -= 1);
     }
 }
 
-/// A mixing function: every index gets its own fate, the same in each run.
+/// Mixes an index into a number that is the same in each run.
 fn mixed(index: u64) -> u64 {
     let mut z = index.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -81,8 +81,11 @@ pub(crate) fn write(
             snapshot.group.barrier()?;
             require_all_parts(&partial, snapshot.shard)?;
         }
+        files::fault::point("trainer.checkpoint.filled");
         remove(&target)?;
-        fs::rename(&partial, &target).map_err(TrainError::io("cannot create", &target))
+        fs::rename(&partial, &target).map_err(TrainError::io("cannot create", &target))?;
+        files::fault::point("trainer.checkpoint.renamed");
+        Ok(())
     });
     if written.is_err() {
         // The disk may be full: leave nothing half-written behind, and report what went wrong first.
@@ -142,6 +145,7 @@ fn fill(
     provenance: &Provenance,
 ) -> Result<(), TrainError> {
     snapshot.policy.save(partial, kind, Some(companions))?;
+    files::fault::point("trainer.checkpoint.model");
     if snapshot.policy.adapters().is_some() {
         snapshot.policy.save_adapters(&partial.join(ADAPTER), Kind::Float, &base_name(companions))?;
     }
@@ -172,6 +176,7 @@ fn write_part(partial: &Path, snapshot: &TrainerState<'_>) -> Result<(), TrainEr
     let named = [("master", snapshot.master), ("exp_avg", avg), ("exp_avg_sq", avg_sq)]
         .map(|(name, tensor)| (name.to_owned(), tensor.shallow_clone()));
     let path = partial.join(STATE_FOLDER).join(part_name(snapshot.shard.rank));
+    files::fault::point("trainer.checkpoint.part");
     Ok(write_tensors(&path, &named, Kind::Float)?)
 }
 

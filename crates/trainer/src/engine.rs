@@ -312,6 +312,7 @@ impl<'a> Trainer<'a> {
             metrics.epoch = self.step as f64 / steps_per_epoch as f64;
             metrics.step_seconds = observer.seconds() - began;
             observer.on_step(&metrics, &deltas, self.total_steps)?;
+            files::fault::point("trainer.step");
             let every = self.held_out.map_or(0, |(_, every)| every);
             if checkpoints.contains(&self.step) || every > 0 && self.step.is_multiple_of(every) {
                 self.evaluate(observer)?;

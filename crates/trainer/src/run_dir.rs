@@ -331,6 +331,7 @@ impl Observer for Recorder<'_, '_> {
     fn on_step(&mut self, metrics: &StepMetrics, deltas: &[PairDelta], _: u64) -> Result<(), TrainError> {
         json_lines::write_row(&mut self.metrics, metrics)
             .map_err(TrainError::io("cannot write", self.parts.dir.metrics()))?;
+        files::fault::point("trainer.metrics");
         self.scalars(metrics.step, &metrics.series())?;
         if let Some(log) = &mut self.deltas {
             log.write(metrics.step, metrics.epoch, deltas)?;

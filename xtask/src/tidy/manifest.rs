@@ -1,6 +1,6 @@
 //! Rules about the crates' manifests.
 
-use super::{Files, Violations};
+use crate::tracked::{Files, Violations};
 
 /// One table of a manifest: its header and its `key = value` lines.
 struct Table<'a> {

@@ -1,4 +1,4 @@
-//! The page's markup; looks in `page.css`, filters in `page.js`.
+//! The markup of the page; its style is in `page.css`, its filters in `page.js`.
 
 use super::{BrowsedAnswer, BrowsedComparison, BrowsedQuestion, BrowsedTurn, Browser};
 use crate::escape::escape;
@@ -7,8 +7,8 @@ use crate::table::table_html;
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 
-/// Nothing from outside, and no script but ours: its SHA-256 stands here, so that no text of a model could ever run, even
-/// where escaping failed. A test runs the page in a browser, which refuses the script when the sum is wrong.
+/// Forbids outside resources and all scripts except the page's, by its SHA-256, so that no model's text can run.
+/// A test runs the page in a browser, which refuses the script if the hash is wrong.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-+nNcLmpJX9im4aU969u/hjp/IKLdOft33PkQmX824BQ='";
 
 pub(super) fn render(browser: &Browser) -> String {
@@ -31,7 +31,7 @@ pub(super) fn render(browser: &Browser) -> String {
     html
 }
 
-/// Title, filters and the list of questions.
+/// Renders title, filters and the list of questions.
 fn finder(browser: &Browser, title: &str) -> String {
     let mut categories: Vec<&str> = Vec::new();
     for question in &browser.questions {
@@ -75,7 +75,7 @@ fn finder(browser: &Browser, title: &str) -> String {
     )
 }
 
-/// A question's line in the list, with a score of each model.
+/// Renders a question's line in the list, with a score of each model.
 fn entry(browser: &Browser, question: &BrowsedQuestion) -> String {
     let scores: String = (0..browser.models.len())
         .map(|model| {
@@ -89,13 +89,13 @@ fn entry(browser: &Browser, question: &BrowsedQuestion) -> String {
         "<li data-question=\"{0}\"><a href=\"#q{0}\"><span class=\"id\">{0}</span> \
          <span class=\"category\">{1}</span><span class=\"scores\">{scores}</span>\
          <span class=\"words\">{2}</span></a></li>\n",
-        question.id,
+        escape(&question.id),
         escape(&question.category),
         escape(&words),
     )
 }
 
-/// A score as a small mark whose colour says where on the scale it lies.
+/// Renders a score as a mark whose color is its position on the scale.
 fn badge(score: Option<f64>, (low, high): (f64, f64), attributes: &str) -> String {
     match score.filter(|score| score.is_finite()) {
         Some(score) => {
@@ -128,7 +128,7 @@ fn push_question(html: &mut String, browser: &Browser, question: &BrowsedQuestio
         "<article id=\"q{0}\" data-question=\"{0}\" data-category=\"{1}\">\n<header><h2>Question {0} \
          <span class=\"category\">{1}</span></h2><nav><a class=\"step\" data-step=\"-1\" href=\"#\">← previous</a> \
          <a class=\"step\" data-step=\"1\" href=\"#\">next →</a></nav></header>\n",
-        question.id,
+        escape(&question.id),
         escape(&question.category)
     ));
     for (at, turn) in question.turns.iter().enumerate() {
@@ -198,7 +198,7 @@ fn answer_card(browser: &Browser, at: usize, model: &str, answer: Option<&Browse
     )
 }
 
-/// What somebody said, with the text between lines of three backticks set as code.
+/// Renders a message, with fenced code blocks.
 fn said(words: &str) -> String {
     let mut html = String::from("<div class=\"said\">");
     let mut code = false;

@@ -2,7 +2,7 @@
 
 use super::canvas::{Anchor, Area, Canvas, FONT, text_width};
 
-/// A range of numbers laid along a range of pixels.
+/// A linear map from a range of numbers to a range of pixels.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Scale {
     low: f64,
@@ -11,7 +11,7 @@ pub(super) struct Scale {
     to: f64,
 }
 
-/// A number on an axis and what stands there.
+/// A number on an axis and its label.
 pub(super) type Tick = (f64, String);
 
 impl Scale {
@@ -23,7 +23,7 @@ impl Scale {
         self.from + (value - self.low) / (self.high - self.low) * (self.to - self.from)
     }
 
-    /// The pixel of the nearest number in range.
+    /// Returns the pixel of the nearest number in range.
     pub(super) fn clamped(self, value: f64) -> f64 {
         self.pixel(value.clamp(self.low, self.high))
     }
@@ -33,7 +33,7 @@ impl Scale {
     }
 }
 
-/// A range that can be drawn: ascending, not empty, and of numbers that can still be doubled or cut into steps.
+/// Returns a range that can be drawn: ascending, not empty, and of numbers that can be doubled or cut into steps.
 pub(super) fn usable((low, high): (f64, f64)) -> (f64, f64) {
     const LARGEST: f64 = 1e300;
     const SMALLEST: f64 = 1e-300;
@@ -42,12 +42,12 @@ pub(super) fn usable((low, high): (f64, f64)) -> (f64, f64) {
     if low.is_nan() || high.is_nan() || size > LARGEST {
         return (0.0, 1.0);
     }
-    // Nearer than this, ticks could not be told apart.
+    // Ticks closer than this are indistinguishable.
     let least = (1e-9 * size).max(SMALLEST);
     if high - low > least { (low, high) } else { (low - 0.5 - least, high + 0.5 + least) }
 }
 
-/// The range of some numbers, widened to round ones.
+/// Returns the range of some numbers, widened to round ones.
 pub(super) fn round_range(values: impl Iterator<Item = f64>) -> (f64, f64) {
     let (low, high) = values
         .filter(|value| value.is_finite())
@@ -57,7 +57,7 @@ pub(super) fn round_range(values: impl Iterator<Item = f64>) -> (f64, f64) {
     ((low / step).floor() * step, (high / step).ceil() * step)
 }
 
-/// Round numbers within a range, ends included where they are round.
+/// Returns round numbers within a range, round ends included.
 pub(super) fn ticks((low, high): (f64, f64), most_intervals: f64) -> Vec<Tick> {
     let step = step(high - low, most_intervals);
     let decimals = decimals(step);
@@ -90,12 +90,12 @@ pub(super) fn draw_right(canvas: &mut Canvas, scale: Scale, ticks: &[Tick], area
     }
 }
 
-/// Room that an axis's labels take.
+/// Returns the width of an axis's labels.
 pub(super) fn labels_width(ticks: &[Tick]) -> f64 {
     ticks.iter().map(|(_, label)| text_width(label, FONT)).fold(0.0, f64::max)
 }
 
-/// The smallest of 1, 2, 5 times a power of ten that cuts a span into at most so many intervals.
+/// Returns the smallest of 1, 2, 5 times a power of ten that cuts a span into at most so many intervals.
 fn step(span: f64, most_intervals: f64) -> f64 {
     let least = span / most_intervals;
     let power = 10f64.powf(least.log10().floor());

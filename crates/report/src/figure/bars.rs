@@ -9,11 +9,11 @@ const LEAST_WIDTH: f64 = 880.0;
 const PLOT_HEIGHT: f64 = 300.0;
 const WIDEST_BAR: f64 = 40.0;
 const NARROWEST_BAR: f64 = 9.0;
-/// Share of a group's room that its bars take.
+/// Share of a group's width that its bars occupy.
 const FILL: f64 = 0.78;
-/// Between the names of neighbouring groups.
+/// Space between the names of neighboring groups.
 const LABEL_GAP: f64 = 6.0;
-/// How far right of its group's middle a slanted name ends.
+/// Distance of a slanted name's end from its group's center.
 const SLANT_SHIFT: f64 = 4.0;
 
 pub(super) fn draw(figure: &GroupedBars) -> String {
@@ -83,7 +83,7 @@ fn draw_bars(
     }
 }
 
-/// Names below their groups, broken at spaces, or slanted where even that is too wide; returns the y below them.
+/// Draws names below their groups, wrapped or slanted if necessary; returns the y below them.
 fn group_labels(canvas: &mut Canvas, groups: &[String], area: Area, room: f64) -> f64 {
     let middle = |group: usize| area.left + (group as f64 + 0.5) * room;
     let top = area.bottom() + 6.0;
@@ -104,7 +104,7 @@ fn group_labels(canvas: &mut Canvas, groups: &[String], area: Area, room: f64) -
     top + FONT + LINE * (most - 1) as f64 + 4.0
 }
 
-/// How far the first slanted name reaches left of the plot.
+/// Returns the overhang of the first slanted name left of the plot.
 fn overhang(groups: &[String], room: f64) -> f64 {
     match groups.first() {
         Some(first) if !fit(groups, room) => {
@@ -114,7 +114,7 @@ fn overhang(groups: &[String], room: f64) -> f64 {
     }
 }
 
-/// Whether every word of every name fits below its group.
+/// Returns whether every word of every name fits below its group.
 fn fit(groups: &[String], room: f64) -> bool {
     let words = groups.iter().flat_map(|name| name.split_whitespace());
     words.map(|word| text_width(word, FONT)).all(|width| width <= room - LABEL_GAP)
@@ -124,7 +124,7 @@ fn widest(groups: &[String]) -> f64 {
     groups.iter().map(|name| text_width(name, FONT)).fold(0.0, f64::max)
 }
 
-/// As many names as any series has values; groups without a name have an empty one.
+/// Returns one name per value of the longest series; missing names are empty.
 fn group_names(figure: &GroupedBars) -> Vec<String> {
     let count = figure
         .series

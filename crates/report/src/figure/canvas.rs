@@ -1,11 +1,11 @@
-//! SVG primitives, the looks that all figures share, and an estimate of how wide words are.
+//! SVG primitives, the shared style of all figures, and an estimate of text widths.
 
 use std::fmt::Write;
 
 use crate::escape::escape;
 
-/// Colours of series for light and dark grounds. Each stands out from its ground by 3:1 or more, and under normal,
-/// protan, deutan and tritan vision (Machado et al. 2009) any two of the first five are at least 14 apart in CIE Lab.
+/// Colors of series for light and dark backgrounds. Each has a contrast of 3:1 or more, and under normal, protan, deutan
+/// and tritan vision (Machado et al. 2009) any two of the first five are at least 14 apart in CIE Lab.
 const PALETTE: [(&str, &str); 6] = [
     ("#005a9c", "#3f8fe0"),
     ("#d9610a", "#f28e46"),
@@ -29,10 +29,10 @@ pub(super) const TITLE_FONT: f64 = 16.0;
 pub(super) const LINE: f64 = 18.0;
 /// Space around the figure.
 pub(super) const MARGIN: f64 = 16.0;
-/// How steeply slanted text rises, in degrees.
+/// Slope of slanted text, in degrees.
 pub(super) const SLANT: f64 = 35.0;
 
-/// Where words stand relative to their point.
+/// The alignment of text at its point.
 #[derive(Clone, Copy)]
 pub(super) enum Anchor {
     Start,
@@ -58,14 +58,14 @@ impl Area {
         self.top + self.height
     }
 
-    /// The area with a rim around it.
+    /// Returns the area with a rim around it.
     pub(super) fn grown(self, rim: f64) -> Self {
         let (width, height) = (self.width + 2.0 * rim, self.height + 2.0 * rim);
         Self { left: self.left - rim, top: self.top - rim, width, height }
     }
 }
 
-/// The inside of an `<svg>` as it grows.
+/// The content of an `<svg>` under construction.
 #[derive(Default)]
 pub(super) struct Canvas {
     body: String,
@@ -87,7 +87,7 @@ impl Canvas {
         ));
     }
 
-    /// Words that run up to their end at `at`, for labels that have no room side by side.
+    /// Draws slanted text that ends at `at`, for labels without horizontal space.
     pub(super) fn slanted_text(&mut self, at: (f64, f64), words: &str) {
         let (x, y) = (px(at.0), px(at.1));
         self.push(format_args!(
@@ -118,7 +118,7 @@ impl Canvas {
         ));
     }
 
-    /// An error bar: a stem with caps, on a halo that keeps it visible on any colour.
+    /// Draws an error bar: a stem with caps, on a halo that keeps it visible on any color.
     pub(super) fn error_bar(&mut self, x: f64, low: f64, high: f64, class: &str) {
         const CAP: f64 = 3.5;
         let x0 = px(x - CAP);
@@ -148,7 +148,7 @@ impl Canvas {
         ));
     }
 
-    /// A closed line without a filling.
+    /// Draws a closed line without a fill.
     pub(super) fn polygon(&mut self, corners: &[(f64, f64)], class: &str) {
         self.push(format_args!(
             "<polygon points=\"{}\" fill=\"none\"{}/>",
@@ -157,7 +157,7 @@ impl Canvas {
         ));
     }
 
-    /// The mark of a series at a point; series differ in shape as well as in colour.
+    /// Draws the marker of a series; series differ in shape and color.
     pub(super) fn marker(&mut self, (x, y): (f64, f64), series: usize, tooltip: &str) {
         let (x, y) = (px(x), px(y));
         let d = match series % 4 {
@@ -173,7 +173,7 @@ impl Canvas {
         ));
     }
 
-    /// What follows takes the colour of a series, until [`Self::close`].
+    /// Sets the color of a series until [`Self::close`].
     pub(super) fn open_series(&mut self, series: usize) {
         self.push(format_args!("<g class=\"s{}\">", series % PALETTE.len()));
     }
@@ -182,7 +182,7 @@ impl Canvas {
         self.push(format_args!("</g>"));
     }
 
-    /// What follows is cut at the area's edges, until [`Self::close_clip`]. Coordinates stay the figure's.
+    /// Clips at the area's edges until [`Self::close_clip`]. Coordinates stay the figure's.
     pub(super) fn open_clip(&mut self, area: Area) {
         let (left, top, width, height) = (px(area.left), px(area.top), px(area.width), px(area.height));
         self.push(format_args!(
@@ -195,7 +195,7 @@ impl Canvas {
         self.push(format_args!("</svg>"));
     }
 
-    /// The title's lines from the top; returns the y below them.
+    /// Draws the title's lines from the top; returns the y below them.
     pub(super) fn title(&mut self, title: &str, width: f64) -> f64 {
         let mut y = MARGIN;
         for line in wrap(title, TITLE_FONT * 1.06, width - 2.0 * MARGIN) {
@@ -206,7 +206,7 @@ impl Canvas {
         y
     }
 
-    /// The whole figure. The title names it and the description says to a screen reader what the drawing shows.
+    /// Returns the figure, with title and description for screen readers.
     pub(super) fn finish(self, title: &str, description: &str, width: f64, height: f64) -> String {
         let mut light = String::new();
         let mut dark = String::new();
@@ -231,7 +231,7 @@ impl Canvas {
     }
 }
 
-/// A pixel coordinate with at most two digits after the point.
+/// Returns a pixel coordinate with at most two decimals.
 pub(super) fn px(value: f64) -> String {
     // Far outside of every figure, and short enough to print.
     const FARTHEST: f64 = 1e5;
@@ -240,7 +240,7 @@ pub(super) fn px(value: f64) -> String {
     if digits == "-0" { "0".to_owned() } else { digits.to_owned() }
 }
 
-/// About how wide words are in the sans-serif faces that figures ask for; rather too wide than too narrow.
+/// Returns an upper estimate of a text's width in the figures' sans-serif fonts.
 pub(super) fn text_width(words: &str, font: f64) -> f64 {
     let share = |character: char| match character {
         'i' | 'j' | 'l' | 'I' | '.' | ',' | ':' | ';' | '\'' | '|' | '!' => 0.28,
@@ -253,7 +253,7 @@ pub(super) fn text_width(words: &str, font: f64) -> f64 {
     font * words.chars().map(share).sum::<f64>()
 }
 
-/// Breaks words into lines no wider than `width` where spaces allow.
+/// Wraps text at spaces into lines of at most `width`.
 pub(super) fn wrap(words: &str, font: f64, width: f64) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in words.split_whitespace() {

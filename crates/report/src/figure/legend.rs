@@ -1,19 +1,19 @@
 //! The legend between a figure's title and its plot.
 
 use super::canvas::{Anchor, Area, Canvas, FONT, LINE, MARGIN, text_width};
-use super::lines::LineStyle;
+use super::style::LineStyle;
 
-/// What stands before a name.
+/// The mark before a name.
 #[derive(Clone, Copy)]
 pub(super) enum Swatch {
-    /// A filled square, as bars have it.
+    /// A filled square, for bars.
     Bar,
-    /// A piece of a line in its style.
+    /// A piece of a line, with its style.
     Line(LineStyle),
 }
 
 impl Swatch {
-    /// From its left edge to the name.
+    /// Returns the distance from its left edge to the name.
     fn width(self) -> f64 {
         match self {
             Self::Bar => 18.0,
@@ -24,7 +24,7 @@ impl Swatch {
 
 const BETWEEN: f64 = 18.0;
 
-/// Draws names from `top` downwards, in as many rows as the width asks for; returns the y below them.
+/// Draws names from `top` downwards, in as many rows as the width requires; returns the y below them.
 pub(super) fn draw(canvas: &mut Canvas, entries: &[(Swatch, String)], top: f64, width: f64) -> f64 {
     if entries.is_empty() {
         return top;

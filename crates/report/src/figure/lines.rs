@@ -3,25 +3,17 @@
 use super::axis::{self, Scale, Tick};
 use super::canvas::{Anchor, Area, Canvas, FONT, LINE, MARGIN, text_width};
 use super::legend::{self, Swatch};
+use super::style::{DASHES, LineStyle};
 use super::{LineSeries, Lines, Point};
 
 const WIDTH: f64 = 880.0;
 const PLOT_HEIGHT: f64 = 320.0;
-/// Room between the plot's edges and the first and last x, so that markers there are whole.
+/// Space between the plot's edges and the first and last x, for complete markers.
 const INSET: f64 = 14.0;
-/// With more points than this, markers and error bars would run together.
+/// Largest number of points with markers and error bars.
 const MOST_MARKERS: usize = 24;
-/// Error bars of different lines at one x stand this far apart.
+/// Distance between error bars of different lines at one x.
 const DODGE: f64 = 6.0;
-
-/// How a line looks beside its colour, so that lines differ without it too.
-#[derive(Clone, Copy)]
-pub(super) struct LineStyle {
-    pub(super) dash: &'static str,
-    pub(super) width: f64,
-    /// The shape of its markers, if it has any.
-    pub(super) marker: Option<usize>,
-}
 
 pub(super) fn draw(figure: &Lines) -> String {
     let second = figure.second.as_ref();
@@ -89,14 +81,14 @@ fn draw_x_axis(canvas: &mut Canvas, figure: &Lines, x: Scale, range: (f64, f64),
     canvas.text((middle, area.bottom() + 22.0 + LINE), Anchor::Middle, "muted", &figure.x_label);
 }
 
-/// Lines of one axis, and how they are drawn.
+/// The lines of one axis with their scales.
 struct Plot<'a> {
     area: Area,
     x: Scale,
     y: Scale,
     /// Styles of all lines of the figure.
     styles: &'a [LineStyle],
-    /// The figure's number of this axis's first line.
+    /// The number of this axis's first line in the figure.
     first: usize,
 }
 
@@ -153,17 +145,8 @@ impl Plot<'_> {
     }
 }
 
-/// Few points are joined by broken lines between markers, many by a thinner line without: dashes on a line that jumps
-/// from step to step would read as noise, so the first such line is whole.
-impl LineStyle {
-    /// The style of the `number`-th line among lines with markers.
-    pub(super) fn marked(number: usize) -> Self {
-        Self { dash: DASHES[number % DASHES.len()], width: 2.0, marker: Some(number) }
-    }
-}
-
-const DASHES: [&str; 4] = ["", "7 4", "2 3", "9 3 2 3"];
-
+/// Returns the styles of all lines. Few points are joined by dashed lines between markers, many by a thinner line without
+/// markers. The first thin line is solid, since dashes on a noisy line look like noise.
 fn styles<'a>(all: impl Iterator<Item = &'a LineSeries>) -> Vec<LineStyle> {
     let (mut marked, mut dense) = (0, 0);
     all.map(|series| {
@@ -184,7 +167,7 @@ fn has_error_bars(series: &LineSeries) -> bool {
     series.points.len() <= MOST_MARKERS && series.points.iter().any(|point| interval(point).is_some())
 }
 
-/// Stretches of neighbouring points that all pass.
+/// Returns the runs of neighboring points that pass.
 fn runs(points: &[Point], pass: impl Fn(&Point) -> bool) -> Vec<&[Point]> {
     points.split(|point| !pass(point)).filter(|run| !run.is_empty()).collect()
 }
@@ -236,7 +219,7 @@ fn description(figure: &Lines) -> String {
     words
 }
 
-/// All points of a short line, the course of a long one.
+/// Returns all points of a short line, or the course of a long one.
 fn in_words(series: &LineSeries) -> String {
     let points: Vec<_> = series.points.iter().filter(|point| is_finite(point)).collect();
     let (Some(first), Some(last)) = (points.first(), points.last()) else {

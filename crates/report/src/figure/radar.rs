@@ -1,14 +1,14 @@
-//! Radars: one spoke a category, one closed line a series.
+//! Radar charts: one spoke per category, one closed line per series.
 
 use super::axis;
 use super::canvas::{Anchor, Canvas, FONT, LINE, MARGIN, text_width};
 use super::legend::{self, Swatch};
-use super::lines::LineStyle;
+use super::style::LineStyle;
 use super::{Radar, RadarSeries};
 
 const LEAST_WIDTH: f64 = 620.0;
 const RADIUS: f64 = 190.0;
-/// From the end of a spoke to its name.
+/// Distance from the end of a spoke to its name.
 const NAME_GAP: f64 = 12.0;
 
 pub(super) fn draw(figure: &Radar) -> String {
@@ -74,7 +74,7 @@ fn measured(series: &RadarSeries, spoke: usize) -> Option<f64> {
     series.values.get(spoke).copied().flatten().filter(|value| value.is_finite())
 }
 
-/// The line around all points, or, where some are missing, the pieces between neighbours that are there.
+/// Returns the line around all points, or its pieces between neighbors if some are missing.
 fn closed_runs(points: &[Option<((f64, f64), f64)>]) -> Vec<Vec<(f64, f64)>> {
     let count = points.len();
     let piece = |from: usize| {

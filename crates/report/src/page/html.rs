@@ -1,4 +1,4 @@
-//! The page: markup here, looks in `page.css`.
+//! The markup of the page; its style is in `page.css`.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use crate::table::{Table, caption, table_html};
 
 const STYLE: &str = include_str!("page.css");
 
-/// Keeps the page to itself, whatever its words say.
+/// Forbids all outside resources.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
 
 pub(super) fn render(report: &Report) -> String {
@@ -35,7 +35,7 @@ pub(super) fn render(report: &Report) -> String {
     html
 }
 
-/// The anchors of everything that the list of contents points at, each once on the page.
+/// The anchors of the list of contents, each unique on the page.
 struct Anchors {
     sections: Vec<SectionAnchors>,
     provenance: String,
@@ -211,7 +211,7 @@ fn push_paragraphs(html: &mut String, paragraphs: &[String], attributes: &str) {
     }
 }
 
-/// Escaped words with `` `code` `` set as code; a lone backtick stays one.
+/// Returns escaped text with `` `code` `` as code; a single backtick stays.
 fn inline(words: &str) -> String {
     let mut html = String::new();
     let mut rest = words;

@@ -1,4 +1,4 @@
-//! Comma-separated values (RFC 4180, with line feeds) for programs that go on from here.
+//! Comma-separated values (RFC 4180, with line feeds) for further processing.
 
 use super::layout::{Layout, flat_header};
 use super::{Table, Value};
@@ -30,7 +30,7 @@ pub(super) fn render(table: &Table) -> String {
     csv
 }
 
-/// Asked of the values, not of what is shown: a difference that is not finite still has bounds.
+/// Tests the values, not their text: a difference that is not finite still has bounds.
 fn has_bounds(table: &Table, column: usize) -> bool {
     let bounded = |cell: &Value| matches!(cell, Value::Interval { .. } | Value::Difference { .. });
     table.rows.iter().filter_map(|row| row.get(column)).any(bounded)
@@ -49,7 +49,7 @@ fn fields_of(value: &Value) -> [String; 3] {
     }
 }
 
-/// The shortest digits that read back as the same number; nothing where there is none.
+/// Returns the shortest digits of the same number; empty if it is not finite.
 fn exact(value: f64) -> String {
     if value.is_finite() { value.to_string() } else { String::new() }
 }

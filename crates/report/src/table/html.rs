@@ -8,7 +8,7 @@ use crate::escape::escape;
 const MARK: Note<'static> =
     Note { sign: String::new(), words: "Bold: the interval of the difference excludes 0." };
 
-/// A table with its caption and notes. `id` is the anchor, which the page keeps unique.
+/// Renders a table with caption and notes. `id` is its anchor, unique on the page.
 pub(crate) fn table_html(table: &Table, id: &str) -> String {
     let layout = Layout::new(table);
     let mut html = format!("<figure class=\"table\" id=\"{}\">\n<div class=\"scroll\"><table>\n", escape(id));

@@ -90,12 +90,12 @@ fn cell(layout: &Layout<'_>, shown: &Shown<'_>) -> String {
     }
 }
 
-/// A label's name, from which LaTeX takes letters, digits and a few signs.
+/// Returns a valid LaTeX label.
 fn label(id: &str) -> String {
     id.chars().filter(|sign| sign.is_ascii_alphanumeric() || matches!(sign, '-' | ':' | '.')).collect()
 }
 
-/// Plain words as LaTeX source that every engine sets, pdfLaTeX without Greek fonts included.
+/// Returns plain text as LaTeX source for all engines, including pdfLaTeX without Greek fonts.
 fn escape(words: &str) -> String {
     let mut latex = String::with_capacity(words.len());
     for character in one_line(words).chars() {

@@ -1,27 +1,27 @@
-//! What the renderings share: the rectangle of cells, spans of group headers, and numbered reasons.
+//! The layout that all formats share: cells, spans of group headers, and numbered reasons.
 
 use std::borrow::Cow;
 
 use super::value::{DASH, Mark, Shown};
 use super::{Align, Column, Table, Value};
 
-/// A table made rectangular.
+/// A rectangular table.
 pub(super) struct Layout<'a> {
     pub(super) columns: Vec<Cow<'a, Column>>,
-    /// Every row has as many cells as there are columns.
+    /// Rows with one cell per column.
     pub(super) rows: Vec<Vec<Shown<'a>>>,
-    /// Reasons of missing values, each once, in the order of their first appearance.
+    /// Reasons of missing values, each once, in order of appearance.
     pub(super) reasons: Vec<&'a str>,
 }
 
-/// Neighbouring columns under one header.
+/// Neighboring columns under one header.
 pub(super) struct Span<'a> {
     pub(super) group: Option<&'a str>,
     pub(super) start: usize,
     pub(super) len: usize,
 }
 
-/// What stands below a table: a sign that ties it to cells, and words.
+/// A note below a table, with the sign that refers to it.
 pub(super) struct Note<'a> {
     pub(super) sign: String,
     pub(super) words: &'a str,
@@ -44,7 +44,7 @@ impl<'a> Layout<'a> {
         Self { columns, rows, reasons }
     }
 
-    /// Runs of columns with the same group; a column without a group is a run of its own.
+    /// Returns the runs of columns with the same group; a column without a group is its own run.
     pub(super) fn spans(&self) -> Vec<Span<'_>> {
         let mut spans: Vec<Span<'_>> = Vec::new();
         for (at, column) in self.columns.iter().enumerate() {
@@ -61,22 +61,22 @@ impl<'a> Layout<'a> {
         self.columns.iter().any(|column| column.group.is_some())
     }
 
-    /// Whether a column holds intervals.
+    /// Returns whether a column has intervals.
     pub(super) fn has_intervals(&self, column: usize) -> bool {
         self.rows.iter().any(|row| matches!(row[column], Shown::Interval { .. }))
     }
 
-    /// Whether any difference in the rows is clear of 0.
+    /// Returns whether the interval of a difference excludes 0.
     pub(super) fn has_marks(&self) -> bool {
         self.rows.iter().flatten().any(is_marked)
     }
 
-    /// A missing value's sign: a dash with the number of its reason.
+    /// Returns the sign of a missing value: a dash with the number of its reason.
     pub(super) fn missing(&self, reason: &str) -> String {
         format!("{DASH}{}", superscript(self.number_of(reason)))
     }
 
-    /// The notes below the table: what the mark means (in the words of the rendering), reasons, then its own notes.
+    /// Returns the notes below the table: the mark's meaning, reasons, then its own notes.
     pub(super) fn notes(&self, table: &'a Table, mark: Note<'a>) -> Vec<Note<'a>> {
         let marks = self.has_marks().then_some(mark);
         let reasons = (1..).zip(&self.reasons).map(|(at, words)| Note { sign: superscript(at), words });
@@ -89,12 +89,12 @@ impl<'a> Layout<'a> {
     }
 }
 
-/// Whether a cell is a difference whose interval excludes 0.
+/// Returns whether a cell is a difference whose interval excludes 0.
 pub(super) fn is_marked(cell: &Shown<'_>) -> bool {
     matches!(cell, Shown::Interval { mark: Mark::ExcludesZero, .. })
 }
 
-/// A column's header where a format has no spanning headers.
+/// Returns a column's header for formats without spanning headers.
 pub(super) fn flat_header(column: &Column) -> String {
     match column.group.as_deref() {
         None => column.header.clone(),
@@ -103,7 +103,7 @@ pub(super) fn flat_header(column: &Column) -> String {
     }
 }
 
-/// The title, led by the number that the id gives the table, unless it stands there already.
+/// Returns the title after the number in the table's id, unless it has that number.
 pub(crate) fn caption(table: &Table) -> String {
     match label(&table.id) {
         Some(label) if !table.title.starts_with(&label) => format!("{label}. {}", table.title),
@@ -111,7 +111,7 @@ pub(crate) fn caption(table: &Table) -> String {
     }
 }
 
-/// Words on one line: a line break or another control character would break a row, or drive a terminal.
+/// Returns text on one line, without control characters, which could break a row or control a terminal.
 pub(super) fn one_line(words: &str) -> Cow<'_, str> {
     if words.contains(char::is_control) {
         Cow::Owned(words.replace("\r\n", " ").replace(char::is_control, " "))

@@ -1,4 +1,4 @@
-//! GitHub-flavoured pipe tables.
+//! GitHub-flavored pipe tables.
 
 use super::layout::{Layout, Note, caption, flat_header, is_marked, one_line};
 use super::value::Shown;
@@ -25,7 +25,7 @@ pub(super) fn render(table: &Table) -> String {
     markdown
 }
 
-/// The table's source is aligned as well, since people read it unrendered.
+/// Aligns the source too, since it is also read without rendering.
 fn pipe_table(headers: &[String], rows: &[Vec<String>], aligns: &[Align]) -> String {
     let widths: Vec<_> = (0..headers.len())
         .map(|at| {
@@ -74,7 +74,7 @@ fn cell(layout: &Layout<'_>, shown: &Shown<'_>) -> String {
     }
 }
 
-/// Plain words, safe in a cell: no markup, no pipe, no line break.
+/// Returns text without markup, pipes and line breaks, for a cell.
 fn escape(words: &str) -> String {
     let mut escaped = String::with_capacity(words.len());
     for character in one_line(words).trim().chars() {
@@ -92,7 +92,7 @@ fn escape(words: &str) -> String {
     escaped
 }
 
-/// A paragraph that starts like a list is one, unless its first sign is escaped.
+/// Escapes the first character of a paragraph that starts like a list.
 fn escape_line_start(words: &str) -> String {
     let digits = words.bytes().take_while(u8::is_ascii_digit).count();
     let rest = &words[digits..];

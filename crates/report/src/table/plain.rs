@@ -4,9 +4,9 @@ use super::layout::{Layout, Note, Span, caption, is_marked, one_line};
 use super::value::Shown;
 use super::{Align, Table};
 
-/// Where titles and notes are wrapped.
+/// Width of titles and notes.
 const WRAP: usize = 100;
-/// Where words in a cell are wrapped: answers of a model would make a table wider than any terminal.
+/// Width of a cell, which wraps long answers of models.
 const WRAP_CELL: usize = 72;
 const GAP: &str = "  ";
 const MARK: Note<'static> =
@@ -67,13 +67,13 @@ pub(super) fn render(table: &Table) -> String {
     lines.iter().map(|line| format!("{}\n", line.trim_end())).collect()
 }
 
-/// Headers stand as their columns do, but in the middle above intervals, which have no one edge to stand at.
+/// Headers have the alignment of their columns, but are centered above intervals.
 fn header_aligns(layout: &Layout<'_>) -> Vec<Align> {
     let align = |at: usize| if layout.has_intervals(at) { Align::Center } else { layout.columns[at].align };
     (0..layout.columns.len()).map(align).collect()
 }
 
-/// The widths of the parts of a column's intervals, so that points and brackets stand below each other.
+/// The widths of the parts of a column's intervals, which align points and brackets.
 struct Measure {
     value: usize,
     low: usize,
@@ -102,7 +102,7 @@ impl Measure {
         widest
     }
 
-    /// What follows the estimate: ` [low, high]` and the mark.
+    /// Returns the text after the estimate: ` [low, high]` and the mark.
     fn tail(&self) -> usize {
         if self.low == 0 { 0 } else { " [, ]".len() + self.low + self.high + self.mark }
     }
@@ -130,7 +130,7 @@ impl Measure {
     }
 }
 
-/// A group's header may be wider than its columns: the last of them takes the rest.
+/// The last column of a group widens for a wide group header.
 fn widen_for_groups(spans: &[Span<'_>], widths: &mut [usize]) {
     for span in spans {
         let columns = &mut widths[span.start..span.start + span.len];
@@ -148,7 +148,7 @@ fn group_line(spans: &[Span<'_>], widths: &[usize], show: impl Fn(&Span<'_>, usi
     parts.join(GAP)
 }
 
-/// A row takes as many lines as its longest cell.
+/// Renders a row, with as many lines as its longest cell.
 fn row_lines(cells: &[String], widths: &[usize], aligns: &[Align]) -> Vec<String> {
     let parts: Vec<Vec<&str>> = cells.iter().map(|cell| cell.lines().collect()).collect();
     let height = parts.iter().map(Vec::len).max().unwrap_or(0).max(1);
@@ -181,13 +181,12 @@ fn span_width(widths: &[usize]) -> usize {
     widths.iter().sum::<usize>() + GAP.len() * widths.len().saturating_sub(1)
 }
 
-/// Columns that a text takes, at one a character.
+/// Returns the width of a text, one column per character.
 fn width(text: &str) -> usize {
     text.chars().count()
 }
 
-/// Breaks words into lines of at most `most` columns, a longer word on a line of its own; lines after the first are
-/// indented.
+/// Wraps text into lines of at most `most` columns, longer words on their own lines; later lines are indented.
 fn wrap(words: &str, indent: usize, most: usize) -> Vec<String> {
     let mut lines = Vec::new();
     let mut line = String::new();

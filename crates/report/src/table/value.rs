@@ -1,4 +1,4 @@
-//! One cell, and how its numbers are written.
+//! Cells and the format of their numbers.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,22 +6,22 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Value {
-    /// Words.
+    /// Text.
     Text(String),
-    /// How many.
+    /// A count.
     Count(u64),
     /// A number without an uncertainty.
     Number {
         /// The number.
         value: f64,
-        /// Digits shown after the point.
+        /// Number of decimals.
         decimals: usize,
     },
-    /// A share, shown in per cent.
+    /// A share, shown in percent.
     Percent {
         /// The share, in [0, 1].
         value: f64,
-        /// Digits shown after the point of the percentage.
+        /// Number of decimals of the percentage.
         decimals: usize,
     },
     /// An estimate with its interval: `6.99 [6.71, 7.25]`.
@@ -32,10 +32,10 @@ pub enum Value {
         low: f64,
         /// The interval's upper bound.
         high: f64,
-        /// Digits shown after the point.
+        /// Number of decimals.
         decimals: usize,
     },
-    /// A difference with its interval: `+0.24 [−0.05, +0.53]`, marked where the interval excludes 0.
+    /// A difference with its interval: `+0.24 [−0.05, +0.53]`, marked if the interval excludes 0.
     Difference {
         /// The difference.
         value: f64,
@@ -43,25 +43,25 @@ pub enum Value {
         low: f64,
         /// The interval's upper bound.
         high: f64,
-        /// Digits shown after the point.
+        /// Number of decimals.
         decimals: usize,
     },
-    /// Nothing to show, and why; the reason is printed below the table.
+    /// A missing value; the reason is printed below the table.
     Missing(String),
 }
 
 impl Value {
-    /// Words.
+    /// Text.
     pub fn text(words: impl Into<String>) -> Self {
         Self::Text(words.into())
     }
 
-    /// Nothing to show, and why.
+    /// Returns a missing value with its reason.
     pub fn missing(reason: impl Into<String>) -> Self {
         Self::Missing(reason.into())
     }
 
-    /// What is printed, before any markup.
+    /// Returns the text before markup.
     pub(super) fn shown(&self) -> Shown<'_> {
         match *self {
             Self::Text(ref words) => Shown::Words(words),
@@ -94,19 +94,19 @@ pub(super) enum Shown<'a> {
     Missing(&'a str),
 }
 
-/// Whether a cell is set off from the others.
+/// Whether a cell is marked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mark {
     None,
     ExcludesZero,
 }
 
-/// Stands in the place of a value that is missing.
+/// The text of a missing value.
 pub(super) const DASH: &str = "—";
 
 const NOT_FINITE: &str = "not a finite number";
 
-/// More digits than an `f64` holds say nothing, and the formatter's own limit would end in a panic.
+/// Limits decimals to the precision of `f64`; the formatter panics beyond its own limit.
 const MOST_DECIMALS: usize = 17;
 
 fn finite(value: f64, show: impl FnOnce() -> String) -> Shown<'static> {
@@ -117,7 +117,7 @@ fn finite_interval(value: f64, show: impl FnOnce() -> Shown<'static>) -> Shown<'
     if value.is_finite() { show() } else { Shown::Missing(NOT_FINITE) }
 }
 
-/// An interval can lack a bound that its estimate has: one seed has a mean and no spread.
+/// An estimate may lack a bound: one seed has a mean and no variance.
 fn bound(value: f64, decimals: usize, show: fn(f64, usize) -> String) -> String {
     if value.is_finite() { show(value, decimals) } else { DASH.to_owned() }
 }
@@ -132,7 +132,7 @@ fn signed(value: f64, decimals: usize) -> String {
     if value > 0.0 && !is_zero(&digits) { format!("+{digits}") } else { digits }
 }
 
-/// Whether nothing but zeros is left after rounding; such a number has no sign.
+/// Returns whether only zeros remain after rounding; such a number has no sign.
 fn is_zero(digits: &str) -> bool {
     digits.bytes().all(|digit| matches!(digit, b'0' | b'.'))
 }

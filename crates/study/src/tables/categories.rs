@@ -1,60 +1,59 @@
-//! Appendix A.2: how much the score changes in each category, beside how many training pairs the category has.
+//! Appendix A.2: score changes by category, and the training pairs of each category.
 
 use std::collections::BTreeMap;
 
+use experiment::{LEVEL, SCORE_DECIMALS, Scorer, Subject, loss_name};
 use pref_data::{categories_of, read_records_with};
 use report::table::{Align, Column, Table, Value};
 use stats::{MeanEstimate, spearman_rho};
+use trainer::recipe::LossKind;
 
-use super::{DECIMALS, is_baseline};
-use crate::analysis::{Analysis, LEVEL, Scorer, Scorers};
-use crate::cell::{Subject, loss_name};
+use super::is_baseline;
 use crate::error::StudyError;
-use crate::grid::Question;
-use crate::runner::Runner;
+use crate::results::Results;
 
-/// Numbers of pairs that differ by a smaller factor are no cause of anything.
+/// Numbers of pairs that differ by a smaller factor count as equal.
 const ALIKE: f64 = 1.1;
 
 /// Mean scores by category, then by question.
 type ByCategory<'a> = BTreeMap<&'a str, BTreeMap<u64, f64>>;
 
-/// Score changes from SFT by category, beside training pairs; `None` where no domain of the pairs is a category's.
-pub(crate) fn categories(runner: &Runner, analysis: &Analysis<'_>) -> Result<Option<Table>, StudyError> {
-    let names = names(analysis);
-    let pairs = pairs_by_category(runner, &names)?;
+/// Returns score changes from SFT and training pairs by category; `None` if no domain of the pairs is in a category.
+pub(crate) fn categories(results: &Results<'_>, losses: &[LossKind]) -> Result<Option<Table>, StudyError> {
+    let names = names(results);
+    let pairs = pairs_by_category(results, &names)?;
     if pairs.values().all(|&pairs| pairs == 0.0) {
         return Ok(None);
     }
-    let study = &analysis.recipe.study;
+    let study = &results.recipe.study;
     let mut columns = vec![Column::new("Scorer", Align::Left), Column::new("Category", Align::Left)];
     columns.extend(["Training pairs", "SFT"].map(|title| Column::new(title, Align::Right)));
     let mut policies = Vec::new();
     for annotator in &study.annotators {
-        for &loss in Question::Acquisition.losses(study) {
+        for &loss in losses {
             columns.push(Column::grouped(format!("Change on {annotator}"), loss_name(loss), Align::Right));
             policies.push(move |subject: &Subject| match subject {
                 Subject::Baseline { .. } => false,
                 Subject::Trained { cell, checkpoint } => {
-                    *checkpoint == analysis.last_checkpoint()
+                    *checkpoint == results.last_checkpoint()
                         && (cell.annotator == *annotator && cell.loss == loss)
                         && cell.flip_rate.get() == 0.0
                 }
             });
         }
     }
-    let scorers = Scorers::of(analysis.recipe);
+    let scorers = results.scorers();
     let mut rows = Vec::new();
     for scorer in scorers.shown() {
-        let sft = by_category(analysis, scorer, &is_baseline);
-        let trained: Vec<_> = policies.iter().map(|keep| by_category(analysis, scorer, keep)).collect();
+        let sft = by_category(results, scorer, &is_baseline);
+        let trained: Vec<_> = policies.iter().map(|keep| by_category(results, scorer, keep)).collect();
         let mut changes: Vec<Vec<(f64, f64)>> = vec![Vec::new(); trained.len()];
         for (at, name) in names.iter().enumerate() {
             let label = if at == 0 { scorer.label.as_str() } else { "" };
             let mut row = vec![Value::text(label), Value::text(*name)];
             row.push(Value::Number { value: pairs[name], decimals: 0 });
             row.push(match sft.get(name).and_then(mean) {
-                Some(value) => Value::Number { value, decimals: DECIMALS },
+                Some(value) => Value::Number { value, decimals: SCORE_DECIMALS },
                 None => Value::missing("no scores"),
             });
             for (trained, changes) in trained.iter().zip(&mut changes) {
@@ -74,22 +73,22 @@ pub(crate) fn categories(runner: &Runner, analysis: &Analysis<'_>) -> Result<Opt
         columns,
         rows,
         notes: vec![
-            "Training pairs: records of a replicate whose domain belongs to the category (of GAIR's scenarios by Table 6 of the \
+            "Training pairs: records of a replicate whose domain is in the category (for GAIR's scenarios by Table 6 of the \
              paper, where one may count twice). Brackets: 95% t-intervals over the category's questions, seeds and turns \
-             averaged; with ten questions they are wide, and that some of many exclude 0 is no finding by itself."
+             averaged. They are not corrected for the number of categories."
                 .to_owned(),
-            "ρ with pairs: Spearman’s rank correlation of change and pairs over the categories, with its exact p. Eight \
-             categories show strong relationships only."
+            "ρ with pairs: Spearman’s rank correlation of change and pairs over the categories, with its exact p. With eight \
+             categories only strong correlations are detectable."
                 .to_owned(),
         ],
     }))
 }
 
-/// The benchmark's categories in the order of its questions.
-fn names<'a>(analysis: &Analysis<'a>) -> Vec<&'a str> {
-    let judge = Scorers::of(analysis.recipe).judge;
+/// Returns the benchmark's categories in the order of its questions.
+fn names<'a>(results: &'a Results<'a>) -> Vec<&'a str> {
+    let judge = results.scorers().judge;
     let mut names = Vec::new();
-    for (_, score) in analysis.scored(&judge, &is_baseline) {
+    for (_, score) in results.scores.scored(&judge, &is_baseline) {
         if !names.contains(&score.category.as_str()) {
             names.push(score.category.as_str());
         }
@@ -97,15 +96,18 @@ fn names<'a>(analysis: &Analysis<'a>) -> Vec<&'a str> {
     names
 }
 
-/// Records of a replicate that belong to each category, the mean over replicates.
-fn pairs_by_category<'a>(runner: &Runner, names: &[&'a str]) -> Result<BTreeMap<&'a str, f64>, StudyError> {
-    let (world, recipe) = (runner.world(), runner.recipe());
+/// Returns the records of each category, averaged over replicates.
+fn pairs_by_category<'a>(
+    results: &Results<'_>,
+    names: &[&'a str],
+) -> Result<BTreeMap<&'a str, f64>, StudyError> {
+    let (source, setup) = (results.runner.source(), results.runner.setup());
     let mut counts: BTreeMap<&str, f64> = names.iter().map(|&name| (name, 0.0)).collect();
-    // A world of the user's own has the same records in every replicate.
-    let replicates = if world.is_sandbox() { recipe.study.seeds } else { 1 };
+    // Given preferences are the same in every replicate.
+    let replicates = if source.is_sandbox() { setup.seeds } else { 1 };
     for seed in 0..replicates {
-        let reading = recipe.data.reading(&world.replicate(seed));
-        let (records, _) = read_records_with(world.records(seed), &reading)?;
+        let reading = setup.data.reading(&source.replicate(seed));
+        let (records, _) = read_records_with(source.records(seed), &reading)?;
         for domain in records.iter().filter_map(|record| record.domain.as_deref()) {
             let mapped = categories_of(domain).unwrap_or_default();
             for &name in names {
@@ -119,12 +121,12 @@ fn pairs_by_category<'a>(runner: &Runner, names: &[&'a str]) -> Result<BTreeMap<
 }
 
 fn by_category<'a>(
-    analysis: &Analysis<'a>,
+    results: &'a Results<'a>,
     scorer: &Scorer,
     keep: &dyn Fn(&Subject) -> bool,
 ) -> ByCategory<'a> {
     let mut sums: BTreeMap<&str, BTreeMap<u64, (f64, f64)>> = BTreeMap::new();
-    for (_, score) in analysis.scored(scorer, keep) {
+    for (_, score) in results.scores.scored(scorer, keep) {
         if let Some(value) = score.score {
             let of_category = sums.entry(&score.category).or_default();
             let (sum, count) = of_category.entry(score.question_id).or_default();
@@ -140,7 +142,7 @@ fn mean(scores: &BTreeMap<u64, f64>) -> Option<f64> {
     (!scores.is_empty()).then(|| scores.values().sum::<f64>() / scores.len() as f64)
 }
 
-/// The mean difference over the questions that both answered.
+/// Returns the mean difference over the common questions.
 fn change(
     trained: Option<&BTreeMap<u64, f64>>,
     sft: Option<&BTreeMap<u64, f64>>,
@@ -154,7 +156,7 @@ fn change(
         1 => {
             let value = differences[0];
             let (low, high) = (f64::NAN, f64::NAN);
-            return Ok((Value::Difference { value, low, high, decimals: DECIMALS }, Some(value)));
+            return Ok((Value::Difference { value, low, high, decimals: SCORE_DECIMALS }, Some(value)));
         }
         _ => {}
     }
@@ -162,7 +164,7 @@ fn change(
     let estimate = MeanEstimate::of(&differences).map_err(failed())?;
     let interval = estimate.interval(LEVEL).map_err(failed())?;
     let (value, low, high) = (estimate.value, interval.low, interval.high);
-    Ok((Value::Difference { value, low, high, decimals: DECIMALS }, Some(value)))
+    Ok((Value::Difference { value, low, high, decimals: SCORE_DECIMALS }, Some(value)))
 }
 
 fn correlation(changes: &[(f64, f64)]) -> Value {
@@ -170,7 +172,7 @@ fn correlation(changes: &[(f64, f64)]) -> Value {
         .iter()
         .fold((f64::INFINITY, 0.0_f64), |(low, high), (pairs, _)| (low.min(*pairs), high.max(*pairs)));
     if most < ALIKE * fewest {
-        return Value::missing("all categories have about as many pairs: nothing can depend on their number");
+        return Value::missing("all categories have about as many pairs");
     }
     let (pairs, changes): (Vec<f64>, Vec<f64>) = changes.iter().copied().unzip();
     match spearman_rho(&pairs, &changes) {

@@ -1,27 +1,26 @@
-//! Whether judges agree with each other, and with the truth where it is known.
+//! Agreement of the judges with each other and with the ground truth.
 
+use experiment::{LEVEL, SCORE_DECIMALS, Scorer};
 use report::table::{Align, Column, Table, Value};
 use stats::{ClusteredScores, Correlation, Estimate, kendall_tau, mean_interval, spearman_rho};
 
-use super::DECIMALS;
-use crate::analysis::{Analysis, LEVEL, Scorer, Scorers};
-use crate::cell::Subject;
 use crate::error::StudyError;
+use crate::results::Results;
 
 /// Bootstrap resamples of an interval.
 const RESAMPLES: usize = 2_000;
 
-/// The study's judge beside every other scorer of the same turns; `None` where it is the only one.
-pub(crate) fn judges(analysis: &Analysis<'_>) -> Result<Option<Table>, StudyError> {
-    let scorers = Scorers::of(analysis.recipe);
+/// Returns the agreement of the main judge with every other scorer; `None` without others.
+pub(crate) fn judges(results: &Results<'_>) -> Result<Option<Table>, StudyError> {
+    let scorers = results.scorers();
     let others = scorers.second.iter().chain(scorers.gold.iter().map(|[gold, _]| gold));
     let mut rows = Vec::new();
     for other in others {
-        rows.extend(beside(analysis, &scorers.judge, other)?);
+        rows.extend(agreement(results, &scorers.judge, other)?);
     }
     Ok((!rows.is_empty()).then(|| Table {
         id: "table-judges".into(),
-        title: "Whether the judges say the same".into(),
+        title: "Agreement of the judges".into(),
         columns: [("Scorers", Align::Left), ("Turns", Align::Right), ("Second − first", Align::Right)]
             .map(|(title, align)| Column::new(title, align))
             .into_iter()
@@ -32,24 +31,26 @@ pub(crate) fn judges(analysis: &Analysis<'_>) -> Result<Option<Table>, StudyErro
             .collect(),
         rows,
         notes: vec![
-            "Turns of the benchmark that both rated, all policies and seeds together. Brackets: 95% bootstrap intervals clustered \
-             by question. ρ: Spearman's, of single ratings. τ: Kendall's, of the policies' mean scores, seed by seed: whether both \
-             would put the policies in the same order, whatever they think of one answer."
+            "Turns of the benchmark that both rated, policies and seeds pooled. Brackets: 95% bootstrap intervals clustered by \
+             question. ρ: Spearman's, of single ratings. τ: Kendall's, of the mean scores of policies, seed by seed: agreement on \
+             the order of the policies."
                 .to_owned(),
         ],
     }))
 }
 
-/// `None` where no turn was rated by both.
-fn beside(
-    analysis: &Analysis<'_>,
+/// Returns the row of two scorers; `None` without turns that both rated.
+fn agreement(
+    results: &Results<'_>,
     first: &Scorer,
     second: &Scorer,
 ) -> Result<Option<Vec<Value>>, StudyError> {
-    let what = || format!("{} beside {}", second.label, first.label);
+    let what = || format!("{} and {}", second.label, first.label);
     let mut turns: Vec<(u64, f64, f64)> = Vec::new();
     let mut policies: Vec<(f64, f64)> = Vec::new();
-    for evaluated in analysis.evaluated.iter().filter(|evaluated| is_final(analysis, &evaluated.subject)) {
+    for evaluated in
+        results.scores.evaluated.iter().filter(|evaluated| results.runner.is_final(&evaluated.subject))
+    {
         let scores = &evaluated.evaluation.scores;
         let of = |scorer: &Scorer, question: u64, turn: u8| {
             let found =
@@ -77,9 +78,9 @@ fn beside(
     row.push(match differences.clusters() {
         0 | 1 => Value::missing("one question has no interval"),
         _ => {
-            let interval = mean_interval(&differences, RESAMPLES, LEVEL, &mut analysis.rng());
+            let interval = mean_interval(&differences, RESAMPLES, LEVEL, &mut results.scores.rng());
             let Estimate { value, low, high, .. } = interval.map_err(StudyError::stats(what()))?;
-            Value::Difference { value, low, high, decimals: DECIMALS }
+            Value::Difference { value, low, high, decimals: SCORE_DECIMALS }
         }
     });
     let (a, b): (Vec<f64>, Vec<f64>) = turns.iter().map(|(_, a, b)| (*a, *b)).unzip();
@@ -89,16 +90,9 @@ fn beside(
     Ok(Some(row))
 }
 
-fn is_final(analysis: &Analysis<'_>, subject: &Subject) -> bool {
-    match subject {
-        Subject::Baseline { .. } => true,
-        Subject::Trained { checkpoint, .. } => *checkpoint == analysis.last_checkpoint(),
-    }
-}
-
 fn correlation(found: Result<Correlation, stats::Error>) -> Value {
     match found {
-        Ok(found) => Value::Number { value: found.value, decimals: DECIMALS },
+        Ok(found) => Value::Number { value: found.value, decimals: SCORE_DECIMALS },
         Err(error) => Value::missing(error.to_string()),
     }
 }

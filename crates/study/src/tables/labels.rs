@@ -1,83 +1,83 @@
-//! Beside Table 4: which labels the policies learned, which is why their scores fall under noise.
+//! How policies fit kept and flipped labels.
 
-use pref_data::FlipRate;
+use experiment::{Fitted, Subject, loss_name, percent};
 use report::table::{Align, Column, Table, Value};
 
-use super::mean_value;
-use crate::analysis::{Analysis, Scorers};
-use crate::cell::{Subject, loss_name, percent};
 use crate::error::StudyError;
-use crate::fitted::Fitted;
-use crate::grid::Question;
+use crate::levels::Levels;
+use crate::results::Results;
 
-/// Accuracy on kept and on flipped labels at every share of flipped labels; `None` where no run kept its pairs' Δ.
-pub(crate) fn labels(analysis: &Analysis<'_>, question: Question) -> Result<Option<Table>, StudyError> {
-    if analysis.labels(&|_| true).is_none() {
+/// Returns the accuracy on kept and flipped labels at every level of noise; `None` if no run recorded Δ.
+pub(crate) fn labels(
+    results: &Results<'_>,
+    noise: &Levels<'_>,
+    id: &str,
+) -> Result<Option<Table>, StudyError> {
+    if results.scores.labels(&|_| true).is_none() {
         return Ok(None);
     }
-    let study = &analysis.recipe.study;
-    let scorers = Scorers::of(analysis.recipe);
+    let study = &results.recipe.study;
+    let scorers = results.scorers();
     let shown = scorers.shown();
     let mut rows = Vec::new();
     for annotator in &study.annotators {
-        for &loss in question.losses(study) {
-            for (at, rate) in question.flip_rates(study).into_iter().enumerate() {
+        for &loss in noise.losses {
+            for (at, &rate) in noise.values.iter().enumerate() {
                 let keep = |subject: &Subject| match subject {
                     Subject::Baseline { .. } => false,
                     Subject::Trained { cell, checkpoint } => {
-                        *checkpoint == analysis.last_checkpoint()
+                        *checkpoint == results.last_checkpoint()
                             && (cell.annotator == *annotator && cell.loss == loss)
-                            && cell.flip_rate == rate
+                            && cell.flip_rate.get() == rate
                     }
                 };
                 let name = format!("{} on {annotator}", loss_name(loss));
                 let mut row = vec![
                     Value::text(if at == 0 { name } else { String::new() }),
-                    Value::text(format!("{}%", percent(rate.get()))),
+                    Value::text(format!("{}%", percent(rate))),
                 ];
-                row.extend(accuracies(analysis, &keep, rate));
+                row.extend(accuracies(results, &keep, rate));
                 for scorer in &shown {
-                    row.push(mean_value(analysis, scorer, &keep)?);
+                    row.push(results.scores.mean_value(scorer, &keep)?);
                 }
                 rows.push(row);
             }
         }
     }
     Ok(Some(Table {
-        id: if question == Question::Quality { "table-4-labels" } else { "table-robust-labels" }.into(),
-        title: "Which labels the policies learned".into(),
+        id: id.to_owned(),
+        title: "Fit to kept and flipped labels".into(),
         columns: [Column::new("Policy", Align::Left), Column::new("Flipped labels", Align::Left)]
             .into_iter()
-            .chain(["kept", "flipped"].map(|which| Column::grouped("Learned as labelled", which, Align::Right)))
+            .chain(["kept", "flipped"].map(|which| Column::grouped("Fit to labels", which, Align::Right)))
             .chain(["As annotated", "Held-out accuracy"].map(|title| Column::new(title, Align::Right)))
             .chain(shown.iter().map(|scorer| Column::new(&scorer.title, Align::Right)))
             .collect(),
         rows,
         notes: vec![
-            "Learned as labelled: of the pairs that a policy was trained on, each as it was found the last time, the share \
-             whose labelled response has the higher implicit reward; apart for labels that were kept and for those that noise \
-             flipped, where a high share means that the noise was learned. As annotated: of all these pairs, the share that the \
-             policy prefers as the annotator did. No sample, but all pairs of all seeds: no intervals. Held-out accuracy: the \
-             same of pairs that were not trained on, none of them flipped."
+            "Fit to labels: share of the trained pairs, by their last measurement, whose labeled response has the higher implicit \
+             reward; a high share of flipped labels means that the policy learned the noise. As annotated: share of all trained \
+             pairs that the policy prefers as the annotator did. Held-out accuracy: the same for held-out pairs, none of them \
+             flipped. All pairs of all seeds count, so that there are no intervals."
                 .to_owned(),
-            analysis.interval_note(),
+            results.scores.interval_note(),
         ],
     }))
 }
 
-/// The columns that tell kept labels from flipped ones, and accuracy on pairs that were not trained on.
-fn accuracies(analysis: &Analysis<'_>, keep: &dyn Fn(&Subject) -> bool, rate: FlipRate) -> [Value; 4] {
+/// Returns the accuracy on kept and flipped labels, before flips, and on held-out pairs.
+fn accuracies(results: &Results<'_>, keep: &dyn Fn(&Subject) -> bool, rate: f64) -> [Value; 4] {
     let share = |accuracy: Option<f64>, reason: &str| match accuracy {
         Some(value) => Value::Percent { value, decimals: 1 },
         None => Value::missing(reason),
     };
-    let labels = analysis.labels(keep);
+    let labels = results.scores.labels(keep);
     let of = |fitted: Option<Fitted>| share(fitted.and_then(Fitted::accuracy), "not recorded");
-    let flipped = match rate == FlipRate::NONE {
+    let flipped = match rate == 0.0 {
         true => Value::text("–"),
         false => of(labels.map(|labels| labels.flipped)),
     };
-    let held_out = analysis.held_out(keep, |metrics| Some(metrics.accuracy));
+    let held_out = results.scores.held_out(keep, |metrics| Some(metrics.accuracy));
     [
         of(labels.map(|labels| labels.kept)),
         flipped,

@@ -1,0 +1,153 @@
+//! Cells: the properties in which training runs differ.
+
+use std::fmt;
+use std::num::NonZeroU64;
+
+use pref_data::{AgreementSlice, FlipRate, Fraction};
+use pref_loss::Beta;
+use serde::{Deserialize, Serialize};
+use trainer::recipe::LossKind;
+
+/// One training run: the properties in which the runs of an experiment differ.
+///
+/// The [`Setup`](crate::Setup) has what they share. Equal cells are one run, even if several grids contain them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cell {
+    /// The source of the labels: an annotator, a vote or a mixture.
+    pub annotator: String,
+    /// The records on which two annotators agree or differ; `None` for all records.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slice: Option<AgreementSlice>,
+    /// Share of the pairs.
+    pub fraction: Fraction,
+    /// Share of flipped labels.
+    pub flip_rate: FlipRate,
+    /// The loss.
+    pub loss: LossKind,
+    /// The loss's β.
+    pub beta: Beta,
+    /// Epochs, if these differ from the setup's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epochs: Option<NonZeroU64>,
+    /// The seed of data, labels, order, generation and judge.
+    pub seed: u64,
+}
+
+impl Cell {
+    /// Returns its properties except β and seed, such as `DPO on human, 5% flipped`.
+    pub fn data_and_epochs(&self) -> String {
+        let mut words = format!("{} on {}", loss_name(self.loss), self.annotator);
+        if let Some(slice) = &self.slice {
+            words += &format!(" where {}", slice_name(slice));
+        }
+        if self.fraction != Fraction::ALL {
+            words += &format!(", {}% of the pairs", percent(self.fraction.get()));
+        }
+        if self.flip_rate != FlipRate::NONE {
+            words += &format!(", {}% flipped", percent(self.flip_rate.get()));
+        }
+        if let Some(epochs) = self.epochs {
+            words += &format!(", {epochs} epochs");
+        }
+        words
+    }
+}
+
+impl fmt::Display for Cell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, β = {}, seed {}", self.data_and_epochs(), self.beta.get(), self.seed)
+    }
+}
+
+/// Returns the name of a slice, such as `human = gpt-4-turbo`.
+pub fn slice_name(slice: &AgreementSlice) -> String {
+    slice.clone().into()
+}
+
+/// Returns the name of a loss, such as `cDPO`.
+pub fn loss_name(loss: LossKind) -> &'static str {
+    match loss {
+        LossKind::Sft => "SFT",
+        LossKind::Dpo => "DPO",
+        LossKind::Cdpo => "cDPO",
+        LossKind::Ipo => "IPO",
+        LossKind::Robust => "robust DPO",
+        LossKind::Hinge => "hinge",
+        LossKind::Kto => "KTO",
+    }
+}
+
+/// Returns a share in percent, such as `5` or `12.5`.
+pub fn percent(share: f64) -> String {
+    let percent = (share * 1000.0).round() / 10.0;
+    format!("{percent}")
+}
+
+/// Returns text with characters of file names only; mixtures have spaces, slices have signs.
+pub(crate) fn file_name(text: &str) -> String {
+    let plain = |letter: char| if letter.is_alphanumeric() || "-_.".contains(letter) { letter } else { '-' };
+    text.replace("!=", "differs-from").replace('%', "pct").chars().map(plain).collect()
+}
+
+/// A policy to evaluate.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Subject {
+    /// The supervised policy, with the answers of one seed.
+    Baseline {
+        /// The seed of its answers.
+        seed: u64,
+    },
+    /// The policy of a cell.
+    Trained {
+        /// The training run.
+        cell: Cell,
+        /// The index of the checkpoint; the last one is the trained model.
+        checkpoint: usize,
+    },
+}
+
+impl Subject {
+    /// Returns its seed.
+    pub fn seed(&self) -> u64 {
+        match self {
+            Self::Baseline { seed } => *seed,
+            Self::Trained { cell, .. } => cell.seed,
+        }
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Baseline { seed } => write!(f, "SFT, seed {seed}"),
+            Self::Trained { cell, checkpoint } => write!(f, "{cell}, checkpoint {}", checkpoint + 1),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cell_displays_the_properties_that_differ() {
+        let cell = Cell {
+            annotator: "human".into(),
+            slice: None,
+            fraction: Fraction::ALL,
+            flip_rate: FlipRate::NONE,
+            loss: LossKind::Dpo,
+            beta: Beta::new(0.1).unwrap(),
+            epochs: None,
+            seed: 0,
+        };
+        assert_eq!(cell.to_string(), "DPO on human, β = 0.1, seed 0");
+        let (fraction, flip_rate) = (Fraction::new(0.25).unwrap(), FlipRate::new(0.05).unwrap());
+        let noisy = Cell { fraction, flip_rate, epochs: NonZeroU64::new(12), ..cell };
+        assert_eq!(
+            noisy.to_string(),
+            "DPO on human, 25% of the pairs, 5% flipped, 12 epochs, β = 0.1, seed 0"
+        );
+    }
+}

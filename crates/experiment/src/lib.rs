@@ -1,0 +1,40 @@
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+mod analysis;
+mod cell;
+mod describe;
+mod error;
+mod evaluated;
+mod evaluation;
+mod failure;
+mod fitted;
+mod grid;
+mod judges;
+mod plan;
+mod registry;
+pub mod results;
+mod runner;
+mod schedule;
+pub mod setup;
+mod shard;
+mod source;
+mod store;
+
+pub use analysis::{Analysis, LEVEL, RESAMPLES, SCORE_DECIMALS, Scorer, Scorers, by_category};
+pub use cell::{Cell, Subject, loss_name, percent, slice_name};
+pub use describe::describe;
+pub use error::ExperimentError;
+pub use evaluated::{BENCHMARK, Collected, Evaluated, Evaluation, EvaluationId, FURTHER, GOLD, Score};
+pub use evaluation::prompt;
+pub use failure::{Failure, note_of_failures, table_of_failures};
+pub use fitted::{Fitted, FittedLabels};
+pub use grid::{Axes, Grid};
+pub use plan::{ASSUMED_ANSWER_SECONDS, ASSUMED_STEP_SECONDS, Disk, Forecast, Pace, Plan, Work};
+pub use registry::Registry;
+pub use runner::Runner;
+pub use schedule::{Workers, cores};
+pub use setup::Setup;
+pub use shard::Shard;
+pub use source::DataSource;
+pub use store::{Key, ResultStore};

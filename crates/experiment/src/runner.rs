@@ -1,0 +1,321 @@
+//! The runner: trains the cells of a grid, evaluates its subjects, and stores both.
+
+use std::path::{Path, PathBuf};
+
+use llm_client::Totals;
+use trainer::{Context, HeldOutMetrics, Outcome, RunDir, Start};
+
+use crate::cell::{Cell, Subject, file_name, percent, slice_name};
+use crate::error::ExperimentError;
+use crate::evaluated::{Collected, Evaluated, Evaluation};
+use crate::evaluation::{Candidate, scores_file};
+use crate::fitted::FittedLabels;
+use crate::grid::Grid;
+use crate::judges::Judges;
+use crate::setup::Setup;
+use crate::shard::Shard;
+use crate::source::DataSource;
+use crate::store::{Key, ResultStore};
+
+mod failures;
+mod keys;
+
+/// An experiment: its setup, its data source, and its store.
+#[derive(Debug)]
+pub struct Runner {
+    setup: Setup,
+    store: ResultStore,
+    source: DataSource,
+    judges: Judges,
+}
+
+impl Runner {
+    /// Opens the experiment of `setup`, with its store in the output folder.
+    ///
+    /// # Errors
+    ///
+    /// If the data source lacks something that the setup requires, and for a store of another layout.
+    pub fn new(setup: Setup) -> Result<Self, ExperimentError> {
+        let store = ResultStore::open(Path::new(&setup.output.dir).join("store"))?;
+        let source = DataSource::new(&setup, &store)?;
+        let judges = Judges::new(&setup, &store);
+        Ok(Self { setup, store, source, judges })
+    }
+
+    pub(crate) fn store(&self) -> &ResultStore {
+        &self.store
+    }
+
+    /// Returns the setup.
+    pub fn setup(&self) -> &Setup {
+        &self.setup
+    }
+
+    /// Returns the data source.
+    pub fn source(&self) -> &DataSource {
+        &self.source
+    }
+
+    /// Returns the folder of tables, figures and reports.
+    pub fn output(&self) -> PathBuf {
+        PathBuf::from(&self.setup.output.dir)
+    }
+
+    /// Creates what every cell starts from.
+    ///
+    /// # Errors
+    ///
+    /// If training or the disk fails, or the caller asks to stop.
+    pub fn prepare(&self, context: &mut Context<'_>) -> Result<(), ExperimentError> {
+        self.store.create().map_err(ExperimentError::or_full_disk)?;
+        self.source.prepare(self.setup.seeds, context).map_err(ExperimentError::or_full_disk)
+    }
+
+    /// Checks address, key and price of each judge, before hours of training.
+    ///
+    /// # Errors
+    ///
+    /// If a judge cannot be called.
+    pub fn open_judge(&self) -> Result<(), ExperimentError> {
+        self.judges.open()
+    }
+
+    /// Returns the costs of each judge in this process, one line each.
+    pub fn costs(&self) -> Vec<String> {
+        let line = |(judge, paid): (&str, Totals)| {
+            let Totals { answered, unanswered, usage, usd, unpriced } = paid;
+            let unpriced =
+                if unpriced > 0 { format!(" and {unpriced} calls of unknown price") } else { String::new() };
+            format!(
+                "{judge}: {answered} answered calls, {unanswered} that may be billed, {} + {} tokens, {usd:.4} USD{unpriced}",
+                usage.prompt_tokens, usage.completion_tokens
+            )
+        };
+        self.judges.paid().into_iter().map(line).collect()
+    }
+
+    /// Trains and evaluates the part of `grid` in `shard`; stored results stay.
+    ///
+    /// The failure of a trained policy is recorded, and the others continue. A failed policy is not retried before
+    /// [`forget_failures`](Self::forget_failures).
+    /// A shard whose judge is an endpoint is trained and answered only: one process calls the judge, at one rate and with
+    /// one budget.
+    ///
+    /// # Errors
+    ///
+    /// If the supervised policy fails, a judge cannot be called, the disk fails, or the caller asks to stop. Finished
+    /// results are kept.
+    pub fn run(&self, grid: &Grid, shard: Shard, context: &mut Context<'_>) -> Result<(), ExperimentError> {
+        self.setup.train.take_threads();
+        self.check(grid)?;
+        self.prepare(context)?;
+        context.cache = Some(self.store.root().to_owned());
+        for subject in shard.part(grid) {
+            if context.wants_stop() {
+                return Err(ExperimentError::Stopped);
+            }
+            if self.failure(subject)?.is_none() {
+                self.make(subject, shard, context).map_err(ExperimentError::or_full_disk)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Trains and evaluates one subject, or records its failure.
+    fn make(
+        &self,
+        subject: &Subject,
+        shard: Shard,
+        context: &mut Context<'_>,
+    ) -> Result<(), ExperimentError> {
+        if let Subject::Trained { cell, .. } = subject
+            && let Err(error) = self.train(cell, context)
+        {
+            return match error.is_of_one_policy() {
+                true => self.note_failure(&self.run_key(cell), format!("training {cell}"), &error),
+                false => Err(error),
+            };
+        }
+        let made = if shard != Shard::WHOLE && !self.source.is_sandbox() {
+            self.candidate(subject)
+                .and_then(|(candidate, _)| candidate.answer(&self.setup, &self.source, context))
+        } else if !self.is_evaluated(subject) {
+            self.evaluate(subject, context)
+        } else {
+            Ok(())
+        };
+        match (made, subject) {
+            (Err(error), Subject::Trained { .. }) if error.is_of_one_policy() => {
+                self.note_failure(&self.scores_key(subject), format!("evaluating {subject}"), &error)
+            }
+            (made, _) => made,
+        }
+    }
+
+    /// Reads the results of `grid`; `None` unless each subject is evaluated or failed.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    pub fn stored(&self, grid: &Grid) -> Result<Option<Collected>, ExperimentError> {
+        let mut collected = Collected::default();
+        for subject in grid.subjects() {
+            match (self.failure(subject)?, self.evaluated(subject)?) {
+                (Some(failure), _) => collected.failed.push(failure),
+                (None, Some(evaluated)) => collected.evaluated.push(evaluated),
+                (None, None) => return Ok(None),
+            }
+        }
+        Ok(Some(collected))
+    }
+
+    /// Reads the results of one subject; `None` unless it is evaluated.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    pub fn evaluated(&self, subject: &Subject) -> Result<Option<Evaluated>, ExperimentError> {
+        let is_trained = match subject {
+            Subject::Baseline { .. } => true,
+            Subject::Trained { cell, .. } => self.finished(cell).is_some(),
+        };
+        if !is_trained || !self.is_evaluated(subject) {
+            return Ok(None);
+        }
+        let (candidate, trained) = self.candidate(subject)?;
+        Ok(candidate.stored()?.map(|evaluation| trained.with(subject, evaluation)))
+    }
+
+    /// Returns whether a subject is fully trained. The supervised policy always is.
+    pub fn is_final(&self, subject: &Subject) -> bool {
+        match subject {
+            Subject::Baseline { .. } => true,
+            Subject::Trained { checkpoint, .. } => *checkpoint == self.setup.last_checkpoint(),
+        }
+    }
+
+    /// Evaluates a trained subject.
+    fn evaluate(&self, subject: &Subject, context: &mut Context<'_>) -> Result<(), ExperimentError> {
+        let (candidate, _) = self.candidate(subject)?;
+        let shows_itself = !self.source.is_sandbox();
+        if !shows_itself {
+            context.progress.begin(&format!("evaluating {subject}"), 1);
+        }
+        candidate.evaluate(&self.setup, &self.source, &self.judges, context)?;
+        if !shows_itself {
+            context.progress.end();
+        }
+        Ok(())
+    }
+
+    /// Returns the policy and the folders of a subject, and the results of its training.
+    fn candidate(&self, subject: &Subject) -> Result<(Candidate, Trained), ExperimentError> {
+        let (model, trained) = match subject {
+            Subject::Baseline { .. } => {
+                let key = self.source.key().clone();
+                let trained = Trained { key, step: 0, training_loss: None, held_out: None, labels: None };
+                (self.source.model(), trained)
+            }
+            Subject::Trained { cell, checkpoint } => {
+                let dir = RunDir::open_finished(&self.run_folder(cell))?;
+                let checkpoints = dir.list_checkpoints()?;
+                let (step, model) = checkpoints.get(*checkpoint).cloned().ok_or_else(|| {
+                    let (cell, found) = (cell.to_string(), checkpoints.len());
+                    ExperimentError::TooShort { cell, found, wanted: self.setup.train.checkpoints.len() }
+                })?;
+                let before = checkpoint.checked_sub(1).map_or(0, |previous| checkpoints[previous].0);
+                let training_loss = Some(mean_loss(&dir, before, step)?);
+                let held_out = dir.read_evaluations()?.into_iter().find(|metrics| metrics.step == step);
+                let labels = FittedLabels::of(&dir, step)?;
+                (model, Trained { key: self.run_key(cell), step, training_loss, held_out, labels })
+            }
+        };
+        let candidate = Candidate {
+            model,
+            model_id: model_id(subject, trained.step),
+            seed: subject.seed(),
+            answers: self.store.answers(&self.answers_key(subject)),
+            scores: self.store.scores(&self.scores_key(subject)),
+        };
+        Ok((candidate, trained))
+    }
+
+    /// Trains a cell, unless it is in the store.
+    fn train(&self, cell: &Cell, context: &mut Context<'_>) -> Result<RunDir, ExperimentError> {
+        if let Some(dir) = self.finished(cell) {
+            return Ok(dir);
+        }
+        let folder = self.run_folder(cell);
+        tracing::info!("training {cell}");
+        let (records, held_out) = (self.source.records(cell.seed), self.source.held_out(cell.seed));
+        let recipe =
+            self.setup.run_recipe(cell, &self.source.model(), &records, held_out.as_deref(), &folder);
+        let report = trainer::run(&recipe, Start::FreshOrResume, context)?;
+        match report.outcome {
+            Outcome::Finished => Ok(report.dir),
+            Outcome::Stopped(_) => Err(ExperimentError::Stopped),
+        }
+    }
+
+    /// Opens the training run of a cell, if it is in the store.
+    pub(crate) fn finished(&self, cell: &Cell) -> Option<RunDir> {
+        RunDir::open_finished(&self.run_folder(cell)).ok()
+    }
+
+    /// Returns the folder of a cell's training run.
+    pub(crate) fn run_folder(&self, cell: &Cell) -> PathBuf {
+        self.store.run(&self.run_key(cell))
+    }
+
+    /// Returns whether a subject's evaluation is in the store.
+    pub fn is_evaluated(&self, subject: &Subject) -> bool {
+        scores_file(&self.store.scores(&self.scores_key(subject))).exists()
+    }
+}
+
+/// The results of a subject's training.
+struct Trained {
+    key: Key,
+    step: u64,
+    training_loss: Option<f64>,
+    held_out: Option<HeldOutMetrics>,
+    labels: Option<FittedLabels>,
+}
+
+impl Trained {
+    fn with(self, subject: &Subject, evaluation: Evaluation) -> Evaluated {
+        let Self { key, step, training_loss, held_out, labels } = self;
+        Evaluated { subject: subject.clone(), evaluation, key, step, training_loss, held_out, labels }
+    }
+}
+
+/// Returns the model's name in FastChat's files.
+fn model_id(subject: &Subject, step: u64) -> String {
+    match subject {
+        Subject::Baseline { seed } => format!("sft-seed-{seed}"),
+        Subject::Trained { cell, .. } => {
+            let mut id = format!("{}-{}", cell.loss.name(), file_name(&cell.annotator));
+            if let Some(slice) = &cell.slice {
+                id += &format!("-where-{}", file_name(&slice_name(slice)));
+            }
+            if cell.fraction.get() != 1.0 {
+                id += &format!("-{}pct", percent(cell.fraction.get()));
+            }
+            if cell.flip_rate.get() != 0.0 {
+                id += &format!("-{}pct-flipped", percent(cell.flip_rate.get()));
+            }
+            if let Some(epochs) = cell.epochs {
+                id += &format!("-{epochs}-epochs");
+            }
+            format!("{id}-beta-{}-seed-{}-step-{step}", cell.beta.get(), cell.seed)
+        }
+    }
+}
+
+/// Returns the mean training loss of the steps after `before` up to `step`.
+fn mean_loss(dir: &RunDir, before: u64, step: u64) -> Result<f64, ExperimentError> {
+    let metrics = dir.read_metrics()?;
+    let losses: Vec<f64> =
+        metrics.iter().filter(|m| before < m.step && m.step <= step).map(|m| m.loss).collect();
+    Ok(losses.iter().sum::<f64>() / losses.len().max(1) as f64)
+}

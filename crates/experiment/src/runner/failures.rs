@@ -1,0 +1,116 @@
+//! Records of failures in the store.
+
+use std::error::Error;
+use std::fs;
+
+use serde::{Deserialize, Serialize};
+
+use super::Runner;
+use crate::cell::Subject;
+use crate::error::ExperimentError;
+use crate::failure::Failure;
+use crate::grid::Grid;
+use crate::shard::Shard;
+use crate::store::{Key, read_json, write_json};
+
+/// The record of a failure.
+#[derive(Debug, Serialize, Deserialize)]
+struct Note {
+    /// The step that failed.
+    what: String,
+    reason: String,
+}
+
+impl Runner {
+    /// Returns the failed subjects of `grid`, in its order.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    pub fn failures(&self, grid: &Grid) -> Result<Vec<Failure>, ExperimentError> {
+        let mut failures = Vec::new();
+        for subject in grid.subjects() {
+            failures.extend(self.failure(subject)?);
+        }
+        Ok(failures)
+    }
+
+    /// Removes the records of failures of a part of `grid`, so that it is retried.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be written.
+    pub fn forget_failures(&self, grid: &Grid, shard: Shard) -> Result<(), ExperimentError> {
+        for subject in shard.part(grid) {
+            for key in self.failure_keys(subject) {
+                let path = self.store().failure(&key);
+                match fs::remove_file(&path) {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                        return Err(ExperimentError::io("cannot remove", path)(error));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the recorded failure of a subject.
+    pub(crate) fn failure(&self, subject: &Subject) -> Result<Option<Failure>, ExperimentError> {
+        // A stored evaluation is complete, even if an earlier attempt failed.
+        if self.is_evaluated(subject) {
+            return Ok(None);
+        }
+        for key in self.failure_keys(subject) {
+            if let Some(Note { reason, .. }) = read_json(&self.store().failure(&key))? {
+                return Ok(Some(Failure { subject: subject.clone(), reason }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Records that `what`, whose address is `key`, failed.
+    pub(crate) fn note_failure(
+        &self,
+        key: &Key,
+        what: String,
+        error: &ExperimentError,
+    ) -> Result<(), ExperimentError> {
+        let reason = with_causes(error);
+        tracing::error!("{what} failed, the other policies continue: {reason}");
+        let path = self.store().failure(key);
+        write_json(&path, &Note { what, reason })
+    }
+
+    /// Returns the addresses of a subject's failures: of its training run and of its evaluation.
+    fn failure_keys(&self, subject: &Subject) -> Vec<Key> {
+        let run = match subject {
+            Subject::Baseline { .. } => None,
+            Subject::Trained { cell, .. } => Some(self.run_key(cell)),
+        };
+        run.into_iter().chain([self.scores_key(subject)]).collect()
+    }
+}
+
+/// Returns the message of an error with its causes.
+fn with_causes(error: &ExperimentError) -> String {
+    let mut words = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        words += &format!(": {error}");
+        cause = error.source();
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_includes_the_causes() {
+        let disk = std::io::Error::other("the disk is gone");
+        let error = ExperimentError::io("cannot write", "scores.json")(disk);
+        assert_eq!(with_causes(&error), "cannot write scores.json: the disk is gone");
+    }
+}

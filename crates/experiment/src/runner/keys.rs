@@ -1,0 +1,240 @@
+//! The addresses of runs, answers and evaluations.
+//!
+//! Field names and their order are part of every address. Renaming a field orphans stored results; a test freezes the
+//! address of a sample of each kind.
+
+use std::num::NonZeroU16;
+use std::path::Path;
+
+use serde::Serialize;
+use trainer::recipe::Dtype;
+
+use super::Runner;
+use crate::cell::{Cell, Subject};
+use crate::setup::JudgeIdentity;
+use crate::store::Key;
+
+/// What determines a policy.
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+enum PolicyContent {
+    Baseline,
+    Trained { run: Key, checkpoint: usize },
+}
+
+/// What determines the answers of a policy.
+#[derive(Serialize)]
+struct AnswersContent<'a> {
+    source: &'a Key,
+    policy: PolicyContent,
+    seed: u64,
+    max_new_tokens: u32,
+    batch: NonZeroU16,
+    system: Option<&'a str>,
+    dtype: Dtype,
+    questions: Vec<QuestionContent<'a>>,
+}
+
+/// The properties of a question on which answers depend.
+#[derive(Serialize)]
+struct QuestionContent<'a> {
+    id: u64,
+    category: &'a str,
+    turns: &'a [String],
+}
+
+/// What determines an evaluation in the sandbox, whose judges have no settings.
+#[derive(Serialize)]
+struct SandboxScoresContent<'a> {
+    source: &'a Key,
+    policy: PolicyContent,
+    seed: u64,
+    questions: Vec<u64>,
+}
+
+/// What determines an evaluation by judges behind endpoints.
+#[derive(Serialize)]
+struct ScoresContent<'a> {
+    answers: Key,
+    judges: Vec<JudgeIdentity<'a>>,
+    references: Vec<ReferenceContent<'a>>,
+}
+
+/// A reference answer that judges see.
+#[derive(Serialize)]
+struct ReferenceContent<'a> {
+    question: u64,
+    turns: &'a [String],
+}
+
+impl Runner {
+    /// Returns the address of a cell: its recipe, with the content of model and data in place of their paths.
+    pub fn run_key(&self, cell: &Cell) -> Key {
+        let source = self.source.key().as_str();
+        let data = format!("{source}/records-{}", cell.seed);
+        let held_out = self.source.held_out(cell.seed).map(|_| format!("{source}/held-out-{}", cell.seed));
+        let held_out = held_out.as_deref().map(Path::new);
+        let anywhere = Path::new("anywhere");
+        let recipe = self.setup.run_recipe(cell, Path::new(source), Path::new(&data), held_out, anywhere);
+        Key::of("run", &recipe.to_toml())
+    }
+
+    /// Returns the address of a subject's answers.
+    pub(super) fn answers_key(&self, subject: &Subject) -> Key {
+        let answers = &self.setup.answers;
+        let questions = self.source.questions().iter();
+        Key::of(
+            "answers",
+            &AnswersContent {
+                source: self.source.key(),
+                policy: self.policy(subject),
+                seed: subject.seed(),
+                max_new_tokens: answers.max_new_tokens,
+                batch: answers.batch,
+                system: answers.system.as_deref(),
+                dtype: self.setup.model.dtype,
+                questions: questions
+                    .map(|q| QuestionContent { id: q.question_id, category: &q.category, turns: &q.turns })
+                    .collect(),
+            },
+        )
+    }
+
+    /// Returns the address of a subject's evaluation.
+    pub(super) fn scores_key(&self, subject: &Subject) -> Key {
+        if self.source.is_sandbox() {
+            let content = SandboxScoresContent {
+                source: self.source.key(),
+                policy: self.policy(subject),
+                seed: subject.seed(),
+                questions: self.source.questions().iter().map(|q| q.question_id).collect(),
+            };
+            return Key::of("scores", &content);
+        }
+        let references = self.source.references().iter();
+        Key::of(
+            "scores",
+            &ScoresContent {
+                answers: self.answers_key(subject),
+                judges: self.setup.judge.identities().collect(),
+                references: references
+                    .map(|answer| ReferenceContent { question: answer.question_id, turns: answer.turns() })
+                    .collect(),
+            },
+        )
+    }
+
+    fn policy(&self, subject: &Subject) -> PolicyContent {
+        match subject {
+            Subject::Baseline { .. } => PolicyContent::Baseline,
+            Subject::Trained { cell, checkpoint } => {
+                PolicyContent::Trained { run: self.run_key(cell), checkpoint: *checkpoint }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::{NonZeroU16, NonZeroU32};
+
+    use pref_data::{FlipRate, Fraction};
+    use trainer::recipe::{LossKind, Recipe, parse_toml};
+
+    use super::*;
+    use crate::setup::{AnswersSection, JudgeSection, SandboxSection, Setup};
+
+    const RECIPE: &str = r#"
+        [model]
+        path = "sandbox"
+        [data]
+        path = "sandbox"
+        format = "sandbox"
+        annotator = "human"
+        [output]
+        dir = "OUT"
+    "#;
+
+    fn sandbox() -> (tempfile::TempDir, Runner) {
+        let folder = tempfile::tempdir().unwrap();
+        let text = RECIPE.replace("OUT", &folder.path().display().to_string());
+        let recipe: Recipe = parse_toml("a sample", &text, &[]).unwrap();
+        let setup = Setup {
+            seed: 0,
+            bench: None,
+            questions: 8,
+            seeds: 1,
+            judge: JudgeSection::sandbox(),
+            answers: AnswersSection::default(),
+            sandbox: SandboxSection::default(),
+            model: recipe.model,
+            data: recipe.data,
+            loss: recipe.loss,
+            train: recipe.train,
+            speed: recipe.speed,
+            watch: recipe.watch,
+            lora: recipe.lora,
+            distributed: recipe.distributed,
+            output: recipe.output,
+        };
+        (folder, Runner::new(setup).unwrap())
+    }
+
+    fn cell(runner: &Runner) -> Cell {
+        Cell {
+            annotator: "human".into(),
+            slice: None,
+            fraction: Fraction::ALL,
+            flip_rate: FlipRate::NONE,
+            loss: LossKind::Dpo,
+            beta: runner.setup().loss.beta,
+            epochs: None,
+            seed: 0,
+        }
+    }
+
+    /// A change of these values orphans stored results. If it is intended, raise the version of the store's layout.
+    #[test]
+    fn the_keys_of_samples_are_frozen() {
+        let (_folder, runner) = sandbox();
+        let cell = cell(&runner);
+        let trained = Subject::Trained { cell: cell.clone(), checkpoint: 3 };
+        let turns = ["Why?".to_owned()];
+        let endpoint = ScoresContent {
+            answers: Key::of("answers", &0),
+            judges: vec![JudgeIdentity {
+                model: Some("lab/judge"),
+                name: None,
+                temperature: 0.5,
+                max_tokens: 2048,
+                repeats: NonZeroU32::MIN,
+                reasks: 2,
+            }],
+            references: vec![ReferenceContent { question: 81, turns: &turns }],
+        };
+        let answers = AnswersContent {
+            source: &Key::of("source", &0),
+            policy: PolicyContent::Baseline,
+            seed: 1,
+            max_new_tokens: 64,
+            batch: NonZeroU16::MIN,
+            system: Some(""),
+            dtype: Dtype::Bfloat16,
+            questions: vec![QuestionContent { id: 81, category: "writing", turns: &turns }],
+        };
+        let keys = [
+            runner.source.key().clone(),
+            runner.run_key(&cell),
+            runner.answers_key(&trained),
+            runner.scores_key(&trained),
+            runner.scores_key(&Subject::Baseline { seed: 0 }),
+            Key::of("answers", &answers),
+            Key::of("scores", &endpoint),
+        ];
+        assert_eq!(
+            keys.each_ref().map(Key::as_str),
+            ["", "", "", "", "", "", ""],
+            "source, run, answers, scores of a run and of SFT, answers of a given source, scores of endpoints"
+        );
+    }
+}

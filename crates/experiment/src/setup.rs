@@ -1,0 +1,186 @@
+//! The setup of an experiment: what all its runs share.
+
+use std::num::NonZeroU16;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use trainer::recipe::{
+    DataSection, DistributedSection, LoraSection, LossKind, LossSection, ModelSection, OutputSection, Recipe,
+    SpeedSection, TrainSection, WatchSection,
+};
+
+use crate::cell::Cell;
+
+mod judge;
+
+pub(crate) use judge::JudgeIdentity;
+pub use judge::{JudgeKind, JudgeSection, PaceSection};
+
+/// The value of `model.path` and `data.path` in a setup of the sandbox.
+pub const SANDBOX: &str = "sandbox";
+
+/// What all runs of an experiment share; a [`Cell`] says what one run changes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Setup {
+    /// The master seed.
+    pub seed: u64,
+    /// The folder of the benchmark, with FastChat's layout; `None` in the sandbox, which has its own questions.
+    pub bench: Option<PathBuf>,
+    /// Number of benchmark questions.
+    pub questions: usize,
+    /// Number of replicates. Each draws data, labels, order, generation and judge anew.
+    pub seeds: u64,
+    /// The judges of the answers.
+    pub judge: JudgeSection,
+    /// How the policies answer.
+    pub answers: AnswersSection,
+    /// The settings of the sandbox.
+    pub sandbox: SandboxSection,
+    /// The policy that all runs start from.
+    pub model: ModelSection,
+    /// The preferences; a cell sets annotator, slice, fraction and flip rate.
+    pub data: DataSection,
+    /// The loss; a cell sets kind and β.
+    pub loss: LossSection,
+    /// The training of each policy.
+    pub train: TrainSection,
+    /// Switches of the fast paths.
+    pub speed: SpeedSection,
+    /// Evaluation during training; the sandbox supplies held-out preferences itself.
+    pub watch: WatchSection,
+    /// Low-rank adapters.
+    pub lora: LoraSection,
+    /// Several processes.
+    pub distributed: DistributedSection,
+    /// The folder of results.
+    pub output: OutputSection,
+}
+
+/// How the policies answer the benchmark, outside of the sandbox.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AnswersSection {
+    /// Maximum length of an answer, in tokens.
+    pub max_new_tokens: u32,
+    /// Questions per batch; answers are written after each batch.
+    pub batch: NonZeroU16,
+    /// The system message of every dialogue; FastChat's template for Zephyr has an empty one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub system: Option<String>,
+}
+
+impl Default for AnswersSection {
+    fn default() -> Self {
+        Self {
+            max_new_tokens: mtbench::ANSWER_TOKENS,
+            batch: NonZeroU16::new(32).expect("not 0"),
+            system: None,
+        }
+    }
+}
+
+/// The settings of the sandbox; see the crate `sandbox`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SandboxSection {
+    /// Dialogues of supervised fine-tuning.
+    pub demonstrations: usize,
+    /// Share of supervised fine-tuning after which the weak sampling policy is saved.
+    pub weak_after: f64,
+    /// High-quality dialogues on which the strong sampling policy is fine-tuned further.
+    pub strong_demonstrations: usize,
+    /// Learning rate of supervised fine-tuning.
+    pub sft_learning_rate: f64,
+    /// Batch size of supervised fine-tuning.
+    pub sft_batch_size: usize,
+    /// Preference pairs per replicate.
+    pub pairs: usize,
+    /// Held-out pairs per replicate.
+    pub held_out: usize,
+    /// Held-out questions, on which gold quality is computed.
+    pub further_questions: usize,
+    /// Maximum length of an answer, in tokens.
+    pub max_new_tokens: usize,
+}
+
+impl Default for SandboxSection {
+    fn default() -> Self {
+        Self {
+            demonstrations: 48_000,
+            weak_after: 0.25,
+            strong_demonstrations: 6_400,
+            sft_learning_rate: 4e-3,
+            sft_batch_size: 32,
+            pairs: 1_500,
+            held_out: 200,
+            further_questions: 1_000,
+            max_new_tokens: 48,
+        }
+    }
+}
+
+impl Setup {
+    /// Returns whether model, preferences and judges are the sandbox's.
+    pub fn is_sandbox(&self) -> bool {
+        self.model.path == SANDBOX
+    }
+
+    /// Returns the index of the last checkpoint, which is the trained model.
+    pub fn last_checkpoint(&self) -> usize {
+        self.train.checkpoints.len() - 1
+    }
+
+    /// Returns the recipe of one cell's training run, which writes to `output`.
+    pub fn run_recipe(
+        &self,
+        cell: &Cell,
+        model: &Path,
+        data: &Path,
+        held_out: Option<&Path>,
+        output: &Path,
+    ) -> Recipe {
+        let mut recipe = Recipe {
+            seed: cell.seed,
+            model: self.model.clone(),
+            data: self.data.clone(),
+            loss: self.loss,
+            train: self.train.clone(),
+            speed: self.speed,
+            watch: self.watch.clone(),
+            lora: self.lora.clone(),
+            distributed: self.distributed,
+            output: self.output.clone(),
+        };
+        recipe.model.path = model.display().to_string();
+        recipe.data.path = data.display().to_string();
+        recipe.data.eval_path = held_out.map(|path| path.display().to_string());
+        recipe.data.annotator.clone_from(&cell.annotator);
+        recipe.model.reference = None;
+        if cell.slice.is_some() {
+            recipe.data.slice.clone_from(&cell.slice);
+        }
+        recipe.data.fraction = cell.fraction;
+        recipe.data.flip_rate = cell.flip_rate;
+        recipe.loss = self.loss_of(cell);
+        if let Some(epochs) = cell.epochs {
+            recipe.train.epochs = epochs.get();
+        }
+        // A run may resume with another number of threads.
+        recipe.train.threads = 0;
+        recipe.output.dir = output.to_owned();
+        recipe
+    }
+
+    /// Returns the loss of one cell. Keys that its kind does not use keep their defaults, so that one DPO run serves
+    /// setups that differ in cDPO's ε or IPO's reduction.
+    fn loss_of(&self, cell: &Cell) -> LossSection {
+        let mut loss = LossSection { kind: cell.loss, beta: cell.beta, ..LossSection::default() };
+        if cell.loss.smooths_labels() {
+            loss.label_smoothing = self.loss.label_smoothing;
+        }
+        if cell.loss == LossKind::Ipo {
+            loss.logp_reduction = self.loss.logp_reduction;
+        }
+        loss
+    }
+}

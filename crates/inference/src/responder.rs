@@ -1,0 +1,166 @@
+//! A policy that answers conversations.
+
+use std::error::Error;
+use std::path::Path;
+
+use mtbench::{Conversation, Responder};
+use policy_model::{GenerationOptions, GenerationRequest, Policy, Sampling};
+use pref_data::{Message, RenderMode, Tokenizer};
+use seeds::Seeds;
+use serde::{Deserialize, Serialize};
+use tch::{Device, Kind};
+
+use crate::InferenceError;
+
+/// Answers conversations with a policy, in batches.
+///
+/// Each answer draws from its own random stream, named after question and turn.
+/// An answer therefore does not depend on the other conversations of its batch.
+#[derive(Debug)]
+pub struct PolicyResponder<'a> {
+    /// The policy.
+    pub policy: &'a Policy,
+    /// Its tokenizer and chat template.
+    pub tokenizer: &'a Tokenizer,
+    /// The system message of every conversation. FastChat's template for Zephyr has an empty one.
+    pub system: Option<String>,
+    /// The random streams of the answers.
+    pub seeds: Seeds,
+    /// Maximum length of an answer, in tokens.
+    pub max_new_tokens: usize,
+    /// Conversations per batch.
+    pub max_batch: usize,
+}
+
+/// A model that can answer: weights, tokenizer and chat template.
+#[derive(Debug)]
+pub struct LoadedPolicy {
+    policy: Policy,
+    tokenizer: Tokenizer,
+}
+
+impl LoadedPolicy {
+    /// Reads the Hugging Face folder `folder`, in fp32.
+    ///
+    /// # Errors
+    ///
+    /// If the folder cannot be read or has no chat template.
+    pub fn open(folder: &Path) -> Result<Self, InferenceError> {
+        Self::open_on(folder, Device::Cpu)
+    }
+
+    /// Reads the folder to compute in fp32 on `device`.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn open_on(folder: &Path, device: Device) -> Result<Self, InferenceError> {
+        Self::open_in(folder, Kind::Float, device)
+    }
+
+    /// Reads the folder to compute in `kind` on `device`; in fp32 on processors without bfloat16 arithmetic.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn open_in(folder: &Path, kind: Kind, device: Device) -> Result<Self, InferenceError> {
+        let tokenizer = tokenizer_with_template(folder)?;
+        let emulated = kind == Kind::BFloat16 && !policy_model::native_bf16(device);
+        let kind = if emulated { Kind::Float } else { kind };
+        Ok(Self { policy: Policy::load(folder, kind, device)?, tokenizer })
+    }
+
+    /// Returns a responder without a system message.
+    pub fn responder(&self, seeds: Seeds, max_new_tokens: u32, max_batch: u16) -> PolicyResponder<'_> {
+        PolicyResponder {
+            policy: &self.policy,
+            tokenizer: &self.tokenizer,
+            system: None,
+            seeds,
+            max_new_tokens: max_new_tokens as usize,
+            max_batch: usize::from(max_batch),
+        }
+    }
+}
+
+/// Reads the tokenizer of a model folder, which must have a chat template.
+///
+/// # Errors
+///
+/// If the tokenizer cannot be read, and [`InferenceError::NoChatTemplate`].
+pub fn tokenizer_with_template(folder: &Path) -> Result<Tokenizer, InferenceError> {
+    let tokenizer = Tokenizer::from_folder(folder)?;
+    if !tokenizer.has_chat_template() {
+        return Err(InferenceError::NoChatTemplate { folder: folder.to_owned() });
+    }
+    Ok(tokenizer)
+}
+
+impl PolicyResponder<'_> {
+    /// Returns the requests for conversations of the benchmark.
+    pub(crate) fn requests(&self, conversations: &[Conversation<'_>]) -> Vec<Request> {
+        let request = |conversation: &Conversation<'_>| Request {
+            messages: chat_messages(conversation, self.system.as_deref()),
+            temperature: conversation.temperature,
+            stream: (format!("answer-turn-{}", conversation.turn), conversation.question_id),
+        };
+        conversations.iter().map(request).collect()
+    }
+
+    /// Answers conversations, each with its own temperature and stream.
+    ///
+    /// # Errors
+    ///
+    /// If a conversation cannot be rendered or exceeds the context of the policy.
+    pub fn answer(&self, requests: &[Request]) -> Result<Vec<String>, Box<dyn Error + Send + Sync>> {
+        let stop_tokens = self.tokenizer.stop_tokens().to_vec();
+        let mut prompts = Vec::with_capacity(requests.len());
+        for request in requests {
+            let text = self.tokenizer.render_chat(&request.messages, RenderMode::AwaitAnswer)?;
+            let sampling = Sampling {
+                temperature: request.temperature,
+                top_k: None,
+                top_p: 1.0,
+                max_new_tokens: self.max_new_tokens,
+                stop_tokens: stop_tokens.clone(),
+            };
+            let stream = self.seeds.indexed(&request.stream.0, request.stream.1);
+            prompts.push(GenerationRequest { prompt: self.tokenizer.encode(&text)?, sampling, stream });
+        }
+        let options = GenerationOptions { max_batch: self.max_batch };
+        let answers = self.policy.generate(&prompts, &options)?;
+        answers.iter().map(|answer| Ok(self.tokenizer.decode(&answer.tokens)?.trim().to_owned())).collect()
+    }
+}
+
+/// A conversation to continue.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Request {
+    /// The messages; the last one is the user's.
+    pub messages: Vec<Message>,
+    /// Sampling temperature; greedy below 1e-4.
+    pub temperature: f64,
+    /// Name and index of the answer's random stream.
+    pub stream: (String, u64),
+}
+
+impl Responder for PolicyResponder<'_> {
+    fn respond(
+        &mut self,
+        conversations: &[Conversation<'_>],
+    ) -> Result<Vec<String>, Box<dyn Error + Send + Sync>> {
+        self.answer(&self.requests(conversations))
+    }
+}
+
+/// Returns the messages of a conversation, after the system message `system`.
+pub fn chat_messages(conversation: &Conversation<'_>, system: Option<&str>) -> Vec<Message> {
+    let mut messages: Vec<Message> = system.map(Message::system).into_iter().collect();
+    for (turn, user) in conversation.user.iter().enumerate() {
+        messages.push(Message::user(*user));
+        if let Some(answer) = conversation.assistant.get(turn) {
+            messages.push(Message::assistant(*answer));
+        }
+    }
+    messages
+}

@@ -1,0 +1,106 @@
+//! The conclusion of a study: tables, figures, report and scores on disk.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use experiment::results::{PolicyRow, ScoreRow, write_parquet, write_policies};
+use experiment::{Analysis, Evaluated, EvaluationId, Setup, table_of_failures};
+use report::table::Table;
+use report::{write_figures, write_report, write_tables};
+
+use crate::answer::Answered;
+use crate::coverage::Coverage;
+use crate::error::StudyError;
+use crate::question::Question;
+use crate::study::Study;
+use crate::verdicts::{self, Settled};
+use crate::{manifest, summary};
+
+/// The findings of a study.
+#[derive(Debug)]
+pub struct Findings {
+    /// Failed policies with their reasons; `None` without failures.
+    pub failed: Option<Table>,
+    /// The verdicts on claims; `None` without claims.
+    pub verdicts: Option<Table>,
+    /// The coverage of intervals over all questions of the folder; `None` without ground truth.
+    pub coverage: Option<Table>,
+    /// The tables of the questions, in the paper's order.
+    pub tables: Vec<Table>,
+    /// The file of the report.
+    pub report: PathBuf,
+    /// The error of a study with failed policies.
+    pub incomplete: Option<StudyError>,
+}
+
+/// Writes tables and figures of `asked`, whose grids are complete. Report, `results.parquet` and `policies.parquet` then
+/// contain all finished questions of the folder with the same recipe.
+///
+/// # Errors
+///
+/// If a statistic is not defined, or a file cannot be read or written.
+pub fn conclude(study: &Study, asked: &[&dyn Question]) -> Result<Findings, StudyError> {
+    let output = study.runner().output();
+    for question in asked {
+        manifest::record(&output, *question, study.recipe())?;
+    }
+    let mut tables = Vec::new();
+    let mut answers: Vec<Answered> = Vec::new();
+    let mut rows = Rows::default();
+    let mut coverage = Coverage::default();
+    let is_asked =
+        |question: &dyn Question| asked.iter().any(|other| other.about().name == question.about().name);
+    for &question in study.questions() {
+        let Some((study, collected)) = manifest::answered(study, question)? else { continue };
+        let setup = study.runner().setup();
+        rows.extend(setup, &collected.evaluated);
+        coverage.add(&Analysis::new(setup, &collected))?;
+        let answer = Answered::new(&study, question, &collected)?;
+        if is_asked(question) {
+            write_tables(&output, &answer.tables)?;
+            let svgs = answer.figures.iter().map(|figure| (figure.name.to_owned(), figure.svg.clone()));
+            write_figures(&output, &svgs.collect::<Vec<_>>())?;
+            tables.extend(answer.tables.clone());
+        }
+        answers.push(answer);
+    }
+    let setup = study.runner().setup();
+    let coverage = coverage.table(setup)?;
+    let settled =
+        |of: &[&Answered]| -> Vec<Settled> { of.iter().flat_map(|answer| answer.settled.clone()).collect() };
+    let failed = |of: &[&Answered]| {
+        table_of_failures(&of.iter().flat_map(|answer| answer.failed.clone()).collect::<Vec<_>>())
+    };
+    let all: Vec<&Answered> = answers.iter().collect();
+    let opening: Vec<Table> = failed(&all)
+        .into_iter()
+        .chain(verdicts::table(setup, &settled(&all)))
+        .chain(coverage.clone())
+        .collect();
+    write_tables(&output, &opening)?;
+    let these: Vec<&Answered> = answers.iter().filter(|answer| is_asked(answer.question)).collect();
+    let (failed, verdicts) = (failed(&these), verdicts::table(setup, &settled(&these)));
+    write_parquet(&output.join("results.parquet"), &rows.scores)?;
+    write_policies(&output.join("policies.parquet"), &rows.policies)?;
+    let report = write_report(&output, &summary::report(study, answers, opening))?;
+    Ok(Findings { failed, verdicts, coverage, tables, report, incomplete: None })
+}
+
+/// Rows of `results.parquet` and `policies.parquet`, each subject once.
+#[derive(Default)]
+struct Rows {
+    scores: Vec<ScoreRow>,
+    policies: Vec<PolicyRow>,
+    seen: BTreeSet<EvaluationId>,
+}
+
+impl Rows {
+    fn extend(&mut self, setup: &Setup, evaluated: &[Evaluated]) {
+        for subject in evaluated {
+            if self.seen.insert(subject.id()) {
+                self.scores.extend(subject.rows(setup));
+                self.policies.push(subject.policy(setup));
+            }
+        }
+    }
+}

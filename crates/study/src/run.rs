@@ -1,0 +1,107 @@
+//! Running a study: plan, shards, answers, and the registry of its cells.
+
+use std::path::Path;
+use std::process::Command;
+
+use experiment::{ExperimentError, Failure, Grid, Plan, Registry, Shard, Workers};
+use trainer::{Clock, Context};
+
+use crate::conclusion::{Findings, conclude};
+use crate::error::StudyError;
+use crate::manifest;
+use crate::question::{Question, Questions};
+use crate::study::Study;
+
+impl Study {
+    /// Returns the work of `asked` with a forecast; nothing runs.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Runner::plan`] and [`Runner::forecast`].
+    pub fn plan(&self, asked: &[&dyn Question], clock: &dyn Clock) -> Result<Plan, StudyError> {
+        let grid = self.grid(asked)?;
+        Ok(self.runner().forecast(self.runner().plan(&grid)?, &grid, clock)?)
+    }
+
+    /// Computes a shard of the grid of `asked`, without tables. A worker is started by a process that has recorded the
+    /// questions already.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Runner::run`].
+    pub fn run_shard(
+        &self,
+        asked: &[&dyn Question],
+        shard: Shard,
+        is_worker: bool,
+        context: &mut Context<'_>,
+    ) -> Result<(), StudyError> {
+        let grid = self.grid(asked)?;
+        self.runner().check(&grid)?;
+        if !is_worker {
+            self.begin(asked)?;
+            self.runner().forget_failures(&grid, shard)?;
+        }
+        Ok(self.runner().run(&grid, shard, context)?)
+    }
+
+    /// Computes the grid of `asked` and writes tables, figures and report.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Runner::run_all`], and [`ExperimentError::AllFailed`].
+    pub fn answer(
+        &self,
+        asked: &[&dyn Question],
+        workers: &Workers<impl Fn(Shard) -> std::io::Result<Command>>,
+        context: &mut Context<'_>,
+    ) -> Result<Findings, StudyError> {
+        let computed = self.runner().run_all(|| self.grid(asked), || self.begin(asked), workers, context);
+        for cost in self.runner().costs() {
+            tracing::info!("judging costs: {cost}");
+        }
+        let grid = computed?;
+        let failures = self.runner().failures(&grid)?;
+        let (failed, policies) = (failures.len(), grid.trained());
+        if let Some(Failure { subject, reason }) = failures.first().filter(|_| failed == policies) {
+            let (what, reason) = (subject.to_string(), reason.clone());
+            return Err(ExperimentError::AllFailed { policies, what, reason }.into());
+        }
+        let findings = conclude(self, asked)?;
+        tracing::info!("report: {}", findings.report.display());
+        let incomplete = (failed > 0).then(|| ExperimentError::SomeFailed { failed, policies }.into());
+        Ok(Findings { incomplete, ..findings })
+    }
+
+    /// Records in the study's folder that `asked` are being computed, for readers of an unfinished folder.
+    fn begin(&self, asked: &[&dyn Question]) -> Result<(), StudyError> {
+        let output = self.runner().output();
+        asked.iter().try_for_each(|question| manifest::begin(&output, *question, self.recipe()))
+    }
+}
+
+/// Lists the cells in the output folder of a study that knows `questions`.
+///
+/// # Errors
+///
+/// [`StudyError::NoStudy`] for another folder; if the store cannot be read.
+pub fn registry(folder: &Path, questions: Questions) -> Result<Registry, StudyError> {
+    let mut studies: Vec<(Study, Vec<(usize, Grid)>)> = Vec::new();
+    for (at, recipe) in manifest::begun(folder, questions)? {
+        let known = studies.iter().position(|(study, _)| *study.recipe() == recipe);
+        let place = match known {
+            Some(place) => place,
+            None => {
+                studies.push((Study::new(recipe, questions)?, Vec::new()));
+                studies.len() - 1
+            }
+        };
+        let (study, grids) = &mut studies[place];
+        grids.push((at, study.grid(&[questions[at]])?));
+    }
+    if studies.is_empty() {
+        return Err(StudyError::NoStudy { folder: folder.to_owned() });
+    }
+    let names = questions.iter().map(|question| question.about().name.to_owned()).collect();
+    Ok(Registry::new(folder, names, studies.into_iter().map(|(study, grids)| (study.into_runner(), grids)))?)
+}

@@ -1,0 +1,123 @@
+//! A question in one file, outside of the list of questions, runs like the others.
+
+use std::process::Command;
+use std::sync::atomic::AtomicBool;
+
+use distributed::ProcessGroup;
+use experiment::{Axes, Grid, Subject, Workers};
+use pref_data::{FlipRate, Fraction};
+use report::table::{Align, Column, Table, Value};
+use study::recipe::{Preset, StudyRecipe};
+use study::{About, Claim, Contrast, Question, Questions, Results, Study, StudyError};
+use trainer::recipe::LossKind;
+use trainer::{Clock, Context, Silent};
+
+const LOSSES: &[LossKind] = &[LossKind::Hinge];
+const SMALL: [&str; 9] = [
+    "sandbox.demonstrations=640",
+    "sandbox.strong_demonstrations=64",
+    "sandbox.pairs=48",
+    "sandbox.held_out=8",
+    "sandbox.further_questions=16",
+    "sandbox.max_new_tokens=24",
+    "study.questions=8",
+    "study.seeds=1",
+    "train.epochs=2",
+];
+
+/// Whether hinge loss improves on the supervised policy.
+struct Hinge;
+
+fn is_trained(subject: &Subject) -> bool {
+    matches!(subject, Subject::Trained { .. })
+}
+
+fn is_baseline(subject: &Subject) -> bool {
+    !is_trained(subject)
+}
+
+impl Question for Hinge {
+    fn about(&self) -> About {
+        About {
+            name: "hinge",
+            tables: &["hinge"],
+            title: "Own: hinge loss",
+            help: "Hinge loss on the labels of one annotator.",
+        }
+    }
+
+    fn grid(&self, recipe: &StudyRecipe) -> Grid {
+        let study = &recipe.study;
+        let axes = Axes {
+            annotators: &study.annotators[..1],
+            volumes: vec![(Fraction::ALL, None)],
+            flip_rates: vec![FlipRate::NONE],
+            losses: LOSSES,
+            betas: &study.betas,
+            seeds: study.seeds,
+        };
+        let mut grid = Grid::baselines(study.seeds);
+        for cell in axes.cells() {
+            grid.add_cell(&cell, [recipe.train.checkpoints.len() - 1]);
+        }
+        grid
+    }
+
+    fn tables(&self, results: &Results<'_>) -> Result<Vec<Table>, StudyError> {
+        let judge = results.scorers().judge;
+        let difference = results.scores.difference_value(&judge, &is_trained, &is_baseline)?;
+        Ok(vec![Table {
+            id: "table-hinge".into(),
+            title: "Hinge loss".into(),
+            columns: vec![Column::new("Loss", Align::Left), Column::new("Difference from SFT", Align::Right)],
+            rows: vec![vec![Value::text("hinge"), difference]],
+            notes: Vec::new(),
+        }])
+    }
+
+    fn claims<'a>(&self, _: &'a Results<'a>) -> Result<Vec<Claim<'a>>, StudyError> {
+        let contrast = Contrast::difference(Box::new(is_trained), Box::new(is_baseline));
+        Ok(vec![Claim::new("Hinge", "hinge − SFT".into(), contrast)])
+    }
+}
+
+struct NoClock;
+
+impl Clock for NoClock {
+    fn seconds(&self) -> f64 {
+        0.0
+    }
+
+    fn unix_seconds(&self) -> f64 {
+        0.0
+    }
+}
+
+#[test]
+fn a_question_of_ones_own_runs_in_a_study() {
+    const QUESTIONS: Questions = &[&study::questions::Acquisition, &Hinge];
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("study");
+    let settings = SMALL.map(str::to_owned).into_iter().chain([format!("output.dir={}", out.display())]);
+    let recipe = StudyRecipe::preset(Preset::Sandbox, &settings.collect::<Vec<_>>()).unwrap();
+    let study = Study::new(recipe, QUESTIONS).unwrap();
+    let (mut silent, stop) = (Silent, AtomicBool::new(false));
+    let mut context = Context {
+        clock: &NoClock,
+        progress: &mut silent,
+        stop: &stop,
+        group: ProcessGroup::single(),
+        cache: None,
+    };
+    let workers = Workers { jobs: 1, command: |_| Ok(Command::new("no worker is started")) };
+    let findings = study.answer(&[&Hinge], &workers, &mut context).unwrap();
+
+    assert_eq!(findings.tables.len(), 1);
+    assert!(matches!(findings.tables[0].rows[0][1], Value::Difference { .. }), "{:?}", findings.tables);
+    assert_eq!(findings.verdicts.unwrap().rows.len(), 1);
+    let page = std::fs::read_to_string(findings.report).unwrap();
+    assert!(page.contains("Own: hinge loss"));
+    let cells = study::registry(&out, QUESTIONS).unwrap().table().unwrap();
+    assert_eq!(cells.rows.len(), 2, "the supervised policy and one run");
+    assert!(cells.rows.iter().all(|row| row[1] == Value::text("hinge")), "{:?}", cells.rows);
+}

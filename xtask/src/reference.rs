@@ -1,0 +1,162 @@
+//! Reference pages that are generated from the code: the keys of recipes and the files of a run.
+//!
+//! The generator reads Rust as text: structs whose fields are keys, their documentation, their `Default`, and the checks of
+//! their ranges. `cargo xtask book` writes the pages, and `tidy` fails on a page that is not current.
+
+use std::collections::BTreeSet;
+
+use crate::rust_items::{Field, Items};
+use crate::tracked::{Files, Violations};
+
+/// The committed page of recipe keys.
+const KEYS: &str = "docs/reference/recipe.md";
+/// The committed page of a run's files.
+const RUN: &str = "docs/reference/run.md";
+/// Methods of this type return the paths of a run's files.
+const RUN_FOLDER: &str = "RunDir";
+
+/// The recipes: the struct, the heading, and the program.
+const RECIPES: [(&str, &str, &str); 2] = [
+    ("Recipe", "Training", "Recipes of `pref-train`."),
+    (
+        "StudyRecipe",
+        "Study",
+        "Recipes of `study` and `rq1` to `rq4`. Sections that training has too are described there.",
+    ),
+];
+
+/// Returns a line for each page that does not fit the code.
+pub(crate) fn stale(files: &Files) -> Violations {
+    let is_current = |(path, text): &(&str, String)| files.get(*path).is_some_and(|found| found == text);
+    let stale = pages(files).into_iter().filter(|page| !is_current(page));
+    stale.map(|(path, _)| format!("{path} does not fit the code; run `cargo xtask book --write`")).collect()
+}
+
+/// Returns each page with its path from the root.
+pub(crate) fn pages(files: &Files) -> [(&'static str, String); 2] {
+    let items = Items::new(files);
+    [(KEYS, keys(&items)), (RUN, run_files(&items))]
+}
+
+const NOTE: &str = "<!-- Generated from the code by `cargo xtask book --write`. -->\n";
+
+fn keys(items: &Items<'_>) -> String {
+    let mut page = format!(
+        "# Recipe keys\n\n{NOTE}\nA recipe is a TOML file; `--set section.key=value` replaces a value.\n"
+    );
+    let mut seen = BTreeSet::new();
+    for (recipe, title, about) in RECIPES {
+        page += &format!("\n## {title}\n\n{}\n", about.replace(". ", ".\n"));
+        section(items, recipe, "", &mut seen, &mut page);
+    }
+    page
+}
+
+/// Appends the table of a struct and those of the sections in it, each struct once.
+fn section(items: &Items<'_>, name: &str, path: &str, seen: &mut BTreeSet<String>, page: &mut String) {
+    let fields = items.fields(name);
+    let (sections, keys): (Vec<&Field>, Vec<&Field>) =
+        fields.iter().partition(|field| !items.fields(field.inner_type()).is_empty());
+    if !path.is_empty() {
+        *page += &format!("\n### `[{path}]`\n\n{}\n", one_sentence_a_line(&items.about(name)));
+    }
+    if !keys.is_empty() {
+        *page += "\n| key | type | default | range | meaning |\n|---|---|---|---|---|\n";
+    }
+    for field in keys {
+        let [kind, default, range] =
+            [items.kind(field), items.default(name, field), items.range(name, field)];
+        let cells = [format!("`{}`", field.name), kind, default, range, field.about.clone()];
+        *page += &format!("| {} |\n", cells.map(|cell| cell.replace('|', "\\|")).join(" | "));
+    }
+    for field in sections {
+        let inner = if path.is_empty() { field.name.clone() } else { format!("{path}.{}", field.name) };
+        if seen.insert(field.inner_type().to_owned()) {
+            section(items, field.inner_type(), &inner, seen, page);
+        }
+    }
+}
+
+fn one_sentence_a_line(text: &str) -> String {
+    text.replace(". ", ".\n")
+}
+
+fn run_files(items: &Items<'_>) -> String {
+    let mut page = format!(
+        "# Files of a run\n\n{NOTE}\nPaths below `output.dir` of a training run.\n\n| path | content |\n|---|---|\n"
+    );
+    for (path, about) in items.paths(RUN_FOLDER) {
+        page += &format!("| `{path}` | {about} |\n");
+    }
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CODE: &str = r#"
+/// How it trains.
+#[serde(deny_unknown_fields, default)]
+pub struct TrainSection {
+    /// Passes over
+    /// the data.
+    pub epochs: u64,
+    /// The loss's strength.
+    pub beta: Beta,
+    /// The schedule.
+    pub scheduler: Decay,
+}
+impl Default for TrainSection {
+    fn default() -> Self {
+        Self { epochs: 3, beta: Beta::DEFAULT, scheduler: Decay::LinearDown }
+    }
+}
+impl TrainSection {
+    fn check(&self) { in_range("epochs", self.epochs, |e| e > 0, "above 0")?; }
+}
+/// A positive strength.
+pub struct Beta(f64);
+impl Beta {
+    pub const DEFAULT: Self = Self(0.1);
+}
+#[serde(rename_all = "kebab-case")]
+pub enum Decay {
+    /// None.
+    Constant,
+    LinearDown,
+}
+pub struct Recipe {
+    /// The seed.
+    #[serde(default)]
+    pub seed: u64,
+    /// A folder.
+    pub path: Option<String>,
+    pub train: TrainSection,
+}
+impl RunDir {
+    /// The metrics.
+    pub fn metrics(&self) -> PathBuf {
+        self.root.join("metrics.jsonl")
+    }
+}
+"#;
+
+    #[test]
+    fn keys_have_type_default_range_and_meaning() {
+        let files = Files::from([("crates/x/src/lib.rs".to_owned(), CODE.to_owned())]);
+        let [(_, keys), (_, run)] = pages(&files);
+        for line in [
+            "| `seed` | integer | `0` |  | The seed. |",
+            "| `path` | text, optional | none |  | A folder. |",
+            "### `[train]`\n\nHow it trains.\n",
+            "| `epochs` | integer | `3` | above 0 | Passes over the data. |",
+            "| `beta` | number | `0.1` | A positive strength. | The loss's strength. |",
+            "| `scheduler` | `\"constant\"`, `\"linear-down\"` | `\"linear-down\"` |  | The schedule. |",
+        ] {
+            assert!(keys.contains(line), "{line}\n{keys}");
+        }
+        assert!(run.contains("| `metrics.jsonl` | The metrics. |"), "{run}");
+        assert_eq!(stale(&files).len(), 2);
+    }
+}
