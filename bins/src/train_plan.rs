@@ -51,7 +51,7 @@ fn count(n: usize) -> Value {
 }
 
 fn data_rows(plan: &TrainPlan) -> Vec<Vec<Value>> {
-    let Plan { view, tokenized, .. } = plan;
+    let TrainPlan { view, tokenized, .. } = plan;
     let cut = format!(
         "{} prompts at their beginning, {} responses at their end",
         tokenized.truncated_prompts, tokenized.truncated_responses

@@ -14,7 +14,6 @@ use crate::tracked::Files;
 /// Circles that are still there, as crate and modules. The list only shrinks: a circle may lose modules, and a line whose
 /// circle is gone fails.
 const TOLERATED: &[(&str, &[&str])] = &[
-    ("bins", &["launch", "program"]),
     ("mtbench", &["answer", "bench_dir", "judgment", "pair"]),
     ("policy-model", &["config", "rope"]),
     ("policy-model", &["decoder", "layered", "lora", "policy"]),

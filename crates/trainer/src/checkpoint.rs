@@ -1,6 +1,6 @@
-//! Checkpoints: a Hugging Face folder, and beside the weights what training needs to go on.
+//! Checkpoints: a Hugging Face folder with the state of training.
 //!
-//! A checkpoint appears whole or not at all: it is written into a hidden sibling folder that is renamed at the end.
+//! A checkpoint appears complete or not at all: it is written to a hidden sibling folder that is renamed at the end.
 //! The optimiser's state (three fp32 numbers a parameter) is kept in the newest two checkpoints only. Where ranks share the
 //! state out, each writes its part into the folder that rank 0 makes and renames; any number of ranks goes on from the parts.
 
@@ -16,11 +16,11 @@ use crate::error::TrainError;
 use crate::run_inputs::{AcceptedChange, Provenance, RunInputs};
 use crate::state::{SavedState, TrainerState};
 
-/// Holds what training needs beside the weights.
+/// The folder with the state of training.
 const STATE_FOLDER: &str = "trainer";
 /// Holds low-rank adapters as peft does, where they are what is trained; the weights beside them have them merged in.
 pub(crate) const ADAPTER: &str = "adapter";
-/// Checkpoints that keep the optimiser's state.
+/// The number of checkpoints that keep the optimizer's state.
 const STATES_KEPT: usize = 2;
 
 #[derive(Serialize, Deserialize)]

@@ -1,10 +1,10 @@
-//! What a run is given from outside: a clock, somebody who watches, a signal to stop.
+//! What a run gets from its caller: a clock, progress, a request to stop, the ranks.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use distributed::ProcessGroup;
 
-/// Tells the time. Training never looks at a clock of its own, so that a run can be repeated.
+/// A clock. Training reads no clock of its own, so that a run is repeatable.
 pub trait Clock {
     /// Seconds since some fixed moment, never going backwards.
     fn seconds(&self) -> f64;
@@ -13,19 +13,19 @@ pub trait Clock {
     fn unix_seconds(&self) -> f64;
 }
 
-/// Watches long work, on a terminal or in a log.
+/// Reports progress, on a terminal or in a log.
 pub trait Progress {
-    /// Work of `total` parts begins.
+    /// Starts work of `total` parts.
     fn begin(&mut self, what: &str, total: u64);
 
-    /// `done` parts are done; `note` says what they measured.
+    /// Reports that `done` parts are done, with their measurements in `note`.
     fn advance(&mut self, done: u64, note: &str);
 
-    /// The work ended.
+    /// Ends the work.
     fn end(&mut self);
 }
 
-/// Nobody watches.
+/// A no-op [`Progress`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Silent;
 
@@ -35,13 +35,13 @@ impl Progress for Silent {
     fn end(&mut self) {}
 }
 
-/// What a run is given from outside.
+/// What a run gets from its caller.
 pub struct Context<'a> {
-    /// Tells the time.
+    /// The clock.
     pub clock: &'a dyn Clock,
-    /// Watches.
+    /// Reports progress.
     pub progress: &'a mut dyn Progress,
-    /// Set (by a signal handler) to stop after the step under way, with a checkpoint.
+    /// Set (by a signal handler) to stop after the current step, with a checkpoint.
     pub stop: &'a AtomicBool,
     /// The processes that train together; [`ProcessGroup::alone`] for one.
     pub group: ProcessGroup,
@@ -57,7 +57,7 @@ impl std::fmt::Debug for Context<'_> {
 }
 
 impl Context<'_> {
-    /// Whether somebody asked to stop.
+    /// Whether a stop was requested.
     pub fn wants_stop(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }

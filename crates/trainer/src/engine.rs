@@ -1,4 +1,4 @@
-//! The optimisation loop: one for supervised and preference training.
+//! The optimization loop of supervised and preference training.
 
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
@@ -24,33 +24,33 @@ use crate::replicas::ThreadReplicas;
 use crate::schedule::{Decay, Schedule};
 use crate::state::{SavedState, TrainerState};
 
-/// In which order the examples of an epoch are seen.
+/// The order of the examples in an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// Shuffled anew each epoch, from the stream `data-order`.
+    /// Shuffled for each epoch, from the RNG stream `data-order`.
     Shuffled,
-    /// As they are given.
+    /// Their given order.
     AsGiven,
 }
 
-/// What goes through the policy at a time; a matter of memory, which changes no result but by rounding.
+/// The examples that go through the policy at a time; affects memory, and results by rounding only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MicroBatch {
-    /// So many examples, in the batch's order.
+    /// This many examples, in the order of the batch.
     Examples(usize),
     /// Examples of at most so many tokens together, shared out over as few micro-batches of about equal size as that takes;
     /// an example that is longer goes alone.
     Tokens(usize),
 }
 
-/// How a policy is optimised, whatever is minimised.
+/// How a policy is optimized, for any objective.
 #[derive(Clone, Debug)]
 pub struct TrainSettings {
     /// Passes over the examples.
     pub epochs: u64,
     /// Examples an optimiser step, over all micro-batches; the last batch of an epoch may be smaller.
     pub batch_size: usize,
-    /// What goes through the policy at a time.
+    /// The examples that go through the policy at a time.
     pub micro_batch: MicroBatch,
     /// The highest learning rate.
     pub learning_rate: f64,
@@ -60,17 +60,17 @@ pub struct TrainSettings {
     pub decay: Decay,
     /// The optimiser.
     pub adamw: AdamWSettings,
-    /// The gradient is scaled down to this norm; 0 leaves it alone.
+    /// The largest norm of the gradient, which is clipped to it; 0 disables clipping.
     pub max_grad_norm: f64,
-    /// After which fractions of the steps a checkpoint is written.
+    /// The fractions of the steps after which a checkpoint is written.
     pub checkpoints: Vec<f64>,
-    /// What the policy computes in; master weights are fp32 always.
+    /// The kind that the policy computes in; master weights are always fp32.
     pub kind: Kind,
-    /// What of the policy is trained.
+    /// The weights that are trained.
     pub trained: Trained,
     /// The order of the examples.
     pub order: Order,
-    /// Where shuffling draws from.
+    /// The source of the RNG streams.
     pub seeds: Seeds,
 }
 
@@ -110,16 +110,16 @@ impl TrainSettings {
     }
 }
 
-/// Hears what happens during training, and decides when to stop.
+/// Callbacks after each step; may request a stop.
 pub trait Observer {
-    /// Seconds since some moment: the only clock that training looks at.
+    /// Seconds since a fixed moment: the only clock that training reads.
     fn seconds(&self) -> f64;
 
-    /// A step was made, `total_steps` will be; `deltas` are the Δ of its pairs.
+    /// Called after a step of `total_steps`, with the Δ of its pairs.
     ///
     /// # Errors
     ///
-    /// What keeps the observer from recording it; training ends then.
+    /// An error of the observer, which ends training.
     fn on_step(
         &mut self,
         metrics: &StepMetrics,
@@ -127,23 +127,23 @@ pub trait Observer {
         total_steps: u64,
     ) -> Result<(), TrainError>;
 
-    /// Held-out pairs were evaluated.
+    /// Called after an evaluation of held-out pairs.
     ///
     /// # Errors
     ///
-    /// What keeps the observer from recording it; training ends then.
+    /// An error of the observer, which ends training.
     fn on_evaluation(&mut self, _: &HeldOutMetrics) -> Result<(), TrainError> {
         Ok(())
     }
 
-    /// A checkpoint is due.
+    /// Called when a checkpoint is due.
     ///
     /// # Errors
     ///
-    /// What keeps the observer from writing it; training ends then.
+    /// An error of the observer, which ends training.
     fn on_checkpoint(&mut self, snapshot: &TrainerState<'_>) -> Result<(), TrainError>;
 
-    /// Whether to stop after this step; a checkpoint is written first.
+    /// Whether training stops after this step, with a checkpoint.
     fn wants_stop(&self) -> bool;
 }
 
@@ -152,7 +152,7 @@ pub trait Observer {
 pub enum Outcome {
     /// All steps were made.
     Finished,
-    /// The observer asked to stop after this many steps.
+    /// The observer requested a stop after this many steps.
     Stopped(u64),
 }
 
@@ -238,13 +238,13 @@ impl<'a> Trainer<'a> {
         })
     }
 
-    /// Evaluates `held_out` too: before the first step, at each checkpoint, and every `every` steps (0 for none).
+    /// Evaluates `held_out` before the first step, at each checkpoint, and every `every` steps (0 for none).
     #[must_use]
     pub fn with_held_out(self, held_out: &'a HeldOut<'a>, every: u64) -> Self {
         Self { held_out: Some((held_out, every)), ..self }
     }
 
-    /// Continues from a checkpoint's state: master weights and both moments, each of one dimension and of this rank's part.
+    /// Restores the state of a checkpoint: master weights and both moments of this rank's shard, in one dimension each.
     pub(crate) fn restore(&mut self, state: &SavedState) -> Result<(), TrainError> {
         let _guard = tch::no_grad_guard();
         self.parameters.master.copy_(&state.master);
@@ -256,7 +256,7 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    /// What of the flat master weights this rank holds.
+    /// This rank's shard of the flat master weights.
     pub(crate) fn shard(&self) -> Shard {
         self.parameters.shard
     }
@@ -271,7 +271,7 @@ impl<'a> Trainer<'a> {
         self.settings.checkpoint_steps(self.total_steps)
     }
 
-    /// The policy as it computes now.
+    /// The policy with its current weights.
     pub fn policy(&self) -> &Policy {
         &self.parameters.policy
     }
@@ -286,7 +286,7 @@ impl<'a> Trainer<'a> {
         self.parameters.master_policy(&self.group)
     }
 
-    /// Makes the steps that are left.
+    /// Makes the remaining steps.
     ///
     /// # Errors
     ///
@@ -317,7 +317,7 @@ impl<'a> Trainer<'a> {
             if checkpoints.contains(&self.step) || every > 0 && self.step.is_multiple_of(every) {
                 self.evaluate(observer)?;
             }
-            // A signal may have reached one rank only.
+            // A signal may reach one rank only.
             let stop = self.group.any(observer.wants_stop())? && self.step < self.total_steps;
             if stop || checkpoints.contains(&self.step) {
                 self.agree_on_weights()?;
@@ -340,7 +340,7 @@ impl<'a> Trainer<'a> {
         observer.on_evaluation(&metrics)
     }
 
-    /// Ranks that have come apart would go on as if nothing were wrong.
+    /// Compares the weights of all ranks: ranks that diverge would otherwise continue unnoticed.
     fn agree_on_weights(&self) -> Result<(), TrainError> {
         self.group.check_agreement(|| {
             let value =
@@ -460,11 +460,11 @@ impl<'a> Trainer<'a> {
         let mut sums = [sum];
         self.group.all_reduce_sum(&mut sums)?;
         let mean = sums[0] / examples as f64;
-        // A mean that is not a number shows in the loss, which names the batch.
+        // A mean that is not finite also makes the loss not finite, whose error names the batch.
         Ok(Some(KlEstimate::new(&[mean], &[0.0]).unwrap_or(KlEstimate::ZERO)))
     }
 
-    /// Makes what this rank measured of `batch` what all ranks did.
+    /// Combines the statistics of all ranks for `batch`.
     fn combine(&self, batch: &[usize], measured: &mut StepStats) -> Result<(), TrainError> {
         if !self.group.is_distributed() {
             return Ok(());
@@ -488,7 +488,7 @@ impl<'a> Trainer<'a> {
         }
         preference.fields_mut().into_iter().zip(&sums[3..]).for_each(|(field, sum)| *field = *sum);
         measured.preference = Some(preference);
-        // In the order in which a process alone would have come to them.
+        // The order of a single process.
         let order = self.settings.micro_batches(batch, |example| self.objective.tokens(example)).concat();
         measured.deltas =
             order.into_iter().map(|pair| PairDelta { pair, delta: sums[place[&pair]] }).collect();

@@ -1,4 +1,4 @@
-//! What a policy in training makes of preferences that it does not learn from.
+//! Evaluation on held-out pairs.
 
 use std::fmt;
 use std::ops::ControlFlow;
@@ -17,7 +17,7 @@ use crate::objective::{Loss, measure};
 use crate::reference::SequenceLogps;
 use crate::scoring::{Activations, ForwardPass, Scoring};
 
-/// Answers generated, and scored, at a time.
+/// The number of answers that are generated and scored at a time.
 const ANSWERS_A_PASS: usize = 32;
 
 /// Pairs that are evaluated and not trained on.
@@ -33,11 +33,11 @@ pub struct HeldOut<'a> {
     pub kl_pairs: Option<&'a KlPairs>,
     /// How log-probabilities are computed.
     pub scoring: Scoring,
-    /// Who is asked for answers, if anybody.
+    /// Answers of the policy that are scored, too.
     pub answers: Option<OwnAnswers>,
 }
 
-/// Answers of the policy's own to the prompts of held-out pairs.
+/// The policy's own answers to the prompts of held-out pairs.
 #[derive(Debug)]
 pub struct OwnAnswers {
     /// The reference, in the kind that the policy computes in.
@@ -46,9 +46,9 @@ pub struct OwnAnswers {
     pub prompts: usize,
     /// The longest answer, in tokens.
     pub max_tokens: usize,
-    /// What ends an answer.
+    /// The tokens that end an answer.
     pub stop_tokens: Vec<u32>,
-    /// What answers draw from; the same streams at every evaluation.
+    /// The source of the answers' RNG streams, the same at every evaluation.
     pub seeds: Seeds,
 }
 
@@ -87,7 +87,7 @@ pub struct HeldOutMetrics {
     /// Mean length of these answers, in tokens, their end included.
     #[serde(rename = "eval_answer_tokens", default, skip_serializing_if = "Option::is_none")]
     pub answer_tokens: Option<f64>,
-    /// How long the evaluation took.
+    /// The duration of the evaluation, in seconds.
     pub eval_seconds: f64,
 }
 

@@ -1,4 +1,4 @@
-//! Prompts with the responses to other prompts: what KTO's baseline is taken from.
+//! KTO's KL pairs: prompts with responses to other prompts, which estimate its baseline.
 
 use policy_model::Policy;
 use pref_data::{TokenBatch, TokenPair};

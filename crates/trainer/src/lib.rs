@@ -1,13 +1,4 @@
-//! Supervised and preference training of policies.
-//!
-//! [`run`] turns a [`Recipe`](recipe::Recipe) into a trained model: it reads and tokenises the data, takes the
-//! reference's log-probabilities once, trains, and leaves a folder with metrics, checkpoints and a Hugging Face model.
-//! Below it, [`Trainer`] minimises any [`Objective`] and tells an [`Observer`] of every step; it knows of no file, no
-//! terminal and no clock.
-//!
-//! Same seed, same bytes: the same build on the same type of CPU with the same number of threads repeats weights,
-//! checkpoints and metrics (but for `step_seconds`).
-
+#![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
 mod checkpoint;

@@ -1,4 +1,4 @@
-//! What is minimised: the examples, their loss, and what is measured on the way.
+//! Objectives: examples, their loss, and its statistics.
 
 use policy_model::Policy;
 use pref_data::{Dialogue, Layout, Padding, TokenBatch, TokenPair};
@@ -14,18 +14,18 @@ use crate::pair_deltas::PairDelta;
 use crate::reference::SequenceLogps;
 use crate::scoring::{Activations, ForwardPass, Head, Scoring};
 
-/// Something to minimise over a set of examples, by several threads at once where that is faster.
+/// A loss over a set of examples; several threads may evaluate it at once.
 pub trait Objective: Sync {
-    /// How many examples there are.
+    /// The number of examples.
     fn examples(&self) -> usize;
 
     /// The identifier of one example, for messages.
     fn name(&self, example: usize) -> String;
 
-    /// How many tokens of an example go through the policy.
+    /// The number of tokens of an example that go through the policy.
     fn tokens(&self, example: usize) -> usize;
 
-    /// How much an example weighs in the mean loss of a batch: 1 a pair, or its scored tokens.
+    /// The weight of an example in the mean loss of a batch: 1 for a pair, or the number of scored tokens.
     fn weight(&self, example: usize) -> f64;
 
     /// What the loss holds every part of a batch against, as far as these of its examples tell: nats, summed over them; `None`
@@ -38,7 +38,7 @@ pub trait Objective: Sync {
         Ok(None)
     }
 
-    /// Adds the gradient of `scale` times the sum of the weighted losses of `examples`, and says what was measured.
+    /// Adds the gradient of `scale` times the sum of the weighted losses of `examples`, and returns their statistics.
     ///
     /// Where the loss is not a number, no gradient is added. `baseline` is that of the whole batch.
     ///
@@ -55,7 +55,7 @@ pub trait Objective: Sync {
     ) -> Result<StepStats, TrainError>;
 }
 
-/// The loss of some examples and what was measured with it.
+/// The loss of some examples, with its statistics.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StepStats {
     /// Sum of the weighted losses.
@@ -82,7 +82,7 @@ impl StepStats {
     }
 }
 
-/// What preferences are trained by: a loss of the pair, or one of each response.
+/// A preference loss: of pairs, or of single responses.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Loss {
     /// DPO and its like: of two responses, one wins.

@@ -1,4 +1,4 @@
-//! Log-probabilities of the reference, computed once per pair.
+//! Summed log-probabilities of pairs, and the reference's on disk.
 
 mod cache;
 mod passes;

@@ -1,8 +1,8 @@
-//! Log-probabilities of a batch's tokens, and the way back from their coefficients to the weights.
+//! Log-probabilities of a batch's tokens, and the backward pass from their coefficients to the weights.
 //!
-//! Losses of sequences are functions of a few sums, with slopes in closed form. So a step has three parts: a forward
-//! pass up to the tokens' log-probabilities, the loss on plain numbers, and a backward pass that begins with one
-//! coefficient a token.
+//! Losses of sequences are functions of a few sums, with derivatives in closed form. A step therefore has three parts: a
+//! forward pass up to the tokens' log-probabilities, the loss on plain numbers, and a backward pass that starts with one
+//! coefficient per token.
 
 use policy_model::{
     AttentionMask, Checkpointing, LayerwiseBackward, PackedRow, PackedRows, Policy, Rows, on_device,
@@ -25,12 +25,12 @@ pub struct Scoring {
     pub padding: Padding,
     /// How logits become log-probabilities.
     pub head: Head,
-    /// What is kept for the way back.
+    /// The activations that are kept for the backward pass.
     pub activations: Activations,
 }
 
 impl Scoring {
-    /// Everything that saves work, and what a recipe asks for by default.
+    /// All optimizations, which are a recipe's default.
     pub const FAST: Self = Self {
         layout: Layout::SharedPrompt,
         padding: Padding::None,
@@ -48,7 +48,7 @@ impl Scoring {
     }
 }
 
-/// What a forward pass keeps for the backward pass.
+/// The activations that a forward pass keeps for the backward pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activations {
     /// All of it.
@@ -61,7 +61,7 @@ pub enum Activations {
     Recomputed,
 }
 
-/// How the LM head works.
+/// How the LM head computes log-probabilities.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Head {
     /// In tiles, twice over, without ever holding all logits ([`ChunkedHead`]).
@@ -79,7 +79,7 @@ pub(crate) struct ForwardPass<'a> {
     tape: Tape<'a>,
 }
 
-/// What the backward pass needs.
+/// The operands of the backward pass.
 #[derive(Debug)]
 struct Tape<'a> {
     /// `[N]` i64 and `[N, hidden]`: tokens and their embeddings, a leaf that gradients stop at.
