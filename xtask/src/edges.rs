@@ -10,8 +10,9 @@ use crate::workspace::{Workspace, output};
 const LIBTORCH: &str = "torch-sys";
 
 /// Crates that never link libtorch, not even in their tests: they build and run where none is installed.
-const LIBTORCH_FREE: [&str; 14] = [
+const LIBTORCH_FREE: [&str; 15] = [
     "annotate",
+    "chat-template",
     "files",
     "hub",
     "human-study",
@@ -31,7 +32,8 @@ const LIBTORCH_FREE: [&str; 14] = [
 const LIBTORCH_BOUND: [&str; 4] = ["policy-model", "pref-loss", "torch-ext", "trainer"];
 
 /// The crates of this workspace that each crate may use outside of its tests. Edges run from later lines to earlier.
-const LAYERS: [(&str, &[&str]); 20] = [
+const LAYERS: [(&str, &[&str]); 21] = [
+    ("chat-template", &[]),
     ("files", &[]),
     ("seeds", &[]),
     ("test-support", &[]),
@@ -42,7 +44,7 @@ const LAYERS: [(&str, &[&str]); 20] = [
     ("stats", &["seeds"]),
     ("hub", &[]),
     ("llm-client", &["seeds"]),
-    ("pref-data", &["seeds", "stats"]),
+    ("pref-data", &["chat-template", "files", "seeds", "stats"]),
     ("annotate", &["llm-client", "pref-data", "report", "stats"]),
     ("mtbench", &["llm-client", "report", "seeds", "stats"]),
     ("paper", &["report", "stats"]),

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
-use pref_data::{Tokenizer, write_records};
+use pref_data::{ChatSettings, Date, Tokenizer, write_records};
 use study::{ScoreReduction, ScoredLabels, StudyError, label_by_score};
 use trainer::recipe::DeviceChoice;
 use trainer::{Progress, Silent, World};
@@ -39,6 +39,9 @@ pub(super) struct ScoreArgs {
     /// The longest prompt with response, in tokens
     #[arg(long, value_name = "N", default_value_t = 1024)]
     max_length: usize,
+    /// The date that the chat template prints: a day (2026-11-29), today, or none
+    #[arg(long, value_name = "DAY", value_parser = crate::program::date)]
+    date: Option<Date>,
     #[command(flatten)]
     ranks: RanksArgs,
     /// How many seconds processes that score together wait for each other: longer than one takes for all that another has done
@@ -90,6 +93,7 @@ impl ScoreArgs {
             },
             tie_margin: self.tie_margin,
             max_length: self.max_length,
+            chat: ChatSettings { date: self.date.unwrap_or_default(), ..ChatSettings::default() },
         };
         let (mut console, mut silent) = (ConsoleProgress::stderr(), Silent);
         let progress: &mut dyn Progress = if world.leads() { &mut console } else { &mut silent };

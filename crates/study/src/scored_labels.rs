@@ -5,7 +5,7 @@ use std::path::Path;
 
 use policy_model::Policy;
 use pref_data::{
-    Label, Pair, PreferenceRecord, Preset, TokenizeOptions, Tokenizer, Truncation, Votes, tokenize_pairs,
+    ChatSettings, Label, Pair, PreferenceRecord, TokenizeOptions, Tokenizer, Votes, tokenize_pairs,
 };
 use tch::{Device, Kind};
 use trainer::{Fact, ReferenceLogps, Scoring, TrainError, World};
@@ -23,6 +23,8 @@ pub struct ScoredLabels {
     pub tie_margin: f64,
     /// The longest prompt with response, in tokens; longer ones lose their end.
     pub max_length: usize,
+    /// How conversations are rendered.
+    pub chat: ChatSettings,
 }
 
 /// What of a response's tokens is compared.
@@ -53,12 +55,8 @@ pub fn label_by_score(
     world: &World,
     progress: impl FnMut(usize) -> ControlFlow<()>,
 ) -> Result<usize, StudyError> {
-    let tokenizer = Tokenizer::from_folder(model)?;
-    let options = TokenizeOptions {
-        max_length: labels.max_length,
-        truncation: Truncation::KeepStart,
-        preset: Preset::Modern,
-    };
+    let tokenizer = Tokenizer::open(model, &labels.chat)?;
+    let options = TokenizeOptions::new(labels.max_length);
     let open = |record: &PreferenceRecord| {
         record.responses.len() == 2 && !record.labels.contains_key(&labels.annotator)
     };

@@ -25,6 +25,7 @@ mod optimizer;
 mod pair_deltas;
 mod parameters;
 mod plan;
+mod preview;
 pub mod recipe;
 mod reference;
 mod run;
@@ -48,6 +49,7 @@ pub use parameters::{Gradients, Trained};
 pub use plan::{
     Cluster, Memory, OnCluster, Plan, PlannedReference, PlannedTime, TokenCounts, WidestMicroBatch, plan,
 };
+pub use preview::{PreviewedPair, preview};
 pub use reference::ReferenceLogps;
 pub use run::{RunReport, SupervisedRun, run, run_supervised};
 pub use run_dir::{RunDir, Start};

@@ -265,7 +265,7 @@ fn bad_records_are_refused_with_line_and_field() {
         (record("[]", ""), "field `labels` is a list; it must be an object of annotators and their labels"),
         (
             record("{}", r#", "label": 0"#),
-            "field `label` is not a field of a record; the fields are id, prompt, responses, labels and domain",
+            "field `label` is not a field of a record; the fields are id, prompt, responses, labels, domain, tools, chat_template_kwargs and documents",
         ),
         (
             r#"{"id": "a", "prompt": "p", "responses": ["x"], "labels": {}}"#.to_owned(),
