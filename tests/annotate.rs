@@ -9,10 +9,7 @@ use std::time::{Duration, Instant};
 
 use bench::Bench;
 use policy_model::{Policy, Rows, Visibility};
-use pref_data::{
-    Format, Label, Preset, TokenizeOptions, Tokenizer, Truncation, annotator_view, read_records,
-    tokenize_pairs,
-};
+use pref_data::{Format, Label, TokenizeOptions, Tokenizer, annotator_view, read_records, tokenize_pairs};
 use tch::{Device, Kind, Tensor};
 use test_support::{MockBehaviour, MockServer};
 

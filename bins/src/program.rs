@@ -106,7 +106,7 @@ pub fn run_logging(logged: &str, program: impl FnOnce(&Signals) -> anyhow::Resul
 /// # Errors
 ///
 /// What the option must be.
-pub fn date(text: &str) -> Result<Date, String> {
+pub(crate) fn date(text: &str) -> Result<Date, String> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs().cast_signed());
     let day = if text == "today" { Date::day(now) } else { text.to_owned() };
     Date::parse(&day).ok_or_else(|| "must be a day such as 2026-11-29, today, or none".to_owned())

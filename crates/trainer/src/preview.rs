@@ -47,7 +47,7 @@ pub fn preview(recipe: &Recipe, count: usize) -> Result<Vec<PreviewedPair>, Trai
     let (pairs, _) = label_view(&records, &labels, &seeds)?;
     let pairs = select(pairs, recipe.data.fraction, recipe.data.selection(), &seeds);
     let options = recipe.data.tokenizing();
-    let previewed = pairs.iter().take(count).map(|pair| {
+    let previewed = pairs.iter().take(count).map(|pair| -> Result<PreviewedPair, TrainError> {
         let PairPreview { prompt, chosen, rejected, tokens, truncated } =
             preview_pair(pair, &tokenizer, &options)?;
         let [prompt_ids, chosen_ids, rejected_ids] =
