@@ -8,10 +8,7 @@ use std::process::{Command, Output, Stdio};
 
 use bench::Bench;
 use policy_model::{AttentionMask, Policy, Rows};
-use pref_data::{
-    Format, Label, Preset, TokenizeOptions, Tokenizer, Truncation, annotator_view, read_records,
-    tokenize_pairs,
-};
+use pref_data::{Format, Label, TokenizeOptions, Tokenizer, annotator_view, read_records, tokenize_pairs};
 use tch::{Device, Kind, Tensor};
 use test_support::{MockBehaviour, MockServer};
 
@@ -160,8 +157,7 @@ fn a_model_prefers_what_it_finds_more_probable() {
     };
     let records = read_records(bench.path("pairs.jsonl"), Format::Pairs).unwrap();
     let (views, _) = annotator_view(&records, "human").unwrap();
-    let options =
-        TokenizeOptions { max_length: 1024, truncation: Truncation::KeepStart, preset: Preset::Modern };
+    let options = TokenizeOptions::new(1024);
     let tokenizer = Tokenizer::from_folder(bench.path("model")).unwrap();
     let (tokens, _) = tokenize_pairs(&views, &tokenizer, &options).unwrap();
     let policy = Policy::load(&bench.path("model"), Kind::Float, Device::Cpu).unwrap();

@@ -6,6 +6,7 @@ use std::io::{ErrorKind, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use annotate::AnnotateError;
 use distributed::{DistributedError, LaunchError, Launcher};
@@ -13,7 +14,7 @@ use experiment::ExperimentError;
 use hub::HubError;
 use inference::InferenceError;
 use llm_client::printable;
-use pref_data::DataError;
+use pref_data::{DataError, Date};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use study::StudyError;
@@ -99,6 +100,17 @@ pub fn run_logging(logged: &str, program: impl FnOnce(&Signals) -> anyhow::Resul
             ExitCode::from(status(&error, signals.which.load(Ordering::Relaxed)))
         }
     }
+}
+
+/// Parses the date of a chat template: a day, `today`, or `none`.
+///
+/// # Errors
+///
+/// A description of the accepted values.
+pub(crate) fn date(text: &str) -> Result<Date, String> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs().cast_signed());
+    let day = if text == "today" { Date::day(now) } else { text.to_owned() };
+    Date::parse(&day).ok_or_else(|| "must be a day such as 2026-11-29, today, or none".to_owned())
 }
 
 /// Prints a result on stdout. A closed pipe (`| head`) is not an error.

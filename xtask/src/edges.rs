@@ -15,6 +15,7 @@ const LIBTORCH: &str = "torch-sys";
 /// Crates that never link libtorch, not even in their tests: they build and run where none is installed.
 const LIBTORCH_FREE: &[&str] = &[
     "annotate",
+    "chat-template",
     "files",
     "hub",
     "human-study",
@@ -34,6 +35,7 @@ const LIBTORCH_BOUND: &[&str] = &["distributed", "policy-model", "pref-loss", "t
 
 /// The crates of this workspace that each crate may use outside of its tests. Edges run from later lines to earlier.
 const LAYERS: &[(&str, &[&str])] = &[
+    ("chat-template", &[]),
     ("files", &[]),
     ("seeds", &[]),
     ("test-support", &[]),
@@ -45,7 +47,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("stats", &["seeds"]),
     ("hub", &[]),
     ("llm-client", &["files", "seeds"]),
-    ("pref-data", &["files", "seeds", "stats"]),
+    ("pref-data", &["chat-template", "files", "seeds", "stats"]),
     ("annotate", &["files", "llm-client", "pref-data", "report", "stats"]),
     ("mtbench", &["files", "llm-client", "report", "seeds", "stats"]),
     ("human-study", &["files", "mtbench", "report", "seeds", "stats"]),

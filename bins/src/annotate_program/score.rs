@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use distributed::ProcessGroup;
 use inference::{InferenceError, LikelihoodAnnotator, ScoreReduction};
-use pref_data::{Tokenizer, write_records};
+use pref_data::{ChatSettings, Date, Tokenizer, write_records};
 use trainer::recipe::DeviceChoice;
 use trainer::{Progress, Silent};
 
@@ -40,6 +40,9 @@ pub(super) struct ScoreArgs {
     /// The longest prompt with response, in tokens
     #[arg(long, value_name = "N", default_value_t = 1024)]
     max_length: usize,
+    /// The date that the chat template prints: a day (2026-11-29), today, or none
+    #[arg(long, value_name = "DAY", value_parser = crate::program::date)]
+    date: Option<Date>,
     #[command(flatten)]
     ranks: RanksArgs,
     /// How many seconds processes that score together wait for each other: longer than one takes for all that another has done
@@ -91,6 +94,7 @@ impl ScoreArgs {
             },
             tie_margin: self.tie_margin,
             max_length: self.max_length,
+            chat: ChatSettings { date: self.date.unwrap_or_default(), ..ChatSettings::default() },
         };
         let (mut console, mut silent) = (ConsoleProgress::stderr(), Silent);
         let progress: &mut dyn Progress = if group.is_main() { &mut console } else { &mut silent };

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use bins::{
     ConsoleProgress, RanksArgs, Signals, Stopped, SystemClock, log_filter, placement, print_result,
@@ -12,7 +13,9 @@ use distributed::{DistributedError, Placement, ProcessGroup};
 use hub::Hub;
 use report::table::Format;
 use trainer::recipe::Recipe;
-use trainer::{Cluster, Context, Outcome, Progress, RunReport, Silent, Start, StepMetrics};
+use trainer::{
+    Cluster, Context, Outcome, PreviewedPair, Progress, RunReport, Silent, Start, StepMetrics,
+};
 
 /// Train a policy on preferences (DPO, cDPO, IPO) or on their chosen responses (SFT).
 #[derive(Debug, Parser)]
@@ -33,6 +36,12 @@ struct Args {
     /// Read model and data, and show the steps, memory and time of the run; nothing runs or is written
     #[arg(long)]
     plan: bool,
+    /// Show the first N pairs as they will be trained: text, token ids, what truncation takes; nothing runs or is written
+    #[arg(long, value_name = "N", conflicts_with_all = ["plan", "resume"])]
+    preview: Option<usize>,
+    /// How the preview is written: text or json
+    #[arg(long, value_name = "FORMAT", default_value = "text", requires = "preview", value_parser = ["text", "json"])]
+    format: String,
     #[command(flatten)]
     ranks: RanksArgs,
     /// How many seconds the ranks wait for each other
@@ -53,6 +62,10 @@ fn start(
 ) -> anyhow::Result<()> {
     let mut recipe = Recipe::load(&args.recipe, &args.overrides)?;
     recipe.fetch(&Hub::from_environment(|name| std::env::var(name).ok()))?;
+    recipe.data.fix_date(SystemTime::now());
+    if let Some(count) = args.preview {
+        return print_preview(&trainer::preview(&recipe, count)?, &args.format);
+    }
     let start = match (args.resume, args.accept_changes) {
         (false, _) => Start::Fresh,
         (true, false) => Start::Resume,
@@ -87,6 +100,27 @@ fn train(recipe: &Recipe, start: Start, group: ProcessGroup, signals: &Signals) 
         .into());
     }
     if leads { print_report(&report) } else { Ok(()) }
+}
+
+fn print_preview(pairs: &[PreviewedPair], format: &str) -> anyhow::Result<()> {
+    if format == "json" {
+        return Ok(print_result(serde_json::json!({ "pairs": pairs }))?);
+    }
+    for pair in pairs {
+        let parts = [
+            ("prompt", "not scored", &pair.prompt, &pair.prompt_ids, pair.truncated.prompt),
+            ("chosen", "scored", &pair.chosen, &pair.chosen_ids, pair.truncated.chosen),
+            ("rejected", "scored", &pair.rejected, &pair.rejected_ids, pair.truncated.rejected),
+        ];
+        print_result(format_args!("pair {}", pair.id))?;
+        for (name, scored, text, ids, taken) in parts {
+            print_result(format_args!(
+                "{name}, {} tokens, {scored}, {taken} cut: {text:?}\n  {ids:?}",
+                ids.len()
+            ))?;
+        }
+    }
+    Ok(())
 }
 
 fn print_report(report: &RunReport) -> anyhow::Result<()> {

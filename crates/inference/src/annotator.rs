@@ -6,7 +6,7 @@ use std::path::Path;
 use distributed::{Fact, ProcessGroup};
 use policy_model::Policy;
 use pref_data::{
-    Label, Pair, PreferenceRecord, Preset, TokenizeOptions, Tokenizer, Truncation, Votes, tokenize_pairs,
+    ChatSettings, Label, Pair, PreferenceRecord, TokenizeOptions, Tokenizer, Votes, tokenize_pairs,
 };
 use tch::{Device, Kind};
 use trainer::{Scoring, SequenceLogps, TrainError};
@@ -24,6 +24,8 @@ pub struct LikelihoodAnnotator {
     pub tie_margin: f64,
     /// Maximum length of prompt and response, in tokens; longer ones are truncated at the end.
     pub max_length: usize,
+    /// How conversations are rendered.
+    pub chat: ChatSettings,
 }
 
 /// A reduction of the log-probabilities of a response's tokens.
@@ -56,12 +58,8 @@ impl LikelihoodAnnotator {
         group: &ProcessGroup,
         progress: impl FnMut(usize) -> ControlFlow<()>,
     ) -> Result<usize, InferenceError> {
-        let tokenizer = Tokenizer::from_folder(model)?;
-        let options = TokenizeOptions {
-            max_length: self.max_length,
-            truncation: Truncation::KeepStart,
-            preset: Preset::Modern,
-        };
+        let tokenizer = Tokenizer::open(model, &self.chat)?;
+        let options = TokenizeOptions::new(self.max_length);
         let open = |record: &PreferenceRecord| {
             record.responses.len() == 2 && !record.labels.contains_key(&self.name)
         };

@@ -19,6 +19,9 @@ const SHARD_BYTES: u64 = 5_000_000_000;
 
 const GENERATION_CONFIG: &str = "generation_config.json";
 
+/// The folder of named chat templates.
+const TEMPLATES: &str = "additional_chat_templates";
+
 /// The possible files of a tokenizer.
 const TOKENIZER_FILES: [&str; 9] = [
     "tokenizer.json",
@@ -61,6 +64,10 @@ impl Policy {
             match generation {
                 Some(path) => copy(&path, &folder.join(GENERATION_CONFIG))?,
                 None => write_json(&folder.join(GENERATION_CONFIG), &self.generation_json())?,
+            }
+            if let Some(templates) = companions.map(|from| from.join(TEMPLATES)).filter(|path| path.is_dir())
+            {
+                copy_dir(&templates, &folder.join(TEMPLATES))?;
             }
             for name in TOKENIZER_FILES {
                 if let Some(from) = companions.map(|from| from.join(name)).filter(|path| path.exists()) {
@@ -201,6 +208,18 @@ fn open_to_others(_: &mut tempfile::Builder<'_, '_>) {}
 
 pub(crate) fn write_json(path: &Path, json: &Value) -> Result<(), PolicyError> {
     files::write(path, format!("{json:#}\n").as_bytes()).map_err(PolicyError::io("write", path))
+}
+
+/// Copies the files of a folder.
+fn copy_dir(from: &Path, to: &Path) -> Result<(), PolicyError> {
+    std::fs::create_dir_all(to).map_err(PolicyError::io("create", to))?;
+    for entry in std::fs::read_dir(from).map_err(PolicyError::io("read", from))? {
+        let entry = entry.map_err(PolicyError::io("read", from))?;
+        if entry.path().is_file() {
+            copy(&entry.path(), &to.join(entry.file_name()))?;
+        }
+    }
+    Ok(())
 }
 
 fn copy(from: &Path, to: &Path) -> Result<(), PolicyError> {

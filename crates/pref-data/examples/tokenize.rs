@@ -9,8 +9,7 @@ use std::error::Error;
 use std::time::Instant;
 
 use pref_data::{
-    Format, Message, Pair, Preset, Text, TokenizeOptions, Tokenizer, Truncation, Votes, read_records,
-    tokenize_pairs,
+    Format, Message, Pair, Text, TokenizeOptions, Tokenizer, Votes, read_records, tokenize_pairs,
 };
 
 const PAIRS: usize = 5240;
@@ -26,8 +25,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let tokenizer = Tokenizer::from_folder(model)?;
     let pairs = pairs(&read_records(data, Format::HhRlhf)?);
-    let options =
-        TokenizeOptions { max_length: 1024, truncation: Truncation::KeepStart, preset: Preset::Modern };
+    let options = TokenizeOptions::new(1024);
     for threads in [1, 0] {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
         let mut best = f64::INFINITY;

@@ -248,13 +248,42 @@ pub enum DataError {
         folder: PathBuf,
     },
     /// A chat template does not parse, or fails on a conversation.
-    #[error("the chat template of {}: {}", folder.display(), describe_template_error(source))]
+    #[error("the chat template of {} fails{}", folder.display(), date_hint(source))]
     Template {
         /// The model folder.
         folder: PathBuf,
-        /// The template engine's error.
+        /// What the template raises, and at which of its lines.
         #[source]
-        source: minijinja::Error,
+        source: chat_template::TemplateError,
+    },
+    /// What a template is given is not what templates take.
+    #[error("`{field}` {problem}")]
+    TemplateInput {
+        /// The field of the record: `tools`, `documents`, `chat_template_kwargs`, `messages`.
+        field: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A pair that cannot be rendered or tokenized.
+    #[error("record `{id}`")]
+    Pair {
+        /// The pair's identifier.
+        id: String,
+        /// What is wrong.
+        #[source]
+        source: Box<DataError>,
+    },
+    /// A control token that is also what its text gives.
+    #[error(
+        "the tokenizer of {} makes {token:?} of its plain text too, so it cannot be sanitized; set \
+         data.sanitize_control_tokens = false",
+        folder.display()
+    )]
+    CannotSanitize {
+        /// The model folder.
+        folder: PathBuf,
+        /// The token.
+        token: String,
     },
     /// Text cannot be tokenized.
     #[error("cannot tokenize text with the tokenizer of {}", folder.display())]
@@ -359,6 +388,42 @@ pub enum DataError {
     /// A batch has no sequence.
     #[error("a batch needs at least one sequence")]
     EmptyBatch,
+}
+
+impl DataError {
+    /// Attributes the error to a pair, if it names none and other pairs may be valid.
+    pub(crate) fn of_pair(self, id: &str) -> Self {
+        match self {
+            Self::Template { .. }
+            | Self::TemplateInput { .. }
+            | Self::Encode { .. }
+            | Self::CannotSanitize { .. } => Self::Pair { id: id.to_owned(), source: Box::new(self) },
+            other => other,
+        }
+    }
+
+    /// Returns whether other pairs may be valid, so that this one can be skipped.
+    pub(crate) fn is_of_one_pair(&self) -> bool {
+        match self {
+            Self::Pair { source, .. } => match &**source {
+                Self::Template { source, .. } => source.problem != chat_template::Problem::NoDate,
+                _ => true,
+            },
+            Self::EmptyPrompt { .. } | Self::EmptyResponse { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// Returns the message with those of its causes.
+    pub(crate) fn with_causes(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = self.source();
+        while let Some(inner) = cause {
+            text = format!("{text}: {inner}");
+            cause = inner.source();
+        }
+        text
+    }
 }
 
 /// A line of a text file or a row of a table, counted from 1.
@@ -558,16 +623,14 @@ pub enum FieldProblem {
     },
 }
 
-/// A template engine's error with its cause, which holds what `raise_exception` was told.
-fn describe_template_error(error: &minijinja::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        cause = inner.source();
+/// What to do about a missing date.
+fn date_hint(error: &chat_template::TemplateError) -> &'static str {
+    match error.problem {
+        chat_template::Problem::NoDate => {
+            "; set data.date (or --date) to a day, \"today\", or \"none\" for a template that has a branch without date"
+        }
+        _ => "",
     }
-    text
 }
 
 fn hint_of_left(left: &[String]) -> String {

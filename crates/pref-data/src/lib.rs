@@ -22,6 +22,7 @@ mod writer;
 
 pub use agreement::{AgreementMatrix, AgreementSlice, Keep};
 pub use batch::{Layout, Padding, RowParts, TokenBatch};
+pub use chat_template::Date;
 pub use domains::{Category, CategoryCount, Count, DomainCounts, Scenario, TABLE_6, TABLE_7, categories_of};
 pub use error::{BoxedError, DataError, FieldProblem, FileProblem, Place, Unit};
 pub use message::{Message, TemplateContext};
@@ -35,10 +36,11 @@ pub use reader::{
 pub use record::{DEFAULT_ANNOTATOR, Label, Pair, PreferenceRecord, Text, UnpairedRecord, Votes};
 pub use token_cache::{TokenCache, TokenFile};
 pub use tokenize::{
-    Dialogue, Preset, Quantiles, TokenPair, TokenizeOptions, TokenizeReport, Truncation, tokenize_dialogue,
-    tokenize_dialogues, tokenize_pairs,
+    Dialogue, Identical, PairPreview, Preset, Quantiles, SharedTurns, TokenPair, TokenizeOptions,
+    TokenizeReport, Truncated, Truncation, preview_pair, tokenize_dialogue, tokenize_dialogues,
+    tokenize_pairs,
 };
-pub use tokenizer::{RenderMode, Tokenizer};
+pub use tokenizer::{ChatSettings, RenderMode, Tokenizer};
 pub use view::{LabelSource, Mixture, ViewReport, annotator_view, label_view};
 pub use volume::{Fraction, Selection, select, subset};
 pub use writer::{write_pairs, write_records};

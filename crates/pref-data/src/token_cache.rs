@@ -1,11 +1,9 @@
 //! Tokens kept on disk under a hash of what they were made of, and read a range at a time.
 
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-
-use files::AtomicWriteFile;
 
 use crate::error::DataError;
 use crate::record::Pair;
@@ -29,7 +27,7 @@ pub struct TokenFile {
 }
 
 /// Opens a file; its last character is the layout's version.
-const MAGIC: [u8; 8] = *b"PREFTOK1";
+const MAGIC: [u8; 8] = *b"PREFTOK2";
 
 impl TokenCache {
     /// The cache in `folder`, which need not be there yet.
@@ -40,14 +38,14 @@ impl TokenCache {
     /// The pairs as tokens, as [`tokenize_pairs`] gives them: from the file that holds them, or into one.
     ///
     /// ```
-    /// use pref_data::{Format, Preset, TokenCache, TokenizeOptions, Tokenizer, Truncation, annotator_view, read_records};
+    /// use pref_data::{Format, TokenCache, TokenizeOptions, Tokenizer, annotator_view, read_records};
     ///
     /// # let folder = tempfile::tempdir()?;
     /// # let file = folder.path().join("pairs.jsonl");
     /// # let model = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tiny");
     /// std::fs::write(&file, r#"{"prompt": "2 + 2 =", "chosen": " four", "rejected": " five"}"#)?;
     /// let (pairs, _) = annotator_view(&read_records(&file, Format::Pairs)?, "human")?;
-    /// let options = TokenizeOptions { max_length: 64, truncation: Truncation::KeepStart, preset: Preset::Modern };
+    /// let options = TokenizeOptions::new(64);
     /// let cache = TokenCache::new(folder.path().join("tokens"));
     /// let tokens = cache.tokenize(&pairs, &Tokenizer::from_folder(model)?, &options)?;
     /// assert_eq!(tokens.read(0..1)?[0].id, "1");
@@ -70,7 +68,6 @@ impl TokenCache {
         }
         let (tokens, report) = tokenize_pairs(pairs, tokenizer, options)?;
         let failed = |source| DataError::Io { action: "write", path: path.clone(), source };
-        fs::create_dir_all(&self.folder).map_err(failed)?;
         write(&path, &tokens, &report).map_err(failed)?;
         TokenFile::open(&path)
     }
@@ -163,25 +160,32 @@ fn key(pairs: &[Pair], tokenizer: &Tokenizer, options: &TokenizeOptions) -> Stri
         Preset::Modern => "modern".to_owned(),
         Preset::Trl0710 { max_prompt_length } => format!("trl-0.7.10/{max_prompt_length}"),
     };
-    let settings = format!("{}/{truncation}/{preset}", options.max_length);
+    let TokenizeOptions { max_length, shared_turns, identical, skip_bad, .. } = options;
+    let settings = format!("{max_length}/{truncation}/{preset}/{shared_turns:?}/{identical:?}/{skip_bad}");
     hasher.update(settings.as_bytes());
     for pair in pairs {
         let row = (&pair.id, &pair.prompt, &pair.chosen, &pair.rejected, pair.flipped);
         serde_json::to_writer(&mut hasher, &row).expect("a hasher takes any bytes, and text is JSON");
+        if !pair.context.is_empty() {
+            serde_json::to_writer(&mut hasher, &pair.context)
+                .expect("a hasher takes any bytes, and text is JSON");
+        }
         hasher.update(b"\n");
     }
     hasher.finalize().to_hex().to_string()
 }
 
 fn write(path: &Path, pairs: &[TokenPair], report: &TokenizeReport) -> io::Result<()> {
-    let mut file = AtomicWriteFile::open(path)?;
-    let mut out = BufWriter::new(&mut file);
     let report = serde_json::to_vec(report)?;
+    files::write_with(path, |out| write_to(out, pairs, &report))
+}
+
+fn write_to(out: &mut impl Write, pairs: &[TokenPair], report: &[u8]) -> io::Result<()> {
     out.write_all(&MAGIC)?;
     for number in [pairs.len(), report.len()] {
         out.write_all(&(number as u64).to_le_bytes())?;
     }
-    out.write_all(&report)?;
+    out.write_all(report)?;
     let mut offset = 0_u64;
     out.write_all(&offset.to_le_bytes())?;
     for pair in pairs {
@@ -201,9 +205,7 @@ fn write(path: &Path, pairs: &[TokenPair], report: &TokenizeReport) -> io::Resul
             }
         }
     }
-    out.flush()?;
-    drop(out);
-    file.commit()
+    Ok(())
 }
 
 /// The pair at the beginning of `bytes`, which is taken off.

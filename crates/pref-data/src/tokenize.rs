@@ -3,11 +3,13 @@
 mod report;
 mod trl_0_7_10;
 
+use std::collections::BTreeSet;
+
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::error::DataError;
-use crate::message::Message;
+use crate::message::{Message, TemplateContext};
 use crate::record::{Pair, Text};
 use crate::text::shared_start;
 use crate::tokenizer::{RenderMode, Tokenizer};
@@ -63,7 +65,7 @@ pub enum Truncation {
     KeepEnd,
 }
 
-/// How [`tokenize_pairs`] cuts.
+/// How [`tokenize_pairs`] makes token ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TokenizeOptions {
     /// The most tokens of a prompt with one response.
@@ -72,9 +74,51 @@ pub struct TokenizeOptions {
     pub truncation: Truncation,
     /// Whose conventions are followed.
     pub preset: Preset,
+    /// What turns are that both responses begin with.
+    pub shared_turns: SharedTurns,
+    /// What happens to pairs whose two responses have the same tokens.
+    pub identical: Identical,
+    /// Up to so many pairs that cannot be rendered are left out.
+    pub skip_bad: usize,
 }
 
-/// Whose conventions tokenising follows.
+impl TokenizeOptions {
+    /// Options with the defaults of a recipe: TRL's conventions of today, responses cut at their ends.
+    pub const fn new(max_length: usize) -> Self {
+        Self {
+            max_length,
+            truncation: Truncation::KeepStart,
+            preset: Preset::Modern,
+            shared_turns: SharedTurns::Prompt,
+            identical: Identical::Keep,
+            skip_bad: 0,
+        }
+    }
+}
+
+/// What messages are that both responses of a pair begin with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SharedTurns {
+    /// Part of the prompt: only what differs is scored.
+    #[default]
+    Prompt,
+    /// Part of both responses, and scored in each, as TRL does it.
+    Score,
+}
+
+/// What happens to a pair whose two responses have the same tokens, which teaches nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Identical {
+    /// It stays, and is counted.
+    #[default]
+    Keep,
+    /// It is left out, and counted.
+    Drop,
+}
+
+/// Whose conventions tokenizing follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Preset {
     /// Those of TRL 1.16, described at [`tokenize_pairs`].
@@ -93,51 +137,53 @@ pub enum Preset {
     },
 }
 
-/// The pairs as token ids, in their order, and what happened to them.
+/// Returns the pairs as token ids, in their order, and what happened to them.
 ///
 /// Messages are rendered with the chat template: the prompt with the generation prompt, then the prompt with each
-/// response as complete messages. Plain text is tokenised as it is, prompt alone and prompt with each response, with
-/// the special tokens that the tokenizer's post-processor adds; a response that does not end with the
-/// end-of-sequence token gets it. A completion is what stands in the full ids after the prompt's. Where the full ids
-/// do not begin with the prompt's, because tokens merge across the boundary or the template renders an open
-/// prompt differently, prompt and completions part where the ids do, so that no token of a response is lost; such
-/// pairs are counted.
+/// response as complete messages. The template sees every key of a message, and the pair's tools, documents and
+/// variables. Plain text is tokenized as it is, prompt alone and prompt with each response, with the special tokens that
+/// the tokenizer's post-processor adds; a response that does not end with the end-of-sequence token gets it. A completion
+/// is what follows the prompt's ids in the full ids. Where the full ids do not begin with the prompt's, because tokens
+/// merge across the boundary or the template renders an open prompt differently, prompt and completions part where the
+/// ids do, so that no token of a response is lost; such pairs are counted.
 ///
 /// # Errors
 ///
 /// [`DataError::MaxLength`], [`DataError::MaxPromptLength`], [`DataError::EmptyPrompt`],
-/// [`DataError::EmptyResponse`], [`DataError::MixedForms`], [`DataError::NoTemplate`], [`DataError::NoEosToken`], and what template and tokenizer report. Of several bad pairs
-/// the first is reported.
+/// [`DataError::EmptyResponse`], [`DataError::MixedForms`], [`DataError::NoTemplate`], [`DataError::NoEosToken`];
+/// [`DataError::Pair`] with what template and tokenizer report. Of several bad pairs the first is reported.
 pub fn tokenize_pairs(
     pairs: &[Pair],
     tokenizer: &Tokenizer,
     options: &TokenizeOptions,
 ) -> Result<(Vec<TokenPair>, TokenizeReport), DataError> {
-    check_max_length(options.max_length)?;
-    let tokenize = match options.preset {
-        Preset::Modern => tokenize_pair,
-        Preset::Trl0710 { max_prompt_length } => {
-            if max_prompt_length == 0 || max_prompt_length >= options.max_length {
-                return Err(DataError::MaxPromptLength { max_prompt_length, max_length: options.max_length });
-            }
-            trl_0_7_10::tokenize_pair
-        }
-    };
-    let tokenized: Vec<Result<(TokenPair, Boundary), DataError>> =
-        pairs.par_iter().map(|pair| tokenize(pair, tokenizer)).collect();
+    check(options)?;
+    let tokenized: Vec<Result<Tokenized, DataError>> =
+        pairs.par_iter().map(|pair| tokenize_pair(pair, tokenizer, options)).collect();
     let mut report = TokenizeReport::new(pairs.len(), options.max_length);
-    let mut lengths = Lengths::default();
+    let (mut lengths, mut looks) = (Lengths::default(), Looks::default());
     let mut kept = Vec::with_capacity(pairs.len());
     for result in tokenized {
-        let (mut pair, boundary) = result?;
-        report.boundary_mismatches += usize::from(boundary == Boundary::Mismatch);
-        let cut = match options.preset {
-            Preset::Modern => truncate(&mut pair, options),
-            Preset::Trl0710 { max_prompt_length } => {
-                trl_0_7_10::truncate(&mut pair, max_prompt_length, options)
+        let Tokenized { mut pair, boundary, notes } = match result {
+            Ok(tokenized) => tokenized,
+            Err(error) if error.is_of_one_pair() && report.skipped.len() < options.skip_bad => {
+                report.skipped.push(error.with_causes());
+                continue;
             }
+            Err(error) => return Err(error),
         };
-        match cut {
+        report.boundary_mismatches += usize::from(boundary == Boundary::Mismatch);
+        report.shared_turn_tokens += notes.shared_turn_tokens;
+        report.control_tokens += notes.control_tokens;
+        report.doubled_bos += usize::from(notes.doubled_bos);
+        looks.add(notes.looks);
+        if pair.chosen == pair.rejected {
+            report.identical += 1;
+            if options.identical == Identical::Drop {
+                continue;
+            }
+        }
+        match cut(&mut pair, options) {
             Cut::Dropped => {
                 report.dropped.push(pair.id);
                 continue;
@@ -153,8 +199,120 @@ pub fn tokenize_pairs(
         lengths.add(&pair);
         kept.push(pair);
     }
+    report.unseen = looks.unseen();
+    report.sanitized = tokenizer.sanitizes();
     report.finish(kept.len(), lengths);
     Ok((kept, report))
+}
+
+/// One pair as it is trained: text and tokens, before and after truncation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PairPreview {
+    /// The text that the prompt's tokens come from.
+    pub prompt: String,
+    /// The text of the chosen response's tokens, with what ends it.
+    pub chosen: String,
+    /// The text of the rejected response's tokens.
+    pub rejected: String,
+    /// The tokens after truncation; `None` where the pair is left out.
+    pub tokens: Option<TokenPair>,
+    /// What truncation took.
+    pub truncated: Truncated,
+}
+
+/// How many tokens truncation took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Truncated {
+    /// Of the prompt.
+    pub prompt: usize,
+    /// Of the chosen response.
+    pub chosen: usize,
+    /// Of the rejected response.
+    pub rejected: usize,
+}
+
+/// Returns one pair as [`tokenize_pairs`] tokenizes it, with the texts that are tokenized.
+///
+/// # Errors
+///
+/// Those of [`tokenize_pairs`].
+pub fn preview_pair(
+    pair: &Pair,
+    tokenizer: &Tokenizer,
+    options: &TokenizeOptions,
+) -> Result<PairPreview, DataError> {
+    check(options)?;
+    let Tokenized { pair: whole, .. } = tokenize_pair(pair, tokenizer, options)?;
+    let mut tokens = whole.clone();
+    let is_kept = cut(&mut tokens, options) != Cut::Dropped;
+    let taken =
+        |before: &[u32], after: &[u32]| if is_kept { before.len() - after.len() } else { before.len() };
+    let truncated = Truncated {
+        prompt: taken(&whole.prompt, &tokens.prompt),
+        chosen: taken(&whole.chosen, &tokens.chosen),
+        rejected: taken(&whole.rejected, &tokens.rejected),
+    };
+    let text = |ids: &[u32]| tokenizer.decode_with_special(ids);
+    Ok(PairPreview {
+        prompt: text(&whole.prompt)?,
+        chosen: text(&whole.chosen)?,
+        rejected: text(&whole.rejected)?,
+        tokens: is_kept.then_some(tokens),
+        truncated,
+    })
+}
+
+fn check(options: &TokenizeOptions) -> Result<(), DataError> {
+    check_max_length(options.max_length)?;
+    match options.preset {
+        Preset::Trl0710 { max_prompt_length }
+            if max_prompt_length == 0 || max_prompt_length >= options.max_length =>
+        {
+            Err(DataError::MaxPromptLength { max_prompt_length, max_length: options.max_length })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn cut(pair: &mut TokenPair, options: &TokenizeOptions) -> Cut {
+    match options.preset {
+        Preset::Modern => truncate(pair, options),
+        Preset::Trl0710 { max_prompt_length } => trl_0_7_10::truncate(pair, max_prompt_length, options),
+    }
+}
+
+/// A pair's tokens before they are cut.
+struct Tokenized {
+    pair: TokenPair,
+    boundary: Boundary,
+    notes: Notes,
+}
+
+/// What is counted of a pair.
+#[derive(Default)]
+struct Notes {
+    shared_turn_tokens: usize,
+    control_tokens: usize,
+    doubled_bos: bool,
+    looks: Looks,
+}
+
+/// What records give to the chat template, and what it looks at.
+#[derive(Default)]
+struct Looks {
+    given: BTreeSet<String>,
+    seen: BTreeSet<String>,
+}
+
+impl Looks {
+    fn add(&mut self, other: Self) {
+        self.given.extend(other.given);
+        self.seen.extend(other.seen);
+    }
+
+    fn unseen(self) -> Vec<String> {
+        self.given.into_iter().filter(|name| !self.seen.contains(name)).collect()
+    }
 }
 
 /// A sequence of tokens some of which a model learns to write.
@@ -280,7 +438,36 @@ fn check_max_length(max_length: usize) -> Result<(), DataError> {
     Ok(())
 }
 
-fn tokenize_pair(pair: &Pair, tokenizer: &Tokenizer) -> Result<(TokenPair, Boundary), DataError> {
+fn tokenize_pair(
+    pair: &Pair,
+    tokenizer: &Tokenizer,
+    options: &TokenizeOptions,
+) -> Result<Tokenized, DataError> {
+    let mut notes = Notes::default();
+    let tokenized = match options.preset {
+        Preset::Modern => modern(pair, tokenizer, options.shared_turns, &mut notes),
+        Preset::Trl0710 { .. } => trl_0_7_10::tokenize_pair(pair, tokenizer, &mut notes.looks),
+    };
+    let (tokens, boundary) = tokenized.map_err(|error| error.of_pair(&pair.id))?;
+    if let Text::Plain(prompt) = &pair.prompt {
+        notes.doubled_bos = tokenizer.doubles_bos(prompt);
+    }
+    for text in [&pair.prompt, &pair.chosen, &pair.rejected] {
+        if let Text::Chat(messages) = text {
+            notes.control_tokens += tokenizer.control_tokens_in(messages, &TemplateContext::default());
+        }
+    }
+    notes.control_tokens += tokenizer.control_tokens_in(&[], &pair.context);
+    Ok(Tokenized { pair: tokens, boundary, notes })
+}
+
+/// The conventions of TRL 1.16.
+fn modern(
+    pair: &Pair,
+    tokenizer: &Tokenizer,
+    shared_turns: SharedTurns,
+    notes: &mut Notes,
+) -> Result<(TokenPair, Boundary), DataError> {
     let (prompt, chosen, rejected) = match (&pair.prompt, &pair.chosen, &pair.rejected) {
         (Text::Plain(prompt), Text::Plain(chosen), Text::Plain(rejected)) => (
             tokenizer.encode_document(prompt)?,
@@ -288,14 +475,7 @@ fn tokenize_pair(pair: &Pair, tokenizer: &Tokenizer) -> Result<(TokenPair, Bound
             plain_ids(prompt, rejected, tokenizer)?,
         ),
         (Text::Chat(prompt), Text::Chat(chosen), Text::Chat(rejected)) => {
-            let mut known = Vec::new();
-            let open = tokenizer.render_chat(prompt, RenderMode::AwaitAnswer)?;
-            let open = tokenizer.encode_pieces(&open, &mut known)?;
-            let mut full = |response: &[Message]| {
-                let text = tokenizer.render_chat(&[prompt, response].concat(), RenderMode::Complete)?;
-                tokenizer.encode_pieces(&text, &mut known)
-            };
-            (open, full(chosen)?, full(rejected)?)
+            chat_ids(pair, [prompt, chosen, rejected], tokenizer, shared_turns, notes)?
         }
         _ => return Err(DataError::MixedForms { id: pair.id.clone() }),
     };
@@ -310,6 +490,36 @@ fn tokenize_pair(pair: &Pair, tokenizer: &Tokenizer) -> Result<(TokenPair, Bound
     };
     tokens.check()?;
     Ok((tokens, boundary))
+}
+
+/// The ids of the open prompt and of the prompt with each response.
+fn chat_ids(
+    pair: &Pair,
+    [prompt, chosen, rejected]: [&[Message]; 3],
+    tokenizer: &Tokenizer,
+    shared_turns: SharedTurns,
+    notes: &mut Notes,
+) -> Result<(Vec<u32>, Vec<u32>, Vec<u32>), DataError> {
+    let mut known = Vec::new();
+    let mut ids = |parts: &[&[Message]], mode| {
+        let rendering = tokenizer.render(parts, &pair.context, mode)?;
+        notes.looks.add(Looks { given: rendering.given, seen: rendering.seen });
+        tokenizer.encode_rendered(&rendering.text, &mut known)
+    };
+    // At least the last message of a response is its own.
+    let most = chosen.len().min(rejected.len()).saturating_sub(1);
+    let same = chosen.iter().zip(rejected).take(most).take_while(|(a, b)| a == b).count();
+    let same = if shared_turns == SharedTurns::Prompt { same } else { 0 };
+    let (turns, chosen) = chosen.split_at(same);
+    let rejected = &rejected[same..];
+    let open = ids(&[prompt, turns], RenderMode::AwaitAnswer)?;
+    let full = [chosen, rejected].map(|response| ids(&[prompt, turns, response], RenderMode::Complete));
+    if same > 0 {
+        let before = ids(&[prompt], RenderMode::AwaitAnswer)?;
+        notes.shared_turn_tokens = open.len().saturating_sub(before.len());
+    }
+    let [chosen, rejected] = full;
+    Ok((open, chosen?, rejected?))
 }
 
 fn plain_ids(prompt: &str, response: &str, tokenizer: &Tokenizer) -> Result<Vec<u32>, DataError> {

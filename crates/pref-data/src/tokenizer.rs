@@ -1,23 +1,25 @@
 //! A Hugging Face folder's tokenizer, chat template and special tokens.
 
+mod chat;
 mod config;
-mod strftime;
-mod template;
+mod control;
 
+use std::cell::Cell;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
 
-use tokenizers::processors::template::TemplateProcessing;
+use tokenizers::normalizers::NormalizerWrapper;
+use tokenizers::pre_tokenizers::metaspace::Metaspace;
+use tokenizers::{Model, Normalizer, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer};
 
 use crate::error::DataError;
-use crate::message::Message;
+use crate::message::{Message, TemplateContext};
+pub use chat::ChatSettings;
+use chat::ChatTemplates;
+pub(crate) use chat::Rendering;
 use config::{FolderConfig, SpecialTokens};
-use template::ChatTemplate;
-
-/// Tells a chat template what day it is.
-pub(crate) type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
+use control::{ControlTokens, Piece};
 
 /// Whether a rendered conversation ends where it ends or opens the assistant's next message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +35,10 @@ pub enum RenderMode {
 pub struct Tokenizer {
     folder: PathBuf,
     inner: tokenizers::Tokenizer,
-    template: Option<ChatTemplate>,
+    templates: Arc<ChatTemplates>,
+    /// Special tokens, and added tokens that the template spells out.
+    control: Arc<ControlTokens>,
+    added: Arc<[String]>,
     special: SpecialTokens,
     stop_tokens: Vec<u32>,
     /// A hash of `tokenizer.json`.
@@ -47,10 +52,13 @@ impl Tokenizer {
     /// Reads the tokenizer of the model folder `folder`.
     ///
     /// - `tokenizer.json` must be there; truncation and padding that it asks for are switched off.
-    /// - `tokenizer_config.json` names special tokens, each as a string or an object with `content`;
-    ///   `add_bos_token` and `add_eos_token` overrule the post-processor of `tokenizer.json`, as in transformers.
-    /// - The chat template is `chat_template.jinja`, else `chat_template` of `tokenizer_config.json`, a string or a
-    ///   list of named ones of which `default` is taken.
+    /// - `tokenizer_config.json` names special tokens, each as a string or an object with `content`. `add_bos_token` and
+    ///   `add_eos_token` do not count, since transformers 5.23 ignores them where `tokenizer.json` is there. Of the class
+    ///   `LlamaTokenizer` it also replaces the normalizer and the pre-tokenizer; `legacy` then decides where a space is
+    ///   put before a text.
+    /// - Chat templates are `chat_template.jinja` and those in `additional_chat_templates`, else `chat_template` of
+    ///   `tokenizer_config.json`, a string or a list of named ones. With tools the one named `tool_use` is taken if it is
+    ///   there, else `default`.
     /// - [Stop tokens](Self::stop_tokens) are `eos_token_id` of `generation_config.json`, or where that file or its
     ///   key is missing of `config.json`, with the tokenizer's own end-of-sequence token.
     ///
@@ -60,6 +68,15 @@ impl Tokenizer {
     /// be understood, [`DataError::UnknownSpecialToken`] for one that the vocabulary lacks, [`DataError::Template`]
     /// for a template that does not parse.
     pub fn from_folder(folder: impl AsRef<Path>) -> Result<Self, DataError> {
+        Self::open(folder, &ChatSettings::default())
+    }
+
+    /// As [`from_folder`](Self::from_folder), with settings for the chat template.
+    ///
+    /// # Errors
+    ///
+    /// As [`from_folder`](Self::from_folder), and [`DataError::Io`] where the template's file cannot be read.
+    pub fn open(folder: impl AsRef<Path>, settings: &ChatSettings) -> Result<Self, DataError> {
         let folder = folder.as_ref().to_owned();
         let path = folder.join("tokenizer.json");
         let json = config::read(&path)?;
@@ -69,12 +86,9 @@ impl Tokenizer {
         inner.with_truncation(None).map_err(|source| DataError::TokenizerFile { path, source })?;
         let config = FolderConfig::read(&folder)?;
         let special = config.special_tokens(&inner)?;
-        if let Some(ends) = config.added_ends(inner.get_post_processor().is_some(), &special) {
-            let processor = post_processor(&ends).map_err(|source| DataError::TokenizerFile {
-                path: folder.join("tokenizer_config.json"),
-                source,
-            })?;
-            inner.with_post_processor(Some(processor));
+        if let Some(prepend) = config.llama_prepend_scheme(&json) {
+            inner.with_normalizer(None::<NormalizerWrapper>);
+            inner.with_pre_tokenizer(Some(Metaspace::new('▁', prepend, false)));
         }
         let mut stop_tokens = config.stop_tokens.clone();
         if let Some((_, id)) = &special.eos
@@ -82,37 +96,33 @@ impl Tokenizer {
         {
             stop_tokens.push(*id);
         }
-        let template = match &config.template {
-            Some(source) => Some(ChatTemplate::new(&folder, source, &special.variables, None)?),
-            None => None,
-        };
+        let templates = ChatTemplates::new(&folder, config.templates, &special.variables, settings)?;
         let vocabulary = blake3::hash(&json);
         let separators = separators(&inner, &json);
-        Ok(Self { folder, inner, template, special, stop_tokens, vocabulary, separators })
-    }
-
-    /// Gives the chat template a clock, for those that print today's date (`strftime_now`); times are UTC.
-    ///
-    /// Without one such a template fails, since a prompt that changes overnight cannot be reproduced unnoticed. A
-    /// clock that always tells the same time fixes the date of a study.
-    ///
-    /// # Errors
-    ///
-    /// [`DataError::Template`] where the template does not parse.
-    pub fn with_clock(
-        mut self,
-        clock: impl Fn() -> SystemTime + Send + Sync + 'static,
-    ) -> Result<Self, DataError> {
-        if let Some(template) = &self.template {
-            let clock: Clock = Arc::new(clock);
-            self.template = Some(ChatTemplate::new(
-                &self.folder,
-                template.source(),
-                &self.special.variables,
-                Some(clock),
-            )?);
-        }
-        Ok(self)
+        let literal =
+            templates.default_template().map_or_else(String::new, |template| template.literal_text());
+        let added = inner.get_added_tokens_decoder();
+        let chat_control = config.control_tokens;
+        let is_control = |token: &&tokenizers::AddedToken| {
+            let in_template = || match &chat_control {
+                Some(listed) => listed.contains(&token.content),
+                None => literal.contains(&token.content) && !token.content.chars().all(char::is_whitespace),
+            };
+            token.special || in_template()
+        };
+        let control = added.values().filter(is_control).map(|token| token.content.clone()).collect();
+        let added = added.into_values().map(|token| token.content).collect();
+        Ok(Self {
+            folder,
+            inner,
+            templates: Arc::new(templates),
+            control: Arc::new(ControlTokens::new(control)),
+            added,
+            special,
+            stop_tokens,
+            vocabulary,
+            separators,
+        })
     }
 
     /// The ids of `text`, without the special tokens that the post-processor would add. Special tokens that are
@@ -187,35 +197,158 @@ impl Tokenizer {
     /// [`DataError::NoTemplate`] where the folder has none, [`DataError::Template`] where it fails: what it raises
     /// with `raise_exception` is in the message.
     pub fn render_chat(&self, messages: &[Message], mode: RenderMode) -> Result<String, DataError> {
-        let template =
-            self.template.as_ref().ok_or_else(|| DataError::NoTemplate { folder: self.folder.clone() })?;
-        template
-            .render(messages, mode)
-            .map_err(|source| DataError::Template { folder: self.folder.clone(), source })
+        let rendering = self.render(&[messages], &TemplateContext::default(), mode)?;
+        Ok(control::without_markers(&rendering.text))
+    }
+
+    /// The conversation of all parts, one after the other, as text. In it control tokens of messages are marked where
+    /// they are to be encoded as text.
+    pub(crate) fn render(
+        &self,
+        messages: &[&[Message]],
+        context: &TemplateContext,
+        mode: RenderMode,
+    ) -> Result<Rendering, DataError> {
+        let count = Cell::new(0);
+        let mark = |text: &str| self.control.mark(text, true, &count);
+        let keep = |_: &str| None;
+        let mark: &dyn Fn(&str) -> Option<String> =
+            if self.templates.settings().sanitize_control_tokens { &mark } else { &keep };
+        self.templates.render(&self.folder, messages, context, mode, mark)
+    }
+
+    /// How many control tokens the texts of messages and of their context spell out.
+    pub(crate) fn control_tokens_in(&self, messages: &[Message], context: &TemplateContext) -> usize {
+        let count = Cell::new(0);
+        let mut look = |text: &str| drop(self.control.mark(text, false, &count));
+        for message in messages {
+            match message.plain_content() {
+                Some(content) => look(content),
+                None => chat::texts(&message.fields().into(), &mut look),
+            }
+        }
+        for value in [&context.tools, &context.chat_template_kwargs, &context.documents].into_iter().flatten()
+        {
+            chat::texts(value, &mut look);
+        }
+        count.get()
+    }
+
+    /// The ids of a rendered conversation, as [`encode_pieces`](Self::encode_pieces) gives them.
+    pub(crate) fn encode_rendered(
+        &self,
+        text: &str,
+        known: &mut Vec<(String, Vec<u32>)>,
+    ) -> Result<Vec<u32>, DataError> {
+        if !self.templates.settings().sanitize_control_tokens {
+            return self.encode_pieces(text, known);
+        }
+        let newline = self.encode("\n")?;
+        let mut ids = Vec::new();
+        for (index, piece) in self.control.pieces(text, &self.added).into_iter().enumerate() {
+            match piece {
+                Piece::Template(text) if index == 0 => ids.extend(self.encode(text)?),
+                Piece::Template("") => {}
+                Piece::Template(text) => {
+                    ids.extend(self.encode_after(text, &newline, |text| self.encode(text))?)
+                }
+                Piece::Text(token) => {
+                    let encoded =
+                        self.encode_after(token, &newline, |text| self.encode_without_added(text))?;
+                    if self.inner.token_to_id(token).is_some_and(|id| encoded.contains(&id)) {
+                        return Err(DataError::CannotSanitize {
+                            folder: self.folder.clone(),
+                            token: token.to_owned(),
+                        });
+                    }
+                    ids.extend(encoded);
+                }
+            }
+        }
+        Ok(ids)
+    }
+
+    /// The ids of a text from the middle of a conversation: behind a line end, so that no space is put before it.
+    fn encode_after(
+        &self,
+        text: &str,
+        newline: &[u32],
+        encode: impl Fn(&str) -> Result<Vec<u32>, DataError>,
+    ) -> Result<Vec<u32>, DataError> {
+        let ids = encode(&format!("\n{text}"))?;
+        match ids.strip_prefix(newline) {
+            Some(rest) => Ok(rest.to_vec()),
+            None => encode(text),
+        }
+    }
+
+    /// The ids of a text in which no added token counts.
+    fn encode_without_added(&self, text: &str) -> Result<Vec<u32>, DataError> {
+        let failed = |source| DataError::Encode { folder: self.folder.clone(), source };
+        let mut pre_tokenized = PreTokenizedString::from(text);
+        if let Some(normalizer) = self.inner.get_normalizer() {
+            pre_tokenized.normalize(|piece| normalizer.normalize(piece)).map_err(failed)?;
+        }
+        if let Some(pre_tokenizer) = self.inner.get_pre_tokenizer() {
+            pre_tokenizer.pre_tokenize(&mut pre_tokenized).map_err(failed)?;
+        }
+        let model = self.inner.get_model();
+        let mut ids = Vec::new();
+        for (piece, ..) in pre_tokenized.get_splits(OffsetReferential::Original, OffsetType::Byte) {
+            ids.extend(model.tokenize(piece).map_err(failed)?.into_iter().map(|token| token.id));
+        }
+        Ok(ids)
+    }
+
+    /// Whether control tokens in the text of messages are encoded as text.
+    pub(crate) fn sanitizes(&self) -> bool {
+        self.templates.settings().sanitize_control_tokens
+    }
+
+    /// Whether a document of `text` begins with the beginning-of-sequence token twice: once as its text spells it, and
+    /// once as the post-processor adds it.
+    pub(crate) fn doubles_bos(&self, text: &str) -> bool {
+        let Some((token, id)) = &self.special.bos else { return false };
+        text.trim_start().starts_with(token.as_str())
+            && self.encode_document("").is_ok_and(|ids| ids.first() == Some(id))
+    }
+
+    /// The text of `ids`, special tokens included.
+    ///
+    /// # Errors
+    ///
+    /// [`DataError::Decode`] where the tokenizer's decoder fails.
+    pub(crate) fn decode_with_special(&self, ids: &[u32]) -> Result<String, DataError> {
+        let failed = |source| DataError::Decode { folder: self.folder.clone(), source };
+        self.inner.decode(ids, false).map_err(failed)
     }
 
     /// Whether the folder has a chat template.
     pub fn has_chat_template(&self) -> bool {
-        self.template.is_some()
+        !self.templates.is_empty()
+    }
+
+    /// The chat template that replaces the folder's, if any: a model that is trained with it is saved with it.
+    pub fn replacing_template(&self) -> Option<&str> {
+        self.templates.replacement()
     }
 
     /// A hash of everything that decides which tokens a text or a conversation becomes.
     pub(crate) fn fingerprint(&self) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new();
         hasher.update(self.vocabulary.as_bytes());
-        let source = self.template.as_ref().map_or("", ChatTemplate::source);
-        // What a template prints of the date shows in any conversation.
-        let shown = self.render_chat(&[Message::user("")], RenderMode::AwaitAnswer).unwrap_or_default();
         let ends = self.encode_document("").unwrap_or_default();
-        for part in [source, &shown, &format!("{:?} {ends:?}", self.special)] {
+        let pre_tokenizer = serde_json::to_string(&self.inner.get_pre_tokenizer()).unwrap_or_default();
+        for part in [format!("{:?} {ends:?}", self.special), pre_tokenizer] {
             hasher.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
         }
+        self.templates.hash_into(&mut hasher);
         *hasher.finalize().as_bytes()
     }
 
     /// Whether the chat template speaks of system turns, or is `ChatML`, which has all kinds of turns alike.
     pub(crate) fn knows_system_turns(&self) -> bool {
-        let source = self.template.as_ref().map_or("", ChatTemplate::source);
+        let source = self.templates.default_source();
         source.contains("system") || source.contains("<|im_start|>")
     }
 
@@ -297,22 +430,6 @@ fn separators(inner: &tokenizers::Tokenizer, json: &[u8]) -> Arc<[(String, u32)]
         added.into_iter().map(|(id, token)| (token.content, id)).collect();
     separators.sort_unstable();
     separators.into()
-}
-
-/// A post-processor that puts the given tokens at a text's ends.
-fn post_processor(ends: &config::AddedEnds) -> Result<TemplateProcessing, crate::error::BoxedError> {
-    let mut parts = vec!["$A".to_owned()];
-    let mut tokens = Vec::new();
-    if let Some((bos, id)) = &ends.bos {
-        parts.insert(0, bos.clone());
-        tokens.push((bos.clone(), *id));
-    }
-    if let Some((eos, id)) = &ends.eos {
-        parts.push(eos.clone());
-        tokens.push((eos.clone(), *id));
-    }
-    let processor = TemplateProcessing::builder().try_single(parts)?.special_tokens(tokens).build()?;
-    Ok(processor)
 }
 
 #[cfg(test)]

@@ -29,8 +29,7 @@ fn pairs(n: usize) -> Vec<Pair> {
     (0..n).map(pair).collect()
 }
 
-const OPTIONS: TokenizeOptions =
-    TokenizeOptions { max_length: 40, truncation: Truncation::KeepStart, preset: Preset::Modern };
+const OPTIONS: TokenizeOptions = TokenizeOptions::new(40);
 
 fn files(folder: &Path) -> Vec<PathBuf> {
     fs::read_dir(folder).expect("the cache").map(|entry| entry.expect("an entry").path()).collect()

@@ -47,7 +47,7 @@ fn tiny() -> Tokenizer {
 }
 
 fn keep_start(max_length: usize) -> TokenizeOptions {
-    TokenizeOptions { max_length, truncation: Truncation::KeepStart, preset: Preset::Modern }
+    TokenizeOptions::new(max_length)
 }
 
 fn by_id(pairs: Vec<TokenPair>) -> BTreeMap<String, Ids> {
@@ -113,8 +113,11 @@ fn the_old_preset_is_trl_0_7_10s() {
         fixture.pairs.into_iter().map(|row| serde_json::from_value(row.into()).expect("a pair")).collect();
     assert_eq!(fixture.cases.len(), 6);
     for OldCase { max_length, max_prompt_length, truncation, expected } in fixture.cases {
-        let options =
-            TokenizeOptions { max_length, truncation, preset: Preset::Trl0710 { max_prompt_length } };
+        let options = TokenizeOptions {
+            truncation,
+            preset: Preset::Trl0710 { max_prompt_length },
+            ..keep_start(max_length)
+        };
         let (tokens, report) = tokenize_pairs(&pairs, &tokenizer, &options).expect("tokenised");
         assert_eq!((report.pairs_out, report.dropped.len()), (pairs.len(), 0));
         assert_eq!(by_id(tokens), expected, "{max_length}, {max_prompt_length}, {truncation:?}");
@@ -174,7 +177,7 @@ fn pairs_keep_their_order_and_the_report_reads_well() {
     assert_eq!(tokens.iter().map(|pair| pair.id.as_str()).collect::<Vec<_>>(), ["a", "b"]);
     assert_eq!(
         report.to_string(),
-        "2 of 3 pairs tokenised. Tokens: prompt 2 to 3 (median 2, 90% at most 3), chosen 2 to 2 (median 2, 90% at \
+        "2 of 3 pairs tokenized. Tokens: prompt 2 to 3 (median 2, 90% at most 3), chosen 2 to 2 (median 2, 90% at \
          most 2), rejected 2 to 3 (median 2, 90% at most 3). To max_length 5, 0 prompts and 3 responses were cut and \
          1 pair dropped (c). In 1 pair the end of the prompt has other tokens once a response follows."
     );
@@ -195,8 +198,12 @@ fn what_cannot_be_tokenised_says_which_pair() {
     let error = tokenize_pairs(&[plain("p", "a", "b", "c")], &tokenizer, &keep_start(9)).expect_err("no end");
     assert!(matches!(error, DataError::NoEosToken { .. }));
 
-    let config = r#"{"eos_token": "</s>", "add_bos_token": false}"#;
-    fs::write(bare.path().join("tokenizer_config.json"), config).expect("written");
+    // Without a post-processor nothing is put before an empty prompt.
+    let json = fs::read_to_string(fixture_path("tiny/tokenizer.json")).expect("read");
+    let mut json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    json["post_processor"] = serde_json::Value::Null;
+    fs::write(bare.path().join("tokenizer.json"), json.to_string()).expect("written");
+    fs::write(bare.path().join("tokenizer_config.json"), r#"{"eos_token": "</s>"}"#).expect("written");
     let tokenizer = Tokenizer::from_folder(bare.path()).expect("a folder");
     let error =
         tokenize_pairs(&[plain("p", "", "b", "c")], &tokenizer, &keep_start(9)).expect_err("no prompt");
@@ -221,11 +228,11 @@ fn the_folder_decides_special_tokens() {
         fs::write(folder.path().join("tokenizer_config.json"), json).expect("written");
         Tokenizer::from_folder(folder.path())
     };
-    let ends =
-        config(r#"{"bos_token": "<s>", "eos_token": "</s>", "add_bos_token": true, "add_eos_token": true}"#);
-    assert_eq!(ends.expect("a folder").encode_document("The").expect("encoded"), {
+    // transformers 5.23 ignores these flags where tokenizer.json is there.
+    let flags = r#"{"bos_token": "<s>", "eos_token": "</s>", "add_bos_token": false, "add_eos_token": true}"#;
+    assert_eq!(config(flags).expect("a folder").encode_document("The").expect("encoded"), {
         let the = tokenizer.encode("The").expect("encoded");
-        [&[1], &the[..], &[2]].concat()
+        [&[1], &the[..]].concat()
     });
     let error = config(r#"{"eos_token": "<end>"}"#).expect_err("not in the vocabulary");
     assert!(matches!(error, DataError::UnknownSpecialToken { name: "eos_token", .. }));
@@ -302,7 +309,7 @@ proptest! {
             texts.iter().enumerate().map(|(n, (p, c, r))| plain(&n.to_string(), p, c, r)).collect();
         let tokenizer = tiny();
         let (whole, _) = tokenize_pairs(&pairs, &tokenizer, &keep_start(10_000)).expect("tokenised");
-        let options = TokenizeOptions { max_length, truncation, preset: Preset::Modern };
+        let options = TokenizeOptions { truncation, ..keep_start(max_length) };
         let (cut, report) = tokenize_pairs(&pairs, &tokenizer, &options).expect("tokenised");
         prop_assert_eq!(cut.len() + report.dropped.len(), pairs.len());
         prop_assert_eq!((report.pairs_in, report.pairs_out), (pairs.len(), cut.len()));

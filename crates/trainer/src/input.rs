@@ -55,7 +55,7 @@ impl Input {
     /// written them there.
     pub(crate) fn read(recipe: &Recipe, cache: Option<&Path>) -> Result<Self, TrainError> {
         let model = PathBuf::from(&recipe.model.path);
-        let tokenizer = Tokenizer::from_folder(&model)?;
+        let tokenizer = Tokenizer::open(&model, &recipe.data.chat())?;
         let seeds = Seeds::new(recipe.seed);
         let (mut records, read) = read_records_with(&recipe.data.path, &recipe.data.reading(&seeds))?;
         warn_of_skipped(&read);
@@ -66,6 +66,7 @@ impl Input {
         let (all_pairs, view) = label_view(&records, &labels, &seeds)?;
         drop(records);
         let (all_tokens, tokenized) = tokenize(recipe, &all_pairs, &tokenizer, cache)?;
+        tell_tokenized(&tokenized);
         if all_tokens.is_empty() {
             return Err(TrainError::NoExamples(format!("{view}; {tokenized}")));
         }
@@ -195,6 +196,16 @@ fn warn_of_skipped(read: &ReadReport) {
     }
     if read.skipped.len() > NAMED {
         tracing::warn!("{} further rows skipped", read.skipped.len() - NAMED);
+    }
+}
+
+/// Warns of what tokenizing found.
+fn tell_tokenized(report: &TokenizeReport) {
+    for skipped in &report.skipped {
+        tracing::warn!("skipped: {skipped}");
+    }
+    for warning in report.warnings() {
+        tracing::warn!("{warning}");
     }
 }
 

@@ -16,6 +16,7 @@ mod optimizer;
 mod pair_deltas;
 mod parameters;
 mod plan;
+mod preview;
 pub mod recipe;
 mod reference;
 mod replicas;
@@ -43,6 +44,7 @@ pub use parameters::Trained;
 pub use plan::{
     Cluster, Memory, OnCluster, PlannedReference, PlannedTime, TokenCounts, TrainPlan, WidestMicroBatch, plan,
 };
+pub use preview::{PreviewedPair, preview};
 pub use reference::SequenceLogps;
 pub use run::{RunReport, SupervisedRun, run, run_supervised};
 pub use run_dir::{RunDir, Start};

@@ -24,6 +24,27 @@ pub struct TokenizeReport {
     pub truncated_responses: usize,
     /// Ids of the pairs left out because their prompt or response left no room for the other.
     pub dropped: Vec<String>,
+    /// Pairs left out because they cannot be rendered, with the reason.
+    #[serde(default)]
+    pub skipped: Vec<String>,
+    /// Pairs whose two responses have the same tokens.
+    #[serde(default)]
+    pub identical: usize,
+    /// Tokens of turns that both responses begin with, which count as prompt.
+    #[serde(default)]
+    pub shared_turn_tokens: usize,
+    /// Control tokens that texts of messages spell out.
+    #[serde(default)]
+    pub control_tokens: usize,
+    /// Whether these are encoded as text.
+    #[serde(default)]
+    pub sanitized: bool,
+    /// Plain prompts that begin with the beginning-of-sequence token, which the tokenizer puts before them again.
+    #[serde(default)]
+    pub doubled_bos: usize,
+    /// Keys of messages and names of variables that the chat template never looks at.
+    #[serde(default)]
+    pub unseen: Vec<String>,
     /// Tokens of the prompts that came out.
     pub prompt_tokens: Quantiles,
     /// Tokens of the chosen responses that came out.
@@ -71,6 +92,13 @@ impl TokenizeReport {
             truncated_prompts: 0,
             truncated_responses: 0,
             dropped: Vec::new(),
+            skipped: Vec::new(),
+            identical: 0,
+            shared_turn_tokens: 0,
+            control_tokens: 0,
+            sanitized: false,
+            doubled_bos: 0,
+            unseen: Vec::new(),
             prompt_tokens: Quantiles::default(),
             chosen_tokens: Quantiles::default(),
             rejected_tokens: Quantiles::default(),
@@ -82,6 +110,60 @@ impl TokenizeReport {
         self.prompt_tokens = Quantiles::of(lengths.prompt);
         self.chosen_tokens = Quantiles::of(lengths.chosen);
         self.rejected_tokens = Quantiles::of(lengths.rejected);
+    }
+}
+
+impl TokenizeReport {
+    /// Returns what a user should look at, one message each.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.dropped.len() * 10 >= self.pairs_in && !self.dropped.is_empty() {
+            warnings.push(format!(
+                "{} of {} leave no room for a response within max_length {}; raise data.max_length",
+                self.dropped.len(),
+                counted(self.pairs_in, "pair"),
+                self.max_length
+            ));
+        }
+        if self.identical > 0 {
+            warnings.push(format!(
+                "in {} both responses have the same tokens, so they teach nothing; data.identical = \"drop\" leaves \
+                 them out",
+                counted(self.identical, "pair")
+            ));
+        }
+        if self.shared_turn_tokens > 0 {
+            warnings.push(format!(
+                "turns that both responses begin with count as prompt: {}; data.shared_turns = \"score\" scores them as \
+                 TRL does",
+                counted(self.shared_turn_tokens, "token")
+            ));
+        }
+        if self.control_tokens > 0 {
+            let (become_what, switch) = if self.sanitized {
+                ("are encoded as text", "false")
+            } else {
+                ("become control tokens", "true")
+            };
+            warnings.push(format!(
+                "{} in the text of messages {become_what}; data.sanitize_control_tokens = {switch} changes that",
+                counted(self.control_tokens, "control token")
+            ));
+        }
+        if self.doubled_bos > 0 {
+            warnings.push(format!(
+                "the beginning-of-sequence token is doubled: {} already in {}; remove it from the text",
+                if self.doubled_bos == 1 { "it is" } else { "it is each time" },
+                counted(self.doubled_bos, "plain prompt")
+            ));
+        }
+        if !self.unseen.is_empty() {
+            warnings.push(format!(
+                "the chat template never looks at `{}`, so it changes no token",
+                self.unseen.join("`, `")
+            ));
+        }
+        warnings
     }
 }
 
@@ -105,7 +187,7 @@ impl fmt::Display for Quantiles {
 impl fmt::Display for TokenizeReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const NAMED: usize = 5;
-        write!(f, "{} of {} tokenised. ", self.pairs_out, counted(self.pairs_in, "pair"))?;
+        write!(f, "{} of {} tokenized. ", self.pairs_out, counted(self.pairs_in, "pair"))?;
         write!(
             f,
             "Tokens: prompt {}, chosen {}, rejected {}. ",

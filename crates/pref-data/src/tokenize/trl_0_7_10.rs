@@ -1,27 +1,33 @@
 //! The conventions of early 2024: what TRL 0.7.10 made of what the alignment-handbook rendered.
 
-use super::{Boundary, Cut, TokenPair, TokenizeOptions, Truncation, common_prefix};
+use super::{Boundary, Cut, Looks, TokenPair, TokenizeOptions, Truncation, common_prefix};
 use crate::error::DataError;
 use crate::message::Message;
 use crate::record::{Pair, Text};
 use crate::tokenizer::{RenderMode, Tokenizer};
 
 /// A pair's ids before they are cut.
-pub(super) fn tokenize_pair(pair: &Pair, tokenizer: &Tokenizer) -> Result<(TokenPair, Boundary), DataError> {
+pub(super) fn tokenize_pair(
+    pair: &Pair,
+    tokenizer: &Tokenizer,
+    looks: &mut Looks,
+) -> Result<(TokenPair, Boundary), DataError> {
     let [prompt, chosen, rejected] = match (&pair.prompt, &pair.chosen, &pair.rejected) {
         (Text::Plain(prompt), Text::Plain(chosen), Text::Plain(rejected)) => {
             [prompt, chosen, rejected].map(String::clone)
         }
         (Text::Chat(prompt), Text::Chat(chosen), Text::Chat(rejected)) => {
-            render(prompt, chosen, rejected, tokenizer)?
+            render(pair, [prompt, chosen, rejected], tokenizer, looks)?
         }
         _ => return Err(DataError::MixedForms { id: pair.id.clone() }),
     };
     let eos =
         tokenizer.eos_id().ok_or_else(|| DataError::NoEosToken { folder: tokenizer.folder().to_owned() })?;
-    let open = tokenizer.encode(&prompt)?;
-    let chosen = tokenizer.encode(&[&*prompt, &chosen].concat())?;
-    let rejected = tokenizer.encode(&[&*prompt, &rejected].concat())?;
+    let mut known = Vec::new();
+    let mut encode = |text: &str| tokenizer.encode_rendered(text, &mut known);
+    let open = encode(&prompt)?;
+    let chosen = encode(&[&*prompt, &chosen].concat())?;
+    let rejected = encode(&[&*prompt, &rejected].concat())?;
     // Each response takes the prompt's last token with it where that is another one once the response follows.
     let ends = [&chosen, &rejected].map(|full| {
         let is_same = full.starts_with(&open);
@@ -74,12 +80,12 @@ pub(super) fn truncate(pair: &mut TokenPair, max_prompt_length: usize, options: 
 }
 
 /// Prompt and last turns, rendered apart and none of them open for an answer, so that the tag that opens the
-/// assistant's turn stands in both responses. Where the template knows of a system turn, one is there, if empty.
+/// assistant's turn is in both responses. Where the template knows system turns, there is one, if empty.
 fn render(
-    prompt: &[Message],
-    chosen: &[Message],
-    rejected: &[Message],
+    pair: &Pair,
+    [prompt, chosen, rejected]: [&[Message]; 3],
     tokenizer: &Tokenizer,
+    looks: &mut Looks,
 ) -> Result<[String; 3], DataError> {
     let (before, answers) = chosen.split_at(chosen.len().saturating_sub(1));
     let mut prompt = [prompt, before].concat();
@@ -88,6 +94,10 @@ fn render(
         prompt.insert(0, Message::system(""));
     }
     let last = &rejected[rejected.len().saturating_sub(1)..];
-    let text = |messages: &[Message]| tokenizer.render_chat(messages, RenderMode::Complete);
+    let mut text = |messages: &[Message]| {
+        let rendering = tokenizer.render(&[messages], &pair.context, RenderMode::Complete)?;
+        looks.add(Looks { given: rendering.given, seen: rendering.seen });
+        Ok(rendering.text)
+    };
     Ok([text(&prompt)?, text(answers)?, text(last)?])
 }

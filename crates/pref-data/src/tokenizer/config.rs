@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokenizers::pre_tokenizers::metaspace::PrependScheme;
 
 use crate::error::DataError;
 
@@ -18,9 +19,14 @@ pub(super) type Special = (String, u32);
 pub(super) struct FolderConfig {
     path: PathBuf,
     named: BTreeMap<&'static str, String>,
-    add_bos: Option<bool>,
-    add_eos: Option<bool>,
-    pub(super) template: Option<String>,
+    class: Option<String>,
+    model_type: Option<String>,
+    legacy: Option<bool>,
+    add_prefix_space: Option<bool>,
+    /// `chat_control_tokens`.
+    pub(super) control_tokens: Option<Vec<String>>,
+    /// Chat templates, by name.
+    pub(super) templates: BTreeMap<String, String>,
     pub(super) stop_tokens: Vec<u32>,
 }
 
@@ -32,12 +38,6 @@ pub(super) struct SpecialTokens {
     pub(super) pad: Option<Special>,
     /// All named ones, by the name under which a chat template knows them.
     pub(super) variables: BTreeMap<&'static str, String>,
-}
-
-/// Tokens that a document gets at its ends.
-pub(super) struct AddedEnds {
-    pub(super) bos: Option<Special>,
-    pub(super) eos: Option<Special>,
 }
 
 /// The names under which transformers hands special tokens to a chat template.
@@ -54,17 +54,20 @@ impl FolderConfig {
                 named.insert(name, token);
             }
         }
-        let template_file = folder.join("chat_template.jinja");
-        let template = match read_optional(&template_file)? {
-            Some(bytes) => Some(utf8(&template_file, bytes)?),
-            None => file.chat_template.and_then(ChatTemplates::default_one),
-        };
+        let mut templates = template_files(folder)?;
+        if templates.is_empty() {
+            templates = file.chat_template.map_or_else(BTreeMap::new, ChatTemplates::by_name);
+        }
+        let model: ModelOnly = read_json(&folder.join("config.json"))?.unwrap_or_default();
         Ok(Self {
             path,
             named,
-            add_bos: file.add_bos_token,
-            add_eos: file.add_eos_token,
-            template,
+            class: file.tokenizer_class,
+            model_type: model.model_type,
+            legacy: file.legacy,
+            add_prefix_space: file.add_prefix_space,
+            control_tokens: file.chat_control_tokens,
+            templates,
             stop_tokens: read_stop_tokens(folder)?,
         })
     }
@@ -95,14 +98,24 @@ impl FolderConfig {
         })
     }
 
-    /// What goes to a document's ends where the configuration decides that instead of `tokenizer.json`.
-    pub(super) fn added_ends(&self, has_post_processor: bool, special: &SpecialTokens) -> Option<AddedEnds> {
-        if has_post_processor && self.add_bos.is_none() && self.add_eos.is_none() {
+    /// Where a space is put before text, if transformers' `LlamaTokenizer` replaces the normalizer and the pre-tokenizer
+    /// of `tokenizer.json`: not for byte-level vocabularies, nor for models that have another class.
+    pub(super) fn llama_prepend_scheme(&self, json: &[u8]) -> Option<PrependScheme> {
+        let class = self.class.as_deref()?;
+        let is_llama = class.trim_end_matches("Fast") == "LlamaTokenizer";
+        let of_model = self.model_type.as_deref().is_none_or(|model| model == "llama");
+        let file: Value = serde_json::from_slice(json).ok()?;
+        let is_bpe = file["model"]["type"] == "BPE";
+        let byte_level =
+            ["pre_tokenizer", "decoder"].iter().any(|part| file[part].to_string().contains("\"ByteLevel\""));
+        if !is_llama || !of_model || !is_bpe || byte_level {
             return None;
         }
-        let wanted =
-            |flag: Option<bool>, token: &Option<Special>| token.clone().filter(|_| flag == Some(true));
-        Some(AddedEnds { bos: wanted(self.add_bos, &special.bos), eos: wanted(self.add_eos, &special.eos) })
+        Some(match (self.add_prefix_space, self.legacy) {
+            (Some(false), _) => PrependScheme::Never,
+            (_, Some(true)) => PrependScheme::Always,
+            _ => PrependScheme::First,
+        })
     }
 }
 
@@ -117,9 +130,13 @@ struct TokenizerConfig {
     #[serde(default)]
     chat_template: Option<ChatTemplates>,
     #[serde(default)]
-    add_bos_token: Option<bool>,
+    tokenizer_class: Option<String>,
     #[serde(default)]
-    add_eos_token: Option<bool>,
+    legacy: Option<bool>,
+    #[serde(default)]
+    add_prefix_space: Option<bool>,
+    #[serde(default)]
+    chat_control_tokens: Option<Vec<String>>,
     #[serde(flatten)]
     special: BTreeMap<String, Value>,
 }
@@ -138,15 +155,43 @@ struct NamedTemplate {
 }
 
 impl ChatTemplates {
-    fn default_one(self) -> Option<String> {
+    fn by_name(self) -> BTreeMap<String, String> {
         match self {
-            Self::One(template) => Some(template),
+            Self::One(template) => BTreeMap::from([("default".to_owned(), template)]),
             Self::Named(templates) => {
-                let default = templates.into_iter().find(|named| named.name == "default");
-                default.map(|named| named.template)
+                templates.into_iter().map(|NamedTemplate { name, template }| (name, template)).collect()
             }
         }
     }
+}
+
+/// `chat_template.jinja`, named `default`, and the files of `additional_chat_templates`, named as they are.
+fn template_files(folder: &Path) -> Result<BTreeMap<String, String>, DataError> {
+    let mut files = vec![("default".to_owned(), folder.join("chat_template.jinja"))];
+    let named = folder.join("additional_chat_templates");
+    if named.is_dir() {
+        let failed = |source| DataError::Io { action: "read", path: named.clone(), source };
+        for entry in fs::read_dir(&named).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+            if let (Some(name), Some("jinja")) = (name, path.extension().and_then(|ending| ending.to_str())) {
+                files.push((name, path));
+            }
+        }
+    }
+    let mut templates = BTreeMap::new();
+    for (name, path) in files {
+        if let Some(bytes) = read_optional(&path)? {
+            templates.insert(name, utf8(&path, bytes)?);
+        }
+    }
+    Ok(templates)
+}
+
+#[derive(Default, Deserialize)]
+struct ModelOnly {
+    #[serde(default)]
+    model_type: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -197,7 +242,7 @@ fn read_optional(path: &Path) -> Result<Option<Vec<u8>>, DataError> {
     }
 }
 
-fn utf8(path: &Path, bytes: Vec<u8>) -> Result<String, DataError> {
+pub(super) fn utf8(path: &Path, bytes: Vec<u8>) -> Result<String, DataError> {
     String::from_utf8(bytes)
         .map_err(|source| DataError::TokenizerFile { path: path.to_owned(), source: source.into() })
 }

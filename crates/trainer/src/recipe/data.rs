@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use pref_data::{
-    AgreementSlice, DEFAULT_ANNOTATOR, FlipRate, Fraction, LabelSource, Noise, NoiseModel, Odds, PairColumns,
-    Preset as Conventions, ReadOptions, Sample, ScoreRatio, Selection, TokenizeOptions, Truncation,
+    AgreementSlice, ChatSettings, DEFAULT_ANNOTATOR, Date, FlipRate, Fraction, Identical, LabelSource, Noise,
+    NoiseModel, Odds, PairColumns, Preset as Conventions, ReadOptions, Sample, ScoreRatio, Selection,
+    SharedTurns, TokenizeOptions, Truncation,
 };
 use seeds::Seeds;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::Complaint;
 use super::sections::require;
@@ -74,9 +77,28 @@ pub struct DataSection {
     /// Whether each epoch sees the pairs in another order.
     #[serde(default = "yes")]
     pub shuffle: bool,
-    /// Whose conventions tokenising follows.
+    /// Whose conventions tokenizing follows.
     #[serde(default)]
     pub preset: Preset,
+    /// The date that a chat template prints: a day (`2026-11-29`), `today`, or `none` for the template's branch without
+    /// one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub date: Option<String>,
+    /// The chat template instead of the model's: a file, or the name of one of the model's templates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chat_template: Option<String>,
+    /// Variables of the chat template, such as `enable_thinking`; those of a row overrule them.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub chat_template_kwargs: Map<String, Value>,
+    /// Whether control tokens within the text of messages are encoded as text.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub sanitize_control_tokens: bool,
+    /// What turns are that both responses begin with: `prompt`, or `score` as TRL has it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub shared_turns: SharedTurns,
+    /// What happens to pairs whose two responses have the same tokens: `keep` or `drop`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub identical: Identical,
 }
 
 /// What the alignment-handbook gave TRL 0.7.10 as the limit on prompts.
@@ -136,13 +158,43 @@ impl DataSection {
         Noise { model, rate: self.flip_rate }
     }
 
-    /// How pairs are tokenised.
+    /// How conversations are rendered. `today` is the day of the call, unless [`fix_date`](Self::fix_date) put a day in
+    /// its place.
+    pub fn chat(&self) -> ChatSettings {
+        let date = match self.date.as_deref() {
+            None => Date::Unset,
+            Some(TODAY) => Date::parse(&Date::day(seconds(SystemTime::now()))).unwrap_or_default(),
+            Some(day) => Date::parse(day).unwrap_or_default(),
+        };
+        ChatSettings {
+            template: self.chat_template.clone(),
+            date,
+            variables: self.chat_template_kwargs.clone(),
+            sanitize_control_tokens: self.sanitize_control_tokens,
+        }
+    }
+
+    /// Puts the day of `now`, in UTC, in the place of `today`, so that the resolved recipe records it.
+    pub fn fix_date(&mut self, now: SystemTime) {
+        if self.date.as_deref() == Some(TODAY) {
+            self.date = Some(Date::day(seconds(now)));
+        }
+    }
+
+    /// How pairs are tokenized.
     pub fn tokenizing(&self) -> TokenizeOptions {
         let preset = match self.preset {
             Preset::Modern => Conventions::Modern,
             Preset::Trl0710 => Conventions::Trl0710 { max_prompt_length: self.prompt_length() },
         };
-        TokenizeOptions { max_length: self.max_length, truncation: self.truncation, preset }
+        TokenizeOptions {
+            max_length: self.max_length,
+            truncation: self.truncation,
+            preset,
+            shared_turns: self.shared_turns,
+            identical: self.identical,
+            skip_bad: self.skip_bad,
+        }
     }
 
     /// # Errors
@@ -172,6 +224,9 @@ impl DataSection {
             "max_length",
             "must leave room for a prompt and a response: at least 2",
         )?;
+        let is_date = self.date.as_ref().is_none_or(|date| date == TODAY || Date::parse(date).is_some());
+        let wanted = "must be a day such as \"2026-11-29\", \"today\", or \"none\"";
+        require(is_date, "date", wanted)?;
         let is_used = self.preset == Preset::Trl0710 || self.max_prompt_length.is_none();
         let unused = "only counts for data.preset = \"trl-0.7.10\"; choose that or remove the key";
         require(is_used, "max_prompt_length", unused)?;
@@ -183,6 +238,17 @@ impl DataSection {
     fn prompt_length(&self) -> usize {
         self.max_prompt_length.unwrap_or(HANDBOOK_PROMPT_LENGTH)
     }
+}
+
+/// Stands for the day on which a run starts.
+const TODAY: &str = "today";
+
+fn seconds(time: SystemTime) -> i64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 fn human() -> String {

@@ -1,7 +1,5 @@
 //! Python's `strftime` for chat templates, in UTC and English.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 const DAYS: [&str; 7] = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
 const MONTHS: [&str; 12] = [
     "January",
@@ -18,9 +16,9 @@ const MONTHS: [&str; 12] = [
     "December",
 ];
 
-/// `time` written in the pattern `format`. Directives other than those of dates and times stand as they are.
-pub(super) fn strftime(format: &str, time: SystemTime) -> String {
-    let date = Date::at(time);
+/// Formats a time, in seconds since 1970. Directives other than those of dates and times stay as they are.
+pub(crate) fn strftime(format: &str, seconds: i64) -> String {
+    let date = Date::at(seconds);
     let mut out = String::new();
     let mut chars = format.chars().peekable();
     while let Some(c) = chars.next() {
@@ -58,11 +56,7 @@ struct Date {
 }
 
 impl Date {
-    fn at(time: SystemTime) -> Self {
-        let seconds = match time.duration_since(UNIX_EPOCH) {
-            Ok(after) => after.as_secs() as i64,
-            Err(before) => -(before.duration().as_secs_f64().ceil() as i64),
-        };
+    fn at(seconds: i64) -> Self {
         let (days, of_day) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
         let (year, month, day) = civil(days);
         Self {
@@ -105,6 +99,16 @@ impl Date {
     }
 }
 
+/// Seconds from 1970 to the beginning of a day, if there is such a day.
+pub(crate) fn midnight(year: i64, month: i64, day: i64) -> Option<i64> {
+    if !(1..=9999).contains(&year) || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
+        return None;
+    }
+    let first = days_to_year(year);
+    let same = |days: &i64| civil(*days) == (year, usize::try_from(month - 1).unwrap_or(0), day);
+    (first..first + 366).find(same).map(|days| days * 86_400)
+}
+
 /// Year, month (from 0) and day of the `days`-th day after 1970-01-01.
 fn civil(days: i64) -> (i64, usize, i64) {
     // A first guess by the mean length of a year, then the neighbour where it is off by one.
@@ -140,7 +144,6 @@ fn is_leap(year: i64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn dates_are_pythons() {
@@ -154,10 +157,9 @@ mod tests {
             (4_107_542_400, "01 Mar 2100|Monday Mon, March 1  1 00 060 00:00:00 12 AM %"),
         ];
         for (seconds, expected) in cases {
-            assert_eq!(strftime(format, UNIX_EPOCH + Duration::from_secs(seconds)), expected);
+            assert_eq!(strftime(format, seconds), expected);
         }
-        let before = UNIX_EPOCH - Duration::from_secs(1);
-        assert_eq!(strftime("%F %T", before), "1969-12-31 23:59:59");
-        assert_eq!(strftime("100% %q", UNIX_EPOCH), "100% %q");
+        assert_eq!(strftime("%F %T", -1), "1969-12-31 23:59:59");
+        assert_eq!(strftime("100% %q", 0), "100% %q");
     }
 }
