@@ -30,8 +30,8 @@ pub struct Browser {
 /// A question with its answers and judgments.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct BrowsedQuestion {
-    /// Its number.
-    pub id: u64,
+    /// Its id.
+    pub id: String,
     /// Its category.
     pub category: String,
     /// A score of each model for the list, in the order of [`Browser::models`].

@@ -20,7 +20,7 @@ fn page() -> Browser {
         let answer =
             |text: &str, score| Some(BrowsedAnswer { text: text.to_owned(), verdicts: vec![verdict(score)] });
         BrowsedQuestion {
-            id,
+            id: id.to_string(),
             category: if id % 2 == 1 { "writing" } else { "math & logic" }.to_owned(),
             scores: vec![score, Some(9.0)],
             turns: vec![BrowsedTurn {

@@ -89,7 +89,7 @@ fn entry(browser: &Browser, question: &BrowsedQuestion) -> String {
         "<li data-question=\"{0}\"><a href=\"#q{0}\"><span class=\"id\">{0}</span> \
          <span class=\"category\">{1}</span><span class=\"scores\">{scores}</span>\
          <span class=\"words\">{2}</span></a></li>\n",
-        question.id,
+        escape(&question.id),
         escape(&question.category),
         escape(&words),
     )
@@ -128,7 +128,7 @@ fn push_question(html: &mut String, browser: &Browser, question: &BrowsedQuestio
         "<article id=\"q{0}\" data-question=\"{0}\" data-category=\"{1}\">\n<header><h2>Question {0} \
          <span class=\"category\">{1}</span></h2><nav><a class=\"step\" data-step=\"-1\" href=\"#\">← previous</a> \
          <a class=\"step\" data-step=\"1\" href=\"#\">next →</a></nav></header>\n",
-        question.id,
+        escape(&question.id),
         escape(&question.category)
     ));
     for (at, turn) in question.turns.iter().enumerate() {
