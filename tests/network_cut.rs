@@ -152,10 +152,7 @@ fn both_ranks_end_when_the_network_fails_and_a_resumed_run_has_the_same_bytes() 
     for output in ended(ranks) {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(matches!(output.status.code(), Some(1 | 3)), "{:?}: {said}", output.status);
-        assert!(
-            said.contains("timed out") || said.contains("lost the connection to another rank"),
-            "{said}"
-        );
+        assert!(said.contains("timed out") || said.contains("lost the connection to another rank"), "{said}");
     }
     assert!(!bench.path("cut/model").exists());
 

@@ -196,7 +196,7 @@ fn write_half_model(bench: &Bench) -> usize {
     let tokenizer = bench.path("tokenizer");
     let whole = ModelConfig::from_folder(&bench.path("model")).unwrap().vocab_size;
     let config = ModelConfig::from_json(sandbox::model_config(Size::Small, whole / 2)).unwrap();
-    let policy = Policy::initialise(config, &Seeds::new(1), Kind::Float, Device::Cpu).unwrap();
+    let policy = Policy::initialize(config, &Seeds::new(1), Kind::Float, Device::Cpu).unwrap();
     policy.save(&bench.path("half"), Kind::Float, Some(&tokenizer)).unwrap();
     whole / 2
 }

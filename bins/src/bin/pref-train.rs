@@ -13,9 +13,7 @@ use distributed::{DistributedError, Placement, ProcessGroup};
 use hub::Hub;
 use report::table::Format;
 use trainer::recipe::Recipe;
-use trainer::{
-    Cluster, Context, Outcome, PreviewedPair, Progress, RunReport, Silent, Start, StepMetrics,
-};
+use trainer::{Cluster, Context, Outcome, PreviewedPair, Progress, RunReport, Silent, Start, StepMetrics};
 
 /// Train a policy on preferences (DPO, cDPO, IPO) or on their chosen responses (SFT).
 #[derive(Debug, Parser)]

@@ -1,7 +1,7 @@
 //! The gradient of the trained weights: a flat buffer, the backward pass into it, and its sum over all ranks.
 
 use distributed::{Exchange, GradientBuckets, GradientSink, ProcessGroup, Shard};
-use policy_model::Layered;
+use policy_model::LayerwiseBackward;
 use tch::{Device, Kind, Tensor};
 
 use crate::error::TrainError;
@@ -114,8 +114,8 @@ impl GradientBuffer {
 
 /// Computes the sum of squares of a flat fp32 buffer, in f64 over parts of these lengths.
 fn squared_norm(flat: &Tensor, lengths: impl Iterator<Item = i64>) -> Result<f64, TrainError> {
-    if flat.device() == Device::Cpu {
-        return Ok(torch_ext::squared_norm(flat)?);
+    if let Some(squared) = torch_ext::squared_norm(flat)? {
+        return Ok(squared);
     }
     let _guard = tch::no_grad_guard();
     let lengths: Vec<i64> = lengths.collect();
@@ -166,15 +166,16 @@ impl<'a> Gradients<'a> {
     pub(crate) fn backward_by_layer(
         &mut self,
         output_and_gradient: [&Tensor; 2],
-        layers: Layered<'_>,
+        layers: LayerwiseBackward<'_>,
         ids: &Tensor,
     ) -> Result<(), TrainError> {
         let is_outside = |name: &str| !name.starts_with("model.layers.");
         let grad_output = self.add_leaves(output_and_gradient, layers.output(), is_outside)?;
-        let grad_embedded = layers.backward(grad_output, |index, output_and_gradient, input| {
-            let prefix = format!("model.layers.{index}.");
-            self.add_leaves(output_and_gradient, input, |name| name.starts_with(&prefix))
-        })?;
+        let grad_embedded =
+            layers.backward::<TrainError>(grad_output, |index, output_and_gradient, input| {
+                let prefix = format!("model.layers.{index}.");
+                self.add_leaves(output_and_gradient, input, |name| name.starts_with(&prefix))
+            })?;
         self.add_embedded(&grad_embedded, ids);
         Ok(())
     }

@@ -70,7 +70,7 @@ impl ThreadReplicas {
         let shards = balanced_shards(&tokens, count).into_iter();
         let shards = shards.map(|shard| shard.into_iter().map(|at| examples[at]).collect());
         let work: Vec<(&mut Replica, Vec<usize>)> = self.0.iter_mut().zip(shards).collect();
-        let stats = torch_ext::side_by_side(work, |(replica, examples)| {
+        let stats = torch_ext::parallel_map(work, |(replica, examples)| {
             let mut gradients = Gradients::new(&replica.gradients, None);
             objective.differentiate(&replica.policy, &examples, scale, baseline, &mut gradients)
         })?;
