@@ -574,7 +574,7 @@ pub enum FieldProblem {
         /// The type of the part.
         found: String,
     },
-    /// The `from` of a ShareGPT message is unknown.
+    /// The `from` of a `ShareGPT` message is unknown.
     #[error("is {from:?}; it must be human, gpt, system or tool")]
     UnknownSender {
         /// The sender.
