@@ -359,7 +359,7 @@ fn adapters_go_to_projections_that_there_are() {
     let refused = refusal("lora.targets=[\"query\"]");
     assert_eq!(
         refused,
-        "lora.targets are [\"query\"], but query is no projection of these models; there are q_proj, k_proj, v_proj, o_proj, gate_proj, \
+        "lora.targets are [\"query\"], but query is unknown; known projections: q_proj, k_proj, v_proj, o_proj, gate_proj, \
          up_proj, down_proj"
     );
     assert_eq!(refusal("lora.targets=[]"), "lora.targets is empty; name at least one projection");
