@@ -103,7 +103,7 @@ impl Parameters {
         self.master.device()
     }
 
-    /// The trained weights as the policy computes with them, in one dimension.
+    /// Returns the trained weights that compute, in one dimension.
     pub(crate) fn computing(&self) -> &Tensor {
         self.compute.as_ref().unwrap_or(&self.master)
     }
