@@ -87,7 +87,7 @@ fn bits_differ(a: &[Tensor], b: &[Tensor]) -> bool {
 }
 
 #[test]
-fn it_matches_doubles() {
+fn attention_matches_doubles() {
     on_each_instruction_set(|| {
         let rows = layout(ROWS);
         for (kind, tolerance) in TOLERANCES {
