@@ -263,7 +263,7 @@ fn smoothing_beyond_one_half_gives_a_warning() {
             .map(str::to_owned)
     };
     assert_eq!(warning("0.4"), None);
-    assert!(warning("0.5").unwrap().contains("coin tosses"));
+    assert!(warning("0.5").unwrap().contains("the labels are random"));
     assert!(warning("0.6").unwrap().contains("prefer the rejected"));
 }
 

@@ -55,7 +55,7 @@ pub enum Error {
         problem: String,
     },
     /// A key file is invalid.
-    #[error("{} is no key of a study: {problem}", path.display())]
+    #[error("{} is not the key of a study: {problem}", path.display())]
     Key {
         /// The file.
         path: PathBuf,

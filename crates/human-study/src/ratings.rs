@@ -44,8 +44,8 @@ pub fn read_ratings(path: &Path) -> Result<Vec<Rating>, Error> {
 ///
 /// # Errors
 ///
-/// [`Error::Row`] for a missing column, an invalid choice, a second rating of an item by the same rater, or an item
-/// with two categories or questions; [`Error::NoRatings`].
+/// [`Error::Row`] for a missing column, an invalid choice, a duplicate rating, or an item with two categories or
+/// questions; [`Error::NoRatings`].
 pub fn parse_ratings(path: &Path, text: &str) -> Result<Vec<Rating>, Error> {
     let mut seen: BTreeMap<(String, String), u64> = BTreeMap::new();
     let mut of_item: BTreeMap<String, (Option<String>, Option<String>)> = BTreeMap::new();

@@ -257,6 +257,6 @@ fn an_answer_cannot_change_how_its_judgment_is_read_or_where_it_is_written() {
     for name in ["../../evil", "org/model", "..", "a\\b"] {
         assert!(matches!(bench.write_answers(name, &[answer(name)]), Err(mtbench::Error::Name { .. })));
     }
-    let beside: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
-    assert_eq!(beside, [bench.root()]);
+    let siblings: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(siblings, [bench.root()]);
 }

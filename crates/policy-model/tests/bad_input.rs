@@ -144,7 +144,7 @@ fn weights_that_are_not_finite_are_named() {
             &["model.norm.weight", &format!("{count} NaN or infinite")],
         );
     }
-    // 1e30 is finite in F32, but not in the F16 that was asked for.
+    // 1e30 is finite in F32, but not in the requested F16.
     let large = with_tensors(|tensors| {
         let (_, tensor) = tensors.iter_mut().find(|(name, _)| name == "model.norm.weight").unwrap();
         let _ = tensor.get(5).fill_(1e30);

@@ -15,8 +15,8 @@ const UPDATE: AdamWUpdate = AdamWUpdate {
     gradient_scale: 1.0,
 };
 
-/// The result of three updates by `torch.optim.AdamW` (2.13) of w = [1, −2, 3] with `UPDATE`, gradients [0.5, −1, 2], [−0.25, 0.5, 1],
-/// [1, 1, −1].
+/// The result of three updates by `torch.optim.AdamW` (2.13) with `UPDATE`. Initially w = [1, −2, 3]; the gradients are
+/// [0.5, −1, 2], [−0.25, 0.5, 1], [1, 1, −1].
 const AFTER_THREE: [f64; 3] = [0.780_244_529_247_283_9, -1.843_454_241_752_624_5, 2.680_715_560_913_086];
 
 /// Absolute; fp32 keeps seven digits.

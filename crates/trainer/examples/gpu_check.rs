@@ -24,21 +24,19 @@ const VOCABULARY: usize = 512;
 fn main() -> ExitCode {
     let device = match std::env::args().nth(1).as_deref() {
         Some("cpu") => Device::Cpu,
-        Some(unknown) => return failed(&format!("`{unknown}` is no device; say `cpu` or nothing")),
+        Some(unknown) => return failed(&format!("`{unknown}` is not a device; pass `cpu` or no argument")),
         None if Cuda::is_available() && Cuda::device_count() > 0 => Device::Cuda(0),
         None => {
             return failed(
-                "there is no GPU that libtorch finds, so nothing was checked; with an NVIDIA driver, `cargo xtask setup` brings \
+                "libtorch finds no GPU, so nothing was checked; with an NVIDIA driver, `cargo xtask setup` installs \
                  libtorch for CUDA",
             );
         }
     };
-    println!(
-        "{device:?} beside the CPU: the furthest that two numbers lie apart, as a share of the greater one (or of 1)"
-    );
+    println!("{device:?} against the CPU: largest difference, relative to the greater number (or to 1)");
     match check_all(device) {
         Ok(0) => ExitCode::SUCCESS,
-        Ok(wrong) => failed(&format!("{wrong} of the paths differ from the CPU")),
+        Ok(wrong) => failed(&format!("{wrong} of the computations differ from the CPU")),
         Err(error) => failed(&error.to_string()),
     }
 }

@@ -265,10 +265,10 @@ pub(crate) fn newest_state(
                 return Ok(Some(state));
             }
             Ok(_) => tracing::warn!(
-                "another rank cannot read {}; falling back to the checkpoint before",
+                "another rank cannot read {}; falling back to the previous checkpoint",
                 path.display()
             ),
-            Err(error) => tracing::warn!("{error}; falling back to the checkpoint before"),
+            Err(error) => tracing::warn!("{error}; falling back to the previous checkpoint"),
         }
     }
     Ok(None)
@@ -417,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn any_number_of_ranks_reads_what_any_number_wrote() {
+    fn any_number_of_ranks_reads_any_number_of_shards() {
         let folder = tempfile::tempdir().unwrap();
         let layouts = [(1, 37), (2, 19), (2, 4), (3, 6), (5, 1)];
         for (written, (parts, piece)) in layouts.into_iter().enumerate() {
@@ -445,17 +445,17 @@ mod tests {
     }
 
     #[test]
-    fn a_part_that_is_missing_or_of_another_model_is_told() {
+    fn a_missing_shard_or_another_model_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         write_state(folder.path(), 10, Shards { parts: 2, piece: 5 });
-        let told = |elements| read_state(folder.path(), Shard::whole(elements)).unwrap_err().to_string();
-        assert!(told(11).contains("10 parameters, the model 11"), "{}", told(11));
+        let error = |elements| read_state(folder.path(), Shard::whole(elements)).unwrap_err().to_string();
+        assert!(error(11).contains("10 parameters, the model 11"), "{}", error(11));
         fs::remove_file(folder.path().join("trainer/optimizer-00002-of-00002.safetensors")).unwrap();
-        assert!(told(10).contains("optimizer-00002-of-00002"), "{}", told(10));
+        assert!(error(10).contains("optimizer-00002-of-00002"), "{}", error(10));
     }
 
     #[test]
-    fn what_a_killed_writer_left_goes_and_all_else_stays() {
+    fn only_unfinished_files_of_killed_writers_are_removed() {
         let folder = tempfile::tempdir().unwrap();
         let unfinished = [".metrics.jsonl.aeFcmy", ".pair_deltas.jsonl.zULn0w", ".model-x", ".step-3"];
         let others = [".lock", "metrics.jsonl", ".hidden.toml", "model.tar.abcdef"];

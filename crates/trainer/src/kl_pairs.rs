@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn every_prompt_gets_the_responses_of_the_pair_before_as_far_as_they_fit() {
+    fn every_prompt_has_the_truncated_responses_of_the_previous_pair() {
         let pairs = [pair("a", &[1, 2], &[3], &[4, 5]), pair("b", &[6, 7, 8, 9], &[1], &[2, 3, 4])];
         let shifted = KlPairs::shifted(&pairs, 4);
         let parts: Vec<_> = shifted.iter().map(|p| (&*p.prompt, &*p.chosen, &*p.rejected)).collect();

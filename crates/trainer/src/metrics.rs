@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_carry_trl_names_in_a_fixed_order() {
+    fn lines_have_trl_names_in_a_fixed_order() {
         let preference = PreferenceMetrics { chosen_reward: 1.0, margin: 0.5, ..Default::default() };
         let metrics = StepMetrics {
             step: 3,

@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn segments_are_updated_alike_but_for_their_decay() {
+    fn segments_differ_only_in_weight_decay() {
         let spans = [span("a.weight", 0, &[2, 1]), span("a.bias", 2, &[2]), span("b.weight", 4, &[1, 2])];
         let settings = AdamWSettings { betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.5 };
         let weights = Tensor::from_slice(&[1f32; 6]);
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_are_updated_as_the_whole_is() {
+    fn an_update_in_parts_matches_the_whole_update() {
         let spans = [span("a.weight", 0, &[2, 1]), span("a.bias", 2, &[2]), span("b.weight", 4, &[1, 3])];
         let settings = AdamWSettings { betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.5 };
         let options = (Kind::Float, tch::Device::Cpu);

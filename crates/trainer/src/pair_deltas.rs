@@ -73,7 +73,7 @@ pub(crate) fn read(folder: &Path) -> Result<Option<Vec<TrainedPair>>, TrainError
 fn append_batch(batch: &RecordBatch, rows: &mut Vec<TrainedPair>) -> Result<(), ParquetError> {
     let column = |name: &str, kind: DataType| {
         let column = batch.column_by_name(name).filter(|column| *column.data_type() == kind);
-        column.ok_or_else(|| ParquetError::General(format!("there is no column {name} of kind {kind}")))
+        column.ok_or_else(|| ParquetError::General(format!("column {name} of type {kind} is missing")))
     };
     let step = column("step", DataType::UInt64)?.as_primitive::<UInt64Type>();
     let epoch = column("epoch", DataType::Float64)?.as_primitive::<Float64Type>();
@@ -220,7 +220,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_written_is_read_back_with_the_pairs_flips() {
+    fn written_rows_are_read_with_the_flips_of_the_pairs() {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(read(folder.path()).unwrap(), None, "nothing is recorded");
         let pair = |id: &str, flipped| TokenPair {
@@ -239,9 +239,9 @@ mod tests {
         let steps = [line(1, &[(1, 0.0)]), line(2, &[(0, 0.5), (1, -0.25)])];
         write_parquet(&parquet_file(folder.path()), &steps, &pairs).unwrap();
         let rows = read(folder.path()).unwrap().unwrap();
-        let told: Vec<_> =
+        let rows: Vec<_> =
             rows.iter().map(|row| (row.step, row.pair.as_str(), row.flipped, row.delta)).collect();
-        assert_eq!(told, [(1, "b", true, 0.0), (2, "a", false, 0.5), (2, "b", true, -0.25)]);
+        assert_eq!(rows, [(1, "b", true, 0.0), (2, "a", false, 0.5), (2, "b", true, -0.25)]);
 
         fs::write(parquet_file(folder.path()), "no parquet").unwrap();
         let error = read(folder.path()).unwrap_err().to_string();

@@ -23,8 +23,8 @@
 //! # Ok::<(), trainer::recipe::RecipeError>(())
 //! ```
 //!
-//! Other recipes reuse these sections: a struct that contains some of them and implements [`RecipeRoot`] is read by
-//! [`read_toml`], with the same overrides and error messages.
+//! Other recipes reuse these sections: [`read_toml`] reads any struct of them that implements [`RecipeRoot`], with the
+//! same overrides and error messages.
 
 use std::path::Path;
 

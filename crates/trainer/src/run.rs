@@ -192,7 +192,7 @@ impl Loaded {
     ) -> Result<Self, TrainError> {
         let folder = Path::new(&recipe.model.path);
         thread::scope(|scope| {
-            let beside = scope.spawn(|| {
+            let others = scope.spawn(|| {
                 let input = Input::read(recipe, cache)?;
                 let reference = loss.map(|_| ReferenceModel::read(recipe)).transpose()?;
                 // The digest of a folder takes a pass over its weights: once, if the reference is the model itself.
@@ -207,9 +207,9 @@ impl Loaded {
                 let loses = *trained == Trained::All && stored != Some(kind);
                 Policy::load(folder, if loses { Kind::Float } else { kind }, device)
             });
-            let beside = beside.join().unwrap_or_else(|panic| resume_unwind(panic));
+            let others = others.join().unwrap_or_else(|panic| resume_unwind(panic));
             // Errors in the data and the tokenizer come before errors in the weights.
-            let (input, reference, model_digest) = beside?;
+            let (input, reference, model_digest) = others?;
             Ok(Self { input, reference, model_digest, policy: policy? })
         })
     }
@@ -249,12 +249,12 @@ fn warn_of_smoothing(loss: &LossSection) {
     let smoothing = loss.label_smoothing.get();
     if smoothing > 0.5 {
         tracing::warn!(
-            "loss.label_smoothing = {smoothing}: cDPO takes most labels for wrong and learns to prefer the rejected \
+            "loss.label_smoothing = {smoothing}: cDPO assumes that most labels are wrong and learns to prefer the rejected \
              responses"
         );
     } else {
         tracing::warn!(
-            "loss.label_smoothing = {smoothing}: cDPO takes the labels for coin tosses and learns no preference, only \
+            "loss.label_smoothing = {smoothing}: cDPO assumes that the labels are random and learns no preference, only \
              to stay at the reference"
         );
     }

@@ -1,8 +1,8 @@
 //! Log-probabilities of a batch's tokens, and the backward pass from their coefficients to the weights.
 //!
-//! Losses of sequences are functions of a few sums, with derivatives in closed form. A step therefore has three parts:
-//! a forward pass up to the tokens' log-probabilities, the loss on plain numbers, and a backward pass that starts with
-//! one coefficient per token.
+//! Losses of sequences are functions of a few sums, with derivatives in closed form. A step therefore has three parts.
+//! A forward pass computes the tokens' log-probabilities, the loss works on plain numbers, and a backward pass starts
+//! with one coefficient per token.
 
 use policy_model::{
     AttentionMask, Checkpointing, LayerwiseBackward, PackedRow, PackedRows, Policy, Rows, on_device,
@@ -19,9 +19,9 @@ use crate::gradients::Gradients;
 pub struct Scoring {
     /// Whether a pair's prompt is computed once.
     pub layout: Layout,
-    /// Whether linear layers see padding. Without it, a pair's result does not depend on the other pairs of its batch,
-    /// so that an untrained policy equals its reference bit for bit. With thread replicas, which train small policies,
-    /// they are equal up to rounding.
+    /// Whether linear layers see padding. Without it, a pair's result does not depend on the rest of its batch, and an
+    /// untrained policy equals its reference bit for bit. With thread replicas, which train small policies, they are
+    /// equal up to rounding.
     pub padding: Padding,
     /// How logits become log-probabilities.
     pub head: Head,

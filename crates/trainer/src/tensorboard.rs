@@ -122,7 +122,7 @@ mod tests {
         "1800000000000000a37f4b2209000000000000f83f1a0d627261696e2e4576656e743a322a28646c";
 
     #[test]
-    fn the_first_frame_is_tensorboards_own() {
+    fn the_first_frame_matches_tensorboard() {
         let mut out = Vec::new();
         EventWriter::new(&mut out, 1.5).unwrap();
         let hex: String = out.iter().map(|b| format!("{b:02x}")).collect();
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn varints_use_seven_bits_a_byte() {
+    fn varints_use_seven_bits_per_byte() {
         let mut out = Vec::new();
         varint(&mut out, 300);
         assert_eq!(out, [0xac, 0x02]);

@@ -243,6 +243,6 @@ fn ranks_that_cannot_connect_are_refused() {
     refused(test, &[Rank::new(&bench, 0, 2, port)], &[&out], &["is taken", "MASTER_PORT"]);
     let said = fail(test, &of(&[(0, 2), (0, 2)]));
     assert!(said.iter().any(|said| said.contains("held by another rank 0")), "{said:?}");
-    let nobody = Rank::new(&bench, 1, 2, free_port()).waiting(1.0);
-    refused(test, &[nobody], &[&out], &["no store answers", "MASTER_ADDR"]);
+    let unconnected = Rank::new(&bench, 1, 2, free_port()).waiting(1.0);
+    refused(test, &[unconnected], &[&out], &["no store answers", "MASTER_ADDR"]);
 }

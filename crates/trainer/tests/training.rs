@@ -187,7 +187,7 @@ fn kto_takes_its_baseline_from_the_whole_batch() {
     let (unshifted, _) = kto_by_hand(kto, trained, &policy, &pairs, &pairs);
     assert!(
         (record.steps[0].loss - unshifted).abs() > 1e-4,
-        "the baseline is no response's own: {unshifted}"
+        "the baseline is not of the responses' own prompts: {unshifted}"
     );
 }
 
@@ -201,14 +201,14 @@ fn thread_replicas_agree_with_intra_op_threads() {
         };
         let (alone, of_alone) = with(1, MicroBatch::Examples(8));
         for (threads, micro_batch) in [(2, 8), (3, 8), (2, 5), (16, 8)] {
-            let (beside, weights) = with(threads, MicroBatch::Examples(micro_batch));
-            assert_close(&alone, &beside);
+            let (replicated, weights) = with(threads, MicroBatch::Examples(micro_batch));
+            assert_close(&alone, &replicated);
             let pairs = |record: &Record| record.deltas.iter().map(|delta| delta.pair).collect::<Vec<_>>();
-            assert_eq!(pairs(&alone), pairs(&beside));
+            assert_eq!(pairs(&alone), pairs(&replicated));
             let far = weights.iter().zip(&of_alone).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
             assert!(far < 1e-4, "{threads} threads: weights differ by {far}");
             let norms = |record: &Record| record.steps.iter().map(|step| step.grad_norm).collect::<Vec<_>>();
-            assert_ne!(norms(&alone), norms(&beside), "{threads} threads: no replicas were used");
+            assert_ne!(norms(&alone), norms(&replicated), "{threads} threads: no replicas were used");
         }
     }
     tch::set_num_threads(before);

@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_papers_run_is_what_it_comes_to_by_hand() {
+    fn the_run_of_the_paper_matches_a_manual_computation() {
         let config = ModelConfig::from_json(serde_json::json!({
             "model_type": "mistral", "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 14336,
             "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,

@@ -31,7 +31,7 @@ pub struct Memory {
     pub runtime: u64,
 }
 
-/// Measured memory of a run on a CPU outside of tensors. libtorch takes 300 MB before the first tensor; the rest is
+/// Memory of a run on a CPU outside of tensors, as measured. It is 300 MB of libtorch before the first tensor, and
 /// fragmentation of the allocator.
 const RUNTIME: u64 = 450_000_000;
 
@@ -205,13 +205,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_is_so_many_bytes_a_parameter() {
+    fn memory_has_the_documented_bytes_per_parameter() {
         assert_eq!(Memory::of(1, Kind::Float).of_weights(), 4 + 8 + 8);
         assert_eq!(Memory::of(1, Kind::BFloat16).of_weights(), 4 + 2 + 6 + 8);
     }
 
     #[test]
-    fn the_widest_micro_batch_counts_what_goes_through_the_layers() {
+    fn the_widest_micro_batch_counts_rows_of_the_layers() {
         let pair = |prompt: usize, chosen: usize, rejected: usize| TokenPair {
             id: String::new(),
             prompt: vec![1; prompt],

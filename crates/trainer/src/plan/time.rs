@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn time_goes_with_the_tokens_of_the_run() {
+    fn time_is_proportional_to_tokens() {
         let config = ModelConfig::from_json(serde_json::json!({
             "model_type": "llama", "vocab_size": 32, "hidden_size": 16, "intermediate_size": 32,
             "num_hidden_layers": 9, "num_attention_heads": 2, "tie_word_embeddings": true,
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_model_is_tried_at_a_fraction_of_its_width() {
+    fn a_large_model_is_measured_at_a_fraction_of_its_width() {
         let config = |hidden: usize, heads: usize| {
             ModelConfig::from_json(serde_json::json!({
                 "model_type": "llama", "vocab_size": 32000, "hidden_size": hidden, "intermediate_size": 7 * hidden / 2,

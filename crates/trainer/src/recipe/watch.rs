@@ -12,8 +12,8 @@ pub struct WatchSection {
     /// Optimizer steps between evaluations on `data.eval_path`. At 0, evaluations happen only before the first step and
     /// at checkpoints.
     pub eval_every: u64,
-    /// Number of held-out prompts that the policy answers at each evaluation, to estimate its KL divergence from the
-    /// reference and the length of its answers. 0 disables it.
+    /// Number of held-out prompts that the policy answers at each evaluation; 0 disables it. Answers estimate the KL
+    /// divergence from the reference and the length of answers.
     pub answers: usize,
     /// Maximum length of such an answer, in tokens; at least 1.
     pub answer_tokens: usize,

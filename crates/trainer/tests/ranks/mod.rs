@@ -115,15 +115,15 @@ impl Rank {
 
     /// Requests a stop once so many steps are logged.
     pub(crate) fn stopped_after(self, steps: usize) -> Self {
-        self.told(STOP_AFTER, steps)
+        self.variable(STOP_AFTER, steps)
     }
 
     /// Sets the timeout in seconds.
     pub(crate) fn waiting(self, seconds: f64) -> Self {
-        self.told(TIMEOUT, seconds)
+        self.variable(TIMEOUT, seconds)
     }
 
-    fn told(mut self, name: &str, value: impl ToString) -> Self {
+    fn variable(mut self, name: &str, value: impl ToString) -> Self {
         self.variables.retain(|(known, _)| known != name);
         self.variables.push((name.to_owned(), value.to_string()));
         self
