@@ -41,7 +41,7 @@ struct StateFile {
     accepted_changes: Vec<AcceptedChange>,
 }
 
-/// The layout of a shard: so many parts, each with a piece of so many elements in turn.
+/// The layout of the stored shards: the number of parts, and the length of the pieces that alternate among them.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Shards {
@@ -389,7 +389,7 @@ mod tests {
 
     use super::*;
 
-    /// Writes a state of `elements` weights in so many shards and buckets. The values are the elements' indices, plus
+    /// Writes a state of `elements` weights with this layout. The values are the elements' indices, plus
     /// 0, 100 and 200.
     fn write_state(checkpoint: &Path, elements: i64, shards: Shards) {
         fs::create_dir_all(checkpoint.join(STATE_FOLDER)).unwrap();

@@ -146,17 +146,17 @@ impl RunDir {
         &self.root
     }
 
-    /// Returns the path of the fully resolved recipe.
+    /// The fully resolved recipe.
     pub fn recipe(&self) -> PathBuf {
         self.root.join("recipe.toml")
     }
 
-    /// Returns the path of the metrics, one JSON object per optimizer step.
+    /// One JSON object per optimizer step.
     pub fn metrics(&self) -> PathBuf {
         self.root.join("metrics.jsonl")
     }
 
-    /// Returns the path of the folder of checkpoints.
+    /// The checkpoints, one folder per step.
     pub fn checkpoints(&self) -> PathBuf {
         self.root.join("checkpoints")
     }
@@ -170,18 +170,17 @@ impl RunDir {
         checkpoint::list(&self.checkpoints())
     }
 
-    /// Returns the path of the trained model, a Hugging Face folder. It exists once the run is finished.
+    /// The trained model, a Hugging Face folder. It exists once the run is finished.
     pub fn model(&self) -> PathBuf {
         self.root.join("model")
     }
 
-    /// Returns the path of the low-rank adapters in peft's format, if adapters are trained. [`model`](Self::model) has
-    /// them merged.
+    /// Low-rank adapters in peft's format, if adapters are trained. [`model`](Self::model) has them merged.
     pub fn adapter(&self) -> PathBuf {
         self.root.join(checkpoint::ADAPTER)
     }
 
-    /// Returns the path of the evaluations, one JSON object each. It exists if the recipe has held-out pairs.
+    /// One JSON object per evaluation on held-out pairs, if the recipe has any.
     pub fn evaluations(&self) -> PathBuf {
         self.root.join("eval.jsonl")
     }

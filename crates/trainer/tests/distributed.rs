@@ -10,7 +10,7 @@ use ranks::{Bench, Rank, STOPPED, become_rank, fail, ranks, succeed};
 use test_support::{REORDERED_FP32, free_port};
 use trainer::RunDir;
 
-/// Runs the bench's recipe on so many ranks into `out`.
+/// Runs the bench's recipe on a number of ranks into `out`.
 fn train(test: &str, bench: &Bench, world_size: usize, out: &str) {
     let ranks = ranks(bench, world_size).into_iter().map(|rank| rank.with(&format!("output.dir={out}")));
     succeed(test, &ranks.collect::<Vec<_>>(), 0);

@@ -111,7 +111,7 @@ fn train(way: &Way, group: ProcessGroup, exchange: Exchange) -> Result {
     (record.steps, trained.iter().flat_map(|(_, tensor)| flat(tensor)).collect())
 }
 
-/// Returns the result of each of so many ranks.
+/// Returns the result of each rank.
 fn together(way: &Way, world_size: u16, exchange: Exchange) -> Vec<Result> {
     let port = test_support::free_port();
     let rank = |index: u16| {

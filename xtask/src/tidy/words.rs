@@ -51,7 +51,6 @@ const NOT_YET: &[&str] = &[
     "crates/policy-model/",
     "crates/pref-data/",
     "crates/torch-ext/",
-    "crates/trainer/",
     "docs/",
 ];
 

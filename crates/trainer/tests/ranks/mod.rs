@@ -21,7 +21,7 @@ use trainer::{Clock, Context, Outcome, RunDir, Silent, Start, StepMetrics, Train
 const CHANGES: &str = "TRAINER_TEST_CHANGES";
 /// Set for ranks: the timeout of collectives, in seconds.
 const TIMEOUT: &str = "TRAINER_TEST_TIMEOUT";
-/// Set for a rank that requests a stop once so many steps are logged.
+/// Set for a rank that requests a stop once this number of steps is logged.
 const STOP_AFTER: &str = "TRAINER_TEST_STOP_AFTER";
 /// Exit status of a rank that was stopped, and of one that failed.
 pub(crate) const STOPPED: i32 = 130;
@@ -113,7 +113,7 @@ impl Rank {
         self
     }
 
-    /// Requests a stop once so many steps are logged.
+    /// Requests a stop once this number of steps is logged.
     pub(crate) fn stopped_after(self, steps: usize) -> Self {
         self.variable(STOP_AFTER, steps)
     }
