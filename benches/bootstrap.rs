@@ -1,9 +1,9 @@
-//! Bootstrap intervals of a whole table: 10,000 resamples of 160 scores of each of 20 policies.
+//! Bootstrap intervals of a whole table: 10,000 resamples of 160 scores for each of 20 policies.
 //!
-//! `cargo bench -p stats --bench bootstrap` prints medians in milliseconds, drawing included; `benches/bootstrap.py` runs it
-//! beside NumPy.
+//! `cargo bench -p stats --bench bootstrap` prints medians in milliseconds, including the drawing of resamples.
+//! `benches/bootstrap.py` compares them with NumPy.
 
-#![expect(clippy::print_stdout, reason = "a table is what a benchmark is for")]
+#![expect(clippy::print_stdout, reason = "a benchmark prints a table")]
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -40,7 +40,7 @@ fn main() {
     }
 }
 
-/// Half points between 1 and 10.
+/// Multiples of one half between 1 and 10.
 fn scores(policy: usize, turns: u64) -> ClusteredScores {
     let half_points = |row: u64| (row * 7919 + policy as u64 * 104_729) % 19;
     let rows = (0..SCORES).map(|row| (row / turns, 1.0 + half_points(row) as f64 / 2.0));

@@ -1,10 +1,10 @@
 //! The chunked head against full logits, log-softmax and autograd: time of log-probabilities and both gradients, and
-//! peak extra memory.
+//! peak additional memory.
 //!
 //! `cargo bench -p pref-loss --bench chunked_head` prints a table. Times are medians of interleaved runs, so that other
-//! work on the machine meets both; memory is a process's high-water mark above its inputs, less its outputs.
+//! load on the machine affects both equally. Memory is a process's high-water mark above its inputs, minus its outputs.
 
-#![expect(clippy::print_stdout, reason = "a table is what a benchmark is for")]
+#![expect(clippy::print_stdout, reason = "a benchmark prints a table")]
 
 use std::process::Command;
 use std::time::Instant;
@@ -60,7 +60,7 @@ struct Input {
 type Results = (Tensor, Tensor, Tensor);
 
 impl Input {
-    /// Logits of unit variance, from sines: no generator is needed for numbers that only have to differ.
+    /// Logits of unit variance, from sines: the values only have to differ, so no generator is needed.
     fn new(tokens: i64, vocab: i64, width: i64, kind: Kind) -> Self {
         let wave = |rows: i64, step: f64| {
             let angles = Tensor::arange(rows * width, (Kind::Float, Device::Cpu)) * step;
@@ -97,7 +97,7 @@ impl Input {
     }
 }
 
-/// Median milliseconds of both methods, interleaved.
+/// Returns the median milliseconds of both methods, interleaved.
 fn medians(input: &Input) -> [f64; 2] {
     let time = |method: &str| {
         let start = Instant::now();
@@ -119,7 +119,7 @@ fn medians(input: &Input) -> [f64; 2] {
     })
 }
 
-/// What `print_peak` of another process says, since a high-water mark belongs to a process.
+/// Returns the output of `print_peak` in another process, since a high-water mark belongs to a process.
 fn peak_of_child(method: &str, tokens: i64, vocab: i64, width: i64, kind: Kind) -> String {
     let numbers = [tokens, vocab, width].map(|number| number.to_string());
     let kind = if kind == Kind::Float { "f32" } else { "bf16" };
@@ -136,7 +136,7 @@ fn print_peak(arguments: &[String]) {
     let kind = if kind == "f32" { Kind::Float } else { Kind::BFloat16 };
     drop(Input::new(8, 64, width, kind).run(method)); // starts the threads
     let input = Input::new(tokens, vocab, width, kind);
-    // Linux sets the mark back to the present size on a write of 5.
+    // Linux resets the mark to the current size on a write of 5.
     if std::fs::write("/proc/self/clear_refs", "5").is_err() {
         return println!("n/a");
     }

@@ -1,10 +1,11 @@
-//! Losses with their gradients: the closed forms on slices and from tensor to tensor, against the same loss composed of
-//! ATen operations with autograd.
+//! Losses with their gradients: the closed forms on slices and on tensors, against the same loss composed of ATen
+//! operations with autograd.
 //!
-//! `cargo bench -p pref-loss --bench losses` prints a table in nanoseconds a pair: medians of interleaved runs, so that
-//! other work on the machine meets all three. With `--features rayon` slices of a million pairs are shared out.
+//! `cargo bench -p pref-loss --bench losses` prints a table in nanoseconds per pair. Times are medians of interleaved
+//! runs, so that other load on the machine affects all three equally. With `--features rayon`, slices of a million
+//! pairs are computed in parallel.
 
-#![expect(clippy::print_stdout, reason = "a table is what a benchmark is for")]
+#![expect(clippy::print_stdout, reason = "a benchmark prints a table")]
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 use pref_loss::{LossOutput, PairBatch, PairLogpTensors, PairLogps, PairTokens, PreferenceLoss};
 use tch::{Kind, Tensor};
 
-/// As they stand in a recipe.
+/// The losses, named as in a recipe.
 const LOSSES: [&str; 6] = [
     r#"{"kind": "dpo", "beta": 0.1}"#,
     r#"{"kind": "cdpo", "beta": 0.1, "label_smoothing": 0.1}"#,
@@ -22,7 +23,7 @@ const LOSSES: [&str; 6] = [
     r#"{"kind": "exo_pair", "beta": 0.1, "label_smoothing": 0.1}"#,
 ];
 const BATCHES: [usize; 3] = [16, 1_000, 1_000_000];
-/// Time spent on each cell of the table.
+/// The time spent on each cell of the table.
 const PATIENCE: Duration = Duration::from_millis(1500);
 
 fn main() {
@@ -48,7 +49,7 @@ fn main() {
     }
 }
 
-/// Chosen and rejected log-probs of the policy and the reference, and token counts.
+/// Chosen and rejected log-probabilities of the policy and the reference, and token counts.
 struct Input {
     logps: [Vec<f32>; 4],
     tokens: Vec<u32>,
@@ -56,7 +57,7 @@ struct Input {
 
 impl Input {
     fn new(pairs: usize) -> Self {
-        // Any spread of margins on both sides of 0 will do: no kernel has a branch on its data.
+        // Any spread of margins around 0 will do: no kernel branches on its data.
         let column =
             |phase: f32| (0..pairs).map(|i| -150.0 + 40.0 * (i as f32 * 0.37 + phase).sin()).collect();
         Self {
@@ -65,7 +66,7 @@ impl Input {
         }
     }
 
-    /// Medians in nanoseconds: slices, tensor to tensor, ATen.
+    /// Returns medians in nanoseconds: slices, tensors, ATen.
     fn measure(&self, loss: &PreferenceLoss, patience: Duration) -> [f64; 3] {
         let [chosen, rejected, ref_chosen, ref_rejected] = &self.logps;
         let tokens = PairTokens { chosen: &self.tokens, rejected: &self.tokens };
@@ -93,7 +94,7 @@ impl Input {
     }
 }
 
-/// Interleaved, each long enough to be measured: a sample repeats its work until a millisecond has passed.
+/// Interleaves samples that are long enough to be measured: each repeats its work until a millisecond has passed.
 fn medians(patience: Duration, mut work: [&mut dyn FnMut(); 3]) -> [f64; 3] {
     const SAMPLE: Duration = Duration::from_millis(1);
     let mut samples = [const { Vec::new() }; 3];

@@ -1,10 +1,10 @@
-//! One optimiser step of DPO: everything on, and each way of saving work or memory switched alone.
+//! One optimizer step of DPO: with all optimizations, and with each one switched alone.
 //!
-//! `cargo bench -p trainer --bench step` prints a table. Times are medians of interleaved steps, so that other work on the
-//! machine meets all; memory is a process's high-water mark over a few steps. Weights are random and so are tokens, of the
-//! lengths that hh-rlhf (harmless-base) and GAIR's set have: neither changes what a step costs.
+//! `cargo bench -p trainer --bench step` prints a table. Times are medians of interleaved steps, so that other load on
+//! the machine affects all equally. Memory is a process's high-water mark over a few steps. Weights and tokens are
+//! random, with the lengths of hh-rlhf (harmless-base) and GAIR's set: values do not affect the cost of a step.
 
-#![expect(clippy::print_stdout, reason = "a table is what a benchmark is for")]
+#![expect(clippy::print_stdout, reason = "a benchmark prints a table")]
 
 use std::process::Command;
 use std::time::Instant;
@@ -23,20 +23,20 @@ use trainer::{
 
 const FAST: Scoring = Scoring::FAST;
 
-/// One way to make a step.
+/// A configuration of the step.
 struct Way {
     name: &'static str,
     scoring: Scoring,
-    /// What is computed in, where it is not what the machine does fastest.
+    /// The kind of computation, if not the fastest one of the machine.
     kind: Option<Kind>,
-    /// Rank of adapters on q and v, where it is them that are trained.
+    /// The rank of adapters on q and v, if adapters are trained.
     rank: Option<usize>,
 }
 
-/// Everything that saves work, and all weights trained.
+/// All optimizations on, all weights trained.
 const ALL_ON: Way = Way { name: "nothing off", scoring: FAST, kind: None, rank: None };
 
-/// What is switched off or on, and what is left.
+/// The configurations: what is switched, and the resulting settings.
 const WAYS: [Way; 8] = [
     ALL_ON,
     Way { name: "shared_prompt off", scoring: Scoring { layout: Layout::Separate, ..FAST }, ..ALL_ON },
@@ -56,10 +56,10 @@ const WAYS: [Way; 8] = [
     Way { name: "adapters of rank 16 on q and v", rank: Some(16), ..ALL_ON },
 ];
 
-/// Pairs a step.
+/// Pairs per step.
 const BATCH: usize = 4;
 
-/// A model's shape, and how often a step of it is timed.
+/// A model's shape, and the number of timed steps.
 struct Model {
     name: &'static str,
     config: fn() -> serde_json::Value,
@@ -106,7 +106,7 @@ fn main() {
         case.trainer(&objective, &ALL_ON, 1).run(&mut Clock::new(1)).expect("a step");
         return;
     }
-    // As in `-- 135M GAIR-like`; all cases where nothing is named.
+    // Filters by names such as `-- 135M GAIR-like`; runs all cases without names.
     let wanted: Vec<&str> =
         arguments.iter().map(String::as_str).filter(|word| !word.starts_with("--")).collect();
     println!(
@@ -146,7 +146,7 @@ fn main() {
     }
 }
 
-/// A model with pairs and what a reference says of them.
+/// A model with pairs and their reference log-probabilities.
 struct Case<'a> {
     model: &'a Model,
     policy: Policy,
@@ -159,12 +159,12 @@ impl<'a> Case<'a> {
     fn new(model: &'a Model, lengths: [f64; 3]) -> Self {
         let config = ModelConfig::from_json((model.config)()).expect("a good configuration");
         let vocab = config.vocab_size as u32;
-        // A model of a few layers gains nothing from bfloat16, and the sandbox's computes in float32.
+        // A model of a few layers gains nothing from bfloat16, and the sandbox's model computes in float32.
         let large = config.layers > 2;
         let kind = if large && native_bf16(Device::Cpu) { Kind::BFloat16 } else { Kind::Float };
         let policy = Policy::initialize(config, &Seeds::new(0), Kind::Float, Device::Cpu).expect("a policy");
         let pairs = pairs(BATCH * (model.rounds + 2), lengths, vocab);
-        // What the reference says does not change what a step costs.
+        // The reference's values do not affect the cost of a step.
         let reference =
             SequenceLogps { chosen: vec![-100.0; pairs.len()], rejected: vec![-100.0; pairs.len()] };
         Self { model, policy, kind, pairs, reference }
@@ -202,7 +202,7 @@ impl<'a> Case<'a> {
         Trainer::new(&self.policy, objective, settings).expect("a trainer")
     }
 
-    /// What the steps of each way come to.
+    /// Measures the steps of each configuration.
     fn medians(&self) -> Vec<Median> {
         let objectives: Vec<_> = WAYS.iter().map(|way| self.objective(way)).collect();
         let mut trainers: Vec<_> =
@@ -217,7 +217,7 @@ impl<'a> Case<'a> {
         clocks.into_iter().map(Clock::median).collect()
     }
 
-    /// Median seconds in which the reference scores a batch.
+    /// Returns the median seconds in which the reference scores a batch.
     fn reference_pass(&self) -> f64 {
         let reference = self.policy.to_kind(self.kind).expect("another kind");
         let mut seconds: Vec<f64> = Vec::new();
@@ -232,7 +232,7 @@ impl<'a> Case<'a> {
     }
 }
 
-/// Prompts and responses whose lengths scatter as those of real sets do, by a factor of two either way.
+/// Prompts and responses with lengths that scatter by a factor of two, as in real sets.
 fn pairs(n: usize, means: [f64; 3], vocab: u32) -> Vec<TokenPair> {
     let mut rng = Seeds::new(1).stream("bench-pairs");
     let mut ids = |mean: f64| -> Vec<u32> {
@@ -249,7 +249,7 @@ fn pairs(n: usize, means: [f64; 3], vocab: u32) -> Vec<TokenPair> {
     (0..n).map(&mut pair).collect()
 }
 
-/// What steps come to, without the first one, which warms up: median seconds, mean tokens and loss.
+/// The measurement of steps after a warm-up step: median seconds, mean tokens and loss.
 struct Median {
     seconds: f64,
     tokens: u64,
@@ -308,7 +308,7 @@ fn peak_of_child(case: [usize; 3]) -> String {
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
-/// This process's high-water mark, where the system tells.
+/// Returns this process's high-water mark, if the system reports it.
 fn peak_mb() -> String {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));

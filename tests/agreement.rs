@@ -1,4 +1,4 @@
-//! `agreement` as its users meet it: sheets, files handed in, a report; bad input gets a clear error and exit status 2.
+//! End-to-end tests of `agreement`: sheets, raters' files, a report. Bad input gives a clear error and exit status 2.
 
 use std::fs;
 use std::path::Path;
@@ -15,7 +15,7 @@ fn stdout(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-/// Asserts exit status 2 and words on stderr.
+/// Asserts exit status 2 and these words on stderr.
 fn refuses(dir: &Path, arguments: &[&str], words: &str) {
     let output = agreement(dir, arguments);
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -61,7 +61,7 @@ fn from_answers_to_a_report() {
     let key = "study/key.json";
     let sheets: Value = serde_json::from_slice(&fs::read(dir.path().join(key)).unwrap()).unwrap();
     let hand_in = |rater: &str, items: usize| {
-        // A rater who prefers the first model, wherever it stands.
+        // A rater that prefers the first model in either position.
         let sheet = &sheets["sheets"][rater];
         let study = sheet["study"].as_str().unwrap();
         let choices = (1..).zip(sheet["shown"].as_array().unwrap()).take(items);
@@ -86,7 +86,7 @@ fn from_answers_to_a_report() {
         stdout(&agreement(dir.path(), &["report", "ratings.csv", "--model-1", "dpo", "--model-2", "sft"]));
     assert!(table.contains("dpo is preferred 8 times, sft 0"), "{table}");
     refuses(dir.path(), &["report", "absent.csv"], "cannot read absent.csv");
-    assert!(agreement(dir.path(), &MAKE).status.success(), "the same sheets may be made again");
+    assert!(agreement(dir.path(), &MAKE).status.success(), "writing the same sheets again succeeds");
     refuses(dir.path(), &[&MAKE[..], &["--seed", "1"]].concat(), "choose another folder");
 }
 

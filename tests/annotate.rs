@@ -1,4 +1,4 @@
-//! `annotate` from its command line, against a model that is not one.
+//! End-to-end tests of `annotate` with a mock server as the judge.
 
 mod bench;
 
@@ -26,7 +26,7 @@ fn finished(output: Output) -> String {
     String::from_utf8(output.stdout).expect("text")
 }
 
-/// Prefers the response that says "better".
+/// Prefers the response that contains "better".
 fn says(body: &serde_json::Value) -> String {
     let question = body["messages"][0]["content"].as_str().unwrap_or_default();
     let (first, _) = question.split_once("=== Answer B ===").expect("two answers");
@@ -48,7 +48,7 @@ fn write_pairs(folder: &Path, n: usize) {
 }
 
 #[test]
-fn a_kill_costs_no_answer_that_was_paid_for() {
+fn a_kill_loses_no_paid_answer() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     write_pairs(folder.path(), 60);
     let behaviour = MockBehaviour { key: Some(KEY.to_owned()), ..MockBehaviour::perfect() };
@@ -109,7 +109,7 @@ fn a_kill_costs_no_answer_that_was_paid_for() {
 }
 
 #[test]
-fn bad_input_is_status_2_and_says_what_to_do() {
+fn bad_input_is_status_2_with_a_remedy() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     write_pairs(folder.path(), 1);
     let base = ["llm", "pairs.jsonl", "--out", "r.jsonl", "--work", "w", "--model", "m"];
@@ -126,7 +126,7 @@ fn bad_input_is_status_2_and_says_what_to_do() {
     }
 }
 
-/// log π of the response after the prompt, in nats, from whole logits: the long way.
+/// Computes log π of the response after the prompt in nats, from full logits.
 fn logp(policy: &Policy, prompt: &[u32], response: &[u32]) -> f64 {
     let ids: Vec<i64> = prompt.iter().chain(response).map(|&id| i64::from(id)).collect();
     let length = ids.len() as i64;
@@ -141,7 +141,7 @@ fn logp(policy: &Policy, prompt: &[u32], response: &[u32]) -> f64 {
 }
 
 #[test]
-fn a_model_prefers_what_it_finds_more_probable() {
+fn a_model_prefers_the_more_probable_response() {
     let bench = Bench::new();
     let pairs =
         [("Say a .", "a .", "b c , a ."), ("Say b .", "b , c , c .", "a ."), ("Say c .", "c .", "b .")];

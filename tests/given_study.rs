@@ -13,12 +13,11 @@ use test_support::{MockBehaviour, MockServer, bench_questions, rates_by_length};
 
 const KEY: &str = "sk-study-secret";
 const QUESTIONS: usize = 4;
-/// SFT, and DPO and IPO on the preferences of two annotators.
+/// The number of policies: SFT, and DPO and IPO on the labels of two annotators.
 const POLICIES: usize = 5;
 const CALLS: usize = POLICIES * QUESTIONS * 2;
 
-/// A folder with a small model, records that two annotators labelled, four questions, and a recipe that has them judged at
-/// `url`.
+/// A folder with a small model, records labeled by two annotators, four questions, and a recipe with a judge at `url`.
 fn study(url: &str) -> Bench {
     let bench = Bench::new();
     let record = |k: usize| {
@@ -124,7 +123,7 @@ fn a_given_model_is_trained_and_judged_once() {
         !table.contains("gold") && !table.contains("held-out questions"),
         "there is no ground truth: {table}"
     );
-    // Two policies that say the same are judged by the same call.
+    // Equal answers of two policies are judged by the same call.
     let paid = server.paid();
     assert!((2 * QUESTIONS..=CALLS).contains(&paid), "{paid}");
     assert!(log.contains(&format!("judging costs: judge-1: {paid} answered calls")), "{log}");
@@ -139,13 +138,13 @@ fn a_given_model_is_trained_and_judged_once() {
     assert!(!log.contains("training") && !log.contains("judging"), "{log}");
     assert_eq!(server.paid(), paid);
 
-    // The first of two checkpoints of each run is new; what was trained and judged is not.
+    // The first of two checkpoints of each run is new; cached training and judgments are reused.
     let (table_5, _) = succeeds(&rq(RQ4, &bench, &[]));
     assert!(table_5.contains("50%") && !table_5.contains("Gold"), "{table_5}");
     let after_rq4 = server.paid();
     assert!(after_rq4 <= paid + 4 * QUESTIONS * 2);
 
-    // Another judge reads the same answers.
+    // Another judge rates the same answers.
     let answers = entries(&bench.path("out/store/answers"));
     let (other, log) = succeeds(&rq(RQ1, &bench, &["--set", "judge.model=lab/judge-2"]));
     assert!(
@@ -214,7 +213,7 @@ fn a_run_resumes_with_another_number_of_threads() {
     let server = server(MockBehaviour::perfect());
     let bench = study(&server.base_url());
     succeeds(&rq(RQ1, &bench, &["--shard", "1/2", "--set", "train.threads=1"]));
-    // What a run leaves that ends before its first checkpoint.
+    // The files of a run that ends before its first checkpoint.
     let runs: Vec<_> =
         fs::read_dir(bench.path("out/store/runs")).unwrap().map(|run| run.unwrap().path()).collect();
     for run in &runs {

@@ -1,4 +1,4 @@
-//! Follows docs/guide.md: its five lines in a copy of the recipe that it names, and its commands.
+//! Runs the guide: its five lines in a copy of the recipe that docs/guide.md names, and its commands.
 
 mod bench;
 
@@ -10,10 +10,10 @@ use test_support::{MockBehaviour, MockServer, bench_questions, rates_by_length};
 
 const GUIDE: &str = include_str!("../docs/guide.md");
 const RECIPE: &str = include_str!("../recipes/laptop.toml");
-/// Whose tables each line of the guide's block belongs to, in its order.
+/// The recipe section of each line in the guide's block, in order.
 const SECTIONS: [&str; 5] = ["study", "judge", "model", "data", "data"];
 const QUESTIONS: usize = 4;
-/// What makes a study of hours one of seconds, and finds the test's judge; the guide's reader needs none of it.
+/// Overrides that shorten the study from hours to seconds and set the test's judge; they are not in the guide.
 const SMALL: [&str; 7] = [
     "study.questions=4",
     "study.seeds=1",
@@ -24,18 +24,18 @@ const SMALL: [&str; 7] = [
     "model.dtype=float32",
 ];
 
-/// The lines of the fenced blocks in this language, in order.
+/// Returns the lines of the fenced blocks in this language, in order.
 fn fenced(language: &str) -> Vec<&'static str> {
     let blocks = GUIDE.split("```").skip(1).step_by(2);
     let of_language = blocks.filter_map(|block| block.split_once('\n')).filter(|(name, _)| *name == language);
     of_language.flat_map(|(_, lines)| lines.lines()).collect()
 }
 
-/// The guide's recipe with its lines in the place of those that it has for the same keys.
+/// Returns the guide's recipe with the guide's lines in place of its own lines for the same keys.
 fn edited() -> String {
     let mut lines: Vec<String> = RECIPE.lines().map(str::to_owned).collect();
     let changes = fenced("toml");
-    assert_eq!(changes.len(), SECTIONS.len(), "the guide says five lines");
+    assert_eq!(changes.len(), SECTIONS.len(), "the guide has five lines");
     for (change, section) in changes.into_iter().zip(SECTIONS) {
         let key = change.split('=').next().unwrap().trim();
         let begin = lines.iter().position(|line| *line == format!("[{section}]")).unwrap();
@@ -47,7 +47,7 @@ fn edited() -> String {
     lines.join("\n")
 }
 
-/// The folder that the guide's reader would have: a model, pairs, MT-Bench's questions and the edited recipe.
+/// Creates the folder that the guide assumes: a model, pairs, MT-Bench's questions and the edited recipe.
 fn folder() -> Bench {
     let bench = Bench::new();
     fs::rename(bench.path("model"), bench.path("my-model")).unwrap();
@@ -67,7 +67,7 @@ fn folder() -> Bench {
     bench
 }
 
-/// Runs a command line of the guide, which begins with `study`.
+/// Runs a command line of the guide, which starts with `study`.
 fn run(bench: &Bench, line: &str, base_url: &str) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_study"));
     command.args(line.split_whitespace().skip(1)).current_dir(bench.folder.path());
@@ -78,7 +78,7 @@ fn run(bench: &Bench, line: &str, base_url: &str) -> Output {
 }
 
 #[test]
-fn the_guide_leads_to_a_report() {
+fn the_guide_produces_a_report() {
     let judge = MockServer::start(MockBehaviour::perfect(), rates_by_length);
     let bench = folder();
     let commands: Vec<&str> = fenced("sh").into_iter().filter(|line| line.starts_with("study ")).collect();
@@ -107,7 +107,7 @@ fn the_guide_leads_to_a_report() {
 }
 
 #[test]
-fn every_file_and_table_that_the_guide_names_is_there() {
+fn files_and_tables_named_in_the_guide_exist() {
     let known = study::questions::ALL.iter().flat_map(|question| question.about().tables.iter().copied());
     let known: Vec<&str> = known.collect();
     for asked in GUIDE.split("--tables ").skip(1) {

@@ -1,4 +1,4 @@
-//! The binary `mtbench`, from questions to tables, against a server on this machine that fails as real ones do.
+//! End-to-end tests of `mtbench`, from questions to tables, with a mock server that has realistic failures.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,7 +12,7 @@ use test_support::{MockBehaviour, MockFault, MockServer};
 
 const KEY: &str = "sk-end-to-end-secret";
 
-/// A folder with `count` questions of two turns in three categories, none of which needs a reference.
+/// A folder with `count` questions of two turns in three categories, all without references.
 fn bench(count: u64) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let categories = ["writing", "stem", "extraction"];
@@ -42,13 +42,13 @@ fn run(data: &Path, arguments: &[&str]) -> String {
     String::from_utf8(stdout).unwrap()
 }
 
-/// Exit status and standard error of a command that fails.
+/// Returns exit status and standard error of a command that fails.
 fn fails(data: &Path, arguments: &[&str]) -> (i32, String) {
     let Output { status, stderr, .. } = mtbench(data, arguments).output().unwrap();
     (status.code().unwrap(), String::from_utf8(stderr).unwrap())
 }
 
-/// Answers questions at length, and rates answers by what the model's name asks for.
+/// Answers questions at length, and rates answers by the model's name.
 fn says(body: &Value) -> String {
     let last = body["messages"].as_array().unwrap().last().unwrap()["content"].as_str().unwrap().to_owned();
     match body["model"].as_str().unwrap() {
@@ -65,7 +65,7 @@ fn server(behaviour: MockBehaviour) -> MockServer {
     MockServer::start(MockBehaviour { key: Some(KEY.to_owned()), ..behaviour }, says)
 }
 
-/// A folder in which two models have answered; the good one's answers say so.
+/// A folder with answers of two models; the good model's answers say so.
 fn answered(count: u64, server: &MockServer) -> TempDir {
     let folder = bench(count);
     let url = server.base_url();
@@ -140,7 +140,7 @@ fn answers_are_judged_shown_compared_and_browsed() {
     assert!(!everything_in(data).contains(KEY), "the key is in no file");
 }
 
-/// The text of every file below a folder.
+/// Returns the text of every file below a folder.
 fn everything_in(folder: &Path) -> String {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let text = |path: PathBuf| {
@@ -150,7 +150,7 @@ fn everything_in(folder: &Path) -> String {
 }
 
 #[test]
-fn every_judgment_passes_a_flaky_server_once() {
+fn a_flaky_server_is_paid_once_per_judgment() {
     let server = server(MockBehaviour::perfect());
     let folder = answered(40, &server);
     let flaky = self::server(MockBehaviour::flaky(5));
@@ -168,7 +168,7 @@ fn every_judgment_passes_a_flaky_server_once() {
     assert_eq!((rows.len(), seen.len()), (160, 160));
 }
 
-/// The number of JSON files below a folder.
+/// Returns the number of JSON files below a folder.
 fn files_in(folder: &Path) -> usize {
     let Ok(entries) = fs::read_dir(folder) else { return 0 };
     let paths = entries.map(|entry| entry.unwrap().path());
@@ -184,7 +184,7 @@ fn files_in(folder: &Path) -> usize {
 }
 
 #[test]
-fn a_kill_costs_only_the_calls_under_way() {
+fn a_kill_loses_only_pending_calls() {
     const AT_A_TIME: usize = 8;
     let server = server(MockBehaviour::perfect());
     let folder = answered(40, &server);
@@ -194,7 +194,7 @@ fn a_kill_costs_only_the_calls_under_way() {
     let url = flaky.base_url();
     let mut arguments = judge_arguments(&url, &[]);
     arguments[8] = "8";
-    // The server answers this many requests in all and holds the next one until the kill.
+    // The server answers this many requests in total and holds the next one until the kill.
     for (kills, requests) in [(1, 11), (2, 38), (3, 67), (4, 101), (5, 133)] {
         flaky.hold_after(requests);
         let mut judge =
@@ -222,7 +222,7 @@ fn a_kill_costs_only_the_calls_under_way() {
 }
 
 #[test]
-fn an_interrupt_waits_for_calls_under_way_and_the_next_run_continues() {
+fn an_interrupt_waits_for_pending_calls_and_the_next_run_resumes() {
     let server = server(MockBehaviour::perfect());
     let folder = answered(40, &server);
     let slow = self::server(MockBehaviour { latency: Duration::from_millis(20), ..MockBehaviour::perfect() });
@@ -260,7 +260,7 @@ fn a_budget_stops_judging_before_the_next_call() {
     run(folder.path(), &judge_arguments(&url, &["--max-cost", "5", "--prices", prices]));
 }
 
-/// A judgment line of a rating.
+/// Returns a judgment line with a rating.
 fn rated(model: &str, question: u64, score: i64) -> String {
     let row = json!({"question_id": question, "model": model, "judge": ["gpt-4", "single-v1"], "user_prompt": "",
         "judgment": format!("[[{score}]]"), "score": score, "turn": 1, "tstamp": 1.0});
@@ -331,7 +331,7 @@ fn bad_lines_are_refused_or_skipped_and_escapes_are_not_printed() {
 }
 
 #[test]
-fn a_server_that_fails_on_everything_is_status_1() {
+fn a_server_that_always_fails_is_status_1() {
     let good = server(MockBehaviour::perfect());
     let folder = answered(5, &good);
     let overflow = r#"{"error": {"message": "too long", "code": "context_length_exceeded"}}"#.to_owned();

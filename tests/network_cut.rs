@@ -1,6 +1,6 @@
 //! Two hosts, as network namespaces with their own addresses, and a network between them that fails during a run.
 //!
-//! Without the right to create namespaces, or without `ip`, the test prints that it is skipped and passes.
+//! Without the permission to create namespaces, or without `ip`, the test prints that it is skipped and passes.
 
 #![cfg(target_os = "linux")]
 
@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 use bench::Bench;
 use files::fault;
 
-/// The time that ranks wait for each other, in seconds, while the network fails.
+/// The timeout of collectives in seconds while the network fails.
 const TIMEOUT: &str = "10";
-/// The same where the network works.
+/// The timeout while the network works.
 const LONG_TIMEOUT: &str = "600";
 /// Fails a test that hangs. No result depends on it.
 const HANGS: Duration = Duration::from_secs(600);
@@ -34,7 +34,7 @@ const ADDRESSES: [&str; 2] = ["10.77.13.1", "10.77.13.2"];
 impl Hosts {
     /// # Errors
     ///
-    /// Why the system has no such hosts to offer.
+    /// The reason why the system cannot provide such hosts.
     fn new() -> Result<Self, String> {
         let hosts = Self { names: ["a", "b"].map(|end| format!("pt-{end}-{}", std::process::id())) };
         let [a, b] = &hosts.names;
@@ -81,7 +81,7 @@ impl Hosts {
 impl Drop for Hosts {
     fn drop(&mut self) {
         for name in &self.names {
-            // A namespace that was never made is as good as one that is gone.
+            // A namespace that was never created needs no removal.
             let _ = Command::new("ip").args(["netns", "del", name]).stderr(Stdio::null()).status();
         }
     }
@@ -146,7 +146,7 @@ fn both_ranks_end_when_the_network_fails_and_a_resumed_run_has_the_same_bytes() 
         assert!(began.elapsed() < HANGS && ranks[0].try_wait().unwrap().is_none(), "the run makes no steps");
         thread::sleep(Duration::from_millis(2));
     }
-    // The far end: at this one only the carrier is lost, as when a cable is pulled at the other machine.
+    // The far end: this end only loses the carrier, as if a cable were unplugged at the other host.
     hosts.set_cable(&hosts.names[1], "down");
     fs::write(hold.join("released"), "").unwrap();
     for output in ended(ranks) {

@@ -1,4 +1,4 @@
-//! Planned memory of `pref-train --plan` against the measured peak of a run of the real 135M model.
+//! Compares the memory of `pref-train --plan` with the measured peak of a run of the real 135M model.
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +14,7 @@ fn command(model: &Path, pairs: &Path, out: &Path, arguments: &[&str]) -> Comman
     for (key, value) in [("model.path", model), ("data.path", pairs), ("output.dir", out)] {
         command.arg("--set").arg(format!("{key}={}", value.display()));
     }
-    // Without a checkpoint: what counts is training.
+    // Without a checkpoint: only training is measured.
     for setting in ["data.sample=16", "train.checkpoints=[]", "train.micro_batch_size=2"] {
         command.args(["--set", setting]);
     }
@@ -22,7 +22,7 @@ fn command(model: &Path, pairs: &Path, out: &Path, arguments: &[&str]) -> Comman
     command
 }
 
-/// The plan's whole memory in MB.
+/// Returns the plan's total memory in MB.
 fn planned(mut command: Command) -> f64 {
     let output = command.arg("--plan").output().unwrap();
     let stdout = String::from_utf8(output.stdout).unwrap();
@@ -31,7 +31,7 @@ fn planned(mut command: Command) -> f64 {
     line.split_whitespace().nth(2).and_then(|number| number.replace(',', "").parse().ok()).expect(line)
 }
 
-/// The peak memory of a run in MB, which Linux counts and a poll reads until the run ends.
+/// Returns the peak memory of a run in MB. Linux counts it, and a poll reads it until the run ends.
 fn measured(mut command: Command) -> f64 {
     let mut child = command.stdout(Stdio::null()).spawn().unwrap();
     let status = format!("/proc/{}/status", child.id());
@@ -49,8 +49,8 @@ fn measured(mut command: Command) -> f64 {
 
 #[test]
 #[ignore = "slow: cargo xtask test slow"]
-fn memory_is_what_the_plan_says() {
-    const NAME: &str = "memory_is_what_the_plan_says";
+fn planned_memory_matches_the_measured_peak() {
+    const NAME: &str = "planned_memory_matches_the_measured_peak";
     let (Some(model), Some(data)) = (test_support::real_model(NAME), test_support::real_data(NAME)) else {
         return;
     };

@@ -1,4 +1,4 @@
-//! `pref-train` as its users meet it: bad input gets a clear error and exit status 2 and leaves nothing half-written; a
+//! End-to-end tests of `pref-train`. Bad input gives a clear error and exit status 2, and leaves no partial files; a
 //! signal ends a run with a checkpoint.
 
 mod bench;
@@ -23,7 +23,7 @@ fn train(bench: &Bench, arguments: &[&str]) -> Output {
         .unwrap()
 }
 
-/// Asserts exit status 2, words on stderr, and no output folder.
+/// Asserts exit status 2, these words on stderr, and no output folder.
 fn refuses(bench: &Bench, arguments: &[&str], words: &[&str]) {
     let output = train(bench, arguments);
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -32,7 +32,7 @@ fn refuses(bench: &Bench, arguments: &[&str], words: &[&str]) {
         assert!(stderr.contains(word), "`{word}` is missing in: {stderr}");
     }
     assert!(!stderr.contains("panicked"), "{stderr}");
-    assert!(!bench.path("out").exists(), "nothing is written for input that cannot be used");
+    assert!(!bench.path("out").exists(), "bad input writes no files");
 }
 
 fn truncate(path: &Path) {
@@ -47,15 +47,15 @@ fn good_input_trains() {
     let stdout = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(stdout.contains("loss 0.6931"), "{stdout}");
-    assert!(!output.stderr.contains(&0x1b), "no colours where nobody sees them");
+    assert!(!output.stderr.contains(&0x1b), "no colors without a terminal");
     assert!(bench.path("out/model/config.json").exists());
-    assert!(bench.path("out/model/tokenizer.json").exists(), "the model folder is whole");
+    assert!(bench.path("out/model/tokenizer.json").exists(), "the model folder is complete");
     let again = train(&bench, &[]);
     assert_eq!(again.status.code(), Some(2), "a finished run is not overwritten");
     assert!(train(&bench, &["--resume"]).status.success(), "resuming it does nothing");
 }
 
-/// The lines of a plan without the spaces that align them.
+/// Returns the lines of a plan without alignment.
 fn plan_lines(bench: &Bench, arguments: &[&str]) -> Vec<String> {
     let output = train(bench, &[&["--plan"], arguments].concat());
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -75,7 +75,7 @@ fn a_plan_counts_and_writes_nothing() {
     has("pairs dropped 1 no room for a response in 40 tokens");
     has("texts truncated 1 0 prompts at their beginning, 1 responses");
     has("pairs used 2 2 with a swapped label");
-    // The cut response fills what its prompt leaves of the limit, and the flip made it the rejected one.
+    // The truncated response fills the limit after its prompt, and the flip made it the rejected one.
     has("prompt, mean tokens 5.0 at most 5");
     has("chosen response, mean tokens 4.0 at most 4");
     has("rejected response, mean tokens 19.5 at most 35");
@@ -83,7 +83,7 @@ fn a_plan_counts_and_writes_nothing() {
 }
 
 #[test]
-fn a_plan_knows_what_a_run_will_do() {
+fn a_plan_matches_the_run() {
     let bench = Bench::new();
     let lines = plan_lines(&bench, &["--set", "train.epochs=3", "--set", "train.checkpoints=[0.5, 1.0]"]);
     let has = |lines: &[String], wanted: &str| {
@@ -109,7 +109,7 @@ fn a_plan_knows_what_a_run_will_do() {
     has(&plan_lines(&bench, &["--resume"]), "reference log-probabilities 6 in the cache");
 }
 
-/// Asserts that a plan meets the error that a run would meet.
+/// Asserts that a plan has the same error as a run.
 fn refuses_plan(bench: &Bench, arguments: &[&str], words: &[&str]) {
     let (plan, run) = (train(bench, &[&["--plan"], arguments].concat()), train(bench, arguments));
     let words_of = |output: &std::process::Output| {
@@ -124,7 +124,7 @@ fn refuses_plan(bench: &Bench, arguments: &[&str], words: &[&str]) {
 }
 
 #[test]
-fn published_preference_sets_are_read_as_they_are() {
+fn published_preference_sets_are_read_unmodified() {
     let bench = Bench::new();
     let gair = r#"{"query": "Say a .", "response_1": {"content": "a ."}, "response_2": {"content": "b ."},
         "preference_labels": {"human": "response_1", "gpt-4-1106-preview": "response_2"}}"#;
@@ -151,7 +151,7 @@ fn published_preference_sets_are_read_as_they_are() {
 }
 
 #[test]
-fn a_plan_refuses_what_a_run_refuses() {
+fn a_plan_has_the_errors_of_a_run() {
     let bench = Bench::new();
     refuses_plan(&bench, &["--set", "model.path=nowhere"], &["nowhere"]);
     refuses_plan(&bench, &["--set", "model.reference=nowhere"], &["nowhere"]);
@@ -211,7 +211,7 @@ fn token_ids_beyond_the_embedding_are_refused_before_anything_is_written() {
 }
 
 #[test]
-fn sequences_beyond_the_context_are_warned_of() {
+fn sequences_beyond_the_context_give_a_warning() {
     let bench = Bench::new();
     assert!(!stderr_of(&train(&bench, &[])).contains("max_position_embeddings"));
     let path = bench.path("model/config.json");
@@ -227,7 +227,7 @@ fn sequences_beyond_the_context_are_warned_of() {
 }
 
 #[test]
-fn kto_over_one_prompt_is_warned_of() {
+fn kto_on_a_single_prompt_gives_a_warning() {
     let bench = Bench::new();
     let kto = |out: &str| {
         let output = train(&bench, &["--set", "loss.kind=kto", "--set", &format!("output.dir={out}")]);
@@ -240,14 +240,14 @@ fn kto_over_one_prompt_is_warned_of() {
 }
 
 #[test]
-fn a_number_of_processes_begins_at_one() {
+fn the_number_of_processes_is_at_least_one() {
     let bench = Bench::new();
     refuses(&bench, &["--nproc-per-node", "0"], &["--nproc-per-node", "1.."]);
     assert!(train(&bench, &["--nproc-per-node", "1"]).status.success());
 }
 
 #[test]
-fn smoothing_that_unlearns_the_labels_is_warned_of() {
+fn smoothing_beyond_one_half_gives_a_warning() {
     let warning = |smoothing: &str| {
         let bench = Bench::new();
         let smoothing = format!("loss.label_smoothing={smoothing}");
@@ -260,13 +260,13 @@ fn smoothing_that_unlearns_the_labels_is_warned_of() {
             .map(str::to_owned)
     };
     assert_eq!(warning("0.4"), None);
-    assert!(warning("0.5").unwrap().contains("coin tosses"));
+    assert!(warning("0.5").unwrap().contains("the labels are random"));
     assert!(warning("0.6").unwrap().contains("prefer the rejected"));
 }
 
 #[cfg(unix)]
 #[test]
-fn a_reader_who_has_seen_enough_is_no_error() {
+fn a_closed_pipe_is_not_an_error() {
     let bench = Bench::new();
     let script = format!(
         "set -o pipefail; '{}' --recipe recipe.toml --plan 2>log | true",
@@ -287,7 +287,7 @@ fn unknown_recipe_keys_name_the_nearest_known_one() {
 }
 
 #[test]
-fn models_that_cannot_be_used() {
+fn invalid_models_are_refused() {
     let bench = Bench::new();
     refuses(&bench, &["--set", "model.path=nowhere"], &["nowhere"]);
 
@@ -307,7 +307,7 @@ fn models_that_cannot_be_used() {
 }
 
 #[test]
-fn weights_that_are_no_numbers() {
+fn nan_weights_are_refused() {
     let bench = Bench::new();
     let path = bench.path("model");
     let policy = Policy::load(&path, Kind::Float, Device::Cpu).unwrap();
@@ -322,14 +322,14 @@ fn weights_that_are_no_numbers() {
             (name.clone(), tensor)
         })
         .collect();
-    // Our own writer is not asked to write NaN: the file is damaged behind its back.
+    // The writer of the workspace rejects NaN: the file is modified directly.
     let named: Vec<(&str, &Tensor)> = parameters.iter().map(|(n, t)| (n.as_str(), t)).collect();
     Tensor::write_safetensors(&named, path.join("model.safetensors")).unwrap();
     refuses(&bench, &[], &["layers.1.mlp.up_proj", "NaN"]);
 }
 
 #[test]
-fn data_that_cannot_be_used() {
+fn invalid_data_is_refused() {
     let bench = Bench::new();
     refuses(&bench, &["--set", "data.path=nothing.jsonl"], &["nothing.jsonl"]);
     bench.write_pairs(&[("Say a .", "a .", "b ."), ("Say b .", "", "a .")]);
@@ -343,16 +343,16 @@ fn data_that_cannot_be_used() {
 }
 
 #[test]
-fn an_unknown_annotator_is_answered_with_the_known_ones() {
+fn an_unknown_annotator_lists_the_known_ones() {
     let bench = Bench::new();
     refuses(&bench, &["--set", "data.annotator=gpt-5"], &["gpt-5", "human"]);
 }
 
-/// A file-size limit stands in for a full disk: writes beyond it fail in the same way, without root.
+/// A file-size limit simulates a full disk: writes beyond it fail in the same way, without root.
 #[test]
-fn a_full_disk_leaves_nothing_half_written() {
+fn a_full_disk_leaves_no_partial_files() {
     let bench = Bench::new();
-    // 100 KiB hold metrics and recipe, but no checkpoint of 0.13M parameters.
+    // 100 KiB suffice for metrics and recipe, but not for a checkpoint of 0.13M parameters.
     let script = format!(
         "trap '' XFSZ; ulimit -f 100; exec '{}' --recipe recipe.toml",
         env!("CARGO_BIN_EXE_pref-train")
@@ -364,13 +364,13 @@ fn a_full_disk_leaves_nothing_half_written() {
     assert!(stderr.contains("cannot write"), "{stderr}");
     assert!(!bench.path("out/model").exists());
     let left = fs::read_dir(bench.path("out/checkpoints")).map_or(0, Iterator::count);
-    assert_eq!(left, 0, "no half-written checkpoint stays");
-    // With room again the same run goes on and ends.
+    assert_eq!(left, 0, "no partial checkpoint remains");
+    // With enough space the same run resumes and finishes.
     let output = train(&bench, &["--resume"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Starts a run that would take hours, sends it `signal` once it is under way, and returns its exit status.
+/// Starts a run that would take hours, sends it `signal` after its first steps, and returns its exit status.
 #[cfg(unix)]
 fn interrupted(bench: &Bench, signal: &str) -> Option<i32> {
     let mut child = Command::new(env!("CARGO_BIN_EXE_pref-train"))
@@ -396,7 +396,7 @@ fn signals_leave_a_checkpoint_and_their_own_exit_status() {
         let bench = Bench::new();
         assert_eq!(interrupted(&bench, signal), Some(status), "SIG{signal}");
         let checkpoints: Vec<_> = fs::read_dir(bench.path("out/checkpoints")).unwrap().collect();
-        assert_eq!(checkpoints.len(), 1, "one checkpoint, and it is whole");
+        assert_eq!(checkpoints.len(), 1, "one complete checkpoint");
         assert!(!bench.path("out/model").exists(), "the run is not finished");
     }
 }

@@ -1,4 +1,4 @@
-//! `docs/reference/programs.md` has the help of every program. `UPDATE_REFERENCE=1` writes the page.
+//! `docs/reference/programs.md` contains the help of every program. `UPDATE_REFERENCE=1` writes the page.
 
 use std::env;
 use std::fs;
@@ -26,7 +26,7 @@ fn help(program: &str, command: Option<&str>) -> String {
     text.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
 }
 
-/// The commands that a help text lists.
+/// Returns the commands in a help text.
 fn commands(help: &str) -> Vec<&str> {
     let list = help.split_once("Commands:\n").map_or("", |(_, list)| list);
     let lines = list.lines().take_while(|line| !line.is_empty());
@@ -47,7 +47,7 @@ fn page() -> String {
 }
 
 #[test]
-fn the_page_of_programs_has_their_help() {
+fn the_programs_page_is_current() {
     let page = page();
     if env::var_os("UPDATE_REFERENCE").is_some() {
         fs::create_dir_all(Path::new(PAGE).parent().unwrap()).unwrap();

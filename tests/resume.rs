@@ -15,9 +15,10 @@ use files::fault;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::Value;
 
-/// The points at which a run ends, one after the other, each with the pass that it does not survive.
+/// The points at which a run crashes in turn, each with the pass through the point that it does not survive.
 ///
-/// A checkpoint comes every 15 steps. Each row gets 45 steps further: three of its five runs write a checkpoint or more.
+/// A checkpoint is written every 15 steps. Each row advances by 45 steps: three of its five runs write at least one
+/// checkpoint.
 const FAULTS: [[(&str, u64); 5]; 4] = [
     [
         ("files.write.written", 1),
@@ -49,7 +50,7 @@ const FAULTS: [[(&str, u64); 5]; 4] = [
     ],
 ];
 
-/// Training pairs of which a third gets swapped labels, and held-out pairs.
+/// Training pairs of which a third has flipped labels, and held-out pairs.
 fn bench() -> Bench {
     let bench = Bench::new();
     bench.write_pairs(&[("Say d .", "d .", "a ."), ("Say e .", "e .", "b .")]);
@@ -85,7 +86,7 @@ fn train(bench: &Bench, out: &str, resume: bool, fault: &str) -> ExitStatus {
     if resume {
         command.arg("--resume");
     }
-    // Two tests at a time: libtorch's threads would wait for each other.
+    // Two tests at a time would compete for libtorch's threads.
     command
         .env("OMP_NUM_THREADS", "1")
         .env(fault::VARIABLE, fault)
@@ -96,7 +97,7 @@ fn train(bench: &Bench, out: &str, resume: bool, fault: &str) -> ExitStatus {
         .unwrap()
 }
 
-/// The files of a finished run, without times and paths.
+/// Returns the files of a finished run, without times and paths.
 fn contents(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut files = BTreeMap::new();
     let mut folders = vec![root.to_owned()];

@@ -50,7 +50,7 @@ fn runs(out: &Path) -> BTreeSet<PathBuf> {
     entries.map(|entry| entry.unwrap().path()).collect()
 }
 
-/// The words of the line that begins with `label`, without it.
+/// Returns the words after `label` on the line that starts with it.
 fn line_of<'a>(table: &'a str, label: &str) -> Vec<&'a str> {
     let line = table.lines().find_map(|line| line.strip_prefix(label));
     line.unwrap_or_else(|| panic!("`{label}` is missing in {table}")).split_whitespace().collect()
@@ -68,7 +68,7 @@ fn cells_are_trained_once_and_shared_by_the_questions() {
     let out = folder.path().join("study");
     let (plan, _) = succeeds(&question(RQ1, &out, &["--plan"]));
     assert!(plan.contains("0 of 4 training runs and 0 of 5 evaluations"), "{plan}");
-    // 640 and 64 demonstrations in batches of 32; 48 pairs, twice, in batches of 16, four times over.
+    // 640 and 64 demonstrations in batches of 32; two epochs of 48 pairs in batches of 16, four times.
     let left = line_of(&plan, "remaining work");
     assert_eq!(
         left[..3],
@@ -114,7 +114,7 @@ fn cells_are_trained_once_and_shared_by_the_questions() {
 
     assert_eq!(questions_in_report(&out), ["RQ1", "RQ2", "RQ3", "RQ4"]);
     let rows = read_parquet(&out.join("results.parquet")).unwrap();
-    // Every run has its last checkpoint's scores, RQ1's four also those of three earlier ones, SFT its own.
+    // Every run has its last checkpoint's scores. RQ1's four also have those of three earlier ones, and SFT its own.
     let evaluations: BTreeSet<_> = rows.iter().map(|row| (&row.cell, row.step)).collect();
     assert_eq!(evaluations.len(), 14 + 4 * 3 + 1);
     assert_eq!(rows.len() % evaluations.len(), 0);
@@ -123,7 +123,7 @@ fn cells_are_trained_once_and_shared_by_the_questions() {
         (row.cell.clone(), row.seed, row.step, question, row.scorer.clone())
     };
     let scores: BTreeSet<_> = rows.iter().map(score).collect();
-    assert_eq!(scores.len(), rows.len(), "a score stands once, whatever number of questions it serves");
+    assert_eq!(scores.len(), rows.len(), "a score shared by several questions is listed once");
 
     let policies = policies(&out);
     let names = policies.iter().map(|(cell, step, _)| (cell, *step)).collect::<BTreeSet<_>>();
@@ -139,7 +139,7 @@ fn cells_are_trained_once_and_shared_by_the_questions() {
     assert_eq!(again, first);
     assert!(files() == before, "whichever question ran last, the files are the same");
 
-    // Tables 1 and 5 look at 5 and 17 policies, of which 5 are the same.
+    // Tables 1 and 5 use 5 and 17 policies, of which 5 are the same.
     let (plan, _) = succeeds(&question(STUDY, &out, &["--tables", "5,1", "--plan"]));
     assert!(plan.contains("Evaluations requested: 22, distinct: 17."), "{plan}");
     assert_eq!(line_of(&plan, "remaining work")[..3], ["none", "0", "0"]);
@@ -158,7 +158,7 @@ fn cells_are_trained_once_and_shared_by_the_questions() {
     another_study_stands_alone(&out, &rq3);
 }
 
-/// The program `study` looks into the folder without a recipe.
+/// `study` reads the folder without a recipe.
 fn cells_are_listed_and_shown(out: &Path) {
     let ask =
         |arguments: &[&str]| Command::new(STUDY).args(arguments).arg("--out").arg(out).output().unwrap();
@@ -198,7 +198,7 @@ fn cells_are_listed_and_shown(out: &Path) {
     );
 }
 
-/// Address, step and flipped pairs of every policy in `policies.parquet`.
+/// Returns address, step and flipped pairs of every policy in `policies.parquet`.
 fn policies(out: &Path) -> Vec<(String, u64, Option<u64>)> {
     let file = fs::File::open(out.join("policies.parquet")).unwrap();
     let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap();
@@ -213,7 +213,7 @@ fn policies(out: &Path) -> Vec<(String, u64, Option<u64>)> {
     policies
 }
 
-/// A changed recipe is another study: its page and rows hold nothing of the first one.
+/// A changed recipe is another study: its page and rows have no results of the first one.
 fn another_study_stands_alone(out: &Path, rq3: &[&str]) {
     let smoothing = ["--set", "loss.label_smoothing=0.2"];
     let (_, log) = succeeds(&question(RQ3, out, &[rq3, &smoothing].concat()));
@@ -225,12 +225,12 @@ fn another_study_stands_alone(out: &Path, rq3: &[&str]) {
     let rows = read_parquet(&out.join("results.parquet")).unwrap();
     assert!(rows.iter().all(|row| row.loss != "ipo"), "IPO is in the other study only");
     assert!(rows.iter().all(|row| row.loss != "cdpo" || row.label_smoothing == 0.2));
-    // Back under the first recipe, what belongs to it is there again.
+    // The first recipe shows its own results again.
     succeeds(&question(RQ1, out, &[]));
     assert_eq!(questions_in_report(out), ["RQ1", "RQ2", "RQ4"]);
 }
 
-/// The questions that have a section of results, in the page's order.
+/// Returns the questions that have a section of results, in the page's order.
 fn questions_in_report(out: &Path) -> Vec<String> {
     let html = fs::read_to_string(out.join("report.html")).unwrap();
     let headings =
@@ -241,13 +241,14 @@ fn questions_in_report(out: &Path) -> Vec<String> {
 }
 
 #[test]
-fn the_sweep_chooses_and_what_it_chose_is_asked_next() {
+fn the_sweep_selects_settings_for_the_next_question() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("study");
     let sweep =
         ["--tables", "sweep,8", "--set", "study.sweep_betas=[0.05, 0.5]", "--set", "sandbox.pairs=96"];
     let (tables, _) = succeeds(&question(STUDY, &out, &sweep));
-    // DPO and IPO on clean labels, DPO and cDPO on noisy ones, at two β each; then DPO and IPO on three smaller shares.
+    // DPO and IPO on clean labels, DPO and cDPO on noisy ones, at two β each; then DPO and IPO on three smaller
+    // fractions.
     assert_eq!(runs(&out).len(), 4 * 2 + 2 * 3);
     let sweep_part = tables.split("The sweep over β").nth(1).unwrap();
     let marks = sweep_part.lines().filter(|line| line.contains("held-out accuracy")).count();
@@ -258,7 +259,7 @@ fn the_sweep_chooses_and_what_it_chose_is_asked_next() {
     }
     assert!(out.join("figures/figure-sweep.svg").exists());
     let (_, log) = succeeds(&question(STUDY, &out, &sweep));
-    assert!(!log.contains("training"), "what was chosen stays chosen: {log}");
+    assert!(!log.contains("training"), "the selection is cached: {log}");
 }
 
 #[test]
@@ -291,7 +292,7 @@ fn workers_and_formats() {
     assert_eq!(runs(&alone).len(), runs(&together).len());
 }
 
-/// The points at which a study ends, one after the other, each with the pass that a process does not survive.
+/// The points at which a study crashes in turn, each with the pass through the point that a process does not survive.
 const FAULTS: [(&str, u64); 8] = [
     ("trainer.step", 2),
     ("trainer.checkpoint.model", 1),
@@ -305,18 +306,18 @@ const FAULTS: [(&str, u64); 8] = [
 
 #[cfg(unix)]
 #[test]
-fn a_run_that_fails_does_so_alone() {
+fn a_failed_run_does_not_fail_the_others() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("study");
     let dpo = ["--set", "study.losses=[\"dpo\"]", "--jobs", "2"];
-    // No gradient is a number under the larger β.
+    // Under the larger β, gradients are not finite.
     let both = [&dpo[..], &["--set", "study.betas=[0.1, 1e39]"]].concat();
     let run = question(RQ1, &out, &both);
     let (stdout, stderr) = (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
     assert_eq!(run.status.code(), Some(1), "{stderr}");
     assert!(stderr.contains("2 of 4 trained policies failed"), "{stderr}");
     let failed = runs(&out).len();
-    assert_eq!(failed, 4, "those that fail leave their folders for who looks into them");
+    assert_eq!(failed, 4, "failed runs keep their folders for inspection");
     assert!(stdout.contains("Failed policies") && stdout.contains("the loss is inf at step 1"), "{stdout}");
     assert!(stdout.contains("failed: see the table of failed policies"), "{stdout}");
     let report = fs::read_to_string(out.join("report.html")).unwrap();
@@ -350,7 +351,7 @@ fn a_run_that_fails_does_so_alone() {
 fn a_study_that_crashes_ten_times_leaves_the_files_of_an_undisturbed_one() {
     let folder = tempfile::tempdir().unwrap();
     let (whole, crashed) = (folder.path().join("whole"), folder.path().join("crashed"));
-    // Each of the two workers ends at the point of a fault, and the study with it.
+    // Each of the two workers ends at the fault, and the study with it.
     let asked = ["--tables", "1,5", "--jobs", "2"];
     let (expected, _) = succeeds(&question(STUDY, &whole, &asked));
     for (point, pass) in FAULTS {
@@ -359,7 +360,7 @@ fn a_study_that_crashes_ten_times_leaves_the_files_of_an_undisturbed_one() {
         assert!(!status.success(), "pass {pass} through {point} does not end the study");
     }
     for (kill, point) in ["trainer.step", "files.create_dir.filled"].into_iter().enumerate() {
-        // The workers of a study that is killed end by themselves.
+        // The workers of a killed study end on their own.
         let hold = folder.path().join(format!("hold-{kill}"));
         let fault = format!("{point}=2:{}", hold.display());
         let mut study = quiet(STUDY, &crashed, &asked).env(fault::VARIABLE, fault).spawn().unwrap();
@@ -379,7 +380,7 @@ fn a_study_that_crashes_ten_times_leaves_the_files_of_an_undisturbed_one() {
     }
 }
 
-/// The command of a question, without output.
+/// Returns the command of a question, without output.
 fn quiet(program: &str, out: &Path, arguments: &[&str]) -> Command {
     let mut command = command(program, out, arguments);
     command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
@@ -387,7 +388,7 @@ fn quiet(program: &str, out: &Path, arguments: &[&str]) -> Command {
 }
 
 #[test]
-fn parts_of_a_study_make_the_files_of_the_whole() {
+fn parts_of_a_study_write_the_files_of_the_whole() {
     let folder = tempfile::tempdir().unwrap();
     let (whole, parts) = (folder.path().join("whole"), folder.path().join("parts"));
     let asked = ["--set", "study.volumes=[1.0, 0.5]", "--jobs", "1"];
@@ -412,7 +413,7 @@ fn parts_of_a_study_make_the_files_of_the_whole() {
 fn two_checkpoints_of_one_step_are_refused_before_anything_runs() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("study");
-    // 100 pairs in batches of 16: the quarter that RQ2 asks for has two steps and four checkpoints.
+    // 100 pairs in batches of 16: RQ2's quarter has two steps and four checkpoints.
     let settings = ["--set", "sandbox.pairs=100", "--set", "train.batch_size=16", "--set", "train.epochs=1"];
     for plan in [&["--plan"][..], &[]] {
         let refused = question(RQ2, &out, &[&settings[..], plan].concat());
@@ -438,7 +439,7 @@ fn a_store_of_another_layout_is_refused() {
 }
 
 #[test]
-fn recipes_that_cannot_be_run() {
+fn invalid_recipes_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("study");
     let refused = |setting: &str, words: &[&str]| {

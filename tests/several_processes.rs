@@ -1,5 +1,5 @@
-//! `pref-train`, `mtbench answer` and `annotate score` in several processes: started by their own launcher and as torchrun,
-//! srun and mpirun start them, with ranks and launchers that are killed.
+//! `pref-train`, `mtbench answer` and `annotate score` in several processes. Their own launcher, torchrun, srun or
+//! mpirun starts the ranks; ranks and launchers are killed.
 
 mod bench;
 
@@ -16,15 +16,16 @@ use files::fault;
 use serde_json::Value;
 use test_support::free_port;
 
-/// Largest difference between losses of one process and of several, fp32.
+/// Maximum difference between losses of one process and of several, fp32.
 const SAME_LOSS: f64 = 1e-5;
 /// Fails a test that hangs. No result depends on it.
 const HANGS: Duration = Duration::from_secs(600);
-/// The message to a user whose run is interrupted while it answers.
+/// The message to a user about an interrupted run of answers.
 const GOES_ON: &str = "answers on file are kept: run the same command to resume";
-/// The points at which a rank ends, one after the other: the rank, and the pass that it does not survive.
+/// The points at which a rank crashes in turn: the rank, and the pass through the point that it does not survive.
 ///
-/// A checkpoint comes every 9 steps. Rank 0 writes the model and renames the folder; each rank writes its part of the state.
+/// A checkpoint is written every 9 steps. Rank 0 writes the model and renames the folder; each rank writes its shard of
+/// the state.
 const FAULTS: [(&str, u64, usize); 12] = [
     ("trainer.step", 1, 1),
     ("trainer.step", 12, 0),
@@ -81,21 +82,21 @@ fn assert_same_losses(bench: &Bench, a: &str, b: &str) {
 }
 
 #[test]
-fn processes_train_as_one_and_say_who_they_are() {
+fn processes_train_as_one_and_log_their_ranks() {
     let bench = bench();
     assert!(train(&bench, &["--set", "output.dir=alone"]).status.success());
     let output = train(&bench, &["--nproc-per-node", "2", "--set", "output.dir=together"]);
     let (stderr, stdout) = (stderr(&output), String::from_utf8_lossy(&output.stdout).into_owned());
     assert!(output.status.success(), "{stderr}");
     assert_same_losses(&bench, "alone", "together");
-    assert_eq!(stdout.matches("loss 0.6931").count(), 1, "one of them speaks: {stdout}");
+    assert_eq!(stdout.matches("loss 0.6931").count(), 1, "only rank 0 prints: {stdout}");
     let of_second: Vec<&str> = stderr.lines().filter(|line| line.starts_with("[rank 1]")).collect();
     assert_eq!(of_second.len(), 1, "{stderr}");
     assert!(of_second[0].contains("rank 1 of 2 on Cpu"), "{stderr}");
     assert!(stderr.lines().all(|line| line.starts_with("[rank ")), "{stderr}");
 }
 
-/// What a launcher sets.
+/// The environment variables of each launcher.
 type Variables = Vec<(&'static str, String)>;
 
 /// Starts two processes with these variables, and waits for both.
@@ -169,7 +170,7 @@ struct Long {
     said: thread::JoinHandle<String>,
 }
 
-/// Starts one and waits until it has made some steps.
+/// Starts a run and waits until it has made some steps.
 fn long(bench: &Bench, processes: usize, arguments: &[&str]) -> Long {
     let count = processes.to_string();
     let mut launcher = command(bench, &["--nproc-per-node", &count, "--set", "train.epochs=1000000"])
@@ -191,7 +192,7 @@ fn long(bench: &Bench, processes: usize, arguments: &[&str]) -> Long {
     }
     let ranks = ranks.into_values().collect();
     let said = thread::spawn(move || {
-        // What is no text is none of ours.
+        // Ignores output that is not text: the ranks write none.
         let _ = reader.read_to_string(&mut said);
         said
     });
@@ -209,7 +210,7 @@ fn signal(name: &str, process: u32) {
     assert!(sent.success());
 }
 
-/// Waits until none of the processes is there any more.
+/// Waits until all processes have ended.
 fn assert_gone(processes: &[u32]) {
     let began = Instant::now();
     while processes.iter().any(|process| Path::new(&format!("/proc/{process}")).exists()) {
@@ -220,7 +221,7 @@ fn assert_gone(processes: &[u32]) {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_rank_that_is_killed_brings_all_down_and_is_named_first() {
+fn a_killed_rank_ends_all_and_is_reported_first() {
     for victim in 0..3 {
         let bench = bench();
         let Long { mut launcher, ranks, said } = long(&bench, 3, &[]);
@@ -242,7 +243,7 @@ fn a_rank_that_is_killed_brings_all_down_and_is_named_first() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_signal_to_the_launcher_or_its_death_leave_a_checkpoint_and_nobody_behind() {
+fn a_signal_to_the_launcher_or_its_death_ends_all_ranks_with_a_checkpoint() {
     for (name, status) in [("TERM", Some(143)), ("INT", Some(130)), ("KILL", None)] {
         let bench = bench();
         let Long { mut launcher, ranks, said } = long(&bench, 2, &[]);
@@ -270,7 +271,7 @@ fn many_steps(bench: &Bench, out: &str, resume: bool, fault: &str) -> Output {
     command.env(fault::VARIABLE, fault).output().unwrap()
 }
 
-/// The ids of a launcher's processes, in the order of their ranks.
+/// Returns the ids of a launcher's processes, in the order of their ranks.
 #[cfg(target_os = "linux")]
 fn children(launcher: &Child) -> Vec<u32> {
     let id = launcher.id();
@@ -279,7 +280,7 @@ fn children(launcher: &Child) -> Vec<u32> {
 }
 
 #[test]
-fn ranks_that_crash_cost_only_the_steps_since_the_last_checkpoint() {
+fn crashed_ranks_lose_only_steps_since_the_last_checkpoint() {
     let bench = bench();
     assert!(many_steps(&bench, "undisturbed", false, "").status.success());
     for (point, pass, rank) in FAULTS {
@@ -297,7 +298,7 @@ fn ranks_that_crash_cost_only_the_steps_since_the_last_checkpoint() {
     }
 }
 
-/// A benchmark's folder with questions, and the command that has the bench's model answer them.
+/// A benchmark's folder with questions, and the command that answers them with the bench's model.
 fn answering(bench: &Bench, data: &str, arguments: &[&str]) -> Command {
     let folder = bench.path(data);
     fs::create_dir_all(&folder).unwrap();
@@ -316,7 +317,7 @@ fn answering(bench: &Bench, data: &str, arguments: &[&str]) -> Command {
     command
 }
 
-/// The outputs of two ranks that another launcher starts.
+/// Returns the outputs of two ranks that another launcher starts.
 fn two_ranks(command: impl Fn(usize) -> Command) -> Vec<Output> {
     let port = free_port().to_string();
     let start = |rank: usize| {
@@ -329,10 +330,10 @@ fn two_ranks(command: impl Fn(usize) -> Command) -> Vec<Output> {
     both.into_iter().map(|child| child.wait_with_output().unwrap()).collect()
 }
 
-/// What has the bench's model answer three questions at a time.
+/// The arguments for answering three questions at a time with the bench's model.
 const MODEL: [&str; 8] = ["--model", "model", "--model-id", "m", "--max-new-tokens", "24", "--wave", "3"];
 
-/// What the model said, question by question.
+/// Returns the model's answers by question.
 fn said(bench: &Bench, data: &str) -> Vec<Value> {
     let text = fs::read_to_string(bench.path(data).join("model_answer/m.jsonl")).unwrap();
     text.lines()
@@ -344,21 +345,21 @@ fn said(bench: &Bench, data: &str) -> Vec<Value> {
 }
 
 #[test]
-fn answers_are_the_same_however_many_processes_give_them() {
+fn answers_do_not_depend_on_the_number_of_processes() {
     let bench = bench();
     assert!(answering(&bench, "alone", &MODEL).status().unwrap().success());
     let alone = said(&bench, "alone");
     assert_eq!(alone.len(), 11);
     let words: usize = alone.iter().map(|row| row.to_string().split(' ').count()).sum();
-    assert!(words > 11 * 8, "the model says something: {alone:?}");
+    assert!(words > 11 * 8, "answers are not empty: {alone:?}");
     for (data, count) in [("two", "2"), ("three", "3")] {
         let output = answering(&bench, data, &MODEL).args(["--nproc-per-node", count]).output().unwrap();
         assert!(output.status.success(), "{}", stderr(&output));
         assert_eq!(said(&bench, data), alone, "{count} processes");
         let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert_eq!(stdout.matches("m.jsonl").count(), 1, "one of them speaks: {stdout}");
+        assert_eq!(stdout.matches("m.jsonl").count(), 1, "only rank 0 prints: {stdout}");
     }
-    // Half of the answers on file, another number of processes for the rest.
+    // Half of the answers are on file; another number of processes answers the rest.
     let path = bench.path("two/model_answer/m.jsonl");
     let text = fs::read_to_string(&path).unwrap();
     let first: Vec<&str> = text.lines().take(6).collect();
@@ -368,7 +369,7 @@ fn answers_are_the_same_however_many_processes_give_them() {
 }
 
 #[test]
-fn ranks_that_would_answer_differently_or_cannot_begin_say_why() {
+fn ranks_with_different_inputs_or_bad_setups_report_errors() {
     let bench = bench();
     let with_seed = |rank: usize| {
         let mut command = answering(&bench, "ranks", &MODEL);
@@ -399,7 +400,7 @@ fn ranks_that_would_answer_differently_or_cannot_begin_say_why() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_process_that_is_killed_ends_the_others_and_keeps_the_answers_on_file() {
+fn a_killed_process_ends_the_others_and_keeps_answers_on_file() {
     let bench = bench();
     let long = ["--model", "model", "--model-id", "m", "--max-new-tokens", "400", "--wave", "1"];
     let mut launcher = answering(&bench, "killed", &long)
@@ -438,7 +439,7 @@ fn scoring(bench: &Bench, out: &str, arguments: &[&str]) -> Command {
     command
 }
 
-/// A bench whose pairs take several passes through the model, so that there is something to share out.
+/// A bench whose pairs take several forward passes, so that ranks have shards.
 fn bench_of_long_pairs(count: usize) -> Bench {
     let bench = bench();
     let responses: Vec<[String; 2]> =
@@ -450,7 +451,7 @@ fn bench_of_long_pairs(count: usize) -> Bench {
 }
 
 #[test]
-fn labels_are_the_same_however_many_processes_score() {
+fn labels_do_not_depend_on_the_number_of_processes() {
     let bench = bench_of_long_pairs(120);
     assert!(scoring(&bench, "alone.jsonl", &[]).status().unwrap().success());
     let alone = fs::read_to_string(bench.path("alone.jsonl")).unwrap();
@@ -461,12 +462,12 @@ fn labels_are_the_same_however_many_processes_score() {
         assert!(output.status.success(), "{}", stderr(&output));
         assert_eq!(fs::read_to_string(bench.path(&out)).unwrap(), alone, "{count} processes");
         let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert_eq!(stdout.matches("120 of 120 records labelled").count(), 1, "one of them speaks: {stdout}");
+        assert_eq!(stdout.matches("120 of 120 records labelled").count(), 1, "only rank 0 prints: {stdout}");
     }
 }
 
 #[test]
-fn ranks_that_would_score_differently_say_why() {
+fn ranks_with_different_scoring_inputs_report_errors() {
     let bench = bench_of_long_pairs(120);
     let with_sample = |rank: usize| scoring(&bench, "ranks.jsonl", &["--sample", ["100", "90"][rank]]);
     for output in two_ranks(with_sample) {
@@ -485,7 +486,7 @@ fn ranks_that_would_score_differently_say_why() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn processes_that_score_stop_when_they_are_asked_to() {
+fn scoring_processes_stop_on_a_signal() {
     let bench = bench_of_long_pairs(3000);
     let mut launcher = scoring(&bench, "stopped.jsonl", &["--nproc-per-node", "2"])
         .stdout(Stdio::null())

@@ -1,5 +1,5 @@
-//! Every recipe of a study that is shipped, from its first line to its report: as it stands, but for a small model, a small file in
-//! the published layout of its set, and a judge on this machine.
+//! Runs every shipped study recipe from its first line to its report. Only the model is small, the data is a small file
+//! in the set's published layout, and the judge is a local mock.
 
 mod bench;
 
@@ -14,7 +14,7 @@ use test_support::{MockBehaviour, MockServer, bench_questions, rates_by_length};
 
 const QUESTIONS: usize = 4;
 const PAIRS: usize = 80;
-/// What makes a study of weeks one of seconds.
+/// Overrides that shorten a study from weeks to seconds.
 const SMALL: [&str; 11] = [
     "study.bench=mt_bench",
     "study.questions=4",
@@ -29,7 +29,7 @@ const SMALL: [&str; 11] = [
     "train.learning_rate=0.02",
 ];
 
-/// Asks one of three letters for itself, with the letter as the better answer.
+/// Requests one of three letters; the answer with the letter is better.
 fn texts(k: usize) -> [String; 3] {
     let letter = |of: usize| ["a", "b", "c"][of % 3];
     [format!("Say {} {k} .", letter(k)), format!("{} .", letter(k)), format!("{} .", letter(k + 1))]
@@ -46,7 +46,7 @@ fn gair(k: usize) -> Value {
     })
 }
 
-/// A row of the binarised UltraFeedback.
+/// A row of the binarized UltraFeedback.
 fn ultrafeedback(k: usize) -> Value {
     let [prompt, better, worse] = texts(k);
     let dialogue =
@@ -79,7 +79,7 @@ fn folder(row: fn(usize) -> Value) -> Bench {
     bench
 }
 
-/// Runs the tables of a shipped recipe on rows of its set, and returns what it prints and how many scores it writes.
+/// Runs the tables of a shipped recipe on rows of its set; returns the output and the number of scores in files.
 fn run(recipe: &str, row: fn(usize) -> Value, more: &[&str]) -> (String, usize) {
     run_in(&folder(row), recipe, more)
 }
@@ -98,7 +98,7 @@ fn run_in(bench: &Bench, recipe: &str, more: &[&str]) -> (String, usize) {
     (stdout, read_parquet(&bench.path("out/results.parquet")).unwrap().len())
 }
 
-/// What a program that succeeds prints.
+/// Returns the output of a program that succeeds.
 #[track_caller]
 fn printed(command: &mut Command) -> String {
     let output = command.output().unwrap();
@@ -106,15 +106,15 @@ fn printed(command: &mut Command) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Policies in all tables, each once, at one seed: SFT; DPO and IPO on all pairs, at three quarters of their training and on three
-/// smaller volumes; DPO at four rates of flipped labels, and cDPO without and with them.
+/// The number of policies in all tables for one seed, each counted once and without SFT. DPO and IPO on all pairs, at
+/// three earlier checkpoints and on three smaller volumes; DPO at four flip rates, and cDPO at five including 0.
 const POLICIES_OF_AN_ANNOTATOR: usize = 23;
 
 fn scores_of(annotators: usize) -> usize {
     (1 + annotators * POLICIES_OF_AN_ANNOTATOR) * QUESTIONS * 2
 }
 
-/// Asserts that `stdout` has a line of verdicts that begins so, with this difference in the paper's column.
+/// Asserts that `stdout` has a line of verdicts that starts like this, with this difference in the paper's column.
 #[track_caller]
 fn has_claim(stdout: &str, begins: &str, printed: &str) {
     let line =
@@ -124,7 +124,7 @@ fn has_claim(stdout: &str, begins: &str, printed: &str) {
 }
 
 #[test]
-fn the_papers_own_set() {
+fn the_preference_set_of_the_paper() {
     let (stdout, scores) = run("paper.toml", gair, &[]);
     has_claim(&stdout, "Table 1  DPO: gpt-4-turbo − human ", "+0.27");
     has_claim(&stdout, "Table 1  human: DPO − SFT ", "−0.03");
@@ -154,7 +154,7 @@ fn a_study_on_a_laptop() {
     assert_eq!(scores, scores_of(1));
 }
 
-/// Prefers the response that says what was asked for, in either order; of every third question the other one.
+/// Prefers the response with the requested letter, in either order; every third question has the other one preferred.
 fn prefers(body: &Value) -> String {
     let asked = body["messages"][0]["content"].as_str().unwrap();
     let mut words = asked.split("Say ").nth(1).unwrap().split(' ');
@@ -165,9 +165,9 @@ fn prefers(body: &Value) -> String {
     if is_first == errs { "[[B]]" } else { "[[A]]" }.to_owned()
 }
 
-/// docs/laptop.md: the same pairs labelled by a model, and its policies beside those of the humans' labels.
+/// docs/laptop.md: the same pairs labeled by a model, and policies trained on both sets of labels.
 #[test]
-fn a_models_labels_beside_the_humans_on_a_laptop() {
+fn model_labels_against_human_labels_on_a_laptop() {
     let bench = folder(hh_rlhf);
     let model = MockServer::start(MockBehaviour::perfect(), prefers);
     let mut annotate = Command::new(env!("CARGO_BIN_EXE_annotate"));

@@ -1,4 +1,4 @@
-//! What the tests of programs run on that want a model folder.
+//! A folder for the tests of programs that need a model.
 
 use std::fs;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use sandbox::Size;
 use seeds::Seeds;
 use tch::{Device, Kind};
 
-/// A folder with a small model of the sandbox's kind, preferences and a recipe.
+/// A folder with a small model of the sandbox's type, preferences and a recipe.
 pub(crate) struct Bench {
     pub(crate) folder: tempfile::TempDir,
 }

@@ -38,8 +38,8 @@ pub struct Item {
 }
 
 impl Comparison {
-    /// Reads questions and two answer files in FastChat's format, and pairs the answers. Of several answers to a question
-    /// the last one counts.
+    /// Reads questions and two answer files in FastChat's format, and pairs the answers. The last answer to a question
+    /// counts.
     ///
     /// As in FastChat, a model is the name of its file. Two files of the same name are distinguished by their `model_id`.
     ///
@@ -61,8 +61,8 @@ impl Comparison {
     ///
     /// # Errors
     ///
-    /// [`Error::NotComparable`] for a question that one of them answered and the other did not, that has no text, or
-    /// whose answers have another number of turns; [`Error::NothingToCompare`].
+    /// [`Error::NotComparable`] for a question that only one model answered, that has no text, or whose answers have
+    /// different numbers of turns; [`Error::NothingToCompare`].
     pub fn new(questions: &[Question], first: &[Answer], second: &[Answer]) -> Result<Self, Error> {
         let by_question = |answers: &[Answer]| -> BTreeMap<u64, Vec<String>> {
             answers.iter().map(|answer| (answer.question_id, answer.turns().to_vec())).collect()
@@ -117,7 +117,7 @@ impl Comparison {
         &self.items
     }
 
-    /// Makes one sheet for each of `raters`, and the key.
+    /// Creates one sheet for each of `raters`, and the key.
     ///
     /// Each rater has a random order of questions, with a question's turns in sequence. Each model is first on half of the
     /// questions, drawn for each rater, so that position bias favors neither. The same comparison, raters and seeds give
@@ -125,8 +125,8 @@ impl Comparison {
     ///
     /// # Errors
     ///
-    /// [`Error::Rater`] without raters, and for names that are empty, hold a line break, or differ in case or punctuation
-    /// only.
+    /// [`Error::Rater`] without raters, and for names that are empty, contain a line break, or differ only in case or
+    /// punctuation.
     pub fn sheets(&self, raters: &[String], seeds: &Seeds) -> Result<StudySheets, Error> {
         check_raters(raters)?;
         let mut key = Key { models: self.models.clone(), sheets: BTreeMap::new() };
@@ -153,7 +153,7 @@ impl Comparison {
         Ok(StudySheets { sheets, key })
     }
 
-    /// The items in one rater's order, with the first side of each.
+    /// Returns the items in one rater's order, with the first side of each.
     fn order(&self, seeds: &Seeds) -> Vec<Shown> {
         let mut questions: Vec<u64> = self.items.iter().map(|item| item.question).collect();
         questions.dedup();
@@ -191,7 +191,7 @@ impl Comparison {
         }
     }
 
-    /// A hash of the sheets' texts. Another wording is another study.
+    /// Returns a hash of the sheets' texts. Another wording is another study.
     fn fingerprint(&self) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new();
         for item in &self.items {

@@ -55,7 +55,7 @@ pub enum Error {
         problem: String,
     },
     /// A key file is invalid.
-    #[error("{} is no key of a study: {problem}", path.display())]
+    #[error("{} is not the key of a study: {problem}", path.display())]
     Key {
         /// The file.
         path: PathBuf,
@@ -88,7 +88,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether other input helps (exit status 2).
+    /// Returns whether the error is in the input (exit status 2).
     pub fn is_bad_input(&self) -> bool {
         !matches!(self, Self::Write { .. })
     }

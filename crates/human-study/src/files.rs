@@ -35,7 +35,7 @@ pub(crate) fn rows<const N: usize>(
     let mut rows = Vec::new();
     for record in reader.records() {
         let record = record.map_err(|error| {
-            at(error.position().map_or(0, csv::Position::line), "is no row of a table".to_owned())
+            at(error.position().map_or(0, csv::Position::line), "is not a CSV row".to_owned())
         })?;
         let line = record.position().map_or(0, |position| line_of(text, position));
         if record.iter().all(str::is_empty) {

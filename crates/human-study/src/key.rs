@@ -23,7 +23,7 @@ pub enum Side {
     Model2,
 }
 
-/// One item as a rater met it.
+/// One item as shown to a rater.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Shown {
@@ -54,10 +54,10 @@ pub(crate) struct KeySheet {
     pub(crate) shown: Vec<Shown>,
 }
 
-/// Sheets for all raters, and the key to them.
+/// Sheets for all raters, and their key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StudySheets {
-    /// One sheet a rater.
+    /// One sheet per rater.
     pub sheets: Vec<ComparisonSheet>,
     /// The key.
     pub key: Key,
@@ -66,13 +66,13 @@ pub struct StudySheets {
 const KEY_FILE: &str = "key.json";
 
 impl StudySheets {
-    /// Writes `key.json`, and `sheet-RATER.html` and `sheet-RATER.csv` for every rater, into `dir`, and returns the paths,
-    /// the key's first. A spreadsheet is filled in by writing 1, 2 or = into its column `choice`, or the word `equal` where
-    /// it would take = for a formula.
+    /// Writes `key.json`, and `sheet-RATER.html` and `sheet-RATER.csv` for every rater, into `dir`. Returns the paths,
+    /// the key's first. In a spreadsheet, raters fill in the column `choice` with 1, 2 or =. The word `equal` also
+    /// works, if the spreadsheet takes = for a formula.
     ///
     /// # Errors
     ///
-    /// [`Error::Write`]. [`Error::Key`] where `dir` holds the key of other sheets: those would lose their meaning.
+    /// [`Error::Write`]; [`Error::Key`] if `dir` has the key of other sheets, which would become unreadable.
     pub fn write(&self, dir: &Path) -> Result<Vec<PathBuf>, Error> {
         let path = dir.join(KEY_FILE);
         if path.exists() && Key::read(&path)? != self.key {
@@ -98,7 +98,7 @@ impl StudySheets {
     }
 }
 
-/// A rater's name as part of a file's name.
+/// Returns a rater's name in the form used in file names.
 pub(crate) fn file_stem(name: &str) -> String {
     let plain = |c: char| if c.is_alphanumeric() { c.to_lowercase().collect() } else { "-".to_owned() };
     name.chars().map(plain).collect()
@@ -115,7 +115,7 @@ fn spreadsheet(sheet: &ComparisonSheet) -> String {
                 .collect::<Vec<_>>()
                 .join("\n\n"),
         };
-        // A spreadsheet takes a cell that begins so for a formula.
+        // A spreadsheet takes a cell that starts like this for a formula.
         let cell = |text: String| match text.chars().next() {
             Some('=' | '+' | '-' | '@') => format!(" {text}"),
             _ => text,
@@ -155,9 +155,8 @@ impl Key {
     ///
     /// # Errors
     ///
-    /// [`Error::Read`]; [`Error::Row`] for a row of another sheet, an unknown item, one that is there already, or a
-    /// choice that is none of 1, 2 and =; [`Error::Sheet`] for a file of an unknown rater, of one who handed in already,
-    /// or with items left open.
+    /// [`Error::Read`]; [`Error::Row`] for a row of another sheet, an unknown item, a duplicate, or a choice other than
+    /// 1, 2 and =. [`Error::Sheet`] for a file of an unknown rater, a second file of a rater, or missing items.
     pub fn unblind(&self, paths: &[PathBuf]) -> Result<Vec<Rating>, Error> {
         let mut seen: BTreeMap<String, &Path> = BTreeMap::new();
         let mut ratings = Vec::new();

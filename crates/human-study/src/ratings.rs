@@ -18,9 +18,9 @@ pub struct Rating {
     pub rater: String,
     /// The better model.
     pub choice: Choice,
-    /// The item's category, where there are some.
+    /// The item's category, if any.
     pub category: Option<String>,
-    /// The question to which the item belongs, where several items belong to one.
+    /// The question to which the item belongs, if several items belong to one.
     pub question: Option<String>,
 }
 
@@ -30,8 +30,8 @@ pub(crate) fn item_name(question: u64, turn: usize) -> String {
 
 const COLUMNS: [&str; 5] = ["item", "rater", "choice", "category", "question"];
 
-/// Reads a file of ratings: columns `item`, `rater`, `choice` (`model_1`, `model_2`, `equal`), and `category` and
-/// `question` if present, in any order, with any other columns.
+/// Reads a file of ratings with the columns `item`, `rater` and `choice` (`model_1`, `model_2`, `equal`), and
+/// optionally `category` and `question`. Columns may have any order; others are ignored.
 ///
 /// # Errors
 ///
@@ -40,12 +40,12 @@ pub fn read_ratings(path: &Path) -> Result<Vec<Rating>, Error> {
     parse_ratings(path, &read(path)?)
 }
 
-/// As [`read_ratings`], of a text that came from `path`.
+/// Like [`read_ratings`], for a text from `path`.
 ///
 /// # Errors
 ///
-/// [`Error::Row`] for a column that is missing, a choice that is none, an item that a rater rated twice, or one that
-/// has two categories or belongs to two questions; [`Error::NoRatings`].
+/// [`Error::Row`] for a missing column, an invalid choice, a duplicate rating, or an item with two categories or
+/// questions; [`Error::NoRatings`].
 pub fn parse_ratings(path: &Path, text: &str) -> Result<Vec<Rating>, Error> {
     let mut seen: BTreeMap<(String, String), u64> = BTreeMap::new();
     let mut of_item: BTreeMap<String, (Option<String>, Option<String>)> = BTreeMap::new();
@@ -78,7 +78,7 @@ pub fn parse_ratings(path: &Path, text: &str) -> Result<Vec<Rating>, Error> {
     if ratings.is_empty() { Err(Error::NoRatings) } else { Ok(ratings) }
 }
 
-/// Ratings as the text that [`parse_ratings`] reads.
+/// Returns ratings as the text that [`parse_ratings`] reads.
 pub fn ratings_csv(ratings: &[Rating]) -> String {
     let row = |rating: &Rating| {
         let choice = match rating.choice {

@@ -24,27 +24,28 @@ pub struct StudyReport {
     pub ratings: usize,
     /// Items that the first model won by majority.
     pub wins_model_1: u64,
-    /// Items that the second model won.
+    /// Items that the second model won by majority.
     pub wins_model_2: u64,
-    /// Items without a winner, split votes included.
+    /// Items without a winner, including split votes.
     pub ties: u64,
-    /// Items on which all three choices had the same number of votes: ties by policy.
+    /// Items on which all three choices have the same number of votes, counted as ties.
     pub three_way_splits: usize,
-    /// Items on which two choices shared the lead: ties by policy.
+    /// Items on which two choices share the lead, counted as ties.
     pub two_way_splits: usize,
-    /// Wins over all items, for either model.
+    /// Wins of the first and of the second model over all items.
     pub win_rates: [Coefficient; 2],
-    /// Wins of the first model over the items with a winner.
+    /// Wins of the first model over items with a winner.
     pub decisive_win_rate: Coefficient,
-    /// Wins of the first model and half of the ties over all items.
+    /// Wins of the first model plus half of the ties, over all items.
     pub adjusted_win_rate: Option<f64>,
     /// The sign test over items.
     pub sign_test: SignTest,
-    /// The sign-flip test over questions, if the ratings name them: each question's wins minus its losses, flipped as one.
+    /// The sign-flip test over questions, if the ratings name them. It flips each question's wins minus losses as a
+    /// unit.
     pub question_test: Option<PValue>,
     /// Fleiss' κ.
     pub fleiss_kappa: Option<f64>,
-    /// Its interval over other items, or why there is none.
+    /// The interval of κ over resampled items, or the reason why there is none.
     pub fleiss: Coefficient,
     /// Share of agreeing pairs of ratings.
     pub percent_agreement: Option<f64>,
@@ -52,28 +53,28 @@ pub struct StudyReport {
     pub gwet_ac1: Coefficient,
     /// Krippendorff's α, nominal.
     pub krippendorff_alpha: Coefficient,
-    /// Cohen's κ of each two raters.
+    /// Cohen's κ of each pair of raters.
     pub pairs: Vec<PairAgreement>,
-    /// Rates by category, where the ratings name them.
+    /// Rates by category, if the ratings name categories.
     pub categories: Vec<CategoryRates>,
-    /// Level of every interval.
+    /// The level of all intervals.
     pub level: f64,
 }
 
-/// A number with its interval, as far as they exist.
+/// An estimate with its interval, as far as they are defined.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Coefficient {
-    /// The number.
+    /// The estimate.
     pub value: Option<f64>,
-    /// Lower end.
+    /// The lower bound.
     pub low: Option<f64>,
-    /// Upper end.
+    /// The upper bound.
     pub high: Option<f64>,
-    /// Why the number is missing.
+    /// Why the estimate is missing.
     pub reason: Option<String>,
 }
 
-/// How two raters agree.
+/// The agreement of two raters.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PairAgreement {
     /// Their names.
@@ -94,20 +95,21 @@ pub struct CategoryRates {
     /// Wins and ties.
     #[serde(flatten)]
     pub tally: Tally,
-    /// Win rates of either model, ties counted as items.
+    /// Win rates of both models over all items, ties included.
     pub win_rates: [Coefficient; 2],
-    /// The sign test's p-value, by Holm's method for all categories together.
+    /// The p-value of the sign test, adjusted over all categories by Holm's method.
     pub adjusted_p_value: f64,
 }
 
 impl StudyReport {
-    /// The report of `ratings` of `models`, with intervals at `level`.
+    /// Computes the report of `ratings` of `models`, with intervals at `level`.
     ///
-    /// Votes are by majority; a split one is a tie, and is counted. The report does not depend on the ratings' order.
+    /// The majority of votes decides an item; a split vote is a tie, and is counted. The report does not depend on the
+    /// order of the ratings.
     ///
     /// # Errors
     ///
-    /// [`Error::NoRatings`]; [`Error::Stats`] for a level outside of (0, 1).
+    /// [`Error::NoRatings`]; [`Error::Stats`] if `level` is outside of (0, 1).
     pub fn new(ratings: &[Rating], models: [&str; 2], level: f64) -> Result<Self, Error> {
         if ratings.is_empty() {
             return Err(Error::NoRatings);
@@ -150,7 +152,7 @@ impl StudyReport {
             question_test: question_test(&decided)?,
             fleiss_kappa: fleiss.value,
             fleiss,
-            // The share of agreeing pairs is what AC1 starts from, and exists for any number of raters.
+            // AC1 starts from the share of agreeing pairs, which exists for any number of raters.
             percent_agreement: ac1.as_ref().ok().map(|ac1| ac1.observed),
             gwet_ac1: coefficient(ac1.as_ref().map(|a| (a.kappa.value(), a.interval(level).ok().flatten()))),
             krippendorff_alpha: coefficient(
@@ -162,7 +164,7 @@ impl StudyReport {
         })
     }
 
-    /// Wins and ties.
+    /// Returns the wins and ties.
     pub fn tally(&self) -> Tally {
         Tally { wins_model_1: self.wins_model_1, wins_model_2: self.wins_model_2, ties: self.ties }
     }
@@ -183,7 +185,7 @@ impl Coefficient {
     }
 }
 
-/// A number that may be undefined, or refused for what the ratings lack.
+/// An estimate that may be undefined, or not computable from these ratings.
 fn coefficient(found: Result<(Option<f64>, Option<Interval>), &stats::Error>) -> Coefficient {
     match found {
         Ok((value, interval)) => Coefficient::of(value, interval),
@@ -207,7 +209,7 @@ fn decisive(tally: &Tally, level: f64) -> Result<Coefficient, Error> {
     Ok(Coefficient::of(tally.decisive_win_rate(), Some(interval)))
 }
 
-/// Wins less losses of each question, flipped as one; `None` unless all items name their question.
+/// Returns the sign-flip test of each question's wins minus losses; `None` unless all items name their question.
 fn question_test(decided: &[(&Rating, Choice)]) -> Result<Option<PValue>, Error> {
     let mut of_question: BTreeMap<&str, f64> = BTreeMap::new();
     for (rating, choice) in decided {
@@ -219,7 +221,7 @@ fn question_test(decided: &[(&Rating, Choice)]) -> Result<Option<PValue>, Error>
         };
     }
     let differences: Vec<f64> = of_question.into_values().collect();
-    // Whole numbers are counted exactly: the stream is never drawn from.
+    // Integer differences are counted exactly, without drawing from the stream.
     let mut stream = Seeds::new(0).stream("sign-flips");
     sign_flip_test(&differences, &mut stream).map(Some).map_err(stats_error("the test over questions"))
 }

@@ -1,10 +1,10 @@
-//! A page on which one person compares pairs of answers: one file that works from a disk, without a network.
+//! An HTML page for comparing pairs of answers: one file that works offline.
 //!
-//! The page knows "answer 1" and "answer 2" and nothing of who wrote them. Choices are kept in the browser as they are
-//! made and handed back as a small CSV file, `study,rater,item,choice` with the choices `1`, `2` and `=`.
+//! The page contains "answer 1" and "answer 2" without the names of the models. The browser stores choices as they are
+//! made. The rater returns them as a small CSV file, `study,rater,item,choice` with the choices `1`, `2` and `=`.
 //!
-//! For tests, `#keys=1,2,=` in the address presses these keys once the page has loaded, and the file that would be
-//! downloaded stands in the page's element `ratings`.
+//! For tests, `#keys=1,2,=` in the address simulates these keys once the page has loaded. The page's element `ratings`
+//! then contains the file for download.
 
 use report::escape;
 use serde::Serialize;
@@ -12,39 +12,39 @@ use serde::Serialize;
 const STYLE: &str = include_str!("sheet/sheet.css");
 const SCRIPT: &str = include_str!("sheet/sheet.js");
 
-/// Keeps the page to itself, whatever the answers say.
+/// Blocks all network access, whatever the answers contain.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'";
 
-/// What one person is asked.
+/// The content of one rater's sheet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ComparisonSheet {
-    /// Identifies the sheet: choices are kept and handed back under it.
+    /// The id of the sheet, under which choices are stored and returned.
     pub study: String,
-    /// The person's name.
+    /// The rater's name.
     pub rater: String,
-    /// What to look at, in a sentence or two.
+    /// The instructions, one or two sentences.
     pub instructions: String,
-    /// The pairs, in the order in which they are shown.
+    /// The pairs, in display order.
     pub items: Vec<ComparisonItem>,
 }
 
 /// One pair of answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ComparisonItem {
-    /// Its name in the file that is handed back.
+    /// The item's name in the returned file.
     pub item: String,
-    /// What kind of question it is, shown above it.
+    /// The category, shown above the pair.
     pub category: String,
-    /// What the user said, turn by turn; the last is what is answered.
+    /// The user's messages by turn; the last one is answered.
     pub prompts: Vec<String>,
-    /// Either side's answers, one a turn; the last is what is compared.
+    /// Each side's answers, one per turn; the last ones are compared.
     pub answers: [Vec<String>; 2],
 }
 
 impl ComparisonSheet {
-    /// The page.
+    /// Renders the page.
     pub fn to_html(&self) -> String {
-        // `<` cannot stand in a script element's text, where `</script` would end it.
+        // `<` is escaped, since `</script>` would end the script element.
         let data = serde_json::to_string(self)
             .expect("a sheet has string keys and plain values only")
             .replace('<', "\\u003c");

@@ -7,7 +7,7 @@ use report::table::{Align, Column, Table, Value};
 use crate::{Coefficient, StudyReport};
 
 impl StudyReport {
-    /// Wins and ties (the paper's Table 2), agreement, and rates by category where there are categories.
+    /// Returns wins and ties (the paper's Table 2), agreement, and rates by category if there are categories.
     pub fn tables(&self) -> Vec<Table> {
         let mut tables = vec![self.wins(), self.agreement()];
         if !self.categories.is_empty() {
@@ -16,7 +16,7 @@ impl StudyReport {
         tables
     }
 
-    /// How often either model is preferred, by category (the paper's Figure 2); `None` without categories.
+    /// Draws the win rates of both models by category (the paper's Figure 2); `None` without categories.
     pub fn figure(&self) -> Option<Svg> {
         if self.categories.is_empty() {
             return None;
@@ -42,12 +42,12 @@ impl StudyReport {
         Some(bars.to_svg())
     }
 
-    /// The report as JSON, every number at full precision: what scripts read.
+    /// Returns the report as JSON, with every number at full precision.
     pub fn to_json(&self) -> String {
         serde_json::to_string_pretty(self).expect("a report has string keys and finite numbers only")
     }
 
-    /// Everything on one page.
+    /// Renders everything on one page.
     pub fn page(&self) -> Report {
         let [one, other] = &self.models;
         Report {
@@ -93,7 +93,7 @@ impl StudyReport {
         format!("{lead}, of {} items; {} are ties. {chance} ({}).", self.items, self.ties, p_value(p))
     }
 
-    /// Wins and ties with their rates, the verdict below: the paper's Table 2.
+    /// Returns wins and ties with their rates, followed by the verdict: the paper's Table 2.
     pub fn wins(&self) -> Table {
         let percent = level(self.level);
         let row = |model: usize, wins: u64| {
@@ -149,7 +149,7 @@ impl StudyReport {
         }
     }
 
-    /// How far the raters agree: Fleiss' κ and what else measures it.
+    /// Returns the agreement of the raters: Fleiss' κ and other measures.
     pub fn agreement(&self) -> Table {
         let mut rows = vec![
             vec![Value::text("Fleiss’ κ"), Value::text("all"), interval(&self.fleiss)],
@@ -185,7 +185,7 @@ impl StudyReport {
         }
     }
 
-    /// Rates by category (the numbers of the paper's Figure 2); without rows where the ratings name no categories.
+    /// Returns rates by category (the numbers of the paper's Figure 2); without rows if the ratings name no categories.
     pub fn by_category(&self) -> Table {
         let rows = self.categories.iter().map(|of| {
             vec![
@@ -228,7 +228,7 @@ fn interval(coefficient: &Coefficient) -> Value {
 fn shown(coefficient: &Coefficient, scale: f64, decimals: usize) -> Value {
     let Coefficient { value, low, high, reason } = coefficient;
     match value {
-        // A bound that does not exist is shown as a dash.
+        // A missing bound is shown as a dash.
         Some(value) => Value::Interval {
             value: scale * value,
             low: scale * low.unwrap_or(f64::NAN),
@@ -243,7 +243,7 @@ fn level(level: f64) -> String {
     format!("{}", (level * 1e6).round() / 1e4)
 }
 
-/// A p-value as papers print it.
+/// Formats a p-value as in papers.
 fn p_value(p: f64) -> String {
     if p < 0.001 { "p < 0.001".to_owned() } else { format!("p = {p:.3}") }
 }

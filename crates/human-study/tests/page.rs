@@ -1,6 +1,7 @@
-//! The page that raters use, in a real browser: keys, progress that outlives the browser, the file that comes out.
+//! Tests the raters' page in a real browser: keys, stored progress, the returned file.
 //!
-//! Wants `chromium` (the package of that name on Debian) on the path; without one the tests say that they skip, and pass.
+//! The tests need `chromium` (the Debian package of that name) on the path; without it, they print that they are skipped,
+//! and pass.
 
 mod support;
 
@@ -13,12 +14,12 @@ use stats::Choice;
 use support::{comparison, raters};
 use test_support::Chromium;
 
-/// The page's elements after `keys` were pressed.
+/// Returns the page's DOM after `keys` were pressed.
 fn visit(browser: Chromium, page: &Path, keys: &str) -> String {
     browser.visit(page, &format!("#keys={keys}"))
 }
 
-/// The text of the element that has this id.
+/// Returns the text of the element with this id.
 fn text<'a>(dom: &'a str, id: &str) -> &'a str {
     let (_, from) = dom.split_once(&format!("id=\"{id}\"")).unwrap_or_else(|| panic!("no {id} in {dom}"));
     let (_, from) = from.split_once('>').unwrap();
@@ -32,9 +33,8 @@ fn written(dir: &Path) -> StudySheets {
 }
 
 #[test]
-fn keys_rate_progress_outlives_the_browser_and_the_file_comes_back() {
-    let Some(browser) = Chromium::find("keys_rate_progress_outlives_the_browser_and_the_file_comes_back")
-    else {
+fn keys_rate_and_progress_survives_a_restart_of_the_browser() {
+    let Some(browser) = Chromium::find("keys_rate_and_progress_survives_a_restart_of_the_browser") else {
         return;
     };
     let dir = tempfile::tempdir().unwrap();
@@ -42,9 +42,9 @@ fn keys_rate_progress_outlives_the_browser_and_the_file_comes_back() {
     let page = dir.path().join("sheet-cid--dr-.html");
 
     let dom = visit(browser, &page, "Enter,1,2,x,=,ArrowLeft,1");
-    assert_eq!((text(&dom, "position"), text(&dom, "done")), ("4 of 6", "· 3 rated"), "x is no choice");
+    assert_eq!((text(&dom, "position"), text(&dom, "done")), ("4 of 6", "· 3 rated"), "x is not a choice");
     let dom = visit(browser, &page, "");
-    assert_eq!((text(&dom, "position"), text(&dom, "done")), ("4 of 6", "· 3 rated"), "another day");
+    assert_eq!((text(&dom, "position"), text(&dom, "done")), ("4 of 6", "· 3 rated"), "after a restart");
     let dom = visit(browser, &page, "2,2,=");
     assert_eq!(text(&dom, "end-title"), "Done. Thank you!");
 
@@ -68,8 +68,8 @@ fn keys_rate_progress_outlives_the_browser_and_the_file_comes_back() {
 }
 
 #[test]
-fn answers_are_shown_as_text_and_code_never_as_markup() {
-    let Some(browser) = Chromium::find("answers_are_shown_as_text_and_code_never_as_markup") else { return };
+fn answers_are_shown_as_text_and_code_not_as_markup() {
+    let Some(browser) = Chromium::find("answers_are_shown_as_text_and_code_not_as_markup") else { return };
     let dir = tempfile::tempdir().unwrap();
     written(dir.path());
     let dom = visit(browser, &dir.path().join("sheet-ann.html"), "Enter,1");

@@ -1,4 +1,4 @@
-//! The sheet is one file that reaches for nothing, whatever the answers say.
+//! The sheet is one file without external references, whatever the answers contain.
 
 use human_study::{ComparisonItem, ComparisonSheet};
 
@@ -17,9 +17,9 @@ fn sheet(answer: &str) -> ComparisonSheet {
 }
 
 #[test]
-fn answers_cannot_leave_the_element_that_holds_them() {
+fn answers_cannot_escape_their_element() {
     let html = sheet("</script><script>alert(1)</script><!-- ").to_html();
-    assert_eq!(html.matches("</script>").count(), 2, "the data's and the program's own");
+    assert_eq!(html.matches("</script>").count(), 2, "one for the data and one for the program");
     assert!(!html.contains("alert(1)</script>") && html.contains("\\u003c/script>"));
     assert!(html.contains("<title>Compare answers: &lt;Ann&gt;</title>"));
     let (_, data) = html.split_once("id=\"sheet\">").unwrap();

@@ -1,4 +1,4 @@
-//! From answers to sheets, from raters' files to ratings and a table.
+//! From answers to sheets, and from raters' files to ratings and a table.
 
 mod support;
 
@@ -16,7 +16,7 @@ fn sheets(count: u64) -> StudySheets {
     comparison(count).sheets(&raters(), &Seeds::new(1)).unwrap()
 }
 
-/// A rater's file in which whoever reads `dpo` in an answer chooses it on odd items and calls the others equal.
+/// Returns a rater's file that prefers answers of `dpo` on odd items and rates the others as equal.
 fn hand_in(dir: &Path, sheets: &StudySheets, rater: usize) -> PathBuf {
     let sheet = &sheets.sheets[rater];
     let mut text = "study,rater,item,choice\n".to_owned();
@@ -44,7 +44,7 @@ fn every_rater_sees_every_item_once_with_sides_balanced_and_turns_in_order() {
         .map(|sheet| {
             assert_eq!(sheet.items.len(), 20);
             let firsts = sheet.items.iter().filter(|item| item.answers[0][0].contains("dpo")).count();
-            assert_eq!(firsts, 10, "each model stands first on half of the items");
+            assert_eq!(firsts, 10, "each model is first on half of the items");
             for pair in sheet.items.chunks(2) {
                 assert_eq!((pair[0].prompts.len(), pair[1].prompts.len()), (1, 2));
                 assert_eq!(pair[0].prompts[0], pair[1].prompts[0], "turn 2 follows its own turn 1");
@@ -54,7 +54,7 @@ fn every_rater_sees_every_item_once_with_sides_balanced_and_turns_in_order() {
         })
         .collect();
     assert!(orders[0] != orders[1] && orders[1] != orders[2]);
-    assert_eq!(self::sheets(10).sheets, sheets, "the same seeds draw the same sheets");
+    assert_eq!(self::sheets(10).sheets, sheets, "the same seeds give the same sheets");
     let other = comparison(10).sheets(&raters(), &Seeds::new(2)).unwrap();
     assert_ne!(other.sheets[0].study, sheets[0].study);
     let longer = comparison(11).sheets(&raters(), &Seeds::new(1)).unwrap();
@@ -62,7 +62,7 @@ fn every_rater_sees_every_item_once_with_sides_balanced_and_turns_in_order() {
 }
 
 #[test]
-fn files_name_no_model_and_come_back_as_ratings() {
+fn files_name_no_model_and_convert_to_ratings() {
     let dir = tempfile::tempdir().unwrap();
     let StudySheets { sheets, key } = sheets(10);
     let nameless = |text: &str| !text.contains("model_1") && !text.contains("sft-7b");
@@ -82,7 +82,7 @@ fn files_name_no_model_and_come_back_as_ratings() {
     let files: Vec<PathBuf> = (0..3).map(|rater| hand_in(dir.path(), &study, rater)).collect();
     let ratings = key.unblind(&files).unwrap();
     assert_eq!(ratings.len(), 60);
-    // Odd places are first turns: there all chose dpo, which is the first model, wherever it stood.
+    // Odd places are first turns: all prefer dpo, the first model, in either position.
     for rating in &ratings {
         let expected = if rating.item.ends_with("-1") { Choice::Model1 } else { Choice::Equal };
         assert_eq!(rating.choice, expected, "{rating:?}");
@@ -95,7 +95,7 @@ fn files_name_no_model_and_come_back_as_ratings() {
 }
 
 #[test]
-fn a_filled_spreadsheet_is_read_as_well() {
+fn a_filled_spreadsheet_is_read() {
     let dir = tempfile::tempdir().unwrap();
     let study = sheets(3);
     study.write(dir.path()).unwrap();
@@ -193,7 +193,7 @@ fn unanimous(wins_model_1: usize, wins_model_2: usize, ties: usize) -> Vec<Ratin
 }
 
 #[test]
-fn the_papers_table_2_could_be_chance() {
+fn table_2_of_the_paper_is_not_significant() {
     let report = StudyReport::new(&unanimous(63, 46, 51), ["GPT4-Turbo", "Human"], 0.95).unwrap();
     let rate = &report.win_rates[0];
     assert_eq!((report.items, report.raters, report.wins_model_1), (160, 3, 63));
@@ -214,7 +214,7 @@ fn the_papers_table_2_could_be_chance() {
 }
 
 #[test]
-fn what_is_undefined_says_why() {
+fn undefined_estimates_have_a_reason() {
     let all_one = StudyReport::new(&unanimous(9, 0, 0), ["a", "b"], 0.95).unwrap();
     assert_eq!(all_one.fleiss_kappa, None);
     assert_eq!(all_one.fleiss.reason.as_deref(), Some("all ratings fall into one category"));
@@ -253,7 +253,7 @@ fn ratings_files_are_read_strictly() {
 }
 
 #[test]
-fn rates_by_category_stand_in_a_table_and_a_figure() {
+fn rates_by_category_have_a_table_and_a_figure() {
     let mut ratings = unanimous(6, 2, 2);
     for rating in &mut ratings {
         let item: u64 = rating.item.parse().unwrap();

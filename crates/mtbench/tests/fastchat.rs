@@ -1,4 +1,4 @@
-//! Against FastChat's own code: `fixtures/fastchat.py` ran it.
+//! Compares with the results of FastChat's own code, which `fixtures/fastchat.py` ran.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -56,11 +56,11 @@ fn a_thousand_random_judgments_are_read_as_fastchat_reads_them() {
 
 fn close(ours: Option<f64>, theirs: &Value) {
     let (ours, theirs) = (ours.unwrap(), theirs.as_f64().unwrap());
-    assert!((ours - theirs).abs() <= CLOSED_FORM, "{ours} is not {theirs}");
+    assert!((ours - theirs).abs() <= CLOSED_FORM, "{ours} instead of {theirs}");
 }
 
 #[test]
-fn single_scores_are_those_that_show_result_shows() {
+fn single_scores_match_show_result() {
     let bench = BenchDir::new(fixture("bench"));
     let (questions, judgments) = (bench.questions().unwrap(), bench.judgments("gpt-4").unwrap());
     let expected = json("single_scores.json");
@@ -80,7 +80,7 @@ fn pairs() -> (BenchDir, Vec<PairJudgment>) {
 }
 
 #[test]
-fn pair_scores_are_those_that_show_result_shows() {
+fn pair_scores_match_show_result() {
     let (_, judgments) = pairs();
     let expected = json("pair_scores.json");
     for (name, games) in [("all", Games::All), ("mule", Games::Baseline("mule"))] {
@@ -108,7 +108,7 @@ fn fastchats_comparisons_survive_a_round_trip_byte_for_byte() {
     assert_eq!(fs::read_to_string(path).unwrap(), fs::read_to_string(copy).unwrap());
 }
 
-/// The bench of the comparisons with questions and references of `bench/`, and all answers.
+/// The bench of the comparisons, with questions and references of `bench/`, and all answers.
 fn grading_input() -> (Vec<mtbench::Question>, Vec<Answer>, Vec<Answer>) {
     let (bench, source) = (pairs().0, BenchDir::new(fixture("bench")));
     let answers = bench.models().unwrap().iter().flat_map(|model| bench.answers(model).unwrap()).collect();
@@ -156,7 +156,7 @@ fn a_baseline_plays_against_every_other_model_once() {
 }
 
 #[test]
-fn games_are_swapped_and_taken_together_as_fastchat_does() {
+fn games_are_swapped_and_combined_as_in_fastchat() {
     let (_, judgments) = pairs();
     let of = |first: &str, second: &str| {
         let judgment = PairJudgment {
@@ -177,7 +177,7 @@ fn games_are_swapped_and_taken_together_as_fastchat_does() {
 }
 
 #[test]
-fn agreement_is_what_compute_agreement_counts() {
+fn agreement_matches_compute_agreement() {
     let fixture = json("agreement.json");
     let votes: Vec<Vote> = serde_json::from_value(fixture["votes"].clone()).unwrap();
     let results = fixture["results"].as_array().unwrap();
@@ -212,7 +212,7 @@ fn agreement_without_pairs_is_none() {
     assert_eq!((without.total, without.ratio()), (0, None));
 }
 
-/// Repeats the model's name and stays with its opinion.
+/// Returns the model's name and a fixed verdict.
 struct Stubborn;
 
 impl Judge for Stubborn {
@@ -253,10 +253,10 @@ fn an_answer_cannot_change_how_its_judgment_is_read_or_where_it_is_written() {
     let written = bench.judgments("stubborn").unwrap();
     assert_eq!(written.len(), 1, "line breaks in an answer start no line in the file");
     assert_eq!((written[0].score(), written[0].model.as_str()), (Some(Rating::Whole(2)), "../../evil"));
-    assert!(written[0].user_prompt.contains(injection), "the answer is shown as it is");
+    assert!(written[0].user_prompt.contains(injection), "the answer is verbatim");
     for name in ["../../evil", "org/model", "..", "a\\b"] {
         assert!(matches!(bench.write_answers(name, &[answer(name)]), Err(mtbench::Error::Name { .. })));
     }
-    let beside: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
-    assert_eq!(beside, [bench.root()]);
+    let siblings: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(siblings, [bench.root()]);
 }

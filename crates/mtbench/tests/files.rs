@@ -1,4 +1,4 @@
-//! Files: FastChat's bytes in, the same bytes out, and mistakes named where they stand.
+//! Files in FastChat's format round-trip byte for byte, and errors name file, line and field.
 
 use std::{
     fs,
@@ -30,7 +30,7 @@ fn survives<T: Serialize + DeserializeOwned>(path: &Path) {
 }
 
 #[test]
-fn what_python_wrote_survives_a_round_trip_byte_for_byte() {
+fn pythons_files_round_trip_byte_for_byte() {
     let bench = bench();
     survives::<Question>(&bench.question_file());
     survives::<Answer>(&bench.answer_file("zebra").unwrap());
@@ -40,7 +40,7 @@ fn what_python_wrote_survives_a_round_trip_byte_for_byte() {
 }
 
 #[test]
-fn fastchats_own_files_survive_a_round_trip_byte_for_byte() {
+fn fastchats_files_round_trip_byte_for_byte() {
     let Some(data) = test_support::real_data("FastChat's files") else { return };
     let bench = BenchDir::new(data.join("mt_bench"));
     survives::<Question>(&bench.question_file());
@@ -61,7 +61,7 @@ fn floats_are_read_and_written_as_python_does() {
 }
 
 #[test]
-fn the_embedded_prompts_are_fastchats_eight() {
+fn the_embedded_prompts_match_fastchat() {
     let prompts = JudgePrompts::fastchat();
     let names: Vec<&str> = prompts.all().iter().map(|prompt| prompt.name.as_str()).collect();
     let expected = [
@@ -78,7 +78,7 @@ fn the_embedded_prompts_are_fastchats_eight() {
 }
 
 #[test]
-fn a_folder_keeps_everything_in_its_place() {
+fn a_folder_has_fastchats_layout() {
     let folder = tempfile::tempdir().unwrap();
     let (from, to) = (bench(), BenchDir::new(folder.path().join("new")));
     assert_eq!(to.models().unwrap(), Vec::<String>::new(), "a folder that is not there has no models");
@@ -103,7 +103,7 @@ fn a_folder_keeps_everything_in_its_place() {
 }
 
 #[test]
-fn names_do_not_lead_out_of_the_folder() {
+fn names_cannot_escape_the_folder() {
     for name in ["", ".", "..", "../x", "a/b", "a\\b", ".hidden"] {
         assert!(matches!(bench().answers(name), Err(Error::Name { .. })), "{name:?}");
         assert!(matches!(bench().write_judgments(name, &[]), Err(Error::Name { .. })), "{name:?}");
@@ -128,7 +128,7 @@ fn question_error(text: &str, expected: &str) {
 const GOOD: &str = r#"{"question_id": 1, "category": "math", "turns": ["1 + 1?"]}"#;
 
 #[test]
-fn mistakes_are_named_with_file_line_and_field() {
+fn errors_name_file_line_and_field() {
     question_error(
         &format!("{GOOD}\n\n{{\"question_id\": 2, \"category\": \"math\", \"turns\": [\"1?\", 2]}}\n"),
         "FILE, line 3, column 56, field `turns[1]`: invalid type: integer `2`, expected a string",
@@ -154,7 +154,7 @@ fn mistakes_are_named_with_file_line_and_field() {
 }
 
 #[test]
-fn what_cannot_be_written_leaves_the_old_file_alone() {
+fn a_failed_write_keeps_the_old_file() {
     let (folder, path) = written("old");
     let mut questions = bench().questions().unwrap();
     questions[1].required_temperature = Some(f64::NAN);
@@ -168,7 +168,7 @@ fn what_cannot_be_written_leaves_the_old_file_alone() {
     assert_eq!(fs::read_to_string(&path).unwrap(), "old");
     let under_a_file = BenchDir::new(&path).write_questions(&[]).unwrap_err();
     assert!(matches!(under_a_file, Error::Write { .. }), "{under_a_file}");
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing half-written lies about");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no partial file remains");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Answering and judging: who is asked what, in which order, and what is recorded.
+//! Answering and judging: the order of calls and their records.
 
 use std::{
     cell::RefCell,
@@ -33,7 +33,7 @@ fn question(question_id: u64, category: &str, turns: &[&str]) -> Question {
     }
 }
 
-/// Answers `turn/question` and keeps what it was asked.
+/// Answers with `turn/question` and records the requests.
 #[derive(Default)]
 struct Echo {
     asked: Vec<String>,
@@ -75,7 +75,7 @@ fn all_first_turns_come_before_all_second_turns() {
 }
 
 #[test]
-fn answers_on_file_are_kept_and_incomplete_ones_asked_again() {
+fn complete_answers_are_kept_and_incomplete_ones_repeated() {
     let questions =
         [question(1, "math", &["a", "b"]), question(2, "math", &["c", "d"]), question(3, "math", &["e"])];
     let mut on_file = answer_questions(&questions, "echo", &mut Echo::default(), &mut stamp(), &[]).unwrap();
@@ -116,7 +116,7 @@ impl Responder for Mute {
     }
 }
 
-/// Answers so many conversations, then breaks down.
+/// Answers a number of conversations, then fails.
 struct Tiring(usize);
 
 impl Responder for Tiring {
@@ -127,7 +127,7 @@ impl Responder for Tiring {
 }
 
 #[test]
-fn groups_that_are_answered_are_on_file_and_the_next_run_goes_on() {
+fn answered_groups_are_written_and_the_next_run_resumes() {
     let folder = tempfile::tempdir().unwrap();
     let bench = BenchDir::new(folder.path());
     let questions: Vec<Question> = [9, 3, 5, 7, 1].map(|id| question(id, "math", &["a", "b"])).to_vec();
@@ -136,7 +136,7 @@ fn groups_that_are_answered_are_on_file_and_the_next_run_goes_on() {
         let mut responder = Tiring(breath);
         answer_bench(&bench, &questions, "m", pair, &mut responder, &mut stamp()).map(|()| responder.0)
     };
-    // Two turns of two questions take four; the second group breaks down in its second turn.
+    // Two turns of two questions take four calls; the second group fails in its second turn.
     let broken = run(7).unwrap_err();
     assert!(matches!(broken, Error::Respond { turn: 2, .. }), "{broken}");
     let ids = || bench.answers("m").unwrap().iter().map(|answer| answer.question_id).collect::<Vec<_>>();
@@ -144,11 +144,11 @@ fn groups_that_are_answered_are_on_file_and_the_next_run_goes_on() {
     assert_eq!(run(100).unwrap(), 100 - 6, "three questions of two turns are left");
     assert_eq!(ids(), [1, 3, 5, 7, 9]);
     assert_eq!(bench.answers("m").unwrap()[0].turns(), ["1/1", "2/1"]);
-    assert_eq!(run(0).unwrap(), 0, "nothing is asked twice");
+    assert_eq!(run(0).unwrap(), 0, "no question is repeated");
 }
 
 #[test]
-fn responders_that_fail_are_told_apart() {
+fn responder_errors_are_distinguished() {
     let questions = [question(1, "math", &["a", "b"])];
     let broken = answer_questions(&questions, "m", &mut Broken, &mut stamp(), &[]).unwrap_err();
     assert_eq!(broken.to_string(), "model \"m\" could not answer turn 2");
@@ -161,7 +161,7 @@ fn responders_that_fail_are_told_apart() {
 }
 
 #[test]
-fn prompts_are_filled_in_as_python_fills_them_in_and_braces_in_answers_stay() {
+fn prompts_are_formatted_as_in_python_and_braces_in_answers_are_kept() {
     let (bench, prompts) = (bench(), JudgePrompts::fastchat());
     let (questions, answers) = (bench.questions().unwrap(), bench.answers("zebra").unwrap());
     let references = bench.references("gpt-4").unwrap();
@@ -179,7 +179,7 @@ fn prompts_are_filled_in_as_python_fills_them_in_and_braces_in_answers_stay() {
         assert_eq!(&request.user_prompt, user_prompt);
         assert_eq!(request.system_prompt, call.prompt.system_prompt);
         assert_eq!(request.answers.len(), usize::from(*turn));
-        assert!(user_prompt.contains("{question} {0} {{x}}"), "the answers' braces are there to be kept");
+        assert!(user_prompt.contains("{question} {0} {{x}}"), "braces in answers are kept");
     }
 }
 
@@ -205,7 +205,7 @@ fn eighty_questions_make_160_calls() {
     assert_eq!(by_prompt, expected.into());
 }
 
-/// Says what it is told to about each turn, in turn, and fails where it is told nothing.
+/// Returns scripted replies per turn, and fails without one.
 struct Scripted {
     says: RefCell<VecDeque<Option<&'static str>>>,
 }
@@ -222,7 +222,7 @@ impl Judge for Scripted {
     }
 
     fn judge(&self, _: &JudgeRequest<'_>) -> Outcome<String> {
-        let says = self.says.borrow_mut().pop_front().expect("no more is judged than was scripted");
+        let says = self.says.borrow_mut().pop_front().expect("a scripted reply is left");
         says.map(str::to_owned).ok_or_else(|| "no answer in 16 tries".into())
     }
 }
@@ -277,7 +277,7 @@ fn several_models_are_judged_question_by_question_and_the_last_answer_counts() {
 }
 
 #[test]
-fn what_is_missing_is_known_before_the_first_call() {
+fn missing_input_is_an_error_before_the_first_call() {
     let questions = [question(1, "writing", &["a", "b"]), question(2, "math", &["c", "d"])];
     let answers = answer_questions(&questions, "echo", &mut Echo::default(), &mut stamp(), &[]).unwrap();
     let prompts = JudgePrompts::fastchat();
@@ -309,7 +309,7 @@ fn what_is_missing_is_known_before_the_first_call() {
 }
 
 #[test]
-fn templates_are_filled_in_once_and_their_mistakes_named() {
+fn templates_are_expanded_once_and_errors_name_the_mistake() {
     let prompts = JudgePrompts::fastchat();
     let template = |text: &str| {
         let prompt = mtbench::JudgePrompt { prompt_template: text.to_owned(), ..prompts.all()[0].clone() };

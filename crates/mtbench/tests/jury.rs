@@ -1,4 +1,4 @@
-//! Judging a folder: resume, repeats, re-asks, failures, and judges behind an endpoint.
+//! Judging a folder: resuming, repeats, re-asks, failures, and judges behind an endpoint.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -21,7 +21,7 @@ use seeds::Seeds;
 use serde_json::Value;
 use test_support::{MockBehaviour, MockFault, MockServer};
 
-/// Says what it is told to, in turn.
+/// Returns scripted replies in order.
 struct Scripted(RefCell<VecDeque<Option<String>>>, RefCell<Vec<(u32, u32)>>);
 
 impl Scripted {
@@ -40,7 +40,7 @@ impl Judge for Scripted {
     }
     fn judge(&self, request: &JudgeRequest<'_>) -> Result<String, Box<dyn StdError + Send + Sync>> {
         self.1.borrow_mut().push((request.draw.repeat, request.draw.again));
-        let said = self.0.borrow_mut().pop_front().expect("no more is judged than was scripted");
+        let said = self.0.borrow_mut().pop_front().expect("a scripted reply is left");
         said.ok_or_else(|| "the line is dead".into())
     }
 }
@@ -93,7 +93,7 @@ fn scores(bench: &BenchDir) -> Vec<(u64, u8, Option<f64>)> {
 }
 
 #[test]
-fn what_holds_is_kept_and_what_failed_or_changed_is_judged_anew_in_its_place() {
+fn valid_judgments_are_kept_and_failed_or_stale_ones_replaced() {
     let folder = tempfile::tempdir().unwrap();
     let bench = BenchDir::new(folder.path());
     let asked = questions(2);
@@ -106,7 +106,7 @@ fn what_holds_is_kept_and_what_failed_or_changed_is_judged_anew_in_its_place() {
     assert_eq!(scores(&bench), [(1, 1, Some(1.0)), (2, 1, None), (1, 2, Some(3.0)), (2, 2, None)]);
     assert_eq!(bench.judgments("scripted").unwrap()[1].judgment, JUDGE_FAILED);
 
-    // A failed call is made again; a text without a verdict is what the judge said.
+    // A failed call is repeated; a reply without a verdict is a result of the judge.
     let second = Scripted::new(&[Some("[[2]]")]);
     let judged = single(&bench, &jury(&second), &asked, &said).unwrap();
     assert_eq!((judged.kept, judged.made), (3, 1));
@@ -124,14 +124,14 @@ fn what_holds_is_kept_and_what_failed_or_changed_is_judged_anew_in_its_place() {
     assert_eq!(single(&bench, &jury(&fourth), &asked, &said).unwrap().kept, 4);
     assert_eq!(std::fs::read(bench.judgment_file("scripted").unwrap()).unwrap(), before);
 
-    // Another model's judgments join the file.
+    // Another model's judgments are added to the file.
     let fifth = Scripted::new(&[Some("[[5]]"); 4]);
     single(&bench, &jury(&fifth), &asked, &answers("other", &asked, "y")).unwrap();
     assert_eq!(bench.judgments("scripted").unwrap().len(), 8);
 }
 
 #[test]
-fn a_text_without_a_verdict_is_asked_for_again() {
+fn a_reply_without_a_verdict_is_requested_again() {
     let folder = tempfile::tempdir().unwrap();
     let bench = BenchDir::new(folder.path());
     let asked = questions(1);
@@ -146,7 +146,7 @@ fn a_text_without_a_verdict_is_asked_for_again() {
 }
 
 #[test]
-fn several_opinions_are_pooled_and_a_later_run_adds_what_is_missing() {
+fn repeated_judgments_are_pooled_and_a_later_run_adds_missing_ones() {
     let folder = tempfile::tempdir().unwrap();
     let bench = BenchDir::new(folder.path());
     let asked = questions(1);
@@ -164,11 +164,11 @@ fn several_opinions_are_pooled_and_a_later_run_adds_what_is_missing() {
     assert_eq!(pooled(Pool::Mean), [14.0 / 3.0, 4.5]);
     let text = std::fs::read_to_string(bench.judgment_file("scripted").unwrap()).unwrap();
     assert_eq!(text.matches("\"repeat\": 2").count(), 2);
-    assert!(!text.lines().next().unwrap().contains("repeat"), "first opinions are FastChat's lines");
+    assert!(!text.lines().next().unwrap().contains("repeat"), "first judgments are FastChat's lines");
 }
 
 #[test]
-fn fastchats_stop_comes_after_what_was_heard_is_on_file() {
+fn fastchats_exception_follows_the_write_of_finished_judgments() {
     let folder = tempfile::tempdir().unwrap();
     let bench = BenchDir::new(folder.path());
     let asked = questions(1);
@@ -188,7 +188,7 @@ fn client(server: &MockServer, folder: Option<&Path>, max_cost: Option<f64>, ret
     Client::new(endpoint, settings, folder, Arc::new(TokioClock::start()), jitter).unwrap()
 }
 
-/// Rates by the prompt's length, so that every prompt has its own right rating.
+/// Rates by the prompt's length, so that every prompt has a unique rating.
 fn rate(body: &Value) -> String {
     let prompt = body["messages"][1]["content"].as_str().unwrap();
     format!("Fine. Rating: [[{}]]", prompt.len() % 10 + 1)
@@ -210,7 +210,7 @@ fn ask(
 }
 
 #[test]
-fn hundred_and_sixty_judgments_get_through_a_flaky_endpoint_each_paid_once() {
+fn a_flaky_endpoint_is_paid_once_for_each_of_160_judgments() {
     let server = MockServer::start(MockBehaviour::flaky(17), rate);
     let folder = tempfile::tempdir().unwrap();
     let bench = BenchDir::new(folder.path());
@@ -222,14 +222,14 @@ fn hundred_and_sixty_judgments_get_through_a_flaky_endpoint_each_paid_once() {
     assert!(progress.windows(2).all(|pair| pair[1].done == pair[0].done + 1));
     for row in bench.judgments("gpt-4").unwrap() {
         let right = i64::try_from(row.user_prompt.len() % 10 + 1).unwrap();
-        assert_eq!(row.score(), Some(Rating::Whole(right)), "every judgment stands beside its own prompt");
+        assert_eq!(row.score(), Some(Rating::Whole(right)), "every judgment belongs to its prompt");
     }
     let kept = ask(&client, &bench, &questions(80), &mut progress);
     assert_eq!((kept.kept, kept.made, server.paid()), (160, 0, 160));
 }
 
 #[test]
-fn an_empty_purse_stops_cleanly_and_the_next_run_goes_on() {
+fn an_exhausted_budget_stops_cleanly_and_the_next_run_resumes() {
     let server = MockServer::start(MockBehaviour::perfect(), rate);
     let folder = tempfile::tempdir().unwrap();
     let bench = BenchDir::new(folder.path());
@@ -249,7 +249,7 @@ fn an_empty_purse_stops_cleanly_and_the_next_run_goes_on() {
 }
 
 #[test]
-fn a_wrong_key_ends_all_and_a_long_prompt_only_its_own_call() {
+fn a_wrong_key_ends_the_run_and_a_long_prompt_fails_only_its_call() {
     let refuse = MockFault::Status(401, String::new(), r#"{"error": {"message": "no such key"}}"#.to_owned());
     let overflow = r#"{"error": {"message": "…", "code": "context_length_exceeded"}}"#.to_owned();
     let overflow = MockFault::Status(400, String::new(), overflow);
@@ -264,7 +264,7 @@ fn a_wrong_key_ends_all_and_a_long_prompt_only_its_own_call() {
         let judged = ask(&client, &bench, &questions(40), &mut Vec::new());
         assert_eq!(judged.stopped.is_some(), all);
         let failed = judged.failed.get("context_overflow").copied().unwrap_or_default();
-        assert_eq!((judged.made, failed), (0, if all { 0 } else { 80 }), "a failed call is no judgment");
+        assert_eq!((judged.made, failed), (0, if all { 0 } else { 80 }), "a failed call is not a judgment");
         assert_eq!(judged.rows.len(), failed, "failed calls are recorded as in FastChat");
         assert_eq!(judged.failed_share(), if all { 0.0 } else { 1.0 });
         assert!(server.calls().len() <= 80);
@@ -273,7 +273,7 @@ fn a_wrong_key_ends_all_and_a_long_prompt_only_its_own_call() {
 
 #[test]
 fn comparisons_are_made_in_both_orders_over_the_endpoint() {
-    // Likes whoever is shown first, unless the second answer is longer.
+    // Prefers the first position, unless the second answer is longer.
     let server = MockServer::start(MockBehaviour::perfect(), |body| {
         let prompt = body["messages"][1]["content"].as_str().unwrap();
         format!("[[{}]]", if prompt.contains("longer answer to second") { "C" } else { "A" })

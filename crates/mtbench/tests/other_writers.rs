@@ -1,4 +1,4 @@
-//! Files of other writers than FastChat's own scripts: read as FastChat reads them, and written back byte for byte.
+//! Files of other writers than FastChat's scripts: read as FastChat reads them, and written back byte for byte.
 
 use std::error::Error as StdError;
 use std::fs;
@@ -35,7 +35,7 @@ fn stamp() -> FixedStamp {
     FixedStamp { prefix: "new".to_owned(), tstamp: 2.5 }
 }
 
-/// Answers with the last message of the user, and counts.
+/// Repeats the user's last message, and counts the calls.
 #[derive(Default)]
 struct Echo(usize);
 
@@ -80,7 +80,7 @@ fn questions_of_any_id_with_a_mark_or_notes_are_read() {
 }
 
 #[test]
-fn an_id_twice_is_named_as_it_is_written() {
+fn a_duplicate_id_is_reported_verbatim() {
     let line = "{\"question_id\": \"q\", \"category\": \"a\", \"turns\": [\"x\"]}\n";
     let (_folder, bench) = folder(&[("question.jsonl", &line.repeat(2))]);
     let error = bench.questions().unwrap_err().to_string();
@@ -160,7 +160,7 @@ const JUDGMENTS: &str = "\u{feff}{\"question_id\": 7, \"model\": \"m\", \"score\
     {\"question_id\": 8, \"model\": \"m\", \"score\": null, \"turn\": 1}\n";
 
 #[test]
-fn judgments_are_read_as_show_result_reads_them() {
+fn judgments_are_read_as_in_show_result() {
     let (_folder, bench) =
         folder(&[("question.jsonl", QUESTIONS), ("model_judgment/gpt-4_single.jsonl", JUDGMENTS)]);
     let rows = bench.judgments("gpt-4").unwrap();
@@ -190,7 +190,7 @@ fn judgments_are_read_as_show_result_reads_them() {
 }
 
 #[test]
-fn bad_lines_are_skipped_on_request_and_survive() {
+fn bad_lines_are_skipped_on_request_and_kept() {
     let text = format!("{{\"question_id\": 7, \"model\":\n{}", JUDGMENTS.trim_start_matches('\u{feff}'));
     let (_folder, bench) = folder(&[("model_judgment/gpt-4_single.jsonl", &text)]);
     assert!(matches!(bench.judgments("gpt-4"), Err(Error::Line { line: 1, .. })));
@@ -258,7 +258,7 @@ fn scores_and_differences_agree_on_repeated_judgments() {
 }
 
 #[test]
-fn a_rating_off_the_scale_is_told_from_none() {
+fn a_rating_off_the_scale_differs_from_none() {
     let text = "{\"question_id\": 7, \"model\": \"m\", \"judgment\": \"[[70]]\", \"score\": 70, \"turn\": 1}\n\
         {\"question_id\": 7, \"model\": \"m\", \"judgment\": \"[[70]]\", \"score\": -1, \"turn\": 2}\n\
         {\"question_id\": 8, \"model\": \"m\", \"judgment\": \"?\", \"score\": -1, \"turn\": 1}\n";
@@ -321,7 +321,7 @@ fn judge(bench: &BenchDir, model: &str, questions: &[Question]) -> usize {
 }
 
 #[test]
-fn a_judgment_without_its_prompt_holds() {
+fn a_judgment_without_its_prompt_is_valid() {
     let published = "{\"question_id\": 8, \"model\": \"m\", \"judge\": [\"gpt-4\", \"single-v1\"], \
         \"user_prompt\": \"p\", \"judgment\": \"[[5]]\", \"score\": 5, \"turn\": 1}\n";
     let answers = "{\"question_id\": 7, \"choices\": [{\"turns\": [\"p\", \"q\"]}]}\n\
@@ -367,7 +367,7 @@ fn four_judges_of_one_file_lose_no_judgment() {
 }
 
 #[test]
-fn the_folders_of_lock_files_name_no_judge() {
+fn lock_folders_are_not_judges() {
     let (_folder, bench) = folder(&[]);
     bench.add_judgments("gpt-4", vec![judgment("m", 1, 5)]).unwrap();
     assert_eq!(bench.judges().unwrap(), ["gpt-4"]);

@@ -1,4 +1,4 @@
-//! Scores: FastChat's means, and what strict mode counts.
+//! Scores: FastChat's means, and the rows that strict mode counts.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ fn bench() -> BenchDir {
 }
 
 #[test]
-fn means_are_those_that_fastchat_shows() {
+fn means_match_fastchat() {
     let (questions, judgments) = (bench().questions().unwrap(), bench().judgments("gpt-4").unwrap());
     let expected: Value = serde_json::from_str(include_str!("fixtures/scores.json")).unwrap();
     assert_eq!(judged_models(&judgments), ["alpaca", "dropped", "mule", "zebra"]);
@@ -28,7 +28,7 @@ fn means_are_those_that_fastchat_shows() {
                 (ours.average, &theirs["average"]),
             ] {
                 let (ours, theirs) = (ours.unwrap(), theirs.as_f64().unwrap());
-                assert!((ours - theirs).abs() <= CLOSED_FORM, "{model}, {name}: {ours} is not {theirs}");
+                assert!((ours - theirs).abs() <= CLOSED_FORM, "{model}, {name}: {ours} instead of {theirs}");
             }
         }
     }
@@ -59,7 +59,7 @@ fn judgment(question_id: u64, turn: u8, score: Option<i64>) -> Judgment {
 }
 
 #[test]
-fn the_average_is_over_all_rows_that_are_left() {
+fn the_average_is_over_all_valid_rows() {
     let judgments =
         [judgment(1, 1, Some(8)), judgment(2, 1, Some(6)), judgment(1, 2, Some(10)), judgment(2, 2, None)];
     let overall =
@@ -82,11 +82,11 @@ fn repeated_judgments_count_twice_in_fastchat_mode_and_once_in_strict_mode() {
     let mut other_judge = judgments.to_vec();
     other_judge[2].judge.judge = "claude".to_owned();
     let both = Scores::new(&[question(1, "a")], &other_judge, "m", Mode::Strict);
-    assert_eq!(both.overall().turn_1, Some(5.0), "another judge's opinion is another row");
+    assert_eq!(both.overall().turn_1, Some(5.0), "another judge's rating is another row");
 }
 
 #[test]
-fn strict_mode_says_what_is_missing_and_why() {
+fn strict_mode_reports_missing_scores_with_reasons() {
     let questions = [question(2, "writing"), question(1, "math")];
     let judgments =
         [judgment(1, 1, Some(11)), judgment(1, 2, None), judgment(2, 1, Some(9)), judgment(2, 1, None)];

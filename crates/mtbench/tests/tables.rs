@@ -1,4 +1,4 @@
-//! Tables: what they print follows from numbers that are known beforehand.
+//! Tables of data with known statistics.
 
 use mtbench::{
     Answer, Choice, Judgment, Mode, ModelScores, PairJudgment, PositionBias, Question, Rating, Resampling,
@@ -20,7 +20,7 @@ fn questions() -> Vec<Question> {
     (1..=8).map(question).collect()
 }
 
-/// The scores of `model`, which `score` gives to each question and turn.
+/// The scores of `model`; `score` maps each question and turn.
 fn scores(model: &str, mode: Mode, score: impl Fn(u64, u8) -> Option<f64>) -> ModelScores {
     let judgment = |question_id, turn| Judgment {
         question_id,
@@ -43,7 +43,7 @@ fn resampling() -> Resampling {
     Resampling { resamples: 500, level: 0.95, seeds: Seeds::new(1) }
 }
 
-/// The row that begins with `words`.
+/// Returns the row that starts with `words`.
 #[track_caller]
 fn row<'a>(table: &'a Table, words: &str) -> &'a [Value] {
     let found = table.rows.iter().find(|row| row[0] == Value::text(words));
@@ -70,7 +70,7 @@ fn scores_are_ranked_and_strict_mode_shows_what_is_missing() {
 }
 
 #[test]
-fn intervals_come_from_the_spread_between_questions() {
+fn intervals_reflect_the_variance_between_questions() {
     // Both turns of a question agree: eight questions, not sixteen numbers, vary.
     let spread = [scores("m", Mode::Strict, |question, _| Some(question as f64))];
     let table = score_table(&spread, "gpt-4", Mode::Strict, &resampling()).unwrap();
@@ -116,7 +116,7 @@ fn answers(model: &str, length: impl Fn(u64, usize) -> usize) -> Vec<Answer> {
 }
 
 #[test]
-fn a_judge_that_pays_for_length_is_seen_through() {
+fn a_length_biased_judge_is_detected() {
     // One point for quality and one for each doubling: lengths (with one added, as the table does) double by `question % 3`.
     let doublings = |question: u64| (question % 3) as f64;
     let first = scores("a", Mode::Strict, |question, _| Some(5.0 + doublings(question)));
@@ -140,7 +140,7 @@ fn a_judge_that_pays_for_length_is_seen_through() {
 }
 
 #[test]
-fn the_orders_effect_is_counted() {
+fn the_effect_of_order_is_counted() {
     let game = |first: &str, second: &str| PairJudgment {
         question_id: 1,
         model_1: "a".to_owned(),
@@ -170,7 +170,7 @@ fn the_orders_effect_is_counted() {
 }
 
 #[test]
-fn figures_have_a_spoke_and_a_group_a_category() {
+fn figures_have_a_spoke_and_a_group_per_category() {
     let models = [scores("a <b>", Mode::Strict, |question, _| Some(question as f64))];
     let radar = radar(&models, "gpt-4");
     let bars = bars(&models, "gpt-4", &resampling()).unwrap();

@@ -1,4 +1,4 @@
-//! Verdicts: what FastChat reads from a judgment, and what strict mode does.
+//! Verdicts: how FastChat's mode and strict mode read a judgment.
 
 use mtbench::{Mode, Rating, UnreadableRating, parse_rating};
 use proptest::prelude::*;
@@ -12,7 +12,7 @@ fn rating(value: &Value) -> Option<Rating> {
 }
 
 #[test]
-fn verdicts_are_those_of_python() {
+fn verdicts_match_python() {
     let cases: Vec<Value> = serde_json::from_str(include_str!("fixtures/verdicts.json")).unwrap();
     assert_eq!(cases.len(), 28);
     for case in &cases {
@@ -22,7 +22,7 @@ fn verdicts_are_those_of_python() {
             Value::String(exception) => {
                 assert!(ours.is_err(), "{judgment:?}: {ours:?}, Python has {exception}")
             }
-            // Python's integers know no bounds; ours end at 64 bits, and say so.
+            // Python's integers are unbounded; here they end at 64 bits, with an error.
             value if value.as_i64().is_none() && judgment.contains("99999999999999999999") => {
                 assert_eq!(ours, Err(UnreadableRating("99999999999999999999".to_owned())));
             }
@@ -32,7 +32,7 @@ fn verdicts_are_those_of_python() {
     }
 }
 
-/// Both modes' ratings of `judgment`.
+/// Returns both modes' ratings of `judgment`.
 fn both(judgment: &str) -> [Option<f64>; 2] {
     [Mode::FastChat, Mode::Strict].map(|mode| parse_rating(judgment, mode).unwrap().map(Rating::value))
 }
@@ -40,7 +40,7 @@ fn both(judgment: &str) -> [Option<f64>; 2] {
 #[test]
 fn the_modes_differ_where_fastchat_misreads() {
     assert_eq!(both("[[7.5]]"), [Some(7.5), Some(7.5)]);
-    assert_eq!(both("see [1]…9/10"), [Some(1.0), None], "a citation is no verdict");
+    assert_eq!(both("see [1]…9/10"), [Some(1.0), None], "a citation is not a verdict");
     assert_eq!(both("[[10]] then [[3]]"), [Some(10.0), Some(3.0)], "the last verdict is the judge's");
     assert_eq!(both("cite [2]; [[7]]"), [Some(7.0), Some(7.0)]);
     for nothing in ["[[8/10]]", "[[ 8 ]]", "$ERROR$", ""] {
@@ -50,11 +50,11 @@ fn the_modes_differ_where_fastchat_misreads() {
     assert_eq!(parse_rating("[[08]]", Mode::FastChat), Err(UnreadableRating("08".to_owned())));
     assert_eq!(parse_rating("[[08]]", Mode::Strict), Ok(None));
     let endless = format!("[[{}.0]]", "9".repeat(400));
-    assert!(parse_rating(&endless, Mode::FastChat).is_err(), "infinity is no rating");
+    assert!(parse_rating(&endless, Mode::FastChat).is_err(), "infinity is not a rating");
 }
 
 #[test]
-fn integers_and_decimals_stay_apart() {
+fn integers_and_decimals_are_distinguished() {
     assert_eq!(parse_rating("[[7]]", Mode::FastChat), Ok(Some(Rating::Whole(7))));
     assert_eq!(parse_rating("[[7.]]", Mode::FastChat), Ok(Some(Rating::Decimal(7.0))));
     assert_eq!([Rating::Whole(7), Rating::Decimal(7.0)].map(|rating| rating.to_string()), ["7", "7.0"]);

@@ -1,4 +1,4 @@
-//! Whatever is wrong with a folder or a request, the error names it.
+//! Errors name the fault in a folder or a request.
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +15,7 @@ fn load(dir: &Path) -> Result<Policy, PolicyError> {
     Policy::load(dir, Kind::Float, Device::Cpu)
 }
 
-/// A copy of a fixture in which something can be broken.
+/// A copy of a fixture for modification.
 fn copy_of(name: &str) -> tempfile::TempDir {
     let copy = tempfile::tempdir().unwrap();
     for entry in std::fs::read_dir(fixture(name)).unwrap() {
@@ -46,7 +46,7 @@ fn config_with(
     ModelConfig::from_json(json)
 }
 
-/// The whole chain of messages, as a binary would print it.
+/// Returns the whole chain of messages, as a binary prints it.
 fn message<T>(result: Result<T, PolicyError>) -> String {
     let Err(error) = result else { panic!("the input is bad, but was accepted") };
     let mut text = error.to_string();
@@ -82,7 +82,7 @@ fn a_missing_shard_is_named() {
 }
 
 #[test]
-fn an_index_that_leads_out_of_its_folder_is_refused() {
+fn an_index_with_paths_outside_its_folder_is_refused() {
     let copy = copy_of("mistral");
     let index = copy.path().join("model.safetensors.index.json");
     std::fs::write(&index, r#"{"weight_map": {"model.norm.weight": "../elsewhere.safetensors"}}"#).unwrap();
@@ -94,7 +94,7 @@ fn an_index_that_leads_out_of_its_folder_is_refused() {
 }
 
 #[test]
-fn weights_cut_short_anywhere_are_refused() {
+fn truncated_weights_are_refused() {
     let copy = copy_of("llama");
     let path = copy.path().join("model.safetensors");
     let whole = std::fs::read(&path).unwrap();
@@ -144,7 +144,7 @@ fn weights_that_are_not_finite_are_named() {
             &["model.norm.weight", &format!("{count} NaN or infinite")],
         );
     }
-    // 1e30 is finite in F32, but not in the F16 that was asked for.
+    // 1e30 is finite in F32, but not in the requested F16.
     let large = with_tensors(|tensors| {
         let (_, tensor) = tensors.iter_mut().find(|(name, _)| name == "model.norm.weight").unwrap();
         let _ = tensor.get(5).fill_(1e30);
@@ -203,7 +203,7 @@ fn configurations_are_refused_for_a_stated_reason() {
 }
 
 #[test]
-fn spellings_of_a_configuration_agree() {
+fn equivalent_configurations_agree() {
     let rope = |config: &ModelConfig| config.rope.clone();
     let new = config_with("llama", |_| ()).unwrap();
     let old = config_with("llama", |config| {
@@ -224,7 +224,7 @@ fn spellings_of_a_configuration_agree() {
 }
 
 #[test]
-fn requests_that_make_no_sense_are_named() {
+fn invalid_requests_are_named() {
     let policy = load(&fixture("llama")).unwrap();
     let good = GenerationRequest {
         prompt: vec![1, 2],
@@ -248,9 +248,9 @@ fn requests_that_make_no_sense_are_named() {
 }
 
 #[test]
-fn weights_that_have_diverged_stop_generation() {
+fn nonfinite_weights_stop_generation() {
     let policy = load(&fixture("llama")).unwrap();
-    // Loading would refuse such weights; training may still arrive at them.
+    // Loading refuses such weights; training may still produce them.
     let diverged =
         policy.parameters().iter().map(|(name, tensor)| (name.clone(), tensor * f64::NAN)).collect();
     let policy = Policy::from_parameters(policy.config().clone(), diverged).unwrap();
@@ -294,10 +294,10 @@ fn a_failed_save_leaves_the_old_folder_and_nothing_else() {
     assert_says(&message(policy.save(&dir, Kind::Int64, None)), &["Int64"]);
 }
 
-/// A full disk, by a limit on the size of files that the shell sets for this very test, started once more.
+/// Simulates a full disk: a shell runs this test again with a limit on file sizes.
 #[test]
 #[cfg(unix)]
-fn a_full_disk_leaves_nothing_behind() {
+fn a_full_disk_leaves_no_files() {
     const INSIDE: &str = "POLICY_MODEL_FULL_DISK";
     if let Some(dir) = std::env::var_os(INSIDE) {
         let policy = load(&fixture("llama")).unwrap();
@@ -309,7 +309,7 @@ fn a_full_disk_leaves_nothing_behind() {
     }
     let out = tempfile::tempdir().unwrap();
     let status = std::process::Command::new("sh")
-        .args(["-c", r#"trap '' XFSZ; ulimit -f 16; exec "$0" --exact a_full_disk_leaves_nothing_behind"#])
+        .args(["-c", r#"trap '' XFSZ; ulimit -f 16; exec "$0" --exact a_full_disk_leaves_no_files"#])
         .arg(std::env::current_exe().unwrap())
         .env(INSIDE, out.path().join("model"))
         .output()

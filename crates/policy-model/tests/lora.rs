@@ -9,7 +9,7 @@ use serde::Deserialize;
 use tch::{Device, Kind, Tensor};
 use test_support::LOGITS_FP32;
 
-/// What `fixtures/make_lora.py` recorded.
+/// The recording of `fixtures/make_lora.py`.
 #[derive(Deserialize)]
 struct Expected {
     base: String,
@@ -45,12 +45,12 @@ fn logits(policy: &Policy, ids: &[u32]) -> Vec<f64> {
 fn assert_close(found: &[f64], expected: &[f64], what: &str) {
     assert_eq!(found.len(), expected.len());
     for (at, (found, expected)) in found.iter().zip(expected).enumerate() {
-        assert!((found - expected).abs() < LOGITS_FP32, "{what}, value {at}: {found} for {expected}");
+        assert!((found - expected).abs() < LOGITS_FP32, "{what}, value {at}: {found} instead of {expected}");
     }
 }
 
 #[test]
-fn adapters_compute_what_peft_computes_and_can_be_switched_off() {
+fn adapters_match_peft_and_can_be_disabled() {
     let (base, adapted, expected) = load();
     let off = adapted.without_adapters().unwrap();
     for (row, ids) in expected.sequences.iter().enumerate() {
@@ -62,7 +62,7 @@ fn adapters_compute_what_peft_computes_and_can_be_switched_off() {
 }
 
 #[test]
-fn saving_merges_as_peft_does_and_keeps_the_adapters_apart() {
+fn saving_merges_as_peft_does_and_keeps_the_adapters() {
     let (base, adapted, expected) = load();
     let out = tempfile::tempdir().unwrap();
     let (model, adapter) = (out.path().join("model"), out.path().join("adapter"));

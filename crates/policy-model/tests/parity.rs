@@ -1,4 +1,4 @@
-//! Tiny random models of every family against what transformers computed from the same folders.
+//! Compares tiny random models of every family with transformers' results for the same folders.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use test_support::LOGITS_FP32;
 
 const MODELS: [&str; 5] = ["llama", "llama-old", "mistral", "qwen2", "qwen3"];
 
-/// What `fixtures/make_tiny.py` recorded beside a model.
+/// The recording of `fixtures/make_tiny.py` for a model.
 #[derive(Deserialize)]
 struct Expected {
     sequences: Vec<Vec<u32>>,
@@ -27,7 +27,7 @@ fn folder(name: &str) -> PathBuf {
 }
 
 fn load(name: &str) -> (Policy, Expected) {
-    // Tiny matrices gain nothing from threads, and tests already run side by side.
+    // Tiny matrices gain nothing from threads, and tests run in parallel.
     tch::set_num_threads(1);
     let text = std::fs::read(folder(name).join("expected.json")).unwrap();
     let policy = Policy::load(&folder(name), Kind::Float, Device::Cpu).unwrap();
@@ -50,7 +50,7 @@ fn largest_difference(found: &[f64], expected: &[f64]) -> f64 {
 }
 
 #[test]
-fn logits_and_token_logps_are_those_of_transformers() {
+fn logits_and_token_logps_match_transformers() {
     for name in MODELS {
         let (policy, expected) = load(name);
         let rows = Rows::causal(&slices(&expected.sequences), Device::Cpu);
@@ -73,7 +73,7 @@ fn logits_and_token_logps_are_those_of_transformers() {
 }
 
 #[test]
-fn greedy_continuations_are_those_of_transformers() {
+fn greedy_continuations_match_transformers() {
     for name in MODELS {
         let (policy, expected) = load(name);
         let sampling = Sampling::greedy(expected.max_new_tokens, vec![expected.eos_token_id]);

@@ -1,4 +1,4 @@
-//! The real 135M model in fp32 against what transformers computed: run where `PREF_REAL_MODEL` names its folder.
+//! Compares the real 135M model in fp32 with transformers; runs if `PREF_REAL_MODEL` names its folder.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use serde::Deserialize;
 use tch::{Device, Kind, Tensor};
 use test_support::SEQUENCE_LOGP_NATS;
 
-/// What `fixtures/make_real.py` recorded.
+/// The recording of `fixtures/make_real.py`.
 #[derive(Deserialize)]
 struct Expected {
     pairs: Vec<Pair>,
@@ -72,9 +72,8 @@ fn causal(policy: &Policy, prompt: &[u32], completion: &[u32]) -> f64 {
 
 #[test]
 #[ignore = "slow: cargo xtask test slow"]
-fn sequence_logps_and_greedy_continuations_are_those_of_transformers() {
-    let Some(dir) =
-        test_support::real_model("sequence_logps_and_greedy_continuations_are_those_of_transformers")
+fn sequence_logps_and_greedy_continuations_match_transformers() {
+    let Some(dir) = test_support::real_model("sequence_logps_and_greedy_continuations_match_transformers")
     else {
         return;
     };

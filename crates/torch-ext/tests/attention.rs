@@ -6,15 +6,15 @@ use common::on_each_instruction_set;
 use tch::{Device, Kind, Tensor};
 use torch_ext::{SharedPrefixRows, TorchExtError, shared_prefix_attention};
 
-/// Relative to the largest number: a few ulps of an fp32 sum; in bf16 one ulp of the result, and one of the result that the
-/// gradients are computed from.
+/// Relative to the largest number. In fp32 a few ulps of a sum; in bf16 one ulp of the result, and one of the result in
+/// the gradients' computation.
 const TOLERANCES: [(Kind, f64); 2] = [(Kind::Float, 4e-6), (Kind::BFloat16, 1.2e-2)];
 
 /// Lengths of the prefix and the continuations of each row.
 type Rows = &'static [(usize, &'static [usize])];
 
-/// Rows within a tile and of several tiles, rows without a prefix or continuations, and lengths at and next to the edges of a
-/// vector, a strip and a tile.
+/// Rows within a tile and of several tiles, rows without a prefix or continuations. Lengths are at and next to the
+/// edges of a vector, a strip and a tile.
 const ROWS: Rows = &[
     (5, &[3, 2]),
     (130, &[70, 64, 1]),
@@ -87,7 +87,7 @@ fn bits_differ(a: &[Tensor], b: &[Tensor]) -> bool {
 }
 
 #[test]
-fn it_matches_doubles() {
+fn attention_matches_doubles() {
     on_each_instruction_set(|| {
         let rows = layout(ROWS);
         for (kind, tolerance) in TOLERANCES {

@@ -88,7 +88,7 @@ fn parts_are_scattered_and_gathered_in_rank_order() {
             let mut whole = places.zeros_like();
             group.all_gather(&mut whole, &part).unwrap();
             assert_eq!(floats(&whole), floats(&(&places * factor)));
-            // 1 to n, of which each operation makes what it makes.
+            // Rank r has the value r + 1, so that the values are 1 to n.
             let number = places.full_like(r + 1.0);
             let product = (1..=world_size).map(f64::from).product();
             let cases = [(ReduceOp::Product, product), (ReduceOp::Min, 1.0), (ReduceOp::Max, n)];
@@ -113,7 +113,7 @@ fn many_collectives_may_be_pending() {
             let mut under_way = Vec::new();
             for (k, (part, whole)) in parts.iter_mut().zip(&wholes).enumerate() {
                 let work = scope.reduce_scatter(part, whole, ReduceOp::Sum)?;
-                // Some have come when the next begin, and some have not; some are waited for twice.
+                // Some are complete when the next ones start; some are waited for twice.
                 match k % 50 {
                     10 => thread::sleep(Duration::from_millis(5)),
                     20 => work.wait()?,

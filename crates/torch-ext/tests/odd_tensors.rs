@@ -1,5 +1,6 @@
-//! Each function with operands that are not plain memory, or that change between the forward and the backward pass. None may
-//! read or write outside of a tensor (`cargo xtask sanitize` checks that), and a result must be that of plain copies.
+//! Calls each function with operands that are not plain memory, or that change between the forward and the backward
+//! pass. No call may access memory outside of a tensor (`cargo xtask sanitize` checks that). Results equal those of
+//! plain copies.
 
 use proptest::prelude::*;
 use tch::{Device, Kind, Tensor};
@@ -323,7 +324,7 @@ fn backward_passes_after_set_data_to_a_shorter_tensor_fail() {
 }
 
 #[test]
-fn attention_of_absurd_shapes_is_refused() {
+fn attention_of_oversized_shapes_is_refused() {
     let float = |shape: &[i64]| Tensor::zeros(shape, (Kind::Float, Device::Cpu));
     let first = Tensor::from_slice(&[0i64]);
     let outcome = |q: &Tensor, k: &Tensor| decode_attention(q, k, k, &first);

@@ -15,8 +15,8 @@ const UPDATE: AdamWUpdate = AdamWUpdate {
     gradient_scale: 1.0,
 };
 
-/// The result of three updates by `torch.optim.AdamW` (2.13) of w = [1, −2, 3] with `UPDATE`, gradients [0.5, −1, 2], [−0.25, 0.5, 1],
-/// [1, 1, −1].
+/// The result of three updates by `torch.optim.AdamW` (2.13) with `UPDATE`. Initially w = [1, −2, 3]; the gradients are
+/// [0.5, −1, 2], [−0.25, 0.5, 1], [1, 1, −1].
 const AFTER_THREE: [f64; 3] = [0.780_244_529_247_283_9, -1.843_454_241_752_624_5, 2.680_715_560_913_086];
 
 /// Absolute; fp32 keeps seven digits.
@@ -33,7 +33,7 @@ fn three_updates_match_pytorch() {
         fused_adamw(&mut weights, &mut gradient, &mut first, &mut second, None, &update).unwrap();
     }
     for (got, expected) in Vec::<f32>::try_from(&weights).unwrap().iter().zip(AFTER_THREE) {
-        assert!((f64::from(*got) - expected).abs() < TOLERANCE, "{got} for {expected}");
+        assert!((f64::from(*got) - expected).abs() < TOLERANCE, "{got} instead of {expected}");
     }
 }
 
@@ -127,7 +127,7 @@ fn norms_match_doubles_and_propagate_nan() {
             let x = numbers(length, 0.1);
             let expected = x.to_kind(Kind::Double).square().sum(Kind::Double).double_value(&[]);
             let found = squared_norm(&x).unwrap().unwrap();
-            assert!((found - expected).abs() <= 1e-6 * expected, "{found} for {expected}");
+            assert!((found - expected).abs() <= 1e-6 * expected, "{found} instead of {expected}");
         }
         let with_nan =
             Tensor::cat(&[numbers(70_000, 0.1), Tensor::from_slice(&[f32::NAN]), numbers(70_000, 0.1)], 0);

@@ -1,8 +1,8 @@
-//! Compares each path on a GPU with the CPU, in about a minute: `cargo xtask gpu-check`.
+//! Compares each computation on a GPU with the CPU, in about a minute: `cargo xtask gpu-check`.
 //!
-//! Without a GPU it says so and fails. `gpu_check cpu` compares the CPU with itself, which shows that the check works.
+//! Without a GPU it prints a message and fails. `gpu_check cpu` compares the CPU with itself, to test the check.
 
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "what it prints is what it is for")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "the output is its purpose")]
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -24,21 +24,19 @@ const VOCABULARY: usize = 512;
 fn main() -> ExitCode {
     let device = match std::env::args().nth(1).as_deref() {
         Some("cpu") => Device::Cpu,
-        Some(unknown) => return failed(&format!("`{unknown}` is no device; say `cpu` or nothing")),
+        Some(unknown) => return failed(&format!("`{unknown}` is not a device; pass `cpu` or no argument")),
         None if Cuda::is_available() && Cuda::device_count() > 0 => Device::Cuda(0),
         None => {
             return failed(
-                "there is no GPU that libtorch finds, so nothing was checked; with an NVIDIA driver, `cargo xtask setup` brings \
+                "libtorch finds no GPU, so nothing was checked; with an NVIDIA driver, `cargo xtask setup` installs \
                  libtorch for CUDA",
             );
         }
     };
-    println!(
-        "{device:?} beside the CPU: the furthest that two numbers lie apart, as a share of the greater one (or of 1)"
-    );
+    println!("{device:?} against the CPU: largest difference, relative to the greater number (or to 1)");
     match check_all(device) {
         Ok(0) => ExitCode::SUCCESS,
-        Ok(wrong) => failed(&format!("{wrong} of the paths differ from the CPU")),
+        Ok(wrong) => failed(&format!("{wrong} of the computations differ from the CPU")),
         Err(error) => failed(&error.to_string()),
     }
 }
@@ -48,14 +46,14 @@ fn failed(why: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Runs every check, and returns how many failed.
+/// Runs all checks and returns the number of failures.
 fn check_all(device: Device) -> Result<usize, Box<dyn Error>> {
     let mut wrong = 0;
     let mut compare = |what: &str, of: &dyn Fn(Device) -> Result<Vec<f64>, Box<dyn Error>>, bound: f64| {
         let (here, there) = (of(Device::Cpu)?, of(device)?);
         let apart = here.iter().zip(&there).map(|(a, b)| (a - b).abs() / a.abs().max(b.abs()).max(1.0));
         let furthest = apart.fold(0.0, f64::max);
-        // What is not a number is not within any bound.
+        // NaN is not within any bound.
         let is_right = here.len() == there.len()
             && !here.is_empty()
             && furthest <= bound
@@ -71,7 +69,7 @@ fn check_all(device: Device) -> Result<usize, Box<dyn Error>> {
             bound,
         )?;
     }
-    // Sums of some dozen log-probabilities; bfloat16 has 8 bits.
+    // Sums of a few dozen log-probabilities; bfloat16 has 8 bits of precision.
     for (kind, bound) in [(Kind::Float, 1e-4), (Kind::BFloat16, 5e-2)] {
         for (name, scoring) in ways() {
             let what = format!("log-probabilities, {kind:?}, {name}");
@@ -95,8 +93,8 @@ fn check_all(device: Device) -> Result<usize, Box<dyn Error>> {
     Ok(wrong)
 }
 
-/// What rows with branches attend to, and the gradients of queries, keys and values: on a GPU by libtorch's kernels for rows of any
-/// length, of which a policy that cannot have them does not speak.
+/// Attention outputs of rows with branches, and the gradients of queries, keys and values. On a GPU, libtorch's
+/// variable-length kernels compute them; without them, a policy silently uses another implementation.
 fn attention(device: Device, kind: Kind) -> Result<Vec<f64>, Box<dyn Error>> {
     let rows = SharedPrefixRows::new([(37, &[5, 70][..]), (0, &[9][..]), (130, &[][..]), (1, &[1, 64][..])]);
     let operand = |heads: i64, seed: f64| {
@@ -119,7 +117,7 @@ fn attention(device: Device, kind: Kind) -> Result<Vec<f64>, Box<dyn Error>> {
     Ok(Vec::try_from(all)?)
 }
 
-/// The ways to compute that take other paths through libtorch.
+/// The options that select different paths through libtorch.
 fn ways() -> [(&'static str, Scoring); 4] {
     let plain = Scoring {
         layout: Layout::Separate,
@@ -141,7 +139,7 @@ fn policy(device: Device, kind: Kind) -> Result<Policy, Box<dyn Error>> {
         "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": true,
         "initializer_range": 0.1,
     }))?;
-    // Drawn in fp32 and on the CPU, so that all devices have the same.
+    // Sampled in fp32 on the CPU, so that all devices have the same values.
     let drawn = Policy::initialize(config.clone(), &Seeds::new(5), Kind::Float, Device::Cpu)?;
     let moved = drawn
         .parameters()
@@ -171,7 +169,7 @@ fn logps(device: Device, kind: Kind, scoring: Scoring) -> Result<Vec<f64>, Box<d
     Ok([of.chosen, of.rejected].concat())
 }
 
-/// The losses of some steps, from fp32 masters.
+/// Returns the losses of some steps, from fp32 masters.
 fn losses(
     device: Device,
     kind: Kind,
@@ -208,7 +206,7 @@ fn losses(
     Ok(losses.0)
 }
 
-/// Keeps the loss of each step.
+/// Records the loss of each step.
 struct Losses(Vec<f64>);
 
 impl Observer for Losses {

@@ -1,8 +1,8 @@
-//! Checkpoints: a Hugging Face folder with the state of training.
+//! Checkpoints: a Hugging Face folder with the training state.
 //!
-//! A checkpoint appears complete or not at all: it is written to a hidden sibling folder that is renamed at the end.
-//! The optimiser's state (three fp32 numbers a parameter) is kept in the newest two checkpoints only. Where ranks share the
-//! state out, each writes its part into the folder that rank 0 makes and renames; any number of ranks goes on from the parts.
+//! Writes are atomic: a checkpoint is written to a hidden sibling folder, which is renamed at the end. Only the newest
+//! two checkpoints keep the optimizer's state, three fp32 numbers per parameter. If the state is sharded, each rank
+//! writes its shard into the folder that rank 0 creates and renames. Any number of ranks can resume from the shards.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,9 +16,10 @@ use crate::error::TrainError;
 use crate::run_inputs::{AcceptedChange, Provenance, RunInputs};
 use crate::state::{SavedState, TrainerState};
 
-/// The folder with the state of training.
+/// The folder of the training state.
 const STATE_FOLDER: &str = "trainer";
-/// Holds low-rank adapters as peft does, where they are what is trained; the weights beside them have them merged in.
+/// The folder of low-rank adapters in peft's format, if adapters are trained. The checkpoint's weights have them
+/// merged.
 pub(crate) const ADAPTER: &str = "adapter";
 /// The number of checkpoints that keep the optimizer's state.
 const STATES_KEPT: usize = 2;
@@ -32,7 +33,7 @@ struct StateFile {
     /// The shards of the state; absent if the state is in one file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     shards: Option<Shards>,
-    /// The inputs of the run; absent in checkpoints of former versions and of runs without a recipe.
+    /// The inputs of the run; absent in checkpoints of earlier versions and of runs without a recipe.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     inputs: Option<RunInputs>,
     /// Changes of the inputs that a user accepted.
@@ -40,7 +41,7 @@ struct StateFile {
     accepted_changes: Vec<AcceptedChange>,
 }
 
-/// So many parts in turn have a piece of so many elements.
+/// The layout of the stored shards: the number of parts, and the length of the pieces that alternate among them.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Shards {
@@ -49,7 +50,7 @@ struct Shards {
 }
 
 impl StateFile {
-    /// The parts in which the state lies there.
+    /// Returns the shards of the stored state.
     fn shards(&self) -> Vec<Shard> {
         let elements = self.elements;
         match self.shards {
@@ -61,7 +62,7 @@ impl StateFile {
     }
 }
 
-/// Writes `folder/step-N`; `companions` holds the tokenizer files of a complete Hugging Face folder.
+/// Writes `folder/step-N`; `companions` contains the tokenizer files of a complete Hugging Face folder.
 pub(crate) fn write(
     folder: &Path,
     snapshot: &TrainerState<'_>,
@@ -75,7 +76,7 @@ pub(crate) fn write(
     remove(&partial)?;
     let written = fill(&partial, snapshot, kind, companions, provenance).and_then(|()| {
         if !snapshot.shard.is_whole() {
-            // The other ranks write beside this one, into the folder that is there now.
+            // The other ranks write into this folder, which now exists.
             snapshot.group.barrier()?;
             write_part(&partial, snapshot)?;
             snapshot.group.barrier()?;
@@ -88,7 +89,7 @@ pub(crate) fn write(
         Ok(())
     });
     if written.is_err() {
-        // The disk may be full: leave nothing half-written behind, and report what went wrong first.
+        // The disk may be full: remove the partial folder and report the first error.
         let _ = remove(&partial);
     }
     written?;
@@ -96,7 +97,7 @@ pub(crate) fn write(
     Ok(target)
 }
 
-/// Writes this rank's part of the state into the folder that rank 0 [makes](write).
+/// Writes this rank's shard of the state into the folder that rank 0 [creates](write).
 pub(crate) fn write_along(folder: &Path, snapshot: &TrainerState<'_>) -> Result<(), TrainError> {
     if snapshot.shard.is_whole() {
         return Ok(());
@@ -110,7 +111,7 @@ pub(crate) fn write_along(folder: &Path, snapshot: &TrainerState<'_>) -> Result<
     Ok(snapshot.group.barrier()?)
 }
 
-/// Asserts that all ranks see one folder, where each is to write its part of the state.
+/// Checks that all ranks see the same folder, into which each writes its shard.
 pub(crate) fn require_shared(folder: &Path, group: &ProcessGroup) -> Result<(), TrainError> {
     let made = group.compute_on_rank0::<TrainError>(|| {
         fs::create_dir_all(folder).map_err(TrainError::io("cannot create", folder))?;
@@ -126,13 +127,13 @@ pub(crate) fn require_shared(folder: &Path, group: &ProcessGroup) -> Result<(), 
     }
     match is_missed? {
         true if is_missing => Err(TrainError::NotShared { path: folder.into(), rank: group.rank().index() }),
-        // The rank that misses it returns the error.
+        // The rank that does not see the folder returns the error.
         true => Ok(group.barrier()?),
         false => Ok(()),
     }
 }
 
-/// What an adapter's configuration names as the model below it, so that it is found from any folder.
+/// Returns the base model of an adapter's configuration, as a path that is valid from any folder.
 pub(crate) fn base_name(model: &Path) -> String {
     std::path::absolute(model).unwrap_or_else(|_| model.to_owned()).display().to_string()
 }
@@ -180,7 +181,7 @@ fn write_part(partial: &Path, snapshot: &TrainerState<'_>) -> Result<(), TrainEr
     Ok(write_tensors(&path, &named, Kind::Float)?)
 }
 
-/// The file of a rank's part of the state.
+/// Returns the file name of a rank's shard.
 fn part_name(rank: Rank) -> String {
     match rank.world_size() {
         1 => "optimizer.safetensors".to_owned(),
@@ -201,7 +202,7 @@ fn ranks_of(world_size: u16) -> impl Iterator<Item = Rank> {
     (0..world_size).filter_map(move |index| Rank::new(index, world_size).ok())
 }
 
-/// The checkpoints of `folder` in order of their steps.
+/// Returns the checkpoints in `folder`, ordered by step.
 pub(crate) fn list(folder: &Path) -> Result<Vec<(u64, PathBuf)>, TrainError> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
@@ -220,7 +221,7 @@ pub(crate) fn list(folder: &Path) -> Result<Vec<(u64, PathBuf)>, TrainError> {
     Ok(found)
 }
 
-/// Reads what the newest checkpoint with a readable `state.json` records of the run's inputs, and its step.
+/// Reads the run's inputs, and the step, from the newest checkpoint with a readable `state.json`.
 pub(crate) fn recorded_inputs(folder: &Path) -> Result<Option<(u64, Provenance)>, TrainError> {
     for (step, path) in list(folder)?.into_iter().rev() {
         let Ok(json) = fs::read(path.join(STATE_FOLDER).join("state.json")) else { continue };
@@ -231,8 +232,8 @@ pub(crate) fn recorded_inputs(folder: &Path) -> Result<Option<(u64, Provenance)>
     Ok(None)
 }
 
-/// The state of the newest checkpoint that has one and is whole, of which this rank takes its `shard`; a damaged one is passed
-/// over with a warning. Where ranks hold all of it, rank 0 of `group` reads it, and the others hear it from there.
+/// Restores this rank's `shard` from the newest checkpoint with an intact state; damaged ones are skipped with a
+/// warning. If ranks hold the whole state, rank 0 of `group` reads and broadcasts it.
 pub(crate) fn newest_state(
     folder: &Path,
     shard: Shard,
@@ -264,16 +265,16 @@ pub(crate) fn newest_state(
                 return Ok(Some(state));
             }
             Ok(_) => tracing::warn!(
-                "another rank cannot read {}; falling back to the checkpoint before",
+                "another rank cannot read {}; falling back to the previous checkpoint",
                 path.display()
             ),
-            Err(error) => tracing::warn!("{error}; falling back to the checkpoint before"),
+            Err(error) => tracing::warn!("{error}; falling back to the previous checkpoint"),
         }
     }
     Ok(None)
 }
 
-/// Reads what of a checkpoint's state lies in `shard`, in whatever parts it was written.
+/// Reads the elements in `shard` of a checkpoint's state, which may have any number of shards.
 fn read_state(checkpoint: &Path, shard: Shard) -> Result<SavedState, TrainError> {
     let damaged = |why: String| TrainError::DamagedCheckpoint { path: checkpoint.into(), why };
     let path = checkpoint.join(STATE_FOLDER).join("state.json");
@@ -284,7 +285,7 @@ fn read_state(checkpoint: &Path, shard: Shard) -> Result<SavedState, TrainError>
     }
     let state = SavedState::zeros(file.step, shard.length());
     if file.shards.is_some_and(|shards| shards.parts == 0 || shards.piece < 1) {
-        return Err(damaged("state.json: `shards` names no parts".to_owned()));
+        return Err(damaged("state.json: `shards` is empty".to_owned()));
     }
     for part in file.shards() {
         let common: Vec<(i64, Run)> = part
@@ -317,7 +318,7 @@ fn read_state(checkpoint: &Path, shard: Shard) -> Result<SavedState, TrainError>
     Ok(state)
 }
 
-/// Removes the optimiser's state from all but the newest `keep` checkpoints.
+/// Removes the optimizer's state from all but the newest `keep` checkpoints.
 pub(crate) fn drop_states(folder: &Path, keep: usize) -> Result<(), TrainError> {
     let with_state: Vec<PathBuf> = list(folder)?
         .into_iter()
@@ -341,7 +342,7 @@ pub(crate) fn keep_last(folder: &Path, keep: usize) -> Result<(), TrainError> {
     Ok(())
 }
 
-/// Removes the checkpoints of all steps but `steps`.
+/// Removes the checkpoints of all other steps than `steps`.
 pub(crate) fn retain(folder: &Path, steps: &[u64]) -> Result<(), TrainError> {
     for (step, path) in list(folder)? {
         if !steps.contains(&step) {
@@ -351,7 +352,7 @@ pub(crate) fn retain(folder: &Path, steps: &[u64]) -> Result<(), TrainError> {
     Ok(())
 }
 
-/// Removes what writers left in `folder` that were killed. Nobody else may write there: the run's lock is held.
+/// Removes unfinished files of killed writers from `folder`. The run's lock excludes other writers.
 pub(crate) fn clear_unfinished(folder: &Path) -> Result<(), TrainError> {
     let Ok(entries) = fs::read_dir(folder) else { return Ok(()) };
     for entry in entries {
@@ -364,7 +365,7 @@ pub(crate) fn clear_unfinished(folder: &Path) -> Result<(), TrainError> {
     Ok(())
 }
 
-/// Whether a file is one that was to take the place of another: `.metrics.jsonl.aeFcmy`, as `atomic-write-file` names them.
+/// Whether a file is a temporary one of an atomic write: `.metrics.jsonl.aeFcmy`, as `atomic-write-file` names them.
 fn is_unfinished_file(name: &str) -> bool {
     let parts = name.strip_prefix('.').and_then(|name| name.rsplit_once('.'));
     parts.is_some_and(|(file, random)| {
@@ -388,7 +389,8 @@ mod tests {
 
     use super::*;
 
-    /// Writes the state of `elements` weights in so many parts and buckets: the elements' numbers, and once and twice 100 more.
+    /// Writes a state of `elements` weights with this layout. The values are the elements' indices, plus
+    /// 0, 100 and 200.
     fn write_state(checkpoint: &Path, elements: i64, shards: Shards) {
         fs::create_dir_all(checkpoint.join(STATE_FOLDER)).unwrap();
         let file = StateFile {
@@ -415,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn any_number_of_ranks_reads_what_any_number_wrote() {
+    fn any_number_of_ranks_reads_any_number_of_shards() {
         let folder = tempfile::tempdir().unwrap();
         let layouts = [(1, 37), (2, 19), (2, 4), (3, 6), (5, 1)];
         for (written, (parts, piece)) in layouts.into_iter().enumerate() {
@@ -443,17 +445,17 @@ mod tests {
     }
 
     #[test]
-    fn a_part_that_is_missing_or_of_another_model_is_told() {
+    fn a_missing_shard_or_another_model_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         write_state(folder.path(), 10, Shards { parts: 2, piece: 5 });
-        let told = |elements| read_state(folder.path(), Shard::whole(elements)).unwrap_err().to_string();
-        assert!(told(11).contains("10 parameters, the model 11"), "{}", told(11));
+        let error = |elements| read_state(folder.path(), Shard::whole(elements)).unwrap_err().to_string();
+        assert!(error(11).contains("10 parameters, the model 11"), "{}", error(11));
         fs::remove_file(folder.path().join("trainer/optimizer-00002-of-00002.safetensors")).unwrap();
-        assert!(told(10).contains("optimizer-00002-of-00002"), "{}", told(10));
+        assert!(error(10).contains("optimizer-00002-of-00002"), "{}", error(10));
     }
 
     #[test]
-    fn what_a_killed_writer_left_goes_and_all_else_stays() {
+    fn only_unfinished_files_of_killed_writers_are_removed() {
         let folder = tempfile::tempdir().unwrap();
         let unfinished = [".metrics.jsonl.aeFcmy", ".pair_deltas.jsonl.zULn0w", ".model-x", ".step-3"];
         let others = [".lock", "metrics.jsonl", ".hidden.toml", "model.tar.abcdef"];

@@ -1,4 +1,4 @@
-//! What a run gets from its caller: a clock, progress, a request to stop, the ranks.
+//! The environment of a run: a clock, progress, a stop flag, the ranks.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -6,10 +6,10 @@ use distributed::ProcessGroup;
 
 /// A clock. Training reads no clock of its own, so that a run is repeatable.
 pub trait Clock {
-    /// Seconds since some fixed moment, never going backwards.
+    /// Returns the seconds since some fixed moment; never decreases.
     fn seconds(&self) -> f64;
 
-    /// Seconds since 1970.
+    /// Returns the seconds since 1970.
     fn unix_seconds(&self) -> f64;
 }
 
@@ -35,7 +35,7 @@ impl Progress for Silent {
     fn end(&mut self) {}
 }
 
-/// What a run gets from its caller.
+/// The environment of a run.
 pub struct Context<'a> {
     /// The clock.
     pub clock: &'a dyn Clock,
@@ -45,8 +45,8 @@ pub struct Context<'a> {
     pub stop: &'a AtomicBool,
     /// The processes that train together; [`ProcessGroup::alone`] for one.
     pub group: ProcessGroup,
-    /// Where the reference's log-probabilities and tokens are kept for other runs. Without it a run keeps its own
-    /// log-probabilities, and tokenises when it starts.
+    /// The cache folder for reference log-probabilities and tokens, shared by runs. Without it, a run caches its own
+    /// log-probabilities in its folder, and tokenizes at each start.
     pub cache: Option<std::path::PathBuf>,
 }
 
@@ -57,7 +57,7 @@ impl std::fmt::Debug for Context<'_> {
 }
 
 impl Context<'_> {
-    /// Whether a stop was requested.
+    /// Returns whether a stop was requested.
     pub fn wants_stop(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }

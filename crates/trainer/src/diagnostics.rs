@@ -12,7 +12,7 @@ const WINDOW: usize = 20;
 const FALL: f64 = 10.0;
 /// The margin (β times nats) beyond which a logistic loss has less than 1e-4 of its initial gradient.
 const SATURATED: f64 = 9.5;
-/// The share of truncated texts that is not reported.
+/// The share of truncated texts up to which nothing is reported.
 const CUT: f64 = 0.05;
 
 /// Checks the metrics of each step, and reports each finding once.
@@ -144,7 +144,7 @@ mod tests {
         let said = warnings(&mut Diagnostics::new(0.1, true), falling());
         assert_eq!(said.len(), 1, "{said:?}");
         assert!(said[0].contains("10 nats less likely"), "{}", said[0]);
-        // β = 1: the same rewards are a tenth of the nats.
+        // With β = 1, the same rewards are a tenth of the nats.
         assert!(warnings(&mut Diagnostics::new(1.0, true), falling()).is_empty());
     }
 

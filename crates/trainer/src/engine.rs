@@ -27,40 +27,40 @@ use crate::state::{SavedState, TrainerState};
 /// The order of the examples in an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// Shuffled for each epoch, from the RNG stream `data-order`.
+    /// Shuffled in each epoch, by the RNG stream `data-order`.
     Shuffled,
-    /// Their given order.
+    /// The given order.
     AsGiven,
 }
 
-/// The examples that go through the policy at a time; affects memory, and results by rounding only.
+/// The size of a micro-batch. It affects memory, and results by rounding only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MicroBatch {
-    /// This many examples, in the order of the batch.
+    /// A number of examples, in the order of the batch.
     Examples(usize),
-    /// Examples of at most so many tokens together, shared out over as few micro-batches of about equal size as that takes;
-    /// an example that is longer goes alone.
+    /// A maximum number of tokens. A batch is divided evenly into as few micro-batches as possible; a longer example
+    /// forms its own.
     Tokens(usize),
 }
 
 /// How a policy is optimized, for any objective.
 #[derive(Clone, Debug)]
 pub struct TrainSettings {
-    /// Passes over the examples.
+    /// The number of passes over the examples.
     pub epochs: u64,
-    /// Examples an optimiser step, over all micro-batches; the last batch of an epoch may be smaller.
+    /// Examples per optimizer step, over all micro-batches; the last batch of an epoch may be smaller.
     pub batch_size: usize,
-    /// The examples that go through the policy at a time.
+    /// The size of a micro-batch.
     pub micro_batch: MicroBatch,
-    /// The highest learning rate.
+    /// The maximum learning rate.
     pub learning_rate: f64,
-    /// Share of the steps that warm up.
+    /// The share of the steps with warm-up.
     pub warmup_ratio: f64,
-    /// What the learning rate does afterwards.
+    /// The learning rate after the warm-up.
     pub decay: Decay,
-    /// The optimiser.
+    /// The hyperparameters of the optimizer.
     pub adamw: AdamWSettings,
-    /// The largest norm of the gradient, which is clipped to it; 0 disables clipping.
+    /// The maximum norm of the gradient, to which it is clipped; 0 disables clipping.
     pub max_grad_norm: f64,
     /// The fractions of the steps after which a checkpoint is written.
     pub checkpoints: Vec<f64>,
@@ -75,12 +75,12 @@ pub struct TrainSettings {
 }
 
 impl TrainSettings {
-    /// Optimiser steps an epoch over `examples` examples takes.
+    /// Returns the number of optimizer steps per epoch of `examples` examples.
     pub fn steps_per_epoch(&self, examples: usize) -> u64 {
         examples.div_ceil(self.batch_size) as u64
     }
 
-    /// The steps after which a checkpoint is written, in order.
+    /// Returns the steps after which a checkpoint is written, in order.
     pub fn checkpoint_steps(&self, total_steps: u64) -> Vec<u64> {
         let step = |fraction: &f64| ((fraction * total_steps as f64).round() as u64).clamp(1, total_steps);
         let mut steps: Vec<u64> = self.checkpoints.iter().map(step).collect();
@@ -89,7 +89,7 @@ impl TrainSettings {
         steps
     }
 
-    /// The order in which an epoch sees so many examples.
+    /// Returns the order of the examples in an epoch.
     pub(crate) fn epoch_order(&self, examples: usize, epoch: u64) -> Vec<usize> {
         match self.order {
             Order::Shuffled => shuffled_order(examples, &self.seeds, epoch),
@@ -97,7 +97,7 @@ impl TrainSettings {
         }
     }
 
-    /// A batch of examples in the parts that go through the policy at a time; `tokens` says how long an example is.
+    /// Divides a batch into micro-batches; `tokens` returns the length of an example.
     pub(crate) fn micro_batches(&self, batch: &[usize], tokens: impl Fn(usize) -> usize) -> Vec<Vec<usize>> {
         match self.micro_batch {
             MicroBatch::Examples(examples) => batch.chunks(examples).map(<[usize]>::to_vec).collect(),
@@ -112,10 +112,10 @@ impl TrainSettings {
 
 /// Callbacks after each step; may request a stop.
 pub trait Observer {
-    /// Seconds since a fixed moment: the only clock that training reads.
+    /// Returns the seconds since a fixed moment. Training reads no other clock.
     fn seconds(&self) -> f64;
 
-    /// Called after a step of `total_steps`, with the Δ of its pairs.
+    /// Called after each of `total_steps` steps, with the Δ of its pairs.
     ///
     /// # Errors
     ///
@@ -143,14 +143,14 @@ pub trait Observer {
     /// An error of the observer, which ends training.
     fn on_checkpoint(&mut self, snapshot: &TrainerState<'_>) -> Result<(), TrainError>;
 
-    /// Whether training stops after this step, with a checkpoint.
+    /// Returns whether training stops after this step, with a checkpoint.
     fn wants_stop(&self) -> bool;
 }
 
 /// How training ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// All steps were made.
+    /// All steps are done.
     Finished,
     /// The observer requested a stop after this many steps.
     Stopped(u64),
@@ -183,7 +183,7 @@ impl<'a> Trainer<'a> {
     ///
     /// # Errors
     ///
-    /// [`TrainError::NoExamples`] where the objective has none.
+    /// [`TrainError::NoExamples`] if the objective has none.
     pub fn new(
         policy: &Policy,
         objective: &'a dyn Objective,
@@ -192,15 +192,15 @@ impl<'a> Trainer<'a> {
         Self::together(policy, objective, settings, ProcessGroup::single(), Exchange::default())
     }
 
-    /// As [`new`](Self::new), to train together with the other ranks of `group`, which make the same calls. All of them hear the
-    /// same metrics; only rank 0 should write them down.
+    /// Like [`new`](Self::new), to train together with the other ranks of `group`, which make the same calls. All ranks
+    /// get the same metrics; only rank 0 should write them.
     ///
-    /// A policy that is handed over rather than lent is dropped as soon as its weights are copied, so that they and the optimiser's
-    /// state are never held at once.
+    /// An owned policy is dropped once its weights are copied, so that it and the optimizer's state are never in memory
+    /// together.
     ///
     /// # Errors
     ///
-    /// As [`new`](Self::new).
+    /// As for [`new`](Self::new).
     pub fn together(
         policy: impl Borrow<Policy>,
         objective: &'a dyn Objective,
@@ -256,32 +256,32 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    /// This rank's shard of the flat master weights.
+    /// Returns this rank's shard of the flat master weights.
     pub(crate) fn shard(&self) -> Shard {
         self.parameters.shard
     }
 
-    /// Optimiser steps of the whole run.
+    /// Returns the number of optimizer steps of the whole run.
     pub fn total_steps(&self) -> u64 {
         self.total_steps
     }
 
-    /// The steps after which a checkpoint is asked for, in order.
+    /// Returns the steps after which a checkpoint is due, in order.
     pub(crate) fn checkpoint_steps(&self) -> Vec<u64> {
         self.settings.checkpoint_steps(self.total_steps)
     }
 
-    /// The policy with its current weights.
+    /// Returns the policy with its current weights.
     pub fn policy(&self) -> &Policy {
         &self.parameters.policy
     }
 
-    /// A policy that shares the master weights, in fp32; under adapters the others have the kind that is computed in, and all
-    /// weights have where ranks hold parts of the masters. All ranks of a group call it.
+    /// Returns a policy that shares the fp32 master weights. Frozen weights below adapters, and all weights if the
+    /// masters are sharded, have the kind that computes. All ranks of a group call it.
     ///
     /// # Errors
     ///
-    /// Where the weights do not make a policy, which loading has ruled out.
+    /// If the weights do not form a policy, which loading excludes.
     pub fn master_policy(&self) -> Result<Policy, TrainError> {
         self.parameters.master_policy(&self.group)
     }
@@ -290,8 +290,8 @@ impl<'a> Trainer<'a> {
     ///
     /// # Errors
     ///
-    /// [`TrainError::NotFinite`] before a step whose loss or gradient is not a number is applied; what the observer
-    /// returns.
+    /// [`TrainError::NotFinite`] before a step whose loss or gradient is not a number is applied; errors of the
+    /// observer.
     pub fn run(&mut self, observer: &mut dyn Observer) -> Result<Outcome, TrainError> {
         let steps_per_epoch = self.settings.steps_per_epoch(self.objective.examples());
         let checkpoints = self.checkpoint_steps();
@@ -317,7 +317,7 @@ impl<'a> Trainer<'a> {
             if checkpoints.contains(&self.step) || every > 0 && self.step.is_multiple_of(every) {
                 self.evaluate(observer)?;
             }
-            // A signal may reach one rank only.
+            // Only one rank may have received a signal.
             let stop = self.group.any(observer.wants_stop())? && self.step < self.total_steps;
             if stop || checkpoints.contains(&self.step) {
                 self.agree_on_weights()?;
@@ -363,7 +363,7 @@ impl<'a> Trainer<'a> {
         })
     }
 
-    /// One optimiser step over `batch`; epoch and duration of the metrics are the caller's.
+    /// Makes one optimizer step on `batch`. The caller sets epoch and duration of the metrics.
     fn step(&mut self, batch: &[usize]) -> Result<(StepMetrics, Vec<PairDelta>), TrainError> {
         self.gradients.zero();
         let (mut measured, baseline) = self.differentiate(batch)?;
@@ -444,15 +444,15 @@ impl<'a> Trainer<'a> {
         Ok(sum)
     }
 
-    /// What the objective holds a batch of so many examples against, of which this rank has the given parts; `None` where it
-    /// holds it against nothing.
+    /// Returns the baseline of a batch of `count` examples, of which this rank has the given parts; `None` for an
+    /// objective without a baseline.
     fn baseline(
         &self,
         micro_batches: &[Vec<usize>],
         examples: usize,
     ) -> Result<Option<KlEstimate>, TrainError> {
         let of = |examples: &[usize]| self.objective.baseline(&self.parameters.policy, examples);
-        // Also a rank without a part of this batch has to know whether there is something to add up.
+        // A rank without a part of this batch also has to know whether the objective has a baseline.
         let Some(mut sum) = of(&[])? else { return Ok(None) };
         for micro_batch in micro_batches {
             sum += of(micro_batch)?.unwrap_or_default();
@@ -460,7 +460,7 @@ impl<'a> Trainer<'a> {
         let mut sums = [sum];
         self.group.all_reduce_sum(&mut sums)?;
         let mean = sums[0] / examples as f64;
-        // A mean that is not finite also makes the loss not finite, whose error names the batch.
+        // A baseline that is not finite makes the loss not finite, too, and that error names the batch.
         Ok(Some(KlEstimate::new(&[mean], &[0.0]).unwrap_or(KlEstimate::ZERO)))
     }
 
@@ -497,7 +497,7 @@ impl<'a> Trainer<'a> {
 
     fn apply(&mut self, gradient: &Tensor, learning_rate: f64, grad_norm: f64) -> Result<(), TrainError> {
         let _guard = tch::no_grad_guard();
-        // torch.nn.utils.clip_grad_norm_: the 1e-6 keeps a tiny norm from blowing the gradient up.
+        // As in torch.nn.utils.clip_grad_norm_: 1e-6 keeps a tiny norm from amplifying the gradient.
         let bound = self.settings.max_grad_norm;
         let clip = if bound > 0.0 { (bound / (grad_norm + 1e-6)).min(1.0) } else { 1.0 };
         self.parameters.update(&mut self.optimizer, &self.group, gradient, (learning_rate, clip))

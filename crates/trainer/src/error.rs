@@ -1,4 +1,4 @@
-//! What can go wrong while training.
+//! Errors of training.
 
 use std::path::PathBuf;
 
@@ -9,47 +9,47 @@ use torch_ext::TorchExtError;
 
 use crate::recipe::RecipeError;
 
-/// Why a training run could not start, continue or be saved.
+/// Why a training run cannot start, continue or be saved.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrainError {
     /// The recipe cannot be read.
     #[error(transparent)]
     Recipe(#[from] RecipeError),
-    /// The data cannot be read or tokenised.
+    /// The data cannot be read or tokenized.
     #[error(transparent)]
     Data(#[from] DataError),
     /// The model cannot be read, run or saved.
     #[error(transparent)]
     Policy(#[from] PolicyError),
-    /// A loss was handed tensors that do not fit together.
+    /// Tensors passed to a loss do not match.
     #[error(transparent)]
     Loss(#[from] pref_loss::PrefLossError),
-    /// The LM head was handed tensors that do not fit together.
+    /// Tensors passed to the LM head do not match.
     #[error(transparent)]
     Head(#[from] pref_loss::HeadError),
     /// The ranks cannot work together.
     #[error(transparent)]
     Distributed(#[from] DistributedError),
-    /// An operation of libtorch that tch lacks failed.
+    /// A libtorch operation outside of tch failed.
     #[error(transparent)]
     TorchExt(#[from] TorchExtError),
-    /// libtorch refused an operation.
+    /// A libtorch operation failed.
     #[error("libtorch failed while {what}")]
     Torch {
-        /// What was being done.
+        /// The operation.
         what: &'static str,
-        /// libtorch's own words.
+        /// libtorch's message.
         source: tch::TchError,
     },
     /// A file of the run cannot be read or written.
     #[error("{what} {}", path.display())]
     Io {
-        /// What was being done, such as `cannot write`.
+        /// The operation, such as `cannot write`.
         what: &'static str,
         /// The file or folder.
         path: PathBuf,
-        /// The system's error.
+        /// The I/O error.
         source: std::io::Error,
     },
     /// A file of JSON lines cannot be read.
@@ -64,7 +64,7 @@ pub enum TrainError {
     /// Nothing is left to train on.
     #[error("no training example is left: {0}")]
     NoExamples(String),
-    /// The loss is not a number any more.
+    /// The loss is not a number.
     #[error(
         "the loss is {loss} at step {step} (epoch {epoch:.2}); the batch held {examples}. \
          Nothing of this step was applied: lower train.learning_rate or look at these examples"
@@ -72,9 +72,9 @@ pub enum TrainError {
     NotFinite {
         /// The loss, NaN or infinite.
         loss: f64,
-        /// The optimiser step, counted from 1.
+        /// The optimizer step, counted from 1.
         step: u64,
-        /// Passes over the data so far.
+        /// The number of epochs so far.
         epoch: f64,
         /// The identifiers of the batch's examples.
         examples: String,
@@ -87,7 +87,7 @@ pub enum TrainError {
         /// The first line that differs.
         difference: String,
     },
-    /// Ranks that share the state out do not write into the same folder.
+    /// Ranks with a sharded state write to different folders.
     #[error(
         "rank {rank} does not see {}; output.dir must be a folder that all ranks share, unless distributed.zero = 0", path.display()
     )]
@@ -141,24 +141,24 @@ pub enum TrainError {
     DamagedCheckpoint {
         /// The checkpoint's folder.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The damage.
         why: String,
     },
 }
 
 impl TrainError {
-    /// An input/output error with what was being done and where.
+    /// Returns a constructor of I/O errors, with the operation and the path.
     pub(crate) fn io(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { what, path, source }
     }
 
-    /// Whether another rank failed first, as far as this rank can see.
+    /// Returns whether another rank failed first, as far as this rank can see.
     pub fn is_from_another_rank(&self) -> bool {
         matches!(self, Self::Distributed(error) if error.is_from_another_rank())
     }
 
-    /// Whether the cause is bad input (as opposed to a failing machine): exit status 2 in the programs.
+    /// Returns whether the cause is bad input, for which the programs exit with status 2.
     pub fn is_bad_input(&self) -> bool {
         match self {
             Self::Recipe(_)
@@ -185,7 +185,7 @@ impl TrainError {
     }
 }
 
-/// Whether a model's error lies in its files, as opposed to the machine that reads or runs it.
+/// Returns whether a model's error is in its files, rather than in the machine that reads or runs it.
 pub fn is_bad_model(error: &PolicyError) -> bool {
     match error {
         PolicyError::Io { source, .. } => source.kind() == std::io::ErrorKind::NotFound,

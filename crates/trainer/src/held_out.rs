@@ -27,24 +27,24 @@ pub struct HeldOut<'a> {
     pub pairs: &'a [TokenPair],
     /// The reference's log-probabilities of the pairs, in their order.
     pub reference: &'a SequenceLogps,
-    /// The loss that is trained with.
+    /// The training loss.
     pub loss: Loss,
-    /// What KTO takes its baseline from, in the order of the pairs; other losses have none.
+    /// The pairs of KTO's baseline, in the order of the pairs; `None` for other losses.
     pub kl_pairs: Option<&'a KlPairs>,
     /// How log-probabilities are computed.
     pub scoring: Scoring,
-    /// Answers of the policy that are scored, too.
+    /// The policy's own answers; `None` to generate none.
     pub answers: Option<OwnAnswers>,
 }
 
 /// The policy's own answers to the prompts of held-out pairs.
 #[derive(Debug)]
 pub struct OwnAnswers {
-    /// The reference, in the kind that the policy computes in.
+    /// The reference, in the kind in which the policy computes.
     pub reference: Policy,
-    /// How many prompts are answered: the first ones, but for those that leave no room in the policy's context.
+    /// The number of prompts: the first ones that leave room in the policy's context.
     pub prompts: usize,
-    /// The longest answer, in tokens.
+    /// The maximum length of an answer, in tokens.
     pub max_tokens: usize,
     /// The tokens that end an answer.
     pub stop_tokens: Vec<u32>,
@@ -55,9 +55,9 @@ pub struct OwnAnswers {
 /// One line of `eval.jsonl`: means over the held-out pairs, under TRL's names.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HeldOutMetrics {
-    /// Optimiser steps so far; 0 before the first.
+    /// The number of optimizer steps so far; 0 before the first.
     pub step: u64,
-    /// Passes over the training data so far.
+    /// The number of epochs so far.
     pub epoch: f64,
     /// The loss.
     #[serde(rename = "eval_loss")]
@@ -65,10 +65,10 @@ pub struct HeldOutMetrics {
     /// β · (policy − reference) log-probability of the chosen response (nats).
     #[serde(rename = "eval_rewards/chosen")]
     pub chosen_reward: f64,
-    /// The same of the rejected response (nats).
+    /// β · (policy − reference) log-probability of the rejected response (nats).
     #[serde(rename = "eval_rewards/rejected")]
     pub rejected_reward: f64,
-    /// Share of pairs whose chosen reward is strictly the greater.
+    /// Share of pairs whose chosen reward is strictly greater.
     #[serde(rename = "eval_rewards/accuracies")]
     pub accuracy: f64,
     /// Chosen minus rejected reward (nats).
@@ -80,11 +80,11 @@ pub struct HeldOutMetrics {
     /// Summed log-probability of the rejected response (nats).
     #[serde(rename = "eval_logps/rejected")]
     pub rejected_logps: f64,
-    /// KL divergence from the reference, in nats an answer: the mean of log π − log `π_ref` over answers drawn from π at
-    /// temperature 1. An estimate, which may come out a little below 0.
+    /// KL divergence from the reference, in nats per answer: the mean of log π − log `π_ref` over answers sampled from
+    /// π at temperature 1. As an estimate, it may be slightly negative.
     #[serde(rename = "eval_kl", default, skip_serializing_if = "Option::is_none")]
     pub kl: Option<f64>,
-    /// Mean length of these answers, in tokens, their end included.
+    /// Mean length of these answers in tokens, including the end token.
     #[serde(rename = "eval_answer_tokens", default, skip_serializing_if = "Option::is_none")]
     pub answer_tokens: Option<f64>,
     /// The duration of the evaluation, in seconds.
@@ -92,7 +92,7 @@ pub struct HeldOutMetrics {
 }
 
 impl HeldOutMetrics {
-    /// Every number with its name, for writers that keep series.
+    /// Returns all measurements with their names, for writers of series.
     pub fn series(&self) -> Vec<(&'static str, f64)> {
         let mut series = vec![
             ("eval_loss", self.loss),
@@ -121,11 +121,12 @@ impl fmt::Display for HeldOutMetrics {
 }
 
 impl HeldOut<'_> {
-    /// Measures `policy`, each rank of `group` its part of the pairs and answers; step, epoch and duration are the caller's.
+    /// Evaluates `policy`; each rank of `group` handles a shard of pairs and answers. The caller sets step, epoch and
+    /// duration.
     ///
     /// # Errors
     ///
-    /// Where a pair does not fit the policy, which tokenising rules out.
+    /// If a pair does not fit the policy, which tokenization excludes.
     pub(crate) fn measure(
         &self,
         policy: &Policy,
@@ -193,7 +194,7 @@ struct Own {
 }
 
 impl OwnAnswers {
-    /// `None` where no prompt leaves room for an answer.
+    /// `None` if no prompt leaves room for an answer.
     fn measure(
         &self,
         policy: &Policy,

@@ -29,7 +29,7 @@ pub(crate) struct Input {
     pub(crate) view: ViewReport,
     /// How the pairs became tokens.
     pub(crate) tokenized: TokenizeReport,
-    /// All tokenized pairs of the data, whatever fraction of them the recipe uses.
+    /// All tokenized pairs of the data, independent of `data.fraction`.
     pub(crate) all_tokens: Vec<TokenPair>,
     /// The pairs that the recipe uses, with its noise.
     pub(crate) pairs: Vec<TokenPair>,
@@ -150,7 +150,7 @@ fn check_vocabulary<'a>(
     }
 }
 
-/// The pairs as tokens: made now, or in the run before.
+/// Returns the pairs as tokens, from the cache or computed now.
 fn tokenize(
     recipe: &Recipe,
     pairs: &[Pair],
@@ -163,7 +163,7 @@ fn tokenize(
     Ok((file.read(0..file.len())?, file.report().clone()))
 }
 
-/// The pairs of the recipe's held-out file, all of them and as they are labelled there.
+/// Returns all pairs of the recipe's held-out file, with the file's labels.
 fn held_out(
     recipe: &Recipe,
     labels: &LabelSource,
@@ -199,7 +199,7 @@ fn warn_of_skipped(read: &ReadReport) {
     }
 }
 
-/// Warns of what tokenizing found.
+/// Logs warnings about tokenization.
 fn tell_tokenized(report: &TokenizeReport) {
     for skipped in &report.skipped {
         tracing::warn!("skipped: {skipped}");
@@ -209,7 +209,7 @@ fn tell_tokenized(report: &TokenizeReport) {
     }
 }
 
-/// The recipe's share of the pairs with the recipe's noise, as tokens.
+/// Returns the tokens of the recipe's share of the pairs, with its noise.
 fn select_tokens(
     recipe: &Recipe,
     all_pairs: Vec<Pair>,
@@ -219,7 +219,7 @@ fn select_tokens(
     let by_id: BTreeMap<&str, &TokenPair> = all_tokens.iter().map(|t| (t.id.as_str(), t)).collect();
     let pairs = select(all_pairs, recipe.data.fraction, recipe.data.selection(), seeds);
     let (pairs, noise) = corrupt(pairs, &recipe.data.noise(), seeds);
-    // Pairs that tokenising dropped (no room for a response) are missing here, and were reported there.
+    // Pairs that tokenization dropped (no room for a response) are missing here, and were reported there.
     let selected: Vec<TokenPair> = pairs
         .iter()
         .filter_map(|pair| {

@@ -8,12 +8,12 @@ use crate::error::TrainError;
 use crate::reference::SequenceLogps;
 use crate::scoring::{Activations, ForwardPass, Scoring};
 
-/// Each pair's prompt with both responses of another pair, and what the reference says of them.
+/// Each pair's prompt with both responses of another pair, and their reference log-probabilities.
 ///
-/// On responses that have nothing to do with their prompt the log-ratio of policy and reference tells how far the policy has
-/// moved as a whole, which is what KTO holds a response's own log-ratio against ([`pref_loss::KlEstimate`]). TRL takes the batch's
-/// completions shifted by one; here it is the set that is shifted, before it is shuffled, so that a pair has the same partner in
-/// every epoch and its reference log-probabilities are taken once.
+/// On responses to unrelated prompts, the log-ratio of policy and reference measures how far the policy has moved as a
+/// whole. This is KTO's baseline of a response's own log-ratio ([`pref_loss::KlEstimate`]). TRL shifts the completions
+/// of each batch by one. Here the whole set is shifted before shuffling: a pair has the same partner in every epoch,
+/// and reference log-probabilities are computed once.
 #[derive(Debug)]
 pub struct KlPairs {
     pairs: Vec<TokenPair>,
@@ -21,13 +21,15 @@ pub struct KlPairs {
 }
 
 impl KlPairs {
-    /// KlPairs pairs of [`shifted`](Self::shifted) with the reference's log-probabilities of them, in the same order.
+    /// Creates KL pairs from the [`shifted`](Self::shifted) pairs and their reference log-probabilities, in the same
+    /// order.
     pub fn new(pairs: Vec<TokenPair>, reference: SequenceLogps) -> Self {
         Self { pairs, reference }
     }
 
-    /// Every prompt of `pairs` with the responses of the pair before it, the first with those of the last. A response that
-    /// would not fit in `max_length` tokens behind its new prompt loses its end, but for its first token.
+    /// Returns each prompt of `pairs` with the responses of the previous pair, and the first prompt with those of the
+    /// last pair. A response is truncated at the end to fit in `max_length` tokens after its new prompt, but keeps at
+    /// least one token.
     pub fn shifted(pairs: &[TokenPair], max_length: usize) -> Vec<TokenPair> {
         let last = pairs.last().into_iter();
         let before = last.chain(pairs);
@@ -45,7 +47,8 @@ impl KlPairs {
         pairs.iter().zip(before).map(shift).collect()
     }
 
-    /// The log-ratios of policy and reference, in nats: the mean over a pair's two responses, summed over `examples`.
+    /// Returns the log-ratios of policy and reference in nats: the mean over a pair's two responses, summed over
+    /// `examples`.
     pub(crate) fn log_ratios(
         &self,
         policy: &Policy,
@@ -64,7 +67,7 @@ impl KlPairs {
         Ok((logps - examples.iter().map(of_reference).sum::<f64>()) / 2.0)
     }
 
-    /// The baseline of all pairs together under a policy that says `policy` of them.
+    /// Returns the baseline over all pairs for the policy's log-probabilities `policy`.
     pub(crate) fn baseline(&self, policy: &SequenceLogps) -> Result<KlEstimate, PrefLossError> {
         let both = |logps: &SequenceLogps| [&*logps.chosen, &*logps.rejected].concat();
         KlEstimate::new(&both(policy), &both(&self.reference))
@@ -85,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn every_prompt_gets_the_responses_of_the_pair_before_as_far_as_they_fit() {
+    fn every_prompt_has_the_truncated_responses_of_the_previous_pair() {
         let pairs = [pair("a", &[1, 2], &[3], &[4, 5]), pair("b", &[6, 7, 8, 9], &[1], &[2, 3, 4])];
         let shifted = KlPairs::shifted(&pairs, 4);
         let parts: Vec<_> = shifted.iter().map(|p| (&*p.prompt, &*p.chosen, &*p.rejected)).collect();

@@ -1,15 +1,15 @@
-//! What one optimiser step measured, under the names that TRL's logs use.
+//! The metrics of an optimizer step, under the names of TRL's logs.
 
 use serde::{Deserialize, Serialize};
 
 /// One line of `metrics.jsonl`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StepMetrics {
-    /// Optimiser steps so far, counted from 1.
+    /// The number of optimizer steps so far, counted from 1.
     pub step: u64,
-    /// Passes over the data so far.
+    /// The number of epochs so far.
     pub epoch: f64,
-    /// Mean loss of the batch; for preferences over pairs, for supervised training over scored tokens (nats).
+    /// Mean loss of the batch (nats): over pairs for preferences, over scored tokens in supervised training.
     pub loss: f64,
     /// Euclidean norm of the whole gradient before clipping.
     pub grad_norm: f64,
@@ -18,17 +18,17 @@ pub struct StepMetrics {
     /// Means over the batch's pairs; absent in supervised training.
     #[serde(flatten)]
     pub preference: Option<PreferenceMetrics>,
-    /// What KTO holds the batch's rewards against: the mean log-ratio of its mismatched responses (nats). Other losses have none.
+    /// KTO's baseline: the mean log-ratio of mismatched responses (nats). `None` for other losses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kl: Option<f64>,
     /// Non-padding tokens that this step put through the policy.
     pub tokens: u64,
-    /// How long the step took; the only field that differs between two runs of the same recipe.
+    /// Duration of the step; the only field that differs between two runs of the same recipe.
     pub step_seconds: f64,
 }
 
 impl StepMetrics {
-    /// Every number of the step with its name, for writers that keep series.
+    /// Returns all measurements with their names, for writers of series.
     pub fn series(&self) -> Vec<(&'static str, f64)> {
         let mut series = vec![
             ("loss", self.loss),
@@ -52,7 +52,7 @@ impl StepMetrics {
     }
 }
 
-/// What preference training measures beside the loss: means over the pairs of a batch.
+/// Metrics of preference training besides the loss: means over the pairs of a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PreferenceMetrics {
     /// β · (policy − reference) log-probability of the chosen response (nats).
@@ -61,7 +61,7 @@ pub struct PreferenceMetrics {
     /// β · (policy − reference) log-probability of the rejected response (nats).
     #[serde(rename = "rewards/rejected")]
     pub rejected_reward: f64,
-    /// Share of pairs whose chosen reward is strictly the greater.
+    /// Share of pairs whose chosen reward is strictly greater.
     #[serde(rename = "rewards/accuracies")]
     pub accuracy: f64,
     /// Chosen minus rejected reward (nats).
@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_carry_trl_names_in_a_fixed_order() {
+    fn lines_have_trl_names_in_a_fixed_order() {
         let preference = PreferenceMetrics { chosen_reward: 1.0, margin: 0.5, ..Default::default() };
         let metrics = StepMetrics {
             step: 3,

@@ -16,35 +16,35 @@ use crate::scoring::{Activations, ForwardPass, Head, Scoring};
 
 /// A loss over a set of examples; several threads may evaluate it at once.
 pub trait Objective: Sync {
-    /// The number of examples.
+    /// Returns the number of examples.
     fn examples(&self) -> usize;
 
-    /// The identifier of one example, for messages.
+    /// Returns the identifier of an example, for messages.
     fn name(&self, example: usize) -> String;
 
-    /// The number of tokens of an example that go through the policy.
+    /// Returns the number of tokens of an example that go through the policy.
     fn tokens(&self, example: usize) -> usize;
 
-    /// The weight of an example in the mean loss of a batch: 1 for a pair, or the number of scored tokens.
+    /// Returns the weight of an example in the mean loss of a batch: 1 for a pair, or the number of scored tokens.
     fn weight(&self, example: usize) -> f64;
 
-    /// What the loss holds every part of a batch against, as far as these of its examples tell: nats, summed over them; `None`
-    /// where it holds them against nothing.
+    /// Returns the contribution of these examples to the batch's baseline, in nats and summed over them; `None` for a
+    /// loss without a baseline.
     ///
     /// # Errors
     ///
-    /// Where the examples do not fit the policy.
+    /// If the examples do not fit the policy.
     fn baseline(&self, _policy: &Policy, _examples: &[usize]) -> Result<Option<f64>, TrainError> {
         Ok(None)
     }
 
     /// Adds the gradient of `scale` times the sum of the weighted losses of `examples`, and returns their statistics.
     ///
-    /// Where the loss is not a number, no gradient is added. `baseline` is that of the whole batch.
+    /// If the loss is not a number, no gradient is added. `baseline` is that of the whole batch.
     ///
     /// # Errors
     ///
-    /// Where the examples do not fit the policy.
+    /// If the examples do not fit the policy.
     fn differentiate(
         &self,
         policy: &Policy,
@@ -55,14 +55,14 @@ pub trait Objective: Sync {
     ) -> Result<StepStats, TrainError>;
 }
 
-/// The loss of some examples, with its statistics.
+/// The statistics of some examples.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StepStats {
-    /// Sum of the weighted losses.
+    /// The sum of the weighted losses.
     pub loss: f64,
-    /// Sums over pairs (not means) of the preference metrics.
+    /// Sums of the preference metrics over pairs.
     pub preference: Option<PreferenceMetrics>,
-    /// Of each pair Δ; empty in supervised training.
+    /// Δ of each pair; empty in supervised training.
     pub deltas: Vec<PairDelta>,
     /// Tokens that went through the policy, without padding.
     pub tokens: u64,
@@ -82,12 +82,12 @@ impl StepStats {
     }
 }
 
-/// A preference loss: of pairs, or of single responses.
+/// A preference loss, of pairs or of single responses.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Loss {
-    /// DPO and its like: of two responses, one wins.
+    /// DPO and similar losses, which compare the two responses of a pair.
     Pair(PreferenceLoss),
-    /// KTO: the chosen response is good, the rejected one bad, each by itself.
+    /// KTO: the chosen response is desirable and the rejected one undesirable, each on its own.
     Kto(KtoLoss),
 }
 
@@ -98,7 +98,7 @@ impl From<PreferenceLoss> for Loss {
 }
 
 impl Loss {
-    /// β, or 1 for a loss without one.
+    /// Returns β, or 1 for a loss without it.
     fn beta(&self) -> f64 {
         match self {
             Self::Pair(loss) => loss.beta().map_or(1.0, |beta| beta.get()),
@@ -106,7 +106,7 @@ impl Loss {
         }
     }
 
-    /// Losses and gradients of every pair.
+    /// Returns losses and gradients of all pairs.
     pub(crate) fn evaluate(
         &self,
         batch: &PairBatch<'_, f64>,
@@ -129,9 +129,10 @@ pub struct PreferenceObjective<'a> {
     pub reference: &'a SequenceLogps,
     /// The loss.
     pub loss: Loss,
-    /// What KTO takes its baseline from, in the order of the pairs: without it, the baseline is 0. Other losses have none.
+    /// The pairs of KTO's baseline, in the order of the pairs. `None` means a baseline of 0, and is right for other
+    /// losses.
     pub kl_pairs: Option<&'a KlPairs>,
-    /// How their log-probabilities are computed.
+    /// How log-probabilities are computed.
     pub scoring: Scoring,
 }
 
@@ -203,7 +204,7 @@ impl Objective for PreferenceObjective<'_> {
     }
 }
 
-/// Sums over the pairs of what TRL logs.
+/// Sums of the metrics that TRL logs over the pairs.
 pub(crate) fn measure(
     loss: &Loss,
     policy: PairLogps<'_, f64>,
@@ -229,11 +230,11 @@ pub(crate) fn measure(
 pub struct SupervisedObjective<'a> {
     /// The dialogues.
     pub dialogues: &'a [Dialogue],
-    /// Whether rows are filled up.
+    /// Whether rows are padded.
     pub padding: Padding,
     /// How logits become log-probabilities.
     pub head: Head,
-    /// What is kept for the way back.
+    /// The activations that are kept for the backward pass.
     pub activations: Activations,
 }
 

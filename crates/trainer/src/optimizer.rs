@@ -14,27 +14,26 @@ use crate::span::Span;
 pub struct AdamWSettings {
     /// Decay rates β₁, β₂ of the moments.
     pub betas: (f64, f64),
-    /// Added to the root of the second moment.
+    /// Added to the square root of the second moment.
     pub eps: f64,
-    /// Decoupled weight decay; norms and biases are left out, as transformers does.
+    /// Decoupled weight decay; as in transformers, it does not apply to norms and biases.
     pub weight_decay: f64,
 }
 
-/// AdamW (Loshchilov & Hutter 2019, Algorithm 2) with visible state, update for update that of
-/// `torch.optim.AdamW`.
+/// AdamW (Loshchilov & Hutter 2019, Algorithm 2) with accessible state. Updates equal those of `torch.optim.AdamW`.
 #[derive(Debug)]
 pub struct AdamW {
     settings: AdamWSettings,
-    /// First moments, fp32, one an element of the master weights that this rank updates.
+    /// First moments, fp32, one per master weight that this rank updates.
     pub exp_avg: Tensor,
-    /// Second moments, fp32, one an element of the master weights that this rank updates.
+    /// Second moments, fp32, one per master weight that this rank updates.
     pub exp_avg_sq: Tensor,
-    /// Updates made so far.
+    /// The number of updates so far.
     pub step: u64,
     segments: Vec<Segment>,
 }
 
-/// A run of elements that share their weight decay.
+/// Consecutive elements with the same weight decay.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Segment {
     start: i64,
@@ -43,7 +42,7 @@ struct Segment {
 }
 
 impl AdamW {
-    /// A fresh optimiser for the part `shard` of a flat buffer of `spans` on `device`.
+    /// Creates an optimizer for the part `shard` of a flat buffer of `spans` on `device`.
     pub(crate) fn new(
         settings: AdamWSettings,
         spans: &[Span],
@@ -58,8 +57,8 @@ impl AdamW {
         Ok(Self { settings, exp_avg: zeros()?, exp_avg_sq: zeros()?, step: 0, segments: merged(inside) })
     }
 
-    /// One update of `weights` with `gradient` (both fp32, one dimension), the gradient scaled by `clip` first, in place;
-    /// `copy` becomes what the weights are then, in its kind.
+    /// Updates `weights` in place with `gradient`, which is first multiplied by `clip`; both are fp32 with one
+    /// dimension. `copy` gets the new weights in its kind.
     pub(crate) fn update(
         &mut self,
         weights: &Tensor,
@@ -71,14 +70,14 @@ impl AdamW {
         self.begin(learning_rate, clip).apply(0..weights.size()[0], weights, gradient, copy)
     }
 
-    /// Counts an update whose elements the caller brings, each of them once.
+    /// Starts an update whose elements the caller passes in parts, each element once.
     pub(crate) fn begin(&mut self, learning_rate: f64, clip: f64) -> PendingStep<'_> {
         self.step += 1;
         PendingStep { optimizer: self, learning_rate, clip }
     }
 }
 
-/// An update that is applied part by part.
+/// An update that is applied in parts.
 #[derive(Debug)]
 pub(crate) struct PendingStep<'a> {
     optimizer: &'a AdamW,
@@ -87,7 +86,7 @@ pub(crate) struct PendingStep<'a> {
 }
 
 impl PendingStep<'_> {
-    /// Updates these elements, as [`AdamW::update`] updates all.
+    /// Updates these elements like [`AdamW::update`].
     pub(crate) fn apply(
         &self,
         elements: Range<i64>,
@@ -129,7 +128,7 @@ impl PendingStep<'_> {
     }
 }
 
-/// Spans with their decay: without weight decay the whole buffer is one segment.
+/// Returns the spans with their decay; without weight decay the whole buffer is one segment.
 fn segments(spans: &[Span], settings: &AdamWSettings) -> Vec<Segment> {
     let decays = settings.weight_decay != 0.0;
     let segment = |span: &Span| Segment {
@@ -140,7 +139,7 @@ fn segments(spans: &[Span], settings: &AdamWSettings) -> Vec<Segment> {
     merged(spans.iter().map(segment))
 }
 
-/// Joins neighbours with the same decay.
+/// Merges neighbors with the same decay.
 fn merged(segments: impl Iterator<Item = Segment>) -> Vec<Segment> {
     let mut merged: Vec<Segment> = Vec::new();
     for segment in segments {
@@ -165,26 +164,26 @@ mod tests {
     }
 
     #[test]
-    fn segments_are_updated_alike_but_for_their_decay() {
+    fn segments_differ_only_in_weight_decay() {
         let spans = [span("a.weight", 0, &[2, 1]), span("a.bias", 2, &[2]), span("b.weight", 4, &[1, 2])];
         let settings = AdamWSettings { betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.5 };
         let weights = Tensor::from_slice(&[1f32; 6]);
         let mut adam = AdamW::new(settings, &spans, Shard::whole(6), tch::Device::Cpu).unwrap();
         adam.update(&weights, &Tensor::from_slice(&[3f32; 6]), None, 0.1, 0.5).unwrap();
-        // The first update moves every weight by the learning rate; decay takes 0.1 · 0.5 of it beforehand.
+        // The first update moves every weight by the learning rate, after a decay of 0.1 · 0.5 of it.
         let expected = [0.85, 0.85, 0.9, 0.9, 0.85, 0.85];
         for (got, expected) in Vec::<f32>::try_from(&weights).unwrap().iter().zip(expected) {
-            assert!((f64::from(*got) - expected).abs() < 1e-6, "{got} for {expected}");
+            assert!((f64::from(*got) - expected).abs() < 1e-6, "{got} instead of {expected}");
         }
         assert_eq!(adam.step, 1);
     }
 
     #[test]
-    fn parts_are_updated_as_the_whole_is() {
+    fn an_update_in_parts_matches_the_whole_update() {
         let spans = [span("a.weight", 0, &[2, 1]), span("a.bias", 2, &[2]), span("b.weight", 4, &[1, 3])];
         let settings = AdamWSettings { betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.5 };
         let options = (Kind::Float, tch::Device::Cpu);
-        // What each element comes to; in a part, -1 for what is not its own.
+        // The expected elements; in a shard, -1 for elements of other ranks.
         let updated = |shard: Shard| {
             let part = |flat: Tensor| {
                 let part = Tensor::full([shard.length()], 9.0, options);

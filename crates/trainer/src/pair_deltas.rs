@@ -1,7 +1,7 @@
-//! How each pair's Δ moves: `pair_deltas.parquet`, one row each time a pair was trained on.
+//! The trajectory of each pair's Δ: `pair_deltas.parquet` has one row each time a pair is trained on.
 //!
-//! While a run is under way rows go line by line into a file beside it, which is cut where a resumed run goes on, as
-//! `metrics.jsonl` is.
+//! During a run, rows are appended to a JSON-lines file. Like `metrics.jsonl`, it is truncated to the step from which a
+//! run resumes.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
@@ -23,35 +23,35 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::TrainError;
 
-/// Rows turned into columns at a time.
+/// The number of rows that are converted to columns at a time.
 const BATCH_ROWS: usize = 64 * 1024;
 
-/// One pair of an optimiser step.
+/// One pair of an optimizer step.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PairDelta {
-    /// Which of the pairs that are trained on.
+    /// The index of the pair in the training set.
     pub pair: usize,
-    /// How much more the policy prefers the chosen response than the reference does, before the step: the difference of
-    /// their log-ratios (nats, without β). What a flipped label calls chosen is the truly worse response.
+    /// The margin of the policy over the reference before the step: the difference of the two responses' log-ratios, in
+    /// nats and without β. Under a flipped label, the chosen response is the worse one.
     pub delta: f64,
 }
 
-/// One row of `pair_deltas.parquet`: a pair at a time when it was trained on.
+/// One row of `pair_deltas.parquet`: a pair in one step that trained on it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrainedPair {
-    /// The optimiser step, from 1.
+    /// The optimizer step, counted from 1.
     pub step: u64,
-    /// Passes over the pairs after that step.
+    /// The number of epochs after that step.
     pub epoch: f64,
     /// The pair's identifier.
     pub pair: String,
-    /// Whether its label was flipped.
+    /// Whether its label is flipped.
     pub flipped: bool,
     /// Δ before the step, as in [`PairDelta`].
     pub delta: f64,
 }
 
-/// The rows that a finished run left, in the order of training; `None` where it was not to keep them.
+/// Reads the rows of a finished run in the order of training; `None` if it did not record them.
 pub(crate) fn read(folder: &Path) -> Result<Option<Vec<TrainedPair>>, TrainError> {
     let path = parquet_file(folder);
     let failed = || TrainError::io("cannot read", &path);
@@ -73,7 +73,7 @@ pub(crate) fn read(folder: &Path) -> Result<Option<Vec<TrainedPair>>, TrainError
 fn append_batch(batch: &RecordBatch, rows: &mut Vec<TrainedPair>) -> Result<(), ParquetError> {
     let column = |name: &str, kind: DataType| {
         let column = batch.column_by_name(name).filter(|column| *column.data_type() == kind);
-        column.ok_or_else(|| ParquetError::General(format!("there is no column {name} of kind {kind}")))
+        column.ok_or_else(|| ParquetError::General(format!("column {name} of type {kind} is missing")))
     };
     let step = column("step", DataType::UInt64)?.as_primitive::<UInt64Type>();
     let epoch = column("epoch", DataType::Float64)?.as_primitive::<Float64Type>();
@@ -90,7 +90,7 @@ fn append_batch(batch: &RecordBatch, rows: &mut Vec<TrainedPair>) -> Result<(), 
     Ok(())
 }
 
-/// One line of the file under way.
+/// One line of the JSON-lines file.
 #[derive(Serialize, Deserialize)]
 struct Line {
     step: u64,
@@ -98,14 +98,14 @@ struct Line {
     pairs: Vec<PairDelta>,
 }
 
-/// Writes Δ of every pair as it comes.
+/// Records Δ of every pair during the run.
 pub(crate) struct DeltaLog {
     folder: PathBuf,
     lines: File,
 }
 
 impl DeltaLog {
-    /// Goes on after `step`, 0 for a fresh run.
+    /// Continues after `step`, 0 for a new run.
     pub(crate) fn open(folder: &Path, step: u64) -> Result<Self, TrainError> {
         let path = under_way(folder);
         let kept: Vec<u8> = lines(&path)?
@@ -125,7 +125,7 @@ impl DeltaLog {
     }
 }
 
-/// Turns what a run has written that made all its steps into `pair_deltas.parquet`, and says how its last epoch ended where
+/// Converts the rows of a run after its last step to `pair_deltas.parquet`. Logs the accuracy of the last epoch if
 /// labels were flipped.
 pub(crate) fn write(folder: &Path, pairs: &[TokenPair]) -> Result<(), TrainError> {
     let steps: Vec<Line> = lines(&under_way(folder))?.into_iter().map(|(line, _)| line).collect();
@@ -138,14 +138,14 @@ pub(crate) fn write(folder: &Path, pairs: &[TokenPair]) -> Result<(), TrainError
                 || of_last().filter(|row| pairs.get(row.pair).is_some_and(|pair| pair.flipped == flipped));
             let (preferred, all) = (these().filter(|row| row.delta > 0.0).count(), these().count());
             tracing::info!(
-                "last epoch: the labelled response is preferred in {preferred} of {all} {name} pairs"
+                "last epoch: the policy prefers the labeled response in {preferred} of {all} {name} pairs"
             );
         }
     }
     Ok(())
 }
 
-/// Removes the file under way.
+/// Removes the JSON-lines file.
 pub(crate) fn clear(folder: &Path) -> Result<(), TrainError> {
     let path = under_way(folder);
     match fs::remove_file(&path) {
@@ -164,13 +164,13 @@ fn under_way(folder: &Path) -> PathBuf {
     folder.join("pair_deltas.jsonl")
 }
 
-/// The whole lines of a file, as they are and as they stand there; none where there is no file.
+/// Returns the complete lines of a file, verbatim and in order; none without a file.
 fn lines(path: &Path) -> Result<Vec<(Line, String)>, TrainError> {
     let Ok(file) = File::open(path) else { return Ok(Vec::new()) };
     let mut lines = Vec::new();
     for text in BufReader::new(file).lines() {
         let text = text.map_err(TrainError::io("cannot read", path))?;
-        // A killed process may leave half a line, after the last checkpoint.
+        // A killed process may leave a partial line after the last checkpoint.
         let Ok(line) = serde_json::from_str::<Line>(&text) else { break };
         lines.push((line, text));
     }
@@ -220,9 +220,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_written_is_read_back_with_the_pairs_flips() {
+    fn written_rows_are_read_with_the_flips_of_the_pairs() {
         let folder = tempfile::tempdir().unwrap();
-        assert_eq!(read(folder.path()).unwrap(), None, "nothing was kept");
+        assert_eq!(read(folder.path()).unwrap(), None, "nothing is recorded");
         let pair = |id: &str, flipped| TokenPair {
             id: id.to_owned(),
             prompt: vec![1],
@@ -239,9 +239,9 @@ mod tests {
         let steps = [line(1, &[(1, 0.0)]), line(2, &[(0, 0.5), (1, -0.25)])];
         write_parquet(&parquet_file(folder.path()), &steps, &pairs).unwrap();
         let rows = read(folder.path()).unwrap().unwrap();
-        let told: Vec<_> =
+        let rows: Vec<_> =
             rows.iter().map(|row| (row.step, row.pair.as_str(), row.flipped, row.delta)).collect();
-        assert_eq!(told, [(1, "b", true, 0.0), (2, "a", false, 0.5), (2, "b", true, -0.25)]);
+        assert_eq!(rows, [(1, "b", true, 0.0), (2, "a", false, 0.5), (2, "b", true, -0.25)]);
 
         fs::write(parquet_file(folder.path()), "no parquet").unwrap();
         let error = read(folder.path()).unwrap_err().to_string();

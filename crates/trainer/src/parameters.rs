@@ -35,9 +35,10 @@ impl Trained {
 
 /// The weights under training.
 ///
-/// Updates happen on `master`, fp32 in one dimension. The policy computes with leaves that require gradients: views of
-/// `master` if it computes in fp32 and this process holds all of `master`, otherwise views of a second flat buffer. At a learning
-/// rate of 5e-7 a bfloat16 weight would not change at all, since the step is below half a unit in its last place.
+/// Updates apply to `master`, fp32 in one dimension. The policy computes with leaves that require gradients. They are
+/// views of `master` if it computes in fp32 and this process holds all of `master`, otherwise views of a second flat
+/// buffer. At a learning rate of 5e-7 a bfloat16 weight would not change: the step is below half a unit in its last
+/// place.
 #[derive(Debug)]
 pub(crate) struct Parameters {
     /// The weights of `shard`.
@@ -103,7 +104,7 @@ impl Parameters {
         self.master.device()
     }
 
-    /// The trained weights as the policy computes with them, in one dimension.
+    /// Returns the trained weights that compute, in one dimension.
     pub(crate) fn computing(&self) -> &Tensor {
         self.compute.as_ref().unwrap_or(&self.master)
     }

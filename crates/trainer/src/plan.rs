@@ -1,4 +1,4 @@
-//! The plan of a run: its size, memory and time, without training.
+//! Plans a run: its size, memory and time, without training.
 
 mod cluster;
 mod memory;
@@ -27,66 +27,67 @@ pub use time::PlannedTime;
 /// The plan of a run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrainPlan {
-    /// What became of the records.
+    /// How records became pairs.
     pub view: ViewReport,
-    /// What became of the pairs, before the recipe's share of them was taken.
+    /// How pairs became tokens, before `data.fraction` applies.
     pub tokenized: TokenizeReport,
-    /// Examples trained on: the recipe's share of the pairs.
+    /// The number of training examples, after `data.fraction`.
     pub examples: usize,
-    /// Of these, how many have their label swapped.
+    /// The number of examples with a flipped label.
     pub flipped: usize,
-    /// Tokens of the prompts of the examples.
+    /// Tokens per prompt.
     pub prompt: TokenCounts,
-    /// Tokens of their chosen responses.
+    /// Tokens per chosen response.
     pub chosen: TokenCounts,
-    /// Tokens of their rejected responses.
+    /// Tokens per rejected response.
     pub rejected: TokenCounts,
-    /// Passes over the examples.
+    /// The number of passes over the examples.
     pub epochs: u64,
-    /// Optimiser steps a pass.
+    /// Optimizer steps per epoch.
     pub steps_per_epoch: u64,
-    /// After which optimiser steps a checkpoint is written.
+    /// The steps after which a checkpoint is written.
     pub checkpoints: Vec<u64>,
-    /// Weights of the policy.
+    /// The number of the policy's parameters.
     pub parameters: u64,
-    /// How many numbers are trained: all weights, or those of the adapters.
+    /// The number of trained parameters: all, or those of the adapters.
     pub trained: u64,
     /// The micro-batch with the most tokens.
     pub widest: WidestMicroBatch,
-    /// What training takes.
+    /// The memory of training.
     pub memory: Memory,
-    /// How long it takes on this machine.
+    /// The time on this machine.
     pub time: PlannedTime,
-    /// Which cluster it is computed for.
+    /// The cluster of the estimates below.
     pub cluster: Cluster,
-    /// What it would take there, where each GPU holds its part of the optimiser's state (ZeRO-1).
+    /// The run on the cluster if each GPU holds a shard of the optimizer's state (ZeRO-1).
     pub on_cluster: OnCluster,
-    /// What it would take there where each GPU holds all of it.
+    /// The run on the cluster if each GPU holds the whole state.
     pub replicated: OnCluster,
-    /// The pass of the reference; none in supervised training.
+    /// The reference's pass; `None` in supervised training.
     pub reference: Option<PlannedReference>,
 }
 
-/// Tokens of one part of the examples.
+/// Token counts of prompts or responses.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct TokenCounts {
     /// The mean.
     pub mean: f64,
-    /// The most.
+    /// The maximum.
     pub max: usize,
 }
 
-/// Log-probabilities of the reference.
+/// The reference's pass over the data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlannedReference {
-    /// Sequences that are scored: two for each pair of the data, whatever share of them the recipe uses; four for KTO.
+    /// The number of scored sequences: two per pair of the whole data set, independent of `data.fraction`; four for
+    /// KTO.
     pub sequences: usize,
-    /// Whether an earlier run kept them.
+    /// Whether the log-probabilities are in the cache.
     pub is_cached: bool,
 }
 
 impl TrainPlan {
-    /// Optimiser steps of the whole run.
+    /// Returns the number of optimizer steps of the whole run.
     pub fn total_steps(&self) -> u64 {
         self.epochs * self.steps_per_epoch
     }
@@ -104,13 +105,14 @@ impl TokenCounts {
     }
 }
 
-/// What [`run`](crate::run()) would do. Files are read as a run reads them, but for the weights: a plan of a 70B model needs no
-/// memory for it. Nothing is written. How long it would take is tried for a few seconds by `clock`, on layers of this model's
-/// width. The run is also computed on a `cluster`.
+/// Plans what [`run`](crate::run()) would do, and writes nothing.
+///
+/// Files are read as in a run, except weights: planning a 70B model needs no memory for it. Time is measured with
+/// `clock` in a few seconds of steps on layers of this model's width. Time and memory on `cluster` are computed.
 ///
 /// # Errors
 ///
-/// As for a run, for everything that a run can tell of recipe, model, data and output folder before its first step.
+/// The errors that a run returns about recipe, model, data and output folder before its first step.
 pub fn plan(
     recipe: &Recipe,
     start: Start,
@@ -170,7 +172,7 @@ pub fn plan(
     })
 }
 
-/// What the run would take on several GPUs, each of which computes in bfloat16 on its share of a batch.
+/// Estimates the run on several GPUs; each computes its shard of a batch in bfloat16.
 fn on_cluster(
     work: &Work<'_>,
     examples: &Examples<'_>,
@@ -203,7 +205,7 @@ fn on_cluster(
     cluster.run(&load, sharding)
 }
 
-/// What is trained on.
+/// The training examples.
 enum Examples<'a> {
     Pairs(&'a [TokenPair]),
     Dialogues(Vec<Dialogue>),
@@ -221,7 +223,7 @@ impl<'a> Examples<'a> {
         }
     }
 
-    /// The micro-batch with the most tokens.
+    /// Returns the micro-batch with the most tokens.
     fn widest(&self, settings: &TrainSettings, scoring: Scoring) -> WidestMicroBatch {
         match self {
             Self::Pairs(pairs) => {
@@ -234,7 +236,7 @@ impl<'a> Examples<'a> {
     }
 }
 
-/// The micro-batch with the most tokens of `examples` in the very order in which a run sees them, by what `of` says of some.
+/// Returns the micro-batch with the most tokens, in a run's order of `examples`; `of` measures a micro-batch.
 fn widest<E>(
     examples: &[E],
     settings: &TrainSettings,
@@ -258,7 +260,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn token_counts_of_nothing_are_zero() {
+    fn token_counts_of_no_examples_are_zero() {
         assert_eq!(TokenCounts::of(std::iter::empty()), TokenCounts::default());
         let ids = [vec![1], vec![1, 2, 3, 4]];
         assert_eq!(TokenCounts::of(ids.iter()), TokenCounts { mean: 2.5, max: 4 });

@@ -1,4 +1,4 @@
-//! Pairs as they will be trained, for a user to look at.
+//! Previews of training pairs, for display.
 
 use std::path::Path;
 
@@ -9,8 +9,8 @@ use serde::Serialize;
 use crate::TrainError;
 use crate::recipe::{Origin, Recipe};
 
-/// One pair as text and as tokens. Ids of responses come without the prompt's; all tokens of a response are scored, and
-/// none of a prompt.
+/// One pair as text and as tokens. Ids of responses exclude the prompt's. All tokens of a response are scored, and none
+/// of a prompt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PreviewedPair {
     /// The pair's identifier.
@@ -21,13 +21,13 @@ pub struct PreviewedPair {
     pub chosen: String,
     /// The rendered rejected response.
     pub rejected: String,
-    /// The prompt's tokens; empty, as the others, where the pair leaves no room and is dropped.
+    /// The prompt's tokens; empty, like the responses', if the pair leaves no room and is dropped.
     pub prompt_ids: Vec<u32>,
     /// The chosen response's tokens.
     pub chosen_ids: Vec<u32>,
     /// The rejected response's tokens.
     pub rejected_ids: Vec<u32>,
-    /// What truncation took, in tokens.
+    /// The number of truncated tokens.
     pub truncated: Truncated,
 }
 
@@ -35,7 +35,7 @@ pub struct PreviewedPair {
 ///
 /// # Errors
 ///
-/// Where model, data or chat template cannot be used.
+/// If model, data or chat template are invalid.
 pub fn preview(recipe: &Recipe, count: usize) -> Result<Vec<PreviewedPair>, TrainError> {
     let seeds = Seeds::new(recipe.seed);
     let tokenizer = Tokenizer::open(Path::new(&recipe.model.path), &recipe.data.chat())?;

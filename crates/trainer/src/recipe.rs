@@ -1,8 +1,8 @@
-//! Recipes: what a run is made of, as one TOML file.
+//! Recipes: the complete configuration of a run as one TOML file.
 //!
-//! A [`Recipe`] is a table of typed sections. Unknown keys, values of another type and values out of range are refused
-//! with the file's line or the override at fault, the key, and what would do. Where a setting asks for something that
-//! this version cannot do yet it is refused too: nothing in a recipe is ignored.
+//! A [`Recipe`] is a table of typed sections. Loading rejects unknown keys, values of a wrong type and values out of
+//! range. Each error names the line or the override, the key, and the accepted values. A value that this version does
+//! not support is an error, too: no key is ignored.
 //!
 //! ```
 //! use trainer::recipe::Recipe;
@@ -23,8 +23,8 @@
 //! # Ok::<(), trainer::recipe::RecipeError>(())
 //! ```
 //!
-//! Other recipes are built of the same sections: a struct that holds some of them beside its own and implements
-//! [`RecipeRoot`] reads through [`read_toml`], with the same overrides and the same messages.
+//! Other recipes reuse these sections: [`read_toml`] reads any struct of them that implements [`RecipeRoot`], with the
+//! same overrides and error messages.
 
 use std::path::Path;
 
@@ -50,68 +50,68 @@ pub use sections::{
 pub use values::{DeviceChoice, Dtype, Format, LossKind, NoiseKind, Preset, seed};
 pub use watch::WatchSection;
 
-/// One training run. Every key but `model.path`, `data.path` and `output.dir` has a default.
+/// One training run. Only `model.path`, `data.path` and `output.dir` have no default.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
-    /// Everything random derives from it.
+    /// Seed of all random number streams.
     #[serde(default, with = "seed")]
     pub seed: u64,
-    /// The policy and its reference.
+    /// The policy and its reference model.
     pub model: ModelSection,
-    /// The preferences.
+    /// The preference data.
     pub data: DataSection,
-    /// What is minimised.
+    /// The training loss.
     #[serde(default)]
     pub loss: LossSection,
-    /// How it is minimised.
+    /// Optimization.
     #[serde(default)]
     pub train: TrainSection,
-    /// Ways to compute the same numbers faster.
+    /// Optimizations of speed and memory that keep the results, apart from rounding.
     #[serde(default)]
     pub speed: SpeedSection,
-    /// What is measured on the way.
+    /// Measurements during training.
     #[serde(default)]
     pub watch: WatchSection,
-    /// Low-rank adapters.
+    /// Low-rank adapters (LoRA).
     #[serde(default)]
     pub lora: LoraSection,
-    /// Several processes.
+    /// Training on several processes.
     #[serde(default)]
     pub distributed: DistributedSection,
-    /// Where results go.
+    /// Output files.
     pub output: OutputSection,
 }
 
 impl Recipe {
     /// Reads a recipe file, then applies `overrides`, each `section.key=value`.
     ///
-    /// The value is TOML; what is no TOML is taken as a string, so `loss.kind=ipo` needs no quotes. Of several
-    /// overrides of one key the last counts.
+    /// The value is TOML. A value that is not TOML is a string, so `loss.kind=ipo` needs no quotes. The last override
+    /// of a key takes effect.
     ///
     /// # Errors
-    /// [`RecipeError`], which names the line or the override, the key, and what would do.
+    /// [`RecipeError`], which names the line or the override, the key, and the accepted values.
     pub fn load(path: &Path, overrides: &[String]) -> Result<Self, RecipeError> {
         read_toml(path, overrides)
     }
 
-    /// As [`load`](Self::load), from text that `name` stands for in messages.
+    /// Like [`load`](Self::load), from text; errors call it `name`.
     ///
     /// # Errors
-    /// As [`load`](Self::load).
+    /// Like [`load`](Self::load).
     pub fn parse(name: &str, text: &str, overrides: &[String]) -> Result<Self, RecipeError> {
         parse_toml(name, text, overrides)
     }
 
-    /// The recipe as TOML with every default written out. Loading it gives an equal recipe.
+    /// Returns the recipe as TOML with all defaults. Loading it gives an equal recipe.
     pub fn to_toml(&self) -> String {
         to_toml(self)
     }
 
-    /// Checks a recipe that was made in code; loading checks by itself.
+    /// Validates a recipe that was built in code. Loading validates on its own.
     ///
     /// # Errors
-    /// [`RecipeError::Invalid`] or [`RecipeError::Unsupported`] for the first key at fault.
+    /// [`RecipeError::Invalid`] or [`RecipeError::Unsupported`] for the first invalid key.
     pub fn check(&self) -> Result<(), RecipeError> {
         self.clone().finish().map_err(|complaint| complaint.at(Origin::Code))
     }
@@ -125,7 +125,7 @@ impl RecipeRoot for Recipe {
         self.train.check().map_err(|complaint| complaint.within("train"))?;
         self.watch.check(self.data.eval_path.is_some()).map_err(|complaint| complaint.within("watch"))?;
         if self.data.eval_path.is_some() && self.loss.kind == LossKind::Sft {
-            let what = "held-out pairs in supervised training, which compares no pairs";
+            let what = "held-out pairs in supervised training, which has no pairs";
             return Err(Complaint::unsupported("eval_path", what, "remove the key").within("data"));
         }
         self.lora.check().map_err(|complaint| complaint.within("lora"))?;

@@ -1,4 +1,4 @@
-//! Summed log-probabilities of pairs, and the reference's on disk.
+//! Sequence log-probabilities of pairs, and the reference's on disk.
 
 mod cache;
 mod passes;
@@ -15,27 +15,28 @@ use crate::scoring::{Activations, ForwardPass, Scoring};
 pub(crate) use cache::ReferenceModel;
 pub(crate) use passes::ReferencePasses;
 
-/// Tokens put through the reference at a time.
+/// The number of tokens per forward pass of the reference.
 const TOKENS_PER_PASS: usize = 8192;
 
-/// What the reference says of a set of pairs: summed log-probabilities (nats), in the pairs' order.
+/// Summed log-probabilities of pairs under one model, in nats and in the pairs' order.
 ///
-/// A flipped label swaps two numbers; no β, loss or volume changes any of them, so one pass serves a whole sweep.
+/// They do not depend on β, loss or data volume, and a flipped label swaps two of them. One pass therefore serves a
+/// whole sweep.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SequenceLogps {
-    /// Of the chosen responses.
+    /// Log-probabilities of the chosen responses.
     pub chosen: Vec<f64>,
-    /// Of the rejected responses.
+    /// Log-probabilities of the rejected responses.
     pub rejected: Vec<f64>,
 }
 
 impl SequenceLogps {
-    /// Scores `pairs` with `reference`, longest first so that rows of one pass are of like length; `progress` hears
-    /// how many pairs are done.
+    /// Scores `pairs` with `reference`, longest first so that the rows of a batch have similar lengths. `progress`
+    /// receives the number of scored pairs.
     ///
     /// # Errors
     ///
-    /// Where a pair has an empty prompt or response, which tokenising rules out.
+    /// If a pair has an empty prompt or response, which tokenization excludes.
     pub fn compute(
         reference: &Policy,
         pairs: &[TokenPair],
@@ -49,12 +50,12 @@ impl SequenceLogps {
         Self::compute_together(&ProcessGroup::single(), reference, pairs, scoring, go_on)
     }
 
-    /// As [`compute`](Self::compute), where each rank of `group` scores its part: the same numbers to the last bit however many
-    /// there are, since what goes through the policy together does not depend on that. Where `progress` breaks, this rank stops.
+    /// Like [`compute`](Self::compute), with the pairs divided among the ranks of `group`. The result is bitwise
+    /// independent of their number, since the batches do not depend on it. If `progress` breaks, this rank stops.
     ///
     /// # Errors
     ///
-    /// As [`compute`](Self::compute); [`TrainError::Stopped`]; where another rank fails or does not come.
+    /// As for [`compute`](Self::compute); [`TrainError::Stopped`]; if another rank fails or does not respond.
     pub fn compute_together(
         group: &ProcessGroup,
         reference: &Policy,
@@ -88,7 +89,7 @@ impl SequenceLogps {
                 return Err(TrainError::Stopped);
             }
         }
-        // What other ranks scored is 0 here.
+        // Pairs of other ranks are 0 here.
         group.all_reduce_sum(&mut logps.chosen)?;
         group.all_reduce_sum(&mut logps.rejected)?;
         Ok(logps)

@@ -1,4 +1,4 @@
-//! From a recipe to a trained model.
+//! Runs a recipe: from data to a trained model.
 
 use std::panic::resume_unwind;
 use std::path::Path;
@@ -30,7 +30,7 @@ use crate::sequences::sequences;
 /// The result of a run.
 #[derive(Clone, Debug)]
 pub struct RunReport {
-    /// Whether all steps were made.
+    /// Whether all steps are done.
     pub outcome: Outcome,
     /// The folder of the run.
     pub dir: RunDir,
@@ -43,7 +43,8 @@ const NOISE_LOG: &str = "noise.jsonl";
 
 /// Runs `recipe`: data, reference, training, model.
 ///
-/// A finished run is reported and not repeated. All ranks of a process group call this with the same recipe; only rank 0 writes.
+/// A finished run is reported and not repeated. All ranks of a process group call this with the same recipe; only rank
+/// 0 writes.
 ///
 /// # Errors
 ///
@@ -132,7 +133,7 @@ fn run_together(
                     margins: Some((recipe.loss.beta.get(), saturates)),
                 },
             };
-            // The policy as it was loaded is handed over: it is dropped once its weights are copied.
+            // An owned policy is dropped once its weights are copied.
             let objective = &objective;
             let (group, exchange) = (group.clone(), recipe.distributed.exchange());
             let begin = move || Trainer::together(policy, objective, settings, group, exchange);
@@ -150,7 +151,7 @@ fn run_together(
     Ok(RunReport { outcome, dir, data })
 }
 
-/// What a run reads before it starts.
+/// The inputs of a run.
 struct Loaded {
     input: Input,
     /// `None` in supervised training.
@@ -181,7 +182,8 @@ fn run_inputs(
 }
 
 impl Loaded {
-    /// Loads the weights in one thread, for computing in this kind, and everything else in another, which takes about as long.
+    /// Loads the weights, for computation in `kind`, in one thread and everything else in another; both take about as
+    /// long.
     fn from_files(
         recipe: &Recipe,
         loss: Option<&Loss>,
@@ -190,7 +192,7 @@ impl Loaded {
     ) -> Result<Self, TrainError> {
         let folder = Path::new(&recipe.model.path);
         thread::scope(|scope| {
-            let beside = scope.spawn(|| {
+            let others = scope.spawn(|| {
                 let input = Input::read(recipe, cache)?;
                 let reference = loss.map(|_| ReferenceModel::read(recipe)).transpose()?;
                 // The digest of a folder takes a pass over its weights: once, if the reference is the model itself.
@@ -201,19 +203,19 @@ impl Loaded {
                 Ok::<_, TrainError>((input, reference, model_digest))
             });
             let policy = Policy::stored_kind(folder).and_then(|stored| {
-                // Trained weights become fp32 masters: a lower kind loses nothing only if the files store no more.
+                // Trained weights become fp32 masters. A lower precision loses nothing only if the files store no more.
                 let loses = *trained == Trained::All && stored != Some(kind);
                 Policy::load(folder, if loses { Kind::Float } else { kind }, device)
             });
-            let beside = beside.join().unwrap_or_else(|panic| resume_unwind(panic));
+            let others = others.join().unwrap_or_else(|panic| resume_unwind(panic));
             // Errors in the data and the tokenizer come before errors in the weights.
-            let (input, reference, model_digest) = beside?;
+            let (input, reference, model_digest) = others?;
             Ok(Self { input, reference, model_digest, policy: policy? })
         })
     }
 }
 
-/// Who answers held-out prompts; nobody where the recipe asks for no answers.
+/// The settings of answers to held-out prompts; `None` if the recipe requests no answers.
 fn own_answers(
     recipe: &Recipe,
     input: &Input,
@@ -239,7 +241,7 @@ fn own_answers(
     }))
 }
 
-/// From ε = ½ on cDPO no longer learns what the labels say, and the maths does not mind: somebody has to say so.
+/// From ε = ½ on, cDPO no longer learns what the labels say. The loss is still defined, so only a warning shows it.
 fn warn_of_smoothing(loss: &LossSection) {
     if loss.kind != LossKind::Cdpo || !loss.label_smoothing.is_degenerate() {
         return;
@@ -247,33 +249,33 @@ fn warn_of_smoothing(loss: &LossSection) {
     let smoothing = loss.label_smoothing.get();
     if smoothing > 0.5 {
         tracing::warn!(
-            "loss.label_smoothing = {smoothing}: cDPO takes most labels for wrong and learns to prefer the rejected \
+            "loss.label_smoothing = {smoothing}: cDPO assumes that most labels are wrong and learns to prefer the rejected \
              responses"
         );
     } else {
         tracing::warn!(
-            "loss.label_smoothing = {smoothing}: cDPO takes the labels for coin tosses and learns no preference, only \
+            "loss.label_smoothing = {smoothing}: cDPO assumes that the labels are random and learns no preference, only \
              to stay at the reference"
         );
     }
 }
 
-/// Supervised training on dialogues that are tokenised already.
+/// Supervised training on tokenized dialogues.
 #[derive(Debug)]
 pub struct SupervisedRun<'a> {
-    /// The policy to begin with.
+    /// The initial policy.
     pub policy: &'a Policy,
     /// The folder with its tokenizer files.
     pub companions: &'a Path,
-    /// What it learns.
+    /// The training examples.
     pub dialogues: &'a [Dialogue],
-    /// How it learns.
+    /// The settings of training.
     pub settings: TrainSettings,
     /// The folder of the run.
     pub dir: &'a RunDir,
 }
 
-/// Runs supervised training in the folder of a run; see [`run`] for what lies there afterwards.
+/// Runs supervised training in a run's folder, which then has the files that [`run`] writes.
 ///
 /// # Errors
 ///
@@ -293,10 +295,10 @@ pub fn run_supervised(run: SupervisedRun<'_>, context: &mut Context<'_>) -> Resu
     group.propagate_error(train(&parts, begin, Watched::default(), 0, context))
 }
 
-/// What is measured beside the training loss.
+/// The measurements besides the training loss.
 #[derive(Default)]
 struct Watched<'a> {
-    /// Pairs that are not trained on, and how many steps lie between evaluations on them beside those at checkpoints.
+    /// Held-out pairs, and the number of steps between their evaluations, in addition to those at checkpoints.
     held_out: Option<(&'a HeldOut<'a>, u64)>,
     recording: Recording,
 }
@@ -344,19 +346,19 @@ fn train<'a>(
             finish(parts, &trainer, &policy, recording)?;
         }
     }
-    // Whoever goes on believes that the model is there.
+    // When a rank returns, the model is on disk.
     group.barrier()?;
     Ok(outcome)
 }
 
-/// Turns the folder of a run that made all its steps into what a finished run leaves.
+/// Completes the folder of a run after its last step.
 fn finish(
     parts: &Parts<'_>,
     trainer: &Trainer<'_>,
     policy: &Policy,
     recording: Recording,
 ) -> Result<(), TrainError> {
-    // Where a run was stopped is no business of whoever reads its checkpoints: an interrupted run ends as any other.
+    // Removes checkpoints of interruptions, so that the folder does not depend on them.
     checkpoint::retain(&parts.dir.checkpoints(), &trainer.checkpoint_steps())?;
     if recording.deltas {
         pair_deltas::write(parts.dir.root(), parts.pairs)?;
@@ -365,12 +367,12 @@ fn finish(
         policy.save_adapters(&parts.dir.adapter(), Kind::Float, &checkpoint::base_name(parts.companions))?;
     }
     policy.save(&parts.dir.model(), parts.save, Some(parts.companions))?;
-    // From here on the run is finished; before, what it takes to go on was still there.
+    // From here on the run is finished; until here it could resume.
     checkpoint::drop_states(&parts.dir.checkpoints(), 0)?;
     pair_deltas::clear(parts.dir.root())
 }
 
-/// What must be the same on all ranks for their gradients to add up to one run's.
+/// Facts that must agree on all ranks, so that their gradients add up to the gradient of one run.
 fn facts(
     recipe: &Recipe,
     input: &Input,
@@ -391,9 +393,9 @@ fn facts(
         ),
         fact("recipe", recipe.to_toml(), "start all ranks with the same recipe and the same --set"),
         fact(
-            "way of computing",
+            "kind of computation",
             format!("{kind:?} on {device}"),
-            "train on machines of one kind, or set model.dtype and model.device to what all have",
+            "train on machines of one kind, or set model.dtype and model.device to values that all support",
         ),
         fact("model", inputs.model.clone(), copy_model),
         fact(
@@ -405,7 +407,7 @@ fn facts(
     ])
 }
 
-/// The kind to compute in: bfloat16 only where the processor has it, since emulation is slower than fp32.
+/// Returns the kind to compute in: bfloat16 only if the processor supports it, since emulation is slower than fp32.
 pub(crate) fn compute_kind(wanted: Kind, device: Device) -> Kind {
     if wanted == Kind::BFloat16 && !policy_model::native_bf16(device) {
         tracing::warn!(
@@ -416,19 +418,19 @@ pub(crate) fn compute_kind(wanted: Kind, device: Device) -> Kind {
     wanted
 }
 
-/// How `recipe` computes log-probabilities; where rows are padded, it is with `pad_id`.
+/// Returns how `recipe` computes log-probabilities; padded rows use `pad_id`.
 pub(crate) fn scoring(recipe: &Recipe, pad_id: u32) -> Scoring {
     let activations =
         if recipe.train.gradient_checkpointing { Activations::Recomputed } else { Activations::Kept };
     Scoring { activations, ..recipe.speed.scoring(pad_id) }
 }
 
-/// Of several ranks the gradients travel layer by layer.
+/// Chooses layerwise backward for several ranks, whose gradients are exchanged layer by layer.
 fn exchanged(scoring: Scoring, group: &ProcessGroup) -> Scoring {
     if group.is_distributed() { scoring.by_layer() } else { scoring }
 }
 
-/// How `recipe` trains, computing in `kind`.
+/// Returns the settings of `recipe`'s training, with computation in `kind`.
 pub(crate) fn settings(recipe: &Recipe, kind: Kind) -> Result<TrainSettings, TrainError> {
     let train = &recipe.train;
     Ok(TrainSettings {

@@ -27,7 +27,7 @@ use crate::tensorboard::EventWriter;
 pub enum Start {
     /// From the beginning, in a folder without a run.
     Fresh,
-    /// From the newest checkpoint; from the beginning if there is none.
+    /// From the newest checkpoint, or from the beginning if there is none.
     Resume,
     /// As [`Resume`](Self::Resume), also if inputs of the run have changed; the checkpoints record the change.
     ResumeChanged,
@@ -53,7 +53,7 @@ impl RunDir {
     /// [`Start::Fresh`].
     pub fn open(root: &Path, recipe: &str, start: Start) -> Result<Self, TrainError> {
         let dir = Self::at(root);
-        // Before the lock: a refusal does not wait for the run that holds the folder.
+        // Before the lock: an error does not wait for the run that holds the folder.
         dir.holds_run(recipe, start)?;
         let _lock = dir.lock()?;
         if !dir.holds_run(recipe, start)? {
@@ -66,11 +66,11 @@ impl RunDir {
         Ok(dir)
     }
 
-    /// Whether the folder holds this run; writes nothing.
+    /// Checks that the folder belongs to this run; writes nothing.
     ///
     /// # Errors
     ///
-    /// As [`open`](Self::open) for the same folder.
+    /// As for [`open`](Self::open) with the same folder.
     pub(crate) fn holds_run(&self, recipe: &str, start: Start) -> Result<bool, TrainError> {
         let (root, path) = (&self.root, self.recipe());
         match fs::read_to_string(&path) {
@@ -80,7 +80,7 @@ impl RunDir {
                     return Err(TrainError::OtherRun { path: root.into(), difference });
                 }
                 if start == Start::Fresh {
-                    let difference = "it is this very recipe: pass --resume to go on with it".to_owned();
+                    let difference = "the recipe is the same: pass --resume to continue it".to_owned();
                     return Err(TrainError::OtherRun { path: root.into(), difference });
                 }
                 Ok(true)
@@ -90,7 +90,7 @@ impl RunDir {
         }
     }
 
-    /// Whether the run has made a step: it has metrics, a checkpoint or a model.
+    /// Returns whether the run has made a step: it has metrics, a checkpoint or a model.
     fn has_steps(&self) -> Result<bool, TrainError> {
         let has_metrics = fs::metadata(self.metrics()).is_ok_and(|metrics| metrics.len() > 0);
         Ok(has_metrics || self.is_finished() || !self.list_checkpoints()?.is_empty())
@@ -123,7 +123,7 @@ impl RunDir {
         Ok(Provenance { inputs: Some(inputs), accepted })
     }
 
-    /// Returns the folder at `root` without looking into it.
+    /// Returns the folder at `root` without reading it.
     pub(crate) fn at(root: &Path) -> Self {
         Self { root: root.to_owned() }
     }
@@ -141,7 +141,7 @@ impl RunDir {
         Err(TrainError::NotFinished { path: root.into() })
     }
 
-    /// The folder itself.
+    /// Returns the path of the folder.
     pub fn root(&self) -> &Path {
         &self.root
     }
@@ -151,60 +151,60 @@ impl RunDir {
         self.root.join("recipe.toml")
     }
 
-    /// One JSON object an optimiser step.
+    /// One JSON object per optimizer step.
     pub fn metrics(&self) -> PathBuf {
         self.root.join("metrics.jsonl")
     }
 
-    /// The folder of checkpoints.
+    /// The checkpoints, one folder per step.
     pub fn checkpoints(&self) -> PathBuf {
         self.root.join("checkpoints")
     }
 
-    /// The checkpoints that lie there with their steps, in order.
+    /// Returns the checkpoints with their steps, in order.
     ///
     /// # Errors
     ///
-    /// Where the folder cannot be read.
+    /// If the folder cannot be read.
     pub fn list_checkpoints(&self) -> Result<Vec<(u64, PathBuf)>, TrainError> {
         checkpoint::list(&self.checkpoints())
     }
 
-    /// The trained model, a Hugging Face folder; there once the run is finished.
+    /// The trained model, a Hugging Face folder. It exists once the run is finished.
     pub fn model(&self) -> PathBuf {
         self.root.join("model")
     }
 
-    /// Low-rank adapters as peft keeps them, where they were trained; merged into [`model`](Self::model) too.
+    /// Low-rank adapters in peft's format, if adapters are trained. [`model`](Self::model) has them merged.
     pub fn adapter(&self) -> PathBuf {
         self.root.join(checkpoint::ADAPTER)
     }
 
-    /// One JSON object an evaluation on held-out pairs; there where the recipe names some.
+    /// One JSON object per evaluation on held-out pairs, if the recipe has any.
     pub fn evaluations(&self) -> PathBuf {
         self.root.join("eval.jsonl")
     }
 
-    /// Reads all evaluations on held-out pairs, of which there are none where the recipe names no pairs.
+    /// Reads all evaluations on held-out pairs; empty if the recipe has none.
     ///
     /// # Errors
     ///
-    /// Where a line is no evaluation.
+    /// If a line is not an evaluation.
     pub fn read_evaluations(&self) -> Result<Vec<HeldOutMetrics>, TrainError> {
         let path = self.evaluations();
         if path.exists() { Ok(json_lines::read(&path)?) } else { Ok(Vec::new()) }
     }
 
-    /// Reads each pair's Δ at every step that trained on it; `None` where the run did not keep them.
+    /// Reads each pair's Δ at every step that trained on it; `None` if the run did not record them.
     ///
     /// # Errors
     ///
-    /// Where the file holds something else.
+    /// If the file has other content.
     pub fn read_pair_deltas(&self) -> Result<Option<Vec<TrainedPair>>, TrainError> {
         pair_deltas::read(&self.root)
     }
 
-    /// Whether the run has come to its end.
+    /// Returns whether the run is finished.
     pub fn is_finished(&self) -> bool {
         self.model().join("config.json").exists()
     }
@@ -213,37 +213,37 @@ impl RunDir {
     ///
     /// # Errors
     ///
-    /// Where the file is missing or a line is not a step.
+    /// If the file is missing or a line is not a step.
     pub fn read_metrics(&self) -> Result<Vec<StepMetrics>, TrainError> {
         Ok(json_lines::read(&self.metrics())?)
     }
 
-    /// The metrics of the first and the last step.
+    /// Reads the metrics of the first and the last step.
     ///
     /// # Errors
     ///
-    /// As [`read_metrics`](Self::read_metrics).
+    /// As for [`read_metrics`](Self::read_metrics).
     pub fn first_and_last_metrics(&self) -> Result<(Option<StepMetrics>, Option<StepMetrics>), TrainError> {
         let steps = self.read_metrics()?;
         Ok((steps.first().cloned(), steps.last().cloned()))
     }
 
-    /// Locks the folder, and creates it if necessary. Waits for another process that holds the lock.
+    /// Locks the folder, and creates it if necessary. Blocks while another process holds the lock.
     pub(crate) fn lock(&self) -> Result<Lock, TrainError> {
         fs::create_dir_all(&self.root).map_err(TrainError::io("cannot create", &self.root))?;
         let waiting = || tracing::info!("waiting for another process that uses {}", self.root.display());
         Ok(Lock::exclusive(&self.root.join(".lock"), waiting)?)
     }
 
-    /// Removes metrics after `step`: a killed run may have logged steps after its last checkpoint. A run that starts again
-    /// repeats the evaluation before the first step.
+    /// Removes metrics after `step`: a killed run may have logged steps after its last checkpoint. A run that starts
+    /// over repeats the evaluation before the first step.
     fn truncate(&self, step: u64) -> Result<(), TrainError> {
         truncate(&self.metrics(), |metrics: &StepMetrics| metrics.step <= step)?;
         truncate(&self.evaluations(), |metrics: &HeldOutMetrics| metrics.step <= step && step > 0)
     }
 }
 
-/// Keeps the lines of a file before the first that cannot be parsed or does not satisfy `holds`.
+/// Truncates a file before the first line that cannot be parsed or does not satisfy `holds`.
 fn truncate<T: DeserializeOwned>(path: &Path, holds: impl Fn(&T) -> bool) -> Result<(), TrainError> {
     let Ok(file) = File::open(path) else { return Ok(()) };
     let mut kept = Vec::new();
@@ -257,7 +257,7 @@ fn truncate<T: DeserializeOwned>(path: &Path, holds: impl Fn(&T) -> bool) -> Res
     files::write(path, &kept).map_err(TrainError::io("cannot write", path))
 }
 
-/// What a training run reads and writes besides its weights.
+/// The files and records of a training run besides its weights.
 pub(crate) struct Parts<'a> {
     pub(crate) dir: &'a RunDir,
     /// The folder with the tokenizer files.
@@ -266,7 +266,7 @@ pub(crate) struct Parts<'a> {
     pub(crate) save: Kind,
     /// The training pairs; none in supervised training.
     pub(crate) pairs: &'a [TokenPair],
-    /// What checkpoints record of the run's inputs.
+    /// The record of the run's inputs in checkpoints.
     pub(crate) provenance: &'a Provenance,
 }
 
@@ -281,12 +281,12 @@ pub(crate) struct Recorder<'a, 'c> {
     diagnostics: Option<Diagnostics>,
 }
 
-/// What of a run is recorded beside its metrics.
+/// Optional records of a run.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Recording {
-    /// Whether each pair's Δ is kept.
+    /// Whether each pair's Δ is recorded.
     pub(crate) deltas: bool,
-    /// β, and whether the loss's gradient vanishes as margins grow, where margins are watched.
+    /// β, and whether the loss's gradient vanishes as margins grow; `None` without diagnostics of margins.
     pub(crate) margins: Option<(f64, bool)>,
 }
 
@@ -304,7 +304,7 @@ impl<'a, 'c> Recorder<'a, 'c> {
         let path = dir.metrics();
         let metrics = json_lines::append(&path).map_err(TrainError::io("cannot write", path))?;
         let now = context.clock.unix_seconds();
-        // One event file a start: TensorBoard joins them, later files override repeated steps.
+        // One event file per start: TensorBoard joins them, and later files override repeated steps.
         let path = dir.root.join(format!("events.out.tfevents.{now:.0}.step-{step}"));
         let file = File::options().create(true).append(true).open(&path);
         let file = BufWriter::new(file.map_err(TrainError::io("cannot write", &path))?);
@@ -351,7 +351,7 @@ impl Observer for Recorder<'_, '_> {
         let path = self.parts.dir.evaluations();
         append_row(&path, metrics).map_err(TrainError::io("cannot write", path))?;
         self.scalars(metrics.step, &metrics.series())?;
-        // A line for each would drown what a study of many runs says.
+        // At debug level: one line per step would flood the log of a study with many runs.
         tracing::debug!("{metrics}");
         self.context.progress.advance(metrics.step, &metrics.to_string());
         Ok(())
@@ -371,7 +371,7 @@ impl Observer for Recorder<'_, '_> {
     }
 }
 
-/// Trains along with the rank that records, and writes nothing but its part of a state that is shared out.
+/// The observer of the other ranks: writes only their shard of the state.
 pub(crate) struct Follower<'a, 'c> {
     pub(crate) dir: &'a RunDir,
     pub(crate) context: &'a Context<'c>,

@@ -1,20 +1,20 @@
-//! Learning-rate schedules, step for step those of transformers.
+//! Learning-rate schedules, equal to those of transformers at each step.
 
 use serde::{Deserialize, Serialize};
 
-/// How the learning rate moves after the warm-up.
+/// The learning rate after the warm-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Decay {
-    /// Down to zero in a straight line (`get_linear_schedule_with_warmup`).
+    /// Linear decay to zero (`get_linear_schedule_with_warmup`).
     Linear,
-    /// Down to zero along half a cosine (`get_cosine_schedule_with_warmup`).
+    /// Cosine decay to zero over half a period (`get_cosine_schedule_with_warmup`).
     Cosine,
-    /// Not at all (`get_constant_schedule_with_warmup`).
+    /// No decay (`get_constant_schedule_with_warmup`).
     Constant,
 }
 
-/// A learning rate for every optimiser step: linear warm-up, then [`Decay`].
+/// The learning rate of each optimizer step: linear warm-up, then [`Decay`].
 ///
 /// ```
 /// use trainer::{Decay, Schedule};
@@ -33,18 +33,18 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// A schedule of `total_steps` updates whose first ⌈`warmup_ratio` · `total_steps`⌉ rise to `peak`.
+    /// Creates a schedule of `total_steps` updates, whose first ⌈`warmup_ratio` · `total_steps`⌉ rise to `peak`.
     pub fn new(peak: f64, warmup_ratio: f64, decay: Decay, total_steps: u64) -> Self {
         let warmup_steps = (warmup_ratio * total_steps as f64).ceil() as u64;
         Self { peak, warmup_steps, total_steps, decay }
     }
 
-    /// How many updates the warm-up takes.
+    /// Returns the number of warm-up updates.
     pub fn warmup_steps(&self) -> u64 {
         self.warmup_steps
     }
 
-    /// The learning rate of update `step`, counted from 0.
+    /// Returns the learning rate of update `step`, counted from 0.
     pub fn learning_rate(&self, step: u64) -> f64 {
         if step < self.warmup_steps {
             return self.peak * step as f64 / self.warmup_steps as f64;
@@ -64,7 +64,7 @@ impl Schedule {
 mod tests {
     use super::*;
 
-    /// `transformers.get_scheduler(name, opt, 3, 10)` stepped ten times at peak 1.0 (transformers 5.23).
+    /// `transformers.get_scheduler(name, opt, 3, 10)`, stepped ten times at peak 1.0 (transformers 5.23).
     const LINEAR: [f64; 10] =
         [0.0, 1.0 / 3.0, 2.0 / 3.0, 1.0, 6.0 / 7.0, 5.0 / 7.0, 4.0 / 7.0, 3.0 / 7.0, 2.0 / 7.0, 1.0 / 7.0];
     const COSINE: [f64; 10] = [
@@ -86,7 +86,7 @@ mod tests {
             let schedule = Schedule::new(1.0, 0.25, decay, 10);
             for (step, expected) in expected.iter().enumerate() {
                 let got = schedule.learning_rate(step as u64);
-                assert!((got - expected).abs() < 1e-12, "{decay:?} step {step}: {got} for {expected}");
+                assert!((got - expected).abs() < 1e-12, "{decay:?} step {step}: {got} instead of {expected}");
             }
         }
     }

@@ -1,8 +1,8 @@
 //! Log-probabilities of a batch's tokens, and the backward pass from their coefficients to the weights.
 //!
-//! Losses of sequences are functions of a few sums, with derivatives in closed form. A step therefore has three parts: a
-//! forward pass up to the tokens' log-probabilities, the loss on plain numbers, and a backward pass that starts with one
-//! coefficient per token.
+//! Losses of sequences are functions of a few sums, with derivatives in closed form. A step therefore has three parts.
+//! A forward pass computes the tokens' log-probabilities, the loss works on plain numbers, and a backward pass starts
+//! with one coefficient per token.
 
 use policy_model::{
     AttentionMask, Checkpointing, LayerwiseBackward, PackedRow, PackedRows, Policy, Rows, on_device,
@@ -14,14 +14,14 @@ use tch::{Device, Kind, Tensor};
 use crate::error::TrainError;
 use crate::gradients::Gradients;
 
-/// Ways to compute the same log-probabilities and gradients, apart from rounding.
+/// Options of the forward pass; they affect log-probabilities and gradients by rounding only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scoring {
     /// Whether a pair's prompt is computed once.
     pub layout: Layout,
-    /// Whether linear layers see padding. Without it, what is computed for a pair does not depend on the pairs beside
-    /// it, which makes a policy equal its reference to the last bit until it moves; to rounding, where it is so small that threads
-    /// compute pairs side by side.
+    /// Whether linear layers see padding. Without it, a pair's result does not depend on the rest of its batch, and an
+    /// untrained policy equals its reference bit for bit. With thread replicas, which train small policies, they are
+    /// equal up to rounding.
     pub padding: Padding,
     /// How logits become log-probabilities.
     pub head: Head,
@@ -38,7 +38,7 @@ impl Scoring {
         activations: Activations::Kept,
     };
 
-    /// The same numbers with gradients that are there layer by layer, as several ranks exchange them.
+    /// Switches to layerwise backward, which several ranks use to exchange gradients layer by layer.
     pub(crate) fn by_layer(self) -> Self {
         let activations = match self.activations {
             Activations::Kept => Activations::KeptByLayer,
@@ -51,12 +51,12 @@ impl Scoring {
 /// The activations that a forward pass keeps for the backward pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activations {
-    /// All of it.
+    /// All activations.
     Kept,
-    /// All of it, with a graph for each layer: its gradients are there, and can travel to other ranks, before those of the layers
-    /// below it are begun. Not a bit of them is another.
+    /// All activations, with one graph per layer (layerwise backward). A layer's gradients are complete, and can be
+    /// exchanged, before those of the layers below are computed. Gradients are bitwise those of `All`.
     KeptByLayer,
-    /// The input of every layer, from which the rest is computed again (gradient checkpointing): less memory for a second
+    /// The input of every layer; the rest is recomputed (gradient checkpointing). It needs less memory and a second
     /// forward pass.
     Recomputed,
 }
@@ -64,7 +64,7 @@ pub enum Activations {
 /// How the LM head computes log-probabilities.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Head {
-    /// In tiles, twice over, without ever holding all logits ([`ChunkedHead`]).
+    /// In tiles that are recomputed in the backward pass, without ever holding all logits ([`ChunkedHead`]).
     Chunked,
     /// All logits at once, under autograd.
     Full,
@@ -74,7 +74,7 @@ pub enum Head {
 #[derive(Debug)]
 pub(crate) struct ForwardPass<'a> {
     batch: &'a TokenBatch,
-    /// Of each scored token, in nats.
+    /// The log-probability of each scored token, in nats.
     logps: Vec<f32>,
     tape: Tape<'a>,
 }
@@ -82,10 +82,10 @@ pub(crate) struct ForwardPass<'a> {
 /// The operands of the backward pass.
 #[derive(Debug)]
 struct Tape<'a> {
-    /// `[N]` i64 and `[N, hidden]`: tokens and their embeddings, a leaf that gradients stop at.
+    /// `[N]` i64 and `[N, hidden]`: tokens and their embeddings, a leaf at which the graph ends.
     ids: Tensor,
     embedded: Tensor,
-    /// The layers, where the graph of the hidden states does not reach through them.
+    /// The layers, if the graph of the hidden states does not contain them.
     layers: Option<LayerwiseBackward<'a>>,
     head: HeadTape,
 }
@@ -97,7 +97,7 @@ enum HeadTape {
 }
 
 impl<'a> ForwardPass<'a> {
-    /// Runs `policy` over `batch`, with a graph to its weights unless the caller has switched gradients off.
+    /// Runs `policy` on `batch`, with a graph to its weights unless the caller has disabled gradients.
     pub(crate) fn forward(
         policy: &'a Policy,
         batch: &'a TokenBatch,
@@ -124,13 +124,13 @@ impl<'a> ForwardPass<'a> {
         Ok(Self { batch, logps, tape: Tape { ids, embedded, layers, head } })
     }
 
-    /// Of each scored token, in nats.
+    /// Returns the log-probability of each scored token, in nats.
     pub(crate) fn logps(&self) -> &[f32] {
         &self.logps
     }
 
-    /// Summed over each sequence, in nats; for pairs all chosen, then all rejected. Sums are in f64 and in the order of
-    /// the tokens, so that they depend on nothing but the sequence.
+    /// Returns the sums over each sequence, in nats; for pairs all chosen, then all rejected. Sums are in f64 and in
+    /// token order, so that they depend on the sequence only.
     pub(crate) fn sequence_logps(&self) -> Vec<f64> {
         let mut sums = vec![0.0; self.batch.sequences];
         for (&logp, &sequence) in self.logps.iter().zip(&self.batch.sequence) {
@@ -139,7 +139,7 @@ impl<'a> ForwardPass<'a> {
         sums
     }
 
-    /// Adds the gradient of `Σ coefficient · logp` to `gradients`: one coefficient for each sequence.
+    /// Adds the gradient of `Σ coefficient · logp` to `gradients`, with one coefficient per sequence.
     pub(crate) fn backward(
         self,
         coefficients: &[f64],
@@ -168,7 +168,7 @@ impl<'a> ForwardPass<'a> {
     }
 }
 
-/// The hidden states of the scored tokens, and the layers if they are to be computed again.
+/// The hidden states of the scored tokens, and the layers if they are to be recomputed.
 fn hidden_states<'a>(
     policy: &'a Policy,
     batch: &TokenBatch,

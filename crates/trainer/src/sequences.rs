@@ -1,4 +1,4 @@
-//! The token sequences of pairs, as digests see them.
+//! The token sequences of pairs, for digests.
 
 use pref_data::TokenPair;
 

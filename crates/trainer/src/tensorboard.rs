@@ -1,8 +1,8 @@
-//! Scalars in TensorBoard's event files.
+//! Writes scalars to TensorBoard's event files.
 //!
-//! The format is a sequence of TFRecord frames (length, masked CRC-32C of the length, payload, masked CRC-32C of the
-//! payload), each payload an `Event` protocol buffer. A scalar needs four of its fields, so they are encoded here;
-//! `tests/fixtures/events.py` reads the result back with TensorBoard's own reader.
+//! A file is a sequence of TFRecord frames: length, masked CRC-32C of the length, payload, masked CRC-32C of the
+//! payload. Each payload is an `Event` protocol buffer. A scalar needs four of its fields, so they are encoded here.
+//! `tests/fixtures/events.py` reads the result with TensorBoard's reader.
 
 use std::io::{self, Write};
 
@@ -28,11 +28,11 @@ pub struct EventWriter<W: Write> {
 }
 
 impl<W: Write> EventWriter<W> {
-    /// Begins an event file on `out`; `wall_time` is in seconds since 1970.
+    /// Starts an event file on `out`; `wall_time` is in seconds since 1970.
     ///
     /// # Errors
     ///
-    /// What `out` returns.
+    /// Errors of `out`.
     pub fn new(out: W, wall_time: f64) -> io::Result<Self> {
         let mut writer = Self { out };
         let mut event = head(wall_time, 0);
@@ -41,7 +41,7 @@ impl<W: Write> EventWriter<W> {
         Ok(writer)
     }
 
-    /// Continues an event file whose beginning `out` already holds.
+    /// Continues an event file whose header `out` already contains.
     pub fn continued(out: W) -> Self {
         Self { out }
     }
@@ -50,7 +50,7 @@ impl<W: Write> EventWriter<W> {
     ///
     /// # Errors
     ///
-    /// What the underlying writer returns.
+    /// Errors of the underlying writer.
     pub fn scalars(&mut self, step: u64, wall_time: f64, scalars: &[(&str, f64)]) -> io::Result<()> {
         let mut summary = Vec::new();
         for (tag, value) in scalars {
@@ -65,11 +65,11 @@ impl<W: Write> EventWriter<W> {
         self.frame(&event)
     }
 
-    /// Hands what is buffered to the system.
+    /// Flushes buffered events.
     ///
     /// # Errors
     ///
-    /// What the underlying writer returns.
+    /// Errors of the underlying writer.
     pub fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
     }
@@ -86,7 +86,7 @@ impl<W: Write> EventWriter<W> {
 fn head(wall_time: f64, step: u64) -> Vec<u8> {
     let mut event = vec![WALL_TIME];
     event.extend(wall_time.to_le_bytes());
-    // Protocol buffers leave defaults out.
+    // Protocol buffers omit default values.
     if step != 0 {
         event.push(STEP);
         varint(&mut event, step);
@@ -108,7 +108,7 @@ fn varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-/// TFRecord's mask keeps the checksum of data that itself holds checksums from degenerating.
+/// TFRecord masks a checksum because a checksum of data that contains checksums may degenerate.
 fn masked_crc(data: &[u8]) -> u32 {
     crc32c::crc32c(data).rotate_right(15).wrapping_add(0xa282_ead8)
 }
@@ -117,12 +117,12 @@ fn masked_crc(data: &[u8]) -> u32 {
 mod tests {
     use super::*;
 
-    /// The first frame that TensorBoard's own writer makes at wall time 1.5 (`tests/fixtures/events.py` prints it).
+    /// The first frame that TensorBoard's writer makes at wall time 1.5, as printed by `tests/fixtures/events.py`.
     const VERSION_FRAME: &str =
         "1800000000000000a37f4b2209000000000000f83f1a0d627261696e2e4576656e743a322a28646c";
 
     #[test]
-    fn the_first_frame_is_tensorboards_own() {
+    fn the_first_frame_matches_tensorboard() {
         let mut out = Vec::new();
         EventWriter::new(&mut out, 1.5).unwrap();
         let hex: String = out.iter().map(|b| format!("{b:02x}")).collect();
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn varints_use_seven_bits_a_byte() {
+    fn varints_use_seven_bits_per_byte() {
         let mut out = Vec::new();
         varint(&mut out, 300);
         assert_eq!(out, [0xac, 0x02]);

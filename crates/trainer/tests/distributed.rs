@@ -1,4 +1,4 @@
-//! Several processes that train as one: what they come to is what one process comes to, and wrong set-ups are told at the start.
+//! Distributed training equals training of one process, and invalid setups are errors at the start.
 
 mod ranks;
 
@@ -10,7 +10,7 @@ use ranks::{Bench, Rank, STOPPED, become_rank, fail, ranks, succeed};
 use test_support::{REORDERED_FP32, free_port};
 use trainer::RunDir;
 
-/// Runs the bench's recipe on so many ranks into `out`.
+/// Runs the bench's recipe on a number of ranks into `out`.
 fn train(test: &str, bench: &Bench, world_size: usize, out: &str) {
     let ranks = ranks(bench, world_size).into_iter().map(|rank| rank.with(&format!("output.dir={out}")));
     succeed(test, &ranks.collect::<Vec<_>>(), 0);
@@ -24,7 +24,7 @@ fn close(what: &str, a: f64, b: f64) {
     assert!((a - b).abs() <= REORDERED_FP32 * a.abs().max(1.0), "{what}: {a} and {b}");
 }
 
-/// How far two vectors of weights lie apart, as a share of how far training has moved them.
+/// Returns the distance of two weight vectors, relative to their distance from the initial weights.
 fn apart(a: &[f32], b: &[f32], start: &[f32]) -> f64 {
     let distance = |a: &[f32], b: &[f32]| -> f64 {
         a.iter().zip(b).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>().sqrt()
@@ -33,9 +33,9 @@ fn apart(a: &[f32], b: &[f32], start: &[f32]) -> f64 {
 }
 
 #[test]
-fn one_two_and_four_ranks_train_alike() {
+fn one_two_and_four_ranks_agree() {
     become_rank();
-    let (test, bench) = ("one_two_and_four_ranks_train_alike", Bench::new());
+    let (test, bench) = ("one_two_and_four_ranks_agree", Bench::new());
     for (world_size, out) in [(1, "one"), (2, "two"), (4, "four")] {
         train(test, &bench, world_size, out);
     }
@@ -51,7 +51,7 @@ fn one_two_and_four_ranks_train_alike() {
             assert_eq!((a.step, a.tokens, a.learning_rate), (b.step, b.tokens, b.learning_rate));
             assert!(a.preference.is_some() && b.preference.is_some());
             for ((name, a), (_, b)) in a.series().iter().zip(b.series()) {
-                // A policy that has hardly moved prefers either response by rounding.
+                // A policy close to its reference prefers either response by rounding.
                 let is_settled = *name != "rewards/accuracies" || step > 2;
                 if name.contains('/') && is_settled {
                     close(name, *a, b);
@@ -60,7 +60,7 @@ fn one_two_and_four_ranks_train_alike() {
         }
         let other = bench.weights(out);
         assert!(apart(&weights, &other, &start) < 1e-3, "{}", apart(&weights, &other, &start));
-        assert_eq!(reference_cache(&bench, "one"), reference_cache(&bench, out), "the same to the last bit");
+        assert_eq!(reference_cache(&bench, "one"), reference_cache(&bench, out), "bitwise equal");
         let evaluations =
             |out: &str| RunDir::open_finished(&bench.path(out)).unwrap().read_evaluations().unwrap();
         assert_eq!(evaluations("one").len(), evaluations(out).len());
@@ -81,7 +81,7 @@ fn policy_weights(bench: &Bench) -> Vec<f32> {
     bench.weights("start")
 }
 
-/// The files of the reference's log-probabilities with their content.
+/// Returns the files of the reference's log-probabilities with their content.
 fn reference_cache(bench: &Bench, out: &str) -> Vec<(String, Vec<u8>)> {
     let entries = fs::read_dir(bench.path(out).join("reference")).unwrap();
     let mut files: Vec<_> = entries
@@ -89,14 +89,14 @@ fn reference_cache(bench: &Bench, out: &str) -> Vec<(String, Vec<u8>)> {
         .map(|path| (path.file_name().unwrap().to_string_lossy().into_owned(), fs::read(path).unwrap()))
         .collect();
     files.sort();
-    assert_eq!(files.len(), 2, "of the pairs and of the held-out ones");
+    assert_eq!(files.len(), 2, "one for the pairs and one for the held-out pairs");
     files
 }
 
 #[test]
-fn two_ranks_repeat_to_the_last_bit_and_go_on_from_where_a_signal_to_one_of_them_stopped_both() {
+fn two_ranks_are_deterministic_and_resume_after_a_signal_to_one() {
     become_rank();
-    let test = "two_ranks_repeat_to_the_last_bit_and_go_on_from_where_a_signal_to_one_of_them_stopped_both";
+    let test = "two_ranks_are_deterministic_and_resume_after_a_signal_to_one";
     let bench = Bench::new();
     for out in ["first", "second"] {
         train(test, &bench, 2, out);
@@ -118,9 +118,9 @@ fn two_ranks_repeat_to_the_last_bit_and_go_on_from_where_a_signal_to_one_of_them
 }
 
 #[test]
-fn a_run_goes_on_with_another_number_of_ranks() {
+fn a_run_resumes_with_another_number_of_ranks() {
     become_rank();
-    let (test, bench) = ("a_run_goes_on_with_another_number_of_ranks", Bench::new());
+    let (test, bench) = ("a_run_resumes_with_another_number_of_ranks", Bench::new());
     let with = |rank: Rank, out: &str| {
         rank.with("train.epochs=12").with("watch.answers=0").with(&format!("output.dir={out}"))
     };
@@ -151,9 +151,9 @@ fn a_run_goes_on_with_another_number_of_ranks() {
 }
 
 #[test]
-fn sharing_the_state_out_or_not_comes_to_the_same() {
+fn sharded_and_replicated_states_agree_bitwise() {
     become_rank();
-    let (test, bench) = ("sharing_the_state_out_or_not_comes_to_the_same", Bench::new());
+    let (test, bench) = ("sharded_and_replicated_states_agree_bitwise", Bench::new());
     for (zero, out) in [("0", "each"), ("1", "shared")] {
         let zero = format!("distributed.zero={zero}");
         let ranks: Vec<Rank> = ranks(&bench, 2)
@@ -171,7 +171,7 @@ fn recipe_of(bench: &Bench, out: &str) -> String {
     fs::read_to_string(bench.path(out).join("recipe.toml")).unwrap()
 }
 
-/// Asserts that all ranks fail, each with all of these words, and that no run was begun.
+/// Asserts that each rank fails with an error that has all of these words, and that no run was started.
 fn refused(test: &str, ranks: &[Rank], outs: &[&Path], all: &[&str]) {
     for said in fail(test, ranks) {
         for wanted in all {
@@ -179,14 +179,17 @@ fn refused(test: &str, ranks: &[Rank], outs: &[&Path], all: &[&str]) {
         }
     }
     for out in outs {
-        assert!(!out.join("metrics.jsonl").exists() && !out.join("recipe.toml").exists(), "nothing is begun");
+        assert!(
+            !out.join("metrics.jsonl").exists() && !out.join("recipe.toml").exists(),
+            "no run is started"
+        );
     }
 }
 
 #[test]
-fn ranks_that_would_not_train_the_same_are_refused() {
+fn ranks_with_different_inputs_are_refused() {
     become_rank();
-    let test = "ranks_that_would_not_train_the_same_are_refused";
+    let test = "ranks_with_different_inputs_are_refused";
     let (here, there) = (Bench::new(), Bench::new());
     let (out, other_out) = (here.path("out"), there.path("out"));
     let outs: [&Path; 2] = [&out, &other_out];
@@ -219,13 +222,13 @@ fn ranks_that_would_not_train_the_same_are_refused() {
     refused(test, &pair("seed=0"), &outs, &["rank 1 does not see", "a folder that all ranks share"]);
     let each_holds_all = pair("seed=0").map(|rank| rank.with("distributed.zero=0"));
     succeed(test, &each_holds_all, 0);
-    assert!(out.join("model/config.json").exists() && !other_out.exists(), "rank 0 alone writes");
+    assert!(out.join("model/config.json").exists() && !other_out.exists(), "only rank 0 writes");
 }
 
 #[test]
-fn ranks_that_cannot_come_together_are_refused() {
+fn ranks_that_cannot_connect_are_refused() {
     become_rank();
-    let (test, bench) = ("ranks_that_cannot_come_together_are_refused", Bench::new());
+    let (test, bench) = ("ranks_that_cannot_connect_are_refused", Bench::new());
     let out = bench.path("out");
     let of = |places: &[(usize, usize)]| -> Vec<Rank> {
         let port = free_port();
@@ -240,6 +243,6 @@ fn ranks_that_cannot_come_together_are_refused() {
     refused(test, &[Rank::new(&bench, 0, 2, port)], &[&out], &["is taken", "MASTER_PORT"]);
     let said = fail(test, &of(&[(0, 2), (0, 2)]));
     assert!(said.iter().any(|said| said.contains("held by another rank 0")), "{said:?}");
-    let nobody = Rank::new(&bench, 1, 2, free_port()).waiting(1.0);
-    refused(test, &[nobody], &[&out], &["no store answers", "MASTER_ADDR"]);
+    let unconnected = Rank::new(&bench, 1, 2, free_port()).waiting(1.0);
+    refused(test, &[unconnected], &[&out], &["no store answers", "MASTER_ADDR"]);
 }

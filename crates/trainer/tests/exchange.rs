@@ -1,5 +1,5 @@
-//! How ranks exchange gradients and weights changes no bit of what two of them come to: whoever holds the optimiser's state, in
-//! however many pieces it travels. Ranks are threads here.
+//! Weights are bitwise independent of how ranks exchange gradients: of sharding, and of the number of buckets. Ranks
+//! are threads here.
 
 mod common;
 
@@ -46,7 +46,7 @@ fn pairs() -> Vec<TokenPair> {
     (0..13).map(&mut pair).collect()
 }
 
-/// One way to train. The last batch of an epoch is one pair, so that one of two ranks has nothing to do.
+/// The settings of one run. The last batch of an epoch is one pair, so that one of two ranks has no example.
 #[derive(Clone)]
 struct Way {
     kind: Kind,
@@ -87,7 +87,7 @@ impl Way {
     }
 }
 
-/// What training came to: each step's metrics, and all that was trained.
+/// The result of training: each step's metrics, and all trained weights.
 type Result = (Vec<StepMetrics>, Vec<f32>);
 
 fn train(way: &Way, group: ProcessGroup, exchange: Exchange) -> Result {
@@ -105,13 +105,13 @@ fn train(way: &Way, group: ProcessGroup, exchange: Exchange) -> Result {
     trainer.run(&mut record).unwrap();
     let policy = trainer.master_policy().unwrap();
     let trained = policy.adapters().map_or(policy.parameters(), |adapters| adapters.parameters());
-    // As it would be saved: where masters are shared out, nobody has all of them.
+    // As in a saved model: with sharded masters, no rank has all of them.
     let as_saved = |t: &Tensor| t.detach().view(-1).to_kind(way.kind).to_kind(Kind::Float);
     let flat = |t: &Tensor| Vec::<f32>::try_from(as_saved(t)).unwrap();
     (record.steps, trained.iter().flat_map(|(_, tensor)| flat(tensor)).collect())
 }
 
-/// What each of so many ranks comes to.
+/// Returns the result of each rank.
 fn together(way: &Way, world_size: u16, exchange: Exchange) -> Vec<Result> {
     let port = test_support::free_port();
     let rank = |index: u16| {
@@ -134,8 +134,7 @@ fn exchange(sharding: Sharding, bucket: u32) -> Exchange {
     Exchange { sharding, bucket: NonZeroU32::new(bucket).unwrap(), timing: Timing::DuringBackward }
 }
 
-/// Asserts that two ranks come to the same bits in each of these ways of exchanging, and one process to the same but for
-/// rounding.
+/// Asserts that two ranks get bitwise equal results with each exchange, and equal a single process up to rounding.
 fn assert_same(way: &Way, exchanges: &[Exchange]) {
     let (_, alone) = train(way, ProcessGroup::single(), Exchange::default());
     let mut first: Option<Result> = None;
@@ -145,7 +144,7 @@ fn assert_same(way: &Way, exchanges: &[Exchange]) {
             let (expected_steps, expected) = first.get_or_insert_with(|| result.clone());
             assert!(weights == expected, "rank {rank}, {exchange:?}: other weights");
             for (step, expected) in steps.iter().zip(expected_steps.iter()) {
-                // Norms are summed in the order of what a rank holds.
+                // The order of summation in a norm depends on the shards.
                 let apart = (step.grad_norm - expected.grad_norm).abs();
                 assert!(apart <= 1e-6 * expected.grad_norm, "rank {rank}, {exchange:?}: {apart}");
                 assert_eq!(step.loss, expected.loss, "rank {rank}, {exchange:?}");
@@ -154,7 +153,7 @@ fn assert_same(way: &Way, exchanges: &[Exchange]) {
     }
     let (_, weights) = first.unwrap();
     let furthest = alone.iter().zip(&weights).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-    // Adam moves a weight whose gradient is rounding by as much as any other.
+    // Adam moves a weight even if its gradient is only rounding.
     assert!(furthest < 0.05, "{furthest}");
 }
 
@@ -180,7 +179,7 @@ fn adapters() {
 }
 
 #[test]
-fn gradients_travel_while_the_backward_pass_goes_on_or_after_it() {
+fn exchange_during_and_after_the_backward_pass_agree() {
     let expected = together(&Way::plain(), 2, exchange(Sharding::Optimizer, 3000)).remove(0);
     for activations in [Activations::Kept, Activations::KeptByLayer, Activations::Recomputed] {
         for timing in [Timing::DuringBackward, Timing::AfterBackward] {
@@ -196,7 +195,7 @@ fn gradients_travel_while_the_backward_pass_goes_on_or_after_it() {
 }
 
 #[test]
-fn three_ranks_share_what_does_not_divide_by_three() {
+fn three_ranks_support_sizes_not_divisible_by_three() {
     let way = Way { max_grad_norm: 1.0, ..Way::plain() };
     let (_, whole) = together(&way, 3, exchange(Sharding::None, 1000)).remove(0);
     for (_, part) in together(&way, 3, exchange(Sharding::Optimizer, 1000)) {
@@ -206,7 +205,7 @@ fn three_ranks_share_what_does_not_divide_by_three() {
 }
 
 #[test]
-fn ranks_hold_a_batch_against_one_baseline() {
+fn ranks_share_one_baseline_per_batch() {
     let kto = KtoLoss { beta: Beta::new(0.1).unwrap(), desirable: Weight::ONE, undesirable: Weight::ONE };
     let way = Way { loss: Loss::Kto(kto), ..Way::plain() };
     let (alone, _) = train(&way, ProcessGroup::single(), Exchange::default());

@@ -1,4 +1,4 @@
-//! Training the real 135M model beside TRL's `DPOTrainer`: run where `PREF_REAL_MODEL` names its folder.
+//! Compares training of the real 135M model with TRL's `DPOTrainer`; runs if `PREF_REAL_MODEL` names its folder.
 
 mod common;
 
@@ -20,7 +20,7 @@ use trainer::{
     Trained, Trainer,
 };
 
-/// What `fixtures/trl_trajectory.py` recorded.
+/// The recording of `fixtures/trl_trajectory.py`.
 #[derive(Deserialize)]
 struct Trajectories {
     runs: Vec<Run>,
@@ -44,7 +44,7 @@ struct Step {
     chosen_logps: Number,
 }
 
-/// What `fixtures/trl_fifty.py` recorded.
+/// The recording of `fixtures/trl_fifty.py`.
 #[derive(Deserialize)]
 struct Fifty {
     #[serde(flatten)]
@@ -128,15 +128,15 @@ fn loss(name: &str) -> PreferenceLoss {
         "hinge" => PreferenceLoss::Hinge { beta },
         "robust" => PreferenceLoss::Robust { beta, label_smoothing: NoiseRate::new(0.1).unwrap() },
         "cdpo" => PreferenceLoss::Cdpo { beta, label_smoothing: LabelSmoothing::new(0.1).unwrap() },
-        other => panic!("no loss of ours is TRL's {other}"),
+        other => panic!("unknown loss of TRL: {other}"),
     }
 }
 
-/// Trains the first `steps` of `run`, of `batch_size` pairs each, and compares every step.
+/// Trains the first `steps` of `run`, with `batch_size` pairs each, and compares every step.
 fn follow(run: &Run, steps: usize, batch_size: usize, start: &Start<'_>) {
     let Start { policy, pairs, reference } = *start;
     let loss = loss(&run.loss_type);
-    // The schedule ends with the recorded run, which may have had fewer pairs than there are.
+    // The schedule ends with the recorded run, which may have fewer pairs than the fixture.
     let pairs = &pairs[..run.steps.len() * batch_size];
     let objective =
         PreferenceObjective { pairs, reference, loss: loss.into(), kl_pairs: None, scoring: Scoring::FAST };
@@ -147,11 +147,11 @@ fn follow(run: &Run, steps: usize, batch_size: usize, start: &Start<'_>) {
     for (ours, trl) in record.steps.iter().zip(&run.steps) {
         let at = format!("{} at {}, step {}", run.loss_type, run.peak_learning_rate, ours.step);
         assert!((ours.learning_rate - trl.learning_rate).abs() < 1e-15, "{at}: learning rate");
-        // IPO's losses are about 25: the tolerance is relative to where they start.
+        // IPO's losses are about 25: the tolerance is relative to the first one.
         let scale = run.steps[0].loss.max(1.0);
         let difference = (ours.loss - trl.loss).abs() / scale;
         let tolerance = if run.loss_type == "ipo_sum" { TRAJECTORY_LOSS_IPO_SUM } else { TRAJECTORY_LOSS };
-        assert!(difference < tolerance, "{at}: loss {} for {}", ours.loss, trl.loss);
+        assert!(difference < tolerance, "{at}: loss {} instead of {}", ours.loss, trl.loss);
         let norm = trl.grad_norm.get();
         let difference = (ours.grad_norm - norm).abs() / norm;
         assert!(difference < TRAJECTORY_GRAD_NORM, "{at}: gradient norm {} for {norm}", ours.grad_norm);
@@ -164,10 +164,10 @@ fn follow(run: &Run, steps: usize, batch_size: usize, start: &Start<'_>) {
     }
 }
 
-/// One run at a time has all threads: two side by side would wait for each other's.
+/// Serializes runs: each uses all threads.
 static MACHINE: Mutex<()> = Mutex::new(());
 
-/// What every run starts from.
+/// The common start of all runs.
 #[derive(Clone, Copy)]
 struct Start<'a> {
     policy: &'a Policy,
@@ -187,7 +187,7 @@ fn ten_steps_follow_trl() {
     let trajectories: Trajectories = fixture("trl_trajectory.json");
     assert!(trajectories.runs.len() >= 2, "the fixture holds both learning rates");
     for run in &trajectories.runs {
-        // A step takes ten seconds on two cores: IPO shows its gradient in two, DPO follows to the end.
+        // A step takes ten seconds on two cores: two steps suffice to compare IPO's gradient, and DPO runs to the end.
         let steps = if run.loss_type == "sigmoid" { run.steps.len() } else { 2 };
         follow(run, steps, 4, &start);
     }

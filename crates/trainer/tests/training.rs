@@ -1,4 +1,4 @@
-//! The loop on a tiny policy: exactness, determinism, resuming, what stops it.
+//! The training loop on a tiny policy: exactness, determinism, resuming, errors.
 
 mod common;
 
@@ -24,7 +24,7 @@ use trainer::{
 
 const FAST: Scoring = Scoring::FAST;
 
-/// Nothing of it: what others do.
+/// No optimizations: the baseline of the comparisons.
 const PLAIN: Scoring = Scoring {
     layout: Layout::Separate,
     padding: Padding::Right(0),
@@ -85,7 +85,7 @@ fn adapters() -> Trained {
     Trained::Adapters(Lora { rank: 4, alpha: 8.0, targets: vec![Projection::Q, Projection::Down] })
 }
 
-/// Trains on pairs and returns what every step measured and the final weights.
+/// Trains on pairs and returns every step's metrics and the final weights.
 fn train(settings: TrainSettings, scoring: Scoring) -> (Record, Vec<f32>) {
     let (policy, pairs) = (policy(), pairs(20));
     let reference = SequenceLogps::compute(&policy, &pairs, scoring, |_| {}).unwrap();
@@ -116,10 +116,12 @@ fn assert_close(a: &Record, b: &Record) {
     }
 }
 
-/// By how many nats the reference of KTO's test says less of every response, so that the baseline is not cut off at 0.
+/// The nats by which the reference's log-probabilities in KTO's test are lowered, so that the baseline is not clamped
+/// to 0.
 const BELOW: f64 = 3.0;
 
-/// KTO's loss of all pairs as it is written down: every response by itself, against the mean log-ratio of mismatched ones.
+/// KTO's loss of all pairs by its definition: each response on its own, against the mean log-ratio of mismatched
+/// responses.
 fn kto_by_hand(
     loss: KtoLoss,
     policy: &Policy,
@@ -171,10 +173,10 @@ fn kto_takes_its_baseline_from_the_whole_batch() {
     }
     let [(first, trained), (second, _)] = &records[..] else { unreachable!() };
     assert_close(first, second);
-    assert!((first.steps[0].loss - 0.5).abs() < 1e-6, "at the reference every response is as good as any");
+    assert!((first.steps[0].loss - 0.5).abs() < 1e-6, "the initial policy equals the reference");
     assert!(first.steps[5].loss < first.steps[1].loss, "it learns: {:?}", first.steps);
 
-    // One step more, from where these six ended, measures the loss there.
+    // One more step, from these weights, measures the loss there.
     let again = TrainSettings { epochs: 1, learning_rate: 0.0, ..whole(MicroBatch::Examples(3)) };
     let mut record = Record::default();
     Trainer::new(trained, &objective, again).unwrap().run(&mut record).unwrap();
@@ -185,12 +187,12 @@ fn kto_takes_its_baseline_from_the_whole_batch() {
     let (unshifted, _) = kto_by_hand(kto, trained, &policy, &pairs, &pairs);
     assert!(
         (record.steps[0].loss - unshifted).abs() > 1e-4,
-        "the baseline is no response's own: {unshifted}"
+        "the baseline is not of the responses' own prompts: {unshifted}"
     );
 }
 
 #[test]
-fn threads_that_compute_side_by_side_come_to_the_same() {
+fn thread_replicas_agree_with_intra_op_threads() {
     let before = tch::get_num_threads();
     for trained in [Trained::All, adapters()] {
         let with = |threads, micro_batch| {
@@ -199,27 +201,27 @@ fn threads_that_compute_side_by_side_come_to_the_same() {
         };
         let (alone, of_alone) = with(1, MicroBatch::Examples(8));
         for (threads, micro_batch) in [(2, 8), (3, 8), (2, 5), (16, 8)] {
-            let (beside, weights) = with(threads, MicroBatch::Examples(micro_batch));
-            assert_close(&alone, &beside);
+            let (replicated, weights) = with(threads, MicroBatch::Examples(micro_batch));
+            assert_close(&alone, &replicated);
             let pairs = |record: &Record| record.deltas.iter().map(|delta| delta.pair).collect::<Vec<_>>();
-            assert_eq!(pairs(&alone), pairs(&beside));
+            assert_eq!(pairs(&alone), pairs(&replicated));
             let far = weights.iter().zip(&of_alone).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-            assert!(far < 1e-4, "{threads} threads: weights come {far} apart");
+            assert!(far < 1e-4, "{threads} threads: weights differ by {far}");
             let norms = |record: &Record| record.steps.iter().map(|step| step.grad_norm).collect::<Vec<_>>();
-            assert_ne!(norms(&alone), norms(&beside), "{threads} threads: nothing ran beside anything");
+            assert_ne!(norms(&alone), norms(&replicated), "{threads} threads: no replicas were used");
         }
     }
     tch::set_num_threads(before);
 }
 
 #[test]
-fn training_begins_at_ln_2_and_repeats_to_the_last_bit() {
+fn training_starts_at_ln_2_and_is_deterministic() {
     let (first, weights_1) = train(settings(), FAST);
     let (second, weights_2) = train(settings(), FAST);
     assert_eq!(first.steps.len(), 2 * 3, "20 pairs make three batches of at most 8");
     assert!((first.steps[0].loss - std::f64::consts::LN_2).abs() < 1e-6);
     assert_eq!(first.steps[0].kl, None, "DPO has no baseline");
-    assert_eq!(first.steps[0].learning_rate, 0.0, "the first update of a warm-up is made at zero");
+    assert_eq!(first.steps[0].learning_rate, 0.0, "the first update of a warm-up has learning rate zero");
     assert_eq!(first.steps, second.steps);
     assert_eq!(weights_1, weights_2);
     assert_eq!(first.checkpoints, [3, 6]);
@@ -228,7 +230,7 @@ fn training_begins_at_ln_2_and_repeats_to_the_last_bit() {
 }
 
 #[test]
-fn accumulation_changes_nothing_but_rounding() {
+fn accumulation_agrees_up_to_rounding() {
     let (whole, _) = train(settings(), FAST);
     let (split, _) = train(TrainSettings { micro_batch: MicroBatch::Examples(1), ..settings() }, FAST);
     assert_close(&whole, &split);
@@ -239,7 +241,7 @@ fn accumulation_changes_nothing_but_rounding() {
 }
 
 #[test]
-fn each_way_of_computing_alone_changes_nothing_but_rounding() {
+fn each_option_of_scoring_agrees_up_to_rounding() {
     let (plain, _) = train(settings(), PLAIN);
     for scoring in [
         Scoring { layout: FAST.layout, ..PLAIN },
@@ -257,7 +259,7 @@ fn each_way_of_computing_alone_changes_nothing_but_rounding() {
 }
 
 #[test]
-fn a_graph_for_each_layer_comes_to_the_same_bits_as_one_for_all() {
+fn layerwise_backward_is_bitwise_equal() {
     let by_layer = |scoring| Scoring { activations: Activations::KeptByLayer, ..scoring };
     for scoring in [FAST, PLAIN] {
         for settings in [
@@ -274,10 +276,10 @@ fn a_graph_for_each_layer_comes_to_the_same_bits_as_one_for_all() {
 }
 
 #[test]
-fn adapters_train_alike_in_each_way_of_computing_and_leave_the_weights_alone() {
+fn adapters_agree_under_each_option_and_keep_the_weights() {
     let lora = TrainSettings { trained: adapters(), learning_rate: 1e-2, ..settings() };
     let (plain, trained) = train(lora.clone(), PLAIN);
-    assert_eq!(trained, weights(&policy()), "no weight below them has moved");
+    assert_eq!(trained, weights(&policy()), "frozen weights are unchanged");
     for scoring in [FAST, Scoring { activations: Activations::Recomputed, ..FAST }] {
         let (other, _) = train(lora.clone(), scoring);
         assert_close(&plain, &other);
@@ -285,19 +287,19 @@ fn adapters_train_alike_in_each_way_of_computing_and_leave_the_weights_alone() {
     let (split, _) = train(TrainSettings { micro_batch: MicroBatch::Examples(1), ..lora.clone() }, FAST);
     assert_close(&plain, &split);
     let losses: Vec<f64> = plain.steps.iter().map(|step| step.loss).collect();
-    assert!((losses[0] - std::f64::consts::LN_2).abs() < 1e-6, "with adapters at zero it is its reference");
+    assert!((losses[0] - std::f64::consts::LN_2).abs() < 1e-6, "initial adapters are zero");
     assert!(losses[5] < losses[0], "it learns: {losses:?}");
     let (low, _) = train(TrainSettings { kind: Kind::BFloat16, ..lora }, FAST);
     assert!(low.steps[5].loss < low.steps[0].loss, "in bfloat16 too");
 }
 
 #[test]
-fn a_policy_that_has_not_moved_is_its_reference_to_the_last_bit() {
+fn an_untrained_policy_equals_its_reference_bitwise() {
     let still = TrainSettings {
         learning_rate: 0.0,
         epochs: 1,
         batch_size: 5,
-        // Too few to be computed side by side.
+        // Too few for thread replicas.
         micro_batch: MicroBatch::Examples(3),
         ..settings()
     };
@@ -308,12 +310,12 @@ fn a_policy_that_has_not_moved_is_its_reference_to_the_last_bit() {
             policy.parameters().iter().map(|(name, t)| (name.clone(), t.to_kind(kind))).collect(),
         )
         .unwrap();
-        // Long enough for products of many rows: libtorch computes those of few rows in fp32 another way.
+        // Long enough for products of many rows: libtorch uses another fp32 kernel for few rows.
         let mut pairs = pairs(20);
         for pair in &mut pairs {
             pair.prompt = pair.prompt.iter().copied().cycle().take(80).collect();
         }
-        // The reference sees every other pair the other way round, as it does under flipped labels.
+        // The reference sees every other pair swapped, as under flipped labels.
         let mut swapped = pairs.clone();
         for pair in swapped.iter_mut().step_by(2) {
             std::mem::swap(&mut pair.chosen, &mut pair.rejected);
@@ -345,18 +347,18 @@ fn a_policy_that_has_not_moved_is_its_reference_to_the_last_bit() {
 }
 
 #[test]
-fn bfloat16_computes_over_fp32_masters() {
+fn bfloat16_computation_has_fp32_masters() {
     let tiny = TrainSettings { kind: Kind::BFloat16, learning_rate: 5e-7, warmup_ratio: 0.0, ..settings() };
     let (record, after) = train(tiny, FAST);
     assert!(record.steps.iter().all(|s| (s.loss - std::f64::consts::LN_2).abs() < 0.05));
     let before = weights(&policy());
     let moved = before.iter().zip(&after).filter(|(a, b)| a != b).count();
-    // At this rate most bfloat16 weights could not move at all; fp32 masters do.
+    // At this rate most bfloat16 weights could not change; fp32 masters do.
     assert!(moved * 2 > before.len(), "{moved} of {} weights moved", before.len());
 }
 
 #[test]
-fn a_loss_that_is_no_number_stops_before_it_is_applied() {
+fn a_nan_loss_stops_before_the_update() {
     let (policy, pairs) = (policy(), pairs(8));
     let mut reference = SequenceLogps::compute(&policy, &pairs, FAST, |_| {}).unwrap();
     reference.chosen[3] = f64::NAN;
@@ -375,7 +377,7 @@ fn a_loss_that_is_no_number_stops_before_it_is_applied() {
     assert_eq!(weights(&trainer.master_policy().unwrap()), weights(&policy));
 }
 
-/// Asks to stop after a number of steps, by the progress that it hears of.
+/// Requests a stop after a number of steps, which it counts by its progress calls.
 struct StopAfter<'a> {
     stop: &'a AtomicBool,
     after: u64,
@@ -391,7 +393,7 @@ impl Progress for StopAfter<'_> {
     fn end(&mut self) {}
 }
 
-/// Moves on by a second whenever it is asked.
+/// Advances by a second per reading.
 #[derive(Default)]
 struct Ticking(Cell<f64>);
 
@@ -406,7 +408,7 @@ impl Clock for Ticking {
     }
 }
 
-/// A supervised run in `root` that is asked to stop after `after` steps.
+/// A supervised run in `root`, with a stop request after `after` steps.
 fn supervised(root: &Path, start: Start, after: u64) -> Result<Outcome, TrainError> {
     supervised_of(Trained::All, root, start, after)
 }
@@ -456,12 +458,12 @@ fn a_stopped_run_resumes_to_the_same_bytes() {
         listed.into_iter().map(|(step, _)| step).collect::<Vec<_>>()
     };
     assert_eq!(steps(&whole), [3, 6, 10]);
-    assert_eq!(steps(&parts), steps(&whole), "those of the stops are gone");
-    assert_eq!(supervised(&parts, Start::Resume, 0).unwrap(), Outcome::Finished, "nothing is done again");
+    assert_eq!(steps(&parts), steps(&whole), "checkpoints of interruptions are removed");
+    assert_eq!(supervised(&parts, Start::Resume, 0).unwrap(), Outcome::Finished, "no step is repeated");
 }
 
 #[test]
-fn adapters_are_saved_merged_and_apart_and_resume_to_the_same_bytes() {
+fn adapters_are_saved_merged_and_separately_and_resume_to_the_same_bytes() {
     let folder = tempfile::tempdir().unwrap();
     let (whole, parts) = (folder.path().join("whole"), folder.path().join("parts"));
     supervised_of(adapters(), &whole, Start::Fresh, u64::MAX).unwrap();
@@ -500,7 +502,7 @@ fn a_damaged_checkpoint_falls_back_to_the_one_before() {
 }
 
 #[test]
-fn a_folder_holds_one_run() {
+fn a_folder_has_one_run() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("run");
     assert_eq!(supervised(&root, Start::Resume, 1).unwrap(), Outcome::Stopped(1), "resuming starts a run");

@@ -1,4 +1,4 @@
-//! What is measured on the way: right, and without a trace in what is trained.
+//! Evaluations during training: their values, and that they do not affect training.
 
 use policy_model::{AttentionMask, ModelConfig, Policy, Rows};
 use pref_data::{Layout, Padding, TokenPair};
@@ -15,7 +15,7 @@ use trainer::{
 
 const VOCABULARY: u32 = 24;
 const BETA: f64 = 0.1;
-/// The slow way to the same numbers.
+/// A direct computation of the same numbers.
 const PLAIN: Scoring = Scoring {
     layout: Layout::Separate,
     padding: Padding::Right(0),
@@ -99,7 +99,7 @@ fn answers(prompts: usize, max_tokens: usize) -> OwnAnswers {
     OwnAnswers { reference: policy(5), prompts, max_tokens, stop_tokens: vec![0], seeds: Seeds::new(9) }
 }
 
-/// Trains, evaluating on `held_out` where there are some, and returns what was heard and the trained policy.
+/// Trains, evaluates on `held_out` if given, and returns the observed metrics and the trained policy.
 fn train(held_out: Option<(&[TokenPair], Option<OwnAnswers>, u64)>) -> (Record, Policy) {
     let (policy, pairs) = (policy(5), pairs("trained", 20));
     let score = |pairs: &[TokenPair]| SequenceLogps::compute(&policy, pairs, Scoring::FAST, |_| {}).unwrap();
@@ -135,7 +135,7 @@ fn close(a: f64, b: f64) {
 }
 
 #[test]
-fn held_out_pairs_are_measured_as_their_definitions_say() {
+fn held_out_metrics_match_their_definitions() {
     let held_out = pairs("held out", 13);
     let (record, trained) = train(Some((&held_out, None, 0)));
     let steps: Vec<u64> = record.evaluations.iter().map(|metrics| metrics.step).collect();
@@ -160,7 +160,7 @@ fn held_out_pairs_are_measured_as_their_definitions_say() {
 }
 
 #[test]
-fn watching_changes_nothing_and_evaluates_as_often_as_it_is_told() {
+fn evaluation_does_not_affect_training_and_has_its_interval() {
     let held_out = pairs("held out", 5);
     let (watched, watched_policy) = train(Some((&held_out, Some(answers(5, 6)), 2)));
     let (unwatched, policy) = train(None);
@@ -184,7 +184,7 @@ fn deltas_are_the_margins_of_the_step_without_beta() {
     assert!(seen.iter().all(|&times| times == 2), "each pair once in each of two epochs: {seen:?}");
 }
 
-/// Log-probabilities of the token after each prompt, `[prompts][vocabulary]`.
+/// Returns log-probabilities of the token after each prompt, `[prompts][vocabulary]`.
 fn next(policy: &Policy, prompts: &[TokenPair]) -> Vec<Vec<f64>> {
     let of = |prompt: &[u32]| {
         let ids: Vec<i64> = prompt.iter().map(|&id| i64::from(id)).collect();
@@ -204,7 +204,7 @@ fn next(policy: &Policy, prompts: &[TokenPair]) -> Vec<Vec<f64>> {
 }
 
 #[test]
-fn the_divergence_of_one_token_answers_is_that_of_the_whole_vocabulary() {
+fn the_kl_of_one_token_answers_matches_the_exact_kl() {
     const PROMPTS: usize = 400;
     let held_out = pairs("asked", PROMPTS);
     let (record, trained) = train(Some((&held_out, Some(answers(PROMPTS, 1)), 0)));
@@ -219,12 +219,15 @@ fn the_divergence_of_one_token_answers_is_that_of_the_whole_vocabulary() {
         variance += (moment(2) - moment(1).powi(2)) / (PROMPTS * PROMPTS) as f64;
     }
     let (kl, error) = (record.evaluations[2].kl.unwrap(), variance.sqrt());
-    assert!(divergence > 5.0 * error, "the policy has moved: {divergence}, known to {error}");
-    assert!((kl - divergence).abs() < 4.0 * error, "{kl} is no estimate of {divergence} within {error}");
+    assert!(divergence > 5.0 * error, "the policy has changed: {divergence}, standard error {error}");
+    assert!(
+        (kl - divergence).abs() < 4.0 * error,
+        "{kl} differs from {divergence}, with standard error {error}"
+    );
 }
 
 #[test]
-fn where_no_prompt_leaves_room_nothing_is_measured_of_answers() {
+fn answers_without_room_in_the_context_are_not_evaluated() {
     let held_out = pairs("asked", 3);
     let longer_than_the_context = policy(5).config().max_position_embeddings;
     let (record, _) = train(Some((&held_out, Some(answers(3, longer_than_the_context)), 0)));
@@ -232,7 +235,7 @@ fn where_no_prompt_leaves_room_nothing_is_measured_of_answers() {
 }
 
 #[test]
-fn answers_end_at_the_limit_and_their_divergence_grows() {
+fn answers_end_at_the_limit_and_their_kl_grows() {
     let held_out = pairs("asked", 40);
     let (record, _) = train(Some((&held_out, Some(answers(40, 12)), 0)));
     assert!(record.evaluations.iter().all(|metrics| metrics.answer_tokens.unwrap() <= 12.0));

@@ -14,7 +14,7 @@ pub(crate) fn questions(count: u64) -> Vec<Question> {
     (0..count).map(question).collect()
 }
 
-/// Answers that name their model, so that a test can tell who wrote what; a page cannot.
+/// Answers that contain their model's name, for the tests; the page does not show models.
 pub(crate) fn answers(model: &str, count: u64) -> Vec<Answer> {
     let answer = |id: u64| {
         let turns =

@@ -1,4 +1,4 @@
-//! What a run would take on several GPUs, by formula.
+//! Estimates a run on several GPUs, by formula.
 
 use distributed::Sharding;
 use policy_model::ModelConfig;
@@ -7,42 +7,42 @@ use crate::parameters::Trained;
 use crate::plan::Memory;
 use crate::scoring::Activations;
 
-/// GPUs that share a run: each computes its part of every batch.
+/// Data-parallel GPUs; each computes its shard of every batch.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Cluster {
-    /// How many.
+    /// The number of GPUs.
     pub gpus: u64,
-    /// Bytes of memory of each.
+    /// Memory per GPU, in bytes.
     pub memory: u64,
-    /// Operations a second of each in bfloat16, as its maker has it.
+    /// Peak bfloat16 operations per second of each GPU, as specified.
     pub flops: f64,
-    /// The share of them that training reaches.
+    /// The share of the peak that training reaches.
     pub utilisation: f64,
-    /// Bytes a second that each sends and receives in collectives, as NCCL counts them (`busbw`).
+    /// Bus bandwidth of collectives per GPU, in bytes per second, as NCCL defines it (`busbw`).
     pub bandwidth: f64,
 }
 
-/// What a run would take on a cluster.
+/// A run's estimate on a cluster.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OnCluster {
-    /// What each GPU holds.
+    /// The memory of each GPU.
     pub memory: Memory,
     /// Whether that fits.
     pub fits: bool,
-    /// Seconds of the reference's pass.
+    /// Duration of the reference's pass, in seconds.
     pub reference: f64,
-    /// Seconds that the GPUs compute in all steps.
+    /// Computing time of all steps, in seconds.
     pub computing: f64,
-    /// Seconds of collectives in all steps, of which a part can hide behind computing.
+    /// Duration of the collectives of all steps, in seconds; a part can overlap with computing.
     pub communicating: f64,
 }
 
-/// What a run asks of a cluster.
+/// A run's load on a cluster.
 pub(super) struct Load<'a> {
     pub(super) config: &'a ModelConfig,
     pub(super) trained: &'a Trained,
     pub(super) activations: Activations,
-    /// What one GPU would hold of a run on its own, with its share of a batch.
+    /// The memory of a single GPU with its shard of a batch.
     pub(super) memory: Memory,
     pub(super) steps: u64,
     /// Tokens of all steps, and of the reference's pass.
@@ -50,12 +50,12 @@ pub(super) struct Load<'a> {
     pub(super) reference_tokens: f64,
 }
 
-/// CUDA, NCCL and what the allocator keeps, on each GPU.
+/// Memory of CUDA, NCCL and the allocator's cache on each GPU.
 const RUNTIME: u64 = 3_000_000_000;
 
 impl Cluster {
-    /// A100s of 80 GB, eight on a board: 312 TFLOP/s each, of which operations that are called one by one reach 40%. NCCL's
-    /// all-reduce has 230 GB/s on one board; between boards it has the network's 400 Gbit/s, 50 GB/s.
+    /// Nodes of eight A100s with 80 GB. Each GPU has 312 TFLOP/s, of which unfused operations reach 40%. NCCL's
+    /// all-reduce has 230 GB/s within a node; between nodes the network has 400 Gbit/s, or 50 GB/s.
     pub const fn a100s(gpus: u64) -> Self {
         let bandwidth = if gpus > 8 { 50e9 } else { 230e9 };
         Self { gpus, memory: 80 << 30, flops: 312e12, utilisation: 0.4, bandwidth }
@@ -65,18 +65,18 @@ impl Cluster {
         let gpus = self.gpus as f64;
         let weights = load.config.parameter_count() as f64;
         let trained = load.trained.parameter_count(load.config) as f64;
-        // Operations a weight and token: 2 forwards, 2 back to the activations, 2 back to the weights that are trained, and
-        // 2 more where activations are computed again.
+        // Operations per weight and token: 2 forward, 2 backward to the activations, 2 backward to trained weights, and
+        // 2 more to recompute activations.
         let again = if load.activations == Activations::Recomputed { 2.0 } else { 0.0 };
         let per_token = (4.0 + again) * weights + 2.0 * trained;
         let rate = gpus * self.flops * self.utilisation;
         let sent = |bytes_a_weight: f64| bytes_a_weight * trained * (gpus - 1.0) / gpus;
         let memory = Memory { runtime: RUNTIME, ..load.memory };
         let (memory, bytes_a_step) = match sharding {
-            // Gradients are summed in fp32: each byte goes round once to be added, and once more as part of the sum.
+            // Gradients are summed in fp32. An all-reduce sends each byte twice: for the sum and for its distribution.
             Sharding::None => (memory, sent(2.0 * 4.0)),
-            // Gradients are summed and scattered in fp32, updated weights gathered in bfloat16; beside the whole buffers each
-            // rank holds its part of either.
+            // Gradients are reduce-scattered in fp32, updated weights all-gathered in bfloat16. Each rank holds its
+            // shard of both in addition to the whole buffers.
             Sharding::Optimizer => {
                 let parts = |bytes: u64| bytes.div_ceil(self.gpus);
                 let Memory { master, moments, gradients, .. } = memory;
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_papers_run_is_what_it_comes_to_by_hand() {
+    fn the_run_of_the_paper_matches_a_manual_computation() {
         let config = ModelConfig::from_json(serde_json::json!({
             "model_type": "mistral", "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 14336,
             "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
@@ -123,19 +123,19 @@ mod tests {
             Cluster::a100s(8).run(&load, sharding)
         };
         let full = on(&Trained::All, Sharding::Optimizer);
-        // 6 · 7.24e9 · 1e6 operations at 8 · 312e12 · 0.4 a second.
+        // 6 · 7.24e9 · 1e6 operations at 8 · 312e12 · 0.4 per second.
         assert!((full.computing - 43.5).abs() < 0.1, "{full:?}");
         assert!((full.reference - full.computing / 3.0).abs() < 1e-9);
-        // 6 bytes a weight, 7/8 of which go to others, at 230 GB/s: 165 ms a step.
+        // 6 bytes per weight, of which 7/8 go to other GPUs, at 230 GB/s: 165 ms per step.
         assert!((full.communicating - 16.5).abs() < 0.1, "{full:?}");
-        // 2 of the weights, 4 + 2 of gradients, an eighth of 4 + 8 and of 4 + 2 on their way.
+        // 2 for weights, 4 + 2 for gradients, and shards of an eighth of 4 + 8 and of 4 + 2.
         let states = |run: &OnCluster| run.memory.of_weights() as f64 / 1e9;
         assert!((states(&full) - 7.2417 * (2.0 + 6.0 + 18.0 / 8.0)).abs() < 0.01, "{full:?}");
         assert!(full.fits);
         let replicated = on(&Trained::All, Sharding::None);
         assert!((states(&replicated) - 7.2417 * (2.0 + 6.0 + 12.0)).abs() < 0.01, "{replicated:?}");
         assert!(!replicated.fits && replicated.computing == full.computing);
-        // 8 bytes a weight in place of 6.
+        // 8 bytes per weight instead of 6.
         assert!((replicated.communicating / full.communicating - 8.0 / 6.0).abs() < 1e-9);
         let lora =
             policy_model::Lora { rank: 16, alpha: 16.0, targets: policy_model::Projection::ALL.to_vec() };

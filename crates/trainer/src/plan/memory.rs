@@ -1,4 +1,4 @@
-//! Bytes that training holds at once, by what holds them.
+//! Peak memory of training, by purpose.
 
 use policy_model::{ModelConfig, Projection};
 use pref_data::{Dialogue, Layout, Padding, TokenPair};
@@ -7,49 +7,50 @@ use tch::{Device, Kind};
 use crate::parameters::Trained;
 use crate::scoring::{Activations, Head, Scoring};
 
-/// Bytes that training holds in the step that needs most.
+/// Memory of the training step that needs most, in bytes.
 ///
-/// `P` is the number of parameters that are trained and `s` the bytes of an element of the kind that is computed in.
+/// `P` is the number of trained parameters, and `s` the size of an element of the kind that computes, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Memory {
     /// Master weights in fp32: 4 · P.
     pub master: u64,
-    /// The copy that computes: 2 · P in bfloat16, 0 in fp32, where the master itself computes. Under adapters also the weights
-    /// below them, which are held once.
+    /// The weights that compute: 2 · P in bfloat16, 0 in fp32, where the masters compute. Frozen weights below adapters
+    /// count here, once.
     pub compute: u64,
-    /// The gradient in fp32, 4 · P, and beside it that of the micro-batch under way: s · P, without what the chunked head
-    /// adds to the sum itself; one layer's where layers are differentiated one by one, and on a CPU, where they add to the sum too.
+    /// The fp32 gradient, 4 · P, and the gradient of the current micro-batch, s · P. The latter excludes what the
+    /// chunked head adds directly to the sum. Under layerwise backward it is one layer's; on a CPU layers also add
+    /// directly to the sum.
     pub gradients: u64,
     /// Adam's two moments in fp32: 8 · P.
     pub moments: u64,
-    /// What the layers keep for the backward pass, of the micro-batch with the most tokens.
+    /// Activations that layers keep for the backward pass, for the micro-batch with the most tokens.
     pub activations: u64,
-    /// What the LM head needs for that micro-batch.
+    /// Memory of the LM head for that micro-batch.
     pub head: u64,
-    /// libtorch itself, and what the allocator holds of memory that is free.
+    /// libtorch itself, and the allocator's free memory.
     pub runtime: u64,
 }
 
-/// What a run takes on a CPU that no tensor accounts for, as measured: libtorch takes 300 MB before it holds one, and the
-/// rest is memory that the allocator has but cannot hand out again in the pieces that are asked for.
+/// Memory of a run on a CPU outside of tensors, as measured. It is 300 MB of libtorch before the first tensor, and
+/// fragmentation of the allocator.
 const RUNTIME: u64 = 450_000_000;
 
-/// What the chunked head takes at most beside the states of its tokens.
+/// The maximum memory of the chunked head besides the states of its tokens.
 const HEAD_TILES: u64 = 24_000_000;
 
-/// The micro-batch of a run with the most tokens.
+/// The size of the largest micro-batch of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct WidestMicroBatch {
-    /// Rows of linear layers: tokens, with padding where there is any.
+    /// Rows of linear layers: tokens, including padding if any.
     pub tokens: u64,
-    /// Keys that attention joins for branches: prompt and response of each, where the prompt is shared.
+    /// Keys that attention concatenates for branches: prompt and response of each, if the prompt is shared.
     pub joined: u64,
-    /// Tokens that are scored.
+    /// The number of scored tokens.
     pub scored: u64,
 }
 
 impl WidestMicroBatch {
-    /// Of `pairs`, laid out as `scoring` says.
+    /// Returns the size of `pairs` in the layout of `scoring`.
     pub(crate) fn of(pairs: &[&TokenPair], scoring: Scoring) -> Self {
         let scored = |pair: &TokenPair| pair.chosen.len() + pair.rejected.len();
         let twice = |pair: &TokenPair| scored(pair) + 2 * pair.prompt.len();
@@ -68,7 +69,7 @@ impl WidestMicroBatch {
         Self { tokens, joined, scored: sum(&scored) }
     }
 
-    /// Of `dialogues`, which have no branches.
+    /// Returns the size of `dialogues`, which have no branches.
     pub(crate) fn of_dialogues(dialogues: &[&Dialogue], padding: Padding) -> Self {
         let lengths = dialogues.iter().map(|dialogue| dialogue.ids().len());
         let tokens = match padding {
@@ -82,7 +83,7 @@ impl WidestMicroBatch {
 }
 
 impl Memory {
-    /// What `parameters` weights take that compute in `kind`, before any token is seen.
+    /// Returns the memory of `parameters` weights that compute in `kind`, without activations.
     pub fn of(parameters: u64, kind: Kind) -> Self {
         let size = kind.elt_size_in_bytes() as u64;
         Self {
@@ -96,7 +97,8 @@ impl Memory {
         }
     }
 
-    /// What training a model of this shape takes on `device`, in `kind`, whose widest micro-batch is `widest`.
+    /// Estimates the memory of training a model of this shape on `device` in `kind`, for the largest micro-batch
+    /// `widest`.
     pub fn of_training(
         config: &ModelConfig,
         trained: &Trained,
@@ -129,7 +131,7 @@ impl Memory {
         let of_scored = widest.scored * config.hidden_size as u64 * (2 * size + 4);
         let (head, head_gradient) = match scoring.head {
             Head::Chunked => (HEAD_TILES + of_scored, 0),
-            // Logits and their gradient, log-probabilities in fp32 and theirs.
+            // Logits and their gradient; log-probabilities in fp32 and their gradient.
             Head::Full => {
                 (of_scored + widest.scored * config.vocab_size as u64 * (2 * size + 8), head_gradient)
             }
@@ -139,19 +141,20 @@ impl Memory {
         Self { gradients, activations, head, ..weights }
     }
 
-    /// What is held for each weight.
+    /// Returns the memory that is proportional to the weights.
     pub fn of_weights(self) -> u64 {
         self.master + self.compute + self.gradients + self.moments
     }
 
-    /// All of it.
+    /// Returns the total.
     pub fn total(self) -> u64 {
         self.of_weights() + self.activations + self.head + self.runtime
     }
 }
 
-/// What autograd keeps of one layer, in bytes: the operands of its operations. A projection whose weight is not trained, and
-/// that has no adapter, needs no input. The last layer keeps its gated product of scored tokens alone, but is counted as the others.
+/// Returns the activations that autograd keeps for one layer, in bytes: the operands of its operations. A projection
+/// without trained weight or adapter keeps no input. The last layer keeps its gated product for scored tokens only, but
+/// is counted like the others.
 fn layer_activations(
     config: &ModelConfig,
     trained: &Trained,
@@ -167,28 +170,28 @@ fn layer_activations(
         Trained::All => 1,
         Trained::Adapters(lora) => u64::from(projections.iter().any(|one| lora.targets.contains(one))),
     };
-    // On a CPU norms and gates are computed in one pass, which keeps the operands; elsewhere they are composed.
+    // A CPU has fused norms and gates, which keep the operands; other devices compose them.
     let is_fused = device == Device::Cpu;
-    // A norm keeps its operand and a scale in fp32. Composed it keeps the operand and what it normed in fp32; below fp32 also
-    // what it normed in its own kind, for its weight.
+    // A fused norm keeps its operand and a scale in fp32. A composed norm keeps the operand and its normalized value in
+    // fp32. Below fp32, it also keeps the normalized value in its own kind, for the gradient of its weight.
     let norm = match (is_fused, trained) {
         (true, _) => size * hidden + 4,
         (false, Trained::All) if size < 4 => (2 * 4 + size) * hidden,
         (false, _) => 2 * 4 * hidden,
     };
     let (q, kv) = (heads * head_dim, 2 * kv_heads * head_dim);
-    // Attention keeps queries, keys, values, what came of them and a sum a head.
+    // Attention keeps queries, keys, values, its output and one sum per head.
     let attention = size * (2 * q + kv) + 4 * heads;
-    // Over packed rows a CPU joins no keys, and what it gives goes into the next product as it is; a window may hide some of
-    // them, which is left to libtorch.
+    // Over packed rows, a CPU concatenates no keys and passes the output on without a copy. A sliding window may mask
+    // some rows, which libtorch's kernel handles.
     let is_tree = is_fused
         && matches!(padding, Padding::None)
         && head_dim.is_multiple_of(16)
         && config.sliding_window.is_none();
     let (joined, in_order) = if is_tree { (0, 0) } else { (widest.joined * size * kv, q) };
-    // Gate and up; composed also the gate's SiLU.
+    // Gate and up projections; if composed, also the gate's SiLU.
     let gated = size * (if is_fused { 2 } else { 3 }) * mlp;
-    // What goes into linear layers: normed states twice, what attention gave in order, and the gated product.
+    // Inputs of linear layers: normalized states twice, attention's output in order, and the gated product.
     let inputs = size
         * (hidden * learns(&[Projection::Q, Projection::K, Projection::V])
             + in_order * learns(&[Projection::O])
@@ -202,13 +205,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_is_so_many_bytes_a_parameter() {
+    fn memory_has_the_documented_bytes_per_parameter() {
         assert_eq!(Memory::of(1, Kind::Float).of_weights(), 4 + 8 + 8);
         assert_eq!(Memory::of(1, Kind::BFloat16).of_weights(), 4 + 2 + 6 + 8);
     }
 
     #[test]
-    fn the_widest_micro_batch_counts_what_goes_through_the_layers() {
+    fn the_widest_micro_batch_counts_rows_of_the_layers() {
         let pair = |prompt: usize, chosen: usize, rejected: usize| TokenPair {
             id: String::new(),
             prompt: vec![1; prompt],

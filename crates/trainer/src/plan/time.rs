@@ -1,4 +1,4 @@
-//! How long a run would take on this machine, from a few seconds of trying.
+//! Estimates the time of a run on this machine from a few seconds of measurement.
 
 use policy_model::{ModelConfig, Policy};
 use pref_data::{Dialogue, TokenPair};
@@ -16,44 +16,45 @@ use crate::reference::SequenceLogps;
 use crate::scoring::Scoring;
 use crate::state::TrainerState;
 
-/// Seconds that a run would take on this machine, without its evaluations and without writing checkpoints.
+/// Estimated time on this machine in seconds, without evaluations and checkpoints.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PlannedTime {
-    /// The reference's pass over the pairs; 0 where it is in the cache, or where there is none.
+    /// The reference's pass over the pairs; 0 if it is cached or there is no reference.
     pub reference: f64,
-    /// All optimiser steps.
+    /// All optimizer steps.
     pub training: f64,
 }
 
-/// What a run does, as far as its time goes.
+/// The work of a run that determines its time.
 pub(super) struct Work<'a> {
     pub(super) config: &'a ModelConfig,
     pub(super) settings: &'a TrainSettings,
     pub(super) scoring: Scoring,
-    /// None in supervised training.
+    /// `None` in supervised training.
     pub(super) loss: Option<Loss>,
-    /// What is trained on, in the order given.
+    /// The training examples, in their given order.
     pub(super) pairs: &'a [TokenPair],
-    /// Pairs that the reference has still to score.
+    /// Pairs that the reference has not scored yet.
     pub(super) to_score: &'a [TokenPair],
     pub(super) device: Device,
 }
 
-/// How many layers the two models have that are tried. Their difference is what a layer takes, the rest is what is done once.
+/// Depths of the two measured models. Their difference in time gives the time per layer; the rest is independent of
+/// depth.
 const LAYERS: [usize; 2] = [1, 5];
 
-/// How long one of them is tried, after a first step that counts for nothing.
+/// Duration of each measurement, after one warm-up step.
 const SECONDS: f64 = 0.7;
 
-/// Bytes that the weights of a model that is tried may take, with all that training holds for them. A larger one is tried at
-/// half the width, or less.
+/// The maximum memory of a measured model's weights with their training state, in bytes. Larger models are measured at
+/// half the width or less.
 const MOST_BYTES: u64 = 2 << 30;
 
 impl Work<'_> {
-    /// Tries steps on one typical batch of models with few layers, and computes from them what the whole would take.
+    /// Measures steps of shallow models on one typical batch, and extrapolates to the run.
     ///
-    /// Time goes with the tokens of a batch, and with the layers that they go through: that is exact for everything but
-    /// attention, which takes a small part at the lengths of preferences.
+    /// Time is proportional to tokens and layers. This is exact for everything but attention, whose share is small at
+    /// typical lengths of preference data.
     pub(super) fn time(&self, clock: &dyn Clock) -> Result<PlannedTime, TrainError> {
         let tokens_of = |pair: &TokenPair| pair.unique_tokens() as f64;
         let batch = self.typical_batch();
@@ -77,7 +78,7 @@ impl Work<'_> {
         })
     }
 
-    /// Of the first epoch's batches the one whose tokens are the median.
+    /// The batch of the first epoch with the median number of tokens.
     fn typical_batch(&self) -> Vec<TokenPair> {
         let order = self.settings.epoch_order(self.pairs.len(), 0);
         let mut batches: Vec<&[usize]> = order.chunks(self.settings.batch_size).collect();
@@ -126,7 +127,7 @@ impl Work<'_> {
         Ok(Tried { pass, step })
     }
 
-    /// The median seconds of a step over all examples of `objective`.
+    /// Returns the median duration of a step over all examples of `objective`, in seconds.
     fn step(&self, policy: &Policy, objective: &dyn Objective, clock: &dyn Clock) -> Result<f64, TrainError> {
         let batch_size = objective.examples().max(1);
         let settings = TrainSettings {
@@ -146,20 +147,20 @@ impl Work<'_> {
     }
 }
 
-/// Seconds that one batch took.
+/// Seconds per batch.
 struct Tried {
     pass: f64,
     step: f64,
 }
 
-/// Lets training run for a while, and keeps how long each step took.
+/// An observer that stops training after a fixed time and records the duration of each step.
 struct Stopwatch<'a> {
     clock: &'a dyn Clock,
     seconds: Vec<f64>,
 }
 
 impl Stopwatch<'_> {
-    /// Of all steps but the first.
+    /// Durations of all steps but the first.
     fn median(&self) -> f64 {
         median(self.seconds[1..].to_vec())
     }
@@ -184,7 +185,7 @@ impl Observer for Stopwatch<'_> {
     }
 }
 
-/// The median seconds of `work`, which is done again for a while.
+/// Returns the median duration of `work`, repeated for a fixed time, in seconds.
 fn repeat(clock: &dyn Clock, work: impl Fn() -> Result<(), TrainError>) -> Result<f64, TrainError> {
     work()?;
     let mut seconds = Vec::new();
@@ -201,7 +202,7 @@ fn median(mut seconds: Vec<f64>) -> f64 {
     seconds[seconds.len() / 2]
 }
 
-/// The model at a width at which it can be tried.
+/// Returns the model's configuration, scaled to a width that can be measured.
 fn narrowed(config: &ModelConfig) -> ModelConfig {
     let mut small = config.clone();
     let bytes = |config: &ModelConfig| {
@@ -221,7 +222,7 @@ fn narrowed(config: &ModelConfig) -> ModelConfig {
     small
 }
 
-/// The pair with ids that a smaller vocabulary has.
+/// Maps the pair's ids to a smaller vocabulary.
 fn within(mut pair: TokenPair, vocabulary: u32) -> TokenPair {
     for ids in [&mut pair.prompt, &mut pair.chosen, &mut pair.rejected] {
         ids.iter_mut().for_each(|id| *id %= vocabulary);
@@ -229,7 +230,7 @@ fn within(mut pair: TokenPair, vocabulary: u32) -> TokenPair {
     pair
 }
 
-/// A policy whose weights are all alike: what they are is no matter of time.
+/// Creates a policy with constant weights: their values do not affect the time.
 fn constant(config: ModelConfig, kind: Kind, device: Device) -> Result<Policy, TrainError> {
     let weight = |(name, shape): (String, Vec<i64>)| (name, Tensor::full(shape, 0.01, (kind, device)));
     let parameters = config.parameter_shapes().into_iter().map(weight).collect();
@@ -249,7 +250,7 @@ mod tests {
     use crate::schedule::Decay;
     use crate::scoring::{Activations, Head};
 
-    /// A clock that is a second further at each look.
+    /// A clock that advances by one second per reading.
     struct Ticking(Cell<f64>);
 
     impl Clock for Ticking {
@@ -264,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn time_goes_with_the_tokens_of_the_run() {
+    fn time_is_proportional_to_tokens() {
         let config = ModelConfig::from_json(serde_json::json!({
             "model_type": "llama", "vocab_size": 32, "hidden_size": 16, "intermediate_size": 32,
             "num_hidden_layers": 9, "num_attention_heads": 2, "tie_word_embeddings": true,
@@ -277,7 +278,7 @@ mod tests {
             rejected: vec![3; 3],
             flipped: false,
         };
-        // Batches of 10, 20 and 30 tokens: the second is what is tried.
+        // Batches of 10, 20 and 30 tokens: the median one is measured.
         let pairs = [5, 15, 25].map(pair);
         let settings = TrainSettings {
             epochs: 2,
@@ -312,7 +313,7 @@ mod tests {
                 to_score,
                 device: Device::Cpu,
             };
-            // By this clock a layer takes no time, and every step and every pass a second.
+            // With this clock a layer takes no time, and every step and pass takes one second.
             let PlannedTime { reference, training } = work.time(&Ticking(Cell::new(0.0))).unwrap();
             assert!((training - 2.0 * 60.0 / 20.0).abs() < 1e-9, "{training}");
             assert!((reference - if loss.is_some() { 1.5 } else { 0.0 }).abs() < 1e-9, "{reference}");
@@ -320,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_model_is_tried_at_a_fraction_of_its_width() {
+    fn a_large_model_is_measured_at_a_fraction_of_its_width() {
         let config = |hidden: usize, heads: usize| {
             ModelConfig::from_json(serde_json::json!({
                 "model_type": "llama", "vocab_size": 32000, "hidden_size": hidden, "intermediate_size": 7 * hidden / 2,

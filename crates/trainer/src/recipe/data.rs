@@ -1,4 +1,4 @@
-//! The table of a recipe that says which preferences are learned from.
+//! The `[data]` section.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -18,99 +18,102 @@ use super::sections::require;
 use super::values::{Format, NoiseKind, Preset, all};
 use crate::engine::Order;
 
-/// The preferences.
+/// The preference data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataSection {
-    /// A file, a folder of files, a pattern (`data/train-*.parquet`), or an id on the Hub:
-    /// `owner/name@revision:data/train-*.parquet`.
+    /// Preference data: a file, a folder, a pattern (`data/train-*.parquet`), or an id on the Hub
+    /// (`owner/name@revision:data/train-*.parquet`).
     pub path: String,
-    /// How the file is laid out.
+    /// The file format.
     #[serde(default)]
     pub format: Format,
-    /// The columns of a file of pairs that have other names than those that are recognized.
+    /// Column names of a file of pairs, if they differ from the recognized ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub columns: Option<PairColumns>,
-    /// Which pairs of SHP are kept, by their ratio of votes; the paper's where it is not given.
+    /// Range of the vote ratio of pairs that are used, for `format = "shp"`. Default: the range of the paper.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub score_ratio: Option<ScoreRatio>,
-    /// Up to so many rows at fault are left out.
+    /// Maximum number of malformed rows that are skipped; one more is an error.
     #[serde(default)]
     pub skip_bad: usize,
-    /// How many records are drawn from the file; all where it is not given.
+    /// Number of records drawn at random from the file, at least 1. Default: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sample: Option<NonZeroUsize>,
-    /// Held-out preferences, in the same format and with the same annotators: measured at each checkpoint and not trained on.
+    /// Held-out preferences in the same format and with the same annotators. They are evaluated at each checkpoint and
+    /// not trained on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eval_path: Option<String>,
-    /// Whose labels are learned from: an annotator, a vote (`majority of A, B, C`) or a mixture (`70% A, 30% B`).
+    /// The source of the labels: an annotator, a majority vote (`majority of A, B, C`) or a mixture (`70% A, 30% B`).
     #[serde(default = "human")]
     pub annotator: String,
-    /// Keeps the records on which two annotators agree (`A = B`) or do not (`A != B`).
+    /// Selects the records on which two annotators agree (`A = B`) or disagree (`A != B`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slice: Option<AgreementSlice>,
-    /// The share of the pairs that is trained on.
+    /// Share of the pairs used for training, in (0, 1].
     #[serde(default = "all")]
     pub fraction: Fraction,
-    /// Which pairs make that share; the preset's choice where it is not given.
+    /// How `fraction` selects pairs. Default: as in `preset`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selection: Option<Selection>,
-    /// The share of the labels that is swapped.
+    /// Share of the labels that noise flips, in [0, 1].
     #[serde(default = "unflipped")]
     pub flip_rate: FlipRate,
-    /// Which labels noise takes.
+    /// The noise model, which chooses the labels to flip.
     #[serde(default)]
     pub noise: NoiseKind,
-    /// How much sooner noise takes each annotator's labels; 1 where it is not given.
+    /// Relative odds of a flip for each annotator's labels, for `noise = "by-annotator"`. Annotators without an entry
+    /// have odds 1.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub noise_odds: BTreeMap<String, Odds>,
-    /// The longest prompt with response, in tokens.
+    /// Maximum length of prompt and response together, in tokens; at least 2.
     #[serde(default = "max_length")]
     pub max_length: usize,
-    /// The tokens of a prompt that stay where it is too long with its response, for `preset = "trl-0.7.10"`; 512 where it
-    /// is not given.
+    /// Length to which a prompt is truncated if it does not fit with its response, in tokens; from 1 to below
+    /// `max_length`. For `preset = "trl-0.7.10"` only; default 512.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_prompt_length: Option<usize>,
-    /// What gives way where a sequence is longer.
+    /// Which end of a sequence truncation keeps.
     #[serde(default = "keep_start")]
     pub truncation: Truncation,
-    /// Whether each epoch sees the pairs in another order.
+    /// Whether the pairs are shuffled in each epoch.
     #[serde(default = "yes")]
     pub shuffle: bool,
-    /// Whose conventions tokenizing follows.
+    /// Tokenization conventions: `modern` or `trl-0.7.10`.
     #[serde(default)]
     pub preset: Preset,
-    /// The date that a chat template prints: a day (`2026-11-29`), `today`, or `none` for the template's branch without
-    /// one.
+    /// The date for the chat template: a day (`2026-11-29`), `today`, or `none` for the template's branch without a
+    /// date.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub date: Option<String>,
-    /// The chat template instead of the model's: a file, or the name of one of the model's templates.
+    /// Overrides the model's chat template: a file, or the name of one of the model's templates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chat_template: Option<String>,
-    /// Variables of the chat template, such as `enable_thinking`; those of a row overrule them.
+    /// Variables of the chat template, such as `enable_thinking`. Variables of a row take precedence.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub chat_template_kwargs: Map<String, Value>,
-    /// Whether control tokens within the text of messages are encoded as text.
+    /// Whether control tokens in the text of messages are encoded as plain text.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub sanitize_control_tokens: bool,
-    /// What turns are that both responses begin with: `prompt`, or `score` as TRL has it.
+    /// The role of turns that both responses begin with: `prompt` excludes them from the loss, `score` includes them,
+    /// as TRL does.
     #[serde(default, skip_serializing_if = "is_default")]
     pub shared_turns: SharedTurns,
-    /// What happens to pairs whose two responses have the same tokens: `keep` or `drop`.
+    /// How pairs with two identical responses are handled: `keep` or `drop`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub identical: Identical,
 }
 
-/// What the alignment-handbook gave TRL 0.7.10 as the limit on prompts.
+/// The limit on prompts that the alignment-handbook passes to TRL 0.7.10.
 const HANDBOOK_PROMPT_LENGTH: usize = 512;
 
 impl DataSection {
-    /// The order in which an epoch sees the pairs.
+    /// Returns the order of the pairs in an epoch.
     pub fn order(&self) -> Order {
         if self.shuffle { Order::Shuffled } else { Order::AsGiven }
     }
 
-    /// How the file is read; a sample is drawn with `seeds`.
+    /// Returns the options for reading the file; a sample is drawn with `seeds`.
     pub fn reading(&self, seeds: &Seeds) -> ReadOptions {
         let format = match self.format {
             Format::Pairs => pref_data::Format::Pairs,
@@ -128,7 +131,7 @@ impl DataSection {
         }
     }
 
-    /// Whose labels are learned from.
+    /// Returns the source of the labels.
     ///
     /// # Errors
     /// A [`Complaint`] about `annotator`.
@@ -137,7 +140,7 @@ impl DataSection {
             .map_err(|error| Complaint::invalid("annotator", error.to_string()))
     }
 
-    /// Which pairs make the share that is trained on.
+    /// Returns how `fraction` selects pairs.
     pub fn selection(&self) -> Selection {
         let of_preset = match self.preset {
             Preset::Modern => Selection::Random,
@@ -146,7 +149,7 @@ impl DataSection {
         self.selection.unwrap_or(of_preset)
     }
 
-    /// What is done to the labels.
+    /// Returns the noise on the labels.
     pub fn noise(&self) -> Noise {
         let model = match self.noise {
             NoiseKind::Uniform => NoiseModel::Uniform,
@@ -158,8 +161,8 @@ impl DataSection {
         Noise { model, rate: self.flip_rate }
     }
 
-    /// How conversations are rendered. `today` is the day of the call, unless [`fix_date`](Self::fix_date) put a day in
-    /// its place.
+    /// Returns how conversations are rendered. `today` is the day of the call, unless [`fix_date`](Self::fix_date) has
+    /// replaced it.
     pub fn chat(&self) -> ChatSettings {
         let date = match self.date.as_deref() {
             None => Date::Unset,
@@ -174,14 +177,14 @@ impl DataSection {
         }
     }
 
-    /// Puts the day of `now`, in UTC, in the place of `today`, so that the resolved recipe records it.
+    /// Replaces `today` by the day of `now` in UTC, so that the resolved recipe records it.
     pub fn fix_date(&mut self, now: SystemTime) {
         if self.date.as_deref() == Some(TODAY) {
             self.date = Some(Date::day(seconds(now)));
         }
     }
 
-    /// How pairs are tokenized.
+    /// Returns the tokenization options.
     pub fn tokenizing(&self) -> TokenizeOptions {
         let preset = match self.preset {
             Preset::Modern => Conventions::Modern,
@@ -198,26 +201,26 @@ impl DataSection {
     }
 
     /// # Errors
-    /// A [`Complaint`] about the first key at fault.
+    /// A [`Complaint`] about the first invalid key.
     pub fn check(&self) -> Result<(), Complaint> {
-        require(!self.path.is_empty(), "path", "is empty; name a file of preferences")?;
+        require(!self.path.is_empty(), "path", "is empty; set it to a preference file")?;
         let is_used = self.format == Format::Shp || self.score_ratio.is_none();
         require(
             is_used,
             "score_ratio",
-            "only counts for data.format = \"shp\"; choose that or remove the key",
+            "applies only to data.format = \"shp\"; choose that or remove the key",
         )?;
         let is_used = self.format == Format::Pairs || self.columns.is_none();
         require(
             is_used,
             "columns",
-            "only counts for data.format = \"pairs\"; choose that or remove the key",
+            "applies only to data.format = \"pairs\"; choose that or remove the key",
         )?;
         let is_path = self.eval_path.as_ref().is_none_or(|path| !path.is_empty());
-        require(is_path, "eval_path", "is empty; name a file of preferences or remove the key")?;
+        require(is_path, "eval_path", "is empty; set it to a preference file or remove the key")?;
         self.labels()?;
         let is_used = self.noise == NoiseKind::ByAnnotator || self.noise_odds.is_empty();
-        let unused = "only count for data.noise = \"by-annotator\"; choose that or remove the key";
+        let unused = "apply only to data.noise = \"by-annotator\"; choose that or remove the key";
         require(is_used, "noise_odds", unused)?;
         require(
             self.max_length >= 2,
@@ -228,7 +231,7 @@ impl DataSection {
         let wanted = "must be a day such as \"2026-11-29\", \"today\", or \"none\"";
         require(is_date, "date", wanted)?;
         let is_used = self.preset == Preset::Trl0710 || self.max_prompt_length.is_none();
-        let unused = "only counts for data.preset = \"trl-0.7.10\"; choose that or remove the key";
+        let unused = "applies only to data.preset = \"trl-0.7.10\"; choose that or remove the key";
         require(is_used, "max_prompt_length", unused)?;
         let fits = self.preset == Preset::Modern || (1..self.max_length).contains(&self.prompt_length());
         let wanted = format!("is {}; it must be from 1 to below data.max_length", self.prompt_length());
@@ -240,7 +243,7 @@ impl DataSection {
     }
 }
 
-/// Stands for the day on which a run starts.
+/// The date that means the day of the run's start.
 const TODAY: &str = "today";
 
 fn seconds(time: SystemTime) -> i64 {

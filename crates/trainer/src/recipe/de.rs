@@ -1,8 +1,8 @@
-//! A serde deserializer over TOML values that remembers the path to what is wrong.
+//! A serde deserializer for TOML values that keeps the path to an error.
 //!
-//! toml's own errors are prose about a document. Here an error keeps what serde said apart (which key is unknown, which
-//! are known, which type was expected) together with the key's path, so that messages can point at the line or the
-//! override that set it, and suggest the nearest key. The known keys come from the types themselves.
+//! toml's own errors are text about a document. This deserializer returns structured errors: the kind, the known keys
+//! or the expected type, and the path of the key. Messages then point at the line or the override that set the key, and
+//! suggest the nearest known key. The known keys are the fields of the types themselves.
 
 use std::fmt::{self, Display};
 
@@ -10,10 +10,10 @@ use serde::de::value::{BorrowedStrDeserializer, MapAccessDeserializer};
 use serde::de::{self, DeserializeSeed, Deserializer, Expected, MapAccess, SeqAccess, Unexpected, Visitor};
 use toml::{Table, Value};
 
-/// What serde found wrong, and at which key.
+/// A deserialization error and the key that caused it.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Problem {
-    /// The keys that lead to it, outermost first.
+    /// The path of the key, outermost section first.
     pub(super) path: Vec<String>,
     pub(super) kind: ProblemKind,
 }
@@ -24,11 +24,11 @@ pub(super) enum ProblemKind {
     UnknownKey { key: String, known: &'static [&'static str] },
     /// The table at `path` lacks a key.
     MissingKey { key: &'static str },
-    /// The value at `path` is of another type.
+    /// The value at `path` has the wrong type.
     WrongType { found: String, expected: String },
-    /// The value at `path` is no word of its enum.
+    /// The value at `path` is not a variant of its enum.
     UnknownValue { found: String, known: &'static [&'static str] },
-    /// A constructor refused the value at `path`.
+    /// A constructor rejected the value at `path`.
     Refused { reason: String },
 }
 
@@ -97,7 +97,7 @@ fn found_words(found: &Unexpected<'_>) -> String {
     }
 }
 
-/// serde speaks of Rust's types; the reader of a recipe thinks in TOML's.
+/// Translates serde's names of Rust types to TOML's terms.
 fn expected_words(expected: &dyn Expected) -> String {
     let expected = expected.to_string();
     let words = match expected.as_str() {
@@ -116,7 +116,7 @@ fn expected_words(expected: &dyn Expected) -> String {
     words.to_owned()
 }
 
-/// Deserialises a whole document.
+/// Deserializes a whole document.
 pub(super) fn from_table<'de, T: de::Deserialize<'de>>(table: &'de Table) -> Result<T, Problem> {
     T::deserialize(TableNode(table))
 }
@@ -147,7 +147,7 @@ impl<'de> Deserializer<'de> for Node<'de> {
             Value::Integer(value) => visitor.visit_i64(*value),
             Value::Float(value) => visitor.visit_f64(*value),
             Value::Boolean(value) => visitor.visit_bool(*value),
-            // No key takes a date; an unquoted name in an override may look like one.
+            // No key accepts a date, and an unquoted string in an override may parse as one.
             Value::Datetime(value) => visitor.visit_string(value.to_string()),
             Value::Array(values) => {
                 let mut items = Items { rest: values.iter() };

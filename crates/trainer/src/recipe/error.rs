@@ -1,23 +1,23 @@
-//! What can be wrong with a recipe, and where.
+//! Recipe errors and their origin.
 
 use std::fmt;
 use std::path::PathBuf;
 
 use thiserror::Error;
 
-/// Where a key of a recipe was set.
+/// The origin of a key's value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// In a file or an embedded text.
+    /// A file or an embedded text.
     File {
         /// Its path or name.
         name: Box<str>,
-        /// The line, where there is one to point at.
+        /// The line, if known.
         line: Option<usize>,
     },
-    /// In an override, as it was given.
+    /// An override, verbatim.
     Override(String),
-    /// In code, by whoever built the recipe.
+    /// Code that built the recipe.
     Code,
 }
 
@@ -32,7 +32,7 @@ impl fmt::Display for Origin {
     }
 }
 
-/// What can be wrong with a recipe.
+/// Why a recipe is invalid.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum RecipeError {
@@ -41,39 +41,39 @@ pub enum RecipeError {
     Read {
         /// The file.
         path: PathBuf,
-        /// The system's error.
+        /// The I/O error.
         #[source]
         source: std::io::Error,
     },
-    /// The text is no TOML.
+    /// The text is not TOML.
     #[error("{origin}: {message}")]
     Syntax {
-        /// Where.
+        /// Its origin.
         origin: Origin,
-        /// The parser's words.
+        /// The parser's message.
         message: String,
     },
     /// An override is not of the form `section.key=value`.
     #[error("--set {text}: {reason}")]
     Override {
-        /// The override as it was given.
+        /// The override, verbatim.
         text: String,
-        /// What is wrong with it.
+        /// Why it is malformed.
         reason: String,
     },
-    /// There is no such key.
-    #[error("{origin}: unknown key {key}{}; {} {}", suggest(*nearest, |name| beside(key, name)), takes(key), known.join(", "))]
+    /// An unknown key.
+    #[error("{origin}: unknown key {key}{}; {} {}", suggest(*nearest, |name| sibling(key, name)), takes(key), known.join(", "))]
     UnknownKey {
-        /// Where it was set.
+        /// Its origin.
         origin: Origin,
         /// The key with its sections.
         key: String,
-        /// The key of the same section that is spelt most alike, if any is.
+        /// The most similar key of the same section, if similar enough.
         nearest: Option<&'static str>,
-        /// The keys of that section.
+        /// The known keys of that section.
         known: &'static [&'static str],
     },
-    /// A key without a default is not set.
+    /// A required key is missing.
     #[error("{origin}: {key} is missing; add it, or pass --set {key}=...")]
     MissingKey {
         /// The recipe.
@@ -81,50 +81,50 @@ pub enum RecipeError {
         /// The key with its sections.
         key: String,
     },
-    /// A value is of another type.
+    /// A value has the wrong type.
     #[error("{origin}: {key} is {found}; expected {expected}")]
     WrongType {
-        /// Where it was set.
+        /// Its origin.
         origin: Origin,
         /// The key with its sections.
         key: String,
-        /// What was given.
+        /// The value.
         found: String,
-        /// What would do.
+        /// The expected type.
         expected: String,
     },
-    /// A value is none of the words that its key takes.
+    /// A value is not one of the key's variants.
     #[error("{origin}: {key} is {found:?}{}; it takes {}", suggest(*nearest, quoted), all_quoted(known))]
     UnknownValue {
-        /// Where it was set.
+        /// Its origin.
         origin: Origin,
         /// The key with its sections.
         key: String,
-        /// What was given.
+        /// The value.
         found: String,
-        /// The known word that is spelt most alike, if any is.
+        /// The most similar variant, if similar enough.
         nearest: Option<&'static str>,
-        /// All words.
+        /// All variants.
         known: &'static [&'static str],
     },
-    /// A value is out of range, or contradicts another.
+    /// A value is out of range, or conflicts with another key.
     #[error("{origin}: {key} {reason}")]
     Invalid {
-        /// Where it was set.
+        /// Its origin.
         origin: Origin,
         /// The key with its sections.
         key: String,
-        /// What is wrong and what would do.
+        /// Why it is invalid, and how to fix it.
         reason: String,
     },
-    /// A value asks for something that this version cannot do.
+    /// A value that this version does not support.
     #[error("{origin}: not supported by this version: {key} = {what}; {way_out}")]
     Unsupported {
-        /// Where it was set.
+        /// Its origin.
         origin: Origin,
         /// The key with its sections.
         key: String,
-        /// What was asked for.
+        /// The unsupported value.
         what: String,
         /// What to do instead.
         way_out: String,
@@ -135,8 +135,8 @@ fn suggest(nearest: Option<&str>, written: impl Fn(&str) -> String) -> String {
     nearest.map_or_else(String::new, |name| format!(" (did you mean {}?)", written(name)))
 }
 
-/// `name` in the section of `key`.
-fn beside(key: &str, name: &str) -> String {
+/// Replaces the last part of `key` by `name`.
+fn sibling(key: &str, name: &str) -> String {
     match key.rsplit_once('.') {
         Some((section, _)) => format!("{section}.{name}"),
         None => name.to_owned(),
@@ -158,7 +158,7 @@ fn all_quoted(words: &[&str]) -> String {
     words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(", ")
 }
 
-/// What a check of a section or of a whole recipe found, before it is known where the key was set.
+/// An error that a check of a section or recipe returns before the key's origin is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Complaint {
     pub(super) key: Vec<String>,
@@ -172,26 +172,27 @@ enum ComplaintKind {
 }
 
 impl Complaint {
-    /// A value that is out of range or contradicts another; `reason` goes on from the key: "is 0; give at least 1".
+    /// Creates an error about a value out of range or in conflict with another; `reason` continues after the key: "is
+    /// 0; give at least 1".
     pub fn invalid(key: &str, reason: impl Into<String>) -> Self {
         let kind = ComplaintKind::Invalid { reason: reason.into() };
         Self { key: vec![key.to_owned()], kind }
     }
 
-    /// A value that asks for `what`, which this version cannot do, and what to do instead.
+    /// Creates an error about the unsupported value `what`, with an alternative.
     pub fn unsupported(key: &str, what: impl fmt::Display, way_out: impl Into<String>) -> Self {
         let kind = ComplaintKind::Unsupported { what: what.to_string(), way_out: way_out.into() };
         Self { key: vec![key.to_owned()], kind }
     }
 
-    /// The same about a key of `section`.
+    /// Prefixes the key with `section`.
     #[must_use]
     pub fn within(mut self, section: &str) -> Self {
         self.key.insert(0, section.to_owned());
         self
     }
 
-    /// The error, now that the origin is known.
+    /// Adds the origin.
     pub fn at(self, origin: Origin) -> RecipeError {
         let key = self.key.join(".");
         match self.kind {

@@ -1,4 +1,4 @@
-//! Recipes that name models and data by their ids on the Hugging Face Hub.
+//! Recipes with models and data on the Hugging Face Hub.
 
 use std::path::Path;
 
@@ -7,8 +7,8 @@ use hub::{Hub, HubError, RepoId, RepoKind};
 use super::{DataSection, ModelSection, Recipe};
 
 impl Recipe {
-    /// Puts local paths in the place of ids (`owner/name@revision:file`), after bringing what they name. What exists as a
-    /// path is one. A path that it puts in names the commit, so that the resolved recipe is pinned.
+    /// Downloads what ids (`owner/name@revision:file`) refer to and replaces the ids by local paths. An existing path
+    /// is not an id. The new path contains the commit, so that the resolved recipe is pinned.
     ///
     /// # Errors
     /// [`HubError`].
@@ -19,7 +19,7 @@ impl Recipe {
 }
 
 impl ModelSection {
-    /// As [`Recipe::fetch`], for the policy and its reference.
+    /// Like [`Recipe::fetch`], for the policy and its reference.
     ///
     /// # Errors
     /// [`HubError`].
@@ -30,7 +30,7 @@ impl ModelSection {
 }
 
 impl DataSection {
-    /// As [`Recipe::fetch`], for the preferences.
+    /// Like [`Recipe::fetch`], for the preference data.
     ///
     /// # Errors
     /// [`HubError`].

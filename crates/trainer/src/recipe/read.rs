@@ -1,4 +1,4 @@
-//! From TOML text and overrides to a checked recipe of any kind.
+//! Reads TOML text and overrides into a validated recipe of any type.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,32 +13,32 @@ use toml::{Table, Value};
 use super::de::{Problem, ProblemKind, from_table};
 use super::error::{Complaint, Origin, RecipeError};
 
-/// How alike two names must be, 1 for equal, for one to be suggested in place of the other: one slip in three letters.
+/// The minimum similarity (1 for equal names) of a suggestion: about one edit in three letters.
 const ALIKE: f64 = 0.66;
 
-/// A kind of recipe: a struct of sections with `#[serde(deny_unknown_fields)]`.
+/// A recipe type: a struct of sections with `#[serde(deny_unknown_fields)]`.
 pub trait RecipeRoot: Serialize + DeserializeOwned {
-    /// Fills in what follows from other keys, then checks what types alone cannot. Doing it twice changes nothing.
+    /// Derives values from other keys, then validates what types cannot express. It is idempotent.
     ///
     /// # Errors
-    /// A [`Complaint`] about the first key at fault.
+    /// A [`Complaint`] about the first invalid key.
     fn finish(&mut self) -> Result<(), Complaint>;
 }
 
-/// Reads a recipe of any kind from a file, then applies `overrides`, each `section.key=value`.
+/// Reads a recipe of any type from a file, then applies `overrides`, each `section.key=value`.
 ///
 /// # Errors
-/// [`RecipeError`], which names the line or the override, the key, and what would do.
+/// [`RecipeError`], which names the line or the override, the key, and the accepted values.
 pub fn read_toml<T: RecipeRoot>(path: &Path, overrides: &[String]) -> Result<T, RecipeError> {
     let text =
         fs::read_to_string(path).map_err(|source| RecipeError::Read { path: path.to_owned(), source })?;
     parse_toml(&path.display().to_string(), &text, overrides)
 }
 
-/// As [`read_toml`], from text that `name` stands for in messages.
+/// Like [`read_toml`], from text; errors call it `name`.
 ///
 /// # Errors
-/// As [`read_toml`].
+/// Like [`read_toml`].
 pub fn parse_toml<T: RecipeRoot>(name: &str, text: &str, overrides: &[String]) -> Result<T, RecipeError> {
     let mut document = Document::parse(name, text)?;
     for text in overrides {
@@ -53,15 +53,15 @@ pub fn parse_toml<T: RecipeRoot>(name: &str, text: &str, overrides: &[String]) -
     Ok(recipe)
 }
 
-/// A recipe of any kind as TOML, every default written out.
+/// Returns a recipe of any type as TOML, with all defaults.
 pub fn to_toml<T: RecipeRoot>(recipe: &T) -> String {
     toml::to_string(recipe)
         .expect("recipes hold tables with string keys, and no integer beyond 63 bits but seeds")
 }
 
-/// Where the table that a whole section would be is missing, looks for what is missing in it.
+/// Finds the missing key of a missing section.
 ///
-/// serde stops at "`model` is missing"; the reader wants to hear of `model.path`.
+/// serde reports "`model` is missing"; the useful message is about `model.path`.
 fn missing_within<T: RecipeRoot>(table: &Table, problem: Problem) -> Problem {
     let ProblemKind::MissingKey { key } = problem.kind else { return problem };
     if !problem.path.is_empty() {
@@ -80,7 +80,7 @@ fn missing_within<T: RecipeRoot>(table: &Table, problem: Problem) -> Problem {
     }
 }
 
-/// A TOML document with the place of every key.
+/// A TOML document with the location of every key.
 struct Document {
     name: String,
     table: Table,
@@ -118,7 +118,8 @@ impl Document {
         Ok(())
     }
 
-    /// Where `path` was set: by the last override of it or of a table around it or in it, or else in the file.
+    /// Returns the origin of `path`: the last override of it, of a table around it or of a key in it, otherwise the
+    /// file.
     fn origin(&self, path: &[String]) -> Origin {
         let prefixes = || (1..=path.len()).rev().map(|length| &path[..length]);
         if let Some(text) = prefixes().find_map(|prefix| self.overrides.get(prefix)) {
@@ -168,7 +169,7 @@ impl Document {
         }
     }
 
-    /// An unknown section may have come into being through an override of a key in it.
+    /// An override of a key may have created an unknown section.
     fn unknown_origin(&self, path: &[String]) -> Origin {
         let inside = self.overrides.iter().find(|(key, _)| key.starts_with(path));
         match inside {
@@ -198,12 +199,12 @@ fn line_of(text: &str, offset: usize) -> usize {
     text.bytes().take(offset).filter(|&byte| byte == b'\n').count() + 1
 }
 
-/// A TOML value, or a bare string where it is none and does not set out to be one.
+/// Parses a TOML value. Text that is not TOML, and does not start like it, is a string.
 fn parse_value(text: &str) -> Result<Value, String> {
     match Value::from_str(text) {
         Ok(value) => Ok(value),
         Err(error) if text.starts_with(['[', '{', '"', '\'']) => {
-            Err(format!("the value is no TOML: {}", error.message()))
+            Err(format!("the value is not valid TOML: {}", error.message()))
         }
         Err(_) => Ok(Value::String(text.to_owned())),
     }
@@ -216,7 +217,7 @@ fn insert(table: &mut Table, path: &[String], value: Value) -> Result<(), String
         let entry = table.entry(section.clone()).or_insert_with(|| Value::Table(Table::new()));
         table = entry
             .as_table_mut()
-            .ok_or_else(|| format!("{} is no section, but a value", path[..=depth].join(".")))?;
+            .ok_or_else(|| format!("{} is a value, not a section", path[..=depth].join(".")))?;
     }
     table.insert(last.clone(), value);
     Ok(())
@@ -231,18 +232,19 @@ fn nearest(name: &str, known: &'static [&'static str]) -> Option<&'static str> {
         .map(|(_, candidate)| candidate)
 }
 
-/// By edits, letters that change places being one; a known name that the other begins is as good as one slip.
+/// Similarity by edits, where a transposition is one edit. A known name with `key` as its prefix counts as one edit
+/// away.
 fn likeness(name: &str, known: &str) -> f64 {
     let likeness = strsim::normalized_damerau_levenshtein(name, known);
     if name.len() >= 3 && known.starts_with(name) { likeness.max(ALIKE) } else { likeness }
 }
 
-/// Constructors name what they check ("beta is 0: it must be ..."); after the key that name would stand twice.
+/// Constructors name what they check ("beta is 0: it must be ..."); after the key the name would be repeated.
 fn after_key(reason: &str, key: &str) -> String {
     match reason.strip_prefix(key) {
         Some(rest) if rest.starts_with(' ') => rest.trim_start().to_owned(),
         _ if reason.starts_with("is ") => reason.to_owned(),
-        _ => format!("is refused: {reason}"),
+        _ => format!("is invalid: {reason}"),
     }
 }
 

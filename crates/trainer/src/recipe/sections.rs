@@ -1,4 +1,4 @@
-//! The tables of a recipe.
+//! Most sections of a recipe.
 
 use std::path::PathBuf;
 
@@ -16,35 +16,35 @@ use crate::parameters::Trained;
 use crate::schedule::Decay;
 use crate::scoring::{Activations, Head, Scoring};
 
-/// The policy and its reference.
+/// The policy and its reference model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelSection {
-    /// A Hugging Face folder, or an id on the Hub: `owner/name@revision`.
+    /// The model to train: a Hugging Face folder, or an id on the Hub (`owner/name@revision`).
     pub path: String,
-    /// The reference model's folder; `path` where it is not given, and filled in so by loading.
+    /// The reference model, as for `path`. Default: `path`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
-    /// What the policy computes in.
+    /// The data type of the policy's computation.
     #[serde(default)]
     pub dtype: Dtype,
-    /// Where it computes.
+    /// The device: `auto`, `cpu`, `cuda` or `cuda:N`.
     #[serde(default)]
     pub device: DeviceChoice,
 }
 
 impl ModelSection {
-    /// Fills in the reference and checks the rest.
+    /// Fills in the reference and validates the section.
     ///
     /// # Errors
-    /// A [`Complaint`] about the first key at fault.
+    /// A [`Complaint`] about the first invalid key.
     pub fn finish(&mut self) -> Result<(), Complaint> {
-        require(!self.path.is_empty(), "path", "is empty; name a Hugging Face folder")?;
+        require(!self.path.is_empty(), "path", "is empty; set it to a Hugging Face folder")?;
         let reference = self.reference.get_or_insert_with(|| self.path.clone());
         require(
             !reference.is_empty(),
             "reference",
-            "is empty; name a Hugging Face folder or remove the key",
+            "is empty; set it to a Hugging Face folder or remove the key",
         )?;
         let is_there = !matches!(self.device, DeviceChoice::Cuda(_)) || tch::Cuda::is_available();
         require(
@@ -55,17 +55,17 @@ impl ModelSection {
     }
 }
 
-/// What is minimised.
+/// The training loss.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LossSection {
-    /// Which loss.
+    /// The loss.
     pub kind: LossKind,
-    /// How strongly the reference holds the policy.
+    /// Strength of the regularization toward the reference, above 0.
     pub beta: Beta,
-    /// How likely a label is wrong, for cDPO and robust DPO.
+    /// Assumed probability of a wrong label, in [0, 1]; below 0.5 for `robust`. For `cdpo` and `robust` only.
     pub label_smoothing: LabelSmoothing,
-    /// Whether IPO compares sums over tokens or means.
+    /// Whether log-probabilities are sums or means over tokens, for `ipo` only.
     pub logp_reduction: LogpReduction,
 }
 
@@ -81,10 +81,10 @@ impl Default for LossSection {
 }
 
 impl LossSection {
-    /// The loss itself; `None` for supervised training, which has no pairs to compare.
+    /// Returns the loss, or `None` for supervised training.
     ///
     /// # Errors
-    /// [`RecipeError::Invalid`] for a parameter that the loss would not look at, or that it has no meaning for.
+    /// [`RecipeError::Invalid`] for a parameter that is out of range or does not apply to the loss.
     pub fn build(&self) -> Result<Option<Loss>, RecipeError> {
         self.check().map_err(|complaint| complaint.within("loss").at(Origin::Code))?;
         let Self { kind, beta, label_smoothing, logp_reduction: reduction } = *self;
@@ -103,54 +103,54 @@ impl LossSection {
     }
 
     /// # Errors
-    /// A [`Complaint`] about the first key at fault.
+    /// A [`Complaint`] about the first invalid key.
     pub fn check(&self) -> Result<(), Complaint> {
         let is_used = self.kind.smooths_labels() || self.label_smoothing == LabelSmoothing::ZERO;
         let unused =
-            "only counts for loss.kind = \"cdpo\" or \"robust\"; choose one of these or remove the key";
+            "applies only to loss.kind = \"cdpo\" or \"robust\"; choose one of them or remove the key";
         require(is_used, "label_smoothing", unused)?;
         let is_rate = self.kind != LossKind::Robust || !self.label_smoothing.is_degenerate();
         let too_high = "must be below 0.5 for loss.kind = \"robust\", which divides by 1 - 2 label_smoothing";
         require(is_rate, "label_smoothing", too_high)?;
         let is_used = self.kind == LossKind::Ipo || self.logp_reduction == LogpReduction::Sum;
-        let unused = "is \"mean\", which only counts for loss.kind = \"ipo\"; choose that or remove the key";
+        let unused = "is \"mean\", which applies only to loss.kind = \"ipo\"; choose that or remove the key";
         require(is_used, "logp_reduction", unused)
     }
 }
 
-/// How the loss is minimised.
+/// Optimization.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainSection {
-    /// Passes over the data.
+    /// Number of passes over the data, at least 1.
     pub epochs: u64,
-    /// Pairs an optimiser step.
+    /// Number of pairs per optimizer step, at least 1.
     pub batch_size: usize,
-    /// Pairs that go through the policy at a time; a memory setting, which changes no result but by rounding.
+    /// Number of pairs per forward pass, at least 1. It affects memory, and results by rounding only.
     pub micro_batch_size: usize,
-    /// In its place, tokens that go through the policy at a time, shared out evenly; 0 for `micro_batch_size`.
+    /// Number of tokens per forward pass, in place of `micro_batch_size`; pairs are distributed evenly. 0 disables it.
     pub micro_batch_tokens: usize,
-    /// The highest learning rate.
+    /// Maximum learning rate, above 0.
     pub learning_rate: f64,
-    /// The share of the steps over which the learning rate rises to it.
+    /// Share of the steps with linear warm-up, in [0, 1].
     pub warmup_ratio: f64,
-    /// What the learning rate does afterwards.
+    /// Learning-rate schedule after the warm-up.
     pub scheduler: Decay,
-    /// `AdamW`'s decay rates β₁, β₂.
+    /// `AdamW`'s decay rates β₁ and β₂, each in [0, 1).
     pub betas: [f64; 2],
-    /// `AdamW`'s ε.
+    /// `AdamW`'s ε, above 0.
     pub eps: f64,
-    /// `AdamW`'s weight decay.
+    /// `AdamW`'s weight decay, at least 0.
     pub weight_decay: f64,
-    /// The norm to which a longer gradient is cut; 0 cuts none.
+    /// Maximum gradient norm, to which longer gradients are clipped. 0 disables clipping.
     pub max_grad_norm: f64,
-    /// After which fractions of the training checkpoints are written.
+    /// Fractions of the steps after which a checkpoint is written, in (0, 1] and ascending.
     pub checkpoints: Vec<f64>,
-    /// How many of the newest checkpoints stay; 0 for all.
+    /// Number of the newest checkpoints that are kept; 0 keeps all.
     pub keep_last: usize,
-    /// Whether each layer's activations are computed again in the backward pass, which saves memory and costs time.
+    /// Whether the backward pass recomputes each layer's activations, which saves memory and costs time.
     pub gradient_checkpointing: bool,
-    /// Threads of libtorch; 0 leaves the choice to it.
+    /// Number of libtorch threads; 0 is libtorch's default.
     pub threads: usize,
 }
 
@@ -178,7 +178,7 @@ impl Default for TrainSection {
 
 impl TrainSection {
     /// # Errors
-    /// A [`Complaint`] about the first key at fault.
+    /// A [`Complaint`] about the first invalid key.
     pub fn check(&self) -> Result<(), Complaint> {
         require(self.epochs > 0, "epochs", "is 0; give at least 1")?;
         require(self.batch_size > 0, "batch_size", "is 0; give at least 1")?;
@@ -190,7 +190,7 @@ impl TrainSection {
         }
         in_range("eps", self.eps, |eps| eps > 0.0, "above 0")?;
         in_range("weight_decay", self.weight_decay, |decay| decay >= 0.0, "at least 0")?;
-        in_range("max_grad_norm", self.max_grad_norm, |norm| norm >= 0.0, "at least 0, which cuts nothing")?;
+        in_range("max_grad_norm", self.max_grad_norm, |norm| norm >= 0.0, "at least 0; 0 disables clipping")?;
         for &fraction in &self.checkpoints {
             in_range("checkpoints", fraction, |fraction| fraction > 0.0 && fraction <= 1.0, "in (0, 1]")?;
         }
@@ -208,26 +208,26 @@ impl TrainSection {
         Ok(())
     }
 
-    /// Has libtorch compute with as many threads as are asked for, from here on.
+    /// Sets the number of libtorch's threads for this process.
     pub fn take_threads(&self) {
         if self.threads > 0 {
-            // A valid section asks for no more than fit.
+            // A valid section fits.
             tch::set_num_threads(self.threads as i32);
         }
     }
 }
 
-/// Ways to compute the same numbers faster.
+/// Optimizations of speed and memory that keep the results, apart from rounding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SpeedSection {
-    /// Whether a pair's prompt goes through the policy once rather than with each response.
+    /// Whether a pair's prompt is computed once and shared by both responses.
     pub shared_prompt: bool,
-    /// Whether linear layers see no padding.
+    /// Whether linear layers skip padding.
     pub padding_free: bool,
-    /// Whether the language-model head works in tiles.
+    /// Whether the language-model head computes logits in tiles.
     pub chunked_head: bool,
-    /// Whether the reference's log-probabilities are kept on disk for the next run.
+    /// Whether the reference's log-probabilities are cached on disk for later runs.
     pub reference_cache: bool,
 }
 
@@ -238,7 +238,7 @@ impl Default for SpeedSection {
 }
 
 impl SpeedSection {
-    /// How log-probabilities are computed; where rows are padded, it is with `pad_id`. Activations are kept.
+    /// Returns how log-probabilities are computed; padded rows use `pad_id`. Activations are kept.
     pub fn scoring(&self, pad_id: u32) -> Scoring {
         Scoring {
             layout: if self.shared_prompt { Layout::SharedPrompt } else { Layout::Separate },
@@ -249,16 +249,16 @@ impl SpeedSection {
     }
 }
 
-/// Low-rank adapters (LoRA): of each projection that is named, a small update is trained in place of the weight. They want a
-/// higher learning rate than weights do, by ten or more.
+/// Low-rank adapters (LoRA): a low-rank update of each target projection is trained instead of its weight. Adapters
+/// need a learning rate at least ten times higher than full fine-tuning.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LoraSection {
-    /// The adapters' rank; 0 for training in full.
+    /// Rank of the adapters; 0 trains all weights.
     pub rank: usize,
-    /// The adapters' scale is alpha / rank.
+    /// Numerator of the adapters' scale alpha / rank, above 0.
     pub alpha: f64,
-    /// Which projections get adapters, as `q_proj`.
+    /// Projections with adapters, such as `q_proj`; at least one.
     pub targets: Vec<String>,
 }
 
@@ -270,24 +270,24 @@ impl Default for LoraSection {
 
 impl LoraSection {
     /// # Errors
-    /// A [`Complaint`] about the first key at fault.
+    /// A [`Complaint`] about the first invalid key.
     pub fn check(&self) -> Result<(), Complaint> {
         require(i32::try_from(self.rank).is_ok(), "rank", format!("is {}; 0 trains in full", self.rank))?;
         in_range("alpha", self.alpha, |alpha| alpha > 0.0, "above 0")?;
-        require(!self.targets.is_empty(), "targets", "is empty; name at least one projection")?;
+        require(!self.targets.is_empty(), "targets", "is empty; list at least one projection")?;
         let projections = self.projections()?;
         let is_repeated = |(at, target)| projections[..at].contains(target);
         require(
             !projections.iter().enumerate().any(is_repeated),
             "targets",
-            format!("are {:?}; name each once", self.targets),
+            format!("are {:?}; list each once", self.targets),
         )
     }
 
-    /// What of a policy these keys train.
+    /// Returns which weights are trained.
     ///
     /// # Errors
-    /// [`RecipeError::Invalid`] where a target is no projection.
+    /// [`RecipeError::Invalid`] if a target is not a projection.
     pub fn build(&self) -> Result<Trained, RecipeError> {
         let at = |complaint: Complaint| complaint.within("lora").at(Origin::Code);
         let targets = self.projections().map_err(at)?;
@@ -306,12 +306,11 @@ impl LoraSection {
     }
 }
 
-/// Several processes.
+/// Training on several processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DistributedSection {
-    /// The `ZeRO` stage: at 1 each of several processes holds its part of master weights and moments, at 0 all of them. A
-    /// process alone holds everything.
+    /// `ZeRO` stage, 0 or 1. At 1 each process holds a shard of master weights and moments, at 0 all of them.
     pub zero: u8,
 }
 
@@ -323,7 +322,7 @@ impl Default for DistributedSection {
 
 impl DistributedSection {
     /// # Errors
-    /// A [`Complaint`] about the first key at fault.
+    /// A [`Complaint`] about the first invalid key.
     pub fn check(&self) -> Result<(), Complaint> {
         if self.zero > 1 {
             return Err(Complaint::unsupported("zero", self.zero, "set it to 0 or 1"));
@@ -331,26 +330,26 @@ impl DistributedSection {
         Ok(())
     }
 
-    /// How processes exchange gradients and weights.
+    /// Returns how processes exchange gradients and weights.
     pub fn exchange(&self) -> Exchange {
         let sharding = if self.zero == 0 { Sharding::None } else { Sharding::Optimizer };
         Exchange { sharding, ..Exchange::default() }
     }
 }
 
-/// Where results go.
+/// Output files.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OutputSection {
-    /// The folder of the run.
+    /// Output folder of the run.
     pub dir: PathBuf,
 }
 
 impl OutputSection {
     /// # Errors
-    /// A [`Complaint`] about the first key at fault.
+    /// A [`Complaint`] about the first invalid key.
     pub fn check(&self) -> Result<(), Complaint> {
-        require(!self.dir.as_os_str().is_empty(), "dir", "is empty; name a folder for the run")
+        require(!self.dir.as_os_str().is_empty(), "dir", "is empty; set it to a folder for the run")
     }
 }
 
@@ -358,7 +357,7 @@ pub(super) fn require(holds: bool, key: &str, otherwise: impl Into<String>) -> R
     if holds { Ok(()) } else { Err(Complaint::invalid(key, otherwise)) }
 }
 
-/// Infinities and NaN are out of every range.
+/// Infinities and NaN are out of range.
 fn in_range(key: &str, value: f64, is_in: impl Fn(f64) -> bool, range: &str) -> Result<(), Complaint> {
     require(value.is_finite() && is_in(value), key, format!("is {value:?}; it must be {range}"))
 }

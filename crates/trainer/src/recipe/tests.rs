@@ -1,4 +1,4 @@
-//! What is read, and in which words the rest is refused.
+//! Tests of reading recipes and of the error messages.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -27,7 +27,7 @@ path = "d.jsonl"
 dir = "o"
 "#;
 
-/// Every key with its documented default, as a user may write it out.
+/// Every key with its documented default, as TOML.
 const WRITTEN_OUT: &str = r#"
 seed = 0
 [model]
@@ -97,22 +97,22 @@ fn set(overrides: &[&str]) -> Recipe {
     parse(SMALLEST, overrides).unwrap()
 }
 
-/// How the smallest recipe with this override is refused, without the override itself.
+/// Returns the error of the smallest recipe with this override, without the override's text.
 fn refusal(text: &str) -> String {
     let message = parse(SMALLEST, &[text]).unwrap_err().to_string();
     message.strip_prefix(&format!("--set {text}: ")).expect("names the override").to_owned()
 }
 
 #[test]
-fn defaults_are_the_documented_ones() {
+fn defaults_match_the_documentation() {
     assert_eq!(parse(SMALLEST, &[]).unwrap(), parse(WRITTEN_OUT, &[]).unwrap());
 }
 
 #[test]
-fn to_toml_writes_everything_out_and_reads_back_equal() {
+fn to_toml_writes_all_keys_and_round_trips() {
     let table = |text: &str| text.parse::<toml::Table>().unwrap();
     let mut expected = table(WRITTEN_OUT);
-    // A float is written as one; the key takes both.
+    // A float is written as a float; the key accepts both.
     expected["lora"]["alpha"] = toml::Value::Float(16.0);
     assert_eq!(table(&set(&[]).to_toml()), expected);
     for overrides in [
@@ -136,7 +136,7 @@ fn to_toml_writes_everything_out_and_reads_back_equal() {
 }
 
 #[test]
-fn overrides_take_toml_and_bare_words_and_the_last_one_counts() {
+fn overrides_accept_toml_and_bare_words_and_the_last_one_wins() {
     let recipe = set(&[
         "loss.kind = ipo",
         "loss.beta=1",
@@ -169,7 +169,7 @@ fn overrides_take_toml_and_bare_words_and_the_last_one_counts() {
 }
 
 #[test]
-fn the_reference_is_the_model_unless_named() {
+fn reference_defaults_to_the_model() {
     assert_eq!(set(&[]).model.reference.as_deref(), Some("m"));
     assert_eq!(set(&["model.path=other"]).model.reference.as_deref(), Some("other"));
     assert_eq!(set(&["model.reference=sft"]).model.reference.as_deref(), Some("sft"));
@@ -202,7 +202,7 @@ fn losses_are_built_from_their_section() {
 }
 
 #[test]
-fn unknown_keys_come_with_the_nearest_and_with_all() {
+fn unknown_keys_suggest_the_nearest_and_list_all() {
     let file = |text: &str| parse(&format!("{SMALLEST}{text}"), &[]).unwrap_err().to_string();
     assert_eq!(
         file("\n[loss]\nbeta = 0.1\nlabel_smoothin = 0.2\n"),
@@ -230,7 +230,7 @@ fn unknown_keys_come_with_the_nearest_and_with_all() {
 }
 
 #[test]
-fn values_of_another_type_are_told_what_would_do() {
+fn values_of_the_wrong_type_name_the_expected_type() {
     assert_eq!(
         parse("[train]\nepochs = \"three\"\n", &[]).unwrap_err().to_string(),
         "r.toml:2: train.epochs is \"three\"; expected a whole number, not below 0"
@@ -255,7 +255,7 @@ fn values_of_another_type_are_told_what_would_do() {
 }
 
 #[test]
-fn words_that_a_key_does_not_take() {
+fn unknown_variants_list_the_known_ones() {
     assert_eq!(
         refusal("loss.kind=dop"),
         "loss.kind is \"dop\" (did you mean \"dpo\"?); it takes \"sft\", \"dpo\", \"cdpo\", \"ipo\", \"robust\", \"hinge\", \"kto\""
@@ -275,7 +275,7 @@ fn words_that_a_key_does_not_take() {
 }
 
 #[test]
-fn values_out_of_range() {
+fn values_out_of_range_are_rejected() {
     assert_eq!(refusal("loss.beta=0"), "loss.beta is 0: it must be finite and above 0 (0.1 is usual)");
     assert_eq!(
         refusal("loss.label_smoothing=1.5"),
@@ -291,7 +291,7 @@ fn values_out_of_range() {
         refusal("train.checkpoints=[1.0, 0.5]"),
         "train.checkpoints are [1.0, 0.5]; list them in ascending order, each once"
     );
-    assert_eq!(refusal("output.dir="), "output.dir is empty; name a folder for the run");
+    assert_eq!(refusal("output.dir="), "output.dir is empty; set it to a folder for the run");
     for text in
         ["data.flip_rate=1.1", "data.flip_rate=-0.1", "data.max_length=1", "data.annotator=", "train.eps=0"]
     {
@@ -300,10 +300,10 @@ fn values_out_of_range() {
 }
 
 #[test]
-fn parameters_that_the_loss_would_not_look_at() {
+fn parameters_without_effect_on_the_loss_are_rejected() {
     assert_eq!(
         refusal("loss.label_smoothing=0.1"),
-        "loss.label_smoothing only counts for loss.kind = \"cdpo\" or \"robust\"; choose one of these or remove the key"
+        "loss.label_smoothing applies only to loss.kind = \"cdpo\" or \"robust\"; choose one of them or remove the key"
     );
     assert_eq!(
         parse(SMALLEST, &["loss.kind=robust", "loss.label_smoothing=0.5"]).unwrap_err().to_string(),
@@ -311,7 +311,7 @@ fn parameters_that_the_loss_would_not_look_at() {
     );
     assert_eq!(
         refusal("data.score_ratio=>= 2"),
-        "data.score_ratio only counts for data.format = \"shp\"; choose that or remove the key"
+        "data.score_ratio applies only to data.format = \"shp\"; choose that or remove the key"
     );
     assert_eq!(
         set(&["data.format=shp", "data.score_ratio=>= 2"]).data.score_ratio,
@@ -319,23 +319,23 @@ fn parameters_that_the_loss_would_not_look_at() {
     );
     assert_eq!(
         refusal("loss.logp_reduction=mean"),
-        "loss.logp_reduction is \"mean\", which only counts for loss.kind = \"ipo\"; choose that or remove the key"
+        "loss.logp_reduction is \"mean\", which applies only to loss.kind = \"ipo\"; choose that or remove the key"
     );
 }
 
 #[test]
-fn what_is_watched_wants_something_to_watch() {
-    let needs = "only counts with held-out preferences; name some in data.eval_path or remove the key";
+fn measurements_require_held_out_preferences() {
+    let needs = "requires held-out preferences; set data.eval_path or remove the key";
     assert_eq!(refusal("watch.eval_every=10"), format!("watch.eval_every {needs}"));
     assert_eq!(refusal("watch.answers=8"), format!("watch.answers {needs}"));
     let recipe = set(&["data.eval_path=e.jsonl", "watch.eval_every=10", "watch.answers=8"]);
     assert_eq!((recipe.watch.eval_every, recipe.watch.answers), (10, 8));
     let refused = parse(SMALLEST, &["data.eval_path=e.jsonl", "loss.kind=sft"]).unwrap_err().to_string();
-    assert!(refused.contains("compares no pairs"), "{refused}");
+    assert!(refused.contains("has no pairs"), "{refused}");
 }
 
 #[test]
-fn what_this_version_cannot_do_is_refused_not_ignored() {
+fn unsupported_values_are_rejected_not_ignored() {
     let message = "not supported by this version: distributed.zero = 2; set it to 0 or 1";
     assert_eq!(refusal("distributed.zero=2"), message);
     for text in [
@@ -351,7 +351,7 @@ fn what_this_version_cannot_do_is_refused_not_ignored() {
 }
 
 #[test]
-fn adapters_go_to_projections_that_there_are() {
+fn lora_targets_must_be_projections() {
     assert_eq!(parse(SMALLEST, &[]).unwrap().lora.build().unwrap(), Trained::All);
     let recipe = set(&["lora.rank=8", "lora.alpha=32", "lora.targets=[\"up_proj\",\"q_proj\"]"]);
     let lora = Lora { rank: 8, alpha: 32.0, targets: vec![Projection::Up, Projection::Q] };
@@ -362,14 +362,14 @@ fn adapters_go_to_projections_that_there_are() {
         "lora.targets are [\"query\"], but query is unknown; known projections: q_proj, k_proj, v_proj, o_proj, gate_proj, \
          up_proj, down_proj"
     );
-    assert_eq!(refusal("lora.targets=[]"), "lora.targets is empty; name at least one projection");
+    assert_eq!(refusal("lora.targets=[]"), "lora.targets is empty; list at least one projection");
     let twice = refusal("lora.targets=[\"q_proj\",\"q_proj\"]");
-    assert!(twice.contains("name each once"), "{twice}");
+    assert!(twice.contains("list each once"), "{twice}");
     assert_eq!(refusal("lora.alpha=0"), "lora.alpha is 0.0; it must be above 0");
 }
 
 #[test]
-fn every_axis_of_the_data_has_its_keys() {
+fn data_keys_are_parsed() {
     let data = set(&[
         "data.columns={prompt=\"q\",chosen=\"good\",rejected=\"bad\"}",
         "data.skip_bad=3",
@@ -401,7 +401,7 @@ fn every_axis_of_the_data_has_its_keys() {
 }
 
 #[test]
-fn keys_of_the_data_that_would_do_nothing_are_refused() {
+fn data_keys_without_effect_are_rejected() {
     for (text, message) in [
         (
             "data.annotator=70% a",
@@ -409,11 +409,11 @@ fn keys_of_the_data_that_would_do_nothing_are_refused() {
         ),
         (
             "data.noise_odds={a=2}",
-            "data.noise_odds only count for data.noise = \"by-annotator\"; choose that or remove the key",
+            "data.noise_odds apply only to data.noise = \"by-annotator\"; choose that or remove the key",
         ),
         (
             "data.max_prompt_length=9",
-            "data.max_prompt_length only counts for data.preset = \"trl-0.7.10\"; choose that or remove the key",
+            "data.max_prompt_length applies only to data.preset = \"trl-0.7.10\"; choose that or remove the key",
         ),
     ] {
         assert_eq!(refusal(text), message);
@@ -428,7 +428,7 @@ fn keys_of_the_data_that_would_do_nothing_are_refused() {
 }
 
 #[test]
-fn missing_keys_are_named_with_their_section() {
+fn missing_keys_are_reported_with_their_section() {
     let missing = |text: &str| parse(text, &[]).unwrap_err().to_string();
     assert_eq!(missing(""), "r.toml: model.path is missing; add it, or pass --set model.path=...");
     assert_eq!(missing("[model]\n"), "r.toml: model.path is missing; add it, or pass --set model.path=...");
@@ -441,19 +441,19 @@ fn missing_keys_are_named_with_their_section() {
 }
 
 #[test]
-fn overrides_that_are_none() {
+fn malformed_overrides_are_rejected() {
     let refused = |text: &str| parse(SMALLEST, &[text]).unwrap_err().to_string();
     assert_eq!(refused("train.epochs"), "--set train.epochs: expected section.key=value");
     assert_eq!(
         refused("train.=1"),
         "--set train.=1: expected section.key=value, but a part of the key is empty"
     );
-    assert_eq!(refused("model.path.x=1"), "--set model.path.x=1: model.path is no section, but a value");
-    assert!(refused("train.betas=[0.9").starts_with("--set train.betas=[0.9: the value is no TOML: "));
+    assert_eq!(refused("model.path.x=1"), "--set model.path.x=1: model.path is a value, not a section");
+    assert!(refused("train.betas=[0.9").starts_with("--set train.betas=[0.9: the value is not valid TOML: "));
 }
 
 #[test]
-fn text_that_is_no_toml_is_told_its_line() {
+fn invalid_toml_is_reported_with_its_line() {
     let message = parse("seed = 0\n[model\npath = \"m\"\n", &[]).unwrap_err().to_string();
     assert!(message.starts_with("r.toml:2: "), "{message}");
     let message = parse("seed = 0\nseed = 1\n", &[]).unwrap_err().to_string();
@@ -461,7 +461,7 @@ fn text_that_is_no_toml_is_told_its_line() {
 }
 
 #[test]
-fn files_are_named_by_their_path() {
+fn errors_in_files_name_the_path() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("recipe.toml");
     let message = Recipe::load(&path, &[]).unwrap_err().to_string();
@@ -477,7 +477,7 @@ fn files_are_named_by_their_path() {
 }
 
 #[test]
-fn recipes_made_in_code_are_checked_too() {
+fn recipes_built_in_code_are_validated() {
     let mut recipe = set(&[]);
     recipe.train.batch_size = 0;
     assert_eq!(recipe.check().unwrap_err().to_string(), "recipe: train.batch_size is 0; give at least 1");
@@ -486,7 +486,7 @@ fn recipes_made_in_code_are_checked_too() {
     assert!(matches!(recipe.loss.build(), Err(RecipeError::Invalid { .. })));
 }
 
-/// A recipe of another kind, of sections of its own beside one of ours.
+/// A recipe of another type, with a section of its own and one of the trainer's.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Sweep {
@@ -516,7 +516,7 @@ impl RecipeRoot for Sweep {
 }
 
 #[test]
-fn other_recipes_get_the_same_overrides_and_messages() {
+fn other_recipe_types_have_the_same_overrides_and_messages() {
     let text = "[sweep]\nfractions = [0.5, 1.0]\nflip_rates = [0.0]\nnames = { a = 1 }\n";
     let read = |overrides: &[&str]| {
         let overrides: Vec<String> = overrides.iter().map(|&text| text.to_owned()).collect();
@@ -532,7 +532,7 @@ fn other_recipes_get_the_same_overrides_and_messages() {
     );
     assert_eq!(
         refused("sweep.flip_rates=[0, 2]"),
-        "--set sweep.flip_rates=[0, 2]: sweep.flip_rates is refused: flip_rate is 2; it must lie in [0, 1]"
+        "--set sweep.flip_rates=[0, 2]: sweep.flip_rates is invalid: flip_rate is 2; it must lie in [0, 1]"
     );
     assert_eq!(
         refused("sweep.fraction=[1]"),

@@ -1,4 +1,4 @@
-//! The words that keys of a recipe take.
+//! Enumerated values of recipe keys.
 
 use std::fmt;
 
@@ -6,19 +6,19 @@ use pref_data::Fraction;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind};
 
-/// What the policy computes in. Master weights, log-softmax and sums are float32 either way.
+/// The data type of the policy's computation. Master weights, log-softmax and sums are always float32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Dtype {
-    /// 8 bits of precision.
+    /// bfloat16, with 8 bits of precision.
     #[default]
     Bfloat16,
-    /// 24 bits of precision.
+    /// float32, with 24 bits of precision.
     Float32,
 }
 
 impl Dtype {
-    /// libtorch's name for it.
+    /// Returns libtorch's name of the type.
     pub fn kind(self) -> Kind {
         match self {
             Self::Bfloat16 => Kind::BFloat16,
@@ -27,21 +27,21 @@ impl Dtype {
     }
 }
 
-/// Where a run computes: `auto`, `cpu`, `cuda` or `cuda:N`.
+/// The device of a run: `auto`, `cpu`, `cuda` or `cuda:N`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum DeviceChoice {
-    /// The first GPU that libtorch sees, or else the CPU.
+    /// The first GPU that libtorch finds, or the CPU without one.
     #[default]
     Auto,
     /// The CPU.
     Cpu,
-    /// A GPU by its index.
+    /// The GPU with this index.
     Cuda(usize),
 }
 
 impl DeviceChoice {
-    /// The device of a process on its own.
+    /// Returns the device of a single process.
     pub fn resolve(self) -> Device {
         match self {
             Self::Auto => Device::cuda_if_available(),
@@ -50,7 +50,7 @@ impl DeviceChoice {
         }
     }
 
-    /// The device of one of several processes on a machine: where they compute on GPUs, each on that of its number.
+    /// Returns the device of one of several processes on a machine: on GPUs, the one with the process's local rank.
     pub fn of_rank(self, local_rank: usize) -> Device {
         match self.resolve() {
             Device::Cuda(_) => Device::Cuda(local_rank),
@@ -92,78 +92,78 @@ impl fmt::Display for DeviceChoice {
     }
 }
 
-/// How the file of preferences is laid out.
+/// The format of a preference file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Format {
     /// JSONL or parquet with `prompt`, `chosen`, `rejected`.
     #[default]
     Pairs,
-    /// GAIR's preference dissection: pairs with the labels of many annotators.
+    /// GAIR's preference dissection: pairs with labels of many annotators.
     Gair,
-    /// UltraFeedback as published, with ratings: each respect that completions are rated in is an annotator.
+    /// UltraFeedback as published, with ratings. Each rated aspect is an annotator.
     Ultrafeedback,
     /// Stanford Human Preferences.
     Shp,
-    /// Anthropic's hh-rlhf: two transcripts that differ in the last answer.
+    /// Anthropic's hh-rlhf: two transcripts that differ in the last reply.
     HhRlhf,
-    /// Records labelled by several annotators, as the sandbox and `annotate` write them.
+    /// Records labeled by several annotators, as the sandbox and `annotate` write them.
     #[serde(alias = "records")]
     Sandbox,
 }
 
-/// Which labels noise takes: see [`NoiseModel`](pref_data::NoiseModel).
+/// Which labels noise flips: see [`NoiseModel`](pref_data::NoiseModel).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum NoiseKind {
-    /// Any alike.
+    /// All labels with the same probability.
     #[default]
     Uniform,
-    /// Some annotators' sooner than others', as `noise_odds` says.
+    /// Labels with probabilities that depend on the annotator, by `noise_odds`.
     ByAnnotator,
-    /// Those of pairs whose rejected response is the longer one sooner.
+    /// Preferably labels of pairs with a longer rejected response.
     LengthBiased,
-    /// Those on which the annotators are most divided first.
+    /// Labels with the least agreement among the annotators first.
     AmbiguousFirst,
-    /// The same, left out instead of swapped.
+    /// As `ambiguous-first`, but the pairs are dropped instead of flipped.
     TiesDropped,
 }
 
-/// Whose conventions tokenising follows.
+/// The tokenization conventions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Preset {
-    /// Today's.
+    /// The current conventions.
     #[default]
     #[serde(rename = "modern")]
     Modern,
-    /// Those of TRL 0.7.10 and the alignment-handbook, of the time of the paper.
+    /// The conventions of TRL 0.7.10 and the alignment-handbook, which the paper used.
     #[serde(rename = "trl-0.7.10")]
     Trl0710,
 }
 
-/// What a run minimises.
+/// The training loss.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LossKind {
     /// Cross entropy of the chosen responses, without a reference.
     Sft,
-    /// Direct preference optimisation.
+    /// Direct preference optimization.
     #[default]
     Dpo,
     /// Conservative DPO, with label smoothing.
     Cdpo,
     /// Identity preference optimisation.
     Ipo,
-    /// Robust DPO, unbiased where a known share of the labels is flipped.
+    /// Robust DPO, unbiased if a known share of the labels is flipped.
     Robust,
     /// The hinge loss of SLiC.
     Hinge,
-    /// Kahneman–Tversky optimisation: each response by itself, good or bad.
+    /// Kahneman–Tversky optimization: each response on its own, good or bad.
     Kto,
 }
 
 impl LossKind {
-    /// Its name in a recipe.
+    /// Returns its name in a recipe.
     pub fn name(self) -> &'static str {
         match self {
             Self::Sft => "sft",
@@ -176,19 +176,19 @@ impl LossKind {
         }
     }
 
-    /// Whether it looks at `label_smoothing`.
+    /// Returns whether the loss depends on `label_smoothing`.
     pub fn smooths_labels(self) -> bool {
         matches!(self, Self::Cdpo | Self::Robust)
     }
 }
 
-/// All of the data, as serde's default.
+/// All of the data, for serde's default.
 pub(super) fn all() -> Fraction {
     Fraction::ALL
 }
 
-/// (De)serialises a seed, for `#[serde(with = "seed")]`: as an integer, or above 2⁶³ − 1, where TOML's integers end, as a
-/// string of digits.
+/// (De)serializes a seed, for `#[serde(with = "seed")]`, as an integer. TOML's integers end at 2⁶³ − 1; a greater seed
+/// is a string of digits.
 pub mod seed {
     use std::fmt;
 
@@ -196,7 +196,7 @@ pub mod seed {
     use serde::{Deserializer, Serializer};
 
     /// # Errors
-    /// Those of `serializer`.
+    /// The errors of `serializer`.
     pub fn serialize<S: Serializer>(seed: &u64, serializer: S) -> Result<S::Ok, S::Error> {
         match i64::try_from(*seed) {
             Ok(seed) => serializer.serialize_i64(seed),
@@ -205,7 +205,7 @@ pub mod seed {
     }
 
     /// # Errors
-    /// Those of `deserializer`, and one for what is no whole number of at most 64 bits.
+    /// The errors of `deserializer`, and an error if the value is not an integer from 0 to 2⁶⁴ − 1.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
         deserializer.deserialize_any(SeedVisitor)
     }

@@ -1,23 +1,23 @@
-//! The table of a recipe that says what is measured beside the training loss.
+//! The `[watch]` section: measurements during training.
 
 use serde::{Deserialize, Serialize};
 
 use super::Complaint;
 use super::sections::require;
 
-/// What is measured on the way. Nothing of it changes what is trained.
+/// Measurements during training. They do not affect it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct WatchSection {
-    /// Optimiser steps between evaluations on `data.eval_path`, beside those before the first step and at checkpoints; 0 for
-    /// these alone.
+    /// Optimizer steps between evaluations on `data.eval_path`. At 0, evaluations happen only before the first step and
+    /// at checkpoints.
     pub eval_every: u64,
-    /// Held-out prompts that the policy answers at each evaluation, for the length of its answers and its KL divergence from
-    /// the reference; 0 for none.
+    /// Number of held-out prompts that the policy answers at each evaluation; 0 disables it. Answers estimate the KL
+    /// divergence from the reference and the length of answers.
     pub answers: usize,
-    /// The longest such answer, in tokens.
+    /// Maximum length of such an answer, in tokens; at least 1.
     pub answer_tokens: usize,
-    /// Whether each pair's Δ is kept, step by step.
+    /// Whether `pair_deltas.parquet` records each pair's Δ at every step.
     pub pair_deltas: bool,
 }
 
@@ -29,9 +29,9 @@ impl Default for WatchSection {
 
 impl WatchSection {
     /// # Errors
-    /// A [`Complaint`] about the first key at fault.
+    /// A [`Complaint`] about the first invalid key.
     pub fn check(&self, has_held_out: bool) -> Result<(), Complaint> {
-        let unused = "only counts with held-out preferences; name some in data.eval_path or remove the key";
+        let unused = "requires held-out preferences; set data.eval_path or remove the key";
         require(has_held_out || self.eval_every == 0, "eval_every", unused)?;
         require(has_held_out || self.answers == 0, "answers", unused)?;
         require(self.answer_tokens > 0, "answer_tokens", "is 0; give at least 1")

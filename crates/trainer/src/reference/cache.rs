@@ -1,4 +1,4 @@
-//! The reference's log-probabilities on disk, where every run of the same model and data finds them.
+//! On-disk cache of the reference's log-probabilities, shared by runs of the same model and data.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,7 +17,7 @@ use crate::recipe::Recipe;
 use crate::scoring::{Head, Scoring};
 use crate::sequences::sequences;
 
-/// A recipe's reference: its folder, and what tells it from others.
+/// A recipe's reference: its folder and digest.
 #[derive(Clone, Debug)]
 pub(crate) struct ReferenceModel {
     folder: PathBuf,
@@ -25,11 +25,11 @@ pub(crate) struct ReferenceModel {
 }
 
 impl ReferenceModel {
-    /// Reads all of its files, but keeps no weight.
+    /// Hashes all files of the folder; keeps no weights in memory.
     pub(crate) fn read(recipe: &Recipe) -> Result<Self, TrainError> {
         let folder = PathBuf::from(recipe.model.reference.as_ref().unwrap_or(&recipe.model.path));
         if folder != Path::new(&recipe.model.path) {
-            // A folder that holds no model is told as such, before anything is computed.
+            // A folder without a model is an error before anything is computed.
             ModelConfig::from_folder(&folder)?;
         }
         let mut hasher = blake3::Hasher::new();
@@ -37,18 +37,19 @@ impl ReferenceModel {
         Ok(Self { folder, digest: hasher.finalize() })
     }
 
-    /// Whether the reference is the model in `folder`.
+    /// Returns whether the reference is the model in `folder`.
     pub(crate) fn is_of(&self, folder: &Path) -> bool {
         self.folder == folder
     }
 
-    /// The first 16 hexadecimal digits of the digest of its files, as [`distributed::digest_of_model`] returns them.
+    /// Returns the first 16 hexadecimal digits of the digest of its files, as [`distributed::digest_of_model`] computes
+    /// them.
     pub(crate) fn short_digest(&self) -> String {
         self.digest.to_hex()[..16].to_owned()
     }
 }
 
-/// One pass of a reference over all pairs of the data, as a recipe asks for it, and the file that keeps it.
+/// One pass of a recipe's reference over all pairs of the data, and the file of its result.
 pub(crate) struct ReferencePass {
     reference: ReferenceModel,
     kind: Kind,
@@ -59,7 +60,8 @@ pub(crate) struct ReferencePass {
 }
 
 impl ReferencePass {
-    /// The pass over `all_tokens`, kept below the folder `cache`, or else below the recipe's output folder.
+    /// Describes the pass over `all_tokens`. Its file is in the folder `cache`, or by default in the recipe's output
+    /// folder.
     pub(crate) fn new(
         recipe: &Recipe,
         reference: ReferenceModel,
@@ -75,12 +77,12 @@ impl ReferencePass {
         Self { reference, kind, scoring, canonical, file, may_read: recipe.speed.reference_cache }
     }
 
-    /// How many sequences it scores: two a pair.
+    /// Returns the number of scored sequences: two per pair.
     pub(crate) fn sequences(&self) -> usize {
         2 * self.canonical.len()
     }
 
-    /// What an earlier run kept. A damaged or foreign file is as good as none.
+    /// Reads the cached log-probabilities. A damaged or foreign file is ignored.
     pub(crate) fn cached(&self) -> Option<SequenceLogps> {
         if !self.may_read {
             return None;
@@ -89,8 +91,8 @@ impl ReferencePass {
             .filter(|logps| logps.chosen.len() == self.canonical.len())
     }
 
-    /// The log-probabilities, found by rank 0 or computed by all ranks and kept. `policy` comes from the folder `model`, without adapters: where that
-    /// is the reference's too, nothing is loaded twice.
+    /// Returns the log-probabilities, read by rank 0 or computed by all ranks and cached. `policy` is loaded from the
+    /// folder `model`, without adapters. If that folder is also the reference's, no second model is loaded.
     pub(crate) fn table(
         self,
         policy: &Policy,
@@ -142,7 +144,7 @@ impl ReferencePass {
 }
 
 impl SequenceLogps {
-    /// The file's bytes: all chosen, then all rejected, as little-endian f64, and their hash.
+    /// Encodes all chosen, then all rejected, as little-endian f64, followed by their hash.
     fn to_bytes(&self) -> Vec<u8> {
         let logps = self.chosen.iter().chain(&self.rejected);
         let mut bytes: Vec<u8> = logps.flat_map(|logp| logp.to_le_bytes()).collect();
@@ -150,7 +152,7 @@ impl SequenceLogps {
         bytes
     }
 
-    /// What [`to_bytes`](Self::to_bytes) wrote; none where it is damaged.
+    /// Decodes the output of [`to_bytes`](Self::to_bytes); `None` if it is damaged.
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (bytes, hash) = bytes.split_last_chunk::<{ blake3::OUT_LEN }>()?;
         if blake3::hash(bytes) != *hash {
@@ -164,16 +166,16 @@ impl SequenceLogps {
     }
 }
 
-/// Reference log-probabilities of every response of the data, found by the response's tokens.
+/// Reference log-probabilities of all responses of the data, by the response's tokens.
 ///
-/// They are taken over *all* pairs of the data in a canonical order, whatever fraction and noise the run selects, so
-/// that runs that share model and data share them to the last bit.
+/// They are computed over *all* pairs in a canonical order, independent of fraction and noise. Runs with the same model
+/// and data therefore share them bit for bit.
 pub(crate) struct ReferenceTable {
     by_tokens: BTreeMap<(Vec<u32>, Vec<u32>), f64>,
 }
 
 impl ReferenceTable {
-    /// Of `pairs`, which are among those that the table was made of.
+    /// Returns the log-probabilities of `pairs`, which must be among the table's pairs.
     pub(crate) fn of(&self, pairs: &[TokenPair]) -> SequenceLogps {
         let find = |prompt: &[u32], response: &[u32]| self.by_tokens[&(prompt.to_vec(), response.to_vec())];
         SequenceLogps {
@@ -183,7 +185,7 @@ impl ReferenceTable {
     }
 }
 
-/// The pairs without regard to who won: the response whose tokens sort first stands as chosen.
+/// Returns the pairs without their labels: the response whose tokens sort first is the chosen one.
 fn canonical(pairs: &[TokenPair]) -> Vec<TokenPair> {
     let mut canonical = pairs.to_vec();
     for pair in &mut canonical {
@@ -194,10 +196,10 @@ fn canonical(pairs: &[TokenPair]) -> Vec<TokenPair> {
     canonical
 }
 
-/// Addresses reference log-probabilities by everything that determines them.
+/// Returns the cache key: a hash of everything that determines the log-probabilities.
 fn cache_key(reference: &ReferenceModel, kind: Kind, scoring: Scoring, pairs: &[TokenPair]) -> String {
     let mut hasher = blake3::Hasher::new();
-    // What is kept for a backward pass is no matter of log-probabilities.
+    // Activations kept for a backward pass do not affect log-probabilities.
     let Scoring { layout, padding, head, activations: _ } = scoring;
     let [kind, layout, head] = [kind_name(kind), layout_name(layout), head_name(head)];
     let padding = padding_name(padding);
@@ -207,7 +209,7 @@ fn cache_key(reference: &ReferenceModel, kind: Kind, scoring: Scoring, pairs: &[
     hasher.finalize().to_hex()[..32].to_owned()
 }
 
-// The names below are part of the key of every file on disk: they stay as they are, whatever happens to the types.
+// The names below are part of each cache key: they do not change when types are renamed.
 
 fn kind_name(kind: Kind) -> &'static str {
     match kind {
@@ -245,7 +247,7 @@ mod tests {
     use super::*;
     use crate::scoring::Activations;
 
-    /// A key of the layout that is on users' disks: a changed key would orphan hours of computation.
+    /// The key of the layout on users' disks: a changed key would discard hours of computation.
     #[test]
     fn the_key_of_a_sample_is_frozen() {
         let reference = ReferenceModel { folder: PathBuf::from("model"), digest: blake3::hash(b"weights") };

@@ -1,4 +1,4 @@
-//! All that a loss asks a reference about a set of pairs.
+//! All reference log-probabilities that a loss requires.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,8 +17,7 @@ use crate::objective::Loss;
 use crate::recipe::Recipe;
 use crate::scoring::Scoring;
 
-/// The reference's passes over the pairs of the data: over the pairs themselves, and where the loss is KTO's over
-/// [`KlPairs`] ones too.
+/// The reference's passes: over the pairs of the data, and for KTO also over their [`KlPairs`].
 pub(crate) struct ReferencePasses<'a> {
     pairs: &'a [TokenPair],
     own: ReferencePass,
@@ -26,8 +25,8 @@ pub(crate) struct ReferencePasses<'a> {
 }
 
 impl<'a> ReferencePasses<'a> {
-    /// The passes over `pairs` as `recipe` and `loss` ask for them, kept below the folder `cache`, or else below the recipe's
-    /// output folder.
+    /// Describes the passes over `pairs` for `recipe` and `loss`. Their files are in the folder `cache`, or by default
+    /// in the recipe's output folder.
     pub(crate) fn new(
         (recipe, loss): (&Recipe, &Loss),
         reference: &ReferenceModel,
@@ -49,20 +48,21 @@ impl<'a> ReferencePasses<'a> {
         Self { pairs, own: over(pairs), kl_pairs }
     }
 
-    /// How many sequences are scored: two a pair, and as many mismatched ones.
+    /// Returns the number of scored sequences: two per pair, and two more per KL pair.
     pub(crate) fn sequences(&self) -> usize {
         self.own.sequences() + self.kl_pairs.as_ref().map_or(0, |(_, pass)| pass.sequences())
     }
 
-    /// What no earlier run has scored.
+    /// Returns the sequences that are not cached.
     pub(crate) fn left(&self) -> Vec<TokenPair> {
         let own = (self.pairs, &self.own);
         let all = [own].into_iter().chain(self.kl_pairs.iter().map(|(pairs, pass)| (&**pairs, pass)));
         all.filter(|(_, pass)| pass.cached().is_none()).flat_map(|(pairs, _)| pairs.to_vec()).collect()
     }
 
-    /// What the reference says, found by rank 0 or computed by all ranks and kept. `policy` comes from the folder `model`, without
-    /// adapters: where that is the reference's too, nothing is loaded twice.
+    /// Returns the reference's log-probabilities, read by rank 0 or computed by all ranks and cached. `policy` is
+    /// loaded from the folder `model`, without adapters. If that folder is also the reference's, no second model is
+    /// loaded.
     pub(crate) fn tables(
         self,
         policy: &Policy,
@@ -79,14 +79,14 @@ impl<'a> ReferencePasses<'a> {
     }
 }
 
-/// What a reference says of all pairs of the data.
+/// Reference log-probabilities of all pairs of the data.
 pub(crate) struct ReferenceTables {
     own: ReferenceTable,
     kl_pairs: Option<(Vec<TokenPair>, ReferenceTable)>,
 }
 
 impl ReferenceTables {
-    /// Of `pairs`, which are among those that the tables were made of, flipped or not.
+    /// Returns those of `pairs`, which must be among the tables' pairs, flipped or not.
     pub(crate) fn of(&self, pairs: &[TokenPair]) -> (SequenceLogps, Option<KlPairs>) {
         let kl_pairs = self.kl_pairs.as_ref().map(|(all, table)| {
             let by_id: BTreeMap<&str, &TokenPair> = all.iter().map(|pair| (pair.id.as_str(), pair)).collect();

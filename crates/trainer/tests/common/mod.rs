@@ -1,8 +1,8 @@
-//! What the tests of training share.
+//! Helpers of the training tests.
 
 use trainer::{Observer, PairDelta, StepMetrics, TrainError, TrainerState};
 
-/// Keeps what it hears, and stops after some steps where it is told to.
+/// Records the callbacks, and requests a stop after a number of steps if set.
 #[derive(Default)]
 pub(crate) struct Record {
     pub(crate) steps: Vec<StepMetrics>,

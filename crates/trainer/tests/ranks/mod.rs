@@ -1,4 +1,4 @@
-//! Runs of several processes: a test starts its own binary again for each rank, which becomes one in [`Ranks::start`].
+//! Runs of several processes: a test restarts its own binary for each rank, which runs [`Ranks::start`].
 
 use std::error::Error as _;
 use std::fs;
@@ -17,17 +17,17 @@ use test_support::free_port;
 use trainer::recipe::Recipe;
 use trainer::{Clock, Context, Outcome, RunDir, Silent, Start, StepMetrics, TrainError, run};
 
-/// Set for ranks: what changes of the recipe, `section.key=value` one a line.
+/// Set for ranks: recipe overrides, one `section.key=value` per line.
 const CHANGES: &str = "TRAINER_TEST_CHANGES";
-/// Set for ranks: how many seconds they wait for each other.
+/// Set for ranks: the timeout of collectives, in seconds.
 const TIMEOUT: &str = "TRAINER_TEST_TIMEOUT";
-/// Set for a rank that is asked to stop once so many steps are on file.
+/// Set for a rank that requests a stop once this number of steps is logged.
 const STOP_AFTER: &str = "TRAINER_TEST_STOP_AFTER";
-/// Exit status of a rank that stopped before the end, and of one that failed.
+/// Exit status of a rank that was stopped, and of one that failed.
 pub(crate) const STOPPED: i32 = 130;
 pub(crate) const FAILED: i32 = 2;
 
-/// A folder with a small model of the sandbox's kind, preferences, held-out ones, and a recipe.
+/// A folder with a small model of the sandbox's type, preferences, held-out preferences, and a recipe.
 pub(crate) struct Bench {
     folder: tempfile::TempDir,
 }
@@ -72,12 +72,12 @@ impl Bench {
         fs::write(self.path(name), (0..count).map(line).collect::<String>()).unwrap();
     }
 
-    /// The metrics of a run's steps.
+    /// Returns the metrics of a run's steps.
     pub(crate) fn metrics(&self, out: &str) -> Vec<StepMetrics> {
         RunDir::open_finished(&self.path(out)).unwrap().read_metrics().unwrap()
     }
 
-    /// The weights of a finished run.
+    /// Returns the weights of a finished run.
     pub(crate) fn weights(&self, out: &str) -> Vec<f32> {
         let policy = Policy::load(&self.path(out).join("model"), Kind::Float, Device::Cpu).unwrap();
         let flat = |tensor: &tch::Tensor| Vec::<f32>::try_from(tensor.view(-1)).unwrap();
@@ -94,7 +94,7 @@ pub(crate) struct Rank {
 }
 
 impl Rank {
-    /// Rank `index` of `world_size`, which works in a bench's folder and meets the others at `port`.
+    /// Creates rank `index` of `world_size` in a bench's folder; ranks connect at `port`.
     pub(crate) fn new(bench: &Bench, index: usize, world_size: usize, port: u16) -> Self {
         let place = [
             ("RANK", index.to_string()),
@@ -107,29 +107,29 @@ impl Rank {
         Self { folder: bench.folder.path().to_owned(), variables, changes: Vec::new() }
     }
 
-    /// With another value of a recipe's key.
+    /// Overrides a recipe key.
     pub(crate) fn with(mut self, change: &str) -> Self {
         self.changes.push(change.to_owned());
         self
     }
 
-    /// Asked to stop once so many steps are on file.
+    /// Requests a stop once this number of steps is logged.
     pub(crate) fn stopped_after(self, steps: usize) -> Self {
-        self.told(STOP_AFTER, steps)
+        self.variable(STOP_AFTER, steps)
     }
 
-    /// Waits so many seconds for the others.
+    /// Sets the timeout in seconds.
     pub(crate) fn waiting(self, seconds: f64) -> Self {
-        self.told(TIMEOUT, seconds)
+        self.variable(TIMEOUT, seconds)
     }
 
-    fn told(mut self, name: &str, value: impl ToString) -> Self {
+    fn variable(mut self, name: &str, value: impl ToString) -> Self {
         self.variables.retain(|(known, _)| known != name);
         self.variables.push((name.to_owned(), value.to_string()));
         self
     }
 
-    /// Starts it, as the test of this name.
+    /// Starts the process, as the test of this name.
     pub(crate) fn start(&self, test: &str) -> Child {
         Command::new(std::env::current_exe().unwrap())
             .args(["--exact", test, "--nocapture"])
@@ -157,14 +157,14 @@ pub(crate) fn outputs(test: &str, ranks: &[Rank]) -> Vec<Output> {
     children.into_iter().map(|child| child.wait_with_output().unwrap()).collect()
 }
 
-/// As [`outputs`], of ranks that all come to the exit status `code`.
+/// Like [`outputs`], and asserts that all ranks exit with status `code`.
 pub(crate) fn succeed(test: &str, ranks: &[Rank], code: i32) {
     for output in outputs(test, ranks) {
         assert_eq!(output.status.code(), Some(code), "{}", words(&output));
     }
 }
 
-/// What each of the ranks said, all of which failed.
+/// Returns the error of each rank; all of them fail.
 pub(crate) fn fail(test: &str, ranks: &[Rank]) -> Vec<String> {
     let said = outputs(test, ranks).into_iter().map(|output| {
         assert_eq!(output.status.code(), Some(FAILED), "{}", words(&output));
@@ -173,13 +173,13 @@ pub(crate) fn fail(test: &str, ranks: &[Rank]) -> Vec<String> {
     said.collect()
 }
 
-/// What a process said of an error.
+/// Returns the error message in a process's output.
 pub(crate) fn words(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Becomes a rank, and does not come back, where this process was started as one.
-#[expect(clippy::print_stderr, reason = "the last words of a rank")]
+/// Runs as a rank and exits, if this process was started as one.
+#[expect(clippy::print_stderr, reason = "a rank prints its error")]
 pub(crate) fn become_rank() {
     let Ok(changes) = std::env::var(CHANGES) else { return };
     let changes: Vec<String> = changes.lines().map(str::to_owned).collect();
