@@ -198,14 +198,16 @@ impl<'a> PairRow<'a> {
             }
             (None, None, Text::Plain(chosen), Text::Plain(rejected)) => self.shared_text(&chosen, &rejected),
             (prompt, system, chosen, rejected) => {
-                let is_mixed = [prompt.as_ref(), Some(&chosen), Some(&rejected)].into_iter().flatten();
-                let is_mixed = is_mixed.fold([false; 2], |[plain, chat], text| {
-                    let is_plain = matches!(text, Text::Plain(_));
-                    [plain || is_plain, chat || !is_plain]
-                }) == [true; 2];
-                self.notes.text_as_message += usize::from(is_mixed);
-                let (mut prompt, chosen, rejected) =
-                    self.conversation(prompt, answer(chosen), answer(rejected))?;
+                let texts = [prompt.as_ref(), Some(&chosen), Some(&rejected)].into_iter().flatten();
+                let (plain, chat): (Vec<_>, Vec<_>) = texts.partition(|text| matches!(text, Text::Plain(_)));
+                let is_mixed = !plain.is_empty() && !chat.is_empty();
+                // The text of a prompt is not read where both responses are whole conversations.
+                let only_prompt = matches!(prompt, Some(Text::Plain(_))) && chat.len() == 2;
+                let (chosen, rejected) = (answer(chosen), answer(rejected));
+                let shared = shared_turns(&chosen, &rejected);
+                let is_read = !(only_prompt && is_whole(&chosen, shared));
+                self.notes.text_as_message += usize::from(is_mixed && is_read);
+                let (mut prompt, chosen, rejected) = self.conversation(prompt, shared, chosen, rejected)?;
                 if let Some(system) = system
                     && prompt.first().is_none_or(|first| first.role() != "system")
                 {
@@ -219,15 +221,11 @@ impl<'a> PairRow<'a> {
     fn conversation(
         &mut self,
         prompt: Option<Text>,
+        shared: usize,
         chosen: Vec<Message>,
         rejected: Vec<Message>,
     ) -> Result<(Vec<Message>, Vec<Message>, Vec<Message>), DataError> {
-        let shared = chosen.iter().zip(&rejected).take_while(|(a, b)| a == b).count();
-        // Of two equal conversations the last message is the response.
-        let is_same = shared == chosen.len() && shared == rejected.len();
-        let shared = if is_same { shared.saturating_sub(1) } else { shared };
-        // Whole conversations begin with the system or the user.
-        let is_whole = shared > 0 && chosen[0].role() != "assistant";
+        let is_whole = is_whole(&chosen, shared);
         match prompt {
             Some(Text::Chat(prompt)) if chosen.starts_with(&prompt) && rejected.starts_with(&prompt) => {
                 self.split(prompt.len(), chosen, rejected)
@@ -300,6 +298,20 @@ impl<'a> PairRow<'a> {
     fn name(&self, role: ColumnRole) -> &'a str {
         self.find(role).map_or(role.name(), |found| found.column)
     }
+}
+
+/// Returns the number of messages that both responses begin with. Of two equal conversations the last message is the
+/// response.
+fn shared_turns(chosen: &[Message], rejected: &[Message]) -> usize {
+    let shared = chosen.iter().zip(rejected).take_while(|(a, b)| a == b).count();
+    let is_same = shared == chosen.len() && shared == rejected.len();
+    if is_same { shared.saturating_sub(1) } else { shared }
+}
+
+/// Returns whether responses that share `shared` messages are whole conversations, which begin with the system or the
+/// user.
+fn is_whole(chosen: &[Message], shared: usize) -> bool {
+    shared > 0 && chosen[0].role() != "assistant"
 }
 
 /// Returns the messages of a response: text is what the model says.
