@@ -2,8 +2,10 @@
 
 use serde_json::{Map, Value};
 
-use crate::error::{DataError, FieldProblem, Place};
+use crate::error::DataError;
 use crate::message::{Message, TemplateContext};
+use crate::place::Place;
+use crate::problem::FieldProblem;
 use crate::record::Text;
 use crate::text::json_kind;
 

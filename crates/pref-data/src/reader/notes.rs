@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use super::column_roles::ColumnRole;
-use crate::error::Place;
+use crate::place::Place;
 use crate::text::{counted, quoted};
 
 /// Something that a user should know about a file that was read.

@@ -7,8 +7,10 @@ use serde_json::Value;
 use super::column_roles::{ColumnRole, Found, PairColumns};
 use super::fields::{self, Row, context, fault, label_of, message};
 use super::notes::Notes;
-use crate::error::{DataError, FieldProblem, Place};
+use crate::error::DataError;
 use crate::message::Message;
+use crate::place::Place;
+use crate::problem::FieldProblem;
 use crate::record::{DEFAULT_ANNOTATOR, Label, PreferenceRecord, Text};
 use crate::text::shared_start;
 
@@ -222,6 +224,7 @@ impl<'a> PairRow<'a> {
     fn conversation(
         &mut self,
         prompt: Option<Text>,
+        shared: usize,
         chosen: Vec<Message>,
         rejected: Vec<Message>,
         whole: Option<usize>,
