@@ -224,7 +224,6 @@ impl<'a> PairRow<'a> {
     fn conversation(
         &mut self,
         prompt: Option<Text>,
-        shared: usize,
         chosen: Vec<Message>,
         rejected: Vec<Message>,
         whole: Option<usize>,
