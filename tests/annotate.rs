@@ -116,7 +116,7 @@ fn bad_input_is_status_2_with_a_remedy() {
     let cases: [(&[&str], &str); 3] = [
         (&[], "field `"),
         (&["--layout", "pairs", "--api-key-env", "NOT_SET_ANYWHERE"], "NOT_SET_ANYWHERE holds no API key"),
-        (&["--layout", "pairs", "--template", "pairs.jsonl"], "the prompt's template lacks"),
+        (&["--layout", "pairs", "--template", "pairs.jsonl"], "the prompt template has no"),
     ];
     for (more, expected) in cases {
         let output = annotate(folder.path(), &[&base[..], more].concat()).output().expect("run");

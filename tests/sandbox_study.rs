@@ -176,7 +176,7 @@ fn cells_are_listed_and_shown(out: &Path) {
 
     let cell = shared().next().unwrap()[0];
     let (shown, _) = succeeds(&ask(&["show", &cell[..12]]));
-    for part in ["DPO on human", "Training.", "100% of training", "this cell", "loss.beta"] {
+    for part in ["DPO on human", "Training", "100% of training", "this cell", "loss.beta"] {
         assert!(shown.contains(part), "`{part}` is missing in {shown}");
     }
     let (markdown, _) = succeeds(&ask(&["show", lines[0][0], "--format", "md"]));

@@ -21,7 +21,7 @@ const SAME_LOSS: f64 = 1e-5;
 /// Fails a test that hangs. No result depends on it.
 const HANGS: Duration = Duration::from_secs(600);
 /// The message to a user about an interrupted run of answers.
-const GOES_ON: &str = "answers on file are kept: the same command goes on";
+const GOES_ON: &str = "answers on file are kept: run the same command to resume";
 /// The points at which a rank crashes in turn: the rank, and the pass through the point that it does not survive.
 ///
 /// A checkpoint is written every 9 steps. Rank 0 writes the model and renames the folder; each rank writes its shard of
@@ -288,7 +288,7 @@ fn crashed_ranks_lose_only_steps_since_the_last_checkpoint() {
         let output = many_steps(&bench, "crashed", resume, &format!("{point}={pass}@{rank}"));
         let said = stderr(&output);
         assert_eq!(output.status.code(), Some(1), "pass {pass} of rank {rank} through {point}: {said}");
-        assert!(said.contains(&format!("[rank {rank}] ended without a word")), "{point}: {said}");
+        assert!(said.contains(&format!("[rank {rank}] ended without an error message")), "{point}: {said}");
         assert!(!said.contains("ran out"), "the other rank learns it from the connection: {said}");
     }
     assert!(many_steps(&bench, "crashed", true, "").status.success());

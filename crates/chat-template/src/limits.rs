@@ -11,6 +11,9 @@ const BYTES: u64 = 96 << 20;
 /// Nested calls and expressions, which take stack.
 const DEPTH: u32 = 400;
 
+/// Bytes of one value of a list.
+pub(crate) const VALUE_BYTES: usize = 32;
+
 /// What is left of the limits.
 #[derive(Debug)]
 pub(crate) struct Budget {
@@ -45,7 +48,7 @@ impl Budget {
     /// Takes the memory of a list of `count` values.
     pub(crate) fn values(&mut self, count: usize) -> Result<()> {
         self.steps(count as u64)?;
-        self.bytes(count as u128 * size_of::<crate::value::Value>() as u128)
+        self.bytes(count as u128 * VALUE_BYTES as u128)
     }
 
     /// Enters a nested call or expression.

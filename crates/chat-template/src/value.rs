@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::Value as Json;
 
 use crate::error::{Problem, Result, value_error};
-use crate::limits::Budget;
+use crate::limits::{Budget, VALUE_BYTES};
 use crate::text;
 
 /// A value. All are immutable; what changes is in the interpreter's tables and has an index here.
@@ -37,6 +37,8 @@ pub(crate) enum Value {
     Cycler(usize),
     Joiner(usize),
 }
+
+const _: () = assert!(size_of::<Value>() == VALUE_BYTES, "the limits count the bytes of a value");
 
 /// A list's or a tuple's items.
 #[derive(Debug, Default)]

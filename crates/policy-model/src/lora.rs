@@ -90,7 +90,7 @@ impl FromStr for Projection {
     fn from_str(name: &str) -> Result<Self, Self::Err> {
         Self::ALL.into_iter().find(|projection| projection.name() == name).ok_or_else(|| {
             let names = Self::ALL.map(Self::name).join(", ");
-            format!("unknown projection {name}; known are {names}")
+            format!("{name} is unknown; known projections: {names}")
         })
     }
 }

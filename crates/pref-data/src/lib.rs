@@ -10,6 +10,8 @@ mod message;
 mod micro_batches;
 mod noise;
 mod order;
+mod place;
+mod problem;
 mod reader;
 mod record;
 mod text;
@@ -24,11 +26,13 @@ pub use agreement::{AgreementMatrix, AgreementSlice, Keep};
 pub use batch::{Layout, Padding, RowParts, TokenBatch};
 pub use chat_template::Date;
 pub use domains::{Category, CategoryCount, Count, DomainCounts, Scenario, TABLE_6, TABLE_7, categories_of};
-pub use error::{BoxedError, DataError, FieldProblem, FileProblem, Place, Unit};
+pub use error::{BoxedError, DataError};
 pub use message::{Message, TemplateContext};
 pub use micro_batches::micro_batches;
 pub use noise::{Fate, FlipRate, Noise, NoiseLog, NoiseModel, NoiseRow, Odds, corrupt, flip_labels};
 pub use order::shuffled_order;
+pub use place::{Place, Unit};
+pub use problem::{FieldProblem, FileProblem};
 pub use reader::{
     ColumnRole, Format, Note, PairColumns, ReadOptions, ReadReport, Sample, ScoreRatio, read_records,
     read_records_with, read_unpaired, record_files,

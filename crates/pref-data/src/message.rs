@@ -7,7 +7,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
-use crate::error::FieldProblem;
+use crate::problem::FieldProblem;
 
 /// One message of a conversation: a JSON object with a role, in the order of its keys.
 ///

@@ -29,8 +29,10 @@ pub use notes::Note;
 pub use options::{Format, ReadOptions, ReadReport, Sample};
 pub use shp::ScoreRatio;
 
-use crate::error::{DataError, FileProblem, Place};
+use crate::error::DataError;
 use crate::file_kind::{FileKind, kind};
+use crate::place::Place;
+use crate::problem::FileProblem;
 use crate::record::{PreferenceRecord, UnpairedRecord};
 use fields::Row;
 use notes::Notes;

@@ -6,8 +6,8 @@ use std::fmt;
 use serde::de::{self, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::error::FieldProblem;
 use crate::message::{Message, TemplateContext};
+use crate::problem::FieldProblem;
 
 /// The annotator of a file of chosen and rejected responses.
 pub const DEFAULT_ANNOTATOR: &str = "human";

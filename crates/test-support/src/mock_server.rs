@@ -157,9 +157,9 @@ impl MockServer {
                 let shared = Arc::clone(&accepted);
                 shared.update(|traffic| traffic.open += 1);
                 thread::spawn(move || {
+                    let _open = Open(&shared);
                     // A client that went away is no failure of the server.
                     let _ = stream.and_then(|stream| shared.serve(stream));
-                    shared.update(|traffic| traffic.open -= 1);
                 });
             }
         });
@@ -250,8 +250,11 @@ impl Shared {
 
     fn serve(&self, mut stream: TcpStream) -> io::Result<()> {
         let (path, headers, body) = read_request(&stream)?;
-        if path == BARRIER {
-            return respond(&mut stream, 200, "", "");
+        match path.as_str() {
+            BARRIER => return respond(&mut stream, 200, "", ""),
+            // The client ended before it sent its request.
+            "" => return Ok(()),
+            _ => {}
         }
         let index = {
             let mut calls = lock(&self.calls);
@@ -343,6 +346,15 @@ fn respond(stream: &mut TcpStream, status: u16, headers: &str, body: &str) -> io
     let head =
         format!("HTTP/1.1 {status} Mock\r\n{headers}content-length: {length}\r\nconnection: close\r\n\r\n");
     stream.write_all(format!("{head}{body}").as_bytes())
+}
+
+/// Counts a connection as closed when it is dropped, also by a panic.
+struct Open<'a>(&'a Shared);
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.update(|traffic| traffic.open -= 1);
+    }
 }
 
 /// Counts a request as under way until it is dropped.

@@ -234,7 +234,7 @@ fn ranks_that_cannot_connect_are_refused() {
         let port = free_port();
         places.iter().map(|&(index, size)| Rank::new(&bench, index, size, port).waiting(4.0)).collect()
     };
-    refused(test, &of(&[(0, 2), (1, 3)]), &[&out], &["WORLD_SIZE must be the same"]);
+    refused(test, &of(&[(0, 2), (1, 3)]), &[&out], &["set the same WORLD_SIZE"]);
     refused(test, &of(&[(0, 3), (1, 3), (1, 3)]), &[&out], &["two processes have rank 1", "another RANK"]);
     refused(test, &of(&[(0, 3), (2, 3)]), &[&out], &["[1] did not arrive"]);
 

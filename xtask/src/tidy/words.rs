@@ -42,12 +42,11 @@ const MOST_WORDS: usize = 30;
 /// Path prefixes that still break a rule here. The list only shrinks: a line whose files are clean fails.
 const NOT_YET: &[&str] = &[
     "ARCHITECTURE.md",
-    "bins/",
     "crates/annotate/",
     "crates/hub/",
     "crates/llm-client/",
     "crates/pref-data/",
-    "crates/torch-ext/",
+    "crates/trainer/",
     "docs/",
 ];
 
@@ -55,7 +54,7 @@ const NOT_YET: &[&str] = &[
 const ABBREVIATIONS: [&str; 9] = ["e.g.", "i.e.", "cf.", "vs.", "etc.", "approx.", "fig.", "eq.", "no."];
 
 pub(super) fn plain_words(files: &Files) -> Violations {
-    judge(&found(files), &NOT_YET)
+    judge(&found(files), NOT_YET)
 }
 
 /// Drops what is tolerated, and adds a line for each tolerated prefix without violations.

@@ -22,7 +22,8 @@ use super::arrow_lengths;
 use super::fields::Row;
 use super::rows::{Rows, Wanted};
 use super::text_file::open_table;
-use crate::error::{DataError, Place, Unit};
+use crate::error::DataError;
+use crate::place::{Place, Unit};
 
 /// Rows that are decoded at a time: few, since a row may hold megabytes.
 const ROWS: usize = 256;

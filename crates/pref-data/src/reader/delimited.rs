@@ -12,7 +12,8 @@ use serde_json::Value;
 use super::fields::Row;
 use super::rows::{LONGEST_ROW, Rows, Wanted};
 use super::text_file::open_text;
-use crate::error::{DataError, Place, Unit};
+use crate::error::DataError;
+use crate::place::{Place, Unit};
 
 /// Hands each row to `rows`. An empty cell is null, and a cell of a column of numbers is a number where it is one.
 pub(super) fn read(

@@ -2,8 +2,10 @@
 
 use serde_json::{Map, Value};
 
-use crate::error::{DataError, FieldProblem, Place};
+use crate::error::DataError;
 use crate::message::{Message, TemplateContext};
+use crate::place::Place;
+use crate::problem::FieldProblem;
 use crate::record::Text;
 use crate::text::json_kind;
 
@@ -76,7 +78,7 @@ pub(super) fn wrong_type(place: &Place, field: &str, expected: &'static str, val
     fault(place, field, FieldProblem::WrongType { expected, found: json_kind(value) })
 }
 
-/// Reads a message `{role, content}`, or ShareGPT's `{from, value}`.
+/// Reads a message `{role, content}`, or `ShareGPT`'s `{from, value}`.
 pub(super) fn message(place: &Place, field: &str, value: &Value) -> Result<Message, DataError> {
     let Value::Object(message) = value else {
         return Err(wrong_type(place, field, "a message {role, content}", value));
@@ -91,7 +93,7 @@ pub(super) fn message(place: &Place, field: &str, value: &Value) -> Result<Messa
     Message::from_fields(message).map_err(|(key, problem)| fault(place, format!("{field}.{key}"), problem))
 }
 
-/// The roles of ShareGPT's `from`, by the name that chat templates have for them.
+/// The roles of `ShareGPT`'s `from`, by the name that chat templates have for them.
 const SHARE_GPT: [(&str, &[&str]); 4] = [
     ("user", &["human", "user"]),
     ("assistant", &["gpt", "assistant", "chatgpt", "model"]),

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::notes::Note;
-use crate::error::{DataError, FileProblem};
+use crate::error::DataError;
 use crate::file_kind::kind;
+use crate::problem::FileProblem;
 
 /// The files of a path, and what else its folder holds.
 pub(super) struct Files {

@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::fields::{Row, fault, id, label, object, optional, required, string};
-use crate::error::{DataError, FieldProblem, Place};
+use crate::error::DataError;
 use crate::message::{Message, TemplateContext};
+use crate::place::Place;
+use crate::problem::FieldProblem;
 use crate::record::{Label, PreferenceRecord, Text};
 
 pub(super) const COLUMNS: [&str; 6] =

@@ -2,8 +2,10 @@
 
 use super::fields::{Row, fault, id, label, required, string};
 use super::pairs::chosen_is_first;
-use crate::error::{DataError, FieldProblem, Place};
+use crate::error::DataError;
 use crate::message::TemplateContext;
+use crate::place::Place;
+use crate::problem::FieldProblem;
 use crate::record::{PreferenceRecord, Text};
 use crate::text::shared_start;
 

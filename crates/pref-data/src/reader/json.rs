@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use super::rows::{LONGEST_ROW, Rows, Wanted};
 use super::text_file::open_text;
-use crate::error::{DataError, FileProblem, Place, Unit};
+use crate::error::DataError;
+use crate::place::{Place, Unit};
+use crate::problem::FileProblem;
 use array::Elements;
 use parse::parse;
 

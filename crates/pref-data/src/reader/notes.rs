@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use super::column_roles::ColumnRole;
-use crate::error::Place;
+use crate::place::Place;
 use crate::text::{counted, quoted};
 
 /// Something that a user should know about a file that was read.
@@ -203,14 +203,12 @@ impl Notes {
             left,
         }));
         notes.extend(self.repeated.map(|(records, id, place)| Note::RepeatedIds { records, id, place }));
-        let counts: [(usize, fn(usize) -> Note); 5] = [
-            (self.text_as_message, |records| Note::TextAsMessage { records }),
-            (self.json_texts, |texts| Note::JsonText { texts }),
-            (self.prompt_left, |records| Note::PromptLeft { records }),
-            (self.early_difference, |records| Note::EarlyDifference { records }),
-            (self.blank, |records| Note::BlankResponses { records }),
-        ];
-        notes.extend(counts.into_iter().filter(|(count, _)| *count > 0).map(|(count, note)| note(count)));
+        let counted = |count: usize, note: fn(usize) -> Note| (count > 0).then(|| note(count));
+        notes.extend(counted(self.text_as_message, |records| Note::TextAsMessage { records }));
+        notes.extend(counted(self.json_texts, |texts| Note::JsonText { texts }));
+        notes.extend(counted(self.prompt_left, |records| Note::PromptLeft { records }));
+        notes.extend(counted(self.early_difference, |records| Note::EarlyDifference { records }));
+        notes.extend(counted(self.blank, |records| Note::BlankResponses { records }));
         notes
     }
 }

@@ -7,8 +7,10 @@ use serde_json::Value;
 use super::column_roles::{ColumnRole, Found, PairColumns};
 use super::fields::{self, Row, context, fault, label_of, message};
 use super::notes::Notes;
-use crate::error::{DataError, FieldProblem, Place};
+use crate::error::DataError;
 use crate::message::Message;
+use crate::place::Place;
+use crate::problem::FieldProblem;
 use crate::record::{DEFAULT_ANNOTATOR, Label, PreferenceRecord, Text};
 use crate::text::shared_start;
 
@@ -44,6 +46,9 @@ struct Parts {
 
 /// Prompt, chosen and rejected in one form.
 type Pair = (Text, Text, Text);
+
+/// Prompt, chosen and rejected as messages.
+type Conversation = (Vec<Message>, Vec<Message>, Vec<Message>);
 
 /// Reads a pair.
 pub(super) fn record(mut row: PairRow<'_>) -> Result<PreferenceRecord, DataError> {
@@ -196,14 +201,16 @@ impl<'a> PairRow<'a> {
             }
             (None, None, Text::Plain(chosen), Text::Plain(rejected)) => self.shared_text(&chosen, &rejected),
             (prompt, system, chosen, rejected) => {
-                let is_mixed = [prompt.as_ref(), Some(&chosen), Some(&rejected)].into_iter().flatten();
-                let is_mixed = is_mixed.fold([false; 2], |[plain, chat], text| {
-                    let is_plain = matches!(text, Text::Plain(_));
-                    [plain || is_plain, chat || !is_plain]
-                }) == [true; 2];
+                let is_text = |text: &Text| matches!(text, Text::Plain(_));
+                let text_responses = [&chosen, &rejected].into_iter().filter(|text| is_text(text)).count();
+                let prompt_is_text = prompt.as_ref().map(is_text);
+                let (chosen, rejected) = (answer(chosen), answer(rejected));
+                let whole = whole(&chosen, &rejected);
+                let has_messages = text_responses < 2 || prompt_is_text == Some(false);
+                let is_mixed = has_messages && text_responses > 0
+                    || text_responses < 2 && prompt_is_text == Some(true) && whole.is_none();
                 self.notes.text_as_message += usize::from(is_mixed);
-                let (mut prompt, chosen, rejected) =
-                    self.conversation(prompt, answer(chosen), answer(rejected))?;
+                let (mut prompt, chosen, rejected) = self.conversation(prompt, chosen, rejected, whole)?;
                 if let Some(system) = system
                     && prompt.first().is_none_or(|first| first.role() != "system")
                 {
@@ -217,31 +224,28 @@ impl<'a> PairRow<'a> {
     fn conversation(
         &mut self,
         prompt: Option<Text>,
+        shared: usize,
         chosen: Vec<Message>,
         rejected: Vec<Message>,
-    ) -> Result<(Vec<Message>, Vec<Message>, Vec<Message>), DataError> {
-        let shared = chosen.iter().zip(&rejected).take_while(|(a, b)| a == b).count();
-        // Of two equal conversations the last message is the response.
-        let is_same = shared == chosen.len() && shared == rejected.len();
-        let shared = if is_same { shared.saturating_sub(1) } else { shared };
-        // Whole conversations begin with the system or the user.
-        let is_whole = shared > 0 && chosen[0].role() != "assistant";
+        whole: Option<usize>,
+    ) -> Result<Conversation, DataError> {
+        let shared = whole.unwrap_or(0);
         match prompt {
             Some(Text::Chat(prompt)) if chosen.starts_with(&prompt) && rejected.starts_with(&prompt) => {
                 self.split(prompt.len(), chosen, rejected)
             }
             // Whole conversations may begin with a system message that the prompt does not have.
-            Some(Text::Chat(prompt)) if is_whole && chosen[..shared].ends_with(&prompt) => {
+            Some(Text::Chat(prompt)) if whole.is_some() && chosen[..shared].ends_with(&prompt) => {
                 self.split(shared, chosen, rejected)
             }
             Some(Text::Chat(prompt)) => Ok((prompt, chosen, rejected)),
-            Some(Text::Plain(text)) if is_whole => {
+            Some(Text::Plain(text)) if whole.is_some() => {
                 let says = |message: &Message| message.content().contains(text.trim());
                 self.notes.prompt_left += usize::from(!chosen[..shared].iter().any(says));
                 self.split(shared, chosen, rejected)
             }
             Some(Text::Plain(text)) => Ok((vec![Message::user(text)], chosen, rejected)),
-            None if is_whole => self.split(shared, chosen, rejected),
+            None if whole.is_some() => self.split(shared, chosen, rejected),
             None => Err(self.missing(ColumnRole::Prompt)),
         }
     }
@@ -251,7 +255,7 @@ impl<'a> PairRow<'a> {
         shared: usize,
         mut chosen: Vec<Message>,
         mut rejected: Vec<Message>,
-    ) -> Result<(Vec<Message>, Vec<Message>, Vec<Message>), DataError> {
+    ) -> Result<Conversation, DataError> {
         let (better, worse) = (chosen.split_off(shared), rejected.split_off(shared));
         for (role, rest) in [(ColumnRole::Chosen, &better), (ColumnRole::Rejected, &worse)] {
             if rest.is_empty() {
@@ -298,6 +302,16 @@ impl<'a> PairRow<'a> {
     fn name(&self, role: ColumnRole) -> &'a str {
         self.find(role).map_or(role.name(), |found| found.column)
     }
+}
+
+/// Returns how many turns two whole conversations share before their responses; `None` for responses alone.
+fn whole(chosen: &[Message], rejected: &[Message]) -> Option<usize> {
+    let shared = chosen.iter().zip(rejected).take_while(|(a, b)| a == b).count();
+    // Of two equal conversations the last message is the response.
+    let is_same = shared == chosen.len() && shared == rejected.len();
+    let shared = if is_same { shared.saturating_sub(1) } else { shared };
+    // Whole conversations begin with the system or the user.
+    (shared > 0 && chosen[0].role() != "assistant").then_some(shared)
 }
 
 /// Returns the messages of a response: text is what the model says.

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::fields::{Row, context, fault, id, label, required, text, wrong_type};
-use crate::error::{DataError, FieldProblem, Place};
+use crate::error::DataError;
+use crate::place::Place;
+use crate::problem::FieldProblem;
 use crate::record::{Label, PreferenceRecord};
 
 const FIELDS: [&str; 8] =

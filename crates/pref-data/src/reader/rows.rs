@@ -2,7 +2,8 @@
 
 use super::fields::Row;
 use super::options::Format;
-use crate::error::{DataError, Place};
+use crate::error::DataError;
+use crate::place::Place;
 
 /// The length limit of a row in bytes. No row of text is longer.
 pub(super) const LONGEST_ROW: u64 = 64 << 20;

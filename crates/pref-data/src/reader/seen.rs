@@ -9,7 +9,8 @@ use seeds::Stream;
 
 use super::notes::Notes;
 use super::options::{ReadOptions, ReadReport};
-use crate::error::{DataError, Place};
+use crate::error::DataError;
+use crate::place::Place;
 use crate::record::{PreferenceRecord, Text, UnpairedRecord};
 
 /// A record of either kind.

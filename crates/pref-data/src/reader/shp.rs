@@ -6,8 +6,10 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::fields::{self, Row, fault, number, required, string};
-use crate::error::{DataError, FieldProblem, Place};
+use crate::error::DataError;
 use crate::message::{Message, TemplateContext};
+use crate::place::Place;
+use crate::problem::FieldProblem;
 use crate::record::{DEFAULT_ANNOTATOR, Label, PreferenceRecord, Text};
 
 pub(super) const COLUMNS: [&str; 10] = [

@@ -6,7 +6,9 @@ use std::path::Path;
 
 use flate2::bufread::MultiGzDecoder;
 
-use crate::error::{DataError, FileProblem, Place, Unit};
+use crate::error::DataError;
+use crate::place::{Place, Unit};
+use crate::problem::FileProblem;
 
 const GZIP: &[u8] = &[0x1f, 0x8b];
 const BOM: &[u8] = "\u{feff}".as_bytes();

@@ -5,8 +5,9 @@ use serde_json::Value;
 use super::column_roles::ColumnRole;
 use super::fields::{context, fault, wrong_type};
 use super::pairs::{PairRow, answer};
-use crate::error::{DataError, FieldProblem};
+use crate::error::DataError;
 use crate::message::Message;
+use crate::problem::FieldProblem;
 use crate::record::{Text, UnpairedRecord};
 
 /// Reads an unpaired preference.

@@ -20,7 +20,7 @@ pub fn summary() -> Result<Table, Error> {
     Ok(Table {
         id: "claims".to_owned(),
         title: "The paper’s claims tested on its printed numbers".to_owned(),
-        columns: vec![header("Where"), header("PrintedClaim"), header("PrintedVerdict"), header("Finding")],
+        columns: vec![header("Where"), header("Claim"), header("Verdict"), header("Finding")],
         rows: rows.collect(),
         notes: vec![],
     })

@@ -359,7 +359,7 @@ fn lora_targets_must_be_projections() {
     let refused = refusal("lora.targets=[\"query\"]");
     assert_eq!(
         refused,
-        "lora.targets are [\"query\"], but query is no projection of these models; there are q_proj, k_proj, v_proj, o_proj, gate_proj, \
+        "lora.targets are [\"query\"], but query is unknown; known projections: q_proj, k_proj, v_proj, o_proj, gate_proj, \
          up_proj, down_proj"
     );
     assert_eq!(refusal("lora.targets=[]"), "lora.targets is empty; list at least one projection");

@@ -7,7 +7,8 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
-use crate::error::{DataError, Place};
+use crate::error::DataError;
+use crate::place::Place;
 use crate::reader::fields::Row;
 use crate::reader::rows::Wanted;
 

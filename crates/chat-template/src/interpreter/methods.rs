@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::calls::{CallArgs, int_argument, text_argument};
+use crate::args::{CallArgs, int_argument, text_argument};
 use crate::error::{Result, value_error};
 use crate::format;
 use crate::interpreter::Interpreter;

@@ -1,7 +1,7 @@
 //! Jinja's tests, as in `value is defined`.
 
+use crate::args::{CallArgs, int_argument, text_argument};
 use crate::ast::CompareOp;
-use crate::calls::{CallArgs, int_argument, text_argument};
 use crate::error::{Problem, Result, value_error};
 use crate::interpreter::Interpreter;
 use crate::value::Value;
@@ -80,7 +80,7 @@ impl Interpreter<'_> {
             }
             // Nothing is escaped here.
             "escaped" => false,
-            "filter" => crate::filters::FILTERS.contains(&text_argument(value)?),
+            "filter" => crate::interpreter::filters::FILTERS.contains(&text_argument(value)?),
             "test" => TESTS.contains(&text_argument(value)?),
             _ => return Err(Problem::Syntax(format!("No test named '{name}'."))),
         })
