@@ -27,7 +27,7 @@ const FAST: Scoring = Scoring::FAST;
 struct Way {
     name: &'static str,
     scoring: Scoring,
-    /// The kind of computation, if not the fastest one of the machine.
+    /// The data type, if not the fastest one of the machine.
     kind: Option<Kind>,
     /// The rank of adapters on q and v, if adapters are trained.
     rank: Option<usize>,

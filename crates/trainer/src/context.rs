@@ -43,7 +43,7 @@ pub struct Context<'a> {
     pub progress: &'a mut dyn Progress,
     /// Set (by a signal handler) to stop after the current step, with a checkpoint.
     pub stop: &'a AtomicBool,
-    /// The processes that train together; [`ProcessGroup::alone`] for one.
+    /// The processes that train together; [`ProcessGroup::single`] for one.
     pub group: ProcessGroup,
     /// The cache folder for reference log-probabilities and tokens, shared by runs. Without it, a run caches its own
     /// log-probabilities in its folder, and tokenizes at each start.

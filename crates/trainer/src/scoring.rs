@@ -54,7 +54,7 @@ pub enum Activations {
     /// All activations.
     Kept,
     /// All activations, with one graph per layer (layerwise backward). A layer's gradients are complete, and can be
-    /// exchanged, before those of the layers below are computed. Gradients are bitwise those of `All`.
+    /// exchanged, before those of the layers below are computed. Gradients equal those of [`Kept`](Self::Kept) bitwise.
     KeptByLayer,
     /// The input of every layer; the rest is recomputed (gradient checkpointing). It needs less memory and a second
     /// forward pass.
