@@ -1,5 +1,6 @@
 //! What reaches a chat template, and what happens to pairs that it refuses.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -7,6 +8,7 @@ use pref_data::{
     ChatSettings, Format, Identical, Pair, ReadOptions, SharedTurns, TokenizeOptions, Tokenizer,
     annotator_view, preview_pair, read_records_with, tokenize_pairs,
 };
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 const SHOWS_ALL: &str = "{{ tools | tojson }}|{{ documents[0].title }}|{{ mode }}|\
@@ -180,4 +182,34 @@ fn a_pair_that_the_template_refuses_is_named_and_skipped_on_request() {
     let options = TokenizeOptions { skip_bad: 1, ..options };
     let (tokens, report) = tokenize_pairs(&pairs, &tokenizer, &options).expect("one is left");
     assert_eq!((tokens.len(), report.skipped), (1, vec![message]));
+}
+
+/// A text and its ids by transformers, without and with sanitizing (`fixtures/control_tokens.py`).
+#[derive(Deserialize)]
+struct ControlTokens {
+    text: String,
+    ids: BTreeMap<bool, Vec<u32>>,
+}
+
+#[test]
+fn control_tokens_in_messages_have_the_ids_of_transformers() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let cases = fs::read(fixtures.join("control_tokens.json")).expect("the fixture");
+    let cases: Vec<ControlTokens> = serde_json::from_slice(&cases).expect("a fixture");
+    assert!(cases.iter().any(|case| case.ids[&false] != case.ids[&true]));
+    for sanitize_control_tokens in [false, true] {
+        let settings = ChatSettings { sanitize_control_tokens, ..ChatSettings::default() };
+        let tokenizer = Tokenizer::open(fixtures.join("tiny"), &settings).expect("a tokenizer");
+        for case in &cases {
+            let mut row = row(&case.text, "another answer");
+            row["prompt"][0]["content"] = json!(case.text);
+            let (tokens, report) =
+                tokenize_pairs(&pairs(&[row]), &tokenizer, &TokenizeOptions::new(4096)).expect("tokens");
+            let ids = [&tokens[0].prompt[..], &tokens[0].chosen].concat();
+            assert_eq!(ids, case.ids[&sanitize_control_tokens], "{:?}", case.text);
+            let has_tokens = case.ids[&false] != case.ids[&true];
+            assert_eq!(report.control_tokens > 0, has_tokens, "{:?}", case.text);
+            assert_eq!(report.sanitized, sanitize_control_tokens);
+        }
+    }
 }
