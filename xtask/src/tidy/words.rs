@@ -46,7 +46,6 @@ const NOT_YET: &[&str] = &[
     "crates/hub/",
     "crates/llm-client/",
     "crates/pref-data/",
-    "crates/trainer/",
     "docs/",
 ];
 
