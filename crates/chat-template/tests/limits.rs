@@ -53,6 +53,30 @@ fn expensive_templates_end_early() {
     std::thread::Builder::new().stack_size(2 << 20).spawn(run).expect("a thread").join().expect("no panic");
 }
 
+/// One template of each kind. The slice `[::-9223372036854775808]` is no bomb: it has Python's result, tested below.
+const PUBLISHED_BOMBS: [&str; 7] = [
+    "{{ '{:>99999999999}'.format('x') }}",
+    "{{ messages | tojson(indent=9000000000) }}",
+    "{{ 'x' | indent(99999999999, true) }}",
+    "{{ [1, 2, 3] | slice(9999999999) | list }}",
+    "{% for i in [0] * 9000000000000000000 %}{% endfor %}",
+    "{% for i in range(1000000000) %}{% for j in range(1000000000) %}x{% endfor %}{% endfor %}",
+    "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+];
+
+#[test]
+fn one_bomb_of_each_kind_ends_in_one_error() {
+    let messages = serde_json::from_str(r#"[{"role": "user", "content": "x"}]"#).expect("messages");
+    let inputs = Inputs { messages, ..Inputs::default() };
+    for source in PUBLISHED_BOMBS {
+        let start = Instant::now();
+        let error = Template::parse(source).and_then(|t| t.render(&inputs, Date::Unset)).expect_err(source);
+        assert!(start.elapsed() < Duration::from_secs(5), "{source} took {:?}", start.elapsed());
+        let error = error.to_string();
+        assert!(error.starts_with("line 1: ") && !error.contains('\n'), "{source}: {error}");
+    }
+}
+
 #[test]
 fn extreme_slices_are_pythons() {
     for (source, expected) in [

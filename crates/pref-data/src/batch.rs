@@ -5,51 +5,50 @@ use serde::{Deserialize, Serialize};
 use crate::error::DataError;
 use crate::tokenize::{Dialogue, TokenPair};
 
-/// How the sequences of a batch lie in its rows.
+/// The layout of sequences in the rows of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Layout {
-    /// A row a sequence, the prompt repeated for chosen and rejected.
+    /// One sequence a row; the prompt is repeated for chosen and rejected.
     Separate,
-    /// A row a pair, `[prompt | chosen | rejected]`: the prompt is computed once.
+    /// One pair a row, `[prompt | chosen | rejected]`: the prompt is computed once.
     SharedPrompt,
 }
 
-/// What rows of different lengths are filled up with.
+/// The padding of rows of different lengths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Padding {
-    /// This id on the right, up to the longest row: a grid.
+    /// This id on the right, up to the length of the longest row.
     Right(u32),
-    /// Nothing: rows lie one behind the other.
+    /// No padding: rows are concatenated.
     None,
 }
 
-/// Tokens of the parts of a row: a trunk, and branches that each see the trunk and themselves.
+/// Tokens of the parts of a row: a trunk, and branches that each attend to the trunk and to themselves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RowParts {
-    /// The prompt where branches follow it, or a whole sequence.
+    /// The prompt if branches follow it, or else a whole sequence.
     pub trunk: usize,
-    /// Chosen and rejected behind a shared prompt; otherwise none.
+    /// Chosen and rejected after a shared prompt; otherwise none.
     pub branches: Vec<usize>,
 }
 
 /// Sequences laid out in rows.
 ///
-/// Which hidden state predicts which token is spelled out by `scored`, `targets` and `sequence`, in the order of the
-/// sequences and within each in the order of its tokens: these three are the same length, and `targets` and
-/// `sequence` do not depend on the layout.
+/// `scored`, `targets` and `sequence` map hidden states to the tokens that they predict. The three have the same length and
+/// the order of the sequences and their tokens. `targets` and `sequence` do not depend on the layout.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenBatch {
     /// The rows, without their padding.
     pub rows: Vec<RowParts>,
-    /// Tokens of the longest row; of every row where they are padded.
+    /// Tokens of the longest row, or of every row with padding.
     pub width: usize,
     /// Token ids, row by row: `[rows * width]` with the pad id on the right, or `[tokens]` without padding.
     pub ids: Vec<i64>,
-    /// Rotary positions, like `ids`, 0 on padding. A rejected branch goes on where its prompt ended.
+    /// Rotary positions, like `ids`, 0 on padding. A rejected branch continues the positions of its prompt.
     pub positions: Vec<i64>,
     /// Like `ids`: 0 trunk (prompt, padding, and all of a row that has no branches), 1 chosen, 2 rejected.
-    /// A token sees the earlier tokens of the trunk and of its own branch.
+    /// A token attends to the earlier tokens of the trunk and of its own branch.
     pub branches: Vec<i64>,
     /// For each scored token the index into `ids` of the hidden state that predicts it.
     pub scored: Vec<i64>,
@@ -57,20 +56,20 @@ pub struct TokenBatch {
     pub targets: Vec<i64>,
     /// The sequence that each scored token belongs to, ascending.
     pub sequence: Vec<i64>,
-    /// How many sequences there are. Of n pairs, 0..n are the chosen and n..2n the rejected.
+    /// The number of sequences. Of n pairs, 0..n are the chosen and n..2n the rejected.
     pub sequences: usize,
     /// Scored tokens of each sequence, `[sequences]`.
     pub lengths: Vec<i64>,
-    /// How the sequences lie in the rows.
+    /// The layout of the sequences in the rows.
     pub layout: Layout,
-    /// What the rows are filled up with.
+    /// The padding of the rows.
     pub padding: Padding,
     /// Tokens that are not padding.
     pub tokens: usize,
 }
 
 impl TokenBatch {
-    /// The batch of some pairs: sequence `i` is the `i`-th pair's chosen response, sequence `n + i` its rejected one.
+    /// Creates the batch of some pairs: sequence `i` is the `i`-th pair's chosen response, sequence `n + i` its rejected one.
     ///
     /// ```
     /// use pref_data::{Layout, Padding, TokenBatch, TokenPair};
@@ -139,7 +138,7 @@ impl TokenBatch {
         }
     }
 
-    /// The batch of some dialogues, a row each; what they mark as scored is scored.
+    /// Creates the batch of some dialogues, one a row, with their scored tokens.
     ///
     /// # Errors
     ///
@@ -164,7 +163,7 @@ impl TokenBatch {
         Ok(batch)
     }
 
-    /// Rows of padding only, and where each begins.
+    /// Creates rows of padding, and returns the start of each.
     fn empty(rows: Vec<RowParts>, layout: Layout, padding: Padding) -> (Self, Vec<usize>) {
         let width = rows.iter().map(RowParts::tokens).max().unwrap_or(0);
         let mut next = 0;
@@ -198,7 +197,7 @@ impl TokenBatch {
         (batch, starts)
     }
 
-    /// Lays `ids` down from the index `start`, their positions counted from `position`.
+    /// Writes `ids` from the index `start`, with positions from `position`.
     fn put(&mut self, start: usize, position: usize, branch: i64, ids: &[u32]) {
         for (offset, &id) in ids.iter().enumerate() {
             self.ids[start + offset] = i64::from(id);
@@ -208,7 +207,7 @@ impl TokenBatch {
         self.tokens += ids.len();
     }
 
-    /// Scores a response that lies at `start`: `before` predicts its first token, each token of it the next.
+    /// Scores the response at `start`: `before` predicts its first token, and each of its tokens predicts the next.
     fn score(&mut self, before: usize, start: usize, response: &[u32]) {
         let first = self.targets.len();
         self.scored.push(before as i64);
@@ -217,7 +216,7 @@ impl TokenBatch {
         self.close_sequence(first);
     }
 
-    /// Makes the targets from `first` on a sequence.
+    /// Adds the targets from `first` as a sequence.
     fn close_sequence(&mut self, first: usize) {
         let length = self.targets.len() - first;
         self.sequence.extend(std::iter::repeat_n(self.sequences as i64, length));
@@ -227,24 +226,24 @@ impl TokenBatch {
 }
 
 impl RowParts {
-    /// A row that is one sequence.
+    /// Returns a row of one sequence.
     fn sequence(tokens: usize) -> Self {
         Self { trunk: tokens, branches: Vec::new() }
     }
 
-    /// All tokens of the row.
+    /// Returns the number of tokens of the row.
     pub fn tokens(&self) -> usize {
         self.trunk + self.branches.iter().sum::<usize>()
     }
 }
 
 impl TokenPair {
-    /// The response on branch 1 (chosen) or 2 (rejected).
+    /// Returns the response on branch 1 (chosen) or 2 (rejected).
     fn response(&self, branch: i64) -> &[u32] {
         if branch == 1 { &self.chosen } else { &self.rejected }
     }
 
-    /// Where a branch begins in `[prompt | chosen | rejected]`.
+    /// Returns the start of a branch in `[prompt | chosen | rejected]`.
     fn branch_start(&self, branch: i64) -> usize {
         if branch == 1 { self.prompt.len() } else { self.prompt.len() + self.chosen.len() }
     }
@@ -272,8 +271,8 @@ mod tests {
         prop::collection::vec(pair, 1..6)
     }
 
-    /// What a causal model conditions on when it predicts each scored token: the tokens that the predicting hidden
-    /// state sees, with their positions, itself included.
+    /// Returns the context of each scored token: the tokens that the predicting hidden state attends to, itself included,
+    /// with their positions.
     fn contexts(batch: &TokenBatch) -> Vec<Vec<(i64, i64)>> {
         let context = |&flat: &i64| {
             let flat = flat as usize;

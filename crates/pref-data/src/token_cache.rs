@@ -1,4 +1,4 @@
-//! Tokens kept on disk under a hash of what they were made of, and read a range at a time.
+//! Tokens on disk, under a hash of their inputs, and read in ranges.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -10,8 +10,7 @@ use crate::record::Pair;
 use crate::tokenize::{Preset, TokenPair, TokenizeOptions, TokenizeReport, Truncation, tokenize_pairs};
 use crate::tokenizer::Tokenizer;
 
-/// A folder of token files. Pairs that were tokenised once, with the same tokenizer, template and options, are not
-/// tokenised again.
+/// A folder of token files. Pairs are tokenized once for the same tokenizer, template and options.
 #[derive(Clone, Debug)]
 pub struct TokenCache {
     folder: PathBuf,
@@ -22,7 +21,7 @@ pub struct TokenCache {
 pub struct TokenFile {
     path: PathBuf,
     report: TokenizeReport,
-    /// Where each pair begins, and where the last one ends.
+    /// The start of each pair, and the end of the last one.
     offsets: Vec<u64>,
 }
 
@@ -30,12 +29,12 @@ pub struct TokenFile {
 const MAGIC: [u8; 8] = *b"PREFTOK2";
 
 impl TokenCache {
-    /// The cache in `folder`, which need not be there yet.
+    /// Returns the cache in `folder`, which need not exist.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         Self { folder: folder.into() }
     }
 
-    /// The pairs as tokens, as [`tokenize_pairs`] gives them: from the file that holds them, or into one.
+    /// Returns the pairs as [`tokenize_pairs`] does. The tokens are read from their file, or computed and written to it.
     ///
     /// ```
     /// use pref_data::{Format, TokenCache, TokenizeOptions, Tokenizer, annotator_view, read_records};
@@ -54,8 +53,8 @@ impl TokenCache {
     ///
     /// # Errors
     ///
-    /// Those of [`tokenize_pairs`]; [`DataError::Io`] where the file cannot be written, [`DataError::TokenFile`] where the
-    /// one that is there is damaged.
+    /// Those of [`tokenize_pairs`]; [`DataError::Io`] if the file cannot be written, [`DataError::TokenFile`] if an existing
+    /// one is damaged.
     pub fn tokenize(
         &self,
         pairs: &[Pair],
@@ -78,7 +77,7 @@ impl TokenFile {
     ///
     /// # Errors
     ///
-    /// [`DataError::TokenFile`] where it is cut off or no such file.
+    /// [`DataError::TokenFile`] if it is cut off or has another format.
     pub fn open(path: &Path) -> Result<Self, DataError> {
         let failed = |source| DataError::TokenFile { path: path.to_owned(), source };
         let mut file = File::open(path).map_err(failed)?;
@@ -111,26 +110,26 @@ impl TokenFile {
         Ok(Self { path: path.to_owned(), report, offsets })
     }
 
-    /// How many pairs it holds.
+    /// Returns the number of pairs.
     pub fn len(&self) -> usize {
         self.offsets.len() - 1
     }
 
-    /// Whether it holds none.
+    /// Returns whether it has no pair.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// What tokenising reported.
+    /// Returns the report of tokenization.
     pub fn report(&self) -> &TokenizeReport {
         &self.report
     }
 
-    /// The pairs of a range, in their order; nothing else is read.
+    /// Returns the pairs of a range, in their order, and reads nothing else.
     ///
     /// # Errors
     ///
-    /// [`DataError::TokenFile`] for a range that reaches beyond the file, or where reading fails.
+    /// [`DataError::TokenFile`] for a range beyond the file, or if reading fails.
     pub fn read(&self, range: Range<usize>) -> Result<Vec<TokenPair>, DataError> {
         let failed = |source| DataError::TokenFile { path: self.path.clone(), source };
         let invalid = || failed(io::Error::new(io::ErrorKind::InvalidData, "a pair's lengths do not add up"));
@@ -148,7 +147,7 @@ impl TokenFile {
     }
 }
 
-/// A hash of everything that decides the tokens.
+/// Returns a hash of everything that determines the tokens.
 fn key(pairs: &[Pair], tokenizer: &Tokenizer, options: &TokenizeOptions) -> String {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&MAGIC).update(&tokenizer.fingerprint());
@@ -208,7 +207,7 @@ fn write_to(out: &mut impl Write, pairs: &[TokenPair], report: &[u8]) -> io::Res
     Ok(())
 }
 
-/// The pair at the beginning of `bytes`, which is taken off.
+/// Removes the pair at the start of `bytes` and returns it.
 fn take_pair(bytes: &mut &[u8]) -> Option<TokenPair> {
     let (lengths, rest) = bytes.split_first_chunk::<16>()?;
     let (&flipped, rest) = rest.split_first()?;
@@ -237,7 +236,7 @@ fn read_u64(file: &mut File) -> io::Result<u64> {
     Ok(u64::from_le_bytes(bytes))
 }
 
-/// A length that was compared with a file's: on 32 bits a longer one cannot be allocated anyway.
+/// Converts a length that was compared with that of a file. With 32 bits a longer one cannot be allocated.
 fn as_len(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }

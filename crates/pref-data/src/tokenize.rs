@@ -38,7 +38,7 @@ impl TokenPair {
         self.prompt.len() + self.chosen.len() + self.rejected.len()
     }
 
-    /// Whether both responses can be scored.
+    /// Checks that both responses can be scored.
     pub(crate) fn check(&self) -> Result<(), DataError> {
         let empty = |response| DataError::EmptyResponse { id: self.id.clone(), response };
         if self.chosen.is_empty() {
@@ -53,7 +53,7 @@ impl TokenPair {
     }
 }
 
-/// Which end of a sequence goes when it is longer than `max_length`. Neither empties a response.
+/// The end of a sequence that is cut off if the sequence is longer than `max_length`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Truncation {
@@ -70,20 +70,20 @@ pub enum Truncation {
 pub struct TokenizeOptions {
     /// The most tokens of a prompt with one response.
     pub max_length: usize,
-    /// Which end goes.
+    /// The end that is cut off.
     pub truncation: Truncation,
-    /// Whose conventions are followed.
+    /// The conventions.
     pub preset: Preset,
-    /// What turns are that both responses begin with.
+    /// The treatment of turns that both responses begin with.
     pub shared_turns: SharedTurns,
-    /// What happens to pairs whose two responses have the same tokens.
+    /// The treatment of pairs whose two responses have the same tokens.
     pub identical: Identical,
-    /// Up to so many pairs that cannot be rendered are left out.
+    /// Maximum number of pairs that are skipped because they cannot be rendered.
     pub skip_bad: usize,
 }
 
 impl TokenizeOptions {
-    /// Options with the defaults of a recipe: TRL's conventions of today, responses cut at their ends.
+    /// Returns the defaults of a recipe: the conventions of TRL 1.16, and responses cut at their ends.
     pub const fn new(max_length: usize) -> Self {
         Self {
             max_length,
@@ -96,7 +96,7 @@ impl TokenizeOptions {
     }
 }
 
-/// What messages are that both responses of a pair begin with.
+/// The treatment of messages that both responses of a pair begin with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SharedTurns {
@@ -107,18 +107,18 @@ pub enum SharedTurns {
     Score,
 }
 
-/// What happens to a pair whose two responses have the same tokens, which teaches nothing.
+/// The treatment of a pair whose two responses have the same tokens. Such a pair carries no preference.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Identical {
-    /// It stays, and is counted.
+    /// It is kept and counted.
     #[default]
     Keep,
-    /// It is left out, and counted.
+    /// It is dropped and counted.
     Drop,
 }
 
-/// Whose conventions tokenizing follows.
+/// The conventions of tokenization.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Preset {
     /// Those of TRL 1.16, described at [`tokenize_pairs`].
@@ -137,7 +137,7 @@ pub enum Preset {
     },
 }
 
-/// Returns the pairs as token ids, in their order, and what happened to them.
+/// Returns the pairs as token ids, in their order, and a report.
 ///
 /// Messages are rendered with the chat template: the prompt with the generation prompt, then the prompt with each
 /// response as complete messages. The template sees every key of a message, and the pair's tools, documents and
@@ -216,11 +216,11 @@ pub struct PairPreview {
     pub rejected: String,
     /// The tokens after truncation; `None` where the pair is left out.
     pub tokens: Option<TokenPair>,
-    /// What truncation took.
+    /// The tokens that truncation removed.
     pub truncated: Truncated,
 }
 
-/// How many tokens truncation took.
+/// Numbers of tokens that truncation removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Truncated {
     /// Of the prompt.
@@ -288,7 +288,7 @@ struct Tokenized {
     notes: Notes,
 }
 
-/// What is counted of a pair.
+/// Counts of a pair.
 #[derive(Default)]
 struct Notes {
     shared_turn_tokens: usize,
@@ -297,7 +297,7 @@ struct Notes {
     looks: Looks,
 }
 
-/// What records give to the chat template, and what it looks at.
+/// The names that records give to the chat template, and those that it reads.
 #[derive(Default)]
 struct Looks {
     given: BTreeSet<String>,
@@ -323,32 +323,32 @@ pub struct Dialogue {
 }
 
 impl Dialogue {
-    /// `ids` with a mark on each that is scored; `None` where the two differ in length, nothing is marked, or the
-    /// first token is, which nothing predicts.
+    /// Creates a dialogue from ids and a flag for each that is scored. Returns `None` if the lengths differ, no id is scored,
+    /// or the first one is, which nothing predicts.
     pub fn new(ids: Vec<u32>, scored: Vec<bool>) -> Option<Self> {
         let well_formed = ids.len() == scored.len() && scored.contains(&true) && !scored[0];
         well_formed.then_some(Self { ids, scored })
     }
 
-    /// A prompt and a completion that is scored whole; `None` where either is empty.
+    /// Creates a dialogue from a prompt and a completion that is scored. Returns `None` if either is empty.
     pub fn completion(prompt: &[u32], completion: &[u32]) -> Option<Self> {
         let mut scored = vec![false; prompt.len()];
         scored.resize(prompt.len() + completion.len(), true);
         Self::new([prompt, completion].concat(), scored)
     }
 
-    /// The token ids.
+    /// Returns the token ids.
     pub fn ids(&self) -> &[u32] {
         &self.ids
     }
 
-    /// For each token whether it is scored. The first never is.
+    /// Returns for each token whether it is scored. The first never is.
     pub fn scored(&self) -> &[bool] {
         &self.scored
     }
 }
 
-/// A dialogue with every assistant message scored: its content and what the template ends it with.
+/// Tokenizes a dialogue and scores every assistant message with the end that the template gives it.
 ///
 /// The tokens are those of the whole dialogue as the template renders it, cut to the first `max_length`. Where an
 /// assistant message begins and ends is found by rendering the dialogue up to it, open for an answer, and with it.
@@ -388,8 +388,8 @@ pub fn tokenize_dialogue(
     Dialogue::new(ids, scored).ok_or(DataError::NothingScored { max_length })
 }
 
-/// The dialogues as [`tokenize_dialogue`] gives them, in their order, and the indices of those left out because
-/// nothing in them is scored.
+/// Tokenizes dialogues as [`tokenize_dialogue`] does. Returns them in their order, and the indices of those that are
+/// dropped because no token is scored.
 ///
 /// # Errors
 ///
@@ -414,14 +414,14 @@ pub fn tokenize_dialogues<D: AsRef<[Message]> + Sync>(
     Ok((kept, dropped))
 }
 
-/// Whether the ids of prompt and response begin with the prompt's.
+/// The relation of the ids of prompt and response to those of the prompt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Boundary {
     Match,
     Mismatch,
 }
 
-/// What truncation did to a pair.
+/// The effect of truncation on a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cut {
     Nothing,
@@ -461,7 +461,7 @@ fn tokenize_pair(
     Ok(Tokenized { pair: tokens, boundary, notes })
 }
 
-/// The conventions of TRL 1.16.
+/// Tokenizes a pair by the conventions of TRL 1.16.
 fn modern(
     pair: &Pair,
     tokenizer: &Tokenizer,
@@ -492,7 +492,7 @@ fn modern(
     Ok((tokens, boundary))
 }
 
-/// The ids of the open prompt and of the prompt with each response.
+/// Returns the ids of the open prompt and of the prompt with each response.
 fn chat_ids(
     pair: &Pair,
     [prompt, chosen, rejected]: [&[Message]; 3],
@@ -530,8 +530,8 @@ fn plain_ids(prompt: &str, response: &str, tokenizer: &Tokenizer) -> Result<Vec<
     tokenizer.encode_document(&[prompt, response, end].concat())
 }
 
-/// Whether an answer stands in the whole dialogue as it does when the dialogue ends with it. What the template puts
-/// after a last message alone may be missing.
+/// Returns whether the whole dialogue contains an answer as a dialogue that ends with it does. Text that the template puts
+/// only after a last message may be missing.
 fn shows_answer(whole: &str, open: &str, done: &str, answer: &str) -> bool {
     let shared = shared_start(whole, done).len();
     let before = shared_start(whole, open).len();

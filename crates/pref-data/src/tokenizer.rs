@@ -21,12 +21,12 @@ pub(crate) use chat::Rendering;
 use config::{FolderConfig, SpecialTokens};
 use control::{ControlTokens, Piece};
 
-/// Whether a rendered conversation ends where it ends or opens the assistant's next message.
+/// The end of a rendered conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RenderMode {
-    /// The messages and nothing more.
+    /// Ends with the last message.
     Complete,
-    /// The messages and the generation prompt, after which the model answers.
+    /// Ends with the generation prompt, after which the model answers.
     AwaitAnswer,
 }
 
@@ -125,7 +125,7 @@ impl Tokenizer {
         })
     }
 
-    /// The ids of `text`, without the special tokens that the post-processor would add. Special tokens that are
+    /// Returns the ids of `text`, without the special tokens that the post-processor would add. Special tokens that are
     /// spelled out in the text become their ids.
     ///
     /// # Errors
@@ -169,7 +169,7 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    /// The ids of `text` as a document of its own: with the special tokens that the post-processor adds, such as a
+    /// Returns the ids of `text` as a document: with the special tokens that the post-processor adds, such as a
     /// beginning-of-sequence token.
     ///
     /// # Errors
@@ -179,7 +179,7 @@ impl Tokenizer {
         self.encode_with(text, true)
     }
 
-    /// The text of `ids`, special tokens left out. Ids outside the vocabulary give nothing.
+    /// Returns the text of `ids` without special tokens. Ids outside the vocabulary are ignored.
     ///
     /// # Errors
     ///
@@ -190,7 +190,7 @@ impl Tokenizer {
             .map_err(|source| DataError::Decode { folder: self.folder.clone(), source })
     }
 
-    /// The conversation as text, as transformers' `apply_chat_template` renders it.
+    /// Renders the conversation as transformers' `apply_chat_template` does.
     ///
     /// # Errors
     ///
@@ -201,8 +201,8 @@ impl Tokenizer {
         Ok(control::without_markers(&rendering.text))
     }
 
-    /// The conversation of all parts, one after the other, as text. In it control tokens of messages are marked where
-    /// they are to be encoded as text.
+    /// Renders the conversation of all parts in their order. Control tokens of messages are marked if they must be encoded
+    /// as text.
     pub(crate) fn render(
         &self,
         messages: &[&[Message]],
@@ -217,7 +217,7 @@ impl Tokenizer {
         self.templates.render(&self.folder, messages, context, mode, mark)
     }
 
-    /// How many control tokens the texts of messages and of their context spell out.
+    /// Returns the number of control tokens in the texts of messages and of their context.
     pub(crate) fn control_tokens_in(&self, messages: &[Message], context: &TemplateContext) -> usize {
         let count = Cell::new(0);
         let mut look = |text: &str| drop(self.control.mark(text, false, &count));
@@ -234,7 +234,7 @@ impl Tokenizer {
         count.get()
     }
 
-    /// The ids of a rendered conversation, as [`encode_pieces`](Self::encode_pieces) gives them.
+    /// Returns the ids of a rendered conversation, as [`encode_pieces`](Self::encode_pieces) gives them.
     pub(crate) fn encode_rendered(
         &self,
         text: &str,
@@ -268,7 +268,8 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    /// The ids of a text from the middle of a conversation: behind a line end, so that no space is put before it.
+    /// Returns the ids of a text within a conversation. The text is encoded after a line end, so that the tokenizer adds no
+    /// space before it.
     fn encode_after(
         &self,
         text: &str,
@@ -282,7 +283,7 @@ impl Tokenizer {
         }
     }
 
-    /// The ids of a text in which no added token counts.
+    /// Returns the ids of a text whose added tokens are encoded as text.
     fn encode_without_added(&self, text: &str) -> Result<Vec<u32>, DataError> {
         let failed = |source| DataError::Encode { folder: self.folder.clone(), source };
         let mut pre_tokenized = PreTokenizedString::from(text);
@@ -300,12 +301,12 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    /// Whether control tokens in the text of messages are encoded as text.
+    /// Returns whether control tokens in the text of messages are encoded as text.
     pub(crate) fn sanitizes(&self) -> bool {
         self.templates.settings().sanitize_control_tokens
     }
 
-    /// Whether a document of `text` begins with the beginning-of-sequence token twice: once as its text spells it, and
+    /// Returns whether a document of `text` begins with the beginning-of-sequence token twice: once as its text spells it, and
     /// once as the post-processor adds it.
     pub(crate) fn doubles_bos(&self, text: &str) -> bool {
         let Some((token, id)) = &self.special.bos else { return false };
@@ -313,7 +314,7 @@ impl Tokenizer {
             && self.encode_document("").is_ok_and(|ids| ids.first() == Some(id))
     }
 
-    /// The text of `ids`, special tokens included.
+    /// Returns the text of `ids` with special tokens.
     ///
     /// # Errors
     ///
@@ -323,17 +324,17 @@ impl Tokenizer {
         self.inner.decode(ids, false).map_err(failed)
     }
 
-    /// Whether the folder has a chat template.
+    /// Returns whether the folder has a chat template.
     pub fn has_chat_template(&self) -> bool {
         !self.templates.is_empty()
     }
 
-    /// The chat template that replaces the folder's, if any: a model that is trained with it is saved with it.
+    /// Returns the chat template that replaces the folder's, if any. A model trained with it is saved with it.
     pub fn replacing_template(&self) -> Option<&str> {
         self.templates.replacement()
     }
 
-    /// A hash of everything that decides which tokens a text or a conversation becomes.
+    /// Returns a hash of everything that determines the tokens of a text or a conversation.
     pub(crate) fn fingerprint(&self) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new();
         hasher.update(self.vocabulary.as_bytes());
@@ -346,51 +347,51 @@ impl Tokenizer {
         *hasher.finalize().as_bytes()
     }
 
-    /// Whether the chat template speaks of system turns, or is `ChatML`, which has all kinds of turns alike.
+    /// Returns whether the chat template handles system turns, or is `ChatML`, which renders all roles alike.
     pub(crate) fn knows_system_turns(&self) -> bool {
         let source = self.templates.default_source();
         source.contains("system") || source.contains("<|im_start|>")
     }
 
-    /// The ids at which generation stops; empty only where the folder names none at all.
+    /// Returns the ids at which generation stops; none if the folder names none.
     pub fn stop_tokens(&self) -> &[u32] {
         &self.stop_tokens
     }
 
-    /// The end-of-sequence token's id.
+    /// Returns the id of the end-of-sequence token.
     pub fn eos_id(&self) -> Option<u32> {
         self.special.eos.as_ref().map(|(_, id)| *id)
     }
 
-    /// The end-of-sequence token as text.
+    /// Returns the end-of-sequence token as text.
     pub fn eos_token(&self) -> Option<&str> {
         self.special.eos.as_ref().map(|(token, _)| token.as_str())
     }
 
-    /// The beginning-of-sequence token's id.
+    /// Returns the id of the beginning-of-sequence token.
     pub fn bos_id(&self) -> Option<u32> {
         self.special.bos.as_ref().map(|(_, id)| *id)
     }
 
-    /// The id that fills up rows: the padding token's, else the end-of-sequence token's, else 0. Padding is never
-    /// scored nor seen, so any id does.
+    /// Returns the id of padding: that of the padding token, else of the end-of-sequence token, else 0. Padding is masked,
+    /// so its id affects no result.
     pub fn pad_id(&self) -> u32 {
         let pad = self.special.pad.as_ref().or(self.special.eos.as_ref());
         pad.map_or(0, |(_, id)| *id)
     }
 
-    /// The token of an id; `None` for an id outside of the vocabulary.
+    /// Returns the token of an id; `None` for an id outside of the vocabulary.
     pub fn token(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)
     }
 
-    /// One more than the largest id of the vocabulary, added tokens included. A model's embedding may have more rows.
+    /// Returns one more than the largest id of the vocabulary, added tokens included. A model's embedding may have more rows.
     pub fn vocab_size(&self) -> usize {
         let largest = self.inner.get_vocab(true).into_values().max();
         largest.map_or(0, |id| id as usize + 1)
     }
 
-    /// The model folder.
+    /// Returns the model folder.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
@@ -413,9 +414,10 @@ impl fmt::Debug for Tokenizer {
     }
 }
 
-/// The special tokens that `tokenizers` cuts a text at before it does anything else, if it encodes what lies between them
-/// without looking beyond: not where a token takes spaces with it or is matched in normalised text, and not where the first
-/// piece of a text is treated in a way of its own.
+/// Returns the special tokens at which `tokenizers` splits a text first, if it encodes the pieces independently.
+///
+/// The pieces depend on each other if a token takes adjacent spaces, if it is matched in normalized text, or if the first
+/// piece is encoded differently.
 fn separators(inner: &tokenizers::Tokenizer, json: &[u8]) -> Arc<[(String, u32)]> {
     let first_differs = serde_json::from_slice::<serde_json::Value>(json)
         .map_or(true, |value| value["pre_tokenizer"].to_string().contains("\"first\""));

@@ -1,4 +1,4 @@
-//! What happened to pairs on their way to tokens.
+//! The report of tokenization.
 
 use std::fmt;
 
@@ -7,12 +7,12 @@ use serde::{Deserialize, Serialize};
 use super::TokenPair;
 use crate::text::counted;
 
-/// What [`tokenize_pairs`](crate::tokenize_pairs) did, in numbers.
+/// The counts of [`tokenize_pairs`](crate::tokenize_pairs).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenizeReport {
-    /// Pairs that went in.
+    /// Pairs before tokenization.
     pub pairs_in: usize,
-    /// Pairs that came out.
+    /// Pairs after tokenization.
     pub pairs_out: usize,
     /// The limit on a prompt with one response, in tokens.
     pub max_length: usize,
@@ -33,7 +33,7 @@ pub struct TokenizeReport {
     /// Tokens of turns that both responses begin with, which count as prompt.
     #[serde(default)]
     pub shared_turn_tokens: usize,
-    /// Control tokens that texts of messages spell out.
+    /// Control tokens in the texts of messages.
     #[serde(default)]
     pub control_tokens: usize,
     /// Whether these are encoded as text.
@@ -42,14 +42,14 @@ pub struct TokenizeReport {
     /// Plain prompts that begin with the beginning-of-sequence token, which the tokenizer puts before them again.
     #[serde(default)]
     pub doubled_bos: usize,
-    /// Keys of messages and names of variables that the chat template never looks at.
+    /// Keys of messages and names of variables that the chat template never reads.
     #[serde(default)]
     pub unseen: Vec<String>,
-    /// Tokens of the prompts that came out.
+    /// Lengths of the prompts.
     pub prompt_tokens: Quantiles,
-    /// Tokens of the chosen responses that came out.
+    /// Lengths of the chosen responses.
     pub chosen_tokens: Quantiles,
-    /// Tokens of the rejected responses that came out.
+    /// Lengths of the rejected responses.
     pub rejected_tokens: Quantiles,
 }
 
@@ -114,7 +114,7 @@ impl TokenizeReport {
 }
 
 impl TokenizeReport {
-    /// Returns what a user should look at, one message each.
+    /// Returns warnings for the user.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         if self.dropped.len() * 10 >= self.pairs_in && !self.dropped.is_empty() {

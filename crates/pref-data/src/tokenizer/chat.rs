@@ -1,4 +1,4 @@
-//! How a folder's chat template is used.
+//! Rendering with a folder's chat templates.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -10,7 +10,7 @@ use super::RenderMode;
 use crate::error::DataError;
 use crate::message::{Message, TemplateContext};
 
-/// What a user says about chat templates, for all conversations.
+/// Settings of chat templates, for all conversations.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ChatSettings {
     /// The template to use instead of the folder's: a file, or the name of one of the folder's templates.
@@ -23,7 +23,7 @@ pub struct ChatSettings {
     pub sanitize_control_tokens: bool,
 }
 
-/// Arguments of `apply_chat_template`, which are no variables of a template.
+/// Arguments of `apply_chat_template` that are not variables of a template.
 const ARGUMENTS: [&str; 14] = [
     "add_generation_prompt",
     "chat_template",
@@ -41,10 +41,10 @@ const ARGUMENTS: [&str; 14] = [
     "messages",
 ];
 
-/// Names of a message's reasoning. transformers hands it on under the first two.
+/// Names of a message's reasoning. transformers passes it under the first two.
 const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
 
-/// The templates of a folder and what they are rendered with.
+/// The templates of a folder and the values that they are rendered with.
 #[derive(Clone, Debug)]
 pub(super) struct ChatTemplates {
     /// The sources, by name; the one that is used without tools is `default`.
@@ -55,7 +55,7 @@ pub(super) struct ChatTemplates {
     settings: ChatSettings,
 }
 
-/// A rendered conversation, with what was given and what the template looked at.
+/// A rendered conversation, with the names that were given and those that the template read.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Rendering {
     /// The text; with [markers](super::control) around control tokens of messages where these are encoded as text.
@@ -95,12 +95,12 @@ impl ChatTemplates {
         self.parsed.is_empty()
     }
 
-    /// The template without tools.
+    /// Returns the template for conversations without tools.
     pub(super) fn default_source(&self) -> &str {
         self.sources.get(DEFAULT).map_or("", String::as_str)
     }
 
-    /// The template that a training run saves with its model: one that replaces the folder's.
+    /// Returns the template that replaces the folder's and that a training run saves with its model.
     pub(super) fn replacement(&self) -> Option<&str> {
         self.settings.template.as_ref().map(|_| self.default_source())
     }
@@ -113,7 +113,7 @@ impl ChatTemplates {
         self.parsed.get(DEFAULT)
     }
 
-    /// What decides the text of a conversation.
+    /// Hashes everything that determines the text of a conversation.
     pub(super) fn hash_into(&self, hasher: &mut blake3::Hasher) {
         let ChatSettings { date, variables, sanitize_control_tokens, .. } = &self.settings;
         let variables = serde_json::to_string(variables).expect("JSON can be written");
@@ -197,8 +197,8 @@ impl ChatTemplates {
 
 const DEFAULT: &str = "default";
 
-/// A message as the template sees it: without keys that are `null`, and with its reasoning under the names that
-/// templates read.
+/// Returns a message as templates read it: without keys that are `null`, and with its reasoning under each name that
+/// templates use.
 fn fields(
     message: &Message,
     joins_parts: bool,
@@ -230,7 +230,7 @@ fn fields(
     Ok(fields)
 }
 
-/// Tools or documents: a list of objects, or its JSON text.
+/// Returns tools or documents from a list of objects or its JSON text.
 fn list(field: &'static str, value: Option<&Value>) -> Result<Option<Vec<Value>>, DataError> {
     let parsed = match value {
         Some(Value::String(text)) => serde_json::from_str(text).ok(),

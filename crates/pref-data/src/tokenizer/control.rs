@@ -1,4 +1,4 @@
-//! Control tokens that stand in the text of messages.
+//! Control tokens in the text of messages.
 
 use std::cell::Cell;
 
@@ -34,7 +34,7 @@ impl ControlTokens {
         Self { tokens, starts }
     }
 
-    /// The first control token in `text`, and where.
+    /// Returns the first control token in `text` with its position.
     fn find<'t>(&'t self, text: &str) -> Option<(usize, &'t str)> {
         let places = text.bytes().enumerate().filter(|(_, byte)| self.starts.contains(byte));
         // Of several at one place the longest, which comes first.
@@ -64,7 +64,7 @@ impl ControlTokens {
         (wrap && changed).then_some(out)
     }
 
-    /// A marked text in pieces. A marker without its other half only separates.
+    /// Splits a marked text into pieces. A marker without its counterpart only separates.
     pub(super) fn pieces<'a>(&self, text: &'a str, added: &[String]) -> Vec<Piece<'a>> {
         let mut pieces = Vec::new();
         let mut rest = text;
@@ -86,7 +86,7 @@ impl ControlTokens {
     }
 }
 
-/// A marked text as it reads.
+/// Returns a marked text without its markers.
 pub(super) fn without_markers(text: &str) -> String {
     text.replace([START, END], "")
 }
