@@ -10,6 +10,7 @@ use clap::Args;
 use distributed::{DistributedError, Fact, ProcessGroup};
 use inference::{DistributedResponder, Ending, LoadedPolicy, tokenizer_with_template};
 use mtbench::{ANSWER_TOKENS, BenchDir, Conversation, EndpointResponder, Question, Responder, answer_bench};
+use pref_data::{ChatSettings, Date};
 use seeds::Seeds;
 use trainer::Progress as _;
 use trainer::recipe::DeviceChoice;
@@ -34,6 +35,9 @@ pub(super) struct AnswerArgs {
     /// A system message before every dialogue; FastChat sends Zephyr an empty one
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
+    /// The date that the chat template prints: a day (2026-11-29), today, or none
+    #[arg(long, value_name = "DAY", value_parser = crate::program::date, conflicts_with = "base_url")]
+    date: Option<Date>,
     /// The longest answer, in tokens
     #[arg(long, value_name = "N", default_value_t = ANSWER_TOKENS)]
     max_new_tokens: u32,
@@ -63,6 +67,10 @@ fn device(text: &str) -> Result<DeviceChoice, String> {
 const GOES_ON: &str = "answers on file are kept: run the same command to resume";
 
 impl AnswerArgs {
+    fn chat(&self) -> ChatSettings {
+        ChatSettings { date: self.date.unwrap_or_default(), ..ChatSettings::default() }
+    }
+
     pub(super) fn logged(&self) -> &'static str {
         if self.model.is_some() { log_filter(&placement()) } else { "info" }
     }
@@ -77,7 +85,8 @@ pub(super) fn answer(args: &AnswerArgs, signals: &Signals) -> anyhow::Result<()>
                 bench.questions()?;
             }
             bench.answer_file(&args.model_id)?;
-            tokenizer_with_template(folder).with_context(|| format!("model {}", folder.display()))?;
+            tokenizer_with_template(folder, &args.chat())
+                .with_context(|| format!("model {}", folder.display()))?;
             args.ranks.launch(true, GOES_ON, signals)
         }
         Some(folder) => answer_in_rank(args, &bench, folder, signals),
@@ -130,12 +139,13 @@ fn answer_together(
     let questions = if group.is_main() { bench.questions()? } else { Vec::new() };
     let path = bench.answer_file(&args.model_id)?;
     let device = group.device().unwrap_or_else(|| args.device.resolve());
-    let model =
-        LoadedPolicy::open_on(folder, device).with_context(|| format!("model {}", folder.display()))?;
+    let model = LoadedPolicy::open_on(folder, device, &args.chat())
+        .with_context(|| format!("model {}", folder.display()))?;
     group.check_agreement(|| {
         let copy = "copy the model's folder from rank 0";
-        let command = format!("{:?}\n{}\n{}\n{:?}", args.system, args.max_new_tokens, args.wave, args.seed);
-        let same = "start all ranks with the same --system, --max-new-tokens, --wave and --seed";
+        let AnswerArgs { system, date, max_new_tokens, wave, seed, .. } = args;
+        let command = format!("{system:?}\n{date:?}\n{max_new_tokens}\n{wave}\n{seed:?}");
+        let same = "start all ranks with the same --system, --date, --max-new-tokens, --wave and --seed";
         Ok::<_, DistributedError>(vec![
             Fact::of_model(folder, copy)?,
             Fact { what: "way of answering", value: command, remedy: same },

@@ -99,8 +99,13 @@ impl Candidate {
         }
         bench.write_questions(questions)?;
         let batch = setup.answers.batch;
-        let policy =
-            LoadedPolicy::open_in(&self.model, setup.model.dtype.kind(), setup.model.device.resolve())?;
+        let mut chat = setup.answer_chat();
+        if self.model != source.model() {
+            // A trained model is saved with the template that replaces its first model's.
+            chat.template = None;
+        }
+        let (kind, device) = (setup.model.dtype.kind(), setup.model.device.resolve());
+        let policy = LoadedPolicy::open_in(&self.model, kind, device, &chat)?;
         let seeds = source.replicate(self.seed).child("generation");
         let mut responder = policy.responder(seeds, setup.answers.max_new_tokens, batch.get());
         responder.system.clone_from(&setup.answers.system);

@@ -3,7 +3,9 @@
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 
+use pref_data::{ChatSettings, Date};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use trainer::recipe::{
     DataSection, DistributedSection, LoraSection, LossKind, LossSection, ModelSection, OutputSection, Recipe,
     SpeedSection, TrainSection, WatchSection,
@@ -67,6 +69,12 @@ pub struct AnswersSection {
     /// The system message of every dialogue; FastChat's template for Zephyr has an empty one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub system: Option<String>,
+    /// The date that a chat template prints: a day (`2026-11-29`), or `none`; by default `data.date`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub date: Option<String>,
+    /// Variables of the chat template, in addition to `data.chat_template_kwargs`.
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    pub chat_template_kwargs: Map<String, Value>,
 }
 
 impl Default for AnswersSection {
@@ -75,6 +83,8 @@ impl Default for AnswersSection {
             max_new_tokens: mtbench::ANSWER_TOKENS,
             batch: NonZeroU16::new(32).expect("not 0"),
             system: None,
+            date: None,
+            chat_template_kwargs: Map::new(),
         }
     }
 }
@@ -123,6 +133,16 @@ impl Setup {
     /// Returns whether model, preferences and judges are the sandbox's.
     pub fn is_sandbox(&self) -> bool {
         self.model.path == SANDBOX
+    }
+
+    /// Returns the settings of the chat template with which policies answer.
+    pub fn answer_chat(&self) -> ChatSettings {
+        let mut chat = self.data.chat();
+        if let Some(date) = &self.answers.date {
+            chat.date = Date::parse(date).unwrap_or_default();
+        }
+        chat.variables.extend(self.answers.chat_template_kwargs.clone());
+        chat
     }
 
     /// Returns the index of the last checkpoint, which is the trained model.

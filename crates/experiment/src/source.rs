@@ -117,6 +117,14 @@ impl DataSource {
         of_either!(self, source => &source.seeds).child(&format!("replicate-{seed}"))
     }
 
+    /// Returns the chat template that replaces the model's.
+    pub(crate) fn template(&self) -> Option<&str> {
+        match &self.origin {
+            Origin::Sandbox(_) => None,
+            Origin::Given(source) => source.tokenizer.replacing_template(),
+        }
+    }
+
     /// Returns the tokenizer of all policies, which exists after [`prepare`](Self::prepare).
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use mtbench::{Conversation, Responder};
 use policy_model::{GenerationOptions, GenerationRequest, Policy, Sampling};
-use pref_data::{Message, RenderMode, Tokenizer};
+use pref_data::{ChatSettings, Message, RenderMode, Tokenizer};
 use seeds::Seeds;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind};
@@ -46,16 +46,16 @@ impl LoadedPolicy {
     ///
     /// If the folder cannot be read or has no chat template.
     pub fn open(folder: &Path) -> Result<Self, InferenceError> {
-        Self::open_on(folder, Device::Cpu)
+        Self::open_on(folder, Device::Cpu, &ChatSettings::default())
     }
 
-    /// Reads the folder to compute in fp32 on `device`.
+    /// Reads the folder to compute in fp32 on `device`, with the chat settings `chat`.
     ///
     /// # Errors
     ///
     /// As [`open`](Self::open).
-    pub fn open_on(folder: &Path, device: Device) -> Result<Self, InferenceError> {
-        Self::open_in(folder, Kind::Float, device)
+    pub fn open_on(folder: &Path, device: Device, chat: &ChatSettings) -> Result<Self, InferenceError> {
+        Self::open_in(folder, Kind::Float, device, chat)
     }
 
     /// Reads the folder to compute in `kind` on `device`; in fp32 on processors without bfloat16 arithmetic.
@@ -63,8 +63,13 @@ impl LoadedPolicy {
     /// # Errors
     ///
     /// As [`open`](Self::open).
-    pub fn open_in(folder: &Path, kind: Kind, device: Device) -> Result<Self, InferenceError> {
-        let tokenizer = tokenizer_with_template(folder)?;
+    pub fn open_in(
+        folder: &Path,
+        kind: Kind,
+        device: Device,
+        chat: &ChatSettings,
+    ) -> Result<Self, InferenceError> {
+        let tokenizer = tokenizer_with_template(folder, chat)?;
         let emulated = kind == Kind::BFloat16 && !policy_model::native_bf16(device);
         let kind = if emulated { Kind::Float } else { kind };
         Ok(Self { policy: Policy::load(folder, kind, device)?, tokenizer })
@@ -88,8 +93,8 @@ impl LoadedPolicy {
 /// # Errors
 ///
 /// If the tokenizer cannot be read, and [`InferenceError::NoChatTemplate`].
-pub fn tokenizer_with_template(folder: &Path) -> Result<Tokenizer, InferenceError> {
-    let tokenizer = Tokenizer::from_folder(folder)?;
+pub fn tokenizer_with_template(folder: &Path, chat: &ChatSettings) -> Result<Tokenizer, InferenceError> {
+    let tokenizer = Tokenizer::open(folder, chat)?;
     if !tokenizer.has_chat_template() {
         return Err(InferenceError::NoChatTemplate { folder: folder.to_owned() });
     }

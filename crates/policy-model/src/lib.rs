@@ -28,4 +28,4 @@ pub use on_device::on_device;
 pub use policy::{Policy, native_bf16};
 pub use rope::{Rope, RopeScaling};
 pub use sampling::Sampling;
-pub use save::{UNFINISHED, write_tensors};
+pub use save::{Companions, UNFINISHED, write_tensors};

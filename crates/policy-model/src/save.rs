@@ -22,6 +22,9 @@ const GENERATION_CONFIG: &str = "generation_config.json";
 /// The folder of named chat templates.
 const TEMPLATES: &str = "additional_chat_templates";
 
+const TEMPLATE: &str = "chat_template.jinja";
+const PROCESSOR_TEMPLATE: &str = "chat_template.json";
+
 /// The possible files of a tokenizer.
 const TOKENIZER_FILES: [&str; 9] = [
     "tokenizer.json",
@@ -31,9 +34,24 @@ const TOKENIZER_FILES: [&str; 9] = [
     "vocab.json",
     "merges.txt",
     "tokenizer.model",
-    "chat_template.jinja",
-    "chat_template.json",
+    TEMPLATE,
+    PROCESSOR_TEMPLATE,
 ];
+
+/// The tokenizer files of a saved model.
+#[derive(Clone, Copy, Debug)]
+pub struct Companions<'a> {
+    /// The folder from which the files are copied.
+    pub folder: &'a Path,
+    /// The chat template that replaces those of the folder.
+    pub template: Option<&'a str>,
+}
+
+impl<'a> From<&'a Path> for Companions<'a> {
+    fn from(folder: &'a Path) -> Self {
+        Self { folder, template: None }
+    }
+}
 
 impl Policy {
     /// Writes a Hugging Face folder at `dir`: `config.json`, weights in `kind`, `generation_config.json`, and the tokenizer's
@@ -45,14 +63,22 @@ impl Policy {
     /// # Errors
     /// `kind` is not a kind of weights, or a file cannot be written. The temporary folder is then removed.
     pub fn save(&self, dir: &Path, kind: Kind, companions: Option<&Path>) -> Result<(), PolicyError> {
-        self.save_sharded(dir, kind, companions, SHARD_BYTES)
+        self.save_sharded(dir, kind, companions.map(Companions::from), SHARD_BYTES)
+    }
+
+    /// Writes a Hugging Face folder as [`save`](Self::save), with the chat template of `companions` if it has one.
+    ///
+    /// # Errors
+    /// As [`save`](Self::save).
+    pub fn save_with(&self, dir: &Path, kind: Kind, companions: Companions<'_>) -> Result<(), PolicyError> {
+        self.save_sharded(dir, kind, Some(companions), SHARD_BYTES)
     }
 
     fn save_sharded(
         &self,
         dir: &Path,
         kind: Kind,
-        companions: Option<&Path>,
+        companions: Option<Companions<'_>>,
         shard_bytes: u64,
     ) -> Result<(), PolicyError> {
         let dtype = dtype(kind)?;
@@ -60,21 +86,12 @@ impl Policy {
             write_json(&folder.join("config.json"), &self.config_json(kind))?;
             self.write_weights(folder, kind, dtype, shard_bytes)?;
             let generation =
-                companions.map(|from| from.join(GENERATION_CONFIG)).filter(|path| path.is_file());
+                companions.map(|from| from.folder.join(GENERATION_CONFIG)).filter(|path| path.is_file());
             match generation {
                 Some(path) => copy(&path, &folder.join(GENERATION_CONFIG))?,
                 None => write_json(&folder.join(GENERATION_CONFIG), &self.generation_json())?,
             }
-            if let Some(templates) = companions.map(|from| from.join(TEMPLATES)).filter(|path| path.is_dir())
-            {
-                copy_dir(&templates, &folder.join(TEMPLATES))?;
-            }
-            for name in TOKENIZER_FILES {
-                if let Some(from) = companions.map(|from| from.join(name)).filter(|path| path.exists()) {
-                    copy(&from, &folder.join(name))?;
-                }
-            }
-            Ok(())
+            companions.map_or(Ok(()), |companions| copy_tokenizer(companions, folder))
         })
     }
 
@@ -211,6 +228,28 @@ pub(crate) fn write_json(path: &Path, json: &Value) -> Result<(), PolicyError> {
 }
 
 /// Copies the files of a folder.
+/// Copies the tokenizer files. A template that replaces those of the folder is written instead of their files.
+fn copy_tokenizer(companions: Companions<'_>, to: &Path) -> Result<(), PolicyError> {
+    let Companions { folder, template } = companions;
+    for name in TOKENIZER_FILES {
+        let is_replaced = template.is_some() && [TEMPLATE, PROCESSOR_TEMPLATE].contains(&name);
+        let from = folder.join(name);
+        if from.exists() && !is_replaced {
+            copy(&from, &to.join(name))?;
+        }
+    }
+    match template {
+        Some(text) => {
+            let path = to.join(TEMPLATE);
+            files::write(&path, text.as_bytes()).map_err(PolicyError::io("write", &path))
+        }
+        None => {
+            let named = folder.join(TEMPLATES);
+            if named.is_dir() { copy_dir(&named, &to.join(TEMPLATES)) } else { Ok(()) }
+        }
+    }
+}
+
 fn copy_dir(from: &Path, to: &Path) -> Result<(), PolicyError> {
     std::fs::create_dir_all(to).map_err(PolicyError::io("create", to))?;
     for entry in std::fs::read_dir(from).map_err(PolicyError::io("read", from))? {

@@ -75,8 +75,17 @@ fn answers(recipe: &StudyRecipe) -> Option<String> {
             Some(words) => format!(" after the system message “{words}”"),
             None => String::new(),
         };
+        let date = recipe.answers.date.as_ref().or(recipe.data.date.as_ref()).map(|date| format!("date {date}"));
+        let mut kwargs = recipe.data.chat_template_kwargs.clone();
+        kwargs.extend(recipe.answers.chat_template_kwargs.clone());
+        let kwargs = kwargs.iter().map(|(name, value)| format!("{name} = {value}"));
+        let variables: Vec<String> = date.into_iter().chain(kwargs).collect();
+        let variables = match variables.is_empty() {
+            true => String::new(),
+            false => format!(" ({})", variables.join(", ")),
+        };
         format!(
-            "Answers. Both turns of each question, with the model's chat template{system}, FastChat's temperature of the category, \
+            "Answers. Both turns of each question, with the model's chat template{variables}{system}, FastChat's temperature of the category, \
              and at most {} tokens.",
             recipe.answers.max_new_tokens
         )

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use experiment::Setup;
 use experiment::setup::{AnswersSection, JudgeKind, JudgeSection, PaceSection, SANDBOX, SandboxSection};
 use hub::{Hub, HubError};
-use pref_data::{FlipRate, Fraction, LabelSource};
+use pref_data::{Date, FlipRate, Fraction, LabelSource};
 use pref_loss::Beta;
 use serde::{Deserialize, Serialize};
 use trainer::recipe::{
@@ -260,6 +260,7 @@ impl RecipeRoot for StudyRecipe {
     fn finish(&mut self) -> Result<(), Complaint> {
         self.study.check().map_err(|complaint| complaint.within("study"))?;
         self.data.check().map_err(|complaint| complaint.within("data"))?;
+        self.check_dates()?;
         self.train.check().map_err(|complaint| complaint.within("train"))?;
         self.lora.check().map_err(|complaint| complaint.within("lora"))?;
         self.distributed.check().map_err(|complaint| complaint.within("distributed"))?;
@@ -286,6 +287,17 @@ impl RecipeRoot for StudyRecipe {
 }
 
 impl StudyRecipe {
+    /// Checks that dates are days or `none`. `today` would give a resumed study other results than its first part.
+    fn check_dates(&self) -> Result<(), Complaint> {
+        for (section, date) in [("data", &self.data.date), ("answers", &self.answers.date)] {
+            if date.as_deref().is_some_and(|date| Date::parse(date).is_none()) {
+                let reason = "must be a day such as \"2026-11-29\" or \"none\" in a study";
+                return Err(Complaint::invalid("date", reason).within(section));
+            }
+        }
+        Ok(())
+    }
+
     /// Checks that all or none of the sections are the sandbox's.
     fn check_source(&self) -> Result<(), Complaint> {
         let of_sandbox = [

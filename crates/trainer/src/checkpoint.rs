@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use distributed::{ProcessGroup, Rank, Run, Shard};
-use policy_model::{UNFINISHED, write_tensors};
+use policy_model::{Companions, UNFINISHED, write_tensors};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
@@ -67,7 +67,7 @@ pub(crate) fn write(
     folder: &Path,
     snapshot: &TrainerState<'_>,
     kind: Kind,
-    companions: &Path,
+    companions: Companions<'_>,
     provenance: &Provenance,
 ) -> Result<PathBuf, TrainError> {
     let target = folder.join(format!("step-{}", snapshot.step));
@@ -142,13 +142,13 @@ fn fill(
     partial: &Path,
     snapshot: &TrainerState<'_>,
     kind: Kind,
-    companions: &Path,
+    companions: Companions<'_>,
     provenance: &Provenance,
 ) -> Result<(), TrainError> {
-    snapshot.policy.save(partial, kind, Some(companions))?;
+    snapshot.policy.save_with(partial, kind, companions)?;
     files::fault::point("trainer.checkpoint.model");
     if snapshot.policy.adapters().is_some() {
-        snapshot.policy.save_adapters(&partial.join(ADAPTER), Kind::Float, &base_name(companions))?;
+        snapshot.policy.save_adapters(&partial.join(ADAPTER), Kind::Float, &base_name(companions.folder))?;
     }
     let state = partial.join(STATE_FOLDER);
     fs::create_dir_all(&state).map_err(TrainError::io("cannot create", &state))?;

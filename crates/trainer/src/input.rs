@@ -39,6 +39,8 @@ pub(crate) struct Input {
     pub(crate) held_out: Vec<TokenPair>,
     /// The tokens that end an answer.
     pub(crate) stop_tokens: Vec<u32>,
+    /// The chat template that replaces the model's.
+    pub(crate) template: Option<String>,
     /// Digests of the pairs' texts, of the tokenizer and of the chat templates.
     pub(crate) digests: InputDigests,
 }
@@ -75,7 +77,7 @@ impl Input {
         let held_out = held_out(recipe, &labels, &tokenizer, &seeds, &mut data)?;
         let config = Policy::inspect(&model)?;
         check_vocabulary(recipe, &tokenizer, &config, all_tokens.iter().chain(&held_out))?;
-        let (tokenizer_digest, template) = digest_tokenizer(&model)?;
+        let (tokenizer_digest, template) = digest_tokenizer(&model, tokenizer.replacing_template())?;
         let (pairs, noise) = select_tokens(recipe, all_pairs, &all_tokens, &seeds)?;
         Ok(Self {
             model,
@@ -88,6 +90,7 @@ impl Input {
             noise,
             held_out,
             stop_tokens: tokenizer.stop_tokens().to_vec(),
+            template: tokenizer.replacing_template().map(str::to_owned),
             digests: InputDigests { data: short(&data), tokenizer: tokenizer_digest, template },
         })
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::thread;
 
 use distributed::{Exchange, Fact, ProcessGroup, Sharding, digest_of_model};
-use policy_model::Policy;
+use policy_model::{Companions, Policy};
 use pref_data::{Dialogue, FlipRate};
 use seeds::Seeds;
 use tch::{Device, Kind};
@@ -106,7 +106,8 @@ fn run_together(
     let dialogues = if passes.is_none() { input.dialogues() } else { Vec::new() };
     let Input { model, pairs, held_out, .. } = &input;
     let (save, keep_last) = (recipe.model.dtype.kind(), recipe.train.keep_last);
-    let parts = Parts { dir: &dir, companions: model, save, pairs, provenance: &provenance };
+    let companions = Companions { folder: model, template: input.template.as_deref() };
+    let parts = Parts { dir: &dir, companions, save, pairs, provenance: &provenance };
 
     let outcome = match passes {
         Some((loss, pass, held_out_pass)) => {
@@ -289,7 +290,8 @@ pub fn run_supervised(run: SupervisedRun<'_>, context: &mut Context<'_>) -> Resu
     let objective = SupervisedObjective { dialogues: run.dialogues, padding, head, activations };
     let save = run.settings.kind;
     let provenance = Provenance::default();
-    let parts = Parts { dir: run.dir, companions: run.companions, save, pairs: &[], provenance: &provenance };
+    let parts =
+        Parts { dir: run.dir, companions: run.companions.into(), save, pairs: &[], provenance: &provenance };
     let together = group.clone();
     let begin = || Trainer::together(run.policy, &objective, run.settings, together, Exchange::default());
     group.propagate_error(train(&parts, begin, Watched::default(), 0, context))
@@ -364,9 +366,13 @@ fn finish(
         pair_deltas::write(parts.dir.root(), parts.pairs)?;
     }
     if policy.adapters().is_some() {
-        policy.save_adapters(&parts.dir.adapter(), Kind::Float, &checkpoint::base_name(parts.companions))?;
+        policy.save_adapters(
+            &parts.dir.adapter(),
+            Kind::Float,
+            &checkpoint::base_name(parts.companions.folder),
+        )?;
     }
-    policy.save(&parts.dir.model(), parts.save, Some(parts.companions))?;
+    policy.save_with(&parts.dir.model(), parts.save, parts.companions)?;
     // From here on the run is finished; until here it could resume.
     checkpoint::drop_states(&parts.dir.checkpoints(), 0)?;
     pair_deltas::clear(parts.dir.root())

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, BufWriter};
 use std::path::{Path, PathBuf};
 
 use files::{Lock, json_lines};
+use policy_model::Companions;
 use pref_data::TokenPair;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -260,8 +261,8 @@ fn truncate<T: DeserializeOwned>(path: &Path, holds: impl Fn(&T) -> bool) -> Res
 /// The files and records of a training run besides its weights.
 pub(crate) struct Parts<'a> {
     pub(crate) dir: &'a RunDir,
-    /// The folder with the tokenizer files.
-    pub(crate) companions: &'a Path,
+    /// The tokenizer files.
+    pub(crate) companions: Companions<'a>,
     /// The kind of saved weights.
     pub(crate) save: Kind,
     /// The training pairs; none in supervised training.

@@ -76,12 +76,16 @@ pub(crate) fn hash_pairs(pairs: &[Pair], hasher: &mut blake3::Hasher) {
     }
 }
 
-/// Digests of the tokenizer files and of the chat templates in a model folder.
+/// Returns digests of the tokenizer files and of the chat templates in a model folder. The text `replacement` is hashed
+/// in place of the folder's templates.
 ///
 /// # Errors
 ///
 /// [`TrainError::Io`].
-pub(crate) fn digest_tokenizer(folder: &Path) -> Result<(String, String), TrainError> {
+pub(crate) fn digest_tokenizer(
+    folder: &Path,
+    replacement: Option<&str>,
+) -> Result<(String, String), TrainError> {
     /// The files that make a tokenizer, in the order in which they are hashed.
     const FILES: [&str; 8] = [
         "added_tokens.json",
@@ -100,12 +104,18 @@ pub(crate) fn digest_tokenizer(folder: &Path) -> Result<(String, String), TrainE
             && let Ok(Value::Object(mut config)) = serde_json::from_slice(&bytes)
         {
             // Older folders keep the template in this file.
-            if let Some(text) = config.shift_remove("chat_template") {
+            if let Some(text) = config.shift_remove("chat_template")
+                && replacement.is_none()
+            {
                 template.update(text.to_string().as_bytes());
             }
             bytes = Value::Object(config).to_string().into_bytes();
         }
         hash_file(name, &bytes, &mut tokenizer);
+    }
+    if let Some(text) = replacement {
+        hash_file("replacement", text.as_bytes(), &mut template);
+        return Ok((short(&tokenizer), short(&template)));
     }
     for path in template_files(folder)? {
         if let Some(bytes) = read_if_present(&path)? {
@@ -160,7 +170,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let digest = |config: &str| {
             fs::write(folder.path().join("tokenizer_config.json"), config).unwrap();
-            digest_tokenizer(folder.path()).unwrap()
+            digest_tokenizer(folder.path(), None).unwrap()
         };
         let (tokenizer, template) = digest(r#"{"bos_token": "<s>", "chat_template": "a"}"#);
         let (same, other) = digest(r#"{"bos_token": "<s>", "chat_template": "b"}"#);
@@ -168,7 +178,14 @@ mod tests {
         let (other, same) = digest(r#"{"bos_token": "<t>", "chat_template": "a"}"#);
         assert!(tokenizer != other && template == same);
         fs::write(folder.path().join("chat_template.jinja"), "c").unwrap();
-        assert_ne!(digest_tokenizer(folder.path()).unwrap().1, same);
+        let of_folder = digest_tokenizer(folder.path(), None).unwrap();
+        assert_ne!(of_folder.1, same);
+        let replaced = digest_tokenizer(folder.path(), Some("d")).unwrap();
+        assert_eq!(replaced.0, of_folder.0);
+        assert_ne!(replaced.1, of_folder.1);
+        assert_ne!(replaced.1, digest_tokenizer(folder.path(), Some("e")).unwrap().1);
+        fs::write(folder.path().join("chat_template.jinja"), "f").unwrap();
+        assert_eq!(digest_tokenizer(folder.path(), Some("d")).unwrap(), replaced);
     }
 
     #[test]

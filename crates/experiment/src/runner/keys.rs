@@ -6,7 +6,9 @@
 use std::num::NonZeroU16;
 use std::path::Path;
 
+use pref_data::{ChatSettings, Date};
 use serde::Serialize;
+use serde_json::{Map, Value};
 use trainer::recipe::Dtype;
 
 use super::Runner;
@@ -33,6 +35,17 @@ struct AnswersContent<'a> {
     system: Option<&'a str>,
     dtype: Dtype,
     questions: Vec<QuestionContent<'a>>,
+    /// Absent with the default settings, as in the addresses of earlier versions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    chat: Option<ChatContent<'a>>,
+}
+
+/// The properties of a chat template on which answers depend.
+#[derive(Serialize)]
+struct ChatContent<'a> {
+    template: Option<&'a str>,
+    date: String,
+    variables: Map<String, Value>,
 }
 
 /// The properties of a question on which answers depend.
@@ -68,14 +81,18 @@ struct ReferenceContent<'a> {
 }
 
 impl Runner {
-    /// Returns the address of a cell: its recipe, with the content of model and data in place of their paths.
+    /// Returns the address of a cell: its recipe, with the content of model, data and chat template in place of their
+    /// paths.
     pub fn run_key(&self, cell: &Cell) -> Key {
         let source = self.source.key().as_str();
         let data = format!("{source}/records-{}", cell.seed);
         let held_out = self.source.held_out(cell.seed).map(|_| format!("{source}/held-out-{}", cell.seed));
         let held_out = held_out.as_deref().map(Path::new);
         let anywhere = Path::new("anywhere");
-        let recipe = self.setup.run_recipe(cell, Path::new(source), Path::new(&data), held_out, anywhere);
+        let mut recipe = self.setup.run_recipe(cell, Path::new(source), Path::new(&data), held_out, anywhere);
+        if let Some(template) = self.source.template() {
+            recipe.data.chat_template = Some(template.to_owned());
+        }
         Key::of("run", &recipe.to_toml())
     }
 
@@ -96,8 +113,17 @@ impl Runner {
                 questions: questions
                     .map(|q| QuestionContent { id: q.question_id, category: &q.category, turns: &q.turns })
                     .collect(),
+                chat: self.chat(),
             },
         )
+    }
+
+    /// Returns the chat settings of answers where they are not the default ones.
+    fn chat(&self) -> Option<ChatContent<'_>> {
+        let ChatSettings { template, date, variables, .. } = self.setup.answer_chat();
+        let is_default = template.is_none() && date == Date::Unset && variables.is_empty();
+        let template = self.source.template();
+        (!is_default).then(|| ChatContent { template, date: format!("{date:?}"), variables })
     }
 
     /// Returns the address of a subject's evaluation.
@@ -221,6 +247,7 @@ mod tests {
             system: Some(""),
             dtype: Dtype::Bfloat16,
             questions: vec![QuestionContent { id: 81, category: "writing", turns: &turns }],
+            chat: None,
         };
         let keys = [
             runner.source.key().clone(),

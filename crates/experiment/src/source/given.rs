@@ -47,7 +47,7 @@ pub(super) struct GivenSource {
 impl GivenSource {
     pub(super) fn new(setup: &Setup) -> Result<Self, ExperimentError> {
         let (model, data) = (PathBuf::from(&setup.model.path), PathBuf::from(&setup.data.path));
-        let tokenizer = tokenizer_with_template(&model)?;
+        let tokenizer = tokenizer_with_template(&model, &setup.data.chat())?;
         let seeds = Seeds::new(setup.seed).child("study");
         let root = setup.bench.as_deref().unwrap_or(Path::new(""));
         let bench = BenchDir::new(root);
@@ -118,13 +118,17 @@ fn references(setup: &Setup, bench: &BenchDir) -> Result<Vec<Answer>, Experiment
 }
 
 fn model_files(folder: &Path) -> Result<Vec<PathBuf>, ExperimentError> {
-    let failed = || ExperimentError::io("cannot read the model folder", folder);
+    let mut folders = vec![folder.to_owned()];
+    folders.extend(Some(folder.join("additional_chat_templates")).filter(|named| named.is_dir()));
     let mut files = Vec::new();
-    for entry in fs::read_dir(folder).map_err(failed())? {
-        let path = entry.map_err(failed())?.path();
-        let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
-        if path.is_file() && MODEL_FILES.contains(&ending) {
-            files.push(path);
+    for folder in folders {
+        let failed = || ExperimentError::io("cannot read the model folder", &folder);
+        for entry in fs::read_dir(&folder).map_err(failed())? {
+            let path = entry.map_err(failed())?.path();
+            let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+            if path.is_file() && MODEL_FILES.contains(&ending) {
+                files.push(path);
+            }
         }
     }
     files.sort();
