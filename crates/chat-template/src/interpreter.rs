@@ -414,11 +414,11 @@ impl<'t> Interpreter<'t> {
                 });
                 self.seen_keys.extend(keys);
             }
-            Value::List(seq) => {
-                if seq.items.iter().any(|item| matches!(item, Value::Dict(dict) if dict.watched)) {
-                    for item in &seq.items {
-                        self.note_all(item);
-                    }
+            Value::List(seq)
+                if seq.items.iter().any(|item| matches!(item, Value::Dict(dict) if dict.watched)) =>
+            {
+                for item in &seq.items {
+                    self.note_all(item);
                 }
             }
             _ => {}

@@ -3,6 +3,8 @@
 //! `PREF_REAL_TEMPLATES` names a folder with `rendered.json`: templates, conversations, and what transformers renders
 //! or refuses.
 
+#![expect(clippy::print_stderr, reason = "a test that skips says so")]
+
 use std::fs;
 use std::path::PathBuf;
 

@@ -239,7 +239,7 @@ impl Interpreter<'_> {
                 self.list_method(value, &items, method, args)
             }
             Value::Dict(dict) => self.dict_method(dict, method, args),
-            Value::Function(_) => self.from_keys(args),
+            Value::Function(_) => self.dict_of_keys(args),
             Value::Loop(index) if method == "cycle" => {
                 if args.positional.is_empty() {
                     return value_error("no items for cycling given");
@@ -299,13 +299,13 @@ impl Interpreter<'_> {
                 let pair = |(key, value): &(Value, Value)| Value::tuple(vec![key.clone(), value.clone()]);
                 ("dict_items", entries.map(pair).collect::<Result<_>>()?)
             }
-            "fromkeys" => return self.from_keys(args),
+            "fromkeys" => return self.dict_of_keys(args),
             _ => return Ok(Value::Dict(dict.clone())),
         };
         Ok(Value::View(name, crate::value::Seq::new(items)?))
     }
 
-    fn from_keys(&mut self, args: CallArgs) -> Result<Value> {
+    fn dict_of_keys(&mut self, args: CallArgs) -> Result<Value> {
         let [keys, value] = args.bind("fromkeys", ["iterable", "value"])?;
         let keys = self.iterate(&keys.unwrap_or(Value::None))?;
         let value = value.unwrap_or(Value::None);

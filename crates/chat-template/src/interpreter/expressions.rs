@@ -48,24 +48,8 @@ impl<'t> Interpreter<'t> {
                 if left.is_true() { Ok(left) } else { self.eval(right) }
             }
             Expr::Not(expr) => Ok(Value::Bool(!self.eval(expr)?.is_true())),
-            Expr::Neg(expr) => match self.eval(expr)?.defined()? {
-                Value::Float(number) => Ok(Value::Float(-number)),
-                other => match other.as_int() {
-                    Some(number) => Ok(Value::Int(
-                        number
-                            .checked_neg()
-                            .ok_or(Problem::Limit("it computes a number of more than 38 digits"))?,
-                    )),
-                    None => value_error(format!("bad operand type for unary -: '{}'", other.type_name())),
-                },
-            },
-            Expr::Pos(expr) => match self.eval(expr)? {
-                Value::Float(number) => Ok(Value::Float(number)),
-                other => match other.defined()?.as_int() {
-                    Some(number) => Ok(Value::Int(number)),
-                    None => value_error(format!("bad operand type for unary +: '{}'", other.type_name())),
-                },
-            },
+            Expr::Neg(expr) => negate(self.eval(expr)?.defined()?),
+            Expr::Pos(expr) => plus(&self.eval(expr)?),
             Expr::Compare(first, rest) => {
                 let mut left = self.eval(first)?;
                 for (op, right) in rest {
@@ -186,5 +170,26 @@ impl<'t> Interpreter<'t> {
             }
         }
         Ok(CallArgs { positional, keyword })
+    }
+}
+
+fn negate(value: &Value) -> Result<Value> {
+    if let Value::Float(number) = value {
+        return Ok(Value::Float(-number));
+    }
+    let Some(number) = value.as_int() else {
+        return value_error(format!("bad operand type for unary -: '{}'", value.type_name()));
+    };
+    let negative = number.checked_neg();
+    Ok(Value::Int(negative.ok_or(Problem::Limit("it computes a number of more than 38 digits"))?))
+}
+
+fn plus(value: &Value) -> Result<Value> {
+    if let Value::Float(number) = value {
+        return Ok(Value::Float(*number));
+    }
+    match value.defined()?.as_int() {
+        Some(number) => Ok(Value::Int(number)),
+        None => value_error(format!("bad operand type for unary +: '{}'", value.type_name())),
     }
 }

@@ -62,34 +62,8 @@ impl Interpreter<'_> {
     ) -> Result<Value> {
         self.budget.steps(1 + text.len() as u64 / 64)?;
         match method {
-            "format" => {
-                let CallArgs { positional, keyword } = args;
-                // The budget is lent to the formatting, which asks this interpreter for parts.
-                let mut budget = std::mem::replace(&mut self.budget, crate::limits::Budget::new());
-                let mut part = |value: &Value, name: &str, is_attr: bool| {
-                    if is_attr {
-                        self.get_attr(value, name)
-                    } else {
-                        let key = name.parse().map_or_else(|_| Value::str(name), Value::Int);
-                        self.get_item(value, &key)
-                    }
-                };
-                let formatted = format::str_format(text, &positional, &keyword, &mut part, &mut budget);
-                self.budget = budget;
-                Ok(Value::str(formatted?))
-            }
-            "join" => {
-                let [items] = args.bind("join", ["iterable"])?;
-                let items = self.iterate(&items.unwrap_or(Value::None))?;
-                let mut out = String::new();
-                for (index, item) in items.iter().enumerate() {
-                    let item = text_argument(item)?;
-                    self.budget.bytes((text.len() + item.len()) as u128)?;
-                    out.push_str(if index > 0 { text } else { "" });
-                    out.push_str(item);
-                }
-                Ok(Value::str(out))
-            }
+            "format" => self.format(text, args),
+            "join" => self.join(text, args),
             "strip" | "lstrip" | "rstrip" => {
                 let [chars] = args.bind(method, ["chars"])?;
                 let chars = chars.filter(|chars| !matches!(chars, Value::None));
@@ -97,60 +71,13 @@ impl Interpreter<'_> {
                 let ends = [method != "rstrip", method != "lstrip"];
                 self.string(strip(text, chars, ends))
             }
-            "split" | "rsplit" => {
-                let [separator, most] = args.bind(method, ["sep", "maxsplit"])?;
-                let most = most.as_ref().map(int_argument).transpose()?.unwrap_or(-1);
-                let most = usize::try_from(most).unwrap_or(usize::MAX);
-                let separator = separator.filter(|separator| !matches!(separator, Value::None));
-                let parts = match separator.as_ref().map(text_argument).transpose()? {
-                    Some("") => return value_error("empty separator"),
-                    Some(separator) if method == "split" => {
-                        text.splitn(most.saturating_add(1), separator).collect()
-                    }
-                    Some(separator) => reversed(text.rsplitn(most.saturating_add(1), separator).collect()),
-                    None => words(text, most, method == "rsplit"),
-                };
-                self.strings(&parts)
-            }
+            "split" | "rsplit" => self.split(text, method, args),
             "splitlines" => {
                 let [keep_ends] = args.bind(method, ["keepends"])?;
                 self.strings(&text::lines(text, keep_ends.is_some_and(|keep| keep.is_true())))
             }
-            "partition" | "rpartition" => {
-                let [separator] = args.bind(method, ["sep"])?;
-                let separator = separator.unwrap_or(Value::None);
-                let separator = text_argument(&separator)?;
-                if separator.is_empty() {
-                    return value_error("empty separator");
-                }
-                let parts = if method == "partition" {
-                    text.split_once(separator).map_or([text, "", ""], |(a, b)| [a, separator, b])
-                } else {
-                    text.rsplit_once(separator).map_or(["", "", text], |(a, b)| [a, separator, b])
-                };
-                self.budget.bytes(text.len() as u128)?;
-                Value::tuple(parts.map(Value::str).to_vec())
-            }
-            "startswith" | "endswith" => {
-                let [part, start, end] = args.bind(method, ["prefix", "start", "end"])?;
-                let window = self.window(text, start, end)?;
-                let part = part.unwrap_or(Value::None);
-                let matches = |part: &Value| {
-                    let part = text_argument(part)?;
-                    let Some((window, _)) = &window else { return Ok(false) };
-                    Ok(if method == "startswith" { window.starts_with(part) } else { window.ends_with(part) })
-                };
-                Ok(Value::Bool(match &part {
-                    Value::Tuple(parts) => {
-                        let mut any = false;
-                        for part in &parts.items {
-                            any |= matches(part)?;
-                        }
-                        any
-                    }
-                    part => matches(part)?,
-                }))
-            }
+            "partition" | "rpartition" => self.partition(text, method, args),
+            "startswith" | "endswith" => self.is_at_end(text, method, args),
             "find" | "rfind" | "index" | "rindex" | "count" => self.search(text, method, args),
             "replace" => {
                 let [old, new, count] = args.bind(method, ["old", "new", "count"])?;
@@ -172,33 +99,116 @@ impl Interpreter<'_> {
                 let fill = fill.as_ref().map(text_argument).transpose()?.unwrap_or(" ");
                 self.pad(text, method, width, fill)
             }
-            "expandtabs" => {
-                let [size] = args.bind(method, ["tabsize"])?;
-                let size =
-                    usize::try_from(size.as_ref().map(int_argument).transpose()?.unwrap_or(8)).unwrap_or(0);
-                self.budget.bytes((text.matches('\t').count() as u128).saturating_mul(size as u128))?;
-                let (mut out, mut column) = (String::new(), 0);
-                for c in text.chars() {
-                    match c {
-                        '\t' if size == 0 => {}
-                        '\t' => {
-                            let missing = size - column % size;
-                            out.push_str(&" ".repeat(missing));
-                            column += missing;
-                        }
-                        c => {
-                            out.push(c);
-                            column = if matches!(c, '\n' | '\r') { 0 } else { column + 1 };
-                        }
-                    }
-                }
-                self.string(&out)
-            }
+            "expandtabs" => self.expand_tabs(text, args),
             _ => {
                 let [] = args.bind(method, [])?;
                 self.plain(text, method)
             }
         }
+    }
+
+    fn format(&mut self, text: &Arc<str>, args: CallArgs) -> Result<Value> {
+        let CallArgs { positional, keyword } = args;
+        // The budget is lent to the formatting, which asks this interpreter for parts.
+        let mut budget = std::mem::replace(&mut self.budget, crate::limits::Budget::new());
+        let mut part = |value: &Value, name: &str, is_attr: bool| {
+            if is_attr {
+                self.get_attr(value, name)
+            } else {
+                let key = name.parse().map_or_else(|_| Value::str(name), Value::Int);
+                self.get_item(value, &key)
+            }
+        };
+        let formatted = format::str_format(text, &positional, &keyword, &mut part, &mut budget);
+        self.budget = budget;
+        Ok(Value::str(formatted?))
+    }
+
+    fn join(&mut self, text: &Arc<str>, args: CallArgs) -> Result<Value> {
+        let [items] = args.bind("join", ["iterable"])?;
+        let items = self.iterate(&items.unwrap_or(Value::None))?;
+        let mut out = String::new();
+        for (index, item) in items.iter().enumerate() {
+            let item = text_argument(item)?;
+            self.budget.bytes((text.len() + item.len()) as u128)?;
+            out.push_str(if index > 0 { text } else { "" });
+            out.push_str(item);
+        }
+        Ok(Value::str(out))
+    }
+
+    fn split(&mut self, text: &Arc<str>, method: &'static str, args: CallArgs) -> Result<Value> {
+        let [separator, most] = args.bind(method, ["sep", "maxsplit"])?;
+        let most = most.as_ref().map(int_argument).transpose()?.unwrap_or(-1);
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        let separator = separator.filter(|separator| !matches!(separator, Value::None));
+        let parts = match separator.as_ref().map(text_argument).transpose()? {
+            Some("") => return value_error("empty separator"),
+            Some(separator) if method == "split" => text.splitn(most.saturating_add(1), separator).collect(),
+            Some(separator) => reversed(text.rsplitn(most.saturating_add(1), separator).collect()),
+            None => words(text, most, method == "rsplit"),
+        };
+        self.strings(&parts)
+    }
+
+    fn partition(&mut self, text: &Arc<str>, method: &'static str, args: CallArgs) -> Result<Value> {
+        let [separator] = args.bind(method, ["sep"])?;
+        let separator = separator.unwrap_or(Value::None);
+        let separator = text_argument(&separator)?;
+        if separator.is_empty() {
+            return value_error("empty separator");
+        }
+        let parts = if method == "partition" {
+            text.split_once(separator).map_or([text, "", ""], |(a, b)| [a, separator, b])
+        } else {
+            text.rsplit_once(separator).map_or(["", "", text], |(a, b)| [a, separator, b])
+        };
+        self.budget.bytes(text.len() as u128)?;
+        Value::tuple(parts.map(Value::str).to_vec())
+    }
+
+    /// Evaluates `startswith` and `endswith`.
+    fn is_at_end(&mut self, text: &Arc<str>, method: &'static str, args: CallArgs) -> Result<Value> {
+        let [part, start, end] = args.bind(method, ["prefix", "start", "end"])?;
+        let window = self.window(text, start, end)?;
+        let part = part.unwrap_or(Value::None);
+        let matches = |part: &Value| {
+            let part = text_argument(part)?;
+            let Some((window, _)) = &window else { return Ok(false) };
+            Ok(if method == "startswith" { window.starts_with(part) } else { window.ends_with(part) })
+        };
+        Ok(Value::Bool(match &part {
+            Value::Tuple(parts) => {
+                let mut any = false;
+                for part in &parts.items {
+                    any |= matches(part)?;
+                }
+                any
+            }
+            part => matches(part)?,
+        }))
+    }
+
+    fn expand_tabs(&mut self, text: &Arc<str>, args: CallArgs) -> Result<Value> {
+        let [size] = args.bind("expandtabs", ["tabsize"])?;
+        let size = usize::try_from(size.as_ref().map(int_argument).transpose()?.unwrap_or(8)).unwrap_or(0);
+        self.budget.bytes((text.matches('\t').count() as u128).saturating_mul(size as u128))?;
+        let (mut out, mut column) = (String::new(), 0);
+        for c in text.chars() {
+            match c {
+                '\t' if size == 0 => {}
+                '\t' => {
+                    let missing = size - column % size;
+                    out.push_str(&" ".repeat(missing));
+                    column += missing;
+                }
+                c => {
+                    out.push(c);
+                    column = if matches!(c, '\n' | '\r') { 0 } else { column + 1 };
+                }
+            }
+        }
+        self.string(&out)
     }
 
     /// Methods without arguments.
