@@ -379,7 +379,7 @@ fn ranks_with_different_inputs_or_bad_setups_report_errors() {
     for output in two_ranks(with_seed) {
         assert!(!output.status.success());
         assert!(
-            stderr(&output).contains("the same --system, --max-new-tokens, --wave and --seed"),
+            stderr(&output).contains("the same --system, --date, --max-new-tokens, --wave and --seed"),
             "{output:?}"
         );
     }

@@ -468,12 +468,12 @@ fn modern(
     shared_turns: SharedTurns,
     notes: &mut Notes,
 ) -> Result<(TokenPair, Boundary), DataError> {
-    let (prompt, chosen, rejected) = match (&pair.prompt, &pair.chosen, &pair.rejected) {
-        (Text::Plain(prompt), Text::Plain(chosen), Text::Plain(rejected)) => (
+    let [prompt, chosen, rejected] = match (&pair.prompt, &pair.chosen, &pair.rejected) {
+        (Text::Plain(prompt), Text::Plain(chosen), Text::Plain(rejected)) => [
             tokenizer.encode_document(prompt)?,
             plain_ids(prompt, chosen, tokenizer)?,
             plain_ids(prompt, rejected, tokenizer)?,
-        ),
+        ],
         (Text::Chat(prompt), Text::Chat(chosen), Text::Chat(rejected)) => {
             chat_ids(pair, [prompt, chosen, rejected], tokenizer, shared_turns, notes)?
         }
@@ -499,7 +499,7 @@ fn chat_ids(
     tokenizer: &Tokenizer,
     shared_turns: SharedTurns,
     notes: &mut Notes,
-) -> Result<(Vec<u32>, Vec<u32>, Vec<u32>), DataError> {
+) -> Result<[Vec<u32>; 3], DataError> {
     let mut known = Vec::new();
     let mut ids = |parts: &[&[Message]], mode| {
         let rendering = tokenizer.render(parts, &pair.context, mode)?;
@@ -519,7 +519,7 @@ fn chat_ids(
         notes.shared_turn_tokens = open.len().saturating_sub(before.len());
     }
     let [chosen, rejected] = full;
-    Ok((open, chosen?, rejected?))
+    Ok([open, chosen?, rejected?])
 }
 
 fn plain_ids(prompt: &str, response: &str, tokenizer: &Tokenizer) -> Result<Vec<u32>, DataError> {
