@@ -240,7 +240,7 @@ fn ranks_that_cannot_connect_are_refused() {
 
     let taken = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = taken.local_addr().unwrap().port();
-    refused(test, &[Rank::new(&bench, 0, 2, port)], &[&out], &["is taken", "MASTER_PORT"]);
+    refused(test, &[Rank::new(&bench, 0, 2, port)], &[&out], &["is in use", "MASTER_PORT"]);
     let said = fail(test, &of(&[(0, 2), (0, 2)]));
     assert!(said.iter().any(|said| said.contains("held by another rank 0")), "{said:?}");
     let unconnected = Rank::new(&bench, 1, 2, free_port()).waiting(1.0);
