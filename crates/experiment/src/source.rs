@@ -27,7 +27,7 @@ pub struct DataSource {
 #[derive(Debug)]
 enum Origin {
     Sandbox(SandboxSource),
-    Given(GivenSource),
+    Given(Box<GivenSource>),
 }
 
 /// Calls a method that both sources have.
@@ -50,7 +50,7 @@ impl DataSource {
         let origin = if setup.is_sandbox() {
             Origin::Sandbox(SandboxSource::new(setup, store)?)
         } else {
-            Origin::Given(GivenSource::new(setup)?)
+            Origin::Given(Box::new(GivenSource::new(setup)?))
         };
         Ok(Self { origin })
     }
