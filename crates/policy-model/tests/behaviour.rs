@@ -337,7 +337,8 @@ fn an_error_of_a_kernel_is_returned() {
             weight.shallow_clone().set_data(&weight.to_kind(Kind::BFloat16));
             let error = policy.hidden_states(&rows).unwrap_err();
             assert!(matches!(error, PolicyError::Kernel(_)), "{name}, {norm}: {error}");
-            let answers = policy.generate(std::slice::from_ref(&request), &GenerationOptions { max_batch: 1 });
+            let answers =
+                policy.generate(std::slice::from_ref(&request), &GenerationOptions { max_batch: 1 });
             assert!(matches!(answers, Err(PolicyError::Kernel(_))), "{name}, {norm}: {answers:?}");
         }
     }
