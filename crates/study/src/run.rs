@@ -17,7 +17,7 @@ impl Study {
     ///
     /// # Errors
     ///
-    /// Those of [`Runner::plan`] and [`Runner::forecast`].
+    /// Those of [`Runner::plan`](experiment::Runner::plan) and [`Runner::forecast`](experiment::Runner::forecast).
     pub fn plan(&self, asked: &[&dyn Question], clock: &dyn Clock) -> Result<Plan, StudyError> {
         let grid = self.grid(asked)?;
         Ok(self.runner().forecast(self.runner().plan(&grid)?, &grid, clock)?)
@@ -28,7 +28,7 @@ impl Study {
     ///
     /// # Errors
     ///
-    /// Those of [`Runner::run`].
+    /// Those of [`Runner::run`](experiment::Runner::run).
     pub fn run_shard(
         &self,
         asked: &[&dyn Question],
@@ -49,7 +49,7 @@ impl Study {
     ///
     /// # Errors
     ///
-    /// Those of [`Runner::run_all`], and [`ExperimentError::AllFailed`].
+    /// Those of [`Runner::run_all`](experiment::Runner::run_all), and [`ExperimentError::AllFailed`].
     pub fn answer(
         &self,
         asked: &[&dyn Question],
