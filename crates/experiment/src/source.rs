@@ -26,7 +26,7 @@ pub struct DataSource {
 
 #[derive(Debug)]
 enum Origin {
-    Sandbox(SandboxSource),
+    Sandbox(Box<SandboxSource>),
     Given(Box<GivenSource>),
 }
 
@@ -48,7 +48,7 @@ impl DataSource {
     /// If the benchmark has fewer questions than the setup requires, or a given file cannot be read.
     pub fn new(setup: &Setup, store: &ResultStore) -> Result<Self, ExperimentError> {
         let origin = if setup.is_sandbox() {
-            Origin::Sandbox(SandboxSource::new(setup, store)?)
+            Origin::Sandbox(Box::new(SandboxSource::new(setup, store)?))
         } else {
             Origin::Given(Box::new(GivenSource::new(setup)?))
         };
