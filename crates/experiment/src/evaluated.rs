@@ -31,6 +31,9 @@ pub struct Score {
     pub question_id: u64,
     /// Its category.
     pub category: String,
+    /// The index of the sampled answer; absent from files with one sample.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub sample: u64,
     /// 1 or 2.
     pub turn: u8,
     /// The judge's name, or [`GOLD`].
@@ -39,6 +42,11 @@ pub struct Score {
     pub score: Option<f64>,
     /// Length of the answer.
     pub characters: usize,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it a reference")]
+fn is_first(sample: &u64) -> bool {
+    *sample == 0
 }
 
 /// An evaluation in the store.

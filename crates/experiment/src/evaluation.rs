@@ -254,6 +254,7 @@ fn blank(set: &str, question: &Question, turn: u8, scorer: &str, answer: &str) -
         question_set: set.to_owned(),
         question_id: question.question_id,
         category: question.category.clone(),
+        sample: 0,
         turn,
         scorer: scorer.to_owned(),
         score: None,
