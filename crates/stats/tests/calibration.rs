@@ -101,9 +101,20 @@ impl World {
 
     /// Scores of several seeds of each of `shifts`' policies, on the same new questions.
     fn study(&self, seeds: u64, shifts: &[f64], normal: &mut Normal) -> Vec<Vec<Observation>> {
+        self.study_of(seeds, shifts, &vec![self.seed; shifts.len()], normal)
+    }
+
+    /// As `study`, with a standard deviation of seeds for each policy.
+    fn study_of(
+        &self,
+        seeds: u64,
+        shifts: &[f64],
+        deviations: &[f64],
+        normal: &mut Normal,
+    ) -> Vec<Vec<Observation>> {
         let mut policies = vec![Vec::new(); shifts.len()];
         let mut seed_effects: Vec<Vec<f64>> =
-            shifts.iter().map(|_| (0..seeds).map(|_| normal.draw(self.seed)).collect()).collect();
+            deviations.iter().map(|&s| (0..seeds).map(|_| normal.draw(s)).collect()).collect();
         if self.shared_seed > 0.0 {
             let shared: Vec<f64> = (0..seeds).map(|_| normal.draw(self.shared_seed)).collect();
             for of_policy in &mut seed_effects {
@@ -412,6 +423,59 @@ fn check_pooled_seed_variances_give_nominal_coverage_and_familywise_error(effort
             assert!(effort.accepts(&COVERAGE, covered), "{what}: coverage {covered}");
             assert!(erred <= 0.06 + 2.0 * effort.slack, "{what}: familywise error {erred}");
         }
+    }
+}
+
+#[test]
+fn groups_of_cells_with_other_seed_variances_have_nominal_coverage() {
+    check_groups_of_cells_with_other_seed_variances_have_nominal_coverage(QUICK);
+}
+
+#[test]
+#[ignore = "slow: cargo xtask test slow"]
+fn groups_of_cells_with_other_seed_variances_have_nominal_coverage_in_many_studies() {
+    check_groups_of_cells_with_other_seed_variances_have_nominal_coverage(FULL);
+}
+
+/// Half of the cells have seeds that hardly vary, such as those on clean labels, and half have seeds that vary widely.
+fn check_groups_of_cells_with_other_seed_variances_have_nominal_coverage(effort: Effort) {
+    const HALF: usize = CELLS / 2;
+    let world = World { policy_question: 0.5, ..WORLD };
+    let deviations: Vec<f64> = (0..CELLS).map(|cell| if cell < HALF { 0.05 } else { 0.4 }).collect();
+    for seeds in 2..=4 {
+        let studies = (0..(effort.studies / CELLS_A_STUDY) as u64).into_par_iter();
+        let p_values = studies.map(|study| {
+            let mut rng = ChaCha8Rng::seed_from_u64(24);
+            rng.set_stream(study);
+            let rows = world.study_of(seeds, &[0.0; CELLS], &deviations, &mut Normal(rng));
+            let cells: Vec<CrossedScores> =
+                rows.into_iter().map(|rows| CrossedScores::new(rows).unwrap()).collect();
+            let of = |group: fn(usize) -> u64, pairs: [(usize, usize); 3]| {
+                let grouped = cells.iter().enumerate().map(|(at, cell)| (group(at), cell));
+                let study = PooledSeeds::new(grouped, Pooling::Paired).unwrap();
+                pairs.map(|(one, other)| study.difference(one, other).unwrap().p_value())
+            };
+            let grouped = |at| u64::from(at >= HALF);
+            let (clean, wild, across) =
+                ([(1, 0), (2, 0), (3, 0)], [(5, 4), (6, 4), (7, 4)], [(4, 0), (5, 1), (6, 2)]);
+            [of(grouped, clean), of(grouped, wild), of(grouped, across), of(|_| 0, clean), of(|_| 0, wild)]
+        });
+        let p_values: Vec<[[f64; 3]; 5]> = p_values.collect();
+        let covered = |of: usize| {
+            let all = p_values.iter().flat_map(|study| study[of]);
+            all.filter(|p| *p > 0.05).count() as f64 / (3 * p_values.len()) as f64
+        };
+        let [clean, wild, across, clean_alone, wild_alone] = [0, 1, 2, 3, 4].map(covered);
+        println!(
+            "| {seeds} seeds, groups of s.d. 0.05 and 0.4 | {clean:.3} | {wild:.3} | across {across:.3} | one group: \
+             {clean_alone:.3} | {wild_alone:.3} |"
+        );
+        // With four cells and two seeds a group has few degrees of freedom.
+        let band = 0.925..=0.98;
+        for covered in [clean, wild, across] {
+            assert!(effort.accepts(&band, covered), "{seeds} seeds: {covered}");
+        }
+        assert!(wild_alone < wild + effort.slack, "one variance for all is too small for some cells");
     }
 }
 
