@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use stats::{CrossedScores, Observation, PooledSeeds, Pooling};
+use stats::{CrossedScores, MeanSquare, Observation, PooledSeeds, Pooling};
 
 use crate::cell::{Cell, Subject};
 use crate::error::ExperimentError;
@@ -46,6 +46,7 @@ pub struct Pool {
     strata: BTreeMap<u64, u64>,
     pooling: Pooling,
     study: PooledSeeds,
+    judge: Option<MeanSquare>,
 }
 
 impl PolicyGroup {
@@ -128,8 +129,28 @@ impl<'a> Pools<'a> {
         }
         let last = self.setup.last_checkpoint();
         let groups: Vec<PolicyGroup> = policies.iter().map(|policy| PolicyGroup::of(policy, last)).collect();
-        Pool::new(policies, groups, cells, strata).map(Some).map_err(failed())
+        let judge = judge_variance(self.evaluated.iter().copied(), scorer, self.setup);
+        Pool::new(policies, groups, cells, strata).map(|pool| Some(Pool { judge, ..pool })).map_err(failed())
     }
+}
+
+/// Returns the variance between ratings of the same answer; `None` for a judge that rates once.
+fn judge_variance<'a>(
+    evaluated: impl Iterator<Item = &'a Evaluated>,
+    scorer: &Scorer,
+    setup: &Setup,
+) -> Option<MeanSquare> {
+    let scores =
+        evaluated.flat_map(|evaluated| &evaluated.evaluation.scores).filter(|score| scorer.is_of(score));
+    let variances: Vec<f64> = scores.filter_map(|score| score.judge_variance).collect();
+    let repeats = setup
+        .judge
+        .all()
+        .find(|judge| judge.name() == scorer.name)
+        .map_or(setup.judge.repeats, |judge| judge.repeats);
+    let degrees_of_freedom = variances.len() as f64 * (f64::from(repeats.get()) - 1.0);
+    let value = variances.iter().sum::<f64>() / variances.len() as f64;
+    (degrees_of_freedom > 0.0).then_some(MeanSquare { value, degrees_of_freedom })
 }
 
 impl Pool {
@@ -146,7 +167,7 @@ impl Pool {
             false => Pooling::Fixed,
         };
         let study = study(&groups, &cells, &strata, pooling)?;
-        Ok(Self { policies, groups, cells, strata, pooling, study })
+        Ok(Self { policies, groups, cells, strata, pooling, study, judge: None })
     }
 
     /// Returns the policies of the study with seed 0, in the order of its cells.
@@ -162,6 +183,11 @@ impl Pool {
     /// Returns the scores of the policy with index `at`.
     pub fn scores(&self, at: usize) -> &CrossedScores {
         &self.cells[at]
+    }
+
+    /// Returns the variance between ratings of the same answer; `None` for a judge that rates once.
+    pub fn judge_variance(&self) -> Option<MeanSquare> {
+        self.judge
     }
 
     /// Returns whether differences generalize to new seeds: there are several.

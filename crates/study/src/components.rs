@@ -37,6 +37,21 @@ pub(crate) fn components(setup: &Setup, pools: &Pools<'_>) -> Result<Option<Tabl
                 _ => row("an answer: sampling and judge", variance.answers.value, error(&variance.answers)),
             }
         }
+        if let Some(judge) = pool.judge_variance() {
+            let error = Z * judge.value * (2.0 / judge.degrees_of_freedom).sqrt();
+            rows.push(vec![
+                Value::text(""),
+                Value::text("all"),
+                Value::text("judge: one of several ratings of a turn"),
+                Value::Interval {
+                    value: judge.value,
+                    low: judge.value - error,
+                    high: judge.value + error,
+                    decimals: DECIMALS,
+                },
+                Value::Number { value: judge.value.sqrt(), decimals: 2 },
+            ]);
+        }
     }
     Ok((!rows.is_empty()).then(|| Table {
         id: "components".into(),

@@ -320,6 +320,7 @@ mod tests {
                         turn: 1,
                         scorer: scorer.to_owned(),
                         score: Some(value),
+                        judge_variance: None,
                         characters: 10,
                     });
                 };

@@ -370,8 +370,11 @@ impl StudyRecipe {
                 let reason = "has no effect in the sandbox, where sandbox.held_out sets the number of pairs; remove the key";
                 Err(Complaint::invalid("eval_path", reason).within("data"))
             }
-            (true, None) if self.answers != AnswersSection::default() => {
-                let reason = "has no effect in the sandbox; set sandbox.max_new_tokens";
+            (true, None)
+                if self.answers
+                    != (AnswersSection { samples: self.answers.samples, ..AnswersSection::default() }) =>
+            {
+                let reason = "has no effect in the sandbox except for samples; set sandbox.max_new_tokens";
                 Err(Complaint::invalid("answers", reason))
             }
             _ => Ok(()),
