@@ -49,7 +49,7 @@ pub(crate) struct Measurement {
     pub(crate) level: f64,
     /// p of "there is no effect".
     pub(crate) p: f64,
-    /// p of "some effect is as large as the margin or larger".
+    /// p of "some effect is as large as the margin or larger"; of falls only, if the contrast looks for falls.
     pub(crate) equivalence: f64,
     /// p of "some effect is as low as −margin or lower".
     pub(crate) not_lower: f64,
@@ -196,6 +196,10 @@ impl<'a> Contrast<'a> {
             equivalence = equivalence.max(test.p_value);
             not_lower = not_lower.max(test.p_below);
         }
+        if self.shape == Shape::Fall {
+            // A rise of any size is no fall.
+            equivalence = not_lower;
+        }
         let estimate = study.contrast(&weights)?;
         let used = |(weights, side): (&f64, &CrossedScores)| (*weights != 0.0).then(|| side.design());
         let size = (0..pool.policies().len()).find_map(|at| used((&weights[at], pool.scores(at))));
@@ -233,7 +237,14 @@ pub(crate) fn trend_weights(levels: &[f64]) -> Vec<f64> {
 
 #[cfg(test)]
 mod tests {
+    use experiment::{BENCHMARK, Cell, Collected, Evaluated, Evaluation, Key, Score, Scorers, Setup};
+    use pref_data::{FlipRate, Fraction};
+    use rand::RngExt;
+    use seeds::Seeds;
+    use trainer::recipe::LossKind;
+
     use super::*;
+    use crate::recipe::{Preset, StudyRecipe};
 
     #[test]
     fn a_trend_is_the_gain_of_the_regression_line() {
@@ -244,5 +255,102 @@ mod tests {
         assert!((gain(levels.map(|level| 5.0 + 2.0 * level)) - 1.5).abs() < 1e-12);
         assert!(gain([6.0; 4]).abs() < 1e-12);
         assert!(gain([6.0, 7.0, 7.0, 6.0]).abs() < 1e-12, "a symmetric rise and fall has no trend");
+    }
+
+    const MARGIN: f64 = 0.2;
+
+    /// Returns a policy's scores of 40 questions of four categories: `mean`, the question's difficulty, and noise.
+    fn evaluated(setup: &Setup, subject: Subject, mean: f64) -> Evaluated {
+        let judge = Scorers::of(setup).judge.name;
+        let mut rng = Seeds::new(subject.seed()).stream(&subject.to_string());
+        let scores = (0..40).map(|question_id| Score {
+            question_set: BENCHMARK.to_owned(),
+            question_id,
+            category: format!("category {}", question_id % 4),
+            sample: 0,
+            turn: 1,
+            scorer: judge.clone(),
+            score: Some(mean + (question_id % 5) as f64 / 2.0 + rng.random_range(-0.5..0.5)),
+            judge_variance: None,
+            characters: 10,
+        });
+        Evaluated {
+            key: Key::of("run", &subject.to_string()),
+            evaluation: Evaluation::from_scores(scores.collect()),
+            subject,
+            step: 1,
+            training_loss: None,
+            held_out: None,
+            labels: None,
+        }
+    }
+
+    /// Returns checkpoints of a DPO run with these means, for each of `seeds`.
+    fn checkpoints(setup: &Setup, seeds: u64, means: &[f64]) -> Collected {
+        let subject = |seed, checkpoint| Subject::Trained {
+            cell: Cell {
+                annotator: "human".into(),
+                slice: None,
+                fraction: Fraction::ALL,
+                flip_rate: FlipRate::NONE,
+                loss: LossKind::Dpo,
+                beta: setup.loss.beta,
+                epochs: None,
+                seed,
+            },
+            checkpoint,
+        };
+        let of_seed = |seed| {
+            let means = means.iter().enumerate();
+            means.map(move |(at, &mean)| evaluated(setup, subject(seed, at), mean))
+        };
+        Collected { evaluated: (0..seeds).flat_map(of_seed).collect(), failed: Vec::new() }
+    }
+
+    fn at<'a>(wanted: usize) -> Select<'a> {
+        Box::new(
+            move |subject| matches!(subject, Subject::Trained { checkpoint, .. } if *checkpoint == wanted),
+        )
+    }
+
+    #[track_caller]
+    fn measured(seeds: u64, means: &[f64], contrast: &Contrast<'_>) -> Measurement {
+        let setup = StudyRecipe::preset(Preset::Sandbox, &[]).unwrap().setup();
+        let collected = checkpoints(&setup, seeds, means);
+        let analysis = Analysis::new(&setup, &collected);
+        contrast.measure(&analysis, &Scorers::of(&setup).judge, MARGIN).unwrap().expect("scores")
+    }
+
+    #[test]
+    fn a_rise_and_fall_is_a_relationship_and_a_fall_without_a_trend() {
+        let means = [5.0, 6.0, 6.0, 5.0];
+        let levels = [0.25, 0.5, 0.75, 1.0].into_iter().enumerate().map(|(k, level)| (level, at(k)));
+        let trend = measured(2, &means, &Contrast::trend(levels.collect()));
+        assert!(trend.estimate.p_value() > 0.05 && trend.p < 0.01, "{trend:?}");
+        assert!(trend.equivalence > 0.5, "two levels differ by more than the margin: {trend:?}");
+        let fall = measured(2, &means, &Contrast::fall((0..4).map(at).collect()));
+        assert!(matches!(fall.fall_from, Some(1 | 2)) && fall.p < 0.01, "{fall:?}");
+        assert!((fall.estimate.value + 1.0).abs() < 0.3 && fall.not_lower > 0.5, "{fall:?}");
+        let rising = measured(2, &[4.0, 5.0, 6.0, 7.0], &Contrast::fall((0..4).map(at).collect()));
+        assert!(rising.p > 0.5 && rising.not_lower < 0.01, "{rising:?}");
+    }
+
+    #[test]
+    fn equal_scores_have_no_effect_and_one_seed_no_variance_between_seeds() {
+        let difference = || Contrast::difference(at(0), at(1));
+        let two = measured(2, &[5.0, 5.0], &difference());
+        assert!(two.p > 0.01 && two.equivalence < 0.05 && two.parts.is_some(), "{two:?}");
+        assert_eq!(two.size, (40, 2));
+        let one = measured(1, &[5.0, 5.0], &difference());
+        assert!(one.parts.is_none() && one.size == (40, 1), "{one:?}");
+    }
+
+    #[test]
+    fn the_best_setting_is_tested_on_data_that_did_not_choose_it() {
+        let best = || Contrast::best_difference((0..3).map(at).collect(), vec![at(3)]);
+        let better = measured(2, &[5.0, 6.0, 5.0, 5.0], &best());
+        assert!((better.estimate.value - 1.0).abs() < 0.3 && better.p < 0.01, "{better:?}");
+        let equal = measured(2, &[5.0; 4], &best());
+        assert!(equal.p > 0.01, "{equal:?}");
     }
 }

@@ -140,5 +140,10 @@ fn signed(value: f64) -> String {
 }
 
 fn signed_to(value: f64, decimals: usize) -> String {
-    format!("{value:+.decimals$}").replace('-', "−")
+    let text = format!("{value:+.decimals$}");
+    match text.bytes().any(|byte| (b'1'..=b'9').contains(&byte)) {
+        true => text.replace('-', "−"),
+        // A value that rounds to 0 has no sign.
+        false => text[1..].to_owned(),
+    }
 }
