@@ -60,6 +60,7 @@ fn score_columns() -> Vec<Column<ScoreRow>> {
         Column::new("seed", Get::Whole(|row| row.seed)),
         Column::new("step", Get::Whole(|row| row.step)),
         Column::new("progress", Get::Float(|row| row.progress)),
+        Column::new("sample", Get::Whole(|row| row.sample)),
         Column::new("question_set", Get::Text(|row| &row.question_set)),
         Column::new("question_id", Get::Whole(|row| row.question_id)),
         Column::new("category", Get::Text(|row| &row.category)),
@@ -92,6 +93,11 @@ impl<'a> Columns<'a> {
         let seed = self.number::<UInt64Type>("seed")?;
         let step = self.number::<UInt64Type>("step")?;
         let progress = self.number::<Float64Type>("progress")?;
+        // Files of earlier versions have one sample.
+        let samples = match self.batch.column_by_name("sample") {
+            Some(_) => self.number::<UInt64Type>("sample")?.to_vec(),
+            None => vec![0; self.batch.num_rows()],
+        };
         let question_set = self.text("question_set")?;
         let question_id = self.number::<UInt64Type>("question_id")?;
         let category = self.text("category")?;
@@ -113,6 +119,7 @@ impl<'a> Columns<'a> {
             seed: seed[at],
             step: step[at],
             progress: progress[at],
+            sample: samples[at],
             question_set: question_set.value(at).to_owned(),
             question_id: question_id[at],
             category: category.value(at).to_owned(),

@@ -88,7 +88,7 @@ impl Runner {
             Subject::Baseline { .. } => None,
             Subject::Trained { cell, .. } => Some(self.run_key(cell)),
         };
-        run.into_iter().chain([self.scores_key(subject)]).collect()
+        run.into_iter().chain([self.scores_key(subject, 0)]).collect()
     }
 }
 
