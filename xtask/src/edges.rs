@@ -45,7 +45,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("pref-loss", &[]),
     ("report", &["files"]),
     ("stats", &["seeds"]),
-    ("hub", &[]),
+    ("hub", &["files"]),
     ("llm-client", &["files", "seeds"]),
     ("pref-data", &["chat-template", "files", "seeds", "stats"]),
     ("annotate", &["files", "llm-client", "pref-data", "report", "stats"]),
