@@ -41,7 +41,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("test-support", &[]),
     ("xtask", &[]),
     ("torch-ext", &[]),
-    ("distributed", &["torch-ext"]),
+    ("distributed", &["files", "torch-ext"]),
     ("pref-loss", &[]),
     ("report", &["files"]),
     ("stats", &["seeds"]),

@@ -1,7 +1,11 @@
 //! Files of a folder from elsewhere: symbolic links are followed only inside it.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
+
+/// The largest file that is read whole: a large `tokenizer.json` has 40 MB.
+const MAX_BYTES: u64 = 256 << 20;
 
 /// Returns the path of the file `name` in `folder`. A missing file is not an error.
 ///
@@ -27,6 +31,38 @@ pub fn file_inside(folder: &Path, name: impl AsRef<Path>) -> io::Result<PathBuf>
         target.display()
     );
     Err(io::Error::new(io::ErrorKind::PermissionDenied, problem))
+}
+
+/// Reads the regular file `name` in `folder` as [`read_inside`]; `None` if it is missing.
+///
+/// # Errors
+///
+/// Those of [`read_inside`].
+pub fn read_inside_if_present(folder: &Path, name: impl AsRef<Path>) -> io::Result<Option<Vec<u8>>> {
+    match read_inside(folder, name) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        bytes => bytes.map(Some),
+    }
+}
+
+/// Reads the regular file `name` in `folder` as [`file_inside`] finds it.
+///
+/// # Errors
+///
+/// Those of [`file_inside`], [`io::ErrorKind::FileTooLarge`] beyond 256 MiB, or any error of the file system.
+pub fn read_inside(folder: &Path, name: impl AsRef<Path>) -> io::Result<Vec<u8>> {
+    let path = file_inside(folder, name)?;
+    // A pipe would block, and a device never ends.
+    if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+    }
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_BYTES {
+        let problem = format!("it has more than {} MiB, the limit of such files", MAX_BYTES >> 20);
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, problem));
+    }
+    Ok(bytes)
 }
 
 /// Returns the files of the repository whose snapshot has the folder `root`.
@@ -64,6 +100,18 @@ mod tests {
         symlink(&model, root.path().join("alias")).unwrap();
         assert!(file_inside(&root.path().join("alias"), "near").is_ok());
         assert!(file_inside(&root.path().join("alias"), "far").is_err());
+    }
+
+    #[test]
+    fn only_regular_files_of_a_bounded_size_are_read() {
+        let root = tempfile::tempdir().unwrap();
+        assert_eq!(read_inside_if_present(root.path(), "missing").unwrap(), None);
+        fs::write(root.path().join("x"), "content").unwrap();
+        assert_eq!(read_inside(root.path(), "x").unwrap(), b"content");
+        fs::create_dir(root.path().join("folder")).unwrap();
+        assert_eq!(read_inside(root.path(), "folder").unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        File::create(root.path().join("large")).unwrap().set_len(MAX_BYTES + 1).unwrap();
+        assert_eq!(read_inside(root.path(), "large").unwrap_err().kind(), io::ErrorKind::FileTooLarge);
     }
 
     #[test]

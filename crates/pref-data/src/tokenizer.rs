@@ -79,7 +79,7 @@ impl Tokenizer {
     pub fn open(folder: impl AsRef<Path>, settings: &ChatSettings) -> Result<Self, DataError> {
         let folder = folder.as_ref().to_owned();
         let path = folder.join("tokenizer.json");
-        let json = config::read(&path)?;
+        let json = config::read_required(&folder, "tokenizer.json")?;
         let mut inner = tokenizers::Tokenizer::from_bytes(&json)
             .map_err(|source| DataError::TokenizerFile { path: path.clone(), source })?;
         inner.with_padding(None);
