@@ -13,7 +13,7 @@ const MAX_BYTES: u64 = 256 << 20;
 ///
 /// # Errors
 ///
-/// [`io::ErrorKind::PermissionDenied`] if a symbolic link leads out of the folder. Otherwise another folder than the
+/// [`io::ErrorKind::InvalidInput`] if a symbolic link leads out of the folder. Otherwise another folder than the
 /// one that was named could be read, and copied into a result.
 pub fn file_inside(folder: &Path, name: impl AsRef<Path>) -> io::Result<PathBuf> {
     let path = folder.join(name);
@@ -30,7 +30,7 @@ pub fn file_inside(folder: &Path, name: impl AsRef<Path>) -> io::Result<PathBuf>
         "it is a symbolic link to {}, outside of its folder; replace the link by a copy of the file",
         target.display()
     );
-    Err(io::Error::new(io::ErrorKind::PermissionDenied, problem))
+    Err(io::Error::new(io::ErrorKind::InvalidInput, problem))
 }
 
 /// Reads the regular file `name` in `folder` as [`read_inside`]; `None` if it is missing.

@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 
 use crate::sync_dir;
 
-/// The name of a manifest.
+/// The usual name of a manifest.
 pub const MANIFEST: &str = "checksums.b3";
+/// The ending of all manifests. A folder has several if several processes write its files.
+pub(crate) const ENDING: &str = ".b3";
 
 /// A file that differs from its checksum.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -37,22 +39,33 @@ pub(crate) struct Manifest {
 }
 
 impl Manifest {
-    /// Reads the manifest of `folder`; `None` if it has none.
+    /// Reads the manifests of `folder`; `None` if it has none.
     pub(crate) fn read(folder: &Path) -> io::Result<Option<Self>> {
-        let path = folder.join(MANIFEST);
-        let text = match fs::read(&path) {
+        let entries = match fs::read_dir(folder) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            text => text?,
+            entries => entries?,
         };
-        let mut sums = BTreeMap::new();
+        let mut manifest = None;
+        for entry in entries {
+            let path = entry?.path();
+            if is_manifest(&path) {
+                let of_folder = || Self { folder: folder.to_owned(), sums: BTreeMap::new() };
+                manifest.get_or_insert_with(of_folder).append(&path)?;
+            }
+        }
+        Ok(manifest)
+    }
+
+    fn append(&mut self, path: &Path) -> io::Result<()> {
+        let text = fs::read(path)?;
         for (line, text) in (1..).zip(text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty())) {
             let (name, sum) = parse_line(text).ok_or_else(|| {
                 let problem = format!("has no checksum and file name in line {line}");
-                damage(&path, &problem, MANIFEST).error()
+                damage(path, &problem).error()
             })?;
-            sums.insert(name, sum);
+            self.sums.insert(name, sum);
         }
-        Ok(Some(Self { folder: folder.to_owned(), sums }))
+        Ok(())
     }
 
     /// Compares one listed file with its checksum; a missing file differs.
@@ -60,9 +73,9 @@ impl Manifest {
         let path = self.folder.join(name);
         match hash(&path) {
             Ok(found) if self.sums.get(name).is_none_or(|sum| *sum == found) => Ok(None),
-            Ok(_) => Ok(Some(damage(&path, "differs from its checksum", MANIFEST))),
+            Ok(_) => Ok(Some(damage(&path, "differs from its checksum"))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Ok(Some(damage(&path, "is missing, but has a checksum", MANIFEST)))
+                Ok(Some(damage(&path, "is missing, but has a checksum")))
             }
             Err(error) => Err(error),
         }
@@ -78,15 +91,15 @@ impl Manifest {
 pub fn seal(folder: &Path) -> io::Result<()> {
     let mut names = Vec::new();
     list(folder, "", &mut names)?;
-    seal_files(folder, &names)
+    seal_files(folder, MANIFEST, &names)
 }
 
-/// Writes the manifest of the files `names` in `folder`, and syncs them.
+/// Writes the manifest `manifest` of the files `names` in `folder`, and syncs them.
 ///
 /// # Errors
 ///
 /// Any error of the file system.
-pub fn seal_files(folder: &Path, names: &[String]) -> io::Result<()> {
+pub fn seal_files(folder: &Path, manifest: &str, names: &[String]) -> io::Result<()> {
     let mut lines = BTreeMap::new();
     for name in names {
         let path = folder.join(name);
@@ -97,7 +110,7 @@ pub fn seal_files(folder: &Path, names: &[String]) -> io::Result<()> {
         }
     }
     let text: String = lines.iter().map(|(name, sum)| format!("{}  {name}\n", sum.to_hex())).collect();
-    crate::write(&folder.join(MANIFEST), text.as_bytes())
+    crate::write(&folder.join(manifest), text.as_bytes())
 }
 
 /// Removes the manifest of `folder`, before its files change.
@@ -158,7 +171,7 @@ pub(crate) fn list(folder: &Path, prefix: &str, names: &mut Vec<String>) -> io::
         let entry = entry?;
         // A name that is no text cannot be listed.
         let Some(name) = entry.file_name().to_str().map(|name| format!("{prefix}{name}")) else { continue };
-        if entry.file_name().to_string_lossy().starts_with('.') || name == MANIFEST {
+        if entry.file_name().to_string_lossy().starts_with('.') || name.ends_with(ENDING) {
             continue;
         }
         let path = entry.path();
@@ -182,7 +195,7 @@ fn parse_line(line: &[u8]) -> Option<(String, blake3::Hash)> {
 pub(crate) fn hash(path: &Path) -> io::Result<blake3::Hash> {
     let mut hasher = blake3::Hasher::new();
     let mut file = File::open(path)?;
-    let mut buffer = vec![0; 1 << 20];
+    let mut buffer = vec![0; 1 << 16];
     loop {
         match file.read(&mut buffer)? {
             0 => return Ok(hasher.finalize()),
@@ -191,11 +204,16 @@ pub(crate) fn hash(path: &Path) -> io::Result<blake3::Hash> {
     }
 }
 
-pub(crate) fn damage(path: &Path, problem: &str, sums: &str) -> Damage {
+/// Whether a file is a manifest, by its name.
+pub(crate) fn is_manifest(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(ENDING)) && path.is_file()
+}
+
+pub(crate) fn damage(path: &Path, problem: &str) -> Damage {
     Damage {
         path: path.to_owned(),
         problem: problem.to_owned(),
-        remedy: format!("restore it from a copy, or delete {sums} of its folder to accept the files as they are"),
+        remedy: format!("restore it from a copy, or delete {MANIFEST} of its folder to accept the files as they are"),
     }
 }
 

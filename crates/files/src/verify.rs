@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::manifest::{Damage, MANIFEST, Manifest, damage};
+use crate::manifest::{Damage, MANIFEST, Manifest, damage, is_manifest};
 use crate::{checked_json, json_lines, sealed};
 
 /// Formats of this workspace that end with their hash.
@@ -50,8 +50,7 @@ pub fn verify(folder: &Path) -> io::Result<Verification> {
 
 /// Whether a file holds checksums of others.
 fn is_list(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name == MANIFEST)
-        || json_lines::checked_by(path).is_some_and(|lines| lines.exists())
+    is_manifest(path) || json_lines::checked_by(path).is_some_and(|lines| lines.exists())
 }
 
 fn check_manifest(
@@ -62,7 +61,7 @@ fn check_manifest(
     let manifest = match Manifest::read(folder) {
         Err(error) if error.kind() == io::ErrorKind::InvalidData => {
             let path = folder.join(MANIFEST);
-            found.damaged.push(damage(&path, "is no list of checksums", MANIFEST));
+            found.damaged.push(damage(&path, "is no list of checksums"));
             return Ok(());
         }
         manifest => manifest?,

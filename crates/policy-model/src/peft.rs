@@ -46,6 +46,7 @@ impl Policy {
             .map_err(|source| PolicyError::Json { path: path.clone(), source })?;
         let lora = ConfigFile { path: &path, json }.lora()?;
         let weights = files::file_inside(dir, WEIGHTS).map_err(PolicyError::io("read", &dir.join(WEIGHTS)))?;
+        files::check_file(&weights).map_err(PolicyError::io("read", &weights))?;
         let mut parameters = read_file(&weights, self.kind(), self.device())?;
         for (name, _) in &mut parameters {
             if let Some(ours) = name.strip_prefix(PREFIX) {

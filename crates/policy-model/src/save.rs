@@ -193,6 +193,8 @@ pub(crate) fn replace_folder(
     };
     let new = temporary()?;
     fill(new.path())?;
+    files::seal(new.path()).map_err(PolicyError::io("write the checksums of", dir))?;
+    files::fault::point("policy.save.filled");
     let put = || std::fs::rename(new.path(), dir).map_err(PolicyError::io("write", dir));
     if dir.exists() {
         // A folder cannot be renamed onto one that is not empty: this renames the old one first, and back on failure.

@@ -33,6 +33,7 @@ pub(crate) fn read(
     let mut parameters = Vec::new();
     let mut tied_head = None;
     for path in files(dir)? {
+        files::check_file(&path).map_err(PolicyError::io("read", &path))?;
         for (name, tensor) in read_file(&path, kind, device)? {
             if name.ends_with(FREQUENCIES) {
                 continue;
