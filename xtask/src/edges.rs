@@ -98,6 +98,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "annotate",
             "distributed",
             "experiment",
+            "files",
             "hub",
             "human-study",
             "inference",

@@ -53,7 +53,9 @@ pub fn hash_model(folder: &Path, hasher: &mut blake3::Hasher) -> Result<(), Dist
     found.sort();
     for path in found {
         let name = path.file_name().unwrap_or_default();
-        let read = files::file_inside(folder, name).and_then(fs::File::open).and_then(|file| hasher.update_reader(file).map(drop));
+        let read = files::file_inside(folder, name)
+            .and_then(fs::File::open)
+            .and_then(|file| hasher.update_reader(file).map(drop));
         read.map_err(|error| failed(&path, error))?;
     }
     Ok(())

@@ -74,13 +74,16 @@ fn fault() -> Option<&'static Fault> {
     FAULT.get_or_init(read).as_ref()
 }
 
-/// Cuts the file `path` in half and aborts the process if [`VARIABLE`] names this pass through `name`, as a power failure
-/// does to data that has not reached the disk. Does nothing otherwise.
-pub fn torn(name: &str, path: &Path) {
+/// Cuts half of the last `unsynced` bytes of the file `path` and aborts the process if [`VARIABLE`] names this pass through
+/// `name`, as a power failure does to data that has not reached the disk. Does nothing otherwise.
+pub fn torn(name: &str, path: &Path, unsynced: u64) {
     if fault().is_some_and(|fault| fault.is_due(name)) {
-        let cut = OpenOptions::new().write(true).open(path);
+        let cut = |file: File| {
+            let length = file.metadata()?.len();
+            file.set_len(length - unsynced.min(length).div_ceil(2))
+        };
         // Without the cut the test that expects a torn file fails.
-        let _ = cut.and_then(|file| file.set_len(file.metadata()?.len() / 2));
+        let _ = OpenOptions::new().write(true).open(path).and_then(cut);
         process::abort();
     }
 }

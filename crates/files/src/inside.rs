@@ -67,7 +67,8 @@ pub fn read_inside(folder: &Path, name: impl AsRef<Path>) -> io::Result<Vec<u8>>
 
 /// Returns the files of the repository whose snapshot has the folder `root`.
 fn blobs(root: &Path) -> Option<PathBuf> {
-    let snapshots = root.ancestors().find(|folder| folder.file_name().is_some_and(|name| name == "snapshots"))?;
+    let snapshots =
+        root.ancestors().find(|folder| folder.file_name().is_some_and(|name| name == "snapshots"))?;
     Some(snapshots.parent()?.join("blobs"))
 }
 

@@ -54,7 +54,9 @@ pub enum JsonLinesError {
 pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, JsonLinesError> {
     let failed = |source| JsonLinesError::Read { path: path.to_owned(), source };
     crate::check_file(path).map_err(failed)?;
-    if let Some(damage) = checks_of(path).exists().then(|| damage(path)).transpose().map_err(failed)?.flatten() {
+    if let Some(damage) =
+        checks_of(path).exists().then(|| damage(path)).transpose().map_err(failed)?.flatten()
+    {
         return Err(failed(damage.error()));
     }
     let text = fs::read_to_string(path);

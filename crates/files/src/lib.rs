@@ -18,9 +18,7 @@ pub use atomic_write_file::AtomicWriteFile;
 pub use checked_json::{read_checked_json, write_checked_json};
 pub use inside::{file_inside, read_inside, read_inside_if_present};
 pub use lock::{Lock, LockError};
-pub use manifest::{
-    Damage, MANIFEST, check_file, check_folder, read_checked, seal, seal_files, unseal,
-};
+pub use manifest::{Damage, MANIFEST, check_file, check_folder, read_checked, seal, seal_files, unseal};
 pub use sealed::{HASH_BYTES, Hashing, is_sealed, write_sealed};
 pub use verify::{Verification, verify};
 

@@ -213,7 +213,9 @@ pub(crate) fn damage(path: &Path, problem: &str) -> Damage {
     Damage {
         path: path.to_owned(),
         problem: problem.to_owned(),
-        remedy: format!("restore it from a copy, or delete {MANIFEST} of its folder to accept the files as they are"),
+        remedy: format!(
+            "restore it from a copy, or delete {MANIFEST} of its folder to accept the files as they are"
+        ),
     }
 }
 

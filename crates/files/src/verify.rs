@@ -53,11 +53,7 @@ fn is_list(path: &Path) -> bool {
     is_manifest(path) || json_lines::checked_by(path).is_some_and(|lines| lines.exists())
 }
 
-fn check_manifest(
-    folder: &Path,
-    found: &mut Verification,
-    listed: &mut BTreeSet<PathBuf>,
-) -> io::Result<()> {
+fn check_manifest(folder: &Path, found: &mut Verification, listed: &mut BTreeSet<PathBuf>) -> io::Result<()> {
     let manifest = match Manifest::read(folder) {
         Err(error) if error.kind() == io::ErrorKind::InvalidData => {
             let path = folder.join(MANIFEST);

@@ -79,7 +79,10 @@ impl<'a> Client<'a> {
         let body = self.get(repo, &url, None)?.response.into_reader().take(MAX_DESCRIPTION);
         let info: Info = serde_json::from_reader(body).map_err(|error| request(repo, &error))?;
         let commit = self.digest(repo, "commit", Some(info.sha))?;
-        Ok(Description { commit, files: info.siblings.into_iter().map(|sibling| sibling.rfilename).collect() })
+        Ok(Description {
+            commit,
+            files: info.siblings.into_iter().map(|sibling| sibling.rfilename).collect(),
+        })
     }
 
     /// Downloads `file` of `repo` at `commit` into the cache, unless the cache holds it.

@@ -237,7 +237,8 @@ fn what_is_not_there_is_said() {
 
 #[test]
 fn a_redirect_gets_no_token_and_names_no_file() {
-    let store = Server::start(Served { files: set(), etag: Some("an-etag-of-its-own".into()), ..Served::default() });
+    let store =
+        Server::start(Served { files: set(), etag: Some("an-etag-of-its-own".into()), ..Served::default() });
     let redirect = Some(store.address.clone());
     let server = Server::start(Served { files: set(), redirect, ..Served::default() });
     let cache = tempfile::tempdir().expect("a temporary folder");
@@ -258,7 +259,8 @@ fn a_hostile_server_cannot_choose_a_path() {
         let served = Served { files: set(), etag: text(etag), commit: text(commit), ..Served::default() };
         let server = Server::start(served);
         let root = tempfile::tempdir().expect("a temporary folder");
-        let error = server.hub(&root.path().join("a/cache"), &[]).fetch(&id("owner/set")).expect_err("refused");
+        let error =
+            server.hub(&root.path().join("a/cache"), &[]).fetch(&id("owner/set")).expect_err("refused");
         assert!(matches!(error, HubError::NoDigest { .. }) && error.is_bad_input(), "{error}");
         let mut files = Vec::new();
         let mut folders = vec![root.path().to_owned()];

@@ -45,7 +45,8 @@ impl Policy {
         let json: Map<String, Value> = serde_json::from_slice(&text)
             .map_err(|source| PolicyError::Json { path: path.clone(), source })?;
         let lora = ConfigFile { path: &path, json }.lora()?;
-        let weights = files::file_inside(dir, WEIGHTS).map_err(PolicyError::io("read", &dir.join(WEIGHTS)))?;
+        let weights =
+            files::file_inside(dir, WEIGHTS).map_err(PolicyError::io("read", &dir.join(WEIGHTS)))?;
         files::check_file(&weights).map_err(PolicyError::io("read", &weights))?;
         let mut parameters = read_file(&weights, self.kind(), self.device())?;
         for (name, _) in &mut parameters {

@@ -261,7 +261,8 @@ fn copy_dir(folder: &Path, named: &Path, to: &Path) -> Result<(), PolicyError> {
 /// Copies the file `name` between folders; returns whether there is one.
 fn copy(from: &Path, name: impl AsRef<Path>, to: &Path) -> Result<bool, PolicyError> {
     let name = name.as_ref();
-    let bytes = files::read_inside_if_present(from, name).map_err(PolicyError::io("read", &from.join(name)))?;
+    let bytes =
+        files::read_inside_if_present(from, name).map_err(PolicyError::io("read", &from.join(name)))?;
     let Some(bytes) = bytes else { return Ok(false) };
     let target = to.join(name);
     files::write(&target, &bytes).map_err(PolicyError::io("write", &target))?;

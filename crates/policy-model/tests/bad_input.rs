@@ -91,7 +91,8 @@ fn links_out_of_the_folder_are_refused() {
         let copy = copy_of("llama");
         let policy = load(copy.path()).unwrap();
         let _ = std::fs::remove_file(copy.path().join(name));
-        let target = if name.contains('.') { elsewhere.path().join("secret") } else { elsewhere.path().into() };
+        let target =
+            if name.contains('.') { elsewhere.path().join("secret") } else { elsewhere.path().into() };
         symlink(target, copy.path().join(name)).unwrap();
         let saved = elsewhere.path().join("saved");
         let error = message(policy.save(&saved, Kind::Float, Some(copy.path())));

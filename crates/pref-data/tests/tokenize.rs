@@ -248,7 +248,8 @@ fn links_out_of_the_folder_are_refused() {
     fs::write(elsewhere.path().join("secret"), "{}").unwrap();
     for name in ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"] {
         let folder = tempfile::tempdir().unwrap();
-        for copied in ["tokenizer.json", "tokenizer_config.json"].into_iter().filter(|copied| *copied != name) {
+        for copied in ["tokenizer.json", "tokenizer_config.json"].into_iter().filter(|copied| *copied != name)
+        {
             fs::copy(fixture_path("tiny").join(copied), folder.path().join(copied)).unwrap();
         }
         std::os::unix::fs::symlink(elsewhere.path().join("secret"), folder.path().join(name)).unwrap();

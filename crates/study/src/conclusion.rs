@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use experiment::results::{PolicyRow, ScoreRow, write_parquet, write_policies};
+use experiment::results::{PolicyRow, ResultsError, ScoreRow, write_parquet, write_policies};
 use experiment::{Analysis, Evaluated, EvaluationId, Setup, table_of_failures};
 use report::table::Table;
 use report::{write_figures, write_report, write_tables};
@@ -80,8 +80,12 @@ pub fn conclude(study: &Study, asked: &[&dyn Question]) -> Result<Findings, Stud
     write_tables(&output, &opening)?;
     let these: Vec<&Answered> = answers.iter().filter(|answer| is_asked(answer.question)).collect();
     let (failed, verdicts) = (failed(&these), verdicts::table(setup, &settled(&these)));
-    write_parquet(&output.join("results.parquet"), &rows.scores)?;
-    write_policies(&output.join("policies.parquet"), &rows.policies)?;
+    let unwritten = |source| ResultsError::Io { action: "write", path: output.clone(), source };
+    files::unseal(&output).map_err(unwritten)?;
+    let names = ["results.parquet", "policies.parquet"].map(str::to_owned);
+    write_parquet(&output.join(&names[0]), &rows.scores)?;
+    write_policies(&output.join(&names[1]), &rows.policies)?;
+    files::seal_files(&output, files::MANIFEST, &names).map_err(unwritten)?;
     let report = write_report(&output, &summary::report(study, answers, opening))?;
     Ok(Findings { failed, verdicts, coverage, tables, report, incomplete: None })
 }

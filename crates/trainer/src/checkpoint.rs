@@ -89,6 +89,7 @@ pub(crate) fn write(
         files::fault::torn(
             "trainer.checkpoint.torn",
             &target.join(STATE_FOLDER).join(part_name(snapshot.shard.rank)),
+            u64::MAX,
         );
         files::sync_dir(folder).map_err(TrainError::io("cannot sync", folder))?;
         Ok(())
@@ -314,8 +315,7 @@ fn read_state(checkpoint: &Path, shard: Shard) -> Result<SavedState, TrainError>
         let name = part_name(part.rank);
         let path = checkpoint.join(STATE_FOLDER).join(&name);
         files::check_file(&path).map_err(|error| damaged(described(&name, &error)))?;
-        let tensors = Tensor::read_safetensors(path)
-            .map_err(|error| damaged(format!("{name}: {error}")))?;
+        let tensors = Tensor::read_safetensors(path).map_err(|error| damaged(format!("{name}: {error}")))?;
         for (wanted, target) in
             [("master", &state.master), ("exp_avg", &state.exp_avg), ("exp_avg_sq", &state.exp_avg_sq)]
         {

@@ -372,7 +372,8 @@ impl Observer for Recorder<'_, '_> {
         let failed = || TrainError::io("cannot write", self.parts.dir.metrics());
         self.metrics.append(metrics).map_err(failed())?;
         files::fault::point("trainer.metrics");
-        files::fault::torn("trainer.metrics.torn", &self.parts.dir.metrics());
+        // The last row is longer.
+        files::fault::torn("trainer.metrics.torn", &self.parts.dir.metrics(), 80);
         self.scalars(metrics.step, &metrics.series())?;
         if let Some(log) = &mut self.deltas {
             log.write(metrics.step, metrics.epoch, deltas)?;
