@@ -1,5 +1,6 @@
 //! Errors of training.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use distributed::DistributedError;
@@ -136,6 +137,19 @@ pub enum TrainError {
         /// The number of tokens of the tokenizer.
         tokenizer: usize,
     },
+    /// Metrics end before the checkpoint from which a run resumes.
+    #[error(
+        "{} ends at step {last}, before the checkpoint of step {step}; restore it from a copy, or move it away to go on \
+         without its rows", path.display()
+    )]
+    LostMetrics {
+        /// The file.
+        path: PathBuf,
+        /// The step of its last row.
+        last: u64,
+        /// The step of the checkpoint.
+        step: u64,
+    },
     /// A checkpoint cannot be used.
     #[error("the checkpoint {} is damaged: {why}", path.display())]
     DamagedCheckpoint {
@@ -178,6 +192,7 @@ impl TrainError {
             | Self::Torch { .. }
             | Self::Io { .. }
             | Self::Lines(_)
+            | Self::LostMetrics { .. }
             | Self::Lock(_)
             | Self::NotFinite { .. }
             | Self::Stopped => false,
@@ -188,7 +203,10 @@ impl TrainError {
 /// Returns whether a model's error is in its files, rather than in the machine that reads or runs it.
 pub fn is_bad_model(error: &PolicyError) -> bool {
     match error {
-        PolicyError::Io { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
+        PolicyError::Io { source, .. } => matches!(
+            source.kind(),
+            ErrorKind::NotFound | ErrorKind::InvalidInput | ErrorKind::InvalidData | ErrorKind::FileTooLarge
+        ),
         PolicyError::WriteSafetensors { .. } | PolicyError::Torch { .. } | PolicyError::NotANumber { .. } => {
             false
         }
