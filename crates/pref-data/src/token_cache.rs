@@ -26,7 +26,7 @@ pub struct TokenFile {
 }
 
 /// Opens a file; its last character is the layout's version.
-const MAGIC: [u8; 8] = *b"PREFTOK2";
+const MAGIC: [u8; 8] = *b"PREFTOK3";
 
 impl TokenCache {
     /// Returns the cache in `folder`, which need not exist.
