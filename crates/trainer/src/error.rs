@@ -65,6 +65,14 @@ pub enum TrainError {
     /// Nothing is left to train on.
     #[error("no training example is left: {0}")]
     NoExamples(String),
+    /// A key has a meaning for pairs only.
+    #[error("{key} applies to pairs, but {path} holds unpaired preferences; remove the key")]
+    PairsOnly {
+        /// The key.
+        key: &'static str,
+        /// The data.
+        path: String,
+    },
     /// The loss is not a number.
     #[error(
         "the loss is {loss} at step {step} (epoch {epoch:.2}); the batch held {examples}. \
@@ -178,6 +186,7 @@ impl TrainError {
             Self::Recipe(_)
             | Self::Data(_)
             | Self::NoExamples(_)
+            | Self::PairsOnly { .. }
             | Self::OtherRun { .. }
             | Self::NotFinished { .. }
             | Self::InputsChanged { .. }

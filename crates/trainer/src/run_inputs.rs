@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use pref_data::Pair;
+use pref_data::{Pair, UnpairedRecord};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -71,6 +71,15 @@ impl RunInputs {
 pub(crate) fn hash_pairs(pairs: &[Pair], hasher: &mut blake3::Hasher) {
     for pair in pairs {
         let row = (&pair.id, &pair.prompt, &pair.chosen, &pair.rejected, &pair.context, pair.flipped);
+        serde_json::to_writer(&mut *hasher, &row).expect("a hasher accepts any bytes, and text is JSON");
+        hasher.update(b"\n");
+    }
+}
+
+/// Feeds the texts and labels of unpaired preferences to `hasher`.
+pub(crate) fn hash_unpaired(records: &[UnpairedRecord], hasher: &mut blake3::Hasher) {
+    for record in records {
+        let row = (&record.id, &record.prompt, &record.completion, &record.context, record.is_desirable);
         serde_json::to_writer(&mut *hasher, &row).expect("a hasher accepts any bytes, and text is JSON");
         hasher.update(b"\n");
     }
