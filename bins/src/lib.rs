@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod annotate_program;
+mod compare_program;
 mod console;
 mod launch;
 mod mtbench_program;

@@ -16,6 +16,7 @@ const LIBTORCH: &str = "torch-sys";
 const LIBTORCH_FREE: &[&str] = &[
     "annotate",
     "chat-template",
+    "compare",
     "files",
     "hub",
     "human-study",
@@ -45,6 +46,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("pref-loss", &[]),
     ("report", &["files"]),
     ("stats", &["seeds"]),
+    ("compare", &["report", "seeds", "stats"]),
     ("hub", &[]),
     ("llm-client", &["files", "seeds"]),
     ("pref-data", &["chat-template", "files", "seeds", "stats"]),
@@ -96,6 +98,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "bins",
         &[
             "annotate",
+            "compare",
             "distributed",
             "experiment",
             "hub",

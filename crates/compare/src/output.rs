@@ -1,0 +1,149 @@
+//! Comparisons as tables, JSON and CSV.
+
+use report::table::{Align, Column, Table, Value};
+
+use crate::comparison::POWER;
+use crate::{Comparison, ContrastRow};
+
+/// The most names of a list.
+const MOST_NAMES: usize = 10;
+
+impl Comparison {
+    /// Returns the comparison as a table.
+    pub fn table(&self) -> Table {
+        let decimals = self.decimals();
+        let rows = self.rows.iter().map(|row| {
+            vec![
+                Value::text(&row.contrast),
+                Value::Difference { value: row.estimate, low: row.low, high: row.high, decimals },
+                p_value(row.p),
+                p_value(row.p_holm),
+                Value::Number { value: row.mde, decimals },
+                required(row.required_questions),
+                required(row.required_seeds),
+            ]
+        });
+        let right = |name: &str| Column::new(name, Align::Right);
+        let grouped = |name: &str| Column::grouped("Required", name, Align::Right);
+        let columns = vec![
+            Column::new("Contrast", Align::Left),
+            right("Difference"),
+            right("p"),
+            right("Holm"),
+            right("MDE"),
+            grouped("qu."),
+            grouped("seeds"),
+        ];
+        let title = match self.scorer.as_str() {
+            "" => "Differences".to_owned(),
+            scorer => format!("Differences, scored by {scorer}"),
+        };
+        Table { id: "comparison".into(), title, columns, rows: rows.collect(), notes: self.notes() }
+    }
+
+    /// Returns what the numbers are, and which questions are left out.
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes = vec![self.design()];
+        let effect = match self.effect {
+            Some(effect) => format!("an effect of {effect}"),
+            None => "the estimated difference".to_owned(),
+        };
+        notes.push(format!(
+            "p: two-sided t-test; Holm: corrected for {} contrasts. MDE: minimum detectable effect at {}% power, \
+             corrected. Required: questions (qu.) or seeds that detect {effect} with the other size as it is; –: no \
+             number does, or the variance between seeds is unknown.",
+            self.rows.len(),
+            100.0 * POWER
+        ));
+        notes.extend(self.left_out_note());
+        notes
+    }
+
+    /// Returns the sentence on questions that are left out; `None` if all are complete.
+    pub fn left_out_note(&self) -> Option<String> {
+        let count = self.left_out.len();
+        let name = |(question, arms): &(String, String)| format!("{question} (no score of {arms})");
+        let shown: Vec<String> = self.left_out.iter().take(MOST_NAMES).map(name).collect();
+        let more =
+            if count > MOST_NAMES { format!(" and {} more", count - MOST_NAMES) } else { String::new() };
+        (count > 0).then(|| {
+            format!("{count} of {} questions left out: {}{more}.", count + self.questions, shown.join(", "))
+        })
+    }
+
+    fn design(&self) -> String {
+        let strata = if self.strata > 1 { format!(" in {} strata", self.strata) } else { String::new() };
+        let percent = 100.0 * self.level;
+        let intervals = match &self.seed_variance {
+            None => format!(
+                "Brackets: {percent}% t-intervals over questions{strata}. Without several seeds an arm, they hold for \
+                 these very policies, not for another training run."
+            ),
+            Some(variance) => format!(
+                "Brackets: {percent}% t-intervals over seeds and questions{strata}. Variance between seeds, pooled over \
+                 {} arms: {:.4} ± {:.4} (standard error).",
+                self.arms, variance.value, variance.standard_error
+            ),
+        };
+        let seeds = match self.seeds {
+            1 => "1 seed".to_owned(),
+            seeds => format!("up to {seeds} seeds an arm"),
+        };
+        format!("{} questions, {seeds}. {intervals}", self.questions)
+    }
+
+    fn decimals(&self) -> usize {
+        if self.are_shares { 3 } else { 2 }
+    }
+}
+
+/// Returns comparisons as a JSON array with one object a contrast.
+pub fn to_json(comparisons: &[Comparison]) -> String {
+    let rows: Vec<&ContrastRow> = comparisons.iter().flat_map(|comparison| &comparison.rows).collect();
+    serde_json::to_string_pretty(&rows).expect("rows have string keys and plain values only")
+}
+
+/// Returns comparisons as CSV with the names of JSON.
+pub fn to_csv(comparisons: &[Comparison]) -> String {
+    let has_scorer =
+        comparisons.iter().flat_map(|comparison| &comparison.rows).any(|row| row.scorer.is_some());
+    let mut header = vec![
+        "contrast",
+        "estimate",
+        "low",
+        "high",
+        "p",
+        "p_holm",
+        "mde",
+        "required_questions",
+        "required_seeds",
+    ];
+    if has_scorer {
+        header.push("scorer");
+    }
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    // Writes to memory do not fail, and all rows have the same length.
+    let _ = writer.write_record(&header);
+    let count = |number: Option<usize>| number.map_or_else(String::new, |number| number.to_string());
+    for row in comparisons.iter().flat_map(|comparison| &comparison.rows) {
+        let numbers =
+            [row.estimate, row.low, row.high, row.p, row.p_holm, row.mde].map(|number| number.to_string());
+        let mut cells = vec![row.contrast.clone()];
+        cells.extend(numbers);
+        cells.extend([count(row.required_questions), count(row.required_seeds)]);
+        if has_scorer {
+            cells.push(row.scorer.clone().unwrap_or_default());
+        }
+        let _ = writer.write_record(&cells);
+    }
+    String::from_utf8(writer.into_inner().unwrap_or_default()).unwrap_or_default()
+}
+
+/// Returns a p-value with three decimals.
+pub(crate) fn p_value(p: f64) -> Value {
+    if p < 0.001 { Value::text("<0.001") } else { Value::Number { value: p, decimals: 3 } }
+}
+
+fn required(number: Option<usize>) -> Value {
+    number.map_or_else(|| Value::text("–"), |number| Value::Count(number as u64))
+}
