@@ -1,11 +1,15 @@
 //! `study compare`: scores from anywhere.
 
 use std::convert::Infallible;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::Args;
-use compare::{Options, Source, compare, read_scores, to_csv, to_json};
+use compare::{
+    Options, Ratings, Scores, Source, compare, compare_with_ratings, read_scores, to_csv, to_json,
+};
 use report::table::Format;
+use seeds::Seeds;
 
 use crate::program::print_result;
 
@@ -34,6 +38,16 @@ pub(crate) struct CompareArgs {
     /// The effect for which the sample is computed, in score points [default: each estimated difference]
     #[arg(long, value_name = "POINTS")]
     effect: Option<f64>,
+    /// People's ratings of some answers, which correct each difference: a file with `arm`, `question`, `score` and where needed
+    /// `seed`, `turn`, `rater`, as `agreement collect` prints it; or the name of a scorer that takes the people's place
+    #[arg(long, value_name = "FILE")]
+    ratings: Option<PathBuf>,
+    /// The number of questions that a scorer in place of people rates, drawn within categories
+    #[arg(long, value_name = "N", default_value_t = 20, requires = "ratings")]
+    rate: usize,
+    /// The seed of the drawn questions
+    #[arg(long, default_value_t = 0, requires = "ratings")]
+    seed: u64,
     /// Format: text, json and csv (one row a contrast), md, tex
     #[arg(long, default_value = "text", value_parser = Format::from_str)]
     format: Format,
@@ -56,7 +70,10 @@ impl CompareArgs {
             level: self.level,
             effect: self.effect,
         };
-        let comparisons = compare(&scores, &options)?;
+        let comparisons = match self.ratings(&scores)? {
+            None => compare(&scores, &options)?,
+            Some(ratings) => compare_with_ratings(&scores, &options, &ratings)?,
+        };
         for note in comparisons.iter().filter_map(|comparison| comparison.left_out_note()) {
             tracing::warn!("{note}");
         }
@@ -64,16 +81,27 @@ impl CompareArgs {
             Format::Json => print_result(to_json(&comparisons))?,
             Format::Csv => print_result(to_csv(&comparisons).trim_end())?,
             Format::Text => {
-                for comparison in &comparisons {
-                    print_result(comparison.table().render_within(WIDTH))?;
+                for table in comparisons.iter().flat_map(|comparison| comparison.tables()) {
+                    print_result(table.render_within(WIDTH))?;
                 }
             }
             Format::Markdown | Format::Latex => {
-                for comparison in &comparisons {
-                    print_result(comparison.table().render(self.format))?;
+                for table in comparisons.iter().flat_map(|comparison| comparison.tables()) {
+                    print_result(table.render(self.format))?;
                 }
             }
         }
         Ok(())
+    }
+
+    /// Reads the ratings; an argument that is no file names a scorer.
+    fn ratings(&self, scores: &Scores) -> anyhow::Result<Option<Ratings>> {
+        let Some(ratings) = &self.ratings else { return Ok(None) };
+        Ok(Some(match ratings.is_file() {
+            true => Ratings::read(ratings)?,
+            false => {
+                Ratings::of_scorer(scores, &ratings.display().to_string(), self.rate, &Seeds::new(self.seed))?
+            }
+        }))
     }
 }

@@ -3,14 +3,13 @@
 use std::collections::BTreeSet;
 
 use serde::Serialize;
-use stats::{Interval, MeanEstimate, PlannedTest, RequiredSample, SeedVariance, Source, holm};
+use stats::{MeanEstimate, PlannedTest, RequiredSample, SeedVariance, Source};
 
 use crate::contrasts::contrasts;
 use crate::differences::{Complete, Difference};
-use crate::{Error, Scores};
-
-/// The power of minimum detectable effects and required samples.
-pub(crate) const POWER: f64 = 0.8;
+use crate::people::{CorrectedRow, People, people};
+use crate::tested::{POWER, tests};
+use crate::{Error, Ratings, Scores};
 
 /// What to compare.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,6 +57,8 @@ pub struct Comparison {
     pub effect: Option<f64>,
     /// Whether all scores are shares from 0 to 1.
     pub(crate) are_shares: bool,
+    /// The corrections by people's ratings, if there are any.
+    pub people: Option<People>,
 }
 
 /// A contrast of two arms.
@@ -90,6 +91,9 @@ pub struct ContrastRow {
     pub required_questions_interval: [Option<usize>; 2],
     /// The 90% interval of the required seeds.
     pub required_seeds_interval: [Option<usize>; 2],
+    /// The difference as people's ratings correct it.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub by_people: Option<CorrectedRow>,
 }
 
 /// Compares the arms of `scores`, once for each scorer.
@@ -99,13 +103,36 @@ pub struct ContrastRow {
 /// [`Error::Argument`] for an unknown arm or scorer; [`Error::Incomparable`] for arms without two questions in common;
 /// [`Error::Stats`] for an invalid level.
 pub fn compare(scores: &Scores, options: &Options) -> Result<Vec<Comparison>, Error> {
+    compare_by(scores, options, None)
+}
+
+/// Compares the arms of `scores`, and corrects each scorer's differences by people's ratings.
+///
+/// # Errors
+///
+/// Those of [`compare`]; [`Error::Incomparable`] for ratings of answers without a score, or of fewer than two questions.
+pub fn compare_with_ratings(
+    scores: &Scores,
+    options: &Options,
+    ratings: &Ratings,
+) -> Result<Vec<Comparison>, Error> {
+    ratings.check(scores)?;
+    compare_by(scores, options, Some(ratings))
+}
+
+fn compare_by(
+    scores: &Scores,
+    options: &Options,
+    ratings: Option<&Ratings>,
+) -> Result<Vec<Comparison>, Error> {
     let contrasts = contrasts(scores, options)?;
     let compared: BTreeSet<usize> = contrasts.iter().flatten().copied().collect();
-    scorers(scores, options)?
-        .into_iter()
+    let in_place_of_people = ratings.and_then(Ratings::scorer).and_then(|name| scores.scorers.find(name));
+    let scorers = scorers(scores, options)?.into_iter().filter(|scorer| Some(*scorer) != in_place_of_people);
+    scorers
         .map(|scorer| {
             let complete = Complete::new(scores, scorer, &compared)?;
-            of_scorer(scores, scorer, &complete, &contrasts, options)
+            of_scorer(scores, scorer, &complete, &contrasts, options, ratings)
         })
         .collect()
 }
@@ -128,13 +155,19 @@ fn of_scorer(
     complete: &Complete,
     contrasts: &[[usize; 2]],
     options: &Options,
+    ratings: Option<&Ratings>,
 ) -> Result<Comparison, Error> {
     let (differences, seed_variance) = complete.differences(contrasts)?;
     let estimates: Vec<MeanEstimate> = differences.iter().map(|difference| difference.estimate).collect();
     let tests = tests(&estimates, options.level)?;
     let name = scores.scorers()[scorer].clone();
+    let people = ratings
+        .map(|ratings| people(scores, scorer, complete, contrasts, &differences, ratings, options.level))
+        .transpose()?;
     let mut rows = Vec::new();
-    for ((&[first, second], difference), test) in contrasts.iter().zip(&differences).zip(tests) {
+    for (at, ((&[first, second], difference), test)) in
+        contrasts.iter().zip(&differences).zip(tests).enumerate()
+    {
         let sample = sample(difference, contrasts.len(), options)?;
         let [questions, seeds] =
             sample.map(|required| required.map_or([None; 3], |r| [r.number, r.low, r.high]));
@@ -152,6 +185,7 @@ fn of_scorer(
             mde_interval: test.mde_interval,
             required_questions_interval: [questions[1], questions[2]],
             required_seeds_interval: [seeds[1], seeds[2]],
+            by_people: people.as_ref().map(|people| people.rows[at]),
         });
     }
     let question =
@@ -169,33 +203,8 @@ fn of_scorer(
         effect: options.effect,
         are_shares: values.all(|value| (0.0..=1.0).contains(&value)),
         scorer: name,
+        people,
     })
-}
-
-/// The tests of one difference of a family.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Tested {
-    pub(crate) interval: Interval,
-    pub(crate) p: f64,
-    pub(crate) p_holm: f64,
-    pub(crate) mde: f64,
-    pub(crate) mde_interval: [f64; 2],
-}
-
-/// Tests a family of differences.
-pub(crate) fn tests(differences: &[MeanEstimate], level: f64) -> Result<Vec<Tested>, Error> {
-    let p: Vec<f64> = differences.iter().map(MeanEstimate::p_value).collect();
-    let adjusted = holm(&p).map_err(Error::stats("corrected p-values"))?;
-    let planned = PlannedTest { level, power: POWER, comparisons: differences.len() };
-    let tested = |(difference, (p, p_holm)): (&MeanEstimate, (f64, f64))| {
-        let mde = planned
-            .minimum_detectable_effect(difference)
-            .map_err(Error::stats("the minimum detectable effect"))?;
-        let interval = difference.interval(level).map_err(Error::stats("an interval"))?;
-        let mde_interval = [mde.interval.low, mde.interval.high];
-        Ok(Tested { interval, p, p_holm, mde: mde.value, mde_interval })
-    };
-    differences.iter().zip(p.iter().copied().zip(adjusted)).map(tested).collect()
 }
 
 /// Returns the required questions and seeds; `None` without an effect or without the variance of its source.

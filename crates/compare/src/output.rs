@@ -2,8 +2,9 @@
 
 use report::table::{Align, Column, Table, Value};
 
-use crate::comparison::POWER;
-use crate::{Comparison, ContrastRow};
+use crate::people::MORE_RATINGS;
+use crate::tested::POWER;
+use crate::{Comparison, ContrastRow, Measured, People};
 
 /// The most names of a list.
 const MOST_NAMES: usize = 10;
@@ -39,6 +40,110 @@ impl Comparison {
             scorer => format!("Differences, scored by {scorer}"),
         };
         Table { id: "comparison".into(), title, columns, rows: rows.collect(), notes: self.notes() }
+    }
+
+    /// Returns all tables: the differences; with ratings, the corrected differences and the judge against people.
+    pub fn tables(&self) -> Vec<Table> {
+        let people = self.people.iter().flat_map(|people| [self.corrected(people), self.check(people)]);
+        [self.table()].into_iter().chain(people).collect()
+    }
+
+    /// Returns each difference by the judge, by people, and corrected.
+    fn corrected(&self, people: &People) -> Table {
+        let decimals = self.decimals();
+        let shown = |contrast: &str, by: String, of: &Measured| {
+            vec![
+                Value::text(contrast),
+                Value::text(by),
+                Value::Difference { value: of.estimate, low: of.low, high: of.high, decimals },
+                p_value(of.p),
+                p_value(of.p_holm),
+                Value::Number { value: of.mde, decimals },
+            ]
+        };
+        let mut rows = Vec::new();
+        for (row, corrected) in self.rows.iter().zip(&people.rows) {
+            let ContrastRow { estimate, low, high, p, p_holm, mde, .. } = *row;
+            let judge = Measured { estimate, low, high, p, p_holm, mde };
+            rows.push(shown(&row.contrast, "judge".to_owned(), &judge));
+            rows.push(shown("", format!("people, {} qu.", corrected.rated_questions), &corrected.people));
+            rows.push(shown("", format!("corrected, λ {:.2}", corrected.lambda), &corrected.corrected));
+        }
+        let right = |name: &str| Column::new(name, Align::Right);
+        let columns = vec![
+            Column::new("Contrast", Align::Left),
+            Column::new("By", Align::Left),
+            right("Difference"),
+            right("p"),
+            right("Holm"),
+            right("MDE"),
+        ];
+        let seeds = match self.seeds {
+            0 | 1 => "",
+            _ => " The variance between seeds is the judge's.",
+        };
+        let notes = vec![format!(
+            "Corrected: prediction-powered inference (PPI++) from {} ratings and the judge's scores of all {} questions; \
+             λ is the weight of the judge.{seeds}",
+            people.ratings, self.questions
+        )];
+        Table {
+            id: "corrected".into(),
+            title: "Differences as people correct them".into(),
+            columns,
+            rows,
+            notes,
+        }
+    }
+
+    /// Returns the judge against people.
+    fn check(&self, people: &People) -> Table {
+        let decimals = self.decimals();
+        let missing = || Value::missing("fewer than two questions have such answers");
+        let interval = |estimate: &Option<stats::MeanEstimate>| {
+            let estimate = estimate.as_ref()?;
+            Some((estimate.value, estimate.interval(self.level).ok()?))
+        };
+        let difference = |estimate: &Option<stats::MeanEstimate>| {
+            interval(estimate).map_or_else(missing, |(value, of)| Value::Difference {
+                value,
+                low: of.low,
+                high: of.high,
+                decimals,
+            })
+        };
+        let check = &people.check;
+        let agreement = interval(&check.agreement).map_or_else(missing, |(value, of)| {
+            let [value, low, high] = [value, of.low.max(0.0), of.high.min(1.0)].map(|share| 100.0 * share);
+            Value::text(format!("{value:.0} [{low:.0}, {high:.0}]"))
+        });
+        let width = |of: fn(&crate::CorrectedRow) -> f64| Value::Number {
+            value: people.rows.iter().map(of).fold(0.0, f64::max),
+            decimals,
+        };
+        let row = |name: &str, value: Value| vec![Value::text(name), value];
+        let rows = vec![
+            row("answers with both scores", Value::Count(check.answers as u64)),
+            row("bias: judge − people, points", difference(&check.bias)),
+            row("pairs of answers ordered alike, %", agreement),
+            row("length: points the judge adds to the longer answer", difference(&check.length_bias)),
+            row("widest corrected interval, ±", width(|row| (row.corrected.high - row.corrected.low) / 2.0)),
+            row(
+                &format!("the same with {MORE_RATINGS} more ratings, ±"),
+                width(|row| row.half_width_with_80_more),
+            ),
+        ];
+        let percent = 100.0 * self.level;
+        Table {
+            id: "judge-and-people".into(),
+            title: "The judge against people".into(),
+            columns: vec![Column::new("Measure", Align::Left), Column::new("Value", Align::Right)],
+            rows,
+            notes: vec![format!(
+                "Brackets: {percent}% t-intervals over questions. Pairs: answers of two arms to the same turn, without ties \
+                 of either side. The last line is a prediction from the present variances."
+            )],
+        }
     }
 
     /// Returns what the numbers are, and which questions are left out.
@@ -81,8 +186,10 @@ impl Comparison {
             ),
             Some(variance) => format!(
                 "Brackets: {percent}% t-intervals over seeds and questions{strata}. Variance between seeds, pooled over \
-                 {} arms: {:.4} ± {:.4} (standard error).",
-                self.arms, variance.value, variance.standard_error
+                 {} arms: {} ± {:.4} (standard error).",
+                self.arms,
+                format!("{:.4}", variance.value).replace('-', "−"),
+                variance.standard_error
             ),
         };
         let seeds = match self.seeds {

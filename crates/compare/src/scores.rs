@@ -14,7 +14,7 @@ pub struct Scores {
     pub(crate) scorers: Names,
     pub(crate) seeds: Names,
     pub(crate) questions: Names,
-    turns: Names,
+    pub(crate) turns: Names,
     samples: Names,
     /// The category of each question, if it has one.
     pub(crate) categories: BTreeMap<usize, String>,
@@ -37,6 +37,23 @@ pub(crate) struct Score {
     /// `None` if the tool recorded that there is no score.
     pub(crate) score: Option<f64>,
     pub(crate) characters: Option<f64>,
+}
+
+/// Returns the arm of each training run of a study's `results.parquet`, by its address in the column `cell`.
+///
+/// # Errors
+///
+/// Those of [`read_scores`].
+pub fn study_arms(path: &Path) -> Result<BTreeMap<String, String>, Error> {
+    let policies = study_policies(path)?;
+    let mut arms = BTreeMap::new();
+    reading::for_each(path, |_, row| {
+        if let (Some(serde_json::Value::String(cell)), Some(arm)) = (row.get("cell"), policies.name(&row)) {
+            arms.insert(cell.clone(), arm.to_owned());
+        }
+        Ok(())
+    })?;
+    Ok(arms)
 }
 
 /// Names in the order of their first appearance.
@@ -95,6 +112,23 @@ impl Scores {
     /// Returns what was read, by file: the form, the number of scores, and the columns that were ignored.
     pub fn notes(&self) -> &[String] {
         &self.notes
+    }
+
+    /// Returns the questions with their categories, in the order of their appearance.
+    pub fn question_categories(&self) -> Vec<(String, Option<String>)> {
+        let category = |(at, name): (usize, &String)| (name.clone(), self.categories.get(&at).cloned());
+        self.questions.all().iter().enumerate().map(category).collect()
+    }
+
+    /// Returns the names of a score's answer.
+    pub(crate) fn answer(&self, row: &Score) -> [String; 4] {
+        let names = [
+            (&self.arms, row.arm),
+            (&self.seeds, row.seed),
+            (&self.questions, row.question),
+            (&self.turns, row.turn),
+        ];
+        names.map(|(names, at)| names.all()[at].clone())
     }
 
     fn add_file(&mut self, path: &Path, source: &Source) -> Result<(), Error> {

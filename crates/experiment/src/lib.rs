@@ -31,7 +31,7 @@ pub use failure::{Failure, note_of_failures, table_of_failures};
 pub use fitted::{Fitted, FittedLabels};
 pub use grid::{Axes, Grid};
 pub use plan::{ASSUMED_ANSWER_SECONDS, ASSUMED_STEP_SECONDS, Disk, Forecast, Pace, Plan, Work};
-pub use registry::Registry;
+pub use registry::{PolicyAnswers, Registry};
 pub use runner::Runner;
 pub use schedule::{Workers, cores};
 pub use setup::Setup;

@@ -67,15 +67,20 @@ impl Policies {
     }
 }
 
+impl Policies {
+    /// Returns the name of the policy of a row; `None` before the end of training.
+    pub(crate) fn name(&self, row: &Row) -> Option<&str> {
+        Policy::of(row).and_then(|policy| self.0.get(&policy)).map(String::as_str)
+    }
+}
+
 pub(super) fn scores(row: &Row, policies: &Policies) -> Result<Vec<Found>, String> {
     if text(row, "question_set").as_deref() != Some(BENCHMARK) {
         return Ok(Vec::new());
     }
-    let Some(arm) = Policy::of(row).and_then(|policy| policies.0.get(&policy).cloned()) else {
-        return Ok(Vec::new());
-    };
+    let Some(arm) = policies.name(row) else { return Ok(Vec::new()) };
     Ok(vec![Found {
-        arm,
+        arm: arm.to_owned(),
         seed: text(row, "seed"),
         question: required(row, "question_id")?,
         turn: text(row, "turn"),
