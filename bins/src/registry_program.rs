@@ -10,12 +10,15 @@ use report::table::{Format, Table};
 use study::questions::ALL;
 use study::registry;
 
+use crate::compare_program::CompareArgs;
 use crate::program::print_result;
 use crate::recipe_args::{RecipeArgs, recipe};
 
 /// A command on a study that does not run it.
 #[derive(Debug, Subcommand)]
 pub(crate) enum RegistryCommand {
+    /// Compare arms by scores from anywhere: differences, intervals, corrected tests, required samples
+    Compare(CompareArgs),
     /// List the cells of a study's folder with their questions, states and scores
     Ls {
         #[command(flatten)]
@@ -65,6 +68,7 @@ pub(crate) struct FormatArg {
 impl RegistryCommand {
     pub(crate) fn run(&self) -> anyhow::Result<()> {
         match self {
+            Self::Compare(args) => args.run(),
             Self::Ls { folder, format } => print(&[registry(&folder.out, ALL)?.table()?], format),
             Self::Show { cell, folder, format } => print(&registry(&folder.out, ALL)?.show(cell)?, format),
             Self::Verify { dir } => verify(dir),

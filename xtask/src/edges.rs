@@ -16,6 +16,7 @@ const LIBTORCH: &str = "torch-sys";
 const LIBTORCH_FREE: &[&str] = &[
     "annotate",
     "chat-template",
+    "compare",
     "files",
     "hub",
     "human-study",
@@ -46,6 +47,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("report", &["files"]),
     ("stats", &["seeds"]),
     ("hub", &["files"]),
+    ("compare", &["report", "seeds", "stats"]),
     ("llm-client", &["files", "seeds"]),
     ("pref-data", &["chat-template", "files", "seeds", "stats"]),
     ("annotate", &["files", "llm-client", "pref-data", "report", "stats"]),
@@ -96,6 +98,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "bins",
         &[
             "annotate",
+            "compare",
             "distributed",
             "experiment",
             "files",
