@@ -30,6 +30,9 @@ enum Side<'a> {
     Best(Vec<Select<'a>>),
 }
 
+/// The cells of a study, and the weights of each side's mean on them.
+type Sides = (PooledSeeds, Vec<Vec<f64>>);
+
 /// What a contrast's test looks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Shape {
@@ -130,7 +133,7 @@ impl<'a> Contrast<'a> {
         &self,
         analysis: &Analysis<'_>,
         pool: &Pool,
-    ) -> Result<Option<(PooledSeeds, Vec<Vec<f64>>)>, stats::Error> {
+    ) -> Result<Option<Sides>, stats::Error> {
         let (mut sides, mut further) = (Vec::new(), Vec::new());
         for (_, side) in &self.terms {
             match side {
