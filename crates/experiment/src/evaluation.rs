@@ -57,6 +57,9 @@ impl Candidate {
     /// Reads the evaluation, if it is in the store.
     pub(crate) fn stored(&self) -> Result<Option<Evaluation>, ExperimentError> {
         let (bench, model_id) = (BenchDir::new(&self.scores), self.model_id.clone());
+        if self.is_evaluated() {
+            files::check_folder(&self.scores).map_err(ExperimentError::io("cannot use", &self.scores))?;
+        }
         let scores: Option<Vec<Score>> = read_json(&scores_file(&self.scores))?;
         let of_sample = |score| Score { sample: self.sample, ..score };
         let scores = scores.map(|scores| scores.into_iter().map(of_sample).collect());
@@ -81,13 +84,15 @@ impl Candidate {
             });
         }
         self.answer(setup, source, context)?;
+        files::check_folder(&self.answers).map_err(ExperimentError::io("cannot use", &self.answers))?;
         let bench = BenchDir::new(&self.scores);
         let answers = BenchDir::new(&self.answers).answers(&self.model_id)?;
         fs::create_dir_all(&self.scores).map_err(ExperimentError::io("cannot create", &self.scores))?;
         bench.write_questions(source.questions())?;
         bench.write_answers(&self.model_id, &answers)?;
         let scores = self.judged(source, judges, &bench, &answers, context)?;
-        write_json(&scores_file(&self.scores), &scores)
+        write_json(&scores_file(&self.scores), &scores)?;
+        files::seal(&self.scores).map_err(ExperimentError::io("cannot write the checksums of", &self.scores))
     }
 
     /// Answers the open questions of the benchmark in batches, each of which is written.
@@ -123,7 +128,9 @@ impl Candidate {
         answered.map_err(|error| match error {
             mtbench::Error::Respond { source, .. } if source.is::<Interrupted>() => ExperimentError::Stopped,
             error => error.into(),
-        })
+        })?;
+        files::seal(&self.answers)
+            .map_err(ExperimentError::io("cannot write the checksums of", &self.answers))
     }
 
     fn score_in_sandbox(

@@ -34,7 +34,7 @@ pub use fitted::{Fitted, FittedLabels};
 pub use grid::{Axes, Grid};
 pub use plan::{ASSUMED_ANSWER_SECONDS, ASSUMED_STEP_SECONDS, Disk, Forecast, Pace, Plan, Work};
 pub use pools::{PolicyGroup, Pool, Pools};
-pub use registry::Registry;
+pub use registry::{PolicyAnswers, Registry};
 pub use runner::Runner;
 pub use schedule::{Workers, cores};
 pub use scorers::{Scorer, Scorers};

@@ -15,7 +15,10 @@ use crate::grid::Grid;
 use crate::runner::Runner;
 use crate::scorers::Scorers;
 
+mod answers;
 mod show;
+
+pub use answers::PolicyAnswers;
 
 /// The cells of an experiment's folder, finished or not.
 #[derive(Debug)]

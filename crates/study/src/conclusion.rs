@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use experiment::results::{PolicyRow, ScoreRow, write_parquet, write_policies};
+use experiment::results::{PolicyRow, ResultsError, ScoreRow, write_parquet, write_policies};
 use experiment::{Analysis, Collected, Evaluated, EvaluationId, Pools, Setup, table_of_failures};
 use report::table::Table;
 use report::{write_figures, write_report, write_tables};
@@ -93,8 +93,12 @@ pub fn conclude(study: &Study, asked: &[&dyn Question]) -> Result<Findings, Stud
     write_tables(&output, &opening)?;
     let these: Vec<&Answered> = answers.iter().filter(|answer| is_asked(answer.question)).collect();
     let (failed, verdicts) = (failed(&these), verdicts::table(study.recipe(), &settled(&these)));
-    write_parquet(&output.join("results.parquet"), &rows.scores)?;
-    write_policies(&output.join("policies.parquet"), &rows.policies)?;
+    let unwritten = |source| ResultsError::Io { action: "write", path: output.clone(), source };
+    files::unseal(&output).map_err(unwritten)?;
+    let names = ["results.parquet", "policies.parquet"].map(str::to_owned);
+    write_parquet(&output.join(&names[0]), &rows.scores)?;
+    write_policies(&output.join(&names[1]), &rows.policies)?;
+    files::seal_files(&output, files::MANIFEST, &names).map_err(unwritten)?;
     let report = write_report(&output, &summary::report(study, answers, opening))?;
     Ok(Findings { failed, verdicts, components, coverage, tables, report, incomplete: None })
 }

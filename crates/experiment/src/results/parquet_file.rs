@@ -27,11 +27,9 @@ pub fn write_parquet(path: &Path, rows: &[ScoreRow]) -> Result<(), ResultsError>
 /// [`ResultsError::ColumnKind`] or [`ResultsError::NullValue`] for one that holds something else.
 pub fn read_parquet(path: &Path) -> Result<Vec<ScoreRow>, ResultsError> {
     let damaged = |source| ResultsError::Parquet { action: "read", path: path.to_owned(), source };
-    let file = File::open(path).map_err(|source| ResultsError::Io {
-        action: "read",
-        path: path.to_owned(),
-        source,
-    })?;
+    let unreadable = |source| ResultsError::Io { action: "read", path: path.to_owned(), source };
+    files::check_file(path).map_err(unreadable)?;
+    let file = File::open(path).map_err(unreadable)?;
     // The Arrow schema that a writer may add would give categories another type than text.
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
     let reader = ParquetRecordBatchReaderBuilder::try_new_with_options(file, options)
