@@ -24,8 +24,11 @@ const FEWEST: usize = 4;
 pub struct Pools<'a> {
     setup: &'a Setup,
     evaluated: Vec<&'a Evaluated>,
-    made: RefCell<BTreeMap<(String, &'static str), Option<Rc<Pool>>>>,
+    made: RefCell<BTreeMap<ScorerId, Option<Rc<Pool>>>>,
 }
+
+/// The name of a scorer and its question set.
+type ScorerId = (String, &'static str);
 
 /// A group of policies whose seeds vary alike; known before the scores are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -3,6 +3,7 @@
 //!
 //! Each test simulates few studies by default. `cargo test -p stats --test calibration -- --nocapture --include-ignored`
 //! simulates enough for the figures of the README, and prints them.
+#![expect(clippy::print_stdout, reason = "the README has the printed figures")]
 
 use rand::RngExt;
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
@@ -470,10 +471,8 @@ fn check_groups_of_cells_with_other_seed_variances_have_nominal_coverage(effort:
             "| {seeds} seeds, groups of s.d. 0.05 and 0.4 | {clean:.3} | {wild:.3} | across {across:.3} | one group: \
              {clean_alone:.3} | {wild_alone:.3} |"
         );
-        // With four cells and two seeds a group has few degrees of freedom.
-        let band = 0.925..=0.98;
         for covered in [clean, wild, across] {
-            assert!(effort.accepts(&band, covered), "{seeds} seeds: {covered}");
+            assert!(effort.accepts(&COVERAGE, covered), "{seeds} seeds: {covered}");
         }
         assert!(wild_alone < wild + effort.slack, "one variance for all is too small for some cells");
     }

@@ -30,6 +30,9 @@ enum Side<'a> {
     Best(Vec<Select<'a>>),
 }
 
+/// The cells of a study, and the weights of each side's mean on them.
+type Sides = (PooledSeeds, Vec<Vec<f64>>);
+
 /// What a contrast's test looks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Shape {
@@ -126,11 +129,7 @@ impl<'a> Contrast<'a> {
     }
 
     /// Returns the study, with a cell for each chosen side, and the weights of each side's mean on its cells.
-    fn sides(
-        &self,
-        analysis: &Analysis<'_>,
-        pool: &Pool,
-    ) -> Result<Option<(PooledSeeds, Vec<Vec<f64>>)>, stats::Error> {
+    fn sides(&self, analysis: &Analysis<'_>, pool: &Pool) -> Result<Option<Sides>, stats::Error> {
         let (mut sides, mut further) = (Vec::new(), Vec::new());
         for (_, side) in &self.terms {
             match side {
@@ -201,8 +200,9 @@ impl<'a> Contrast<'a> {
             equivalence = not_lower;
         }
         let estimate = study.contrast(&weights)?;
-        let used = |(weights, side): (&f64, &CrossedScores)| (*weights != 0.0).then(|| side.design());
-        let size = (0..pool.policies().len()).find_map(|at| used((&weights[at], pool.scores(at))));
+        let used = (0..pool.policies().len()).filter(|&at| weights[at] != 0.0);
+        let sizes = used.map(|at| (pool.scores(at).design().questions, pool.scores(at).design().seeds));
+        let size = sizes.reduce(|one, other| (one.0.min(other.0), one.1.min(other.1)));
         Ok(Measurement {
             estimate,
             level,
@@ -210,7 +210,7 @@ impl<'a> Contrast<'a> {
             equivalence,
             not_lower,
             parts: if pool.has_seeds() { study.contrast_parts(&weights).ok() } else { None },
-            size: size.map_or((0, 0), |design| (design.questions, design.seeds)),
+            size: size.unwrap_or_default(),
             fall_from,
         })
     }
@@ -237,13 +237,10 @@ pub(crate) fn trend_weights(levels: &[f64]) -> Vec<f64> {
 
 #[cfg(test)]
 mod tests {
-    use experiment::{BENCHMARK, Cell, Collected, Evaluated, Evaluation, Key, Score, Scorers, Setup};
-    use pref_data::{FlipRate, Fraction};
-    use rand::RngExt;
-    use seeds::Seeds;
-    use trainer::recipe::LossKind;
+    use experiment::Scorers;
 
     use super::*;
+    use crate::fixtures::{at, checkpoints};
     use crate::recipe::{Preset, StudyRecipe};
 
     #[test]
@@ -258,60 +255,6 @@ mod tests {
     }
 
     const MARGIN: f64 = 0.2;
-
-    /// Returns a policy's scores of 40 questions of four categories: `mean`, the question's difficulty, and noise.
-    fn evaluated(setup: &Setup, subject: Subject, mean: f64) -> Evaluated {
-        let judge = Scorers::of(setup).judge.name;
-        let mut rng = Seeds::new(subject.seed()).stream(&subject.to_string());
-        let scores = (0..40).map(|question_id| Score {
-            question_set: BENCHMARK.to_owned(),
-            question_id,
-            category: format!("category {}", question_id % 4),
-            sample: 0,
-            turn: 1,
-            scorer: judge.clone(),
-            score: Some(mean + (question_id % 5) as f64 / 2.0 + rng.random_range(-0.5..0.5)),
-            judge_variance: None,
-            characters: 10,
-        });
-        Evaluated {
-            key: Key::of("run", &subject.to_string()),
-            evaluation: Evaluation::from_scores(scores.collect()),
-            subject,
-            step: 1,
-            training_loss: None,
-            held_out: None,
-            labels: None,
-        }
-    }
-
-    /// Returns checkpoints of a DPO run with these means, for each of `seeds`.
-    fn checkpoints(setup: &Setup, seeds: u64, means: &[f64]) -> Collected {
-        let subject = |seed, checkpoint| Subject::Trained {
-            cell: Cell {
-                annotator: "human".into(),
-                slice: None,
-                fraction: Fraction::ALL,
-                flip_rate: FlipRate::NONE,
-                loss: LossKind::Dpo,
-                beta: setup.loss.beta,
-                epochs: None,
-                seed,
-            },
-            checkpoint,
-        };
-        let of_seed = |seed| {
-            let means = means.iter().enumerate();
-            means.map(move |(at, &mean)| evaluated(setup, subject(seed, at), mean))
-        };
-        Collected { evaluated: (0..seeds).flat_map(of_seed).collect(), failed: Vec::new() }
-    }
-
-    fn at<'a>(wanted: usize) -> Select<'a> {
-        Box::new(
-            move |subject| matches!(subject, Subject::Trained { checkpoint, .. } if *checkpoint == wanted),
-        )
-    }
 
     #[track_caller]
     fn measured(seeds: u64, means: &[f64], contrast: &Contrast<'_>) -> Measurement {
@@ -352,5 +295,18 @@ mod tests {
         assert!((better.estimate.value - 1.0).abs() < 0.3 && better.p < 0.01, "{better:?}");
         let equal = measured(2, &[5.0; 4], &best());
         assert!(equal.p > 0.01, "{equal:?}");
+    }
+
+    #[test]
+    fn a_missing_rating_excludes_its_question_from_the_comparisons_of_its_policy_only() {
+        let setup = StudyRecipe::preset(Preset::Sandbox, &[]).unwrap().setup();
+        let mut collected = checkpoints(&setup, 2, &[5.0, 5.0, 5.0]);
+        collected.evaluated[2].evaluation.scores[7].score = None;
+        let analysis = Analysis::new(&setup, &collected);
+        let size = |first, second| {
+            let contrast = Contrast::difference(at(first), at(second));
+            contrast.measure(&analysis, &Scorers::of(&setup).judge, MARGIN).unwrap().unwrap().size
+        };
+        assert_eq!((size(0, 1), size(0, 2)), ((40, 2), (39, 2)));
     }
 }

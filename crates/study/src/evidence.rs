@@ -1,6 +1,6 @@
 //! The power of a table's design, the assay of its null results, and the test of overfitting.
 
-use experiment::{LEVEL, Scorer, Subject, loss_name, percent};
+use experiment::{LEVEL, Scorer, Selection, Subject, loss_name, percent};
 use stats::{Assay, MeanEstimate, PlannedTest};
 use trainer::recipe::LossKind;
 
@@ -96,7 +96,7 @@ pub(crate) fn overfitting_note(
     };
     let last = shares.len() - 1;
     let peak = fall.fall_from.unwrap_or_default();
-    let change = |of: &dyn Fn(&dyn Fn(&Subject) -> bool) -> Option<f64>| -> Option<f64> {
+    let change = |of: &dyn Fn(Selection<'_>) -> Option<f64>| -> Option<f64> {
         Some(of(&|subject| keep(subject, last))? - of(&|subject| keep(subject, peak))?)
     };
     let loss = change(&|keep| analysis.training_loss(keep));

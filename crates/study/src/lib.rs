@@ -10,6 +10,8 @@ mod coverage;
 mod error;
 mod evidence;
 mod figures;
+#[cfg(test)]
+mod fixtures;
 mod levels;
 mod manifest;
 mod methods;

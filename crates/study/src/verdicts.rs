@@ -426,3 +426,77 @@ fn p_value(p: f64) -> Value {
 fn signed(value: f64) -> String {
     format!("{value:+.DECIMALS$}").replace('-', "−")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contrast::Contrast;
+    use crate::fixtures::{at, checkpoints};
+    use crate::recipe::Preset;
+
+    /// Returns the table of three claims about runs whose checkpoints have these means: that the third is higher than the
+    /// first, that the second is not lower than it, and that the fourth equals it. The last two depend on the third.
+    fn claimed(seeds: u64, means: &[f64; 4]) -> Table {
+        let settings = [format!("study.seeds={seeds}")];
+        let recipe = StudyRecipe::preset(Preset::Paper, &settings).unwrap();
+        let setup = recipe.setup();
+        let collected = checkpoints(&setup, seeds, means);
+        let analysis = Analysis::new(&setup, &collected);
+        let claim = |comparison: &str, checkpoint, expects| Claim {
+            says: "a claim".to_owned(),
+            expects,
+            ..Claim::new("Table 0", comparison.to_owned(), Contrast::difference(at(checkpoint), at(0)))
+        };
+        let null = |comparison: &str, checkpoint, expects| Claim {
+            control: Some(Contrast::difference(at(2), at(0))),
+            ..claim(comparison, checkpoint, expects)
+        };
+        let claims = vec![
+            claim("effect", 2, Expectation::Higher),
+            null("no fall", 1, Expectation::NotLower),
+            null("nothing", 3, Expectation::NoEffect),
+        ];
+        table(&recipe, &settle(&analysis, &recipe, claims).unwrap()).unwrap()
+    }
+
+    #[track_caller]
+    fn has_verdicts(table: &Table, verdicts: [&str; 3]) {
+        let at =
+            table.columns.iter().position(|column| format!("{column:?}").contains("\"Verdict\"")).unwrap();
+        let found: Vec<&Value> = table.rows.iter().map(|row| &row[at]).collect();
+        assert_eq!(found, verdicts.map(Value::text).iter().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn null_results_are_interpretable_where_an_effect_is_seen() {
+        let means = [5.0, 5.0, 6.0, 5.0];
+        let seen = claimed(2, &means);
+        has_verdicts(&seen, ["reproduced", "reproduced (equivalent)", "reproduced (equivalent)"]);
+        let unseen = claimed(2, &[5.0, 5.0, 5.0, 5.0]);
+        has_verdicts(&unseen, ["contradicted (equivalent)", "not interpretable", "not interpretable"]);
+        let required = unseen.rows[1].last().unwrap();
+        assert!(
+            format!("{required:?}").contains("questions [") || format!("{required:?}").contains("seeds [")
+        );
+    }
+
+    #[test]
+    fn verdicts_of_one_seed_are_about_these_policies() {
+        let one = claimed(1, &[5.0, 5.0, 6.0, 5.0]);
+        let reproduced = ["reproduced", "reproduced (equivalent)", "reproduced (equivalent)"];
+        has_verdicts(
+            &one,
+            reproduced
+                .map(|verdict| format!("{verdict}, for these policies only"))
+                .each_ref()
+                .map(String::as_str),
+        );
+        assert!(one.notes.iter().any(|note| note.contains("nothing is claimed about the methods")));
+        let open = claimed(1, &[5.0, 5.0, 5.25, 5.0]);
+        assert!(
+            open.rows.iter().any(|row| row.last() == Some(&Value::text("2 seeds or more"))),
+            "{:?}",
+            open.rows
+        );
+    }
+}

@@ -82,6 +82,7 @@ pub(super) fn scores(row: &Row, policies: &Policies) -> Result<Vec<Found>, Strin
     Ok(vec![Found {
         arm: arm.to_owned(),
         seed: text(row, "seed"),
+        sample: text(row, "sample"),
         question: required(row, "question_id")?,
         turn: text(row, "turn"),
         scorer: text(row, "scorer"),
