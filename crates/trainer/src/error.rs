@@ -185,12 +185,13 @@ impl TrainError {
             | Self::NotShared { .. }
             | Self::DamagedCheckpoint { .. } => true,
             Self::Policy(error) => is_bad_model(error),
+            // Of a model folder's files.
+            Self::Io { source, .. } => source.kind() == ErrorKind::InvalidInput,
             Self::Distributed(error) => error.is_bad_input(),
             Self::Loss(_)
             | Self::Head(_)
             | Self::TorchExt(_)
             | Self::Torch { .. }
-            | Self::Io { .. }
             | Self::Lines(_)
             | Self::LostMetrics { .. }
             | Self::Lock(_)
