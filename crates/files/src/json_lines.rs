@@ -57,7 +57,7 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, JsonLinesError> 
     if let Some(damage) =
         checks_of(path).exists().then(|| damage(path)).transpose().map_err(failed)?.flatten()
     {
-        return Err(failed(damage.error()));
+        return Err(failed(crate::Damage { path: PathBuf::new(), ..damage }.error()));
     }
     let text = fs::read_to_string(path);
     parse(path, &text.map_err(|source| JsonLinesError::Read { path: path.to_owned(), source })?)
@@ -327,7 +327,8 @@ mod tests {
             let first = rows.iter().position(Result::is_err);
             // Without its end the last line is left out.
             assert!(first == Some(bit / 16) || (first.is_none() && rows.len() == 2), "bit {bit}: {rows:?}");
-            assert!(read::<i32>(&path).unwrap_err().to_string().contains("log.jsonl"));
+            let error = read::<i32>(&path).unwrap_err();
+            assert!(error.to_string().contains("log.jsonl"), "{error}");
         }
     }
 
