@@ -1,0 +1,5 @@
+//! See `fuzz::arrow`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fuzz::arrow(bytes));
