@@ -2,6 +2,8 @@
 //!
 //! A target fails if the function panics, takes seconds, or needs gigabytes. Errors are the expected result.
 
+#![forbid(unsafe_code)]
+
 use std::fs;
 use std::path::Path;
 
