@@ -191,15 +191,16 @@ impl Log {
     }
 }
 
+/// A row with its line, or why it is not one.
+pub type CheckedRow<T> = Result<(T, String), JsonLinesError>;
+
 /// Reads the rows of a file with their lines, each if it is intact: it matches its checksum, if it has one, and is a `T`.
 /// A last line without its end is left out; a missing file has no rows.
 ///
 /// # Errors
 ///
 /// [`JsonLinesError::Read`]. Each row has [`JsonLinesError::Damaged`] or [`JsonLinesError::Line`].
-pub fn checked<T: DeserializeOwned>(
-    path: &Path,
-) -> Result<Vec<Result<(T, String), JsonLinesError>>, JsonLinesError> {
+pub fn checked<T: DeserializeOwned>(path: &Path) -> Result<Vec<CheckedRow<T>>, JsonLinesError> {
     let failed = |source| JsonLinesError::Read { path: path.to_owned(), source };
     let bytes = match fs::read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
