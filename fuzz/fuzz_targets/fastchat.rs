@@ -1,5 +1,5 @@
-//! See `fuzz::fastchat`.
+//! See `fuzz::targets::fastchat`.
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fuzz::fastchat(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fuzz::targets::fastchat(bytes));

@@ -1,5 +1,5 @@
-//! See `fuzz::ledger`.
+//! See `fuzz::targets::ledger`.
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fuzz::ledger(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fuzz::targets::ledger(bytes));

@@ -1,5 +1,5 @@
-//! See `fuzz::parquet`.
+//! See `fuzz::targets::parquet`.
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fuzz::parquet(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fuzz::targets::parquet(bytes));

@@ -1,5 +1,5 @@
-//! See `fuzz::recipe`.
+//! See `fuzz::torch_targets::recipe`.
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fuzz::recipe(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fuzz::torch_targets::recipe(bytes));

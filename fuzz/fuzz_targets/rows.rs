@@ -1,5 +1,5 @@
-//! See `fuzz::rows`.
+//! See `fuzz::targets::rows`.
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fuzz::rows(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fuzz::targets::rows(bytes));

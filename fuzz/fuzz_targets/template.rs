@@ -1,5 +1,5 @@
-//! See `fuzz::template`.
+//! See `fuzz::targets::template`.
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fuzz::template(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fuzz::targets::template(bytes));

@@ -1,5 +1,5 @@
-//! See `fuzz::tokenizer_config`.
+//! See `fuzz::targets::tokenizer_config`.
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fuzz::tokenizer_config(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fuzz::targets::tokenizer_config(bytes));

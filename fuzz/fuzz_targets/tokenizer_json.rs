@@ -1,5 +1,5 @@
-//! See `fuzz::tokenizer_json`.
+//! See `fuzz::targets::tokenizer_json`.
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fuzz::tokenizer_json(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fuzz::targets::tokenizer_json(bytes));

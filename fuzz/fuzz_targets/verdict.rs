@@ -1,5 +1,5 @@
-//! See `fuzz::verdict`.
+//! See `fuzz::targets::verdict`.
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fuzz::verdict(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fuzz::targets::verdict(bytes));
