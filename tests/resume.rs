@@ -162,6 +162,63 @@ fn a_run_that_crashes_twenty_times_leaves_the_bytes_of_an_undisturbed_one() {
 }
 
 #[test]
+fn a_flipped_bit_is_found_in_every_file_of_a_run() {
+    let bench = bench();
+    assert!(train(&bench, "out", false, "").success());
+    let root = bench.path("out");
+    let is_checked = |name: &str| name != files::MANIFEST && !name.starts_with('.');
+    let paths = contents(&root).into_keys();
+    let paths = paths.filter(|path| is_checked(path.file_name().unwrap().to_str().unwrap()));
+    let paths: Vec<PathBuf> = paths.map(|path| root.join(path)).chain([root.join("recipe.toml")]).collect();
+    for name in ["metrics.jsonl", "eval.jsonl", "pair_deltas.parquet", "model/model.safetensors"] {
+        assert!(paths.contains(&root.join(name)), "{name} is not among {paths:?}");
+    }
+    for path in &paths {
+        let intact = fs::read(path).unwrap();
+        let mut flipped = intact.clone();
+        flipped[intact.len() / 2] ^= 1;
+        fs::write(path, &flipped).unwrap();
+        let damaged = files::verify(&root).unwrap().damaged;
+        assert_eq!(damaged.iter().map(|damage| &damage.path).collect::<Vec<_>>(), [path]);
+        fs::write(path, &intact).unwrap();
+    }
+    fs::write(root.join("metrics.jsonl"), "").unwrap();
+    let study = Command::new(env!("CARGO_BIN_EXE_study")).arg("verify").arg(&root).output().unwrap();
+    assert_eq!(study.status.code(), Some(1));
+    let printed = String::from_utf8(study.stdout).unwrap();
+    assert!(printed.contains("damaged: ") && printed.contains("metrics.jsonl"), "{printed}");
+}
+
+#[test]
+fn a_run_resumes_from_intact_files_only() {
+    let bench = bench();
+    assert_eq!(train(&bench, "out", false, "trainer.step=50").code(), None);
+    let flip = |name: &str| {
+        let mut bytes = fs::read(bench.path(name)).unwrap();
+        // A digit, so that the row is still JSON.
+        let at = (bytes.len() / 3..).find(|&at| bytes[at] == b'2').unwrap();
+        bytes[at] = b'3';
+        fs::write(bench.path(name), bytes).unwrap();
+    };
+    let copy = |name: &str| fs::copy(bench.path(name), bench.path("copy")).unwrap();
+    for name in ["out/metrics.jsonl", "out/eval.jsonl", "out/pair_deltas.jsonl"] {
+        copy(name);
+        flip(name);
+        assert_eq!(train(&bench, "out", true, "").code(), Some(1), "{name}");
+        fs::rename(bench.path("copy"), bench.path(name)).unwrap();
+    }
+    // The newest checkpoint is skipped; the run continues from the one before.
+    let state = bench.path("out/checkpoints/step-45/trainer/optimizer.safetensors");
+    let mut bytes = fs::read(&state).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&state, bytes).unwrap();
+    assert!(train(&bench, "out", true, "").success());
+    assert!(train(&bench, "undisturbed", false, "").success());
+    let (found, expected) = (contents(&bench.path("out")), contents(&bench.path("undisturbed")));
+    assert!(found == expected, "the files differ from those of an undisturbed run");
+}
+
+#[test]
 fn the_parquet_file_has_every_pair_of_every_epoch_and_marks_flips() {
     let bench = bench();
     assert!(train(&bench, "out", false, "").success());

@@ -57,7 +57,7 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, JsonLinesError> 
     if let Some(damage) =
         checks_of(path).exists().then(|| damage(path)).transpose().map_err(failed)?.flatten()
     {
-        return Err(failed(damage.error()));
+        return Err(failed(crate::Damage { path: PathBuf::new(), ..damage }.error()));
     }
     let text = fs::read_to_string(path);
     parse(path, &text.map_err(|source| JsonLinesError::Read { path: path.to_owned(), source })?)
@@ -191,15 +191,16 @@ impl Log {
     }
 }
 
+/// A row with its line, or why it is not one.
+pub type CheckedRow<T> = Result<(T, String), JsonLinesError>;
+
 /// Reads the rows of a file with their lines, each if it is intact: it matches its checksum, if it has one, and is a `T`.
 /// A last line without its end is left out; a missing file has no rows.
 ///
 /// # Errors
 ///
 /// [`JsonLinesError::Read`]. Each row has [`JsonLinesError::Damaged`] or [`JsonLinesError::Line`].
-pub fn checked<T: DeserializeOwned>(
-    path: &Path,
-) -> Result<Vec<Result<(T, String), JsonLinesError>>, JsonLinesError> {
+pub fn checked<T: DeserializeOwned>(path: &Path) -> Result<Vec<CheckedRow<T>>, JsonLinesError> {
     let failed = |source| JsonLinesError::Read { path: path.to_owned(), source };
     let bytes = match fs::read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -327,7 +328,8 @@ mod tests {
             let first = rows.iter().position(Result::is_err);
             // Without its end the last line is left out.
             assert!(first == Some(bit / 16) || (first.is_none() && rows.len() == 2), "bit {bit}: {rows:?}");
-            assert!(read::<i32>(&path).unwrap_err().to_string().contains("log.jsonl"));
+            let error = read::<i32>(&path).unwrap_err();
+            assert!(error.to_string().contains("log.jsonl"), "{error}");
         }
     }
 

@@ -16,14 +16,18 @@ pub(crate) const ENDING: &str = ".b3";
 
 /// A file that differs from its checksum.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{} {problem}; {remedy}", path.display())]
+#[error("{} {problem}; {remedy}", subject(path))]
 pub struct Damage {
-    /// The file.
+    /// The file; empty in the cause of an error that names it.
     pub path: PathBuf,
     /// The difference.
     pub problem: String,
     /// How to go on.
     pub remedy: String,
+}
+
+fn subject(path: &Path) -> std::borrow::Cow<'_, str> {
+    if path.as_os_str().is_empty() { "it".into() } else { path.to_string_lossy() }
 }
 
 impl Damage {
@@ -150,7 +154,7 @@ pub fn check_file(path: &Path) -> io::Result<()> {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let manifest = Manifest::read(crate::parent(path))?.filter(|manifest| manifest.sums.contains_key(&name));
     match manifest.filter(|_| path.exists()).map(|manifest| manifest.check(&name)).transpose()?.flatten() {
-        Some(damage) => Err(damage.error()),
+        Some(damage) => Err(Damage { path: PathBuf::new(), ..damage }.error()),
         None => Ok(()),
     }
 }

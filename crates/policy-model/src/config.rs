@@ -136,7 +136,6 @@ impl ModelConfig {
     pub fn from_folder(folder: &Path) -> Result<Self, PolicyError> {
         let path = folder.join("config.json");
         let text = read_required(folder, "config.json")?;
-        files::check_file(&path).map_err(PolicyError::io("read", &path))?;
         let json = serde_json::from_slice(&text)
             .map_err(|source| PolicyError::Json { path: path.clone(), source })?;
         Self::parse(json, &path)

@@ -252,7 +252,7 @@ fn copy_dir(folder: &Path, named: &Path, to: &Path) -> Result<(), PolicyError> {
     for entry in std::fs::read_dir(named).map_err(PolicyError::io("read", named))? {
         let entry = entry.map_err(PolicyError::io("read", named))?;
         if entry.path().is_file() {
-            copy(folder, &Path::new(TEMPLATES).join(entry.file_name()), to)?;
+            copy(folder, Path::new(TEMPLATES).join(entry.file_name()), to)?;
         }
     }
     Ok(())

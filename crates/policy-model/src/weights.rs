@@ -18,6 +18,8 @@ pub(crate) const INDEX_FILE: &str = "model.safetensors.index.json";
 pub(crate) const HEAD: &str = "lm_head.weight";
 /// Rotary frequencies, which old checkpoints contain; the configuration determines them.
 const FREQUENCIES: &str = ".rotary_emb.inv_freq";
+/// The largest header in bytes, as in the crate safetensors.
+const MAX_HEADER: u64 = 100_000_000;
 const EMBEDDING: &str = "model.embed_tokens.weight";
 
 /// Reads all parameters of `config` from `dir`, converted to `kind` on `device`.
@@ -262,6 +264,10 @@ impl WeightsFile {
         let data_start = u64::from_le_bytes(length).saturating_add(8);
         if data_start > found {
             return Err(cut_short(data_start));
+        }
+        if data_start > MAX_HEADER {
+            let (path, source) = (path.to_owned(), SafeTensorError::HeaderTooLarge);
+            return Err(PolicyError::BadSafetensors { path, source });
         }
         let mut header = vec![0; (data_start - 8) as usize];
         file.read_exact(&mut header).map_err(PolicyError::io("read", path))?;

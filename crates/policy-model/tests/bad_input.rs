@@ -102,6 +102,16 @@ fn links_out_of_the_folder_are_refused() {
 }
 
 #[test]
+fn a_header_beyond_the_limit_is_refused_unread() {
+    let copy = copy_of("llama");
+    let path = copy.path().join("model.safetensors");
+    let length = 4_u64 << 30;
+    std::fs::write(&path, length.to_le_bytes()).unwrap();
+    std::fs::File::options().write(true).open(&path).unwrap().set_len(8 + length).unwrap();
+    assert_says(&message(load(copy.path())), &["model.safetensors", "header too large"]);
+}
+
+#[test]
 fn a_missing_shard_is_named() {
     let copy = copy_of("mistral");
     std::fs::remove_file(copy.path().join("model-00002-of-00003.safetensors")).unwrap();

@@ -253,7 +253,7 @@ fn links_out_of_the_folder_are_refused() {
             fs::copy(fixture_path("tiny").join(copied), folder.path().join(copied)).unwrap();
         }
         std::os::unix::fs::symlink(elsewhere.path().join("secret"), folder.path().join(name)).unwrap();
-        let error = Tokenizer::from_folder(folder.path()).err().expect("refused");
+        let error = Tokenizer::from_folder(folder.path()).expect_err("refused");
         let source = std::error::Error::source(&error).expect("a cause").to_string();
         assert!(error.to_string().contains(name) && source.contains("symbolic link"), "{error}: {source}");
     }

@@ -363,7 +363,7 @@ fn a_store_listens_on_the_interface_of_its_host_only() {
     let elsewhere = std::net::TcpStream::connect(("127.0.0.1", store.port()));
     assert!(elsewhere.is_err(), "another interface reaches the store");
     // An address of documentation, which no machine has.
-    let error = Store::serve("192.0.2.1", 0, SHORT).unwrap_err();
+    let error = Store::serve("203.0.113.1", 0, SHORT).unwrap_err();
     assert!(matches!(error, TorchExtError::Listen { .. }), "{error}");
 }
 

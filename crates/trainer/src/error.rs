@@ -194,12 +194,13 @@ impl TrainError {
             | Self::NotShared { .. }
             | Self::DamagedCheckpoint { .. } => true,
             Self::Policy(error) => is_bad_model(error),
+            // Of a model folder's files.
+            Self::Io { source, .. } => source.kind() == ErrorKind::InvalidInput,
             Self::Distributed(error) => error.is_bad_input(),
             Self::Loss(_)
             | Self::Head(_)
             | Self::TorchExt(_)
             | Self::Torch { .. }
-            | Self::Io { .. }
             | Self::Lines(_)
             | Self::LostMetrics { .. }
             | Self::Lock(_)
@@ -212,10 +213,14 @@ impl TrainError {
 /// Returns whether a model's error is in its files, rather than in the machine that reads or runs it.
 pub fn is_bad_model(error: &PolicyError) -> bool {
     match error {
-        PolicyError::Io { source, .. } => matches!(
-            source.kind(),
-            ErrorKind::NotFound | ErrorKind::InvalidInput | ErrorKind::InvalidData | ErrorKind::FileTooLarge
-        ),
+        PolicyError::Io { source, .. } if source.kind() == ErrorKind::NotFound => true,
+        PolicyError::Io { action, source, .. } => {
+            let is_refused = matches!(
+                source.kind(),
+                ErrorKind::InvalidInput | ErrorKind::InvalidData | ErrorKind::FileTooLarge
+            );
+            *action == "read" && is_refused
+        }
         PolicyError::WriteSafetensors { .. } | PolicyError::Torch { .. } | PolicyError::NotANumber { .. } => {
             false
         }
