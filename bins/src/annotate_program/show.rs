@@ -79,7 +79,7 @@ pub(super) struct ShowArgs {
 impl ShowArgs {
     pub(super) fn run(&self) -> anyhow::Result<()> {
         let (records, report) = self.data.read_with_report()?;
-        let chat = ChatSettings { date: self.date.clone().unwrap_or_default(), ..ChatSettings::default() };
+        let chat = ChatSettings { date: self.date.unwrap_or_default(), ..ChatSettings::default() };
         let tokenizer = self.model.as_deref().map(|folder| Tokenizer::open(folder, &chat)).transpose()?;
         let at = match &self.id {
             None => self.number,
