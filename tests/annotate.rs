@@ -10,7 +10,7 @@ use bench::Bench;
 use policy_model::{AttentionMask, Policy, Rows};
 use pref_data::{Format, Label, TokenizeOptions, Tokenizer, annotator_view, read_records, tokenize_pairs};
 use tch::{Device, Kind, Tensor};
-use test_support::{MockBehaviour, MockServer};
+use test_support::{MockBehaviour, MockFault, MockServer};
 
 const KEY: &str = "sk-that-nobody-may-see";
 
@@ -106,6 +106,70 @@ fn a_kill_loses_no_paid_answer() {
             assert!(!String::from_utf8_lossy(&fs::read(path).expect("a file")).contains(KEY));
         }
     }
+}
+
+#[test]
+fn calls_that_fail_beyond_the_limit_fail_the_command() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    write_pairs(folder.path(), 12);
+    // The prompt is too long: a failure of this call only, which is not repeated.
+    let body = r#"{"error": {"message": "too long", "code": "context_length_exceeded"}}"#.to_owned();
+    let faults = vec![(400, MockFault::Status(400, String::new(), body))];
+    let behaviour = MockBehaviour { key: Some(KEY.to_owned()), faults, ..MockBehaviour::perfect() };
+    let server = MockServer::start(behaviour, says);
+    let url = server.base_url();
+    let label = |out: &str, most: &str| {
+        let file = format!("{out}.jsonl");
+        let files =
+            ["llm", "pairs.jsonl", "--layout", "pairs", "--out", &file, "--work", out, "--model", "m"];
+        let endpoint = ["--base-url", &url, "--api-key-env", "MOCK_KEY", "--max-failed", most];
+        annotate(folder.path(), &[&files[..], &endpoint].concat()).output().expect("run")
+    };
+    let strict = label("strict", "0.01");
+    let said = String::from_utf8_lossy(&strict.stderr).into_owned();
+    assert_eq!(strict.status.code(), Some(1), "{said}");
+    assert!(said.contains("error: calls failed for ") && said.contains(" of 12 records ("), "{said}");
+    assert!(said.contains("more than --max-failed 0.01"), "{said}");
+    assert!(folder.path().join("strict.jsonl").exists(), "what was decided is kept");
+    finished(label("lenient", "1"));
+}
+
+#[test]
+fn a_record_is_shown_as_a_model_sees_it() {
+    let bench = Bench::new();
+    bench.write_pairs(&[("Say a .", "a .", "b .")]);
+    let model = bench.path("model").display().to_string();
+    let show = ["show", "pairs.jsonl", "--layout", "pairs", "--render", "--model", &model];
+    let shown = finished(annotate(bench.folder.path(), &show).output().expect("run"));
+    let records = read_records(bench.path("pairs.jsonl"), Format::Pairs).expect("a record");
+    let (pairs, _) = annotator_view(&records, "human").expect("a pair");
+    let tokenizer = Tokenizer::from_folder(bench.path("model")).expect("a tokenizer");
+    let (tokens, _) = tokenize_pairs(&pairs, &tokenizer, &TokenizeOptions::new(1024)).expect("tokens");
+    for (name, ids) in [
+        ("prompt", &tokens[0].prompt),
+        ("response 1", &tokens[0].chosen),
+        ("response 2", &tokens[0].rejected),
+    ] {
+        let scored = if name == "prompt" { "not scored" } else { "scored" };
+        let wanted = format!("\n{name}, {} tokens, {scored}, 0 cut: ", ids.len());
+        let at = shown.find(&wanted).unwrap_or_else(|| panic!("{wanted} is missing in {shown}"));
+        assert!(shown[at..].contains(&format!("\n  {ids:?}")), "{shown}");
+    }
+    let without = annotate(bench.folder.path(), &show[..5]).output().expect("run");
+    assert_eq!(without.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&without.stderr).contains("--model"));
+
+    fs::write(bench.path("model/chat_template.jinja"), "{{ raise_exception('No chats!') }}")
+        .expect("written");
+    let row = serde_json::json!({"id": "the-one", "prompt": [{"role": "user", "content": "a"}], "chosen": "a", "rejected": "b"});
+    fs::write(bench.path("pairs.jsonl"), format!("\n{row}\n")).expect("written");
+    let refused = annotate(bench.folder.path(), &show).output().expect("run");
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(2), "{said}");
+    assert!(
+        said.contains("pairs.jsonl, line 2: record `the-one`: ") && said.contains("line 1: No chats!"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -35,6 +35,10 @@ fn refuses(bench: &Bench, arguments: &[&str], words: &[&str]) {
     assert!(!bench.path("out").exists(), "bad input writes no files");
 }
 
+/// A run that a test interrupts.
+#[cfg(unix)]
+const LONG: &str = "train.epochs=1000000";
+
 fn truncate(path: &Path) {
     let bytes = fs::read(path).unwrap();
     fs::write(path, &bytes[..bytes.len() / 2]).unwrap();
@@ -240,6 +244,140 @@ fn kto_on_a_single_prompt_gives_a_warning() {
 }
 
 #[test]
+fn unpaired_preferences_train_with_kto_only() {
+    let bench = Bench::new();
+    let row = |prompt: &str, completion: &str, label: bool| {
+        serde_json::json!({"prompt": prompt, "completion": completion, "label": label}).to_string() + "\n"
+    };
+    let rows = |first: bool| {
+        [row("Say a .", "a .", first), row("Say b .", "c .", false), row("Say c .", "c .", true)].concat()
+    };
+    fs::write(bench.path("pairs.jsonl"), rows(true)).unwrap();
+    refuses(&bench, &[], &["pairs.jsonl, line 1: field `completion`", "only loss.kind = \"kto\" can use"]);
+    let kto = ["--set", "loss.kind=kto"];
+    refuses(
+        &bench,
+        &[&kto[..], &["--set", "data.identical=drop"]].concat(),
+        &["data.identical applies to pairs"],
+    );
+    let preview = train(&bench, &[&kto[..], &["--preview", "2", "--format", "json"]].concat());
+    assert!(stderr_of(&preview).contains("reads unpaired preferences: 2 desirable, 1 undesirable"));
+    let preview: serde_json::Value = serde_json::from_slice(&preview.stdout).unwrap();
+    let shown = &preview["completions"];
+    assert_eq!(shown.as_array().unwrap().len(), 2);
+    assert_eq!((&shown[1]["id"], &shown[1]["label"]), (&"2".into(), &false.into()));
+    assert_eq!(shown[1]["truncated"], serde_json::json!({"prompt": 0, "completion": 0}));
+    let lines = plan_lines(&bench, &kto);
+    for wanted in [
+        "completions used 3",
+        "desirable completion, mean tokens",
+        "reference log-probabilities 6 to be scored",
+    ] {
+        assert!(lines.iter().any(|line| line.starts_with(wanted)), "{wanted}: {lines:#?}");
+    }
+    let weights = [&kto[..], &["--set", "loss.undesirable_weight=2.0"]].concat();
+    let output = train(&bench, &weights);
+    assert!(output.status.success(), "{}", stderr_of(&output));
+    let metrics = fs::read_to_string(bench.path("out/metrics.jsonl")).unwrap();
+    let first: serde_json::Value = serde_json::from_str(metrics.lines().next().unwrap()).unwrap();
+    let (desirable, undesirable) = (&first["counts/chosen"], &first["counts/rejected"]);
+    assert!(desirable.is_number() && undesirable.is_number() && first["kl"].is_number(), "{first}");
+    assert!(fs::read_to_string(bench.path("out/recipe.toml")).unwrap().contains("undesirable_weight = 2.0"));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_run_on_unpaired_preferences_resumes_with_the_same_labels_only() {
+    let bench = Bench::new();
+    let rows = |label: bool| {
+        let row = serde_json::json!({"prompt": "Say a .", "completion": "a .", "label": label});
+        let other = serde_json::json!({"prompt": "Say b .", "completion": "c .", "label": false});
+        format!("{row}\n{other}\n")
+    };
+    fs::write(bench.path("pairs.jsonl"), rows(true)).unwrap();
+    let kto = ["--set", "loss.kind=kto"];
+    assert_eq!(interrupted(&bench, "TERM", &kto), Some(143));
+    fs::write(bench.path("pairs.jsonl"), rows(false)).unwrap();
+    refuses_plan(
+        &bench,
+        &[&kto[..], &["--set", LONG, "--resume"]].concat(),
+        &["was trained with another data"],
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn a_plan_compares_the_inputs_of_a_run_that_it_would_resume() {
+    let bench = Bench::new();
+    assert_eq!(interrupted(&bench, "TERM", &[]), Some(143));
+    let resume = ["--set", LONG, "--resume"];
+    let same = train(&bench, &[&["--plan"], &resume[..]].concat());
+    assert!(same.status.success(), "{}", stderr_of(&same));
+    bench.write_pairs(&[("Say a .", "a .", "b ."), ("Say b .", "c .", "a ."), ("Say c .", "c .", "b .")]);
+    refuses_plan(&bench, &resume, &["was trained with another data"]);
+    let accepted = train(&bench, &[&["--plan", "--accept-changes"], &resume[..]].concat());
+    assert!(accepted.status.success(), "{}", stderr_of(&accepted));
+    assert!(stderr_of(&accepted).contains("with another data"));
+}
+
+#[test]
+fn a_template_that_replaces_the_models_is_saved_with_the_trained_model() {
+    let bench = Bench::new();
+    let template = "{% for m in messages %}{{ m.content }} {% endfor %}";
+    fs::write(bench.path("own.jinja"), template).unwrap();
+    let row = |content: &str| {
+        let prompt = serde_json::json!([{"role": "user", "content": format!("Say {content} .")}]);
+        serde_json::json!({"prompt": prompt, "chosen": "a .", "rejected": "b ."}).to_string() + "\n"
+    };
+    fs::write(bench.path("pairs.jsonl"), row("a") + &row("b")).unwrap();
+    let own = ["--set", "data.chat_template=own.jinja"];
+    let output = train(&bench, &own);
+    assert!(output.status.success(), "{}", stderr_of(&output));
+    let saved = |folder: &str| fs::read_to_string(bench.path(folder).join("chat_template.jinja")).unwrap();
+    assert_eq!(saved("out/model"), template);
+    assert_ne!(saved("model"), template, "the model itself is left alone");
+    let checkpoints = fs::read_dir(bench.path("out/checkpoints")).unwrap();
+    for checkpoint in checkpoints {
+        let folder = checkpoint.unwrap().path();
+        if folder.join("chat_template.jinja").exists() {
+            assert_eq!(fs::read_to_string(folder.join("chat_template.jinja")).unwrap(), template);
+        }
+    }
+}
+
+#[test]
+fn records_that_the_template_refuses_are_named_by_file_and_line_and_skipped_on_request() {
+    let bench = Bench::new();
+    fs::write(
+        bench.path("model/chat_template.jinja"),
+        "{% for m in messages %}\n{% if m.role == 'system' %}{{ raise_exception('No system role!') }}{% endif %}\
+         {{ m.content }} {% endfor %}",
+    )
+    .unwrap();
+    let row = |id: &str, role: &str| {
+        let prompt =
+            serde_json::json!([{"role": role, "content": "Say a ."}, {"role": "user", "content": "b ."}]);
+        serde_json::json!({"id": id, "prompt": prompt, "chosen": "a .", "rejected": "b ."}).to_string() + "\n"
+    };
+    let rows = row("first", "user") + "\n" + &row("second", "system") + &row("third", "user");
+    fs::write(bench.path("pairs.jsonl"), rows).unwrap();
+    let named = "pairs.jsonl, line 3: record `second`: the chat template of";
+    refuses_plan(&bench, &[], &[named, "line 2: No system role!"]);
+    let skipping = ["--set", "data.skip_bad=1"];
+    let preview = train(&bench, &[&skipping[..], &["--preview", "3", "--format", "json"]].concat());
+    assert!(stderr_of(&preview).contains(&format!("skipped: {named}")), "{}", stderr_of(&preview));
+    let shown: serde_json::Value = serde_json::from_slice(&preview.stdout).unwrap();
+    let ids: Vec<_> = shown["pairs"].as_array().unwrap().iter().map(|pair| pair["id"].clone()).collect();
+    assert_eq!(ids, ["first", "third"]);
+    let lines = plan_lines(&bench, &skipping);
+    assert!(lines.iter().any(|line| line == "pairs read 3 1 skipped that cannot be rendered"), "{lines:#?}");
+    let output = train(&bench, &skipping);
+    assert!(output.status.success(), "{}", stderr_of(&output));
+    assert!(stderr_of(&output).contains(&format!("skipped: {named}")), "{}", stderr_of(&output));
+    assert!(stderr_of(&output).contains("2 of 3 pairs tokenized. 1 pair skipped that cannot be rendered"));
+}
+
+#[test]
 fn the_number_of_processes_is_at_least_one() {
     let bench = Bench::new();
     refuses(&bench, &["--nproc-per-node", "0"], &["--nproc-per-node", "1.."]);
@@ -372,9 +510,10 @@ fn a_full_disk_leaves_no_partial_files() {
 
 /// Starts a run that would take hours, sends it `signal` after its first steps, and returns its exit status.
 #[cfg(unix)]
-fn interrupted(bench: &Bench, signal: &str) -> Option<i32> {
+fn interrupted(bench: &Bench, signal: &str, arguments: &[&str]) -> Option<i32> {
     let mut child = Command::new(env!("CARGO_BIN_EXE_pref-train"))
-        .args(["--recipe", "recipe.toml", "--set", "train.epochs=1000000"])
+        .args(["--recipe", "recipe.toml", "--set", LONG])
+        .args(arguments)
         .current_dir(bench.folder.path())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -394,7 +533,7 @@ fn interrupted(bench: &Bench, signal: &str) -> Option<i32> {
 fn signals_leave_a_checkpoint_and_their_own_exit_status() {
     for (signal, status) in [("INT", 130), ("TERM", 143)] {
         let bench = Bench::new();
-        assert_eq!(interrupted(&bench, signal), Some(status), "SIG{signal}");
+        assert_eq!(interrupted(&bench, signal, &[]), Some(status), "SIG{signal}");
         let checkpoints: Vec<_> = fs::read_dir(bench.path("out/checkpoints")).unwrap().collect();
         assert_eq!(checkpoints.len(), 1, "one complete checkpoint");
         assert!(!bench.path("out/model").exists(), "the run is not finished");

@@ -8,7 +8,9 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use pref_data::{Format, PairColumns, PreferenceRecord, ReadOptions, Sample, ScoreRatio, read_records_with};
+use pref_data::{
+    Format, PairColumns, PreferenceRecord, ReadOptions, ReadReport, Sample, ScoreRatio, read_records_with,
+};
 use seeds::Seeds;
 
 use crate::program::Signals;
@@ -95,6 +97,10 @@ enum FormatArg {
 
 impl Data {
     fn read(&self) -> anyhow::Result<Vec<PreferenceRecord>> {
+        Ok(self.read_with_report()?.0)
+    }
+
+    fn read_with_report(&self) -> anyhow::Result<(Vec<PreferenceRecord>, ReadReport)> {
         let format = match self.layout {
             FormatArg::Records => Format::Records,
             FormatArg::Pairs => Format::Pairs,
@@ -109,7 +115,7 @@ impl Data {
         for error in &report.skipped {
             tracing::warn!("skipped: {error}");
         }
-        Ok(records)
+        Ok((records, report))
     }
 }
 

@@ -32,6 +32,13 @@ fn write_completion(text: &mut String, one: &PreviewedCompletion) {
     write_part(text, ("completion", "scored"), completion, &one.completion_ids, truncated.completion);
 }
 
-fn write_part(text: &mut String, (name, scored): (&str, &str), part: &str, ids: &[u32], taken: usize) {
+/// Writes one part of an example.
+pub(crate) fn write_part(
+    text: &mut String,
+    (name, scored): (&str, &str),
+    part: &str,
+    ids: &[u32],
+    taken: usize,
+) {
     let _ = writeln!(text, "{name}, {} tokens, {scored}, {taken} cut: {part:?}\n  {ids:?}", ids.len());
 }

@@ -64,6 +64,10 @@ fn data_rows(plan: &TrainPlan) -> Vec<Vec<Value>> {
         let left_out = format!("{} without a label of this annotator, {} ties", view.unlabelled, view.ties);
         (left_out, format!("{} with a swapped label", plan.flipped))
     };
+    let skipped = match tokenized.skipped.len() {
+        0 => String::new(),
+        skipped => format!("{skipped} skipped that cannot be rendered"),
+    };
     let cut = format!(
         "{} prompts at their beginning, {} responses at their end",
         tokenized.truncated_prompts, tokenized.truncated_responses
@@ -73,11 +77,7 @@ fn data_rows(plan: &TrainPlan) -> Vec<Vec<Value>> {
     };
     vec![
         row("records read", count(view.records), left_out),
-        row(
-            &format!("{examples} read"),
-            count(tokenized.pairs_in),
-            format!("{} skipped that cannot be rendered", tokenized.skipped.len()),
-        ),
+        row(&format!("{examples} read"), count(tokenized.pairs_in), skipped),
         row(
             &format!("{examples} dropped"),
             count(tokenized.dropped.len()),

@@ -5,10 +5,14 @@ use std::path::PathBuf;
 
 use annotate::{AnnotatorStatistics, PositionBias, agreement_table, bias_table, page, read_log};
 use clap::Args;
-use pref_data::{AgreementMatrix, PreferenceRecord};
+use pref_data::{
+    AgreementMatrix, ChatSettings, DataError, Date, Pair, PairPreview, PreferenceRecord, TokenizeOptions,
+    Tokenizer, Votes, preview_pair,
+};
 use report::table::Format;
 
 use super::Data;
+use crate::preview_text::write_part;
 use crate::program::print_result;
 
 /// Show what annotators' labels are worth: tastes for position and length, agreement with the others
@@ -58,11 +62,25 @@ pub(super) struct ShowArgs {
     /// The record's number, from 1
     #[arg(long, value_name = "N", default_value_t = 1)]
     number: usize,
+    /// Show the rendered text and the token ids, too, as `pref-train --preview` does
+    #[arg(long, requires = "model")]
+    render: bool,
+    /// The model's folder, for --render
+    #[arg(long, value_name = "DIR", requires = "render")]
+    model: Option<PathBuf>,
+    /// The most tokens of a prompt with one response, for --render
+    #[arg(long, value_name = "TOKENS", default_value_t = 1024, requires = "render")]
+    max_length: usize,
+    /// The date that the chat template prints: a day (2026-11-29), today, or none
+    #[arg(long, value_name = "DAY", value_parser = crate::program::date, requires = "render")]
+    date: Option<Date>,
 }
 
 impl ShowArgs {
     pub(super) fn run(&self) -> anyhow::Result<()> {
-        let records = self.data.read()?;
+        let (records, report) = self.data.read_with_report()?;
+        let chat = ChatSettings { date: self.date.unwrap_or_default(), ..ChatSettings::default() };
+        let tokenizer = self.model.as_deref().map(|folder| Tokenizer::open(folder, &chat)).transpose()?;
         let at = match &self.id {
             None => self.number,
             Some(id) => match records.iter().position(|record| record.id == *id) {
@@ -72,7 +90,12 @@ impl ShowArgs {
         };
         let mut at = at.clamp(1, records.len());
         loop {
-            print_result(page(&records[at - 1], at, records.len()))?;
+            let record = &records[at - 1];
+            print_result(page(record, at, records.len()))?;
+            if let Some(tokenizer) = &tokenizer {
+                let rendered = rendered(record, tokenizer, self.max_length);
+                print_result(rendered.map_err(|error| error.located(&report.places))?)?;
+            }
             let is_browsed = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
             match if is_browsed { next(at, &records)? } else { None } {
                 Some(number) => at = number,
@@ -80,6 +103,39 @@ impl ShowArgs {
             }
         }
     }
+}
+
+/// Returns the text and the tokens of the prompt and of the first response with each of the others.
+fn rendered(
+    record: &PreferenceRecord,
+    tokenizer: &Tokenizer,
+    max_length: usize,
+) -> Result<String, DataError> {
+    let options = TokenizeOptions::new(max_length);
+    let mut text = String::new();
+    for other in 1..record.responses.len() {
+        let pair = Pair {
+            id: record.id.clone(),
+            prompt: record.prompt.clone(),
+            chosen: record.responses[0].clone(),
+            rejected: record.responses[other].clone(),
+            domain: None,
+            context: record.context.clone(),
+            annotator: String::new(),
+            votes: Votes::default(),
+            flipped: false,
+        };
+        let PairPreview { prompt, chosen, rejected, tokens, truncated } =
+            preview_pair(&pair, tokenizer, &options)?;
+        let [prompt_ids, first_ids, other_ids] =
+            tokens.map_or_else(Default::default, |tokens| [tokens.prompt, tokens.chosen, tokens.rejected]);
+        let name = format!("response {}", other + 1);
+        write_part(&mut text, ("prompt", "not scored"), &prompt, &prompt_ids, truncated.prompt);
+        write_part(&mut text, ("response 1", "scored"), &chosen, &first_ids, truncated.chosen);
+        write_part(&mut text, (&name, "scored"), &rejected, &other_ids, truncated.rejected);
+    }
+    text.truncate(text.trim_end().len());
+    Ok(text)
 }
 
 /// The number that is asked for after record `at`; `None` to end.

@@ -158,6 +158,8 @@ pub(crate) fn slice(value: &Value, parts: [Option<Value>; 3], budget: &mut Budge
     if step == 0 {
         return value_error("slice step cannot be zero");
     }
+    // A conversation has no million messages: such a step only tries what an interpreter bears.
+    budget.steps(u64::try_from(step.unsigned_abs()).unwrap_or(u64::MAX))?;
     match value.defined()? {
         Value::Str(text) => {
             budget.bytes(text.len() as u128 * 5)?;

@@ -14,7 +14,11 @@ const MODEL_FILES: [&str; 6] = [
 ];
 
 /// The endings of data files.
-const DATA_ENDINGS: [&str; 6] = [".parquet", ".jsonl", ".jsonl.gz", ".arrow", ".feather", ".csv"];
+const DATA_ENDINGS: [&str; 7] = [".parquet", ".jsonl", ".ndjson", ".arrow", ".feather", ".csv", ".tsv"];
+
+/// Names of JSON files that describe a dataset, or the files of a split.
+const DESCRIPTIONS: [&str; 4] =
+    ["dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json"];
 
 /// The files to download, and their path in the repository: a file, a pattern, or nothing for all files.
 #[derive(Debug, PartialEq, Eq)]
@@ -55,7 +59,12 @@ pub(crate) fn choose(repo: &RepoId, all: &[String]) -> Result<Choice, HubError> 
 }
 
 fn data_files(all: &[&str]) -> Vec<String> {
-    let is_data = |file: &&&str| DATA_ENDINGS.iter().any(|ending| file.ends_with(ending));
+    let is_data = |file: &&&str| {
+        let plain = file.strip_suffix(".gz").unwrap_or(file);
+        let name = plain.rsplit('/').next().unwrap_or(plain);
+        DATA_ENDINGS.iter().any(|ending| plain.ends_with(ending))
+            || plain.ends_with(".json") && !DESCRIPTIONS.contains(&name)
+    };
     all.iter().filter(is_data).map(|file| (*file).to_owned()).collect()
 }
 
@@ -126,6 +135,12 @@ mod tests {
         assert_eq!((files, path.as_str()), (parts.map(str::to_owned).to_vec(), "data/train-*.parquet"));
         let (_, path) = set("a/b", &["train.jsonl.gz", "test.jsonl.gz"]).expect("a split");
         assert_eq!(path, "train.jsonl.gz");
+        for name in ["rows.ndjson", "rows.ndjson.gz", "rows.json", "rows.tsv", "rows.csv.gz", "rows.json.gz"]
+        {
+            let (_, path) =
+                set("a/b", &["dataset_infos.json", "README.md", name]).expect("the only data file");
+            assert_eq!(path, name);
+        }
         // Two candidates: the user has to choose.
         let h4 = ["data/train_prefs-00000-of-00001.parquet", "data/train_sft-00000-of-00001.parquet"];
         let error = set("a/b", &h4).expect_err("two");

@@ -12,6 +12,12 @@ pub enum FileProblem {
     /// A server answered with a page.
     #[error("is a web page or XML and not the data; download the file itself")]
     WebPage,
+    /// The file is an archive, or compressed in another way than gzip.
+    #[error("is {kind}, whatever its name; unpack it, or compress it with gzip")]
+    Archive {
+        /// The kind.
+        kind: &'static str,
+    },
     /// Text is UTF-16.
     #[error("is UTF-16; save it as UTF-8")]
     Utf16,
@@ -114,7 +120,7 @@ pub enum FieldProblem {
     /// A part of a message is not text.
     #[error("is {found:?}; only parts of type \"text\" are supported")]
     NotText {
-        /// The type of the part.
+        /// The type of the part, or what it holds.
         found: String,
     },
     /// The `from` of a `ShareGPT` message is unknown.
@@ -147,9 +153,12 @@ pub enum FieldProblem {
     /// The format has no such field.
     #[error(
         "is not a field of a record; the fields are id, prompt, responses, labels, domain, tools, chat_template_kwargs and \
-         documents"
+         documents{}", layout_hint(*format)
     )]
-    Unknown,
+    Unknown {
+        /// The format that has these columns.
+        format: Option<&'static str>,
+    },
     /// A record has fewer than two responses.
     #[error("holds {found}; a preference needs at least two")]
     TooFewResponses {
@@ -164,6 +173,12 @@ pub enum FieldProblem {
         /// The number of responses.
         responses: usize,
     },
+}
+
+fn layout_hint(format: Option<&str>) -> String {
+    format.map_or_else(String::new, |format| {
+        format!("; data.format = \"{format}\" (--layout {format}) has such columns")
+    })
 }
 
 fn advice(format: Option<&str>) -> String {

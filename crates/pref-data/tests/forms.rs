@@ -46,6 +46,8 @@ const PLAIN: &[[&str; 3]] = &[["\"q\"", "\"a\"", "\"b\""]];
 const CHAT: &[[&str; 3]] = &[[USER, GOOD, BAD]];
 const TWO: &[[&str; 3]] = &[["\"q\"", "\"a\"", "\"b\""], ["\"r\"", "\"c\"", "\"d\""]];
 const MIXED: &[&str] = &["text next to messages is read as a message in 1 record"];
+const SYSTEM_SCORED: &[&str] =
+    &[MIXED[0], "in 1 record a response begins with a system message, which is scored"];
 const JSON_TEXT: &[&str] = &[MIXED[0], "JSON in 1 text is read as messages"];
 
 const COLUMNS: &[Case] = &[
@@ -222,7 +224,7 @@ const KINDS: &[Case] = &[
 
 #[test]
 fn every_form_is_read_as_meant_and_noted() {
-    for case in COLUMNS.iter().chain(MESSAGES).chain(KINDS) {
+    for case in COLUMNS.iter().chain(MESSAGES).chain(KINDS).chain(ANNOUNCED) {
         // Rows of the table that extend over several lines are one line in the file.
         let content = if case.file.ends_with(".jsonl") {
             case.content.replace("\n \"", " \"").replace("\n {", " {")
@@ -236,7 +238,124 @@ fn every_form_is_read_as_meant_and_noted() {
     }
 }
 
+/// What is read in one of several possible ways, and said.
+const ANNOUNCED: &[Case] = &[
+    case(
+        "history.jsonl",
+        r#"{"instruction": "q", "input": "", "history": [["u", "m"]], "chosen": "a", "rejected": "b"}"#,
+        PLAIN,
+        &[
+            "reads `instruction` as the prompt",
+            "leaves `history` aside, which may belong to the prompt; data.columns names the columns to read",
+        ],
+    ),
+    case(
+        "two-prompts.csv",
+        "prompt,instruction,context,system_message,chosen,rejected\nq,do this,c,s,a,b\n",
+        PLAIN,
+        &[
+            "leaves `context`, `instruction`, `system_message` aside, which may belong to the prompt; data.columns names the \
+           columns to read",
+        ],
+    ),
+    case(
+        "same-prompt-twice.jsonl",
+        r#"{"prompt": "q", "question": "q", "chosen": "a", "rejected": "b"}"#,
+        PLAIN,
+        &[],
+    ),
+    case(
+        "prompt-in-responses.jsonl",
+        r#"{"prompt": "q", "chosen": "q a", "rejected": "q b"}"#,
+        &[["\"q\"", "\"q a\"", "\"q b\""]],
+        &["in 1 record both responses begin with the text of the prompt, which the model then sees twice"],
+    ),
+    case(
+        "system-in-one-response.jsonl",
+        r#"{"prompt": "q", "chosen": [{"role": "system", "content": "s"}, {"role": "assistant", "content": "a"}],
+ "rejected": [{"role": "assistant", "content": "b"}]}"#,
+        &[[USER, r#"[{"role":"system","content":"s"},{"role":"assistant","content":"a"}]"#, BAD]],
+        SYSTEM_SCORED,
+    ),
+    case(
+        "blank-prompt.jsonl",
+        r#"{"prompt": " ", "chosen": "a", "rejected": "b"}"#,
+        &[["\" \"", "\"a\"", "\"b\""]],
+        &["prompts of white space only in 1 record"],
+    ),
+    case(
+        "two-layouts.jsonl",
+        r#"{"prompt": "q", "chosen": "a", "rejected": "b"}
+{"question": "r", "chosen": "c", "rejected": "d"}"#,
+        TWO,
+        &["reads `question` as the prompt"],
+    ),
+    case("gzip-without-gzip.jsonl.gz", r#"{"prompt": "q", "chosen": "a", "rejected": "b"}"#, PLAIN, &[]),
+];
+
 const REFUSED: &[(&str, &str, &str)] = &[
+    (
+        "twice.jsonl",
+        r#"{"prompt": "first", "chosen": "a", "rejected": "b", "prompt": "second"}"#,
+        ", line 1: field `prompt`: occurs twice in the row; which one counts is not clear (column 60); a row must be one whole \
+         JSON object",
+    ),
+    (
+        "untyped-image.jsonl",
+        r#"{"prompt": [{"role": "user", "content": [{"image": "a.png"}, {"text": "q"}]}], "chosen": "a", "rejected": "b"}"#,
+        ", line 1: field `prompt[0].content[0].image` is \"image\"; only parts of type \"text\" are supported",
+    ),
+    (
+        "image-in-a-text-part.jsonl",
+        r#"{"prompt": [{"role": "user", "content": [{"type": "text", "text": "q", "image_url": {"url": "u"}}]}], "chosen": "a", "rejected": "b"}"#,
+        ", line 1: field `prompt[0].content[0].image_url` is \"image_url\"; only parts of type \"text\" are supported",
+    ),
+    (
+        "part-without-text.jsonl",
+        r#"{"prompt": [{"role": "user", "content": [{"value": "q"}]}], "chosen": "a", "rejected": "b"}"#,
+        ", line 1: field `prompt[0].content[0]` is \"an object without `text`\"; only parts of type \"text\" are supported",
+    ),
+    (
+        "zip.jsonl",
+        "PK\u{3}\u{4}and more",
+        ": is a zip archive, whatever its name; unpack it, or compress it with gzip",
+    ),
+    (
+        "xz.csv",
+        "BZh91AY",
+        ": is compressed with bzip2, whatever its name; unpack it, or compress it with gzip",
+    ),
+    (
+        "pairs.jsonl.zst",
+        "x",
+        ": the end of the name does not give the kind of file; it must be .jsonl, .ndjson, .json, .csv or .tsv (each also with \
+         .gz), .parquet, .arrow or .feather",
+    ),
+    (
+        "nested.jsonl",
+        r#"{"data": {"prompt": "q", "chosen": "a", "rejected": "b"}}"#,
+        ", line 1: field `chosen` is missing; the columns are `data`; name its column in data.columns",
+    ),
+    (
+        "several-rejected.jsonl",
+        r#"{"prompt": "q", "chosen": "a", "rejected": ["b", "c"]}"#,
+        ", line 1: field `rejected[0]` is text; it must be a message {role, content}",
+    ),
+    (
+        "commas-after-rows.jsonl",
+        "{\"prompt\": \"q\", \"chosen\": \"a\", \"rejected\": \"b\"},\n",
+        ", line 1: trailing characters (column 47); a row must be one whole JSON object",
+    ),
+    (
+        "short.csv",
+        "prompt,chosen,rejected\nq,a\n",
+        ", line 2: has 2 cells, but the first row names 3; every row must have the cells that the first row names",
+    ),
+    (
+        "user-last.jsonl",
+        r#"{"prompt": "q", "chosen": [{"role": "assistant", "content": "a"}, {"role": "user", "content": "u"}], "rejected": "b"}"#,
+        ", line 1: field `chosen` ends with a message that is not the assistant's; end it with the answer",
+    ),
     (
         "repr.csv",
         "prompt,chosen,rejected\nq,\"[{'role': 'assistant', 'content': 'a'}]\",b\n",

@@ -155,6 +155,22 @@ fn unpaired_preferences_are_read() {
         expected.map(|(prompt, completion, label)| (prompt.to_owned(), completion.to_owned(), label))
     );
     assert_eq!(records[2].id, "x");
+    let of_llama_factory = [
+        json!({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}], "kto_tag": true}),
+        json!({"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}], "label": false}),
+    ];
+    let (_folder, path) = put("kto.json", json!(of_llama_factory).to_string().as_bytes());
+    let (conversations, of_conversations) = read_unpaired(&path).expect("two rows");
+    for record in &conversations {
+        assert_eq!((json(&record.prompt).as_str(), json(&record.completion).as_str()), (USER, GOOD));
+    }
+    let expected = [
+        "reads unpaired preferences: 1 desirable, 1 undesirable",
+        "reads `conversations` as the prompt",
+        "reads `messages` as the prompt",
+        "reads `kto_tag` as the label",
+    ];
+    assert_eq!(notes(&of_conversations), expected);
     assert_eq!(notes(&report).len(), 4);
     assert_eq!(notes(&report)[0], "reads unpaired preferences: 1 desirable, 2 undesirable");
     let good = &content[..=content.find('\n').expect("three lines")];

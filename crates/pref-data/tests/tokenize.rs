@@ -85,6 +85,40 @@ fn ids_and_truncation_are_trls() {
     }
 }
 
+/// Ids of texts by transformers, with several settings of Llama tokenizers (`fixtures/llama_prepend.py`).
+#[derive(Deserialize)]
+struct PrependFixture {
+    tokenizer: serde_json::Value,
+    texts: Vec<String>,
+    cases: Vec<PrependCase>,
+}
+
+#[derive(Deserialize)]
+struct PrependCase {
+    config: serde_json::Value,
+    ids: Vec<Vec<u32>>,
+}
+
+#[test]
+fn spaces_before_texts_are_those_of_transformers_for_llama_tokenizers() {
+    let PrependFixture { tokenizer, texts, cases } = fixture("llama_prepend.json");
+    assert_eq!(cases.len(), 18);
+    let distinct: std::collections::BTreeSet<_> = cases.iter().map(|case| &case.ids).collect();
+    assert!(distinct.len() > 2, "the settings matter");
+    for PrependCase { config, ids } in &cases {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let put = |name: &str, json: &serde_json::Value| {
+            fs::write(folder.path().join(name), json.to_string()).expect("written");
+        };
+        put("tokenizer.json", &tokenizer);
+        put("tokenizer_config.json", config);
+        let tokenizer = Tokenizer::from_folder(folder.path()).expect("a tokenizer");
+        for (text, expected) in texts.iter().zip(ids) {
+            assert_eq!(tokenizer.encode(text).expect("ids"), *expected, "{config}: {text:?}");
+        }
+    }
+}
+
 #[derive(Deserialize)]
 struct OldFixture {
     template: String,

@@ -81,7 +81,7 @@ pub(crate) fn truncation(report: &TokenizeReport) -> Option<String> {
 
 /// Returns a warning if sequences are longer than the model's context.
 pub(crate) fn context_length(
-    lengths: impl Iterator<Item = usize>,
+    (lengths, name): (impl Iterator<Item = usize>, &str),
     max_position_embeddings: usize,
 ) -> Option<String> {
     let (mut longer, mut all, mut longest) = (0, 0, 0);
@@ -92,7 +92,7 @@ pub(crate) fn context_length(
     }
     (longer > 0).then(|| {
         format!(
-            "{longer} of {all} examples are longer than the model's context of {max_position_embeddings} tokens \
+            "{longer} of {all} {name} are longer than the model's context of {max_position_embeddings} tokens \
              (max_position_embeddings; the longest has {longest}): the model was not trained at these positions; lower \
              data.max_length"
         )
@@ -203,9 +203,9 @@ mod tests {
 
     #[test]
     fn sequences_beyond_the_context_are_counted() {
-        assert_eq!(context_length([5, 6].into_iter(), 6), None);
-        let warning = context_length([5, 6].into_iter(), 5).unwrap();
-        assert!(warning.starts_with("1 of 2 examples") && warning.contains("the longest has 6"), "{warning}");
+        assert_eq!(context_length(([5, 6].into_iter(), "pairs"), 6), None);
+        let warning = context_length(([5, 6].into_iter(), "pairs"), 5).unwrap();
+        assert!(warning.starts_with("1 of 2 pairs") && warning.contains("the longest has 6"), "{warning}");
     }
 
     #[test]

@@ -92,9 +92,10 @@ impl Input {
         let of_pair = |pair: &TokenPair| pair.prompt.len() + pair.chosen.len().max(pair.rejected.len());
         let lengths = self.pairs.iter().chain(&self.held_out).map(of_pair);
         let lengths = lengths.chain(self.unpaired.iter().map(|one| one.prompt.len() + one.completion.len()));
+        let name = if self.unpaired.is_empty() { "pairs" } else { "examples" };
         let mut warnings = vec![
             diagnostics::truncation(&self.tokenized),
-            diagnostics::context_length(lengths, self.config.max_position_embeddings),
+            diagnostics::context_length((lengths, name), self.config.max_position_embeddings),
         ];
         if let Some(Loss::Kto(loss)) = loss {
             warnings.push(match batch_size {
@@ -304,7 +305,7 @@ fn held_out(
 const NAMED: usize = 10;
 
 /// Warns of the rows that `data.skip_bad` skipped.
-fn warn_of_skipped(read: &ReadReport) {
+pub(crate) fn warn_of_skipped(read: &ReadReport) {
     for error in read.skipped.iter().take(NAMED) {
         tracing::warn!("skipped: {error}");
     }
@@ -314,7 +315,7 @@ fn warn_of_skipped(read: &ReadReport) {
 }
 
 /// Logs warnings about tokenization.
-fn tell_tokenized(report: &TokenizeReport, places: &Places) {
+pub(crate) fn tell_tokenized(report: &TokenizeReport, places: &Places) {
     for SkippedExample { id, problem } in report.skipped.iter().take(NAMED) {
         match places.of(id) {
             Some(place) => tracing::warn!("skipped: {place}: {problem}"),

@@ -14,7 +14,7 @@ use crate::error::TrainError;
 use crate::input::Input;
 use crate::recipe::Recipe;
 use crate::reference::{CompletionPass, ReferenceModel, ReferencePasses};
-use crate::run::{compute_kind, scoring, settings};
+use crate::run::{compute_kind, digest_of_policy, run_inputs, scoring, settings};
 use crate::run_dir::{RunDir, Start};
 use crate::scoring::Scoring;
 use crate::unpaired::dialogues;
@@ -127,6 +127,12 @@ pub fn plan(
     let kind = compute_kind(recipe.model.dtype.kind(), device);
     let scoring = scoring(recipe, input.pad_id);
     let reference = loss.as_ref().map(|_| ReferenceModel::read(recipe)).transpose()?;
+    let settings = settings(recipe, kind)?;
+    let dir = RunDir::at(&recipe.output.dir);
+    if dir.holds_run(&recipe.to_toml(), start)? {
+        let model = digest_of_policy(&input.model, reference.as_ref())?;
+        dir.compare_inputs(run_inputs(&input, model, reference.as_ref(), &settings, loss.is_some()), start)?;
+    }
     let passes = loss.as_ref().zip(reference).map(|(loss, reference)| match &*input.unpaired {
         [] => {
             let passes =
@@ -140,8 +146,6 @@ pub fn plan(
     });
     let to_score = passes.map_or(0, |(_, tokens)| tokens);
     let reference = passes.map(|(sequences, tokens)| PlannedReference { sequences, is_cached: tokens == 0 });
-    RunDir::at(&recipe.output.dir).holds_run(&recipe.to_toml(), start)?;
-    let settings = settings(recipe, kind)?;
     let examples = Examples::new(&input, loss.is_some());
     let steps_per_epoch = settings.steps_per_epoch(examples.len());
     let steps = settings.epochs * steps_per_epoch;

@@ -4,13 +4,13 @@ use std::path::Path;
 
 use pref_data::{
     CompletionPreview, PairPreview, Preferences, Tokenizer, Truncated, TruncatedCompletion, label_view,
-    preview_completion, preview_pair, select, select_unpaired,
+    preview_completion, preview_pair, select, select_unpaired, tokenize_pairs, tokenize_unpaired,
 };
 use seeds::Seeds;
 use serde::Serialize;
 
 use crate::TrainError;
-use crate::input::read_training;
+use crate::input::{read_training, tell_tokenized, warn_of_skipped};
 use crate::recipe::{Origin, Recipe};
 
 /// The first examples of a recipe. In JSON an object with the key `pairs` or `completions`.
@@ -64,7 +64,8 @@ pub struct PreviewedCompletion {
     pub truncated: TruncatedCompletion,
 }
 
-/// Returns the first `count` examples that `recipe` trains on, before noise.
+/// Returns the first `count` examples that `recipe` trains on, before noise. Those that `data.skip_bad` skips are left
+/// out.
 ///
 /// # Errors
 ///
@@ -75,6 +76,7 @@ pub fn preview(recipe: &Recipe, count: usize) -> Result<Preview, TrainError> {
     let (fraction, selection) = (recipe.data.fraction, recipe.data.selection());
     let options = recipe.data.tokenizing();
     let (preferences, read) = read_training(recipe, &seeds)?;
+    warn_of_skipped(&read);
     match preferences {
         Preferences::Paired(mut records) => {
             if let Some(slice) = &recipe.data.slice {
@@ -83,18 +85,27 @@ pub fn preview(recipe: &Recipe, count: usize) -> Result<Preview, TrainError> {
             let labels =
                 recipe.data.labels().map_err(|complaint| complaint.within("data").at(Origin::Code))?;
             let (pairs, _) = label_view(&records, &labels, &seeds)?;
-            let pairs = select(pairs, fraction, selection, &seeds);
-            let previewed = pairs.iter().take(count).map(|pair| {
-                let preview = preview_pair(pair, &tokenizer, &options);
-                Ok(of_pair(&pair.id, preview.map_err(|error| error.located(&read.places))?))
-            });
+            let mut pairs = select(pairs, fraction, selection, &seeds);
+            pairs.truncate(count);
+            let tokenized = tokenize_pairs(&pairs, &tokenizer, &options);
+            let (_, report) = tokenized.map_err(|error| error.located(&read.places))?;
+            tell_tokenized(&report, &read.places);
+            let is_skipped = |id: &str| report.skipped.iter().any(|skipped| skipped.id == id);
+            let previewed = pairs
+                .iter()
+                .filter(|pair| !is_skipped(&pair.id))
+                .map(|pair| Ok(of_pair(&pair.id, preview_pair(pair, &tokenizer, &options)?)));
             previewed.collect::<Result<_, TrainError>>().map(Preview::Pairs)
         }
         Preferences::Unpaired(records) => {
-            let records = select_unpaired(records, fraction, selection, &seeds);
-            let previewed = records.iter().take(count).map(|record| {
-                let preview = preview_completion(record, &tokenizer, &options);
-                let preview = preview.map_err(|error| error.located(&read.places))?;
+            let mut records = select_unpaired(records, fraction, selection, &seeds);
+            records.truncate(count);
+            let tokenized = tokenize_unpaired(&records, &tokenizer, &options);
+            let (_, report) = tokenized.map_err(|error| error.located(&read.places))?;
+            tell_tokenized(&report, &read.places);
+            let is_skipped = |id: &str| report.skipped.iter().any(|skipped| skipped.id == id);
+            let previewed = records.iter().filter(|record| !is_skipped(&record.id)).map(|record| {
+                let preview = preview_completion(record, &tokenizer, &options)?;
                 Ok(of_completion(&record.id, record.is_desirable, preview))
             });
             previewed.collect::<Result<_, TrainError>>().map(Preview::Completions)

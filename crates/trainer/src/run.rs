@@ -227,8 +227,19 @@ struct Loaded {
     policy: Policy,
 }
 
+/// Returns the digest of a policy's folder. It takes a pass over its weights, unless the reference is the policy itself.
+pub(crate) fn digest_of_policy(
+    folder: &Path,
+    reference: Option<&ReferenceModel>,
+) -> Result<String, TrainError> {
+    match reference.filter(|reference| reference.is_of(folder)) {
+        Some(reference) => Ok(reference.short_digest()),
+        None => Ok(digest_of_model(folder)?),
+    }
+}
+
 /// The inputs of the run, for comparison with those of its checkpoints.
-fn run_inputs(
+pub(crate) fn run_inputs(
     input: &Input,
     model: String,
     reference: Option<&ReferenceModel>,
@@ -261,11 +272,7 @@ impl Loaded {
             let others = scope.spawn(|| {
                 let input = Input::read(recipe, cache)?;
                 let reference = loss.map(|_| ReferenceModel::read(recipe)).transpose()?;
-                // The digest of a folder takes a pass over its weights: once, if the reference is the model itself.
-                let model_digest = match reference.as_ref().filter(|reference| reference.is_of(folder)) {
-                    Some(reference) => reference.short_digest(),
-                    None => digest_of_model(folder)?,
-                };
+                let model_digest = digest_of_policy(folder, reference.as_ref())?;
                 Ok::<_, TrainError>((input, reference, model_digest))
             });
             let policy = Policy::stored_kind(folder).and_then(|stored| {

@@ -66,7 +66,7 @@ pub struct PairColumns {
 }
 
 /// Names of prompts that are conversations. One that ends with the model's answer is not a prompt.
-const CONVERSATIONS: [&str; 3] = ["conversations", "conversation", "messages"];
+pub(super) const CONVERSATIONS: [&str; 3] = ["conversations", "conversation", "messages"];
 
 impl ColumnRole {
     pub(super) const ALL: [Self; 9] = [
@@ -99,7 +99,7 @@ impl ColumnRole {
             Self::Chosen => &["chosen", "chosen_response", "response_j"],
             Self::Rejected => &["rejected", "rejected_response", "response_k"],
             Self::Completion => &["completion"],
-            Self::Label => &["label"],
+            Self::Label => &["label", "kto_tag"],
             Self::Id => &["id"],
             Self::Domain => &["domain"],
         }
@@ -172,6 +172,14 @@ impl PairColumns {
         })
     }
 
+    /// Returns a conversation that ends with the model's answer.
+    pub(super) fn find_answered<'a>(&'a self, row: &'a Row) -> Option<Found<'a>> {
+        CONVERSATIONS.into_iter().find_map(|column| {
+            let value = row.get(column).filter(|value| ends_with_answer(value))?;
+            Some(Found { column, value })
+        })
+    }
+
     /// Returns a column for a role that is there and holds an empty text or list.
     pub(super) fn find_empty<'a>(&'a self, row: &Row, role: ColumnRole) -> Option<&'a str> {
         self.candidates(role)
@@ -179,7 +187,7 @@ impl PairColumns {
     }
 }
 
-fn is_empty(value: &Value) -> bool {
+pub(super) fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null => true,
         Value::String(text) => text.is_empty(),

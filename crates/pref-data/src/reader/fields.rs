@@ -126,20 +126,49 @@ fn check_content(place: &Place, field: &str, message: &Row) -> Result<(), DataEr
         }
         Some(Value::String(_)) => Ok(()),
         Some(Value::Array(parts)) => {
-            let kind = |part: &Value| part.get("type").and_then(Value::as_str).map(str::to_owned);
-            let parts = parts.iter().enumerate().filter_map(|(index, part)| Some((index, kind(part)?)));
-            match parts.into_iter().find(|(_, kind)| kind != "text") {
-                Some((index, kind)) => {
-                    let field = format!("{field}.content[{index}].type");
-                    Err(fault(place, field, FieldProblem::NotText { found: kind }))
+            for (index, part) in parts.iter().enumerate() {
+                if let Some((key, found)) = not_text(part) {
+                    let field = format!("{field}.content[{index}]{key}");
+                    return Err(fault(place, field, FieldProblem::NotText { found }));
                 }
-                None => Ok(()),
             }
+            Ok(())
         }
         Some(other) => {
             Err(wrong_type(place, &format!("{field}.content"), "text or a list of text parts", other))
         }
     }
+}
+
+/// Returns the key and the content of a part of a message that is not text: another type, or images, video or audio.
+fn not_text(part: &Value) -> Option<(String, String)> {
+    /// Keys that hold no text, in the parts of several libraries.
+    const MEDIA: [&str; 11] = [
+        "image",
+        "images",
+        "image_url",
+        "input_image",
+        "video",
+        "videos",
+        "video_url",
+        "audio",
+        "audios",
+        "audio_url",
+        "input_audio",
+    ];
+    let Value::Object(part) = part else {
+        return (!part.is_string()).then(|| (String::new(), json_kind(part).to_owned()));
+    };
+    match part.get("type") {
+        Some(Value::String(kind)) if kind != "text" => return Some((".type".to_owned(), kind.clone())),
+        _ => {}
+    }
+    let media = MEDIA.into_iter().find(|key| optional(part, key).is_some());
+    if let Some(key) = media {
+        return Some((format!(".{key}"), key.to_owned()));
+    }
+    let has_text = part.get("text").is_some_and(Value::is_string);
+    (!has_text).then(|| (String::new(), "an object without `text`".to_owned()))
 }
 
 /// Returns what the chat template sees besides the messages. JSON's `null` counts as missing.

@@ -80,6 +80,26 @@ pub enum Note {
         /// How many records.
         records: usize,
     },
+    /// Columns that may belong to the prompt are not read.
+    PromptColumnsLeft {
+        /// The columns.
+        left: Vec<String>,
+    },
+    /// Both responses begin with the text of the prompt.
+    RepeatedPrompt {
+        /// How many records.
+        records: usize,
+    },
+    /// A response begins with a system message.
+    SystemInResponse {
+        /// How many records.
+        records: usize,
+    },
+    /// The prompt holds only white space.
+    BlankPrompts {
+        /// How many records.
+        records: usize,
+    },
     /// A response holds only white space.
     BlankResponses {
         /// How many records.
@@ -154,6 +174,22 @@ impl fmt::Display for Note {
                 "in {} the dialogues differ before the last answer; each response holds all turns from there",
                 records(count)
             ),
+            Self::PromptColumnsLeft { left } => write!(
+                f,
+                "leaves {} aside, which may belong to the prompt; data.columns names the columns to read",
+                quoted(left)
+            ),
+            Self::RepeatedPrompt { records: count } => write!(
+                f,
+                "in {} both responses begin with the text of the prompt, which the model then sees twice",
+                records(count)
+            ),
+            Self::SystemInResponse { records: count } => {
+                write!(f, "in {} a response begins with a system message, which is scored", records(count))
+            }
+            Self::BlankPrompts { records: count } => {
+                write!(f, "prompts of white space only in {}", records(count))
+            }
             Self::BlankResponses { records: count } => {
                 write!(f, "responses of white space only in {}", records(count))
             }
@@ -173,6 +209,11 @@ pub(super) struct Notes {
     pub(super) json_texts: usize,
     pub(super) prompt_left: usize,
     pub(super) early_difference: usize,
+    /// Columns that may belong to the prompt.
+    pub(super) left: BTreeSet<&'static str>,
+    pub(super) repeated_prompt: usize,
+    pub(super) system_in_response: usize,
+    pub(super) blank_prompt: usize,
     pub(super) blank: usize,
     of_folder: Vec<Note>,
 }
@@ -226,6 +267,13 @@ impl Notes {
         notes.extend(counted(self.json_texts, |texts| Note::JsonText { texts }));
         notes.extend(counted(self.prompt_left, |records| Note::PromptLeft { records }));
         notes.extend(counted(self.early_difference, |records| Note::EarlyDifference { records }));
+        if !self.left.is_empty() {
+            let left = self.left.iter().map(|&column| column.to_owned()).collect();
+            notes.push(Note::PromptColumnsLeft { left });
+        }
+        notes.extend(counted(self.repeated_prompt, |records| Note::RepeatedPrompt { records }));
+        notes.extend(counted(self.system_in_response, |records| Note::SystemInResponse { records }));
+        notes.extend(counted(self.blank_prompt, |records| Note::BlankPrompts { records }));
         notes.extend(counted(self.blank, |records| Note::BlankResponses { records }));
         notes
     }

@@ -152,7 +152,10 @@ impl Format {
     /// Returns the endings of files of this format.
     pub(super) fn extensions(self) -> &'static str {
         match self {
-            Self::Records => ".jsonl, .ndjson or .json (each also with .gz)",
+            Self::Records => {
+                ".jsonl, .ndjson or .json (each also with .gz) for records; files of pairs need data.format = \"pairs\" \
+                 (--layout pairs)"
+            }
             Self::Gair | Self::Ultrafeedback => {
                 ".jsonl, .ndjson or .json (each also with .gz), .parquet, .arrow or .feather"
             }

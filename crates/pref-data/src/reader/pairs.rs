@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::column_roles::{ColumnRole, Found, PairColumns};
+use super::column_roles::{CONVERSATIONS, ColumnRole, Found, PairColumns, is_empty};
 use super::fields::{self, Row, context, fault, label_of, message};
 use super::notes::Notes;
 use crate::error::DataError;
@@ -16,6 +16,9 @@ use crate::text::shared_start;
 
 /// Columns that are read whatever the roles.
 const OTHERS: [&str; 3] = ["tools", "chat_template_kwargs", "documents"];
+
+/// Columns that belong to the prompt in some sets, and are read in none.
+const PROMPT_PARTS: [&str; 5] = ["history", "context", "system_message", "passage", "background"];
 
 /// Columns of what is not text. They refuse a record unless they are empty.
 pub(super) const MEDIA: [&str; 6] = ["images", "image", "videos", "video", "audios", "audio"];
@@ -66,6 +69,7 @@ pub(super) fn record(mut row: PairRow<'_>) -> Result<PreferenceRecord, DataError
     let chosen = row.required(ColumnRole::Chosen)?;
     let rejected = row.required(ColumnRole::Rejected)?;
     let (prompt, system) = row.prompt()?;
+    row.note_left();
     let (prompt, chosen, rejected) = row.pair(Parts { prompt, system, chosen, rejected })?;
     for (role, response) in [(ColumnRole::Chosen, &chosen), (ColumnRole::Rejected, &rejected)] {
         row.check_answer(role, response, &prompt)?;
@@ -95,8 +99,17 @@ impl<'a> PairRow<'a> {
         if self.find(ColumnRole::Chosen).is_some() || self.find(ColumnRole::Rejected).is_some() {
             return Some(RowLayout::Paired);
         }
-        let is_there = |role| self.find(role).is_some();
-        (is_there(ColumnRole::Completion) && is_there(ColumnRole::Label)).then_some(RowLayout::Unpaired)
+        let has_label = self.find(ColumnRole::Label).is_some();
+        let has_answer =
+            self.find(ColumnRole::Completion).is_some() || self.named.find_answered(self.row).is_some();
+        (has_label && has_answer).then_some(RowLayout::Unpaired)
+    }
+
+    /// Reads a conversation that ends with the model's answer.
+    pub(super) fn answered(&mut self) -> Result<Option<Vec<Message>>, DataError> {
+        let Some(found) = self.named.find_answered(self.row) else { return Ok(None) };
+        self.notes.read_as(ColumnRole::Prompt, found.column);
+        Ok(Some(answer(fields::text(self.place, found.column, found.value)?)))
     }
 
     pub(super) fn id(&self) -> String {
@@ -205,11 +218,35 @@ impl<'a> PairRow<'a> {
         Ok((prompt, system))
     }
 
+    /// Notes columns that look like a part of the prompt, and are not read.
+    fn note_left(&mut self) {
+        let Some(prompt) = self.find(ColumnRole::Prompt) else { return };
+        let system = self.find(ColumnRole::System).map(|found| found.column);
+        let input = if prompt.column == "instruction" { Some("input") } else { self.named.input.as_deref() };
+        let names = ColumnRole::Prompt.names().iter().chain(ColumnRole::System.names());
+        for &column in names.filter(|name| !CONVERSATIONS.contains(name)) {
+            let is_read = column == prompt.column || Some(column) == system || Some(column) == input;
+            let holds_other = |value: &&Value| !is_empty(value) && **value != *prompt.value;
+            if !is_read && self.row.get(column).filter(holds_other).is_some() {
+                self.notes.left.insert(column);
+            }
+        }
+        // The cells of these are not parsed.
+        let is_chosen = |column: &str| self.named.chosen_names().any(|name| name == column);
+        let is_there =
+            |column: &str| self.row.contains_key(column) || self.header.iter().any(|name| name == column);
+        self.notes
+            .left
+            .extend(PROMPT_PARTS.into_iter().filter(|column| is_there(column) && !is_chosen(column)));
+    }
+
     /// Brings the parts into one form, and takes the prompt from the responses where they contain it.
     fn pair(&mut self, parts: Parts) -> Result<Pair, DataError> {
         match (parts.prompt, parts.system, parts.chosen, parts.rejected) {
-            (Some(prompt @ Text::Plain(_)), None, chosen @ Text::Plain(_), rejected @ Text::Plain(_)) => {
-                Ok((prompt, chosen, rejected))
+            (Some(Text::Plain(prompt)), None, Text::Plain(chosen), Text::Plain(rejected)) => {
+                let repeats = |response: &str| !prompt.trim().is_empty() && response.starts_with(&prompt);
+                self.notes.repeated_prompt += usize::from(repeats(&chosen) && repeats(&rejected));
+                Ok((Text::Plain(prompt), Text::Plain(chosen), Text::Plain(rejected)))
             }
             (None, None, Text::Plain(chosen), Text::Plain(rejected)) => self.shared_text(&chosen, &rejected),
             (prompt, system, chosen, rejected) => {
@@ -366,7 +403,7 @@ fn messages_in(text: &str) -> Option<Value> {
 }
 
 /// Returns the format that columns belong to, where it is another one.
-fn format_of(columns: &[String]) -> Option<&'static str> {
+pub(super) fn format_of(columns: &[String]) -> Option<&'static str> {
     const KNOWN: [(&str, &[&str]); 4] = [
         ("shp", &["history", "human_ref_A", "human_ref_B"]),
         ("gair", &["query", "response_1", "response_2"]),

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::fields::{Row, context, fault, id, label, required, text, wrong_type};
+use super::pairs::format_of;
 use crate::error::DataError;
 use crate::place::Place;
 use crate::problem::FieldProblem;
@@ -15,7 +16,11 @@ const FIELDS: [&str; 8] =
 
 pub(super) fn record(place: &Place, row: &Row) -> Result<PreferenceRecord, DataError> {
     if let Some(unknown) = row.keys().find(|key| !FIELDS.contains(&key.as_str())) {
-        return Err(fault(place, unknown, FieldProblem::Unknown));
+        let columns: Vec<String> = row.keys().cloned().collect();
+        let has_pairs = row.contains_key("chosen") && row.contains_key("rejected");
+        let others = || format_of(&columns).filter(|format| *format != "sandbox");
+        let format = if has_pairs { Some("pairs") } else { others() };
+        return Err(fault(place, unknown, FieldProblem::Unknown { format }));
     }
     required(place, row, "id")?;
     let responses = match required(place, row, "responses")? {

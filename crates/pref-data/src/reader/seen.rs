@@ -16,6 +16,7 @@ use crate::record::{PreferenceRecord, Text, UnpairedRecord};
 /// A record of either layout.
 pub(super) trait Item {
     fn id(&mut self) -> &mut String;
+    fn prompt(&self) -> &Text;
     fn responses(&self) -> &[Text];
     /// Returns whether the only response is desirable; `None` for a record of several responses.
     fn label(&self) -> Option<bool>;
@@ -32,6 +33,10 @@ impl Item for PreferenceRecord {
         &mut self.id
     }
 
+    fn prompt(&self) -> &Text {
+        &self.prompt
+    }
+
     fn responses(&self) -> &[Text] {
         &self.responses
     }
@@ -46,6 +51,13 @@ impl Item for Either {
         match self {
             Self::Paired(record) => &mut record.id,
             Self::Unpaired(record) => &mut record.id,
+        }
+    }
+
+    fn prompt(&self) -> &Text {
+        match self {
+            Self::Paired(record) => &record.prompt,
+            Self::Unpaired(record) => &record.prompt,
         }
     }
 
@@ -161,6 +173,8 @@ impl<T: Item> Seen<T> {
         for record in &records {
             let responses = record.responses();
             notes.blank += usize::from(responses.iter().any(is_blank));
+            notes.system_in_response += usize::from(responses.iter().any(begins_with_system));
+            notes.blank_prompt += usize::from(is_blank_text(record.prompt()));
             if let Some(is_desirable) = record.label() {
                 let [undesirable, desirable] = &mut notes.unpaired;
                 *if is_desirable { desirable } else { undesirable } += 1;
@@ -213,6 +227,17 @@ impl<T> PartialEq for Ranked<T> {
 }
 
 impl<T> Eq for Ranked<T> {}
+
+fn is_blank_text(prompt: &Text) -> bool {
+    matches!(prompt, Text::Plain(text) if text.trim().is_empty())
+}
+
+fn begins_with_system(response: &Text) -> bool {
+    match response {
+        Text::Plain(_) => false,
+        Text::Chat(messages) => messages.first().is_some_and(|message| message.role() == "system"),
+    }
+}
 
 fn is_blank(response: &Text) -> bool {
     match response {

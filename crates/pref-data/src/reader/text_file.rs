@@ -15,6 +15,14 @@ use crate::problem::FileProblem;
 const GZIP: &[u8] = &[0x1f, 0x8b];
 const BOM: &[u8] = "\u{feff}".as_bytes();
 const UTF_16: [&[u8]; 2] = [&[0xff, 0xfe], &[0xfe, 0xff]];
+/// The beginnings of archives and of compressed files that are not read.
+const ARCHIVES: [(&[u8], &str); 5] = [
+    (b"PK\x03\x04", "a zip archive"),
+    (&[0x28, 0xb5, 0x2f, 0xfd], "compressed with zstd"),
+    (&[0xfd, b'7', b'z', b'X', b'Z'], "compressed with xz"),
+    (b"BZh", "compressed with bzip2"),
+    (b"7z\xbc\xaf", "a 7z archive"),
+];
 const LFS_POINTER: &[u8] = b"version https://git-lfs";
 /// Bytes that show what a file holds.
 const HEAD: u64 = 64;
@@ -116,6 +124,8 @@ fn check(path: &Path, head: &[u8]) -> Result<(), DataError> {
         FileProblem::LfsPointer
     } else if UTF_16.iter().any(|mark| head.starts_with(mark)) {
         FileProblem::Utf16
+    } else if let Some((_, kind)) = ARCHIVES.iter().find(|(magic, _)| head.starts_with(magic)) {
+        FileProblem::Archive { kind }
     } else if head.trim_ascii_start().starts_with(b"<") {
         FileProblem::WebPage
     } else {

@@ -13,10 +13,8 @@ use crate::record::{Text, UnpairedRecord};
 /// Reads an unpaired preference.
 pub(super) fn record(mut row: PairRow<'_>) -> Result<UnpairedRecord, DataError> {
     row.check_media()?;
-    let is_desirable = label(&row)?;
-    let completion = row.required(ColumnRole::Completion)?;
-    let (prompt, system) = row.prompt()?;
-    let prompt = prompt.ok_or_else(|| row.missing(ColumnRole::Prompt))?;
+    let is_desirable = label(&mut row)?;
+    let (prompt, system, completion) = parts(&mut row)?;
     let (prompt, completion) = match (prompt, system, completion) {
         (prompt @ Text::Plain(_), None, completion @ Text::Plain(_)) => (prompt, completion),
         (prompt, system, completion) => {
@@ -45,10 +43,29 @@ pub(super) fn record(mut row: PairRow<'_>) -> Result<UnpairedRecord, DataError> 
     })
 }
 
+/// Reads prompt, system message and completion. A conversation that ends with the answer holds both.
+fn parts(row: &mut PairRow<'_>) -> Result<(Text, Option<String>, Text), DataError> {
+    if row.find(ColumnRole::Completion).is_none()
+        && let Some(mut conversation) = row.answered()?
+    {
+        let completion = conversation.split_off(conversation.len().saturating_sub(1));
+        if conversation.is_empty() {
+            return Err(row.missing(ColumnRole::Prompt));
+        }
+        let (_, system) = row.prompt()?;
+        return Ok((Text::Chat(conversation), system, Text::Chat(completion)));
+    }
+    let completion = row.required(ColumnRole::Completion)?;
+    let (prompt, system) = row.prompt()?;
+    let prompt = prompt.ok_or_else(|| row.missing(ColumnRole::Prompt))?;
+    Ok((prompt, system, completion))
+}
+
 /// Reads the label: a boolean, 0 or 1, or the text of one of these.
-fn label(row: &PairRow<'_>) -> Result<bool, DataError> {
+fn label(row: &mut PairRow<'_>) -> Result<bool, DataError> {
     const EXPECTED: &str = "true or false";
     let found = row.find(ColumnRole::Label).ok_or_else(|| row.missing(ColumnRole::Label))?;
+    row.notes.read_as(ColumnRole::Label, found.column);
     match found.value {
         Value::Bool(label) => return Ok(*label),
         Value::Number(number) if number.as_f64() == Some(1.0) => return Ok(true),

@@ -143,7 +143,7 @@ impl LossSection {
 pub struct TrainSection {
     /// Number of passes over the data, at least 1.
     pub epochs: u64,
-    /// Number of pairs per optimizer step, at least 1.
+    /// Number of pairs per optimizer step, or of unpaired preferences; at least 1.
     pub batch_size: usize,
     /// Number of pairs per forward pass, at least 1. It affects memory, and results by rounding only.
     pub micro_batch_size: usize,

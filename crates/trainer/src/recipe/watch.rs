@@ -17,7 +17,7 @@ pub struct WatchSection {
     pub answers: usize,
     /// Maximum length of such an answer, in tokens; at least 1.
     pub answer_tokens: usize,
-    /// Whether `pair_deltas.parquet` records each pair's Δ at every step.
+    /// Whether `pair_deltas.parquet` records each pair's Δ at every step; nothing for unpaired preferences.
     pub pair_deltas: bool,
 }
 

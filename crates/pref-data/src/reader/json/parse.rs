@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::cell::RefCell;
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
 use crate::error::DataError;
@@ -106,6 +106,10 @@ impl<'de> Visitor<'de> for RowSeed<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Row, A::Error> {
         let mut row = Row::new();
         while let Some(name) = map.next_key::<String>()? {
+            if self.wanted.column(&name) && row.contains_key(&name) {
+                self.field.replace(Some(name));
+                return Err(A::Error::custom("occurs twice in the row; which one counts is not clear"));
+            }
             let value = if self.wanted.column(&name) {
                 map.next_value::<Value>()
             } else {
@@ -202,6 +206,8 @@ mod tests {
             problem(r#"{"a": "\ud83d"}"#, &["a"]),
             "Some(\"a\") has half of a surrogate pair, which is not Unicode 14"
         );
+        let twice = r#"{"a": "x", "b": 1, "b": 2, "a": "y"}"#;
+        assert!(problem(twice, &["a"]).starts_with("Some(\"a\") occurs twice in the row"));
         assert!(problem("{'a': 1}", &["a"]).contains("Python's text of a dict"));
         let deep = format!("{{\"a\": {}{}}}", "[".repeat(200), "]".repeat(200));
         assert!(problem(&deep, &["a"]).contains("recursion limit exceeded"));
