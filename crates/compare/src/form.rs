@@ -24,7 +24,7 @@ pub(crate) enum Form {
     Study,
     /// lm-evaluation-harness's `samples_TASK_DATE.jsonl`.
     LmEval,
-    /// A data frame of inspect_ai's samples.
+    /// A data frame of `inspect_ai`'s samples.
     Inspect,
     /// FastChat's `JUDGE_single.jsonl`.
     FastChat,

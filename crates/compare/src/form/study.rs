@@ -60,9 +60,16 @@ impl Policies {
     pub(crate) fn new(policies: BTreeSet<Policy>) -> Self {
         let by_beta = distinct(policies.iter().cloned(), Policy::name, |policy| format!("β {}", policy.beta));
         let of_beta = |policy: &Policy| by_beta.get(policy).cloned().unwrap_or_default();
+        let differs = |policy: &Policy, at: usize| {
+            let alike = policies.iter().filter(|other| of_beta(other) == of_beta(policy));
+            alike.map(|other| &other.others[at]).collect::<BTreeSet<_>>().len() > 1
+        };
         Self(distinct(policies.iter().cloned(), of_beta, |policy| {
-            let named = OTHERS.iter().zip(&policy.others);
-            named.map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>().join(" ")
+            let named = OTHERS.iter().zip(&policy.others).enumerate();
+            let words = named
+                .filter(|(at, _)| differs(policy, *at))
+                .map(|(_, (name, value))| format!("{name} {value}"));
+            words.collect::<Vec<_>>().join(" ")
         }))
     }
 }
@@ -84,6 +91,7 @@ pub(super) fn scores(row: &Row, policies: &Policies) -> Result<Vec<Found>, Strin
         seed: text(row, "seed"),
         question: required(row, "question_id")?,
         turn: text(row, "turn"),
+        sample: text(row, "sample"),
         scorer: text(row, "scorer"),
         category: text(row, "category"),
         score: score(row, "score")?,
