@@ -23,6 +23,16 @@ impl Field {
     pub(crate) fn inner_type(&self) -> &str {
         inner(&self.kind, "Option").unwrap_or(&self.kind)
     }
+
+    /// The type of the section that the field is, or of each of its sections.
+    pub(crate) fn section_type(&self) -> &str {
+        inner(self.inner_type(), "Vec").unwrap_or(self.inner_type())
+    }
+
+    /// Whether the field is a list, such as an array of tables.
+    pub(crate) fn is_list(&self) -> bool {
+        inner(self.inner_type(), "Vec").is_some()
+    }
 }
 
 /// A line that may follow documentation and attributes, with both.

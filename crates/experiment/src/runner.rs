@@ -10,6 +10,7 @@ use crate::error::ExperimentError;
 use crate::evaluated::{Collected, Evaluated, Evaluation};
 use crate::evaluation::{Candidate, scores_file};
 use crate::fitted::FittedLabels;
+use crate::given_policies::{Given, GivenFiles, GivenPolicies};
 use crate::grid::Grid;
 use crate::judges::Judges;
 use crate::setup::Setup;
@@ -27,6 +28,7 @@ pub struct Runner {
     store: ResultStore,
     source: DataSource,
     judges: Judges,
+    given: GivenPolicies,
 }
 
 impl Runner {
@@ -39,7 +41,8 @@ impl Runner {
         let store = ResultStore::open(Path::new(&setup.output.dir).join("store"))?;
         let source = DataSource::new(&setup, &store)?;
         let judges = Judges::new(&setup, &store);
-        Ok(Self { setup, store, source, judges })
+        let given = GivenPolicies::open(&setup, &source)?;
+        Ok(Self { setup, store, source, judges, given })
     }
 
     pub(crate) fn store(&self) -> &ResultStore {
@@ -108,6 +111,11 @@ impl Runner {
     pub fn run(&self, grid: &Grid, shard: Shard, context: &mut Context<'_>) -> Result<(), ExperimentError> {
         self.setup.train.take_threads();
         self.check(grid)?;
+        for given in self.given.outside(grid) {
+            tracing::warn!(
+                "{given} is in study.policies, but no cell of this grid: it takes no training's place"
+            );
+        }
         self.prepare(context)?;
         context.cache = Some(self.store.root().to_owned());
         for subject in shard.part(grid) {
@@ -129,6 +137,7 @@ impl Runner {
         context: &mut Context<'_>,
     ) -> Result<(), ExperimentError> {
         if let Subject::Trained { cell, .. } = subject
+            && self.given.of(cell).is_none()
             && let Err(error) = self.train(cell, context)
         {
             return match error.is_of_one_policy() {
@@ -177,7 +186,7 @@ impl Runner {
     pub fn evaluated(&self, subject: &Subject) -> Result<Option<Evaluated>, ExperimentError> {
         let is_trained = match subject {
             Subject::Baseline { .. } => true,
-            Subject::Trained { cell, .. } => self.finished(cell).is_some(),
+            Subject::Trained { cell, .. } => self.is_trained(cell),
         };
         if !is_trained || !self.is_evaluated(subject) {
             return Ok(None);
@@ -217,6 +226,9 @@ impl Runner {
                 (self.source.model(), trained)
             }
             Subject::Trained { cell, checkpoint } => {
+                if let Some(given) = self.given.of(cell) {
+                    return self.given_candidate(subject, given);
+                }
                 let dir = RunDir::open_finished(&self.run_folder(cell))?;
                 let checkpoints = dir.list_checkpoints()?;
                 let (step, model) = checkpoints.get(*checkpoint).cloned().ok_or_else(|| {
@@ -230,14 +242,43 @@ impl Runner {
                 (model, Trained { key: self.run_key(cell), step, training_loss, held_out, labels })
             }
         };
-        let candidate = Candidate {
+        Ok((self.candidate_of(subject, model, None, trained.step), trained))
+    }
+
+    /// Returns the policy and the folders of a subject that was trained elsewhere. It has no earlier checkpoints.
+    fn given_candidate(
+        &self,
+        subject: &Subject,
+        given: &Given,
+    ) -> Result<(Candidate, Trained), ExperimentError> {
+        if !self.is_final(subject) {
+            let wanted = self.setup.train.checkpoints.len();
+            return Err(ExperimentError::TooShort { cell: given.cell.to_string(), found: 1, wanted });
+        }
+        let (model, answered) = match &given.files {
+            GivenFiles::Model(folder) => (folder.clone(), None),
+            GivenFiles::Answers(file) => (self.source.model(), Some(file.clone())),
+        };
+        let key = given.key.clone();
+        let trained = Trained { key, step: 0, training_loss: None, held_out: None, labels: None };
+        Ok((self.candidate_of(subject, model, answered, trained.step), trained))
+    }
+
+    fn candidate_of(
+        &self,
+        subject: &Subject,
+        model: PathBuf,
+        answered: Option<PathBuf>,
+        step: u64,
+    ) -> Candidate {
+        Candidate {
             model,
-            model_id: model_id(subject, trained.step),
+            answered,
+            model_id: model_id(subject, step),
             seed: subject.seed(),
             answers: self.store.answers(&self.answers_key(subject)),
             scores: self.store.scores(&self.scores_key(subject)),
-        };
-        Ok((candidate, trained))
+        }
     }
 
     /// Trains a cell, unless it is in the store.
@@ -257,9 +298,19 @@ impl Runner {
         }
     }
 
+    /// Returns whether a cell needs no training: its run is in the store, or it was trained elsewhere.
+    pub(crate) fn is_trained(&self, cell: &Cell) -> bool {
+        self.given.of(cell).is_some() || self.finished(cell).is_some()
+    }
+
     /// Opens the training run of a cell, if it is in the store.
     pub(crate) fn finished(&self, cell: &Cell) -> Option<RunDir> {
         RunDir::open_finished(&self.run_folder(cell)).ok()
+    }
+
+    /// Returns the folder of a cell's training run; `None` for a policy that was trained elsewhere.
+    pub(crate) fn training_folder(&self, cell: &Cell) -> Option<PathBuf> {
+        self.given.of(cell).is_none().then(|| self.run_folder(cell))
     }
 
     /// Returns the folder of a cell's training run.
@@ -303,6 +354,9 @@ fn model_id(subject: &Subject, step: u64) -> String {
             }
             if cell.flip_rate.get() != 0.0 {
                 id += &format!("-{}pct-flipped", percent(cell.flip_rate.get()));
+            }
+            if let Some(smoothing) = cell.label_smoothing {
+                id += &format!("-epsilon-{}", file_name(&smoothing.to_string()));
             }
             if let Some(epochs) = cell.epochs {
                 id += &format!("-{epochs}-epochs");

@@ -3,8 +3,8 @@
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
-use experiment::Setup;
 use experiment::setup::{AnswersSection, JudgeKind, JudgeSection, PaceSection, SANDBOX, SandboxSection};
+use experiment::{GivenPolicy, Setup};
 use hub::{Hub, HubError};
 use pref_data::{Date, FlipRate, Fraction, LabelSource};
 use pref_loss::Beta;
@@ -98,6 +98,9 @@ pub struct StudySection {
     /// Epochs of the question on too many epochs.
     #[serde(default = "ten")]
     pub long_epochs: NonZeroU64,
+    /// Policies that were trained elsewhere, each in place of training a cell.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub policies: Vec<GivenPolicy>,
 }
 
 /// A data set of the paper.
@@ -214,6 +217,7 @@ impl StudyRecipe {
             bench: recipe.study.bench,
             questions: recipe.study.questions,
             seeds: recipe.study.seeds,
+            policies: recipe.study.policies,
             judge: recipe.judge,
             answers: recipe.answers,
             sandbox: recipe.sandbox,
