@@ -38,7 +38,7 @@ fn scores_of_any_origin_become_tables_and_rows() {
 
     let text = stdout(&study(&["several_seeds.parquet", "--baseline", "a"]));
     assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
-    assert!(text.contains("b − a") && text.contains("pooled over 4 arms"), "{text}");
+    assert!(text.contains("b − a") && text.contains("(4 arms)"), "{text}");
     let csv = stdout(&study(&["inspect.parquet", "--format", "csv"]));
     assert!(
         csv.starts_with("contrast,estimate,low,high,p,p_holm,mde,required_questions,required_seeds,scorer\n")

@@ -1,8 +1,9 @@
-//! `study ls`, `study show`, `study describe`: the cells of a study's folder, and its datasets.
+//! `study ls`, `study show`, `study verify`, `study describe`: the cells and files of a study's folder, and its datasets.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use anyhow::{Context as _, ensure};
 use clap::{Args, Subcommand};
 use experiment::{Runner, describe};
 use report::table::{Format, Table};
@@ -35,6 +36,12 @@ pub(crate) enum RegistryCommand {
         #[command(flatten)]
         format: FormatArg,
     },
+    /// Compare the files of a folder, such as a study's or a run's, with their checksums
+    Verify {
+        /// The folder
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+    },
     /// Describe the datasets of a recipe: sizes, domains, annotators
     Describe {
         #[command(flatten)]
@@ -64,11 +71,24 @@ impl RegistryCommand {
             Self::Compare(args) => args.run(),
             Self::Ls { folder, format } => print(&[registry(&folder.out, ALL)?.table()?], format),
             Self::Show { cell, folder, format } => print(&registry(&folder.out, ALL)?.show(cell)?, format),
+            Self::Verify { dir } => verify(dir),
             Self::Describe { recipe: args, format } => {
                 print(&describe(&Runner::new(recipe(args)?.setup())?)?, format)
             }
         }
     }
+}
+
+fn verify(dir: &Path) -> anyhow::Result<()> {
+    let found = files::verify(dir).with_context(|| format!("cannot read {}", dir.display()))?;
+    for damage in &found.damaged {
+        print_result(format!("damaged: {damage}"))?;
+    }
+    let unchecked = found.unchecked.len();
+    print_result(format!("{} files match their checksums, {unchecked} have none", found.intact))?;
+    let (damaged, all) = (found.damaged.len(), found.damaged.len() + found.intact);
+    ensure!(damaged == 0, "{damaged} of {all} files with checksums in {} are damaged", dir.display());
+    Ok(())
 }
 
 fn print(tables: &[Table], format: &FormatArg) -> anyhow::Result<()> {

@@ -52,6 +52,18 @@ fn count(n: usize) -> Value {
 
 fn data_rows(plan: &TrainPlan) -> Vec<Vec<Value>> {
     let TrainPlan { view, tokenized, .. } = plan;
+    let unpaired = tokenized.unpaired;
+    let (examples, [better, worse]) = if unpaired {
+        ("completions", ["desirable completion", "undesirable completion"])
+    } else {
+        ("pairs", ["chosen response", "rejected response"])
+    };
+    let (left_out, used) = if unpaired {
+        (String::new(), String::new())
+    } else {
+        let left_out = format!("{} without a label of this annotator, {} ties", view.unlabelled, view.ties);
+        (left_out, format!("{} with a swapped label", plan.flipped))
+    };
     let cut = format!(
         "{} prompts at their beginning, {} responses at their end",
         tokenized.truncated_prompts, tokenized.truncated_responses
@@ -60,22 +72,22 @@ fn data_rows(plan: &TrainPlan) -> Vec<Vec<Value>> {
         row(what, Value::Number { value: counts.mean, decimals: 1 }, format!("at most {}", counts.max))
     };
     vec![
+        row("records read", count(view.records), left_out),
         row(
-            "records read",
-            count(view.records),
-            format!("{} without a label of this annotator, {} ties", view.unlabelled, view.ties),
+            &format!("{examples} read"),
+            count(tokenized.pairs_in),
+            format!("{} skipped that cannot be rendered", tokenized.skipped.len()),
         ),
-        row("pairs read", count(tokenized.pairs_in), ""),
         row(
-            "pairs dropped",
+            &format!("{examples} dropped"),
             count(tokenized.dropped.len()),
             format!("no room for a response in {} tokens", tokenized.max_length),
         ),
         row("texts truncated", count(tokenized.truncated_prompts + tokenized.truncated_responses), cut),
-        row("pairs used", count(plan.examples), format!("{} with a swapped label", plan.flipped)),
+        row(&format!("{examples} used"), count(plan.examples), used),
         tokens("prompt, mean tokens", plan.prompt),
-        tokens("chosen response, mean tokens", plan.chosen),
-        tokens("rejected response, mean tokens", plan.rejected),
+        tokens(&format!("{better}, mean tokens"), plan.chosen),
+        tokens(&format!("{worse}, mean tokens"), plan.rejected),
     ]
 }
 

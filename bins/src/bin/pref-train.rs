@@ -5,15 +5,15 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 use bins::{
-    ConsoleProgress, RanksArgs, Signals, Stopped, SystemClock, log_filter, placement, print_result,
-    run_logging, train_plan,
+    ConsoleProgress, RanksArgs, Signals, Stopped, SystemClock, log_filter, placement, preview_text,
+    print_result, run_logging, train_plan,
 };
 use clap::Parser;
 use distributed::{DistributedError, Placement, ProcessGroup};
 use hub::Hub;
 use report::table::Format;
 use trainer::recipe::Recipe;
-use trainer::{Cluster, Context, Outcome, PreviewedPair, Progress, RunReport, Silent, Start, StepMetrics};
+use trainer::{Cluster, Context, Outcome, Preview, Progress, RunReport, Silent, Start, StepMetrics};
 
 /// Train a policy on preferences (DPO, cDPO, IPO) or on their chosen responses (SFT).
 #[derive(Debug, Parser)]
@@ -100,25 +100,8 @@ fn train(recipe: &Recipe, start: Start, group: ProcessGroup, signals: &Signals) 
     if leads { print_report(&report) } else { Ok(()) }
 }
 
-fn print_preview(pairs: &[PreviewedPair], format: &str) -> anyhow::Result<()> {
-    if format == "json" {
-        return Ok(print_result(serde_json::json!({ "pairs": pairs }))?);
-    }
-    for pair in pairs {
-        let parts = [
-            ("prompt", "not scored", &pair.prompt, &pair.prompt_ids, pair.truncated.prompt),
-            ("chosen", "scored", &pair.chosen, &pair.chosen_ids, pair.truncated.chosen),
-            ("rejected", "scored", &pair.rejected, &pair.rejected_ids, pair.truncated.rejected),
-        ];
-        print_result(format_args!("pair {}", pair.id))?;
-        for (name, scored, text, ids, taken) in parts {
-            print_result(format_args!(
-                "{name}, {} tokens, {scored}, {taken} cut: {text:?}\n  {ids:?}",
-                ids.len()
-            ))?;
-        }
-    }
-    Ok(())
+fn print_preview(preview: &Preview, format: &str) -> anyhow::Result<()> {
+    Ok(print_result(if format == "json" { serde_json::to_string(preview)? } else { preview_text(preview) })?)
 }
 
 fn print_report(report: &RunReport) -> anyhow::Result<()> {

@@ -46,6 +46,8 @@ pub(crate) struct Found {
     pub(crate) characters: Option<f64>,
     /// A hash of the question's text.
     pub(crate) fingerprint: Option<String>,
+    /// The group of arms whose seeds vary alike, in a study: equal seeds of its arms share random choices.
+    pub(crate) group: Option<u64>,
 }
 
 /// What a file's rows have in common.

@@ -56,6 +56,8 @@ impl GivenPolicies {
                 return Err(refuse("it is neither a model's folder nor a file of answers"));
             } else if source.is_sandbox() {
                 return Err(refuse("the sandbox also asks held-out questions: give a model's folder"));
+            } else if setup.answers.samples.get() > 1 {
+                return Err(refuse("a file has one answer a question: set answers.samples to 1"));
             } else {
                 answers_elsewhere(path, source.questions())?;
                 (GivenFiles::Answers(path.clone()), digest(&[path.clone()])?)

@@ -8,12 +8,12 @@ use report::table::{Align, Column, Table, Value};
 use trainer::RunDir;
 use trainer::recipe::Recipe;
 
-use crate::analysis::Scorers;
 use crate::cell::{Cell, Subject, loss_name, percent, slice_name};
 use crate::error::ExperimentError;
 use crate::failure::Failure;
 use crate::grid::Grid;
 use crate::runner::Runner;
+use crate::scorers::Scorers;
 
 mod answers;
 mod show;

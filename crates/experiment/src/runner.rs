@@ -146,8 +146,11 @@ impl Runner {
             };
         }
         let made = if shard != Shard::WHOLE && !self.source.is_sandbox() {
-            self.candidate(subject)
-                .and_then(|(candidate, _)| candidate.answer(&self.setup, &self.source, context))
+            self.candidates(subject).and_then(|(candidates, _)| {
+                candidates
+                    .iter()
+                    .try_for_each(|candidate| candidate.answer(&self.setup, &self.source, context))
+            })
         } else if !self.is_evaluated(subject) {
             self.evaluate(subject, context)
         } else {
@@ -155,7 +158,7 @@ impl Runner {
         };
         match (made, subject) {
             (Err(error), Subject::Trained { .. }) if error.is_of_one_policy() => {
-                self.note_failure(&self.scores_key(subject), format!("evaluating {subject}"), &error)
+                self.note_failure(&self.scores_key(subject, 0), format!("evaluating {subject}"), &error)
             }
             (made, _) => made,
         }
@@ -191,8 +194,10 @@ impl Runner {
         if !is_trained || !self.is_evaluated(subject) {
             return Ok(None);
         }
-        let (candidate, trained) = self.candidate(subject)?;
-        Ok(candidate.stored()?.map(|evaluation| trained.with(subject, evaluation)))
+        let (candidates, trained) = self.candidates(subject)?;
+        let evaluations = candidates.iter().map(Candidate::stored).collect::<Result<Option<Vec<_>>, _>>()?;
+        let evaluation = evaluations.and_then(|samples| samples.into_iter().reduce(Evaluation::with));
+        Ok(evaluation.map(|evaluation| trained.with(subject, evaluation)))
     }
 
     /// Returns whether a subject is fully trained. The supervised policy always is.
@@ -205,20 +210,22 @@ impl Runner {
 
     /// Evaluates a trained subject.
     fn evaluate(&self, subject: &Subject, context: &mut Context<'_>) -> Result<(), ExperimentError> {
-        let (candidate, _) = self.candidate(subject)?;
+        let (candidates, _) = self.candidates(subject)?;
         let shows_itself = !self.source.is_sandbox();
         if !shows_itself {
             context.progress.begin(&format!("evaluating {subject}"), 1);
         }
-        candidate.evaluate(&self.setup, &self.source, &self.judges, context)?;
+        for candidate in candidates {
+            candidate.evaluate(&self.setup, &self.source, &self.judges, context)?;
+        }
         if !shows_itself {
             context.progress.end();
         }
         Ok(())
     }
 
-    /// Returns the policy and the folders of a subject, and the results of its training.
-    fn candidate(&self, subject: &Subject) -> Result<(Candidate, Trained), ExperimentError> {
+    /// Returns the policy and the folders of each sample of a subject, and the results of its training.
+    fn candidates(&self, subject: &Subject) -> Result<(Vec<Candidate>, Trained), ExperimentError> {
         let (model, trained) = match subject {
             Subject::Baseline { .. } => {
                 let key = self.source.key().clone();
@@ -227,7 +234,7 @@ impl Runner {
             }
             Subject::Trained { cell, checkpoint } => {
                 if let Some(given) = self.given.of(cell) {
-                    return self.given_candidate(subject, given);
+                    return self.given_candidates(subject, given);
                 }
                 let dir = RunDir::open_finished(&self.run_folder(cell))?;
                 let checkpoints = dir.list_checkpoints()?;
@@ -242,43 +249,48 @@ impl Runner {
                 (model, Trained { key: self.run_key(cell), step, training_loss, held_out, labels })
             }
         };
-        Ok((self.candidate_of(subject, model, None, trained.step), trained))
+        Ok((self.samples_of(subject, &model, None, trained.step), trained))
     }
 
     /// Returns the policy and the folders of a subject that was trained elsewhere. It has no earlier checkpoints.
-    fn given_candidate(
+    fn given_candidates(
         &self,
         subject: &Subject,
         given: &Given,
-    ) -> Result<(Candidate, Trained), ExperimentError> {
+    ) -> Result<(Vec<Candidate>, Trained), ExperimentError> {
         if !self.is_final(subject) {
             let wanted = self.setup.train.checkpoints.len();
             return Err(ExperimentError::TooShort { cell: given.cell.to_string(), found: 1, wanted });
         }
-        let (model, answered) = match &given.files {
-            GivenFiles::Model(folder) => (folder.clone(), None),
-            GivenFiles::Answers(file) => (self.source.model(), Some(file.clone())),
-        };
         let key = given.key.clone();
         let trained = Trained { key, step: 0, training_loss: None, held_out: None, labels: None };
-        Ok((self.candidate_of(subject, model, answered, trained.step), trained))
+        let candidates = match &given.files {
+            GivenFiles::Model(folder) => self.samples_of(subject, folder, None, trained.step),
+            GivenFiles::Answers(file) => {
+                self.samples_of(subject, &self.source.model(), Some(file), trained.step)
+            }
+        };
+        Ok((candidates, trained))
     }
 
-    fn candidate_of(
+    /// Returns each sample of a subject, whose answers may be in a file.
+    fn samples_of(
         &self,
         subject: &Subject,
-        model: PathBuf,
-        answered: Option<PathBuf>,
+        model: &Path,
+        answered: Option<&Path>,
         step: u64,
-    ) -> Candidate {
-        Candidate {
-            model,
-            answered,
-            model_id: model_id(subject, step),
+    ) -> Vec<Candidate> {
+        let candidate = |sample: u64| Candidate {
+            model: model.to_owned(),
+            answered: answered.map(Path::to_owned),
+            model_id: model_id(subject, step, sample),
             seed: subject.seed(),
-            answers: self.store.answers(&self.answers_key(subject)),
-            scores: self.store.scores(&self.scores_key(subject)),
-        }
+            sample,
+            answers: self.store.answers(&self.answers_key(subject, sample)),
+            scores: self.store.scores(&self.scores_key(subject, sample)),
+        };
+        self.samples().map(candidate).collect()
     }
 
     /// Trains a cell, unless it is in the store.
@@ -320,7 +332,13 @@ impl Runner {
 
     /// Returns whether a subject's evaluation is in the store.
     pub fn is_evaluated(&self, subject: &Subject) -> bool {
-        scores_file(&self.store.scores(&self.scores_key(subject))).exists()
+        self.samples()
+            .all(|sample| scores_file(&self.store.scores(&self.scores_key(subject, sample))).exists())
+    }
+
+    /// Returns the indices of the sampled answers.
+    fn samples(&self) -> std::ops::Range<u64> {
+        0..u64::from(self.setup.answers.samples.get())
     }
 }
 
@@ -341,8 +359,8 @@ impl Trained {
 }
 
 /// Returns the model's name in FastChat's files.
-fn model_id(subject: &Subject, step: u64) -> String {
-    match subject {
+fn model_id(subject: &Subject, step: u64, sample: u64) -> String {
+    let id = match subject {
         Subject::Baseline { seed } => format!("sft-seed-{seed}"),
         Subject::Trained { cell, .. } => {
             let mut id = format!("{}-{}", cell.loss.name(), file_name(&cell.annotator));
@@ -363,7 +381,8 @@ fn model_id(subject: &Subject, step: u64) -> String {
             }
             format!("{id}-beta-{}-seed-{}-step-{step}", cell.beta.get(), cell.seed)
         }
-    }
+    };
+    if sample == 0 { id } else { format!("{id}-sample-{sample}") }
 }
 
 /// Returns the mean training loss of the steps after `before` up to `step`.

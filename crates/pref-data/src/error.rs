@@ -4,7 +4,7 @@ use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 
-use crate::place::Place;
+use crate::place::{Place, Places};
 use crate::problem::{FieldProblem, FileProblem};
 use crate::text::quoted;
 
@@ -264,12 +264,21 @@ pub enum DataError {
         /// What is wrong with it.
         problem: String,
     },
-    /// A pair that cannot be rendered or tokenized.
+    /// A record that cannot be rendered or tokenized.
     #[error("record `{id}`")]
-    Pair {
-        /// The pair's identifier.
+    Example {
+        /// The record's identifier.
         id: String,
         /// What is wrong.
+        #[source]
+        source: Box<DataError>,
+    },
+    /// A record of a file cannot be rendered or tokenized.
+    #[error("{place}")]
+    At {
+        /// The record's line or row.
+        place: Place,
+        /// What is wrong, with the record's identifier.
         #[source]
         source: Box<DataError>,
     },
@@ -303,9 +312,9 @@ pub enum DataError {
         #[source]
         source: BoxedError,
     },
-    /// A pair has no prompt token from which its first response token can be predicted.
+    /// A record has no prompt token from which its first response token can be predicted.
     #[error(
-        "pair `{id}`: the prompt gives no token that both responses follow, so their first tokens cannot be scored; \
+        "record `{id}`: the prompt gives no token that each response follows, so first tokens cannot be scored; \
          start the prompt with some text, or use a tokenizer that adds a beginning-of-sequence token"
     )]
     EmptyPrompt {
@@ -313,16 +322,16 @@ pub enum DataError {
         id: String,
     },
     /// A response has no token.
-    #[error("pair `{id}`: the {response} response has no token; remove the pair or fill the response")]
+    #[error("record `{id}`: the {response} response has no token; remove the record or fill the response")]
     EmptyResponse {
         /// The pair.
         id: String,
-        /// `chosen` or `rejected`.
+        /// `chosen`, `rejected` or `only`.
         response: &'static str,
     },
     /// Prompt and responses have different forms.
     #[error(
-        "pair `{id}`: prompt and responses must be all plain text or all messages; bring them to one form"
+        "record `{id}`: prompt and responses must be all plain text or all messages; bring them to one form"
     )]
     MixedForms {
         /// The pair.
@@ -391,26 +400,42 @@ pub enum DataError {
 }
 
 impl DataError {
-    /// Attributes the error to a pair, if it names none and other pairs may be valid.
-    pub(crate) fn of_pair(self, id: &str) -> Self {
+    /// Attributes the error to a record, if it names none and other records may be valid.
+    pub(crate) fn of_record(self, id: &str) -> Self {
         match self {
             Self::Template { .. }
             | Self::TemplateInput { .. }
             | Self::Encode { .. }
-            | Self::CannotSanitize { .. } => Self::Pair { id: id.to_owned(), source: Box::new(self) },
+            | Self::CannotSanitize { .. } => Self::Example { id: id.to_owned(), source: Box::new(self) },
             other => other,
         }
     }
 
-    /// Returns whether other pairs may be valid, so that this one can be skipped.
-    pub(crate) fn is_of_one_pair(&self) -> bool {
+    /// Returns the identifier of the only example at fault; `None` if other examples may fail, too.
+    pub(crate) fn id_of_one(&self) -> Option<&str> {
         match self {
-            Self::Pair { source, .. } => match &**source {
-                Self::Template { source, .. } => source.problem != chat_template::Problem::NoDate,
-                _ => true,
+            Self::Example { id, source } => match &**source {
+                Self::Template { source, .. } if source.problem == chat_template::Problem::NoDate => None,
+                _ => Some(id),
             },
-            Self::EmptyPrompt { .. } | Self::EmptyResponse { .. } => true,
-            _ => false,
+            Self::EmptyPrompt { id } | Self::EmptyResponse { id, .. } => Some(id),
+            _ => None,
+        }
+    }
+
+    /// Adds the place of the record at fault, if the error names a record that is known.
+    #[must_use]
+    pub fn located(self, places: &Places) -> Self {
+        let id = match &self {
+            Self::Example { id, .. }
+            | Self::EmptyPrompt { id }
+            | Self::EmptyResponse { id, .. }
+            | Self::MixedForms { id } => id,
+            _ => return self,
+        };
+        match places.of(id).cloned() {
+            Some(place) => Self::At { place, source: Box::new(self) },
+            None => self,
         }
     }
 

@@ -31,20 +31,21 @@ pub use message::{Message, TemplateContext};
 pub use micro_batches::micro_batches;
 pub use noise::{Fate, FlipRate, Noise, NoiseLog, NoiseModel, NoiseRow, Odds, corrupt, flip_labels};
 pub use order::shuffled_order;
-pub use place::{Place, Unit};
+pub use place::{Place, Places, Unit};
 pub use problem::{FieldProblem, FileProblem};
 pub use reader::{
-    ColumnRole, Format, Note, PairColumns, ReadOptions, ReadReport, Sample, ScoreRatio, read_records,
-    read_records_with, read_unpaired, record_files,
+    ColumnRole, Format, Note, PairColumns, Preferences, ReadOptions, ReadReport, Sample, ScoreRatio,
+    read_preferences, read_records, read_records_with, record_files,
 };
 pub use record::{DEFAULT_ANNOTATOR, Label, Pair, PreferenceRecord, Text, UnpairedRecord, Votes};
 pub use token_cache::{TokenCache, TokenFile};
 pub use tokenize::{
-    Dialogue, Identical, PairPreview, Preset, Quantiles, SharedTurns, TokenPair, TokenizeOptions,
-    TokenizeReport, Truncated, Truncation, preview_pair, tokenize_dialogue, tokenize_dialogues,
-    tokenize_pairs,
+    CompletionPreview, Dialogue, Identical, PairPreview, Preset, Quantiles, SharedTurns, SkippedExample,
+    TokenCompletion, TokenPair, TokenizeOptions, TokenizeReport, Truncated, TruncatedCompletion, Truncation,
+    preview_completion, preview_pair, tokenize_dialogue, tokenize_dialogues, tokenize_pairs,
+    tokenize_unpaired,
 };
 pub use tokenizer::{ChatSettings, RenderMode, Tokenizer};
 pub use view::{LabelSource, Mixture, ViewReport, annotator_view, label_view};
-pub use volume::{Fraction, Selection, select, subset};
+pub use volume::{Fraction, Selection, select, select_unpaired, subset};
 pub use writer::{write_pairs, write_records};

@@ -1,5 +1,6 @@
 //! Places in files.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -42,5 +43,17 @@ impl fmt::Display for Unit {
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}, {} {}", self.path.display(), self.unit, self.number)
+    }
+}
+
+/// The places of records, by their ids.
+#[derive(Clone, Debug, Default)]
+pub struct Places(pub(crate) BTreeMap<String, Place>);
+
+impl Places {
+    /// Returns the place of a record, or of the record of a pair: `ID` or `ID#INDEX`.
+    pub fn of(&self, id: &str) -> Option<&Place> {
+        let record = || id.rsplit_once('#').and_then(|(record, _)| self.0.get(record));
+        self.0.get(id).or_else(record)
     }
 }

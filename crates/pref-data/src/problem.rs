@@ -98,6 +98,14 @@ pub enum FieldProblem {
         "belongs to an unpaired preference, which only loss.kind = \"kto\" can use; give `chosen` and `rejected`"
     )]
     Unpaired,
+    /// The row has another layout than earlier rows.
+    #[error("belongs to {found}, but earlier rows are {earlier}; give each layout a file of its own")]
+    OtherLayout {
+        /// The layout of the row.
+        found: &'static str,
+        /// The layout of earlier rows.
+        earlier: &'static str,
+    },
     /// The field holds images, video or audio.
     #[error(
         "is set: images, video and audio are not supported; remove the record, or the field if it is not needed"

@@ -32,12 +32,13 @@ pub use shp::ScoreRatio;
 use crate::error::DataError;
 use crate::file_kind::{FileKind, kind};
 use crate::place::Place;
-use crate::problem::FileProblem;
+use crate::problem::{FieldProblem, FileProblem};
 use crate::record::{PreferenceRecord, UnpairedRecord};
 use fields::Row;
 use notes::Notes;
+use pairs::RowLayout;
 use rows::{Rows, Wanted};
-use seen::{Item, Seen};
+use seen::{Either, Item, Seen};
 
 /// Reads the preferences of a file, of all files of a folder, or of the files of a folder that fit a pattern
 /// (`data/train-*.parquet`), in the order of their names. Of a `DatasetDict` on disk it reads the split `train`.
@@ -92,31 +93,57 @@ pub fn read_records_with(
     read(path.as_ref(), options, record)
 }
 
-/// Reads unpaired preferences: rows of `prompt`, `completion` and `label`, which KTO trains on. The columns are those of
-/// [`Format::Pairs`] whatever the format of `options`.
+/// The preferences of a file, in one of two layouts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Preferences {
+    /// Two or more responses a record.
+    Paired(Vec<PreferenceRecord>),
+    /// One response a record, labeled desirable or undesirable. KTO trains on it.
+    Unpaired(Vec<UnpairedRecord>),
+}
+
+/// Reads preferences as [`read_records_with`] does, and also unpaired ones: rows of `prompt`, `completion` and `label`.
+/// The first good row decides which of the two layouts a file of [`Format::Pairs`] has.
 ///
 /// ```
-/// use pref_data::{Format, ReadOptions, read_unpaired};
+/// use pref_data::{Format, Preferences, ReadOptions, read_preferences};
 ///
 /// # let folder = tempfile::tempdir()?;
 /// # let path = folder.path().join("unpaired.jsonl");
 /// std::fs::write(&path, r#"{"prompt": "The sky is", "completion": " blue.", "label": true}"#)?;
-/// let (records, _) = read_unpaired(&path, &ReadOptions::new(Format::Pairs))?;
+/// let (preferences, report) = read_preferences(&path, &ReadOptions::new(Format::Pairs))?;
+/// let Preferences::Unpaired(records) = preferences else { panic!("the row has a completion and a label") };
 /// assert!(records[0].is_desirable);
+/// assert_eq!(report.notes[0].to_string(), "reads unpaired preferences: 1 desirable, 0 undesirable");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
 /// # Errors
 ///
-/// As [`read_records_with`].
-pub fn read_unpaired(
+/// As [`read_records_with`], and for a row of the other layout.
+pub fn read_preferences(
     path: impl AsRef<Path>,
     options: &ReadOptions,
-) -> Result<(Vec<UnpairedRecord>, ReadReport), DataError> {
-    let options = ReadOptions { format: Format::Pairs, ..options.clone() };
-    read(path.as_ref(), &options, |source, place, row| {
-        unpaired::record(source.pair_row(place, row)).map(Some)
-    })
+) -> Result<(Preferences, ReadReport), DataError> {
+    let (records, report) = read(path.as_ref(), options, |source, place, row| {
+        if source.is_unpaired(place, row)? {
+            let mut record = unpaired::record(source.pair_row(place, row))?;
+            source.name(place, row, &mut record.id);
+            Ok(Some(Either::Unpaired(record)))
+        } else {
+            Ok(record(source, place, row)?.map(Either::Paired))
+        }
+    })?;
+    let (mut paired, mut unpaired) = (Vec::new(), Vec::new());
+    for record in records {
+        match record {
+            Either::Paired(record) => paired.push(record),
+            Either::Unpaired(record) => unpaired.push(record),
+        }
+    }
+    let preferences =
+        if unpaired.is_empty() { Preferences::Paired(paired) } else { Preferences::Unpaired(unpaired) };
+    Ok((preferences, report))
 }
 
 /// Returns the files that [`read_records`] reads for `path`, in its order.
@@ -146,12 +173,41 @@ struct Source<'a> {
     missing: BTreeSet<String>,
     /// The columns of the first row.
     first: Vec<String>,
+    /// Whether the rows are unpaired preferences; `None` before the first good row.
+    unpaired: Option<bool>,
     notes: Notes,
 }
 
 impl Source<'_> {
     fn pair_row<'r>(&'r mut self, place: &'r Place, row: &'r Row) -> pairs::PairRow<'r> {
         pairs::PairRow { place, row, named: self.named, header: &self.header, notes: &mut self.notes }
+    }
+
+    /// Puts the file's name before an id that is the number of the row, in a folder.
+    fn name(&self, place: &Place, row: &Row, id: &mut String) {
+        let is_numbered = fields::optional(row, "id").is_none() && *id == place.number.to_string();
+        if let (Ids::OfFolder, true, Some(name)) = (self.ids, is_numbered, place.path.file_name()) {
+            *id = format!("{}:{id}", name.to_string_lossy());
+        }
+    }
+
+    /// Returns whether a row is an unpaired preference.
+    ///
+    /// # Errors
+    ///
+    /// If earlier rows have the other layout.
+    fn is_unpaired(&mut self, place: &Place, row: &Row) -> Result<bool, DataError> {
+        if self.format != Format::Pairs {
+            return Ok(false);
+        }
+        let layout = self.pair_row(place, row).layout();
+        let other = match (self.unpaired, layout) {
+            (Some(true), Some(RowLayout::Paired)) => ("chosen", "pairs", "unpaired preferences"),
+            (Some(false), Some(RowLayout::Unpaired)) => ("completion", "unpaired preferences", "pairs"),
+            (known, _) => return Ok(known.unwrap_or(layout == Some(RowLayout::Unpaired))),
+        };
+        let (field, found, earlier) = other;
+        Err(fields::fault(place, field, FieldProblem::OtherLayout { found, earlier }))
     }
 
     fn check_header(&self, columns: &[String]) -> Option<FileProblem> {
@@ -190,6 +246,7 @@ fn read<T: Item>(
         header: Vec::new(),
         missing: named.chosen_names().map(str::to_owned).collect(),
         first: Vec::new(),
+        unpaired: None,
         notes: Notes::new(found.notes),
     };
     let mut sink = Sink { path: PathBuf::new(), source, seen: Seen::new(options), make };
@@ -278,7 +335,11 @@ impl<T: Item> Rows for Sink<'_, T> {
                 self.source.first = row.keys().cloned().collect();
             }
             self.source.missing.retain(|column| !row.contains_key(column));
-            (self.make)(&mut self.source, place, &row)
+            let record = (self.make)(&mut self.source, place, &row)?;
+            if let Some(record) = &record {
+                self.source.unpaired = Some(record.label().is_some());
+            }
+            Ok(record)
         });
         self.seen.add(place, read, &mut self.source.notes)
     }
@@ -301,10 +362,7 @@ fn record(source: &mut Source<'_>, place: &Place, row: &Row) -> Result<Option<Pr
         },
         Format::Records => records::record(place, row)?,
     };
-    let is_numbered = fields::optional(row, "id").is_none() && record.id == place.number.to_string();
-    if let (Ids::OfFolder, true, Some(name)) = (source.ids, is_numbered, place.path.file_name()) {
-        record.id = format!("{}:{}", name.to_string_lossy(), record.id);
-    }
+    source.name(place, row, &mut record.id);
     record.check().map_err(|(field, problem)| fields::fault(place, field, problem))?;
     Ok(Some(record))
 }

@@ -1,7 +1,9 @@
-//! Pairs and dialogues as token ids.
+//! Preferences and dialogues as token ids.
 
+mod dialogue;
 mod report;
 mod trl_0_7_10;
+mod unpaired;
 
 use std::collections::BTreeSet;
 
@@ -11,11 +13,14 @@ use serde::{Deserialize, Serialize};
 use crate::error::DataError;
 use crate::message::{Message, TemplateContext};
 use crate::record::{Pair, Text};
-use crate::text::shared_start;
 use crate::tokenizer::{RenderMode, Tokenizer};
 
+pub use dialogue::{Dialogue, tokenize_dialogue, tokenize_dialogues};
 use report::Lengths;
-pub use report::{Quantiles, TokenizeReport};
+pub use report::{Quantiles, SkippedExample, TokenizeReport};
+pub use unpaired::{
+    CompletionPreview, TokenCompletion, TruncatedCompletion, preview_completion, tokenize_unpaired,
+};
 
 /// A pair as token ids: each response follows the same prompt.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -151,23 +156,72 @@ pub enum Preset {
 ///
 /// [`DataError::MaxLength`], [`DataError::MaxPromptLength`], [`DataError::EmptyPrompt`],
 /// [`DataError::EmptyResponse`], [`DataError::MixedForms`], [`DataError::NoTemplate`], [`DataError::NoEosToken`];
-/// [`DataError::Pair`] with what template and tokenizer report. Of several bad pairs the first is reported.
+/// [`DataError::OfRecord`] with what template and tokenizer report. Of several bad pairs the first is reported.
 pub fn tokenize_pairs(
     pairs: &[Pair],
     tokenizer: &Tokenizer,
     options: &TokenizeOptions,
 ) -> Result<(Vec<TokenPair>, TokenizeReport), DataError> {
     check(options)?;
-    let tokenized: Vec<Result<Tokenized, DataError>> =
-        pairs.par_iter().map(|pair| tokenize_pair(pair, tokenizer, options)).collect();
-    let mut report = TokenizeReport::new(pairs.len(), options.max_length);
+    let tokenized = pairs.par_iter().map(|pair| tokenize_pair(pair, tokenizer, options)).collect();
+    gather(tokenized, tokenizer, options)
+}
+
+/// The tokens of one example, before and after truncation.
+trait Tokens {
+    /// Whether the examples are single responses.
+    const ARE_UNPAIRED: bool;
+
+    fn id(&self) -> &str;
+
+    fn cut(&mut self, options: &TokenizeOptions) -> Cut;
+
+    /// Whether the example has two responses of the same tokens.
+    fn is_identical(&self) -> bool;
+
+    fn add_to(&self, lengths: &mut Lengths);
+}
+
+impl Tokens for TokenPair {
+    const ARE_UNPAIRED: bool = false;
+
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn cut(&mut self, options: &TokenizeOptions) -> Cut {
+        match options.preset {
+            Preset::Modern => truncate(&mut self.prompt, [&mut self.chosen, &mut self.rejected], options),
+            Preset::Trl0710 { max_prompt_length } => trl_0_7_10::truncate(self, max_prompt_length, options),
+        }
+    }
+
+    fn is_identical(&self) -> bool {
+        self.chosen == self.rejected
+    }
+
+    fn add_to(&self, lengths: &mut Lengths) {
+        lengths.prompt.push(self.prompt.len());
+        lengths.chosen.push(self.chosen.len());
+        lengths.rejected.push(self.rejected.len());
+    }
+}
+
+/// Truncates examples, leaves out those that cannot be used, and reports both.
+fn gather<T: Tokens>(
+    tokenized: Vec<Result<Tokenized<T>, DataError>>,
+    tokenizer: &Tokenizer,
+    options: &TokenizeOptions,
+) -> Result<(Vec<T>, TokenizeReport), DataError> {
+    let mut report = TokenizeReport::new(tokenized.len(), options.max_length, T::ARE_UNPAIRED);
     let (mut lengths, mut looks) = (Lengths::default(), Looks::default());
-    let mut kept = Vec::with_capacity(pairs.len());
+    let mut kept = Vec::with_capacity(tokenized.len());
     for result in tokenized {
-        let Tokenized { mut pair, boundary, notes } = match result {
+        let Tokenized { mut tokens, boundary, notes } = match result {
             Ok(tokenized) => tokenized,
-            Err(error) if error.is_of_one_pair() && report.skipped.len() < options.skip_bad => {
-                report.skipped.push(error.with_causes());
+            Err(error) if report.skipped.len() < options.skip_bad => {
+                let Some(id) = error.id_of_one() else { return Err(error) };
+                report.skipped.push(SkippedExample { id: id.to_owned(), problem: error.with_causes() });
                 continue;
             }
             Err(error) => return Err(error),
@@ -177,15 +231,15 @@ pub fn tokenize_pairs(
         report.control_tokens += notes.control_tokens;
         report.doubled_bos += usize::from(notes.doubled_bos);
         looks.add(notes.looks);
-        if pair.chosen == pair.rejected {
+        if tokens.is_identical() {
             report.identical += 1;
             if options.identical == Identical::Drop {
                 continue;
             }
         }
-        match cut(&mut pair, options) {
+        match tokens.cut(options) {
             Cut::Dropped => {
-                report.dropped.push(pair.id);
+                report.dropped.push(tokens.id().to_owned());
                 continue;
             }
             Cut::Prompt => report.truncated_prompts += 1,
@@ -196,8 +250,8 @@ pub fn tokenize_pairs(
             }
             Cut::Nothing => {}
         }
-        lengths.add(&pair);
-        kept.push(pair);
+        tokens.add_to(&mut lengths);
+        kept.push(tokens);
     }
     report.unseen = looks.unseen();
     report.sanitized = tokenizer.sanitizes();
@@ -242,9 +296,9 @@ pub fn preview_pair(
     options: &TokenizeOptions,
 ) -> Result<PairPreview, DataError> {
     check(options)?;
-    let Tokenized { pair: whole, .. } = tokenize_pair(pair, tokenizer, options)?;
+    let Tokenized { tokens: whole, .. } = tokenize_pair(pair, tokenizer, options)?;
     let mut tokens = whole.clone();
-    let is_kept = cut(&mut tokens, options) != Cut::Dropped;
+    let is_kept = tokens.cut(options) != Cut::Dropped;
     let taken =
         |before: &[u32], after: &[u32]| if is_kept { before.len() - after.len() } else { before.len() };
     let truncated = Truncated {
@@ -274,21 +328,14 @@ fn check(options: &TokenizeOptions) -> Result<(), DataError> {
     }
 }
 
-fn cut(pair: &mut TokenPair, options: &TokenizeOptions) -> Cut {
-    match options.preset {
-        Preset::Modern => truncate(pair, options),
-        Preset::Trl0710 { max_prompt_length } => trl_0_7_10::truncate(pair, max_prompt_length, options),
-    }
-}
-
-/// A pair's tokens before they are cut.
-struct Tokenized {
-    pair: TokenPair,
+/// An example's tokens before they are cut.
+struct Tokenized<T> {
+    tokens: T,
     boundary: Boundary,
     notes: Notes,
 }
 
-/// Counts of a pair.
+/// Counts of an example.
 #[derive(Default)]
 struct Notes {
     shared_turn_tokens: usize,
@@ -313,105 +360,6 @@ impl Looks {
     fn unseen(self) -> Vec<String> {
         self.given.into_iter().filter(|name| !self.seen.contains(name)).collect()
     }
-}
-
-/// A sequence of tokens some of which a model learns to write.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Dialogue {
-    ids: Vec<u32>,
-    scored: Vec<bool>,
-}
-
-impl Dialogue {
-    /// Creates a dialogue from ids and a flag for each that is scored. Returns `None` if the lengths differ, no id is scored,
-    /// or the first one is, which nothing predicts.
-    pub fn new(ids: Vec<u32>, scored: Vec<bool>) -> Option<Self> {
-        let well_formed = ids.len() == scored.len() && scored.contains(&true) && !scored[0];
-        well_formed.then_some(Self { ids, scored })
-    }
-
-    /// Creates a dialogue from a prompt and a completion that is scored. Returns `None` if either is empty.
-    pub fn completion(prompt: &[u32], completion: &[u32]) -> Option<Self> {
-        let mut scored = vec![false; prompt.len()];
-        scored.resize(prompt.len() + completion.len(), true);
-        Self::new([prompt, completion].concat(), scored)
-    }
-
-    /// Returns the token ids.
-    pub fn ids(&self) -> &[u32] {
-        &self.ids
-    }
-
-    /// Returns for each token whether it is scored. The first never is.
-    pub fn scored(&self) -> &[bool] {
-        &self.scored
-    }
-}
-
-/// Tokenizes a dialogue and scores every assistant message with the end that the template gives it.
-///
-/// The tokens are those of the whole dialogue as the template renders it, cut to the first `max_length`. Where an
-/// assistant message begins and ends is found by rendering the dialogue up to it, open for an answer, and with it.
-///
-/// # Errors
-///
-/// [`DataError::NothingScored`] without an assistant message in reach, [`DataError::UnstableTemplate`] where the
-/// template changes an answer once more follows, [`DataError::MaxLength`], and what template and tokenizer report.
-pub fn tokenize_dialogue(
-    messages: &[Message],
-    tokenizer: &Tokenizer,
-    max_length: usize,
-) -> Result<Dialogue, DataError> {
-    check_max_length(max_length)?;
-    let whole = tokenizer.render_chat(messages, RenderMode::Complete)?;
-    let mut ids = tokenizer.encode(&whole)?;
-    let mut scored = vec![false; ids.len()];
-    for (index, message) in messages.iter().enumerate() {
-        if message.role() != "assistant" {
-            continue;
-        }
-        let open = tokenizer.render_chat(&messages[..index], RenderMode::AwaitAnswer)?;
-        let done = tokenizer.render_chat(&messages[..=index], RenderMode::Complete)?;
-        let start = common_prefix(&tokenizer.encode(&open)?, &ids);
-        let end = common_prefix(&tokenizer.encode(&done)?, &ids);
-        if end <= start || !shows_answer(&whole, &open, &done, &message.content()) {
-            return Err(DataError::UnstableTemplate {
-                folder: tokenizer.folder().to_owned(),
-                message: index,
-            });
-        }
-        // The first token has no state that predicts it.
-        scored[start.max(1)..end].fill(true);
-    }
-    ids.truncate(max_length);
-    scored.truncate(max_length);
-    Dialogue::new(ids, scored).ok_or(DataError::NothingScored { max_length })
-}
-
-/// Tokenizes dialogues as [`tokenize_dialogue`] does. Returns them in their order, and the indices of those that are
-/// dropped because no token is scored.
-///
-/// # Errors
-///
-/// Those of [`tokenize_dialogue`] but [`DataError::NothingScored`].
-pub fn tokenize_dialogues<D: AsRef<[Message]> + Sync>(
-    dialogues: &[D],
-    tokenizer: &Tokenizer,
-    max_length: usize,
-) -> Result<(Vec<Dialogue>, Vec<usize>), DataError> {
-    let tokenized: Vec<Result<Dialogue, DataError>> = dialogues
-        .par_iter()
-        .map(|messages| tokenize_dialogue(messages.as_ref(), tokenizer, max_length))
-        .collect();
-    let (mut kept, mut dropped) = (Vec::with_capacity(dialogues.len()), Vec::new());
-    for (index, dialogue) in tokenized.into_iter().enumerate() {
-        match dialogue {
-            Ok(dialogue) => kept.push(dialogue),
-            Err(DataError::NothingScored { .. }) => dropped.push(index),
-            Err(error) => return Err(error),
-        }
-    }
-    Ok((kept, dropped))
 }
 
 /// The relation of the ids of prompt and response to those of the prompt.
@@ -442,23 +390,35 @@ fn tokenize_pair(
     pair: &Pair,
     tokenizer: &Tokenizer,
     options: &TokenizeOptions,
-) -> Result<Tokenized, DataError> {
+) -> Result<Tokenized<TokenPair>, DataError> {
     let mut notes = Notes::default();
     let tokenized = match options.preset {
         Preset::Modern => modern(pair, tokenizer, options.shared_turns, &mut notes),
         Preset::Trl0710 { .. } => trl_0_7_10::tokenize_pair(pair, tokenizer, &mut notes.looks),
     };
-    let (tokens, boundary) = tokenized.map_err(|error| error.of_pair(&pair.id))?;
-    if let Text::Plain(prompt) = &pair.prompt {
-        notes.doubled_bos = tokenizer.doubles_bos(prompt);
-    }
-    for text in [&pair.prompt, &pair.chosen, &pair.rejected] {
-        if let Text::Chat(messages) = text {
-            notes.control_tokens += tokenizer.control_tokens_in(messages, &TemplateContext::default());
+    let (tokens, boundary) = tokenized.map_err(|error| error.of_record(&pair.id))?;
+    notes.look_at([&pair.prompt, &pair.chosen, &pair.rejected], &pair.context, tokenizer);
+    Ok(Tokenized { tokens, boundary, notes })
+}
+
+impl Notes {
+    /// Counts the control tokens in the texts of an example, the prompt first.
+    fn look_at<const N: usize>(
+        &mut self,
+        texts: [&Text; N],
+        context: &TemplateContext,
+        tokenizer: &Tokenizer,
+    ) {
+        if let Text::Plain(prompt) = texts[0] {
+            self.doubled_bos = tokenizer.doubles_bos(prompt);
         }
+        for text in texts {
+            if let Text::Chat(messages) = text {
+                self.control_tokens += tokenizer.control_tokens_in(messages, &TemplateContext::default());
+            }
+        }
+        self.control_tokens += tokenizer.control_tokens_in(&[], context);
     }
-    notes.control_tokens += tokenizer.control_tokens_in(&[], &pair.context);
-    Ok(Tokenized { pair: tokens, boundary, notes })
 }
 
 /// Tokenizes a pair by the conventions of TRL 1.16.
@@ -492,6 +452,24 @@ fn modern(
     Ok((tokens, boundary))
 }
 
+/// Encodes the conversations of one example.
+struct Conversation<'a> {
+    tokenizer: &'a Tokenizer,
+    context: &'a TemplateContext,
+    /// The pieces that are encoded already.
+    known: Vec<(String, Vec<u32>)>,
+    notes: &'a mut Notes,
+}
+
+impl Conversation<'_> {
+    /// Returns the ids of all parts in their order.
+    fn ids(&mut self, parts: &[&[Message]], mode: RenderMode) -> Result<Vec<u32>, DataError> {
+        let rendering = self.tokenizer.render(parts, self.context, mode)?;
+        self.notes.looks.add(Looks { given: rendering.given, seen: rendering.seen });
+        self.tokenizer.encode_rendered(&rendering.text, &mut self.known)
+    }
+}
+
 /// Returns the ids of the open prompt and of the prompt with each response.
 fn chat_ids(
     pair: &Pair,
@@ -500,22 +478,18 @@ fn chat_ids(
     shared_turns: SharedTurns,
     notes: &mut Notes,
 ) -> Result<[Vec<u32>; 3], DataError> {
-    let mut known = Vec::new();
-    let mut ids = |parts: &[&[Message]], mode| {
-        let rendering = tokenizer.render(parts, &pair.context, mode)?;
-        notes.looks.add(Looks { given: rendering.given, seen: rendering.seen });
-        tokenizer.encode_rendered(&rendering.text, &mut known)
-    };
+    let mut conversation = Conversation { tokenizer, context: &pair.context, known: Vec::new(), notes };
     // At least the last message of a response is its own.
     let most = chosen.len().min(rejected.len()).saturating_sub(1);
     let same = chosen.iter().zip(rejected).take(most).take_while(|(a, b)| a == b).count();
     let same = if shared_turns == SharedTurns::Prompt { same } else { 0 };
     let (turns, chosen) = chosen.split_at(same);
     let rejected = &rejected[same..];
-    let open = ids(&[prompt, turns], RenderMode::AwaitAnswer)?;
-    let full = [chosen, rejected].map(|response| ids(&[prompt, turns, response], RenderMode::Complete));
+    let open = conversation.ids(&[prompt, turns], RenderMode::AwaitAnswer)?;
+    let full =
+        [chosen, rejected].map(|response| conversation.ids(&[prompt, turns, response], RenderMode::Complete));
     if same > 0 {
-        let before = ids(&[prompt], RenderMode::AwaitAnswer)?;
+        let before = conversation.ids(&[prompt], RenderMode::AwaitAnswer)?;
         notes.shared_turn_tokens = open.len().saturating_sub(before.len());
     }
     let [chosen, rejected] = full;
@@ -530,26 +504,22 @@ fn plain_ids(prompt: &str, response: &str, tokenizer: &Tokenizer) -> Result<Vec<
     tokenizer.encode_document(&[prompt, response, end].concat())
 }
 
-/// Returns whether the whole dialogue contains an answer as a dialogue that ends with it does. Text that the template puts
-/// only after a last message may be missing.
-fn shows_answer(whole: &str, open: &str, done: &str, answer: &str) -> bool {
-    let shared = shared_start(whole, done).len();
-    let before = shared_start(whole, open).len();
-    shared == done.len() || (before < shared && whole[before..shared].contains(answer.trim()))
-}
-
 fn common_prefix(a: &[u32], b: &[u32]) -> usize {
     a.iter().zip(b).take_while(|(x, y)| x == y).count()
 }
 
-fn truncate(pair: &mut TokenPair, options: &TokenizeOptions) -> Cut {
+fn truncate<const N: usize>(
+    prompt: &mut Vec<u32>,
+    responses: [&mut Vec<u32>; N],
+    options: &TokenizeOptions,
+) -> Cut {
     let max = options.max_length;
     match options.truncation {
         Truncation::KeepStart => {
-            let Some(room) = max.checked_sub(pair.prompt.len()).filter(|&room| room > 0) else {
+            let Some(room) = max.checked_sub(prompt.len()).filter(|&room| room > 0) else {
                 return Cut::Dropped;
             };
-            let cut = [&mut pair.chosen, &mut pair.rejected]
+            let cut = responses
                 .into_iter()
                 .filter(|response| response.len() > room)
                 .map(|response| response.truncate(room))
@@ -557,12 +527,12 @@ fn truncate(pair: &mut TokenPair, options: &TokenizeOptions) -> Cut {
             if cut == 0 { Cut::Nothing } else { Cut::Responses(cut) }
         }
         Truncation::KeepEnd => {
-            let longer = pair.chosen.len().max(pair.rejected.len());
-            let Some(room) = max.checked_sub(longer).filter(|&room| room > 0) else {
+            let longest = responses.iter().map(|response| response.len()).max().unwrap_or(0);
+            let Some(room) = max.checked_sub(longest).filter(|&room| room > 0) else {
                 return Cut::Dropped;
             };
-            let excess = pair.prompt.len().saturating_sub(room);
-            pair.prompt.drain(..excess);
+            let excess = prompt.len().saturating_sub(room);
+            prompt.drain(..excess);
             if excess == 0 { Cut::Nothing } else { Cut::Prompt }
         }
     }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::DataError;
 use crate::order::{marked, permutation, share};
-use crate::record::Pair;
+use crate::record::{Pair, UnpairedRecord};
 
 /// A share of the data, in (0, 1].
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Serialize, Deserialize)]
@@ -68,17 +68,35 @@ pub enum Selection {
 
 /// Returns a share of the pairs, in their order.
 pub fn select(pairs: Vec<Pair>, fraction: Fraction, selection: Selection, seeds: &Seeds) -> Vec<Pair> {
-    let n = pairs.len();
+    let domains: Vec<Option<&str>> = pairs.iter().map(|pair| pair.domain.as_deref()).collect();
+    let taken = taken(&domains, fraction, selection, seeds);
+    pairs.into_iter().zip(taken).filter_map(|(pair, taken)| taken.then_some(pair)).collect()
+}
+
+/// Returns a share of unpaired preferences, in their order.
+pub fn select_unpaired(
+    records: Vec<UnpairedRecord>,
+    fraction: Fraction,
+    selection: Selection,
+    seeds: &Seeds,
+) -> Vec<UnpairedRecord> {
+    let domains: Vec<Option<&str>> = records.iter().map(|record| record.domain.as_deref()).collect();
+    let taken = taken(&domains, fraction, selection, seeds);
+    records.into_iter().zip(taken).filter_map(|(record, taken)| taken.then_some(record)).collect()
+}
+
+/// Returns for each example, given by its domain, whether it is selected.
+fn taken(domains: &[Option<&str>], fraction: Fraction, selection: Selection, seeds: &Seeds) -> Vec<bool> {
+    let n = domains.len();
     let count = share(fraction.get(), n).max(1);
-    let taken = match selection {
+    match selection {
         Selection::Random => marked(&permutation(n, seeds.stream("subset")), count),
-        Selection::Stratified => marked(&stratified_order(&pairs, seeds), count),
+        Selection::Stratified => marked(&stratified_order(domains, seeds), count),
         Selection::FirstRows => {
             let first = (fraction.get() * n as f64).floor() as usize;
             (0..n).map(|index| index < first.max(1)).collect()
         }
-    };
-    pairs.into_iter().zip(taken).filter_map(|(pair, taken)| taken.then_some(pair)).collect()
+    }
 }
 
 /// Returns a random share of the pairs, in their order: [`Selection::Random`].
@@ -88,13 +106,13 @@ pub fn subset(pairs: Vec<Pair>, fraction: Fraction, seeds: &Seeds) -> Vec<Pair> 
 
 /// Returns an order in which every prefix has each domain's share: the `k`-th of a domain's `m` pairs has the rank
 /// `(k + 1/2) / m`.
-fn stratified_order(pairs: &[Pair], seeds: &Seeds) -> Vec<usize> {
-    let mut domains: BTreeMap<Option<&str>, Vec<usize>> = BTreeMap::new();
-    for (index, pair) in pairs.iter().enumerate() {
-        domains.entry(pair.domain.as_deref()).or_default().push(index);
+fn stratified_order(domains: &[Option<&str>], seeds: &Seeds) -> Vec<usize> {
+    let mut by_domain: BTreeMap<Option<&str>, Vec<usize>> = BTreeMap::new();
+    for (index, &domain) in domains.iter().enumerate() {
+        by_domain.entry(domain).or_default().push(index);
     }
-    let mut placed = Vec::with_capacity(pairs.len());
-    for (domain, members) in &domains {
+    let mut placed = Vec::with_capacity(domains.len());
+    for (domain, members) in &by_domain {
         let stream = match domain {
             Some(domain) => seeds.child("subset").stream(domain),
             None => seeds.stream("subset"),

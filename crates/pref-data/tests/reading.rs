@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use flate2::write::GzEncoder;
 use pref_data::{
-    DataError, Format, PairColumns, PreferenceRecord, ReadOptions, ReadReport, ScoreRatio, read_records_with,
-    read_unpaired,
+    DataError, Format, PairColumns, PreferenceRecord, Preferences, ReadOptions, ReadReport, ScoreRatio,
+    UnpairedRecord, read_preferences, read_records_with,
 };
 use serde_json::json;
 use tempfile::TempDir;
@@ -127,6 +127,13 @@ fn equal_responses_and_shared_turns_are_counted() {
     assert_eq!((records.len(), report.identical, report.shared_turns), (4, 2, 1));
 }
 
+fn read_unpaired(path: &Path) -> Result<(Vec<UnpairedRecord>, ReadReport), DataError> {
+    match read_preferences(path, &ReadOptions::new(Format::Pairs))? {
+        (Preferences::Unpaired(records), report) => Ok((records, report)),
+        (Preferences::Paired(records), _) => panic!("{records:?}"),
+    }
+}
+
 #[test]
 fn unpaired_preferences_are_read() {
     let rows = [
@@ -136,7 +143,7 @@ fn unpaired_preferences_are_read() {
     ];
     let content = rows.map(|row| row.to_string()).join("\n");
     let (_folder, path) = put("unpaired.jsonl", content.as_bytes());
-    let (records, report) = read_unpaired(&path, &ReadOptions::new(Format::Pairs)).expect("three rows");
+    let (records, report) = read_unpaired(&path).expect("three rows");
     let json = |text| serde_json::to_string(text).expect("JSON");
     let read: Vec<_> = records
         .iter()
@@ -148,7 +155,9 @@ fn unpaired_preferences_are_read() {
         expected.map(|(prompt, completion, label)| (prompt.to_owned(), completion.to_owned(), label))
     );
     assert_eq!(records[2].id, "x");
-    assert_eq!(notes(&report).len(), 3);
+    assert_eq!(notes(&report).len(), 4);
+    assert_eq!(notes(&report)[0], "reads unpaired preferences: 1 desirable, 2 undesirable");
+    let good = &content[..=content.find('\n').expect("three lines")];
     for (row, expected) in [
         (json!({"prompt": "q", "completion": "a"}), "field `label` is missing; the columns are"),
         (
@@ -157,12 +166,43 @@ fn unpaired_preferences_are_read() {
         ),
         (json!({"completion": "a", "label": true}), "field `prompt` is missing; the columns are"),
         (json!({"prompt": "q", "completion": "", "label": true}), "field `completion` is empty"),
+        (
+            json!({"prompt": "q", "chosen": "a", "rejected": "b"}),
+            "line 2: field `chosen` belongs to pairs, but earlier rows are unpaired preferences",
+        ),
     ] {
-        let (_folder, path) = put("unpaired.jsonl", row.to_string().as_bytes());
-        let error =
-            read_unpaired(&path, &ReadOptions::new(Format::Pairs)).expect_err("a bad row").to_string();
+        let (_folder, path) = put("unpaired.jsonl", format!("{good}{row}").as_bytes());
+        let error = read_unpaired(&path).expect_err("a bad row").to_string();
         assert!(error.contains(expected), "{error}");
     }
+}
+
+#[test]
+fn an_unpaired_row_after_pairs_is_an_error() {
+    let rows = [
+        json!({"prompt": "q", "chosen": "a", "rejected": "b"}),
+        json!({"prompt": "q", "completion": "a", "label": true}),
+    ];
+    let (_folder, path) = put("mixed.jsonl", rows.map(|row| row.to_string()).join("\n").as_bytes());
+    let error =
+        read_preferences(&path, &ReadOptions::new(Format::Pairs)).expect_err("two layouts").to_string();
+    let expected = "line 2: field `completion` belongs to unpaired preferences, but earlier rows are pairs";
+    assert!(error.contains(expected), "{error}");
+    let error = pairs(&path).expect_err("pairs only").to_string();
+    assert!(error.contains("only loss.kind = \"kto\" can use"), "{error}");
+}
+
+#[test]
+fn rows_of_a_folder_of_unpaired_files_are_named_by_file() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for name in ["a.jsonl", "b.jsonl"] {
+        let row = json!({"prompt": "q", "completion": "a", "label": true}).to_string();
+        fs::write(folder.path().join(name), row).expect("written");
+    }
+    let (records, report) = read_unpaired(folder.path()).expect("two rows");
+    let ids: Vec<&str> = records.iter().map(|record| record.id.as_str()).collect();
+    assert_eq!(ids, ["a.jsonl:1", "b.jsonl:1"]);
+    assert!(report.places.of("b.jsonl:1").expect("a place").to_string().ends_with("b.jsonl, line 1"));
 }
 
 #[test]

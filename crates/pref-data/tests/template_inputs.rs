@@ -5,8 +5,8 @@ use std::fs;
 use std::path::Path;
 
 use pref_data::{
-    ChatSettings, Format, Identical, Pair, ReadOptions, SharedTurns, TokenizeOptions, Tokenizer,
-    annotator_view, preview_pair, read_records_with, tokenize_pairs,
+    ChatSettings, Format, Identical, Pair, ReadOptions, SharedTurns, SkippedExample, TokenizeOptions,
+    Tokenizer, annotator_view, preview_pair, read_records_with, tokenize_pairs,
 };
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -181,7 +181,9 @@ fn a_pair_that_the_template_refuses_is_named_and_skipped_on_request() {
     assert!(message.ends_with("line 2: No system role!"), "{message}");
     let options = TokenizeOptions { skip_bad: 1, ..options };
     let (tokens, report) = tokenize_pairs(&pairs, &tokenizer, &options).expect("one is left");
-    assert_eq!((tokens.len(), report.skipped), (1, vec![message]));
+    assert!(report.to_string().contains("1 pair skipped that cannot be rendered"), "{report}");
+    let skipped = SkippedExample { id: "bad-one".to_owned(), problem: message };
+    assert_eq!((tokens.len(), report.skipped), (1, vec![skipped]));
 }
 
 /// A text and its ids by transformers, without and with sanitizing (`fixtures/control_tokens.py`).

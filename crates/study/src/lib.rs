@@ -3,6 +3,7 @@
 
 mod answer;
 mod claims;
+mod components;
 mod conclusion;
 mod contrast;
 mod coverage;
@@ -18,12 +19,14 @@ mod question;
 pub mod questions;
 mod raters;
 pub mod recipe;
+mod required;
 mod results;
 mod run;
 mod study;
 mod summary;
 mod tables;
 mod tuning;
+mod verdict;
 mod verdicts;
 
 pub use claims::{Claim, Expectation};

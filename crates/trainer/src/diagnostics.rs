@@ -2,9 +2,11 @@
 
 use std::collections::VecDeque;
 
-use pref_data::{TokenPair, TokenizeReport};
+use pref_data::{TokenCompletion, TokenPair, TokenizeReport};
+use pref_loss::KtoLoss;
 
 use crate::metrics::StepMetrics;
+use crate::unpaired::partners;
 
 /// The number of steps in a mean.
 const WINDOW: usize = 20;
@@ -78,20 +80,19 @@ pub(crate) fn truncation(report: &TokenizeReport) -> Option<String> {
 }
 
 /// Returns a warning if sequences are longer than the model's context.
-pub(crate) fn context_length<'a>(
-    pairs: impl Iterator<Item = &'a TokenPair>,
+pub(crate) fn context_length(
+    lengths: impl Iterator<Item = usize>,
     max_position_embeddings: usize,
 ) -> Option<String> {
-    let length = |pair: &TokenPair| pair.prompt.len() + pair.chosen.len().max(pair.rejected.len());
     let (mut longer, mut all, mut longest) = (0, 0, 0);
-    for length in pairs.map(length) {
+    for length in lengths {
         all += 1;
         longer += usize::from(length > max_position_embeddings);
         longest = longest.max(length);
     }
     (longer > 0).then(|| {
         format!(
-            "{longer} of {all} pairs are longer than the model's context of {max_position_embeddings} tokens \
+            "{longer} of {all} examples are longer than the model's context of {max_position_embeddings} tokens \
              (max_position_embeddings; the longest has {longest}): the model was not trained at these positions; lower \
              data.max_length"
         )
@@ -114,6 +115,51 @@ pub(crate) fn kto_baseline(pairs: &[TokenPair]) -> Option<String> {
     ))
 }
 
+/// The share of mismatched completions to the same prompt up to which nothing is reported.
+const SAME_PROMPT: f64 = 0.1;
+
+/// Returns a warning if many mismatched completions of KTO's baseline answer the prompt that they are put behind.
+pub(crate) fn unpaired_baseline(completions: &[TokenCompletion], batch_size: usize) -> Option<String> {
+    let partners = partners(completions.len(), batch_size);
+    let is_same = |(one, partner): (&TokenCompletion, usize)| one.prompt == completions[partner].prompt;
+    let same = completions.iter().zip(partners).filter(|&pair| is_same(pair)).count();
+    (same as f64 > SAME_PROMPT * completions.len() as f64).then(|| {
+        format!(
+            "loss.kind = \"kto\": its baseline is its own in {same} of {} examples: the neighboring completion in the file \
+             answers the same prompt, and cancels part of the gradient. Shuffle the file, or use a larger \
+             train.batch_size",
+            completions.len()
+        )
+    })
+}
+
+/// Returns a warning if the two labels have unequal total weights. The authors of KTO recommend a ratio of desirable to
+/// undesirable between 1 and 4/3.
+pub(crate) fn balance(completions: &[TokenCompletion], loss: &KtoLoss) -> Option<String> {
+    const HIGHEST: f64 = 4.0 / 3.0;
+    let desirable = completions.iter().filter(|one| one.is_desirable).count();
+    let undesirable = completions.len() - desirable;
+    if completions.is_empty() {
+        return None;
+    }
+    if desirable == 0 || undesirable == 0 {
+        let which = if desirable == 0 { "undesirable" } else { "desirable" };
+        return Some(format!("loss.kind = \"kto\": all {} completions are {which}", completions.len()));
+    }
+    let [better, worse] = [loss.desirable.get(), loss.undesirable.get()];
+    let ratio = better * desirable as f64 / (worse * undesirable as f64);
+    // Equal numbers with equal weights are 1; a little more keeps rounding from warning.
+    let is_balanced = (0.999..=HIGHEST * 1.001).contains(&ratio);
+    (!is_balanced).then(|| {
+        let least = worse * undesirable as f64 / desirable as f64;
+        format!(
+            "loss.kind = \"kto\": {desirable} desirable and {undesirable} undesirable completions have total weights of \
+             {ratio:.2} to 1; loss.desirable_weight between {least:.2} and {:.2} gives the recommended 1 to 1.33",
+            least * HIGHEST
+        )
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,6 +173,7 @@ mod tests {
             grad_norm: 1.0,
             learning_rate: 1e-6,
             preference: Some(PreferenceMetrics { chosen_reward, margin, ..Default::default() }),
+            unpaired: None,
             kl: None,
             tokens: 1,
             step_seconds: 0.0,
@@ -156,10 +203,9 @@ mod tests {
 
     #[test]
     fn sequences_beyond_the_context_are_counted() {
-        let pairs = [pair(&[1, 2], 2, 3), pair(&[1, 2, 3], 2, 3)];
-        assert_eq!(context_length(pairs.iter(), 6), None);
-        let warning = context_length(pairs.iter(), 5).unwrap();
-        assert!(warning.starts_with("1 of 2 pairs") && warning.contains("the longest has 6"), "{warning}");
+        assert_eq!(context_length([5, 6].into_iter(), 6), None);
+        let warning = context_length([5, 6].into_iter(), 5).unwrap();
+        assert!(warning.starts_with("1 of 2 examples") && warning.contains("the longest has 6"), "{warning}");
     }
 
     #[test]
@@ -169,6 +215,42 @@ mod tests {
         assert!(kto_baseline(&[pair(&[1], 1, 1)]).unwrap().contains("one pair only"));
         let same = [pair(&[1], 1, 1), pair(&[1], 2, 2)];
         assert!(kto_baseline(&same).unwrap().contains("all 2 pairs have the same prompt"));
+    }
+
+    fn completions(labels: &[bool], prompts: &[u32]) -> Vec<TokenCompletion> {
+        let of = |(&is_desirable, &prompt): (&bool, &u32)| TokenCompletion {
+            id: String::new(),
+            prompt: vec![prompt],
+            completion: vec![1],
+            is_desirable,
+        };
+        labels.iter().zip(prompts).map(of).collect()
+    }
+
+    #[test]
+    fn unpaired_completions_next_to_others_of_their_prompt_are_reported() {
+        let neighbors = completions(&[true, false, true, false], &[1, 1, 2, 2]);
+        assert!(unpaired_baseline(&neighbors, 4).unwrap().contains("its own in 2 of 4 examples"));
+        let apart = completions(&[true, true, false, false], &[1, 2, 1, 2]);
+        assert_eq!(unpaired_baseline(&apart, 4), None);
+        assert!(unpaired_baseline(&apart[..1], 4).unwrap().contains("in 1 of 1 examples"));
+    }
+
+    #[test]
+    fn unequal_weights_of_the_labels_are_reported_with_a_range() {
+        let weight = |value| pref_loss::Weight::new(value).unwrap();
+        let loss = |desirable, undesirable| KtoLoss {
+            beta: pref_loss::Beta::DEFAULT,
+            desirable: weight(desirable),
+            undesirable: weight(undesirable),
+        };
+        let three_to_one = completions(&[true, true, true, false], &[1, 2, 3, 4]);
+        let warning = balance(&three_to_one, &loss(1.0, 1.0)).unwrap();
+        assert!(warning.contains("3.00 to 1") && warning.contains("between 0.33 and 0.44"), "{warning}");
+        assert_eq!(balance(&three_to_one, &loss(0.4, 1.0)), None);
+        assert_eq!(balance(&three_to_one[2..], &loss(1.0, 1.0)), None);
+        let all = balance(&three_to_one[..3], &loss(1.0, 1.0)).unwrap();
+        assert!(all.ends_with("all 3 completions are desirable"), "{all}");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use tch::{Kind, Tensor};
 use crate::error::TrainError;
 use crate::gradients::{GradientBuffer, Gradients, ReducedGradient};
 use crate::held_out::{HeldOut, HeldOutMetrics};
-use crate::metrics::StepMetrics;
+use crate::metrics::{MetricSums, StepMetrics};
 use crate::objective::{Objective, StepStats};
 use crate::optimizer::{AdamW, AdamWSettings};
 use crate::pair_deltas::PairDelta;
@@ -379,6 +379,8 @@ impl<'a> Trainer<'a> {
         self.apply(&gradient, learning_rate, grad_norm)?;
         self.step += 1;
         let StepStats { loss, preference, deltas, tokens } = measured;
+        let (preference, unpaired) =
+            preference.map_or((None, None), |sums: MetricSums| sums.metrics(batch.len()));
         let metrics = StepMetrics {
             step: self.step,
             epoch: 0.0,
@@ -386,6 +388,7 @@ impl<'a> Trainer<'a> {
             grad_norm,
             learning_rate,
             preference,
+            unpaired,
             kl: baseline.map(KlEstimate::nats),
             tokens,
             step_seconds: 0.0,
@@ -434,11 +437,9 @@ impl<'a> Trainer<'a> {
             }
             sum.tokens += stats.tokens;
             sum.deltas.extend(stats.deltas);
-            if let Some(mut sums) = stats.preference {
-                let total = sum.preference.get_or_insert_default();
-                for (total, sum) in total.fields_mut().into_iter().zip(sums.fields_mut()) {
-                    *total += *sum / batch.len() as f64;
-                }
+            if let Some(sums) = stats.preference {
+                let total = sum.preference.get_or_insert(MetricSums::zero(sums.is_unpaired()));
+                total.add(sums, |sum| sum / batch.len() as f64);
             }
         }
         Ok(sum)
@@ -469,9 +470,13 @@ impl<'a> Trainer<'a> {
         if !self.group.is_distributed() {
             return Ok(());
         }
-        let mut preference = measured.preference.unwrap_or_default();
-        let is_preference = f64::from(u8::from(measured.preference.is_some()));
-        let mut sums = vec![measured.loss, measured.tokens as f64, is_preference];
+        // A rank without examples of this batch does not know the kind of metrics.
+        let is = |kind: fn(&MetricSums) -> bool| {
+            f64::from(u8::from(measured.preference.as_ref().is_some_and(kind)))
+        };
+        let (has_metrics, is_unpaired) = (is(|_| true), is(MetricSums::is_unpaired));
+        let mut preference = measured.preference.unwrap_or(MetricSums::zero(false));
+        let mut sums = vec![measured.loss, measured.tokens as f64, has_metrics, is_unpaired];
         sums.extend(preference.fields_mut().map(|field| *field));
         let first_delta = sums.len();
         // Each pair's Δ comes from one rank; from the others, 0.
@@ -486,8 +491,12 @@ impl<'a> Trainer<'a> {
         if sums[2] == 0.0 {
             return Ok(());
         }
-        preference.fields_mut().into_iter().zip(&sums[3..]).for_each(|(field, sum)| *field = *sum);
+        preference = MetricSums::zero(sums[3] > 0.0);
+        preference.fields_mut().into_iter().zip(&sums[4..]).for_each(|(field, sum)| *field = *sum);
         measured.preference = Some(preference);
+        if preference.is_unpaired() {
+            return Ok(());
+        }
         // The order of a single process.
         let order = self.settings.micro_batches(batch, |example| self.objective.tokens(example)).concat();
         measured.deltas =

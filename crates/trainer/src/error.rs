@@ -1,5 +1,6 @@
 //! Errors of training.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use distributed::DistributedError;
@@ -64,6 +65,14 @@ pub enum TrainError {
     /// Nothing is left to train on.
     #[error("no training example is left: {0}")]
     NoExamples(String),
+    /// A key has a meaning for pairs only.
+    #[error("{key} applies to pairs, but {path} holds unpaired preferences; remove the key")]
+    PairsOnly {
+        /// The key.
+        key: &'static str,
+        /// The data.
+        path: String,
+    },
     /// The loss is not a number.
     #[error(
         "the loss is {loss} at step {step} (epoch {epoch:.2}); the batch held {examples}. \
@@ -136,6 +145,19 @@ pub enum TrainError {
         /// The number of tokens of the tokenizer.
         tokenizer: usize,
     },
+    /// Metrics end before the checkpoint from which a run resumes.
+    #[error(
+        "{} ends at step {last}, before the checkpoint of step {step}; restore it from a copy, or move it away to go on \
+         without its rows", path.display()
+    )]
+    LostMetrics {
+        /// The file.
+        path: PathBuf,
+        /// The step of its last row.
+        last: u64,
+        /// The step of the checkpoint.
+        step: u64,
+    },
     /// A checkpoint cannot be used.
     #[error("the checkpoint {} is damaged: {why}", path.display())]
     DamagedCheckpoint {
@@ -164,6 +186,7 @@ impl TrainError {
             Self::Recipe(_)
             | Self::Data(_)
             | Self::NoExamples(_)
+            | Self::PairsOnly { .. }
             | Self::OtherRun { .. }
             | Self::NotFinished { .. }
             | Self::InputsChanged { .. }
@@ -178,6 +201,7 @@ impl TrainError {
             | Self::Torch { .. }
             | Self::Io { .. }
             | Self::Lines(_)
+            | Self::LostMetrics { .. }
             | Self::Lock(_)
             | Self::NotFinite { .. }
             | Self::Stopped => false,
@@ -188,7 +212,10 @@ impl TrainError {
 /// Returns whether a model's error is in its files, rather than in the machine that reads or runs it.
 pub fn is_bad_model(error: &PolicyError) -> bool {
     match error {
-        PolicyError::Io { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
+        PolicyError::Io { source, .. } => matches!(
+            source.kind(),
+            ErrorKind::NotFound | ErrorKind::InvalidInput | ErrorKind::InvalidData | ErrorKind::FileTooLarge
+        ),
         PolicyError::WriteSafetensors { .. } | PolicyError::Torch { .. } | PolicyError::NotANumber { .. } => {
             false
         }

@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 
 use policy_model::{ModelConfig, Policy};
 use pref_data::{
-    Dialogue, LabelSource, NoiseLog, Padding, Pair, ReadOptions, ReadReport, TokenCache, TokenPair,
-    TokenizeReport, Tokenizer, ViewReport, corrupt, label_view, read_records_with, select, tokenize_pairs,
+    DataError, Dialogue, LabelSource, NoiseLog, Padding, Pair, Places, PreferenceRecord, Preferences,
+    ReadOptions, ReadReport, SkippedExample, TokenCache, TokenCompletion, TokenPair, TokenizeReport,
+    Tokenizer, UnpairedRecord, ViewReport, corrupt, label_view, read_preferences, read_records_with, select,
+    select_unpaired, tokenize_pairs, tokenize_unpaired,
 };
 use seeds::Seeds;
 
@@ -14,8 +16,8 @@ use crate::diagnostics;
 use crate::error::TrainError;
 use crate::objective::Loss;
 use crate::recipe::{LossKind, Origin, Recipe};
-use crate::run_inputs::{digest_tokenizer, hash_pairs, short};
-use crate::sequences::sequences;
+use crate::run_inputs::{digest_tokenizer, hash_pairs, hash_unpaired, short};
+use crate::sequences::{sequences, sequences_of_completions};
 
 /// The model and data of a recipe.
 ///
@@ -33,6 +35,8 @@ pub(crate) struct Input {
     pub(crate) all_tokens: Vec<TokenPair>,
     /// The pairs that the recipe uses, with its noise.
     pub(crate) pairs: Vec<TokenPair>,
+    /// The unpaired preferences that the recipe uses, for KTO. There are either pairs or these.
+    pub(crate) unpaired: Vec<TokenCompletion>,
     /// The effect of the noise on each pair, by the pair's id.
     pub(crate) noise: NoiseLog,
     /// Held-out pairs, which are evaluated only.
@@ -59,26 +63,13 @@ impl Input {
         let model = PathBuf::from(&recipe.model.path);
         let tokenizer = Tokenizer::open(&model, &recipe.data.chat())?;
         let seeds = Seeds::new(recipe.seed);
-        let (mut records, read) = read_records_with(&recipe.data.path, &recipe.data.reading(&seeds))?;
-        warn_of_skipped(&read);
-        if let Some(slice) = &recipe.data.slice {
-            records = slice.of(records)?;
-        }
-        let labels = recipe.data.labels().map_err(|complaint| complaint.within("data").at(Origin::Code))?;
-        let (all_pairs, view) = label_view(&records, &labels, &seeds)?;
-        drop(records);
-        let (all_tokens, tokenized) = tokenize(recipe, &all_pairs, &tokenizer, cache)?;
-        tell_tokenized(&tokenized);
-        if all_tokens.is_empty() {
-            return Err(TrainError::NoExamples(format!("{view}; {tokenized}")));
-        }
-        let mut data = blake3::Hasher::new();
-        hash_pairs(&all_pairs, &mut data);
-        let held_out = held_out(recipe, &labels, &tokenizer, &seeds, &mut data)?;
+        let Examples { view, tokenized, all_tokens, pairs, unpaired, noise, mut data } =
+            Examples::read(recipe, &tokenizer, &seeds, cache)?;
+        let held_out = held_out(recipe, &tokenizer, &seeds, &mut data)?;
         let config = Policy::inspect(&model)?;
-        check_vocabulary(recipe, &tokenizer, &config, all_tokens.iter().chain(&held_out))?;
+        let ids = sequences(all_tokens.iter().chain(&held_out));
+        check_vocabulary(recipe, &tokenizer, &config, ids.chain(sequences_of_completions(&unpaired)))?;
         let (tokenizer_digest, template) = digest_tokenizer(&model, tokenizer.replacing_template())?;
-        let (pairs, noise) = select_tokens(recipe, all_pairs, &all_tokens, &seeds)?;
         Ok(Self {
             model,
             config,
@@ -87,6 +78,7 @@ impl Input {
             tokenized,
             all_tokens,
             pairs,
+            unpaired,
             noise,
             held_out,
             stop_tokens: tokenizer.stop_tokens().to_vec(),
@@ -95,19 +87,37 @@ impl Input {
         })
     }
 
-    /// Returns warnings about the data, for training with `loss`.
-    pub(crate) fn warnings(&self, loss: Option<&Loss>) -> Vec<String> {
-        let pairs = self.pairs.iter().chain(&self.held_out);
-        let kto_baseline = match loss {
-            Some(Loss::Kto(_)) => diagnostics::kto_baseline(&self.all_tokens),
-            _ => None,
-        };
-        let warnings = [
+    /// Returns warnings about the data, for training with `loss` in batches of `batch_size`.
+    pub(crate) fn warnings(&self, loss: Option<&Loss>, batch_size: usize) -> Vec<String> {
+        let of_pair = |pair: &TokenPair| pair.prompt.len() + pair.chosen.len().max(pair.rejected.len());
+        let lengths = self.pairs.iter().chain(&self.held_out).map(of_pair);
+        let lengths = lengths.chain(self.unpaired.iter().map(|one| one.prompt.len() + one.completion.len()));
+        let mut warnings = vec![
             diagnostics::truncation(&self.tokenized),
-            diagnostics::context_length(pairs, self.config.max_position_embeddings),
-            kto_baseline,
+            diagnostics::context_length(lengths, self.config.max_position_embeddings),
         ];
+        if let Some(Loss::Kto(loss)) = loss {
+            warnings.push(match batch_size {
+                _ if self.unpaired.is_empty() => diagnostics::kto_baseline(&self.all_tokens),
+                batch_size => diagnostics::unpaired_baseline(&self.unpaired, batch_size),
+            });
+            warnings.push(diagnostics::balance(&self.unpaired, loss));
+        }
         warnings.into_iter().flatten().collect()
+    }
+
+    /// Returns what was read and tokenized, a sentence each.
+    pub(crate) fn summary(&self) -> [String; 2] {
+        let desirable = self.unpaired.iter().filter(|one| one.is_desirable).count();
+        let view = match self.unpaired.len() {
+            0 => self.view.to_string(),
+            all => format!(
+                "{all} unpaired preferences from {} records ({desirable} desirable, {} undesirable)",
+                self.view.records,
+                all - desirable
+            ),
+        };
+        [view, self.tokenized.to_string()]
     }
 
     /// The chosen responses, for supervised training.
@@ -117,14 +127,112 @@ impl Input {
     }
 }
 
+/// The training examples as tokens.
+struct Examples {
+    view: ViewReport,
+    tokenized: TokenizeReport,
+    all_tokens: Vec<TokenPair>,
+    pairs: Vec<TokenPair>,
+    unpaired: Vec<TokenCompletion>,
+    noise: NoiseLog,
+    /// Has hashed the texts and labels.
+    data: blake3::Hasher,
+}
+
+impl Examples {
+    fn read(
+        recipe: &Recipe,
+        tokenizer: &Tokenizer,
+        seeds: &Seeds,
+        cache: Option<&Path>,
+    ) -> Result<Self, TrainError> {
+        let (preferences, read) = read_training(recipe, seeds)?;
+        warn_of_skipped(&read);
+        let examples = match preferences {
+            Preferences::Paired(records) => {
+                Self::of_pairs(recipe, records, &read, tokenizer, (seeds, cache))?
+            }
+            Preferences::Unpaired(records) => Self::of_unpaired(recipe, records, &read, tokenizer, seeds)?,
+        };
+        Ok(examples)
+    }
+
+    fn of_pairs(
+        recipe: &Recipe,
+        mut records: Vec<PreferenceRecord>,
+        read: &ReadReport,
+        tokenizer: &Tokenizer,
+        (seeds, cache): (&Seeds, Option<&Path>),
+    ) -> Result<Self, TrainError> {
+        if let Some(slice) = &recipe.data.slice {
+            records = slice.of(records)?;
+        }
+        let (all_pairs, view) = label_view(&records, &labels(recipe)?, seeds)?;
+        drop(records);
+        let (all_tokens, tokenized) =
+            tokenize(recipe, &all_pairs, tokenizer, cache).map_err(|error| error.located(&read.places))?;
+        tell_tokenized(&tokenized, &read.places);
+        if all_tokens.is_empty() {
+            return Err(TrainError::NoExamples(format!("{view}; {tokenized}")));
+        }
+        let mut data = blake3::Hasher::new();
+        hash_pairs(&all_pairs, &mut data);
+        let (pairs, noise) = select_tokens(recipe, all_pairs, &all_tokens, seeds)?;
+        Ok(Self { view, tokenized, all_tokens, pairs, unpaired: Vec::new(), noise, data })
+    }
+
+    fn of_unpaired(
+        recipe: &Recipe,
+        records: Vec<UnpairedRecord>,
+        read: &ReadReport,
+        tokenizer: &Tokenizer,
+        seeds: &Seeds,
+    ) -> Result<Self, TrainError> {
+        let mut data = blake3::Hasher::new();
+        hash_unpaired(&records, &mut data);
+        let view = ViewReport { records: records.len(), ..ViewReport::default() };
+        let records = select_unpaired(records, recipe.data.fraction, recipe.data.selection(), seeds);
+        let (unpaired, tokenized) = tokenize_unpaired(&records, tokenizer, &recipe.data.tokenizing())
+            .map_err(|error| error.located(&read.places))?;
+        tell_tokenized(&tokenized, &read.places);
+        if unpaired.is_empty() {
+            return Err(TrainError::NoExamples(tokenized.to_string()));
+        }
+        let (all_tokens, pairs, noise) = (Vec::new(), Vec::new(), NoiseLog { rows: Vec::new() });
+        Ok(Self { view, tokenized, all_tokens, pairs, unpaired, noise, data })
+    }
+}
+
+/// Reads the training data: pairs, and for KTO also unpaired preferences.
+///
+/// # Errors
+///
+/// As [`read_preferences`]; [`TrainError::PairsOnly`] for unpaired preferences and a key that only pairs have.
+pub(crate) fn read_training(recipe: &Recipe, seeds: &Seeds) -> Result<(Preferences, ReadReport), TrainError> {
+    let (path, reading) = (&recipe.data.path, recipe.data.reading(seeds));
+    if recipe.loss.kind != LossKind::Kto {
+        let (records, read) = read_records_with(path, &reading)?;
+        return Ok((Preferences::Paired(records), read));
+    }
+    let (preferences, read) = read_preferences(path, &reading)?;
+    if let (Preferences::Unpaired(_), Some(key)) = (&preferences, recipe.data.key_of_pairs()) {
+        return Err(TrainError::PairsOnly { key, path: path.clone() });
+    }
+    Ok((preferences, read))
+}
+
+fn labels(recipe: &Recipe) -> Result<LabelSource, TrainError> {
+    Ok(recipe.data.labels().map_err(|complaint| complaint.within("data").at(Origin::Code))?)
+}
+
 /// Checks that each token has a row in the embedding of the model, and in that of the reference if the loss has one.
 fn check_vocabulary<'a>(
     recipe: &Recipe,
     tokenizer: &Tokenizer,
     config: &ModelConfig,
-    pairs: impl Iterator<Item = &'a TokenPair>,
+    ids: impl Iterator<Item = &'a [u32]>,
 ) -> Result<(), TrainError> {
-    let largest = sequences(pairs).flatten().copied().max().unwrap_or(0);
+    let largest = ids.flatten().copied().max().unwrap_or(0);
     // Padding goes through the embedding, too.
     let largest = match recipe.speed.scoring(tokenizer.pad_id()).padding {
         Padding::Right(id) => largest.max(id),
@@ -159,9 +267,9 @@ fn tokenize(
     pairs: &[Pair],
     tokenizer: &Tokenizer,
     cache: Option<&Path>,
-) -> Result<(Vec<TokenPair>, TokenizeReport), TrainError> {
+) -> Result<(Vec<TokenPair>, TokenizeReport), DataError> {
     let options = recipe.data.tokenizing();
-    let Some(cache) = cache else { return Ok(tokenize_pairs(pairs, tokenizer, &options)?) };
+    let Some(cache) = cache else { return tokenize_pairs(pairs, tokenizer, &options) };
     let file = TokenCache::new(cache.join("tokens")).tokenize(pairs, tokenizer, &options)?;
     Ok((file.read(0..file.len())?, file.report().clone()))
 }
@@ -169,7 +277,6 @@ fn tokenize(
 /// Returns all pairs of the recipe's held-out file, with the file's labels.
 fn held_out(
     recipe: &Recipe,
-    labels: &LabelSource,
     tokenizer: &Tokenizer,
     seeds: &Seeds,
     data: &mut blake3::Hasher,
@@ -181,9 +288,11 @@ fn held_out(
     if let Some(slice) = &recipe.data.slice {
         records = slice.of(records)?;
     }
-    let (pairs, view) = label_view(&records, labels, seeds)?;
+    let (pairs, view) = label_view(&records, &labels(recipe)?, seeds)?;
     hash_pairs(&pairs, data);
-    let (tokens, tokenized) = tokenize_pairs(&pairs, tokenizer, &recipe.data.tokenizing())?;
+    let (tokens, tokenized) = tokenize_pairs(&pairs, tokenizer, &recipe.data.tokenizing())
+        .map_err(|error| error.located(&read.places))?;
+    tell_tokenized(&tokenized, &read.places);
     if tokens.is_empty() {
         return Err(TrainError::NoExamples(format!("data.eval_path = \"{path}\": {view}; {tokenized}")));
     }
@@ -191,9 +300,11 @@ fn held_out(
     Ok(tokens)
 }
 
+/// The most skipped rows that are named.
+const NAMED: usize = 10;
+
 /// Warns of the rows that `data.skip_bad` skipped.
 fn warn_of_skipped(read: &ReadReport) {
-    const NAMED: usize = 10;
     for error in read.skipped.iter().take(NAMED) {
         tracing::warn!("skipped: {error}");
     }
@@ -203,9 +314,15 @@ fn warn_of_skipped(read: &ReadReport) {
 }
 
 /// Logs warnings about tokenization.
-fn tell_tokenized(report: &TokenizeReport) {
-    for skipped in &report.skipped {
-        tracing::warn!("skipped: {skipped}");
+fn tell_tokenized(report: &TokenizeReport, places: &Places) {
+    for SkippedExample { id, problem } in report.skipped.iter().take(NAMED) {
+        match places.of(id) {
+            Some(place) => tracing::warn!("skipped: {place}: {problem}"),
+            None => tracing::warn!("skipped: {problem}"),
+        }
+    }
+    if report.skipped.len() > NAMED {
+        tracing::warn!("{} further records skipped", report.skipped.len() - NAMED);
     }
     for warning in report.warnings() {
         tracing::warn!("{warning}");

@@ -29,6 +29,7 @@ mod sequences;
 mod span;
 mod state;
 mod tensorboard;
+mod unpaired;
 
 pub use context::{Clock, Context, Progress, Silent};
 pub use engine::{MicroBatch, Observer, Order, Outcome, TrainSettings, Trainer};
@@ -36,7 +37,7 @@ pub use error::{TrainError, is_bad_model};
 pub use gradients::Gradients;
 pub use held_out::{HeldOut, HeldOutMetrics, OwnAnswers};
 pub use kl_pairs::KlPairs;
-pub use metrics::{PreferenceMetrics, StepMetrics};
+pub use metrics::{MetricSums, PreferenceMetrics, StepMetrics, UnpairedMetrics, UnpairedSums};
 pub use objective::{Loss, Objective, PreferenceObjective, StepStats, SupervisedObjective};
 pub use optimizer::{AdamW, AdamWSettings};
 pub use pair_deltas::{PairDelta, TrainedPair};
@@ -44,7 +45,7 @@ pub use parameters::Trained;
 pub use plan::{
     Cluster, Memory, OnCluster, PlannedReference, PlannedTime, TokenCounts, TrainPlan, WidestMicroBatch, plan,
 };
-pub use preview::{PreviewedPair, preview};
+pub use preview::{Preview, PreviewedCompletion, PreviewedPair, preview};
 pub use reference::SequenceLogps;
 pub use run::{RunReport, SupervisedRun, run, run_supervised};
 pub use run_dir::{RunDir, Start};
@@ -52,3 +53,4 @@ pub use schedule::{Decay, Schedule};
 pub use scoring::{Activations, Head, Scoring};
 pub use state::TrainerState;
 pub use tensorboard::EventWriter;
+pub use unpaired::{Mismatched, UnpairedObjective};

@@ -18,6 +18,9 @@ pub struct StepMetrics {
     /// Means over the batch's pairs; absent in supervised training.
     #[serde(flatten)]
     pub preference: Option<PreferenceMetrics>,
+    /// Means over the batch's completions in training on unpaired preferences; otherwise absent.
+    #[serde(flatten)]
+    pub unpaired: Option<UnpairedMetrics>,
     /// KTO's baseline: the mean log-ratio of mismatched responses (nats). `None` for other losses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kl: Option<f64>,
@@ -45,6 +48,18 @@ impl StepMetrics {
                 ("logps/chosen", p.chosen_logps),
                 ("logps/rejected", p.rejected_logps),
             ]);
+        }
+        if let Some(u) = &self.unpaired {
+            let UnpairedMetrics { desirable, undesirable, .. } = *u;
+            series.extend([("counts/chosen", desirable), ("counts/rejected", undesirable)]);
+            let measured = [
+                ("rewards/chosen", u.chosen_reward),
+                ("rewards/rejected", u.rejected_reward),
+                ("rewards/margins", u.margin),
+                ("logps/chosen", u.chosen_logps),
+                ("logps/rejected", u.rejected_logps),
+            ];
+            series.extend(measured.into_iter().filter_map(|(name, value)| Some((name, value?))));
         }
         series.extend(self.kl.map(|kl| ("kl", kl)));
         series.extend([("tokens", self.tokens as f64), ("step_seconds", self.step_seconds)]);
@@ -88,6 +103,118 @@ impl PreferenceMetrics {
     }
 }
 
+/// Metrics of training on unpaired preferences: means over the completions of one label. They are absent in a batch
+/// without such a completion.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct UnpairedMetrics {
+    /// The number of desirable completions.
+    #[serde(rename = "counts/chosen")]
+    pub desirable: f64,
+    /// The number of undesirable completions.
+    #[serde(rename = "counts/rejected")]
+    pub undesirable: f64,
+    /// β · (policy − reference) log-probability of the desirable completions (nats).
+    #[serde(rename = "rewards/chosen", default, skip_serializing_if = "Option::is_none")]
+    pub chosen_reward: Option<f64>,
+    /// β · (policy − reference) log-probability of the undesirable completions (nats).
+    #[serde(rename = "rewards/rejected", default, skip_serializing_if = "Option::is_none")]
+    pub rejected_reward: Option<f64>,
+    /// The difference of the two (nats).
+    #[serde(rename = "rewards/margins", default, skip_serializing_if = "Option::is_none")]
+    pub margin: Option<f64>,
+    /// Summed log-probability of the desirable completions (nats).
+    #[serde(rename = "logps/chosen", default, skip_serializing_if = "Option::is_none")]
+    pub chosen_logps: Option<f64>,
+    /// Summed log-probability of the undesirable completions (nats).
+    #[serde(rename = "logps/rejected", default, skip_serializing_if = "Option::is_none")]
+    pub rejected_logps: Option<f64>,
+}
+
+/// Sums behind the [`UnpairedMetrics`] of a batch: number, rewards and log-probabilities of the completions of each
+/// label.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct UnpairedSums {
+    desirable: [f64; 3],
+    undesirable: [f64; 3],
+}
+
+impl UnpairedSums {
+    /// Adds one completion.
+    pub(crate) fn add(&mut self, is_desirable: bool, reward: f64, logp: f64) {
+        let sums = if is_desirable { &mut self.desirable } else { &mut self.undesirable };
+        for (sum, value) in sums.iter_mut().zip([1.0, reward, logp]) {
+            *sum += value;
+        }
+    }
+
+    /// Returns the means, for sums that were divided by the number of `examples`.
+    fn means(self, examples: usize) -> UnpairedMetrics {
+        let mean = |[count, rewards, logps]: [f64; 3]| {
+            if count > 0.0 { (Some(rewards / count), Some(logps / count)) } else { (None, None) }
+        };
+        let (chosen_reward, chosen_logps) = mean(self.desirable);
+        let (rejected_reward, rejected_logps) = mean(self.undesirable);
+        let count = |[share, ..]: [f64; 3]| (share * examples as f64).round();
+        UnpairedMetrics {
+            desirable: count(self.desirable),
+            undesirable: count(self.undesirable),
+            chosen_reward,
+            rejected_reward,
+            margin: chosen_reward.zip(rejected_reward).map(|(chosen, rejected)| chosen - rejected),
+            chosen_logps,
+            rejected_logps,
+        }
+    }
+}
+
+/// Sums of a batch's metrics besides the loss.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum MetricSums {
+    /// Of pairs.
+    Pairs(PreferenceMetrics),
+    /// Of single completions.
+    Unpaired(UnpairedSums),
+}
+
+impl MetricSums {
+    /// Returns sums over no example, of the kind that `is_unpaired` selects.
+    pub(crate) fn zero(is_unpaired: bool) -> Self {
+        if is_unpaired {
+            Self::Unpaired(UnpairedSums::default())
+        } else {
+            Self::Pairs(PreferenceMetrics::default())
+        }
+    }
+
+    pub(crate) fn is_unpaired(&self) -> bool {
+        matches!(self, Self::Unpaired(_))
+    }
+
+    pub(crate) fn fields_mut(&mut self) -> [&mut f64; 6] {
+        match self {
+            Self::Pairs(sums) => sums.fields_mut(),
+            Self::Unpaired(UnpairedSums { desirable: [a, b, c], undesirable: [d, e, f] }) => {
+                [a, b, c, d, e, f]
+            }
+        }
+    }
+
+    /// Adds `factor` times other sums of the same kind.
+    pub(crate) fn add(&mut self, mut other: Self, factor: impl Fn(f64) -> f64) {
+        for (total, sum) in self.fields_mut().into_iter().zip(other.fields_mut()) {
+            *total += factor(*sum);
+        }
+    }
+
+    /// Returns the metrics of a batch of `examples`, over which the sums were averaged.
+    pub(crate) fn metrics(self, examples: usize) -> (Option<PreferenceMetrics>, Option<UnpairedMetrics>) {
+        match self {
+            Self::Pairs(means) => (Some(means), None),
+            Self::Unpaired(sums) => (None, Some(sums.means(examples))),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,6 +229,7 @@ mod tests {
             grad_norm: 2.0,
             learning_rate: 5e-7,
             preference: Some(preference),
+            unpaired: None,
             kl: None,
             tokens: 12,
             step_seconds: 0.25,

@@ -9,7 +9,7 @@ use pref_loss::{
 use crate::error::TrainError;
 use crate::gradients::Gradients;
 use crate::kl_pairs::KlPairs;
-use crate::metrics::PreferenceMetrics;
+use crate::metrics::{MetricSums, PreferenceMetrics};
 use crate::pair_deltas::PairDelta;
 use crate::reference::SequenceLogps;
 use crate::scoring::{Activations, ForwardPass, Head, Scoring};
@@ -60,9 +60,9 @@ pub trait Objective: Sync {
 pub struct StepStats {
     /// The sum of the weighted losses.
     pub loss: f64,
-    /// Sums of the preference metrics over pairs.
-    pub preference: Option<PreferenceMetrics>,
-    /// Δ of each pair; empty in supervised training.
+    /// Sums of the other metrics over the examples; `None` in supervised training.
+    pub preference: Option<MetricSums>,
+    /// Δ of each pair; empty without pairs.
     pub deltas: Vec<PairDelta>,
     /// Tokens that went through the policy, without padding.
     pub tokens: u64,
@@ -74,9 +74,8 @@ impl StepStats {
         self.loss += others.loss;
         self.tokens += others.tokens;
         self.deltas.append(&mut others.deltas);
-        if let Some(sums) = &mut others.preference {
-            let total = self.preference.get_or_insert_default();
-            total.fields_mut().into_iter().zip(sums.fields_mut()).for_each(|(total, sum)| *total += *sum);
+        if let Some(sums) = others.preference {
+            self.preference.get_or_insert(MetricSums::zero(sums.is_unpaired())).add(sums, |sum| sum);
         }
         self
     }
@@ -191,7 +190,7 @@ impl Objective for PreferenceObjective<'_> {
         let mut out = LossOutput::default();
         self.loss.evaluate(&pair_batch, baseline, &mut out)?;
         let loss = out.losses().iter().sum();
-        let preference = Some(measure(&self.loss, policy_logps, ref_logps));
+        let preference = Some(MetricSums::Pairs(measure(&self.loss, policy_logps, ref_logps)));
         let delta = |k: usize| {
             let ratio = |policy: &[f64], reference: &[f64]| policy[k] - reference[k];
             ratio(policy_logps.chosen, ref_logps.chosen) - ratio(policy_logps.rejected, ref_logps.rejected)

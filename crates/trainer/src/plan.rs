@@ -13,12 +13,13 @@ use crate::engine::{MicroBatch, TrainSettings};
 use crate::error::TrainError;
 use crate::input::Input;
 use crate::recipe::Recipe;
-use crate::reference::{ReferenceModel, ReferencePasses};
+use crate::reference::{CompletionPass, ReferenceModel, ReferencePasses};
 use crate::run::{compute_kind, scoring, settings};
 use crate::run_dir::{RunDir, Start};
 use crate::scoring::Scoring;
+use crate::unpaired::dialogues;
 use cluster::Load;
-use time::Work;
+use time::{TimedExamples, Work};
 
 pub use cluster::{Cluster, OnCluster};
 pub use memory::{Memory, WidestMicroBatch};
@@ -37,9 +38,9 @@ pub struct TrainPlan {
     pub flipped: usize,
     /// Tokens per prompt.
     pub prompt: TokenCounts,
-    /// Tokens per chosen response.
+    /// Tokens per chosen or desirable response.
     pub chosen: TokenCounts,
-    /// Tokens per rejected response.
+    /// Tokens per rejected or undesirable response.
     pub rejected: TokenCounts,
     /// The number of passes over the examples.
     pub epochs: u64,
@@ -79,8 +80,8 @@ pub struct TokenCounts {
 /// The reference's pass over the data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlannedReference {
-    /// The number of scored sequences: two per pair of the whole data set, independent of `data.fraction`; four for
-    /// KTO.
+    /// The number of scored sequences: two per pair of the whole data set, independent of `data.fraction`, and four for
+    /// KTO; two per unpaired preference that is used.
     pub sequences: usize,
     /// Whether the log-probabilities are in the cache.
     pub is_cached: bool,
@@ -126,12 +127,19 @@ pub fn plan(
     let kind = compute_kind(recipe.model.dtype.kind(), device);
     let scoring = scoring(recipe, input.pad_id);
     let reference = loss.as_ref().map(|_| ReferenceModel::read(recipe)).transpose()?;
-    let passes = loss.as_ref().zip(reference).map(|(loss, reference)| {
-        ReferencePasses::new((recipe, loss), &reference, kind, scoring, &input.all_tokens, None)
+    let passes = loss.as_ref().zip(reference).map(|(loss, reference)| match &*input.unpaired {
+        [] => {
+            let passes =
+                ReferencePasses::new((recipe, loss), &reference, kind, scoring, &input.all_tokens, None);
+            (passes.sequences(), passes.tokens_left())
+        }
+        completions => {
+            let pass = CompletionPass::new(recipe, reference, kind, scoring, completions, None);
+            (pass.sequences(), pass.tokens_left())
+        }
     });
-    let to_score = passes.as_ref().map_or(Vec::new(), ReferencePasses::left);
-    let reference = passes
-        .map(|passes| PlannedReference { sequences: passes.sequences(), is_cached: to_score.is_empty() });
+    let to_score = passes.map_or(0, |(_, tokens)| tokens);
+    let reference = passes.map(|(sequences, tokens)| PlannedReference { sequences, is_cached: tokens == 0 });
     RunDir::at(&recipe.output.dir).holds_run(&recipe.to_toml(), start)?;
     let settings = settings(recipe, kind)?;
     let examples = Examples::new(&input, loss.is_some());
@@ -143,18 +151,21 @@ pub fn plan(
         settings: &settings,
         scoring,
         loss,
-        pairs: &input.pairs,
-        to_score: &to_score,
+        examples: match &*input.unpaired {
+            [] => TimedExamples::Pairs(&input.pairs),
+            completions => TimedExamples::Unpaired(completions),
+        },
+        to_score,
         device,
     };
     let on_cluster = |sharding| on_cluster(&work, &examples, steps, cluster, sharding);
-    let tokens = |part: fn(&TokenPair) -> &Vec<u32>| TokenCounts::of(input.pairs.iter().map(part));
+    let [prompt, chosen, rejected] = token_counts(&input);
     Ok(TrainPlan {
         examples: examples.len(),
         flipped: input.pairs.iter().filter(|pair| pair.flipped).count(),
-        prompt: tokens(|pair| &pair.prompt),
-        chosen: tokens(|pair| &pair.chosen),
-        rejected: tokens(|pair| &pair.rejected),
+        prompt,
+        chosen,
+        rejected,
         epochs: settings.epochs,
         steps_per_epoch,
         checkpoints: settings.checkpoint_steps(steps),
@@ -170,6 +181,21 @@ pub fn plan(
         view: input.view,
         tokenized: input.tokenized,
     })
+}
+
+/// Returns the token counts of prompts, chosen and rejected responses. Of unpaired preferences, the desirable are the
+/// chosen ones.
+fn token_counts(input: &Input) -> [TokenCounts; 3] {
+    let completions = &input.unpaired;
+    if completions.is_empty() {
+        let counts = |part: fn(&TokenPair) -> &Vec<u32>| TokenCounts::of(input.pairs.iter().map(part));
+        return [counts(|pair| &pair.prompt), counts(|pair| &pair.chosen), counts(|pair| &pair.rejected)];
+    }
+    let labeled = |is_desirable| {
+        let these = completions.iter().filter(move |one| one.is_desirable == is_desirable);
+        TokenCounts::of(these.map(|one| &one.completion))
+    };
+    [TokenCounts::of(completions.iter().map(|one| &one.prompt)), labeled(true), labeled(false)]
 }
 
 /// Estimates the run on several GPUs; each computes its shard of a batch in bfloat16.
@@ -192,15 +218,14 @@ fn on_cluster(
     let scoring = if cluster.gpus > 1 { scoring.by_layer() } else { scoring };
     let widest = examples.widest(settings, scoring);
     let on_gpu = (Kind::BFloat16, Device::Cuda(0));
-    let sum = |pairs: &[TokenPair]| pairs.iter().map(TokenPair::unique_tokens).sum::<usize>() as f64;
     let load = Load {
         config,
         trained: &settings.trained,
         activations: scoring.activations,
         memory: Memory::of_training(config, &settings.trained, on_gpu, scoring, widest),
         steps,
-        tokens: settings.epochs as f64 * sum(work.pairs),
-        reference_tokens: sum(work.to_score),
+        tokens: settings.epochs as f64 * work.examples.tokens() as f64,
+        reference_tokens: work.to_score as f64,
     };
     cluster.run(&load, sharding)
 }
@@ -213,7 +238,11 @@ enum Examples<'a> {
 
 impl<'a> Examples<'a> {
     fn new(input: &'a Input, has_preferences: bool) -> Self {
-        if has_preferences { Self::Pairs(&input.pairs) } else { Self::Dialogues(input.dialogues()) }
+        match &*input.unpaired {
+            [] if has_preferences => Self::Pairs(&input.pairs),
+            [] => Self::Dialogues(input.dialogues()),
+            completions => Self::Dialogues(dialogues(completions)),
+        }
     }
 
     fn len(&self) -> usize {

@@ -1,13 +1,27 @@
-//! Previews of training pairs, for display.
+//! Previews of training examples, for display.
 
 use std::path::Path;
 
-use pref_data::{PairPreview, Tokenizer, Truncated, label_view, preview_pair, read_records_with, select};
+use pref_data::{
+    CompletionPreview, PairPreview, Preferences, Tokenizer, Truncated, TruncatedCompletion, label_view,
+    preview_completion, preview_pair, select, select_unpaired,
+};
 use seeds::Seeds;
 use serde::Serialize;
 
 use crate::TrainError;
+use crate::input::read_training;
 use crate::recipe::{Origin, Recipe};
+
+/// The first examples of a recipe. In JSON an object with the key `pairs` or `completions`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Preview {
+    /// Pairs of responses.
+    Pairs(Vec<PreviewedPair>),
+    /// Unpaired preferences.
+    Completions(Vec<PreviewedCompletion>),
+}
 
 /// One pair as text and as tokens. Ids of responses exclude the prompt's. All tokens of a response are scored, and none
 /// of a prompt.
@@ -31,37 +45,75 @@ pub struct PreviewedPair {
     pub truncated: Truncated,
 }
 
-/// Returns the first `count` pairs that `recipe` trains on, before noise.
+/// One unpaired preference as text and as tokens. All tokens of the completion are scored, and none of the prompt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PreviewedCompletion {
+    /// The record's identifier.
+    pub id: String,
+    /// Whether the completion is desirable.
+    pub label: bool,
+    /// The rendered prompt.
+    pub prompt: String,
+    /// The rendered completion.
+    pub completion: String,
+    /// The prompt's tokens; empty, like the completion's, if the record leaves no room and is dropped.
+    pub prompt_ids: Vec<u32>,
+    /// The completion's tokens.
+    pub completion_ids: Vec<u32>,
+    /// The number of truncated tokens.
+    pub truncated: TruncatedCompletion,
+}
+
+/// Returns the first `count` examples that `recipe` trains on, before noise.
 ///
 /// # Errors
 ///
 /// If model, data or chat template are invalid.
-pub fn preview(recipe: &Recipe, count: usize) -> Result<Vec<PreviewedPair>, TrainError> {
+pub fn preview(recipe: &Recipe, count: usize) -> Result<Preview, TrainError> {
     let seeds = Seeds::new(recipe.seed);
     let tokenizer = Tokenizer::open(Path::new(&recipe.model.path), &recipe.data.chat())?;
-    let (mut records, _) = read_records_with(&recipe.data.path, &recipe.data.reading(&seeds))?;
-    if let Some(slice) = &recipe.data.slice {
-        records = slice.of(records)?;
-    }
-    let labels = recipe.data.labels().map_err(|complaint| complaint.within("data").at(Origin::Code))?;
-    let (pairs, _) = label_view(&records, &labels, &seeds)?;
-    let pairs = select(pairs, recipe.data.fraction, recipe.data.selection(), &seeds);
+    let (fraction, selection) = (recipe.data.fraction, recipe.data.selection());
     let options = recipe.data.tokenizing();
-    let previewed = pairs.iter().take(count).map(|pair| -> Result<PreviewedPair, TrainError> {
-        let PairPreview { prompt, chosen, rejected, tokens, truncated } =
-            preview_pair(pair, &tokenizer, &options)?;
-        let [prompt_ids, chosen_ids, rejected_ids] =
-            tokens.map_or_else(Default::default, |tokens| [tokens.prompt, tokens.chosen, tokens.rejected]);
-        Ok(PreviewedPair {
-            id: pair.id.clone(),
-            prompt,
-            chosen,
-            rejected,
-            prompt_ids,
-            chosen_ids,
-            rejected_ids,
-            truncated,
-        })
-    });
-    previewed.collect()
+    let (preferences, read) = read_training(recipe, &seeds)?;
+    match preferences {
+        Preferences::Paired(mut records) => {
+            if let Some(slice) = &recipe.data.slice {
+                records = slice.of(records)?;
+            }
+            let labels =
+                recipe.data.labels().map_err(|complaint| complaint.within("data").at(Origin::Code))?;
+            let (pairs, _) = label_view(&records, &labels, &seeds)?;
+            let pairs = select(pairs, fraction, selection, &seeds);
+            let previewed = pairs.iter().take(count).map(|pair| {
+                let preview = preview_pair(pair, &tokenizer, &options);
+                Ok(of_pair(&pair.id, preview.map_err(|error| error.located(&read.places))?))
+            });
+            previewed.collect::<Result<_, TrainError>>().map(Preview::Pairs)
+        }
+        Preferences::Unpaired(records) => {
+            let records = select_unpaired(records, fraction, selection, &seeds);
+            let previewed = records.iter().take(count).map(|record| {
+                let preview = preview_completion(record, &tokenizer, &options);
+                let preview = preview.map_err(|error| error.located(&read.places))?;
+                Ok(of_completion(&record.id, record.is_desirable, preview))
+            });
+            previewed.collect::<Result<_, TrainError>>().map(Preview::Completions)
+        }
+    }
+}
+
+fn of_pair(id: &str, preview: PairPreview) -> PreviewedPair {
+    let PairPreview { prompt, chosen, rejected, tokens, truncated } = preview;
+    let [prompt_ids, chosen_ids, rejected_ids] =
+        tokens.map_or_else(Default::default, |tokens| [tokens.prompt, tokens.chosen, tokens.rejected]);
+    let id = id.to_owned();
+    PreviewedPair { id, prompt, chosen, rejected, prompt_ids, chosen_ids, rejected_ids, truncated }
+}
+
+fn of_completion(id: &str, label: bool, preview: CompletionPreview) -> PreviewedCompletion {
+    let CompletionPreview { prompt, completion, tokens, truncated } = preview;
+    let [prompt_ids, completion_ids] =
+        tokens.map_or_else(Default::default, |tokens| [tokens.prompt, tokens.completion]);
+    let id = id.to_owned();
+    PreviewedCompletion { id, label, prompt, completion, prompt_ids, completion_ids, truncated }
 }

@@ -1,18 +1,21 @@
 //! Sequence log-probabilities of pairs, and the reference's on disk.
 
 mod cache;
+mod completions;
 mod passes;
 
+use std::borrow::Borrow;
 use std::ops::ControlFlow;
 
 use distributed::ProcessGroup;
 use policy_model::Policy;
-use pref_data::{TokenBatch, TokenPair};
+use pref_data::{Dialogue, TokenBatch, TokenPair};
 
 use crate::error::TrainError;
 use crate::scoring::{Activations, ForwardPass, Scoring};
 
 pub(crate) use cache::ReferenceModel;
+pub(crate) use completions::CompletionPass;
 pub(crate) use passes::ReferencePasses;
 
 /// The number of tokens per forward pass of the reference.
@@ -64,17 +67,12 @@ impl SequenceLogps {
         mut progress: impl FnMut(usize) -> ControlFlow<()>,
     ) -> Result<Self, TrainError> {
         let _guard = tch::no_grad_guard();
-        let length = |i: usize| pairs[i].unique_tokens();
-        let mut order: Vec<usize> = (0..pairs.len()).collect();
-        order.sort_by_key(|&i| std::cmp::Reverse(length(i)));
+        let lengths: Vec<usize> = pairs.iter().map(TokenPair::unique_tokens).collect();
         let mut logps = Self { chosen: vec![0.0; pairs.len()], rejected: vec![0.0; pairs.len()] };
-        let (mut done, mut pass) = (0, 0);
-        while done < order.len() {
-            let rows = (TOKENS_PER_PASS / length(order[done]).max(1)).clamp(1, order.len() - done);
-            let indices = &order[done..done + rows];
-            done += rows;
-            pass += 1;
-            if !group.owns(pass - 1) {
+        let mut done = 0;
+        for (number, indices) in passes_over(&lengths).iter().enumerate() {
+            done += indices.len();
+            if !group.owns(number) {
                 continue;
             }
             let batch: Vec<&TokenPair> = indices.iter().map(|&i| &pairs[i]).collect();
@@ -83,7 +81,7 @@ impl SequenceLogps {
             let logps_of_pass = scored.sequence_logps();
             for (k, &i) in indices.iter().enumerate() {
                 logps.chosen[i] = logps_of_pass[k];
-                logps.rejected[i] = logps_of_pass[rows + k];
+                logps.rejected[i] = logps_of_pass[indices.len() + k];
             }
             if progress(done).is_break() {
                 return Err(TrainError::Stopped);
@@ -94,4 +92,32 @@ impl SequenceLogps {
         group.all_reduce_sum(&mut logps.rejected)?;
         Ok(logps)
     }
+}
+
+/// Returns the log-probability of each dialogue's scored tokens, in nats.
+pub(crate) fn logps_of_dialogues<D: Borrow<Dialogue>>(
+    model: &Policy,
+    dialogues: &[D],
+    scoring: Scoring,
+) -> Result<Vec<f64>, TrainError> {
+    let _guard = tch::no_grad_guard();
+    let dialogues: Vec<&Dialogue> = dialogues.iter().map(Borrow::borrow).collect();
+    let batch = TokenBatch::dialogues(&dialogues, scoring.padding)?;
+    Ok(ForwardPass::forward(model, &batch, scoring.head, Activations::Kept)?.sequence_logps())
+}
+
+/// Divides sequences of these lengths into forward passes, longest first so that the rows of a pass have similar
+/// lengths. Returns the indices of each pass.
+fn passes_over(lengths: &[usize]) -> Vec<Vec<usize>> {
+    let mut order: Vec<usize> = (0..lengths.len()).collect();
+    order.sort_by_key(|&i| std::cmp::Reverse(lengths[i]));
+    let mut passes = Vec::new();
+    let mut rest = &order[..];
+    while let Some(&longest) = rest.first() {
+        let rows = (TOKENS_PER_PASS / lengths[longest].max(1)).clamp(1, rest.len());
+        let (pass, others) = rest.split_at(rows);
+        passes.push(pass.to_vec());
+        rest = others;
+    }
+    passes
 }

@@ -7,7 +7,7 @@ use std::thread;
 use distributed::{Exchange, Fact, ProcessGroup, Sharding, digest_of_model};
 use policy_model::{Companions, Policy};
 use pref_data::{Dialogue, FlipRate};
-use pref_loss::LabelSmoothing;
+use pref_loss::{KtoLoss, LabelSmoothing};
 use seeds::Seeds;
 use tch::{Device, Kind};
 
@@ -17,16 +17,18 @@ use crate::engine::{MicroBatch, Outcome, TrainSettings, Trainer};
 use crate::error::TrainError;
 use crate::held_out::{HeldOut, OwnAnswers};
 use crate::input::{Input, InputDigests};
-use crate::objective::{Loss, PreferenceObjective, SupervisedObjective};
+use crate::kl_pairs::KlPairs;
+use crate::objective::{Loss, Objective, PreferenceObjective, SupervisedObjective};
 use crate::optimizer::AdamWSettings;
 use crate::pair_deltas;
 use crate::parameters::Trained;
 use crate::recipe::{LossKind, LossSection, Recipe, WatchSection};
-use crate::reference::{ReferenceModel, ReferencePasses, SequenceLogps};
+use crate::reference::{CompletionPass, ReferenceModel, ReferencePasses, SequenceLogps};
 use crate::run_dir::{Follower, Parts, Recorder, Recording, RunDir, Start};
 use crate::run_inputs::{Provenance, RunInputs};
 use crate::scoring::{Activations, Scoring};
-use crate::sequences::sequences;
+use crate::sequences::{sequences, sequences_of_completions};
+use crate::unpaired::{Mismatched, UnpairedObjective};
 
 /// The result of a run.
 #[derive(Clone, Debug)]
@@ -76,7 +78,15 @@ fn run_together(
     let passes = loss.zip(reference.as_ref()).map(|(loss, reference)| {
         let over = |pairs| ReferencePasses::new((recipe, &loss), reference, kind, scoring, pairs, cache);
         let held_out = (!input.held_out.is_empty()).then(|| over(&input.held_out));
-        (loss, over(&input.all_tokens), held_out)
+        let training = match loss {
+            Loss::Kto(loss) if !input.unpaired.is_empty() => {
+                let reference = reference.clone();
+                let pass = CompletionPass::new(recipe, reference, kind, scoring, &input.unpaired, cache);
+                TrainingPass::Unpaired(loss, pass)
+            }
+            loss => TrainingPass::Pairs(loss, over(&input.all_tokens)),
+        };
+        (loss, training, held_out)
     });
     group.check_agreement(|| facts(recipe, &input, &inputs, kind, device))?;
     if recipe.distributed.exchange().sharding == Sharding::Optimizer && group.is_distributed() {
@@ -89,14 +99,14 @@ fn run_together(
     } else {
         Provenance::default()
     };
-    let data = format!("{}\n{}", input.view, input.tokenized);
-    tracing::info!("{}", input.view);
-    tracing::info!("{}", input.tokenized);
+    let summary = input.summary();
+    summary.iter().for_each(|line| tracing::info!("{line}"));
+    let data = summary.join("\n");
     if group.holds_on_rank0(|| dir.is_finished())? {
         return Ok(RunReport { outcome: Outcome::Finished, dir, data });
     }
     warn_of_smoothing(&recipe.loss);
-    input.warnings(loss.as_ref()).iter().for_each(|warning| tracing::warn!("{warning}"));
+    input.warnings(loss.as_ref(), settings.batch_size).iter().for_each(|warning| tracing::warn!("{warning}"));
     if recipe.data.flip_rate != FlipRate::NONE {
         tracing::info!("noise: {}", input.noise);
         if group.is_main() {
@@ -112,9 +122,8 @@ fn run_together(
 
     let outcome = match passes {
         Some((loss, pass, held_out_pass)) => {
-            let (reference, kl_pairs) = pass.tables(&policy, model, group, context.progress)?.of(pairs);
-            let kl_pairs = kl_pairs.as_ref();
-            let objective = PreferenceObjective { pairs, reference: &reference, loss, kl_pairs, scoring };
+            let scores = pass.scores(&policy, &input, group, context)?;
+            let objective = scores.objective(&input, scoring);
             let (held_out_reference, held_out_kl_pairs) = match held_out_pass {
                 Some(pass) => pass.tables(&policy, model, group, context.progress)?.of(held_out),
                 None => (SequenceLogps::default(), None),
@@ -131,12 +140,12 @@ fn run_together(
             let watched = Watched {
                 held_out: (!held_out.pairs.is_empty()).then_some((&held_out, recipe.watch.eval_every)),
                 recording: Recording {
-                    deltas: recipe.watch.pair_deltas,
+                    deltas: recipe.watch.pair_deltas && !pairs.is_empty(),
                     margins: Some((recipe.loss.beta.get(), saturates)),
                 },
             };
             // An owned policy is dropped once its weights are copied.
-            let objective = &objective;
+            let objective = &*objective;
             let (group, exchange) = (group.clone(), recipe.distributed.exchange());
             let begin = move || Trainer::together(policy, objective, settings, group, exchange);
             train(&parts, begin, watched, keep_last, context)?
@@ -151,6 +160,61 @@ fn run_together(
         }
     };
     Ok(RunReport { outcome, dir, data })
+}
+
+/// The loss, and the reference's pass over the training examples.
+enum TrainingPass<'a> {
+    Pairs(Loss, ReferencePasses<'a>),
+    Unpaired(KtoLoss, CompletionPass),
+}
+
+/// The loss, and the reference's log-probabilities of the training examples.
+enum TrainingScores {
+    Pairs(Loss, SequenceLogps, Option<KlPairs>),
+    Unpaired(KtoLoss, Vec<f64>, Mismatched),
+}
+
+impl TrainingPass<'_> {
+    fn scores(
+        self,
+        policy: &Policy,
+        input: &Input,
+        group: &ProcessGroup,
+        context: &mut Context<'_>,
+    ) -> Result<TrainingScores, TrainError> {
+        Ok(match self {
+            Self::Pairs(loss, pass) => {
+                let tables = pass.tables(policy, &input.model, group, context.progress)?;
+                let (reference, kl_pairs) = tables.of(&input.pairs);
+                TrainingScores::Pairs(loss, reference, kl_pairs)
+            }
+            Self::Unpaired(loss, pass) => {
+                let (reference, mismatched) = pass.scores(policy, &input.model, group, context.progress)?;
+                TrainingScores::Unpaired(loss, reference, mismatched)
+            }
+        })
+    }
+}
+
+impl TrainingScores {
+    fn objective<'a>(&'a self, input: &'a Input, scoring: Scoring) -> Box<dyn Objective + 'a> {
+        match self {
+            Self::Pairs(loss, reference, kl_pairs) => Box::new(PreferenceObjective {
+                pairs: &input.pairs,
+                reference,
+                loss: *loss,
+                kl_pairs: kl_pairs.as_ref(),
+                scoring,
+            }),
+            Self::Unpaired(loss, reference, mismatched) => Box::new(UnpairedObjective {
+                completions: &input.unpaired,
+                reference,
+                loss: *loss,
+                mismatched,
+                scoring,
+            }),
+        }
+    }
 }
 
 /// The inputs of a run.
@@ -171,7 +235,7 @@ fn run_inputs(
     settings: &TrainSettings,
     has_loss: bool,
 ) -> RunInputs {
-    let examples = if has_loss { input.pairs.len() } else { input.dialogues().len() };
+    let examples = if has_loss { input.pairs.len() + input.unpaired.len() } else { input.dialogues().len() };
     let InputDigests { data, tokenizer, template } = &input.digests;
     RunInputs {
         data: data.clone(),
@@ -373,9 +437,11 @@ fn finish(
             &checkpoint::base_name(parts.companions.folder),
         )?;
     }
+    parts.dir.seal()?;
     policy.save_with(&parts.dir.model(), parts.save, parts.companions)?;
     // From here on the run is finished; until here it could resume.
     checkpoint::drop_states(&parts.dir.checkpoints(), 0)?;
+    parts.dir.clear_line_checks()?;
     pair_deltas::clear(parts.dir.root())
 }
 
@@ -390,6 +456,7 @@ fn facts(
     let fact = |what, value, remedy| Fact { what, value, remedy };
     let copy_model = "copy the folder of model.path from rank 0";
     let copy_data = "copy the file of data.path (and data.eval_path) and the tokenizer from rank 0";
+    let unpaired = sequences_of_completions(&input.unpaired);
     let pairs = input.all_tokens.iter().chain(&input.pairs).chain(&input.held_out);
     let device = if device == Device::Cpu { "the CPU" } else { "a GPU" };
     Ok(vec![
@@ -410,7 +477,7 @@ fn facts(
             inputs.reference.clone().unwrap_or_default(),
             "copy the folder of model.reference from rank 0",
         ),
-        Fact::of_sequences("set of pairs", sequences(pairs), copy_data),
+        Fact::of_sequences("set of examples", sequences(pairs).chain(unpaired), copy_data),
     ])
 }
 

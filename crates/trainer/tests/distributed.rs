@@ -61,6 +61,7 @@ fn one_two_and_four_ranks_agree() {
         let other = bench.weights(out);
         assert!(apart(&weights, &other, &start) < 1e-3, "{}", apart(&weights, &other, &start));
         assert_eq!(reference_cache(&bench, "one"), reference_cache(&bench, out), "bitwise equal");
+        assert_eq!(reference_cache(&bench, out).len(), 2, "one for the pairs and one for the held-out pairs");
         let evaluations =
             |out: &str| RunDir::open_finished(&bench.path(out)).unwrap().read_evaluations().unwrap();
         assert_eq!(evaluations("one").len(), evaluations(out).len());
@@ -70,6 +71,45 @@ fn one_two_and_four_ranks_agree() {
             close("answers' length", a.answer_tokens.unwrap(), b.answer_tokens.unwrap());
         }
     }
+}
+
+#[test]
+fn unpaired_preferences_train_alike_on_one_and_three_ranks() {
+    become_rank();
+    let (test, bench) = ("unpaired_preferences_train_alike_on_one_and_three_ranks", Bench::new());
+    bench.write_unpaired("unpaired.jsonl", 10);
+    // The last batch has two examples: one of three ranks has none.
+    let changes = ["loss.kind=kto", "data.path=unpaired.jsonl", "data.flip_rate=0.0", "watch.answers=0"];
+    for (world_size, out) in [(1, "one"), (3, "three")] {
+        let ranks = ranks(&bench, world_size).into_iter().map(|rank| {
+            changes.iter().fold(rank.with(&format!("output.dir={out}")), |rank, change| rank.with(change))
+        });
+        succeed(test, &ranks.collect::<Vec<_>>(), 0);
+    }
+    let (alone, together) = (bench.metrics("one"), bench.metrics("three"));
+    assert_eq!((alone.len(), together.len()), (2 * 2, 2 * 2));
+    for (a, b) in alone.iter().zip(&together) {
+        let (of_one, of_three) = (a.unpaired.unwrap(), b.unpaired.unwrap());
+        assert_eq!(
+            (of_one.desirable, of_one.undesirable, a.tokens),
+            (of_three.desirable, of_three.undesirable, b.tokens)
+        );
+        assert!(a.preference.is_none() && a.kl.is_some());
+        for ((name, a), (other, b)) in a.series().iter().zip(b.series()) {
+            assert_eq!(*name, other);
+            if *name != "step_seconds" {
+                close(name, *a, b);
+            }
+        }
+    }
+    assert_eq!(reference_cache(&bench, "one"), reference_cache(&bench, "three"), "bitwise equal");
+    let files = reference_cache(&bench, "three").len();
+    assert_eq!(
+        files, 3,
+        "one for the completions, two for the held-out pairs and their mismatched responses"
+    );
+    let held_out = RunDir::open_finished(&bench.path("three")).unwrap().read_evaluations().unwrap();
+    assert_eq!(held_out.len(), 3, "pairs are held out at the start and at both checkpoints");
 }
 
 fn policy_weights(bench: &Bench) -> Vec<f32> {
@@ -89,7 +129,6 @@ fn reference_cache(bench: &Bench, out: &str) -> Vec<(String, Vec<u8>)> {
         .map(|path| (path.file_name().unwrap().to_string_lossy().into_owned(), fs::read(path).unwrap()))
         .collect();
     files.sort();
-    assert_eq!(files.len(), 2, "one for the pairs and one for the held-out pairs");
     files
 }
 
@@ -205,7 +244,7 @@ fn ranks_with_different_inputs_are_refused() {
     );
 
     there.write_pairs("pairs.jsonl", 21);
-    refused(test, &pair("seed=0"), &outs, &["rank 1", "another set of pairs", "data.path"]);
+    refused(test, &pair("seed=0"), &outs, &["rank 1", "another set of examples", "data.path"]);
     there.write_pairs("pairs.jsonl", 22);
 
     let weights = there.path("model/model.safetensors");

@@ -8,6 +8,9 @@ use crate::place::Row;
 /// The question set of the benchmark.
 const BENCHMARK: &str = "mt-bench";
 
+/// Share of flipped labels from which seeds vary more than on clean labels, as a study has it.
+const HEAVILY_FLIPPED: f64 = 0.1;
+
 /// The names of a study's policies.
 #[derive(Debug, Default)]
 pub(crate) struct Policies(BTreeMap<Policy, String>);
@@ -85,6 +88,7 @@ pub(super) fn scores(row: &Row, policies: &Policies) -> Result<Vec<Found>, Strin
     if text(row, "question_set").as_deref() != Some(BENCHMARK) {
         return Ok(Vec::new());
     }
+    let flip_rate = score(row, "flip_rate")?.unwrap_or_default();
     let Some(arm) = policies.name(row) else { return Ok(Vec::new()) };
     Ok(vec![Found {
         arm: arm.to_owned(),
@@ -96,6 +100,7 @@ pub(super) fn scores(row: &Row, policies: &Policies) -> Result<Vec<Found>, Strin
         category: text(row, "category"),
         score: score(row, "score")?,
         characters: score(row, "characters")?,
+        group: Some(u64::from(flip_rate >= HEAVILY_FLIPPED)),
         ..Found::default()
     }])
 }

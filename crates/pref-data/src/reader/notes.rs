@@ -28,6 +28,13 @@ pub enum Note {
         /// The other splits.
         left: Vec<String>,
     },
+    /// The rows are single responses with a label.
+    Unpaired {
+        /// How many are desirable.
+        desirable: usize,
+        /// How many are undesirable.
+        undesirable: usize,
+    },
     /// A column is read by a name that is recognized, but not the usual one.
     ReadAs {
         /// The column.
@@ -84,9 +91,11 @@ impl Note {
     /// Returns whether the user may have meant something else.
     pub fn is_warning(&self) -> bool {
         match self {
-            Self::Files { .. } | Self::ReadAs { .. } | Self::TextAsMessage { .. } | Self::JsonText { .. } => {
-                false
-            }
+            Self::Files { .. }
+            | Self::Unpaired { .. }
+            | Self::ReadAs { .. }
+            | Self::TextAsMessage { .. }
+            | Self::JsonText { .. } => false,
             Self::SharedPrompt { left, .. } => !left.is_empty(),
             _ => true,
         }
@@ -105,6 +114,9 @@ impl fmt::Display for Note {
                     "reads the split `{read}` and leaves {} aside; give a split's folder to read it",
                     quoted(left)
                 )
+            }
+            Self::Unpaired { desirable, undesirable } => {
+                write!(f, "reads unpaired preferences: {desirable} desirable, {undesirable} undesirable")
             }
             Self::ReadAs { column, role } => write!(f, "reads `{column}` as {role}"),
             Self::SharedPrompt { records: count, example, left } => {
@@ -155,6 +167,8 @@ pub(super) struct Notes {
     read_as: BTreeSet<(ColumnRole, &'static str)>,
     shared_prompt: Option<(usize, String, Vec<String>)>,
     repeated: Option<(usize, String, Place)>,
+    /// Numbers of undesirable and desirable single responses.
+    pub(super) unpaired: [usize; 2],
     pub(super) text_as_message: usize,
     pub(super) json_texts: usize,
     pub(super) prompt_left: usize,
@@ -195,6 +209,10 @@ impl Notes {
 
     pub(super) fn finish(self) -> Vec<Note> {
         let mut notes = self.of_folder;
+        let [undesirable, desirable] = self.unpaired;
+        if desirable + undesirable > 0 {
+            notes.push(Note::Unpaired { desirable, undesirable });
+        }
         let read_as = self.read_as.into_iter();
         notes.extend(read_as.map(|(role, column)| Note::ReadAs { column: column.to_owned(), role }));
         notes.extend(self.shared_prompt.map(|(records, example, left)| Note::SharedPrompt {

@@ -11,6 +11,7 @@ use super::shp::{self, ScoreRatio};
 use super::{gair, pairs, ultrafeedback};
 use crate::error::DataError;
 use crate::file_kind::{self, FileKind};
+use crate::place::Places;
 
 /// The layout of a file of preferences. The end of its name gives the kind of file: `.jsonl`, `.ndjson`, `.json`, `.csv`
 /// and `.tsv`, gzipped or not, `.parquet`, `.arrow` or `.feather`.
@@ -99,6 +100,8 @@ pub struct ReadReport {
     pub skipped: Vec<DataError>,
     /// What was recognized, changed or left aside. Each is also logged once.
     pub notes: Vec<Note>,
+    /// The place of each record.
+    pub places: Places,
 }
 
 impl ReadOptions {

@@ -36,6 +36,13 @@ pub(super) struct PairRow<'a> {
     pub(super) notes: &'a mut Notes,
 }
 
+/// The layout of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RowLayout {
+    Paired,
+    Unpaired,
+}
+
 /// The parts of a pair before they have one form.
 struct Parts {
     prompt: Option<Text>,
@@ -53,7 +60,7 @@ type Conversation = (Vec<Message>, Vec<Message>, Vec<Message>);
 /// Reads a pair.
 pub(super) fn record(mut row: PairRow<'_>) -> Result<PreferenceRecord, DataError> {
     row.check_media()?;
-    if row.find(ColumnRole::Chosen).is_none() && row.is_unpaired() {
+    if row.layout() == Some(RowLayout::Unpaired) {
         return Err(fault(row.place, "completion", FieldProblem::Unpaired));
     }
     let chosen = row.required(ColumnRole::Chosen)?;
@@ -83,8 +90,13 @@ impl<'a> PairRow<'a> {
         self.named.find(self.row, role)
     }
 
-    fn is_unpaired(&self) -> bool {
-        self.find(ColumnRole::Completion).is_some() && self.find(ColumnRole::Label).is_some()
+    /// Returns the layout that the columns of the row show, if any.
+    pub(super) fn layout(&self) -> Option<RowLayout> {
+        if self.find(ColumnRole::Chosen).is_some() || self.find(ColumnRole::Rejected).is_some() {
+            return Some(RowLayout::Paired);
+        }
+        let is_there = |role| self.find(role).is_some();
+        (is_there(ColumnRole::Completion) && is_there(ColumnRole::Label)).then_some(RowLayout::Unpaired)
     }
 
     pub(super) fn id(&self) -> String {
@@ -210,12 +222,8 @@ impl<'a> PairRow<'a> {
                 let is_mixed = has_messages && text_responses > 0
                     || text_responses < 2 && prompt_is_text == Some(true) && whole.is_none();
                 self.notes.text_as_message += usize::from(is_mixed);
-                let (mut prompt, chosen, rejected) = self.conversation(prompt, chosen, rejected, whole)?;
-                if let Some(system) = system
-                    && prompt.first().is_none_or(|first| first.role() != "system")
-                {
-                    prompt.insert(0, Message::system(system));
-                }
+                let (prompt, chosen, rejected) = self.conversation(prompt, chosen, rejected, whole)?;
+                let prompt = with_system(prompt, system);
                 Ok((Text::Chat(prompt), Text::Chat(chosen), Text::Chat(rejected)))
             }
         }
@@ -319,6 +327,16 @@ pub(super) fn answer(text: Text) -> Vec<Message> {
         Text::Plain(text) => vec![Message::assistant(text)],
         Text::Chat(messages) => messages,
     }
+}
+
+/// Puts the system message before a prompt that does not begin with one.
+pub(super) fn with_system(mut prompt: Vec<Message>, system: Option<String>) -> Vec<Message> {
+    if let Some(system) = system
+        && prompt.first().is_none_or(|first| first.role() != "system")
+    {
+        prompt.insert(0, Message::system(system));
+    }
+    prompt
 }
 
 /// Returns the longest beginning that both texts share, less one space at its end: a token begins with its space.

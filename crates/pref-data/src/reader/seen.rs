@@ -1,7 +1,7 @@
 //! The records read so far: distinct ids, skipped rows, random samples.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BinaryHeap};
 use std::path::Path;
 
 use rand::RngExt;
@@ -10,13 +10,21 @@ use seeds::Stream;
 use super::notes::Notes;
 use super::options::{ReadOptions, ReadReport};
 use crate::error::DataError;
-use crate::place::Place;
+use crate::place::{Place, Places};
 use crate::record::{PreferenceRecord, Text, UnpairedRecord};
 
-/// A record of either kind.
+/// A record of either layout.
 pub(super) trait Item {
     fn id(&mut self) -> &mut String;
     fn responses(&self) -> &[Text];
+    /// Returns whether the only response is desirable; `None` for a record of several responses.
+    fn label(&self) -> Option<bool>;
+}
+
+/// A record of a file whose layout is not known in advance.
+pub(super) enum Either {
+    Paired(PreferenceRecord),
+    Unpaired(UnpairedRecord),
 }
 
 impl Item for PreferenceRecord {
@@ -27,22 +35,39 @@ impl Item for PreferenceRecord {
     fn responses(&self) -> &[Text] {
         &self.responses
     }
+
+    fn label(&self) -> Option<bool> {
+        None
+    }
 }
 
-impl Item for UnpairedRecord {
+impl Item for Either {
     fn id(&mut self) -> &mut String {
-        &mut self.id
+        match self {
+            Self::Paired(record) => &mut record.id,
+            Self::Unpaired(record) => &mut record.id,
+        }
     }
 
     fn responses(&self) -> &[Text] {
-        std::slice::from_ref(&self.completion)
+        match self {
+            Self::Paired(record) => &record.responses,
+            Self::Unpaired(record) => std::slice::from_ref(&record.completion),
+        }
+    }
+
+    fn label(&self) -> Option<bool> {
+        match self {
+            Self::Paired(_) => None,
+            Self::Unpaired(record) => Some(record.is_desirable),
+        }
     }
 }
 
 /// The records read so far.
 pub(super) struct Seen<T> {
     kept: Kept<T>,
-    ids: BTreeSet<String>,
+    places: BTreeMap<String, Place>,
     report: ReadReport,
     skip_bad: usize,
 }
@@ -78,7 +103,7 @@ impl<T: Item> Seen<T> {
                 heap: BinaryHeap::new(),
             })),
         };
-        Self { kept, ids: BTreeSet::new(), report: ReadReport::default(), skip_bad: options.skip_bad }
+        Self { kept, places: BTreeMap::new(), report: ReadReport::default(), skip_bad: options.skip_bad }
     }
 
     /// Takes the record of a row, or nothing where the format's filter leaves it out. Skips a bad row while that is
@@ -100,13 +125,13 @@ impl<T: Item> Seen<T> {
 
     fn keep(&mut self, place: &Place, mut record: T, notes: &mut Notes) {
         let id = record.id();
-        if self.ids.contains(id) {
+        if self.places.contains_key(id) {
             notes.repeated(id, place);
             let unused =
-                (2..).map(|number: usize| format!("{id}:{number}")).find(|id| !self.ids.contains(id));
+                (2..).map(|number: usize| format!("{id}:{number}")).find(|id| !self.places.contains_key(id));
             *id = unused.unwrap_or_default();
         }
-        self.ids.insert(id.clone());
+        self.places.insert(id.clone(), place.clone());
         match &mut self.kept {
             Kept::All(records) => records.push(record),
             Kept::Sample(reservoir) => reservoir.add(record),
@@ -136,6 +161,10 @@ impl<T: Item> Seen<T> {
         for record in &records {
             let responses = record.responses();
             notes.blank += usize::from(responses.iter().any(is_blank));
+            if let Some(is_desirable) = record.label() {
+                let [undesirable, desirable] = &mut notes.unpaired;
+                *if is_desirable { desirable } else { undesirable } += 1;
+            }
             if let [first, rest @ ..] = responses
                 && !rest.is_empty()
             {
@@ -144,6 +173,7 @@ impl<T: Item> Seen<T> {
             }
         }
         self.report.records = records.len();
+        self.report.places = Places(self.places);
         Ok((records, self.report))
     }
 }

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::column_roles::ColumnRole;
 use super::fields::{context, fault, wrong_type};
-use super::pairs::{PairRow, answer};
+use super::pairs::{PairRow, answer, with_system};
 use crate::error::DataError;
 use crate::message::Message;
 use crate::problem::FieldProblem;
@@ -22,12 +22,16 @@ pub(super) fn record(mut row: PairRow<'_>) -> Result<UnpairedRecord, DataError> 
         (prompt, system, completion) => {
             let is_mixed = matches!(prompt, Text::Plain(_)) != matches!(completion, Text::Plain(_));
             row.notes.text_as_message += usize::from(is_mixed);
-            let mut prompt = match prompt {
+            let prompt = match prompt {
                 Text::Plain(text) => vec![Message::user(text)],
                 Text::Chat(messages) => messages,
             };
-            prompt.splice(0..0, system.map(Message::system));
-            (Text::Chat(prompt), Text::Chat(answer(completion)))
+            let mut completion = answer(completion);
+            // The completion may be the whole conversation.
+            if completion.starts_with(&prompt) {
+                completion.drain(..prompt.len());
+            }
+            (Text::Chat(with_system(prompt, system)), Text::Chat(completion))
         }
     };
     row.check_answer(ColumnRole::Completion, &completion, &prompt)?;

@@ -4,12 +4,15 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::TokenPair;
 use crate::text::counted;
 
-/// The counts of [`tokenize_pairs`](crate::tokenize_pairs).
+/// The counts of [`tokenize_pairs`](crate::tokenize_pairs) and [`tokenize_unpaired`](crate::tokenize_unpaired). For the
+/// latter, a pair is a single completion; `chosen` means desirable and `rejected` undesirable.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenizeReport {
+    /// Whether the examples are single completions.
+    #[serde(default)]
+    pub unpaired: bool,
     /// Pairs before tokenization.
     pub pairs_in: usize,
     /// Pairs after tokenization.
@@ -24,9 +27,9 @@ pub struct TokenizeReport {
     pub truncated_responses: usize,
     /// Ids of the pairs left out because their prompt or response left no room for the other.
     pub dropped: Vec<String>,
-    /// Pairs left out because they cannot be rendered, with the reason.
+    /// Pairs left out because they cannot be rendered.
     #[serde(default)]
-    pub skipped: Vec<String>,
+    pub skipped: Vec<SkippedExample>,
     /// Pairs whose two responses have the same tokens.
     #[serde(default)]
     pub identical: usize,
@@ -53,6 +56,15 @@ pub struct TokenizeReport {
     pub rejected_tokens: Quantiles,
 }
 
+/// An example that was left out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SkippedExample {
+    /// The example's identifier.
+    pub id: String,
+    /// The error, with its causes.
+    pub problem: String,
+}
+
 /// Order statistics of lengths in tokens, each the smallest length that the share of all does not exceed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Quantiles {
@@ -69,22 +81,15 @@ pub struct Quantiles {
 /// The lengths behind the quantiles.
 #[derive(Default)]
 pub(super) struct Lengths {
-    prompt: Vec<usize>,
-    chosen: Vec<usize>,
-    rejected: Vec<usize>,
-}
-
-impl Lengths {
-    pub(super) fn add(&mut self, pair: &TokenPair) {
-        self.prompt.push(pair.prompt.len());
-        self.chosen.push(pair.chosen.len());
-        self.rejected.push(pair.rejected.len());
-    }
+    pub(super) prompt: Vec<usize>,
+    pub(super) chosen: Vec<usize>,
+    pub(super) rejected: Vec<usize>,
 }
 
 impl TokenizeReport {
-    pub(super) fn new(pairs_in: usize, max_length: usize) -> Self {
+    pub(super) fn new(pairs_in: usize, max_length: usize, unpaired: bool) -> Self {
         Self {
+            unpaired,
             pairs_in,
             pairs_out: 0,
             max_length,
@@ -121,7 +126,7 @@ impl TokenizeReport {
             warnings.push(format!(
                 "{} of {} leave no room for a response within max_length {}; raise data.max_length",
                 self.dropped.len(),
-                counted(self.pairs_in, "pair"),
+                counted(self.pairs_in, self.noun()),
                 self.max_length
             ));
         }
@@ -165,6 +170,11 @@ impl TokenizeReport {
         }
         warnings
     }
+
+    /// Returns the name of an example.
+    fn noun(&self) -> &'static str {
+        if self.unpaired { "completion" } else { "pair" }
+    }
 }
 
 impl Quantiles {
@@ -187,10 +197,16 @@ impl fmt::Display for Quantiles {
 impl fmt::Display for TokenizeReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const NAMED: usize = 5;
-        write!(f, "{} of {} tokenized. ", self.pairs_out, counted(self.pairs_in, "pair"))?;
+        let noun = self.noun();
+        let [better, worse] =
+            if self.unpaired { ["desirable", "undesirable"] } else { ["chosen", "rejected"] };
+        write!(f, "{} of {} tokenized. ", self.pairs_out, counted(self.pairs_in, noun))?;
+        if !self.skipped.is_empty() {
+            write!(f, "{} skipped that cannot be rendered. ", counted(self.skipped.len(), noun))?;
+        }
         write!(
             f,
-            "Tokens: prompt {}, chosen {}, rejected {}. ",
+            "Tokens: prompt {}, {better} {}, {worse} {}. ",
             self.prompt_tokens, self.chosen_tokens, self.rejected_tokens
         )?;
         write!(
@@ -199,14 +215,14 @@ impl fmt::Display for TokenizeReport {
             self.max_length,
             counted(self.truncated_prompts, "prompt"),
             counted(self.truncated_responses, "response"),
-            counted(self.dropped.len(), "pair")
+            counted(self.dropped.len(), noun)
         )?;
         if !self.dropped.is_empty() {
             let named = &self.dropped[..self.dropped.len().min(NAMED)];
             let more = if self.dropped.len() > NAMED { ", …" } else { "" };
             write!(f, " ({}{more})", named.join(", "))?;
         }
-        let mismatches = counted(self.boundary_mismatches, "pair");
+        let mismatches = counted(self.boundary_mismatches, noun);
         write!(f, ". In {mismatches} the end of the prompt has other tokens once a response follows.")
     }
 }

@@ -1,7 +1,7 @@
 //! Estimates the time of a run on this machine from a few seconds of measurement.
 
 use policy_model::{ModelConfig, Policy};
-use pref_data::{Dialogue, TokenPair};
+use pref_data::{Dialogue, TokenCompletion, TokenPair};
 use tch::{Device, Kind, Tensor};
 
 use crate::context::Clock;
@@ -12,9 +12,10 @@ use crate::metrics::StepMetrics;
 use crate::objective::{Loss, Objective, PreferenceObjective, SupervisedObjective};
 use crate::pair_deltas::PairDelta;
 use crate::parameters::Trained;
-use crate::reference::SequenceLogps;
+use crate::reference::{SequenceLogps, logps_of_dialogues};
 use crate::scoring::Scoring;
 use crate::state::TrainerState;
+use crate::unpaired::{Mismatched, UnpairedObjective, dialogues};
 
 /// Estimated time on this machine in seconds, without evaluations and checkpoints.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -33,10 +34,66 @@ pub(super) struct Work<'a> {
     /// `None` in supervised training.
     pub(super) loss: Option<Loss>,
     /// The training examples, in their given order.
-    pub(super) pairs: &'a [TokenPair],
-    /// Pairs that the reference has not scored yet.
-    pub(super) to_score: &'a [TokenPair],
+    pub(super) examples: TimedExamples<'a>,
+    /// The number of tokens that the reference has not scored yet.
+    pub(super) to_score: usize,
     pub(super) device: Device,
+}
+
+/// Training examples.
+#[derive(Clone, Copy)]
+pub(super) enum TimedExamples<'a> {
+    Pairs(&'a [TokenPair]),
+    Unpaired(&'a [TokenCompletion]),
+}
+
+/// The examples of a batch.
+enum TimedBatch {
+    Pairs(Vec<TokenPair>),
+    Unpaired(Vec<TokenCompletion>),
+}
+
+impl TimedExamples<'_> {
+    fn len(self) -> usize {
+        match self {
+            Self::Pairs(pairs) => pairs.len(),
+            Self::Unpaired(completions) => completions.len(),
+        }
+    }
+
+    fn tokens_of(self, example: usize) -> usize {
+        match self {
+            Self::Pairs(pairs) => pairs[example].unique_tokens(),
+            Self::Unpaired(completions) => {
+                let TokenCompletion { prompt, completion, .. } = &completions[example];
+                prompt.len() + completion.len()
+            }
+        }
+    }
+
+    /// Returns the tokens of all examples.
+    pub(super) fn tokens(self) -> usize {
+        (0..self.len()).map(|example| self.tokens_of(example)).sum()
+    }
+
+    /// Returns some examples, with ids that a vocabulary of this size holds.
+    fn batch(self, examples: &[usize], vocabulary: u32) -> TimedBatch {
+        match self {
+            Self::Pairs(pairs) => {
+                let within = |&at: &usize| within(pairs[at].clone(), vocabulary);
+                TimedBatch::Pairs(examples.iter().map(within).collect())
+            }
+            Self::Unpaired(completions) => {
+                let small = |ids: &[u32]| ids.iter().map(|id| id % vocabulary).collect();
+                let within = |&at: &usize| {
+                    let TokenCompletion { id, prompt, completion, is_desirable } = &completions[at];
+                    let (prompt, completion) = (small(prompt), small(completion));
+                    TokenCompletion { id: id.clone(), prompt, completion, is_desirable: *is_desirable }
+                };
+                TimedBatch::Unpaired(examples.iter().map(within).collect())
+            }
+        }
+    }
 }
 
 /// Depths of the two measured models. Their difference in time gives the time per layer; the rest is independent of
@@ -56,12 +113,10 @@ impl Work<'_> {
     /// Time is proportional to tokens and layers. This is exact for everything but attention, whose share is small at
     /// typical lengths of preference data.
     pub(super) fn time(&self, clock: &dyn Clock) -> Result<PlannedTime, TrainError> {
-        let tokens_of = |pair: &TokenPair| pair.unique_tokens() as f64;
         let batch = self.typical_batch();
-        let tried = batch.iter().map(tokens_of).sum::<f64>();
+        let tried = batch.iter().map(|&example| self.examples.tokens_of(example)).sum::<usize>() as f64;
         let small = narrowed(self.config);
-        let vocabulary = small.vocab_size as u32;
-        let batch: Vec<TokenPair> = batch.into_iter().map(|pair| within(pair, vocabulary)).collect();
+        let batch = self.examples.batch(&batch, small.vocab_size as u32);
         let layers = LAYERS.map(|layers| layers.min(small.layers));
         let of = |layers: usize| self.try_out(&small, layers, &batch, clock);
         let (few, more) = (of(layers[0])?, of(layers[1])?);
@@ -70,56 +125,69 @@ impl Work<'_> {
             let seconds = more + of_layer * (small.layers - layers[1]) as f64;
             seconds * self.config.parameter_count() as f64 / small.parameter_count() as f64
         };
-        let sum = |pairs: &[TokenPair]| pairs.iter().map(tokens_of).sum::<f64>();
-        let steps = sum(self.pairs) * self.settings.epochs as f64 / tried;
+        let steps = self.examples.tokens() as f64 * self.settings.epochs as f64 / tried;
         Ok(PlannedTime {
-            reference: whole(few.pass, more.pass) * sum(self.to_score) / tried,
+            reference: whole(few.pass, more.pass) * self.to_score as f64 / tried,
             training: whole(few.step, more.step) * steps,
         })
     }
 
     /// The batch of the first epoch with the median number of tokens.
-    fn typical_batch(&self) -> Vec<TokenPair> {
-        let order = self.settings.epoch_order(self.pairs.len(), 0);
+    fn typical_batch(&self) -> Vec<usize> {
+        let order = self.settings.epoch_order(self.examples.len(), 0);
         let mut batches: Vec<&[usize]> = order.chunks(self.settings.batch_size).collect();
-        batches
-            .sort_by_key(|batch| batch.iter().map(|&pair| self.pairs[pair].unique_tokens()).sum::<usize>());
-        batches[batches.len() / 2].iter().map(|&pair| self.pairs[pair].clone()).collect()
+        let tokens = |batch: &&[usize]| batch.iter().map(|&at| self.examples.tokens_of(at)).sum::<usize>();
+        batches.sort_by_key(tokens);
+        batches[batches.len() / 2].to_vec()
     }
 
     fn try_out(
         &self,
         config: &ModelConfig,
         layers: usize,
-        batch: &[TokenPair],
+        batch: &TimedBatch,
         clock: &dyn Clock,
     ) -> Result<Tried, TrainError> {
         let mut config = config.clone();
         config.layers = layers;
         let load = if self.settings.trained == Trained::All { Kind::Float } else { self.settings.kind };
         let policy = constant(config, load, self.device)?;
-        let pass = match self.to_score {
-            [] => 0.0,
-            _ => {
+        let scoring = self.scoring;
+        let pass = match (self.to_score, batch) {
+            (0, _) => 0.0,
+            (_, TimedBatch::Pairs(pairs)) => {
                 let reference = policy.to_kind(self.settings.kind)?;
-                repeat(clock, || SequenceLogps::compute(&reference, batch, self.scoring, |_| {}).map(drop))?
+                repeat(clock, || SequenceLogps::compute(&reference, pairs, scoring, |_| {}).map(drop))?
+            }
+            (_, TimedBatch::Unpaired(completions)) => {
+                let reference = policy.to_kind(self.settings.kind)?;
+                let dialogues = dialogues(completions);
+                repeat(clock, || logps_of_dialogues(&reference, &dialogues, scoring).map(drop))?
             }
         };
-        let step = match self.loss {
-            Some(loss) => {
+        let step = match (self.loss, batch) {
+            (Some(Loss::Kto(loss)), TimedBatch::Unpaired(completions)) => {
+                let reference = &*vec![0.0; completions.len()];
+                let mismatched = &Mismatched::new(dialogues(completions), reference.to_vec());
+                let objective = UnpairedObjective { completions, reference, loss, mismatched, scoring };
+                self.step(&policy, &objective, clock)?
+            }
+            (Some(loss), TimedBatch::Pairs(batch)) => {
                 let zeros = vec![0.0; batch.len()];
                 let reference = SequenceLogps { chosen: zeros.clone(), rejected: zeros };
-                let scoring = self.scoring;
                 let kl_pairs = KlPairs::new(batch.to_vec(), reference.clone());
                 let kl_pairs = matches!(loss, Loss::Kto(_)).then_some(&kl_pairs);
                 let objective =
                     PreferenceObjective { pairs: batch, reference: &reference, loss, kl_pairs, scoring };
                 self.step(&policy, &objective, clock)?
             }
-            None => {
+            (_, batch) => {
                 let chosen = |pair: &TokenPair| Dialogue::completion(&pair.prompt, &pair.chosen);
-                let dialogues: Vec<Dialogue> = batch.iter().filter_map(chosen).collect();
-                let Scoring { padding, head, activations, .. } = self.scoring;
+                let dialogues: Vec<Dialogue> = match batch {
+                    TimedBatch::Pairs(pairs) => pairs.iter().filter_map(chosen).collect(),
+                    TimedBatch::Unpaired(completions) => dialogues(completions),
+                };
+                let Scoring { padding, head, activations, .. } = scoring;
                 let objective = SupervisedObjective { dialogues: &dialogues, padding, head, activations };
                 self.step(&policy, &objective, clock)?
             }
@@ -303,13 +371,14 @@ mod tests {
         };
         let dpo = Loss::from(pref_loss::PreferenceLoss::Dpo { beta: Beta::new(0.1).unwrap() });
         for (loss, scoring) in [(Some(dpo), Scoring::FAST), (Some(dpo), plain), (None, Scoring::FAST)] {
-            let to_score = if loss.is_some() { &pairs[..2] } else { &[] };
+            // Two of the three pairs, with 10 and 20 tokens.
+            let to_score = if loss.is_some() { 30 } else { 0 };
             let work = Work {
                 config: &config,
                 settings: &settings,
                 scoring,
                 loss,
-                pairs: &pairs,
+                examples: TimedExamples::Pairs(&pairs),
                 to_score,
                 device: Device::Cpu,
             };

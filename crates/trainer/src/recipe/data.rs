@@ -184,6 +184,19 @@ impl DataSection {
         }
     }
 
+    /// Returns the first key with a value that has a meaning for pairs only.
+    pub(crate) fn key_of_pairs(&self) -> Option<&'static str> {
+        let keys = [
+            ("data.annotator", self.annotator != DEFAULT_ANNOTATOR),
+            ("data.slice", self.slice.is_some()),
+            ("data.flip_rate", self.flip_rate != FlipRate::NONE),
+            ("data.preset", self.preset != Preset::Modern),
+            ("data.shared_turns", !is_default(&self.shared_turns)),
+            ("data.identical", !is_default(&self.identical)),
+        ];
+        keys.into_iter().find_map(|(key, is_set)| is_set.then_some(key))
+    }
+
     /// Returns the tokenization options.
     pub fn tokenizing(&self) -> TokenizeOptions {
         let preset = match self.preset {

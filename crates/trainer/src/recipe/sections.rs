@@ -69,6 +69,12 @@ pub struct LossSection {
     pub label_smoothing: Smoothing,
     /// Whether log-probabilities are sums or means over tokens, for `ipo` only.
     pub logp_reduction: LogpReduction,
+    /// Weight of the loss of desirable responses, at least 0. For `kto` only.
+    #[serde(skip_serializing_if = "is_one")]
+    pub desirable_weight: Weight,
+    /// Weight of the loss of undesirable responses, at least 0. For `kto` only.
+    #[serde(skip_serializing_if = "is_one")]
+    pub undesirable_weight: Weight,
 }
 
 impl Default for LossSection {
@@ -78,6 +84,8 @@ impl Default for LossSection {
             beta: Beta::DEFAULT,
             label_smoothing: Smoothing::ZERO,
             logp_reduction: LogpReduction::Sum,
+            desirable_weight: Weight::ONE,
+            undesirable_weight: Weight::ONE,
         }
     }
 }
@@ -101,7 +109,7 @@ impl LossSection {
     /// [`RecipeError::Invalid`] for a parameter that is out of range or does not apply to the loss.
     pub fn build(&self) -> Result<Option<Loss>, RecipeError> {
         self.check().map_err(|complaint| complaint.within("loss").at(Origin::Code))?;
-        let Self { kind, beta, label_smoothing, logp_reduction: reduction } = *self;
+        let Self { kind, beta, label_smoothing, logp_reduction: reduction, .. } = *self;
         Ok(Some(match kind {
             LossKind::Dpo => PreferenceLoss::Dpo { beta }.into(),
             LossKind::Cdpo => PreferenceLoss::Cdpo { beta, label_smoothing: fixed(label_smoothing)? }.into(),
@@ -111,7 +119,10 @@ impl LossSection {
                 PreferenceLoss::Robust { beta, label_smoothing }.into()
             }
             LossKind::Hinge => PreferenceLoss::Hinge { beta }.into(),
-            LossKind::Kto => Loss::Kto(KtoLoss { beta, desirable: Weight::ONE, undesirable: Weight::ONE }),
+            LossKind::Kto => {
+                let (desirable, undesirable) = (self.desirable_weight, self.undesirable_weight);
+                Loss::Kto(KtoLoss { beta, desirable, undesirable })
+            }
             LossKind::Sft => return Ok(None),
         }))
     }
@@ -129,7 +140,15 @@ impl LossSection {
         require(is_rate, "label_smoothing", too_high)?;
         let is_used = self.kind == LossKind::Ipo || self.logp_reduction == LogpReduction::Sum;
         let unused = "is \"mean\", which applies only to loss.kind = \"ipo\"; choose that or remove the key";
-        require(is_used, "logp_reduction", unused)
+        require(is_used, "logp_reduction", unused)?;
+        let weights =
+            [("desirable_weight", self.desirable_weight), ("undesirable_weight", self.undesirable_weight)];
+        for (key, weight) in weights {
+            let is_used = self.kind == LossKind::Kto || weight == Weight::ONE;
+            require(is_used, key, "applies only to loss.kind = \"kto\"; choose that or remove the key")?;
+        }
+        let learns = weights.iter().any(|(_, weight)| weight.get() > 0.0);
+        require(learns, "desirable_weight", "is 0, as loss.undesirable_weight; set one of them above 0")
     }
 }
 
@@ -376,6 +395,10 @@ impl OutputSection {
     pub fn check(&self) -> Result<(), Complaint> {
         require(!self.dir.as_os_str().is_empty(), "dir", "is empty; set it to a folder for the run")
     }
+}
+
+fn is_one(weight: &Weight) -> bool {
+    *weight == Weight::ONE
 }
 
 pub(super) fn require(holds: bool, key: &str, otherwise: impl Into<String>) -> Result<(), Complaint> {

@@ -16,7 +16,7 @@ use super::{
     Complaint, DeviceChoice, Dtype, Format, LossKind, Recipe, RecipeError, RecipeRoot, Smoothing, parse_toml,
     seed, to_toml,
 };
-use crate::{Decay, Trained};
+use crate::{Decay, Loss, Trained};
 
 const SMALLEST: &str = r#"
 [model]
@@ -217,7 +217,7 @@ fn unknown_keys_suggest_the_nearest_and_list_all() {
     assert_eq!(
         file("\n[loss]\nbeta = 0.1\nlabel_smoothin = 0.2\n"),
         "r.toml:11: unknown key loss.label_smoothin (did you mean loss.label_smoothing?); [loss] takes kind, beta, \
-         label_smoothing, logp_reduction"
+         label_smoothing, logp_reduction, desirable_weight, undesirable_weight"
     );
     assert_eq!(
         file("[trian]\nepochs = 1\n"),
@@ -337,6 +337,27 @@ fn parameters_without_effect_on_the_loss_are_rejected() {
         refusal("loss.logp_reduction=mean"),
         "loss.logp_reduction is \"mean\", which applies only to loss.kind = \"ipo\"; choose that or remove the key"
     );
+}
+
+#[test]
+fn weights_of_the_labels_are_for_kto() {
+    let weights = ["loss.desirable_weight=2", "loss.undesirable_weight=0.5"];
+    let recipe = set(&["loss.kind=kto", weights[0], weights[1]]);
+    let Some(Loss::Kto(loss)) = recipe.loss.build().unwrap() else { panic!("{:?}", recipe.loss) };
+    assert_eq!((loss.desirable.get(), loss.undesirable.get()), (2.0, 0.5));
+    assert_eq!(parse(&recipe.to_toml(), &[]).unwrap(), recipe);
+    for weight in weights {
+        let refused = refusal(weight);
+        assert!(
+            refused.ends_with("applies only to loss.kind = \"kto\"; choose that or remove the key"),
+            "{refused}"
+        );
+    }
+    let refused = |changes: &[&str]| parse(SMALLEST, changes).unwrap_err().to_string();
+    let none = refused(&["loss.kind=kto", "loss.desirable_weight=0", "loss.undesirable_weight=0"]);
+    assert!(none.ends_with("set one of them above 0"), "{none}");
+    let negative = refused(&["loss.kind=kto", "loss.desirable_weight=-1"]);
+    assert!(negative.contains("loss.desirable_weight"), "{negative}");
 }
 
 #[test]

@@ -42,6 +42,20 @@ impl ReferenceModel {
         self.folder == folder
     }
 
+    /// Returns the digest of its files.
+    pub(super) fn digest(&self) -> blake3::Hash {
+        self.digest
+    }
+
+    /// Returns the reference for computation in `kind`. `policy` is loaded from the folder `model`, without adapters. If
+    /// that folder is also the reference's, no second model is loaded.
+    pub(super) fn load(&self, policy: &Policy, model: &Path, kind: Kind) -> Result<Policy, TrainError> {
+        if self.folder == model {
+            return Ok(policy.to_kind(kind)?);
+        }
+        Ok(Policy::load(&self.folder, kind, policy.device())?)
+    }
+
     /// Returns the first 16 hexadecimal digits of the digest of its files, as [`distributed::digest_of_model`] computes
     /// them.
     pub(crate) fn short_digest(&self) -> String {
@@ -87,8 +101,12 @@ impl ReferencePass {
         if !self.may_read {
             return None;
         }
-        SequenceLogps::from_bytes(&fs::read(&self.file).ok()?)
-            .filter(|logps| logps.chosen.len() == self.canonical.len())
+        let bytes = fs::read(&self.file).ok()?;
+        let logps = SequenceLogps::from_bytes(&bytes);
+        if logps.is_none() {
+            tracing::warn!("{} is damaged: its log-probabilities are computed again", self.file.display());
+        }
+        logps.filter(|logps| logps.chosen.len() == self.canonical.len())
     }
 
     /// Returns the log-probabilities, read by rank 0 or computed by all ranks and cached. `policy` is loaded from the
@@ -105,11 +123,8 @@ impl ReferencePass {
         let cached = group.broadcast_from_rank0(own)?;
         let logps = match SequenceLogps::from_bytes(&cached) {
             Some(logps) => logps,
-            None if self.reference.folder == model => {
-                self.compute(&policy.to_kind(self.kind)?, group, progress)?
-            }
             None => {
-                let reference = Policy::load(&self.reference.folder, self.kind, policy.device())?;
+                let reference = self.reference.load(policy, model, self.kind)?;
                 self.compute(&reference, group, progress)?
             }
         };
@@ -144,26 +159,34 @@ impl ReferencePass {
 }
 
 impl SequenceLogps {
-    /// Encodes all chosen, then all rejected, as little-endian f64, followed by their hash.
+    /// Encodes all chosen, then all rejected.
     fn to_bytes(&self) -> Vec<u8> {
-        let logps = self.chosen.iter().chain(&self.rejected);
-        let mut bytes: Vec<u8> = logps.flat_map(|logp| logp.to_le_bytes()).collect();
-        bytes.extend(blake3::hash(&bytes).as_bytes());
-        bytes
+        encode(&[&*self.chosen, &self.rejected].concat())
     }
 
     /// Decodes the output of [`to_bytes`](Self::to_bytes); `None` if it is damaged.
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let (bytes, hash) = bytes.split_last_chunk::<{ blake3::OUT_LEN }>()?;
-        if blake3::hash(bytes) != *hash {
-            return None;
-        }
-        let (numbers, rest) = bytes.as_chunks::<8>();
-        let logps: Vec<f64> = numbers.iter().map(|&number| f64::from_le_bytes(number)).collect();
-        let (chosen, rejected) = logps.split_at(logps.len() / 2);
-        (rest.is_empty() && chosen.len() == rejected.len())
-            .then(|| Self { chosen: chosen.to_vec(), rejected: rejected.to_vec() })
+        let mut chosen = decode(bytes)?;
+        let rejected = chosen.split_off(chosen.len() / 2);
+        (chosen.len() == rejected.len()).then_some(Self { chosen, rejected })
     }
+}
+
+/// Encodes log-probabilities as little-endian f64, followed by their hash.
+pub(super) fn encode(logps: &[f64]) -> Vec<u8> {
+    let mut bytes: Vec<u8> = logps.iter().flat_map(|logp| logp.to_le_bytes()).collect();
+    bytes.extend(blake3::hash(&bytes).as_bytes());
+    bytes
+}
+
+/// Decodes the output of [`encode`]; `None` if it is damaged.
+pub(super) fn decode(bytes: &[u8]) -> Option<Vec<f64>> {
+    let (bytes, hash) = bytes.split_last_chunk::<{ blake3::OUT_LEN }>()?;
+    if blake3::hash(bytes) != *hash {
+        return None;
+    }
+    let (numbers, rest) = bytes.as_chunks::<8>();
+    rest.is_empty().then(|| numbers.iter().map(|&number| f64::from_le_bytes(number)).collect())
 }
 
 /// Reference log-probabilities of all responses of the data, by the response's tokens.
@@ -211,7 +234,7 @@ fn cache_key(reference: &ReferenceModel, kind: Kind, scoring: Scoring, pairs: &[
 
 // The names below are part of each cache key: they do not change when types are renamed.
 
-fn kind_name(kind: Kind) -> &'static str {
+pub(super) fn kind_name(kind: Kind) -> &'static str {
     match kind {
         Kind::Float => "Float",
         Kind::BFloat16 => "BFloat16",
@@ -228,14 +251,14 @@ fn layout_name(layout: Layout) -> &'static str {
     }
 }
 
-fn padding_name(padding: Padding) -> String {
+pub(super) fn padding_name(padding: Padding) -> String {
     match padding {
         Padding::None => "None".to_owned(),
         Padding::Right(id) => format!("Right({id})"),
     }
 }
 
-fn head_name(head: Head) -> &'static str {
+pub(super) fn head_name(head: Head) -> &'static str {
     match head {
         Head::Chunked => "Chunked",
         Head::Full => "Full",

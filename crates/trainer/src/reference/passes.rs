@@ -53,11 +53,12 @@ impl<'a> ReferencePasses<'a> {
         self.own.sequences() + self.kl_pairs.as_ref().map_or(0, |(_, pass)| pass.sequences())
     }
 
-    /// Returns the sequences that are not cached.
-    pub(crate) fn left(&self) -> Vec<TokenPair> {
+    /// Returns the number of tokens that are to be scored; 0 if all log-probabilities are cached.
+    pub(crate) fn tokens_left(&self) -> usize {
         let own = (self.pairs, &self.own);
         let all = [own].into_iter().chain(self.kl_pairs.iter().map(|(pairs, pass)| (&**pairs, pass)));
-        all.filter(|(_, pass)| pass.cached().is_none()).flat_map(|(pairs, _)| pairs.to_vec()).collect()
+        let left = all.filter(|(_, pass)| pass.cached().is_none());
+        left.flat_map(|(pairs, _)| pairs).map(TokenPair::unique_tokens).sum()
     }
 
     /// Returns the reference's log-probabilities, read by rank 0 or computed by all ranks and cached. `policy` is

@@ -72,6 +72,18 @@ impl Bench {
         fs::write(self.path(name), (0..count).map(line).collect::<String>()).unwrap();
     }
 
+    /// Unpaired preferences of very different lengths.
+    pub(crate) fn write_unpaired(&self, name: &str, count: usize) {
+        let line = |k: usize| {
+            let text = |words: usize| "a b c d e ".repeat(words)[..2 * words].to_owned();
+            let (prompt, completion) =
+                (format!("Say {}", text(1 + k * 7 % 11)), format!("{}.", text(1 + k * 5 % 17)));
+            let row = serde_json::json!({"prompt": prompt, "completion": completion, "label": k % 3 != 1});
+            row.to_string() + "\n"
+        };
+        fs::write(self.path(name), (0..count).map(line).collect::<String>()).unwrap();
+    }
+
     /// Returns the metrics of a run's steps.
     pub(crate) fn metrics(&self, out: &str) -> Vec<StepMetrics> {
         RunDir::open_finished(&self.path(out)).unwrap().read_metrics().unwrap()
