@@ -276,3 +276,103 @@ fn an_invalid_setup_is_refused_before_training() {
     }
     assert!(server.calls().is_empty());
 }
+
+/// Returns the scores of a policy at the end of training: question, turn, score.
+fn scores_of(bench: &Bench, out: &str, loss: &str, annotator: &str) -> Vec<(u64, u8, Option<f64>)> {
+    let rows = read_parquet(&bench.path(out).join("results.parquet")).unwrap();
+    let of = rows.iter().filter(|row| row.loss == loss && row.annotator == annotator && row.progress == 1.0);
+    of.map(|row| (row.question_id, row.turn, row.score)).collect()
+}
+
+/// Returns the only file below `folder` whose name starts with `prefix`.
+fn find(folder: &Path, prefix: &str) -> Option<std::path::PathBuf> {
+    fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).find_map(|path| {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if path.is_dir() { find(&path, prefix) } else { name.starts_with(prefix).then_some(path) }
+    })
+}
+
+#[test]
+fn policies_trained_elsewhere_are_evaluated_in_place_of_their_cells() {
+    let server = server(MockBehaviour::perfect());
+    let bench = study(&server.base_url());
+    succeeds(&rq(RQ1, &bench, &[]));
+    let rows = read_parquet(&bench.path("out/results.parquet")).unwrap();
+    let dpo = rows.iter().find(|row| row.loss == "dpo" && row.annotator == "human").unwrap();
+    let model = format!("out/store/runs/{}/model", dpo.cell);
+    let answers = find(&bench.path("out/store/answers"), "ipo-human").unwrap();
+    let policy = |loss: &str, seed: u64, path: &str| {
+        format!(
+            "[[study.policies]]\nannotator = \"human\"\nloss = \"{loss}\"\nseed = {seed}\npath = \"{path}\"\n"
+        )
+    };
+    let recipe = fs::read_to_string(bench.path("study.toml")).unwrap();
+    let write = |policies: &[String]| {
+        fs::write(bench.path("study.toml"), recipe.clone() + &policies.concat()).unwrap()
+    };
+
+    write(&[policy("dpo", 0, &model), policy("ipo", 0, &answers.display().to_string())]);
+    let (plan, _) = succeeds(&rq(RQ1, &bench, &["--out", "again", "--plan"]));
+    assert!(plan.contains("2 of 4 training runs"), "{plan}");
+    let (_, log) = succeeds(&rq(RQ1, &bench, &["--out", "again"]));
+    assert!(!log.contains("training DPO on human,") && log.contains("training DPO on gpt-4-turbo,"), "{log}");
+    assert_eq!(entries(&bench.path("again/store/runs")), 2);
+    for loss in ["dpo", "ipo"] {
+        let scores = scores_of(&bench, "again", loss, "human");
+        assert_eq!(scores.len(), 2 * QUESTIONS);
+        assert_eq!(scores, scores_of(&bench, "out", loss, "human"), "{loss}");
+    }
+    people_correct_the_judge(&bench);
+
+    // Answers that miss a question, a repeated cell, a missing path, and a seed that the study does not have.
+    fs::write(bench.path("one.jsonl"), fs::read_to_string(&answers).unwrap().lines().next().unwrap())
+        .unwrap();
+    for (policies, words) in [
+        (vec![policy("dpo", 0, "one.jsonl")], "one.jsonl has no answer to all 2 turns of question"),
+        (vec![policy("dpo", 0, &model), policy("dpo", 0, &model)], "an earlier entry has the same cell"),
+        (vec![policy("dpo", 0, "nowhere")], "it is neither a model's folder nor a file of answers"),
+        (vec![policy("dpo", 1, &model)], "its seed must be below study.seeds"),
+    ] {
+        write(&policies);
+        let output = rq(RQ1, &bench, &["--out", "refused"]);
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        assert!(stderr.contains(words), "{words:?} is missing in: {stderr}");
+    }
+    write(&[policy("dpo", 0, &model), policy("hinge", 0, &model)]);
+    let (_, log) = succeeds(&rq(RQ1, &bench, &["--out", "again"]));
+    assert!(
+        log.contains("hinge on human, β = 0.1, seed 0 is in study.policies, but no cell of this grid"),
+        "{log}"
+    );
+}
+
+/// Makes sheets of two questions, fills them, and corrects the judge by them.
+fn people_correct_the_judge(bench: &Bench) {
+    let run = |program: &str, arguments: &[&str]| {
+        let output = Command::new(program).args(arguments).current_dir(bench.folder.path()).output().unwrap();
+        succeeds(&output).0
+    };
+    let agreement = env!("CARGO_BIN_EXE_agreement");
+    let arms = ["--arm", "dpo human", "--arm", "sft"];
+    let make = ["make", "--from", "again", "--rate", "2", "--raters", "ann", "--out", "rating"];
+    run(agreement, &[&make[..], &arms].concat());
+    let sheet = fs::read_to_string(bench.path("rating/sheet-ann.csv")).unwrap();
+    assert!(!sheet.contains("dpo") && !sheet.contains("sft"), "{sheet}");
+    let key: serde_json::Value =
+        serde_json::from_slice(&fs::read(bench.path("rating/key.json")).unwrap()).unwrap();
+    let sheet = &key["rated"]["ann"];
+    let row = |item: usize| format!("{},ann,{item},{}\n", sheet["study"].as_str().unwrap(), 3 + item % 5);
+    let rows: String = (1..=sheet["items"].as_array().unwrap().len()).map(row).collect();
+    let filled = format!("study,rater,item,score\n{rows}");
+    fs::write(bench.path("ann.csv"), filled).unwrap();
+    let ratings = run(agreement, &["collect", "--key", "rating/key.json", "ann.csv"]);
+    assert_eq!(ratings.lines().count(), 1 + 2 * 2 * 2, "two questions of two turns and two arms: {ratings}");
+    fs::write(bench.path("ratings.csv"), ratings).unwrap();
+    let compare =
+        ["compare", "again", "--contrast", "dpo human-sft", "--ratings", "ratings.csv", "--format", "json"];
+    let json: serde_json::Value = serde_json::from_str(&run(env!("CARGO_BIN_EXE_study"), &compare)).unwrap();
+    assert_eq!(json[0]["contrast"], "dpo human − sft");
+    assert_eq!(json[0]["rated_questions"], 2);
+    assert!(json[0]["corrected"]["low"].as_f64().unwrap() <= json[0]["corrected"]["high"].as_f64().unwrap());
+}

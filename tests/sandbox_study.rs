@@ -279,6 +279,19 @@ fn labels_are_mixed_and_sliced() {
 }
 
 #[test]
+fn both_rules_for_epsilon_are_trained() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("study");
+    let settings = ["--set", "study.flip_rates=[0.25]", "--set", "study.annotators=[\"human\"]"];
+    let (table, _) = succeeds(&question(STUDY, &out, &[&["--tables", "smoothing"], &settings[..]].concat()));
+    assert!(table.contains("cDPO, ε = 0.1") && table.contains("cDPO, ε = the flip rate"), "{table}");
+    let rows = read_parquet(&out.join("results.parquet")).unwrap();
+    let of_cdpo =
+        rows.iter().filter(|row| row.loss == "cdpo").map(|row| (row.label_smoothing * 100.0) as u64);
+    assert_eq!(Vec::from_iter(of_cdpo.collect::<BTreeSet<_>>()), [10, 25]);
+}
+
+#[test]
 fn workers_and_formats() {
     let folder = tempfile::tempdir().unwrap();
     let (alone, together) = (folder.path().join("alone"), folder.path().join("together"));

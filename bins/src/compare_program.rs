@@ -19,7 +19,7 @@ const WIDTH: usize = 80;
 #[derive(Debug, Args)]
 pub(crate) struct CompareArgs {
     /// Scores: a CSV, JSON or parquet file with `arm`, `question`, `score` and optionally `seed`, `sample`, `turn`, `category`,
-    /// `scorer`; a study's folder; lm-evaluation-harness samples; a data frame of inspect_ai; FastChat's judgments. ARM=PATH or
+    /// `scorer`; a study's folder; lm-evaluation-harness samples; a data frame of `inspect_ai`; FastChat's judgments. ARM=PATH or
     /// ARM@SEED=PATH names the arm of a file
     #[arg(value_name = "SCORES", required = true, value_parser = source)]
     scores: Vec<Source>,

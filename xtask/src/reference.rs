@@ -56,7 +56,7 @@ fn keys(items: &Items<'_>) -> String {
 fn section(items: &Items<'_>, name: &str, path: &str, seen: &mut BTreeSet<String>, page: &mut String) {
     let fields = items.fields(name);
     let (sections, keys): (Vec<&Field>, Vec<&Field>) =
-        fields.iter().partition(|field| !items.fields(field.inner_type()).is_empty());
+        fields.iter().partition(|field| !items.fields(field.section_type()).is_empty());
     if !path.is_empty() {
         *page += &format!("\n### `[{path}]`\n\n{}\n", one_sentence_a_line(&items.about(name)));
     }
@@ -71,8 +71,10 @@ fn section(items: &Items<'_>, name: &str, path: &str, seen: &mut BTreeSet<String
     }
     for field in sections {
         let inner = if path.is_empty() { field.name.clone() } else { format!("{path}.{}", field.name) };
-        if seen.insert(field.inner_type().to_owned()) {
-            section(items, field.inner_type(), &inner, seen, page);
+        // TOML's arrays of tables have two brackets.
+        let inner = if field.is_list() { format!("[{inner}]") } else { inner };
+        if seen.insert(field.section_type().to_owned()) {
+            section(items, field.section_type(), &inner, seen, page);
         }
     }
 }

@@ -23,6 +23,16 @@ impl Field {
     pub(crate) fn inner_type(&self) -> &str {
         inner(&self.kind, "Option").unwrap_or(&self.kind)
     }
+
+    /// The type of the section that the field is, or of each of its sections.
+    pub(crate) fn section_type(&self) -> &str {
+        inner(self.inner_type(), "Vec").unwrap_or(self.inner_type())
+    }
+
+    /// Whether the field is a list, such as an array of tables.
+    pub(crate) fn is_list(&self) -> bool {
+        inner(self.inner_type(), "Vec").is_some()
+    }
 }
 
 /// A line that may follow documentation and attributes, with both.
@@ -82,6 +92,9 @@ impl<'a> Items<'a> {
             _ => match self.words(kind) {
                 words if !words.is_empty() => words.join(", "),
                 _ if self.wrapped(kind).is_some_and(|inner| inner.starts_with('f')) => "number".to_owned(),
+                _ if self.held(kind).is_some_and(|inner| self.wrapped(inner).is_some()) => {
+                    "number or text".to_owned()
+                }
                 _ => "text".to_owned(),
             },
         }
@@ -126,6 +139,12 @@ impl<'a> Items<'a> {
         let start = format!("pub struct {name}(");
         let rest = self.sources.iter().find_map(|source| source.split_once(&start))?.1;
         rest.split(')').next()
+    }
+
+    /// The type in the first variant of an enum, such as a number next to named rules.
+    fn held(&self, name: &str) -> Option<&'a str> {
+        let (_, body) = self.block(&format!("pub enum {name} {{"))?;
+        items(body).into_iter().find_map(|item| item.line.split_once('(')?.1.split(')').next())
     }
 
     /// The value of a field that a recipe leaves out.
@@ -214,6 +233,15 @@ impl<'a> Items<'a> {
             let (_, body) = source.split_once(&format!("impl {kind} {{"))?;
             body.split_once(&constant).and_then(|(_, rest)| rest.split_once(')')).map(|(value, _)| value)
         };
+        // A constant of an enum whose variant holds the value.
+        let held = |source: &&'a str| {
+            let (_, body) = source.split_once(&format!("impl {kind} {{"))?;
+            let (_, rest) = body.split_once(&format!("const {name}: Self = Self::"))?;
+            rest.split(')').next()?.split_once('(').map(|(_, value)| value)
+        };
+        if let Some(value) = self.sources.iter().find_map(held) {
+            return self.value(value);
+        }
         let of_number = if text.starts_with("NonZero") && name == "MIN" { "1" } else { &text };
         self.sources.iter().find_map(inside).unwrap_or(of_number).to_owned()
     }

@@ -1,6 +1,6 @@
 //! `mtbench judge`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
@@ -26,8 +26,12 @@ pub(super) struct JudgeArgs {
     #[arg(long, value_name = "NAME", default_value = "gpt-4")]
     judge: String,
     /// Repeat the recorded judgments of the judge of this name, instead of calling a model
-    #[arg(long, value_name = "NAME", conflicts_with = "base_url", required_unless_present = "base_url")]
+    #[arg(long, value_name = "NAME", conflicts_with = "base_url", required_unless_present_any = ["base_url", "certify"])]
     replay: Option<String>,
+    /// Compare the judge's comparisons on file with people's votes, in the format of `mt_bench_human_judgments` as JSON Lines:
+    /// agreement, bias by order and length, the benefit of more votes; nothing is asked or written
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["replay", "plan"])]
+    certify: Option<PathBuf>,
     /// The kind of judgments
     #[arg(long, value_enum, default_value = "single")]
     games: GamesArg,
@@ -61,7 +65,7 @@ pub(super) struct JudgeArgs {
     /// Show the calls and their estimated cost; nothing is asked or written
     #[arg(long)]
     plan: bool,
-    /// The format of the plan
+    /// The format of the plan or of the comparison with people
     #[arg(long, default_value = "text", value_parser = <Format as std::str::FromStr>::from_str)]
     format: Format,
     /// Exit with status 1 if more than this share of the calls failed
@@ -92,6 +96,9 @@ struct Input {
 }
 
 pub(super) fn judge(args: &JudgeArgs, signals: &Signals) -> anyhow::Result<()> {
+    if let Some(votes) = &args.certify {
+        return certify(args, votes);
+    }
     let input = input(args)?;
     if let Some(recorded) = &args.replay {
         let singles = input.bench.judgments_on_file(recorded)?;
@@ -112,6 +119,16 @@ pub(super) fn judge(args: &JudgeArgs, signals: &Signals) -> anyhow::Result<()> {
         return Ok(print_result(plan(args, &input, &judge, &client)?.render(args.format))?);
     }
     end(args, judge_with(args, &input, &judge)?, Some(&client))
+}
+
+/// Prints the judge against people.
+fn certify(args: &JudgeArgs, votes: &Path) -> anyhow::Result<()> {
+    let bench = args.data.bench();
+    let votes: Vec<mtbench::Vote> = mtbench::read_lines(votes)?;
+    let judgments = bench.pair_judgments(&args.judge)?;
+    let answers = super::answers(&bench, &args.models)?;
+    let table = mtbench::certify(&args.judge, &votes, &judgments, &answers)?.table();
+    Ok(print_result(table.render(args.format))?)
 }
 
 fn input(args: &JudgeArgs) -> anyhow::Result<Input> {

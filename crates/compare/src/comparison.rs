@@ -7,30 +7,10 @@ use stats::{MeanEstimate, PlannedTest, RequiredSample, SeedVariance, Source};
 
 use crate::contrasts::contrasts;
 use crate::differences::{Complete, Difference};
+use crate::options::Options;
 use crate::people::{CorrectedRow, People, people};
 use crate::tested::{POWER, tests};
 use crate::{Error, Ratings, Scores};
-
-/// What to compare.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Options {
-    /// The arm with which every other one is compared.
-    pub baseline: Option<String>,
-    /// Contrasts, each as `A-B`. Without contrasts and baseline all pairs are compared.
-    pub contrasts: Vec<String>,
-    /// The scorer; `None` for all.
-    pub scorer: Option<String>,
-    /// Confidence level of intervals and of the family of tests.
-    pub level: f64,
-    /// The effect for which the sample is computed, in score points; `None` for the estimate itself.
-    pub effect: Option<f64>,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self { baseline: None, contrasts: Vec::new(), scorer: None, level: 0.95, effect: None }
-    }
-}
 
 /// The comparison by one scorer.
 #[derive(Clone, Debug)]
@@ -45,12 +25,10 @@ pub struct Comparison {
     pub left_out: Vec<(String, String)>,
     /// The largest number of seeds of an arm.
     pub seeds: usize,
-    /// The number of arms whose seeds the variance is estimated from.
-    pub arms: usize,
     /// The number of strata of questions.
     pub strata: usize,
-    /// The variance between seeds, if there are several.
-    pub seed_variance: Option<SeedVariance>,
+    /// The variance between seeds, of each group of arms whose seeds vary alike; none with one seed.
+    pub seed_variances: Vec<SeedVariance>,
     /// The confidence level.
     pub level: f64,
     /// The effect of the required samples; `None` for the estimates.
@@ -157,7 +135,7 @@ fn of_scorer(
     options: &Options,
     ratings: Option<&Ratings>,
 ) -> Result<Comparison, Error> {
-    let (differences, seed_variance) = complete.differences(contrasts)?;
+    let (differences, seed_variances) = complete.differences(contrasts)?;
     let estimates: Vec<MeanEstimate> = differences.iter().map(|difference| difference.estimate).collect();
     let tests = tests(&estimates, options.level)?;
     let name = scores.scorers()[scorer].clone();
@@ -196,9 +174,8 @@ fn of_scorer(
         questions: complete.questions.len(),
         left_out: complete.left_out.iter().map(question).collect(),
         seeds: complete.seeds(),
-        arms: complete.arms.len(),
         strata: complete.strata(),
-        seed_variance,
+        seed_variances,
         level: options.level,
         effect: options.effect,
         are_shares: values.all(|value| (0.0..=1.0).contains(&value)),

@@ -1,6 +1,7 @@
 //! The contrasts of a comparison.
 
-use crate::{Error, Options, Scores};
+use crate::options::Options;
+use crate::{Error, Scores};
 
 /// The largest number of arms of which all pairs are compared.
 const MOST_ARMS: usize = 8;

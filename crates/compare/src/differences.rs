@@ -17,9 +17,17 @@ pub(crate) struct Complete {
     pub(crate) left_out: Vec<(usize, String)>,
     /// The arms that have all kept questions, with the mean of each seed and kept question, `[seeds][questions]`.
     pub(crate) arms: BTreeMap<usize, Vec<Vec<f64>>>,
+    /// The seeds of these arms.
+    seeds: BTreeMap<usize, Vec<usize>>,
+    /// The groups of these arms whose seeds vary alike.
+    groups: BTreeMap<usize, u64>,
+    pooling: Pooling,
     /// Strata of the kept questions, by position; one for all without categories.
     strata: Vec<usize>,
 }
+
+/// The fewest arms with a variance between seeds of their own.
+const FEWEST_ARMS: usize = 4;
 
 /// An estimated difference with its variances by source.
 #[derive(Clone, Copy, Debug)]
@@ -82,9 +90,15 @@ impl Complete {
         }
         let others =
             cells.keys().copied().filter(|&arm| questions.iter().all(|&question| !missing(arm, question)));
-        let arms = others.map(|arm| (arm, means(&cells[&arm], &questions, &turns))).collect();
+        let arms: BTreeMap<usize, Vec<Vec<f64>>> =
+            others.map(|arm| (arm, means(&cells[&arm], &questions, &turns))).collect();
+        let seeds = arms.keys().map(|arm| (*arm, cells[arm].keys().copied().collect())).collect();
+        // Equal seeds of a study's arms share data and random streams; those of other tables need not.
+        let is_study = arms.keys().all(|arm| scores.groups.contains_key(arm));
+        let pooling = if is_study { Pooling::Paired } else { Pooling::Pooled };
+        let groups = groups(scores, &arms);
         let strata = strata(scores, &questions);
-        Ok(Self { questions, left_out, arms, strata })
+        Ok(Self { questions, left_out, arms, seeds, groups, pooling, strata })
     }
 
     /// Returns the number of strata.
@@ -115,20 +129,21 @@ impl Complete {
     }
 
     /// Estimates differences between arms; over seeds and questions if an arm has several seeds, else over questions.
-    /// Also returns the variance between seeds, if there are several.
+    /// Also returns the variance between seeds of each group of arms, if there are several seeds.
     pub(crate) fn differences(
         &self,
         contrasts: &[[usize; 2]],
-    ) -> Result<(Vec<Difference>, Option<SeedVariance>), Error> {
+    ) -> Result<(Vec<Difference>, Vec<SeedVariance>), Error> {
         if self.seeds() < 2 {
             let differences = contrasts.iter().map(|contrast| Ok(self.over_questions(*contrast)));
-            return Ok((differences.collect::<Result<_, Error>>()?, None));
+            return Ok((differences.collect::<Result<_, Error>>()?, Vec::new()));
         }
         let failed = Error::stats("the variance between seeds");
+        let crossed = |(arm, scores): (&usize, &Vec<Vec<f64>>)| crossed(&self.seeds[arm], scores);
         let cells: Vec<CrossedScores> =
-            self.arms.values().map(|seeds| crossed(seeds)).collect::<Result<_, _>>().map_err(failed)?;
+            self.arms.iter().map(crossed).collect::<Result<_, _>>().map_err(failed)?;
         let place = |arm: usize| self.arms.keys().position(|known| *known == arm).unwrap_or_default();
-        let pooled = PooledSeeds::new(cells.iter().map(|cell| (0, cell)), Pooling::Pooled)
+        let pooled = PooledSeeds::new(self.groups.values().copied().zip(&cells), self.pooling)
             .and_then(|pooled| pooled.with_strata(|question| self.strata[question as usize] as u64))
             .map_err(Error::stats("the variance between seeds"))?;
         let difference = |[first, second]: &[usize; 2]| {
@@ -137,7 +152,7 @@ impl Complete {
             Ok(Difference { estimate, parts: pooled.variance_parts(first, second).ok() })
         };
         let differences = contrasts.iter().map(difference).collect::<Result<_, Error>>()?;
-        Ok((differences, pooled.seed_variances().first().copied()))
+        Ok((differences, pooled.seed_variances()))
     }
 
     /// Estimates a difference of fixed policies over questions, within strata.
@@ -190,8 +205,21 @@ fn means(
         .collect()
 }
 
-fn crossed(seeds: &[Vec<f64>]) -> Result<CrossedScores, stats::Error> {
-    let rows = seeds.iter().enumerate().flat_map(|(seed, questions)| {
+/// Returns the group of each arm. A group with too few arms of all seeds joins the largest one, as in a study.
+fn groups(scores: &Scores, arms: &BTreeMap<usize, Vec<Vec<f64>>>) -> BTreeMap<usize, u64> {
+    let group = |arm: &usize| scores.groups.get(arm).copied().unwrap_or_default();
+    let seeds = arms.values().map(Vec::len).max().unwrap_or(0);
+    let mut sizes: BTreeMap<u64, usize> = BTreeMap::new();
+    for (arm, of_seeds) in arms {
+        *sizes.entry(group(arm)).or_default() += usize::from(of_seeds.len() == seeds);
+    }
+    let largest = sizes.iter().max_by_key(|(_, size)| **size).map_or(0, |(group, _)| *group);
+    let joined = |arm: &usize| if sizes[&group(arm)] < FEWEST_ARMS { largest } else { group(arm) };
+    arms.keys().map(|arm| (*arm, joined(arm))).collect()
+}
+
+fn crossed(seeds: &[usize], scores: &[Vec<f64>]) -> Result<CrossedScores, stats::Error> {
+    let rows = seeds.iter().zip(scores).flat_map(|(&seed, questions)| {
         questions.iter().enumerate().map(move |(question, &score)| Observation {
             seed: seed as u64,
             question: question as u64,

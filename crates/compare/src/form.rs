@@ -24,7 +24,7 @@ pub(crate) enum Form {
     Study,
     /// lm-evaluation-harness's `samples_TASK_DATE.jsonl`.
     LmEval,
-    /// A data frame of inspect_ai's samples.
+    /// A data frame of `inspect_ai`'s samples.
     Inspect,
     /// FastChat's `JUDGE_single.jsonl`.
     FastChat,
@@ -46,6 +46,8 @@ pub(crate) struct Found {
     pub(crate) characters: Option<f64>,
     /// A hash of the question's text.
     pub(crate) fingerprint: Option<String>,
+    /// The group of arms whose seeds vary alike, in a study: equal seeds of its arms share random choices.
+    pub(crate) group: Option<u64>,
 }
 
 /// What a file's rows have in common.

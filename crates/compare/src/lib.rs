@@ -6,6 +6,7 @@ mod contrasts;
 mod differences;
 mod error;
 mod form;
+mod options;
 mod output;
 mod parquet_rows;
 mod people;
@@ -16,8 +17,9 @@ mod scores;
 mod source;
 mod tested;
 
-pub use comparison::{Comparison, ContrastRow, Options, compare, compare_with_ratings};
+pub use comparison::{Comparison, ContrastRow, compare, compare_with_ratings};
 pub use error::Error;
+pub use options::Options;
 pub use output::{to_csv, to_json};
 pub use people::{CorrectedRow, JudgeCheck, Measured, People};
 pub use place::Place;

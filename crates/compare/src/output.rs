@@ -179,17 +179,20 @@ impl Comparison {
     fn design(&self) -> String {
         let strata = if self.strata > 1 { format!(" in {} strata", self.strata) } else { String::new() };
         let percent = 100.0 * self.level;
-        let intervals = match &self.seed_variance {
-            None => format!(
+        let variance = |of: &stats::SeedVariance| {
+            let value = format!("{:.4}", of.value).replace('-', "−");
+            format!("{value} ± {:.4} ({} arms)", of.standard_error, of.cells)
+        };
+        let variances: Vec<String> = self.seed_variances.iter().map(variance).collect();
+        let intervals = match variances.is_empty() {
+            true => format!(
                 "Brackets: {percent}% t-intervals over questions{strata}. Without several seeds an arm, they hold for \
                  these very policies, not for another training run."
             ),
-            Some(variance) => format!(
-                "Brackets: {percent}% t-intervals over seeds and questions{strata}. Variance between seeds, pooled over \
-                 {} arms: {} ± {:.4} (standard error).",
-                self.arms,
-                format!("{:.4}", variance.value).replace('-', "−"),
-                variance.standard_error
+            false => format!(
+                "Brackets: {percent}% t-intervals over seeds and questions{strata}. Variance between seeds, pooled, ± \
+                 standard error: {}.",
+                variances.join(", ")
             ),
         };
         let seeds = match self.seeds {

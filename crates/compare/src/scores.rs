@@ -19,6 +19,8 @@ pub struct Scores {
     /// The category of each question, if it has one.
     pub(crate) categories: BTreeMap<usize, String>,
     fingerprints: BTreeMap<usize, String>,
+    /// The group of each arm of a study.
+    pub(crate) groups: BTreeMap<usize, u64>,
     pub(crate) rows: Vec<Score>,
     /// The position of each score.
     seen: BTreeMap<[usize; 6], (usize, Place)>,
@@ -210,6 +212,7 @@ impl Scores {
                 return Err(at(path, problem));
             }
         }
+        self.groups.extend(found.group.map(|group| (row.arm, group)));
         self.rows.push(row);
         Ok(())
     }

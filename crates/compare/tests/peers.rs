@@ -1,4 +1,4 @@
-//! Comparisons against SciPy and statsmodels, and files that lm-evaluation-harness and inspect_ai wrote.
+//! Comparisons against SciPy and statsmodels, and files that lm-evaluation-harness and `inspect_ai` wrote.
 
 use std::path::{Path, PathBuf};
 

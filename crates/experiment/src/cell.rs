@@ -6,7 +6,7 @@ use std::num::NonZeroU64;
 use pref_data::{AgreementSlice, FlipRate, Fraction};
 use pref_loss::Beta;
 use serde::{Deserialize, Serialize};
-use trainer::recipe::LossKind;
+use trainer::recipe::{LossKind, Smoothing};
 
 /// One training run: the properties in which the runs of an experiment differ.
 ///
@@ -27,6 +27,9 @@ pub struct Cell {
     pub loss: LossKind,
     /// The loss's β.
     pub beta: Beta,
+    /// Label smoothing, if it differs from the setup's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label_smoothing: Option<Smoothing>,
     /// Epochs, if these differ from the setup's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epochs: Option<NonZeroU64>,
@@ -46,6 +49,9 @@ impl Cell {
         }
         if self.flip_rate != FlipRate::NONE {
             words += &format!(", {}% flipped", percent(self.flip_rate.get()));
+        }
+        if let Some(smoothing) = self.label_smoothing {
+            words += &format!(", ε = {smoothing}");
         }
         if let Some(epochs) = self.epochs {
             words += &format!(", {epochs} epochs");
@@ -139,6 +145,7 @@ mod tests {
             flip_rate: FlipRate::NONE,
             loss: LossKind::Dpo,
             beta: Beta::new(0.1).unwrap(),
+            label_smoothing: None,
             epochs: None,
             seed: 0,
         };
@@ -149,5 +156,7 @@ mod tests {
             noisy.to_string(),
             "DPO on human, 25% of the pairs, 5% flipped, 12 epochs, β = 0.1, seed 0"
         );
+        let smoothed = Cell { label_smoothing: Some(Smoothing::FlipRate), ..noisy };
+        assert!(smoothed.to_string().contains("5% flipped, ε = the flip rate, 12 epochs"));
     }
 }

@@ -186,7 +186,7 @@ impl Evaluated {
             slice: cell.slice.as_ref().map_or(String::new(), slice_name),
             loss: cell.loss.name().to_owned(),
             beta: cell.beta.get(),
-            label_smoothing: if cell.loss.smooths_labels() { setup.loss.label_smoothing.get() } else { 0.0 },
+            label_smoothing: if cell.loss.smooths_labels() { setup.smoothing_of(cell).get() } else { 0.0 },
             fraction: cell.fraction.get(),
             flip_rate: cell.flip_rate.get(),
             epochs: cell.epochs.map_or(setup.train.epochs, NonZeroU64::get),

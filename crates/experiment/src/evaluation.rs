@@ -17,6 +17,7 @@ use trainer::Context;
 
 use crate::error::ExperimentError;
 use crate::evaluated::{BENCHMARK, Evaluation, FURTHER, GOLD, Score};
+use crate::given_policies::answers_elsewhere;
 use crate::judges::{Judges, Rated, RatingContext};
 use crate::setup::Setup;
 use crate::source::DataSource;
@@ -32,6 +33,8 @@ const SANDBOX_BATCH: u16 = 256;
 pub(crate) struct Candidate {
     /// The policy's folder.
     pub(crate) model: PathBuf,
+    /// A file of its answers, if it answered elsewhere.
+    pub(crate) answered: Option<PathBuf>,
     /// Its name in FastChat's files.
     pub(crate) model_id: String,
     /// The seed of its random streams.
@@ -108,6 +111,12 @@ impl Candidate {
             return Ok(());
         }
         bench.write_questions(questions)?;
+        if let Some(file) = &self.answered {
+            let answers = answers_elsewhere(file, questions)?;
+            let renamed =
+                answers.into_iter().map(|answer| Answer { model_id: self.model_id.clone(), ..answer });
+            return Ok(bench.write_answers(&self.model_id, &renamed.collect::<Vec<_>>())?);
+        }
         let batch = setup.answers.batch;
         let mut chat = setup.answer_chat();
         if self.model != source.model() {

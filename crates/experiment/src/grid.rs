@@ -122,6 +122,7 @@ impl Axes<'_> {
                                     flip_rate,
                                     loss,
                                     beta,
+                                    label_smoothing: None,
                                     epochs,
                                     seed,
                                 });

@@ -4,11 +4,14 @@
 mod analysis;
 mod cell;
 mod describe;
+mod digests;
 mod error;
 mod evaluated;
 mod evaluation;
 mod failure;
 mod fitted;
+mod given_policies;
+mod given_policy;
 mod grid;
 mod judges;
 mod plan;
@@ -31,6 +34,7 @@ pub use evaluated::{BENCHMARK, Collected, Evaluated, Evaluation, EvaluationId, F
 pub use evaluation::prompt;
 pub use failure::{Failure, note_of_failures, table_of_failures};
 pub use fitted::{Fitted, FittedLabels};
+pub use given_policy::GivenPolicy;
 pub use grid::{Axes, Grid};
 pub use plan::{ASSUMED_ANSWER_SECONDS, ASSUMED_STEP_SECONDS, Disk, Forecast, Pace, Plan, Work};
 pub use pools::{PolicyGroup, Pool, Pools};

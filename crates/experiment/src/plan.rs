@@ -200,6 +200,7 @@ impl Runner {
                     measured.push(run);
                     work
                 }
+                None if self.is_trained(cell) => work,
                 None => Work { is_made: false, steps: self.steps_of(cell, setup.train.batch_size)?, ..work },
             });
         }
@@ -234,7 +235,7 @@ impl Runner {
     ///
     /// If model or data cannot be read.
     pub fn forecast(&self, plan: Plan, grid: &Grid, clock: &dyn Clock) -> Result<Plan, ExperimentError> {
-        let left = grid.cells().into_iter().find(|cell| self.finished(cell).is_none());
+        let left = grid.cells().into_iter().find(|cell| !self.is_trained(cell));
         let Some(cell) = left.filter(|_| !plan.is_sandbox) else { return Ok(plan) };
         let source = self.source();
         let (records, held_out) = (source.records(cell.seed), source.held_out(cell.seed));

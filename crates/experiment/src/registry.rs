@@ -128,7 +128,7 @@ impl Registry {
                         grids: BTreeSet::new(),
                         subjects: Vec::new(),
                         experiment: Some(at),
-                        run: cell.map(|cell| runner.run_folder(cell)),
+                        run: cell.and_then(|cell| runner.training_folder(cell)),
                     });
                     self.entries.len() - 1
                 });
@@ -161,6 +161,7 @@ impl Registry {
                 flip_rate: data.flip_rate,
                 loss: loss.kind,
                 beta: loss.beta,
+                label_smoothing: None,
                 epochs: None,
                 seed,
             };

@@ -10,6 +10,7 @@ use crate::error::ExperimentError;
 use crate::evaluated::{Collected, Evaluated, Evaluation};
 use crate::evaluation::{Candidate, scores_file};
 use crate::fitted::FittedLabels;
+use crate::given_policies::{Given, GivenFiles, GivenPolicies};
 use crate::grid::Grid;
 use crate::judges::Judges;
 use crate::setup::Setup;
@@ -27,6 +28,7 @@ pub struct Runner {
     store: ResultStore,
     source: DataSource,
     judges: Judges,
+    given: GivenPolicies,
 }
 
 impl Runner {
@@ -39,7 +41,8 @@ impl Runner {
         let store = ResultStore::open(Path::new(&setup.output.dir).join("store"))?;
         let source = DataSource::new(&setup, &store)?;
         let judges = Judges::new(&setup, &store);
-        Ok(Self { setup, store, source, judges })
+        let given = GivenPolicies::open(&setup, &source)?;
+        Ok(Self { setup, store, source, judges, given })
     }
 
     pub(crate) fn store(&self) -> &ResultStore {
@@ -108,6 +111,11 @@ impl Runner {
     pub fn run(&self, grid: &Grid, shard: Shard, context: &mut Context<'_>) -> Result<(), ExperimentError> {
         self.setup.train.take_threads();
         self.check(grid)?;
+        for given in self.given.outside(grid) {
+            tracing::warn!(
+                "{given} is in study.policies, but no cell of this grid: it takes no training's place"
+            );
+        }
         self.prepare(context)?;
         context.cache = Some(self.store.root().to_owned());
         for subject in shard.part(grid) {
@@ -129,6 +137,7 @@ impl Runner {
         context: &mut Context<'_>,
     ) -> Result<(), ExperimentError> {
         if let Subject::Trained { cell, .. } = subject
+            && self.given.of(cell).is_none()
             && let Err(error) = self.train(cell, context)
         {
             return match error.is_of_one_policy() {
@@ -180,7 +189,7 @@ impl Runner {
     pub fn evaluated(&self, subject: &Subject) -> Result<Option<Evaluated>, ExperimentError> {
         let is_trained = match subject {
             Subject::Baseline { .. } => true,
-            Subject::Trained { cell, .. } => self.finished(cell).is_some(),
+            Subject::Trained { cell, .. } => self.is_trained(cell),
         };
         if !is_trained || !self.is_evaluated(subject) {
             return Ok(None);
@@ -224,6 +233,9 @@ impl Runner {
                 (self.source.model(), trained)
             }
             Subject::Trained { cell, checkpoint } => {
+                if let Some(given) = self.given.of(cell) {
+                    return self.given_candidates(subject, given);
+                }
                 let dir = RunDir::open_finished(&self.run_folder(cell))?;
                 let checkpoints = dir.list_checkpoints()?;
                 let (step, model) = checkpoints.get(*checkpoint).cloned().ok_or_else(|| {
@@ -237,15 +249,48 @@ impl Runner {
                 (model, Trained { key: self.run_key(cell), step, training_loss, held_out, labels })
             }
         };
+        Ok((self.samples_of(subject, &model, None, trained.step), trained))
+    }
+
+    /// Returns the policy and the folders of a subject that was trained elsewhere. It has no earlier checkpoints.
+    fn given_candidates(
+        &self,
+        subject: &Subject,
+        given: &Given,
+    ) -> Result<(Vec<Candidate>, Trained), ExperimentError> {
+        if !self.is_final(subject) {
+            let wanted = self.setup.train.checkpoints.len();
+            return Err(ExperimentError::TooShort { cell: given.cell.to_string(), found: 1, wanted });
+        }
+        let key = given.key.clone();
+        let trained = Trained { key, step: 0, training_loss: None, held_out: None, labels: None };
+        let candidates = match &given.files {
+            GivenFiles::Model(folder) => self.samples_of(subject, folder, None, trained.step),
+            GivenFiles::Answers(file) => {
+                self.samples_of(subject, &self.source.model(), Some(file), trained.step)
+            }
+        };
+        Ok((candidates, trained))
+    }
+
+    /// Returns each sample of a subject, whose answers may be in a file.
+    fn samples_of(
+        &self,
+        subject: &Subject,
+        model: &Path,
+        answered: Option<&Path>,
+        step: u64,
+    ) -> Vec<Candidate> {
         let candidate = |sample: u64| Candidate {
-            model: model.clone(),
-            model_id: model_id(subject, trained.step, sample),
+            model: model.to_owned(),
+            answered: answered.map(Path::to_owned),
+            model_id: model_id(subject, step, sample),
             seed: subject.seed(),
             sample,
             answers: self.store.answers(&self.answers_key(subject, sample)),
             scores: self.store.scores(&self.scores_key(subject, sample)),
         };
-        Ok((self.samples().map(candidate).collect(), trained))
+        self.samples().map(candidate).collect()
     }
 
     /// Trains a cell, unless it is in the store.
@@ -265,9 +310,19 @@ impl Runner {
         }
     }
 
+    /// Returns whether a cell needs no training: its run is in the store, or it was trained elsewhere.
+    pub(crate) fn is_trained(&self, cell: &Cell) -> bool {
+        self.given.of(cell).is_some() || self.finished(cell).is_some()
+    }
+
     /// Opens the training run of a cell, if it is in the store.
     pub(crate) fn finished(&self, cell: &Cell) -> Option<RunDir> {
         RunDir::open_finished(&self.run_folder(cell)).ok()
+    }
+
+    /// Returns the folder of a cell's training run; `None` for a policy that was trained elsewhere.
+    pub(crate) fn training_folder(&self, cell: &Cell) -> Option<PathBuf> {
+        self.given.of(cell).is_none().then(|| self.run_folder(cell))
     }
 
     /// Returns the folder of a cell's training run.
@@ -317,6 +372,9 @@ fn model_id(subject: &Subject, step: u64, sample: u64) -> String {
             }
             if cell.flip_rate.get() != 0.0 {
                 id += &format!("-{}pct-flipped", percent(cell.flip_rate.get()));
+            }
+            if let Some(smoothing) = cell.label_smoothing {
+                id += &format!("-epsilon-{}", file_name(&smoothing.to_string()));
             }
             if let Some(epochs) = cell.epochs {
                 id += &format!("-{epochs}-epochs");

@@ -4,14 +4,16 @@ use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 
 use pref_data::{ChatSettings, Date};
+use pref_loss::LabelSmoothing;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use trainer::recipe::{
     DataSection, DistributedSection, LoraSection, LossKind, LossSection, ModelSection, OutputSection, Recipe,
-    SpeedSection, TrainSection, WatchSection,
+    Smoothing, SpeedSection, TrainSection, WatchSection,
 };
 
 use crate::cell::Cell;
+use crate::given_policy::GivenPolicy;
 
 mod judge;
 
@@ -32,6 +34,8 @@ pub struct Setup {
     pub questions: usize,
     /// Number of replicates. Each draws data, labels, order, generation and judge anew.
     pub seeds: u64,
+    /// Policies that were trained elsewhere, in place of training their cells.
+    pub policies: Vec<GivenPolicy>,
     /// The judges of the answers.
     pub judge: JudgeSection,
     /// How the policies answer.
@@ -200,12 +204,17 @@ impl Setup {
         recipe
     }
 
+    /// Returns cDPO's ε of one cell.
+    pub(crate) fn smoothing_of(&self, cell: &Cell) -> LabelSmoothing {
+        cell.label_smoothing.unwrap_or(self.loss.label_smoothing).at(cell.flip_rate)
+    }
+
     /// Returns the loss of one cell. Keys that its kind does not use keep their defaults, so that one DPO run serves
     /// setups that differ in cDPO's ε or IPO's reduction.
     fn loss_of(&self, cell: &Cell) -> LossSection {
         let mut loss = LossSection { kind: cell.loss, beta: cell.beta, ..LossSection::default() };
         if cell.loss.smooths_labels() {
-            loss.label_smoothing = self.loss.label_smoothing;
+            loss.label_smoothing = Smoothing::Fixed(self.smoothing_of(cell));
         }
         if cell.loss == LossKind::Ipo {
             loss.logp_reduction = self.loss.logp_reduction;

@@ -29,9 +29,9 @@ pub struct Vote {
 
 /// The voters to compare.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Voters {
-    /// GPT-4's comparisons with each human vote.
-    Gpt4AndHumans,
+pub enum Voters<'a> {
+    /// The comparisons by the judge of this name, with each human vote.
+    JudgeAndHumans(&'a str),
     /// Each human vote with each other human vote.
     Humans,
 }
@@ -65,8 +65,22 @@ impl VoteAgreement {
 /// Counts the votes on turn `turn` that agree.
 ///
 /// Votes on the same two models are compared in either order of the models. With several comparisons of one pair by
-/// GPT-4, FastChat stops; here the last one counts.
-pub fn vote_agreement(votes: &[Vote], turn: u8, voters: Voters, ties: Ties) -> VoteAgreement {
+/// the judge, FastChat stops; here the last one counts.
+pub fn vote_agreement(votes: &[Vote], turn: u8, voters: Voters<'_>, ties: Ties) -> VoteAgreement {
+    let mut agreement = VoteAgreement::default();
+    for (_, agrees) in agreements(votes, turn, voters, ties) {
+        agreement.total += 1;
+        agreement.agree += u64::from(agrees);
+    }
+    agreement
+}
+
+/// Returns the question of each pair of votes on turn `turn`, and whether they agree.
+pub(crate) fn agreements(votes: &[Vote], turn: u8, voters: Voters<'_>, ties: Ties) -> Vec<(u64, bool)> {
+    let judge = match voters {
+        Voters::JudgeAndHumans(judge) => judge,
+        Voters::Humans => "",
+    };
     let mut by_pair: BTreeMap<(u64, &str, &str), BTreeMap<Kind, Vec<&str>>> = BTreeMap::new();
     for vote in votes.iter().filter(|vote| vote.turn == turn) {
         let (a, b) = (vote.model_a.as_str(), vote.model_b.as_str());
@@ -75,22 +89,21 @@ pub fn vote_agreement(votes: &[Vote], turn: u8, voters: Voters, ties: Ties) -> V
         } else {
             ((vote.question_id, b, a), reverted(&vote.winner))
         };
-        by_pair.entry(key).or_default().entry(kind(&vote.judge)).or_default().push(winner);
+        by_pair.entry(key).or_default().entry(kind(&vote.judge, judge)).or_default().push(winner);
     }
     let counts = |vote: &str| ties == Ties::Counted || !vote.contains("tie");
-    let mut agreement = VoteAgreement::default();
-    let mut compare = |one: &str, two: &str| {
-        if counts(one) && counts(two) {
-            agreement.total += 1;
-            agreement.agree += u64::from(one == two || (one.contains("tie") && two.contains("tie")));
-        }
-    };
-    for of_pair in by_pair.values() {
+    let mut found = Vec::new();
+    for (&(question, ..), of_pair) in &by_pair {
+        let mut compare = |one: &str, two: &str| {
+            if counts(one) && counts(two) {
+                found.push((question, one == two || (one.contains("tie") && two.contains("tie"))));
+            }
+        };
         let Some(humans) = of_pair.get(&Kind::Human) else { continue };
         match voters {
-            Voters::Gpt4AndHumans => {
-                let gpt4 = of_pair.get(&Kind::Gpt4Pair).and_then(|votes| votes.last());
-                gpt4.iter().for_each(|gpt4| humans.iter().for_each(|human| compare(gpt4, human)));
+            Voters::JudgeAndHumans(_) => {
+                let judge = of_pair.get(&Kind::Judge).and_then(|votes| votes.last());
+                judge.iter().for_each(|judge| humans.iter().for_each(|human| compare(judge, human)));
             }
             Voters::Humans => {
                 for (at, one) in humans.iter().enumerate() {
@@ -99,7 +112,7 @@ pub fn vote_agreement(votes: &[Vote], turn: u8, voters: Voters, ties: Ties) -> V
             }
         }
     }
-    agreement
+    found
 }
 
 impl From<&PairJudgment> for Vote {
@@ -127,19 +140,19 @@ impl From<&PairJudgment> for Vote {
 /// The kinds of voters that FastChat distinguishes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
-    Gpt4Pair,
+    Judge,
     Human,
     Author,
     Other,
 }
 
-fn kind(judge: &Value) -> Kind {
-    match judge {
+fn kind(voter: &Value, judge: &str) -> Kind {
+    match voter {
         Value::Array(named)
-            if named.first().is_some_and(|name| name == "gpt-4")
+            if named.first().is_some_and(|name| name == judge)
                 && named.get(1).and_then(Value::as_str).is_some_and(|prompt| prompt.starts_with("pair")) =>
         {
-            Kind::Gpt4Pair
+            Kind::Judge
         }
         Value::String(name) if name.starts_with("expert") => Kind::Human,
         Value::String(name) if name.starts_with("author") => Kind::Author,

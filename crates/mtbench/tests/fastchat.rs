@@ -183,7 +183,8 @@ fn agreement_matches_compute_agreement() {
     let results = fixture["results"].as_array().unwrap();
     assert_eq!(results.len(), 8);
     for result in results {
-        let voters = if result["judges"][0] == "human" { Voters::Humans } else { Voters::Gpt4AndHumans };
+        let voters =
+            if result["judges"][0] == "human" { Voters::Humans } else { Voters::JudgeAndHumans("gpt-4") };
         let ties = if result["ban"].as_array().unwrap().is_empty() { Ties::Counted } else { Ties::LeftOut };
         let turn = u8::try_from(result["turn"].as_u64().unwrap()).unwrap();
         let ours = vote_agreement(&votes, turn, voters, ties);

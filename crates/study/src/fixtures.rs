@@ -44,6 +44,7 @@ pub(crate) fn checkpoints(setup: &Setup, seeds: u64, means: &[f64]) -> Collected
             flip_rate: FlipRate::NONE,
             loss: LossKind::Dpo,
             beta: setup.loss.beta,
+            label_smoothing: None,
             epochs: None,
             seed,
         },

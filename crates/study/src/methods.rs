@@ -52,7 +52,7 @@ fn training(recipe: &StudyRecipe) -> String {
         percent(train.warmup_ratio),
         train.epochs,
         train.max_grad_norm,
-        recipe.loss.label_smoothing.get(),
+        recipe.loss.label_smoothing,
     )
 }
 

@@ -13,15 +13,27 @@
 
 mod claims;
 mod error;
+mod further;
 mod grid;
+mod losses;
 mod overfitting;
 mod page;
+mod power;
+mod printed_claim;
+mod raters;
+mod selection;
 pub(crate) mod statements;
 mod table;
 mod trends;
 
-pub use claims::{PrintedClaim, PrintedVerdict, claims};
+pub use claims::claims;
 pub use error::Error;
 pub use grid::{ScoreGrid, grid};
+pub use losses::{least_dpo_margin, least_ipo_margin};
 pub use page::{reanalysis, summary};
+pub use power::{power, questions_needed};
+pub use printed_claim::{PrintedClaim, PrintedVerdict};
+pub use raters::three_way_splits;
+pub use selection::expected_best;
 pub use table::{PaperTable, tables};
+pub use trends::pooled_trend;

@@ -8,6 +8,7 @@ mod mixtures;
 mod noise;
 mod overfitting;
 mod robust;
+mod smoothing;
 mod steps;
 mod sweep;
 mod tuned;
@@ -19,6 +20,7 @@ pub use mixtures::Mixtures;
 pub use noise::Noise;
 pub use overfitting::Overfitting;
 pub use robust::RobustLosses;
+pub use smoothing::SmoothingRules;
 pub use steps::EqualSteps;
 pub use sweep::Sweep;
 pub use tuned::Tuned;
@@ -44,6 +46,7 @@ pub const ALL: Questions = &[
     &Tuned,
     &EqualSteps,
     &RobustLosses,
+    &SmoothingRules,
     &Epochs,
     &Mixtures,
 ];

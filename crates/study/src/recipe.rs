@@ -3,8 +3,8 @@
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
-use experiment::Setup;
 use experiment::setup::{AnswersSection, JudgeKind, JudgeSection, PaceSection, SANDBOX, SandboxSection};
+use experiment::{GivenPolicy, Setup};
 use hub::{Hub, HubError};
 use pref_data::{Date, FlipRate, Fraction, LabelSource};
 use pref_loss::Beta;
@@ -102,6 +102,9 @@ pub struct StudySection {
     /// standard deviations of a mean that is judged again; FastChat reports a range of 0.16 over five runs].
     #[serde(default)]
     pub margin: Margin,
+    /// Policies that were trained elsewhere, each in place of training a cell.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub policies: Vec<GivenPolicy>,
 }
 
 /// A margin of equivalence, in points above 0.
@@ -257,6 +260,7 @@ impl StudyRecipe {
             bench: recipe.study.bench,
             questions: recipe.study.questions,
             seeds: recipe.study.seeds,
+            policies: recipe.study.policies,
             judge: recipe.judge,
             answers: recipe.answers,
             sandbox: recipe.sandbox,

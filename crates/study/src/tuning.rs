@@ -47,7 +47,17 @@ impl Setting {
     pub(crate) fn cell(self, study: &StudySection, beta: Beta, seed: u64) -> Cell {
         let Self { loss, flip_rate } = self;
         let annotator = annotator(study).to_owned();
-        Cell { annotator, slice: None, fraction: Fraction::ALL, flip_rate, loss, beta, epochs: None, seed }
+        Cell {
+            annotator,
+            slice: None,
+            fraction: Fraction::ALL,
+            flip_rate,
+            loss,
+            beta,
+            label_smoothing: None,
+            epochs: None,
+            seed,
+        }
     }
 
     /// Returns whether `subject` is a trained policy of this setting at `beta`.

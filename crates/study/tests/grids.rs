@@ -4,7 +4,9 @@ use std::num::NonZeroU64;
 
 use experiment::{Cell, Grid, Subject};
 use study::Question;
-use study::questions::{Acquisition, EqualSteps, Mixtures, Noise, Overfitting, Sweep, Volume};
+use study::questions::{
+    Acquisition, EqualSteps, Mixtures, Noise, Overfitting, SmoothingRules, Sweep, Volume,
+};
 use study::recipe::{Preset, StudyRecipe};
 
 fn of(question: &dyn Question) -> Grid {
@@ -69,6 +71,24 @@ fn mixtures_share_the_cells_of_either_annotator() {
     assert_eq!(shared, 2 * 2);
     let one = StudyRecipe::preset(Preset::Sandbox, &["study.annotators=[\"human\"]".to_owned()]).unwrap();
     assert!(Mixtures.grid(&one).cells().is_empty(), "one annotator has no mixtures");
+}
+
+#[test]
+fn both_rules_for_epsilon_share_the_cells_of_the_question_on_noise() {
+    let grid = of(&SmoothingRules);
+    assert_eq!(grid.cells().len(), 2 * 5 * 3 * 2, "DPO, and cDPO under two rules");
+    let noise = of(&Noise);
+    let shared = grid.cells().iter().filter(|cell| noise.cells().contains(cell)).count();
+    assert_eq!(shared, 2 * 5 * 2 * 2);
+    let recipe =
+        StudyRecipe::preset(Preset::Sandbox, &["loss.label_smoothing=flip_rate".to_owned()]).unwrap();
+    let rules: Vec<String> = SmoothingRules
+        .grid(&recipe)
+        .cells()
+        .iter()
+        .filter_map(|cell| cell.label_smoothing.map(|rule| rule.to_string()))
+        .collect();
+    assert!(rules.len() == 2 * 5 * 2 && rules.iter().all(|rule| rule == "0.1"), "{rules:?}");
 }
 
 #[test]

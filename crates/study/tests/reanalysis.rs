@@ -63,7 +63,14 @@ fn verdicts_are_those_that_the_numbers_give() {
     assert_eq!(verdict("Table 2", "p = 0.125 (mid-p 0.105)"), PrintedVerdict::NotDistinguishable);
     assert_eq!(verdict("Table 3", "strictly monotone"), PrintedVerdict::Contradicted);
     assert_eq!(verdict("Tables 3, 8, 13", "p = 0.083"), PrintedVerdict::NotDistinguishable);
-    assert_eq!(verdict("Tables 4, 14", "exact p = 0.0167"), PrintedVerdict::Contradicted);
+    assert_eq!(verdict("Table 3", "p = 0.25 for a fall"), PrintedVerdict::Contradicted);
+    assert_eq!(verdict("Table 4", "p = 0.27 for a fall"), PrintedVerdict::NotDistinguishable);
+    assert_eq!(verdict("Tables 12, 14", "exact p = 0.0167"), PrintedVerdict::Contradicted);
+    assert_eq!(verdict("Tables 1, 3, 4", "+0.241 and −0.031"), PrintedVerdict::NotDistinguishable);
+    assert_eq!(verdict("Tables 4, 9, 14", "in 5 of 5 columns"), PrintedVerdict::Inconsistent);
+    assert_eq!(verdict("Tables 5, 8", "best of 11"), PrintedVerdict::NotDistinguishable);
+    assert_eq!(verdict("Table 2", "three ways"), PrintedVerdict::NotDistinguishable);
+    assert_eq!(verdict("Table 5", "sums log-probabilities"), PrintedVerdict::Survives);
     assert_eq!(
         verdict("Tables 6, 7", "Roleplay 709 against 924, Code 612 against 401"),
         PrintedVerdict::Inconsistent

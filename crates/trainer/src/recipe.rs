@@ -36,6 +36,7 @@ mod error;
 mod fetch;
 mod read;
 mod sections;
+mod smoothing;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -47,6 +48,7 @@ pub use read::{RecipeRoot, parse_toml, read_toml, to_toml};
 pub use sections::{
     DistributedSection, LoraSection, LossSection, ModelSection, OutputSection, SpeedSection, TrainSection,
 };
+pub use smoothing::Smoothing;
 pub use values::{DeviceChoice, Dtype, Format, LossKind, NoiseKind, Preset, seed};
 pub use watch::WatchSection;
 
@@ -122,6 +124,7 @@ impl RecipeRoot for Recipe {
         self.model.finish().map_err(|complaint| complaint.within("model"))?;
         self.data.check().map_err(|complaint| complaint.within("data"))?;
         self.loss.check().map_err(|complaint| complaint.within("loss"))?;
+        self.loss.resolve(self.data.flip_rate).map_err(|complaint| complaint.within("loss"))?;
         self.train.check().map_err(|complaint| complaint.within("train"))?;
         self.watch.check(self.data.eval_path.is_some()).map_err(|complaint| complaint.within("watch"))?;
         if self.data.eval_path.is_some() && self.loss.kind == LossKind::Sft {

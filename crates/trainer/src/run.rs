@@ -7,7 +7,7 @@ use std::thread;
 use distributed::{Exchange, Fact, ProcessGroup, Sharding, digest_of_model};
 use policy_model::{Companions, Policy};
 use pref_data::{Dialogue, FlipRate};
-use pref_loss::KtoLoss;
+use pref_loss::{KtoLoss, LabelSmoothing};
 use seeds::Seeds;
 use tch::{Device, Kind};
 
@@ -316,10 +316,10 @@ fn own_answers(
 
 /// From ε = ½ on, cDPO no longer learns what the labels say. The loss is still defined, so only a warning shows it.
 fn warn_of_smoothing(loss: &LossSection) {
-    if loss.kind != LossKind::Cdpo || !loss.label_smoothing.is_degenerate() {
+    let smoothing = loss.label_smoothing.fixed().filter(|smoothing| smoothing.is_degenerate());
+    let Some(smoothing) = smoothing.map(LabelSmoothing::get).filter(|_| loss.kind == LossKind::Cdpo) else {
         return;
-    }
-    let smoothing = loss.label_smoothing.get();
+    };
     if smoothing > 0.5 {
         tracing::warn!(
             "loss.label_smoothing = {smoothing}: cDPO assumes that most labels are wrong and learns to prefer the rejected \

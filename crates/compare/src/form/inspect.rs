@@ -1,4 +1,4 @@
-//! Data frames of inspect_ai's `samples_df`, written as CSV, JSON or parquet.
+//! Data frames of `inspect_ai`'s `samples_df`, written as CSV, JSON or parquet.
 
 use serde_json::{Map, Value};
 
@@ -47,7 +47,7 @@ pub(super) fn scores(row: &Row, context: &Context<'_>) -> Result<Vec<Found>, Str
     Ok(found)
 }
 
-/// Returns the value of a grade, as inspect_ai's `value_to_float`: correct, partial, incorrect, no answer.
+/// Returns the value of a grade, as `inspect_ai`'s `value_to_float`: correct, partial, incorrect, no answer.
 fn grade(text: &str) -> Option<f64> {
     Some(match text {
         "C" => 1.0,

@@ -8,6 +8,9 @@ use crate::place::Row;
 /// The question set of the benchmark.
 const BENCHMARK: &str = "mt-bench";
 
+/// Share of flipped labels from which seeds vary more than on clean labels, as a study has it.
+const HEAVILY_FLIPPED: f64 = 0.1;
+
 /// The names of a study's policies.
 #[derive(Debug, Default)]
 pub(crate) struct Policies(BTreeMap<Policy, String>);
@@ -60,9 +63,16 @@ impl Policies {
     pub(crate) fn new(policies: BTreeSet<Policy>) -> Self {
         let by_beta = distinct(policies.iter().cloned(), Policy::name, |policy| format!("β {}", policy.beta));
         let of_beta = |policy: &Policy| by_beta.get(policy).cloned().unwrap_or_default();
+        let differs = |policy: &Policy, at: usize| {
+            let alike = policies.iter().filter(|other| of_beta(other) == of_beta(policy));
+            alike.map(|other| &other.others[at]).collect::<BTreeSet<_>>().len() > 1
+        };
         Self(distinct(policies.iter().cloned(), of_beta, |policy| {
-            let named = OTHERS.iter().zip(&policy.others);
-            named.map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>().join(" ")
+            let named = OTHERS.iter().zip(&policy.others).enumerate();
+            let words = named
+                .filter(|(at, _)| differs(policy, *at))
+                .map(|(_, (name, value))| format!("{name} {value}"));
+            words.collect::<Vec<_>>().join(" ")
         }))
     }
 }
@@ -78,6 +88,7 @@ pub(super) fn scores(row: &Row, policies: &Policies) -> Result<Vec<Found>, Strin
     if text(row, "question_set").as_deref() != Some(BENCHMARK) {
         return Ok(Vec::new());
     }
+    let flip_rate = score(row, "flip_rate")?.unwrap_or_default();
     let Some(arm) = policies.name(row) else { return Ok(Vec::new()) };
     Ok(vec![Found {
         arm: arm.to_owned(),
@@ -85,10 +96,12 @@ pub(super) fn scores(row: &Row, policies: &Policies) -> Result<Vec<Found>, Strin
         sample: text(row, "sample"),
         question: required(row, "question_id")?,
         turn: text(row, "turn"),
+        sample: text(row, "sample"),
         scorer: text(row, "scorer"),
         category: text(row, "category"),
         score: score(row, "score")?,
         characters: score(row, "characters")?,
+        group: Some(u64::from(flip_rate >= HEAVILY_FLIPPED)),
         ..Found::default()
     }])
 }

@@ -26,6 +26,6 @@ pub(super) fn scores(row: &Row, context: &Context<'_>) -> Result<Vec<Found>, Str
         category: text(row, "category"),
         score: Some(value.ok_or("`score` is empty: give the row a score, or remove it")?),
         characters: score(row, "characters")?,
-        fingerprint: None,
+        ..Found::default()
     }])
 }

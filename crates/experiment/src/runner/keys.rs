@@ -92,7 +92,12 @@ struct ReferenceContent<'a> {
 impl Runner {
     /// Returns the address of a cell: its recipe, with the content of model, data and chat template in place of their
     /// paths.
+    ///
+    /// For a policy that was trained elsewhere, the content of its files.
     pub fn run_key(&self, cell: &Cell) -> Key {
+        if let Some(given) = self.given.of(cell) {
+            return given.key.clone();
+        }
         let source = self.source.key().as_str();
         let data = format!("{source}/records-{}", cell.seed);
         let held_out = self.source.held_out(cell.seed).map(|_| format!("{source}/held-out-{}", cell.seed));
@@ -202,6 +207,7 @@ mod tests {
             bench: None,
             questions: 8,
             seeds: 1,
+            policies: Vec::new(),
             judge: JudgeSection::sandbox(),
             answers: AnswersSection::default(),
             sandbox: SandboxSection::default(),
@@ -226,6 +232,7 @@ mod tests {
             flip_rate: FlipRate::NONE,
             loss: LossKind::Dpo,
             beta: runner.setup().loss.beta,
+            label_smoothing: None,
             epochs: None,
             seed: 0,
         }

@@ -1,22 +1,20 @@
 //! A given source: a model folder, a file of preferences, a benchmark's folder.
 
 use std::cell::OnceCell;
-use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use inference::tokenizer_with_template;
 use mtbench::{Answer, BenchDir, Question, read_lines};
-use pref_data::{DataError, ReadOptions, Tokenizer, read_records_with, record_files};
+use pref_data::{ReadOptions, Tokenizer, read_records_with, record_files};
 use seeds::Seeds;
 use serde::Serialize;
 
 use super::keep_evenly;
+use crate::digests::{digest, model_files};
 use crate::error::ExperimentError;
 use crate::setup::{AnswersSection, Setup};
 use crate::store::Key;
 
-/// The kinds of files on which a model's address depends.
-const MODEL_FILES: [&str; 4] = ["safetensors", "json", "jinja", "model"];
 /// The judge of the reference answers in MT-Bench.
 const REFERENCES_OF: &str = "gpt-4";
 
@@ -115,36 +113,4 @@ fn references(setup: &Setup, bench: &BenchDir) -> Result<Vec<Answer>, Experiment
     }
     let of_judge = bench.references_on_file(setup.judge.name())?;
     Ok(if of_judge.is_empty() { bench.references_on_file(REFERENCES_OF)? } else { of_judge })
-}
-
-fn model_files(folder: &Path) -> Result<Vec<PathBuf>, ExperimentError> {
-    let mut folders = vec![folder.to_owned()];
-    folders.extend(Some(folder.join("additional_chat_templates")).filter(|named| named.is_dir()));
-    let mut files = Vec::new();
-    for folder in folders {
-        let failed = || ExperimentError::io("cannot read the model folder", &folder);
-        for entry in fs::read_dir(&folder).map_err(failed())? {
-            let path = entry.map_err(failed())?.path();
-            let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
-            if path.is_file() && MODEL_FILES.contains(&ending) {
-                files.push(path);
-            }
-        }
-    }
-    files.sort();
-    Ok(files)
-}
-
-/// Returns a digest of the names and contents of files.
-fn digest(files: &[PathBuf]) -> Result<String, ExperimentError> {
-    let mut hasher = blake3::Hasher::new();
-    for path in files {
-        let name = path.file_name().unwrap_or_default().as_encoded_bytes();
-        hasher.update(&(name.len() as u64).to_le_bytes()).update(name);
-        let failed = || |source| DataError::Io { action: "read", path: path.clone(), source };
-        let file = File::open(path).map_err(failed())?;
-        hasher.update(&file.metadata().map_err(failed())?.len().to_le_bytes());
-        hasher.update_reader(file).map_err(failed())?;
-    }
-    Ok(hasher.finalize().to_hex().to_string())
 }

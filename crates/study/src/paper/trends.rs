@@ -50,6 +50,19 @@ pub(crate) fn by_noise(tables: &[PaperTable]) -> Result<Vec<Series>, Error> {
     series(tables, &[4, 14])
 }
 
+/// Tests for a trend of the columns that start with `prefixes`, such as `Table 4: GPT4-Turbo, DPO`, each as a block of Page's
+/// test.
+///
+/// # Errors
+///
+/// Those of [`tables`](super::tables()); [`Error::Stats`] for columns with different numbers of levels.
+pub fn pooled_trend(tables: &[PaperTable], loss: &str, prefixes: &[&str]) -> Result<Trend, Error> {
+    let all = by_volume(tables)?.into_iter().chain(by_noise(tables)?);
+    let chosen: Vec<Series> =
+        all.filter(|series| prefixes.iter().any(|prefix| series.name.starts_with(prefix))).collect();
+    Ok(together(&chosen, loss)?.1)
+}
+
 /// Returns the number of columns of a loss, and Page's test with each column as a block.
 pub(crate) fn together(series: &[Series], loss: &str) -> Result<(usize, Trend), Error> {
     let blocks: Vec<Vec<f64>> = series

@@ -114,6 +114,7 @@ impl Labels {
             flip_rate: FlipRate::NONE,
             loss,
             beta,
+            label_smoothing: None,
             epochs: None,
             seed,
         }

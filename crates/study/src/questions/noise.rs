@@ -39,7 +39,7 @@ impl Question for Noise {
 
     fn tables(&self, results: &Results<'_>) -> Result<Vec<Table>, StudyError> {
         let noise = levels(&results.recipe.study);
-        let smoothing = results.recipe.loss.label_smoothing.get();
+        let smoothing = results.recipe.loss.label_smoothing;
         let note = format!("The label smoothing of cDPO is {smoothing} at every share of flipped labels.");
         let text = TableText { id: "table-4", title: "Scores under flipped labels", note };
         let mut made = vec![by_level(results, &noise, text)?];

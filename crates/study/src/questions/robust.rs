@@ -37,9 +37,9 @@ impl Question for RobustLosses {
 
     fn tables(&self, results: &Results<'_>) -> Result<Vec<Table>, StudyError> {
         let noise = levels(&results.recipe.study);
-        let smoothing = results.recipe.loss.label_smoothing.get();
+        let smoothing = results.recipe.loss.label_smoothing;
         let note = format!(
-            "cDPO and robust DPO assume that {smoothing} of the labels are wrong, at every share of flipped labels. Robust DPO's \
+            "cDPO and robust DPO assume a share of wrong labels of {smoothing}, at every share of flipped labels. Robust DPO's \
              loss is unbiased if the assumption holds; cDPO's is not. KTO scores each response on its own, and its loss \
              saturates for responses far on the wrong side."
         );

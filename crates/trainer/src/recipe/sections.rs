@@ -4,12 +4,13 @@ use std::path::PathBuf;
 
 use distributed::{Exchange, Sharding};
 use policy_model::{Lora, Projection};
-use pref_data::{Layout, Padding};
+use pref_data::{FlipRate, Layout, Padding};
 use pref_loss::{Beta, KtoLoss, LabelSmoothing, LogpReduction, NoiseRate, PreferenceLoss, Weight};
 use serde::{Deserialize, Serialize};
 
 use crate::objective::Loss;
 
+use super::smoothing::Smoothing;
 use super::values::{DeviceChoice, Dtype, LossKind};
 use super::{Complaint, Origin, RecipeError};
 use crate::parameters::Trained;
@@ -63,8 +64,9 @@ pub struct LossSection {
     pub kind: LossKind,
     /// Strength of the regularization toward the reference, above 0.
     pub beta: Beta,
-    /// Assumed probability of a wrong label, in [0, 1]; below 0.5 for `robust`. For `cdpo` and `robust` only.
-    pub label_smoothing: LabelSmoothing,
+    /// Assumed probability of a wrong label, in [0, 1], or `"flip_rate"` for that of `data`; below 0.5 for `robust`. For `cdpo`
+    /// and `robust` only.
+    pub label_smoothing: Smoothing,
     /// Whether log-probabilities are sums or means over tokens, for `ipo` only.
     pub logp_reduction: LogpReduction,
     /// Weight of the loss of desirable responses, at least 0. For `kto` only.
@@ -80,7 +82,7 @@ impl Default for LossSection {
         Self {
             kind: LossKind::Dpo,
             beta: Beta::DEFAULT,
-            label_smoothing: LabelSmoothing::ZERO,
+            label_smoothing: Smoothing::ZERO,
             logp_reduction: LogpReduction::Sum,
             desirable_weight: Weight::ONE,
             undesirable_weight: Weight::ONE,
@@ -89,6 +91,18 @@ impl Default for LossSection {
 }
 
 impl LossSection {
+    /// Replaces the rule `"flip_rate"` by the number of the data.
+    ///
+    /// # Errors
+    /// A [`Complaint`] if the loss is not defined for that number.
+    pub fn resolve(&mut self, flip_rate: FlipRate) -> Result<(), Complaint> {
+        if self.label_smoothing == Smoothing::FlipRate {
+            self.label_smoothing = Smoothing::Fixed(self.label_smoothing.at(flip_rate));
+            return self.check();
+        }
+        Ok(())
+    }
+
     /// Returns the loss, or `None` for supervised training.
     ///
     /// # Errors
@@ -98,10 +112,10 @@ impl LossSection {
         let Self { kind, beta, label_smoothing, logp_reduction: reduction, .. } = *self;
         Ok(Some(match kind {
             LossKind::Dpo => PreferenceLoss::Dpo { beta }.into(),
-            LossKind::Cdpo => PreferenceLoss::Cdpo { beta, label_smoothing }.into(),
+            LossKind::Cdpo => PreferenceLoss::Cdpo { beta, label_smoothing: fixed(label_smoothing)? }.into(),
             LossKind::Ipo => PreferenceLoss::Ipo { beta, reduction }.into(),
             LossKind::Robust => {
-                let label_smoothing = NoiseRate::new(label_smoothing.get()).expect("checked above");
+                let label_smoothing = NoiseRate::new(fixed(label_smoothing)?.get()).expect("checked above");
                 PreferenceLoss::Robust { beta, label_smoothing }.into()
             }
             LossKind::Hinge => PreferenceLoss::Hinge { beta }.into(),
@@ -116,11 +130,12 @@ impl LossSection {
     /// # Errors
     /// A [`Complaint`] about the first invalid key.
     pub fn check(&self) -> Result<(), Complaint> {
-        let is_used = self.kind.smooths_labels() || self.label_smoothing == LabelSmoothing::ZERO;
+        let is_used = self.kind.smooths_labels() || self.label_smoothing == Smoothing::ZERO;
         let unused =
             "applies only to loss.kind = \"cdpo\" or \"robust\"; choose one of them or remove the key";
         require(is_used, "label_smoothing", unused)?;
-        let is_rate = self.kind != LossKind::Robust || !self.label_smoothing.is_degenerate();
+        let is_rate = self.kind != LossKind::Robust
+            || !self.label_smoothing.fixed().is_some_and(LabelSmoothing::is_degenerate);
         let too_high = "must be below 0.5 for loss.kind = \"robust\", which divides by 1 - 2 label_smoothing";
         require(is_rate, "label_smoothing", too_high)?;
         let is_used = self.kind == LossKind::Ipo || self.logp_reduction == LogpReduction::Sum;
@@ -135,6 +150,16 @@ impl LossSection {
         let learns = weights.iter().any(|(_, weight)| weight.get() > 0.0);
         require(learns, "desirable_weight", "is 0, as loss.undesirable_weight; set one of them above 0")
     }
+}
+
+/// Returns the number of a label smoothing that was resolved.
+fn fixed(smoothing: Smoothing) -> Result<LabelSmoothing, RecipeError> {
+    let unresolved = || {
+        let complaint =
+            Complaint::invalid("label_smoothing", "is \"flip_rate\" without data; resolve it first");
+        complaint.within("loss").at(Origin::Code)
+    };
+    smoothing.fixed().ok_or_else(unresolved)
 }
 
 /// Optimization.

@@ -13,8 +13,8 @@ use seeds::Seeds;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Complaint, DeviceChoice, Dtype, Format, LossKind, Recipe, RecipeError, RecipeRoot, parse_toml, seed,
-    to_toml,
+    Complaint, DeviceChoice, Dtype, Format, LossKind, Recipe, RecipeError, RecipeRoot, Smoothing, parse_toml,
+    seed, to_toml,
 };
 use crate::{Decay, Loss, Trained};
 
@@ -185,7 +185,17 @@ fn losses_are_built_from_their_section() {
         built(&["loss.kind=cdpo", "loss.beta=0.2", "loss.label_smoothing=0.1"]),
         Some(PreferenceLoss::Cdpo { beta, label_smoothing }.into())
     );
+    let flipped = |kind: &str| {
+        built(&[
+            &format!("loss.kind={kind}"),
+            "loss.beta=0.2",
+            "loss.label_smoothing=flip_rate",
+            "data.flip_rate=0.1",
+        ])
+    };
+    assert_eq!(flipped("cdpo"), Some(PreferenceLoss::Cdpo { beta, label_smoothing }.into()));
     let label_smoothing = NoiseRate::new(0.1).unwrap();
+    assert_eq!(flipped("robust"), Some(PreferenceLoss::Robust { beta, label_smoothing }.into()));
     assert_eq!(
         built(&["loss.kind=robust", "loss.beta=0.2", "loss.label_smoothing=0.1"]),
         Some(PreferenceLoss::Robust { beta, label_smoothing }.into())
@@ -305,6 +315,12 @@ fn parameters_without_effect_on_the_loss_are_rejected() {
         refusal("loss.label_smoothing=0.1"),
         "loss.label_smoothing applies only to loss.kind = \"cdpo\" or \"robust\"; choose one of them or remove the key"
     );
+    let rule = ["loss.kind=robust", "loss.label_smoothing=flip_rate", "data.flip_rate=0.5"];
+    assert!(parse(SMALLEST, &rule).unwrap_err().to_string().contains("must be below 0.5"));
+    assert!(refusal("loss.label_smoothing=flip_rate").contains("applies only to loss.kind"));
+    assert!(refusal("loss.label_smoothing=flips").contains("a number from 0 to 1, or"));
+    let resolved = parse(SMALLEST, &["loss.kind=cdpo", rule[1], "data.flip_rate=0.25"]).unwrap().to_toml();
+    assert!(resolved.contains("label_smoothing = 0.25"), "{resolved}");
     assert_eq!(
         parse(SMALLEST, &["loss.kind=robust", "loss.label_smoothing=0.5"]).unwrap_err().to_string(),
         "--set loss.label_smoothing=0.5: loss.label_smoothing must be below 0.5 for loss.kind = \"robust\", which divides by 1 - 2 label_smoothing"
@@ -503,7 +519,7 @@ fn recipes_built_in_code_are_validated() {
     recipe.train.batch_size = 0;
     assert_eq!(recipe.check().unwrap_err().to_string(), "recipe: train.batch_size is 0; give at least 1");
     let mut recipe = set(&[]);
-    recipe.loss.label_smoothing = LabelSmoothing::new(0.1).unwrap();
+    recipe.loss.label_smoothing = Smoothing::Fixed(LabelSmoothing::new(0.1).unwrap());
     assert!(matches!(recipe.loss.build(), Err(RecipeError::Invalid { .. })));
 }
 
