@@ -79,6 +79,14 @@ struct Both {
     characters: Option<f64>,
 }
 
+/// The judge's scores of an answer, of which there may be several samples, and its rating.
+struct Sum {
+    judged: f64,
+    count: usize,
+    rating: f64,
+    characters: Option<f64>,
+}
+
 /// Corrects the differences of `scorer` by `ratings`.
 pub(crate) fn people(
     scores: &Scores,
@@ -126,20 +134,21 @@ fn rated(
     ratings: &Ratings,
 ) -> BTreeMap<usize, Vec<Both>> {
     let kept: BTreeSet<usize> = complete.questions.iter().copied().collect();
-    let mut sums: BTreeMap<(usize, usize, usize, usize), (f64, usize, f64, Option<f64>)> = BTreeMap::new();
+    let mut sums: BTreeMap<[usize; 4], Sum> = BTreeMap::new();
     let is_asked =
         |row: &&Score| row.scorer == scorer && arms.contains(&row.arm) && kept.contains(&row.question);
     for row in scores.rows.iter().filter(is_asked) {
         let (Some(score), Some(rating)) = (row.score, ratings.of_answer(&scores.answer(row))) else {
             continue;
         };
-        let key = (row.arm, row.seed, row.question, row.turn);
-        let entry = sums.entry(key).or_insert((0.0, 0, rating, row.characters));
-        (entry.0, entry.1) = (entry.0 + score, entry.1 + 1);
+        let key = [row.arm, row.seed, row.question, row.turn];
+        let sum =
+            sums.entry(key).or_insert(Sum { judged: 0.0, count: 0, rating, characters: row.characters });
+        (sum.judged, sum.count) = (sum.judged + score, sum.count + 1);
     }
     let mut by_arm: BTreeMap<usize, Vec<Both>> = BTreeMap::new();
-    for ((arm, _, question, turn), (sum, count, rating, characters)) in sums {
-        let judged = sum / count as f64;
+    for ([arm, _, question, turn], Sum { judged, count, rating, characters }) in sums {
+        let judged = judged / count as f64;
         by_arm.entry(arm).or_default().push(Both { question, turn, judged, rating, characters });
     }
     by_arm
