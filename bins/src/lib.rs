@@ -6,12 +6,14 @@
 #![forbid(unsafe_code)]
 
 mod annotate_program;
+mod compare_program;
 mod console;
 mod launch;
 mod mtbench_program;
 mod no_answers;
 mod preview_text;
 mod program;
+mod rating_program;
 mod recipe_args;
 mod registry_program;
 mod study_plan;
@@ -24,5 +26,6 @@ pub use launch::{RanksArgs, log_filter, placement};
 pub use mtbench_program::{MtBench, mtbench};
 pub use preview_text::preview_text;
 pub use program::{Signals, Stopped, print_result, run, run_logging};
+pub use rating_program::study_rating_sheets;
 pub use study_program::{question, study};
 pub use train_plan::train_plan;

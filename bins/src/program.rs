@@ -1,14 +1,18 @@
 //! Start and end of a program.
 
+use std::any::Any;
+use std::env;
 use std::error::Error;
 use std::fmt;
 use std::io::{ErrorKind, IsTerminal as _, Write as _};
+use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use annotate::AnnotateError;
+use anyhow::anyhow;
 use distributed::{DistributedError, LaunchError, Launcher};
 use experiment::ExperimentError;
 use hub::HubError;
@@ -93,13 +97,42 @@ pub fn run_logging(logged: &str, program: impl FnOnce(&Signals) -> anyhow::Resul
             return ExitCode::FAILURE;
         }
     };
-    match program(&signals) {
+    match caught(|| program(&signals)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {}", printable(&format!("{error:#}")));
             ExitCode::from(status(&error, signals.which.load(Ordering::Relaxed)))
         }
     }
+}
+
+/// Runs a program. A panic, of a dependency as of this code, becomes an error with its place.
+fn caught(program: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let place = Arc::new(Mutex::new(String::new()));
+    let last = Arc::clone(&place);
+    let report = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        let at = info.location().map(ToString::to_string).unwrap_or_default();
+        // The log has the panics of threads that nobody waits for, and of libraries whose callers catch them.
+        tracing::debug!("panic at {at}: {}", panic_text(info.payload()));
+        *last.lock().unwrap_or_else(PoisonError::into_inner) = at;
+        if env::var_os("RUST_BACKTRACE").is_some_and(|value| value != "0") {
+            report(info);
+        }
+    }));
+    // Nothing of the program is used afterward.
+    panic::catch_unwind(AssertUnwindSafe(program)).unwrap_or_else(|payload| {
+        let place = place.lock().unwrap_or_else(PoisonError::into_inner);
+        let what = panic_text(&*payload);
+        Err(anyhow!(
+            "internal error at {place}: {what}; it is a bug worth a report, with the input that triggers it"
+        ))
+    })
+}
+
+fn panic_text(payload: &dyn Any) -> &str {
+    let text = payload.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("a panic without a text")
 }
 
 /// Parses the date of a chat template: a day, `today`, or `none`.
@@ -161,9 +194,24 @@ fn status(error: &anyhow::Error, signal: usize) -> u8 {
     let bad_labels = error.downcast_ref::<AnnotateError>().is_some_and(AnnotateError::is_bad_input);
     let bad_data =
         error.downcast_ref().is_some_and(|error| !matches!(error, DataError::Io { action: "write", .. }));
+    // Comparisons only read.
+    let bad_scores = error.is::<compare::Error>();
     let bad_hub = error.downcast_ref::<HubError>().is_some_and(HubError::is_bad_input);
-    let bad_files = bad_labels || bad_data || bad_hub || bad_ratings || bad_bench;
+    let bad_files = bad_labels || bad_data || bad_scores || bad_hub || bad_ratings || bad_bench;
     let bad_input =
         bad_ranks || bad_training || bad_study || bad_model || bad_recipe || bad_call || bad_files;
     if bad_input { BAD_INPUT } else { 1 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_becomes_an_error_with_its_place() {
+        let error = caught(|| panic!("the index is {}", 24)).unwrap_err().to_string();
+        assert!(error.contains("program.rs") && error.contains("the index is 24"), "{error}");
+        assert_eq!(status(&anyhow!(error), 0), 1);
+        caught(|| Ok(())).unwrap();
+    }
 }

@@ -1,20 +1,24 @@
-//! `study ls`, `study show`, `study describe`: the cells of a study's folder, and its datasets.
+//! `study ls`, `study show`, `study verify`, `study describe`: the cells and files of a study's folder, and its datasets.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use anyhow::{Context as _, ensure};
 use clap::{Args, Subcommand};
 use experiment::{Runner, describe};
 use report::table::{Format, Table};
 use study::questions::ALL;
 use study::registry;
 
+use crate::compare_program::CompareArgs;
 use crate::program::print_result;
 use crate::recipe_args::{RecipeArgs, recipe};
 
 /// A command on a study that does not run it.
 #[derive(Debug, Subcommand)]
 pub(crate) enum RegistryCommand {
+    /// Compare arms by scores from anywhere: differences, intervals, corrected tests, required samples
+    Compare(CompareArgs),
     /// List the cells of a study's folder with their questions, states and scores
     Ls {
         #[command(flatten)]
@@ -31,6 +35,12 @@ pub(crate) enum RegistryCommand {
         folder: Folder,
         #[command(flatten)]
         format: FormatArg,
+    },
+    /// Compare the files of a folder, such as a study's or a run's, with their checksums
+    Verify {
+        /// The folder
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
     },
     /// Describe the datasets of a recipe: sizes, domains, annotators
     Describe {
@@ -58,13 +68,27 @@ pub(crate) struct FormatArg {
 impl RegistryCommand {
     pub(crate) fn run(&self) -> anyhow::Result<()> {
         match self {
+            Self::Compare(args) => args.run(),
             Self::Ls { folder, format } => print(&[registry(&folder.out, ALL)?.table()?], format),
             Self::Show { cell, folder, format } => print(&registry(&folder.out, ALL)?.show(cell)?, format),
+            Self::Verify { dir } => verify(dir),
             Self::Describe { recipe: args, format } => {
                 print(&describe(&Runner::new(recipe(args)?.setup())?)?, format)
             }
         }
     }
+}
+
+fn verify(dir: &Path) -> anyhow::Result<()> {
+    let found = files::verify(dir).with_context(|| format!("cannot read {}", dir.display()))?;
+    for damage in &found.damaged {
+        print_result(format!("damaged: {damage}"))?;
+    }
+    let unchecked = found.unchecked.len();
+    print_result(format!("{} files match their checksums, {unchecked} have none", found.intact))?;
+    let (damaged, all) = (found.damaged.len(), found.damaged.len() + found.intact);
+    ensure!(damaged == 0, "{damaged} of {all} files with checksums in {} are damaged", dir.display());
+    Ok(())
 }
 
 fn print(tables: &[Table], format: &FormatArg) -> anyhow::Result<()> {

@@ -59,7 +59,7 @@ struct TablesArgs {
     /// Only these tables, such as 3,4 [default: all]
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = table())]
     tables: Vec<String>,
-    /// Print only verdicts and coverage; the study's folder has all tables
+    /// Print only verdicts, variance components and coverage; the study's folder has all tables
     #[arg(long)]
     brief: bool,
 }
@@ -92,9 +92,10 @@ pub fn study() -> ExitCode {
         .collect();
     run(|signals| {
         let Some(findings) = answer(&asked, &args.study, signals)? else { return Ok(()) };
-        let Findings { failed, verdicts, coverage, tables, incomplete, .. } = findings;
+        let Findings { failed, verdicts, components, coverage, tables, incomplete, .. } = findings;
         let tables = if args.brief { Vec::new() } else { tables };
-        print_tables(failed.iter().chain(&verdicts).chain(&coverage).chain(&tables), &args.study)?;
+        let opening = failed.iter().chain(&verdicts).chain(&components).chain(&coverage);
+        print_tables(opening.chain(&tables), &args.study)?;
         incomplete.map_or(Ok(()), |error| Err(error.into()))
     })
 }

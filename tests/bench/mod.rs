@@ -23,6 +23,8 @@ impl Bench {
         let config = ModelConfig::from_json(sandbox::model_config(Size::Small, vocabulary)).unwrap();
         let policy = Policy::initialize(config, &seeds, Kind::Float, Device::Cpu).unwrap();
         policy.save(&bench.path("model"), Kind::Float, Some(&tokenizer)).unwrap();
+        // As a model from elsewhere, which tests change.
+        files::unseal(&bench.path("model")).unwrap();
         bench.write_pairs(&[("Say a .", "a .", "b ."), ("Say b .", "b .", "a ."), ("Say c .", "c .", "a .")]);
         let recipe = "[model]\npath = \"model\"\ndtype = \"float32\"\n[data]\npath = \"pairs.jsonl\"\n\
                       [train]\nepochs = 1\nbatch_size = 2\nmicro_batch_size = 2\ncheckpoints = [1.0]\n[output]\ndir = \"out\"\n";

@@ -1,4 +1,4 @@
-//! Set-up and checks of this repository: `cargo xtask setup|demo|test|bench|gpu-check|book|sanitize`.
+//! Set-up and checks of this repository: `cargo xtask setup|demo|test|bench|gpu-check|book|sanitize|fuzz`.
 //!
 //! It builds before libtorch is installed, so it does not link libtorch and depends on anyhow alone.
 
@@ -8,6 +8,7 @@ mod book;
 mod checks;
 mod circles;
 mod edges;
+mod fuzz;
 mod nccl;
 mod package;
 mod reference;
@@ -47,6 +48,9 @@ Commands:
   gpu-check         Compare each path on a GPU with the CPU, in about a minute. Fails without a GPU.
   book [--write]    Build docs/ into target/book with mdbook; --write updates docs/reference from the code.
   sanitize          Run torch-ext's tests with its C++ under GCC's address and undefined-behaviour sanitizers.
+  fuzz [--seconds N] [TARGET]...
+                    Run the fuzz targets that do not link libtorch, or the named ones, for N seconds each (10).
+                    Skipped without cargo-fuzz and a nightly compiler.
 
 Commands and stages that link libtorch begin with setup.
 ";
@@ -84,6 +88,7 @@ fn run(arguments: &[String]) -> Result<()> {
         ("bench", arguments) => bench(&workspace, arguments),
         ("gpu-check", []) => gpu_check(&workspace),
         ("sanitize", []) => sanitize(&workspace),
+        ("fuzz", arguments) => fuzz::run(&workspace, arguments),
         ("book", []) => book::build(&workspace),
         ("book", ["--write"]) => book::write(&workspace),
         ("setup" | "demo" | "gpu-check" | "sanitize" | "book", [unknown, ..]) => {

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
 
-use bins::{print_result, run};
+use bins::{print_result, run, study_rating_sheets};
 use clap::{Parser, Subcommand};
-use human_study::{Comparison, Key, StudyReport, ratings_csv, read_ratings};
+use human_study::{Comparison, Key, RatingKey, StudyReport, answer_ratings_csv, ratings_csv, read_ratings};
 use report::table::Format;
 use report::{write_figures, write_report, write_tables};
 use seeds::Seeds;
@@ -21,17 +21,27 @@ struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Make a blinded sheet for each rater, as a page and as a spreadsheet, and the key to them
+    /// Make a blinded sheet for each rater, as a page and as a spreadsheet, and the key to them: comparisons of two models'
+    /// answers, or ratings of a study's answers
     Make {
         /// The questions, as FastChat's question.jsonl
-        #[arg(long, value_name = "FILE")]
-        questions: PathBuf,
+        #[arg(long, value_name = "FILE", required_unless_present = "from")]
+        questions: Option<PathBuf>,
         /// The first model's answers, in FastChat's format
-        #[arg(long, value_name = "FILE")]
-        model_1: PathBuf,
+        #[arg(long, value_name = "FILE", required_unless_present = "from")]
+        model_1: Option<PathBuf>,
         /// The second model's answers
-        #[arg(long, value_name = "FILE")]
-        model_2: PathBuf,
+        #[arg(long, value_name = "FILE", required_unless_present = "from")]
+        model_2: Option<PathBuf>,
+        /// A study's folder, whose answers are rated from 1 to 10; `study compare --ratings` corrects its judge by the ratings
+        #[arg(long, value_name = "STUDY", conflicts_with_all = ["questions", "model_1", "model_2"])]
+        from: Option<PathBuf>,
+        /// The number of the study's questions to rate, drawn within categories
+        #[arg(long, value_name = "N", default_value_t = 20, requires = "from")]
+        rate: usize,
+        /// Rate the answers of this arm of the study, as `study compare` names it [default: all arms]
+        #[arg(long = "arm", value_name = "ARM", requires = "from")]
+        arms: Vec<String>,
         /// The raters' names; three or more, an odd number, settles most items
         #[arg(long, value_name = "NAME,NAME,...", value_delimiter = ',', required = true)]
         raters: Vec<String>,
@@ -42,7 +52,7 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
     },
-    /// Read raters' files back and print one file of ratings, which `report` reads
+    /// Read raters' files back and print one file of ratings, which `report` reads, or `study compare --ratings`
     Collect {
         /// The key of the sheets
         #[arg(long, value_name = "FILE")]
@@ -86,11 +96,27 @@ fn main() -> ExitCode {
 
 fn answer(command: &Command) -> anyhow::Result<()> {
     match command {
-        Command::Make { questions, model_1, model_2, raters, seed, out } => {
-            let sheets = Comparison::read(questions, model_1, model_2)?.sheets(raters, &Seeds::new(*seed))?;
-            for path in sheets.write(out)? {
-                print_result(path.display())?;
-            }
+        Command::Make { from: Some(study), rate, arms, raters, seed, out, .. } => {
+            print_paths(&study_rating_sheets(study, *rate, arms, raters, *seed)?.write(out)?)?;
+        }
+        Command::Make {
+            questions: Some(questions),
+            model_1: Some(one),
+            model_2: Some(other),
+            raters,
+            seed,
+            out,
+            ..
+        } => {
+            let sheets = Comparison::read(questions, one, other)?.sheets(raters, &Seeds::new(*seed))?;
+            print_paths(&sheets.write(out)?)?;
+        }
+        Command::Make { .. } => {
+            anyhow::bail!("name the answers by --from, or by --questions, --model-1 and --model-2")
+        }
+        Command::Collect { key, files } if RatingKey::is_key(key) => {
+            let ratings = RatingKey::read(key)?.unblind(files)?;
+            print_result(answer_ratings_csv(&ratings).trim_end())?;
         }
         Command::Collect { key, files } => {
             let ratings = Key::read(key)?.unblind(files)?;
@@ -117,4 +143,8 @@ fn answer(command: &Command) -> anyhow::Result<()> {
         Command::Paper { format } => print_result(study::paper::summary()?.render(*format).trim_end())?,
     }
     Ok(())
+}
+
+fn print_paths(paths: &[PathBuf]) -> anyhow::Result<()> {
+    paths.iter().try_for_each(|path| Ok(print_result(path.display())?))
 }

@@ -42,17 +42,20 @@ pub fn digest_of_tensor(tensor: &Tensor) -> Result<String, DistributedError> {
 /// [`DistributedError::Read`].
 pub fn hash_model(folder: &Path, hasher: &mut blake3::Hasher) -> Result<(), DistributedError> {
     let failed = |path: &Path, source| DistributedError::Read { path: path.to_owned(), source };
-    let mut files: Vec<PathBuf> = Vec::new();
+    let mut found: Vec<PathBuf> = Vec::new();
     for entry in fs::read_dir(folder).map_err(|error| failed(folder, error))? {
         let path = entry.map_err(|error| failed(folder, error))?.path();
         let is_weights = path.extension().is_some_and(|extension| extension == "safetensors");
         if is_weights || path.file_name().is_some_and(|name| name == "config.json") {
-            files.push(path);
+            found.push(path);
         }
     }
-    files.sort();
-    for path in files {
-        let read = fs::File::open(&path).and_then(|file| hasher.update_reader(file).map(drop));
+    found.sort();
+    for path in found {
+        let name = path.file_name().unwrap_or_default();
+        let read = files::file_inside(folder, name)
+            .and_then(fs::File::open)
+            .and_then(|file| hasher.update_reader(file).map(drop));
         read.map_err(|error| failed(&path, error))?;
     }
     Ok(())

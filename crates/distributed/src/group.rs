@@ -59,7 +59,7 @@ impl ProcessGroup {
     /// If the ranks cannot connect: a port in use, a rank that is there twice or not at all, another `WORLD_SIZE`; if this
     /// build does not support the device.
     pub fn join(placement: &Placement, device: Device, timeout: Duration) -> Result<Self, DistributedError> {
-        let Placement { rank, host, port, .. } = placement;
+        let Placement { rank, host, port, token, .. } = placement;
         if device != Device::Cpu && !cfg!(feature = "nccl") {
             return Err(DistributedError::NoNccl { device });
         }
@@ -70,6 +70,7 @@ impl ProcessGroup {
         } else {
             Store::connect(host, *port, timeout)?
         };
+        let store = store.named(&token.prefix());
         let group = match device {
             #[cfg(feature = "nccl")]
             Device::Cuda(_) => c10d::ProcessGroup::nccl(&store, NAME, *rank, timeout),
@@ -274,6 +275,7 @@ fn who_holds(error: TorchExtError, host: &str, port: u16) -> DistributedError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::placement::Token;
 
     #[test]
     fn a_single_process_owns_everything_and_communicates_with_nobody() {
@@ -290,10 +292,30 @@ mod tests {
         group.check_agreement::<DistributedError>(|| panic!("there is no other rank")).unwrap();
     }
 
+    fn alone(port: u16) -> ProcessGroup {
+        let (host, token) = ("127.0.0.1".to_owned(), Token::random());
+        let placement = Placement { rank: Rank::ALONE, local_rank: 0, host, port, token };
+        ProcessGroup::join(&placement, Device::Cpu, Duration::from_secs(20)).unwrap()
+    }
+
+    #[test]
+    fn a_stranger_who_does_not_know_the_token_ends_no_run() {
+        let free = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+        let group = alone(free);
+        let stranger = Store::connect("127.0.0.1", free, PROBE).unwrap();
+        for prefix in ["", "run-0/", &format!("{}/", Token::default().prefix())] {
+            for key in ["failure", "world-size", "rank-0", "here", "call-0", "call-1", "ended", RANK_ZERO] {
+                stranger.set(&format!("{prefix}{NAME}/{key}"), b"rank 0 failed: a stranger says so").unwrap();
+                stranger.set(&format!("{prefix}{key}"), b"9").unwrap();
+            }
+        }
+        assert_eq!(group.broadcast_from_rank0(b"text".to_vec()).unwrap(), b"text");
+        group.barrier().unwrap();
+    }
+
     #[test]
     fn an_error_aborts_the_group() {
-        let placement = Placement { rank: Rank::ALONE, local_rank: 0, host: "127.0.0.1".to_owned(), port: 0 };
-        let group = ProcessGroup::join(&placement, Device::Cpu, Duration::from_secs(20)).unwrap();
+        let group = alone(0);
         assert_eq!(group.broadcast_from_rank0(b"text".to_vec()).unwrap(), b"text");
         assert!(!group.holds_on_rank0(|| false).unwrap());
         let error = std::io::Error::other("the disk is full");

@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use crate::placement::Token;
+
 /// The interval between two looks at the processes.
 const POLL: Duration = Duration::from_millis(20);
 /// How long the other ranks have to end by themselves after one has failed.
@@ -100,11 +102,16 @@ impl Launcher {
             }
         }
         let address = self.rendezvous()?;
+        // Launchers of other machines cannot know a random token: they share the variable.
+        let token = (self.nodes == 1 && env::var_os(Token::VARIABLE).is_none()).then(Token::random);
         let first = usize::from(self.node_rank) * usize::from(self.processes_per_node);
         let mut ranks = Vec::new();
         for local in 0..usize::from(self.processes_per_node) {
             // After an error, dropping closes the standard input of the ranks that have started; they then stop.
-            ranks.push(RankProcess::start(self.command(first + local, local, &address)?, first + local)?);
+            ranks.push(RankProcess::start(
+                self.command(first + local, local, &address, token.as_ref())?,
+                first + local,
+            )?);
         }
         wait(&mut ranks, stop)?;
         self.conclude(ranks, stop.load(Ordering::Relaxed))
@@ -130,6 +137,7 @@ impl Launcher {
         rank: usize,
         local: usize,
         (host, port): &(String, String),
+        token: Option<&Token>,
     ) -> Result<Command, LaunchError> {
         let program = env::current_exe().map_err(LaunchError::system("find this program"))?;
         let mut command = Command::new(program);
@@ -139,6 +147,9 @@ impl Launcher {
             command.env(name, value.to_string());
         }
         command.env("MASTER_ADDR", host).env("MASTER_PORT", port);
+        if let Some(token) = token {
+            command.env(Token::VARIABLE, token.text());
+        }
         if self.shares_cores && env::var_os("OMP_NUM_THREADS").is_none() {
             let cores = thread::available_parallelism().map_or(1, usize::from);
             let threads = (cores / usize::from(self.processes_per_node)).max(1);

@@ -21,7 +21,7 @@ pub use error::DistributedError;
 pub use facts::Fact;
 pub use group::ProcessGroup;
 pub use launcher::{LaunchError, Launcher};
-pub use placement::Placement;
+pub use placement::{Placement, Token};
 pub use reduction::GradientSink;
 pub use settings::{Exchange, Sharding, Timing};
 pub use shard::{Run, Shard};

@@ -1,5 +1,8 @@
 //! The rank and the rendezvous of a process, from the environment variables that launchers set.
 
+use std::collections::hash_map::RandomState;
+use std::fmt;
+use std::hash::BuildHasher as _;
 use std::str::FromStr;
 
 use torch_ext::distributed::Rank;
@@ -34,6 +37,41 @@ pub struct Placement {
     pub host: String,
     /// The port of rank 0 on that machine.
     pub port: u16,
+    /// What the ranks of one run have in common, and others do not know.
+    pub token: Token,
+}
+
+/// A secret, or at least a name, of one run. The keys of its store start with a digest of it, so that another run or a
+/// stranger at the same port has other keys.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Token(String);
+
+impl Token {
+    /// The environment variable that hands a token over.
+    pub const VARIABLE: &'static str = "PREFERENCE_RUN_TOKEN";
+
+    /// Returns a token that nobody can guess.
+    pub fn random() -> Self {
+        // Its keys are from the system's source of randomness.
+        let state = RandomState::new();
+        Self((0..4_u8).map(|part| format!("{:016x}", state.hash_one(part))).collect())
+    }
+
+    /// Returns the text to hand over.
+    pub(crate) fn text(&self) -> &str {
+        &self.0
+    }
+
+    /// Returns the prefix of keys in a store.
+    pub(crate) fn prefix(&self) -> String {
+        format!("run-{}", &blake3::hash(self.0.as_bytes()).to_hex()[..32])
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(***)")
+    }
 }
 
 impl Placement {
@@ -68,7 +106,7 @@ impl Placement {
             None => rank.index(),
         };
         let (host, port) = environment.rendezvous(launcher, rank)?;
-        Ok(Some(Self { rank, local_rank, host, port }))
+        Ok(Some(Self { rank, local_rank, host, port, token: environment.token() }))
     }
 }
 
@@ -121,6 +159,12 @@ impl Environment<'_> {
             },
             found,
         })
+    }
+
+    /// Returns the token of [`Token::VARIABLE`], or the name that the launcher gives to the job.
+    fn token(&self) -> Token {
+        let names = [Token::VARIABLE, "TORCHELASTIC_RUN_ID", "SLURM_JOB_ID"];
+        Token(names.iter().find_map(|name| (self.variable)(name)).unwrap_or_default())
     }
 
     /// Returns `MASTER_ADDR` and `MASTER_PORT`, or values derived from the launcher's other variables.
@@ -226,6 +270,17 @@ mod tests {
         assert!(refused(&with("RANK", "2")).contains("RANK is \"2\""));
         assert!(refused(&with("WORLD_SIZE", "two")).contains("WORLD_SIZE is \"two\""));
         assert!(refused(&with("MASTER_PORT", "70000")).contains("MASTER_PORT"));
+    }
+
+    #[test]
+    fn a_token_comes_from_the_launcher_and_is_never_printed() {
+        let here = [("RANK", "1"), ("WORLD_SIZE", "2"), ("MASTER_ADDR", "a")];
+        let token = |name, value| placement(&[&here[..], &[(name, value)]].concat()).unwrap().unwrap().token;
+        let (given, job) = (token(Token::VARIABLE, "secret"), token("TORCHELASTIC_RUN_ID", "job-7"));
+        assert_ne!(given, job);
+        assert_ne!(given.prefix(), job.prefix());
+        assert!(!format!("{given:?}{}", given.prefix()).contains("secret"));
+        assert_ne!(Token::random(), Token::random());
     }
 
     #[test]

@@ -138,12 +138,13 @@ mod tests {
     use torch_ext::distributed::Rank;
 
     use super::*;
-    use crate::placement::Placement;
+    use crate::placement::{Placement, Token};
     use crate::settings::Exchange;
 
     #[test]
     fn a_group_of_one_rank_keeps_its_gradient() {
-        let placement = Placement { rank: Rank::ALONE, local_rank: 0, host: "127.0.0.1".to_owned(), port: 0 };
+        let (host, token) = ("127.0.0.1".to_owned(), Token::default());
+        let placement = Placement { rank: Rank::ALONE, local_rank: 0, host, port: 0, token };
         let group = ProcessGroup::join(&placement, Device::Cpu, Duration::from_secs(20)).unwrap();
         let flat = Tensor::arange(23, (Kind::Float, Device::Cpu));
         let before = flat.copy();
@@ -212,7 +213,7 @@ mod tests {
         let run_rank = |index: u16| {
             let host = "127.0.0.1".to_owned();
             let rank = Rank::new(index, 2).unwrap();
-            let placement = Placement { rank, local_rank: index.into(), host, port };
+            let placement = Placement { rank, local_rank: index.into(), host, port, token: Token::default() };
             let group = ProcessGroup::join(&placement, Device::Cpu, Duration::from_secs(60)).unwrap();
             body(index.into(), group);
         };

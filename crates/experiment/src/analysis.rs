@@ -1,19 +1,21 @@
 //! Statistics of evaluated subjects: means and differences with their intervals.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use rand::Rng;
 use report::table::Value;
 use seeds::Seeds;
-use stats::{ClusteredScores, Estimate, mean_interval, paired_difference_interval};
+use stats::{ClusteredScores, Estimate, MeanEstimate, mean_interval};
 use trainer::HeldOutMetrics;
 
 use crate::cell::{Subject, percent};
 use crate::error::ExperimentError;
-use crate::evaluated::{BENCHMARK, Collected, Evaluated, FURTHER, GOLD, Score};
+use crate::evaluated::{Collected, Evaluated, FURTHER, Score};
 use crate::failure::Failure;
 use crate::fitted::FittedLabels;
-use crate::judges;
+use crate::pools::{Pool, Pools, without_seed};
+use crate::scorers::Scorer;
 use crate::setup::Setup;
 
 /// Confidence level of every interval.
@@ -25,82 +27,6 @@ pub const SCORE_DECIMALS: usize = 2;
 /// Bootstrap resamples for the held-out questions, whose intervals are narrow.
 const FURTHER_RESAMPLES: usize = 2_000;
 
-/// A scorer on a set of questions.
-#[derive(Clone, Debug)]
-pub struct Scorer {
-    /// Its description in rows and sentences.
-    pub label: String,
-    /// Its heading in tables.
-    pub title: String,
-    /// Its name in [`Score`].
-    pub name: String,
-    /// Its question set.
-    pub question_set: &'static str,
-}
-
-impl Scorer {
-    /// Returns whether it gave a score.
-    pub fn is_of(&self, score: &Score) -> bool {
-        score.scorer == self.name && score.question_set == self.question_set
-    }
-}
-
-/// The scorers of an experiment.
-#[derive(Clone, Debug)]
-pub struct Scorers {
-    /// The main judge.
-    pub judge: Scorer,
-    /// A second judge; in the sandbox one with the LLM annotator's bias.
-    pub second: Option<Scorer>,
-    /// Gold quality on the benchmark and on the held-out questions, in the sandbox.
-    pub gold: Option<[Scorer; 2]>,
-}
-
-impl Scorers {
-    /// Returns the scorers of `setup`.
-    pub fn of(setup: &Setup) -> Self {
-        let scorer = |label: &str, title: &str, name: &str, question_set| Scorer {
-            label: label.to_owned(),
-            title: title.to_owned(),
-            name: name.to_owned(),
-            question_set,
-        };
-        let names = judges::names(&setup.judge);
-        if !setup.is_sandbox() {
-            let title = if names.len() > 1 { names[0].as_str() } else { "Judge" };
-            return Self {
-                judge: scorer(&names[0], title, &names[0], BENCHMARK),
-                second: names.get(1).map(|name| scorer(name, name, name, BENCHMARK)),
-                gold: None,
-            };
-        }
-        let held_out = format!("gold, {} held-out questions", setup.sandbox.further_questions);
-        let biased = "biased judge";
-        Self {
-            judge: scorer("judge", "Judge", &names[0], BENCHMARK),
-            second: names.get(1).map(|name| scorer(biased, "Biased judge", name, BENCHMARK)),
-            gold: Some([
-                scorer("gold", "Gold", GOLD, BENCHMARK),
-                scorer(&held_out, "Ground truth (held-out questions)", GOLD, FURTHER),
-            ]),
-        }
-    }
-
-    /// Returns all scorers, the main judge first.
-    pub fn all(&self) -> Vec<&Scorer> {
-        [&self.judge].into_iter().chain(&self.second).chain(self.gold.iter().flatten()).collect()
-    }
-
-    /// Returns the scorers of every table: the main judge, and the ground truth or else the second judge.
-    pub fn shown(&self) -> Vec<&Scorer> {
-        let other = match &self.gold {
-            Some([_, held_out]) => Some(held_out),
-            None => self.second.as_ref(),
-        };
-        [&self.judge].into_iter().chain(other).collect()
-    }
-}
-
 /// Statistics of evaluated subjects.
 pub struct Analysis<'a> {
     /// The setup of the experiment.
@@ -110,12 +36,69 @@ pub struct Analysis<'a> {
     /// The failed subjects.
     pub failed: &'a [Failure],
     seeds: Seeds,
+    pools: Rc<Pools<'a>>,
+    /// The policies of `evaluated`, with seed 0, and their subjects.
+    policies: Vec<(Subject, Vec<&'a Subject>)>,
 }
 
+/// A selection of subjects.
+pub type Selection<'s> = &'s dyn Fn(&Subject) -> bool;
+
 impl<'a> Analysis<'a> {
-    /// Analyzes the results of a grid.
-    pub fn new(setup: &'a Setup, Collected { evaluated, failed }: &'a Collected) -> Self {
-        Self { setup, evaluated, failed, seeds: Seeds::new(setup.seed).child("bootstrap") }
+    /// Analyzes the results of a grid, whose policies share the variance between seeds.
+    pub fn new(setup: &'a Setup, collected: &'a Collected) -> Self {
+        Self::within(setup, collected, Rc::new(Pools::new(setup, &collected.evaluated)))
+    }
+
+    /// Analyzes the results of a grid that is a part of the study in `pools`.
+    pub fn within(
+        setup: &'a Setup,
+        Collected { evaluated, failed }: &'a Collected,
+        pools: Rc<Pools<'a>>,
+    ) -> Self {
+        let mut policies: Vec<(Subject, Vec<&Subject>)> = Vec::new();
+        for subject in evaluated.iter().map(|evaluated| &evaluated.subject) {
+            let policy = without_seed(subject);
+            match policies.iter_mut().find(|(known, _)| *known == policy) {
+                Some((_, subjects)) => subjects.push(subject),
+                None => policies.push((policy, vec![subject])),
+            }
+        }
+        Self { setup, evaluated, failed, seeds: Seeds::new(setup.seed).child("bootstrap"), pools, policies }
+    }
+
+    /// Returns the policies of the study under a scorer; `None` without scores.
+    ///
+    /// # Errors
+    ///
+    /// If the variances are not defined.
+    pub fn pool(&self, scorer: &Scorer) -> Result<Option<Rc<Pool>>, ExperimentError> {
+        self.pools.of(scorer)
+    }
+
+    /// Returns the indices in `pool` of the policies of this grid of which a subject is selected.
+    pub fn selected(&self, pool: &Pool, keep: Selection<'_>) -> Vec<usize> {
+        let is_selected = |policy: &Subject| {
+            let subjects = self.policies.iter().filter(|(known, _)| known == policy).flat_map(|(_, of)| of);
+            subjects.into_iter().any(|subject| keep(subject))
+        };
+        (0..pool.policies().len()).filter(|&at| is_selected(&pool.policies()[at])).collect()
+    }
+
+    /// Returns the weights of a weighted sum of mean scores of selections on the policies of `pool`; `None` if a
+    /// selection is empty.
+    pub fn weights(&self, pool: &Pool, terms: &[(f64, Selection<'_>)]) -> Option<Vec<f64>> {
+        let mut weights = vec![0.0; pool.policies().len()];
+        for (weight, keep) in terms {
+            let selected = self.selected(pool, keep);
+            if selected.is_empty() {
+                return None;
+            }
+            for &at in &selected {
+                weights[at] += weight / selected.len() as f64;
+            }
+        }
+        Some(weights)
     }
 
     /// Returns a scorer's scores of the selected subjects, including answers without a rating.
@@ -170,25 +153,25 @@ impl<'a> Analysis<'a> {
             .map_err(ExperimentError::stats(format!("mean of {}", scorer.label)))
     }
 
-    /// Returns the paired difference of two selections with its interval; `None` if one has no scores.
+    /// Returns the difference of two selections over new questions and, if there are several seeds, new seeds; `None` if
+    /// one has no scores.
     ///
     /// # Errors
     ///
-    /// If the interval is not defined.
+    /// If the difference is not defined.
     pub fn difference(
         &self,
         scorer: &Scorer,
-        first: &dyn Fn(&Subject) -> bool,
-        second: &dyn Fn(&Subject) -> bool,
-    ) -> Result<Option<Estimate>, ExperimentError> {
-        let (first, second) = (self.scores(scorer, first)?, self.scores(scorer, second)?);
-        if first.clusters() == 0 || second.clusters() == 0 {
-            return Ok(None);
+        first: Selection<'_>,
+        second: Selection<'_>,
+    ) -> Result<Option<MeanEstimate>, ExperimentError> {
+        let Some(pool) = self.pool(scorer)? else { return Ok(None) };
+        let Some(weights) = self.weights(&pool, &[(1.0, first), (-1.0, second)]) else { return Ok(None) };
+        match pool.study().contrast(&weights) {
+            Ok(estimate) => Ok(Some(estimate)),
+            Err(stats::Error::TooFewClusters { .. }) => Ok(None),
+            Err(error) => Err(ExperimentError::stats(format!("difference of {}", scorer.label))(error)),
         }
-        let mut rng = self.rng();
-        paired_difference_interval(&first, &second, resamples(scorer), LEVEL, &mut rng)
-            .map(Some)
-            .map_err(ExperimentError::stats(format!("difference of {}", scorer.label)))
     }
 
     /// Returns the generator of resamples. Every interval draws the same ones, so that they are comparable.
@@ -257,6 +240,18 @@ impl<'a> Analysis<'a> {
         )
     }
 
+    /// Returns a note on the differences of a table.
+    pub fn difference_note(&self) -> String {
+        match self.setup.seeds {
+            1 => "Differences: t-intervals over questions, stratified by category. With one seed they apply to these very \
+                  policies, and to no other run of the same training."
+                .to_owned(),
+            _ => "Differences: t-intervals over questions, stratified by category, and seeds. The variance between seeds is \
+                  pooled over the policies of the study."
+                .to_owned(),
+        }
+    }
+
     /// Returns the mean of the selected scores as a table's value, or the reason of its absence.
     ///
     /// # Errors
@@ -286,12 +281,13 @@ impl<'a> Analysis<'a> {
         first: &dyn Fn(&Subject) -> bool,
         second: &dyn Fn(&Subject) -> bool,
     ) -> Result<Value, ExperimentError> {
-        Ok(match self.difference(scorer, first, second)? {
-            Some(Estimate { value, low, high, .. }) => {
-                Value::Difference { value, low, high, decimals: SCORE_DECIMALS }
-            }
-            None => self.absent(&[first, second]),
-        })
+        let Some(difference) = self.difference(scorer, first, second)? else {
+            return Ok(self.absent(&[first, second]));
+        };
+        let failed = ExperimentError::stats(format!("difference of {}", scorer.label));
+        let interval = difference.interval(LEVEL).map_err(failed)?;
+        let (value, low, high) = (difference.value, interval.low, interval.high);
+        Ok(Value::Difference { value, low, high, decimals: SCORE_DECIMALS })
     }
 
     fn absent(&self, selections: &[&dyn Fn(&Subject) -> bool]) -> Value {

@@ -31,12 +31,18 @@ pub struct Score {
     pub question_id: u64,
     /// Its category.
     pub category: String,
+    /// The index of the sampled answer; not in the file, whose folder is that of a sample.
+    #[serde(skip)]
+    pub sample: u64,
     /// 1 or 2.
     pub turn: u8,
     /// The judge's name, or [`GOLD`].
     pub scorer: String,
     /// The rating; `None` if the judge gave none.
     pub score: Option<f64>,
+    /// The variance between the judge's ratings of this turn; `None` for one rating.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judge_variance: Option<f64>,
     /// Length of the answer.
     pub characters: usize,
 }
@@ -54,6 +60,12 @@ impl Evaluation {
     /// Returns an evaluation of these scores without answers, for analyses of scores from elsewhere.
     pub fn from_scores(scores: Vec<Score>) -> Self {
         Self { scores, bench: BenchDir::new("no folder"), model_id: String::new() }
+    }
+
+    /// Returns the evaluation with the scores of a further sample.
+    pub(crate) fn with(mut self, sample: Self) -> Self {
+        self.scores.extend(sample.scores);
+        self
     }
 
     /// Returns the mean length of the answers to the benchmark, in characters.
@@ -128,6 +140,7 @@ impl Evaluated {
             seed: policy.seed,
             step: policy.step,
             progress: policy.progress,
+            sample: score.sample,
             question_set: score.question_set.clone(),
             question_id: score.question_id,
             category: score.category.clone(),

@@ -12,11 +12,12 @@ use mtbench::{
     answer_questions,
 };
 use pref_data::Message;
+use seeds::Seeds;
 use trainer::Context;
 
 use crate::error::ExperimentError;
 use crate::evaluated::{BENCHMARK, Evaluation, FURTHER, GOLD, Score};
-use crate::judges::{Judges, RatingContext};
+use crate::judges::{Judges, Rated, RatingContext};
 use crate::setup::Setup;
 use crate::source::DataSource;
 use crate::store::{create_folder, read_json, write_json};
@@ -35,6 +36,8 @@ pub(crate) struct Candidate {
     pub(crate) model_id: String,
     /// The seed of its random streams.
     pub(crate) seed: u64,
+    /// The index of the sampled answers.
+    pub(crate) sample: u64,
     /// The folder of answers, which other judges may rate too; those of the sandbox are in `scores`.
     pub(crate) answers: PathBuf,
     /// The folder of the evaluation.
@@ -54,7 +57,12 @@ impl Candidate {
     /// Reads the evaluation, if it is in the store.
     pub(crate) fn stored(&self) -> Result<Option<Evaluation>, ExperimentError> {
         let (bench, model_id) = (BenchDir::new(&self.scores), self.model_id.clone());
+        if self.is_evaluated() {
+            files::check_folder(&self.scores).map_err(ExperimentError::io("cannot use", &self.scores))?;
+        }
         let scores: Option<Vec<Score>> = read_json(&scores_file(&self.scores))?;
+        let of_sample = |score| Score { sample: self.sample, ..score };
+        let scores = scores.map(|scores| scores.into_iter().map(of_sample).collect());
         Ok(scores.map(|scores| Evaluation { scores, bench, model_id }))
     }
 
@@ -76,13 +84,15 @@ impl Candidate {
             });
         }
         self.answer(setup, source, context)?;
+        files::check_folder(&self.answers).map_err(ExperimentError::io("cannot use", &self.answers))?;
         let bench = BenchDir::new(&self.scores);
         let answers = BenchDir::new(&self.answers).answers(&self.model_id)?;
         fs::create_dir_all(&self.scores).map_err(ExperimentError::io("cannot create", &self.scores))?;
         bench.write_questions(source.questions())?;
         bench.write_answers(&self.model_id, &answers)?;
         let scores = self.judged(source, judges, &bench, &answers, context)?;
-        write_json(&scores_file(&self.scores), &scores)
+        write_json(&scores_file(&self.scores), &scores)?;
+        files::seal(&self.scores).map_err(ExperimentError::io("cannot write the checksums of", &self.scores))
     }
 
     /// Answers the open questions of the benchmark in batches, each of which is written.
@@ -106,7 +116,7 @@ impl Candidate {
         }
         let (kind, device) = (setup.model.dtype.kind(), setup.model.device.resolve());
         let policy = LoadedPolicy::open_in(&self.model, kind, device, &chat)?;
-        let seeds = source.replicate(self.seed).child("generation");
+        let seeds = self.generation(source);
         let mut responder = policy.responder(seeds, setup.answers.max_new_tokens, batch.get());
         responder.system.clone_from(&setup.answers.system);
         let turns: usize = questions.iter().map(|question| question.turns.len()).sum();
@@ -118,7 +128,9 @@ impl Candidate {
         answered.map_err(|error| match error {
             mtbench::Error::Respond { source, .. } if source.is::<Interrupted>() => ExperimentError::Stopped,
             error => error.into(),
-        })
+        })?;
+        files::seal(&self.answers)
+            .map_err(ExperimentError::io("cannot write the checksums of", &self.answers))
     }
 
     fn score_in_sandbox(
@@ -129,20 +141,30 @@ impl Candidate {
         context: &mut Context<'_>,
     ) -> Result<Vec<Score>, ExperimentError> {
         let policy = LoadedPolicy::open(&self.model)?;
-        let seeds = source.replicate(self.seed).child("generation");
+        let seeds = self.generation(source);
         let mut responder = policy.responder(seeds, source.max_new_tokens() as u32, SANDBOX_BATCH);
         let mut stamp = self.stamp();
         let mut answer = |questions: &[Question]| {
             answer_questions(questions, &self.model_id, &mut responder, &mut stamp, &[])
         };
         let answers = answer(source.questions())?;
-        let further = answer(source.further())?;
+        // The ground truth needs one sample: it has many questions.
+        let further = if self.sample == 0 { answer(source.further())? } else { Vec::new() };
         bench.write_questions(source.questions())?;
         bench.write_answers(&self.model_id, &answers)?;
         let mut scores = gold_scores(BENCHMARK, source.questions(), &answers);
         scores.extend(self.judged(source, judges, bench, &answers, context)?);
         scores.extend(gold_scores(FURTHER, source.further(), &further));
         Ok(scores)
+    }
+
+    /// Returns the random streams of its answers.
+    fn generation(&self, source: &DataSource) -> Seeds {
+        let streams = source.replicate(self.seed);
+        match self.sample {
+            0 => streams.child("generation"),
+            sample => streams.child(&format!("generation-{sample}")),
+        }
     }
 
     /// Returns every judge's scores of the answers in `bench`.
@@ -167,9 +189,7 @@ impl Candidate {
         };
         let context = RatingContext { stop, progress: &mut show };
         let rated = judges.rate(source, bench, (&self.model_id, self.seed), &mut self.stamp(), context)?;
-        let scores = rated
-            .iter()
-            .flat_map(|rated| judged_scores(&rated.judge, source.questions(), answers, &rated.scores));
+        let scores = rated.iter().flat_map(|rated| judged_scores(rated, source.questions(), answers));
         Ok(scores.collect())
     }
 
@@ -207,16 +227,16 @@ impl Responder for Interruptible<'_, '_> {
 }
 
 fn judged_scores(
-    judge: &str,
+    Rated { judge, scores, variances }: &Rated,
     questions: &[Question],
     answers: &[Answer],
-    table: &mtbench::Scores,
 ) -> Vec<Score> {
     let rated: BTreeMap<(u64, u8), f64> =
-        table.rows().iter().map(|row| ((row.question_id, row.turn), row.score)).collect();
+        scores.rows().iter().map(|row| ((row.question_id, row.turn), row.score)).collect();
     turns(questions, answers)
         .map(|(question, turn, answer)| Score {
             score: rated.get(&(question.question_id, turn)).copied(),
+            judge_variance: variances.get(&(question.question_id, turn)).copied(),
             ..blank(BENCHMARK, question, turn, judge, answer)
         })
         .collect()
@@ -254,9 +274,11 @@ fn blank(set: &str, question: &Question, turn: u8, scorer: &str, answer: &str) -
         question_set: set.to_owned(),
         question_id: question.question_id,
         category: question.category.clone(),
+        sample: 0,
         turn,
         scorer: scorer.to_owned(),
         score: None,
+        judge_variance: None,
         characters: answer.chars().count(),
     }
 }

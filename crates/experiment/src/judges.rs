@@ -1,14 +1,15 @@
 //! The judges: the sandbox's two, or one or two models behind endpoints.
 
 use std::cell::OnceCell;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use llm_client::{Client, Endpoint, Prices, Secret, Settings, TokioClock, Totals};
 use mtbench::{
-    Answer, BenchDir, EndpointJudge, FixedStamp, JUDGE_FAILED, Judge, JudgeProgress, JudgePrompts, Jury,
-    Mode, Scores, SingleGrading,
+    Answer, BenchDir, EndpointJudge, FixedStamp, JUDGE_FAILED, Judge, JudgeProgress, JudgePrompts, Judgment,
+    Jury, Mode, Scores, SingleGrading, Verdict,
 };
 use sandbox::SandboxJudge;
 use seeds::Seeds;
@@ -21,8 +22,8 @@ use crate::store::ResultStore;
 /// The judges of an experiment.
 #[derive(Debug)]
 pub(crate) enum Judges {
-    /// The sandbox's two.
-    Sandbox,
+    /// The sandbox's two, which rate each answer so often.
+    Sandbox(u32),
     /// Models behind endpoints, the main one first.
     Endpoints(Vec<ModelJudge>),
 }
@@ -40,6 +41,8 @@ pub(crate) struct ModelJudge {
 pub(crate) struct Rated {
     pub(crate) judge: String,
     pub(crate) scores: Scores,
+    /// The variance between the ratings of each question's turn, if there are several.
+    pub(crate) variances: BTreeMap<(u64, u8), f64>,
 }
 
 /// The caller's part of rating.
@@ -58,7 +61,7 @@ impl Judges {
             client: OnceCell::new(),
         };
         match setup.judge.kind {
-            JudgeKind::Sandbox => Self::Sandbox,
+            JudgeKind::Sandbox => Self::Sandbox(setup.judge.repeats.get()),
             JudgeKind::Endpoint => Self::Endpoints(setup.judge.all().map(judge).collect()),
         }
     }
@@ -66,7 +69,7 @@ impl Judges {
     /// Checks address, key and prices of each endpoint, and locks its folder.
     pub(crate) fn open(&self) -> Result<(), ExperimentError> {
         match self {
-            Self::Sandbox => Ok(()),
+            Self::Sandbox(_) => Ok(()),
             Self::Endpoints(judges) => judges.iter().try_for_each(|judge| judge.client().map(drop)),
         }
     }
@@ -94,10 +97,11 @@ impl Judges {
         };
         let mode = Mode::Strict;
         match self {
-            Self::Sandbox => {
+            Self::Sandbox(repeats) => {
+                let repeats = *repeats;
                 // These judges need no progress and are deterministic.
                 let rate =
-                    |judge: &SandboxJudge| rate(&Jury { judge, mode, repeats: 1, reasks: 0 }, &mut |_| {});
+                    |judge: &SandboxJudge| rate(&Jury { judge, mode, repeats, reasks: 0 }, &mut |_| {});
                 of_sandbox(&source.replicate(seed)).iter().map(rate).collect()
             }
             Self::Endpoints(judges) => {
@@ -156,6 +160,24 @@ fn of_sandbox(replicate: &Seeds) -> [SandboxJudge; 2] {
     [SandboxJudge::unbiased(&seeds), SandboxJudge::sharing_taste(&seeds)]
 }
 
+/// Returns the variance between the ratings of each turn with several.
+fn variances(rows: &[Judgment], model: &str) -> BTreeMap<(u64, u8), f64> {
+    let mut ratings: BTreeMap<(u64, u8), BTreeMap<u32, f64>> = BTreeMap::new();
+    for row in rows.iter().filter(|row| row.model == model) {
+        // The last judgment of a repeat counts.
+        if let Verdict::Rating(rating) = row.verdict {
+            ratings.entry((row.question_id, row.turn)).or_default().insert(row.repeat(), rating.value());
+        }
+    }
+    let variance = |ratings: BTreeMap<u32, f64>| {
+        let ratings: Vec<f64> = ratings.into_values().collect();
+        let n = ratings.len() as f64;
+        let mean = ratings.iter().sum::<f64>() / n;
+        (n > 1.0).then(|| ratings.iter().map(|rating| (rating - mean).powi(2)).sum::<f64>() / (n - 1.0))
+    };
+    ratings.into_iter().filter_map(|(turn, ratings)| Some((turn, variance(ratings)?))).collect()
+}
+
 fn rate(
     jury: &Jury<'_>,
     source: &DataSource,
@@ -180,5 +202,5 @@ fn rate(
         return Err(ExperimentError::Unjudged { judge: name.to_owned(), model: model.to_owned(), failed });
     }
     let scores = Scores::new(source.questions(), &judged.rows, model, Mode::Strict);
-    Ok(Rated { judge: name.to_owned(), scores })
+    Ok(Rated { judge: name.to_owned(), scores, variances: variances(&judged.rows, model) })
 }

@@ -272,10 +272,10 @@ impl Runner {
             (self.source().questions().len() as u64, self.source().further().len() as u64);
         let judge = &self.setup().judge;
         let opinions: u64 = match judge.kind {
-            JudgeKind::Sandbox => judges::names(judge).len() as u64,
+            JudgeKind::Sandbox => judges::names(judge).len() as u64 * u64::from(judge.repeats.get()),
             JudgeKind::Endpoint => judge.all().map(|judge| u64::from(judge.repeats.get())).sum(),
         };
-        let left = evaluations - evaluated;
+        let left = (evaluations - evaluated) * u64::from(self.setup().answers.samples.get());
         Ok(Work {
             what,
             is_made: true,

@@ -8,14 +8,17 @@ use report::table::{Align, Column, Table, Value};
 use trainer::RunDir;
 use trainer::recipe::Recipe;
 
-use crate::analysis::Scorers;
 use crate::cell::{Cell, Subject, loss_name, percent, slice_name};
 use crate::error::ExperimentError;
 use crate::failure::Failure;
 use crate::grid::Grid;
 use crate::runner::Runner;
+use crate::scorers::Scorers;
 
+mod answers;
 mod show;
+
+pub use answers::PolicyAnswers;
 
 /// The cells of an experiment's folder, finished or not.
 #[derive(Debug)]

@@ -43,6 +43,8 @@ pub struct ScoreRow {
     pub step: u64,
     /// Share of training so far, in [0, 1]; 0 for the SFT policy.
     pub progress: f64,
+    /// The index of the sampled answer.
+    pub sample: u64,
     /// The question set.
     pub question_set: String,
     /// The question's id in its set.

@@ -137,8 +137,11 @@ impl Runner {
             };
         }
         let made = if shard != Shard::WHOLE && !self.source.is_sandbox() {
-            self.candidate(subject)
-                .and_then(|(candidate, _)| candidate.answer(&self.setup, &self.source, context))
+            self.candidates(subject).and_then(|(candidates, _)| {
+                candidates
+                    .iter()
+                    .try_for_each(|candidate| candidate.answer(&self.setup, &self.source, context))
+            })
         } else if !self.is_evaluated(subject) {
             self.evaluate(subject, context)
         } else {
@@ -146,7 +149,7 @@ impl Runner {
         };
         match (made, subject) {
             (Err(error), Subject::Trained { .. }) if error.is_of_one_policy() => {
-                self.note_failure(&self.scores_key(subject), format!("evaluating {subject}"), &error)
+                self.note_failure(&self.scores_key(subject, 0), format!("evaluating {subject}"), &error)
             }
             (made, _) => made,
         }
@@ -182,8 +185,10 @@ impl Runner {
         if !is_trained || !self.is_evaluated(subject) {
             return Ok(None);
         }
-        let (candidate, trained) = self.candidate(subject)?;
-        Ok(candidate.stored()?.map(|evaluation| trained.with(subject, evaluation)))
+        let (candidates, trained) = self.candidates(subject)?;
+        let evaluations = candidates.iter().map(Candidate::stored).collect::<Result<Option<Vec<_>>, _>>()?;
+        let evaluation = evaluations.and_then(|samples| samples.into_iter().reduce(Evaluation::with));
+        Ok(evaluation.map(|evaluation| trained.with(subject, evaluation)))
     }
 
     /// Returns whether a subject is fully trained. The supervised policy always is.
@@ -196,20 +201,22 @@ impl Runner {
 
     /// Evaluates a trained subject.
     fn evaluate(&self, subject: &Subject, context: &mut Context<'_>) -> Result<(), ExperimentError> {
-        let (candidate, _) = self.candidate(subject)?;
+        let (candidates, _) = self.candidates(subject)?;
         let shows_itself = !self.source.is_sandbox();
         if !shows_itself {
             context.progress.begin(&format!("evaluating {subject}"), 1);
         }
-        candidate.evaluate(&self.setup, &self.source, &self.judges, context)?;
+        for candidate in candidates {
+            candidate.evaluate(&self.setup, &self.source, &self.judges, context)?;
+        }
         if !shows_itself {
             context.progress.end();
         }
         Ok(())
     }
 
-    /// Returns the policy and the folders of a subject, and the results of its training.
-    fn candidate(&self, subject: &Subject) -> Result<(Candidate, Trained), ExperimentError> {
+    /// Returns the policy and the folders of each sample of a subject, and the results of its training.
+    fn candidates(&self, subject: &Subject) -> Result<(Vec<Candidate>, Trained), ExperimentError> {
         let (model, trained) = match subject {
             Subject::Baseline { .. } => {
                 let key = self.source.key().clone();
@@ -230,14 +237,15 @@ impl Runner {
                 (model, Trained { key: self.run_key(cell), step, training_loss, held_out, labels })
             }
         };
-        let candidate = Candidate {
-            model,
-            model_id: model_id(subject, trained.step),
+        let candidate = |sample: u64| Candidate {
+            model: model.clone(),
+            model_id: model_id(subject, trained.step, sample),
             seed: subject.seed(),
-            answers: self.store.answers(&self.answers_key(subject)),
-            scores: self.store.scores(&self.scores_key(subject)),
+            sample,
+            answers: self.store.answers(&self.answers_key(subject, sample)),
+            scores: self.store.scores(&self.scores_key(subject, sample)),
         };
-        Ok((candidate, trained))
+        Ok((self.samples().map(candidate).collect(), trained))
     }
 
     /// Trains a cell, unless it is in the store.
@@ -269,7 +277,13 @@ impl Runner {
 
     /// Returns whether a subject's evaluation is in the store.
     pub fn is_evaluated(&self, subject: &Subject) -> bool {
-        scores_file(&self.store.scores(&self.scores_key(subject))).exists()
+        self.samples()
+            .all(|sample| scores_file(&self.store.scores(&self.scores_key(subject, sample))).exists())
+    }
+
+    /// Returns the indices of the sampled answers.
+    fn samples(&self) -> std::ops::Range<u64> {
+        0..u64::from(self.setup.answers.samples.get())
     }
 }
 
@@ -290,8 +304,8 @@ impl Trained {
 }
 
 /// Returns the model's name in FastChat's files.
-fn model_id(subject: &Subject, step: u64) -> String {
-    match subject {
+fn model_id(subject: &Subject, step: u64, sample: u64) -> String {
+    let id = match subject {
         Subject::Baseline { seed } => format!("sft-seed-{seed}"),
         Subject::Trained { cell, .. } => {
             let mut id = format!("{}-{}", cell.loss.name(), file_name(&cell.annotator));
@@ -309,7 +323,8 @@ fn model_id(subject: &Subject, step: u64) -> String {
             }
             format!("{id}-beta-{}-seed-{}-step-{step}", cell.beta.get(), cell.seed)
         }
-    }
+    };
+    if sample == 0 { id } else { format!("{id}-sample-{sample}") }
 }
 
 /// Returns the mean training loss of the steps after `before` up to `step`.

@@ -58,7 +58,7 @@ pub struct Setup {
     pub output: OutputSection,
 }
 
-/// How the policies answer the benchmark, outside of the sandbox.
+/// How the policies answer the benchmark. Only `samples` applies to the sandbox.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AnswersSection {
@@ -75,6 +75,14 @@ pub struct AnswersSection {
     /// Variables of the chat template, in addition to `data.chat_template_kwargs`.
     #[serde(skip_serializing_if = "Map::is_empty")]
     pub chat_template_kwargs: Map<String, Value>,
+    /// Sampled answers per seed and question. Each has its own random stream; categories at temperature 0 repeat theirs.
+    #[serde(skip_serializing_if = "is_one")]
+    pub samples: NonZeroU16,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it a reference")]
+fn is_one(samples: &NonZeroU16) -> bool {
+    samples.get() == 1
 }
 
 impl Default for AnswersSection {
@@ -85,6 +93,7 @@ impl Default for AnswersSection {
             system: None,
             date: None,
             chat_template_kwargs: Map::new(),
+            samples: NonZeroU16::MIN,
         }
     }
 }

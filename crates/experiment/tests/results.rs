@@ -27,6 +27,7 @@ fn row(question_id: u64, score: Option<f64>) -> ScoreRow {
         seed: u64::MAX,
         step: 282,
         progress: 0.75,
+        sample: 1,
         question_set: "sandbox".into(),
         question_id,
         category: "writing".into(),
@@ -86,7 +87,7 @@ fn strings_are_dictionaries_and_pages_are_snappy() {
     write_parquet(&path, &(0..1000).map(|id| row(id, None)).collect::<Vec<_>>()).expect("written");
     let reader = SerializedFileReader::new(File::open(&path).expect("open")).expect("parquet");
     let group = reader.metadata().row_group(0);
-    assert_eq!(group.num_columns(), 20);
+    assert_eq!(group.num_columns(), 21);
     for column in group.columns() {
         assert_eq!(column.compression(), Compression::SNAPPY);
         if column.column_path().string() == "cell" {
@@ -148,6 +149,7 @@ fn any_row() -> impl Strategy<Value = ScoreRow> {
             let (cell, annotator, slice, loss, question_set, category, scorer) = names;
             let (beta, label_smoothing, fraction, flip_rate, learning_rate) = settings;
             let (seed, step, progress, question_id, turn, characters) = places;
+            let sample = u64::from(turn) + 1;
             ScoreRow {
                 cell,
                 annotator,
@@ -162,6 +164,7 @@ fn any_row() -> impl Strategy<Value = ScoreRow> {
                 seed,
                 step,
                 progress,
+                sample,
                 question_set,
                 question_id,
                 category,

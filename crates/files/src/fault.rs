@@ -3,14 +3,15 @@
 //! A point does nothing unless the environment variable [`VARIABLE`] names it.
 //! Only tests set it: for them, a crash at a known place replaces a kill at a moment that depends on the machine.
 
-use std::fs::{self, File};
-use std::path::PathBuf;
+use std::fs::{self, File, OpenOptions};
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use std::{env, process, thread};
 
-/// Holds `NAME=COUNT`: the process aborts when it reaches the point `NAME` for the `COUNT`-th time.
+/// Holds `NAME=COUNT`: the process aborts when it reaches the point `NAME` for the `COUNT`-th time. At a
+/// [torn write](torn), it first cuts the file.
 ///
 /// - `NAME=COUNT@RANK` restricts this to the process whose `RANK` variable is `RANK`.
 /// - `NAME=COUNT:DIR` holds the process instead: it creates `DIR/held`, and goes on when `DIR/released` exists.
@@ -59,13 +60,31 @@ impl Fault {
 
 /// Aborts or holds the process if [`VARIABLE`] names this pass through `name`. Does nothing otherwise.
 pub fn point(name: &str) {
+    if let Some(fault) = fault().filter(|fault| fault.is_due(name)) {
+        fault.happen();
+    }
+}
+
+fn fault() -> Option<&'static Fault> {
     static FAULT: OnceLock<Option<Fault>> = OnceLock::new();
-    let fault = FAULT.get_or_init(|| {
+    let read = || {
         let rank = env::var("RANK").ok();
         Fault::parse(&env::var(VARIABLE).ok()?, rank.as_deref())
-    });
-    if let Some(fault) = fault.as_ref().filter(|fault| fault.is_due(name)) {
-        fault.happen();
+    };
+    FAULT.get_or_init(read).as_ref()
+}
+
+/// Cuts half of the last `unsynced` bytes of the file `path` and aborts the process if [`VARIABLE`] names this pass through
+/// `name`, as a power failure does to data that has not reached the disk. Does nothing otherwise.
+pub fn torn(name: &str, path: &Path, unsynced: u64) {
+    if fault().is_some_and(|fault| fault.is_due(name)) {
+        let cut = |file: File| {
+            let length = file.metadata()?.len();
+            file.set_len(length - unsynced.min(length).div_ceil(2))
+        };
+        // Without the cut the test that expects a torn file fails.
+        let _ = OpenOptions::new().write(true).open(path).and_then(cut);
+        process::abort();
     }
 }
 

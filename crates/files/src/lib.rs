@@ -1,16 +1,26 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+mod checked_json;
 pub mod fault;
+mod inside;
 pub mod json_lines;
 mod lock;
+mod manifest;
+mod sealed;
+mod verify;
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 pub use atomic_write_file::AtomicWriteFile;
+pub use checked_json::{read_checked_json, write_checked_json};
+pub use inside::{file_inside, read_inside, read_inside_if_present};
 pub use lock::{Lock, LockError};
+pub use manifest::{Damage, MANIFEST, check_file, check_folder, read_checked, seal, seal_files, unseal};
+pub use sealed::{HASH_BYTES, Hashing, is_sealed, write_sealed};
+pub use verify::{Verification, verify};
 
 /// Replaces the file `path` with `bytes`, and creates its folder if necessary.
 ///
@@ -40,7 +50,7 @@ pub fn write_with<E: From<io::Error>>(
     Ok(file.commit()?)
 }
 
-/// Creates the folder `target`: `fill` writes into a temporary sibling, which is then renamed and synced.
+/// Creates the folder `target`: `fill` writes into a temporary sibling, which is then [sealed](seal), renamed and synced.
 ///
 /// If `target` appears in the meantime, it is kept and the temporary folder is removed. This suits content-addressed
 /// folders, where another process writes the same content.
@@ -56,6 +66,7 @@ pub fn create_dir<T, E: From<io::Error>>(
     fs::create_dir_all(parent)?;
     let partial = tempfile::Builder::new().prefix(".partial-").tempdir_in(parent)?;
     let made = fill(partial.path())?;
+    seal(partial.path())?;
     fault::point("files.create_dir.filled");
     match fs::rename(partial.path(), target) {
         // The folder has its final name: nothing is left to remove.

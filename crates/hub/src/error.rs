@@ -3,8 +3,6 @@
 use std::io;
 use std::path::PathBuf;
 
-use hf_hub::api::sync::ApiError;
-
 use crate::repo::RepoId;
 
 /// An error of this crate. None of them holds a token.
@@ -67,8 +65,23 @@ pub enum HubError {
     Request {
         /// The repository.
         repo: RepoId,
-        /// The client's error. Its text includes its causes, so it is no `source`.
-        cause: Box<ApiError>,
+        /// The cause, without addresses: those of a store of files hold signatures.
+        cause: String,
+    },
+    /// A server names a file of the cache by something else than a digest.
+    #[error(
+        "{repo}: {endpoint} answers with the {what} {value:?}, which is no digest of 40 to 64 hexadecimal digits; check \
+         HF_ENDPOINT"
+    )]
+    NoDigest {
+        /// The repository.
+        repo: RepoId,
+        /// The server.
+        endpoint: String,
+        /// The wrong value: `etag` or `commit`.
+        what: &'static str,
+        /// The value.
+        value: String,
     },
     /// The cache cannot be read or written.
     #[error("cannot use the cache {}", path.display())]
@@ -87,20 +100,20 @@ impl HubError {
         !matches!(self, Self::Request { .. } | Self::Cache { .. })
     }
 
-    /// Classifies an error of the client about `repo`.
-    pub(crate) fn of(repo: &RepoId, endpoint: &str, error: ApiError) -> Self {
+    /// Classifies an error of a request about `repo`.
+    pub(crate) fn of(repo: &RepoId, endpoint: &str, error: ureq::Error) -> Self {
         let (repo, page) = (repo.clone(), repo.page(endpoint));
-        let ApiError::RequestError(request) = &error else {
-            return Self::Request { repo, cause: Box::new(error) };
-        };
-        match &**request {
+        match error {
             ureq::Error::Status(status, response) => match (status, response.header("x-error-code")) {
                 (_, Some("GatedRepo")) | (403, _) => Self::Gated { repo, page },
                 (401, _) => Self::Unauthorised { repo },
                 (404, _) => Self::NotFound { repo, page },
-                _ => Self::Request { repo, cause: Box::new(error) },
+                _ => Self::Request { repo, cause: format!("the server answers with status {status}") },
             },
-            ureq::Error::Transport(_) => Self::Request { repo, cause: Box::new(error) },
+            ureq::Error::Transport(transport) => {
+                let detail = transport.message().unwrap_or("the connection failed");
+                Self::Request { repo, cause: format!("{}: {detail}", transport.kind()) }
+            }
         }
     }
 }

@@ -4,12 +4,10 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use hf_hub::api::sync::{Api, ApiBuilder};
-use hf_hub::{Cache, Repo, RepoType};
-
 use crate::choice::choose;
+use crate::client::{Cached, Client, cache_error, is_digest};
 use crate::error::HubError;
-use crate::repo::{RepoId, RepoKind};
+use crate::repo::RepoId;
 
 /// The Hub, with cache and token of this machine.
 #[derive(Clone)]
@@ -32,18 +30,18 @@ pub enum Access {
 /// The default address of the Hub.
 const ENDPOINT: &str = "https://huggingface.co";
 
-/// The number of retries of a broken request.
-const RETRIES: usize = 3;
-
 impl Hub {
     /// The Hub of the environment, as in `huggingface_hub`. `variable` returns the value of a variable.
     pub fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Self {
         let set = |name: &str| variable(name).filter(|value| !value.is_empty());
         let home = set("HF_HOME").map(PathBuf::from);
-        let default = Cache::default();
         let cache = set("HF_HUB_CACHE").map(PathBuf::from).or_else(|| Some(home?.join("hub")));
-        let cache = cache.unwrap_or_else(|| default.path().clone());
-        let stored = || Cache::new(cache.clone()).token();
+        let cache = cache.unwrap_or_else(default_cache);
+        // As `huggingface-cli login` writes it.
+        let stored = || {
+            let token = fs::read_to_string(cache.parent()?.join("token")).ok()?;
+            Some(token.trim().to_owned()).filter(|token| !token.is_empty())
+        };
         let is_on =
             |value: String| matches!(value.to_ascii_uppercase().as_str(), "1" | "ON" | "YES" | "TRUE");
         let offline = set("HF_HUB_OFFLINE").is_some_and(is_on);
@@ -70,58 +68,34 @@ impl Hub {
     }
 
     fn download(&self, repo: &RepoId) -> Result<PathBuf, HubError> {
-        let failed = |error| HubError::of(repo, &self.endpoint, error);
-        let api = self.api().map_err(failed)?;
-        let info = api.repo(self.at(repo, repo.revision())).info().map_err(failed)?;
-        let all: Vec<String> = info.siblings.into_iter().map(|sibling| sibling.rfilename).collect();
+        let client = Client::new(&self.endpoint, self.token.as_deref());
+        let description = client.describe(repo)?;
         // Names come from the network and become paths.
-        let all: Vec<String> = all.into_iter().filter(|file| stays_inside(file)).collect();
+        let all: Vec<String> = description.files.into_iter().filter(|file| stays_inside(file)).collect();
         let choice = choose(repo, &all)?;
-        let at_commit = api.repo(self.at(repo, &info.sha));
+        let (cached, commit) = (Cached::of(&self.cache, repo), description.commit);
         for file in &choice.files {
-            tracing::info!(repo = %repo, file, "fetching what the cache lacks");
-            at_commit.get(file).map_err(failed)?;
+            client.fetch(repo, &cached, &commit, file)?;
         }
         // So that the revision is found without the network.
-        let cache = Cache::new(self.cache.clone()).repo(self.at(repo, repo.revision()));
-        cache.create_ref(&info.sha).map_err(|source| HubError::Cache { path: self.cache.clone(), source })?;
-        Ok(self.snapshot(repo, &info.sha).join(choice.path))
+        let reference = cached.reference(repo.revision());
+        files::write(&reference, commit.as_bytes()).map_err(cache_error(&reference))?;
+        Ok(cached.snapshot(&commit).join(choice.path))
     }
 
     fn cached(&self, repo: &RepoId) -> Result<PathBuf, HubError> {
         let missing = || HubError::Offline { repo: repo.clone(), cache: self.cache.clone() };
-        let folder = self.cache.join(self.at(repo, repo.revision()).folder_name());
-        let commit = fs::read_to_string(folder.join("refs").join(repo.revision()))
+        let cached = Cached::of(&self.cache, repo);
+        let commit = fs::read_to_string(cached.reference(repo.revision()))
             .map_or_else(|_| repo.revision().to_owned(), |commit| commit.trim().to_owned());
-        let snapshot = self.snapshot(repo, &commit);
+        let snapshot = cached.snapshot(&commit);
         let mut all = Vec::new();
-        if !stays_inside(&commit) || !snapshot.is_dir() {
+        if !is_digest(&commit) || !snapshot.is_dir() {
             return Err(missing());
         }
-        list(&snapshot, "", &mut all).map_err(|source| HubError::Cache { path: snapshot.clone(), source })?;
+        list(&snapshot, "", &mut all).map_err(cache_error(&snapshot))?;
         let choice = choose(repo, &all)?;
         if choice.files.is_empty() { Err(missing()) } else { Ok(snapshot.join(choice.path)) }
-    }
-
-    fn api(&self) -> Result<Api, hf_hub::api::sync::ApiError> {
-        ApiBuilder::from_cache(Cache::new(self.cache.clone()))
-            .with_endpoint(self.endpoint.clone())
-            .with_token(self.token.clone())
-            .with_retries(RETRIES)
-            .with_progress(false)
-            .build()
-    }
-
-    fn at(&self, repo: &RepoId, revision: &str) -> Repo {
-        let kind = match repo.kind() {
-            RepoKind::Model => RepoType::Model,
-            RepoKind::Dataset => RepoType::Dataset,
-        };
-        Repo::with_revision(repo.name().to_owned(), kind, revision.to_owned())
-    }
-
-    fn snapshot(&self, repo: &RepoId, commit: &str) -> PathBuf {
-        self.cache.join(self.at(repo, commit).folder_name()).join("snapshots").join(commit)
     }
 }
 
@@ -134,6 +108,11 @@ impl fmt::Debug for Hub {
             .field("access", &self.access)
             .finish()
     }
+}
+
+/// The cache of `huggingface_hub` without variables.
+fn default_cache() -> PathBuf {
+    std::env::home_dir().unwrap_or_default().join(".cache/huggingface/hub")
 }
 
 fn stays_inside(path: &str) -> bool {

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod choice;
+mod client;
 mod error;
 mod fetch;
 mod repo;

@@ -18,6 +18,12 @@ struct Served {
     files: BTreeMap<String, Vec<u8>>,
     /// The only token that is let in, if any.
     token: Option<String>,
+    /// The etag of every file, instead of a digest.
+    etag: Option<String>,
+    /// The commit of every answer, instead of the usual one.
+    commit: Option<String>,
+    /// Where the contents of files are, if not here.
+    redirect: Option<String>,
     /// Whether the next body breaks off in the middle.
     breaks_off: Mutex<u32>,
     heard: Mutex<Vec<String>>,
@@ -79,6 +85,9 @@ fn answer(mut stream: TcpStream, served: &Served) {
         };
         let range = header("range").unwrap_or_default();
         served.heard.lock().expect("not poisoned").push(format!("{path} {range}"));
+        if header("authorization").is_some() {
+            served.heard.lock().expect("not poisoned").push("a token".to_owned());
+        }
         let allowed = served
             .token
             .as_ref()
@@ -93,7 +102,8 @@ fn answer(mut stream: TcpStream, served: &Served) {
             let known = path.starts_with("/api/datasets/owner/set/revision/");
             let siblings: Vec<String> =
                 served.files.keys().map(|name| format!("{{\"rfilename\": \"{name}\"}}")).collect();
-            let body = format!("{{\"sha\": \"{COMMIT}\", \"siblings\": [{}]}}", siblings.join(", "));
+            let commit = served.commit.as_deref().unwrap_or(COMMIT);
+            let body = format!("{{\"sha\": \"{commit}\", \"siblings\": [{}]}}", siblings.join(", "));
             let status = if known { "200 OK" } else { "404 Not Found" };
             let head = format!(
                 "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
@@ -107,14 +117,22 @@ fn answer(mut stream: TcpStream, served: &Served) {
             let _ = stream.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n");
             continue;
         };
+        if let Some(elsewhere) = &served.redirect {
+            let head = format!(
+                "HTTP/1.1 302 Found\r\nlocation: {elsewhere}{path}\r\nx-repo-commit: {COMMIT}\r\nx-linked-etag: \"{}\"\r\ncontent-length: 0\r\n\r\n",
+                "d".repeat(64)
+            );
+            let _ = stream.write_all(head.as_bytes());
+            continue;
+        }
         let (from, to) = range.trim_start_matches("bytes=").split_once('-').unwrap_or(("0", ""));
         let from: usize = from.parse().unwrap_or(0);
         let to: usize = to.parse().map_or(content.len(), |to: usize| to + 1);
         let part = &content[from..to];
         let head = format!(
-            "HTTP/1.1 206 Partial Content\r\netag: \"{}-{}\"\r\nx-repo-commit: {COMMIT}\r\ncontent-range: bytes {from}-{}/{}\r\ncontent-length: {}\r\n\r\n",
-            content.len(),
-            content[0],
+            "HTTP/1.1 206 Partial Content\r\netag: \"{}\"\r\nx-repo-commit: {}\r\ncontent-range: bytes {from}-{}/{}\r\ncontent-length: {}\r\n\r\n",
+            served.etag.clone().unwrap_or_else(|| format!("{:040x}", content[0])),
+            served.commit.as_deref().unwrap_or(COMMIT),
             to - 1,
             content.len(),
             part.len()
@@ -215,6 +233,45 @@ fn what_is_not_there_is_said() {
     });
     let error = nobody.fetch(&id("owner/set")).expect_err("nobody there").to_string();
     assert!(error.contains("HF_HUB_OFFLINE=1"), "{error}");
+}
+
+#[test]
+fn a_redirect_gets_no_token_and_names_no_file() {
+    let store =
+        Server::start(Served { files: set(), etag: Some("an-etag-of-its-own".into()), ..Served::default() });
+    let redirect = Some(store.address.clone());
+    let server = Server::start(Served { files: set(), redirect, ..Served::default() });
+    let cache = tempfile::tempdir().expect("a temporary folder");
+    let hub = server.hub(cache.path(), &[("HF_TOKEN", TOKEN)]);
+    let path = hub.fetch(&id("owner/set:data/test-00000-of-00001.parquet")).expect("fetched");
+    assert_eq!(fs::read(&path).expect("a file"), vec![b'c'; 100_000]);
+    assert!(cache.path().join("datasets--owner--set/blobs").join("d".repeat(64)).is_file());
+    assert!(server.heard().contains(&"a token".to_owned()));
+    assert_eq!(store.heard().len(), 2, "{:?}", store.heard());
+    assert!(!store.heard().contains(&"a token".to_owned()));
+}
+
+#[test]
+fn a_hostile_server_cannot_choose_a_path() {
+    let out = "../../../../out";
+    for (etag, commit) in [(Some(out), None), (None, Some(out)), (Some(""), None), (None, Some("main"))] {
+        let text = |text: Option<&str>| text.map(str::to_owned);
+        let served = Served { files: set(), etag: text(etag), commit: text(commit), ..Served::default() };
+        let server = Server::start(served);
+        let root = tempfile::tempdir().expect("a temporary folder");
+        let error =
+            server.hub(&root.path().join("a/cache"), &[]).fetch(&id("owner/set")).expect_err("refused");
+        assert!(matches!(error, HubError::NoDigest { .. }) && error.is_bad_input(), "{error}");
+        let mut files = Vec::new();
+        let mut folders = vec![root.path().to_owned()];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).expect("a folder") {
+                let path = entry.expect("an entry").path();
+                if path.is_dir() { folders.push(path) } else { files.push(path) }
+            }
+        }
+        assert_eq!(files, Vec::<std::path::PathBuf>::new(), "nothing is written");
+    }
 }
 
 #[test]

@@ -206,7 +206,7 @@ impl Comparison {
 }
 
 /// Names become file names, also on systems that ignore case.
-fn check_raters(raters: &[String]) -> Result<(), Error> {
+pub(crate) fn check_raters(raters: &[String]) -> Result<(), Error> {
     let mut taken = BTreeSet::new();
     if raters.is_empty() {
         return Err(Error::Rater { name: String::new(), problem: "name one rater or more" });

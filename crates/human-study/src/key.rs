@@ -63,7 +63,7 @@ pub struct StudySheets {
     pub key: Key,
 }
 
-const KEY_FILE: &str = "key.json";
+pub(crate) const KEY_FILE: &str = "key.json";
 
 impl StudySheets {
     /// Writes `key.json`, and `sheet-RATER.html` and `sheet-RATER.csv` for every rater, into `dir`. Returns the paths,
@@ -106,20 +106,8 @@ pub(crate) fn file_stem(name: &str) -> String {
 
 fn spreadsheet(sheet: &ComparisonSheet) -> String {
     let header = ["study", "rater", "item", "category", "conversation", "answer_1", "answer_2", "choice"];
+    let (turns, cell) = (turns_in_cell, spreadsheet_cell);
     let row = |item: &ComparisonItem| {
-        let turns = |texts: &[String]| match texts {
-            [only] => only.clone(),
-            _ => (1..)
-                .zip(texts)
-                .map(|(turn, text)| format!("[turn {turn}] {text}"))
-                .collect::<Vec<_>>()
-                .join("\n\n"),
-        };
-        // A spreadsheet takes a cell that starts like this for a formula.
-        let cell = |text: String| match text.chars().next() {
-            Some('=' | '+' | '-' | '@') => format!(" {text}"),
-            _ => text,
-        };
         [
             sheet.study.clone(),
             sheet.rater.clone(),
@@ -132,6 +120,26 @@ fn spreadsheet(sheet: &ComparisonSheet) -> String {
         ]
     };
     csv_text(header, sheet.items.iter().map(row))
+}
+
+/// Returns the messages of a conversation as one text.
+pub(crate) fn turns_in_cell(texts: &[String]) -> String {
+    match texts {
+        [only] => only.clone(),
+        _ => (1..)
+            .zip(texts)
+            .map(|(turn, text)| format!("[turn {turn}] {text}"))
+            .collect::<Vec<_>>()
+            .join("\n\n"),
+    }
+}
+
+/// Returns a text that a spreadsheet does not take for a formula.
+pub(crate) fn spreadsheet_cell(text: String) -> String {
+    match text.chars().next() {
+        Some('=' | '+' | '-' | '@') => format!(" {text}"),
+        _ => text,
+    }
 }
 
 impl Key {

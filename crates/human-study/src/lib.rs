@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+mod answer_ratings;
 mod comparison;
 mod error;
 mod files;
@@ -10,6 +11,10 @@ mod report;
 mod sheet;
 mod tables;
 
+pub use answer_ratings::{
+    AnswerRating, AnswerToRate, RatingItem, RatingKey, RatingSheet, RatingSheets, answer_ratings_csv,
+    rating_sheets,
+};
 pub use comparison::{Comparison, Item};
 pub use error::Error;
 pub use key::{Key, Shown, Side, StudySheets};

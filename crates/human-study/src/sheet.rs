@@ -44,20 +44,25 @@ pub struct ComparisonItem {
 impl ComparisonSheet {
     /// Renders the page.
     pub fn to_html(&self) -> String {
-        // `<` is escaped, since `</script>` would end the script element.
-        let data = serde_json::to_string(self)
-            .expect("a sheet has string keys and plain values only")
-            .replace('<', "\\u003c");
-        let title = escape(&format!("Compare answers: {}", self.rater));
-        format!(
-            "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-             <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-             <meta name=\"color-scheme\" content=\"light dark\">\n\
-             <meta http-equiv=\"Content-Security-Policy\" content=\"{POLICY}\">\n\
-             <title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n{BODY}\
-             <script type=\"application/json\" id=\"sheet\">{data}</script>\n<script>\n{SCRIPT}</script>\n</body>\n</html>\n"
-        )
+        page("Compare answers", &self.rater, self)
     }
+}
+
+/// Renders a page for one rater. The script reads `data`.
+pub(crate) fn page(title: &str, rater: &str, data: &impl Serialize) -> String {
+    // `<` is escaped, since `</script>` would end the script element.
+    let data = serde_json::to_string(data)
+        .expect("a sheet has string keys and plain values only")
+        .replace('<', "\\u003c");
+    let title = escape(&format!("{title}: {rater}"));
+    format!(
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <meta name=\"color-scheme\" content=\"light dark\">\n\
+         <meta http-equiv=\"Content-Security-Policy\" content=\"{POLICY}\">\n\
+         <title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n{BODY}\
+         <script type=\"application/json\" id=\"sheet\">{data}</script>\n<script>\n{SCRIPT}</script>\n</body>\n</html>\n"
+    )
 }
 
 const BODY: &str = include_str!("sheet/body.html");

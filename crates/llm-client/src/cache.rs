@@ -58,22 +58,22 @@ impl Cache {
 
     pub(crate) fn entry(&self, key: &RequestKey) -> Result<Option<Entry>, Error> {
         let path = self.path(key);
-        let text = match fs::read(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(Error::Io { action: "read", path, source }),
-        };
-        let entry: Result<Entry, _> = serde_json::from_slice(&text);
-        if let Err(error) = &entry {
-            tracing::warn!(path = %path.display(), %error, "a cached reply is damaged: its call is made again");
+        match files::read_checked_json(&path) {
+            Ok(entry) => Ok(Some(entry)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) =>
+            {
+                tracing::warn!("the cached reply {} is damaged: its call is made again", path.display());
+                Ok(None)
+            }
+            Err(source) => Err(Error::Io { action: "read", path, source }),
         }
-        Ok(entry.ok())
     }
 
     pub(crate) fn put(&self, key: &RequestKey, entry: &Entry) -> Result<(), Error> {
         let path = self.path(key);
-        let text = serde_json::to_vec(entry).expect("a reply has string keys and plain values");
-        files::write(&path, &text).map_err(|source| Error::Io { action: "write", path, source })
+        files::write_checked_json(&path, entry).map_err(|source| Error::Io { action: "write", path, source })
     }
 
     /// Returns the keys of all replies, in no order.
@@ -156,8 +156,18 @@ mod tests {
         let reply = Reply { text: "Hi – 😀".to_owned(), finish_reason: None, model: None, usage: None };
         let entry = Entry { reply, address: "http://a".to_owned(), model: "m".to_owned() };
         cache.put(&key, &entry).unwrap();
-        assert_eq!(cache.get(&key).unwrap(), Some(entry.reply));
+        let reply = Some(entry.reply);
+        assert_eq!(cache.get(&key).unwrap(), reply);
         assert_eq!(cache.keys().unwrap(), std::slice::from_ref(&key));
+        let intact = fs::read(cache.path(&key)).unwrap();
+        for at in 0..intact.len() {
+            let mut flipped = intact.clone();
+            flipped[at] ^= 2;
+            fs::write(cache.path(&key), &flipped).unwrap();
+            let found = cache.get(&key).unwrap();
+            // Without the name of the checksum the reply itself is intact.
+            assert!(found.is_none() || (at < 10 && found == reply), "byte {at}");
+        }
         fs::write(cache.path(&key), "{\"reply\": {\"te").unwrap();
         assert_eq!(cache.get(&key).unwrap(), None);
     }

@@ -1,12 +1,12 @@
 //! The ledger: calls in flight, paid calls, and the budget.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use files::json_lines;
+use files::json_lines::{self, JsonLinesError, Log};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
@@ -75,33 +75,41 @@ pub(crate) const INTERRUPTED: &str = "interrupted";
 #[derive(Debug)]
 pub(crate) struct Ledger {
     path: PathBuf,
-    file: File,
+    log: Log,
 }
 
 impl Ledger {
     /// Opens the ledger at `path` and returns its rows without `sent` rows of calls that ended. A last line without its
-    /// end is removed; a damaged line is skipped with a warning.
+    /// end is removed. Damaged lines are removed with a warning, and the file with them is kept under another name.
     pub(crate) fn open(path: &Path) -> Result<(Self, Vec<LedgerRow>), Error> {
-        let write = |source| Error::Io { action: "write", path: path.to_owned(), source };
-        let file = json_lines::append(path).map_err(write)?;
-        let text = read(path)?;
-        let mut rows = Vec::new();
-        for row in json_lines::numbered(path, &text) {
+        let write = |source: io::Error| Error::Io { action: "write", path: path.to_owned(), source };
+        let (mut rows, mut intact, mut damaged) = (Vec::new(), String::new(), 0);
+        for row in json_lines::checked(path).map_err(|error| line_error(path, error))? {
             match row {
-                Ok((_, row)) => rows.push(row),
-                Err(error) => tracing::warn!(%error, "a damaged line of the ledger is skipped"),
+                Ok((row, line)) => {
+                    rows.push(row);
+                    intact += &line;
+                    intact.push('\n');
+                }
+                Err(_) => damaged += 1,
             }
         }
-        Ok((Self { path: path.to_owned(), file }, without_ended(rows)))
+        if damaged > 0 {
+            let copy = path.with_extension("damaged");
+            tracing::warn!(
+                "{damaged} damaged lines of {} are removed; {} has them",
+                path.display(),
+                copy.display()
+            );
+            fs::copy(path, copy).and_then(|_| Log::replace(path, intact.as_bytes())).map_err(write)?;
+        }
+        let log = Log::open(path).map_err(write)?;
+        Ok((Self { path: path.to_owned(), log }, without_ended(rows)))
     }
 
     pub(crate) fn append(&mut self, row: &LedgerRow) -> Result<(), Error> {
-        let written = json_lines::write_row(&mut self.file, row);
-        written.and_then(|()| self.file.flush()).map_err(|source| Error::Io {
-            action: "write",
-            path: self.path.clone(),
-            source,
-        })
+        let failed = |source| Error::Io { action: "write", path: self.path.clone(), source };
+        self.log.append(row).map_err(failed)
     }
 }
 
@@ -111,20 +119,22 @@ impl Ledger {
 ///
 /// [`Error::Io`] and [`Error::Line`].
 pub fn read_ledger(path: &Path) -> Result<Vec<LedgerRow>, Error> {
-    let text = read(path)?;
-    let complete = text.rfind('\n').map_or(0, |at| at + 1);
-    let rows = json_lines::parse(path, &text[..complete]).map_err(|error| match error {
-        json_lines::JsonLinesError::Line { path, line, problem, .. } => Error::Line { path, line, problem },
-        other => Error::Line { path: path.to_owned(), line: 0, problem: other.to_string() },
-    })?;
+    let failed = |error| line_error(path, error);
+    let rows = json_lines::checked(path).map_err(failed)?.into_iter();
+    let rows = rows.map(|row| row.map(|(row, _)| row).map_err(failed)).collect::<Result<_, _>>()?;
     Ok(without_ended(rows))
 }
 
-fn read(path: &Path) -> Result<String, Error> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
-        Err(source) => Err(Error::Io { action: "read", path: path.to_owned(), source }),
+fn line_error(path: &Path, error: JsonLinesError) -> Error {
+    match error {
+        JsonLinesError::Read { path, source } => Error::Io { action: "read", path, source },
+        JsonLinesError::Damaged { path, line } => {
+            let problem =
+                "it differs from its checksum; a client that opens the folder repairs it".to_owned();
+            Error::Line { path, line, problem }
+        }
+        JsonLinesError::Line { path, line, problem, .. } => Error::Line { path, line, problem },
+        other => Error::Line { path: path.to_owned(), line: 0, problem: other.to_string() },
     }
 }
 
@@ -272,6 +282,20 @@ mod tests {
         fs::write(&path, "{}\n").unwrap();
         assert!(matches!(read_ledger(&path), Err(Error::Line { line: 1, .. })));
         assert_eq!(Ledger::open(&path).unwrap().1, [], "a damaged line stops no run");
+    }
+
+    #[test]
+    fn a_changed_digit_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger.jsonl");
+        Ledger::open(&path).unwrap().0.append(&row("k", ANSWERED)).unwrap();
+        let changed =
+            fs::read_to_string(&path).unwrap().replace("\"prompt_tokens\":10", "\"prompt_tokens\":90");
+        fs::write(&path, changed).unwrap();
+        assert!(matches!(read_ledger(&path), Err(Error::Line { line: 1, .. })));
+        assert_eq!(Ledger::open(&path).unwrap().1, []);
+        assert_eq!(read_ledger(&path).unwrap(), []);
+        assert!(path.with_extension("damaged").exists());
     }
 
     #[test]

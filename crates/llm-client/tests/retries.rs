@@ -194,7 +194,8 @@ fn after_a_kill_the_ledger_knows_what_was_in_flight() {
         format!("{}\n", lines.iter().find(is).unwrap())
     };
     // Killed during the call of b, and between the reply of c and its row.
-    std::fs::write(&path, row("a", true) + &row("a", false) + &row("b", true) + &row("c", true)).unwrap();
+    let killed = row("a", true) + &row("a", false) + &row("b", true) + &row("c", true);
+    files::json_lines::Log::replace(&path, killed.as_bytes()).unwrap();
     let reply = |text: &str| folder.path().join(format!("replies/{}/{}.json", &of(text)[..2], of(text)));
     std::fs::remove_file(reply("b")).unwrap();
     let in_flight: Vec<String> = read_ledger(&path).unwrap().into_iter().map(|row| row.outcome).collect();

@@ -123,6 +123,11 @@ const MAX_SIZE: usize = 1 << 20;
 /// Keeps a damaged file from allocating billions of tensor names.
 const MAX_LAYERS: usize = 1 << 12;
 
+/// Reads a file of a model folder, which must be there.
+pub(crate) fn read_required(folder: &Path, name: &str) -> Result<Vec<u8>, PolicyError> {
+    files::read_inside(folder, name).map_err(PolicyError::io("read", &folder.join(name)))
+}
+
 impl ModelConfig {
     /// Reads `config.json` in `folder`.
     ///
@@ -130,7 +135,7 @@ impl ModelConfig {
     /// The file cannot be read or parsed; the errors of [`ModelConfig::from_json`].
     pub fn from_folder(folder: &Path) -> Result<Self, PolicyError> {
         let path = folder.join("config.json");
-        let text = std::fs::read(&path).map_err(PolicyError::io("read", &path))?;
+        let text = read_required(folder, "config.json")?;
         let json = serde_json::from_slice(&text)
             .map_err(|source| PolicyError::Json { path: path.clone(), source })?;
         Self::parse(json, &path)

@@ -5,6 +5,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 use tch::{Kind, Tensor};
 
+use crate::config::read_required;
 use crate::error::PolicyError;
 use crate::lora::{Lora, Projection};
 use crate::policy::Policy;
@@ -40,11 +41,13 @@ impl Policy {
     /// The folder has no low-rank adapters for this model, or unsupported ones; the message names the file and the key or tensor.
     pub fn load_adapters(&self, dir: &Path) -> Result<Self, PolicyError> {
         let path = dir.join(CONFIG);
-        let text = std::fs::read(&path).map_err(PolicyError::io("read", &path))?;
+        let text = read_required(dir, CONFIG)?;
         let json: Map<String, Value> = serde_json::from_slice(&text)
             .map_err(|source| PolicyError::Json { path: path.clone(), source })?;
         let lora = ConfigFile { path: &path, json }.lora()?;
-        let weights = dir.join(WEIGHTS);
+        let weights =
+            files::file_inside(dir, WEIGHTS).map_err(PolicyError::io("read", &dir.join(WEIGHTS)))?;
+        files::check_file(&weights).map_err(PolicyError::io("read", &weights))?;
         let mut parameters = read_file(&weights, self.kind(), self.device())?;
         for (name, _) in &mut parameters {
             if let Some(ours) = name.strip_prefix(PREFIX) {

@@ -85,11 +85,9 @@ impl Policy {
         replace_folder(dir, |folder| {
             write_json(&folder.join("config.json"), &self.config_json(kind))?;
             self.write_weights(folder, kind, dtype, shard_bytes)?;
-            let generation =
-                companions.map(|from| from.folder.join(GENERATION_CONFIG)).filter(|path| path.is_file());
-            match generation {
-                Some(path) => copy(&path, &folder.join(GENERATION_CONFIG))?,
-                None => write_json(&folder.join(GENERATION_CONFIG), &self.generation_json())?,
+            let copied = companions.map(|from| copy(from.folder, GENERATION_CONFIG, folder)).transpose()?;
+            if copied != Some(true) {
+                write_json(&folder.join(GENERATION_CONFIG), &self.generation_json())?;
             }
             companions.map_or(Ok(()), |companions| copy_tokenizer(companions, folder))
         })
@@ -195,6 +193,8 @@ pub(crate) fn replace_folder(
     };
     let new = temporary()?;
     fill(new.path())?;
+    files::seal(new.path()).map_err(PolicyError::io("write the checksums of", dir))?;
+    files::fault::point("policy.save.filled");
     let put = || std::fs::rename(new.path(), dir).map_err(PolicyError::io("write", dir));
     if dir.exists() {
         // A folder cannot be renamed onto one that is not empty: this renames the old one first, and back on failure.
@@ -227,15 +227,13 @@ pub(crate) fn write_json(path: &Path, json: &Value) -> Result<(), PolicyError> {
     files::write(path, format!("{json:#}\n").as_bytes()).map_err(PolicyError::io("write", path))
 }
 
-/// Copies the files of a folder.
 /// Copies the tokenizer files. A template that replaces those of the folder is written instead of their files.
 fn copy_tokenizer(companions: Companions<'_>, to: &Path) -> Result<(), PolicyError> {
     let Companions { folder, template } = companions;
     for name in TOKENIZER_FILES {
         let is_replaced = template.is_some() && [TEMPLATE, PROCESSOR_TEMPLATE].contains(&name);
-        let from = folder.join(name);
-        if from.exists() && !is_replaced {
-            copy(&from, &to.join(name))?;
+        if !is_replaced {
+            copy(folder, name, to)?;
         }
     }
     match template {
@@ -245,25 +243,30 @@ fn copy_tokenizer(companions: Companions<'_>, to: &Path) -> Result<(), PolicyErr
         }
         None => {
             let named = folder.join(TEMPLATES);
-            if named.is_dir() { copy_dir(&named, &to.join(TEMPLATES)) } else { Ok(()) }
+            if named.is_dir() { copy_dir(folder, &named, to) } else { Ok(()) }
         }
     }
 }
 
-fn copy_dir(from: &Path, to: &Path) -> Result<(), PolicyError> {
-    std::fs::create_dir_all(to).map_err(PolicyError::io("create", to))?;
-    for entry in std::fs::read_dir(from).map_err(PolicyError::io("read", from))? {
-        let entry = entry.map_err(PolicyError::io("read", from))?;
+fn copy_dir(folder: &Path, named: &Path, to: &Path) -> Result<(), PolicyError> {
+    for entry in std::fs::read_dir(named).map_err(PolicyError::io("read", named))? {
+        let entry = entry.map_err(PolicyError::io("read", named))?;
         if entry.path().is_file() {
-            copy(&entry.path(), &to.join(entry.file_name()))?;
+            copy(folder, Path::new(TEMPLATES).join(entry.file_name()), to)?;
         }
     }
     Ok(())
 }
 
-fn copy(from: &Path, to: &Path) -> Result<(), PolicyError> {
-    let bytes = std::fs::read(from).map_err(PolicyError::io("read", from))?;
-    files::write(to, &bytes).map_err(PolicyError::io("write", to))
+/// Copies the file `name` between folders; returns whether there is one.
+fn copy(from: &Path, name: impl AsRef<Path>, to: &Path) -> Result<bool, PolicyError> {
+    let name = name.as_ref();
+    let bytes =
+        files::read_inside_if_present(from, name).map_err(PolicyError::io("read", &from.join(name)))?;
+    let Some(bytes) = bytes else { return Ok(false) };
+    let target = to.join(name);
+    files::write(&target, &bytes).map_err(PolicyError::io("write", &target))?;
+    Ok(true)
 }
 
 /// Elements per converted chunk, so that no tensor is copied as a whole.

@@ -10,7 +10,7 @@ use safetensors::{Dtype, SafeTensorError};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
-use crate::config::ModelConfig;
+use crate::config::{ModelConfig, read_required};
 use crate::error::PolicyError;
 
 pub(crate) const SINGLE_FILE: &str = "model.safetensors";
@@ -18,6 +18,8 @@ pub(crate) const INDEX_FILE: &str = "model.safetensors.index.json";
 pub(crate) const HEAD: &str = "lm_head.weight";
 /// Rotary frequencies, which old checkpoints contain; the configuration determines them.
 const FREQUENCIES: &str = ".rotary_emb.inv_freq";
+/// The largest header in bytes, as in the crate safetensors.
+const MAX_HEADER: u64 = 100_000_000;
 const EMBEDDING: &str = "model.embed_tokens.weight";
 
 /// Reads all parameters of `config` from `dir`, converted to `kind` on `device`.
@@ -33,6 +35,7 @@ pub(crate) fn read(
     let mut parameters = Vec::new();
     let mut tied_head = None;
     for path in files(dir)? {
+        files::check_file(&path).map_err(PolicyError::io("read", &path))?;
         for (name, tensor) in read_file(&path, kind, device)? {
             if name.ends_with(FREQUENCIES) {
                 continue;
@@ -204,7 +207,7 @@ pub(crate) fn check_kind(kind: Kind) -> Result<(), PolicyError> {
 fn files(dir: &Path) -> Result<Vec<PathBuf>, PolicyError> {
     let (single, index) = (dir.join(SINGLE_FILE), dir.join(INDEX_FILE));
     if single.exists() {
-        return Ok(vec![single]);
+        return Ok(vec![inside(dir, SINGLE_FILE)?]);
     }
     if !index.exists() {
         let pickled =
@@ -217,7 +220,7 @@ fn files(dir: &Path) -> Result<Vec<PathBuf>, PolicyError> {
         };
         return Err(PolicyError::MissingWeights { path: dir.to_owned(), hint });
     }
-    let text = std::fs::read(&index).map_err(PolicyError::io("read", &index))?;
+    let text = read_required(dir, INDEX_FILE)?;
     let json: Value =
         serde_json::from_slice(&text).map_err(|source| PolicyError::Json { path: index.clone(), source })?;
     let bad = |problem: String| PolicyError::BadIndex { path: index.clone(), problem };
@@ -227,11 +230,15 @@ fn files(dir: &Path) -> Result<Vec<PathBuf>, PolicyError> {
     for (name, file) in map {
         // A shard is next to its index: any other path is a mistake or an attack.
         match file.as_str().filter(|file| Path::new(file).file_name() == Some(file.as_ref())) {
-            Some(file) => shards.insert(dir.join(file)),
+            Some(file) => shards.insert(inside(dir, file)?),
             None => return Err(bad(format!("`{name}` is mapped to {file}, which is not a file name"))),
         };
     }
     Ok(shards.into_iter().collect())
+}
+
+fn inside(dir: &Path, name: &str) -> Result<PathBuf, PolicyError> {
+    files::file_inside(dir, name).map_err(PolicyError::io("read", &dir.join(name)))
 }
 
 /// An open safetensors file whose header matches the file's length.
@@ -257,6 +264,10 @@ impl WeightsFile {
         let data_start = u64::from_le_bytes(length).saturating_add(8);
         if data_start > found {
             return Err(cut_short(data_start));
+        }
+        if data_start > MAX_HEADER {
+            let (path, source) = (path.to_owned(), SafeTensorError::HeaderTooLarge);
+            return Err(PolicyError::BadSafetensors { path, source });
         }
         let mut header = vec![0; (data_start - 8) as usize];
         file.read_exact(&mut header).map_err(PolicyError::io("read", path))?;

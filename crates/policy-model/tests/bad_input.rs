@@ -74,6 +74,43 @@ fn absent_files_are_named() {
     assert_says(&message(load(empty.path())), &["save_pretrained"]);
 }
 
+#[cfg(unix)]
+#[test]
+fn links_out_of_the_folder_are_refused() {
+    use std::os::unix::fs::symlink;
+    let elsewhere = tempfile::tempdir().unwrap();
+    std::fs::write(elsewhere.path().join("secret"), "s").unwrap();
+    for name in ["config.json", "model.safetensors"] {
+        let copy = copy_of("llama");
+        std::fs::remove_file(copy.path().join(name)).unwrap();
+        symlink(elsewhere.path().join("secret"), copy.path().join(name)).unwrap();
+        assert_says(&message(load(copy.path())), &[name, "symbolic link", "secret"]);
+    }
+    // Files that a saved model takes over, among them those that this workspace does not read.
+    for name in ["added_tokens.json", "generation_config.json", "additional_chat_templates"] {
+        let copy = copy_of("llama");
+        let policy = load(copy.path()).unwrap();
+        let _ = std::fs::remove_file(copy.path().join(name));
+        let target =
+            if name.contains('.') { elsewhere.path().join("secret") } else { elsewhere.path().into() };
+        symlink(target, copy.path().join(name)).unwrap();
+        let saved = elsewhere.path().join("saved");
+        let error = message(policy.save(&saved, Kind::Float, Some(copy.path())));
+        assert_says(&error, &[name, "symbolic link", "secret"]);
+        assert!(!saved.exists());
+    }
+}
+
+#[test]
+fn a_header_beyond_the_limit_is_refused_unread() {
+    let copy = copy_of("llama");
+    let path = copy.path().join("model.safetensors");
+    let length = 4_u64 << 30;
+    std::fs::write(&path, length.to_le_bytes()).unwrap();
+    std::fs::File::options().write(true).open(&path).unwrap().set_len(8 + length).unwrap();
+    assert_says(&message(load(copy.path())), &["model.safetensors", "header too large"]);
+}
+
 #[test]
 fn a_missing_shard_is_named() {
     let copy = copy_of("mistral");

@@ -16,7 +16,8 @@ pub struct TokenCache {
     folder: PathBuf,
 }
 
-/// The tokens of a set of pairs, on disk. Opening it reads an index of eight bytes a pair.
+/// The tokens of a set of pairs, on disk. Opening it compares the file with its checksum, and keeps an index of eight
+/// bytes a pair.
 #[derive(Clone, Debug)]
 pub struct TokenFile {
     path: PathBuf,
@@ -53,8 +54,7 @@ impl TokenCache {
     ///
     /// # Errors
     ///
-    /// Those of [`tokenize_pairs`]; [`DataError::Io`] if the file cannot be written, [`DataError::TokenFile`] if an existing
-    /// one is damaged.
+    /// Those of [`tokenize_pairs`]; [`DataError::Io`] if the file cannot be written. A damaged file is replaced.
     pub fn tokenize(
         &self,
         pairs: &[Pair],
@@ -62,8 +62,12 @@ impl TokenCache {
         options: &TokenizeOptions,
     ) -> Result<TokenFile, DataError> {
         let path = self.folder.join(format!("{}.tokens", key(pairs, tokenizer, options)));
-        if path.exists() {
-            return TokenFile::open(&path);
+        match path.exists().then(|| TokenFile::open(&path)) {
+            Some(Ok(tokens)) => return Ok(tokens),
+            Some(Err(_)) => {
+                tracing::warn!("{} is damaged: its pairs are tokenized again", path.display());
+            }
+            None => {}
         }
         let (tokens, report) = tokenize_pairs(pairs, tokenizer, options)?;
         let failed = |source| DataError::Io { action: "write", path: path.clone(), source };
@@ -80,8 +84,11 @@ impl TokenFile {
     /// [`DataError::TokenFile`] if it is cut off or has another format.
     pub fn open(path: &Path) -> Result<Self, DataError> {
         let failed = |source| DataError::TokenFile { path: path.to_owned(), source };
+        if !files::is_sealed(path).map_err(failed)? {
+            return Err(failed(io::Error::new(io::ErrorKind::InvalidData, "it differs from its checksum")));
+        }
         let mut file = File::open(path).map_err(failed)?;
-        let length = file.metadata().map_err(failed)?.len();
+        let length = file.metadata().map_err(failed)?.len() - files::HASH_BYTES as u64;
         let mut magic = MAGIC;
         file.read_exact(&mut magic).map_err(failed)?;
         if magic != MAGIC {
@@ -176,7 +183,7 @@ fn key(pairs: &[Pair], tokenizer: &Tokenizer, options: &TokenizeOptions) -> Stri
 
 fn write(path: &Path, pairs: &[TokenPair], report: &TokenizeReport) -> io::Result<()> {
     let report = serde_json::to_vec(report)?;
-    files::write_with(path, |out| write_to(out, pairs, &report))
+    files::write_sealed(path, |out| write_to(out, pairs, &report))
 }
 
 fn write_to(out: &mut impl Write, pairs: &[TokenPair], report: &[u8]) -> io::Result<()> {

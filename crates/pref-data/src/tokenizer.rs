@@ -3,6 +3,7 @@
 mod chat;
 mod config;
 mod control;
+mod guard;
 
 use std::cell::Cell;
 use std::fmt;
@@ -79,8 +80,10 @@ impl Tokenizer {
     pub fn open(folder: impl AsRef<Path>, settings: &ChatSettings) -> Result<Self, DataError> {
         let folder = folder.as_ref().to_owned();
         let path = folder.join("tokenizer.json");
-        let json = config::read(&path)?;
-        let mut inner = tokenizers::Tokenizer::from_bytes(&json)
+        let json = config::read_required(&folder, "tokenizer.json")?;
+        let load = || tokenizers::Tokenizer::from_bytes(&json);
+        let mut inner = guard::check(&json)
+            .and_then(|()| guard::caught(load))
             .map_err(|source| DataError::TokenizerFile { path: path.clone(), source })?;
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|source| DataError::TokenizerFile { path, source })?;
@@ -185,8 +188,7 @@ impl Tokenizer {
     ///
     /// [`DataError::Decode`] where the tokenizer's decoder fails.
     pub fn decode(&self, ids: &[u32]) -> Result<String, DataError> {
-        self.inner
-            .decode(ids, true)
+        guard::caught(|| self.inner.decode(ids, true))
             .map_err(|source| DataError::Decode { folder: self.folder.clone(), source })
     }
 
@@ -285,20 +287,22 @@ impl Tokenizer {
 
     /// Returns the ids of a text whose added tokens are encoded as text.
     fn encode_without_added(&self, text: &str) -> Result<Vec<u32>, DataError> {
-        let failed = |source| DataError::Encode { folder: self.folder.clone(), source };
-        let mut pre_tokenized = PreTokenizedString::from(text);
-        if let Some(normalizer) = self.inner.get_normalizer() {
-            pre_tokenized.normalize(|piece| normalizer.normalize(piece)).map_err(failed)?;
-        }
-        if let Some(pre_tokenizer) = self.inner.get_pre_tokenizer() {
-            pre_tokenizer.pre_tokenize(&mut pre_tokenized).map_err(failed)?;
-        }
-        let model = self.inner.get_model();
-        let mut ids = Vec::new();
-        for (piece, ..) in pre_tokenized.get_splits(OffsetReferential::Original, OffsetType::Byte) {
-            ids.extend(model.tokenize(piece).map_err(failed)?.into_iter().map(|token| token.id));
-        }
-        Ok(ids)
+        let encode = || {
+            let mut pre_tokenized = PreTokenizedString::from(text);
+            if let Some(normalizer) = self.inner.get_normalizer() {
+                pre_tokenized.normalize(|piece| normalizer.normalize(piece))?;
+            }
+            if let Some(pre_tokenizer) = self.inner.get_pre_tokenizer() {
+                pre_tokenizer.pre_tokenize(&mut pre_tokenized)?;
+            }
+            let model = self.inner.get_model();
+            let mut ids = Vec::new();
+            for (piece, ..) in pre_tokenized.get_splits(OffsetReferential::Original, OffsetType::Byte) {
+                ids.extend(model.tokenize(piece)?.into_iter().map(|token| token.id));
+            }
+            Ok(ids)
+        };
+        guard::caught(encode).map_err(|source| DataError::Encode { folder: self.folder.clone(), source })
     }
 
     /// Returns whether control tokens in the text of messages are encoded as text.
@@ -321,7 +325,7 @@ impl Tokenizer {
     /// [`DataError::Decode`] where the tokenizer's decoder fails.
     pub(crate) fn decode_with_special(&self, ids: &[u32]) -> Result<String, DataError> {
         let failed = |source| DataError::Decode { folder: self.folder.clone(), source };
-        self.inner.decode(ids, false).map_err(failed)
+        guard::caught(|| self.inner.decode(ids, false)).map_err(failed)
     }
 
     /// Returns whether the folder has a chat template.
@@ -397,7 +401,7 @@ impl Tokenizer {
     }
 
     fn encode_with(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, DataError> {
-        let encoding = self.inner.encode_fast(text, add_special_tokens);
+        let encoding = guard::caught(|| self.inner.encode_fast(text, add_special_tokens));
         let encoding =
             encoding.map_err(|source| DataError::Encode { folder: self.folder.clone(), source })?;
         Ok(encoding.get_ids().to_vec())

@@ -275,6 +275,24 @@ fn the_folder_decides_special_tokens() {
     assert!(error.to_string().contains("tokenizer.json"), "{error}");
 }
 
+#[cfg(unix)]
+#[test]
+fn links_out_of_the_folder_are_refused() {
+    let elsewhere = tempfile::tempdir().unwrap();
+    fs::write(elsewhere.path().join("secret"), "{}").unwrap();
+    for name in ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"] {
+        let folder = tempfile::tempdir().unwrap();
+        for copied in ["tokenizer.json", "tokenizer_config.json"].into_iter().filter(|copied| *copied != name)
+        {
+            fs::copy(fixture_path("tiny").join(copied), folder.path().join(copied)).unwrap();
+        }
+        std::os::unix::fs::symlink(elsewhere.path().join("secret"), folder.path().join(name)).unwrap();
+        let error = Tokenizer::from_folder(folder.path()).expect_err("refused");
+        let source = std::error::Error::source(&error).expect("a cause").to_string();
+        assert!(error.to_string().contains(name) && source.contains("symbolic link"), "{error}: {source}");
+    }
+}
+
 #[test]
 fn dialogues_score_every_answer_with_its_end() {
     let tokenizer = tiny();

@@ -102,6 +102,11 @@ pub enum Format {
 }
 
 impl Table {
+    /// Returns the table for a terminal of `width` columns: words of its text columns and notes wrap.
+    pub fn render_within(&self, width: usize) -> String {
+        plain::render_within(self, width)
+    }
+
     /// Returns the table as text, which ends in one newline. A number that is not finite is shown as missing.
     pub fn render(&self, format: Format) -> String {
         match format {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::distribution::{length, quantiles};
+use crate::distribution::{length, moments, quantiles};
 use crate::error::check_level;
 use crate::estimate::satterthwaite;
 use crate::{Design, Error, Estimate, MeanEstimate, MeanSquare, Over, Resamples, Variances};
@@ -19,7 +19,7 @@ pub struct Observation {
     pub question: u64,
     /// The turn within the question.
     pub turn: u64,
-    /// The index of the judgment among several of the same answer.
+    /// The index among several scores of a seed's turn: judgments of the same answer, or sampled answers.
     pub repeat: u64,
     /// The score.
     pub score: f64,
@@ -133,6 +133,11 @@ impl CrossedScores {
         self.turns.iter().map(|&(question, _)| question)
     }
 
+    /// Returns the seeds in ascending order.
+    pub(crate) fn seeds(&self) -> impl Iterator<Item = u64> {
+        self.seeds.iter().copied()
+    }
+
     /// Returns an error unless `other` has the same questions with the same turns.
     pub(crate) fn check_same_questions(&self, other: &Self) -> Result<(), Error> {
         if self.turns == other.turns {
@@ -141,10 +146,15 @@ impl CrossedScores {
         Err(Error::OtherDesign { first: self.design(), second: other.design() })
     }
 
-    /// Returns the mean of each seed.
-    pub(crate) fn seed_means(&self) -> Vec<f64> {
-        let [of_seed, ..] = self.means();
-        of_seed
+    /// Returns a design whose scores of seed `s` on question `q`, both as indices, are those of `choose(s, q)`.
+    pub(crate) fn chosen_from(cells: &[Self], choose: impl Fn(usize, usize) -> usize) -> Option<Self> {
+        let first = cells.first()?;
+        let [_, q, t, j] = first.shape;
+        let score = |index: usize| {
+            let cell = index / (t * j);
+            cells[choose(cell / q, cell % q)].scores[index]
+        };
+        Some(Self { scores: (0..first.scores.len()).map(score).collect(), ..first.clone() })
     }
 
     /// Returns the mean of each question over seeds, turns and repeats.
@@ -159,18 +169,17 @@ impl CrossedScores {
         of_cell
     }
 
-    /// Returns the variance of a seed's mean that is due to the interaction of seeds and questions.
-    pub(crate) fn interaction(&self) -> MeanSquare {
-        let [s, q, ..] = self.shape;
-        let [of_seed, of_question, of_cell, ..] = self.means();
-        let mean = of_seed.iter().sum::<f64>() / length(s);
-        let squares: f64 = of_cell
-            .iter()
-            .enumerate()
-            .map(|(index, cell)| (cell - of_seed[index / q] - of_question[index % q] + mean).powi(2))
-            .sum();
-        let df = length((s - 1) * (q - 1));
-        MeanSquare { value: if df > 0.0 { squares / df / length(q) } else { 0.0 }, degrees_of_freedom: df }
+    /// Returns the variance between repeats of one seed's scores of one question, turns averaged, without degrees of
+    /// freedom for one repeat.
+    pub(crate) fn repeat_variance(&self) -> MeanSquare {
+        let [s, q, t, j] = self.shape;
+        let df = length(s * q * (j - 1));
+        let mut squares = 0.0;
+        for cell in self.scores.chunks(t * j) {
+            let repeat = |repeat: usize| (0..t).map(|turn| cell[turn * j + repeat]).sum::<f64>() / length(t);
+            squares += moments(&(0..j).map(repeat).collect::<Vec<_>>()).1;
+        }
+        MeanSquare { value: if df > 0.0 { squares / df } else { 0.0 }, degrees_of_freedom: df }
     }
 
     /// Computes the mean with its bootstrap interval over seeds and questions. Each resample draws seeds and,

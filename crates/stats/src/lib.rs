@@ -25,6 +25,7 @@ mod power;
 mod ppi;
 mod proportion;
 mod resamples;
+mod seed_effects;
 mod selection;
 mod sign;
 mod tally;
@@ -54,12 +55,13 @@ pub use pairs::{Alpha, CohenKappa, Metric, Weights, cohen_kappa, krippendorff_al
 pub use permutation::{
     HodgesLehmann, PMethod, PValue, WilcoxonTest, Zeros, hodges_lehmann, sign_flip_test, wilcoxon_test,
 };
-pub use pooled::{PooledSeeds, Pooling, SeedVariance};
+pub use pooled::{PooledSeeds, SeedVariance};
 pub use power::{Plan, SeedsNeeded};
 pub use ppi::{PpiEstimate, RatedItem, ppi_mean};
 pub use proportion::{Interval, clopper_pearson_interval, wilson_interval};
 pub use resamples::Resamples;
-pub use selection::{SelectedSetting, select_by_cross_fitting};
+pub use seed_effects::Pooling;
+pub use selection::{CrossFitted, SelectedSetting, cross_fit, select_by_cross_fitting};
 pub use sign::{McNemarTest, SignTest, mcnemar_test, sign_test};
 pub use tally::{Choice, Tally};
 pub use trend::{Trend, jonckheere_test, page_test};

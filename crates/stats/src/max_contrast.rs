@@ -130,11 +130,10 @@ impl PooledSeeds {
             return Err(Error::TooFewClusters { clusters: 0 });
         };
         let df = estimates.iter().map(|estimate| estimate.degrees_of_freedom).fold(f64::INFINITY, f64::min);
-        let noise: Vec<Vec<f64>> =
-            contrasts.iter().map(|weights| self.noise_loadings(weights.as_ref())).collect();
+        let factor = correlation_factor(&self.covariances(contrasts)?);
         let mut exceeded = vec![0_usize; statistics.len()];
         for _ in 0..draws {
-            let maximum = max_of_null(&noise, df, alternative, rng);
+            let maximum = max_of_null(&factor, df, alternative, rng);
             for (count, &statistic) in exceeded.iter_mut().zip(&statistics) {
                 *count += usize::from(maximum >= statistic);
             }
@@ -157,15 +156,35 @@ fn statistic(estimate: &MeanEstimate, alternative: Alternative) -> f64 {
     }
 }
 
-/// Draws the largest t statistic under the null hypothesis; `noise` are loadings on independent standard normals.
-fn max_of_null(noise: &[Vec<f64>], df: f64, alternative: Alternative, rng: &mut (impl Rng + ?Sized)) -> f64 {
-    let width = noise.first().map_or(0, Vec::len);
-    let normals: Vec<f64> = (0..width).map(|_| normal(rng)).collect();
+/// Returns a triangular L with L Lᵀ = the correlations of `covariances`, which may be singular.
+fn correlation_factor(covariances: &[Vec<f64>]) -> Vec<Vec<f64>> {
+    /// Pivots below this are rounding errors of a contrast that depends on earlier ones.
+    const SINGULAR: f64 = 1e-9;
+    let deviation: Vec<f64> = (0..covariances.len()).map(|at| covariances[at][at].sqrt()).collect();
+    let mut factor = vec![vec![0.0; covariances.len()]; covariances.len()];
+    for row in 0..covariances.len() {
+        for column in 0..=row {
+            let scale = deviation[row] * deviation[column];
+            let correlation = if scale > 0.0 { covariances[row][column] / scale } else { 0.0 };
+            let known: f64 = (0..column).map(|at| factor[row][at] * factor[column][at]).sum();
+            let rest: f64 = correlation - known;
+            let pivot: f64 = factor[column][column];
+            factor[row][column] = match row == column {
+                true if rest > SINGULAR => rest.sqrt(),
+                false if pivot > 0.0 => rest / pivot,
+                _ => 0.0,
+            };
+        }
+    }
+    factor
+}
+
+/// Draws the largest t statistic under the null hypothesis; `factor` is that of the contrasts' correlations.
+fn max_of_null(factor: &[Vec<f64>], df: f64, alternative: Alternative, rng: &mut (impl Rng + ?Sized)) -> f64 {
+    let normals: Vec<f64> = factor.iter().map(|_| normal(rng)).collect();
     let scale = chi_over_df(df, rng);
-    let statistics = noise.iter().map(|loadings| {
-        let norm = loadings.iter().map(|loading| loading * loading).sum::<f64>().sqrt();
-        let sum: f64 = loadings.iter().zip(&normals).map(|(loading, normal)| loading * normal).sum();
-        let t = if norm > 0.0 { sum / norm / scale } else { 0.0 };
+    let statistics = factor.iter().map(|row| {
+        let t = row.iter().zip(&normals).map(|(loading, normal)| loading * normal).sum::<f64>() / scale;
         if alternative == Alternative::TwoSided { t.abs() } else { t }
     });
     statistics.fold(f64::NEG_INFINITY, f64::max)

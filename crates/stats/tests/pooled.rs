@@ -182,10 +182,14 @@ fn incomplete_studies_are_errors() {
     };
     let (twelve, five) = (one(12), one(5));
     assert_eq!(PooledSeeds::new([(0, &twelve)], Pooling::Pooled), Err(Error::OneSeed));
-    assert!(matches!(
-        PooledSeeds::new([(0, &scores[0]), (0, &five)], Pooling::Pooled),
-        Err(Error::OtherDesign { .. })
-    ));
+    // A contrast uses the questions that its cells have in common.
+    let fewer = PooledSeeds::new([(0, &scores[0]), (0, &five), (0, &one(1))], Pooling::Pooled).unwrap();
+    let of_five = fewer.difference(0, 1).unwrap();
+    assert!(of_five.degrees_of_freedom > 1.0 && of_five.standard_error > 0.0);
+    assert_eq!(fewer.difference(0, 2), Err(Error::TooFewClusters { clusters: 1 }));
+    // One seed is enough for a contrast of these very policies.
+    let fixed = PooledSeeds::new([(0, &twelve), (0, &scores[0])], Pooling::Fixed).unwrap();
+    assert!(fixed.difference(1, 0).unwrap().standard_error > 0.0);
     // A cell with one seed borrows the variance of its group.
     let mixed = PooledSeeds::new([(0, &scores[0]), (0, &twelve)], Pooling::Moderated).unwrap();
     assert!(mixed.difference(0, 1).unwrap().standard_error > 0.0);
@@ -214,4 +218,38 @@ fn conclusions_put_equivalence_first_and_gate_null_results() {
     let control = |value| MeanEstimate { value, standard_error: 0.1, degrees_of_freedom: 79.0 };
     assert_eq!(Assay::of(&control(0.5), 0.05), Assay::Sensitive);
     assert_eq!(Assay::of(&control(-0.5), 0.05), Assay::NotSensitive);
+}
+
+#[test]
+fn an_effect_of_a_seed_on_all_cells_changes_no_paired_difference() {
+    let scores = &cases("contrasts")[1]["scores"];
+    let shifted = |by: [f64; 3]| -> Vec<CrossedScores> {
+        let mut moved = scores.clone();
+        for seeds in moved.as_array_mut().unwrap() {
+            for (seed, shift) in seeds.as_array_mut().unwrap().iter_mut().zip(by) {
+                for score in seed.as_array_mut().unwrap() {
+                    *score = (score.as_f64().unwrap() + shift).into();
+                }
+            }
+        }
+        cells(&moved)
+    };
+    let of = |cells: &[CrossedScores], pooling| {
+        let groups = (0..).map(|at: u64| at % 2).zip(cells);
+        PooledSeeds::new(groups, pooling).unwrap().difference(1, 0).unwrap()
+    };
+    let (plain, shifted) = (shifted([0.0; 3]), shifted([0.0, 2.0, -1.0]));
+    let [before, after] = [&plain, &shifted].map(|cells| of(cells, Pooling::Paired));
+    assert!((before.standard_error / after.standard_error - 1.0).abs() < REORDERED);
+    assert!(of(&shifted, Pooling::Pooled).standard_error > 2.0 * after.standard_error);
+    let fixed = of(&shifted, Pooling::Fixed);
+    assert!(fixed.standard_error <= after.standard_error);
+    // A cell without one of the seeds borrows the variance of its group.
+    let fewer: Vec<CrossedScores> =
+        cells(&serde_json::json!([scores[0], scores[1], [scores[2][0], scores[2][1]], scores[3]]));
+    let study = PooledSeeds::new(fewer.iter().map(|cell| (0, cell)), Pooling::Paired).unwrap();
+    assert!(
+        study.difference(2, 0).unwrap().standard_error > study.difference(1, 0).unwrap().standard_error * 0.5
+    );
+    assert!(study.variance_parts(2, 0).is_err(), "different numbers of seeds");
 }

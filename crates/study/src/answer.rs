@@ -1,6 +1,8 @@
 //! The answer to one question: its tables, figures, verdicts and sample answers.
 
-use experiment::{Collected, Evaluated, Failure, GOLD, Runner, Subject, note_of_failures};
+use std::rc::Rc;
+
+use experiment::{Collected, Evaluated, Failure, GOLD, Pools, Runner, Subject, note_of_failures};
 use report::page::Dialogue;
 use report::table::Table;
 
@@ -33,8 +35,9 @@ impl Answered {
         study: &Study,
         question: &'static dyn Question,
         collected: &Collected,
+        pools: Rc<Pools<'_>>,
     ) -> Result<Self, StudyError> {
-        let results = Results::new(study.recipe(), study.runner(), collected);
+        let results = Results::within(study.recipe(), study.runner(), collected, pools);
         let mut tables = question.tables(&results)?;
         if let Some(note) = note_of_failures(&collected.failed) {
             tables.iter_mut().for_each(|table| table.notes.push(note.clone()));
@@ -46,7 +49,7 @@ impl Answered {
             printed: printed(question, study.recipe())?,
             figures: question.figures(&results)?,
             samples: samples(study.runner(), &collected.evaluated)?,
-            settled: verdicts::settle(&results.scores, question.claims(&results)?)?,
+            settled: verdicts::settle(&results.scores, study.recipe(), question.claims(&results)?)?,
             failed: collected.failed.clone(),
         })
     }

@@ -9,6 +9,7 @@ use crate::error::StudyError;
 use crate::paper::{PaperTable, tables};
 use crate::recipe::PaperSet;
 use crate::results::Results;
+use crate::tables::is_baseline;
 
 /// A claim about scores.
 pub struct Claim<'a> {
@@ -24,13 +25,16 @@ pub struct Claim<'a> {
     pub expects: Expectation,
     /// The value in the paper's table.
     pub printed: Option<f64>,
+    /// The effect that a study must see before the absence of this one can be interpreted, such as that of training on
+    /// clean labels.
+    pub control: Option<Contrast<'a>>,
 }
 
 impl<'a> Claim<'a> {
     /// Returns a comparison without a claim of the paper.
     pub fn new(place: &'static str, comparison: String, contrast: Contrast<'a>) -> Self {
         let expects = Expectation::Unclaimed;
-        Self { place, comparison, says: String::new(), contrast, expects, printed: None }
+        Self { place, comparison, says: String::new(), contrast, expects, printed: None, control: None }
     }
 }
 
@@ -80,7 +84,8 @@ impl<'a> Comparisons<'a> {
     ) -> Claim<'a> {
         let levels = shares.iter().map(|&share| (share.get(), self.at_volume(loss, annotator, share)));
         let comparison = format!("{annotator}, {}: trend with volume", loss_name(loss));
-        Claim::new(place, comparison, Contrast::trend(levels.collect()))
+        let claim = Claim::new(place, comparison, Contrast::trend(levels.collect()));
+        Claim { control: Some(self.training_effect(loss, annotator)), ..claim }
     }
 
     /// Returns the mean difference of two losses over all levels of noise; `None` if the question lacks one of them.
@@ -101,25 +106,32 @@ impl<'a> Comparisons<'a> {
         let printed = printed.map(|(one, other)| (1..5).map(|row| one[row] - other[row]).sum::<f64>() / 4.0);
         let comparison = format!("{annotator}: {} − {}, under noise", loss_name(loss), loss_name(other));
         let claim = Claim::new(place, comparison, Contrast::mean_difference(pairs.collect()));
-        Some(Claim { printed, ..claim })
+        Some(Claim { printed, control: Some(self.training_effect(other, annotator)), ..claim })
     }
 
-    /// Returns the difference between the last and the first checkpoint, for each annotator and loss.
-    pub(crate) fn last_against_first(&self, place: &'static str) -> Vec<Claim<'a>> {
-        let (last, shares) = (self.results.last_checkpoint(), &self.results.recipe.train.checkpoints);
+    /// Returns the fall from the peak to the last checkpoint, for each annotator and loss.
+    pub(crate) fn falls(&self, place: &'static str) -> Vec<Claim<'a>> {
+        let last = self.results.last_checkpoint();
         if last == 0 {
             return Vec::new();
         }
-        let first = experiment::percent(shares[0]);
         let mut claims = Vec::new();
         for annotator in self.annotators() {
             for &loss in self.losses {
-                let at = |at| self.at_checkpoint(loss, annotator, at);
-                let comparison = format!("{annotator}, {}: 100% − {first}% of training", loss_name(loss));
-                claims.push(Claim::new(place, comparison, Contrast::difference(at(last), at(0))));
+                let checkpoints = (0..=last).map(|at| self.at_checkpoint(loss, annotator, at));
+                let comparison = format!("{annotator}, {}: end − earlier peak", loss_name(loss));
+                let claim = Claim::new(place, comparison, Contrast::fall(checkpoints.collect()));
+                let at_end = self.at_checkpoint(loss, annotator, last);
+                let control = Contrast::difference(at_end, Box::new(is_baseline));
+                claims.push(Claim { control: Some(control), ..claim });
             }
         }
         claims
+    }
+
+    /// Returns the difference between training on all pairs with clean labels and no training.
+    pub(crate) fn training_effect(&self, loss: LossKind, annotator: &'a str) -> Contrast<'a> {
+        Contrast::difference(self.clean(loss, annotator), Box::new(is_baseline))
     }
 
     /// Selects policies trained on all pairs with clean labels.
@@ -208,11 +220,12 @@ impl<'a> Comparisons<'a> {
         self.tables[table - 1].column(&header).ok()
     }
 
-    /// Returns the gain of a column of Table 5 from the first quarter of training to its end.
+    /// Returns the change of a column of Table 5 from its highest earlier score to the end of training.
     pub(crate) fn printed_5(&self, loss: LossKind, annotator: &str) -> Option<f64> {
         let header = format!("{}, Loss = {}, MT Bench Score", printed_name(annotator)?, loss_name(loss));
         let scores = self.own_column(5, &header)?;
-        Some(scores.last()? - scores.first()?)
+        let (last, earlier) = scores.split_last()?;
+        Some(last - earlier.iter().copied().reduce(f64::max)?)
     }
 
     /// Returns a column of a table of the paper's own data set, if the study is on that set.

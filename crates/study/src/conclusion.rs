@@ -2,13 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::rc::Rc;
 
-use experiment::results::{PolicyRow, ScoreRow, write_parquet, write_policies};
-use experiment::{Analysis, Evaluated, EvaluationId, Setup, table_of_failures};
+use experiment::results::{PolicyRow, ResultsError, ScoreRow, write_parquet, write_policies};
+use experiment::{Analysis, Collected, Evaluated, EvaluationId, Pools, Setup, table_of_failures};
 use report::table::Table;
 use report::{write_figures, write_report, write_tables};
 
 use crate::answer::Answered;
+use crate::components::components;
 use crate::coverage::Coverage;
 use crate::error::StudyError;
 use crate::question::Question;
@@ -23,6 +25,8 @@ pub struct Findings {
     pub failed: Option<Table>,
     /// The verdicts on claims; `None` without claims.
     pub verdicts: Option<Table>,
+    /// The variance components over all questions of the folder; `None` with one seed.
+    pub components: Option<Table>,
     /// The coverage of intervals over all questions of the folder; `None` without ground truth.
     pub coverage: Option<Table>,
     /// The tables of the questions, in the paper's order.
@@ -50,12 +54,19 @@ pub fn conclude(study: &Study, asked: &[&dyn Question]) -> Result<Findings, Stud
     let mut coverage = Coverage::default();
     let is_asked =
         |question: &dyn Question| asked.iter().any(|other| other.about().name == question.about().name);
+    let mut answered: Vec<(&'static dyn Question, Study, Collected)> = Vec::new();
     for &question in study.questions() {
-        let Some((study, collected)) = manifest::answered(study, question)? else { continue };
-        let setup = study.runner().setup();
+        let stored = manifest::answered(study, question)?;
+        answered.extend(stored.map(|(study, collected)| (question, study, collected)));
+    }
+    // All differences of the folder share the variance between seeds.
+    let all = answered.iter().flat_map(|(.., collected)| &collected.evaluated);
+    let pools = Rc::new(Pools::new(study.runner().setup(), all));
+    for (question, study, collected) in &answered {
+        let (question, setup) = (*question, study.runner().setup());
         rows.extend(setup, &collected.evaluated);
-        coverage.add(&Analysis::new(setup, &collected))?;
-        let answer = Answered::new(&study, question, &collected)?;
+        coverage.add(&Analysis::within(setup, collected, Rc::clone(&pools)))?;
+        let answer = Answered::new(study, question, collected, Rc::clone(&pools))?;
         if is_asked(question) {
             write_tables(&output, &answer.tables)?;
             let svgs = answer.figures.iter().map(|figure| (figure.name.to_owned(), figure.svg.clone()));
@@ -66,6 +77,7 @@ pub fn conclude(study: &Study, asked: &[&dyn Question]) -> Result<Findings, Stud
     }
     let setup = study.runner().setup();
     let coverage = coverage.table(setup)?;
+    let components = components(setup, &pools)?;
     let settled =
         |of: &[&Answered]| -> Vec<Settled> { of.iter().flat_map(|answer| answer.settled.clone()).collect() };
     let failed = |of: &[&Answered]| {
@@ -74,16 +86,21 @@ pub fn conclude(study: &Study, asked: &[&dyn Question]) -> Result<Findings, Stud
     let all: Vec<&Answered> = answers.iter().collect();
     let opening: Vec<Table> = failed(&all)
         .into_iter()
-        .chain(verdicts::table(setup, &settled(&all)))
+        .chain(verdicts::table(study.recipe(), &settled(&all)))
+        .chain(components.clone())
         .chain(coverage.clone())
         .collect();
     write_tables(&output, &opening)?;
     let these: Vec<&Answered> = answers.iter().filter(|answer| is_asked(answer.question)).collect();
-    let (failed, verdicts) = (failed(&these), verdicts::table(setup, &settled(&these)));
-    write_parquet(&output.join("results.parquet"), &rows.scores)?;
-    write_policies(&output.join("policies.parquet"), &rows.policies)?;
+    let (failed, verdicts) = (failed(&these), verdicts::table(study.recipe(), &settled(&these)));
+    let unwritten = |source| ResultsError::Io { action: "write", path: output.clone(), source };
+    files::unseal(&output).map_err(unwritten)?;
+    let names = ["results.parquet", "policies.parquet"].map(str::to_owned);
+    write_parquet(&output.join(&names[0]), &rows.scores)?;
+    write_policies(&output.join(&names[1]), &rows.policies)?;
+    files::seal_files(&output, files::MANIFEST, &names).map_err(unwritten)?;
     let report = write_report(&output, &summary::report(study, answers, opening))?;
-    Ok(Findings { failed, verdicts, coverage, tables, report, incomplete: None })
+    Ok(Findings { failed, verdicts, components, coverage, tables, report, incomplete: None })
 }
 
 /// Rows of `results.parquet` and `policies.parquet`, each subject once.

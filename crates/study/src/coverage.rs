@@ -316,9 +316,11 @@ mod tests {
                         question_set: set.to_owned(),
                         question_id,
                         category: ["writing", "math"][question_id as usize % 2].to_owned(),
+                        sample: 0,
                         turn: 1,
                         scorer: scorer.to_owned(),
                         score: Some(value),
+                        judge_variance: None,
                         characters: 10,
                     });
                 };

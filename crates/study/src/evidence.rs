@@ -1,126 +1,149 @@
-//! The power of a table's design, and the test of overfitting.
+//! The power of a table's design, the assay of its null results, and the test of overfitting.
 
-use experiment::{Analysis, LEVEL, Scorer, Subject, percent};
-use stats::{
-    Checkpoint, Over, Overfitting, OverfittingVerdict, Plan, Resamples, SeedsNeeded, Sign, judge_overfitting,
-};
+use experiment::{LEVEL, Scorer, Selection, Subject, loss_name, percent};
+use stats::{Assay, MeanEstimate, PlannedTest};
+use trainer::recipe::LossKind;
 
-use crate::contrast::Contrast;
+use crate::claims::Comparisons;
+use crate::contrast::{Contrast, Measurement};
 use crate::error::StudyError;
+use crate::results::Results;
+use crate::verdict::SIGNIFICANT;
 
 /// The power of minimum detectable effects and of required samples.
 pub(crate) const POWER: f64 = 0.8;
-/// The difference whose required number of seeds is printed.
-const SMALL: f64 = 0.1;
-/// The margin of equivalence: judging the same answers again changes a mean by as much.
-pub(crate) const MARGIN: f64 = 0.2;
-const RESAMPLES: usize = 2_000;
 
 /// Returns a note on the minimum detectable effects of `comparisons`; `None` without comparisons.
 pub(crate) fn detectable(
-    analysis: &Analysis<'_>,
+    results: &Results<'_>,
     scorer: &Scorer,
     comparisons: &[Contrast<'_>],
 ) -> Result<Option<String>, StudyError> {
-    let mut all = Vec::new();
+    let (analysis, margin) = (&results.scores, results.recipe.study.margin.get());
+    let mut all: Vec<Measurement> = Vec::new();
     for contrast in comparisons {
-        all.extend(contrast.components(analysis, scorer)?);
+        all.extend(contrast.measure(analysis, scorer, margin)?);
     }
-    let Some(design) = all.first().map(|components| components.design) else { return Ok(None) };
-    let failed = || StudyError::stats("detectable differences");
-    let range = |over: Over| -> Result<String, StudyError> {
-        let smallest = all.iter().map(|components| {
-            let plan = Plan { variances: components.variances(), over, level: LEVEL };
-            plan.minimal_detectable_difference(components.design, POWER)
-        });
-        let values = smallest.collect::<Result<Vec<f64>, _>>().map_err(failed())?;
-        let low = values.iter().copied().fold(f64::INFINITY, f64::min);
-        let high = values.iter().copied().fold(0.0, f64::max);
-        Ok(if high - low < 0.005 { format!("{high:.2}") } else { format!("{low:.2} to {high:.2}") })
+    let Some(&(questions, seeds)) = all.first().map(|measurement| &measurement.size) else { return Ok(None) };
+    let test = PlannedTest { level: LEVEL, power: POWER, comparisons: all.len() };
+    let effects = all.iter().map(|measurement| test.minimum_detectable_effect(&measurement.estimate));
+    let effects = effects.collect::<Result<Vec<_>, _>>().map_err(StudyError::stats("detectable effects"))?;
+    let fold =
+        |of: fn(f64, f64) -> f64| effects.iter().map(|effect| effect.value).reduce(of).unwrap_or_default();
+    let (low, high) = (fold(f64::min), fold(f64::max));
+    let range = if high - low < 0.005 { format!("{high:.2}") } else { format!("{low:.2} to {high:.2}") };
+    let over = match seeds {
+        1 => "for these very policies, over questions".to_owned(),
+        seeds => format!("over questions and {seeds} seeds"),
     };
-    let mut note = format!(
-        "Minimum detectable effect (80% power) with {} questions: {} points under {}, depending on the policy, over the \
-         sampling of questions",
-        design.questions,
-        range(Over::Questions)?,
-        analysis.spoken(scorer)
-    );
-    if design.seeds > 1 {
-        note += &format!("; {} points over questions and seeds", range(Over::SeedsAndQuestions)?);
-        let mut needed = Vec::new();
-        for components in &all {
-            let plan = Plan { variances: components.variances(), over: Over::Seeds, level: LEVEL };
-            needed.push(plan.seeds_needed(SMALL, design, POWER).map_err(failed())?);
-        }
-        let most = needed.iter().map(|needed| match needed {
-            SeedsNeeded::Seeds(seeds) => *seeds,
-            SeedsNeeded::MoreQuestions { .. } => usize::MAX,
-        });
-        if let Some(seeds) = most.max().filter(|&seeds| seeds < usize::MAX) {
-            note += &format!(". With these questions, a difference of {SMALL} requires {seeds} seeds");
+    Ok(Some(format!(
+        "Minimum detectable effect (80% power) with {questions} questions: {range} points under {}, depending on the policy, {over}, \
+         corrected for {} comparisons.",
+        analysis.spoken(scorer),
+        all.len()
+    )))
+}
+
+/// Returns a note on the losses and annotators for which an absent effect is interpretable: the study sees the effect of
+/// training on clean labels. `None` if the grid has no such policies.
+pub(crate) fn assay_note(results: &Results<'_>, losses: &[LossKind]) -> Result<Option<String>, StudyError> {
+    let (scorers, margin) = (results.scorers(), results.recipe.study.margin.get());
+    let of = Comparisons::new(results, losses)?;
+    let (mut seen, mut unseen) = (Vec::new(), Vec::new());
+    for annotator in of.annotators() {
+        for &loss in losses {
+            let effect = of.training_effect(loss, annotator);
+            let Some(measured) = effect.measure(&results.scores, &scorers.judge, margin)? else { continue };
+            let name = format!("{} on {annotator} {}", loss_name(loss), signed(measured.estimate.value));
+            match Assay::of(&measured.estimate, SIGNIFICANT) {
+                Assay::Sensitive => seen.push(name),
+                Assay::NotSensitive => unseen.push(name),
+            }
         }
     }
-    Ok(Some(note + "."))
+    let mut note = String::new();
+    if !seen.is_empty() {
+        note += &format!("Assay: the gain of clean labels over SFT is seen for {}.", seen.join(", "));
+    }
+    if !unseen.is_empty() {
+        note += &format!(
+            " Not interpretable as “no effect”: the gain of clean labels over SFT is not seen for {}.",
+            unseen.join(", ")
+        );
+    }
+    Ok((!note.is_empty()).then(|| note.trim().to_owned()))
 }
 
 /// Returns a note on the overfitting of one policy, whose checkpoint `at` is selected by `keep(_, at)`; `None` if the grid
 /// lacks a checkpoint.
 pub(crate) fn overfitting_note(
-    analysis: &Analysis<'_>,
+    results: &Results<'_>,
     scorer: &Scorer,
     policy: &str,
     keep: impl Fn(&Subject, usize) -> bool,
 ) -> Result<Option<String>, StudyError> {
-    let mut checkpoints = Vec::new();
-    for (at, &progress) in analysis.setup.train.checkpoints.iter().enumerate() {
-        let keep = |subject: &Subject| keep(subject, at);
-        let Some(training_loss) = analysis.training_loss(&keep) else { return Ok(None) };
-        checkpoints.push(Checkpoint {
-            progress,
-            training_loss,
-            scores: analysis.scores(scorer, &keep)?,
-            held_out_margin: analysis.held_out(&keep, |metrics| Some(metrics.margin)),
-            held_out_accuracy: analysis.held_out(&keep, |metrics| Some(metrics.accuracy)),
-            answer_length: analysis.mean_length(scorer, &keep),
-            kl: analysis.held_out(&keep, |metrics| metrics.kl),
-        });
+    let (analysis, margin) = (&results.scores, results.recipe.study.margin.get());
+    let shares = &analysis.setup.train.checkpoints;
+    if shares.len() < 2 {
+        return Ok(None);
     }
-    let Some(last) = checkpoints.last().filter(|last| checkpoints.len() > 1 && last.scores.clusters() > 1)
-    else {
+    let keep = &keep;
+    let checkpoints = (0..shares.len()).map(|at| -> Box<dyn Fn(&Subject) -> bool + '_> {
+        Box::new(move |subject: &Subject| keep(subject, at))
+    });
+    let Some(fall) = Contrast::fall(checkpoints.collect()).measure(analysis, scorer, margin)? else {
         return Ok(None);
     };
-    let found = Resamples::draw(last.scores.clusters(), RESAMPLES, &mut analysis.rng())
-        .and_then(|draws| judge_overfitting(&checkpoints, MARGIN, LEVEL, &draws));
-    let found = found.map_err(StudyError::stats(format!("overfitting of {policy}")))?;
-    Ok(Some(format!("{policy}: {}.", words(&found))))
-}
-
-fn words(found: &Overfitting) -> String {
-    let Overfitting { verdict, peak, drop, drop_low, drop_high, margin, loss_change, signs, .. } = found;
-    let verdict = match verdict {
-        OverfittingVerdict::Overfits => "overfits",
-        OverfittingVerdict::Degrades => "degrades without a falling loss",
-        OverfittingVerdict::NoOverfitting => "no relevant overfitting",
-        OverfittingVerdict::Undecided => "undecided",
+    let last = shares.len() - 1;
+    let peak = fall.fall_from.unwrap_or_default();
+    let change = |of: &dyn Fn(Selection<'_>) -> Option<f64>| -> Option<f64> {
+        Some(of(&|subject| keep(subject, last))? - of(&|subject| keep(subject, peak))?)
     };
-    let signed = |value: &f64, decimals: usize| format!("{value:+.decimals$}").replace('-', "−");
-    format!(
-        "{verdict} (peak at {}% of training minus final: {drop:.2}; largest drop from an earlier checkpoint between {} and {}, \
-         margin {margin}; training loss {}{})",
-        percent(*peak),
-        signed(drop_low, 2),
-        signed(drop_high, 2),
-        signed(loss_change, 3),
-        signs.iter().map(|sign| format!("; {}", sign_text(*sign))).collect::<String>()
-    )
+    let loss = change(&|keep| analysis.training_loss(keep));
+    let signs = [
+        change(&|keep| analysis.held_out(keep, |metrics| Some(metrics.margin)))
+            .map(|by| format!("; held-out margin {}", signed_to(by, 3))),
+        change(&|keep| analysis.held_out(keep, |metrics| Some(metrics.accuracy)))
+            .map(|by| format!("; held-out accuracy {}", signed_to(by, 3))),
+        change(&|keep| analysis.mean_length(scorer, keep))
+            .map(|by| format!("; answer length {} characters", signed_to(by, 0))),
+        change(&|keep| analysis.held_out(keep, |metrics| metrics.kl))
+            .map(|by| format!("; KL {} nats", signed_to(by, 2))),
+    ];
+    let verdict = match (fall.p < SIGNIFICANT, fall.not_lower < SIGNIFICANT, loss) {
+        (true, true, _) => "falls by less than the margin",
+        (true, false, Some(loss)) if loss < 0.0 => "overfits",
+        (true, false, _) => "degrades without a falling loss",
+        (false, true, _) => "no relevant overfitting",
+        (false, false, _) => "undecided",
+    };
+    Ok(Some(format!(
+        "{policy}: {verdict} (from {}% of training to the end {}{}, p of a fall from any checkpoint {:.3}, margin {margin}; training \
+         loss {}{}).",
+        percent(shares[peak]),
+        signed(fall.estimate.value),
+        interval(&fall.estimate, fall.level),
+        fall.p,
+        loss.map_or("unknown".to_owned(), |loss| signed_to(loss, 3)),
+        signs.into_iter().flatten().collect::<String>()
+    )))
 }
 
-/// Returns the text of a sign of overfitting.
-fn sign_text(sign: Sign) -> String {
-    match sign {
-        Sign::HeldOutMarginFell(by) => format!("held-out margin −{by:.3}"),
-        Sign::HeldOutAccuracyFell(by) => format!("held-out accuracy −{by:.3}"),
-        Sign::AnswersGrew(by) => format!("answers +{by:.0} characters"),
-        Sign::KlGrew(by) => format!("KL +{by:.2} nats"),
+fn interval(estimate: &MeanEstimate, level: f64) -> String {
+    let interval = estimate.interval(level);
+    interval
+        .map_or(String::new(), |interval| format!(" [{}, {}]", signed(interval.low), signed(interval.high)))
+}
+
+fn signed(value: f64) -> String {
+    signed_to(value, 2)
+}
+
+fn signed_to(value: f64, decimals: usize) -> String {
+    let text = format!("{value:+.decimals$}");
+    match text.bytes().any(|byte| (b'1'..=b'9').contains(&byte)) {
+        true => text.replace('-', "−"),
+        // A value that rounds to 0 has no sign.
+        false => text[1..].to_owned(),
     }
 }

@@ -3,12 +3,15 @@
 
 mod answer;
 mod claims;
+mod components;
 mod conclusion;
 mod contrast;
 mod coverage;
 mod error;
 mod evidence;
 mod figures;
+#[cfg(test)]
+mod fixtures;
 mod levels;
 mod manifest;
 mod methods;
@@ -18,12 +21,14 @@ mod question;
 pub mod questions;
 mod raters;
 pub mod recipe;
+mod required;
 mod results;
 mod run;
 mod study;
 mod summary;
 mod tables;
 mod tuning;
+mod verdict;
 mod verdicts;
 
 pub use claims::{Claim, Expectation};

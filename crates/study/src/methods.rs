@@ -5,7 +5,7 @@ use pref_loss::LogpReduction;
 use trainer::Decay;
 use trainer::recipe::Dtype;
 
-use crate::evidence::{MARGIN, POWER};
+use crate::evidence::POWER;
 use crate::recipe::StudyRecipe;
 
 /// Returns the paragraphs of the report's methods.
@@ -14,7 +14,7 @@ pub(crate) fn methods(recipe: &StudyRecipe) -> Vec<String> {
     paragraphs.extend(answers(recipe));
     paragraphs.push(judging(recipe));
     paragraphs.push(intervals(recipe));
-    paragraphs.push(tests());
+    paragraphs.push(tests(recipe));
     paragraphs
 }
 
@@ -122,18 +122,34 @@ fn intervals(recipe: &StudyRecipe) -> String {
         ),
         false => String::new(),
     };
+    let seeds = match recipe.study.seeds {
+        1 => {
+            "With one seed, differences apply to these very policies: their intervals cover the sampling of questions only."
+        }
+        _ => {
+            "Intervals of differences cover the sampling of questions, stratified by category, and of seeds. The variance between \
+              seeds is pooled over the policies of the study, in three groups: clean labels, 10% flipped labels or more, and earlier \
+              checkpoints; a group of fewer than four policies is joined to the largest one. The effect that a seed has on all \
+              policies cancels in a difference."
+        }
+    };
     format!(
-        "Intervals. Tables give {}% percentile bootstrap intervals with {RESAMPLES} resamples of whole questions, which keep the \
-         turns and seeds of a question together; they are conditional on these seeds. Differences are paired by question.{further}",
+        "Intervals. Intervals of scores are {}% percentile bootstrap intervals with {RESAMPLES} resamples of whole questions, which keep \
+         the turns and seeds of a question together; they are conditional on these seeds. {seeds}{further}",
         percent(LEVEL)
     )
 }
 
-fn tests() -> String {
+fn tests(recipe: &StudyRecipe) -> String {
     format!(
-        "Verdicts. Each claim is a contrast of mean scores, by question and seed, with a t-test. p-values are corrected by Holm's \
-         method over all comparisons of one research question. Two one-sided tests establish that an effect is below {MARGIN} \
-         points. The minimum detectable effect (MDE) and the required sample are those of {}% power.",
+        "Verdicts. Each claim is a contrast of mean scores with a t-test, Satterthwaite's degrees of freedom included. “No relationship” is \
+         tested by the largest of the trend and all differences between levels, and overfitting by the largest fall from an earlier \
+         checkpoint (max-contrast tests). p-values of effects, and separately those of equivalence, are corrected by Holm's method over all \
+         comparisons of one research question. Two one-sided tests establish that every effect is within ±{} points, which study.margin \
+         sets. The default of 0.2 is about three standard deviations of a mean score that is judged again: FastChat reports a range of 0.16 \
+         over five runs of GPT-4 on the same answers. Absent effects are interpretable only where training on clean labels gains over SFT. \
+         The minimum detectable effect (MDE) and the required sample are those of {}% power after the correction, with 90% intervals.",
+        recipe.study.margin.get(),
         percent(POWER)
     )
 }

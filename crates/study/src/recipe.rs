@@ -98,6 +98,49 @@ pub struct StudySection {
     /// Epochs of the question on too many epochs.
     #[serde(default = "ten")]
     pub long_epochs: NonZeroU64,
+    /// The largest difference that does not matter, in points: effects within it count as none [default: 0.2, about three
+    /// standard deviations of a mean that is judged again; FastChat reports a range of 0.16 over five runs].
+    #[serde(default)]
+    pub margin: Margin,
+}
+
+/// A margin of equivalence, in points above 0.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "f64", into = "f64")]
+pub struct Margin(f64);
+
+impl Margin {
+    /// Returns the margin in points.
+    pub fn get(self) -> f64 {
+        self.0
+    }
+}
+
+impl Default for Margin {
+    /// Returns 0.2 points: about three standard deviations of a mean that is judged again (FastChat reports a range of
+    /// 0.16 over five runs of GPT-4 on the same answers, which is a standard deviation of about 0.07).
+    fn default() -> Self {
+        Self(0.2)
+    }
+}
+
+impl TryFrom<f64> for Margin {
+    type Error = String;
+
+    fn try_from(points: f64) -> Result<Self, String> {
+        match points > 0.0 && points.is_finite() {
+            true => Ok(Self(points)),
+            false => Err(format!(
+                "{points} is not a margin; write the points of a difference that does not matter, such as 0.2"
+            )),
+        }
+    }
+}
+
+impl From<Margin> for f64 {
+    fn from(margin: Margin) -> Self {
+        margin.0
+    }
 }
 
 /// A data set of the paper.
@@ -328,8 +371,11 @@ impl StudyRecipe {
                 let reason = "has no effect in the sandbox, where sandbox.held_out sets the number of pairs; remove the key";
                 Err(Complaint::invalid("eval_path", reason).within("data"))
             }
-            (true, None) if self.answers != AnswersSection::default() => {
-                let reason = "has no effect in the sandbox; set sandbox.max_new_tokens";
+            (true, None)
+                if self.answers
+                    != (AnswersSection { samples: self.answers.samples, ..AnswersSection::default() }) =>
+            {
+                let reason = "has no effect in the sandbox except for samples; set sandbox.max_new_tokens";
                 Err(Complaint::invalid("answers", reason))
             }
             _ => Ok(()),

@@ -1,6 +1,8 @@
 //! The results of a question's grid, from which its tables, figures and claims are made.
 
-use experiment::{Analysis, Collected, Runner, Scorers};
+use std::rc::Rc;
+
+use experiment::{Analysis, Collected, Pools, Runner, Scorers};
 use report::figure::Svg;
 
 use crate::recipe::StudyRecipe;
@@ -30,6 +32,16 @@ impl<'a> Results<'a> {
     /// Returns the results of `runner` in `collected`.
     pub fn new(recipe: &'a StudyRecipe, runner: &'a Runner, collected: &'a Collected) -> Self {
         Self { recipe, runner, scores: Analysis::new(runner.setup(), collected) }
+    }
+
+    /// Returns the results of `runner` in `collected`, which are a part of the study in `pools`.
+    pub(crate) fn within(
+        recipe: &'a StudyRecipe,
+        runner: &'a Runner,
+        collected: &'a Collected,
+        pools: Rc<Pools<'a>>,
+    ) -> Self {
+        Self { recipe, runner, scores: Analysis::within(runner.setup(), collected, pools) }
     }
 
     /// Returns the scorers of the study.

@@ -68,21 +68,42 @@ pub(crate) fn annotator(study: &StudySection) -> &str {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Chosen {
     betas: [Beta; 4],
+    /// The data that chose it.
+    pub(crate) by: Criterion,
+}
+
+/// The data by which β is chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Criterion {
+    /// Accuracy on held-out preferences.
+    HeldOutPairs,
+    /// The judge's scores, if no preferences are held out.
+    Scores,
+}
+
+impl Criterion {
+    /// Returns the choice in words, for a comparison that tests it on other data.
+    pub(crate) fn in_words(self) -> &'static str {
+        match self {
+            Self::HeldOutPairs => "tuned on held-out pairs",
+            Self::Scores => "tuned, cross-fitted over questions",
+        }
+    }
 }
 
 impl Chosen {
     /// Chooses by accuracy on held-out preferences, or else by the judge's scores; `None` if a setting lacks some β.
     pub(crate) fn of(results: &Results<'_>) -> Result<Option<Self>, StudyError> {
-        let mut betas = Vec::new();
-        for setting in Setting::all() {
-            let by_accuracy = by_accuracy(results, setting);
-            let Some(beta) = by_accuracy.map_or_else(|| by_score(results, setting), |beta| Ok(Some(beta)))?
-            else {
-                return Ok(None);
-            };
-            betas.push(beta);
-        }
-        Ok(betas.try_into().ok().map(|betas| Self { betas }))
+        let by_pairs: Option<Vec<Beta>> =
+            Setting::all().into_iter().map(|setting| by_accuracy(results, setting)).collect();
+        let (betas, by) = match by_pairs {
+            Some(betas) => (Some(betas), Criterion::HeldOutPairs),
+            None => {
+                let betas = Setting::all().into_iter().map(|setting| by_score(results, setting));
+                (betas.collect::<Result<Option<Vec<Beta>>, _>>()?, Criterion::Scores)
+            }
+        };
+        Ok(betas.and_then(|betas| betas.try_into().ok()).map(|betas| Self { betas, by }))
     }
 
     /// Returns the β of one setting.

@@ -1,65 +1,26 @@
-//! The verdicts on claims, with the power of the design.
+//! The verdicts on claims: their measurements, tables and pages.
 //!
-//! In the sandbox the ground truth is known: the same contrast of gold quality on held-out questions. There a verdict
-//! compares the benchmark with it. Elsewhere a verdict is about the paper's claim.
+//! In the sandbox the ground truth is known: the same contrast of gold quality on held-out questions, over new seeds. There
+//! a verdict compares the benchmark with it. Elsewhere a verdict is about the paper's claim.
 
-use std::fmt;
-
-use experiment::{Analysis, ExperimentError, LEVEL, Scorer, Scorers, Setup};
+use experiment::{Analysis, LEVEL, Scorer, Scorers, Setup};
 use report::page::Page;
 use report::table::{Align, Column, Table, Value};
-use stats::{Components, Design, MeanEstimate, Over, Plan, SeedsNeeded, equivalence_test, holm};
+use stats::{Assay, DetectableEffect, MeanEstimate, PlannedTest, holm};
 
 use crate::claims::{Claim, Expectation};
+use crate::contrast::Measurement;
 use crate::error::StudyError;
-use crate::evidence::{MARGIN, POWER};
+use crate::evidence::POWER;
 use crate::figures;
+use crate::recipe::StudyRecipe;
+use crate::required::Required;
+use crate::verdict::{SIGNIFICANT, Shown, Verdict, against_truth, on_claim};
 
-/// Largest number of seeds in a required sample; larger ones are given in questions.
-const MOST_SEEDS: usize = 64;
-/// Number of times that the questions of a required sample are doubled.
-const DOUBLINGS: usize = 12;
-const SIGNIFICANT: f64 = 1.0 - LEVEL;
 const DECIMALS: usize = 2;
 const MDE: &str = "MDE (80% power)";
 const REQUIRED_SAMPLE: &str = "Required sample";
 const GROUND_TRUTH: &str = "Ground truth (held-out questions)";
-
-/// The verdict on a claim.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// The benchmark found an existing effect.
-    TruePositive,
-    /// The benchmark did not find an existing effect.
-    FalseNegative,
-    /// The benchmark found an effect that does not exist, or its opposite.
-    FalsePositive,
-    /// The benchmark found no effect, and none exists.
-    TrueNegative,
-    /// The paper's effect was found.
-    Reproduced,
-    /// Its opposite was found.
-    Contradicted,
-    /// An effect without a claim was found.
-    Found,
-    /// The design cannot distinguish the hypotheses.
-    NotDistinguishable,
-}
-
-impl fmt::Display for Verdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::TruePositive => "true positive",
-            Self::FalseNegative => "false negative",
-            Self::FalsePositive => "false positive",
-            Self::TrueNegative => "true negative",
-            Self::Reproduced => "reproduced",
-            Self::Contradicted => "contradicted",
-            Self::Found => "effect found",
-            Self::NotDistinguishable => "not distinguishable with this design",
-        })
-    }
-}
 
 /// A claim with its measurements.
 #[derive(Clone, Debug)]
@@ -75,59 +36,43 @@ pub(crate) struct Settled {
     gold: Option<Measured>,
     verdict: Verdict,
     /// The required sample, if the verdict is not conclusive.
-    needed: Option<Needed>,
+    required: Option<Required>,
+    margin: f64,
 }
 
-/// A contrast under one scorer.
-#[derive(Clone, Copy, Debug)]
+/// A contrast under one scorer, corrected for all comparisons of the research question.
+#[derive(Clone, Debug)]
 struct Measured {
     estimate: MeanEstimate,
-    /// Corrected for all claims of the research question.
-    p: f64,
-    /// The minimum detectable effect.
-    mde: f64,
-}
-
-/// A required sample.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Needed {
-    questions: usize,
-    seeds: usize,
-    /// Whether the variance between seeds is unknown, so that more may be required.
-    at_least: bool,
-}
-
-impl Needed {
-    fn or_more(self) -> &'static str {
-        if self.at_least { " or more" } else { "" }
-    }
-
-    /// Questions × seeds.
-    fn design(self) -> String {
-        format!("{} × {}{}", self.questions, self.seeds, self.or_more())
-    }
-}
-
-impl fmt::Display for Needed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { questions, seeds, .. } = self;
-        write!(f, "required sample: {questions} questions × {seeds} seeds{}", self.or_more())
-    }
+    /// The confidence level of its interval.
+    level: f64,
+    shown: Shown,
+    mde: DetectableEffect,
+    /// The numbers of questions and of seeds.
+    size: (usize, usize),
+    /// The difference between training on clean labels and no training, if the claim depends on it.
+    control: Option<MeanEstimate>,
 }
 
 impl Settled {
     /// Returns the report's page on the claim.
     pub(crate) fn page(&self, setup: &Setup) -> Page {
         let scorers = Scorers::of(setup);
-        let mut scored = vec![(scorers.judge.label, self.judge, Some(self.verdict))];
-        let second = scorers.second.zip(self.second);
-        scored.extend(second.map(|(scorer, (measured, verdict))| (scorer.label, measured, Some(verdict))));
-        let gold = scorers.gold.zip(self.gold);
+        let mut scored = vec![(scorers.judge.label, &self.judge, Some(self.verdict))];
+        let second = scorers.second.zip(self.second.as_ref());
+        scored.extend(second.map(|(scorer, (measured, verdict))| (scorer.label, measured, Some(*verdict))));
+        let gold = scorers.gold.zip(self.gold.as_ref());
         scored.extend(gold.map(|([_, held_out], measured)| (held_out.label, measured, None)));
-        let row = |(scorer, measured, verdict): &(String, Measured, Option<Verdict>)| {
-            let verdict = verdict.map_or("ground truth".to_owned(), |verdict| verdict.to_string());
-            let mde = Value::Number { value: measured.mde, decimals: DECIMALS };
-            vec![Value::text(scorer), difference(measured), p_value(measured.p), mde, Value::text(verdict)]
+        let row = |(scorer, measured, verdict): &(String, &Measured, Option<Verdict>)| {
+            let verdict = verdict.map_or("ground truth".to_owned(), |verdict| self.words_of(verdict));
+            vec![
+                Value::text(scorer),
+                difference(measured),
+                p_value(measured.shown.p),
+                p_value(measured.shown.equivalence),
+                mde(measured),
+                Value::text(verdict),
+            ]
         };
         let right = |name: &str| Column::new(name, Align::Right);
         let table = Table {
@@ -137,6 +82,7 @@ impl Settled {
                 Column::new("Scorer", Align::Left),
                 right("Difference"),
                 right("p"),
+                right(&format!("p of ±{} or more", self.margin)),
                 right(MDE),
                 Column::new("Verdict", Align::Left),
             ],
@@ -146,11 +92,12 @@ impl Settled {
         let drawn: Vec<(String, f64, f64, f64)> = scored
             .iter()
             .filter_map(|(scorer, measured, _)| {
-                let interval = measured.estimate.interval(LEVEL).ok()?;
+                let interval = measured.estimate.interval(measured.level).ok()?;
                 Some((scorer.clone(), measured.estimate.value, interval.low, interval.high))
             })
             .collect();
-        let caption = format!("{}: differences with 95% t-intervals.", self.comparison);
+        let over = if self.judge.size.1 > 1 { "questions and seeds" } else { "questions" };
+        let caption = format!("{}: differences with 95% t-intervals over {over}.", self.comparison);
         Page {
             heading: format!("{}, {}", self.place, self.comparison),
             paragraphs: self.words(),
@@ -159,7 +106,7 @@ impl Settled {
         }
     }
 
-    /// Returns the claim, the verdict, and the required sample.
+    /// Returns the claim, the verdict, the assay, and the required sample.
     fn words(&self) -> Vec<String> {
         let printed =
             self.printed.map_or(String::new(), |value| format!(" Printed value: {}.", signed(value)));
@@ -167,9 +114,16 @@ impl Settled {
             true => format!("The paper makes no claim about these data.{printed}"),
             false => format!("The paper's claim about its own data: “{}”.{printed}", self.says),
         };
-        let mut words = vec![says, format!("Verdict: {}.", self.verdict)];
-        words.extend(self.needed.map(|needed| format!("{needed}.")));
+        let mut words = vec![says, format!("Verdict: {}.", self.words_of(self.verdict))];
+        words.extend(self.judge.assay_in_words());
+        words.extend(self.required.as_ref().map(|required| format!("{}.", required.in_words())));
         words
+    }
+
+    /// Returns a verdict in words, which with one seed are about these policies.
+    fn words_of(&self, verdict: Verdict) -> String {
+        let is_about_method = self.judge.size.1 > 1 || self.gold.is_some() || verdict.is_open();
+        if is_about_method { verdict.to_string() } else { format!("{verdict}, for these policies only") }
     }
 
     /// Returns a sentence on the claim and its verdict; `None` without a claim.
@@ -177,73 +131,152 @@ impl Settled {
         if self.says.is_empty() {
             return None;
         }
-        let needed = self.needed.map_or(String::new(), |needed| format!(" ({needed})"));
+        let required =
+            self.required.as_ref().map_or(String::new(), |required| format!(" ({})", required.in_words()));
         let printed =
             self.printed.map_or(String::new(), |value| format!("; printed value {}", signed(value)));
-        let low_high = self.judge.estimate.interval(LEVEL).map_or(String::new(), |interval| {
+        let interval = self.judge.estimate.interval(self.judge.level);
+        let low_high = interval.map_or(String::new(), |interval| {
             format!(" [{}, {}]", signed(interval.low), signed(interval.high))
         });
         Some(format!(
-            "{}, “{}”{printed}. {}: {}{low_high}. {}{needed}.",
+            "{}, “{}”{printed}. {}: {}{low_high}. {}{required}.",
             self.place,
             self.says,
             self.comparison,
             signed(self.judge.estimate.value),
-            self.verdict
+            self.words_of(self.verdict)
+        ))
+    }
+}
+
+impl Measured {
+    /// Returns a sentence on the positive control of a claim that depends on one.
+    fn assay_in_words(&self) -> Option<String> {
+        let control = self.control.as_ref()?;
+        let interval = control.interval(LEVEL).ok()?;
+        let [value, low, high] = [control.value, interval.low, interval.high].map(signed);
+        let seen = match self.shown.assay {
+            Assay::Sensitive => "is seen, so that an absent effect is interpretable",
+            Assay::NotSensitive => "is not seen, so that an absent effect is not interpretable",
+        };
+        Some(format!(
+            "Assay: the effect of training on clean labels, {value} [{low}, {high}] over SFT, {seen}."
         ))
     }
 }
 
 /// Settles the claims of one question whose policies the grid has.
-pub(crate) fn settle(analysis: &Analysis<'_>, claims: Vec<Claim<'_>>) -> Result<Vec<Settled>, StudyError> {
-    let scorers = Scorers::of(analysis.setup);
-    let (claims, judged) = measured(analysis, &scorers.judge, claims)?;
-    let of = |scorer: &Scorer, over| -> Result<Vec<Measured>, StudyError> {
-        let components = claims.iter().map(|claim| components(analysis, scorer, claim));
-        corrected(&components.collect::<Result<Vec<_>, _>>()?, over)
+pub(crate) fn settle(
+    analysis: &Analysis<'_>,
+    recipe: &StudyRecipe,
+    claims: Vec<Claim<'_>>,
+) -> Result<Vec<Settled>, StudyError> {
+    let (scorers, margin) = (Scorers::of(analysis.setup), recipe.study.margin.get());
+    let (mut kept, mut judged) = (Vec::new(), Vec::new());
+    for claim in claims {
+        if let Some(measurement) = claim.contrast.measure(analysis, &scorers.judge, margin)? {
+            kept.push(claim);
+            judged.push(Some(measurement));
+        }
+    }
+    let of = |scorer: &Scorer| -> Result<Vec<Option<Measured>>, StudyError> {
+        let measured = kept.iter().map(|claim| claim.contrast.measure(analysis, scorer, margin));
+        corrected((analysis, scorer, margin), &kept, &measured.collect::<Result<Vec<_>, _>>()?)
     };
-    let is_sandbox = scorers.gold.is_some();
-    let over = over(is_sandbox, &judged);
-    let judge = corrected(&judged, over)?;
-    let gold = scorers.gold.as_ref().map(|[_, held_out]| of(held_out, over)).transpose()?;
-    let second = scorers.second.as_ref().map(|second| of(second, over)).transpose()?;
+    let judge = corrected((analysis, &scorers.judge, margin), &kept, &judged)?;
+    let mut gold = scorers.gold.as_ref().map(|[_, held_out]| of(held_out)).transpose()?.unwrap_or_default();
+    let mut second = scorers.second.as_ref().map(of).transpose()?.unwrap_or_default();
+    [&mut gold, &mut second].into_iter().for_each(|all| all.resize(kept.len(), None));
+    let test = PlannedTest { level: LEVEL, power: POWER, comparisons: kept.len() };
     let mut settled = Vec::new();
-    for (at, claim) in claims.into_iter().enumerate() {
-        let judge = judge[at];
-        let gold = gold.as_ref().map(|gold| gold[at]);
+    for (at, claim) in kept.into_iter().enumerate() {
+        let (Some(judge), Some(measurement)) = (judge[at].clone(), &judged[at]) else { continue };
+        let gold = gold[at].take();
         let verdict = |judge: &Measured| match &gold {
-            Some(gold) => Ok(of_sandbox(judge, gold)),
-            None => of_paper(judge, claim.expects),
+            Some(gold) => against_truth(&judge.shown, &gold.shown),
+            None => on_claim(&judge.shown, claim.expects),
         };
-        let second = second.as_ref().map(|second| verdict(&second[at]).map(|verdict| (second[at], verdict)));
-        let second = second.transpose()?;
-        let verdict = verdict(&judge)?;
+        let second = second[at].take().map(|second| (second.clone(), verdict(&second)));
+        let verdict = verdict(&judge);
         let effect = match (&gold, claim.printed, claim.expects) {
             (Some(gold), ..) => gold.estimate.value.abs(),
             (None, Some(printed), Expectation::Higher | Expectation::Lower) if printed != 0.0 => {
                 printed.abs()
             }
-            (None, ..) => MARGIN,
+            (None, ..) => margin,
         };
-        let is_open = matches!(verdict, Verdict::FalseNegative | Verdict::NotDistinguishable);
         settled.push(Settled {
             place: claim.place,
             comparison: claim.comparison,
             says: claim.says,
             printed: claim.printed,
+            required: verdict.is_open().then(|| Required::of(&test, effect, measurement)).transpose()?,
             judge,
             second,
             gold,
             verdict,
-            needed: if is_open { needed(&judged[at], over, effect, is_sandbox)? } else { None },
+            margin,
         });
     }
     Ok(settled)
 }
 
+/// Returns the measurements with p-values corrected for all of them by Holm's method.
+fn corrected(
+    (analysis, scorer, margin): (&Analysis<'_>, &Scorer, f64),
+    claims: &[Claim<'_>],
+    measured: &[Option<Measurement>],
+) -> Result<Vec<Option<Measured>>, StudyError> {
+    let failed = || StudyError::stats("verdicts");
+    let known: Vec<&Measurement> = measured.iter().flatten().collect();
+    let family = |of: fn(&Measurement) -> f64| {
+        holm(&known.iter().map(|measurement| of(measurement)).collect::<Vec<_>>()).map_err(failed())
+    };
+    let (p, equivalence, not_lower) =
+        (family(|m| m.p)?, family(|m| m.equivalence)?, family(|m| m.not_lower)?);
+    let test = PlannedTest { level: LEVEL, power: POWER, comparisons: known.len() };
+    let (mut all, mut next) = (Vec::new(), 0);
+    for (claim, measurement) in claims.iter().zip(measured) {
+        let Some(measurement) = measurement else {
+            all.push(None);
+            continue;
+        };
+        let control = claim.control.as_ref();
+        let control = control.map(|control| control.measure(analysis, scorer, margin)).transpose()?.flatten();
+        let control = control.map(|control| control.estimate);
+        let estimate = measurement.estimate;
+        all.push(Some(Measured {
+            estimate,
+            level: measurement.level,
+            shown: Shown {
+                is_higher: estimate.value > 0.0,
+                p: p[next],
+                equivalence: equivalence[next],
+                not_lower: not_lower[next],
+                assay: assay(claim, control.as_ref()),
+            },
+            mde: test.minimum_detectable_effect(&estimate).map_err(failed())?,
+            size: measurement.size,
+            control,
+        }));
+        next += 1;
+    }
+    Ok(all)
+}
+
+/// Returns whether a claim's positive control is seen. A claim without a control does not depend on one.
+fn assay(claim: &Claim<'_>, control: Option<&MeanEstimate>) -> Assay {
+    match (&claim.control, control) {
+        (None, _) => Assay::Sensitive,
+        (Some(_), None) => Assay::NotSensitive,
+        (Some(_), Some(control)) => Assay::of(control, SIGNIFICANT),
+    }
+}
+
 /// Returns the table of verdicts; `None` without claims.
-pub(crate) fn table(setup: &Setup, settled: &[Settled]) -> Option<Table> {
-    let first = settled.first()?;
+pub(crate) fn table(recipe: &StudyRecipe, settled: &[Settled]) -> Option<Table> {
+    let (first, setup) = (settled.first()?, recipe.setup());
     let is_sandbox = first.gold.is_some();
     let right = |name: &str| Column::new(name, Align::Right);
     let left = |name: &str| Column::new(name, Align::Left);
@@ -252,7 +285,7 @@ pub(crate) fn table(setup: &Setup, settled: &[Settled]) -> Option<Table> {
     columns.extend([right("Judge"), right("p"), right(MDE)]);
     columns.extend(is_sandbox.then(|| right(GROUND_TRUTH)));
     let verdict = "Verdict";
-    match Scorers::of(setup) {
+    match Scorers::of(&setup) {
         Scorers { judge, second: Some(second), .. } => columns.extend([judge, second].map(|scorer| {
             let title = if is_sandbox { scorer.title.to_lowercase() } else { scorer.title };
             Column::grouped(verdict, title, Align::Left)
@@ -263,20 +296,23 @@ pub(crate) fn table(setup: &Setup, settled: &[Settled]) -> Option<Table> {
     let rows = settled.iter().map(|claim| row(claim, is_sandbox)).collect();
     let mut notes = vec![
         tally(&settled.iter().collect::<Vec<_>>()),
-        if is_sandbox { sandbox_note(setup) } else { paper_note(setup) },
+        if is_sandbox { sandbox_note(recipe) } else { paper_note(recipe) },
     ];
-    notes.push(
-        "p: two-sided t-test with Holm's correction for all comparisons of a research question. MDE: minimum detectable effect at 80% \
-         power, before the correction. Required sample: questions × seeds with 80% power for the effect. Trends: gain of the \
-         regression line from the lowest to the highest level."
-            .to_owned(),
-    );
+    notes.extend(found_note(settled));
+    notes.push(seeds_note(&setup));
+    notes.push(TESTS.to_owned());
     let title = match is_sandbox {
         true => "Benchmark results vs. ground truth",
         false => "The paper's claims",
     };
     Some(Table { id: "verdicts".into(), title: title.into(), columns, rows, notes })
 }
+
+const TESTS: &str = "p: two-sided t-test, for trends a max-contrast test of the trend and all pairs of levels, for falls a \
+                     one-sided max-contrast test of all earlier checkpoints; with Holm's correction for all comparisons of a \
+                     research question. MDE: minimum detectable effect at 80% power after that correction, with its 90% interval. \
+                     Required sample: the cheapest single enlargement with 80% power for the effect, with its 90% interval. \
+                     Trends: gain of the regression line from the lowest to the highest level.";
 
 fn row(claim: &Settled, is_sandbox: bool) -> Vec<Value> {
     let mut row = vec![Value::text(claim.place), Value::text(&claim.comparison)];
@@ -286,29 +322,19 @@ fn row(claim: &Settled, is_sandbox: bool) -> Vec<Value> {
             None => Value::text("–"),
         });
     }
-    row.extend([difference(&claim.judge), p_value(claim.judge.p)]);
-    row.push(Value::Number { value: claim.judge.mde, decimals: DECIMALS });
+    row.extend([difference(&claim.judge), p_value(claim.judge.shown.p)]);
+    row.push(mde(&claim.judge));
     row.extend(claim.gold.as_ref().map(difference));
-    row.push(Value::text(claim.verdict.to_string()));
-    row.extend(claim.second.map(|(_, verdict)| Value::text(verdict.to_string())));
-    row.push(Value::text(claim.needed.map_or("–".to_owned(), |needed| needed.design())));
+    row.push(Value::text(claim.words_of(claim.verdict)));
+    row.extend(claim.second.as_ref().map(|(_, verdict)| Value::text(claim.words_of(*verdict))));
+    row.push(Value::text(claim.required.as_ref().map_or("–".to_owned(), Required::in_short)));
     row
 }
 
 /// Returns the number of verdicts of each kind.
 pub(crate) fn tally(settled: &[&Settled]) -> String {
-    let kinds = [
-        Verdict::TruePositive,
-        Verdict::FalseNegative,
-        Verdict::FalsePositive,
-        Verdict::TrueNegative,
-        Verdict::Reproduced,
-        Verdict::Contradicted,
-        Verdict::Found,
-        Verdict::NotDistinguishable,
-    ];
     let count = |kind: Verdict| settled.iter().filter(|claim| claim.verdict == kind).count();
-    let counts: Vec<String> = kinds
+    let counts: Vec<String> = Verdict::ALL
         .into_iter()
         .filter(|&kind| count(kind) > 0)
         .map(|kind| format!("{kind}: {}", count(kind)))
@@ -316,151 +342,81 @@ pub(crate) fn tally(settled: &[&Settled]) -> String {
     format!("Of {} comparisons: {}.", settled.len(), counts.join("; "))
 }
 
-fn sandbox_note(setup: &Setup) -> String {
-    format!(
-        "Judge: scores on {} questions. Ground truth: gold quality of the same policies on {} held-out questions (means over {} \
-         seeds). An effect exists if it is significant in the ground truth after the same correction. Brackets: 95% t-intervals \
-         over questions. The sandbox does not test the paper's findings, which need its data.",
-        setup.questions, setup.sandbox.further_questions, setup.seeds
-    )
-}
-
-fn paper_note(setup: &Setup) -> String {
-    let of = match setup.seeds {
-        1 => "questions only: with one seed, a verdict holds for these policies",
-        _ => "seeds and questions",
+fn sandbox_note(recipe: &StudyRecipe) -> String {
+    let over = match recipe.study.seeds {
+        1 => "with one seed it is about these policies",
+        _ => "it is about new seeds and new questions",
     };
     format!(
-        "Reproduced: the paper's effect was found, or its absence was shown within ±{MARGIN} points. Contradicted: the opposite was \
-         found. Brackets: 95% t-intervals over {of}. Required samples are for the paper's difference, or for {MARGIN} points if it \
-         claims none."
+        "Judge: scores on {} questions. Ground truth: gold quality on {} held-out questions; {over}. An effect exists if it is \
+         significant in the ground truth after the same correction, and does not exist if the ground truth is within ±{} points. \
+         Truth undecided: neither is shown. The sandbox does not test the paper's findings, which need its data.",
+        recipe.study.questions,
+        recipe.sandbox.further_questions,
+        recipe.study.margin.get()
     )
 }
 
-/// Returns the claims whose policies the grid has, with their components under `scorer`.
-fn measured<'a>(
-    analysis: &Analysis<'_>,
-    scorer: &Scorer,
-    claims: Vec<Claim<'a>>,
-) -> Result<(Vec<Claim<'a>>, Vec<Components>), StudyError> {
-    let mut kept = (Vec::new(), Vec::new());
-    for claim in claims {
-        if let Some(components) = claim.contrast.components(analysis, scorer)? {
-            kept.0.push(claim);
-            kept.1.push(components);
-        }
-    }
-    Ok(kept)
+fn paper_note(recipe: &StudyRecipe) -> String {
+    format!(
+        "Reproduced: the paper's effect was found. Equivalent: all effects are within ±{0} points, also if they are significant. \
+         Contradicted: the opposite was shown. Not interpretable: nothing was found, and training on clean labels shows no gain over \
+         SFT either. Required samples are for the paper's difference, or for {0} points if it claims none.",
+        recipe.study.margin.get()
+    )
 }
 
-fn components(analysis: &Analysis<'_>, scorer: &Scorer, claim: &Claim<'_>) -> Result<Components, StudyError> {
-    claim.contrast.components(analysis, scorer)?.ok_or_else(|| {
-        ExperimentError::Unsupported(format!("{}: no scores of {}", claim.comparison, scorer.label)).into()
+/// Returns how many of the existing effects the judge found, by their size; `None` without ground truth.
+fn found_note(settled: &[Settled]) -> Option<String> {
+    let exists = |gold: &Measured| gold.shown.p < SIGNIFICANT;
+    let existing: Vec<(&Settled, &Measured)> = settled
+        .iter()
+        .filter_map(|claim| Some((claim, claim.gold.as_ref().filter(|gold| exists(gold))?)))
+        .collect();
+    let (large, small): (Vec<_>, Vec<_>) =
+        existing.iter().partition(|(claim, gold)| gold.estimate.value.abs() >= claim.judge.mde.value);
+    let found = |of: &[&(&Settled, &Measured)]| {
+        of.iter().filter(|(claim, _)| claim.verdict == Verdict::TruePositive).count()
+    };
+    (!existing.is_empty()).then(|| {
+        format!(
+            "Of {} existing effects, {} are as large as the judge's MDE or larger, of which it found {}; of the {} smaller ones it \
+             found {}.",
+            existing.len(),
+            large.len(),
+            found(&large),
+            small.len(),
+            found(&small)
+        )
     })
 }
 
-/// Returns the population of a verdict. The sandbox's ground truth is about these policies; the paper's claims are about a
-/// training method, which requires several seeds.
-fn over(is_sandbox: bool, components: &[Components]) -> Over {
-    let has_seeds = components.iter().all(|components| components.design.seeds > 1);
-    if is_sandbox || !has_seeds { Over::Questions } else { Over::SeedsAndQuestions }
-}
-
-fn corrected(components: &[Components], over: Over) -> Result<Vec<Measured>, StudyError> {
-    let failed = || StudyError::stats("verdicts");
-    let estimates = components.iter().map(|components| components.estimate(over));
-    let estimates = estimates.collect::<Result<Vec<_>, _>>().map_err(failed())?;
-    let p = holm(&estimates.iter().map(MeanEstimate::p_value).collect::<Vec<_>>()).map_err(failed())?;
-    let mut all = Vec::new();
-    for ((components, estimate), p) in components.iter().zip(estimates).zip(p) {
-        let plan = Plan { variances: components.variances(), over, level: LEVEL };
-        let mde = plan.minimal_detectable_difference(components.design, POWER).map_err(failed())?;
-        all.push(Measured { estimate, p, mde });
+/// Returns a note on the population of the intervals.
+fn seeds_note(setup: &Setup) -> String {
+    match setup.seeds {
+        1 => "Brackets: 95% t-intervals over questions, stratified by category. With one seed every number is about these very \
+              policies: nothing is claimed about the methods that trained them."
+            .to_owned(),
+        seeds => format!(
+            "Brackets: 95% t-intervals over questions, stratified by category, and seeds. The variance between the {seeds} seeds is \
+             pooled over the policies of the study."
+        ),
     }
-    Ok(all)
-}
-
-fn of_sandbox(judge: &Measured, gold: &Measured) -> Verdict {
-    let is_there = gold.p < SIGNIFICANT;
-    let is_found = judge.p < SIGNIFICANT;
-    let same_way = judge.estimate.value * gold.estimate.value > 0.0;
-    match (is_there, is_found) {
-        (true, true) if same_way => Verdict::TruePositive,
-        (_, true) => Verdict::FalsePositive,
-        (true, false) => Verdict::FalseNegative,
-        (false, false) => Verdict::TrueNegative,
-    }
-}
-
-fn of_paper(judge: &Measured, expects: Expectation) -> Result<Verdict, StudyError> {
-    let is_found = judge.p < SIGNIFICANT;
-    let is_higher = judge.estimate.value > 0.0;
-    Ok(match expects {
-        Expectation::Higher | Expectation::Lower if is_found => {
-            if is_higher == (expects == Expectation::Higher) {
-                Verdict::Reproduced
-            } else {
-                Verdict::Contradicted
-            }
-        }
-        Expectation::NoEffect if is_found => Verdict::Contradicted,
-        Expectation::NoEffect => {
-            let test = equivalence_test(&judge.estimate, MARGIN).map_err(StudyError::stats("equivalence"))?;
-            if test.p_value < SIGNIFICANT { Verdict::Reproduced } else { Verdict::NotDistinguishable }
-        }
-        Expectation::NotLower if is_found => {
-            if is_higher {
-                Verdict::Reproduced
-            } else {
-                Verdict::Contradicted
-            }
-        }
-        Expectation::NotLower => {
-            let test = equivalence_test(&judge.estimate, MARGIN).map_err(StudyError::stats("equivalence"))?;
-            if test.p_below < SIGNIFICANT { Verdict::Reproduced } else { Verdict::NotDistinguishable }
-        }
-        Expectation::Unclaimed if is_found => Verdict::Found,
-        _ => Verdict::NotDistinguishable,
-    })
-}
-
-/// Returns the smallest design with 80% power for `effect`: more seeds first, then more questions. In the sandbox the
-/// policies are fixed, so that only questions are added.
-fn needed(
-    components: &Components,
-    over: Over,
-    effect: f64,
-    is_sandbox: bool,
-) -> Result<Option<Needed>, StudyError> {
-    let failed = || StudyError::stats("designs");
-    let plan = Plan { variances: components.variances(), over, level: LEVEL };
-    let Design { seeds, questions, .. } = components.design;
-    for doubling in 0..DOUBLINGS {
-        let design = Design { questions: questions << doubling, ..components.design };
-        if over == Over::Questions {
-            if plan.power(effect, design).map_err(failed())? >= POWER {
-                let seeds = if is_sandbox { seeds } else { seeds.max(2) };
-                return Ok(Some(Needed { questions: design.questions, seeds, at_least: !is_sandbox }));
-            }
-            continue;
-        }
-        if let SeedsNeeded::Seeds(seeds) = plan.seeds_needed(effect, design, POWER).map_err(failed())?
-            && seeds <= MOST_SEEDS
-        {
-            return Ok(Some(Needed { questions: design.questions, seeds, at_least: false }));
-        }
-    }
-    Ok(None)
 }
 
 fn difference(measured: &Measured) -> Value {
     let value = measured.estimate.value;
-    match measured.estimate.interval(LEVEL) {
+    match measured.estimate.interval(measured.level) {
         Ok(interval) => {
             Value::Difference { value, low: interval.low, high: interval.high, decimals: DECIMALS }
         }
         Err(error) => Value::missing(error.to_string()),
     }
+}
+
+fn mde(measured: &Measured) -> Value {
+    let DetectableEffect { value, interval } = measured.mde;
+    Value::Interval { value, low: interval.low, high: interval.high, decimals: DECIMALS }
 }
 
 fn p_value(p: f64) -> Value {
@@ -469,4 +425,78 @@ fn p_value(p: f64) -> Value {
 
 fn signed(value: f64) -> String {
     format!("{value:+.DECIMALS$}").replace('-', "−")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contrast::Contrast;
+    use crate::fixtures::{at, checkpoints};
+    use crate::recipe::Preset;
+
+    /// Returns the table of three claims about runs whose checkpoints have these means: that the third is higher than the
+    /// first, that the second is not lower than it, and that the fourth equals it. The last two depend on the third.
+    fn claimed(seeds: u64, means: &[f64; 4]) -> Table {
+        let settings = [format!("study.seeds={seeds}")];
+        let recipe = StudyRecipe::preset(Preset::Paper, &settings).unwrap();
+        let setup = recipe.setup();
+        let collected = checkpoints(&setup, seeds, means);
+        let analysis = Analysis::new(&setup, &collected);
+        let claim = |comparison: &str, checkpoint, expects| Claim {
+            says: "a claim".to_owned(),
+            expects,
+            ..Claim::new("Table 0", comparison.to_owned(), Contrast::difference(at(checkpoint), at(0)))
+        };
+        let null = |comparison: &str, checkpoint, expects| Claim {
+            control: Some(Contrast::difference(at(2), at(0))),
+            ..claim(comparison, checkpoint, expects)
+        };
+        let claims = vec![
+            claim("effect", 2, Expectation::Higher),
+            null("no fall", 1, Expectation::NotLower),
+            null("nothing", 3, Expectation::NoEffect),
+        ];
+        table(&recipe, &settle(&analysis, &recipe, claims).unwrap()).unwrap()
+    }
+
+    #[track_caller]
+    fn has_verdicts(table: &Table, verdicts: [&str; 3]) {
+        let at =
+            table.columns.iter().position(|column| format!("{column:?}").contains("\"Verdict\"")).unwrap();
+        let found: Vec<&Value> = table.rows.iter().map(|row| &row[at]).collect();
+        assert_eq!(found, verdicts.map(Value::text).iter().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn null_results_are_interpretable_where_an_effect_is_seen() {
+        let means = [5.0, 5.0, 6.0, 5.0];
+        let seen = claimed(2, &means);
+        has_verdicts(&seen, ["reproduced", "reproduced (equivalent)", "reproduced (equivalent)"]);
+        let unseen = claimed(2, &[5.0, 5.0, 5.0, 5.0]);
+        has_verdicts(&unseen, ["contradicted (equivalent)", "not interpretable", "not interpretable"]);
+        let required = unseen.rows[1].last().unwrap();
+        assert!(
+            format!("{required:?}").contains("questions [") || format!("{required:?}").contains("seeds [")
+        );
+    }
+
+    #[test]
+    fn verdicts_of_one_seed_are_about_these_policies() {
+        let one = claimed(1, &[5.0, 5.0, 6.0, 5.0]);
+        let reproduced = ["reproduced", "reproduced (equivalent)", "reproduced (equivalent)"];
+        has_verdicts(
+            &one,
+            reproduced
+                .map(|verdict| format!("{verdict}, for these policies only"))
+                .each_ref()
+                .map(String::as_str),
+        );
+        assert!(one.notes.iter().any(|note| note.contains("nothing is claimed about the methods")));
+        let open = claimed(1, &[5.0, 5.0, 5.25, 5.0]);
+        assert!(
+            open.rows.iter().any(|row| row.last() == Some(&Value::text("2 seeds or more"))),
+            "{:?}",
+            open.rows
+        );
+    }
 }

@@ -1,14 +1,17 @@
 //! A question in one file, outside of the list of questions, runs like the others.
 
+use std::collections::BTreeSet;
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::AtomicBool;
 
 use distributed::ProcessGroup;
-use experiment::{Axes, Grid, Subject, Workers};
+use experiment::results::read_parquet;
+use experiment::{Axes, BENCHMARK, FURTHER, Grid, Subject, Workers};
 use pref_data::{FlipRate, Fraction};
 use report::table::{Align, Column, Table, Value};
 use study::recipe::{Preset, StudyRecipe};
-use study::{About, Claim, Contrast, Question, Questions, Results, Study, StudyError};
+use study::{About, Claim, Contrast, Findings, Question, Questions, Results, Study, StudyError};
 use trainer::recipe::LossKind;
 use trainer::{Clock, Context, Silent};
 
@@ -93,13 +96,13 @@ impl Clock for NoClock {
     }
 }
 
-#[test]
-fn a_question_of_ones_own_runs_in_a_study() {
-    const QUESTIONS: Questions = &[&study::questions::Acquisition, &Hinge];
-    let folder = tempfile::tempdir().unwrap();
-    let out = folder.path().join("study");
-    let settings = SMALL.map(str::to_owned).into_iter().chain([format!("output.dir={}", out.display())]);
-    let recipe = StudyRecipe::preset(Preset::Sandbox, &settings.collect::<Vec<_>>()).unwrap();
+const QUESTIONS: Questions = &[&study::questions::Acquisition, &Hinge];
+
+/// Answers `Hinge` in the folder `out`, with `more` settings.
+fn answer(out: &Path, more: &[&str]) -> Findings {
+    let settings = SMALL.iter().chain(more).map(|&setting| setting.to_owned());
+    let settings: Vec<String> = settings.chain([format!("output.dir={}", out.display())]).collect();
+    let recipe = StudyRecipe::preset(Preset::Sandbox, &settings).unwrap();
     let study = Study::new(recipe, QUESTIONS).unwrap();
     let (mut silent, stop) = (Silent, AtomicBool::new(false));
     let mut context = Context {
@@ -110,14 +113,54 @@ fn a_question_of_ones_own_runs_in_a_study() {
         cache: None,
     };
     let workers = Workers { jobs: 1, command: |_| Ok(Command::new("no worker is started")) };
-    let findings = study.answer(&[&Hinge], &workers, &mut context).unwrap();
+    study.answer(&[&Hinge], &workers, &mut context).unwrap()
+}
+
+#[test]
+fn a_question_of_ones_own_runs_in_a_study() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("study");
+    let findings = answer(&out, &[]);
 
     assert_eq!(findings.tables.len(), 1);
     assert!(matches!(findings.tables[0].rows[0][1], Value::Difference { .. }), "{:?}", findings.tables);
-    assert_eq!(findings.verdicts.unwrap().rows.len(), 1);
+    assert!(findings.components.is_none(), "one seed shows no variance between seeds");
+    let verdicts = findings.verdicts.unwrap();
+    assert_eq!(verdicts.rows.len(), 1);
+    assert!(verdicts.notes.iter().any(|note| note.contains("these very policies")), "{:?}", verdicts.notes);
     let page = std::fs::read_to_string(findings.report).unwrap();
     assert!(page.contains("Own: hinge loss"));
     let cells = study::registry(&out, QUESTIONS).unwrap().table().unwrap();
     assert_eq!(cells.rows.len(), 2, "the supervised policy and one run");
     assert!(cells.rows.iter().all(|row| row[1] == Value::text("hinge")), "{:?}", cells.rows);
+}
+
+#[test]
+fn seeds_samples_and_ratings_are_separate_factors() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("study");
+    let runs = || std::fs::read_dir(out.join("store/runs")).unwrap().count();
+    let evaluations = || std::fs::read_dir(out.join("store/scores")).unwrap().count();
+    answer(&out, &["study.seeds=2"]);
+    assert_eq!((runs(), evaluations()), (2, 4), "two policies with two seeds");
+
+    let more = answer(&out, &["study.seeds=2", "answers.samples=3"]);
+    assert_eq!((runs(), evaluations()), (2, 12), "the policies answer twice more, and none is trained");
+    let rows = read_parquet(&out.join("results.parquet")).unwrap();
+    let samples = |set: &str| -> BTreeSet<u64> {
+        rows.iter().filter(|row| row.question_set == set).map(|row| row.sample).collect()
+    };
+    assert_eq!((samples(BENCHMARK).len(), samples(FURTHER).len()), (3, 1));
+    let sources = |findings: &Findings| -> Vec<String> {
+        let rows = &findings.components.as_ref().expect("two seeds").rows;
+        rows.iter().map(|row| format!("{:?}", row[2])).collect()
+    };
+    let has = |of: &[String], what: &str| of.iter().any(|source| source.contains(what));
+    let components = sources(&more);
+    assert!(has(&components, "training") && has(&components, "sampling of an answer"), "{components:?}");
+    assert!(!has(&components, "judge: one of several"), "{components:?}");
+
+    let rated = answer(&out, &["study.seeds=2", "judge.repeats=3"]);
+    assert_eq!((runs(), evaluations()), (2, 16), "the same answers are rated again");
+    assert!(has(&sources(&rated), "judge: one of several"), "{:?}", sources(&rated));
 }

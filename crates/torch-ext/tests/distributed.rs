@@ -354,6 +354,38 @@ fn a_port_in_use_is_named() {
     assert!((0..8).any(serves_twice), "no port was free again");
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_store_listens_on_the_interface_of_its_host_only() {
+    // All of 127.0.0.0/8 is this machine.
+    let store = Store::serve("127.0.0.3", 0, SHORT).unwrap();
+    assert!(Store::connect("127.0.0.3", store.port(), SHORT).is_ok());
+    let elsewhere = std::net::TcpStream::connect(("127.0.0.1", store.port()));
+    assert!(elsewhere.is_err(), "another interface reaches the store");
+    // An address of documentation, which no machine has.
+    let error = Store::serve("203.0.113.1", 0, SHORT).unwrap_err();
+    assert!(matches!(error, TorchExtError::Listen { .. }), "{error}");
+}
+
+#[test]
+fn a_stranger_that_sends_garbage_ends_no_store() {
+    use std::io::Write as _;
+    let store = Store::serve(HOST, 0, SHORT).unwrap();
+    let connect = || std::net::TcpStream::connect((HOST, store.port())).unwrap();
+    let valid: Vec<u8> = [&[0][..], &0x3C85_F7CE_u32.to_le_bytes()].concat();
+    let mut strangers = Vec::new();
+    for request in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0xff; 4096], &[1; 64], &[7], &[]] {
+        for greeting in [&[][..], &valid] {
+            let mut stranger = connect();
+            let _ = stranger.write_all(greeting).and_then(|()| stranger.write_all(request));
+            strangers.push(stranger);
+        }
+    }
+    store.set("key", b"value").unwrap();
+    drop(strangers);
+    assert_eq!(Store::connect(HOST, store.port(), SHORT).unwrap().get("key", SHORT).unwrap(), b"value");
+}
+
 #[test]
 fn a_missing_store_is_named() {
     let free = TcpListener::bind((HOST, 0)).unwrap().local_addr().unwrap().port();

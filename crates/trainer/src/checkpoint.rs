@@ -86,6 +86,12 @@ pub(crate) fn write(
         remove(&target)?;
         fs::rename(&partial, &target).map_err(TrainError::io("cannot create", &target))?;
         files::fault::point("trainer.checkpoint.renamed");
+        files::fault::torn(
+            "trainer.checkpoint.torn",
+            &target.join(STATE_FOLDER).join(part_name(snapshot.shard.rank)),
+            u64::MAX,
+        );
+        files::sync_dir(folder).map_err(TrainError::io("cannot sync", folder))?;
         Ok(())
     });
     if written.is_err() {
@@ -152,9 +158,6 @@ fn fill(
     }
     let state = partial.join(STATE_FOLDER);
     fs::create_dir_all(&state).map_err(TrainError::io("cannot create", &state))?;
-    if snapshot.shard.is_whole() {
-        write_part(partial, snapshot)?;
-    }
     let file = StateFile {
         step: snapshot.step,
         total_steps: snapshot.total_steps,
@@ -169,16 +172,27 @@ fn fill(
     let path = state.join("state.json");
     let json = serde_json::to_vec_pretty(&file)
         .map_err(|source| TrainError::io("cannot write", &path)(source.into()))?;
-    fs::write(&path, json).map_err(TrainError::io("cannot write", &path))
+    files::write(&path, &json).map_err(TrainError::io("cannot write", &path))?;
+    if snapshot.shard.is_whole() {
+        write_part(partial, snapshot)?;
+    }
+    seal(&state, files::MANIFEST, "state.json")
+}
+
+/// Writes the checksum of one file of a state's folder. Each rank has its own list, because each writes its own shard.
+fn seal(state: &Path, manifest: &str, name: &str) -> Result<(), TrainError> {
+    files::seal_files(state, manifest, &[name.to_owned()])
+        .map_err(TrainError::io("cannot write the checksums of", state))
 }
 
 fn write_part(partial: &Path, snapshot: &TrainerState<'_>) -> Result<(), TrainError> {
     let (avg, avg_sq) = (&snapshot.optimizer.exp_avg, &snapshot.optimizer.exp_avg_sq);
     let named = [("master", snapshot.master), ("exp_avg", avg), ("exp_avg_sq", avg_sq)]
         .map(|(name, tensor)| (name.to_owned(), tensor.shallow_clone()));
-    let path = partial.join(STATE_FOLDER).join(part_name(snapshot.shard.rank));
+    let (state, name) = (partial.join(STATE_FOLDER), part_name(snapshot.shard.rank));
     files::fault::point("trainer.checkpoint.part");
-    Ok(write_tensors(&path, &named, Kind::Float)?)
+    write_tensors(&state.join(&name), &named, Kind::Float)?;
+    seal(&state, &name.replace(".safetensors", ".b3"), &name)
 }
 
 /// Returns the file name of a rank's shard.
@@ -224,7 +238,7 @@ pub(crate) fn list(folder: &Path) -> Result<Vec<(u64, PathBuf)>, TrainError> {
 /// Reads the run's inputs, and the step, from the newest checkpoint with a readable `state.json`.
 pub(crate) fn recorded_inputs(folder: &Path) -> Result<Option<(u64, Provenance)>, TrainError> {
     for (step, path) in list(folder)?.into_iter().rev() {
-        let Ok(json) = fs::read(path.join(STATE_FOLDER).join("state.json")) else { continue };
+        let Ok(json) = files::read_checked(&path.join(STATE_FOLDER).join("state.json")) else { continue };
         if let Ok(file) = serde_json::from_slice::<StateFile>(&json) {
             return Ok(Some((step, Provenance { inputs: file.inputs, accepted: file.accepted_changes })));
         }
@@ -278,7 +292,7 @@ pub(crate) fn newest_state(
 fn read_state(checkpoint: &Path, shard: Shard) -> Result<SavedState, TrainError> {
     let damaged = |why: String| TrainError::DamagedCheckpoint { path: checkpoint.into(), why };
     let path = checkpoint.join(STATE_FOLDER).join("state.json");
-    let json = fs::read(&path).map_err(|e| damaged(format!("state.json: {e}")))?;
+    let json = files::read_checked(&path).map_err(|error| damaged(described("state.json", &error)))?;
     let file: StateFile = serde_json::from_slice(&json).map_err(|e| damaged(format!("state.json: {e}")))?;
     if file.elements != shard.elements {
         return Err(damaged(format!("it has {} parameters, the model {}", file.elements, shard.elements)));
@@ -299,8 +313,9 @@ fn read_state(checkpoint: &Path, shard: Shard) -> Result<SavedState, TrainError>
             continue;
         }
         let name = part_name(part.rank);
-        let tensors = Tensor::read_safetensors(checkpoint.join(STATE_FOLDER).join(&name))
-            .map_err(|error| damaged(format!("{name}: {error}")))?;
+        let path = checkpoint.join(STATE_FOLDER).join(&name);
+        files::check_file(&path).map_err(|error| damaged(described(&name, &error)))?;
+        let tensors = Tensor::read_safetensors(path).map_err(|error| damaged(format!("{name}: {error}")))?;
         for (wanted, target) in
             [("master", &state.master), ("exp_avg", &state.exp_avg), ("exp_avg_sq", &state.exp_avg_sq)]
         {
@@ -316,6 +331,12 @@ fn read_state(checkpoint: &Path, shard: Shard) -> Result<SavedState, TrainError>
         }
     }
     Ok(state)
+}
+
+/// Describes an unreadable file, without the remedy for files that have no copy.
+fn described(name: &str, error: &std::io::Error) -> String {
+    let damage = error.get_ref().and_then(|inner| inner.downcast_ref::<files::Damage>());
+    damage.map_or_else(|| format!("{name}: {error}"), |damage| format!("{name} {}", damage.problem))
 }
 
 /// Removes the optimizer's state from all but the newest `keep` checkpoints.
@@ -373,7 +394,7 @@ fn is_unfinished_file(name: &str) -> bool {
     })
 }
 
-fn remove(path: &Path) -> Result<(), TrainError> {
+pub(crate) fn remove(path: &Path) -> Result<(), TrainError> {
     let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
     match removed {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -441,6 +462,27 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_of_a_state_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        write_state(folder.path(), 3, Shards { parts: 1, piece: 3 });
+        let state = folder.path().join(STATE_FOLDER);
+        files::seal(&state).unwrap();
+        let shard = Shard::whole(3);
+        read_state(folder.path(), shard).unwrap();
+        for name in ["state.json", "optimizer.safetensors"] {
+            let intact = fs::read(state.join(name)).unwrap();
+            for bit in 0..8 * intact.len() {
+                let mut flipped = intact.clone();
+                flipped[bit / 8] ^= 1 << (bit % 8);
+                fs::write(state.join(name), &flipped).unwrap();
+                let error = read_state(folder.path(), shard).unwrap_err().to_string();
+                assert!(error.contains(&format!("{name} differs from its checksum")), "{error}");
+            }
+            fs::write(state.join(name), &intact).unwrap();
         }
     }
 

@@ -1,5 +1,6 @@
 //! Errors of training.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use distributed::DistributedError;
@@ -144,6 +145,19 @@ pub enum TrainError {
         /// The number of tokens of the tokenizer.
         tokenizer: usize,
     },
+    /// Metrics end before the checkpoint from which a run resumes.
+    #[error(
+        "{} ends at step {last}, before the checkpoint of step {step}; restore it from a copy, or move it away to go on \
+         without its rows", path.display()
+    )]
+    LostMetrics {
+        /// The file.
+        path: PathBuf,
+        /// The step of its last row.
+        last: u64,
+        /// The step of the checkpoint.
+        step: u64,
+    },
     /// A checkpoint cannot be used.
     #[error("the checkpoint {} is damaged: {why}", path.display())]
     DamagedCheckpoint {
@@ -180,13 +194,15 @@ impl TrainError {
             | Self::NotShared { .. }
             | Self::DamagedCheckpoint { .. } => true,
             Self::Policy(error) => is_bad_model(error),
+            // Of a model folder's files.
+            Self::Io { source, .. } => source.kind() == ErrorKind::InvalidInput,
             Self::Distributed(error) => error.is_bad_input(),
             Self::Loss(_)
             | Self::Head(_)
             | Self::TorchExt(_)
             | Self::Torch { .. }
-            | Self::Io { .. }
             | Self::Lines(_)
+            | Self::LostMetrics { .. }
             | Self::Lock(_)
             | Self::NotFinite { .. }
             | Self::Stopped => false,
@@ -197,7 +213,14 @@ impl TrainError {
 /// Returns whether a model's error is in its files, rather than in the machine that reads or runs it.
 pub fn is_bad_model(error: &PolicyError) -> bool {
     match error {
-        PolicyError::Io { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
+        PolicyError::Io { source, .. } if source.kind() == ErrorKind::NotFound => true,
+        PolicyError::Io { action, source, .. } => {
+            let is_refused = matches!(
+                source.kind(),
+                ErrorKind::InvalidInput | ErrorKind::InvalidData | ErrorKind::FileTooLarge
+            );
+            *action == "read" && is_refused
+        }
         PolicyError::WriteSafetensors { .. } | PolicyError::Torch { .. } | PolicyError::NotANumber { .. } => {
             false
         }

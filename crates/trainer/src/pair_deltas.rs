@@ -3,8 +3,7 @@
 //! During a run, rows are appended to a JSON-lines file. Like `metrics.jsonl`, it is truncated to the step from which a
 //! run resumes.
 
-use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,6 +12,7 @@ use arrow_array::types::{Float64Type, UInt64Type};
 use arrow_array::{Array, ArrayRef, BooleanArray, Float64Array, RecordBatch, StringArray, UInt64Array};
 use arrow_schema::{DataType, Field, Schema};
 use files::AtomicWriteFile;
+use files::json_lines::{self, JsonLinesError, Log};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::Compression;
@@ -21,6 +21,7 @@ use parquet::file::properties::WriterProperties;
 use pref_data::TokenPair;
 use serde::{Deserialize, Serialize};
 
+use crate::checkpoint;
 use crate::error::TrainError;
 
 /// The number of rows that are converted to columns at a time.
@@ -55,6 +56,7 @@ pub struct TrainedPair {
 pub(crate) fn read(folder: &Path) -> Result<Option<Vec<TrainedPair>>, TrainError> {
     let path = parquet_file(folder);
     let failed = || TrainError::io("cannot read", &path);
+    files::check_file(&path).map_err(failed())?;
     let file = match File::open(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         file => file.map_err(failed())?,
@@ -101,27 +103,29 @@ struct Line {
 /// Records Δ of every pair during the run.
 pub(crate) struct DeltaLog {
     folder: PathBuf,
-    lines: File,
+    lines: Log,
 }
 
 impl DeltaLog {
     /// Continues after `step`, 0 for a new run.
     pub(crate) fn open(folder: &Path, step: u64) -> Result<Self, TrainError> {
         let path = under_way(folder);
-        let kept: Vec<u8> = lines(&path)?
-            .into_iter()
-            .take_while(|(line, _)| line.step <= step)
-            .flat_map(|(_, text)| text.into_bytes().into_iter().chain([b'\n']))
-            .collect();
-        files::write(&path, &kept).map_err(TrainError::io("cannot write", &path))?;
-        let file = files::json_lines::append(&path).map_err(TrainError::io("cannot write", &path))?;
-        Ok(Self { folder: folder.to_owned(), lines: file })
+        let kept = lines(&path)?.into_iter().take_while(|(line, _)| line.step <= step);
+        let text: String = kept.map(|(_, text)| text + "\n").collect();
+        let opened = Log::replace(&path, text.as_bytes()).and_then(|()| Log::open(&path));
+        let lines = opened.map_err(TrainError::io("cannot write", &path))?;
+        Ok(Self { folder: folder.to_owned(), lines })
+    }
+
+    /// The rows, for syncing.
+    pub(crate) fn log(&self) -> &Log {
+        &self.lines
     }
 
     pub(crate) fn write(&mut self, step: u64, epoch: f64, pairs: &[PairDelta]) -> Result<(), TrainError> {
         let failed = || TrainError::io("cannot write", under_way(&self.folder));
         let line = Line { step, epoch, pairs: pairs.to_vec() };
-        files::json_lines::write_row(&mut self.lines, &line).map_err(failed())
+        self.lines.append(&line).map_err(failed())
     }
 }
 
@@ -148,12 +152,8 @@ pub(crate) fn write(folder: &Path, pairs: &[TokenPair]) -> Result<(), TrainError
 /// Removes the JSON-lines file.
 pub(crate) fn clear(folder: &Path) -> Result<(), TrainError> {
     let path = under_way(folder);
-    match fs::remove_file(&path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(TrainError::io("cannot remove", path)(error))
-        }
-        _ => Ok(()),
-    }
+    checkpoint::remove(&json_lines::checks_of(&path))?;
+    checkpoint::remove(&path)
 }
 
 fn parquet_file(folder: &Path) -> PathBuf {
@@ -166,13 +166,14 @@ fn under_way(folder: &Path) -> PathBuf {
 
 /// Returns the complete lines of a file, verbatim and in order; none without a file.
 fn lines(path: &Path) -> Result<Vec<(Line, String)>, TrainError> {
-    let Ok(file) = File::open(path) else { return Ok(Vec::new()) };
     let mut lines = Vec::new();
-    for text in BufReader::new(file).lines() {
-        let text = text.map_err(TrainError::io("cannot read", path))?;
-        // A killed process may leave a partial line after the last checkpoint.
-        let Ok(line) = serde_json::from_str::<Line>(&text) else { break };
-        lines.push((line, text));
+    for line in json_lines::checked(path)? {
+        match line {
+            Ok(line) => lines.push(line),
+            Err(error @ JsonLinesError::Damaged { .. }) => return Err(error.into()),
+            // A crash may leave a line without a checksum after the last checkpoint.
+            Err(_) => break,
+        }
     }
     Ok(lines)
 }
@@ -217,6 +218,8 @@ fn write_parquet(path: &Path, steps: &[Line], pairs: &[TokenPair]) -> Result<(),
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -444,9 +444,11 @@ fn finish(
             &checkpoint::base_name(parts.companions.folder),
         )?;
     }
+    parts.dir.seal()?;
     policy.save_with(&parts.dir.model(), parts.save, parts.companions)?;
     // From here on the run is finished; until here it could resume.
     checkpoint::drop_states(&parts.dir.checkpoints(), 0)?;
+    parts.dir.clear_line_checks()?;
     pair_deltas::clear(parts.dir.root())
 }
 

@@ -1,13 +1,13 @@
 //! The folder of one run, and the observer that fills it.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, BufWriter};
+use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 
-use files::{Lock, json_lines};
+use files::Lock;
+use files::json_lines::{self, JsonLinesError, Log};
 use policy_model::Companions;
 use pref_data::TokenPair;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tch::Kind;
 
@@ -239,23 +239,59 @@ impl RunDir {
     /// Removes metrics after `step`: a killed run may have logged steps after its last checkpoint. A run that starts
     /// over repeats the evaluation before the first step.
     fn truncate(&self, step: u64) -> Result<(), TrainError> {
-        truncate(&self.metrics(), |metrics: &StepMetrics| metrics.step <= step)?;
-        truncate(&self.evaluations(), |metrics: &HeldOutMetrics| metrics.step <= step && step > 0)
+        let path = self.metrics();
+        let kept = truncate(&path, |metrics: &StepMetrics| metrics.step <= step)?;
+        let last = kept.map(|rows| rows.last().map_or(0, |row| row.step));
+        if let Some(last) = last.filter(|last| *last < step) {
+            return Err(TrainError::LostMetrics { path, last, step });
+        }
+        truncate(&self.evaluations(), |metrics: &HeldOutMetrics| metrics.step <= step && step > 0)?;
+        Ok(())
+    }
+
+    /// Writes the checksums of the files of a run after its last step, which replace those of single lines.
+    pub(crate) fn seal(&self) -> Result<(), TrainError> {
+        let is_there = |name: &String| self.root.join(name).is_file();
+        let names: Vec<String> = SEALED.map(str::to_owned).into_iter().filter(is_there).collect();
+        files::seal_files(&self.root, files::MANIFEST, &names)
+            .map_err(TrainError::io("cannot write the checksums of", &self.root))
+    }
+
+    /// Removes the checksums of single lines.
+    pub(crate) fn clear_line_checks(&self) -> Result<(), TrainError> {
+        [self.metrics(), self.evaluations()]
+            .iter()
+            .try_for_each(|path| checkpoint::remove(&json_lines::checks_of(path)))
     }
 }
 
-/// Truncates a file before the first line that cannot be parsed or does not satisfy `holds`.
-fn truncate<T: DeserializeOwned>(path: &Path, holds: impl Fn(&T) -> bool) -> Result<(), TrainError> {
-    let Ok(file) = File::open(path) else { return Ok(()) };
-    let mut kept = Vec::new();
-    for line in BufReader::new(file).lines() {
-        let line = line.map_err(TrainError::io("cannot read", path))?;
-        match serde_json::from_str(&line) {
-            Ok(row) if holds(&row) => kept.extend(line.bytes().chain([b'\n'])),
+/// The files of a finished run that other programs read back.
+const SEALED: [&str; 5] =
+    ["recipe.toml", "noise.jsonl", "metrics.jsonl", "eval.jsonl", "pair_deltas.parquet"];
+
+/// Truncates a file before the first row that does not satisfy `holds`, or that a crash has left without a checksum.
+/// Returns the rows that are kept; `None` without a file.
+fn truncate<T: DeserializeOwned>(
+    path: &Path,
+    holds: impl Fn(&T) -> bool,
+) -> Result<Option<Vec<T>>, TrainError> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    let (mut rows, mut text) = (Vec::new(), String::new());
+    for row in json_lines::checked::<T>(path)? {
+        match row {
+            Ok((row, line)) if holds(&row) => {
+                text += &line;
+                text.push('\n');
+                rows.push(row);
+            }
+            Err(error @ JsonLinesError::Damaged { .. }) => return Err(error.into()),
             _ => break,
         }
     }
-    files::write(path, &kept).map_err(TrainError::io("cannot write", path))
+    Log::replace(path, text.as_bytes()).map_err(TrainError::io("cannot write", path))?;
+    Ok(Some(rows))
 }
 
 /// The files and records of a training run besides its weights.
@@ -276,7 +312,9 @@ pub(crate) struct Recorder<'a, 'c> {
     parts: &'a Parts<'a>,
     context: &'a mut Context<'c>,
     keep_last: usize,
-    metrics: File,
+    metrics: Log,
+    /// Opened for the first evaluation.
+    evaluations: Option<Log>,
     events: EventWriter<BufWriter<File>>,
     deltas: Option<DeltaLog>,
     diagnostics: Option<Diagnostics>,
@@ -301,9 +339,10 @@ impl<'a, 'c> Recorder<'a, 'c> {
         recording: Recording,
     ) -> Result<Self, TrainError> {
         let dir = parts.dir;
+        files::unseal(&dir.root).map_err(TrainError::io("cannot change", &dir.root))?;
         dir.truncate(step)?;
         let path = dir.metrics();
-        let metrics = json_lines::append(&path).map_err(TrainError::io("cannot write", path))?;
+        let metrics = Log::open(&path).map_err(TrainError::io("cannot write", path))?;
         let now = context.clock.unix_seconds();
         // One event file per start: TensorBoard joins them, and later files override repeated steps.
         let path = dir.root.join(format!("events.out.tfevents.{now:.0}.step-{step}"));
@@ -312,7 +351,7 @@ impl<'a, 'c> Recorder<'a, 'c> {
         let events = EventWriter::new(file, now).map_err(TrainError::io("cannot write", &path))?;
         let deltas = recording.deltas.then(|| DeltaLog::open(&dir.root, step)).transpose()?;
         let diagnostics = recording.margins.map(|(beta, saturates)| Diagnostics::new(beta, saturates));
-        Ok(Self { parts, context, keep_last, metrics, events, deltas, diagnostics })
+        Ok(Self { parts, context, keep_last, metrics, evaluations: None, events, deltas, diagnostics })
     }
 
     fn scalars(&mut self, step: u64, series: &[(&str, f64)]) -> Result<(), TrainError> {
@@ -330,9 +369,11 @@ impl Observer for Recorder<'_, '_> {
     }
 
     fn on_step(&mut self, metrics: &StepMetrics, deltas: &[PairDelta], _: u64) -> Result<(), TrainError> {
-        json_lines::write_row(&mut self.metrics, metrics)
-            .map_err(TrainError::io("cannot write", self.parts.dir.metrics()))?;
+        let failed = || TrainError::io("cannot write", self.parts.dir.metrics());
+        self.metrics.append(metrics).map_err(failed())?;
         files::fault::point("trainer.metrics");
+        // The last row is longer.
+        files::fault::torn("trainer.metrics.torn", &self.parts.dir.metrics(), 80);
         self.scalars(metrics.step, &metrics.series())?;
         if let Some(log) = &mut self.deltas {
             log.write(metrics.step, metrics.epoch, deltas)?;
@@ -350,7 +391,11 @@ impl Observer for Recorder<'_, '_> {
 
     fn on_evaluation(&mut self, metrics: &HeldOutMetrics) -> Result<(), TrainError> {
         let path = self.parts.dir.evaluations();
-        append_row(&path, metrics).map_err(TrainError::io("cannot write", path))?;
+        let log = match &mut self.evaluations {
+            Some(log) => log,
+            none => none.insert(Log::open(&path).map_err(TrainError::io("cannot write", &path))?),
+        };
+        log.append(metrics).map_err(TrainError::io("cannot write", path))?;
         self.scalars(metrics.step, &metrics.series())?;
         // At debug level: one line per step would flood the log of a study with many runs.
         tracing::debug!("{metrics}");
@@ -361,6 +406,10 @@ impl Observer for Recorder<'_, '_> {
     fn on_checkpoint(&mut self, snapshot: &TrainerState<'_>) -> Result<(), TrainError> {
         let folder = self.parts.dir.checkpoints();
         let Parts { save, companions, provenance, .. } = *self.parts;
+        // A run resumes from the checkpoint with the rows up to it.
+        let logs = [Some(&self.metrics), self.evaluations.as_ref(), self.deltas.as_ref().map(DeltaLog::log)];
+        let synced = logs.into_iter().flatten().try_for_each(Log::sync);
+        synced.map_err(TrainError::io("cannot sync the logs of", self.parts.dir.root()))?;
         let path = checkpoint::write(&folder, snapshot, save, companions, provenance)?;
         checkpoint::keep_last(&folder, self.keep_last)?;
         tracing::debug!(step = snapshot.step, path = %path.display(), "checkpoint");
@@ -394,11 +443,6 @@ impl Observer for Follower<'_, '_> {
     fn wants_stop(&self) -> bool {
         self.context.wants_stop()
     }
-}
-
-/// Appends one row to a file of JSON lines.
-fn append_row(path: &Path, row: &impl Serialize) -> std::io::Result<()> {
-    json_lines::write_row(&mut json_lines::append(path)?, row)
 }
 
 fn first_difference(existing: &str, wanted: &str) -> Option<String> {

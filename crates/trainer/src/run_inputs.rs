@@ -108,7 +108,7 @@ pub(crate) fn digest_tokenizer(
     ];
     let (mut tokenizer, mut template) = (blake3::Hasher::new(), blake3::Hasher::new());
     for name in FILES {
-        let Some(mut bytes) = read_if_present(&folder.join(name))? else { continue };
+        let Some(mut bytes) = read_if_present(folder, name)? else { continue };
         if name == "tokenizer_config.json"
             && let Ok(Value::Object(mut config)) = serde_json::from_slice(&bytes)
         {
@@ -127,7 +127,7 @@ pub(crate) fn digest_tokenizer(
         return Ok((short(&tokenizer), short(&template)));
     }
     for path in template_files(folder)? {
-        if let Some(bytes) = read_if_present(&path)? {
+        if let Some(bytes) = read_if_present(folder, &path)? {
             hash_file(&path.file_name().unwrap_or_default().to_string_lossy(), &bytes, &mut template);
         }
     }
@@ -136,26 +136,25 @@ pub(crate) fn digest_tokenizer(
 
 /// The files of a folder that hold chat templates, in order.
 fn template_files(folder: &Path) -> Result<Vec<PathBuf>, TrainError> {
-    let mut files = vec![folder.join("chat_template.jinja"), folder.join("chat_template.json")];
-    let additional = folder.join("additional_chat_templates");
+    let mut files = vec![PathBuf::from("chat_template.jinja"), PathBuf::from("chat_template.json")];
+    let named = Path::new("additional_chat_templates");
+    let additional = folder.join(named);
     if additional.is_dir() {
         let entries = fs::read_dir(&additional).map_err(TrainError::io("cannot read", &additional))?;
-        let mut named = Vec::new();
+        let mut paths = Vec::new();
         for entry in entries {
-            named.push(entry.map_err(TrainError::io("cannot read", &additional))?.path());
+            let entry = entry.map_err(TrainError::io("cannot read", &additional))?;
+            paths.push(named.join(entry.file_name()));
         }
-        named.sort();
-        files.extend(named);
+        paths.sort();
+        files.extend(paths);
     }
     Ok(files)
 }
 
-fn read_if_present(path: &Path) -> Result<Option<Vec<u8>>, TrainError> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(TrainError::io("cannot read", path)(error)),
-    }
+fn read_if_present(folder: &Path, name: impl AsRef<Path>) -> Result<Option<Vec<u8>>, TrainError> {
+    let name = name.as_ref();
+    files::read_inside_if_present(folder, name).map_err(TrainError::io("cannot read", folder.join(name)))
 }
 
 /// Hashes a name and a content, each with its length.

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use common::Record;
-use distributed::{Exchange, Placement, ProcessGroup, Rank, Sharding, Timing};
+use distributed::{Exchange, Placement, ProcessGroup, Rank, Sharding, Timing, Token};
 use policy_model::{Lora, ModelConfig, Policy, Projection};
 use pref_data::TokenPair;
 use pref_loss::{Beta, KtoLoss, PreferenceLoss, Weight};
@@ -120,6 +120,7 @@ fn together(way: &Way, world_size: u16, exchange: Exchange) -> Vec<Result> {
             local_rank: index.into(),
             host: "127.0.0.1".to_owned(),
             port,
+            token: Token::default(),
         };
         let way = way.clone();
         thread::spawn(move || {

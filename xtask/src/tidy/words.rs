@@ -40,14 +40,7 @@ const PHRASES: [(&str, &str); 28] = [
 const MOST_WORDS: usize = 30;
 
 /// Path prefixes that still break a rule here. The list only shrinks: a line whose files are clean fails.
-const NOT_YET: &[&str] = &[
-    "ARCHITECTURE.md",
-    "crates/annotate/",
-    "crates/hub/",
-    "crates/llm-client/",
-    "crates/pref-data/",
-    "docs/",
-];
+const NOT_YET: &[&str] = &["crates/pref-data/"];
 
 /// Abbreviations whose dot ends no sentence.
 const ABBREVIATIONS: [&str; 9] = ["e.g.", "i.e.", "cf.", "vs.", "etc.", "approx.", "fig.", "eq.", "no."];

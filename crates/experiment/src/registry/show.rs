@@ -4,11 +4,12 @@ use report::table::{Align, Column, Table, Value};
 use trainer::{PreferenceMetrics, RunDir, StepMetrics};
 
 use super::{Entry, Registry};
-use crate::analysis::{Analysis, Scorers};
+use crate::analysis::Analysis;
 use crate::cell::{Subject, percent};
 use crate::error::ExperimentError;
 use crate::evaluated::{Collected, Evaluated, Score};
 use crate::runner::Runner;
+use crate::scorers::Scorers;
 
 impl Registry {
     /// Returns tables on the cell whose name has the prefix `id`: state, training, scores with intervals, sample answers, and

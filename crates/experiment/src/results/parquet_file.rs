@@ -27,11 +27,9 @@ pub fn write_parquet(path: &Path, rows: &[ScoreRow]) -> Result<(), ResultsError>
 /// [`ResultsError::ColumnKind`] or [`ResultsError::NullValue`] for one that holds something else.
 pub fn read_parquet(path: &Path) -> Result<Vec<ScoreRow>, ResultsError> {
     let damaged = |source| ResultsError::Parquet { action: "read", path: path.to_owned(), source };
-    let file = File::open(path).map_err(|source| ResultsError::Io {
-        action: "read",
-        path: path.to_owned(),
-        source,
-    })?;
+    let unreadable = |source| ResultsError::Io { action: "read", path: path.to_owned(), source };
+    files::check_file(path).map_err(unreadable)?;
+    let file = File::open(path).map_err(unreadable)?;
     // The Arrow schema that a writer may add would give categories another type than text.
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
     let reader = ParquetRecordBatchReaderBuilder::try_new_with_options(file, options)
@@ -60,6 +58,7 @@ fn score_columns() -> Vec<Column<ScoreRow>> {
         Column::new("seed", Get::Whole(|row| row.seed)),
         Column::new("step", Get::Whole(|row| row.step)),
         Column::new("progress", Get::Float(|row| row.progress)),
+        Column::new("sample", Get::Whole(|row| row.sample)),
         Column::new("question_set", Get::Text(|row| &row.question_set)),
         Column::new("question_id", Get::Whole(|row| row.question_id)),
         Column::new("category", Get::Text(|row| &row.category)),
@@ -92,6 +91,11 @@ impl<'a> Columns<'a> {
         let seed = self.number::<UInt64Type>("seed")?;
         let step = self.number::<UInt64Type>("step")?;
         let progress = self.number::<Float64Type>("progress")?;
+        // Files of earlier versions have one sample.
+        let samples = match self.batch.column_by_name("sample") {
+            Some(_) => self.number::<UInt64Type>("sample")?.to_vec(),
+            None => vec![0; self.batch.num_rows()],
+        };
         let question_set = self.text("question_set")?;
         let question_id = self.number::<UInt64Type>("question_id")?;
         let category = self.text("category")?;
@@ -113,6 +117,7 @@ impl<'a> Columns<'a> {
             seed: seed[at],
             step: step[at],
             progress: progress[at],
+            sample: samples[at],
             question_set: question_set.value(at).to_owned(),
             question_id: question_id[at],
             category: category.value(at).to_owned(),

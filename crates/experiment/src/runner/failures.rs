@@ -11,7 +11,7 @@ use crate::error::ExperimentError;
 use crate::failure::Failure;
 use crate::grid::Grid;
 use crate::shard::Shard;
-use crate::store::{Key, read_json, write_json};
+use crate::store::Key;
 
 /// The record of a failure.
 #[derive(Debug, Serialize, Deserialize)]
@@ -62,8 +62,11 @@ impl Runner {
             return Ok(None);
         }
         for key in self.failure_keys(subject) {
-            if let Some(Note { reason, .. }) = read_json(&self.store().failure(&key))? {
-                return Ok(Some(Failure { subject: subject.clone(), reason }));
+            let path = self.store().failure(&key);
+            match files::read_checked_json(&path) {
+                Ok(Note { reason, .. }) => return Ok(Some(Failure { subject: subject.clone(), reason })),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(ExperimentError::io("cannot read", path)(error)),
             }
         }
         Ok(None)
@@ -79,7 +82,8 @@ impl Runner {
         let reason = with_causes(error);
         tracing::error!("{what} failed, the other policies continue: {reason}");
         let path = self.store().failure(key);
-        write_json(&path, &Note { what, reason })
+        files::write_checked_json(&path, &Note { what, reason })
+            .map_err(ExperimentError::io("cannot write", path))
     }
 
     /// Returns the addresses of a subject's failures: of its training run and of its evaluation.
@@ -88,7 +92,7 @@ impl Runner {
             Subject::Baseline { .. } => None,
             Subject::Trained { cell, .. } => Some(self.run_key(cell)),
         };
-        run.into_iter().chain([self.scores_key(subject)]).collect()
+        run.into_iter().chain([self.scores_key(subject, 0)]).collect()
     }
 }
 

@@ -3,7 +3,7 @@
 //! Field names and their order are part of every address. Renaming a field orphans stored results; a test freezes the
 //! address of a sample of each kind.
 
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::path::Path;
 
 use pref_data::{ChatSettings, Date};
@@ -38,6 +38,9 @@ struct AnswersContent<'a> {
     /// Absent with the default settings, as in the addresses of earlier versions.
     #[serde(skip_serializing_if = "Option::is_none")]
     chat: Option<ChatContent<'a>>,
+    /// Absent for the first sample, as in the addresses of earlier versions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sample: Option<u64>,
 }
 
 /// The properties of a chat template on which answers depend.
@@ -63,6 +66,12 @@ struct SandboxScoresContent<'a> {
     policy: PolicyContent,
     seed: u64,
     questions: Vec<u64>,
+    /// Absent for the first sample, as in the addresses of earlier versions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sample: Option<u64>,
+    /// Absent for one rating, as in the addresses of earlier versions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    repeats: Option<NonZeroU32>,
 }
 
 /// What determines an evaluation by judges behind endpoints.
@@ -96,8 +105,8 @@ impl Runner {
         Key::of("run", &recipe.to_toml())
     }
 
-    /// Returns the address of a subject's answers.
-    pub(super) fn answers_key(&self, subject: &Subject) -> Key {
+    /// Returns the address of a sample of a subject's answers.
+    pub(super) fn answers_key(&self, subject: &Subject, sample: u64) -> Key {
         let answers = &self.setup.answers;
         let questions = self.source.questions().iter();
         Key::of(
@@ -114,6 +123,7 @@ impl Runner {
                     .map(|q| QuestionContent { id: q.question_id, category: &q.category, turns: &q.turns })
                     .collect(),
                 chat: self.chat(),
+                sample: (sample > 0).then_some(sample),
             },
         )
     }
@@ -126,14 +136,16 @@ impl Runner {
         (!is_default).then(|| ChatContent { template, date: format!("{date:?}"), variables })
     }
 
-    /// Returns the address of a subject's evaluation.
-    pub(super) fn scores_key(&self, subject: &Subject) -> Key {
+    /// Returns the address of the evaluation of a sample of a subject's answers.
+    pub(super) fn scores_key(&self, subject: &Subject, sample: u64) -> Key {
         if self.source.is_sandbox() {
             let content = SandboxScoresContent {
                 source: self.source.key(),
                 policy: self.policy(subject),
                 seed: subject.seed(),
                 questions: self.source.questions().iter().map(|q| q.question_id).collect(),
+                sample: (sample > 0).then_some(sample),
+                repeats: Some(self.setup.judge.repeats).filter(|repeats| repeats.get() > 1),
             };
             return Key::of("scores", &content);
         }
@@ -141,7 +153,7 @@ impl Runner {
         Key::of(
             "scores",
             &ScoresContent {
-                answers: self.answers_key(subject),
+                answers: self.answers_key(subject, sample),
                 judges: self.setup.judge.identities().collect(),
                 references: references
                     .map(|answer| ReferenceContent { question: answer.question_id, turns: answer.turns() })
@@ -248,13 +260,14 @@ mod tests {
             dtype: Dtype::Bfloat16,
             questions: vec![QuestionContent { id: 81, category: "writing", turns: &turns }],
             chat: None,
+            sample: None,
         };
         let keys = [
             runner.source.key().clone(),
             runner.run_key(&cell),
-            runner.answers_key(&trained),
-            runner.scores_key(&trained),
-            runner.scores_key(&Subject::Baseline { seed: 0 }),
+            runner.answers_key(&trained, 0),
+            runner.scores_key(&trained, 0),
+            runner.scores_key(&Subject::Baseline { seed: 0 }, 0),
             Key::of("answers", &answers),
             Key::of("scores", &endpoint),
         ];
@@ -271,5 +284,7 @@ mod tests {
             ],
             "source, run, answers, scores of a run and of SFT, answers of a given source, scores of endpoints"
         );
+        assert_ne!(runner.answers_key(&trained, 1), runner.answers_key(&trained, 0));
+        assert_ne!(runner.scores_key(&trained, 1), runner.scores_key(&trained, 0));
     }
 }

@@ -218,8 +218,9 @@ impl JudgeSection {
                 ));
             }
         }
-        if !of_endpoint && *self != Self::sandbox() {
-            let only = "must be the table's only key for \"sandbox\", whose judges need no address";
+        if !of_endpoint && *self != (Self { repeats: self.repeats, ..Self::sandbox() }) {
+            let only =
+                "must be the table's only key besides repeats for \"sandbox\", whose judges need no address";
             return Err(Complaint::invalid("kind", only));
         }
         let named = self.name();

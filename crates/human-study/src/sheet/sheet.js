@@ -3,6 +3,10 @@
   const sheet = JSON.parse(document.getElementById("sheet").textContent);
   const byId = (id) => document.getElementById(id);
   const slot = "human-study/" + sheet.study;
+  // A sheet with a scale has one answer an item, rated from 1 to it; else the better of two answers is chosen.
+  const scale = sheet.scale || 0;
+  const options = scale ? Array.from({ length: scale }, (_, i) => String(i + 1)) : ["1", "2", "="];
+  const column = scale ? "score" : "choice";
   const known = new Set(sheet.items.map((item) => item.item));
   const choices = new Map();
   let at = 0;
@@ -29,7 +33,7 @@
   }
 
   function accept(item, choice) {
-    const good = known.has(item) && ["1", "2", "="].includes(choice);
+    const good = known.has(item) && options.includes(choice);
     if (good) choices.set(item, choice);
     return good;
   }
@@ -42,7 +46,7 @@
     const rows = sheet.items
       .filter((item) => choices.has(item.item))
       .map((item) => [sheet.study, sheet.rater, item.item, choices.get(item.item)].map(quoted).join(","));
-    return ["study,rater,item,choice", ...rows].join("\n") + "\n";
+    return ["study,rater,item," + column, ...rows].join("\n") + "\n";
   }
 
   function download() {
@@ -143,10 +147,10 @@
     const chosen = choices.get(item.item);
     byId("category").textContent = item.prompts.length > 1 ? `${item.category} · turn ${item.prompts.length}` : item.category;
     byId("prompt").replaceChildren(...prompt(item));
-    for (const side of [0, 1]) {
+    for (const side of item.answers.keys()) {
       const box = byId(`answer-${side + 1}`);
       box.querySelector(".body").replaceChildren(...answer(item, side));
-      box.classList.toggle("chosen", chosen === String(side + 1));
+      box.classList.toggle("chosen", !scale && chosen === String(side + 1));
     }
     for (const button of document.querySelectorAll("[data-choice]")) {
       button.setAttribute("aria-pressed", String(button.dataset.choice === chosen));
@@ -177,7 +181,7 @@
 
   function finish() {
     const left = sheet.items.length - choices.size;
-    byId("end-title").textContent = left ? `${left} left to compare` : "Done. Thank you!";
+    byId("end-title").textContent = left ? `${left} left to ${scale ? "rate" : "compare"}` : "Done. Thank you!";
     byId("end-text").textContent = left
       ? "You can download what you have so far, as a copy to go on from. It can be handed in once nothing is left."
       : "Download your ratings and hand in the file.";
@@ -193,11 +197,32 @@
   function press(key) {
     if (document.body.dataset.shows === "start" && key === "Enter") return begin();
     if (document.body.dataset.shows !== "pair") return false;
-    if (["1", "2", "="].includes(key)) return choose(key);
+    // The digit 0 is 10.
+    const choice = scale && key === "0" ? "10" : key;
+    if (options.includes(choice)) return choose(choice);
     if (key === "ArrowLeft") return show(at - 1);
     if (key === "ArrowRight") return show(at + 1);
     return false;
   }
+
+  function rateOneAnswer() {
+    byId("answer-2").remove();
+    byId("answer-1").parentElement.classList.add("single");
+    byId("answer-1").querySelector("h2").textContent = "The answer";
+    byId("title").textContent = "How good is the answer?";
+    byId("keys").textContent = `Press a digit from 1 (worst) to 9, or 0 for ${scale} (best). The arrow keys go back and forth; a rating can be changed.`;
+    byId("hidden").textContent = "Who wrote an answer is hidden. Answers to one question follow each other in a random order.";
+    byId("choices").classList.add("scale");
+    byId("choices").replaceChildren(
+      ...options.map((option) => {
+        const button = document.createElement("button");
+        button.dataset.choice = option;
+        button.textContent = option;
+        return button;
+      }),
+    );
+  }
+  if (scale) rateOneAnswer();
 
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;

@@ -1,8 +1,10 @@
 //! Opening files: gzip, byte order marks, and content that is not what the name says.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read, Seek};
 use std::path::Path;
+use std::rc::Rc;
 
 use flate2::bufread::MultiGzDecoder;
 
@@ -34,11 +36,57 @@ pub(super) fn open_text(path: &Path) -> Result<Box<dyn BufRead>, DataError> {
     if !is_gzip {
         return skip_mark(path, peek(whole).map_err(failed)?);
     }
+    let compressed = Rc::new(Cell::new(0));
+    let whole = BufReader::new(Counted { inner: whole, bytes: Rc::clone(&compressed) });
     let broken = |error: io::Error| DataError::Broken {
         place: Place { path: path.into(), unit: Unit::Line, number: 1 },
         problem: error.to_string(),
     };
-    skip_mark(path, peek(BufReader::new(MultiGzDecoder::new(whole))).map_err(broken)?)
+    skip_mark(
+        path,
+        peek(BufReader::new(Inflated { inner: MultiGzDecoder::new(whole), bytes: 0, compressed }))
+            .map_err(broken)?,
+    )
+}
+
+/// Counts the bytes that are read.
+struct Counted<R> {
+    inner: R,
+    bytes: Rc<Cell<u64>>,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.bytes.set(self.bytes.get() + read as u64);
+        Ok(read)
+    }
+}
+
+/// Decompressed text, up to a factor that no text reaches: a small file must not fill the memory.
+struct Inflated<R> {
+    inner: R,
+    bytes: u64,
+    compressed: Rc<Cell<u64>>,
+}
+
+/// The factor by which gzip may shrink a text. Preferences reach 3 to 10.
+const MAX_FACTOR: u64 = 100;
+/// Texts up to this length, in bytes, may shrink more.
+const FREE: u64 = 16 << 20;
+
+impl<R: Read> Read for Inflated<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.bytes += read as u64;
+        if self.bytes > FREE && self.bytes > MAX_FACTOR * self.compressed.get() {
+            let problem = format!(
+                "the text is more than {MAX_FACTOR} times as long as its gzip file; decompress the file first if it is meant"
+            );
+            return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
+        }
+        Ok(read)
+    }
 }
 
 /// Opens a parquet or Arrow file.
@@ -84,4 +132,30 @@ fn check(path: &Path, head: &[u8]) -> Result<(), DataError> {
         return Ok(());
     };
     Err(DataError::File { path: path.to_owned(), problem })
+}
+
+#[cfg(test)]
+mod tests {
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+    use std::io::Write as _;
+
+    use super::*;
+
+    fn read(row: &str, rows: usize) -> io::Result<u64> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rows.jsonl.gz");
+        let mut out = GzEncoder::new(File::create(&path).unwrap(), Compression::best());
+        (0..rows).for_each(|_| out.write_all(row.as_bytes()).unwrap());
+        out.finish().unwrap();
+        io::copy(&mut open_text(&path).unwrap(), &mut io::sink())
+    }
+
+    #[test]
+    fn a_small_file_does_not_become_an_endless_text() {
+        let row = "{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": \"c\"}\n";
+        let rows = 1 + FREE as usize / row.len();
+        assert!(read(row, rows).unwrap_err().to_string().contains("100 times as long"));
+        assert_eq!(read(row, rows / 2).unwrap(), (rows / 2 * row.len()) as u64);
+    }
 }

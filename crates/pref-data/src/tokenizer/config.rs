@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -47,7 +46,7 @@ const NAMES: [&str; 7] =
 impl FolderConfig {
     pub(super) fn read(folder: &Path) -> Result<Self, DataError> {
         let path = folder.join("tokenizer_config.json");
-        let file: TokenizerConfig = read_json(&path)?.unwrap_or_default();
+        let file: TokenizerConfig = read_json(folder, "tokenizer_config.json")?.unwrap_or_default();
         let mut named = BTreeMap::new();
         for name in NAMES {
             if let Some(token) = file.special.get(name).and_then(token_text) {
@@ -58,7 +57,7 @@ impl FolderConfig {
         if templates.is_empty() {
             templates = file.chat_template.map_or_else(BTreeMap::new, ChatTemplates::by_name);
         }
-        let model: ModelOnly = read_json(&folder.join("config.json"))?.unwrap_or_default();
+        let model: ModelOnly = read_json(folder, "config.json")?.unwrap_or_default();
         Ok(Self {
             path,
             named,
@@ -119,7 +118,7 @@ impl FolderConfig {
     }
 }
 
-/// The bytes of a file that must be there.
+/// The bytes of a file that a user names.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, DataError> {
     fs::read(path).map_err(|source| DataError::Io { action: "read", path: path.to_owned(), source })
 }
@@ -167,12 +166,13 @@ impl ChatTemplates {
 
 /// `chat_template.jinja`, named `default`, and the files of `additional_chat_templates`, named as they are.
 fn template_files(folder: &Path) -> Result<BTreeMap<String, String>, DataError> {
-    let mut files = vec![("default".to_owned(), folder.join("chat_template.jinja"))];
-    let named = folder.join("additional_chat_templates");
+    let mut files = vec![("default".to_owned(), PathBuf::from("chat_template.jinja"))];
+    let additional = Path::new("additional_chat_templates");
+    let named = folder.join(additional);
     if named.is_dir() {
         let failed = |source| DataError::Io { action: "read", path: named.clone(), source };
         for entry in fs::read_dir(&named).map_err(failed)? {
-            let path = entry.map_err(failed)?.path();
+            let path = additional.join(entry.map_err(failed)?.file_name());
             let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
             if let (Some(name), Some("jinja")) = (name, path.extension().and_then(|ending| ending.to_str())) {
                 files.push((name, path));
@@ -181,8 +181,8 @@ fn template_files(folder: &Path) -> Result<BTreeMap<String, String>, DataError> 
     }
     let mut templates = BTreeMap::new();
     for (name, path) in files {
-        if let Some(bytes) = read_optional(&path)? {
-            templates.insert(name, utf8(&path, bytes)?);
+        if let Some(bytes) = read_optional(folder, &path)? {
+            templates.insert(name, utf8(&folder.join(path), bytes)?);
         }
     }
     Ok(templates)
@@ -209,7 +209,7 @@ enum OneOrMany {
 
 fn read_stop_tokens(folder: &Path) -> Result<Vec<u32>, DataError> {
     for name in ["generation_config.json", "config.json"] {
-        let file: EosOnly = read_json(&folder.join(name))?.unwrap_or_default();
+        let file: EosOnly = read_json(folder, name)?.unwrap_or_default();
         match file.eos_token_id {
             Some(OneOrMany::One(id)) => return Ok(vec![id]),
             Some(OneOrMany::Many(ids)) => return Ok(ids),
@@ -225,21 +225,24 @@ fn token_text(value: &Value) -> Option<String> {
     text.map(str::to_owned)
 }
 
-fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, DataError> {
-    let Some(bytes) = read_optional(path)? else {
+fn read_json<T: DeserializeOwned>(folder: &Path, name: &str) -> Result<Option<T>, DataError> {
+    let Some(bytes) = read_optional(folder, Path::new(name))? else {
         return Ok(None);
     };
     let value = serde_json::from_slice(&bytes)
-        .map_err(|source| DataError::TokenizerFile { path: path.to_owned(), source: source.into() })?;
+        .map_err(|source| DataError::TokenizerFile { path: folder.join(name), source: source.into() })?;
     Ok(Some(value))
 }
 
-fn read_optional(path: &Path) -> Result<Option<Vec<u8>>, DataError> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(DataError::Io { action: "read", path: path.to_owned(), source }),
-    }
+fn read_optional(folder: &Path, name: &Path) -> Result<Option<Vec<u8>>, DataError> {
+    let failed = |source| DataError::Io { action: "read", path: folder.join(name), source };
+    files::read_inside_if_present(folder, name).map_err(failed)
+}
+
+/// Reads a file of the folder that must be there.
+pub(super) fn read_required(folder: &Path, name: &str) -> Result<Vec<u8>, DataError> {
+    let failed = |source| DataError::Io { action: "read", path: folder.join(name), source };
+    files::read_inside(folder, name).map_err(failed)
 }
 
 pub(super) fn utf8(path: &Path, bytes: Vec<u8>) -> Result<String, DataError> {

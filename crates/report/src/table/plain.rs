@@ -8,19 +8,43 @@ use super::{Align, Table};
 const WRAP: usize = 100;
 /// Width of a cell, which wraps long answers of models.
 const WRAP_CELL: usize = 72;
+/// The least width of a text column that a narrow table wraps.
+const LEAST_CELL: usize = 10;
 const GAP: &str = "  ";
 const MARK: Note<'static> =
     Note { sign: String::new(), words: "* The interval of the difference excludes 0." };
 
 pub(super) fn render(table: &Table) -> String {
     let layout = Layout::new(table);
-    let measures: Vec<_> = (0..layout.columns.len()).map(|at| Measure::new(&layout, at)).collect();
+    let (cells, widths) = cells_and_widths(&layout, &vec![WRAP_CELL; layout.columns.len()]);
+    lines(table, &layout, &cells, widths, WRAP)
+}
+
+/// Renders a table in at most `most` columns, if its text columns can be narrow enough: the widest ones wrap.
+pub(super) fn render_within(table: &Table, most: usize) -> String {
+    let layout = Layout::new(table);
+    let mut limits = vec![WRAP_CELL; layout.columns.len()];
+    let (mut cells, mut widths) = cells_and_widths(&layout, &limits);
+    while span_width(&widths) > most {
+        let texts = (0..widths.len()).filter(|&at| layout.columns[at].align == Align::Left);
+        let Some(widest) = texts.filter(|&at| limits[at] > LEAST_CELL).max_by_key(|&at| widths[at]) else {
+            break;
+        };
+        limits[widest] = widths[widest].saturating_sub(1).max(LEAST_CELL).min(limits[widest] - 1);
+        (cells, widths) = cells_and_widths(&layout, &limits);
+    }
+    lines(table, &layout, &cells, widths, most)
+}
+
+/// Returns the texts of all cells, whose words wrap at the limit of their column, and the widths of columns.
+fn cells_and_widths(layout: &Layout<'_>, limits: &[usize]) -> (Vec<Vec<String>>, Vec<usize>) {
+    let measures: Vec<_> = (0..layout.columns.len()).map(|at| Measure::new(layout, at, limits[at])).collect();
     let cells: Vec<Vec<String>> = layout
         .rows
         .iter()
-        .map(|row| row.iter().zip(&measures).map(|(cell, measure)| measure.cell(&layout, cell)).collect())
+        .map(|row| row.iter().zip(&measures).map(|(cell, measure)| measure.cell(layout, cell)).collect())
         .collect();
-    let headers: Vec<_> = layout.columns.iter().map(|column| one_line(&column.header).into_owned()).collect();
+    let headers = headers(layout);
     let mut widths: Vec<_> = (0..layout.columns.len())
         .map(|at| {
             cells
@@ -33,12 +57,25 @@ pub(super) fn render(table: &Table) -> String {
                 .max(1)
         })
         .collect();
-    let spans = layout.spans();
-    widen_for_groups(&spans, &mut widths);
+    widen_for_groups(&layout.spans(), &mut widths);
+    (cells, widths)
+}
 
+fn headers(layout: &Layout<'_>) -> Vec<String> {
+    layout.columns.iter().map(|column| one_line(&column.header).into_owned()).collect()
+}
+
+fn lines(
+    table: &Table,
+    layout: &Layout<'_>,
+    cells: &[Vec<String>],
+    widths: Vec<usize>,
+    most: usize,
+) -> String {
+    let (headers, spans) = (headers(layout), layout.spans());
     let aligns: Vec<_> = layout.columns.iter().map(|column| column.align).collect();
     let total = span_width(&widths);
-    let mut lines = wrap(&one_line(&caption(table)), 0, WRAP);
+    let mut lines = wrap(&one_line(&caption(table)), 0, most);
     if total > 0 {
         lines.push("━".repeat(total));
         if layout.has_groups() {
@@ -50,7 +87,7 @@ pub(super) fn render(table: &Table) -> String {
                 if span.group.is_some() { "─".repeat(width) } else { " ".repeat(width) }
             }));
         }
-        lines.push(row_line(&headers, &widths, &header_aligns(&layout)));
+        lines.push(row_line(&headers, &widths, &header_aligns(layout)));
         lines.push("─".repeat(total));
         lines.extend(cells.iter().flat_map(|row| row_lines(row, &widths, &aligns)));
         lines.push("━".repeat(total));
@@ -59,9 +96,9 @@ pub(super) fn render(table: &Table) -> String {
         let words = one_line(words);
         if sign.is_empty() {
             let indent = if words.starts_with("* ") { 2 } else { 0 };
-            lines.extend(wrap(&words, indent, WRAP));
+            lines.extend(wrap(&words, indent, most));
         } else {
-            lines.extend(wrap(&format!("{sign} {words}"), width(&sign) + 1, WRAP));
+            lines.extend(wrap(&format!("{sign} {words}"), width(&sign) + 1, most));
         }
     }
     lines.iter().map(|line| format!("{}\n", line.trim_end())).collect()
@@ -79,11 +116,13 @@ struct Measure {
     low: usize,
     high: usize,
     mark: usize,
+    /// The width at which words wrap.
+    wrap: usize,
 }
 
 impl Measure {
-    fn new(layout: &Layout<'_>, column: usize) -> Self {
-        let mut widest = Self { value: 0, low: 0, high: 0, mark: 0 };
+    fn new(layout: &Layout<'_>, column: usize, wrap: usize) -> Self {
+        let mut widest = Self { value: 0, low: 0, high: 0, mark: 0, wrap };
         if !layout.has_intervals(column) {
             return widest;
         }
@@ -108,10 +147,10 @@ impl Measure {
     }
 
     fn cell(&self, layout: &Layout<'_>, shown: &Shown<'_>) -> String {
-        let Self { value: wide, low: wide_low, high: wide_high, mark } = *self;
+        let Self { value: wide, low: wide_low, high: wide_high, mark, wrap: most } = *self;
         match shown {
             Shown::Words(words) => match one_line(words) {
-                words if width(&words) > WRAP_CELL => wrap(&words, 0, WRAP_CELL).join("\n"),
+                words if width(&words) > most => wrap(&words, 0, most).join("\n"),
                 words => words.into_owned(),
             },
             Shown::Number(number) => format!("{number:>wide$}{:tail$}", "", tail = self.tail()),

@@ -80,6 +80,7 @@ impl Question for Acquisition {
                     contrast: Contrast::difference(of.clean(loss, llm), of.clean(loss, human)),
                     expects,
                     printed: of.printed_1(loss, llm).zip(of.printed_1(loss, human)).map(|(a, b)| a - b),
+                    control: None,
                 });
             }
         }
@@ -159,7 +160,7 @@ fn scores(results: &Results<'_>) -> Result<Table, StudyError> {
             rows.push(row);
         }
     }
-    let mut notes = vec![results.scores.interval_note()];
+    let mut notes = vec![results.scores.interval_note(), results.scores.difference_note()];
     notes.extend(results.scores.missing_notes(&scorers.all()));
     if let Some(gold) = &scorers.gold {
         notes.push(coverage_note(results, gold, &conditions)?);
@@ -172,7 +173,7 @@ fn scores(results: &Results<'_>) -> Result<Table, StudyError> {
             against_baseline.push(Contrast::difference(Box::new(trained), Box::new(is_baseline)));
         }
     }
-    notes.extend(evidence::detectable(&results.scores, &scorers.judge, &against_baseline)?);
+    notes.extend(evidence::detectable(results, &scorers.judge, &against_baseline)?);
     Ok(Table {
         id: "table-1".into(),
         title: "Scores of the policy trained on each annotator's preferences".into(),

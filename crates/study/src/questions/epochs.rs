@@ -47,6 +47,6 @@ impl Question for Epochs {
 
     fn claims<'a>(&self, results: &'a Results<'a>) -> Result<Vec<Claim<'a>>, StudyError> {
         let of = Comparisons::new(results, results.recipe.study.losses_or(DPO_IPO))?;
-        Ok(of.last_against_first("More epochs"))
+        Ok(of.falls("More epochs"))
     }
 }

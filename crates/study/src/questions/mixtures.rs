@@ -181,6 +181,7 @@ fn scores(results: &Results<'_>) -> Result<Option<Table>, StudyError> {
             "Pairs: mean number of trained pairs per replicate. A slice has fewer pairs, and at equal epochs fewer steps."
                 .to_owned(),
             results.scores.interval_note(),
+            results.scores.difference_note(),
         ],
     }))
 }

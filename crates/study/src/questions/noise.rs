@@ -75,6 +75,7 @@ impl Question for Noise {
                 let comparison = format!("{annotator}, {}: trend with flipped labels", loss_name(loss));
                 let trend = Claim {
                     printed: printed.map(|scores| printed_trend(NOISE, &scores)),
+                    control: Some(of.training_effect(loss, annotator)),
                     ..Claim::new(of.place(4), comparison, Contrast::trend(levels.collect()))
                 };
                 claims.push(match loss {

@@ -50,7 +50,7 @@ impl Question for Overfitting {
         let of = Comparisons::new(results, results.recipe.study.losses_or(DPO_IPO))?;
         let runs =
             of.annotators().iter().flat_map(|annotator| of.losses.iter().map(move |&loss| (annotator, loss)));
-        let claims = of.last_against_first("Table 5").into_iter().zip(runs);
+        let claims = of.falls("Table 5").into_iter().zip(runs);
         let claims = claims.map(|(claim, (annotator, loss))| {
             let claim = Claim { printed: of.printed_5(loss, annotator), ..claim };
             match loss {

@@ -14,7 +14,7 @@ use crate::figures;
 use crate::question::{About, Question};
 use crate::recipe::StudyRecipe;
 use crate::results::{Figure, Results};
-use crate::tuning::{Chosen, Curve, Optimum, Setting, annotator, by_accuracy, by_score};
+use crate::tuning::{Chosen, Criterion, Curve, Optimum, Setting, annotator, by_accuracy, by_score};
 
 /// How scores depend on β.
 pub struct Sweep;
@@ -59,14 +59,23 @@ impl Question for Sweep {
         let at = |setting: Setting, beta: Beta| -> Select<'a> {
             Box::new(move |subject: &Subject| setting.holds(results, subject, beta))
         };
-        let tuned = |setting| at(setting, chosen.beta(setting));
+        // A choice by the judge's scores is tested on questions that did not make it.
+        let tuned = |setting: Setting| -> Vec<Select<'a>> {
+            match chosen.by {
+                Criterion::HeldOutPairs => vec![at(setting, chosen.beta(setting))],
+                Criterion::Scores => {
+                    results.recipe.study.sweep_betas.iter().map(|&beta| at(setting, beta)).collect()
+                }
+            }
+        };
         let default = results.recipe.study.betas[0];
+        let by = chosen.by.in_words();
         let mut claims = Vec::new();
         for setting in Setting::all() {
             let place = if setting.flip_rate == FlipRate::NONE { "Table 8" } else { "Table 9" };
             let (name, beta, default_beta) = (setting.name(), chosen.beta(setting).get(), default.get());
-            let comparison = format!("{name}: β = {beta} (tuned) − {default_beta}");
-            let contrast = Contrast::difference(tuned(setting), at(setting, default));
+            let comparison = format!("{name}: β = {beta} ({by}) − {default_beta}");
+            let contrast = Contrast::best_difference(tuned(setting), vec![at(setting, default)]);
             let claim = Claim {
                 printed: printed_tuned(&of, setting).zip(printed_default(&of, setting)).map(|(a, b)| a - b),
                 ..Claim::new(place, comparison, contrast)
@@ -77,8 +86,8 @@ impl Question for Sweep {
         let [dpo, ipo, noisy_dpo, noisy_cdpo] = Setting::all();
         for (place, other, setting) in [("Table 8", dpo, ipo), ("Table 9", noisy_dpo, noisy_cdpo)] {
             let (loss, against) = (loss_name(setting.loss), loss_name(other.loss));
-            let comparison = format!("{} − {against}, both tuned", setting.name());
-            let contrast = Contrast::difference(tuned(setting), tuned(other));
+            let comparison = format!("{} − {against}, both {by}", setting.name());
+            let contrast = Contrast::best_difference(tuned(setting), tuned(other));
             let claim = Claim {
                 printed: printed_tuned(&of, setting).zip(printed_tuned(&of, other)).map(|(a, b)| a - b),
                 ..Claim::new(place, comparison, contrast)

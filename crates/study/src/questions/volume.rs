@@ -108,6 +108,7 @@ fn ipo_against_dpo<'a>(of: &Comparisons<'a>, annotator: &'a str, shares: &[Fract
     let comparison = format!("{annotator}: IPO − DPO, at 50% or more");
     let claim = Claim {
         printed: printed.map(|(ipo, dpo)| (0..3).map(|row| ipo[row] - dpo[row]).sum::<f64>() / 3.0),
+        control: Some(of.training_effect(LossKind::Dpo, annotator)),
         ..Claim::new(of.place(3), comparison, Contrast::mean_difference(pairs.collect()))
     };
     Some(of.claimed(claim, statements::IPO_BELOW_DPO, Expectation::Lower))

@@ -75,7 +75,7 @@ pub(crate) fn categories(results: &Results<'_>, losses: &[LossKind]) -> Result<O
         notes: vec![
             "Training pairs: records of a replicate whose domain is in the category (for GAIR's scenarios by Table 6 of the \
              paper, where one may count twice). Brackets: 95% t-intervals over the category's questions, seeds and turns \
-             averaged. They are not corrected for the number of categories."
+             averaged, for these policies. They are not corrected for the number of categories."
                 .to_owned(),
             "ρ with pairs: Spearman’s rank correlation of change and pairs over the categories, with its exact p. With eight \
              categories only strong correlations are detectable."

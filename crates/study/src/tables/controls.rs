@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use experiment::{Cell, LEVEL, SCORE_DECIMALS, Scorer, Subject};
 use report::table::{Align, Column, Table, Value};
-use stats::{MeanEstimate, adjust};
+use stats::adjust;
 
 use super::is_baseline;
 use crate::error::StudyError;
@@ -41,7 +41,8 @@ pub(crate) fn controls(results: &Results<'_>, id: &str) -> Result<Table, StudyEr
             Some(value) => Value::Number { value, decimals: SCORE_DECIMALS },
             None => Value::missing("not measured"),
         });
-        row.extend(differences(&by_question(results, judge, &keep), &of_sft)?);
+        row.push(results.scores.difference_value(judge, &keep, &is_baseline)?);
+        row.push(at_equal_length(&by_question(results, judge, &keep), &of_sft)?);
         rows.push(row);
     }
     Ok(Table {
@@ -61,10 +62,11 @@ pub(crate) fn controls(results: &Results<'_>, id: &str) -> Result<Table, StudyEr
              from answers to held-out prompts."
                 .to_owned(),
             "At equal length: intercept of a linear regression over questions of score gained on characters gained over SFT, \
-             with 95% t-intervals. It is an adjustment, not an experiment: longer answers may also be better. It extrapolates \
-             if few answers keep their length."
+             with 95% t-intervals over questions, for these policies. It is an adjustment, not an experiment: longer answers may \
+             also be better. It extrapolates if few answers keep their length."
                 .to_owned(),
             results.scores.interval_note(),
+            results.scores.difference_note(),
         ],
     })
 }
@@ -120,33 +122,23 @@ fn by_question(
     sums.into_iter().map(|(id, (scores, characters, n))| (id, (scores / n, characters / n))).collect()
 }
 
-/// Returns the mean difference over the common questions, and that at equal length.
-fn differences(
+/// Returns the difference at equal length over the common questions.
+fn at_equal_length(
     policy: &BTreeMap<u64, (f64, f64)>,
     sft: &BTreeMap<u64, (f64, f64)>,
-) -> Result<[Value; 2], StudyError> {
+) -> Result<Value, StudyError> {
     let both = policy.iter().filter_map(|(id, policy)| Some((policy, sft.get(id)?)));
     let pairs: Vec<(f64, f64)> = both.map(|(policy, sft)| (policy.1 - sft.1, policy.0 - sft.0)).collect();
     if pairs.len() < 3 {
-        let few = || Value::missing("fewer than three questions");
-        return Ok([few(), few()]);
+        return Ok(Value::missing("fewer than three questions"));
     }
     let failed = || StudyError::stats("differences at equal length");
-    let gained: Vec<f64> = pairs.iter().map(|(_, score)| *score).collect();
-    let all = MeanEstimate::of(&gained).map_err(failed())?;
-    let adjusted = adjust(&pairs).map_err(failed())?;
-    let show = |estimate: &MeanEstimate| -> Result<Value, StudyError> {
-        let interval = estimate.interval(LEVEL).map_err(failed())?;
-        let (low, high) = (interval.low, interval.high);
-        Ok(Value::Difference { value: estimate.value, low, high, decimals: SCORE_DECIMALS })
+    let Some(adjusted) = adjust(&pairs).map_err(failed())? else {
+        return Ok(Value::missing("all answers changed their length equally"));
     };
-    Ok([
-        show(&all)?,
-        match adjusted {
-            Some(adjusted) => show(&adjusted.at_zero)?,
-            None => Value::missing("all answers changed their length equally"),
-        },
-    ])
+    let interval = adjusted.at_zero.interval(LEVEL).map_err(failed())?;
+    let (value, low, high) = (adjusted.at_zero.value, interval.low, interval.high);
+    Ok(Value::Difference { value, low, high, decimals: SCORE_DECIMALS })
 }
 
 fn length(characters: Option<f64>) -> Value {

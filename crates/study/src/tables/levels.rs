@@ -5,6 +5,7 @@ use report::table::{Align, Column, Table, Value};
 
 use super::{Slice, is_baseline};
 use crate::error::StudyError;
+use crate::evidence;
 use crate::levels::Levels;
 use crate::results::Results;
 
@@ -54,6 +55,7 @@ pub(crate) fn by_level(
             body.push(cells);
         }
     }
-    let notes = vec![results.scores.interval_note(), text.note];
+    let mut notes = vec![results.scores.interval_note(), text.note];
+    notes.extend(evidence::assay_note(results, levels.losses)?);
     Ok(Table { id: text.id.into(), title: text.title.into(), columns, rows: body, notes })
 }

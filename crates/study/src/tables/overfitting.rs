@@ -62,12 +62,7 @@ pub(crate) fn progress(
             Subject::Baseline { .. } => false,
             Subject::Trained { cell, checkpoint } => *checkpoint == at && (policy.is)(cell),
         };
-        verdicts.extend(evidence::overfitting_note(
-            &results.scores,
-            &scorers.judge,
-            &policy.name,
-            at_checkpoint,
-        )?);
+        verdicts.extend(evidence::overfitting_note(results, &scorers.judge, &policy.name, at_checkpoint)?);
         for (at, share) in results.recipe.train.checkpoints.iter().enumerate() {
             let keep = |subject: &Subject| at_checkpoint(subject, at);
             let mut row = vec![

@@ -40,24 +40,20 @@ pub struct Store {
 }
 
 impl Store {
-    /// Serves a store on `port` (0 for any free port) and connects to it. It listens on the loopback interface if `host` is one of
-    /// its addresses, otherwise on all interfaces.
+    /// Serves a store on `port` (0 for any free port) and connects to it. It listens on the interface with the address `host`
+    /// only: for `127.0.0.1` on the loopback interface, which other machines cannot reach.
     ///
     /// # Errors
     ///
-    /// [`TorchExtError::PortTaken`], [`TorchExtError::Listen`], [`TorchExtError::NoStore`] if `host` is another machine.
+    /// [`TorchExtError::PortTaken`], [`TorchExtError::Listen`], also if `host` is no address of this machine.
     pub fn serve(host: &str, port: u16, timeout: Duration) -> Result<Self, TorchExtError> {
         let failed = |source: std::io::Error| match source.kind() {
             ErrorKind::AddrInUse => TorchExtError::PortTaken { host: host.to_owned(), port },
             _ => TorchExtError::Listen { host: host.to_owned(), port, source },
         };
-        let mut addresses = (host, port).to_socket_addrs().map_err(failed)?;
-        let loopback = addresses.find(|address| address.ip().is_loopback());
-        let listener = match loopback {
-            Some(address) => TcpListener::bind(address),
-            None => TcpListener::bind(("0.0.0.0", port)),
-        };
-        let listener = listener.map_err(failed)?;
+        let mut addresses: Vec<_> = (host, port).to_socket_addrs().map_err(failed)?.collect();
+        addresses.sort_by_key(|address| !address.ip().is_loopback());
+        let listener = TcpListener::bind(&addresses[..]).map_err(failed)?;
         let port = listener.local_addr().map_err(failed)?.port();
         Self::open(host, port, Some(listener), timeout)
     }

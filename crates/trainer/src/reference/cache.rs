@@ -101,8 +101,12 @@ impl ReferencePass {
         if !self.may_read {
             return None;
         }
-        SequenceLogps::from_bytes(&fs::read(&self.file).ok()?)
-            .filter(|logps| logps.chosen.len() == self.canonical.len())
+        let bytes = fs::read(&self.file).ok()?;
+        let logps = SequenceLogps::from_bytes(&bytes);
+        if logps.is_none() {
+            tracing::warn!("{} is damaged: its log-probabilities are computed again", self.file.display());
+        }
+        logps.filter(|logps| logps.chosen.len() == self.canonical.len())
     }
 
     /// Returns the log-probabilities, read by rank 0 or computed by all ranks and cached. `policy` is loaded from the

@@ -42,6 +42,8 @@ impl Bench {
         let config = ModelConfig::from_json(sandbox::model_config(Size::Small, vocabulary)).unwrap();
         let policy = Policy::initialize(config, &seeds, Kind::Float, Device::Cpu).unwrap();
         policy.save(&bench.path("model"), Kind::Float, Some(&tokenizer)).unwrap();
+        // As a model from elsewhere, which tests change.
+        files::unseal(&bench.path("model")).unwrap();
         bench.write_pairs("pairs.jsonl", 22);
         bench.write_pairs("held-out.jsonl", 5);
         let recipe = "[model]\npath = \"model\"\ndtype = \"float32\"\n\

@@ -1,0 +1,62 @@
+//! Simulated results for tests.
+
+use experiment::{BENCHMARK, Cell, Collected, Evaluated, Evaluation, Key, Score, Scorers, Setup, Subject};
+use pref_data::{FlipRate, Fraction};
+use rand::RngExt;
+use seeds::Seeds;
+use trainer::recipe::LossKind;
+
+use crate::contrast::Select;
+
+/// Returns a policy's scores of 40 questions of four categories: `mean`, the question's difficulty, and noise.
+fn evaluated(setup: &Setup, subject: Subject, mean: f64) -> Evaluated {
+    let judge = Scorers::of(setup).judge.name;
+    let mut rng = Seeds::new(subject.seed()).stream(&subject.to_string());
+    let scores = (0..40).map(|question_id| Score {
+        question_set: BENCHMARK.to_owned(),
+        question_id,
+        category: format!("category {}", question_id % 4),
+        sample: 0,
+        turn: 1,
+        scorer: judge.clone(),
+        score: Some(mean + (question_id % 5) as f64 / 2.0 + rng.random_range(-0.5..0.5)),
+        judge_variance: None,
+        characters: 10,
+    });
+    Evaluated {
+        key: Key::of("run", &subject.to_string()),
+        evaluation: Evaluation::from_scores(scores.collect()),
+        subject,
+        step: 1,
+        training_loss: None,
+        held_out: None,
+        labels: None,
+    }
+}
+
+/// Returns checkpoints of a DPO run with these means, for each of `seeds`.
+pub(crate) fn checkpoints(setup: &Setup, seeds: u64, means: &[f64]) -> Collected {
+    let subject = |seed, checkpoint| Subject::Trained {
+        cell: Cell {
+            annotator: "human".into(),
+            slice: None,
+            fraction: Fraction::ALL,
+            flip_rate: FlipRate::NONE,
+            loss: LossKind::Dpo,
+            beta: setup.loss.beta,
+            epochs: None,
+            seed,
+        },
+        checkpoint,
+    };
+    let of_seed = |seed| {
+        let means = means.iter().enumerate();
+        means.map(move |(at, &mean)| evaluated(setup, subject(seed, at), mean))
+    };
+    Collected { evaluated: (0..seeds).flat_map(of_seed).collect(), failed: Vec::new() }
+}
+
+/// Selects the checkpoint with this index.
+pub(crate) fn at<'a>(wanted: usize) -> Select<'a> {
+    Box::new(move |subject| matches!(subject, Subject::Trained { checkpoint, .. } if *checkpoint == wanted))
+}

@@ -1,0 +1,5 @@
+//! See `fuzz::torch_targets::recipe`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fuzz::torch_targets::recipe(bytes));
