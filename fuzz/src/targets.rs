@@ -47,7 +47,7 @@ fn read(bytes: &[u8], names: &[&str]) {
             for format in FORMATS {
                 let options = ReadOptions { skip_bad: 3, ..ReadOptions::new(format) };
                 let _ = pref_data::read_records_with(&path, &options);
-                let _ = pref_data::read_unpaired(&path, &options);
+                let _ = pref_data::read_preferences(&path, &options);
             }
         }
     });

@@ -344,7 +344,7 @@ const REFUSED: &[(&str, &str, &str)] = &[
     (
         "commas-after-rows.jsonl",
         "{\"prompt\": \"q\", \"chosen\": \"a\", \"rejected\": \"b\"},\n",
-        ", line 1: trailing characters (column 47); a row must be one whole JSON object",
+        ", line 1: trailing characters (column 48); a row must be one whole JSON object",
     ),
     (
         "short.csv",

@@ -199,10 +199,14 @@ mod tests {
     "#;
 
     fn sandbox() -> (tempfile::TempDir, Runner) {
+        sandbox_with(|_| {})
+    }
+
+    fn sandbox_with(change: impl FnOnce(&mut Setup)) -> (tempfile::TempDir, Runner) {
         let folder = tempfile::tempdir().unwrap();
         let text = RECIPE.replace("OUT", &folder.path().display().to_string());
         let recipe: Recipe = parse_toml("a sample", &text, &[]).unwrap();
-        let setup = Setup {
+        let mut setup = Setup {
             seed: 0,
             bench: None,
             questions: 8,
@@ -221,7 +225,32 @@ mod tests {
             distributed: recipe.distributed,
             output: recipe.output,
         };
+        change(&mut setup);
         (folder, Runner::new(setup).unwrap())
+    }
+
+    #[test]
+    fn keys_of_answers_differ_by_date_and_by_template_variables() {
+        let key = |change: fn(&mut Setup)| {
+            let (_folder, runner) = sandbox_with(change);
+            runner.answers_key(&Subject::Baseline { seed: 0 }, 0)
+        };
+        let keys = [
+            key(|_| {}),
+            key(|setup| setup.data.date = Some("2026-11-29".to_owned())),
+            key(|setup| setup.data.date = Some("2026-11-30".to_owned())),
+            key(|setup| setup.data.date = Some("none".to_owned())),
+            key(|setup| drop(setup.data.chat_template_kwargs.insert("enable_thinking".into(), true.into()))),
+            key(|setup| drop(setup.data.chat_template_kwargs.insert("enable_thinking".into(), false.into()))),
+            key(|setup| drop(setup.answers.chat_template_kwargs.insert("a".into(), 1.into()))),
+        ];
+        let distinct: std::collections::BTreeSet<&str> = keys.iter().map(Key::as_str).collect();
+        assert_eq!(distinct.len(), keys.len(), "{keys:?}");
+        let of_both = key(|setup| {
+            setup.data.chat_template_kwargs.insert("enable_thinking".into(), true.into());
+            setup.answers.chat_template_kwargs.insert("enable_thinking".into(), false.into());
+        });
+        assert_eq!(of_both, keys[5], "the variables of answers take precedence");
     }
 
     fn cell(runner: &Runner) -> Cell {
