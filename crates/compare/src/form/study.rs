@@ -96,7 +96,6 @@ pub(super) fn scores(row: &Row, policies: &Policies) -> Result<Vec<Found>, Strin
         sample: text(row, "sample"),
         question: required(row, "question_id")?,
         turn: text(row, "turn"),
-        sample: text(row, "sample"),
         scorer: text(row, "scorer"),
         category: text(row, "category"),
         score: score(row, "score")?,
