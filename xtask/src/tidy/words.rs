@@ -158,16 +158,21 @@ fn ends_within(line: &str) -> usize {
         let next = pair[1].trim_start_matches(['*', '_', '`', '"', '(', '[', '“']);
         let begins =
             next.starts_with(char::is_uppercase) || pair[1].starts_with('`') || pair[1].starts_with('[');
-        if !in_code && ends(pair[0]) && !pair[0].ends_with(':') && begins {
+        if !in_code && ends(pair[0]) && !bare(pair[0]).ends_with(':') && begins {
             count += 1;
         }
     }
     count
 }
 
+/// Text without closing marks.
+fn bare(text: &str) -> &str {
+    text.trim_end_matches(['*', '_', '`', '"', ')', ']', '”'])
+}
+
 /// Whether `text` ends like a sentence.
 fn ends(text: &str) -> bool {
-    let bare = text.trim_end_matches(['*', '_', '`', '"', ')', ']', '”']);
+    let bare = bare(text);
     let last = bare.split_whitespace().next_back().unwrap_or_default().trim_start_matches(['(', '*']);
     let is_abbreviation = ABBREVIATIONS.contains(&last.to_lowercase().as_str());
     bare.ends_with(['.', '!', '?', ':']) && !is_abbreviation
@@ -194,7 +199,7 @@ mod tests {
 
     #[test]
     fn markdown_has_one_sentence_a_line() {
-        let good = "# A. B\n\nOne sentence, e.g. this.\nAnother: it ends.\n\n- an item\n  that goes on\n- `x`: y. z\n\n| a. B | c |\n\n```text\nA. B\nc\n```\n";
+        let good = "# A. B\n\nOne sentence, e.g. this.\nAnother: it ends.\n\n- an item\n  that goes on\n- `x`: y. z\n\n*Check:* `x`.\n\n| a. B | c |\n\n```text\nA. B\nc\n```\n";
         assert_eq!(of("a.md", good), Vec::<String>::new());
         assert_eq!(of("a.md", "One. Two.\n"), ["a.md:1: several sentences in a line"]);
         assert_eq!(of("a.md", "- One. `Two` it is.\n"), ["a.md:1: several sentences in a line"]);
