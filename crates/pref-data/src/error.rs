@@ -385,7 +385,7 @@ pub enum DataError {
     /// The rendering of a dialogue's beginning depends on later turns.
     #[error(
         "the chat template of {} renders message {message} of a dialogue differently once later messages follow, so \
-         its tokens cannot be told apart; split the dialogue so that only its last assistant message is learnt",
+         its tokens cannot be distinguished; split the dialogue so that only its last assistant message is learnt",
         folder.display()
     )]
     UnstableTemplate {

@@ -129,7 +129,7 @@ pub enum Preset {
     /// Those of TRL 1.16, described at [`tokenize_pairs`].
     Modern,
     /// Those of TRL 0.7.10 and the alignment-handbook of early 2024, of the time of the paper: prompt and responses are
-    /// rendered apart, so that the tag that opens the assistant's turn stands in the responses; a beginning-of-sequence
+    /// rendered apart, so that the tag that opens the assistant's turn is in the responses; a beginning-of-sequence
     /// token is put before, and an end-of-sequence token behind whatever the template has put there. What is too
     /// long loses in two stages: the prompt all but `max_prompt_length` tokens of the end that [`Truncation`] keeps,
     /// then the responses what `max_length - max_prompt_length` does not hold. No pair is dropped.

@@ -40,7 +40,7 @@ const PHRASES: [(&str, &str); 28] = [
 const MOST_WORDS: usize = 30;
 
 /// Path prefixes that still break a rule here. The list only shrinks: a line whose files are clean fails.
-const NOT_YET: &[&str] = &["crates/pref-data/"];
+const NOT_YET: &[&str] = &[];
 
 /// Abbreviations whose dot ends no sentence.
 const ABBREVIATIONS: [&str; 9] = ["e.g.", "i.e.", "cf.", "vs.", "etc.", "approx.", "fig.", "eq.", "no."];

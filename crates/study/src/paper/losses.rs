@@ -49,7 +49,8 @@ pub(super) fn table(all: &[Checkpoints]) -> Table {
         columns,
         rows: rows.collect(),
         notes: vec![
-            "By Jensen’s inequality, from the formula of the loss. IPO’s optimum is 1/(2β) = 5; the loss starts at 25.".to_owned(),
+            "By Jensen’s inequality, from the formula of the loss.".to_owned(),
+            "IPO’s optimum is 1/(2β) = 5; the loss starts at 25.".to_owned(),
         ],
     }
 }

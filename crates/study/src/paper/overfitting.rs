@@ -77,8 +77,9 @@ pub(crate) fn table(all: &[Checkpoints]) -> Result<Table, Error> {
         rows: rows.collect::<Result<_, Error>>()?,
         notes: vec![
             "Last column: the drop is significant at 5% only if the differences between the two checkpoints, by question, \
-             have a standard deviation below this value. The value ignores that the peak was selected among four."
+             have a standard deviation below this value."
                 .to_owned(),
+            "The value ignores that the peak was selected among four.".to_owned(),
         ],
     })
 }

@@ -72,9 +72,9 @@ pub(super) fn table(differences: &[(&str, f64)]) -> Result<Table, Error> {
         ],
         rows,
         notes: vec![
-            "Two-sided t-tests at 5%, without a correction for the number of comparisons, for these very runs. A claim \
-             about training needs several seeds on top."
+            "Two-sided t-tests at 5%, without a correction for the number of comparisons, for these very runs."
                 .to_owned(),
+            "A claim about training needs several seeds on top.".to_owned(),
         ],
     })
 }
