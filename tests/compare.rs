@@ -99,7 +99,7 @@ fn a_judge_is_certified_by_votes() {
     };
     write("model_judgment/qwen_pair.jsonl", lines(questions().map(judgment).collect()));
     let vote = |id: u64| {
-        let winner = if id % 2 == 0 { "model_a" } else { "model_b" };
+        let winner = if id.is_multiple_of(2) { "model_a" } else { "model_b" };
         json!({"question_id": id, "model_a": "a", "model_b": "b", "winner": winner, "judge": "ann", "turn": 1})
     };
     write("votes.jsonl", lines(questions().map(vote).collect()));

@@ -60,7 +60,7 @@ impl GivenPolicies {
                 return Err(refuse("a file has one answer a question: set answers.samples to 1"));
             } else {
                 answers_elsewhere(path, source.questions())?;
-                (GivenFiles::Answers(path.clone()), digest(&[path.clone()])?)
+                (GivenFiles::Answers(path.clone()), digest(std::slice::from_ref(path))?)
             };
             let key = Key::of("given policy", &(content, &cell));
             opened.push(Given { cell, files, key });

@@ -156,7 +156,7 @@ pub enum Preset {
 ///
 /// [`DataError::MaxLength`], [`DataError::MaxPromptLength`], [`DataError::EmptyPrompt`],
 /// [`DataError::EmptyResponse`], [`DataError::MixedForms`], [`DataError::NoTemplate`], [`DataError::NoEosToken`];
-/// [`DataError::OfRecord`] with what template and tokenizer report. Of several bad pairs the first is reported.
+/// [`DataError::Example`] with what template and tokenizer report. Of several bad pairs the first is reported.
 pub fn tokenize_pairs(
     pairs: &[Pair],
     tokenizer: &Tokenizer,
