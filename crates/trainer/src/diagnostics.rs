@@ -222,6 +222,7 @@ mod tests {
             id: String::new(),
             prompt: vec![prompt],
             completion: vec![1],
+            removed: Vec::new(),
             is_desirable,
         };
         labels.iter().zip(prompts).map(of).collect()

@@ -30,16 +30,17 @@ impl Mismatched {
     }
 
     /// Returns each prompt with the completion of the previous example of its batch, and the first prompt of a batch
-    /// with the batch's last completion. A completion is truncated at the end to fit in `max_length` tokens, but keeps
-    /// at least one token.
+    /// with the batch's last completion. A completion is truncated at the end to fit in `max_length` tokens behind its
+    /// new prompt, but keeps at least one token.
     ///
     /// A last batch of one example has the completion of the example before, and not its own as in TRL.
     pub fn rotated(completions: &[TokenCompletion], batch_size: usize, max_length: usize) -> Vec<Dialogue> {
         let partner = partners(completions.len(), batch_size);
         let mismatch = |(example, partner): (&TokenCompletion, usize)| {
-            let completion = &completions[partner].completion;
+            let TokenCompletion { completion, removed, .. } = &completions[partner];
             let room = max_length.saturating_sub(example.prompt.len()).max(1);
-            Dialogue::completion(&example.prompt, &completion[..completion.len().min(room)])
+            let fits: Vec<u32> = completion.iter().chain(removed).take(room).copied().collect();
+            Dialogue::completion(&example.prompt, &fits)
         };
         // Tokenization excludes empty prompts and completions, so that no example is left out.
         completions.iter().zip(partner).filter_map(mismatch).collect()
@@ -164,12 +165,13 @@ mod tests {
             id: String::new(),
             prompt: prompt.to_vec(),
             completion: completion.to_vec(),
+            removed: vec![10],
             is_desirable: true,
         };
         let examples = [example(&[1, 2], &[3, 4, 5]), example(&[6, 7, 8], &[9])];
         let rotated = Mismatched::rotated(&examples, 2, 4);
         let ids: Vec<_> = rotated.iter().map(Dialogue::ids).collect();
-        assert_eq!(ids, [&[1, 2, 9][..], &[6, 7, 8, 3]]);
+        assert_eq!(ids, [&[1, 2, 9, 10][..], &[6, 7, 8, 3]]);
         let longest = Mismatched::rotated(&examples, 2, 3);
         assert_eq!(longest[1].ids(), [6, 7, 8, 3], "one token stays");
     }

@@ -71,10 +71,12 @@ fn fixture() -> Fixture {
 fn completions(fixture: &Fixture) -> Vec<TokenCompletion> {
     let example = |(index, row): (usize, &Example)| {
         let room = fixture.settings.max_length - row.prompt_ids.len();
+        let (completion, removed) = row.completion_ids.split_at(row.completion_ids.len().min(room));
         TokenCompletion {
             id: index.to_string(),
             prompt: row.prompt_ids.clone(),
-            completion: row.completion_ids[..row.completion_ids.len().min(room)].to_vec(),
+            completion: completion.to_vec(),
+            removed: removed.to_vec(),
             is_desirable: row.label,
         }
     };

@@ -21,6 +21,8 @@ pub struct TokenCompletion {
     pub prompt: Vec<u32>,
     /// The tokens of the completion, its end token included.
     pub completion: Vec<u32>,
+    /// The end of the completion that truncation removed. After a shorter prompt, as in KTO's baseline, it may fit.
+    pub removed: Vec<u32>,
     /// Whether the completion is desirable.
     pub is_desirable: bool,
 }
@@ -33,7 +35,10 @@ impl Tokens for TokenCompletion {
     }
 
     fn cut(&mut self, options: &TokenizeOptions) -> Cut {
-        truncate(&mut self.prompt, [&mut self.completion], options)
+        let whole = self.completion.clone();
+        let cut = truncate(&mut self.prompt, [&mut self.completion], options);
+        self.removed = whole.strip_prefix(&*self.completion).unwrap_or_default().to_vec();
+        cut
     }
 
     fn is_identical(&self) -> bool {
@@ -131,6 +136,7 @@ fn tokenize(record: &UnpairedRecord, tokenizer: &Tokenizer) -> Result<Tokenized<
         id: record.id.clone(),
         prompt: full[..shared].to_vec(),
         completion: full[shared..].to_vec(),
+        removed: Vec::new(),
         is_desirable: record.is_desirable,
     };
     Ok(Tokenized { tokens, boundary, notes })

@@ -86,9 +86,13 @@ impl TimedExamples<'_> {
             Self::Unpaired(completions) => {
                 let small = |ids: &[u32]| ids.iter().map(|id| id % vocabulary).collect();
                 let within = |&at: &usize| {
-                    let TokenCompletion { id, prompt, completion, is_desirable } = &completions[at];
-                    let (prompt, completion) = (small(prompt), small(completion));
-                    TokenCompletion { id: id.clone(), prompt, completion, is_desirable: *is_desirable }
+                    let one = &completions[at];
+                    TokenCompletion {
+                        prompt: small(&one.prompt),
+                        completion: small(&one.completion),
+                        removed: small(&one.removed),
+                        ..one.clone()
+                    }
                 };
                 TimedBatch::Unpaired(examples.iter().map(within).collect())
             }
