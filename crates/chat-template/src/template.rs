@@ -113,8 +113,8 @@ impl fmt::Debug for Template {
 
 fn variables(inputs: &Inputs) -> Result<Vec<(Arc<str>, Value)>, Problem> {
     let message = |message: &Map<String, Json>| {
-        // Only messages with more than role and content have keys that may go unnoticed.
-        let watched = message.len() > 2;
+        // Every template reads role and content.
+        let watched = message.keys().any(|key| !matches!(key.as_str(), "role" | "content"));
         Ok(Value::Dict(Value::dict_from_json(message.iter(), watched)?))
     };
     let messages = inputs.messages.iter().map(message).collect::<Result<_, Problem>>()?;

@@ -88,6 +88,17 @@ fn a_key_that_no_template_reads_is_named_once() {
 }
 
 #[test]
+fn a_key_that_the_template_reads_in_a_message_without_content_is_not_named() {
+    let folder = folder(SHOWS_ALL);
+    let tokenizer = Tokenizer::from_folder(folder.path()).expect("a tokenizer");
+    let mut row = row("a", "b");
+    let call = json!({"role": "assistant", "tool_calls": [{"id": "call-7"}]});
+    row["prompt"].as_array_mut().expect("messages").push(call);
+    let (_, report) = tokenize_pairs(&pairs(&[row]), &tokenizer, &TokenizeOptions::new(64)).expect("tokens");
+    assert_eq!(report.unseen, Vec::<String>::new());
+}
+
+#[test]
 fn pairs_with_tools_take_the_template_named_tool_use() {
     let folder = folder("default:{% for m in messages %}{{ m.content }}{% endfor %}");
     let named = folder.path().join("additional_chat_templates");
