@@ -89,7 +89,9 @@ fn a_key_that_no_template_reads_is_named_once() {
 
 #[test]
 fn a_key_that_the_template_reads_in_a_message_without_content_is_not_named() {
-    let folder = folder(SHOWS_ALL);
+    let reads_calls = "{% for m in messages %}<{{ m.role }}>{{ m.content }}\
+        {% for c in m.tool_calls %}{{ c.id }}{% endfor %}{% endfor %}";
+    let folder = folder(reads_calls);
     let tokenizer = Tokenizer::from_folder(folder.path()).expect("a tokenizer");
     let mut row = row("a", "b");
     let call = json!({"role": "assistant", "tool_calls": [{"id": "call-7"}]});
