@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use stats::{CrossedScores, MeanSquare, Observation, PooledSeeds, Pooling};
+use stats::{CrossedScores, MeanSquare, Observation, PooledSeeds, Pooling, join_small_groups};
 
 use crate::cell::{Cell, Subject};
 use crate::error::ExperimentError;
@@ -14,8 +14,6 @@ use crate::setup::Setup;
 
 /// Share of flipped labels from which the seeds of a policy vary more than those of a policy on clean labels.
 const HEAVILY_FLIPPED: f64 = 0.1;
-/// Least number of policies with a seed variance of their own; smaller groups are joined with the others.
-const FEWEST: usize = 4;
 
 /// The evaluated policies of a study, from which all of its differences take the variance between seeds.
 ///
@@ -163,9 +161,10 @@ impl Pool {
         cells: Vec<CrossedScores>,
         strata: BTreeMap<u64, u64>,
     ) -> Result<Self, stats::Error> {
-        let groups = joined(&groups, &cells);
+        let seeds: Vec<usize> = cells.iter().map(|cell| cell.design().seeds).collect();
+        let groups = join_small_groups(&groups, &seeds);
         // Equal seeds share data and the random streams of answers.
-        let pooling = match cells.iter().any(|cell| cell.design().seeds > 1) {
+        let pooling = match seeds.iter().any(|&seeds| seeds > 1) {
             true => Pooling::Paired,
             false => Pooling::Fixed,
         };
@@ -229,17 +228,6 @@ fn study(
     let stratified = study.clone().with_strata(|question| strata.get(&question).copied().unwrap_or_default());
     // A category with a single question has no variance: the questions then count as one sample.
     Ok(stratified.unwrap_or(study))
-}
-
-/// Joins groups with too few policies of several seeds to the largest group.
-fn joined(groups: &[PolicyGroup], cells: &[CrossedScores]) -> Vec<PolicyGroup> {
-    let seeds = cells.iter().map(|cell| cell.design().seeds).max().unwrap_or(1);
-    let mut sizes: BTreeMap<PolicyGroup, usize> = BTreeMap::new();
-    for (group, cell) in groups.iter().zip(cells) {
-        *sizes.entry(*group).or_default() += usize::from(cell.design().seeds == seeds);
-    }
-    let largest = sizes.iter().max_by_key(|(_, size)| **size).map_or(PolicyGroup::Clean, |(group, _)| *group);
-    groups.iter().map(|group| if sizes[group] < FEWEST { largest } else { *group }).collect()
 }
 
 /// Returns a subject with seed 0.

@@ -88,6 +88,20 @@ pub fn sync_dir(dir: &Path) -> io::Result<()> {
     if cfg!(unix) { File::open(dir)?.sync_all() } else { Ok(()) }
 }
 
+/// Returns the line of a CSV record in `text`, from the position that the crate csv gives: it is before the empty lines
+/// that were skipped.
+///
+/// ```
+/// assert_eq!(files::line_of_record("a,b\n\n1,2\n", 4, 2), 3);
+/// ```
+pub fn line_of_record(text: &str, byte: u64, line: u64) -> u64 {
+    let from = usize::try_from(byte).unwrap_or(usize::MAX);
+    let skipped = text.as_bytes().get(from..).unwrap_or_default().iter();
+    let empty =
+        skipped.take_while(|byte| matches!(byte, b'\r' | b'\n')).filter(|byte| **byte == b'\n').count();
+    line + empty as u64
+}
+
 /// The folder of `path`; `.` for a bare file name.
 fn parent(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))

@@ -37,7 +37,7 @@ pub(crate) fn rows<const N: usize>(
         let record = record.map_err(|error| {
             at(error.position().map_or(0, csv::Position::line), "is not a CSV row".to_owned())
         })?;
-        let line = record.position().map_or(0, |position| line_of(text, position));
+        let line = record.position().map_or(0, |at| files::line_of_record(text, at.byte(), at.line()));
         if record.iter().all(str::is_empty) {
             continue;
         }
@@ -45,15 +45,6 @@ pub(crate) fn rows<const N: usize>(
         rows.push((line, places.map(|place| value(place).to_owned())));
     }
     Ok(rows)
-}
-
-/// The first line of a record. The reader's position is before the empty lines that it skipped.
-fn line_of(text: &str, position: &csv::Position) -> u64 {
-    let from = usize::try_from(position.byte()).unwrap_or(usize::MAX);
-    let skipped = text.as_bytes().get(from..).unwrap_or_default().iter();
-    let empty =
-        skipped.take_while(|byte| matches!(byte, b'\r' | b'\n')).filter(|byte| **byte == b'\n').count();
-    position.line() + empty as u64
 }
 
 /// Returns a CSV text of `header` and `rows`.

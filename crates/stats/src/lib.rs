@@ -60,7 +60,7 @@ pub use power::{Plan, SeedsNeeded};
 pub use ppi::{PpiEstimate, RatedItem, ppi_mean};
 pub use proportion::{Interval, clopper_pearson_interval, wilson_interval};
 pub use resamples::Resamples;
-pub use seed_effects::Pooling;
+pub use seed_effects::{Pooling, join_small_groups};
 pub use selection::{CrossFitted, SelectedSetting, cross_fit, select_by_cross_fitting};
 pub use sign::{McNemarTest, SignTest, mcnemar_test, sign_test};
 pub use tally::{Choice, Tally};

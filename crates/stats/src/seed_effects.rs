@@ -25,6 +25,31 @@ pub enum Pooling {
     Fixed,
 }
 
+/// The fewest cells with a variance between seeds of their own.
+const FEWEST_CELLS: usize = 4;
+
+/// Returns the groups of cells, with small groups joined to the largest one: those with fewer than four cells of as many
+/// seeds as any cell has. `seeds` are the cells' numbers of seeds.
+///
+/// ```
+/// use stats::join_small_groups;
+///
+/// assert_eq!(join_small_groups(&[0, 0, 0, 0, 1], &[2; 5]), [0; 5]);
+/// let groups = [0, 0, 0, 0, 1, 1, 1, 1];
+/// assert_eq!(join_small_groups(&groups, &[2; 8]), groups);
+/// assert_eq!(join_small_groups(&groups, &[2, 2, 2, 2, 2, 2, 2, 1]), [0; 8]);
+/// ```
+pub fn join_small_groups<G: Copy + Ord>(groups: &[G], seeds: &[usize]) -> Vec<G> {
+    let most = seeds.iter().max();
+    let mut sizes: BTreeMap<G, usize> = BTreeMap::new();
+    for (group, seeds) in groups.iter().zip(seeds) {
+        *sizes.entry(*group).or_default() += usize::from(Some(seeds) == most);
+    }
+    let largest = sizes.iter().max_by_key(|(_, size)| **size).map(|(group, _)| *group);
+    let joined = |group: &G| largest.filter(|_| sizes[group] < FEWEST_CELLS).unwrap_or(*group);
+    groups.iter().map(joined).collect()
+}
+
 /// Variances between the seeds of the cells.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct SeedEffects {
