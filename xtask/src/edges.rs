@@ -47,7 +47,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("report", &["files"]),
     ("stats", &["seeds"]),
     ("hub", &["files"]),
-    ("compare", &["report", "seeds", "stats"]),
+    ("compare", &["files", "report", "seeds", "stats"]),
     ("llm-client", &["files", "seeds"]),
     ("pref-data", &["chat-template", "files", "seeds", "stats"]),
     ("annotate", &["files", "llm-client", "pref-data", "report", "stats"]),

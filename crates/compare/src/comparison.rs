@@ -9,7 +9,7 @@ use crate::contrasts::contrasts;
 use crate::differences::{Complete, Difference};
 use crate::options::Options;
 use crate::people::{CorrectedRow, People, people};
-use crate::tested::{POWER, tests};
+use crate::tested::{Measured, POWER, tests};
 use crate::{Error, Ratings, Scores};
 
 /// The comparison by one scorer.
@@ -47,18 +47,9 @@ pub struct ContrastRow {
     /// The scorer, if the scores name one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scorer: Option<String>,
-    /// The difference of means.
-    pub estimate: f64,
-    /// The interval's lower end.
-    pub low: f64,
-    /// The interval's upper end.
-    pub high: f64,
-    /// The p-value of a difference of 0.
-    pub p: f64,
-    /// The same, by Holm's method over the contrasts of the scorer.
-    pub p_holm: f64,
-    /// The minimum detectable effect at 80% power, after the correction.
-    pub mde: f64,
+    /// The difference by the scorer.
+    #[serde(flatten)]
+    pub measured: Measured,
     /// The number of questions that detects the effect, all other sizes equal; `None` if no number does.
     pub required_questions: Option<usize>,
     /// The number of seeds; `None` if no number does, or if the variance between seeds is unknown.
@@ -152,12 +143,7 @@ fn of_scorer(
         rows.push(ContrastRow {
             contrast: format!("{} − {}", scores.arms()[first], scores.arms()[second]),
             scorer: Some(name.clone()).filter(|name| !name.is_empty()),
-            estimate: difference.estimate.value,
-            low: test.interval.low,
-            high: test.interval.high,
-            p: test.p,
-            p_holm: test.p_holm,
-            mde: test.mde,
+            measured: test.measured,
             required_questions: questions[0],
             required_seeds: seeds[0],
             mde_interval: test.mde_interval,

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use stats::{
-    CrossedScores, MeanEstimate, Observation, PooledSeeds, Pooling, SeedVariance, StudySize, VarianceParts,
+    CrossedScores, MeanEstimate, Observation, PooledSeeds, Pooling, SeedVariance, VarianceParts,
+    join_small_groups,
 };
 
 use crate::{Error, Scores};
@@ -25,9 +26,6 @@ pub(crate) struct Complete {
     /// Strata of the kept questions, by position; one for all without categories.
     strata: Vec<usize>,
 }
-
-/// The fewest arms with a variance between seeds of their own.
-const FEWEST_ARMS: usize = 4;
 
 /// An estimated difference with its variances by source.
 #[derive(Clone, Copy, Debug)]
@@ -95,7 +93,11 @@ impl Complete {
         let seeds = arms.keys().map(|arm| (*arm, cells[arm].keys().copied().collect())).collect();
         // Equal seeds of a study's arms share data and random streams; those of other tables need not.
         let is_study = arms.keys().all(|arm| scores.groups.contains_key(arm));
-        let pooling = if is_study { Pooling::Paired } else { Pooling::Pooled };
+        let pooling = match arms.values().map(Vec::len).max() {
+            None | Some(..2) => Pooling::Fixed,
+            _ if is_study => Pooling::Paired,
+            _ => Pooling::Pooled,
+        };
         let groups = groups(scores, &arms);
         let strata = strata(scores, &questions);
         Ok(Self { questions, left_out, arms, seeds, groups, pooling, strata })
@@ -104,15 +106,6 @@ impl Complete {
     /// Returns the number of strata.
     pub(crate) fn strata(&self) -> usize {
         self.strata.iter().collect::<BTreeSet<_>>().len()
-    }
-
-    /// Returns the positions of the questions of each stratum.
-    pub(crate) fn by_stratum(&self) -> Vec<Vec<usize>> {
-        let mut members: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-        for (position, &stratum) in self.strata.iter().enumerate() {
-            members.entry(stratum).or_default().push(position);
-        }
-        members.into_values().collect()
     }
 
     /// Returns the largest number of seeds of an arm.
@@ -134,10 +127,6 @@ impl Complete {
         &self,
         contrasts: &[[usize; 2]],
     ) -> Result<(Vec<Difference>, Vec<SeedVariance>), Error> {
-        if self.seeds() < 2 {
-            let differences = contrasts.iter().map(|contrast| Ok(self.over_questions(*contrast)));
-            return Ok((differences.collect::<Result<_, Error>>()?, Vec::new()));
-        }
         let failed = Error::stats("the variance between seeds");
         let crossed = |(arm, scores): (&usize, &Vec<Vec<f64>>)| crossed(&self.seeds[arm], scores);
         let cells: Vec<CrossedScores> =
@@ -152,38 +141,9 @@ impl Complete {
             Ok(Difference { estimate, parts: pooled.variance_parts(first, second).ok() })
         };
         let differences = contrasts.iter().map(difference).collect::<Result<_, Error>>()?;
-        Ok((differences, pooled.seed_variances()))
-    }
-
-    /// Estimates a difference of fixed policies over questions, within strata.
-    fn over_questions(&self, [first, second]: [usize; 2]) -> Difference {
-        let [one, other] = [first, second].map(|arm| self.question_means(arm));
-        let differences: Vec<f64> = one.iter().zip(&other).map(|(one, other)| one - other).collect();
-        let n = differences.len() as f64;
-        let (mut variance, mut uncertainty) = (0.0, 0.0);
-        for members in self.by_stratum() {
-            let (size, values) = (members.len() as f64, members.iter().map(|&at| differences[at]));
-            let mean = values.clone().sum::<f64>() / size;
-            let squares: f64 = values.map(|value| (value - mean).powi(2)).sum();
-            let term = (size / n).powi(2) * squares / (size - 1.0) / size;
-            (variance, uncertainty) = (variance + term, uncertainty + term * term / (size - 1.0));
-        }
-        let degrees_of_freedom = if uncertainty > 0.0 { variance * variance / uncertainty } else { n - 1.0 };
-        let estimate = MeanEstimate {
-            value: differences.iter().sum::<f64>() / n,
-            standard_error: variance.sqrt(),
-            degrees_of_freedom,
-        };
-        let size = StudySize { seeds: 1, questions: differences.len(), samples: 1 };
-        let parts = VarianceParts {
-            question: variance * n,
-            seed: 0.0,
-            fixed: 0.0,
-            sampling: 0.0,
-            size,
-            seed_df: 1.0,
-        };
-        Difference { estimate, parts: Some(parts) }
+        let seed_variances =
+            if self.pooling == Pooling::Fixed { Vec::new() } else { pooled.seed_variances() };
+        Ok((differences, seed_variances))
     }
 }
 
@@ -205,17 +165,12 @@ fn means(
         .collect()
 }
 
-/// Returns the group of each arm. A group with too few arms of all seeds joins the largest one, as in a study.
+/// Returns the group of each arm, as in a study.
 fn groups(scores: &Scores, arms: &BTreeMap<usize, Vec<Vec<f64>>>) -> BTreeMap<usize, u64> {
     let group = |arm: &usize| scores.groups.get(arm).copied().unwrap_or_default();
-    let seeds = arms.values().map(Vec::len).max().unwrap_or(0);
-    let mut sizes: BTreeMap<u64, usize> = BTreeMap::new();
-    for (arm, of_seeds) in arms {
-        *sizes.entry(group(arm)).or_default() += usize::from(of_seeds.len() == seeds);
-    }
-    let largest = sizes.iter().max_by_key(|(_, size)| **size).map_or(0, |(group, _)| *group);
-    let joined = |arm: &usize| if sizes[&group(arm)] < FEWEST_ARMS { largest } else { group(arm) };
-    arms.keys().map(|arm| (*arm, joined(arm))).collect()
+    let groups: Vec<u64> = arms.keys().map(group).collect();
+    let seeds: Vec<usize> = arms.values().map(Vec::len).collect();
+    arms.keys().copied().zip(join_small_groups(&groups, &seeds)).collect()
 }
 
 fn crossed(seeds: &[usize], scores: &[Vec<f64>]) -> Result<CrossedScores, stats::Error> {

@@ -14,15 +14,9 @@ impl Comparison {
     pub fn table(&self) -> Table {
         let decimals = self.decimals();
         let rows = self.rows.iter().map(|row| {
-            vec![
-                Value::text(&row.contrast),
-                Value::Difference { value: row.estimate, low: row.low, high: row.high, decimals },
-                p_value(row.p),
-                p_value(row.p_holm),
-                Value::Number { value: row.mde, decimals },
-                required(row.required_questions),
-                required(row.required_seeds),
-            ]
+            let required = [row.required_questions, row.required_seeds].map(required);
+            let cells = [Value::text(&row.contrast)].into_iter().chain(cells(&row.measured, decimals));
+            cells.chain(required).collect()
         });
         let right = |name: &str| Column::new(name, Align::Right);
         let grouped = |name: &str| Column::grouped("Required", name, Align::Right);
@@ -52,20 +46,11 @@ impl Comparison {
     fn corrected(&self, people: &People) -> Table {
         let decimals = self.decimals();
         let shown = |contrast: &str, by: String, of: &Measured| {
-            vec![
-                Value::text(contrast),
-                Value::text(by),
-                Value::Difference { value: of.estimate, low: of.low, high: of.high, decimals },
-                p_value(of.p),
-                p_value(of.p_holm),
-                Value::Number { value: of.mde, decimals },
-            ]
+            [Value::text(contrast), Value::text(by)].into_iter().chain(cells(of, decimals)).collect()
         };
         let mut rows = Vec::new();
         for (row, corrected) in self.rows.iter().zip(&people.rows) {
-            let ContrastRow { estimate, low, high, p, p_holm, mde, .. } = *row;
-            let judge = Measured { estimate, low, high, p, p_holm, mde };
-            rows.push(shown(&row.contrast, "judge".to_owned(), &judge));
+            rows.push(shown(&row.contrast, "judge".to_owned(), &row.measured));
             rows.push(shown("", format!("people, {} qu.", corrected.rated_questions), &corrected.people));
             rows.push(shown("", format!("corrected, λ {:.2}", corrected.lambda), &corrected.corrected));
         }
@@ -236,8 +221,8 @@ pub fn to_csv(comparisons: &[Comparison]) -> String {
     let _ = writer.write_record(&header);
     let count = |number: Option<usize>| number.map_or_else(String::new, |number| number.to_string());
     for row in comparisons.iter().flat_map(|comparison| &comparison.rows) {
-        let numbers =
-            [row.estimate, row.low, row.high, row.p, row.p_holm, row.mde].map(|number| number.to_string());
+        let Measured { estimate, low, high, p, p_holm, mde } = row.measured;
+        let numbers = [estimate, low, high, p, p_holm, mde].map(|number| number.to_string());
         let mut cells = vec![row.contrast.clone()];
         cells.extend(numbers);
         cells.extend([count(row.required_questions), count(row.required_seeds)]);
@@ -247,6 +232,16 @@ pub fn to_csv(comparisons: &[Comparison]) -> String {
         let _ = writer.write_record(&cells);
     }
     String::from_utf8(writer.into_inner().unwrap_or_default()).unwrap_or_default()
+}
+
+/// Returns the cells of a difference and its tests.
+fn cells(of: &Measured, decimals: usize) -> [Value; 4] {
+    [
+        Value::Difference { value: of.estimate, low: of.low, high: of.high, decimals },
+        p_value(of.p),
+        p_value(of.p_holm),
+        Value::Number { value: of.mde, decimals },
+    ]
 }
 
 /// Returns a p-value with three decimals.

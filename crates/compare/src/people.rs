@@ -8,7 +8,7 @@ use stats::{MeanEstimate, RatedItem, ppi_mean};
 use crate::differences::{Complete, Difference};
 use crate::ratings::Ratings;
 use crate::scores::Score;
-use crate::tested::{Tested, tests};
+use crate::tested::{Measured, tests};
 use crate::{Error, Scores};
 
 /// The number of additional ratings whose benefit is predicted.
@@ -38,23 +38,6 @@ pub struct CorrectedRow {
     pub rated_questions: usize,
     /// Half the width of the corrected interval with 80 more ratings, predicted.
     pub half_width_with_80_more: f64,
-}
-
-/// A difference with its tests.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Measured {
-    /// The difference.
-    pub estimate: f64,
-    /// The interval's lower end.
-    pub low: f64,
-    /// The interval's upper end.
-    pub high: f64,
-    /// The p-value of a difference of 0.
-    pub p: f64,
-    /// The same, by Holm's method.
-    pub p_holm: f64,
-    /// The minimum detectable effect.
-    pub mde: f64,
 }
 
 /// A judge against people, on the answers that both scored. Means and intervals are over questions.
@@ -107,8 +90,8 @@ pub(crate) fn people(
     let (people, corrected) = (by(|of| of.people)?, by(|of| of.corrected)?);
     let rows =
         found.iter().zip(people.iter().zip(&corrected)).map(|(of, (people, corrected))| CorrectedRow {
-            people: measured(&of.people, people),
-            corrected: measured(&of.corrected, corrected),
+            people: people.measured,
+            corrected: corrected.measured,
             lambda: of.lambda,
             rated_questions: of.rated,
             half_width_with_80_more: of.half_width_with_more,
@@ -258,11 +241,6 @@ fn means(rated: &[Both]) -> BTreeMap<usize, OfQuestion> {
         OfQuestion { judged: mean(0), rating: mean(1), turns: turns.keys().copied().collect() }
     };
     sums.into_iter().map(|(question, turns)| (question, of_question(turns))).collect()
-}
-
-fn measured(estimate: &MeanEstimate, tested: &Tested) -> Measured {
-    let Tested { interval, p, p_holm, mde, .. } = *tested;
-    Measured { estimate: estimate.value, low: interval.low, high: interval.high, p, p_holm, mde }
 }
 
 /// Compares the judge with people.

@@ -1,8 +1,11 @@
 //! Rows of CSV, JSON and parquet files as JSON objects, with their positions.
 
+use std::fmt;
 use std::fs::{self, File};
 use std::path::Path;
 
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use crate::place::{NOT_FINITE, Place, Row};
@@ -61,7 +64,7 @@ fn delimited(path: &Path, text: &str, comma: u8, visit: Visit<'_>) -> Result<(),
                 _ => at(line, "is no row of a CSV file".to_owned()),
             }
         })?;
-        let line = record.position().map_or(0, |position| line_of(text, position));
+        let line = record.position().map_or(0, |at| files::line_of_record(text, at.byte(), at.line()));
         if record.iter().all(str::is_empty) {
             continue;
         }
@@ -71,40 +74,61 @@ fn delimited(path: &Path, text: &str, comma: u8, visit: Visit<'_>) -> Result<(),
     Ok(())
 }
 
-/// Returns the first line of a record. The reader's position is before the empty lines that it skipped.
-fn line_of(text: &str, position: &csv::Position) -> u64 {
-    let from = usize::try_from(position.byte()).unwrap_or(usize::MAX);
-    let skipped = text.as_bytes().get(from..).unwrap_or_default().iter();
-    let empty =
-        skipped.take_while(|byte| matches!(byte, b'\r' | b'\n')).filter(|byte| **byte == b'\n').count();
-    position.line() + empty as u64
-}
-
 /// Reads a JSON array, or one object a line.
 fn json(path: &Path, text: &str, visit: Visit<'_>) -> Result<(), Error> {
-    let object = |place: Place, value: Value| match value {
-        Value::Object(row) => Ok(row),
-        _ => Err(Error::Row { path: path.to_owned(), place, problem: "is no JSON object".to_owned() }),
+    let failed = |before: u64, error: serde_json::Error| {
+        let text = error.to_string();
+        let what = text.rsplit_once(" at line ").map_or(&*text, |(what, _)| what);
+        Error::Row {
+            path: path.to_owned(),
+            place: Place::Line(before + error.line() as u64),
+            problem: format!("is no JSON object: {what}, in column {}", error.column()),
+        }
     };
     if text.trim_start().starts_with('[') {
-        let rows: Vec<Value> = serde_json::from_str(&quote_not_finite(text)).map_err(|error| {
-            Error::File { path: path.to_owned(), problem: format!("is no JSON array of rows: {error}") }
-        })?;
-        for (place, value) in (1..).map(Place::Row).zip(rows) {
-            visit(place, object(place, value)?)?;
+        let rows: Vec<Unambiguous> =
+            serde_json::from_str(&quote_not_finite(text)).map_err(|error| failed(0, error))?;
+        for (place, Unambiguous(row)) in (1..).map(Place::Row).zip(rows) {
+            visit(place, row)?;
         }
         return Ok(());
     }
-    for (line, text) in (1..).zip(text.split('\n')).filter(|(_, text)| !text.trim().is_empty()) {
-        let place = Place::Line(line);
-        let value = serde_json::from_str(&quote_not_finite(text)).map_err(|error| Error::Row {
-            path: path.to_owned(),
-            place,
-            problem: format!("is no JSON object: {error}"),
-        })?;
-        visit(place, object(place, value)?)?;
+    for (before, text) in (0..).zip(text.split('\n')).filter(|(_, text)| !text.trim().is_empty()) {
+        let Unambiguous(row) =
+            serde_json::from_str(&quote_not_finite(text)).map_err(|error| failed(before, error))?;
+        visit(Place::Line(before + 1), row)?;
     }
     Ok(())
+}
+
+/// A row whose keys occur once: the library would take the last value of a repeated key.
+struct Unambiguous(Row);
+
+impl<'de> Deserialize<'de> for Unambiguous {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(RowVisitor).map(Self)
+    }
+}
+
+struct RowVisitor;
+
+impl<'de> Visitor<'de> for RowVisitor {
+    type Value = Row;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Row, A::Error> {
+        let mut row = Row::new();
+        while let Some((key, value)) = map.next_entry::<String, Value>()? {
+            if row.contains_key(&key) {
+                return Err(A::Error::custom(format!("the key {key:?} occurs twice")));
+            }
+            row.insert(key, value);
+        }
+        Ok(row)
+    }
 }
 
 /// Replaces `NaN` and `Infinity`, which Python writes into JSON, by the text [`NOT_FINITE`].

@@ -43,7 +43,12 @@ fn invalid_scores_are_refused_with_file_and_line() {
             "[{\"arm\": \"a\", \"question\": 1, \"score\": Infinity}]",
             "s.json, row 1: `score` is NaN",
         ),
-        ("s.json", "[1]", "s.json, row 1: is no JSON object"),
+        ("s.json", "[{\"arm\": \"a\"},\n1]", "s.json, line 2: is no JSON object: invalid type: integer `1`"),
+        (
+            "s.jsonl",
+            "\n{\"arm\": \"a\", \"question\": 1, \"score\": 5, \"score\": 6}\n",
+            "s.jsonl, line 2: is no JSON object: the key \"score\" occurs twice, in column",
+        ),
         ("s.txt", "arm", "s.txt: scores are read from .csv"),
         ("s.parquet", "no parquet", "cannot read s.parquet as parquet"),
     ] {

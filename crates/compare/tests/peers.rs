@@ -92,7 +92,7 @@ fn samples_of_lm_evaluation_harness_are_read_as_they_are() {
     assert_eq!((comparison.questions, comparison.rows.len()), (8, 1));
     let means = &expected()["lm_eval_means"];
     let difference = means["tuned"].as_f64().unwrap() - means["base"].as_f64().unwrap();
-    assert!((comparison.rows[0].estimate - difference).abs() < 1e-12);
+    assert!((comparison.rows[0].measured.estimate - difference).abs() < 1e-12);
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn data_frames_of_inspect_ai_are_read_as_they_are() {
         );
         let means = &expected()["inspect_means"];
         let difference = means["mockllm/tuned"].as_f64().unwrap() - means["mockllm/base"].as_f64().unwrap();
-        assert!((comparison.rows[0].estimate - difference).abs() < 1e-12);
+        assert!((comparison.rows[0].measured.estimate - difference).abs() < 1e-12);
     }
 }
 

@@ -41,7 +41,7 @@ fn corrected(text: &str, rate: usize) -> Comparison {
 fn ratings_of_20_questions_remove_the_bias_of_the_judge() {
     let comparison = corrected(&scores(-0.2, 0.3), 20);
     let row = &comparison.rows[0];
-    assert!(row.low > 0.1, "the judge prefers the longer arm: {row:?}");
+    assert!(row.measured.low > 0.1, "the judge prefers the longer arm: {row:?}");
     let by_people = row.by_people.unwrap();
     assert!(
         (by_people.corrected.estimate + 0.2).abs() < 0.15 && by_people.corrected.high < 0.0,
@@ -78,6 +78,7 @@ fn the_corrected_interval_covers_the_gold_difference_of_all_questions() {
         let row = compare_with_ratings(&scores, &options, &ratings).unwrap()[0].rows[0].by_people.unwrap();
         let gold = compare::compare(&scores, &Options { scorer: Some("gold".into()), ..options }).unwrap()[0]
             .rows[0]
+            .measured
             .estimate;
         covered += usize::from(row.corrected.low <= gold && gold <= row.corrected.high);
     }
