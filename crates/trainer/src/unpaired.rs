@@ -70,8 +70,8 @@ pub(crate) fn partners(count: usize, batch_size: usize) -> impl Iterator<Item = 
 }
 
 /// Returns examples as dialogues whose completion is scored.
-pub(crate) fn dialogues(completions: &[TokenCompletion]) -> Vec<Dialogue> {
-    completions.iter().filter_map(|one| Dialogue::completion(&one.prompt, &one.completion)).collect()
+pub(crate) fn dialogues<'a>(completions: impl IntoIterator<Item = &'a TokenCompletion>) -> Vec<Dialogue> {
+    completions.into_iter().filter_map(|one| Dialogue::completion(&one.prompt, &one.completion)).collect()
 }
 
 /// KTO on unpaired preferences, against fixed reference log-probabilities.
@@ -119,9 +119,7 @@ impl Objective for UnpairedObjective<'_> {
         baseline: KlEstimate,
         gradients: &mut Gradients<'_>,
     ) -> Result<StepStats, TrainError> {
-        let completions: Vec<TokenCompletion> =
-            examples.iter().map(|&i| self.completions[i].clone()).collect();
-        let dialogues = dialogues(&completions);
+        let dialogues = dialogues(examples.iter().map(|&i| &self.completions[i]));
         let batch = TokenBatch::dialogues(&dialogues.iter().collect::<Vec<_>>(), self.scoring.padding)?;
         let scored = ForwardPass::forward(policy, &batch, self.scoring.head, self.scoring.activations)?;
         let tokens = batch.tokens as u64;
@@ -131,7 +129,7 @@ impl Objective for UnpairedObjective<'_> {
         if !logps.iter().chain(&reference).all(|logp| logp.is_finite()) {
             return Ok(StepStats { loss: f64::NAN, preference: None, deltas: Vec::new(), tokens });
         }
-        let labels: Vec<bool> = completions.iter().map(|one| one.is_desirable).collect();
+        let labels: Vec<bool> = examples.iter().map(|&i| self.completions[i].is_desirable).collect();
         let mut out = KtoOutput::default();
         self.loss.evaluate(&KtoBatch::new(&logps, &reference, &labels)?, baseline, &mut out);
         let mut sums = UnpairedSums::default();
