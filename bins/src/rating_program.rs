@@ -67,7 +67,14 @@ pub fn study_rating_sheets(
             let given =
                 of_arm[&seed].answers.iter().find(|answer| answer.question_id == question.question_id);
             let turns = given.map(|answer| answer.turns().to_vec()).unwrap_or_default();
-            answers.extend((1..=turns.len().min(question.turns.len())).map(|turn| AnswerToRate {
+            ensure!(
+                turns.len() >= question.turns.len(),
+                "arm {arm:?}, seed {seed} has answered {} of the {} turns of question {label}; run the study again, or \
+                 name other arms with --arm",
+                turns.len(),
+                question.turns.len()
+            );
+            answers.extend((1..=question.turns.len()).map(|turn| AnswerToRate {
                 arm: (*arm).to_owned(),
                 seed: seed.to_string(),
                 question: label.clone(),
