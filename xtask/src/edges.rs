@@ -80,6 +80,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "study",
         &[
+            "compare",
             "experiment",
             "files",
             "hub",

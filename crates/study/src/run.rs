@@ -9,6 +9,7 @@ use trainer::{Clock, Context};
 use crate::conclusion::{Findings, conclude};
 use crate::error::StudyError;
 use crate::manifest;
+use crate::people;
 use crate::question::{Question, Questions};
 use crate::study::Study;
 
@@ -56,6 +57,8 @@ impl Study {
         workers: &Workers<impl Fn(Shard) -> std::io::Result<Command>>,
         context: &mut Context<'_>,
     ) -> Result<Findings, StudyError> {
+        // A file of ratings that cannot be read is an error before hours of training.
+        people::check(self.recipe())?;
         let computed = self.runner().run_all(|| self.grid(asked), || self.begin(asked), workers, context);
         for cost in self.runner().costs() {
             tracing::info!("judging costs: {cost}");
