@@ -502,7 +502,7 @@ fn errors_in_files_name_the_path() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("recipe.toml");
     let message = Recipe::load(&path, &[]).unwrap_err().to_string();
-    assert!(message.starts_with(&format!("cannot read recipe {}: ", path.display())), "{message}");
+    assert_eq!(message, format!("cannot read recipe {}", path.display()));
     fs::write(&path, format!("{SMALLEST}[loss]\nbeta = -1\n")).unwrap();
     assert_eq!(
         Recipe::load(&path, &[]).unwrap_err().to_string(),
