@@ -1,10 +1,18 @@
-//! `rqN --plan`: the work of a study, as a table.
+//! `rqN --plan`: the work of a study, as tables.
 
-use experiment::{ASSUMED_ANSWER_SECONDS, Disk, Forecast, Pace, Plan, Work};
+use experiment::{ASSUMED_ANSWER_SECONDS, Disk, Forecast, GroupForecast, JudgingCost, Pace, Plan, Work};
 use report::table::{Align, Column, Table, Value};
+use trainer::Memory;
 
-/// Returns the plan as a table, for `jobs` workers.
-pub(crate) fn study_plan(plan: &Plan, jobs: usize) -> Table {
+use crate::units::{duration, size};
+
+/// Returns the plan as tables: the work for `jobs` groups of processes, and its cost by the size of a group.
+pub(crate) fn study_plan(plan: &Plan, jobs: usize) -> Vec<Table> {
+    let groups = plan.forecast.as_ref().filter(|forecast| forecast.processes > 1);
+    [work_table(plan, jobs)].into_iter().chain(groups.map(|forecast| group_table(plan, forecast))).collect()
+}
+
+fn work_table(plan: &Plan, jobs: usize) -> Table {
     let mut rows: Vec<_> = plan.work().map(|work| row(plan, work)).collect();
     let sum = |of: fn(&Work) -> u64| plan.work().map(of).sum::<u64>();
     rows.push(vec![
@@ -16,6 +24,14 @@ pub(crate) fn study_plan(plan: &Plan, jobs: usize) -> Table {
         time(plan.seconds_with(1)),
     ]);
     let (evaluated, evaluations) = (sum(|work| work.evaluated), sum(|work| work.evaluations));
+    let store = format!(
+        "Evaluations requested: {}, distinct: {evaluations}. {} of {} training runs and {evaluated} of {evaluations} \
+         evaluations are in the store.",
+        plan.requested,
+        plan.trained(),
+        plan.cells.len(),
+    );
+    let notes = [store, time_note(plan, jobs), memory_note(plan), disk_note(plan), less_disk_note(plan)];
     Table {
         id: "plan".into(),
         title: "Work".into(),
@@ -25,25 +41,10 @@ pub(crate) fn study_plan(plan: &Plan, jobs: usize) -> Table {
             Column::new("Steps", Align::Right),
             Column::new("Evaluations", Align::Right),
             Column::new("Judge calls", Align::Right),
-            Column::new("Time, s", Align::Right),
+            Column::new("Time", Align::Right),
         ],
         rows,
-        notes: vec![
-            format!(
-                "Evaluations requested: {}, distinct: {evaluations}. {} of {} training runs and {evaluated} of {evaluations} \
-                 evaluations are in the store.",
-                plan.requested,
-                plan.trained(),
-                plan.cells.len(),
-            ),
-            time_note(plan, jobs),
-            memory_note(plan),
-            disk_note(plan),
-            cost_note(plan),
-        ]
-        .into_iter()
-        .chain(gpu_note(plan))
-        .collect(),
+        notes: notes.into_iter().chain(judging_notes(plan)).chain(one_gpu_note(plan)).collect(),
     }
 }
 
@@ -66,23 +67,86 @@ fn row(plan: &Plan, work: &Work) -> Vec<Value> {
 
 fn time(seconds: Option<f64>) -> Value {
     match seconds {
-        Some(value) => Value::Number { value, decimals: 0 },
+        Some(seconds) => Value::text(duration(seconds)),
         None => Value::missing("no step of this grid is measured"),
     }
 }
 
-fn cost_note(plan: &Plan) -> String {
-    let calls: u64 = plan.work().map(|work| work.judge_calls).sum();
-    match plan.judging_usd {
-        _ if plan.is_sandbox => "Cost of judging: none in the sandbox.".to_owned(),
-        Some(usd) => format!(
-            "Cost of judging: {calls} calls of {}, about {usd:.2} USD at 1,500 prompt tokens and 300 reply tokens per call.",
-            plan.judge
-        ),
-        None => format!(
-            "Cost of judging: {calls} calls of {}, of unknown price; set judge.pace.prices to a file of prices.",
-            plan.judge
-        ),
+/// Returns a table with a column for each size of a group, of processes on GPUs.
+fn group_table(plan: &Plan, forecast: &Forecast) -> Table {
+    let row = |what: &str, of: &dyn Fn(&GroupForecast) -> String| {
+        let values = forecast.groups.iter().map(|group| Value::text(of(group)));
+        [Value::text(what)].into_iter().chain(values).collect::<Vec<_>>()
+    };
+    let memory = |what: &str, part: fn(&Memory) -> u64| row(what, &|group| size(part(&group.memory)));
+    let judging: f64 = plan.judging.iter().map(|cost| cost.seconds).sum();
+    let rows = vec![
+        row("cells at the same time", &|group| group.count.to_string()),
+        row("memory of a process", &|group| size(group.memory.total())),
+        row(&format!("  fits {}", gpu(forecast)), &|group| yes_or_no(group.fits)),
+        memory("  master weights", |memory| memory.master),
+        memory("  weights that compute", |memory| memory.compute),
+        memory("  gradients", |memory| memory.gradients),
+        memory("  Adam's moments", |memory| memory.moments),
+        memory("  activations", |memory| memory.activations),
+        memory("  LM head", |memory| memory.head),
+        memory("  CUDA and libtorch", |memory| memory.runtime),
+        row("a step", &|group| if_fits(group, || format!("{:.2} s", group.step_seconds))),
+        row("training", &|group| if_fits(group, || duration(group.training))),
+        row("answers, at most", &|group| if_fits(group, || duration(group.answering))),
+        row("judging", &|group| if_fits(group, || duration(judging))),
+        row("all", &|group| if_fits(group, || duration(group.training + group.answering + judging))),
+    ];
+    let header = |group: &GroupForecast| Column::new(format!("--group-size {}", group.size), Align::Right);
+    Table {
+        id: "groups".into(),
+        title: format!("{} GPUs of {}, by the size of a group", forecast.processes, gpu(forecast)),
+        columns: [Column::new("What", Align::Left)].into_iter().chain(forecast.groups.iter().map(header)).collect(),
+        rows,
+        notes: vec![
+            "By formula and never tried: A100s at 40% of 312 TFLOP/s with 230 GB/s between those of a node, else 50 GB/s; answers \
+             at half of 2 TB/s of memory, each of the maximum length."
+                .to_owned(),
+            "Groups of several processes hold shards of master weights and moments, as distributed.zero says.".to_owned(),
+        ],
+    }
+}
+
+/// Returns the memory of a GPU as its makers name it.
+fn gpu(forecast: &Forecast) -> String {
+    format!("{} GB", forecast.gpu_memory >> 30)
+}
+
+fn yes_or_no(value: bool) -> String {
+    if value { "yes" } else { "no" }.to_owned()
+}
+
+/// Returns a value of groups whose processes fit their GPUs; the others cannot run.
+fn if_fits(group: &GroupForecast, value: impl Fn() -> String) -> String {
+    if group.fits { value() } else { "–".to_owned() }
+}
+
+/// Returns a note on the cost of each judge.
+fn judging_notes(plan: &Plan) -> Vec<String> {
+    let note = |JudgingCost { judge, calls, usd, max_cost, seconds }: &JudgingCost| {
+        let Some(usd) = usd else {
+            return format!(
+                "Cost of judging: {calls} calls of {judge}, of unknown price; set judge.pace.prices to a file of prices."
+            );
+        };
+        let budget = match max_cost {
+            Some(max_cost) => format!("of at most {max_cost:.2} USD (judge.pace.max_cost)"),
+            None => "without a budget (judge.pace.max_cost)".to_owned(),
+        };
+        format!(
+            "Cost of judging: {calls} calls of {judge}, about {usd:.2} USD {budget} at 1,500 prompt tokens and 300 reply tokens \
+             per call, in about {} at 10 s per call.",
+            duration(*seconds)
+        )
+    };
+    match plan.is_sandbox {
+        true => vec!["Cost of judging: none in the sandbox.".to_owned()],
+        false => plan.judging.iter().map(note).collect(),
     }
 }
 
@@ -101,23 +165,32 @@ fn time_note(plan: &Plan, jobs: usize) -> String {
     };
     let workers = match (jobs, plan.seconds_with(jobs)) {
         (2.., Some(seconds)) => {
-            format!("{jobs} workers share all but the first row: about {seconds:.0} s in total.")
+            format!("{jobs} workers share all but the first row: about {} in total.", duration(seconds))
         }
         _ => "One worker does all work.".to_owned(),
     };
     format!("Time: for one worker, {:.0} ms per step ({source}) {answers}. {workers}", 1e3 * step_seconds)
 }
 
-/// Returns a note on the remaining training on GPUs.
-fn gpu_note(plan: &Plan) -> Option<String> {
-    let Forecast { gpus, cluster_step_seconds, fits, .. } = plan.forecast?;
-    let steps: u64 = plan.work().map(|work| work.steps).sum();
-    let hours = steps as f64 * cluster_step_seconds / 3600.0;
-    let fits = if fits { "it fits" } else { "it does not fit their memory" };
-    Some(format!(
-        "GPU hours: on {gpus} × 80 GB the steps take {hours:.1} h, {:.1} GPU hours, by formula and without answering; {fits}.",
-        gpus as f64 * hours
-    ))
+/// Returns a note on a study of one process on a GPU; a table has more processes.
+fn one_gpu_note(plan: &Plan) -> Option<String> {
+    let forecast = plan.forecast.as_ref().filter(|forecast| forecast.processes == 1)?;
+    let alone = forecast.groups.first()?;
+    let (needed, gpu) = (size(alone.memory.total()), gpu(forecast));
+    Some(match forecast.fitting {
+        _ if alone.fits => format!(
+            "One GPU of {gpu}: a cell needs {needed}, which fits, and all cells train in {} by formula.",
+            duration(alone.training)
+        ),
+        Some(gpus) => format!(
+            "One GPU of {gpu}: a cell needs {needed}, which does not fit. On {gpus} GPUs it fits: --nproc-per-node {gpus} computes a \
+             cell in {gpus} processes, and with --plan it shows their memory and time."
+        ),
+        None => format!(
+            "One GPU of {gpu}: a cell needs {needed}, which does not fit, and eight are not enough either; \
+             train.gradient_checkpointing = true and lora.rank need less."
+        ),
+    })
 }
 
 fn memory_note(plan: &Plan) -> String {
@@ -127,8 +200,8 @@ fn memory_note(plan: &Plan) -> String {
         false => "libtorch and activations need more",
     };
     format!(
-        "Peak memory of a worker: {:.1} MB for weights, gradients and Adam's moments ({} bytes × {} parameters); {rest}.",
-        bytes as f64 / 1e6,
+        "Peak memory of a cell in one process: {} for weights, gradients and Adam's moments ({} bytes × {} parameters); {rest}.",
+        size(bytes),
         bytes / plan.parameters,
         plan.parameters,
     )
@@ -136,15 +209,20 @@ fn memory_note(plan: &Plan) -> String {
 
 fn disk_note(plan: &Plan) -> String {
     let left = (plan.cells.len() - plan.trained()) as u64;
-    let Disk { kept, under_way } = plan.disk;
-    let size = |bytes: u64| match bytes {
-        ..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
-        _ => format!("{:.1} GB", bytes as f64 / 1e9),
-    };
+    let Disk { kept, under_way, .. } = plan.disk;
     format!(
         "Disk: {} for the {left} remaining training runs, {} each, and {} more during a run.",
         size(left * kept),
         size(kept),
         size(under_way),
+    )
+}
+
+fn less_disk_note(plan: &Plan) -> String {
+    let Disk { least, .. } = plan.disk;
+    format!(
+        "Less disk: train.keep_last = 1 keeps the last checkpoint only, {} each, for tables without earlier ones; store.keep = \
+         \"scores\" removes the weights of a run once it has answered.",
+        size(least)
     )
 }
