@@ -45,6 +45,13 @@ pub(crate) struct UnevenGroups {
     processes: usize,
 }
 
+/// Several groups for one shard.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("--shard is computed by one group of all processes; omit --group-size {size}, or take more shards")]
+pub(crate) struct SeveralGroups {
+    size: u16,
+}
+
 fn divisors(number: usize) -> String {
     let divisors = (1..=number).filter(|divisor| number.is_multiple_of(*divisor));
     divisors.map(|divisor| divisor.to_string()).collect::<Vec<_>>().join(", ")
@@ -54,6 +61,14 @@ impl GroupArgs {
     /// Returns the number of processes that the arguments ask for.
     pub(crate) fn processes(&self) -> usize {
         usize::from(self.ranks.nproc_per_node) * usize::from(self.ranks.nnodes)
+    }
+
+    /// Checks that all processes form one group.
+    pub(crate) fn one_group(&self) -> Result<(), SeveralGroups> {
+        match self.group_size {
+            Some(size) if usize::from(size) != self.processes() => Err(SeveralGroups { size }),
+            _ => Ok(()),
+        }
     }
 
     /// Divides `processes` into groups.
@@ -120,5 +135,7 @@ mod tests {
         let uneven = groups(&["--nproc-per-node", "8", "--group-size", "3"]).unwrap_err().to_string();
         assert_eq!(uneven, "--group-size 3 does not divide the 8 processes; give one of 1, 2, 4, 8");
         assert!(groups(&["--nproc-per-node", "2", "--group-size", "4"]).is_err());
+        let args = Program::parse_from(["study", "--nproc-per-node", "2", "--group-size", "1"]).groups;
+        assert!(args.one_group().unwrap_err().to_string().contains("omit --group-size 1"));
     }
 }

@@ -226,3 +226,111 @@ fn less_disk_note(plan: &Plan) -> String {
         size(least)
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use report::table::Format;
+
+    use super::*;
+
+    const PARAMETERS: u64 = 7_241_732_096;
+
+    /// Memory of a rank of the paper's model by the formula of docs/scale.md, with 7.5 GB of activations.
+    fn memory(size: u64) -> Memory {
+        let whole = Memory::of(PARAMETERS, tch::Kind::BFloat16);
+        // One process holds the gradient of a micro-batch whole, several hold that of a layer.
+        let (micro_batch, in_transit) =
+            if size > 1 { (2 * PARAMETERS / 32, 6 * PARAMETERS / size) } else { (2 * PARAMETERS, 0) };
+        Memory {
+            master: whole.master / size,
+            moments: whole.moments / size,
+            gradients: 4 * PARAMETERS + micro_batch + in_transit,
+            activations: 7_500_000_000,
+            head: 50_000_000,
+            runtime: 3_000_000_000,
+            ..whole
+        }
+    }
+
+    fn group(size: u64, processes: u64) -> GroupForecast {
+        GroupForecast {
+            size,
+            count: processes / size,
+            memory: memory(size),
+            fits: memory(size).total() <= 80 << 30,
+            step_seconds: 4.0 / size as f64,
+            training: 13_200.0,
+            answering: 600.0,
+        }
+    }
+
+    /// The preset `paper` on so many GPUs, with one cell left and 320 calls of the judge.
+    fn paper(processes: u64) -> Plan {
+        let work = |what: &str, steps, judge_calls| Work {
+            what: what.to_owned(),
+            is_made: steps == 0,
+            evaluations: judge_calls / 160,
+            evaluated: 0,
+            failed: 0,
+            steps,
+            answers: judge_calls,
+            judge_calls,
+        };
+        let usd = Some(20.16);
+        let max_cost = Some(100.0);
+        let judging =
+            vec![JudgingCost { judge: "gpt-4".to_owned(), calls: 320, usd, max_cost, seconds: 400.0 }];
+        let sizes = [1, 2, 4, 8].into_iter().filter(|size| processes % size == 0);
+        Plan {
+            preparation: work("policy, tokenizer and records", 0, 0),
+            baseline: work("evaluate SFT", 0, 160),
+            cells: vec![work("train DPO on human", 984, 160)],
+            requested: 2,
+            pace: Pace::Tried { step_seconds: 100.0 },
+            is_sandbox: false,
+            judging,
+            parameters: PARAMETERS,
+            memory: Memory::of(PARAMETERS, tch::Kind::BFloat16),
+            disk: Disk { kept: 72_400_000_000, least: 29_000_000_000, under_way: 174_000_000_000 },
+            forecast: Some(Forecast {
+                step_seconds: 100.0,
+                processes,
+                gpu_memory: 80 << 30,
+                groups: sizes.map(|size| group(size, processes)).collect(),
+                fitting: Some(8),
+            }),
+        }
+    }
+
+    fn text(processes: u64, format: Format) -> String {
+        study_plan(&paper(processes), 1).iter().map(|table| table.render(format)).collect()
+    }
+
+    #[test]
+    fn the_paper_on_eight_gpus_fits_groups_of_eight_only() {
+        let plan = text(8, Format::Csv);
+        for row in [
+            "What,--group-size 1,--group-size 2,--group-size 4,--group-size 8",
+            "cells at the same time,8,4,2,1",
+            "memory of a process,155.4 GB,",
+            "  fits 80 GB,no,no,no,yes",
+            "  master weights,29.0 GB,14.5 GB,7.2 GB,3.6 GB",
+            "  Adam's moments,57.9 GB,29.0 GB,14.5 GB,7.2 GB",
+            "training,–,–,–,3 h 40 min",
+            "all,–,–,–,3 h 57 min",
+        ] {
+            assert!(plan.contains(row), "`{row}` is missing in {plan}");
+        }
+        let notes = text(8, Format::Text).split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(notes.contains("about 20.16 USD of at most 100.00 USD"), "{notes}");
+        assert!(notes.contains("Disk: 72.4 GB for the 1 remaining training runs"), "{notes}");
+        assert!(notes.contains("train.keep_last = 1") && notes.contains("store.keep"), "{notes}");
+    }
+
+    #[test]
+    fn one_process_has_no_table_of_groups_and_learns_how_many_gpus_fit() {
+        let plan = text(1, Format::Text).split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(!plan.contains("--group-size"), "{plan}");
+        assert!(plan.contains("a cell needs 155.4 GB, which does not fit. On 8 GPUs it fits"), "{plan}");
+    }
+}

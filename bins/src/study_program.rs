@@ -196,6 +196,8 @@ fn run_shard(
 ) -> anyhow::Result<Option<Findings>> {
     let GroupArgs { ranks, max_restarts, timeout, .. } = args.groups;
     if ranks.is_launcher() {
+        // A shard is computed by one group.
+        args.groups.one_group()?;
         study.begin_shard(asked, shard)?;
         ranks.launch(true, GOES_ON, signals)?;
         return Ok(None);

@@ -5,6 +5,7 @@ use std::error::Error as StdError;
 use std::fs;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use distributed::DistributedError;
 use inference::{DistributedResponder, Ending, LoadedPolicy, PolicyResponder};
@@ -12,9 +13,10 @@ use mtbench::{
     Answer, BenchDir, Conversation, FixedStamp, JudgeProgress, Question, Responder, answer_bench,
     answer_questions,
 };
+use policy_model::Policy;
 use pref_data::{ChatSettings, Message};
 use seeds::Seeds;
-use tch::Device;
+use tch::{Device, Kind};
 use trainer::Context;
 
 use crate::error::ExperimentError;
@@ -36,6 +38,8 @@ const SANDBOX_BATCH: u16 = 256;
 pub(crate) struct Candidate {
     /// The policy's folder.
     pub(crate) model: PathBuf,
+    /// The policy in memory, if this process has trained it.
+    pub(crate) loaded: Option<Rc<Policy>>,
     /// A file of its answers, if it answered elsewhere.
     pub(crate) answered: Option<PathBuf>,
     /// Its name in FastChat's files.
@@ -111,7 +115,7 @@ impl Candidate {
         let bench = BenchDir::new(&self.answers);
         let questions = source.questions();
         let is_answered = || {
-            if bench.answers_on_file(&self.model_id)?.len() == questions.len() {
+            if self.has_answers(questions)? {
                 return Ok(true);
             }
             bench.write_questions(questions)?;
@@ -131,7 +135,7 @@ impl Candidate {
             chat.template = None;
         }
         let device = context.group.device().unwrap_or_else(|| setup.model.device.resolve());
-        let policy = LoadedPolicy::open_in(&self.model, setup.model.dtype.kind(), device, &chat)?;
+        let policy = self.open((setup.model.dtype.kind(), device), &chat)?;
         let batch = setup.answers.batch;
         let mut responder =
             policy.responder(self.generation(source), setup.answers.max_new_tokens, batch.get());
@@ -156,6 +160,27 @@ impl Candidate {
         })
     }
 
+    /// Takes the policy from memory, or else reads it.
+    fn open(
+        &self,
+        (kind, device): (Kind, Device),
+        chat: &ChatSettings,
+    ) -> Result<LoadedPolicy, ExperimentError> {
+        let in_memory = match &self.loaded {
+            Some(policy) => LoadedPolicy::of_trained(policy, &self.model, (kind, device), chat)?,
+            None => None,
+        };
+        Ok(match in_memory {
+            Some(policy) => policy,
+            None => LoadedPolicy::open_in(&self.model, kind, device, chat)?,
+        })
+    }
+
+    /// Returns whether all questions of the benchmark are answered.
+    pub(crate) fn has_answers(&self, questions: &[Question]) -> Result<bool, ExperimentError> {
+        Ok(BenchDir::new(&self.answers).answers_on_file(&self.model_id)?.len() == questions.len())
+    }
+
     /// Answers the sandbox's questions on all ranks; rank 0 judges and writes the evaluation.
     fn score_in_sandbox(
         &self,
@@ -164,7 +189,7 @@ impl Candidate {
         context: &mut Context<'_>,
     ) -> Result<(), ExperimentError> {
         let device = context.group.device().unwrap_or(Device::Cpu);
-        let policy = LoadedPolicy::open_on(&self.model, device, &ChatSettings::default())?;
+        let policy = self.open((Kind::Float, device), &ChatSettings::default())?;
         let tokens = source.max_new_tokens() as u32;
         let responder = policy.responder(self.generation(source), tokens, SANDBOX_BATCH);
         together(responder, context, |responder, context| {

@@ -13,7 +13,7 @@ use crate::error::ExperimentError;
 use crate::grid::Grid;
 use crate::judges;
 use crate::runner::Runner;
-use crate::setup::JudgeKind;
+use crate::setup::{JudgeKind, Keep, Setup};
 
 mod forecast;
 mod judging;
@@ -79,21 +79,26 @@ pub struct Work {
 /// Disk space of a training run, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Disk {
-    /// Space of a finished run: the weights of its checkpoints and of the policy.
+    /// Space of a finished run: the weights of its checkpoints and of the policy, unless they are dropped.
     pub kept: u64,
     /// Space of a finished run that keeps its last checkpoint only.
     pub least: u64,
-    /// Further space during training: the optimizer states of two checkpoints.
+    /// Further space during a run: the optimizer states of two checkpoints, and weights that are dropped afterwards.
     pub under_way: u64,
 }
 
 impl Disk {
-    fn of(parameters: u64, kind: Kind, train: &TrainSection) -> Self {
-        let checkpoints = kept_checkpoints(train) as u64;
+    fn of(parameters: u64, kind: Kind, setup: &Setup) -> Self {
+        let checkpoints = kept_checkpoints(&setup.train) as u64;
         let policy = parameters * kind.elt_size_in_bytes() as u64;
         // A master and two moments, in fp32.
         let state = parameters * 3 * 4;
-        Self { kept: policy * (checkpoints + 1), least: 2 * policy, under_way: 2 * state }
+        let weights = policy * (checkpoints + 1);
+        let (kept, dropped) = match setup.store.keep {
+            Keep::All => (weights, 0),
+            Keep::Scores => (0, weights),
+        };
+        Self { kept, least: 2 * policy, under_way: 2 * state + dropped }
     }
 }
 
@@ -223,7 +228,7 @@ impl Runner {
             judging: JudgingCost::of(&setup.judge, judge_calls)?,
             parameters,
             memory,
-            disk: Disk::of(parameters, setup.model.dtype.kind(), &setup.train),
+            disk: Disk::of(parameters, setup.model.dtype.kind(), setup),
             forecast: None,
         })
     }

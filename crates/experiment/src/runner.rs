@@ -1,8 +1,11 @@
 //! The runner: trains the cells of a grid, evaluates its subjects, and stores both.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use llm_client::Totals;
+use policy_model::Policy;
 use trainer::{Context, HeldOutMetrics, Outcome, RunDir, Start};
 
 use crate::cell::{Cell, Subject, file_name, percent, slice_name};
@@ -22,6 +25,7 @@ use crate::store::{Key, ResultStore};
 mod failures;
 mod keys;
 mod outcome;
+mod weights;
 
 use outcome::{Failed, Stage, agree};
 
@@ -33,6 +37,8 @@ pub struct Runner {
     source: DataSource,
     judges: Judges,
     given: GivenPolicies,
+    /// The policy that this process has trained last, with the folder of its last checkpoint.
+    trained: RefCell<Option<(PathBuf, Rc<Policy>)>>,
 }
 
 impl Runner {
@@ -46,7 +52,7 @@ impl Runner {
         let source = DataSource::new(&setup, &store)?;
         let judges = Judges::new(&setup, &store);
         let given = GivenPolicies::open(&setup, &source)?;
-        Ok(Self { setup, store, source, judges, given })
+        Ok(Self { setup, store, source, judges, given, trained: RefCell::default() })
     }
 
     pub(crate) fn store(&self) -> &ResultStore {
@@ -150,7 +156,7 @@ impl Runner {
                 return Err(ExperimentError::Stopped);
             }
             if decide(context, || self.begin(subject, role))? {
-                self.compute(subject, role, context).map_err(ExperimentError::or_full_disk)?;
+                self.compute(grid, subject, role, context).map_err(ExperimentError::or_full_disk)?;
             }
         }
         Ok(())
@@ -159,6 +165,7 @@ impl Runner {
     /// Trains and evaluates one subject, or records its failure.
     fn compute(
         &self,
+        grid: &Grid,
         subject: &Subject,
         role: Role,
         context: &mut Context<'_>,
@@ -176,7 +183,8 @@ impl Runner {
                 let what = format!("evaluating {subject}");
                 self.note_failure(&self.scores_key(subject, 0), what, report.reason)?;
             }
-            (None, _) => {}
+            (None, Subject::Trained { cell, .. }) => self.drop_weights(grid, cell)?,
+            (None, Subject::Baseline { .. }) => {}
         }
         self.end(subject)
     }
@@ -185,7 +193,7 @@ impl Runner {
         if let Subject::Trained { cell, .. } = subject
             && self.given.of(cell).is_none()
         {
-            self.train(cell, context).map_err(|error| Failed { stage: Stage::Training, error })?;
+            self.train(subject, cell, context).map_err(|error| Failed { stage: Stage::Training, error })?;
         }
         let only_answers = role != Role::Lead && !self.source.is_sandbox();
         let evaluated =
@@ -323,8 +331,11 @@ impl Runner {
         answered: Option<&Path>,
         step: u64,
     ) -> Vec<Candidate> {
+        let trained = self.trained.borrow();
+        let loaded = trained.as_ref().filter(|(folder, _)| folder == model).map(|(_, policy)| policy.clone());
         let candidate = |sample: u64| Candidate {
             model: model.to_owned(),
+            loaded: loaded.clone(),
             answered: answered.map(Path::to_owned),
             model_id: model_id(subject, step, sample),
             seed: subject.seed(),
@@ -335,11 +346,18 @@ impl Runner {
         self.samples().map(candidate).collect()
     }
 
-    /// Trains a cell, unless it is in the store.
-    fn train(&self, cell: &Cell, context: &mut Context<'_>) -> Result<(), ExperimentError> {
-        if decide(context, || Ok(self.finished(cell).is_some()))? {
+    /// Trains the cell of a subject, unless it is in the store.
+    fn train(
+        &self,
+        subject: &Subject,
+        cell: &Cell,
+        context: &mut Context<'_>,
+    ) -> Result<(), ExperimentError> {
+        if decide(context, || self.needs_no_training(subject, cell))? {
             return Ok(());
         }
+        // Training needs the memory.
+        self.trained.take();
         let folder = self.run_folder(cell);
         tracing::info!("training {cell}");
         let (records, held_out) = (self.source.records(cell.seed), self.source.held_out(cell.seed));
@@ -347,7 +365,11 @@ impl Runner {
             self.setup.run_recipe(cell, &self.source.model(), &records, held_out.as_deref(), &folder);
         let report = trainer::run(&recipe, Start::FreshOrResume, context)?;
         match report.outcome {
-            Outcome::Finished => Ok(()),
+            Outcome::Finished => {
+                let last = report.dir.list_checkpoints()?.pop().map(|(_, folder)| folder);
+                *self.trained.borrow_mut() = last.zip(report.policy.map(Rc::new));
+                Ok(())
+            }
             Outcome::Stopped(_) => Err(ExperimentError::Stopped),
         }
     }
