@@ -60,6 +60,35 @@ pub struct Setup {
     pub distributed: DistributedSection,
     /// The folder of results.
     pub output: OutputSection,
+    /// What the store keeps of finished runs.
+    pub store: StoreSection,
+}
+
+/// What the store keeps of finished runs; no score depends on it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StoreSection {
+    /// `"all"`, or `"scores"` to remove the weights of a run once its policies have answered. A table that later needs
+    /// another checkpoint of the run trains it again.
+    pub keep: Keep,
+}
+
+impl StoreSection {
+    /// Returns whether all keys have their default values.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What the store keeps of a finished run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Keep {
+    /// Everything.
+    #[default]
+    All,
+    /// Metrics, answers and scores, without weights.
+    Scores,
 }
 
 /// How the policies answer the benchmark. Only `samples` applies to the sandbox.

@@ -3,7 +3,9 @@
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
-use experiment::setup::{AnswersSection, JudgeKind, JudgeSection, PaceSection, SANDBOX, SandboxSection};
+use experiment::setup::{
+    AnswersSection, JudgeKind, JudgeSection, PaceSection, SANDBOX, SandboxSection, StoreSection,
+};
 use experiment::{GivenPolicy, Setup};
 use hub::{Hub, HubError};
 use pref_data::{Date, FlipRate, Fraction, LabelSource};
@@ -56,6 +58,9 @@ pub struct StudyRecipe {
     pub distributed: DistributedSection,
     /// The folder of results.
     pub output: OutputSection,
+    /// What the store keeps of finished runs.
+    #[serde(default, skip_serializing_if = "StoreSection::is_default")]
+    pub store: StoreSection,
 }
 
 /// What the questions vary. Each question has its own default for an absent list, as in the paper.
@@ -273,18 +278,20 @@ impl StudyRecipe {
             lora: recipe.lora,
             distributed: recipe.distributed,
             output: recipe.output,
+            store: recipe.store,
         }
     }
 
     /// Returns the first difference of two recipes; `None` if one report may show the results of both.
     ///
-    /// The comparison ignores the output folder, threads, the pace of the judge, and the lists of values that a question may
+    /// The comparison ignores the output folder, threads, what the store keeps, the pace of the judge, and the lists of values that a question may
     /// override, since every score names its values.
     pub(crate) fn difference(&self, other: &Self) -> Option<String> {
         let [here, there] = [self, other].map(|recipe| {
             let mut recipe = recipe.clone();
             recipe.output.dir.clone_from(&self.output.dir);
             recipe.train.threads = 0;
+            recipe.store = StoreSection::default();
             recipe.judge.pace = PaceSection::default();
             if let Some(second) = &mut recipe.judge.second {
                 second.pace = PaceSection::default();
