@@ -27,7 +27,7 @@ mod source;
 mod store;
 
 pub use analysis::{Analysis, LEVEL, RESAMPLES, SCORE_DECIMALS, Selection, by_category};
-pub use cell::{Cell, Subject, loss_name, percent, slice_name};
+pub use cell::{Cell, Subject, loss_name, percent, reduction_name, slice_name};
 pub use describe::describe;
 pub use error::ExperimentError;
 pub use evaluated::{BENCHMARK, Collected, Evaluated, Evaluation, EvaluationId, FURTHER, GOLD, Score};

@@ -8,7 +8,7 @@ use llm_client::Totals;
 use policy_model::Policy;
 use trainer::{Context, HeldOutMetrics, Outcome, RunDir, Start};
 
-use crate::cell::{Cell, Subject, file_name, percent, slice_name};
+use crate::cell::{Cell, Subject, file_name, percent, reduction_name, slice_name};
 use crate::error::ExperimentError;
 use crate::evaluated::{Collected, Evaluated, Evaluation};
 use crate::evaluation::{Candidate, scores_file};
@@ -455,6 +455,12 @@ fn model_id(subject: &Subject, step: u64, sample: u64) -> String {
             }
             if let Some(smoothing) = cell.label_smoothing {
                 id += &format!("-epsilon-{}", file_name(&smoothing.to_string()));
+            }
+            if let Some(reduction) = cell.logp_reduction {
+                id += &format!("-{}", reduction_name(reduction));
+            }
+            if let Some(rate) = cell.learning_rate {
+                id += &format!("-rate-{rate:e}");
             }
             if let Some(epochs) = cell.epochs {
                 id += &format!("-{epochs}-epochs");

@@ -4,7 +4,7 @@ use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 
 use pref_data::{ChatSettings, Date};
-use pref_loss::LabelSmoothing;
+use pref_loss::{LabelSmoothing, LogpReduction};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use trainer::recipe::{
@@ -224,6 +224,9 @@ impl Setup {
         recipe.data.fraction = cell.fraction;
         recipe.data.flip_rate = cell.flip_rate;
         recipe.loss = self.loss_of(cell);
+        if let Some(learning_rate) = cell.learning_rate {
+            recipe.train.learning_rate = learning_rate;
+        }
         if let Some(epochs) = cell.epochs {
             recipe.train.epochs = epochs.get();
         }
@@ -238,6 +241,11 @@ impl Setup {
         cell.label_smoothing.unwrap_or(self.loss.label_smoothing).at(cell.flip_rate)
     }
 
+    /// Returns IPO's reduction of log-probabilities of one cell.
+    pub(crate) fn reduction_of(&self, cell: &Cell) -> LogpReduction {
+        cell.logp_reduction.unwrap_or(self.loss.logp_reduction)
+    }
+
     /// Returns the loss of one cell. Keys that its kind does not use keep their defaults, so that one DPO run serves
     /// setups that differ in cDPO's ε or IPO's reduction.
     fn loss_of(&self, cell: &Cell) -> LossSection {
@@ -246,7 +254,7 @@ impl Setup {
             loss.label_smoothing = Smoothing::Fixed(self.smoothing_of(cell));
         }
         if cell.loss == LossKind::Ipo {
-            loss.logp_reduction = self.loss.logp_reduction;
+            loss.logp_reduction = self.reduction_of(cell);
         }
         loss
     }
