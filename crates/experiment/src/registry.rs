@@ -160,7 +160,7 @@ impl Registry {
                 fraction: data.fraction,
                 flip_rate: data.flip_rate,
                 loss: loss.kind,
-                beta: loss.beta,
+                beta: loss.strength(),
                 label_smoothing: None,
                 epochs: None,
                 seed,
