@@ -8,7 +8,7 @@ use pref_loss::{LabelSmoothing, LogpReduction};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use trainer::recipe::{
-    DataSection, DistributedSection, LoraSection, LossKind, LossSection, ModelSection, OutputSection, Recipe,
+    DataSection, DistributedSection, LoraSection, LossSection, ModelSection, OutputSection, Recipe,
     Smoothing, SpeedSection, TrainSection, WatchSection,
 };
 
@@ -205,7 +205,7 @@ impl Setup {
             seed: cell.seed,
             model: self.model.clone(),
             data: self.data.clone(),
-            loss: self.loss,
+            loss: self.loss.clone(),
             train: self.train.clone(),
             speed: self.speed,
             watch: self.watch.clone(),
@@ -246,10 +246,9 @@ impl Setup {
         cell.logp_reduction.unwrap_or(self.loss.logp_reduction)
     }
 
-    /// Returns the loss of one cell. Keys that its kind does not use keep their defaults, so that one DPO run serves
-    /// setups that differ in cDPO's ε or IPO's reduction.
+    /// Returns the loss of one cell.
     fn loss_of(&self, cell: &Cell) -> LossSection {
-        let mut loss = LossSection { kind: cell.loss, beta: cell.beta, ..LossSection::default() };
+        let mut loss = self.loss.of_kind(cell.loss, cell.beta);
         if cell.loss.smooths_labels() {
             loss.label_smoothing = Smoothing::Fixed(self.smoothing_of(cell));
         }

@@ -88,10 +88,10 @@ pub struct StudySection {
     /// Shares of flipped labels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flip_rates: Option<Vec<FlipRate>>,
-    /// Values of β.
+    /// Values of β, and of `orpo`'s λ.
     #[serde(default = "tenth")]
     pub betas: Vec<Beta>,
-    /// Losses.
+    /// Losses: any of `loss.kind` but `sft`, which is the baseline. Their other keys are those of `loss`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub losses: Option<Vec<LossKind>>,
     /// Values of β in the sweep.
@@ -320,7 +320,7 @@ impl RecipeRoot for StudyRecipe {
         self.distributed.check().map_err(|complaint| complaint.within("distributed"))?;
         self.output.check().map_err(|complaint| complaint.within("output"))?;
         for &kind in self.study.losses.iter().flatten() {
-            let loss = LossSection { kind, ..LossSection::default() };
+            let loss = self.loss.of_kind(kind, self.loss.beta);
             loss.check().map_err(|complaint| complaint.within("loss"))?;
         }
         if self.train.checkpoints.last() != Some(&1.0) {

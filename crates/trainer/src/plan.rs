@@ -12,6 +12,7 @@ use crate::context::Clock;
 use crate::engine::{MicroBatch, TrainSettings};
 use crate::error::TrainError;
 use crate::input::Input;
+use crate::objective::Loss;
 use crate::recipe::Recipe;
 use crate::reference::{CompletionPass, ReferenceModel, ReferencePasses};
 use crate::run::{compute_kind, digest_of_policy, run_inputs, scoring, settings};
@@ -69,7 +70,7 @@ pub struct TrainPlan {
     pub by_group: Vec<(u64, OnCluster)>,
     /// The run on 1, 2, 4 and 8 GPUs of one node, as `distributed.zero` says.
     pub by_node: Vec<(u64, OnCluster)>,
-    /// The reference's pass; `None` in supervised training.
+    /// The reference's pass; `None` for a loss without a reference.
     pub reference: Option<PlannedReference>,
 }
 
@@ -131,13 +132,15 @@ pub fn plan(
     let device = recipe.model.device.resolve();
     let kind = compute_kind(recipe.model.dtype.kind(), device);
     let scoring = scoring(recipe, input.pad_id);
-    let reference = loss.as_ref().map(|_| ReferenceModel::read(recipe)).transpose()?;
+    let has_reference = loss.as_ref().is_some_and(Loss::reads_reference);
+    let reference = has_reference.then(|| ReferenceModel::read(recipe)).transpose()?;
     let settings = settings(recipe, kind)?;
     let dir = RunDir::at(&recipe.output.dir);
     if dir.holds_run(&recipe.to_toml(), start)? {
         let model = digest_of_policy(&input.model, reference.as_ref())?;
         dir.compare_inputs(run_inputs(&input, model, reference.as_ref(), &settings, loss.is_some()), start)?;
     }
+    let has_preferences = loss.is_some();
     let passes = loss.as_ref().zip(reference).map(|(loss, reference)| match &*input.unpaired {
         [] => {
             let passes =
@@ -151,7 +154,7 @@ pub fn plan(
     });
     let to_score = passes.map_or(0, |(_, tokens)| tokens);
     let reference = passes.map(|(sequences, tokens)| PlannedReference { sequences, is_cached: tokens == 0 });
-    let examples = Examples::new(&input, loss.is_some());
+    let examples = Examples::new(&input, has_preferences);
     let steps_per_epoch = settings.steps_per_epoch(examples.len());
     let steps = settings.epochs * steps_per_epoch;
     let widest = examples.widest(&settings, scoring);

@@ -192,6 +192,17 @@ impl Complaint {
         self
     }
 
+    /// Returns the key and the reason, without an origin.
+    pub(super) fn in_words(&self) -> String {
+        let key = self.key.join(".");
+        match &self.kind {
+            ComplaintKind::Invalid { reason } => format!("{key} {reason}"),
+            ComplaintKind::Unsupported { what, way_out } => {
+                format!("{key} = {what} is not supported; {way_out}")
+            }
+        }
+    }
+
     /// Adds the origin.
     pub fn at(self, origin: Origin) -> RecipeError {
         let key = self.key.join(".");
