@@ -13,7 +13,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 /// A sandbox that trains in seconds; its results have no meaning.
 const SMALL: [&str; 9] = [
-    "sandbox.demonstrations=640",
+    "sandbox.demonstrations=160",
     "sandbox.strong_demonstrations=64",
     "sandbox.pairs=48",
     "sandbox.held_out=8",

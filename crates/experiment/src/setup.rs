@@ -8,7 +8,7 @@ use pref_loss::{LabelSmoothing, LogpReduction};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use trainer::recipe::{
-    DataSection, DistributedSection, LoraSection, LossSection, ModelSection, OutputSection, Recipe,
+    DataSection, DistributedSection, LoraSection, LossKind, LossSection, ModelSection, OutputSection, Recipe,
     Smoothing, SpeedSection, TrainSection, WatchSection,
 };
 
