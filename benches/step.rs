@@ -174,7 +174,7 @@ impl<'a> Case<'a> {
         let loss = PreferenceLoss::Dpo { beta: Beta::new(0.1).expect("in range") };
         PreferenceObjective {
             pairs: &self.pairs,
-            reference: &self.reference,
+            reference: Some(&self.reference),
             loss: loss.into(),
             kl_pairs: None,
             scoring: way.scoring,

@@ -8,6 +8,7 @@
 mod annotate_program;
 mod compare_program;
 mod console;
+mod groups;
 mod launch;
 mod mtbench_program;
 mod no_answers;
@@ -19,6 +20,7 @@ mod registry_program;
 mod study_plan;
 mod study_program;
 mod train_plan;
+mod units;
 
 pub use annotate_program::Annotate;
 pub use console::{ConsoleProgress, SystemClock};

@@ -177,6 +177,7 @@ fn status(error: &anyhow::Error, signal: usize) -> u8 {
     let distributed = error.downcast_ref::<DistributedError>();
     if distributed.is_some_and(DistributedError::is_from_another_rank)
         || error.downcast_ref::<TrainError>().is_some_and(TrainError::is_from_another_rank)
+        || error.downcast_ref::<StudyError>().is_some_and(StudyError::is_from_another_rank)
     {
         return Launcher::ANOTHER_RANK_FAILED;
     }
@@ -187,7 +188,9 @@ fn status(error: &anyhow::Error, signal: usize) -> u8 {
     let bad_model = error.downcast_ref::<InferenceError>().is_some_and(InferenceError::is_bad_input);
     let bad_recipe = error.is::<trainer::recipe::RecipeError>();
     let bad_bench = error.downcast_ref::<mtbench::Error>().is_some_and(mtbench::Error::is_bad_input)
-        || error.is::<crate::no_answers::NoAnswers>();
+        || error.is::<crate::no_answers::NoAnswers>()
+        || error.is::<crate::groups::UnevenGroups>()
+        || error.is::<crate::groups::SeveralGroups>();
     let bad_call = error.downcast_ref::<llm_client::Error>().is_some_and(llm_client::Error::is_bad_input);
     let bad_ratings =
         error.downcast_ref::<human_study::Error>().is_some_and(human_study::Error::is_bad_input);

@@ -63,6 +63,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "experiment",
         &[
+            "distributed",
             "files",
             "inference",
             "llm-client",

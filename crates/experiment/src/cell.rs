@@ -25,7 +25,7 @@ pub struct Cell {
     pub flip_rate: FlipRate,
     /// The loss.
     pub loss: LossKind,
-    /// The loss's β.
+    /// The loss's β, or ORPO's λ.
     pub beta: Beta,
     /// Label smoothing, if it differs from the setup's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -98,7 +98,8 @@ impl Cell {
 
 impl fmt::Display for Cell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, β = {}, seed {}", self.data_and_epochs(), self.beta.get(), self.seed)
+        let (symbol, value) = (self.loss.strength(), self.beta.get());
+        write!(f, "{}, {symbol} = {value}, seed {}", self.data_and_epochs(), self.seed)
     }
 }
 
@@ -117,6 +118,22 @@ pub fn loss_name(loss: LossKind) -> &'static str {
         LossKind::Robust => "robust DPO",
         LossKind::Hinge => "hinge",
         LossKind::Kto => "KTO",
+        LossKind::Simpo => "SimPO",
+        LossKind::Orpo => "ORPO",
+        LossKind::Cpo => "CPO",
+        LossKind::Dpop => "DPO-positive",
+        LossKind::SigmoidNorm => "DPO per token",
+        LossKind::ExoPair => "EXO",
+        LossKind::NcaPair => "NCA",
+        LossKind::BcoPair => "BCO",
+        LossKind::SppoHard => "SPPO",
+        LossKind::ApoZero => "APO-zero",
+        LossKind::ApoDown => "APO-down",
+        LossKind::Discopop => "DiscoPOP",
+        LossKind::FDpo => "f-DPO",
+        LossKind::Aot => "AOT",
+        LossKind::AotUnpaired => "AOT unpaired",
+        LossKind::Sum => "sum of losses",
     }
 }
 

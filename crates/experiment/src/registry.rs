@@ -158,7 +158,7 @@ impl Registry {
                 slice: data.slice,
                 fraction: data.fraction,
                 flip_rate: data.flip_rate,
-                ..Cell::new(data.annotator, loss.kind, loss.beta, seed)
+                ..Cell::new(data.annotator, loss.kind, loss.strength(), seed)
             };
             self.entries.push(Entry {
                 id,

@@ -60,6 +60,35 @@ pub struct Setup {
     pub distributed: DistributedSection,
     /// The folder of results.
     pub output: OutputSection,
+    /// What the store keeps of finished runs.
+    pub store: StoreSection,
+}
+
+/// What the store keeps of finished runs; no score depends on it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StoreSection {
+    /// `"all"`, or `"scores"` to remove the weights of a run once its policies have answered. A table that later needs
+    /// another checkpoint of the run trains it again.
+    pub keep: Keep,
+}
+
+impl StoreSection {
+    /// Returns whether all keys have their default values.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What the store keeps of a finished run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Keep {
+    /// Everything.
+    #[default]
+    All,
+    /// Metrics, answers and scores, without weights.
+    Scores,
 }
 
 /// How the policies answer the benchmark. Only `samples` applies to the sandbox.
@@ -176,7 +205,7 @@ impl Setup {
             seed: cell.seed,
             model: self.model.clone(),
             data: self.data.clone(),
-            loss: self.loss,
+            loss: self.loss.clone(),
             train: self.train.clone(),
             speed: self.speed,
             watch: self.watch.clone(),
@@ -217,10 +246,9 @@ impl Setup {
         cell.logp_reduction.unwrap_or(self.loss.logp_reduction)
     }
 
-    /// Returns the loss of one cell. Keys that its kind does not use keep their defaults, so that one DPO run serves
-    /// setups that differ in cDPO's ε or IPO's reduction.
+    /// Returns the loss of one cell.
     fn loss_of(&self, cell: &Cell) -> LossSection {
-        let mut loss = LossSection { kind: cell.loss, beta: cell.beta, ..LossSection::default() };
+        let mut loss = self.loss.of_kind(cell.loss, cell.beta);
         if cell.loss.smooths_labels() {
             loss.label_smoothing = Smoothing::Fixed(self.smoothing_of(cell));
         }

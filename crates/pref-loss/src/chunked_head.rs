@@ -158,18 +158,75 @@ impl ChunkedHead {
     /// the vocabulary (this check synchronizes with the device). NaN in a hidden state propagates to its
     /// log-probability; NaN in the weight propagates to all.
     pub fn forward(&self, hidden: &Tensor, targets: &Tensor) -> Result<ScoredTokens, HeadError> {
-        let (weight, device) = (&self.weight, self.weight.device());
-        check_kind("hidden states", hidden, &[weight.kind()])?;
-        let tokens = hidden.size().first().copied().unwrap_or(0);
-        check_shape("hidden states", hidden, &[tokens, weight.size()[1]])?;
+        let weight = &self.weight;
+        let tokens = self.check_hidden(hidden)?;
         check_kind("targets", targets, &[Kind::Int64])?;
         check_shape("targets", targets, &[tokens])?;
-        check_device("hidden states", hidden, device)?;
-        check_device("targets", targets, device)?;
+        check_device("targets", targets, weight.device())?;
         check_targets(targets, weight.size()[0])?;
-        let tiles = self.tiles.unwrap_or_else(|| HeadTiles::fit(tokens, weight.size()[0], weight.kind()));
-        Ok(tch::no_grad(|| score(&hidden.detach(), weight, targets, tiles)))
+        Ok(tch::no_grad(|| score(&hidden.detach(), weight, targets, self.tiles(tokens))))
     }
+
+    /// Computes log Σ π² over the vocabulary at every token, `[tokens]` in nats, without a graph: the log-probability
+    /// that two samples agree. WPO's weights compare it with the token's log-probability; see
+    /// [`WpoTokens`](crate::WpoTokens).
+    ///
+    /// ```
+    /// use pref_loss::ChunkedHead;
+    /// use tch::{Device, Kind, Tensor};
+    ///
+    /// // Five tokens, all equally likely.
+    /// let weight = Tensor::eye(5, (Kind::Float, Device::Cpu));
+    /// let hidden = Tensor::zeros([1, 5], (Kind::Float, Device::Cpu));
+    /// let log_collisions = ChunkedHead::new(&weight)?.log_collisions(&hidden)?;
+    /// assert!((log_collisions.double_value(&[0]) + 5.0_f64.ln()).abs() < 1e-6);
+    /// # Ok::<(), pref_loss::HeadError>(())
+    /// ```
+    ///
+    /// # Shapes
+    /// `hidden` `[tokens, d]`, as in [`forward`](Self::forward).
+    ///
+    /// # Errors
+    /// [`HeadError::Shape`], [`HeadError::Kind`] and [`HeadError::Device`].
+    pub fn log_collisions(&self, hidden: &Tensor) -> Result<Tensor, HeadError> {
+        let tokens = self.check_hidden(hidden)?;
+        Ok(tch::no_grad(|| log_collisions(&hidden.detach(), &self.weight, self.tiles(tokens))))
+    }
+
+    /// Checks the hidden states and returns the number of tokens.
+    fn check_hidden(&self, hidden: &Tensor) -> Result<i64, HeadError> {
+        check_kind("hidden states", hidden, &[self.weight.kind()])?;
+        let tokens = hidden.size().first().copied().unwrap_or(0);
+        check_shape("hidden states", hidden, &[tokens, self.weight.size()[1]])?;
+        check_device("hidden states", hidden, self.weight.device())?;
+        Ok(tokens)
+    }
+
+    fn tiles(&self, tokens: i64) -> HeadTiles {
+        let weight = &self.weight;
+        self.tiles.unwrap_or_else(|| HeadTiles::fit(tokens, weight.size()[0], weight.kind()))
+    }
+}
+
+/// Sums of p and p² over validated input, with a running maximum per token, which cancels in the result.
+fn log_collisions(hidden: &Tensor, weight: &Tensor, tiles: HeadTiles) -> Tensor {
+    let (tokens, vocab) = (hidden.size()[0], weight.size()[0]);
+    let (kind, device) = (compute_kind(weight.kind()), weight.device());
+    let buffers = Buffers::new(tiles.within(tokens, vocab), weight);
+    let per_token = |value: f64| Tensor::full([tokens, 1], value, (kind, device));
+    let (maximum, sum, squares) = (per_token(f64::NEG_INFINITY), per_token(0.0), per_token(0.0));
+    for tile in tiles.over(tokens, vocab) {
+        let mut x = buffers.tile(&tile);
+        buffers.logits(&tile, hidden, weight, &x);
+        let [mut maximum, mut sum, mut squares] = [&maximum, &sum, &squares].map(|all| tile.rows_of(all));
+        let higher = maximum.maximum(&x.amax(1, true));
+        let x = x.subtract_(&higher).exp_();
+        let rescale = (&maximum - &higher).exp();
+        sum.copy_(&(&sum * &rescale + x.sum_dim_intlist(1, true, kind)));
+        squares.copy_(&(&squares * rescale.square() + x.square().sum_dim_intlist(1, true, kind)));
+        maximum.copy_(&higher);
+    }
+    (squares.log() - sum.log() * 2.0).squeeze_dim(1)
 }
 
 /// Forward pass over validated input, with a running maximum and a running sum of exponentials per token.

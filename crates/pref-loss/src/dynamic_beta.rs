@@ -49,6 +49,22 @@ impl DynamicBeta {
         }
     }
 
+    /// Returns β₀.
+    pub fn beta(&self) -> Beta {
+        self.beta
+    }
+
+    /// Returns the running mean margin, for a checkpoint; `None` before the first batch.
+    pub fn mean(&self) -> Option<f64> {
+        self.mean
+    }
+
+    /// Restores the running mean of a checkpoint.
+    #[must_use]
+    pub fn with_mean(self, mean: Option<f64>) -> Self {
+        Self { mean, ..self }
+    }
+
     /// Returns the β of a batch with these implicit margins β₀h and updates the running mean. Without margins,
     /// returns β₀.
     pub fn next(&mut self, margins: &[f64]) -> Beta {

@@ -18,6 +18,19 @@ pub struct SequenceLogps {
 /// t]` belongs to token `t + 1`, which the logits at `t` predict. Float32, or float64 from float64 logits; NaN logits
 /// give NaN.
 ///
+/// ```
+/// use pref_loss::token_logps;
+/// use tch::{Device, Kind, Tensor};
+///
+/// // Four tokens, all equally likely.
+/// let logits = Tensor::zeros([1, 3, 4], (Kind::Float, Device::Cpu));
+/// let ids = Tensor::from_slice(&[0_i64, 3, 1]).view([1, 3]);
+/// let logps = token_logps(&logits, &ids)?;
+/// assert_eq!(logps.size(), [1, 2]);
+/// assert!((logps.double_value(&[0, 1]) + 4.0_f64.ln()).abs() < 1e-6);
+/// # Ok::<(), pref_loss::HeadError>(())
+/// ```
+///
 /// # Shapes
 /// `logits` `[batch, len, vocab]` of any float kind; `ids` `[batch, len]` i64.
 ///

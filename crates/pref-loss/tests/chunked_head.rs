@@ -214,6 +214,25 @@ fn nan_propagates_to_its_own_token() {
 }
 
 #[test]
+fn log_collisions_are_those_of_the_full_softmax() {
+    for (kind, tolerance) in [(Kind::Float, REORDERED_FP32), (Kind::Double, REORDERED_FP64)] {
+        let input = Input::new(13, 101, 8, kind);
+        let log_softmax = input.hidden.matmul(&input.weight.tr()).log_softmax(-1, kind);
+        let full = (log_softmax * 2.0).logsumexp([-1], false);
+        for tiles in [None, Some(tiles(4, 7, 0)), Some(tiles(1, 101, 2))] {
+            let head = ChunkedHead::new(&input.weight).unwrap();
+            let head = tiles.into_iter().fold(head, ChunkedHead::with_tiles);
+            assert!(difference(&head.log_collisions(&input.hidden).unwrap(), &full) <= tolerance);
+        }
+    }
+    // Large logits do not overflow: the largest one is certain.
+    let weight = Tensor::from_slice(&[1e4_f32, -1e4]).view([2, 1]);
+    let certain =
+        ChunkedHead::new(&weight).unwrap().log_collisions(&Tensor::ones([1, 1], (Kind::Float, Device::Cpu)));
+    assert_eq!(certain.unwrap().double_value(&[0]), 0.0);
+}
+
+#[test]
 fn targets_outside_of_the_vocabulary_are_errors() {
     let input = Input::new(5, 40, 8, Kind::Float);
     let head = ChunkedHead::new(&input.weight).unwrap();

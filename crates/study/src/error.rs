@@ -51,6 +51,11 @@ impl StudyError {
         matches!(self, Self::Experiment(ExperimentError::Stopped))
     }
 
+    /// Returns whether another rank failed first, as far as this rank can see.
+    pub fn is_from_another_rank(&self) -> bool {
+        matches!(self, Self::Experiment(error) if error.is_from_another_rank())
+    }
+
     /// Returns whether the cause is bad input, as opposed to a failing machine.
     pub fn is_bad_input(&self) -> bool {
         match self {

@@ -5,7 +5,9 @@ mod map;
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
-use experiment::setup::{AnswersSection, JudgeKind, JudgeSection, PaceSection, SANDBOX, SandboxSection};
+use experiment::setup::{
+    AnswersSection, JudgeKind, JudgeSection, PaceSection, SANDBOX, SandboxSection, StoreSection,
+};
 use experiment::{GOLD, GivenPolicy, Setup};
 use hub::{Hub, HubError};
 use pref_data::{Date, FlipRate, Fraction, LabelSource};
@@ -60,6 +62,9 @@ pub struct StudyRecipe {
     pub distributed: DistributedSection,
     /// The folder of results.
     pub output: OutputSection,
+    /// What the store keeps of finished runs.
+    #[serde(default, skip_serializing_if = "StoreSection::is_default")]
+    pub store: StoreSection,
 }
 
 /// What the questions vary. Each question has its own default for an absent list, as in the paper.
@@ -87,10 +92,10 @@ pub struct StudySection {
     /// Shares of flipped labels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flip_rates: Option<Vec<FlipRate>>,
-    /// Values of β.
+    /// Values of β, and of `orpo`'s λ.
     #[serde(default = "tenth")]
     pub betas: Vec<Beta>,
-    /// Losses.
+    /// Losses: any of `loss.kind` but `sft`, which is the baseline. Their other keys are those of `loss`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub losses: Option<Vec<LossKind>>,
     /// Values of β in the sweep.
@@ -287,18 +292,20 @@ impl StudyRecipe {
             lora: recipe.lora,
             distributed: recipe.distributed,
             output: recipe.output,
+            store: recipe.store,
         }
     }
 
     /// Returns the first difference of two recipes; `None` if one report may show the results of both.
     ///
-    /// The comparison ignores the output folder, threads, the pace of the judge, ratings, and the lists of values that a
-    /// question may override, since every score names its values.
+    /// The comparison ignores the output folder, threads, what the store keeps, the pace of the judge, ratings, and the
+    /// lists of values that a question may override, since every score names its values.
     pub(crate) fn difference(&self, other: &Self) -> Option<String> {
         let [here, there] = [self, other].map(|recipe| {
             let mut recipe = recipe.clone();
             recipe.output.dir.clone_from(&self.output.dir);
             recipe.train.threads = 0;
+            recipe.store = StoreSection::default();
             recipe.judge.pace = PaceSection::default();
             if let Some(second) = &mut recipe.judge.second {
                 second.pace = PaceSection::default();
@@ -327,7 +334,7 @@ impl RecipeRoot for StudyRecipe {
         self.distributed.check().map_err(|complaint| complaint.within("distributed"))?;
         self.output.check().map_err(|complaint| complaint.within("output"))?;
         for &kind in self.study.losses.iter().flatten() {
-            let loss = LossSection { kind, ..LossSection::default() };
+            let loss = self.loss.of_kind(kind, self.loss.beta);
             loss.check().map_err(|complaint| complaint.within("loss"))?;
         }
         if self.train.checkpoints.last() != Some(&1.0) {

@@ -35,11 +35,24 @@ impl Setting {
         ]
     }
 
-    /// Returns its name, such as `DPO, 5% flipped`.
+    /// Returns the settings of the sweep: the paper's, then the other losses of the recipe on clean labels.
+    pub(crate) fn swept(study: &StudySection) -> Vec<Self> {
+        let mut settings = Self::all().to_vec();
+        for &loss in study.losses.iter().flatten() {
+            if settings.iter().all(|setting| setting.loss != loss) {
+                settings.push(Self { loss, flip_rate: FlipRate::NONE });
+            }
+        }
+        settings
+    }
+
+    /// Returns its name, such as `DPO, 5% flipped`, with the parameter that is swept in place of β.
     pub(crate) fn name(self) -> String {
-        match self.flip_rate.get() {
-            0.0 => loss_name(self.loss).to_owned(),
-            rate => format!("{}, {}% flipped", loss_name(self.loss), percent(rate)),
+        let name = loss_name(self.loss);
+        match (self.flip_rate.get(), self.loss.strength()) {
+            (0.0, "β") => name.to_owned(),
+            (0.0, symbol) => format!("{name} ({symbol})"),
+            (rate, _) => format!("{name}, {}% flipped", percent(rate)),
         }
     }
 
@@ -284,6 +297,7 @@ fn question_means(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::recipe::{Preset, StudyRecipe};
 
     /// Scores that depend on β through `shape`, with noise that differs from question to question.
     fn curve(shape: [f64; 5], noise: f64) -> Curve {
@@ -305,6 +319,18 @@ mod tests {
         assert!(matches!(edge, Optimum::Edge { at } if at.get() == 0.9), "{edge:?}");
         let flat = curve([5.0, 5.0, 5.01, 5.0, 5.0], 0.5).optimum().unwrap();
         assert!(matches!(flat, Optimum::Flat { .. }), "{flat:?}");
+    }
+
+    #[test]
+    fn the_sweep_has_the_losses_of_the_recipe() {
+        let losses = "study.losses=[\"ipo\", \"simpo\", \"orpo\", \"robust\"]".to_owned();
+        let swept = |overrides: &[String]| {
+            let recipe = StudyRecipe::preset(Preset::Sandbox, overrides).unwrap();
+            Setting::swept(&recipe.study)
+        };
+        assert_eq!(swept(&[]), Setting::all());
+        let names: Vec<String> = swept(&[losses])[4..].iter().map(|setting| setting.name()).collect();
+        assert_eq!(names, ["SimPO", "ORPO (λ)", "robust DPO"]);
     }
 
     #[test]

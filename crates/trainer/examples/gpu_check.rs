@@ -181,7 +181,7 @@ fn losses(
     let loss = PreferenceLoss::Dpo { beta: Beta::DEFAULT };
     let objective = PreferenceObjective {
         pairs: &pairs,
-        reference: &reference,
+        reference: Some(&reference),
         loss: loss.into(),
         kl_pairs: None,
         scoring,

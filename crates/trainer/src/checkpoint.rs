@@ -30,6 +30,9 @@ struct StateFile {
     step: u64,
     total_steps: u64,
     elements: i64,
+    /// The bits of β-DPO's running mean margin, which a decimal number might round; absent for other losses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    margin_mean: Option<u64>,
     /// The shards of the state; absent if the state is in one file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     shards: Option<Shards>,
@@ -162,6 +165,7 @@ fn fill(
         step: snapshot.step,
         total_steps: snapshot.total_steps,
         elements: snapshot.shard.elements,
+        margin_mean: snapshot.margin_mean.map(f64::to_bits),
         shards: (!snapshot.shard.is_whole()).then_some(Shards {
             parts: snapshot.shard.rank.world_size() as u16,
             piece: snapshot.shard.piece,
@@ -270,8 +274,11 @@ pub(crate) fn newest_state(
         };
         let failed = group.any(read.is_err())?;
         match read {
-            Ok(state) if !failed => {
+            Ok(mut state) if !failed => {
                 if shard.is_whole() {
+                    let mean = state.margin_mean.map_or(Vec::new(), |mean| mean.to_le_bytes().to_vec());
+                    let mean = group.broadcast_from_rank0(mean)?;
+                    state.margin_mean = mean.first_chunk().map(|bytes| f64::from_le_bytes(*bytes));
                     for tensor in [&state.master, &state.exp_avg, &state.exp_avg_sq] {
                         group.broadcast_tensor_from_rank0(tensor)?;
                     }
@@ -297,7 +304,8 @@ fn read_state(checkpoint: &Path, shard: Shard) -> Result<SavedState, TrainError>
     if file.elements != shard.elements {
         return Err(damaged(format!("it has {} parameters, the model {}", file.elements, shard.elements)));
     }
-    let state = SavedState::zeros(file.step, shard.length());
+    let margin_mean = file.margin_mean.map(f64::from_bits);
+    let state = SavedState { margin_mean, ..SavedState::zeros(file.step, shard.length()) };
     if file.shards.is_some_and(|shards| shards.parts == 0 || shards.piece < 1) {
         return Err(damaged("state.json: `shards` is empty".to_owned()));
     }
@@ -418,6 +426,7 @@ mod tests {
             step: 3,
             total_steps: 9,
             elements,
+            margin_mean: None,
             shards: Some(shards),
             inputs: None,
             accepted_changes: Vec::new(),

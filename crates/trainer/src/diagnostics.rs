@@ -3,9 +3,10 @@
 use std::collections::VecDeque;
 
 use pref_data::{TokenCompletion, TokenPair, TokenizeReport};
-use pref_loss::KtoLoss;
+use pref_loss::{Beta, KtoLoss};
 
 use crate::metrics::StepMetrics;
+use crate::recipe::LossKind;
 use crate::unpaired::partners;
 
 /// The number of steps in a mean.
@@ -99,6 +100,22 @@ pub(crate) fn context_length(
     })
 }
 
+/// The smallest β that is usual for losses of means over tokens.
+const LEAST_BETA_OF_MEANS: f64 = 1.0;
+
+/// Returns a warning if a loss of means over tokens has a β that is usual for sums.
+pub(crate) fn beta_of_means(kind: LossKind, beta: Beta) -> Option<String> {
+    let compares_means = matches!(kind, LossKind::Simpo | LossKind::SigmoidNorm);
+    (compares_means && beta.get() < LEAST_BETA_OF_MEANS).then(|| {
+        format!(
+            "loss.beta = {}: loss.kind = \"{}\" compares means over tokens, and published values are 2 to 10; with a small \
+             value the gradient hardly depends on the margin",
+            beta.get(),
+            kind.name()
+        )
+    })
+}
+
 /// Returns a warning if KTO's KL pairs are made of the responses to the same prompt.
 pub(crate) fn kto_baseline(pairs: &[TokenPair]) -> Option<String> {
     let first = pairs.first()?;
@@ -175,6 +192,7 @@ mod tests {
             preference: Some(PreferenceMetrics { chosen_reward, margin, ..Default::default() }),
             unpaired: None,
             kl: None,
+            beta: None,
             tokens: 1,
             step_seconds: 0.0,
         }

@@ -8,7 +8,7 @@ use distributed::{
 };
 use policy_model::Policy;
 use pref_data::{micro_batches, shuffled_order};
-use pref_loss::KlEstimate;
+use pref_loss::{DynamicBeta, KlEstimate};
 use seeds::Seeds;
 use tch::{Kind, Tensor};
 
@@ -16,7 +16,7 @@ use crate::error::TrainError;
 use crate::gradients::{GradientBuffer, Gradients, ReducedGradient};
 use crate::held_out::{HeldOut, HeldOutMetrics};
 use crate::metrics::{MetricSums, StepMetrics};
-use crate::objective::{Objective, StepStats};
+use crate::objective::{BatchContext, ComparedPairs, Objective, StepStats};
 use crate::optimizer::{AdamW, AdamWSettings};
 use crate::pair_deltas::PairDelta;
 use crate::parameters::{Parameters, Trained};
@@ -168,6 +168,8 @@ pub struct Trainer<'a> {
     held_out: Option<(&'a HeldOut<'a>, u64)>,
     group: ProcessGroup,
     exchange: Exchange,
+    /// β-DPO's running mean.
+    dynamic_beta: Option<DynamicBeta>,
     step: u64,
     total_steps: u64,
 }
@@ -233,6 +235,7 @@ impl<'a> Trainer<'a> {
             held_out,
             group,
             exchange,
+            dynamic_beta: objective.dynamic_beta(),
             step,
             total_steps,
         })
@@ -252,6 +255,7 @@ impl<'a> Trainer<'a> {
         self.optimizer.exp_avg.copy_(&state.exp_avg);
         self.optimizer.exp_avg_sq.copy_(&state.exp_avg_sq);
         self.optimizer.step = state.step;
+        self.dynamic_beta = self.dynamic_beta.map(|dynamic| dynamic.with_mean(state.margin_mean));
         self.step = state.step;
         Ok(())
     }
@@ -284,6 +288,11 @@ impl<'a> Trainer<'a> {
     /// If the weights do not form a policy, which loading excludes.
     pub fn master_policy(&self) -> Result<Policy, TrainError> {
         self.parameters.master_policy(&self.group)
+    }
+
+    /// Returns the policy that computes, if it has the weights that a folder saved in `kind` has.
+    pub(crate) fn policy_as_saved(&self, kind: Kind) -> Result<Option<Policy>, TrainError> {
+        self.parameters.policy_as_saved(kind)
     }
 
     /// Makes the remaining steps.
@@ -358,6 +367,7 @@ impl<'a> Trainer<'a> {
             policy: self.parameters.master_policy(&self.group)?,
             master: &self.parameters.master,
             optimizer: &self.optimizer,
+            margin_mean: self.dynamic_beta.and_then(|dynamic| dynamic.mean()),
             shard: self.parameters.shard,
             group: &self.group,
         })
@@ -366,7 +376,7 @@ impl<'a> Trainer<'a> {
     /// Makes one optimizer step on `batch`. The caller sets epoch and duration of the metrics.
     fn step(&mut self, batch: &[usize]) -> Result<(StepMetrics, Vec<PairDelta>), TrainError> {
         self.gradients.zero();
-        let (mut measured, baseline) = self.differentiate(batch)?;
+        let (mut measured, context) = self.differentiate(batch)?;
         self.combine(batch, &mut measured)?;
         if !measured.loss.is_finite() {
             return Err(self.not_finite(measured.loss, batch));
@@ -389,7 +399,8 @@ impl<'a> Trainer<'a> {
             learning_rate,
             preference,
             unpaired,
-            kl: baseline.map(KlEstimate::nats),
+            kl: context.baseline.map(KlEstimate::nats),
+            beta: context.compared.beta.map(|beta| beta.get()),
             tokens,
             step_seconds: 0.0,
         };
@@ -397,18 +408,21 @@ impl<'a> Trainer<'a> {
     }
 
     /// Computes the gradient of the mean loss of `batch`, each rank for its shard, and sums it over all ranks. Returns the
-    /// statistics of this rank's shard, up to the first loss that is not finite, and the baseline of the whole batch.
-    fn differentiate(&mut self, batch: &[usize]) -> Result<(StepStats, Option<KlEstimate>), TrainError> {
+    /// statistics of this rank's shard, up to the first loss that is not finite, and the context of the whole batch.
+    fn differentiate(&mut self, batch: &[usize]) -> Result<(StepStats, BatchContext), TrainError> {
         let objective = self.objective;
         let tokens: Vec<usize> = batch.iter().map(|&example| objective.tokens(example)).collect();
         let shard: Vec<usize> = self.group.shard_batch(&tokens).into_iter().map(|at| batch[at]).collect();
         let micro_batches = self.settings.micro_batches(&shard, |example| objective.tokens(example));
-        let baseline = self.baseline(&micro_batches, batch.len())?;
+        let context = BatchContext {
+            baseline: self.baseline(&micro_batches, batch.len())?,
+            compared: self.compare(&micro_batches, batch)?,
+        };
         let group = self.group.clone();
         let buckets = self.gradients.buckets(self.exchange);
         let stats =
-            group.reduce_gradient(buckets, |sink| self.accumulate(batch, &micro_batches, baseline, sink))?;
-        Ok((stats, baseline))
+            group.reduce_gradient(buckets, |sink| self.accumulate(batch, &micro_batches, &context, sink))?;
+        Ok((stats, context))
     }
 
     /// Adds the gradient of each micro-batch to the gradient of this rank; the last one completes it, span by span.
@@ -416,20 +430,19 @@ impl<'a> Trainer<'a> {
         &mut self,
         batch: &[usize],
         micro_batches: &[Vec<usize>],
-        baseline: Option<KlEstimate>,
+        context: &BatchContext,
         sink: &mut dyn GradientSink,
     ) -> Result<StepStats, TrainError> {
         let (objective, policy) = (self.objective, &self.parameters.policy);
         let scale = 1.0 / batch.iter().map(|&i| objective.weight(i)).sum::<f64>();
-        let baseline = baseline.unwrap_or(KlEstimate::ZERO);
         let mut sum = StepStats { loss: 0.0, preference: None, deltas: Vec::new(), tokens: 0 };
         for (number, micro_batch) in micro_batches.iter().enumerate() {
             let is_last = number + 1 == micro_batches.len();
             let sink: Option<&mut dyn GradientSink> = if is_last { Some(&mut *sink) } else { None };
             let mut gradients = Gradients::new(&self.gradients, sink);
-            let stats = match self.replicas.differentiate(objective, micro_batch, scale, baseline)? {
+            let stats = match self.replicas.differentiate(objective, micro_batch, scale, context)? {
                 Some(stats) => stats,
-                None => objective.differentiate(policy, micro_batch, scale, baseline, &mut gradients)?,
+                None => objective.differentiate(policy, micro_batch, scale, context, &mut gradients)?,
             };
             sum.loss += stats.loss * scale;
             if !sum.loss.is_finite() {
@@ -463,6 +476,30 @@ impl<'a> Trainer<'a> {
         let mean = sums[0] / examples as f64;
         // A baseline that is not finite makes the loss not finite, too, and that error names the batch.
         Ok(Some(KlEstimate::new(&[mean], &[0.0]).unwrap_or(KlEstimate::ZERO)))
+    }
+
+    /// Returns the losses of all pairs of `batch`, of which this rank has the given parts, for an objective that compares
+    /// them. All ranks return the same.
+    fn compare(
+        &mut self,
+        micro_batches: &[Vec<usize>],
+        batch: &[usize],
+    ) -> Result<ComparedPairs, TrainError> {
+        let of = |examples: &[usize]| self.objective.compared_logps(&self.parameters.policy, examples);
+        if of(&[])?.is_none() {
+            return Ok(ComparedPairs::default());
+        }
+        let place: BTreeMap<usize, usize> = batch.iter().copied().zip(0..).collect();
+        // Pairs of other ranks are 0 here.
+        let mut sums = vec![0.0; 2 * batch.len()];
+        for micro_batch in micro_batches {
+            for (example, logps) in micro_batch.iter().zip(of(micro_batch)?.unwrap_or_default()) {
+                sums[2 * place[example]..][..2].copy_from_slice(&logps);
+            }
+        }
+        self.group.all_reduce_sum(&mut sums)?;
+        let (logps, _) = sums.as_chunks::<2>();
+        self.objective.compare(batch, logps, &mut self.dynamic_beta)
     }
 
     /// Combines the statistics of all ranks for `batch`.

@@ -6,14 +6,14 @@ use std::ops::ControlFlow;
 use distributed::ProcessGroup;
 use policy_model::{Finish, GenerationOptions, GenerationRequest, Policy, Sampling};
 use pref_data::{Dialogue, TokenBatch, TokenPair};
-use pref_loss::{KlEstimate, LossOutput, PairBatch, PairLogps, PairTokens};
+use pref_loss::{KlEstimate, LossOutput, PairLogps};
 use seeds::Seeds;
 use serde::{Deserialize, Serialize};
 
 use crate::error::TrainError;
 use crate::kl_pairs::KlPairs;
 use crate::metrics::PreferenceMetrics;
-use crate::objective::{Loss, measure};
+use crate::objective::{Loss, measure, pair_batch};
 use crate::reference::SequenceLogps;
 use crate::scoring::{Activations, ForwardPass, Scoring};
 
@@ -25,9 +25,9 @@ const ANSWERS_A_PASS: usize = 32;
 pub struct HeldOut<'a> {
     /// The pairs.
     pub pairs: &'a [TokenPair],
-    /// The reference's log-probabilities of the pairs, in their order.
-    pub reference: &'a SequenceLogps,
-    /// The training loss.
+    /// The reference's log-probabilities of the pairs, in their order; `None` for a loss without a reference.
+    pub reference: Option<&'a SequenceLogps>,
+    /// The training loss. Its pairs have equal weights here, and β-DPO its initial β.
     pub loss: Loss,
     /// The pairs of KTO's baseline, in the order of the pairs; `None` for other losses.
     pub kl_pairs: Option<&'a KlPairs>,
@@ -133,13 +133,14 @@ impl HeldOut<'_> {
         group: &ProcessGroup,
     ) -> Result<HeldOutMetrics, TrainError> {
         let go_on = ControlFlow::Continue(());
-        let logps = SequenceLogps::compute_together(group, policy, self.pairs, self.scoring, |_| go_on)?;
+        let scoring = (self.scoring, self.loss.pairwise().and_then(|loss| loss.ld_alpha));
+        let logps = SequenceLogps::compute_weighted(group, policy, self.pairs, scoring, |_| go_on)?;
         let lengths = |of: fn(&TokenPair) -> &Vec<u32>| -> Vec<u32> {
             self.pairs.iter().map(|pair| of(pair).len() as u32).collect()
         };
-        let (chosen, rejected) = (lengths(|pair| &pair.chosen), lengths(|pair| &pair.rejected));
-        let tokens = PairTokens { chosen: &chosen, rejected: &rejected };
-        let batch = PairBatch::new(of_pairs(&logps), of_pairs(self.reference), tokens)?;
+        let counts = [lengths(|pair| &pair.chosen), lengths(|pair| &pair.rejected)];
+        let reference = self.reference.map(of_pairs);
+        let batch = pair_batch(of_pairs(&logps), reference, &counts)?;
         let mut out = LossOutput::default();
         let baseline = match self.kl_pairs {
             Some(kl_pairs) => {
@@ -151,7 +152,7 @@ impl HeldOut<'_> {
         };
         self.loss.evaluate(&batch, baseline, &mut out)?;
         let pairs = self.pairs.len() as f64;
-        let mut means = measure(&self.loss, of_pairs(&logps), of_pairs(self.reference));
+        let mut means = measure(&self.loss, of_pairs(&logps), reference);
         means.fields_mut().into_iter().for_each(|sum| *sum /= pairs);
         let own = match &self.answers {
             Some(answers) => answers.measure(policy, self, group)?,

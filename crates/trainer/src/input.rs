@@ -288,7 +288,7 @@ fn check_vocabulary<'a>(
     };
     check(&recipe.model.path, config)?;
     match &recipe.model.reference {
-        Some(reference) if recipe.loss.kind != LossKind::Sft => {
+        Some(reference) if recipe.loss.needs_reference() => {
             check(reference, &ModelConfig::from_folder(Path::new(reference))?)
         }
         _ => Ok(()),

@@ -14,6 +14,7 @@ mod metrics;
 mod objective;
 mod optimizer;
 mod pair_deltas;
+mod pairwise;
 mod parameters;
 mod plan;
 mod preview;
@@ -38,9 +39,12 @@ pub use gradients::Gradients;
 pub use held_out::{HeldOut, HeldOutMetrics, OwnAnswers};
 pub use kl_pairs::KlPairs;
 pub use metrics::{MetricSums, PreferenceMetrics, StepMetrics, UnpairedMetrics, UnpairedSums};
-pub use objective::{Loss, Objective, PreferenceObjective, StepStats, SupervisedObjective};
+pub use objective::{
+    BatchContext, ComparedPairs, Loss, Objective, PreferenceObjective, StepStats, SupervisedObjective,
+};
 pub use optimizer::{AdamW, AdamWSettings};
 pub use pair_deltas::{PairDelta, TrainedPair};
+pub use pairwise::PairwiseLoss;
 pub use parameters::Trained;
 pub use plan::{
     Cluster, Memory, OnCluster, PlannedReference, PlannedTime, TokenCounts, TrainPlan, WidestMicroBatch, plan,

@@ -24,6 +24,9 @@ pub struct StepMetrics {
     /// KTO's baseline: the mean log-ratio of mismatched responses (nats). `None` for other losses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kl: Option<f64>,
+    /// β-DPO's β of the batch. `None` for other losses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beta: Option<f64>,
     /// Non-padding tokens that this step put through the policy.
     pub tokens: u64,
     /// Duration of the step; the only field that differs between two runs of the same recipe.
@@ -62,6 +65,7 @@ impl StepMetrics {
             series.extend(measured.into_iter().filter_map(|(name, value)| Some((name, value?))));
         }
         series.extend(self.kl.map(|kl| ("kl", kl)));
+        series.extend(self.beta.map(|beta| ("beta", beta)));
         series.extend([("tokens", self.tokens as f64), ("step_seconds", self.step_seconds)]);
         series
     }
@@ -231,6 +235,7 @@ mod tests {
             preference: Some(preference),
             unpaired: None,
             kl: None,
+            beta: None,
             tokens: 12,
             step_seconds: 0.25,
         };

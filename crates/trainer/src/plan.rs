@@ -12,6 +12,7 @@ use crate::context::Clock;
 use crate::engine::{MicroBatch, TrainSettings};
 use crate::error::TrainError;
 use crate::input::Input;
+use crate::objective::Loss;
 use crate::recipe::Recipe;
 use crate::reference::{CompletionPass, ReferenceModel, ReferencePasses};
 use crate::run::{compute_kind, digest_of_policy, run_inputs, scoring, settings};
@@ -64,7 +65,12 @@ pub struct TrainPlan {
     pub on_cluster: OnCluster,
     /// The run on the cluster if each GPU holds the whole state.
     pub replicated: OnCluster,
-    /// The reference's pass; `None` in supervised training.
+    /// The run on groups of the cluster's GPUs of each size that divides their number, in ascending order, as
+    /// `distributed.zero` says.
+    pub by_group: Vec<(u64, OnCluster)>,
+    /// The run on 1, 2, 4 and 8 GPUs of one node, as `distributed.zero` says.
+    pub by_node: Vec<(u64, OnCluster)>,
+    /// The reference's pass; `None` for a loss without a reference.
     pub reference: Option<PlannedReference>,
 }
 
@@ -126,13 +132,15 @@ pub fn plan(
     let device = recipe.model.device.resolve();
     let kind = compute_kind(recipe.model.dtype.kind(), device);
     let scoring = scoring(recipe, input.pad_id);
-    let reference = loss.as_ref().map(|_| ReferenceModel::read(recipe)).transpose()?;
+    let has_reference = loss.as_ref().is_some_and(Loss::reads_reference);
+    let reference = has_reference.then(|| ReferenceModel::read(recipe)).transpose()?;
     let settings = settings(recipe, kind)?;
     let dir = RunDir::at(&recipe.output.dir);
     if dir.holds_run(&recipe.to_toml(), start)? {
         let model = digest_of_policy(&input.model, reference.as_ref())?;
         dir.compare_inputs(run_inputs(&input, model, reference.as_ref(), &settings, loss.is_some()), start)?;
     }
+    let has_preferences = loss.is_some();
     let passes = loss.as_ref().zip(reference).map(|(loss, reference)| match &*input.unpaired {
         [] => {
             let passes =
@@ -146,7 +154,7 @@ pub fn plan(
     });
     let to_score = passes.map_or(0, |(_, tokens)| tokens);
     let reference = passes.map(|(sequences, tokens)| PlannedReference { sequences, is_cached: tokens == 0 });
-    let examples = Examples::new(&input, loss.is_some());
+    let examples = Examples::new(&input, has_preferences);
     let steps_per_epoch = settings.steps_per_epoch(examples.len());
     let steps = settings.epochs * steps_per_epoch;
     let widest = examples.widest(&settings, scoring);
@@ -162,6 +170,14 @@ pub fn plan(
         to_score,
         device,
     };
+    let on_group = |gpus: u64| {
+        // A single process holds the whole state.
+        let sharding = if gpus == 1 { Sharding::None } else { recipe.distributed.exchange().sharding };
+        (gpus, on_cluster(&work, &examples, steps, Cluster::a100s(gpus), sharding))
+    };
+    let by_group =
+        (1..=cluster.gpus).filter(|gpus| cluster.gpus.is_multiple_of(*gpus)).map(on_group).collect();
+    let by_node = [1, 2, 4, 8].map(on_group).into();
     let on_cluster = |sharding| on_cluster(&work, &examples, steps, cluster, sharding);
     let [prompt, chosen, rejected] = token_counts(&input);
     Ok(TrainPlan {
@@ -181,6 +197,8 @@ pub fn plan(
         cluster,
         on_cluster: on_cluster(Sharding::Optimizer),
         replicated: on_cluster(Sharding::None),
+        by_group,
+        by_node,
         reference,
         view: input.view,
         tokenized: input.tokenized,

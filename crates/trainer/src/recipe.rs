@@ -34,6 +34,8 @@ mod data;
 mod de;
 mod error;
 mod fetch;
+mod loss;
+mod loss_kind;
 mod read;
 mod sections;
 mod smoothing;
@@ -44,12 +46,14 @@ mod watch;
 
 pub use data::DataSection;
 pub use error::{Complaint, Origin, RecipeError};
+pub use loss::{DynamicBetaSection, LossSection, LossTermSection};
+pub use loss_kind::LossKind;
 pub use read::{RecipeRoot, parse_toml, read_toml, to_toml};
 pub use sections::{
-    DistributedSection, LoraSection, LossSection, ModelSection, OutputSection, SpeedSection, TrainSection,
+    DistributedSection, LoraSection, ModelSection, OutputSection, SpeedSection, TrainSection,
 };
 pub use smoothing::Smoothing;
-pub use values::{DeviceChoice, Dtype, Format, LossKind, NoiseKind, Preset, seed};
+pub use values::{DeviceChoice, Dtype, Format, NoiseKind, Preset, seed};
 pub use watch::WatchSection;
 
 /// One training run. Only `model.path`, `data.path` and `output.dir` have no default.

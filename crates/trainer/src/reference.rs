@@ -10,8 +10,10 @@ use std::ops::ControlFlow;
 use distributed::ProcessGroup;
 use policy_model::Policy;
 use pref_data::{Dialogue, TokenBatch, TokenPair};
+use pref_loss::LdAlpha;
 
 use crate::error::TrainError;
+use crate::pairwise::token_weights;
 use crate::scoring::{Activations, ForwardPass, Scoring};
 
 pub(crate) use cache::ReferenceModel;
@@ -64,6 +66,17 @@ impl SequenceLogps {
         reference: &Policy,
         pairs: &[TokenPair],
         scoring: Scoring,
+        progress: impl FnMut(usize) -> ControlFlow<()>,
+    ) -> Result<Self, TrainError> {
+        Self::compute_weighted(group, reference, pairs, (scoring, None), progress)
+    }
+
+    /// Like [`compute_together`](Self::compute_together), length-desensitized if there is an α.
+    pub(crate) fn compute_weighted(
+        group: &ProcessGroup,
+        reference: &Policy,
+        pairs: &[TokenPair],
+        (scoring, ld_alpha): (Scoring, Option<LdAlpha>),
         mut progress: impl FnMut(usize) -> ControlFlow<()>,
     ) -> Result<Self, TrainError> {
         let _guard = tch::no_grad_guard();
@@ -78,7 +91,8 @@ impl SequenceLogps {
             let batch: Vec<&TokenPair> = indices.iter().map(|&i| &pairs[i]).collect();
             let batch = TokenBatch::pairs(&batch, scoring.layout, scoring.padding)?;
             let scored = ForwardPass::forward(reference, &batch, scoring.head, Activations::Kept)?;
-            let logps_of_pass = scored.sequence_logps();
+            let weights = ld_alpha.map(|alpha| token_weights(&batch, alpha));
+            let logps_of_pass = scored.weighted_logps(weights.as_deref());
             for (k, &i) in indices.iter().enumerate() {
                 logps.chosen[i] = logps_of_pass[k];
                 logps.rejected[i] = logps_of_pass[indices.len() + k];

@@ -6,12 +6,11 @@
 
 use distributed::{ProcessGroup, balanced_shards};
 use policy_model::Policy;
-use pref_loss::KlEstimate;
 use tch::Device;
 
 use crate::error::TrainError;
 use crate::gradients::{GradientBuffer, Gradients};
-use crate::objective::{Objective, StepStats};
+use crate::objective::{BatchContext, Objective, StepStats};
 use crate::parameters::Parameters;
 
 /// The most parameters of a small policy; each thread has a gradient of it.
@@ -60,7 +59,7 @@ impl ThreadReplicas {
         objective: &dyn Objective,
         examples: &[usize],
         scale: f64,
-        baseline: KlEstimate,
+        context: &BatchContext,
     ) -> Result<Option<StepStats>, TrainError> {
         let tokens: Vec<usize> = examples.iter().map(|&example| objective.tokens(example)).collect();
         let count = self.0.len().min(examples.len() / MIN_EXAMPLES);
@@ -72,7 +71,7 @@ impl ThreadReplicas {
         let work: Vec<(&mut Replica, Vec<usize>)> = self.0.iter_mut().zip(shards).collect();
         let stats = torch_ext::parallel_map(work, |(replica, examples)| {
             let mut gradients = Gradients::new(&replica.gradients, None);
-            objective.differentiate(&replica.policy, &examples, scale, baseline, &mut gradients)
+            objective.differentiate(&replica.policy, &examples, scale, context, &mut gradients)
         })?;
         // Also after a failure: no replica keeps a gradient for the next step.
         if let [first, others @ ..] = &mut self.0[..count] {

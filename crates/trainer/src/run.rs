@@ -13,6 +13,7 @@ use tch::{Device, Kind};
 
 use crate::checkpoint;
 use crate::context::Context;
+use crate::diagnostics;
 use crate::engine::{MicroBatch, Outcome, TrainSettings, Trainer};
 use crate::error::TrainError;
 use crate::held_out::{HeldOut, OwnAnswers};
@@ -31,7 +32,7 @@ use crate::sequences::{sequences, sequences_of_completions};
 use crate::unpaired::{Mismatched, UnpairedObjective};
 
 /// The result of a run.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct RunReport {
     /// Whether all steps are done.
     pub outcome: Outcome,
@@ -39,6 +40,8 @@ pub struct RunReport {
     pub dir: RunDir,
     /// The report of reading and tokenizing, one paragraph.
     pub data: String,
+    /// The trained policy, if this call has finished the run and still holds the weights that the folder has.
+    pub policy: Option<Policy>,
 }
 
 /// The file of a run that lists the effect of noise on each pair.
@@ -75,16 +78,19 @@ fn run_together(
         Loaded::from_files(recipe, loss.as_ref(), cache, (&settings.trained, kind, device))?;
     let scoring = exchanged(scoring(recipe, input.pad_id), group);
     let inputs = run_inputs(&input, model_digest, reference.as_ref(), &settings, loss.is_some());
-    let passes = loss.zip(reference.as_ref()).map(|(loss, reference)| {
-        let over = |pairs| ReferencePasses::new((recipe, &loss), reference, kind, scoring, pairs, cache);
-        let held_out = (!input.held_out.is_empty()).then(|| over(&input.held_out));
-        let training = match loss {
-            Loss::Kto(loss) if !input.unpaired.is_empty() => {
+    let passes = loss.map(|loss| {
+        let over = |pairs| {
+            let reference = reference.as_ref()?;
+            Some(ReferencePasses::new((recipe, &loss), reference, kind, scoring, pairs, cache))
+        };
+        let held_out = if input.held_out.is_empty() { None } else { over(&input.held_out) };
+        let training = match (&loss, &reference) {
+            (Loss::Kto(loss), Some(reference)) if !input.unpaired.is_empty() => {
                 let reference = reference.clone();
                 let pass = CompletionPass::new(recipe, reference, kind, scoring, &input.unpaired, cache);
-                TrainingPass::Unpaired(loss, pass)
+                TrainingPass::Unpaired(*loss, pass)
             }
-            loss => TrainingPass::Pairs(loss, over(&input.all_tokens)),
+            _ => TrainingPass::Pairs(loss.clone(), over(&input.all_tokens)),
         };
         (loss, training, held_out)
     });
@@ -103,10 +109,15 @@ fn run_together(
     summary.iter().for_each(|line| tracing::info!("{line}"));
     let data = summary.join("\n");
     if group.holds_on_rank0(|| dir.is_finished())? {
-        return Ok(RunReport { outcome: Outcome::Finished, dir, data });
+        return Ok(RunReport { outcome: Outcome::Finished, dir, data, policy: None });
     }
     warn_of_smoothing(&recipe.loss);
-    input.warnings(loss.as_ref(), settings.batch_size).iter().for_each(|warning| tracing::warn!("{warning}"));
+    let loss = passes.as_ref().map(|(loss, ..)| loss);
+    let of_beta = diagnostics::beta_of_means(recipe.loss.kind, recipe.loss.beta);
+    of_beta
+        .iter()
+        .chain(&input.warnings(loss, settings.batch_size))
+        .for_each(|warning| tracing::warn!("{warning}"));
     if recipe.data.flip_rate != FlipRate::NONE {
         tracing::info!("noise: {}", input.noise);
         if group.is_main() {
@@ -120,29 +131,26 @@ fn run_together(
     let companions = Companions { folder: model, template: input.template.as_deref() };
     let parts = Parts { dir: &dir, companions, save, pairs, provenance: &provenance };
 
-    let outcome = match passes {
+    let (outcome, policy) = match passes {
         Some((loss, pass, held_out_pass)) => {
             let scores = pass.scores(&policy, &input, group, context)?;
             let objective = scores.objective(&input, scoring);
-            let (held_out_reference, held_out_kl_pairs) = match held_out_pass {
-                Some(pass) => pass.tables(&policy, model, group, context.progress)?.of(held_out),
-                None => (SequenceLogps::default(), None),
+            let held_out_pass = match held_out_pass {
+                Some(pass) => Some(pass.tables(&policy, model, group, context.progress)?.of(held_out)),
+                None => None,
             };
+            let (margins, held_out_pass) = (margins(&recipe.loss), held_out_pass.as_ref());
             let held_out = HeldOut {
                 pairs: held_out,
-                reference: &held_out_reference,
+                reference: held_out_pass.map(|(reference, _)| reference),
                 loss,
-                kl_pairs: held_out_kl_pairs.as_ref(),
+                kl_pairs: held_out_pass.and_then(|(_, kl_pairs)| kl_pairs.as_ref()),
                 scoring,
                 answers,
             };
-            let saturates = matches!(recipe.loss.kind, LossKind::Dpo);
             let watched = Watched {
                 held_out: (!held_out.pairs.is_empty()).then_some((&held_out, recipe.watch.eval_every)),
-                recording: Recording {
-                    deltas: recipe.watch.pair_deltas && !pairs.is_empty(),
-                    margins: Some((recipe.loss.beta.get(), saturates)),
-                },
+                recording: Recording { deltas: recipe.watch.pair_deltas && !pairs.is_empty(), margins },
             };
             // An owned policy is dropped once its weights are copied.
             let objective = &*objective;
@@ -159,18 +167,19 @@ fn run_together(
             train(&parts, begin, Watched::default(), keep_last, context)?
         }
     };
-    Ok(RunReport { outcome, dir, data })
+    Ok(RunReport { outcome, dir, data, policy })
 }
 
 /// The loss, and the reference's pass over the training examples.
 enum TrainingPass<'a> {
-    Pairs(Loss, ReferencePasses<'a>),
+    /// Without passes for a loss without a reference.
+    Pairs(Loss, Option<ReferencePasses<'a>>),
     Unpaired(KtoLoss, CompletionPass),
 }
 
 /// The loss, and the reference's log-probabilities of the training examples.
 enum TrainingScores {
-    Pairs(Loss, SequenceLogps, Option<KlPairs>),
+    Pairs(Loss, Option<(SequenceLogps, Option<KlPairs>)>),
     Unpaired(KtoLoss, Vec<f64>, Mismatched),
 }
 
@@ -183,10 +192,10 @@ impl TrainingPass<'_> {
         context: &mut Context<'_>,
     ) -> Result<TrainingScores, TrainError> {
         Ok(match self {
-            Self::Pairs(loss, pass) => {
+            Self::Pairs(loss, None) => TrainingScores::Pairs(loss, None),
+            Self::Pairs(loss, Some(pass)) => {
                 let tables = pass.tables(policy, &input.model, group, context.progress)?;
-                let (reference, kl_pairs) = tables.of(&input.pairs);
-                TrainingScores::Pairs(loss, reference, kl_pairs)
+                TrainingScores::Pairs(loss, Some(tables.of(&input.pairs)))
             }
             Self::Unpaired(loss, pass) => {
                 let (reference, mismatched) = pass.scores(policy, &input.model, group, context.progress)?;
@@ -199,11 +208,11 @@ impl TrainingPass<'_> {
 impl TrainingScores {
     fn objective<'a>(&'a self, input: &'a Input, scoring: Scoring) -> Box<dyn Objective + 'a> {
         match self {
-            Self::Pairs(loss, reference, kl_pairs) => Box::new(PreferenceObjective {
+            Self::Pairs(loss, reference) => Box::new(PreferenceObjective {
                 pairs: &input.pairs,
-                reference,
-                loss: *loss,
-                kl_pairs: kl_pairs.as_ref(),
+                reference: reference.as_ref().map(|(logps, _)| logps),
+                loss: loss.clone(),
+                kl_pairs: reference.as_ref().and_then(|(_, kl_pairs)| kl_pairs.as_ref()),
                 scoring,
             }),
             Self::Unpaired(loss, reference, mismatched) => Box::new(UnpairedObjective {
@@ -220,7 +229,7 @@ impl TrainingScores {
 /// The inputs of a run.
 struct Loaded {
     input: Input,
-    /// `None` in supervised training.
+    /// `None` for a loss without a reference.
     reference: Option<ReferenceModel>,
     /// The digest of the folder of the policy.
     model_digest: String,
@@ -271,7 +280,8 @@ impl Loaded {
         thread::scope(|scope| {
             let others = scope.spawn(|| {
                 let input = Input::read(recipe, cache)?;
-                let reference = loss.map(|_| ReferenceModel::read(recipe)).transpose()?;
+                let has_reference = loss.is_some_and(Loss::reads_reference);
+                let reference = has_reference.then(|| ReferenceModel::read(recipe)).transpose()?;
                 let model_digest = digest_of_policy(folder, reference.as_ref())?;
                 Ok::<_, TrainError>((input, reference, model_digest))
             });
@@ -286,6 +296,12 @@ impl Loaded {
             Ok(Self { input, reference, model_digest, policy: policy? })
         })
     }
+}
+
+/// Returns β, and whether the loss saturates, for diagnostics of the margins over the reference.
+fn margins(loss: &LossSection) -> Option<(f64, bool)> {
+    let saturates = matches!(loss.kind, LossKind::Dpo);
+    loss.needs_reference().then(|| (loss.beta.get(), saturates))
 }
 
 /// The settings of answers to held-out prompts; `None` if the recipe requests no answers.
@@ -366,7 +382,8 @@ pub fn run_supervised(run: SupervisedRun<'_>, context: &mut Context<'_>) -> Resu
         Parts { dir: run.dir, companions: run.companions.into(), save, pairs: &[], provenance: &provenance };
     let together = group.clone();
     let begin = || Trainer::together(run.policy, &objective, run.settings, together, Exchange::default());
-    group.propagate_error(train(&parts, begin, Watched::default(), 0, context))
+    let trained = train(&parts, begin, Watched::default(), 0, context);
+    group.propagate_error(trained.map(|(outcome, _)| outcome))
 }
 
 /// The measurements besides the training loss.
@@ -383,11 +400,11 @@ fn train<'a>(
     watched: Watched<'a>,
     keep_last: usize,
     context: &mut Context<'_>,
-) -> Result<Outcome, TrainError> {
+) -> Result<(Outcome, Option<Policy>), TrainError> {
     let (group, checkpoints) = (context.group.clone(), parts.dir.checkpoints());
     let _lock = group.is_main().then(|| parts.dir.lock()).transpose()?;
     if group.holds_on_rank0(|| parts.dir.is_finished())? {
-        return Ok(Outcome::Finished);
+        return Ok((Outcome::Finished, None));
     }
     if group.is_main() {
         for folder in [parts.dir.root(), &checkpoints] {
@@ -414,15 +431,17 @@ fn train<'a>(
     };
     context.progress.end();
     let outcome = outcome?;
+    let mut trained = None;
     if outcome == Outcome::Finished {
         let policy = trainer.master_policy()?;
         if group.is_main() {
             finish(parts, &trainer, &policy, recording)?;
         }
+        trained = trainer.policy_as_saved(parts.save)?;
     }
     // When a rank returns, the model is on disk.
     group.barrier()?;
-    Ok(outcome)
+    Ok((outcome, trained))
 }
 
 /// Completes the folder of a run after its last step.

@@ -93,7 +93,7 @@ struct Tape<'a> {
 #[derive(Debug)]
 enum HeadTape {
     Chunked { hidden: Tensor, tokens: ScoredTokens },
-    Full { logps: Tensor },
+    Full { hidden: Tensor, logps: Tensor },
 }
 
 impl<'a> ForwardPass<'a> {
@@ -115,11 +115,14 @@ impl<'a> ForwardPass<'a> {
                 let tokens = ChunkedHead::new(policy.lm_head())?.forward(&hidden, &targets)?;
                 HeadTape::Chunked { hidden, tokens }
             }
-            Head::Full => HeadTape::Full { logps: policy.token_logps(&hidden, &targets) },
+            Head::Full => {
+                let logps = policy.token_logps(&hidden, &targets);
+                HeadTape::Full { hidden, logps }
+            }
         };
         let logps = on_cpu(match &head {
             HeadTape::Chunked { tokens, .. } => tokens.logps(),
-            HeadTape::Full { logps } => logps,
+            HeadTape::Full { logps, .. } => logps,
         });
         Ok(Self { batch, logps, tape: Tape { ids, embedded, layers, head } })
     }
@@ -139,14 +142,54 @@ impl<'a> ForwardPass<'a> {
         sums
     }
 
+    /// Like [`sequence_logps`](Self::sequence_logps), with a weight per token; `None` for plain sums.
+    pub(crate) fn weighted_logps(&self, weights: Option<&[f64]>) -> Vec<f64> {
+        let Some(weights) = weights else { return self.sequence_logps() };
+        let mut sums = vec![0.0; self.batch.sequences];
+        for ((&logp, &sequence), weight) in self.logps.iter().zip(&self.batch.sequence).zip(weights) {
+            sums[sequence as usize] += weight * f64::from(logp);
+        }
+        sums
+    }
+
+    /// Splits a number per scored token by sequence.
+    pub(crate) fn by_sequence(&self, numbers: &[f32]) -> Vec<Vec<f64>> {
+        let mut parts = vec![Vec::new(); self.batch.sequences];
+        for (&number, &sequence) in numbers.iter().zip(&self.batch.sequence) {
+            parts[sequence as usize].push(f64::from(number));
+        }
+        parts
+    }
+
+    /// Returns log Σ π² over the vocabulary at each scored token, in nats.
+    pub(crate) fn log_collisions(&self, policy: &Policy) -> Result<Vec<f32>, TrainError> {
+        let (HeadTape::Chunked { hidden, .. } | HeadTape::Full { hidden, .. }) = &self.tape.head;
+        Ok(on_cpu(&ChunkedHead::new(policy.lm_head())?.log_collisions(hidden)?))
+    }
+
     /// Adds the gradient of `Σ coefficient · logp` to `gradients`, with one coefficient per sequence.
     pub(crate) fn backward(
         self,
         coefficients: &[f64],
         gradients: &mut Gradients<'_>,
     ) -> Result<(), TrainError> {
-        let per_token: Vec<f32> =
-            self.batch.sequence.iter().map(|&sequence| coefficients[sequence as usize] as f32).collect();
+        self.backward_weighted(coefficients, None, gradients)
+    }
+
+    /// Like [`backward`](Self::backward), for the sums of [`weighted_logps`](Self::weighted_logps).
+    pub(crate) fn backward_weighted(
+        self,
+        coefficients: &[f64],
+        weights: Option<&[f64]>,
+        gradients: &mut Gradients<'_>,
+    ) -> Result<(), TrainError> {
+        let of_sequence = self.batch.sequence.iter().map(|&sequence| coefficients[sequence as usize]);
+        let per_token: Vec<f32> = match weights {
+            None => of_sequence.map(|coefficient| coefficient as f32).collect(),
+            Some(weights) => {
+                of_sequence.zip(weights).map(|(coefficient, weight)| (coefficient * weight) as f32).collect()
+            }
+        };
         let Tape { ids, embedded, layers, head } = self.tape;
         let per_token = on_device(&per_token, ids.device());
         let (output, gradient) = match head {
@@ -158,7 +201,7 @@ impl<'a> ForwardPass<'a> {
                 let gradient = gradient.to_kind(hidden.kind());
                 (hidden, gradient)
             }
-            HeadTape::Full { logps } => (logps, per_token),
+            HeadTape::Full { logps, .. } => (logps, per_token),
         };
         let from = [&output, &gradient];
         match layers {

@@ -19,6 +19,8 @@ pub struct TrainerState<'a> {
     pub master: &'a Tensor,
     /// The optimizer with its moments.
     pub optimizer: &'a AdamW,
+    /// β-DPO's running mean margin, in nats; `None` for other losses.
+    pub(crate) margin_mean: Option<f64>,
     /// This rank's shard of the state.
     pub(crate) shard: Shard,
     /// The ranks.
@@ -29,6 +31,8 @@ pub struct TrainerState<'a> {
 #[derive(Debug)]
 pub(crate) struct SavedState {
     pub(crate) step: u64,
+    /// β-DPO's running mean margin.
+    pub(crate) margin_mean: Option<f64>,
     pub(crate) master: Tensor,
     pub(crate) exp_avg: Tensor,
     pub(crate) exp_avg_sq: Tensor,
@@ -37,6 +41,6 @@ pub(crate) struct SavedState {
 impl SavedState {
     pub(crate) fn zeros(step: u64, elements: i64) -> Self {
         let zeros = || Tensor::zeros([elements], (Kind::Float, Device::Cpu));
-        Self { step, master: zeros(), exp_avg: zeros(), exp_avg_sq: zeros() }
+        Self { step, margin_mean: None, master: zeros(), exp_avg: zeros(), exp_avg_sq: zeros() }
     }
 }

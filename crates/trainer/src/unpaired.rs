@@ -2,18 +2,18 @@
 
 use policy_model::Policy;
 use pref_data::{Dialogue, TokenBatch, TokenCompletion};
-use pref_loss::{KlEstimate, KtoBatch, KtoLoss, KtoOutput};
+use pref_loss::{KtoBatch, KtoLoss, KtoOutput};
 
 use crate::error::TrainError;
 use crate::gradients::Gradients;
 use crate::metrics::{MetricSums, UnpairedSums};
-use crate::objective::{Objective, StepStats};
+use crate::objective::{BatchContext, Objective, StepStats};
 use crate::reference::logps_of_dialogues;
 use crate::scoring::{ForwardPass, Scoring};
 
 /// Each prompt with the completion of another example, and the reference's log-probabilities of these completions.
 ///
-/// They estimate KTO's baseline ([`KlEstimate`]), as in TRL's `KTOTrainer`: within each batch of the file's order,
+/// They estimate KTO's baseline ([`KlEstimate`](pref_loss::KlEstimate)), as in TRL's `KTOTrainer`: within each batch of the file's order,
 /// completions move on by one prompt. TRL trains in that order. If the examples are shuffled, an example keeps its
 /// partner in every epoch, so that the reference scores it once.
 #[derive(Debug)]
@@ -116,7 +116,7 @@ impl Objective for UnpairedObjective<'_> {
         policy: &Policy,
         examples: &[usize],
         scale: f64,
-        baseline: KlEstimate,
+        context: &BatchContext,
         gradients: &mut Gradients<'_>,
     ) -> Result<StepStats, TrainError> {
         let dialogues = dialogues(examples.iter().map(|&i| &self.completions[i]));
@@ -131,7 +131,7 @@ impl Objective for UnpairedObjective<'_> {
         }
         let labels: Vec<bool> = examples.iter().map(|&i| self.completions[i].is_desirable).collect();
         let mut out = KtoOutput::default();
-        self.loss.evaluate(&KtoBatch::new(&logps, &reference, &labels)?, baseline, &mut out);
+        self.loss.evaluate(&KtoBatch::new(&logps, &reference, &labels)?, context.baseline(), &mut out);
         let mut sums = UnpairedSums::default();
         for ((logp, reference), &is_desirable) in logps.iter().zip(&reference).zip(&labels) {
             sums.add(is_desirable, self.loss.beta.get() * (logp - reference), *logp);

@@ -11,13 +11,13 @@ use common::Record;
 use distributed::{Exchange, Placement, ProcessGroup, Rank, Sharding, Timing, Token};
 use policy_model::{Lora, ModelConfig, Policy, Projection};
 use pref_data::TokenPair;
-use pref_loss::{Beta, KtoLoss, PreferenceLoss, Weight};
+use pref_loss::{Beta, DynamicBeta, KtoLoss, LabelSmoothing, PreferenceLoss, Weight};
 use rand::RngExt;
 use seeds::Seeds;
 use tch::{Device, Kind, Tensor};
 use trainer::{
-    Activations, AdamWSettings, Decay, KlPairs, Loss, MicroBatch, Order, PreferenceObjective, Scoring,
-    SequenceLogps, StepMetrics, TrainSettings, Trained, Trainer,
+    Activations, AdamWSettings, Decay, KlPairs, Loss, MicroBatch, Order, PairwiseLoss, PreferenceObjective,
+    Scoring, SequenceLogps, StepMetrics, TrainSettings, Trained, Trainer,
 };
 
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -98,8 +98,13 @@ fn train(way: &Way, group: ProcessGroup, exchange: Exchange) -> Result {
     let of_shifted = SequenceLogps::compute(&policy, &shifted, scoring, |_| {}).unwrap();
     let kl_pairs = KlPairs::new(shifted, of_shifted);
     let kl_pairs = matches!(way.loss, Loss::Kto(_)).then_some(&kl_pairs);
-    let objective =
-        PreferenceObjective { pairs: &pairs, reference: &reference, loss: way.loss, kl_pairs, scoring };
+    let objective = PreferenceObjective {
+        pairs: &pairs,
+        reference: Some(&reference),
+        loss: way.loss.clone(),
+        kl_pairs,
+        scoring,
+    };
     let mut trainer = Trainer::together(&policy, &objective, way.settings(), group, exchange).unwrap();
     let mut record = Record::default();
     trainer.run(&mut record).unwrap();
@@ -222,4 +227,28 @@ fn ranks_share_one_baseline_per_batch() {
         }
     }
     assert!((alone[0].loss - 0.5).abs() < 1e-6 && alone.last().unwrap().loss < 0.5, "it learns: {alone:?}");
+}
+
+#[test]
+fn ranks_compare_the_pairs_of_a_whole_batch() {
+    let (beta, label_smoothing) = (Beta::new(0.1).unwrap(), LabelSmoothing::new(0.1).unwrap());
+    let dynamic_beta = DynamicBeta::new(beta, Weight::new(0.6).unwrap(), 0.9).unwrap();
+    let dpo = PairwiseLoss::from(PreferenceLoss::Dpo { beta });
+    let losses = [
+        PreferenceLoss::Aot { beta, label_smoothing }.into(),
+        PreferenceLoss::AotUnpaired { beta, label_smoothing }.into(),
+        Loss::Pair(PairwiseLoss { dynamic_beta: Some(dynamic_beta), ..dpo }),
+    ];
+    for loss in losses {
+        let way = Way { loss, ..Way::plain() };
+        let (alone, _) = train(&way, ProcessGroup::single(), Exchange::default());
+        for (steps, _) in together(&way, 2, exchange(Sharding::Optimizer, 1000)) {
+            for (step, alone) in steps.iter().zip(&alone) {
+                let apart = (step.loss - alone.loss).abs();
+                assert!(apart < 1e-5, "step {}: {} {}", step.step, step.loss, alone.loss);
+                assert_eq!(step.beta.is_some(), alone.beta.is_some());
+            }
+        }
+        assert!(alone.last().unwrap().loss < alone[0].loss, "it learns: {alone:?}");
+    }
 }

@@ -138,6 +138,7 @@ fn follow(run: &Run, steps: usize, batch_size: usize, start: &Start<'_>) {
     let loss = loss(&run.loss_type);
     // The schedule ends with the recorded run, which may have fewer pairs than the fixture.
     let pairs = &pairs[..run.steps.len() * batch_size];
+    let reference = Some(reference);
     let objective =
         PreferenceObjective { pairs, reference, loss: loss.into(), kl_pairs: None, scoring: Scoring::FAST };
     let mut record = Record { stop_after: Some(steps), ..Record::default() };

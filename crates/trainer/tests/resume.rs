@@ -3,6 +3,7 @@
 #[expect(dead_code, reason = "this test uses the bench, and starts no ranks")]
 mod ranks;
 
+use std::cell::Cell;
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -11,7 +12,7 @@ use distributed::ProcessGroup;
 use ranks::Bench;
 use serde_json::Value;
 use trainer::recipe::Recipe;
-use trainer::{Clock, Context, Outcome, Silent, Start, TrainError, run};
+use trainer::{Clock, Cluster, Context, Outcome, Silent, Start, TrainError, plan, run};
 
 struct NoClock;
 
@@ -25,8 +26,21 @@ impl Clock for NoClock {
     }
 }
 
-/// Trains in the bench's folder; with `stop`, only the first step.
-fn train(bench: &Bench, start: Start, stop: bool, changes: &[&str]) -> Result<Outcome, TrainError> {
+/// A clock that advances by one second per reading.
+struct Ticking(Cell<f64>);
+
+impl Clock for Ticking {
+    fn seconds(&self) -> f64 {
+        self.0.set(self.0.get() + 1.0);
+        self.0.get()
+    }
+
+    fn unix_seconds(&self) -> f64 {
+        0.0
+    }
+}
+
+fn recipe(bench: &Bench, changes: &[&str]) -> Result<Recipe, TrainError> {
     let path = |name: &str| bench.path(name).display().to_string();
     let mut overrides = vec![
         format!("model.path={}", path("model")),
@@ -36,7 +50,12 @@ fn train(bench: &Bench, start: Start, stop: bool, changes: &[&str]) -> Result<Ou
         "watch.answers=0".to_owned(),
     ];
     overrides.extend(changes.iter().map(|change| (*change).to_owned()));
-    let recipe = Recipe::load(&bench.path("recipe.toml"), &overrides)?;
+    Ok(Recipe::load(&bench.path("recipe.toml"), &overrides)?)
+}
+
+/// Trains in the bench's folder; with `stop`, only the first step.
+fn train(bench: &Bench, start: Start, stop: bool, changes: &[&str]) -> Result<Outcome, TrainError> {
+    let recipe = recipe(bench, changes)?;
     let (stop, mut progress) = (AtomicBool::new(stop), Silent);
     let group = ProcessGroup::single();
     let mut context = Context { clock: &NoClock, progress: &mut progress, stop: &stop, group, cache: None };
@@ -101,4 +120,50 @@ fn a_checkpoint_without_recorded_inputs_resumes() {
     fs::write(&path, former.to_string()).unwrap();
     bench.write_pairs("held-out.jsonl", 6);
     assert_eq!(train(&bench, Start::Resume, false, &[]).unwrap(), Outcome::Finished);
+}
+
+#[test]
+fn a_loss_without_a_reference_loads_and_scores_none() {
+    let bench = Bench::new();
+    let missing = format!("model.reference={}", bench.path("missing").display());
+    let with_reference = train(&bench, Start::Fresh, false, &[&missing]).unwrap_err();
+    assert!(with_reference.is_bad_input(), "{with_reference}");
+    let sum = "loss.terms=[{ kind = \"cpo\" }, { kind = \"sft\" }]";
+    for keys in [&["loss.kind=simpo"][..], &["loss.kind=orpo"], &["loss.kind=cpo"], &["loss.kind=sum", sum]] {
+        let folder = format!("output.dir={}", bench.path(keys[0]).display());
+        let changes = [&[&*missing, &folder], keys].concat();
+        let planned = recipe(&bench, &changes).unwrap();
+        let clock = Ticking(Cell::new(0.0));
+        let planned = plan(&planned, Start::Fresh, Cluster::a100s(1), &clock).unwrap();
+        assert_eq!((planned.reference, planned.time.reference), (None, 0.0));
+        assert_eq!(planned.on_cluster.reference, 0.0);
+        assert_eq!(train(&bench, Start::Fresh, true, &changes).unwrap(), Outcome::Stopped(1));
+        assert_eq!(train(&bench, Start::Resume, false, &changes).unwrap(), Outcome::Finished);
+        let out = bench.path(keys[0]);
+        assert!(!out.join("reference").exists() && out.join("eval.jsonl").exists());
+    }
+}
+
+#[test]
+fn an_interrupted_run_keeps_the_running_mean_of_dynamic_beta() {
+    let bench = Bench::new();
+    let run = |folder: &str, stops: usize| {
+        let out = format!("output.dir={}", bench.path(folder).display());
+        let changes =
+            ["loss.kind=dpo", "loss.dynamic_beta={ alpha = 2.0 }", "train.learning_rate=1e-2", &out];
+        for stop in 0..stops {
+            let start = if stop == 0 { Start::Fresh } else { Start::Resume };
+            assert!(matches!(train(&bench, start, true, &changes).unwrap(), Outcome::Stopped(_)));
+        }
+        let start = if stops == 0 { Start::Fresh } else { Start::Resume };
+        assert_eq!(train(&bench, start, false, &changes).unwrap(), Outcome::Finished);
+        fs::read_to_string(bench.path(folder).join("metrics.jsonl")).unwrap()
+    };
+    let whole = run("whole", 0);
+    assert_eq!(run("interrupted", 3), whole);
+    let betas: Vec<f64> = whole
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["beta"].as_f64().unwrap())
+        .collect();
+    assert!(betas.windows(2).any(|pair| pair[0] != pair[1]), "{betas:?}");
 }

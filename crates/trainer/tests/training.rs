@@ -92,7 +92,7 @@ fn train(settings: TrainSettings, scoring: Scoring) -> (Record, Vec<f32>) {
     let loss = PreferenceLoss::Dpo { beta: Beta::new(0.1).unwrap() };
     let objective = PreferenceObjective {
         pairs: &pairs,
-        reference: &reference,
+        reference: Some(&reference),
         loss: loss.into(),
         kl_pairs: None,
         scoring,
@@ -157,7 +157,7 @@ fn kto_takes_its_baseline_from_the_whole_batch() {
     let kto = KtoLoss { beta: Beta::new(0.5).unwrap(), desirable: Weight::ONE, undesirable: Weight::ONE };
     let objective = PreferenceObjective {
         pairs: &pairs,
-        reference: &reference,
+        reference: Some(&reference),
         loss: Loss::Kto(kto),
         kl_pairs: Some(&kl_pairs),
         scoring: FAST,
@@ -327,7 +327,7 @@ fn an_untrained_policy_equals_its_reference_bitwise() {
         let loss = PreferenceLoss::Dpo { beta: Beta::new(0.1).unwrap() };
         let objective = PreferenceObjective {
             pairs: &pairs,
-            reference: &reference,
+            reference: Some(&reference),
             loss: loss.into(),
             kl_pairs: None,
             scoring: FAST,
@@ -365,7 +365,7 @@ fn a_nan_loss_stops_before_the_update() {
     let loss = PreferenceLoss::Dpo { beta: Beta::new(0.1).unwrap() };
     let objective = PreferenceObjective {
         pairs: &pairs,
-        reference: &reference,
+        reference: Some(&reference),
         loss: loss.into(),
         kl_pairs: None,
         scoring: FAST,

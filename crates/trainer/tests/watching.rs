@@ -107,7 +107,7 @@ fn train(held_out: Option<(&[TokenPair], Option<OwnAnswers>, u64)>) -> (Record, 
     let (loss, scoring) = (PreferenceLoss::Dpo { beta: Beta::new(BETA).unwrap() }, Scoring::FAST);
     let objective = PreferenceObjective {
         pairs: &pairs,
-        reference: &reference,
+        reference: Some(&reference),
         loss: loss.into(),
         kl_pairs: None,
         scoring,
@@ -121,8 +121,14 @@ fn train(held_out: Option<(&[TokenPair], Option<OwnAnswers>, u64)>) -> (Record, 
         None => trained(&mut Trainer::new(&policy, &objective, settings()).unwrap(), &mut record),
         Some((pairs, answers, every)) => {
             let reference = score(pairs);
-            let held_out =
-                HeldOut { pairs, reference: &reference, loss: loss.into(), kl_pairs: None, scoring, answers };
+            let held_out = HeldOut {
+                pairs,
+                reference: Some(&reference),
+                loss: loss.into(),
+                kl_pairs: None,
+                scoring,
+                answers,
+            };
             let trainer = Trainer::new(&policy, &objective, settings()).unwrap();
             trained(&mut trainer.with_held_out(&held_out, every), &mut record)
         }

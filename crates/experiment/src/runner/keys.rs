@@ -184,7 +184,7 @@ mod tests {
     use trainer::recipe::{LossKind, Recipe, parse_toml};
 
     use super::*;
-    use crate::setup::{AnswersSection, JudgeSection, SandboxSection, Setup};
+    use crate::setup::{AnswersSection, JudgeSection, SandboxSection, Setup, StoreSection};
 
     const RECIPE: &str = r#"
         [model]
@@ -223,6 +223,7 @@ mod tests {
             lora: recipe.lora,
             distributed: recipe.distributed,
             output: recipe.output,
+            store: StoreSection::default(),
         };
         change(&mut setup);
         (folder, Runner::new(setup).unwrap())

@@ -33,7 +33,7 @@ impl Question for Sweep {
         let study = &recipe.study;
         let mut grid = Grid::baselines(study.seeds);
         for seed in 0..study.seeds {
-            for setting in Setting::all() {
+            for setting in Setting::swept(study) {
                 for &beta in &study.sweep_betas {
                     let cell = setting.cell(study, beta, seed);
                     grid.add_cell(&cell, [recipe.train.checkpoints.len() - 1]);
@@ -118,7 +118,7 @@ fn table(results: &Results<'_>) -> Result<Table, StudyError> {
     let shown = scorers.shown();
     let mut rows = Vec::new();
     let mut notes = Vec::new();
-    for setting in Setting::all() {
+    for setting in Setting::swept(&results.recipe.study) {
         let (accuracy, score) = (by_accuracy(results, setting), by_score(results, setting)?);
         for (at, &beta) in results.recipe.study.sweep_betas.iter().enumerate() {
             let keep = |subject: &Subject| setting.holds(results, subject, beta);
@@ -269,7 +269,7 @@ fn figure(results: &Results<'_>) -> Result<Svg, StudyError> {
     let betas = &results.recipe.study.sweep_betas;
     let mut series = Vec::new();
     let mut accuracies = Vec::new();
-    for setting in Setting::all() {
+    for setting in Setting::swept(&results.recipe.study) {
         let name = setting.name();
         let points = points(results, scorer, setting)?;
         let accuracy = points.iter().filter_map(|(x, ..)| {

@@ -169,8 +169,8 @@ impl Work<'_> {
                 repeat(clock, || logps_of_dialogues(&reference, &dialogues, scoring).map(drop))?
             }
         };
-        let step = match (self.loss, batch) {
-            (Some(Loss::Kto(loss)), TimedBatch::Unpaired(completions)) => {
+        let step = match (&self.loss, batch) {
+            (&Some(Loss::Kto(loss)), TimedBatch::Unpaired(completions)) => {
                 let reference = &*vec![0.0; completions.len()];
                 let mismatched = &Mismatched::new(dialogues(completions), reference.to_vec());
                 let objective = UnpairedObjective { completions, reference, loss, mismatched, scoring };
@@ -181,8 +181,9 @@ impl Work<'_> {
                 let reference = SequenceLogps { chosen: zeros.clone(), rejected: zeros };
                 let kl_pairs = KlPairs::new(batch.to_vec(), reference.clone());
                 let kl_pairs = matches!(loss, Loss::Kto(_)).then_some(&kl_pairs);
-                let objective =
-                    PreferenceObjective { pairs: batch, reference: &reference, loss, kl_pairs, scoring };
+                let reference = loss.reads_reference().then_some(&reference);
+                let loss = loss.clone();
+                let objective = PreferenceObjective { pairs: batch, reference, loss, kl_pairs, scoring };
                 self.step(&policy, &objective, clock)?
             }
             (_, batch) => {
@@ -374,14 +375,15 @@ mod tests {
             activations: Activations::Recomputed,
         };
         let dpo = Loss::from(pref_loss::PreferenceLoss::Dpo { beta: Beta::new(0.1).unwrap() });
-        for (loss, scoring) in [(Some(dpo), Scoring::FAST), (Some(dpo), plain), (None, Scoring::FAST)] {
+        for (loss, scoring) in [(Some(dpo.clone()), Scoring::FAST), (Some(dpo), plain), (None, Scoring::FAST)]
+        {
             // Two of the three pairs, with 10 and 20 tokens.
             let to_score = if loss.is_some() { 30 } else { 0 };
             let work = Work {
                 config: &config,
                 settings: &settings,
                 scoring,
-                loss,
+                loss: loss.clone(),
                 examples: TimedExamples::Pairs(&pairs),
                 to_score,
                 device: Device::Cpu,

@@ -37,7 +37,7 @@ impl fmt::Display for Origin {
 #[non_exhaustive]
 pub enum RecipeError {
     /// The file cannot be read.
-    #[error("cannot read recipe {}: {source}", path.display())]
+    #[error("cannot read recipe {}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -190,6 +190,17 @@ impl Complaint {
     pub fn within(mut self, section: &str) -> Self {
         self.key.insert(0, section.to_owned());
         self
+    }
+
+    /// Returns the key and the reason, without an origin.
+    pub(super) fn in_words(&self) -> String {
+        let key = self.key.join(".");
+        match &self.kind {
+            ComplaintKind::Invalid { reason } => format!("{key} {reason}"),
+            ComplaintKind::Unsupported { what, way_out } => {
+                format!("{key} = {what} is not supported; {way_out}")
+            }
+        }
     }
 
     /// Adds the origin.

@@ -4,14 +4,10 @@ use std::path::PathBuf;
 
 use distributed::{Exchange, Sharding};
 use policy_model::{Lora, Projection};
-use pref_data::{FlipRate, Layout, Padding};
-use pref_loss::{Beta, KtoLoss, LabelSmoothing, LogpReduction, NoiseRate, PreferenceLoss, Weight};
+use pref_data::{Layout, Padding};
 use serde::{Deserialize, Serialize};
 
-use crate::objective::Loss;
-
-use super::smoothing::Smoothing;
-use super::values::{DeviceChoice, Dtype, LossKind};
+use super::values::{DeviceChoice, Dtype};
 use super::{Complaint, Origin, RecipeError};
 use crate::parameters::Trained;
 use crate::schedule::Decay;
@@ -54,112 +50,6 @@ impl ModelSection {
             format!("is \"{}\", but libtorch finds no GPU; use \"auto\" or \"cpu\"", self.device),
         )
     }
-}
-
-/// The training loss.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct LossSection {
-    /// The loss.
-    pub kind: LossKind,
-    /// Strength of the regularization toward the reference, above 0.
-    pub beta: Beta,
-    /// Assumed probability of a wrong label, in [0, 1], or `"flip_rate"` for that of `data`; below 0.5 for `robust`. For `cdpo`
-    /// and `robust` only.
-    pub label_smoothing: Smoothing,
-    /// Whether log-probabilities are sums or means over tokens, for `ipo` only.
-    pub logp_reduction: LogpReduction,
-    /// Weight of the loss of desirable responses, at least 0. For `kto` only.
-    #[serde(skip_serializing_if = "is_one")]
-    pub desirable_weight: Weight,
-    /// Weight of the loss of undesirable responses, at least 0. For `kto` only.
-    #[serde(skip_serializing_if = "is_one")]
-    pub undesirable_weight: Weight,
-}
-
-impl Default for LossSection {
-    fn default() -> Self {
-        Self {
-            kind: LossKind::Dpo,
-            beta: Beta::DEFAULT,
-            label_smoothing: Smoothing::ZERO,
-            logp_reduction: LogpReduction::Sum,
-            desirable_weight: Weight::ONE,
-            undesirable_weight: Weight::ONE,
-        }
-    }
-}
-
-impl LossSection {
-    /// Replaces the rule `"flip_rate"` by the number of the data.
-    ///
-    /// # Errors
-    /// A [`Complaint`] if the loss is not defined for that number.
-    pub fn resolve(&mut self, flip_rate: FlipRate) -> Result<(), Complaint> {
-        if self.label_smoothing == Smoothing::FlipRate {
-            self.label_smoothing = Smoothing::Fixed(self.label_smoothing.at(flip_rate));
-            return self.check();
-        }
-        Ok(())
-    }
-
-    /// Returns the loss, or `None` for supervised training.
-    ///
-    /// # Errors
-    /// [`RecipeError::Invalid`] for a parameter that is out of range or does not apply to the loss.
-    pub fn build(&self) -> Result<Option<Loss>, RecipeError> {
-        self.check().map_err(|complaint| complaint.within("loss").at(Origin::Code))?;
-        let Self { kind, beta, label_smoothing, logp_reduction: reduction, .. } = *self;
-        Ok(Some(match kind {
-            LossKind::Dpo => PreferenceLoss::Dpo { beta }.into(),
-            LossKind::Cdpo => PreferenceLoss::Cdpo { beta, label_smoothing: fixed(label_smoothing)? }.into(),
-            LossKind::Ipo => PreferenceLoss::Ipo { beta, reduction }.into(),
-            LossKind::Robust => {
-                let label_smoothing = NoiseRate::new(fixed(label_smoothing)?.get()).expect("checked above");
-                PreferenceLoss::Robust { beta, label_smoothing }.into()
-            }
-            LossKind::Hinge => PreferenceLoss::Hinge { beta }.into(),
-            LossKind::Kto => {
-                let (desirable, undesirable) = (self.desirable_weight, self.undesirable_weight);
-                Loss::Kto(KtoLoss { beta, desirable, undesirable })
-            }
-            LossKind::Sft => return Ok(None),
-        }))
-    }
-
-    /// # Errors
-    /// A [`Complaint`] about the first invalid key.
-    pub fn check(&self) -> Result<(), Complaint> {
-        let is_used = self.kind.smooths_labels() || self.label_smoothing == Smoothing::ZERO;
-        let unused =
-            "applies only to loss.kind = \"cdpo\" or \"robust\"; choose one of them or remove the key";
-        require(is_used, "label_smoothing", unused)?;
-        let is_rate = self.kind != LossKind::Robust
-            || !self.label_smoothing.fixed().is_some_and(LabelSmoothing::is_degenerate);
-        let too_high = "must be below 0.5 for loss.kind = \"robust\", which divides by 1 - 2 label_smoothing";
-        require(is_rate, "label_smoothing", too_high)?;
-        let is_used = self.kind == LossKind::Ipo || self.logp_reduction == LogpReduction::Sum;
-        let unused = "is \"mean\", which applies only to loss.kind = \"ipo\"; choose that or remove the key";
-        require(is_used, "logp_reduction", unused)?;
-        let weights =
-            [("desirable_weight", self.desirable_weight), ("undesirable_weight", self.undesirable_weight)];
-        for (key, weight) in weights {
-            let is_used = self.kind == LossKind::Kto || weight == Weight::ONE;
-            require(is_used, key, "applies only to loss.kind = \"kto\"; choose that or remove the key")?;
-        }
-        let learns = weights.iter().any(|(_, weight)| weight.get() > 0.0);
-        require(learns, "desirable_weight", "is 0, as loss.undesirable_weight; set one of them above 0")
-    }
-}
-
-/// Returns the number of a label smoothing that was resolved.
-fn fixed(smoothing: Smoothing) -> Result<LabelSmoothing, RecipeError> {
-    let unresolved = || {
-        let complaint =
-            Complaint::invalid("label_smoothing", "is \"flip_rate\" without data; resolve it first");
-        complaint.within("loss").at(Origin::Code)
-    };
-    smoothing.fixed().ok_or_else(unresolved)
 }
 
 /// Optimization.
@@ -395,10 +285,6 @@ impl OutputSection {
     pub fn check(&self) -> Result<(), Complaint> {
         require(!self.dir.as_os_str().is_empty(), "dir", "is empty; set it to a folder for the run")
     }
-}
-
-fn is_one(weight: &Weight) -> bool {
-    *weight == Weight::ONE
 }
 
 pub(super) fn require(holds: bool, key: &str, otherwise: impl Into<String>) -> Result<(), Complaint> {

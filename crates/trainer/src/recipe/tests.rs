@@ -218,7 +218,8 @@ fn unknown_keys_suggest_the_nearest_and_list_all() {
     assert_eq!(
         file("\n[loss]\nbeta = 0.1\nlabel_smoothin = 0.2\n"),
         "r.toml:11: unknown key loss.label_smoothin (did you mean loss.label_smoothing?); [loss] takes kind, beta, \
-         label_smoothing, logp_reduction, desirable_weight, undesirable_weight"
+         label_smoothing, logp_reduction, desirable_weight, undesirable_weight, gamma, lambda, temperature, ld_alpha, \
+         wpo, divergence, dynamic_beta, terms"
     );
     assert_eq!(
         file("[trian]\nepochs = 1\n"),
@@ -269,7 +270,10 @@ fn values_of_the_wrong_type_name_the_expected_type() {
 fn unknown_variants_list_the_known_ones() {
     assert_eq!(
         refusal("loss.kind=dop"),
-        "loss.kind is \"dop\" (did you mean \"dpo\"?); it takes \"sft\", \"dpo\", \"cdpo\", \"ipo\", \"robust\", \"hinge\", \"kto\""
+        format!(
+            "loss.kind is \"dop\" (did you mean \"dpop\"?); it takes {}",
+            LossKind::ALL.map(|kind| format!("\"{}\"", kind.name())).join(", ")
+        )
     );
     assert_eq!(
         refusal("model.dtype=float16"),
@@ -314,7 +318,8 @@ fn values_out_of_range_are_rejected() {
 fn parameters_without_effect_on_the_loss_are_rejected() {
     assert_eq!(
         refusal("loss.label_smoothing=0.1"),
-        "loss.label_smoothing applies only to loss.kind = \"cdpo\" or \"robust\"; choose one of them or remove the key"
+        "loss.label_smoothing applies only to loss.kind = \"cdpo\", \"robust\", \"exo_pair\", \"cpo\", \"aot\" or \
+         \"aot_unpaired\"; choose one of them or remove the key"
     );
     let rule = ["loss.kind=robust", "loss.label_smoothing=flip_rate", "data.flip_rate=0.5"];
     assert!(parse(SMALLEST, &rule).unwrap_err().to_string().contains("must be below 0.5"));
@@ -512,7 +517,7 @@ fn errors_in_files_name_the_path() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("recipe.toml");
     let message = Recipe::load(&path, &[]).unwrap_err().to_string();
-    assert!(message.starts_with(&format!("cannot read recipe {}: ", path.display())), "{message}");
+    assert_eq!(message, format!("cannot read recipe {}", path.display()));
     fs::write(&path, format!("{SMALLEST}[loss]\nbeta = -1\n")).unwrap();
     assert_eq!(
         Recipe::load(&path, &[]).unwrap_err().to_string(),

@@ -141,47 +141,6 @@ pub enum Preset {
     Trl0710,
 }
 
-/// The training loss.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LossKind {
-    /// Cross entropy of the chosen responses, without a reference.
-    Sft,
-    /// Direct preference optimization.
-    #[default]
-    Dpo,
-    /// Conservative DPO, with label smoothing.
-    Cdpo,
-    /// Identity preference optimisation.
-    Ipo,
-    /// Robust DPO, unbiased if a known share of the labels is flipped.
-    Robust,
-    /// The hinge loss of SLiC.
-    Hinge,
-    /// Kahneman–Tversky optimization: each response on its own, good or bad.
-    Kto,
-}
-
-impl LossKind {
-    /// Returns its name in a recipe.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Sft => "sft",
-            Self::Dpo => "dpo",
-            Self::Cdpo => "cdpo",
-            Self::Ipo => "ipo",
-            Self::Robust => "robust",
-            Self::Hinge => "hinge",
-            Self::Kto => "kto",
-        }
-    }
-
-    /// Returns whether the loss depends on `label_smoothing`.
-    pub fn smooths_labels(self) -> bool {
-        matches!(self, Self::Cdpo | Self::Robust)
-    }
-}
-
 /// All of the data, for serde's default.
 pub(super) fn all() -> Fraction {
     Fraction::ALL

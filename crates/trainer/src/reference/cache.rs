@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use distributed::{ProcessGroup, hash_model, hash_sequences};
 use policy_model::{ModelConfig, Policy};
 use pref_data::{Layout, Padding, TokenPair};
+use pref_loss::LdAlpha;
 use tch::Kind;
 
 use super::SequenceLogps;
@@ -68,6 +69,8 @@ pub(crate) struct ReferencePass {
     reference: ReferenceModel,
     kind: Kind,
     scoring: Scoring,
+    /// The weight of length-desensitized log-probabilities.
+    ld_alpha: Option<LdAlpha>,
     canonical: Vec<TokenPair>,
     file: PathBuf,
     may_read: bool,
@@ -80,15 +83,16 @@ impl ReferencePass {
         recipe: &Recipe,
         reference: ReferenceModel,
         kind: Kind,
-        scoring: Scoring,
+        (scoring, ld_alpha): (Scoring, Option<LdAlpha>),
         all_tokens: &[TokenPair],
         cache: Option<&Path>,
     ) -> Self {
         let canonical = canonical(all_tokens);
-        let key = cache_key(&reference, kind, scoring, &canonical);
+        let key = cache_key(&reference, kind, (scoring, ld_alpha), &canonical);
         let cache = cache.unwrap_or(&recipe.output.dir).join("reference");
         let file = cache.join(format!("{key}.logps"));
-        Self { reference, kind, scoring, canonical, file, may_read: recipe.speed.reference_cache }
+        let may_read = recipe.speed.reference_cache;
+        Self { reference, kind, scoring, ld_alpha, canonical, file, may_read }
     }
 
     /// Returns the number of scored sequences: two per pair.
@@ -129,11 +133,13 @@ impl ReferencePass {
             }
         };
         let mut by_tokens = BTreeMap::new();
+        let is_weighted = self.ld_alpha.is_some();
         for (i, pair) in self.canonical.into_iter().enumerate() {
-            by_tokens.insert((pair.prompt.clone(), pair.chosen), logps.chosen[i]);
-            by_tokens.insert((pair.prompt, pair.rejected), logps.rejected[i]);
+            let plain = plain_tokens(is_weighted, &pair);
+            by_tokens.insert((pair.prompt.clone(), pair.chosen, plain), logps.chosen[i]);
+            by_tokens.insert((pair.prompt, pair.rejected, plain), logps.rejected[i]);
         }
-        Ok(ReferenceTable { by_tokens })
+        Ok(ReferenceTable { by_tokens, is_weighted })
     }
 
     fn compute(
@@ -147,8 +153,8 @@ impl ReferencePass {
             progress.advance(done as u64, "");
             ControlFlow::Continue(())
         };
-        let (pairs, scoring) = (&self.canonical, self.scoring);
-        let logps = SequenceLogps::compute_together(group, reference, pairs, scoring, advance)?;
+        let (pairs, scoring) = (&self.canonical, (self.scoring, self.ld_alpha));
+        let logps = SequenceLogps::compute_weighted(group, reference, pairs, scoring, advance)?;
         progress.end();
         if !group.is_main() {
             return Ok(logps);
@@ -194,16 +200,26 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Vec<f64>> {
 /// They are computed over *all* pairs in a canonical order, independent of fraction and noise. Runs with the same model
 /// and data therefore share them bit for bit.
 pub(crate) struct ReferenceTable {
-    by_tokens: BTreeMap<(Vec<u32>, Vec<u32>), f64>,
+    /// By prompt, response and the number of its plain tokens.
+    by_tokens: BTreeMap<(Vec<u32>, Vec<u32>, usize), f64>,
+    is_weighted: bool,
+}
+
+/// Returns the number of tokens before which a length-desensitized log-probability is a plain sum; 0 for plain sums,
+/// which do not depend on the partner.
+fn plain_tokens(is_weighted: bool, pair: &TokenPair) -> usize {
+    if is_weighted { pair.chosen.len().min(pair.rejected.len()) } else { 0 }
 }
 
 impl ReferenceTable {
     /// Returns the log-probabilities of `pairs`, which must be among the table's pairs.
     pub(crate) fn of(&self, pairs: &[TokenPair]) -> SequenceLogps {
-        let find = |prompt: &[u32], response: &[u32]| self.by_tokens[&(prompt.to_vec(), response.to_vec())];
+        let find = |pair: &TokenPair, response: &[u32]| {
+            self.by_tokens[&(pair.prompt.clone(), response.to_vec(), plain_tokens(self.is_weighted, pair))]
+        };
         SequenceLogps {
-            chosen: pairs.iter().map(|p| find(&p.prompt, &p.chosen)).collect(),
-            rejected: pairs.iter().map(|p| find(&p.prompt, &p.rejected)).collect(),
+            chosen: pairs.iter().map(|pair| find(pair, &pair.chosen)).collect(),
+            rejected: pairs.iter().map(|pair| find(pair, &pair.rejected)).collect(),
         }
     }
 }
@@ -220,7 +236,12 @@ fn canonical(pairs: &[TokenPair]) -> Vec<TokenPair> {
 }
 
 /// Returns the cache key: a hash of everything that determines the log-probabilities.
-fn cache_key(reference: &ReferenceModel, kind: Kind, scoring: Scoring, pairs: &[TokenPair]) -> String {
+fn cache_key(
+    reference: &ReferenceModel,
+    kind: Kind,
+    (scoring, ld_alpha): (Scoring, Option<LdAlpha>),
+    pairs: &[TokenPair],
+) -> String {
     let mut hasher = blake3::Hasher::new();
     // Activations kept for a backward pass do not affect log-probabilities.
     let Scoring { layout, padding, head, activations: _ } = scoring;
@@ -228,6 +249,9 @@ fn cache_key(reference: &ReferenceModel, kind: Kind, scoring: Scoring, pairs: &[
     let padding = padding_name(padding);
     hasher.update(format!("reference log-probabilities v4 {kind} {layout} {padding} {head}").as_bytes());
     hasher.update(reference.digest.as_bytes());
+    if let Some(alpha) = ld_alpha {
+        hasher.update(b"ld_alpha").update(&alpha.get().to_le_bytes());
+    }
     hash_sequences(sequences(pairs), &mut hasher);
     hasher.finalize().to_hex()[..32].to_owned()
 }
@@ -287,12 +311,16 @@ mod tests {
             head: Head::Chunked,
             activations: Activations::Kept,
         };
-        let key = |kind, scoring| cache_key(&reference, kind, scoring, &pairs);
+        let key = |kind, scoring| cache_key(&reference, kind, (scoring, None), &pairs);
         assert_eq!(key(Kind::Float, scoring), "76f8b89a29e10382697d2d7ad64437c6");
         let padded =
             Scoring { layout: Layout::Separate, padding: Padding::Right(7), head: Head::Full, ..scoring };
         assert_eq!(key(Kind::BFloat16, padded), "1b8a1b1c6b7b9e97a88a535723334907");
         let recomputed = Scoring { activations: Activations::Recomputed, ..scoring };
         assert_eq!(key(Kind::Float, recomputed), key(Kind::Float, scoring));
+        let desensitized =
+            |alpha| cache_key(&reference, Kind::Float, (scoring, LdAlpha::new(alpha).ok()), &pairs);
+        assert_ne!(desensitized(0.5), key(Kind::Float, scoring));
+        assert_ne!(desensitized(0.5), desensitized(0.25));
     }
 }

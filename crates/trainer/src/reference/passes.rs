@@ -35,6 +35,7 @@ impl<'a> ReferencePasses<'a> {
         pairs: &'a [TokenPair],
         cache: Option<&Path>,
     ) -> Self {
+        let scoring = (scoring, loss.pairwise().and_then(|loss| loss.ld_alpha));
         let over =
             |pairs: &[TokenPair]| ReferencePass::new(recipe, reference.clone(), kind, scoring, pairs, cache);
         let kl_pairs = match loss {
