@@ -92,6 +92,7 @@ fn succeeds(output: &Output) -> (String, String) {
 
 const RQ1: &str = env!("CARGO_BIN_EXE_rq1");
 const RQ4: &str = env!("CARGO_BIN_EXE_rq4");
+const STUDY: &str = env!("CARGO_BIN_EXE_study");
 
 fn server(behaviour: MockBehaviour) -> MockServer {
     MockServer::start(MockBehaviour { key: Some(KEY.to_owned()), ..behaviour }, rates_by_length)
@@ -99,6 +100,40 @@ fn server(behaviour: MockBehaviour) -> MockServer {
 
 fn entries(folder: &Path) -> usize {
     fs::read_dir(folder).map_or(0, Iterator::count)
+}
+
+#[test]
+fn a_split_of_the_data_chooses_beta() {
+    let server = server(MockBehaviour::perfect());
+    let sweep = ["--tables", "sweep", "--set", "study.sweep_betas=[0.1, 0.5]"];
+    let cross_fitted = study(&server.base_url());
+    // Cross-fitting needs a question in each of five folds.
+    fs::write(cross_fitted.path("mt_bench/question.jsonl"), bench_questions(8)).unwrap();
+    let eight = [&sweep[..], &["--set", "study.questions=8"]].concat();
+    let (tables, _) = succeeds(&rq(STUDY, &cross_fitted, &eight));
+    assert!(tables.contains("(tuned, cross-fitted over questions)"), "{tables}");
+
+    let split = study(&server.base_url());
+    // Four records have the same prompt, and are held out together.
+    let settings = [&sweep[..], &["--set", "data.held_out=3"]].concat();
+    let (tables, _) = succeeds(&rq(STUDY, &split, &settings));
+    assert!(tables.contains("(tuned on held-out pairs)") && !tables.contains("cross-fitted"), "{tables}");
+    let runs: Vec<_> = fs::read_dir(split.path("out/store/runs")).unwrap().flatten().collect();
+    assert_eq!(runs.len(), 4 * 2);
+    for run in runs {
+        let evaluated = fs::read_to_string(run.path().join("eval.jsonl")).unwrap();
+        assert_eq!(evaluated.lines().count(), 3, "before training, and at two checkpoints: {evaluated}");
+        let steps = fs::read_to_string(run.path().join("metrics.jsonl")).unwrap();
+        assert_eq!(steps.lines().count(), 2, "eight of twelve records, in batches of four");
+    }
+    let (described, _) = succeeds(
+        &Command::new(STUDY)
+            .args(["describe", "--recipe", "study.toml", "--set", "data.held_out=3", "--format", "csv"])
+            .current_dir(split.folder.path())
+            .output()
+            .unwrap(),
+    );
+    assert!(described.contains("records.jsonl,8,4,"), "{described}");
 }
 
 #[test]

@@ -67,7 +67,7 @@ struct TablesArgs {
     command: Option<RegistryCommand>,
     #[command(flatten)]
     study: StudyArgs,
-    /// Only these tables, such as 3,4 [default: all]
+    /// Only these tables, such as 3,4 [default: all but `map`]
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = table())]
     tables: Vec<String>,
     /// Print only verdicts, variance components and coverage; the study's folder has all tables
@@ -97,17 +97,17 @@ pub fn study() -> ExitCode {
     let asked: Vec<&dyn Question> = ALL
         .iter()
         .copied()
-        .filter(|question| {
-            tables.is_empty()
-                || question.about().tables.iter().any(|id| tables.iter().any(|table| table == id))
+        .filter(|question| match tables.is_empty() {
+            true => !question.is_on_request(),
+            false => question.about().tables.iter().any(|id| tables.iter().any(|table| table == id)),
         })
         .collect();
     let placement = placement();
     run_logging(log_filter(&placement), |signals| {
         let Some(findings) = answer(&asked, &args.study, placement, signals)? else { return Ok(()) };
-        let Findings { failed, verdicts, components, coverage, tables, incomplete, .. } = findings;
-        let tables = if args.brief { Vec::new() } else { tables };
-        let opening = failed.iter().chain(&verdicts).chain(&components).chain(&coverage);
+        let Findings { failed, verdicts, people, components, coverage, tables, incomplete, .. } = findings;
+        let (people, tables) = if args.brief { (None, Vec::new()) } else { (people, tables) };
+        let opening = failed.iter().chain(&verdicts).chain(&people).chain(&components).chain(&coverage);
         print_tables(opening.chain(&tables), &args.study)?;
         incomplete.map_or(Ok(()), |error| Err(error.into()))
     })

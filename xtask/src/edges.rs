@@ -81,6 +81,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "study",
         &[
+            "compare",
             "experiment",
             "files",
             "hub",

@@ -9,6 +9,7 @@ use trainer::{Clock, Context};
 use crate::conclusion::{Findings, conclude};
 use crate::error::StudyError;
 use crate::manifest;
+use crate::people;
 use crate::question::{Question, Questions};
 use crate::study::Study;
 
@@ -68,6 +69,8 @@ impl Study {
         crew: &Crew<'_>,
         context: &mut Context<'_>,
     ) -> Result<Option<Findings>, StudyError> {
+        // A file of ratings that cannot be read is an error before hours of training.
+        people::check(self.recipe())?;
         let computed = self.runner().run_all(|| self.grid(asked), || self.begin(asked), crew, context);
         for cost in self.runner().costs() {
             tracing::info!("judging costs: {cost}");
