@@ -280,7 +280,7 @@ mod tests {
         let max_cost = Some(100.0);
         let judging =
             vec![JudgingCost { judge: "gpt-4".to_owned(), calls: 320, usd, max_cost, seconds: 400.0 }];
-        let sizes = [1, 2, 4, 8].into_iter().filter(|size| processes % size == 0);
+        let sizes = [1, 2, 4, 8].into_iter().filter(|size| processes.is_multiple_of(*size));
         Plan {
             preparation: work("policy, tokenizer and records", 0, 0),
             baseline: work("evaluate SFT", 0, 160),

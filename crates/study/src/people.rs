@@ -43,10 +43,10 @@ struct OfQuestion {
 
 /// Checks that the file of ratings can be read, if `recipe` names one.
 pub(crate) fn check(recipe: &StudyRecipe) -> Result<(), StudyError> {
-    match &recipe.study.ratings {
-        Some(path) if !recipe.study.rates_by_gold() => Ok(drop(Ratings::read(path)?)),
-        _ => Ok(()),
+    if let Some(path) = recipe.study.ratings.as_ref().filter(|_| !recipe.study.rates_by_gold()) {
+        Ratings::read(path)?;
     }
+    Ok(())
 }
 
 impl Rated {
