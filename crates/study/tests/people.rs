@@ -2,13 +2,12 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 use std::sync::atomic::AtomicBool;
 
 use compare::{Comparison, Options, Ratings, Source, compare_with_ratings, read_scores, study_arms};
 use distributed::ProcessGroup;
 use experiment::results::read_parquet;
-use experiment::{BENCHMARK, GOLD, Workers};
+use experiment::{BENCHMARK, Crew, GOLD};
 use report::table::{Table, Value};
 use seeds::Seeds;
 use study::questions::Acquisition;
@@ -17,7 +16,7 @@ use study::{Findings, Questions, Study, StudyError};
 use trainer::{Clock, Context, Silent};
 
 const SMALL: [&str; 11] = [
-    "sandbox.demonstrations=640",
+    "sandbox.demonstrations=160",
     "sandbox.strong_demonstrations=64",
     "sandbox.pairs=48",
     "sandbox.held_out=8",
@@ -58,8 +57,8 @@ fn answer(out: &Path, more: &[String]) -> Result<Findings, StudyError> {
         group: ProcessGroup::single(),
         cache: None,
     };
-    let workers = Workers { jobs: 1, command: |_| Ok(Command::new("no worker is started")) };
-    study.answer(&[&Acquisition], &workers, &mut context)
+    let findings = study.answer(&[&Acquisition], &Crew::Alone, &mut context)?;
+    Ok(findings.expect("a single process has findings"))
 }
 
 /// Returns a difference of a table: value, low and high.
