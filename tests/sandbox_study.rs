@@ -292,6 +292,26 @@ fn both_rules_for_epsilon_are_trained() {
 }
 
 #[test]
+fn any_loss_is_a_row() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("study");
+    let losses = "study.losses=[\"dpo\", \"simpo\", \"kto\", \"orpo\", \"aot\", \"sum\"]";
+    let terms = "loss.terms=[{ kind = \"dpo\" }, { kind = \"sft\", weight = 0.5 }]";
+    let settings = ["--set", losses, "--set", terms, "--set", "study.annotators=[\"human\"]"];
+    let (table, _) = succeeds(&question(RQ1, &out, &settings));
+    for row in ["DPO", "SimPO", "KTO", "ORPO", "AOT", "sum of losses"] {
+        assert!(table.contains(row), "`{row}` is missing in {table}");
+    }
+    assert!(out.join("report.html").exists());
+    let rows = read_parquet(&out.join("results.parquet")).unwrap();
+    let trained: BTreeSet<&str> = rows.iter().map(|row| row.loss.as_str()).collect();
+    assert_eq!(Vec::from_iter(trained), ["aot", "dpo", "kto", "orpo", "sft", "simpo", "sum"]);
+    let orpo = runs(&out).into_iter().map(|run| fs::read_to_string(run.join("recipe.toml")).unwrap());
+    let orpo = orpo.filter(|recipe| recipe.contains("kind = \"orpo\"")).collect::<Vec<_>>().concat();
+    assert!(orpo.contains("lambda = 0.1"), "β of a study is ORPO's λ: {orpo}");
+}
+
+#[test]
 fn workers_and_formats() {
     let folder = tempfile::tempdir().unwrap();
     let (alone, together) = (folder.path().join("alone"), folder.path().join("together"));
@@ -467,7 +487,8 @@ fn invalid_recipes_are_refused() {
     refused("study.seed=2", &["seeds"]);
     refused("study.flip_rates=[1.5]", &["flip_rate"]);
     refused("study.annotators=[]", &["annotators"]);
-    refused("study.losses=[\"simpo\"]", &["simpo"]);
+    refused("study.losses=[\"simp\"]", &["did you mean \"simpo\""]);
+    refused("study.losses=[\"f_dpo\"]", &["loss.divergence is missing"]);
     refused("study.mixtures=[\"human\"]", &["mixtures", "75% human"]);
     refused("study.mixtures=[\"70% human, 20% gpt-4-turbo\"]", &["mixtures"]);
     refused("train.checkpoints=[0.5]", &["checkpoints", "1.0"]);

@@ -159,6 +159,17 @@ fn ranks_of_another_launcher_compute_a_study() {
         assert!(!outputs[0].stdout.is_empty() && outputs[1].stdout.is_empty(), "only rank 0 prints");
         assert_same_whole_store(&out(size), &out("alone"));
     }
+    // A launcher that starts the ranks again does not forget how often they died.
+    let died = || (0..2).map(|_| command(&out("restarted"), &["--max-restarts", "0"]));
+    let fault = |mut command: Command| {
+        command.env(fault::VARIABLE, "trainer.step=1@1");
+        command
+    };
+    assert!(torchrun(died().map(fault), "0").iter().all(|output| !output.status.success()));
+    let again = torchrun(died(), "1").swap_remove(0);
+    assert_eq!(again.status.code(), Some(1), "{}", stderr(&again));
+    let printed = String::from_utf8_lossy(&again.stdout).into_owned();
+    assert!(printed.contains("a process died once while computing it"), "{printed}");
     let uneven = torchrun((0..2).map(|_| command(&out("uneven"), &["--group-size", "3"])), "0");
     for output in uneven {
         assert_eq!(output.status.code(), Some(2));

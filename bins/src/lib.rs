@@ -1,7 +1,7 @@
 //! Shared code of the programs: terminal, signals, exit statuses, arguments.
 //!
 //! Stdout is for results, stderr for logs and progress. Exit statuses: 0 success, 2 bad input, 130 or 143 interrupted by
-//! a signal (progress saved), 3 another process of the run failed first, 1 other errors.
+//! a signal (progress saved), 3 another process of the run failed first, 101 an internal error, 1 other errors.
 
 #![forbid(unsafe_code)]
 

@@ -12,7 +12,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use annotate::AnnotateError;
-use anyhow::anyhow;
 use distributed::{DistributedError, LaunchError, Launcher};
 use experiment::ExperimentError;
 use hub::HubError;
@@ -124,10 +123,16 @@ fn caught(program: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
     panic::catch_unwind(AssertUnwindSafe(program)).unwrap_or_else(|payload| {
         let place = place.lock().unwrap_or_else(PoisonError::into_inner);
         let what = panic_text(&*payload);
-        Err(anyhow!(
-            "internal error at {place}: {what}; it is a bug worth a report, with the input that triggers it"
-        ))
+        Err(Panicked { place: place.clone(), what: what.to_owned() }.into())
     })
+}
+
+/// A panic, as an error.
+#[derive(Debug, thiserror::Error)]
+#[error("internal error at {place}: {what}; it is a bug worth a report, with the input that triggers it")]
+struct Panicked {
+    place: String,
+    what: String,
 }
 
 fn panic_text(payload: &dyn Any) -> &str {
@@ -169,6 +174,9 @@ fn status(error: &anyhow::Error, signal: usize) -> u8 {
     let stopped = error.is::<Stopped>() || error.downcast_ref().is_some_and(StudyError::is_stop);
     if stopped {
         return u8::try_from(128 + signal).unwrap_or(1);
+    }
+    if error.is::<Panicked>() {
+        return Launcher::PANICKED;
     }
     if let Some(LaunchError::RankFailed { ended, .. }) = error.downcast_ref() {
         let status = ended.code().and_then(|code| u8::try_from(code).ok());
@@ -212,9 +220,10 @@ mod tests {
 
     #[test]
     fn a_panic_becomes_an_error_with_its_place() {
-        let error = caught(|| panic!("the index is {}", 24)).unwrap_err().to_string();
-        assert!(error.contains("program.rs") && error.contains("the index is 24"), "{error}");
-        assert_eq!(status(&anyhow!(error), 0), 1);
+        let error = caught(|| panic!("the index is {}", 24)).unwrap_err();
+        assert_eq!(status(&error, 0), 101);
+        let text = error.to_string();
+        assert!(text.contains("program.rs") && text.contains("the index is 24"), "{text}");
         caught(|| Ok(())).unwrap();
     }
 }

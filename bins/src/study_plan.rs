@@ -103,12 +103,19 @@ fn group_table(plan: &Plan, forecast: &Forecast) -> Table {
         title: format!("{} GPUs of {}, by the size of a group", forecast.processes, gpu(forecast)),
         columns: [Column::new("What", Align::Left)].into_iter().chain(forecast.groups.iter().map(header)).collect(),
         rows,
-        notes: vec![
+        notes: [
             "By formula and never tried: A100s at 40% of 312 TFLOP/s with 230 GB/s between those of a node, else 50 GB/s; answers \
              at half of 2 TB/s of memory, each of the maximum length."
                 .to_owned(),
             "Groups of several processes hold shards of master weights and moments, as distributed.zero says.".to_owned(),
-        ],
+        ]
+        .into_iter()
+        .chain((!forecast.groups.iter().any(|group| group.fits)).then(|| {
+            "No group fits: train.gradient_checkpointing = true and a smaller train.micro_batch_size hold fewer activations, and \
+             lora.rank trains fewer weights."
+                .to_owned()
+        }))
+        .collect(),
     }
 }
 
@@ -169,7 +176,9 @@ fn time_note(plan: &Plan, jobs: usize) -> String {
         }
         _ => "One worker does all work.".to_owned(),
     };
-    format!("Time: for one worker, {:.0} ms per step ({source}) {answers}. {workers}", 1e3 * step_seconds)
+    let step =
+        if step_seconds < 1.0 { format!("{:.0} ms", 1e3 * step_seconds) } else { duration(step_seconds) };
+    format!("Time: for one worker on this machine, {step} per step ({source}) {answers}. {workers}")
 }
 
 /// Returns a note on a study of one process on a GPU; a table has more processes.
@@ -280,7 +289,7 @@ mod tests {
         let max_cost = Some(100.0);
         let judging =
             vec![JudgingCost { judge: "gpt-4".to_owned(), calls: 320, usd, max_cost, seconds: 400.0 }];
-        let sizes = [1, 2, 4, 8].into_iter().filter(|size| processes % size == 0);
+        let sizes = [1, 2, 4, 8].into_iter().filter(|size| processes.is_multiple_of(*size));
         Plan {
             preparation: work("policy, tokenizer and records", 0, 0),
             baseline: work("evaluate SFT", 0, 160),

@@ -15,9 +15,9 @@ use report::table::Format;
 use trainer::recipe::Recipe;
 use trainer::{Cluster, Context, Outcome, Preview, Progress, RunReport, Silent, Start, StepMetrics};
 
-/// Train a policy on preferences (DPO, cDPO, IPO) or on their chosen responses (SFT).
+/// Train a policy on preferences (DPO and 20 other losses) or on their chosen responses (SFT).
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version, after_long_help = LOSSES)]
 struct Args {
     /// The recipe: what to train, on what, how
     #[arg(long, value_name = "FILE")]
@@ -46,6 +46,35 @@ struct Args {
     #[arg(long, value_name = "SECONDS", default_value = "600", value_parser = clap::value_parser!(u64).range(1..))]
     timeout: u64,
 }
+
+/// When to use which loss.
+const LOSSES: &str = "\
+Losses (loss.kind), with their own keys of [loss]:
+  dpo            clean pairs; beta, dynamic_beta
+  cdpo           labels of unknown quality; beta, label_smoothing
+  robust         a known share of flipped labels; beta, label_smoothing
+  ipo            few pairs and many epochs; beta, logp_reduction
+  hinge          no gradient beyond a margin; beta
+  simpo          no reference, responses of different lengths; beta (2 to 10), gamma
+  orpo           no reference, a model without SFT; lambda
+  cpo            no reference, with sft in a sum; beta, label_smoothing
+  dpop           chosen responses that lose likelihood; beta, lambda
+  sigmoid_norm   DPO per token, for responses of different lengths; beta (2 to 10)
+  exo_pair       cDPO that ignores pairs far on the wrong side; beta, label_smoothing
+  nca_pair       chosen responses that should keep their likelihood; beta
+  bco_pair       responses that are good and bad on their own; beta
+  sppo_hard      pairs sampled from the policy; beta
+  apo_zero       chosen responses better than the policy's own; beta
+  apo_down       chosen responses worse than the policy's own; beta
+  discopop       comparisons with its paper; beta, temperature
+  f_dpo          another divergence from the reference; beta, divergence
+  aot            margins in distribution, over a batch; beta, label_smoothing
+  aot_unpaired   two samples of responses, over a batch; beta, label_smoothing
+  kto            single responses with a label, or pairs; beta, desirable_weight, undesirable_weight
+  sum            a weighted sum, such as RPO; [[loss.terms]]
+  sft            the chosen responses alone
+Any loss of pairs: wpo weighs pairs; of sums over tokens: ld_alpha desensitizes to length.
+docs/losses.md is the guide.";
 
 fn main() -> ExitCode {
     let args = Args::parse();

@@ -91,10 +91,11 @@ pub enum LaunchError {
 }
 
 impl LaunchError {
-    /// Whether a rank died or was lost without an error of its own, so that the same ranks may succeed if they start again.
+    /// Whether a rank was killed, panicked, or lost another rank, so that the same ranks may succeed if they start again.
     pub fn is_death(&self) -> bool {
         let Self::RankFailed { ended, .. } = self else { return false };
-        ended.code().is_none_or(|code| code == i32::from(Launcher::ANOTHER_RANK_FAILED))
+        let deaths = [Launcher::ANOTHER_RANK_FAILED, Launcher::PANICKED].map(i32::from);
+        ended.code().is_none_or(|code| deaths.contains(&code))
     }
 
     fn system(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
@@ -105,6 +106,8 @@ impl LaunchError {
 impl Launcher {
     /// The exit status of a rank that ends because another rank failed first.
     pub const ANOTHER_RANK_FAILED: u8 = 3;
+    /// The exit status of a rank that ends by a panic, such as of libtorch without memory; also Rust's own.
+    pub const PANICKED: u8 = 101;
 
     /// Starts this program with its own arguments, once per rank, and waits until all ranks have ended. A rank that gets the
     /// marker ends when its standard input closes, so that no rank outlives its launcher.

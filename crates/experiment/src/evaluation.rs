@@ -114,19 +114,7 @@ impl Candidate {
     ) -> Result<(), ExperimentError> {
         let bench = BenchDir::new(&self.answers);
         let questions = source.questions();
-        let is_answered = || {
-            if self.has_answers(questions)? {
-                return Ok(true);
-            }
-            bench.write_questions(questions)?;
-            let Some(file) = &self.answered else { return Ok(false) };
-            let answers = answers_elsewhere(file, questions)?;
-            let renamed =
-                answers.into_iter().map(|answer| Answer { model_id: self.model_id.clone(), ..answer });
-            bench.write_answers(&self.model_id, &renamed.collect::<Vec<_>>())?;
-            Ok(true)
-        };
-        if decide(context, is_answered)? {
+        if decide(context, || self.take_answers(&bench, questions))? {
             return Ok(());
         }
         let mut chat = setup.answer_chat();
@@ -174,6 +162,19 @@ impl Candidate {
             Some(policy) => policy,
             None => LoadedPolicy::open_in(&self.model, kind, device, chat)?,
         })
+    }
+
+    /// Returns whether all questions are answered, here or in a file of answers, which is copied.
+    fn take_answers(&self, bench: &BenchDir, questions: &[Question]) -> Result<bool, ExperimentError> {
+        if self.has_answers(questions)? {
+            return Ok(true);
+        }
+        bench.write_questions(questions)?;
+        let Some(file) = &self.answered else { return Ok(false) };
+        let answers = answers_elsewhere(file, questions)?;
+        let renamed = answers.into_iter().map(|answer| Answer { model_id: self.model_id.clone(), ..answer });
+        bench.write_answers(&self.model_id, &renamed.collect::<Vec<_>>())?;
+        Ok(true)
     }
 
     /// Returns whether all questions of the benchmark are answered.

@@ -1,6 +1,7 @@
 //! The schedule: runs grids until their results request no further cells.
 
 use std::fmt;
+use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -177,16 +178,16 @@ impl Workers<'_> {
         ended.into_iter().collect()
     }
 
-    /// Runs the group of a shard, again after the death of a process. A file of `begun` exists while a subject is computed:
-    /// the group counts deaths by subject, and this process counts those outside of all subjects.
+    /// Runs the group of a shard, again after the death of a process. The group counts its attempts at each subject in a file
+    /// of `begun`; this process counts the deaths outside of all subjects, which leave these files as they are.
     fn supervise(&self, shard: Shard, begun: &[PathBuf], stop: &AtomicBool) -> Result<(), ExperimentError> {
         let (index, of) = (shard.index + 1, shard.of);
         let mut deaths_outside = 0;
         loop {
+            let attempts = || begun.iter().map(|path| fs::read(path).ok()).collect::<Vec<_>>();
+            let before = attempts();
             let Err(source) = (self.launch)(shard, stop) else { return Ok(()) };
-            if !begun.iter().any(|path| path.exists()) {
-                deaths_outside += 1;
-            }
+            deaths_outside += u32::from(attempts() == before);
             let goes_on = source.is_death() && !stop.load(Ordering::Relaxed);
             if !goes_on || self.max_restarts == 0 || deaths_outside > self.max_restarts {
                 return Err(ExperimentError::Worker { shard: index, of, source });

@@ -16,7 +16,7 @@ use study::{Findings, Questions, Study, StudyError};
 use trainer::{Clock, Context, Silent};
 
 const SMALL: [&str; 11] = [
-    "sandbox.demonstrations=640",
+    "sandbox.demonstrations=160",
     "sandbox.strong_demonstrations=64",
     "sandbox.pairs=48",
     "sandbox.held_out=8",
@@ -57,7 +57,8 @@ fn answer(out: &Path, more: &[String]) -> Result<Findings, StudyError> {
         group: ProcessGroup::single(),
         cache: None,
     };
-    Ok(study.answer(&[&Acquisition], &Crew::Alone, &mut context)?.expect("a single process has findings"))
+    let findings = study.answer(&[&Acquisition], &Crew::Alone, &mut context)?;
+    Ok(findings.expect("a single process has findings"))
 }
 
 /// Returns a difference of a table: value, low and high.

@@ -217,6 +217,24 @@ impl PreferenceObjective<'_> {
         self.loss.pairwise().and_then(|loss| loss.token_weights(batch))
     }
 
+    /// Returns the loss of each of `examples`, weighted if there are weights.
+    fn losses(
+        &self,
+        examples: &[usize],
+        policy: PairLogps<'_, f64>,
+        reference: Option<PairLogps<'_, f64>>,
+        baseline: KlEstimate,
+        weights: Option<Vec<f64>>,
+    ) -> Result<Vec<PairLoss<f64>>, TrainError> {
+        let counts = self.token_counts(examples);
+        let mut out = LossOutput::default();
+        self.loss.evaluate(&pair_batch(policy, reference, &counts)?, baseline, &mut out)?;
+        if let Some(weights) = weights {
+            out.weigh(&weights)?;
+        }
+        Ok(pair_losses(&out).collect())
+    }
+
     /// Returns the reference's log-probabilities of `examples`, chosen and rejected.
     fn reference_of(&self, examples: &[usize]) -> Option<[Vec<f64>; 2]> {
         let reference = self.reference?;
@@ -341,19 +359,12 @@ impl Objective for PreferenceObjective<'_> {
             return Ok(StepStats { loss: f64::NAN, preference: None, deltas: Vec::new(), tokens });
         }
         let reference = reference.as_ref().map(logps_of);
-        let losses = if context.compared.losses.is_empty() {
-            let counts = self.token_counts(examples);
-            let pair_batch = pair_batch(policy_logps, reference, &counts)?;
-            let mut out = LossOutput::default();
-            self.loss.evaluate(&pair_batch, context.baseline(), &mut out)?;
-            if let Some(loss) = self.loss.pairwise()
-                && let Some(weights) = loss.pair_weights(policy, &forward)?
-            {
-                out.weigh(&weights)?;
-            }
-            pair_losses(&out).collect()
+        let compared = &context.compared.losses;
+        let losses = if compared.is_empty() {
+            let weights = self.loss.pairwise().map(|loss| loss.pair_weights(policy, &forward)).transpose()?;
+            self.losses(examples, policy_logps, reference, context.baseline(), weights.flatten())?
         } else {
-            examples.iter().map(|example| context.compared.losses[example]).collect::<Vec<_>>()
+            examples.iter().map(|example| compared[example]).collect()
         };
         let loss = losses.iter().map(|pair| pair.loss).sum();
         let preference = Some(MetricSums::Pairs(measure(&self.loss, policy_logps, reference)));

@@ -90,7 +90,7 @@ fn run_together(
                 let pass = CompletionPass::new(recipe, reference, kind, scoring, &input.unpaired, cache);
                 TrainingPass::Unpaired(*loss, pass)
             }
-            _ => TrainingPass::Pairs(loss.clone(), over(&input.all_tokens)),
+            _ => TrainingPass::Pairs(loss.clone(), over(&input.all_tokens).map(Box::new)),
         };
         (loss, training, held_out)
     });
@@ -173,7 +173,7 @@ fn run_together(
 /// The loss, and the reference's pass over the training examples.
 enum TrainingPass<'a> {
     /// Without passes for a loss without a reference.
-    Pairs(Loss, Option<ReferencePasses<'a>>),
+    Pairs(Loss, Option<Box<ReferencePasses<'a>>>),
     Unpaired(KtoLoss, CompletionPass),
 }
 

@@ -47,7 +47,7 @@ pub struct LossSection {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ld_alpha: Option<LdAlpha>,
     /// Whether pairs are weighted by the probability of their responses under the policy (WPO). For losses of pairs only.
-    #[serde(skip_serializing_if = "is_false")]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub wpo: bool,
     /// Divergence of `f_dpo`: `"reverse_kl"` (DPO itself), `"forward_kl"`, `"js"` or `{ alpha = 0.5 }`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -64,15 +64,15 @@ pub struct LossSection {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DynamicBetaSection {
-    /// Change of β per nat of margin, at least 0.
-    pub alpha: Weight,
-    /// Momentum of the running mean, in [0, 1).
+    /// Relative change of β per unit of the margin β₀h, at least 0.
+    pub alpha: f64,
+    /// Momentum of the running mean, at least 0 and below 1.
     pub momentum: f64,
 }
 
 impl Default for DynamicBetaSection {
     fn default() -> Self {
-        Self { alpha: Weight::new(0.6).expect("not negative"), momentum: 0.9 }
+        Self { alpha: 0.6, momentum: 0.9 }
     }
 }
 
@@ -272,12 +272,7 @@ impl LossSection {
             LossKind::Sum => LossSum { terms: self.sum_terms()? },
             _ => LossSum { terms: vec![LossTerm { weight: Weight::ONE, loss: self.pair_loss()? }] },
         };
-        let dynamic = |DynamicBetaSection { alpha, momentum }| {
-            DynamicBeta::new(self.beta, alpha, momentum)
-                .map_err(|_| Complaint::invalid("momentum", format!("is {momentum:?}; it must be in [0, 1)")))
-                .map_err(|complaint| complaint.within("dynamic_beta"))
-        };
-        let dynamic_beta = self.dynamic_beta.map(dynamic).transpose()?;
+        let dynamic_beta = self.dynamic_beta.map(|section| section.build(self.beta)).transpose()?;
         Ok(PairwiseLoss { sum, ld_alpha: self.ld_alpha, wpo: self.wpo, dynamic_beta })
     }
 
@@ -344,6 +339,18 @@ impl LossSection {
                 return Err(Complaint::invalid("kind", reason));
             }
         })
+    }
+}
+
+impl DynamicBetaSection {
+    fn build(self, beta: Beta) -> Result<DynamicBeta, Complaint> {
+        let refused = |key, value, range| {
+            Complaint::invalid(key, format!("is {value:?}; it must be {range}")).within("dynamic_beta")
+        };
+        let alpha =
+            Weight::new(self.alpha).map_err(|_| refused("alpha", self.alpha, "finite and at least 0"))?;
+        DynamicBeta::new(beta, alpha, self.momentum)
+            .map_err(|_| refused("momentum", self.momentum, "at least 0 and below 1"))
     }
 }
 
@@ -494,11 +501,6 @@ fn is_one(weight: &Weight) -> bool {
 
 fn is_zero(smoothing: &Smoothing) -> bool {
     *smoothing == Smoothing::ZERO
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn is_false(flag: &bool) -> bool {
-    !flag
 }
 
 #[cfg(test)]

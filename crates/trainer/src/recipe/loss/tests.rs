@@ -95,7 +95,14 @@ fn a_key_that_the_loss_does_not_use_is_named() {
         ("kind = \"exo_pair\"", "loss.label_smoothing must be above 0 and below 1"),
         ("kind = \"f_dpo\"", "loss.divergence is missing"),
         ("kind = \"sum\"", "loss.terms are missing"),
-        ("dynamic_beta = { momentum = 1 }", "loss.dynamic_beta.momentum is 1.0; it must be in [0, 1)"),
+        (
+            "dynamic_beta = { momentum = 1 }",
+            "loss.dynamic_beta.momentum is 1.0; it must be at least 0 and below 1",
+        ),
+        (
+            "dynamic_beta = { alpha = -1 }",
+            "loss.dynamic_beta.alpha is -1.0; it must be finite and at least 0",
+        ),
         ("gama = 1", "did you mean loss.gamma?"),
         ("kind = \"simp\"", "did you mean \"simpo\"?"),
         ("kind = 3", "loss.kind is 3; expected a string"),
