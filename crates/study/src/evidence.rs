@@ -135,7 +135,8 @@ fn interval(estimate: &MeanEstimate, level: f64) -> String {
         .map_or(String::new(), |interval| format!(" [{}, {}]", signed(interval.low), signed(interval.high)))
 }
 
-fn signed(value: f64) -> String {
+/// Returns a value with its sign, if it has one after rounding.
+pub(crate) fn signed(value: f64) -> String {
     signed_to(value, 2)
 }
 

@@ -162,7 +162,9 @@ impl Rated {
                         let sum = sums.entry((score.question_id, score.turn)).or_default();
                         *sum = (sum.0 + value, sum.1 + 1.0);
                     }
-                    None => drop(incomplete.insert(score.question_id)),
+                    None => {
+                        incomplete.insert(score.question_id);
+                    }
                 }
             }
             for ((question, turn), (sum, count)) in sums {

@@ -9,6 +9,8 @@ const ROW: f64 = 26.0;
 /// Distance from a mark's center to its text.
 const BESIDE: f64 = 12.0;
 const GAP: f64 = 16.0;
+/// Distance of a group's heading from the row above.
+const ABOVE_GROUP: f64 = 30.0;
 
 pub(super) fn draw(figure: &Marks) -> String {
     let names = figure.rows.iter().map(|row| text_width(&row.name, FONT)).fold(0.0, f64::max);
@@ -24,10 +26,10 @@ pub(super) fn draw(figure: &Marks) -> String {
     let mut y = headings(&mut canvas, figure, (left, column), below_legend + GAP);
     for row in &figure.rows {
         if !row.group.is_empty() {
-            y += LINE;
+            y += ABOVE_GROUP;
             canvas.text((MARGIN, y), Anchor::Start, "muted", &row.group);
             canvas.line((MARGIN, y + 5.0), (width - MARGIN, y + 5.0), "grid", 1.0);
-            y += 4.0;
+            y -= 2.0;
         }
         y += ROW;
         canvas.text((MARGIN, y), Anchor::Start, "", &row.name);

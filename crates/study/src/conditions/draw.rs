@@ -4,7 +4,8 @@ use report::figure::{MarkRow, Marks, Svg};
 use report::table::{Align, Column, Table, Value};
 
 use super::{Condition, Line, Map, Mark, Marked, Pattern};
-use crate::tested::{Measured, difference, mde, p_value, signed};
+use crate::evidence::signed;
+use crate::tested::{Measured, difference, mde, p_value};
 
 /// Returns the map: a line for each pattern and policy, a column for each condition.
 pub(crate) fn table(map: &Map<'_>, marked: &Marked, id: &str, title: String) -> Table {

@@ -18,13 +18,16 @@ const AXES: [&str; 7] = [
     "study.map.volumes=[0.25, 1.0]",
 ];
 
+/// A line: pattern, policy, and the mark of each condition.
+type Row = (&'static str, String, Vec<Mark>);
+
 fn recipe() -> StudyRecipe {
     StudyRecipe::preset(Preset::Sandbox, &AXES.map(str::to_owned)).unwrap()
 }
 
 /// Returns the marks of the map by line, and its sentences. At the recipe's learning rate the means are the paper's, and
 /// cDPO has the mean `cdpo`; at the other rate nothing is learned.
-fn marked(cdpo: f64) -> (Vec<(&'static str, String, Vec<Mark>)>, Vec<String>) {
+fn marked(cdpo: f64) -> (Vec<Row>, Vec<String>) {
     let recipe = recipe();
     let map = Map::new(&recipe);
     let mean = |subject: &Subject| match subject {

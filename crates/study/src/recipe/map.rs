@@ -10,35 +10,69 @@ use trainer::recipe::{Complaint, Smoothing};
 /// The axes of the conditions map, `study --tables map`. Each pair of a learning rate and a number of epochs is a
 /// condition.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 pub struct MapSection {
     /// Maximum learning rates, above 0.
+    #[serde(default = "learning_rates")]
     pub learning_rates: Vec<f64>,
     /// Epochs of training.
+    #[serde(default = "epochs")]
     pub epochs: Vec<NonZeroU64>,
     /// Shares of flipped labels for DPO and cDPO: 0, and one or more above it.
+    #[serde(default = "flip_rates")]
     pub flip_rates: Vec<FlipRate>,
-    /// Rules for cDPO's ε: numbers from 0 to 1, or `"flip_rate"` for the share of flipped labels.
+    /// Rules for cDPO's ε: numbers from 0 to 1, or `"flip_rate"` for the share of flipped labels [default: 0.1 and
+    /// `"flip_rate"`].
+    #[serde(default = "fixed_and_flip_rate")]
     pub label_smoothing: Vec<Smoothing>,
     /// Reductions of IPO's log-probabilities over tokens.
+    #[serde(default = "sum_and_mean")]
     pub logp_reductions: Vec<LogpReduction>,
     /// Shares of the pairs for IPO: 1, and one or more below it.
+    #[serde(default = "quarter_and_all")]
     pub volumes: Vec<Fraction>,
+}
+
+fn learning_rates() -> Vec<f64> {
+    vec![1e-5, 1e-4, 1e-3]
+}
+
+fn epochs() -> Vec<NonZeroU64> {
+    let values = [1, 3];
+    values.into_iter().filter_map(NonZeroU64::new).collect()
+}
+
+fn flip_rates() -> Vec<FlipRate> {
+    let values = [0.0, 0.25, 0.4];
+    values.into_iter().filter_map(|rate| FlipRate::new(rate).ok()).collect()
+}
+
+fn fixed_and_flip_rate() -> Vec<Smoothing> {
+    vec![a_tenth(), Smoothing::FlipRate]
+}
+
+fn a_tenth() -> Smoothing {
+    LabelSmoothing::new(0.1).map_or(Smoothing::ZERO, Smoothing::Fixed)
+}
+
+fn sum_and_mean() -> Vec<LogpReduction> {
+    vec![LogpReduction::Sum, LogpReduction::Mean]
+}
+
+fn quarter_and_all() -> Vec<Fraction> {
+    let values = [0.25, 1.0];
+    values.into_iter().filter_map(|share| Fraction::new(share).ok()).collect()
 }
 
 impl Default for MapSection {
     fn default() -> Self {
-        let known = "a valid constant";
         Self {
-            learning_rates: vec![1e-5, 1e-4, 1e-3],
-            epochs: [1, 3].map(|epochs| NonZeroU64::new(epochs).expect(known)).into(),
-            flip_rates: [0.0, 0.25, 0.4].map(|rate| FlipRate::new(rate).expect(known)).into(),
-            label_smoothing: vec![
-                Smoothing::Fixed(LabelSmoothing::new(0.1).expect(known)),
-                Smoothing::FlipRate,
-            ],
-            logp_reductions: vec![LogpReduction::Sum, LogpReduction::Mean],
-            volumes: [0.25, 1.0].map(|share| Fraction::new(share).expect(known)).into(),
+            learning_rates: learning_rates(),
+            epochs: epochs(),
+            flip_rates: flip_rates(),
+            label_smoothing: fixed_and_flip_rate(),
+            logp_reductions: sum_and_mean(),
+            volumes: quarter_and_all(),
         }
     }
 }
