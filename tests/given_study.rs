@@ -92,6 +92,7 @@ fn succeeds(output: &Output) -> (String, String) {
 
 const RQ1: &str = env!("CARGO_BIN_EXE_rq1");
 const RQ4: &str = env!("CARGO_BIN_EXE_rq4");
+const STUDY: &str = env!("CARGO_BIN_EXE_study");
 
 fn server(behaviour: MockBehaviour) -> MockServer {
     MockServer::start(MockBehaviour { key: Some(KEY.to_owned()), ..behaviour }, rates_by_length)
@@ -102,13 +103,51 @@ fn entries(folder: &Path) -> usize {
 }
 
 #[test]
+fn a_split_of_the_data_chooses_beta() {
+    let server = server(MockBehaviour::perfect());
+    let sweep = ["--tables", "sweep", "--set", "study.sweep_betas=[0.1, 0.5]"];
+    let cross_fitted = study(&server.base_url());
+    // Cross-fitting needs a question in each of five folds.
+    fs::write(cross_fitted.path("mt_bench/question.jsonl"), bench_questions(8)).unwrap();
+    let eight = [&sweep[..], &["--set", "study.questions=8"]].concat();
+    let (tables, _) = succeeds(&rq(STUDY, &cross_fitted, &eight));
+    assert!(tables.contains("(tuned, cross-fitted over questions)"), "{tables}");
+
+    let split = study(&server.base_url());
+    // Four records have the same prompt, and are held out together.
+    let settings = [&sweep[..], &["--set", "data.held_out=3"]].concat();
+    let (tables, _) = succeeds(&rq(STUDY, &split, &settings));
+    assert!(tables.contains("(tuned on held-out pairs)") && !tables.contains("cross-fitted"), "{tables}");
+    let runs: Vec<_> = fs::read_dir(split.path("out/store/runs")).unwrap().flatten().collect();
+    assert_eq!(runs.len(), 4 * 2);
+    for run in runs {
+        let evaluated = fs::read_to_string(run.path().join("eval.jsonl")).unwrap();
+        assert_eq!(evaluated.lines().count(), 3, "before training, and at two checkpoints: {evaluated}");
+        let steps = fs::read_to_string(run.path().join("metrics.jsonl")).unwrap();
+        assert_eq!(steps.lines().count(), 2, "eight of twelve records, in batches of four");
+    }
+    let (described, _) = succeeds(
+        &Command::new(STUDY)
+            .args(["describe", "--recipe", "study.toml", "--set", "data.held_out=3", "--format", "csv"])
+            .current_dir(split.folder.path())
+            .output()
+            .unwrap(),
+    );
+    assert!(described.contains("records.jsonl,8,4,"), "{described}");
+}
+
+#[test]
 fn a_given_model_is_trained_and_judged_once() {
     let server = server(MockBehaviour::perfect());
     let bench = study(&server.base_url());
     let (plan, _) = succeeds(&rq(RQ1, &bench, &["--plan"]));
     assert!(plan.contains("0 of 4 training runs and 0 of 5 evaluations"), "{plan}");
     assert!(plan.contains(&format!("{CALLS} calls of judge-1, of unknown price")), "{plan}");
-    assert!(plan.contains("measured for some seconds") && plan.contains("GPU hours: on 8 × 80 GB"), "{plan}");
+    assert!(
+        plan.contains("measured for some seconds") && plan.contains("One GPU of 80 GB: a cell needs"),
+        "{plan}"
+    );
+    assert!(!plan.contains("--group-size"), "one process has no groups: {plan}");
     assert!(plan.contains("for the 4 remaining training runs"), "{plan}");
     assert!(!bench.path("out").exists() && server.calls().is_empty(), "a plan computes nothing");
 
@@ -171,7 +210,9 @@ fn a_second_judge_rates_the_same_answers_without_further_costs_of_the_first() {
         harsh.base_url()
     );
     let (plan, _) = succeeds(&rq(RQ1, &bench, &["--set", &second, "--plan"]));
-    assert!(plan.contains(&format!("{} calls of judge-1 and judge-2", 2 * CALLS)), "{plan}");
+    for judge in ["judge-1", "judge-2"] {
+        assert!(plan.contains(&format!("{CALLS} calls of {judge}")), "each judge has its own costs: {plan}");
+    }
     let (both, log) = succeeds(&rq(RQ1, &bench, &["--set", &second]));
     assert!(!log.contains("training") && !log.contains("answers, turns"), "{log}");
     assert_eq!((server.paid(), harsh.paid()), (paid, paid), "only the second judge is called");
@@ -206,6 +247,82 @@ fn shards_train_and_answer_and_one_run_judges() {
     let (table, log) = succeeds(&rq(RQ1, &bench, &[]));
     assert!(table.contains("judge-1") && !log.contains("training"), "{log}");
     assert!(server.paid() > 0);
+}
+
+/// Rows of a table in CSV by their first column.
+fn csv_row<'a>(table: &'a str, first: &str) -> Vec<&'a str> {
+    let row = table.lines().find(|line| line.trim_start().starts_with(first));
+    row.unwrap_or_else(|| panic!("`{first}` is missing in {table}")).split(',').collect()
+}
+
+#[test]
+fn a_plan_has_memory_time_and_price_by_the_size_of_a_group() {
+    let server = server(MockBehaviour::perfect());
+    let bench = study(&server.base_url());
+    let prices = "[models.\"lab/judge-1\"]\nprompt = 10.0\ncompletion = 20.0\n";
+    fs::write(bench.path("prices.toml"), prices).unwrap();
+    let priced = ["--set", "judge.pace.prices=prices.toml", "--format", "csv", "--plan"];
+    let with = |more: &[&str]| rq(RQ1, &bench, &[&priced[..], more].concat());
+    let (plan, _) = succeeds(&with(&["--nproc-per-node", "8", "--set", "judge.pace.max_cost=1"]));
+    assert_eq!(
+        csv_row(&plan, "What"),
+        ["What", "--group-size 1", "--group-size 2", "--group-size 4", "--group-size 8"]
+    );
+    assert_eq!(csv_row(&plan, "cells at the same time")[1..], ["8", "4", "2", "1"]);
+    assert_eq!(csv_row(&plan, "fits 80 GB")[1..], ["yes"; 4]);
+    for part in
+        ["master weights", "gradients", "Adam's moments", "activations", "LM head", "training", "judging"]
+    {
+        assert_eq!(csv_row(&plan, part).len(), 5, "{plan}");
+    }
+    // 40 calls of 1,500 and 300 tokens at 10 and 20 USD per million: 0.84 USD.
+    let (exceeds, within) =
+        (with(&["--set", "judge.pace.max_cost=0.83"]), with(&["--set", "judge.pace.max_cost=0.85"]));
+    let words = String::from_utf8_lossy(&exceeds.stderr).into_owned();
+    assert_eq!(exceeds.status.code(), Some(2), "{words}");
+    assert!(words.contains("40 calls of judge-1 cost about 0.84 USD"), "{words}");
+    assert!(words.contains("judge.pace.max_cost = 0.83"), "{words}");
+    succeeds(&within);
+    let uneven = with(&["--nproc-per-node", "8", "--group-size", "3"]);
+    assert_eq!(uneven.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&uneven.stderr).contains("give one of 1, 2, 4, 8"), "{uneven:?}");
+    assert!(!bench.path("out").exists() && server.calls().is_empty(), "a plan computes nothing");
+}
+
+#[test]
+fn groups_train_and_answer_and_one_process_judges() {
+    let server = server(MockBehaviour::perfect());
+    let bench = study(&server.base_url());
+    let (alone, _) = succeeds(&rq(RQ1, &bench, &["--set", "output.dir=alone"]));
+    let paid = server.paid();
+    let keep = ["--set", "store.keep=scores"];
+    let (together, log) = succeeds(&rq(RQ1, &bench, &[&keep[..], &["--nproc-per-node", "2"]].concat()));
+    assert!(log.contains("rank 1 of 2") && !log.contains("[rank 0] judging"), "{log}");
+    assert_eq!(together, alone, "the answers are the same");
+    assert_eq!(server.paid(), 2 * paid, "one process judges each answer once");
+    assert_eq!(entries(&bench.path("out/store/begun")), 0);
+    assert_eq!(weights(&bench.path("out/store/runs")), 0, "weights are dropped");
+    assert!(weights(&bench.path("alone/store/runs")) > 0);
+    // Earlier checkpoints need the weights again; the others are not judged again.
+    let (_, log) = succeeds(&rq(RQ4, &bench, &[&keep[..], &["--nproc-per-node", "2"]].concat()));
+    assert!(log.contains("is trained again: its weights were dropped"), "{log}");
+    let verified =
+        Command::new(env!("CARGO_BIN_EXE_study")).arg("verify").arg(bench.path("out")).output().unwrap();
+    assert!(verified.status.success(), "{verified:?}");
+}
+
+/// Returns the number of files of weights below a folder.
+fn weights(folder: &Path) -> usize {
+    let mut count = 0;
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        count += if path.is_dir() {
+            weights(&path)
+        } else {
+            usize::from(path.extension().is_some_and(|ending| ending == "safetensors"))
+        };
+    }
+    count
 }
 
 #[test]

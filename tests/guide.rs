@@ -14,11 +14,12 @@ const RECIPE: &str = include_str!("../recipes/laptop.toml");
 const SECTIONS: [&str; 5] = ["study", "judge", "model", "data", "data"];
 const QUESTIONS: usize = 4;
 /// Overrides that shorten the study from hours to seconds and set the test's judge; they are not in the guide.
-const SMALL: [&str; 7] = [
+const SMALL: [&str; 8] = [
     "study.questions=4",
     "study.seeds=1",
     "answers.max_new_tokens=6",
     "data.sample=64",
+    "data.held_out=8",
     "train.batch_size=4",
     "train.learning_rate=0.02",
     "model.dtype=float32",

@@ -29,6 +29,9 @@ const SMALL: [&str; 11] = [
     "train.learning_rate=0.02",
 ];
 
+/// In place of a split that would take most of the rows.
+const HELD_OUT: &str = "data.held_out=8";
+
 /// Requests one of three letters; the answer with the letter is better.
 fn texts(k: usize) -> [String; 3] {
     let letter = |of: usize| ["a", "b", "c"][of % 3];
@@ -125,7 +128,7 @@ fn has_claim(stdout: &str, begins: &str, printed: &str) {
 
 #[test]
 fn the_preference_set_of_the_paper() {
-    let (stdout, scores) = run("paper.toml", gair, &[]);
+    let (stdout, scores) = run("paper.toml", gair, &[HELD_OUT]);
     has_claim(&stdout, "Table 1  DPO: gpt-4-turbo − human ", "+0.27");
     has_claim(&stdout, "Table 1  human: DPO − SFT ", "−0.03");
     assert_eq!(scores, scores_of(2));
@@ -141,7 +144,7 @@ fn ultrafeedback_in_the_papers_setting() {
 
 #[test]
 fn shp_in_the_papers_setting() {
-    let (stdout, scores) = run("paper/shp.toml", shp, &[]);
+    let (stdout, scores) = run("paper/shp.toml", shp, &[HELD_OUT]);
     has_claim(&stdout, "Table 10  human: DPO − SFT ", "−0.31");
     has_claim(&stdout, "Table 14  human, DPO: trend with flipped labels ", "−0.70");
     assert_eq!(scores, scores_of(1));
@@ -149,7 +152,7 @@ fn shp_in_the_papers_setting() {
 
 #[test]
 fn a_study_on_a_laptop() {
-    let (stdout, scores) = run("laptop.toml", hh_rlhf, &[]);
+    let (stdout, scores) = run("laptop.toml", hh_rlhf, &[HELD_OUT]);
     assert!(stdout.contains("Table 3. Scores by volume of preferences"), "{stdout}");
     assert_eq!(scores, scores_of(1));
 }
@@ -177,8 +180,8 @@ fn model_labels_against_human_labels_on_a_laptop() {
     let mut stats = Command::new(env!("CARGO_BIN_EXE_annotate"));
     let stats = printed(stats.current_dir(bench.folder.path()).args(["stats", "labelled.jsonl"]));
     assert!(stats.contains("qwen2.5:7b") && stats.contains("human"), "{stats}");
-    let labelled =
-        ["data.path=labelled.jsonl", "data.format=sandbox", r#"study.annotators=["human", "qwen2.5:7b"]"#];
+    let annotators = r#"study.annotators=["human", "qwen2.5:7b"]"#;
+    let labelled = [HELD_OUT, "data.path=labelled.jsonl", "data.format=sandbox", annotators];
     let (stdout, scores) = run_in(&bench, "laptop.toml", &labelled);
     assert!(stdout.contains("Table 1  DPO: human − qwen2.5:7b"), "{stdout}");
     assert_eq!(scores, scores_of(2));

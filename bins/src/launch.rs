@@ -10,7 +10,7 @@ use trainer::recipe::DeviceChoice;
 use crate::program::{Signals, Stopped};
 
 /// The flag that marks a process as started by [`Launcher`].
-const LAUNCHED: &str = "--launched";
+pub(crate) const LAUNCHED: &str = "--launched";
 
 /// The arguments that say which processes work together.
 #[derive(Clone, Copy, Debug, Args)]
@@ -61,6 +61,7 @@ impl RanksArgs {
             marker: LAUNCHED,
             shares_cores,
             resume_hint,
+            group: None,
         };
         launcher.run(signals.stop()).map_err(|error| match error {
             distributed::LaunchError::Stopped { .. } => Stopped(error.to_string()).into(),
@@ -83,8 +84,17 @@ impl RanksArgs {
         if self.launched {
             signals.stop_with_parent();
         }
-        let Some(placement) = placement else { return Ok(ProcessGroup::single()) };
+        let Some(placement) = placement else { return Ok(self.single(device)) };
         ProcessGroup::join(placement, device.of_rank(placement.local_rank), Duration::from_secs(seconds))
+    }
+
+    /// Returns the group of a process without others; among several groups of one process, each has its own GPU.
+    fn single(&self, device: DeviceChoice) -> ProcessGroup {
+        let local_rank = env::var("LOCAL_RANK").ok().and_then(|text| text.parse().ok());
+        match local_rank.filter(|_| self.launched && self.are_several()) {
+            Some(local_rank) => ProcessGroup::single_on(device.of_rank(local_rank)),
+            None => ProcessGroup::single(),
+        }
     }
 }
 

@@ -1,13 +1,14 @@
 //! Shared code of the programs: terminal, signals, exit statuses, arguments.
 //!
 //! Stdout is for results, stderr for logs and progress. Exit statuses: 0 success, 2 bad input, 130 or 143 interrupted by
-//! a signal (progress saved), 3 another process of the run failed first, 1 other errors.
+//! a signal (progress saved), 3 another process of the run failed first, 101 an internal error, 1 other errors.
 
 #![forbid(unsafe_code)]
 
 mod annotate_program;
 mod compare_program;
 mod console;
+mod groups;
 mod launch;
 mod mtbench_program;
 mod no_answers;
@@ -19,6 +20,7 @@ mod registry_program;
 mod study_plan;
 mod study_program;
 mod train_plan;
+mod units;
 
 pub use annotate_program::Annotate;
 pub use console::{ConsoleProgress, SystemClock};

@@ -12,7 +12,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use annotate::AnnotateError;
-use anyhow::anyhow;
 use distributed::{DistributedError, LaunchError, Launcher};
 use experiment::ExperimentError;
 use hub::HubError;
@@ -124,10 +123,16 @@ fn caught(program: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
     panic::catch_unwind(AssertUnwindSafe(program)).unwrap_or_else(|payload| {
         let place = place.lock().unwrap_or_else(PoisonError::into_inner);
         let what = panic_text(&*payload);
-        Err(anyhow!(
-            "internal error at {place}: {what}; it is a bug worth a report, with the input that triggers it"
-        ))
+        Err(Panicked { place: place.clone(), what: what.to_owned() }.into())
     })
+}
+
+/// A panic, as an error.
+#[derive(Debug, thiserror::Error)]
+#[error("internal error at {place}: {what}; it is a bug worth a report, with the input that triggers it")]
+struct Panicked {
+    place: String,
+    what: String,
 }
 
 fn panic_text(payload: &dyn Any) -> &str {
@@ -170,6 +175,9 @@ fn status(error: &anyhow::Error, signal: usize) -> u8 {
     if stopped {
         return u8::try_from(128 + signal).unwrap_or(1);
     }
+    if error.is::<Panicked>() {
+        return Launcher::PANICKED;
+    }
     if let Some(LaunchError::RankFailed { ended, .. }) = error.downcast_ref() {
         let status = ended.code().and_then(|code| u8::try_from(code).ok());
         return status.filter(|status| *status != Launcher::ANOTHER_RANK_FAILED).unwrap_or(1);
@@ -177,6 +185,7 @@ fn status(error: &anyhow::Error, signal: usize) -> u8 {
     let distributed = error.downcast_ref::<DistributedError>();
     if distributed.is_some_and(DistributedError::is_from_another_rank)
         || error.downcast_ref::<TrainError>().is_some_and(TrainError::is_from_another_rank)
+        || error.downcast_ref::<StudyError>().is_some_and(StudyError::is_from_another_rank)
     {
         return Launcher::ANOTHER_RANK_FAILED;
     }
@@ -187,7 +196,9 @@ fn status(error: &anyhow::Error, signal: usize) -> u8 {
     let bad_model = error.downcast_ref::<InferenceError>().is_some_and(InferenceError::is_bad_input);
     let bad_recipe = error.is::<trainer::recipe::RecipeError>();
     let bad_bench = error.downcast_ref::<mtbench::Error>().is_some_and(mtbench::Error::is_bad_input)
-        || error.is::<crate::no_answers::NoAnswers>();
+        || error.is::<crate::no_answers::NoAnswers>()
+        || error.is::<crate::groups::UnevenGroups>()
+        || error.is::<crate::groups::SeveralGroups>();
     let bad_call = error.downcast_ref::<llm_client::Error>().is_some_and(llm_client::Error::is_bad_input);
     let bad_ratings =
         error.downcast_ref::<human_study::Error>().is_some_and(human_study::Error::is_bad_input);
@@ -209,9 +220,10 @@ mod tests {
 
     #[test]
     fn a_panic_becomes_an_error_with_its_place() {
-        let error = caught(|| panic!("the index is {}", 24)).unwrap_err().to_string();
-        assert!(error.contains("program.rs") && error.contains("the index is 24"), "{error}");
-        assert_eq!(status(&anyhow!(error), 0), 1);
+        let error = caught(|| panic!("the index is {}", 24)).unwrap_err();
+        assert_eq!(status(&error, 0), 101);
+        let text = error.to_string();
+        assert!(text.contains("program.rs") && text.contains("the index is 24"), "{text}");
         caught(|| Ok(())).unwrap();
     }
 }

@@ -1,30 +1,44 @@
 //! The programs of research questions: arguments, and tables on stdout.
 
-use std::process::{Command, ExitCode};
+use std::env;
+use std::num::NonZeroU64;
+use std::process::ExitCode;
 use std::str::FromStr;
+use std::sync::atomic::AtomicBool;
 
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser};
-use experiment::{Shard, Workers, cores};
+use distributed::{DistributedError, Placement, ProcessGroup};
+use experiment::{Crew, Role, Shard, Workers, cores};
 use report::table::{Format, Table};
 use study::questions::ALL;
 use study::{Findings, Question, Study};
+use trainer::recipe::DeviceChoice;
 use trainer::{Context, Silent};
 
 use crate::console::{ConsoleProgress, SystemClock};
-use crate::program::{Signals, print_result, run};
+use crate::groups::{GroupArgs, Groups};
+use crate::launch::{log_filter, placement};
+use crate::program::{Signals, print_result, run, run_logging};
 use crate::recipe_args::{RecipeArgs, recipe};
 use crate::registry_program::RegistryCommand;
 use crate::study_plan::study_plan;
+
+/// How to continue after a failure or an interruption.
+const GOES_ON: &str = "finished cells are in the store: run the same command to resume";
 
 /// The arguments of every research question.
 #[derive(Debug, Args)]
 pub(crate) struct StudyArgs {
     #[command(flatten)]
     recipe: RecipeArgs,
-    /// Worker processes, which share the processor's threads [default: one per core in the sandbox, else one]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    /// Worker processes that compute different cells and share the processor's threads [default: one per core in the sandbox,
+    /// else one]
+    #[arg(long, value_name = "N", conflicts_with_all = ["nproc_per_node", "nnodes"])]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
+    #[command(flatten)]
+    groups: GroupArgs,
     /// Show finished and remaining work; nothing runs
     #[arg(long)]
     plan: bool,
@@ -35,9 +49,6 @@ pub(crate) struct StudyArgs {
     /// option calls the LLM judge, at one rate and with one budget
     #[arg(long, value_name = "I/N", value_parser = parse_shard)]
     shard: Option<Shard>,
-    /// Stop when standard input closes: this process is a worker of another one
-    #[arg(long, hide = true, requires = "shard")]
-    worker: bool,
 }
 
 /// The arguments of a program that asks one question.
@@ -56,7 +67,7 @@ struct TablesArgs {
     command: Option<RegistryCommand>,
     #[command(flatten)]
     study: StudyArgs,
-    /// Only these tables, such as 3,4 [default: all]
+    /// Only these tables, such as 3,4 [default: all but `map`]
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = table())]
     tables: Vec<String>,
     /// Print only verdicts, variance components and coverage; the study's folder has all tables
@@ -68,8 +79,9 @@ struct TablesArgs {
 pub fn question(question: &'static dyn Question) -> ExitCode {
     let command = QuestionArgs::command().about(question.about().help);
     let args = QuestionArgs::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
-    run(|signals| {
-        let Some(findings) = answer(&[question], &args.study, signals)? else { return Ok(()) };
+    let placement = placement();
+    run_logging(log_filter(&placement), |signals| {
+        let Some(findings) = answer(&[question], &args.study, placement, signals)? else { return Ok(()) };
         print_tables(findings.failed.iter().chain(&findings.tables), &args.study)?;
         findings.incomplete.map_or(Ok(()), |error| Err(error.into()))
     })
@@ -85,16 +97,17 @@ pub fn study() -> ExitCode {
     let asked: Vec<&dyn Question> = ALL
         .iter()
         .copied()
-        .filter(|question| {
-            tables.is_empty()
-                || question.about().tables.iter().any(|id| tables.iter().any(|table| table == id))
+        .filter(|question| match tables.is_empty() {
+            true => !question.is_on_request(),
+            false => question.about().tables.iter().any(|id| tables.iter().any(|table| table == id)),
         })
         .collect();
-    run(|signals| {
-        let Some(findings) = answer(&asked, &args.study, signals)? else { return Ok(()) };
-        let Findings { failed, verdicts, components, coverage, tables, incomplete, .. } = findings;
-        let tables = if args.brief { Vec::new() } else { tables };
-        let opening = failed.iter().chain(&verdicts).chain(&components).chain(&coverage);
+    let placement = placement();
+    run_logging(log_filter(&placement), |signals| {
+        let Some(findings) = answer(&asked, &args.study, placement, signals)? else { return Ok(()) };
+        let Findings { failed, verdicts, people, components, coverage, tables, incomplete, .. } = findings;
+        let (people, tables) = if args.brief { (None, Vec::new()) } else { (people, tables) };
+        let opening = failed.iter().chain(&verdicts).chain(&people).chain(&components).chain(&coverage);
         print_tables(opening.chain(&tables), &args.study)?;
         incomplete.map_or(Ok(()), |error| Err(error.into()))
     })
@@ -108,44 +121,106 @@ fn print_tables<'a>(tables: impl IntoIterator<Item = &'a Table>, args: &StudyArg
 }
 
 /// Answers questions; a plan or a shard has no findings.
-fn answer(asked: &[&dyn Question], args: &StudyArgs, signals: &Signals) -> anyhow::Result<Option<Findings>> {
+fn answer(
+    asked: &[&dyn Question],
+    args: &StudyArgs,
+    placement: Result<Option<Placement>, DistributedError>,
+    signals: &Signals,
+) -> anyhow::Result<Option<Findings>> {
     let recipe = recipe(&args.recipe)?;
-    let default_jobs = if recipe.is_sandbox() { cores() } else { 1 };
-    let jobs = args.jobs.map_or(default_jobs, usize::from);
+    let placement = placement?;
+    let groups = groups(args, placement.as_ref(), recipe.is_sandbox())?;
+    let device = recipe.model.device;
     let study = Study::new(recipe, ALL)?;
     let clock = SystemClock::start();
     if args.plan {
-        print_result(study_plan(&study.plan(asked, &clock)?, jobs).render(args.format))?;
-        return Ok(None);
+        return print_plan(&study, asked, groups, args).map(|()| None);
     }
     let mut console = ConsoleProgress::stderr();
     let mut silent = Silent;
-    // Several workers share one terminal, so that only a single process draws on it.
-    let progress: &mut dyn trainer::Progress = if args.shard.is_some() { &mut silent } else { &mut console };
-    let mut context = Context {
-        clock: &clock,
-        progress,
-        stop: signals.stop(),
-        group: distributed::ProcessGroup::single(),
-        cache: None,
-    };
+    // Several processes share one terminal, so that only a single process draws on it.
+    let is_one_of_many = args.shard.is_some() || placement.is_some();
+    let progress: &mut dyn trainer::Progress = if is_one_of_many { &mut silent } else { &mut console };
+    let mut context =
+        Context { clock: &clock, progress, stop: signals.stop(), group: ProcessGroup::single(), cache: None };
+    let GroupArgs { ranks, max_restarts, timeout, .. } = args.groups;
     if let Some(shard) = args.shard {
-        if args.worker {
-            signals.stop_with_parent();
-        }
-        study.run_shard(asked, shard, args.worker, &mut context)?;
+        return run_shard(&study, asked, shard, args, (placement.as_ref(), device), signals, &mut context);
+    }
+    if ranks.is_launcher() && ranks.nnodes > 1 {
+        ranks.launch(true, GOES_ON, signals)?;
         return Ok(None);
     }
-    let workers = Workers { jobs, command: worker };
-    Ok(Some(study.answer(asked, &workers, &mut context)?))
+    let launch = |shard: Shard, stop: &AtomicBool| groups.launch(shard, stop);
+    let world = match &placement {
+        Some(_) => ranks.join(placement.as_ref(), device, timeout, signals)?,
+        None => ProcessGroup::single(),
+    };
+    let crew = if world.is_distributed() {
+        let (group, shard) = groups.of_rank(&world)?;
+        context.group = group;
+        // torchrun counts how often it has started the ranks again.
+        let is_restart = env::var("TORCHELASTIC_RESTART_COUNT").is_ok_and(|count| count != "0");
+        Crew::Ranks { world: &world, shard, max_restarts, is_restart }
+    } else if groups == Groups::ALONE {
+        Crew::Alone
+    } else {
+        Crew::Workers(Workers { groups: groups.count, max_restarts, launch: &launch })
+    };
+    Ok(study.answer(asked, &crew, &mut context)?)
 }
 
-/// Returns the command of a worker: this program with the same arguments.
-fn worker(shard: Shard) -> std::io::Result<Command> {
-    let mut command = Command::new(std::env::current_exe()?);
-    command.args(std::env::args_os().skip(1));
-    command.args([format!("--shard={}/{}", shard.index + 1, shard.of), "--worker".to_owned()]);
-    Ok(command)
+/// Prints the plan, which is an error if it exceeds a budget.
+fn print_plan(
+    study: &Study,
+    asked: &[&dyn Question],
+    groups: Groups,
+    args: &StudyArgs,
+) -> anyhow::Result<()> {
+    let processes = if args.groups.ranks.are_several() { groups.count * usize::from(groups.size) } else { 1 };
+    let processes = NonZeroU64::new(processes as u64).unwrap_or(NonZeroU64::MIN);
+    let plan = study.plan(asked, processes, &SystemClock::start())?;
+    print_tables(&study_plan(&plan, groups.count), args)?;
+    plan.check_budget().map_err(Into::into)
+}
+
+/// Computes a shard, as one of several machines or as a group of ranks that another process has started.
+fn run_shard(
+    study: &Study,
+    asked: &[&dyn Question],
+    shard: Shard,
+    args: &StudyArgs,
+    (placement, device): (Option<&Placement>, DeviceChoice),
+    signals: &Signals,
+    context: &mut Context<'_>,
+) -> anyhow::Result<Option<Findings>> {
+    let GroupArgs { ranks, max_restarts, timeout, .. } = args.groups;
+    if ranks.is_launcher() {
+        // A shard is computed by one group.
+        args.groups.one_group()?;
+        study.begin_shard(asked, shard)?;
+        ranks.launch(true, GOES_ON, signals)?;
+        return Ok(None);
+    }
+    context.group = ranks.join(placement, device, timeout, signals)?;
+    if !ranks.launched && context.group.is_main() {
+        study.begin_shard(asked, shard)?;
+    }
+    study.run_shard(asked, Role::Part { shard, max_restarts }, context)?;
+    Ok(None)
+}
+
+/// Returns the groups of processes: of ranks that are started already, of those to start, or of workers.
+fn groups(args: &StudyArgs, placement: Option<&Placement>, is_sandbox: bool) -> anyhow::Result<Groups> {
+    let groups = args.groups;
+    match placement {
+        Some(placement) if args.shard.is_none() => Ok(groups.groups(placement.rank.world_size())?),
+        _ if groups.ranks.are_several() => Ok(groups.groups(groups.processes())?),
+        _ => {
+            let default_jobs = if is_sandbox { cores() } else { 1 };
+            Ok(Groups { size: 1, count: args.jobs.map_or(default_jobs, usize::from) })
+        }
+    }
 }
 
 /// Parses the id of a table; the help lists the questions.

@@ -11,10 +11,6 @@ use crate::source::{before_tests, without_comments_and_strings};
 
 use crate::tracked::Files;
 
-/// Circles that are still there, as crate and modules. The list only shrinks: a circle may lose modules, and a line whose
-/// circle is gone fails.
-const TOLERATED: &[(&str, &[&str])] = &[];
-
 /// The path of a module within its crate; empty for the root.
 type Module = Vec<String>;
 
@@ -32,9 +28,14 @@ struct Source {
     imports: Imports,
 }
 
-/// Returns a line for each circle that is not tolerated, and for each tolerated one that is gone.
+/// Returns a line for each circle.
 pub(crate) fn violations(files: &Files) -> Vec<String> {
-    judge(&of_all(files), TOLERATED)
+    let line = |(name, circle): (&str, Circle)| {
+        let uses: Vec<_> =
+            circle.iter().map(|(module, used)| format!("{module} uses {}", used.join(", "))).collect();
+        format!("{name}: a circle; move what the modules share into its own: {}", uses.join("; "))
+    };
+    of_all(files).into_iter().map(line).collect()
 }
 
 /// The circles of all crates, each with the crate's folder name.
@@ -51,23 +52,6 @@ fn of_all(files: &Files) -> Vec<(&str, Circle)> {
         circles.extend(find(sources).into_iter().map(|circle| (name, circle)));
     }
     circles
-}
-
-fn judge(found: &[(&str, Circle)], tolerated: &[(&str, &[&str])]) -> Vec<String> {
-    let within = |(name, circle): &(&str, Circle), (known, modules): &(&str, &[&str])| {
-        name == known && circle.keys().all(|module| modules.contains(&module.as_str()))
-    };
-    let new = found.iter().filter(|found| !tolerated.iter().any(|line| within(found, line)));
-    let gone = tolerated.iter().filter(|line| !found.iter().any(|found| within(found, line)));
-    let new = new.map(|(name, circle)| {
-        let uses: Vec<_> =
-            circle.iter().map(|(module, used)| format!("{module} uses {}", used.join(", "))).collect();
-        format!("{name}: a circle; move what the modules share into its own: {}", uses.join("; "))
-    });
-    let gone = gone.map(|(name, modules)| {
-        format!("{name}: {modules:?} is no circle any more; remove it from TOLERATED of xtask/src/circles.rs")
-    });
-    new.chain(gone).collect()
 }
 
 /// Finds the circles of a crate from its files: paths below `src`, with their text.
@@ -269,20 +253,7 @@ mod tests {
     const NONE: [[&str; 0]; 0] = [];
 
     #[test]
-    fn a_new_circle_fails_and_so_does_a_tolerated_one_that_is_gone() {
-        let circle = || find([("a.rs", "use crate::b;"), ("b.rs", "use super::a;")].into_iter()).remove(0);
-        let tolerated: [(&str, &[&str]); 1] = [("x", &["a", "b", "c"])];
-        assert_eq!(judge(&[("x", circle())], &tolerated), Vec::<String>::new());
-        let broken = judge(&[("y", circle())], &tolerated);
-        assert!(
-            broken[0].starts_with("y: a circle") && broken[0].ends_with("a uses b; b uses a"),
-            "{broken:?}"
-        );
-        assert!(broken[1].contains("is no circle any more"), "{broken:?}");
-    }
-
-    #[test]
-    fn circles_are_told_by_crate() {
+    fn a_circle_is_reported_with_its_crate() {
         let files = [
             ("crates/x/src/lib.rs", "mod a; mod b;"),
             ("crates/x/src/a.rs", "use crate::b;"),
@@ -291,8 +262,11 @@ mod tests {
             ("crates/x-y/src/a.rs", ""),
         ];
         let files = files.map(|(path, text)| (path.to_owned(), text.to_owned())).into();
-        let found = of_all(&files);
-        assert_eq!(found.iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["x"]);
+        let found = violations(&files);
+        assert!(
+            matches!(&found[..], [line] if line.starts_with("x: a circle") && line.ends_with("a uses b; b uses a")),
+            "{found:?}"
+        );
     }
 
     #[test]

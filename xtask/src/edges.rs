@@ -63,6 +63,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "experiment",
         &[
+            "distributed",
             "files",
             "inference",
             "llm-client",
@@ -80,6 +81,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "study",
         &[
+            "compare",
             "experiment",
             "files",
             "hub",

@@ -23,7 +23,7 @@ pub use options::Options;
 pub use output::{to_csv, to_json};
 pub use people::{CorrectedRow, JudgeCheck, People};
 pub use place::Place;
-pub use ratings::{QuestionCategory, Ratings, draw_questions};
+pub use ratings::{Answer, QuestionCategory, Ratings, draw_questions};
 pub use scores::{Scores, read_scores, study_arms};
 pub use source::Source;
 pub use tested::Measured;

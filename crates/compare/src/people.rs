@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
-use stats::{MeanEstimate, RatedItem, ppi_mean};
+use stats::{MeanEstimate, RatedItem, correct_by_people};
 
 use crate::differences::{Complete, Difference};
 use crate::ratings::Ratings;
@@ -165,16 +165,9 @@ fn corrected(
             items.len()
         )));
     }
-    let failed = Error::stats("a corrected difference");
-    let ratings_of = items.iter().map(|item| item.rating).collect::<Vec<_>>();
-    let people = MeanEstimate::of(&ratings_of).map_err(failed)?;
-    let (mean, lambda) = match unrated.len() {
-        0 | 1 => (people, 0.0),
-        _ => {
-            let found = ppi_mean(&items, &unrated).map_err(Error::stats("a corrected difference"))?;
-            (found.mean, found.lambda)
-        }
-    };
+    let parts = difference.parts.as_ref();
+    let found = correct_by_people(&items, &unrated, parts).map_err(Error::stats("a corrected difference"))?;
+    let lambda = found.lambda;
     // 80 ratings are so many questions at the present number of ratings a question.
     let of_both = [first, second].map(|arm| scores.arms()[arm].as_str());
     let count = ratings.count(|name| of_both.contains(&name));
@@ -183,13 +176,15 @@ fn corrected(
     let variance = predicted_variance(&items, &unrated, lambda, n);
     let with_more = MeanEstimate { value: 0.0, standard_error: variance.sqrt(), degrees_of_freedom: n - 1.0 };
     let half_width = |estimate: &MeanEstimate| -> Result<f64, Error> {
-        let interval =
-            over_seeds(*estimate, difference).interval(level).map_err(Error::stats("an interval"))?;
+        let interval = parts
+            .map_or(*estimate, |parts| parts.over_seeds(*estimate))
+            .interval(level)
+            .map_err(Error::stats("an interval"))?;
         Ok((interval.high - interval.low) / 2.0)
     };
     Ok(Corrected {
-        people: over_seeds(people, difference),
-        corrected: over_seeds(mean, difference),
+        people: found.people,
+        corrected: found.corrected,
         lambda,
         rated: items.len(),
         half_width_with_more: half_width(&with_more)?,
@@ -209,17 +204,6 @@ fn predicted_variance(items: &[RatedItem], unrated: &[f64], lambda: f64, n: f64)
     }
     let rectified = spread(items.iter().map(|item| item.rating - lambda * item.judged).collect());
     rectified / n + lambda * lambda * spread(unrated.to_vec()) / (all - n)
-}
-
-/// Adds the variance between seeds, as estimated from the judge's scores.
-fn over_seeds(mean: MeanEstimate, difference: &Difference) -> MeanEstimate {
-    let Some(parts) = difference.parts.filter(|parts| parts.size.seeds > 1) else { return mean };
-    let (question, seed) = (mean.standard_error.powi(2), (parts.seed / parts.size.seeds as f64).max(0.0));
-    let variance = question + seed;
-    let uncertainty = question.powi(2) / mean.degrees_of_freedom + seed.powi(2) / parts.seed_df.max(1.0);
-    let degrees_of_freedom =
-        if uncertainty > 0.0 { variance * variance / uncertainty } else { mean.degrees_of_freedom };
-    MeanEstimate { standard_error: variance.sqrt(), degrees_of_freedom, ..mean }
 }
 
 /// The means of one arm's answers to a question.

@@ -18,7 +18,7 @@ pub struct Ratings {
 }
 
 /// A rated answer: arm, seed, question, turn.
-pub(crate) type Answer = [String; 4];
+pub type Answer = [String; 4];
 
 /// A question with its category, if it has one.
 pub type QuestionCategory = (String, Option<String>);
@@ -65,8 +65,13 @@ impl Ratings {
     }
 
     /// Returns the mean rating of an answer.
-    pub(crate) fn of_answer(&self, answer: &Answer) -> Option<f64> {
+    pub fn of_answer(&self, answer: &Answer) -> Option<f64> {
         self.sums.get(answer).map(|(sum, count)| sum / *count as f64)
+    }
+
+    /// Returns the arms of the rated answers.
+    pub fn arms(&self) -> BTreeSet<&str> {
+        self.sums.keys().map(|[arm, ..]| arm.as_str()).collect()
     }
 
     /// Returns the number of ratings of the answers of some arms.

@@ -19,6 +19,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             marker: MARKER,
             shares_cores: true,
             resume_hint: "start the example again",
+            group: None,
         };
         return Ok(launcher.run(&AtomicBool::new(false))?);
     }

@@ -78,6 +78,17 @@ impl DistributedError {
         matches!(error, TorchExtError::OtherRank { .. } | TorchExtError::ConnectionLost { .. })
     }
 
+    /// Whether another rank is gone or does not answer, so that the ranks cannot join again.
+    pub fn is_lost_rank(&self) -> bool {
+        let Self::TorchExt(error) = self else { return false };
+        matches!(
+            error,
+            TorchExtError::ConnectionLost { .. }
+                | TorchExtError::TimedOut { .. }
+                | TorchExtError::RanksMissing { .. }
+        )
+    }
+
     /// Whether the cause is bad input or a wrong setup, as opposed to a failing machine.
     pub fn is_bad_input(&self) -> bool {
         match self {

@@ -1,8 +1,11 @@
 //! Process groups: the processes that work together, as each of them sees them.
 
+use std::cell::Cell;
 use std::error::Error;
 use std::num::NonZeroUsize;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use tch::{Device, Tensor};
@@ -20,6 +23,8 @@ const NAME: &str = "train";
 const RANK_ZERO: &str = "rank-0-serves";
 /// How long to wait for an answer from the process that holds a port.
 const PROBE: Duration = Duration::from_secs(2);
+/// The interval between two looks at the ranks that have reached a long barrier.
+const LONG_POLL: Duration = Duration::from_millis(200);
 /// The number of elements of a long tensor that are broadcast at a time.
 const AT_A_TIME: i64 = 1 << 22;
 
@@ -29,14 +34,28 @@ const AT_A_TIME: i64 = 1 << 22;
 #[derive(Clone, Debug, Default)]
 pub struct ProcessGroup {
     members: Option<Rc<Members>>,
+    /// The device of tensors that are exchanged, or the one of a single process that may not use any other.
+    device: Option<Device>,
 }
 
 #[derive(Debug)]
 struct Members {
     group: c10d::ProcessGroup,
+    /// The keys of this group.
     store: Store,
-    /// The device of tensors that are exchanged.
-    device: Device,
+    origin: Origin,
+    /// The number of long barriers so far.
+    long_barriers: Cell<u64>,
+}
+
+/// The source of a group and of those that replace it after an error.
+#[derive(Clone, Debug)]
+struct Origin {
+    store: Store,
+    rank: Rank,
+    timeout: Duration,
+    /// The number of groups that this one replaces.
+    generation: u32,
 }
 
 impl Drop for Members {
@@ -49,6 +68,11 @@ impl ProcessGroup {
     /// Returns the group of a single process, whose methods communicate with nobody.
     pub fn single() -> Self {
         Self::default()
+    }
+
+    /// Returns the group of a single process that computes on `device`.
+    pub fn single_on(device: Device) -> Self {
+        Self { members: None, device: Some(device) }
     }
 
     /// Joins the other ranks at `placement`, for tensors on `device`. `timeout` limits the wait for other ranks, here and in
@@ -71,14 +95,59 @@ impl ProcessGroup {
             Store::connect(host, *port, timeout)?
         };
         let store = store.named(&token.prefix());
+        let group = Self::connect(Origin { store, rank: *rank, timeout, generation: 0 }, device)?;
+        tracing::info!("{rank} on {device:?}, process {}", std::process::id());
+        Ok(group)
+    }
+
+    fn connect(origin: Origin, device: Device) -> Result<Self, DistributedError> {
+        let Origin { rank, timeout, generation, .. } = origin;
+        let store = match generation {
+            0 => origin.store.clone(),
+            again => origin.store.named(&format!("again-{again}")),
+        };
         let group = match device {
             #[cfg(feature = "nccl")]
-            Device::Cuda(_) => c10d::ProcessGroup::nccl(&store, NAME, *rank, timeout),
-            _ => c10d::ProcessGroup::gloo(&store, NAME, *rank, timeout),
+            Device::Cuda(_) => c10d::ProcessGroup::nccl(&store, NAME, rank, timeout),
+            _ => c10d::ProcessGroup::gloo(&store, NAME, rank, timeout),
         };
-        let group = group.inspect_err(|_| shutdown::announce(&store, *rank))?;
-        tracing::info!("{rank} on {device:?}, process {}", std::process::id());
-        Ok(Self { members: Some(Rc::new(Members { group, store, device })) })
+        let group = group.inspect_err(|_| shutdown::announce(&store, rank))?;
+        let members = Members { group, store, origin, long_barriers: Cell::new(0) };
+        Ok(Self { members: Some(Rc::new(members)), device: Some(device) })
+    }
+
+    /// Joins the same ranks again after an error, which makes a group unusable. All ranks call it.
+    ///
+    /// # Errors
+    ///
+    /// If a rank has ended or does not join within the timeout.
+    pub fn renewed(&self) -> Result<Self, DistributedError> {
+        let (Some(members), Some(device)) = (&self.members, self.device) else { return Ok(self.clone()) };
+        let Origin { generation, .. } = members.origin;
+        Self::connect(Origin { generation: generation + 1, ..members.origin.clone() }, device)
+    }
+
+    /// Divides the ranks into groups of `size` with consecutive ranks, and returns the group of this rank. An error of one group
+    /// does not affect the others. All ranks call it.
+    ///
+    /// # Panics
+    ///
+    /// If `size` does not divide the number of ranks.
+    ///
+    /// # Errors
+    ///
+    /// If a rank of the group has ended or does not join within the timeout.
+    pub fn split(&self, size: u16) -> Result<Self, DistributedError> {
+        assert!(self.rank().world_size().is_multiple_of(usize::from(size)), "groups have equal sizes");
+        let (Some(members), Some(device)) = (&self.members, self.device) else { return Ok(self.clone()) };
+        if size == 1 {
+            return Ok(Self::single_on(device));
+        }
+        let (group, index) =
+            (self.rank().index() / usize::from(size), self.rank().index() % usize::from(size));
+        let rank = Rank::new(index as u16, size)?;
+        let store = members.origin.store.named(&format!("group-{group}"));
+        Self::connect(Origin { store, rank, generation: 0, ..members.origin.clone() }, device)
     }
 
     /// The rank of this process.
@@ -91,9 +160,9 @@ impl ProcessGroup {
         NonZeroUsize::new(self.rank().world_size()).unwrap_or(NonZeroUsize::MIN)
     }
 
-    /// The device of this rank; `None` for a single process, which may use any.
+    /// The device of this rank; `None` for a single process that may use any.
     pub fn device(&self) -> Option<Device> {
-        self.members.as_ref().map(|members| members.device)
+        self.device
     }
 
     /// Whether this is rank 0, which alone writes files and results.
@@ -125,17 +194,22 @@ impl ProcessGroup {
         number % rank.world_size() == rank.index()
     }
 
+    /// The group's members and the device of their tensors; `None` for a single process.
+    fn members(&self) -> Option<(&Members, Device)> {
+        self.members.as_deref().zip(self.device)
+    }
+
     /// Replaces each number by its sum over all ranks; the bits are the same on all ranks.
     ///
     /// # Errors
     ///
     /// If another rank fails or is missing.
     pub fn all_reduce_sum(&self, values: &mut [f64]) -> Result<(), DistributedError> {
-        let Some(members) = &self.members else { return Ok(()) };
+        let Some((members, device)) = self.members() else { return Ok(()) };
         if values.is_empty() {
             return Ok(());
         }
-        let mut tensor = Tensor::from_slice(values).to_device(members.device);
+        let mut tensor = Tensor::from_slice(values).to_device(device);
         members.group.all_reduce(&mut tensor, ReduceOp::Sum)?;
         let count = values.len();
         tensor.to_device(Device::Cpu).copy_data(values, count);
@@ -199,14 +273,14 @@ impl ProcessGroup {
 
     /// Returns the bytes of rank `root` on all ranks.
     fn broadcast(&self, root: usize, mut bytes: Vec<u8>) -> Result<Vec<u8>, DistributedError> {
-        let Some(members) = &self.members else { return Ok(bytes) };
-        let mut length = Tensor::from_slice(&[bytes.len() as i64]).to_device(members.device);
+        let Some((members, device)) = self.members() else { return Ok(bytes) };
+        let mut length = Tensor::from_slice(&[bytes.len() as i64]).to_device(device);
         members.group.broadcast(&mut length, root)?;
         bytes.resize(length.int64_value(&[0]) as usize, 0);
         if bytes.is_empty() {
             return Ok(bytes);
         }
-        let mut tensor = Tensor::from_slice(&bytes).to_device(members.device);
+        let mut tensor = Tensor::from_slice(&bytes).to_device(device);
         members.group.broadcast(&mut tensor, root)?;
         let count = bytes.len();
         tensor.to_device(Device::Cpu).copy_data(&mut bytes, count);
@@ -219,9 +293,9 @@ impl ProcessGroup {
     ///
     /// If another rank fails or is missing.
     pub fn broadcast_tensor_from_rank0(&self, tensor: &Tensor) -> Result<(), DistributedError> {
-        let Some(members) = &self.members else { return Ok(()) };
+        let Some((members, device)) = self.members() else { return Ok(()) };
         for mut part in tensor.split(AT_A_TIME, 0) {
-            let mut sent = part.to_device(members.device);
+            let mut sent = part.to_device(device);
             members.group.broadcast(&mut sent, 0)?;
             part.copy_(&sent);
         }
@@ -235,6 +309,32 @@ impl ProcessGroup {
     /// If another rank fails or is missing.
     pub fn barrier(&self) -> Result<(), DistributedError> {
         self.members.as_ref().map_or(Ok(()), |members| Ok(members.group.barrier()?))
+    }
+
+    /// Blocks until every rank reaches the barrier, without a time limit: ranks may compute for hours before it. Returns `false`
+    /// if `stop` is set first.
+    ///
+    /// # Errors
+    ///
+    /// If another rank aborts the group, or rank 0 ends.
+    pub fn long_barrier(&self, stop: &AtomicBool) -> Result<bool, DistributedError> {
+        let Some(members) = &self.members else { return Ok(true) };
+        let number = members.long_barriers.get();
+        members.long_barriers.set(number + 1);
+        let key = format!("long-barrier-{number}");
+        let mut here = members.store.add(&key, 1)?;
+        while here < self.rank().world_size() as i64 {
+            if let Ok(reason) = members.store.named(NAME).get("failure", Duration::ZERO) {
+                let reason = String::from_utf8_lossy(&reason).into_owned();
+                return Err(TorchExtError::OtherRank { reason }.into());
+            }
+            if stop.load(Ordering::Relaxed) {
+                return Ok(false);
+            }
+            thread::sleep(LONG_POLL);
+            here = members.store.add(&key, 0)?;
+        }
+        Ok(true)
     }
 
     /// Returns `result`, and aborts the group if it is an error: the other ranks then fail with this error.
@@ -314,6 +414,14 @@ mod tests {
     }
 
     #[test]
+    fn a_single_process_may_have_a_device() {
+        let group = ProcessGroup::single_on(Device::Cuda(3));
+        assert_eq!((group.device(), group.is_distributed()), (Some(Device::Cuda(3)), false));
+        assert_eq!(ProcessGroup::single().device(), None);
+        assert_eq!(group.renewed().unwrap().device(), Some(Device::Cuda(3)));
+    }
+
+    #[test]
     fn an_error_aborts_the_group() {
         let group = alone(0);
         assert_eq!(group.broadcast_from_rank0(b"text".to_vec()).unwrap(), b"text");
@@ -322,5 +430,10 @@ mod tests {
         assert!(group.propagate_error::<(), _>(Err(error)).is_err());
         let later = group.barrier().unwrap_err().to_string();
         assert!(later.contains("the disk is full"), "{later}");
+        let again = group.renewed().unwrap();
+        again.barrier().unwrap();
+        again.abort(&std::io::Error::other("out of memory"));
+        assert!(again.barrier().is_err());
+        again.renewed().unwrap().barrier().unwrap();
     }
 }

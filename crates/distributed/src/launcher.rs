@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::env;
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write as _};
 use std::net::TcpListener;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
@@ -17,7 +18,7 @@ const POLL: Duration = Duration::from_millis(20);
 const GRACE: Duration = Duration::from_secs(10);
 
 /// Which ranks to start on this machine.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Launcher {
     /// The number of ranks per machine.
     pub processes_per_node: u16,
@@ -31,6 +32,19 @@ pub struct Launcher {
     pub shares_cores: bool,
     /// How to continue after a failure or an interruption; the end of the error message.
     pub resume_hint: &'static str,
+    /// The place of these ranks among other groups of the same machine; `None` if there are no others.
+    pub group: Option<LaunchedGroup>,
+}
+
+/// One of several groups of ranks that a machine runs at the same time.
+#[derive(Clone, Debug)]
+pub struct LaunchedGroup {
+    /// The index of the group.
+    pub index: usize,
+    /// The number of groups.
+    pub of: usize,
+    /// Further arguments of its ranks.
+    pub arguments: Vec<OsString>,
 }
 
 /// Why a launch ended without success.
@@ -77,6 +91,13 @@ pub enum LaunchError {
 }
 
 impl LaunchError {
+    /// Whether a rank was killed, panicked, or lost another rank, so that the same ranks may succeed if they start again.
+    pub fn is_death(&self) -> bool {
+        let Self::RankFailed { ended, .. } = self else { return false };
+        let deaths = [Launcher::ANOTHER_RANK_FAILED, Launcher::PANICKED].map(i32::from);
+        ended.code().is_none_or(|code| deaths.contains(&code))
+    }
+
     fn system(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
         move |source| Self::System { what: what.into(), source }
     }
@@ -85,6 +106,8 @@ impl LaunchError {
 impl Launcher {
     /// The exit status of a rank that ends because another rank failed first.
     pub const ANOTHER_RANK_FAILED: u8 = 3;
+    /// The exit status of a rank that ends by a panic, such as of libtorch without memory; also Rust's own.
+    pub const PANICKED: u8 = 101;
 
     /// Starts this program with its own arguments, once per rank, and waits until all ranks have ended. A rank that gets the
     /// marker ends when its standard input closes, so that no rank outlives its launcher.
@@ -105,16 +128,22 @@ impl Launcher {
         // Launchers of other machines cannot know a random token: they share the variable.
         let token = (self.nodes == 1 && env::var_os(Token::VARIABLE).is_none()).then(Token::random);
         let first = usize::from(self.node_rank) * usize::from(self.processes_per_node);
+        let others = self.processes_before();
         let mut ranks = Vec::new();
         for local in 0..usize::from(self.processes_per_node) {
             // After an error, dropping closes the standard input of the ranks that have started; they then stop.
             ranks.push(RankProcess::start(
-                self.command(first + local, local, &address, token.as_ref())?,
-                first + local,
+                self.command(first + local, others + local, &address, token.as_ref())?,
+                others + first + local,
             )?);
         }
         wait(&mut ranks, stop)?;
         self.conclude(ranks, stop.load(Ordering::Relaxed))
+    }
+
+    /// The number of ranks of this machine that belong to groups before this one.
+    fn processes_before(&self) -> usize {
+        self.group.as_ref().map_or(0, |group| group.index) * usize::from(self.processes_per_node)
     }
 
     /// The address and port of rank 0; on a single machine, any free port.
@@ -123,8 +152,9 @@ impl Launcher {
         match (variable("MASTER_ADDR"), variable("MASTER_PORT")) {
             (Some(host), port) if self.nodes > 1 => Ok((host, port.unwrap_or_else(|| "29500".to_owned()))),
             (None, _) if self.nodes > 1 => Err(LaunchError::NoMasterAddress),
-            (_, Some(port)) => Ok(("127.0.0.1".to_owned(), port)),
-            (_, None) => {
+            // Several groups cannot share a port.
+            (_, Some(port)) if self.group.is_none() => Ok(("127.0.0.1".to_owned(), port)),
+            _ => {
                 let listener = TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr());
                 let address = listener.map_err(LaunchError::system("find a free port"))?;
                 Ok(("127.0.0.1".to_owned(), address.port().to_string()))
@@ -142,6 +172,7 @@ impl Launcher {
         let program = env::current_exe().map_err(LaunchError::system("find this program"))?;
         let mut command = Command::new(program);
         command.args(env::args_os().skip(1)).arg(self.marker);
+        command.args(self.group.iter().flat_map(|group| &group.arguments));
         let world_size = usize::from(self.nodes) * usize::from(self.processes_per_node);
         for (name, value) in [("RANK", rank), ("LOCAL_RANK", local), ("WORLD_SIZE", world_size)] {
             command.env(name, value.to_string());
@@ -150,14 +181,20 @@ impl Launcher {
         if let Some(token) = token {
             command.env(Token::VARIABLE, token.text());
         }
-        if self.shares_cores && env::var_os("OMP_NUM_THREADS").is_none() {
+        if self.shares_cores {
+            let groups = self.group.as_ref().map_or(1, |group| group.of);
             let cores = thread::available_parallelism().map_or(1, usize::from);
-            let threads = (cores / usize::from(self.processes_per_node)).max(1);
-            command.env("OMP_NUM_THREADS", threads.to_string());
+            let threads = (cores / (groups * usize::from(self.processes_per_node))).max(1);
+            for variable in ["OMP_NUM_THREADS", "RAYON_NUM_THREADS"] {
+                if env::var_os(variable).is_none() {
+                    command.env(variable, threads.to_string());
+                }
+            }
         }
         command.stdin(Stdio::piped()).stderr(Stdio::piped());
-        // Only the first rank prints results.
-        command.stdout(if rank == 0 { Stdio::inherit() } else { Stdio::null() });
+        // Only the first rank prints results, and a group among others leaves that to the process that starts it.
+        let prints = rank == 0 && self.group.is_none();
+        command.stdout(if prints { Stdio::inherit() } else { Stdio::null() });
         Ok(command)
     }
 

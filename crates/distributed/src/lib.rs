@@ -20,7 +20,7 @@ pub use digest::{digest_of_model, digest_of_tensor, hash_model, hash_sequences};
 pub use error::DistributedError;
 pub use facts::Fact;
 pub use group::ProcessGroup;
-pub use launcher::{LaunchError, Launcher};
+pub use launcher::{LaunchError, LaunchedGroup, Launcher};
 pub use placement::{Placement, Token};
 pub use reduction::GradientSink;
 pub use settings::{Exchange, Sharding, Timing};

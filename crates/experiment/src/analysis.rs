@@ -85,6 +85,11 @@ impl<'a> Analysis<'a> {
         (0..pool.policies().len()).filter(|&at| is_selected(&pool.policies()[at])).collect()
     }
 
+    /// Returns the evaluated subjects of a policy, one for each seed.
+    pub fn seeds_of<'s>(&'s self, policy: &'s Subject) -> impl Iterator<Item = &'a Evaluated> + 's {
+        self.evaluated.iter().filter(move |evaluated| without_seed(&evaluated.subject) == *policy)
+    }
+
     /// Returns the weights of a weighted sum of mean scores of selections on the policies of `pool`; `None` if a
     /// selection is empty.
     pub fn weights(&self, pool: &Pool, terms: &[(f64, Selection<'_>)]) -> Option<Vec<f64>> {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::num::NonZeroU64;
 
 use pref_data::{AgreementSlice, FlipRate, Fraction};
-use pref_loss::Beta;
+use pref_loss::{Beta, LogpReduction};
 use serde::{Deserialize, Serialize};
 use trainer::recipe::{LossKind, Smoothing};
 
@@ -30,6 +30,12 @@ pub struct Cell {
     /// Label smoothing, if it differs from the setup's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label_smoothing: Option<Smoothing>,
+    /// IPO's reduction of log-probabilities, if it differs from the setup's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logp_reduction: Option<LogpReduction>,
+    /// The maximum learning rate, if it differs from the setup's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub learning_rate: Option<f64>,
     /// Epochs, if these differ from the setup's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epochs: Option<NonZeroU64>,
@@ -38,6 +44,23 @@ pub struct Cell {
 }
 
 impl Cell {
+    /// Returns the cell of all of an annotator's pairs, with their labels and the setup's training.
+    pub fn new(annotator: impl Into<String>, loss: LossKind, beta: Beta, seed: u64) -> Self {
+        Self {
+            annotator: annotator.into(),
+            slice: None,
+            fraction: Fraction::ALL,
+            flip_rate: FlipRate::NONE,
+            loss,
+            beta,
+            label_smoothing: None,
+            logp_reduction: None,
+            learning_rate: None,
+            epochs: None,
+            seed,
+        }
+    }
+
     /// Returns its properties except β and seed, such as `DPO on human, 5% flipped`.
     pub fn data_and_epochs(&self) -> String {
         let mut words = format!("{} on {}", loss_name(self.loss), self.annotator);
@@ -50,11 +73,24 @@ impl Cell {
         if self.flip_rate != FlipRate::NONE {
             words += &format!(", {}% flipped", percent(self.flip_rate.get()));
         }
+        words += &self.training_changes();
+        if let Some(epochs) = self.epochs {
+            words += &format!(", {epochs} epochs");
+        }
+        words
+    }
+
+    /// Returns the settings of loss and optimizer that differ from the setup's, such as `, ε = 0.1`.
+    pub(crate) fn training_changes(&self) -> String {
+        let mut words = String::new();
         if let Some(smoothing) = self.label_smoothing {
             words += &format!(", ε = {smoothing}");
         }
-        if let Some(epochs) = self.epochs {
-            words += &format!(", {epochs} epochs");
+        if let Some(reduction) = self.logp_reduction {
+            words += &format!(", log-probabilities by {}", reduction_name(reduction));
+        }
+        if let Some(rate) = self.learning_rate {
+            words += &format!(", learning rate {rate:e}");
         }
         words
     }
@@ -98,6 +134,14 @@ pub fn loss_name(loss: LossKind) -> &'static str {
         LossKind::Aot => "AOT",
         LossKind::AotUnpaired => "AOT unpaired",
         LossKind::Sum => "sum of losses",
+    }
+}
+
+/// Returns the name of a reduction in a recipe.
+pub fn reduction_name(reduction: LogpReduction) -> &'static str {
+    match reduction {
+        LogpReduction::Sum => "sum",
+        LogpReduction::Mean => "mean",
     }
 }
 
@@ -155,17 +199,7 @@ mod tests {
 
     #[test]
     fn a_cell_displays_the_properties_that_differ() {
-        let cell = Cell {
-            annotator: "human".into(),
-            slice: None,
-            fraction: Fraction::ALL,
-            flip_rate: FlipRate::NONE,
-            loss: LossKind::Dpo,
-            beta: Beta::new(0.1).unwrap(),
-            label_smoothing: None,
-            epochs: None,
-            seed: 0,
-        };
+        let cell = Cell::new("human", LossKind::Dpo, Beta::new(0.1).unwrap(), 0);
         assert_eq!(cell.to_string(), "DPO on human, β = 0.1, seed 0");
         let (fraction, flip_rate) = (Fraction::new(0.25).unwrap(), FlipRate::new(0.05).unwrap());
         let noisy = Cell { fraction, flip_rate, epochs: NonZeroU64::new(12), ..cell };
@@ -175,5 +209,14 @@ mod tests {
         );
         let smoothed = Cell { label_smoothing: Some(Smoothing::FlipRate), ..noisy };
         assert!(smoothed.to_string().contains("5% flipped, ε = the flip rate, 12 epochs"));
+        let changed = Cell {
+            logp_reduction: Some(LogpReduction::Mean),
+            learning_rate: Some(3e-4),
+            ..Cell::new("human", LossKind::Ipo, Beta::new(0.1).unwrap(), 0)
+        };
+        assert_eq!(
+            changed.to_string(),
+            "IPO on human, log-probabilities by mean, learning rate 3e-4, β = 0.1, seed 0"
+        );
     }
 }

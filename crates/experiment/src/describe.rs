@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use pref_data::{Label, PreferenceRecord, read_records_with};
+use pref_data::{Label, PreferenceRecord, hold_out, read_records_with};
 use report::table::{Align, Column, Table, Value};
+use seeds::Seeds;
 use trainer::recipe::Format;
 
 use crate::error::ExperimentError;
@@ -27,9 +28,11 @@ pub fn describe(runner: &Runner) -> Result<Vec<Table>, ExperimentError> {
         return Ok(vec![sizes(vec![sandbox_row(setup), benchmark_row(runner)], vec![NOT_MADE.to_owned()])]);
     }
     let training = read(setup, runner, &source.records(0))?;
-    let held_out = match source.held_out(0) {
-        Some(path) => read(setup, runner, &path)?,
-        None => Vec::new(),
+    let (training, held_out) = match (source.held_out(0), setup.data.held_out) {
+        (Some(path), _) => (training, read(setup, runner, &path)?),
+        // As a run of seed 0 does.
+        (None, Some(count)) => hold_out(training, count, &Seeds::new(0)),
+        (None, None) => (training, Vec::new()),
     };
     let preferences = vec![
         Value::text(dataset_name(setup)),

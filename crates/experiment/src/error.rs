@@ -56,19 +56,43 @@ pub enum ExperimentError {
         /// The system's error.
         source: std::io::Error,
     },
-    /// A worker process failed.
-    #[error("worker {shard} of {of} ended with {status}; its messages are above. Progress saved")]
+    /// A group of worker processes failed.
+    #[error("group {shard} of {of} failed; its messages are above. Progress saved")]
     Worker {
-        /// The worker, from 1.
+        /// The group, from 1.
         shard: usize,
-        /// The number of workers.
+        /// The number of groups.
         of: usize,
-        /// Its exit status.
-        status: std::process::ExitStatus,
+        /// Why it ended.
+        source: distributed::LaunchError,
+    },
+    /// The ranks of a group cannot work together.
+    #[error(transparent)]
+    Ranks(#[from] distributed::DistributedError),
+    /// Another rank of the group failed.
+    #[error("another rank failed: {reason}")]
+    AnotherRank {
+        /// Its error.
+        reason: String,
     },
     /// An endpoint cannot be called.
     #[error(transparent)]
     Call(llm_client::Error),
+    /// A judge's calls are estimated to exceed its budget.
+    #[error(
+        "{calls} calls of {judge} cost about {usd:.2} USD, which exceeds judge.pace.max_cost = {max_cost}; raise it, or take fewer \
+         study.seeds, study.questions or tables"
+    )]
+    Budget {
+        /// The judge.
+        judge: String,
+        /// The number of its calls.
+        calls: u64,
+        /// Their estimated price.
+        usd: f64,
+        /// Its budget.
+        max_cost: f64,
+    },
     /// Judging ended early.
     #[error("judging by {judge} ended early; its replies are saved. Run the same command to resume")]
     Judge {
@@ -223,6 +247,29 @@ impl ExperimentError {
         }
     }
 
+    /// Returns whether another rank failed first, as far as this rank can see.
+    pub fn is_from_another_rank(&self) -> bool {
+        match self {
+            Self::AnotherRank { .. } => true,
+            _ => {
+                self.is_lost_rank()
+                    || self.ranks().is_some_and(distributed::DistributedError::is_from_another_rank)
+            }
+        }
+    }
+
+    /// Returns whether a rank of the group is gone, so that the others cannot continue.
+    pub(crate) fn is_lost_rank(&self) -> bool {
+        self.ranks().is_some_and(distributed::DistributedError::is_lost_rank)
+    }
+
+    fn ranks(&self) -> Option<&distributed::DistributedError> {
+        match self {
+            Self::Ranks(error) | Self::Train(trainer::TrainError::Distributed(error)) => Some(error),
+            _ => None,
+        }
+    }
+
     /// Returns whether only one trained policy is affected.
     pub(crate) fn is_of_one_policy(&self) -> bool {
         use trainer::TrainError;
@@ -245,11 +292,13 @@ impl ExperimentError {
         match self {
             Self::Recipe(_) | Self::Unsupported(_) | Self::Data(_) | Self::UnknownCell { .. } => true,
             Self::TooShort { .. } | Self::Checkpoints { .. } | Self::StoreLayout { .. } => true,
+            Self::Budget { .. } => true,
             Self::Inference(error) => error.is_bad_input(),
             Self::Train(error) => error.is_bad_input(),
             Self::Bench(error) => error.is_bad_input(),
             Self::Call(error) => error.is_bad_input(),
             Self::Policy(error) => trainer::is_bad_model(error),
+            Self::Ranks(error) => error.is_bad_input(),
             _ => false,
         }
     }

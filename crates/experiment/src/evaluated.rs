@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use trainer::HeldOutMetrics;
 use trainer::recipe::LossKind;
 
-use crate::cell::{Subject, slice_name};
+use crate::cell::{Subject, reduction_name, slice_name};
 use crate::error::ExperimentError;
 use crate::failure::Failure;
 use crate::fitted::FittedLabels;
@@ -133,6 +133,7 @@ impl Evaluated {
             loss: policy.loss.clone(),
             beta: policy.beta,
             label_smoothing: policy.label_smoothing,
+            logp_reduction: policy.logp_reduction.clone(),
             fraction: policy.fraction,
             flip_rate: policy.flip_rate,
             learning_rate: policy.learning_rate,
@@ -161,6 +162,7 @@ impl Evaluated {
             loss: LossKind::Sft.name().to_owned(),
             beta: 0.0,
             label_smoothing: 0.0,
+            logp_reduction: String::new(),
             fraction: 1.0,
             flip_rate: 0.0,
             learning_rate: setup.train.learning_rate,
@@ -187,8 +189,13 @@ impl Evaluated {
             loss: cell.loss.name().to_owned(),
             beta: cell.beta.get(),
             label_smoothing: if cell.loss.smooths_labels() { setup.smoothing_of(cell).get() } else { 0.0 },
+            logp_reduction: match cell.loss {
+                LossKind::Ipo => reduction_name(setup.reduction_of(cell)).to_owned(),
+                _ => String::new(),
+            },
             fraction: cell.fraction.get(),
             flip_rate: cell.flip_rate.get(),
+            learning_rate: cell.learning_rate.unwrap_or(setup.train.learning_rate),
             epochs: cell.epochs.map_or(setup.train.epochs, NonZeroU64::get),
             progress: checkpoints.get(*checkpoint).copied().unwrap_or(evenly),
             ..sft

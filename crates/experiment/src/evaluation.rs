@@ -5,20 +5,25 @@ use std::error::Error as StdError;
 use std::fs;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
-use inference::LoadedPolicy;
+use distributed::DistributedError;
+use inference::{DistributedResponder, Ending, LoadedPolicy, PolicyResponder};
 use mtbench::{
     Answer, BenchDir, Conversation, FixedStamp, JudgeProgress, Question, Responder, answer_bench,
     answer_questions,
 };
-use pref_data::Message;
+use policy_model::Policy;
+use pref_data::{ChatSettings, Message};
 use seeds::Seeds;
+use tch::{Device, Kind};
 use trainer::Context;
 
 use crate::error::ExperimentError;
 use crate::evaluated::{BENCHMARK, Evaluation, FURTHER, GOLD, Score};
 use crate::given_policies::answers_elsewhere;
 use crate::judges::{Judges, Rated, RatingContext};
+use crate::runner::decide;
 use crate::setup::Setup;
 use crate::source::DataSource;
 use crate::store::{create_folder, read_json, write_json};
@@ -33,6 +38,8 @@ const SANDBOX_BATCH: u16 = 256;
 pub(crate) struct Candidate {
     /// The policy's folder.
     pub(crate) model: PathBuf,
+    /// The policy in memory, if this process has trained it.
+    pub(crate) loaded: Option<Rc<Policy>>,
     /// A file of its answers, if it answered elsewhere.
     pub(crate) answered: Option<PathBuf>,
     /// Its name in FastChat's files.
@@ -69,7 +76,7 @@ impl Candidate {
         Ok(scores.map(|scores| Evaluation { scores, bench, model_id }))
     }
 
-    /// Answers the benchmark and judges the answers, unless the store has both.
+    /// Answers the benchmark on all ranks and judges the answers on rank 0, unless the store has both.
     pub(crate) fn evaluate(
         &self,
         setup: &Setup,
@@ -77,16 +84,16 @@ impl Candidate {
         judges: &Judges,
         context: &mut Context<'_>,
     ) -> Result<(), ExperimentError> {
-        if self.is_evaluated() {
+        if decide(context, || Ok(self.is_evaluated()))? {
             return Ok(());
         }
         if source.is_sandbox() {
-            return create_folder(&self.scores, |partial| {
-                let scores = self.score_in_sandbox(source, judges, &BenchDir::new(partial), context)?;
-                write_json(&scores_file(partial), &scores)
-            });
+            return self.score_in_sandbox(source, judges, context);
         }
         self.answer(setup, source, context)?;
+        if !context.group.is_main() {
+            return Ok(());
+        }
         files::check_folder(&self.answers).map_err(ExperimentError::io("cannot use", &self.answers))?;
         let bench = BenchDir::new(&self.scores);
         let answers = BenchDir::new(&self.answers).answers(&self.model_id)?;
@@ -98,7 +105,7 @@ impl Candidate {
         files::seal(&self.scores).map_err(ExperimentError::io("cannot write the checksums of", &self.scores))
     }
 
-    /// Answers the open questions of the benchmark in batches, each of which is written.
+    /// Answers the open questions of the benchmark on all ranks, a batch of questions for each; rank 0 writes them.
     pub(crate) fn answer(
         &self,
         setup: &Setup,
@@ -107,54 +114,105 @@ impl Candidate {
     ) -> Result<(), ExperimentError> {
         let bench = BenchDir::new(&self.answers);
         let questions = source.questions();
-        if bench.answers_on_file(&self.model_id)?.len() == questions.len() {
+        if decide(context, || self.take_answers(&bench, questions))? {
             return Ok(());
         }
-        bench.write_questions(questions)?;
-        if let Some(file) = &self.answered {
-            let answers = answers_elsewhere(file, questions)?;
-            let renamed =
-                answers.into_iter().map(|answer| Answer { model_id: self.model_id.clone(), ..answer });
-            return Ok(bench.write_answers(&self.model_id, &renamed.collect::<Vec<_>>())?);
-        }
-        let batch = setup.answers.batch;
         let mut chat = setup.answer_chat();
         if self.model != source.model() {
             // A trained model is saved with the template that replaces its first model's.
             chat.template = None;
         }
-        let (kind, device) = (setup.model.dtype.kind(), setup.model.device.resolve());
-        let policy = LoadedPolicy::open_in(&self.model, kind, device, &chat)?;
-        let seeds = self.generation(source);
-        let mut responder = policy.responder(seeds, setup.answers.max_new_tokens, batch.get());
+        let device = context.group.device().unwrap_or_else(|| setup.model.device.resolve());
+        let policy = self.open((setup.model.dtype.kind(), device), &chat)?;
+        let batch = setup.answers.batch;
+        let mut responder =
+            policy.responder(self.generation(source), setup.answers.max_new_tokens, batch.get());
         responder.system.clone_from(&setup.answers.system);
-        let turns: usize = questions.iter().map(|question| question.turns.len()).sum();
-        context.progress.begin(&format!("{} answers, turns", self.model_id), turns as u64);
-        let mut responder = Interruptible { responder: &mut responder, context: &mut *context, turns: 0 };
-        let (mut stamp, group) = (self.stamp(), NonZeroUsize::from(batch));
-        let answered = answer_bench(&bench, questions, &self.model_id, group, &mut responder, &mut stamp);
-        context.progress.end();
-        answered.map_err(|error| match error {
-            mtbench::Error::Respond { source, .. } if source.is::<Interrupted>() => ExperimentError::Stopped,
-            error => error.into(),
-        })?;
-        files::seal(&self.answers)
-            .map_err(ExperimentError::io("cannot write the checksums of", &self.answers))
+        together(responder, context, |responder, context| {
+            let turns: usize = questions.iter().map(|question| question.turns.len()).sum();
+            context.progress.begin(&format!("{} answers, turns", self.model_id), turns as u64);
+            let questions_at_once = NonZeroUsize::from(batch).saturating_mul(context.group.world_size());
+            let mut responder = Interruptible { responder, context: &mut *context, turns: 0 };
+            let answered = answer_bench(
+                &bench,
+                questions,
+                &self.model_id,
+                questions_at_once,
+                &mut responder,
+                &mut self.stamp(),
+            );
+            context.progress.end();
+            answered.map_err(of_answering)?;
+            files::seal(&self.answers)
+                .map_err(ExperimentError::io("cannot write the checksums of", &self.answers))
+        })
     }
 
+    /// Takes the policy from memory, or else reads it.
+    fn open(
+        &self,
+        (kind, device): (Kind, Device),
+        chat: &ChatSettings,
+    ) -> Result<LoadedPolicy, ExperimentError> {
+        let in_memory = match &self.loaded {
+            Some(policy) => LoadedPolicy::of_trained(policy, &self.model, (kind, device), chat)?,
+            None => None,
+        };
+        Ok(match in_memory {
+            Some(policy) => policy,
+            None => LoadedPolicy::open_in(&self.model, kind, device, chat)?,
+        })
+    }
+
+    /// Returns whether all questions are answered, here or in a file of answers, which is copied.
+    fn take_answers(&self, bench: &BenchDir, questions: &[Question]) -> Result<bool, ExperimentError> {
+        if self.has_answers(questions)? {
+            return Ok(true);
+        }
+        bench.write_questions(questions)?;
+        let Some(file) = &self.answered else { return Ok(false) };
+        let answers = answers_elsewhere(file, questions)?;
+        let renamed = answers.into_iter().map(|answer| Answer { model_id: self.model_id.clone(), ..answer });
+        bench.write_answers(&self.model_id, &renamed.collect::<Vec<_>>())?;
+        Ok(true)
+    }
+
+    /// Returns whether all questions of the benchmark are answered.
+    pub(crate) fn has_answers(&self, questions: &[Question]) -> Result<bool, ExperimentError> {
+        Ok(BenchDir::new(&self.answers).answers_on_file(&self.model_id)?.len() == questions.len())
+    }
+
+    /// Answers the sandbox's questions on all ranks; rank 0 judges and writes the evaluation.
     fn score_in_sandbox(
         &self,
         source: &DataSource,
         judges: &Judges,
+        context: &mut Context<'_>,
+    ) -> Result<(), ExperimentError> {
+        let device = context.group.device().unwrap_or(Device::Cpu);
+        let policy = self.open((Kind::Float, device), &ChatSettings::default())?;
+        let tokens = source.max_new_tokens() as u32;
+        let responder = policy.responder(self.generation(source), tokens, SANDBOX_BATCH);
+        together(responder, context, |responder, context| {
+            create_folder(&self.scores, |partial| {
+                let bench = BenchDir::new(partial);
+                let scores = self.scores_in_sandbox(source, judges, &bench, responder, context)?;
+                write_json(&scores_file(partial), &scores)
+            })
+        })
+    }
+
+    fn scores_in_sandbox(
+        &self,
+        source: &DataSource,
+        judges: &Judges,
         bench: &BenchDir,
+        responder: &mut dyn Responder,
         context: &mut Context<'_>,
     ) -> Result<Vec<Score>, ExperimentError> {
-        let policy = LoadedPolicy::open(&self.model)?;
-        let seeds = self.generation(source);
-        let mut responder = policy.responder(seeds, source.max_new_tokens() as u32, SANDBOX_BATCH);
         let mut stamp = self.stamp();
         let mut answer = |questions: &[Question]| {
-            answer_questions(questions, &self.model_id, &mut responder, &mut stamp, &[])
+            answer_questions(questions, &self.model_id, responder, &mut stamp, &[]).map_err(of_answering)
         };
         let answers = answer(source.questions())?;
         // The ground truth needs one sample: it has many questions.
@@ -205,6 +263,48 @@ impl Candidate {
     /// Returns fixed ids and times, so that equal evaluations have equal files.
     fn stamp(&self) -> FixedStamp {
         FixedStamp { prefix: self.model_id.clone(), tstamp: 0.0 }
+    }
+}
+
+/// Runs `ask` on rank 0, whose responder shares the conversations with all ranks of the context's group. The other ranks
+/// answer their shares until it ends.
+fn together<'a>(
+    responder: PolicyResponder<'a>,
+    context: &mut Context<'_>,
+    ask: impl FnOnce(&mut dyn Responder, &mut Context<'_>) -> Result<(), ExperimentError>,
+) -> Result<(), ExperimentError> {
+    let mut together = DistributedResponder { responder, group: context.group.clone() };
+    if !context.group.is_main() {
+        return match together.follow().map_err(of_responder)? {
+            Ending::Finished => Ok(()),
+            Ending::Stopped => Err(ExperimentError::Stopped),
+        };
+    }
+    let asked = ask(&mut together, context);
+    let ending = match &asked {
+        Ok(()) => Ending::Finished,
+        Err(ExperimentError::Stopped) => Ending::Stopped,
+        // The other ranks learn of the error when this rank aborts the group.
+        Err(_) => return asked,
+    };
+    together.end(ending).map_err(of_responder)?;
+    asked
+}
+
+/// Returns the error of a responder: of the ranks, or of the policy.
+fn of_responder(error: Box<dyn StdError + Send + Sync>) -> ExperimentError {
+    match error.downcast::<DistributedError>() {
+        Ok(error) => ExperimentError::Ranks(*error),
+        Err(error) => ExperimentError::Responder(error),
+    }
+}
+
+/// Returns the error of answering a benchmark.
+fn of_answering(error: mtbench::Error) -> ExperimentError {
+    match error {
+        mtbench::Error::Respond { source, .. } if source.is::<Interrupted>() => ExperimentError::Stopped,
+        mtbench::Error::Respond { source, .. } if source.is::<DistributedError>() => of_responder(source),
+        error => error.into(),
     }
 }
 

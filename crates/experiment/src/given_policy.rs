@@ -49,15 +49,9 @@ impl GivenPolicy {
     /// Returns the cell whose place it takes.
     pub fn cell(&self) -> Cell {
         Cell {
-            annotator: self.annotator.clone(),
-            slice: None,
             fraction: self.fraction,
             flip_rate: self.flip_rate,
-            loss: self.loss,
-            beta: self.beta,
-            label_smoothing: None,
-            epochs: None,
-            seed: self.seed,
+            ..Cell::new(&self.annotator, self.loss, self.beta, self.seed)
         }
     }
 }

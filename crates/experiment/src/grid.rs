@@ -113,19 +113,8 @@ impl Axes<'_> {
                     for &flip_rate in &self.flip_rates {
                         for &loss in self.losses {
                             for &beta in self.betas {
-                                let annotator = annotator.clone();
-                                let slice = None;
-                                cells.push(Cell {
-                                    annotator,
-                                    slice,
-                                    fraction,
-                                    flip_rate,
-                                    loss,
-                                    beta,
-                                    label_smoothing: None,
-                                    epochs,
-                                    seed,
-                                });
+                                let cell = Cell::new(annotator, loss, beta, seed);
+                                cells.push(Cell { fraction, flip_rate, epochs, ..cell });
                             }
                         }
                     }

@@ -2,25 +2,29 @@
 
 use std::num::NonZeroU64;
 
-use llm_client::{Prices, Usage};
 use policy_model::ModelConfig;
 use sandbox::{MAX_VOCAB_SIZE, Size};
 use tch::Kind;
-use trainer::{Clock, Cluster, Memory, RunDir, Start};
+use trainer::recipe::TrainSection;
+use trainer::{Memory, RunDir};
 
 use crate::cell::{Cell, Subject};
 use crate::error::ExperimentError;
 use crate::grid::Grid;
 use crate::judges;
 use crate::runner::Runner;
-use crate::setup::{JudgeKind, JudgeSection};
+use crate::setup::{JudgeKind, Keep, Setup};
+
+mod forecast;
+mod judging;
+
+pub use forecast::{Forecast, GroupForecast};
+pub use judging::JudgingCost;
 
 /// Assumed seconds of an optimizer step in the sandbox: 16 pairs, one core of a laptop.
 pub const ASSUMED_STEP_SECONDS: f64 = 0.02;
 /// Assumed seconds of an answer in the sandbox, in a large batch: one core of a laptop.
 pub const ASSUMED_ANSWER_SECONDS: f64 = 0.0006;
-/// Assumed tokens of a judge's prompt and reply: MT-Bench's prompts with two answers of about 300 words.
-const CALL_TOKENS: Usage = Usage { prompt_tokens: 1_500, completion_tokens: 300 };
 /// Turns of a question.
 const TURNS: u64 = 2;
 
@@ -39,10 +43,8 @@ pub struct Plan {
     pub pace: Pace,
     /// Whether the policy is the sandbox's. Other policies have no assumed times.
     pub is_sandbox: bool,
-    /// The judges' names.
-    pub judge: String,
-    /// Estimated cost of the remaining verdicts in USD; `None` if a price is unknown.
-    pub judging_usd: Option<f64>,
+    /// The remaining calls of each judge behind an endpoint; none in the sandbox.
+    pub judging: Vec<JudgingCost>,
     /// Number of parameters of the policy.
     pub parameters: u64,
     /// Memory of training.
@@ -74,34 +76,29 @@ pub struct Work {
     pub judge_calls: u64,
 }
 
-/// The cost of training, estimated from one run.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Forecast {
-    /// Seconds per step on this machine, measured on layers of the model's width.
-    pub step_seconds: f64,
-    /// Number of GPUs of the estimate.
-    pub gpus: u64,
-    /// Seconds per step on these GPUs, by formula.
-    pub cluster_step_seconds: f64,
-    /// Whether the run fits their memory.
-    pub fits: bool,
-}
-
 /// Disk space of a training run, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Disk {
-    /// Space of a finished run: the weights of its checkpoints and of the policy.
+    /// Space of a finished run: the weights of its checkpoints and of the policy, unless they are dropped.
     pub kept: u64,
-    /// Further space during training: the optimizer states of two checkpoints.
+    /// Space of a finished run that keeps its last checkpoint only.
+    pub least: u64,
+    /// Further space during a run: the optimizer states of two checkpoints, and weights that are dropped afterwards.
     pub under_way: u64,
 }
 
 impl Disk {
-    fn of(parameters: u64, kind: Kind, checkpoints: usize) -> Self {
+    fn of(parameters: u64, kind: Kind, setup: &Setup) -> Self {
+        let checkpoints = kept_checkpoints(&setup.train) as u64;
         let policy = parameters * kind.elt_size_in_bytes() as u64;
         // A master and two moments, in fp32.
         let state = parameters * 3 * 4;
-        Self { kept: policy * (checkpoints as u64 + 1), under_way: 2 * state }
+        let weights = policy * (checkpoints + 1);
+        let (kept, dropped) = match setup.store.keep {
+            Keep::All => (weights, 0),
+            Keep::Scores => (0, weights),
+        };
+        Self { kept, least: 2 * policy, under_way: 2 * state + dropped }
     }
 }
 
@@ -155,6 +152,15 @@ impl Plan {
         let shared: Option<f64> =
             [&self.baseline].into_iter().chain(&self.cells).map(|work| self.seconds(work)).sum();
         Some(self.seconds(&self.preparation)? + shared? / workers.max(1) as f64)
+    }
+
+    /// Checks that no judge's calls are estimated to exceed its budget.
+    ///
+    /// # Errors
+    ///
+    /// [`ExperimentError::Budget`] for the first one that does.
+    pub fn check_budget(&self) -> Result<(), ExperimentError> {
+        self.judging.iter().try_for_each(JudgingCost::check)
     }
 
     /// Returns the number of stored training runs.
@@ -219,42 +225,12 @@ impl Runner {
             requested: grid.requested(),
             pace: pace(&measured)?,
             is_sandbox,
-            judge: judges::names(&setup.judge).join(" and "),
-            judging_usd: judging_usd(&setup.judge, judge_calls)?,
+            judging: JudgingCost::of(&setup.judge, judge_calls)?,
             parameters,
             memory,
-            disk: Disk::of(parameters, setup.model.dtype.kind(), setup.train.checkpoints.len()),
+            disk: Disk::of(parameters, setup.model.dtype.kind(), setup),
             forecast: None,
         })
-    }
-
-    /// Adds a [`Forecast`] of the remaining training to the `plan` of `grid`, from some layers that run for a few seconds.
-    /// A plan of the sandbox stays as it is.
-    ///
-    /// # Errors
-    ///
-    /// If model or data cannot be read.
-    pub fn forecast(&self, plan: Plan, grid: &Grid, clock: &dyn Clock) -> Result<Plan, ExperimentError> {
-        let left = grid.cells().into_iter().find(|cell| !self.is_trained(cell));
-        let Some(cell) = left.filter(|_| !plan.is_sandbox) else { return Ok(plan) };
-        let source = self.source();
-        let (records, held_out) = (source.records(cell.seed), source.held_out(cell.seed));
-        let folder = self.run_folder(cell);
-        self.setup().train.take_threads();
-        let recipe = self.setup().run_recipe(cell, &source.model(), &records, held_out.as_deref(), &folder);
-        let run = trainer::plan(&recipe, Start::FreshOrResume, Cluster::a100s(8), clock)?;
-        let steps = run.total_steps() as f64;
-        let forecast = Forecast {
-            step_seconds: run.time.training / steps,
-            gpus: run.cluster.gpus,
-            cluster_step_seconds: (run.on_cluster.computing + run.on_cluster.communicating) / steps,
-            fits: run.on_cluster.fits,
-        };
-        let pace = match plan.pace {
-            Pace::Assumed => Pace::Tried { step_seconds: forecast.step_seconds },
-            measured => measured,
-        };
-        Ok(Plan { pace, forecast: Some(forecast), ..plan })
     }
 
     /// Returns the work of evaluating a trained policy.
@@ -296,6 +272,15 @@ impl Runner {
     /// [`ExperimentError::Checkpoints`] with the batch size that serves all cells.
     pub fn check(&self, grid: &Grid) -> Result<(), ExperimentError> {
         let train = &self.setup().train;
+        let removed = train.checkpoints.len() - kept_checkpoints(train);
+        let is_removed = |subject: &&Subject| matches!(subject, Subject::Trained { checkpoint, .. } if *checkpoint < removed);
+        if let Some(subject) = grid.subjects().iter().find(is_removed) {
+            return Err(ExperimentError::Unsupported(format!(
+                "train.keep_last = {} removes a checkpoint that is evaluated ({subject}); set it to 0, or leave out the tables of \
+                 earlier checkpoints",
+                train.keep_last
+            )));
+        }
         let cells = grid.cells();
         let fits = |cell: &Cell, batch_size: usize| -> Result<bool, ExperimentError> {
             Ok(are_distinct(&train.checkpoints, self.steps_of(cell, batch_size)?))
@@ -331,12 +316,22 @@ impl Runner {
     }
 }
 
-/// Returns whether checkpoints at these shares of training have different steps, rounded as the trainer does.
+/// Returns the number of checkpoints that a finished run has.
+pub(crate) fn kept_checkpoints(train: &TrainSection) -> usize {
+    match train.keep_last {
+        0 => train.checkpoints.len(),
+        last => last.min(train.checkpoints.len()),
+    }
+}
+
+/// Returns the step of a checkpoint at this share of training, rounded as the trainer does.
+pub(crate) fn step_at(share: f64, steps: u64) -> u64 {
+    ((share * steps as f64).round() as u64).clamp(1, steps.max(1))
+}
+
+/// Returns whether checkpoints at these shares of training have different steps.
 fn are_distinct(checkpoints: &[f64], steps: u64) -> bool {
-    let mut at: Vec<u64> = checkpoints
-        .iter()
-        .map(|share| ((share * steps as f64).round() as u64).clamp(1, steps.max(1)))
-        .collect();
+    let mut at: Vec<u64> = checkpoints.iter().map(|share| step_at(*share, steps)).collect();
     at.dedup();
     at.len() == checkpoints.len()
 }
@@ -347,24 +342,6 @@ fn subjects<'a>(grid: &'a Grid, of: Option<&'a Cell>) -> impl Iterator<Item = &'
         Subject::Baseline { .. } => of.is_none(),
         Subject::Trained { cell, .. } => of == Some(cell),
     })
-}
-
-/// Returns the cost of `calls`, split among the judges by their repeats; `None` if a price is unknown.
-fn judging_usd(judges: &JudgeSection, calls: u64) -> Result<Option<f64>, ExperimentError> {
-    if judges.kind == JudgeKind::Sandbox {
-        return Ok(Some(0.0));
-    }
-    let opinions = |judge: &JudgeSection| f64::from(judge.repeats.get());
-    let of_all: f64 = judges.all().map(opinions).sum();
-    let mut usd = Some(0.0);
-    for judge in judges.all() {
-        let prices =
-            judge.pace.prices.iter().try_fold(Prices::listed(), |prices, path| prices.and_file(path))?;
-        let calls = calls as f64 * opinions(judge) / of_all;
-        let of_judge = prices.of(judge.model()).map(|price| calls * price.cost(CALL_TOKENS));
-        usd = usd.zip(of_judge).map(|(usd, of_judge)| usd + of_judge);
-    }
-    Ok(usd)
 }
 
 fn pace(runs: &[RunDir]) -> Result<Pace, ExperimentError> {

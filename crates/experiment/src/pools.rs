@@ -30,7 +30,15 @@ type ScorerId = (String, &'static str);
 
 /// A group of policies whose seeds vary alike; known before the scores are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum PolicyGroup {
+pub struct PolicyGroup {
+    /// The bits of the learning rate, if it differs from the setup's: faster training varies more.
+    learning_rate: Option<u64>,
+    stage: Stage,
+}
+
+/// The labels of a policy, and how far its training is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
     /// Trained policies on clean labels, and the supervised policy.
     Clean,
     /// Trained policies with 10% of flipped labels or more.
@@ -52,20 +60,26 @@ pub struct Pool {
 
 impl PolicyGroup {
     fn of(policy: &Subject, last: usize) -> Self {
-        match policy {
-            Subject::Trained { cell, .. } if cell.flip_rate.get() >= HEAVILY_FLIPPED => Self::Flipped,
-            Subject::Trained { checkpoint, .. } if *checkpoint < last => Self::Early,
-            _ => Self::Clean,
-        }
+        let Subject::Trained { cell, checkpoint } = policy else { return Self::CLEAN };
+        let stage = match cell.flip_rate.get() >= HEAVILY_FLIPPED {
+            true => Stage::Flipped,
+            false if *checkpoint < last => Stage::Early,
+            false => Stage::Clean,
+        };
+        Self { learning_rate: cell.learning_rate.map(f64::to_bits), stage }
     }
 
+    const CLEAN: Self = Self { learning_rate: None, stage: Stage::Clean };
+
     /// Returns its name in tables.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Clean => "clean labels",
-            Self::Flipped => "10% flipped labels or more",
-            Self::Early => "earlier checkpoints",
-        }
+    pub fn name(self) -> String {
+        let stage = match self.stage {
+            Stage::Clean => "clean labels",
+            Stage::Flipped => "10% flipped labels or more",
+            Stage::Early => "earlier checkpoints",
+        };
+        let rate = self.learning_rate.map(|bits| format!(", learning rate {:e}", f64::from_bits(bits)));
+        format!("{stage}{}", rate.unwrap_or_default())
     }
 }
 
@@ -199,8 +213,9 @@ impl Pool {
 
     /// Returns the group of each variance of [`PooledSeeds::seed_variances`].
     pub fn group(&self, variance: &stats::SeedVariance) -> PolicyGroup {
-        let is_it = |group: &&PolicyGroup| **group as u64 == variance.group;
-        self.groups.iter().find(is_it).copied().unwrap_or(PolicyGroup::Clean)
+        let ids = ids(&self.groups);
+        let found = self.groups.iter().zip(ids).find(|(_, id)| *id == variance.group);
+        found.map_or(PolicyGroup::CLEAN, |(group, _)| *group)
     }
 
     /// Returns the statistics of the study with further cells of the clean group, such as cross-fitted choices.
@@ -209,7 +224,7 @@ impl Pool {
     ///
     /// If the variances are not defined.
     pub fn with_cells(&self, further: &[CrossedScores]) -> Result<PooledSeeds, stats::Error> {
-        let clean = self.groups.first().copied().unwrap_or(PolicyGroup::Clean);
+        let clean = self.groups.first().copied().unwrap_or(PolicyGroup::CLEAN);
         let groups: Vec<PolicyGroup> =
             self.groups.iter().copied().chain(further.iter().map(|_| clean)).collect();
         let cells: Vec<CrossedScores> = self.cells.iter().chain(further).cloned().collect();
@@ -223,11 +238,17 @@ fn study(
     strata: &BTreeMap<u64, u64>,
     pooling: Pooling,
 ) -> Result<PooledSeeds, stats::Error> {
-    let cells = groups.iter().map(|group| *group as u64).zip(cells);
+    let cells = ids(groups).into_iter().zip(cells);
     let study = PooledSeeds::new(cells, pooling)?;
     let stratified = study.clone().with_strata(|question| strata.get(&question).copied().unwrap_or_default());
     // A category with a single question has no variance: the questions then count as one sample.
     Ok(stratified.unwrap_or(study))
+}
+
+/// Returns a number for each group, in the order of groups.
+fn ids(groups: &[PolicyGroup]) -> Vec<u64> {
+    let all: BTreeSet<PolicyGroup> = groups.iter().copied().collect();
+    groups.iter().map(|group| all.range(..group).count() as u64).collect()
 }
 
 /// Returns a subject with seed 0.

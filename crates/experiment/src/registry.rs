@@ -155,15 +155,10 @@ impl Registry {
             }
             let Recipe { seed, data, loss, train, .. } = Recipe::load(&recipe, &[])?;
             let cell = Cell {
-                annotator: data.annotator,
                 slice: data.slice,
                 fraction: data.fraction,
                 flip_rate: data.flip_rate,
-                loss: loss.kind,
-                beta: loss.strength(),
-                label_smoothing: None,
-                epochs: None,
-                seed,
+                ..Cell::new(data.annotator, loss.kind, loss.strength(), seed)
             };
             self.entries.push(Entry {
                 id,
@@ -193,7 +188,8 @@ impl Registry {
                     Some(slice) => format!("{} where {}", cell.annotator, slice_name(slice)),
                     None => cell.annotator.clone(),
                 };
-                row.extend([&labels, loss_name(cell.loss)].map(Value::text));
+                let loss = format!("{}{}", loss_name(cell.loss), cell.training_changes());
+                row.extend([labels, loss].map(Value::text));
                 row.push(Value::text(cell.beta.get().to_string()));
                 row.extend(
                     [cell.fraction.get(), cell.flip_rate.get()]

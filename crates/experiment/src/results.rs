@@ -29,6 +29,8 @@ pub struct ScoreRow {
     pub beta: f64,
     /// Label smoothing of cDPO.
     pub label_smoothing: f64,
+    /// IPO's reduction of log-probabilities, `sum` or `mean`; empty for other losses.
+    pub logp_reduction: String,
     /// Share of the preference data used, in (0, 1].
     pub fraction: f64,
     /// Share of flipped labels, in [0, 1].

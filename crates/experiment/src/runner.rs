@@ -1,11 +1,14 @@
 //! The runner: trains the cells of a grid, evaluates its subjects, and stores both.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use llm_client::Totals;
+use policy_model::Policy;
 use trainer::{Context, HeldOutMetrics, Outcome, RunDir, Start};
 
-use crate::cell::{Cell, Subject, file_name, percent, slice_name};
+use crate::cell::{Cell, Subject, file_name, percent, reduction_name, slice_name};
 use crate::error::ExperimentError;
 use crate::evaluated::{Collected, Evaluated, Evaluation};
 use crate::evaluation::{Candidate, scores_file};
@@ -13,13 +16,18 @@ use crate::fitted::FittedLabels;
 use crate::given_policies::{Given, GivenFiles, GivenPolicies};
 use crate::grid::Grid;
 use crate::judges::Judges;
+use crate::plan::{kept_checkpoints, step_at};
 use crate::setup::Setup;
-use crate::shard::Shard;
+use crate::shard::Role;
 use crate::source::DataSource;
 use crate::store::{Key, ResultStore};
 
 mod failures;
 mod keys;
+mod outcome;
+mod weights;
+
+use outcome::{Failed, Stage, agree};
 
 /// An experiment: its setup, its data source, and its store.
 #[derive(Debug)]
@@ -29,6 +37,8 @@ pub struct Runner {
     source: DataSource,
     judges: Judges,
     given: GivenPolicies,
+    /// The policy that this process has trained last, with the folder of its last checkpoint.
+    trained: RefCell<Option<(PathBuf, Rc<Policy>)>>,
 }
 
 impl Runner {
@@ -42,7 +52,7 @@ impl Runner {
         let source = DataSource::new(&setup, &store)?;
         let judges = Judges::new(&setup, &store);
         let given = GivenPolicies::open(&setup, &source)?;
-        Ok(Self { setup, store, source, judges, given })
+        Ok(Self { setup, store, source, judges, given, trained: RefCell::default() })
     }
 
     pub(crate) fn store(&self) -> &ResultStore {
@@ -64,14 +74,21 @@ impl Runner {
         PathBuf::from(&self.setup.output.dir)
     }
 
-    /// Creates what every cell starts from.
+    /// Creates what every cell starts from, on rank 0: it has the same bytes on any number of ranks.
     ///
     /// # Errors
     ///
     /// If training or the disk fails, or the caller asks to stop.
     pub fn prepare(&self, context: &mut Context<'_>) -> Result<(), ExperimentError> {
-        self.store.create().map_err(ExperimentError::or_full_disk)?;
-        self.source.prepare(self.setup.seeds, context).map_err(ExperimentError::or_full_disk)
+        let group = std::mem::take(&mut context.group);
+        let prepared = if group.is_main() {
+            self.store.create().and_then(|()| self.source.prepare(self.setup.seeds, context))
+        } else {
+            Ok(())
+        };
+        context.group = group;
+        prepared.map_err(ExperimentError::or_full_disk)?;
+        Ok(context.group.barrier()?)
     }
 
     /// Checks address, key and price of each judge, before hours of training.
@@ -97,18 +114,34 @@ impl Runner {
         self.judges.paid().into_iter().map(line).collect()
     }
 
-    /// Trains and evaluates the part of `grid` in `shard`; stored results stay.
+    /// Trains and evaluates the cells of `grid` that `role` has; stored results stay.
     ///
+    /// All ranks of the context's group call this with the same grid. They train and answer together; only rank 0 judges
+    /// and writes, and it decides what is left to do.
     /// The failure of a trained policy is recorded, and the others continue. A failed policy is not retried before
     /// [`forget_failures`](Self::forget_failures).
-    /// A shard whose judge is an endpoint is trained and answered only: one process calls the judge, at one rate and with
+    /// A part whose judge is an endpoint is trained and answered only: one process calls the judge, at one rate and with
     /// one budget.
     ///
     /// # Errors
     ///
-    /// If the supervised policy fails, a judge cannot be called, the disk fails, or the caller asks to stop. Finished
-    /// results are kept.
-    pub fn run(&self, grid: &Grid, shard: Shard, context: &mut Context<'_>) -> Result<(), ExperimentError> {
+    /// If the supervised policy fails, a judge cannot be called, the disk fails, a rank dies, or the caller asks to stop.
+    /// Finished results are kept.
+    pub fn run(&self, grid: &Grid, role: Role, context: &mut Context<'_>) -> Result<(), ExperimentError> {
+        let computed = self.run_together(grid, role, context);
+        match computed {
+            // All ranks stop together.
+            Err(ExperimentError::Stopped) => computed,
+            computed => context.group.propagate_error(computed),
+        }
+    }
+
+    fn run_together(
+        &self,
+        grid: &Grid,
+        role: Role,
+        context: &mut Context<'_>,
+    ) -> Result<(), ExperimentError> {
         self.setup.train.take_threads();
         self.check(grid)?;
         for given in self.given.outside(grid) {
@@ -118,50 +151,60 @@ impl Runner {
         }
         self.prepare(context)?;
         context.cache = Some(self.store.root().to_owned());
-        for subject in shard.part(grid) {
-            if context.wants_stop() {
+        for subject in role.shard().part(grid) {
+            if context.group.any(context.wants_stop())? {
                 return Err(ExperimentError::Stopped);
             }
-            if self.failure(subject)?.is_none() {
-                self.make(subject, shard, context).map_err(ExperimentError::or_full_disk)?;
+            if decide(context, || self.begin(subject, role))? {
+                self.compute(grid, subject, role, context).map_err(ExperimentError::or_full_disk)?;
             }
         }
         Ok(())
     }
 
     /// Trains and evaluates one subject, or records its failure.
-    fn make(
+    fn compute(
         &self,
+        grid: &Grid,
         subject: &Subject,
-        shard: Shard,
+        role: Role,
         context: &mut Context<'_>,
     ) -> Result<(), ExperimentError> {
+        let made = self.make(subject, role, context);
+        let failure = agree(made, subject, context)?;
+        if !context.group.is_main() {
+            return Ok(());
+        }
+        match (failure, subject) {
+            (Some(report), Subject::Trained { cell, .. }) if report.stage == Stage::Training => {
+                self.note_failure(&self.run_key(cell), format!("training {cell}"), report.reason)?;
+            }
+            (Some(report), subject) => {
+                let what = format!("evaluating {subject}");
+                self.note_failure(&self.scores_key(subject, 0), what, report.reason)?;
+            }
+            (None, Subject::Trained { cell, .. }) => self.drop_weights(grid, cell)?,
+            (None, Subject::Baseline { .. }) => {}
+        }
+        self.end(subject)
+    }
+
+    fn make(&self, subject: &Subject, role: Role, context: &mut Context<'_>) -> Result<(), Failed> {
         if let Subject::Trained { cell, .. } = subject
             && self.given.of(cell).is_none()
-            && let Err(error) = self.train(cell, context)
         {
-            return match error.is_of_one_policy() {
-                true => self.note_failure(&self.run_key(cell), format!("training {cell}"), &error),
-                false => Err(error),
-            };
+            self.train(subject, cell, context).map_err(|error| Failed { stage: Stage::Training, error })?;
         }
-        let made = if shard != Shard::WHOLE && !self.source.is_sandbox() {
-            self.candidates(subject).and_then(|(candidates, _)| {
-                candidates
-                    .iter()
-                    .try_for_each(|candidate| candidate.answer(&self.setup, &self.source, context))
-            })
-        } else if !self.is_evaluated(subject) {
-            self.evaluate(subject, context)
-        } else {
-            Ok(())
-        };
-        match (made, subject) {
-            (Err(error), Subject::Trained { .. }) if error.is_of_one_policy() => {
-                self.note_failure(&self.scores_key(subject, 0), format!("evaluating {subject}"), &error)
-            }
-            (made, _) => made,
-        }
+        let only_answers = role != Role::Lead && !self.source.is_sandbox();
+        let evaluated =
+            if only_answers { self.answer(subject, context) } else { self.evaluate(subject, context) };
+        evaluated.map_err(|error| Failed { stage: Stage::Evaluation, error })
+    }
+
+    /// Answers the benchmark with a subject, for judges that another process calls.
+    fn answer(&self, subject: &Subject, context: &mut Context<'_>) -> Result<(), ExperimentError> {
+        let (candidates, _) = self.candidates(subject)?;
+        candidates.iter().try_for_each(|candidate| candidate.answer(&self.setup, &self.source, context))
     }
 
     /// Reads the results of `grid`; `None` unless each subject is evaluated or failed.
@@ -187,11 +230,7 @@ impl Runner {
     ///
     /// If the store cannot be read.
     pub fn evaluated(&self, subject: &Subject) -> Result<Option<Evaluated>, ExperimentError> {
-        let is_trained = match subject {
-            Subject::Baseline { .. } => true,
-            Subject::Trained { cell, .. } => self.is_trained(cell),
-        };
-        if !is_trained || !self.is_evaluated(subject) {
+        if !self.is_made(subject) || !self.is_evaluated(subject) {
             return Ok(None);
         }
         let (candidates, trained) = self.candidates(subject)?;
@@ -210,6 +249,9 @@ impl Runner {
 
     /// Evaluates a trained subject.
     fn evaluate(&self, subject: &Subject, context: &mut Context<'_>) -> Result<(), ExperimentError> {
+        if decide(context, || Ok(self.is_evaluated(subject)))? {
+            return Ok(());
+        }
         let (candidates, _) = self.candidates(subject)?;
         let shows_itself = !self.source.is_sandbox();
         if !shows_itself {
@@ -238,11 +280,19 @@ impl Runner {
                 }
                 let dir = RunDir::open_finished(&self.run_folder(cell))?;
                 let checkpoints = dir.list_checkpoints()?;
-                let (step, model) = checkpoints.get(*checkpoint).cloned().ok_or_else(|| {
+                let train = &self.setup.train;
+                let (wanted, kept) = (train.checkpoints.len(), kept_checkpoints(train));
+                let at = checkpoint.checked_sub(wanted - kept);
+                let found = at.and_then(|at| checkpoints.get(at)).cloned();
+                let (step, model) = found.ok_or_else(|| {
                     let (cell, found) = (cell.to_string(), checkpoints.len());
-                    ExperimentError::TooShort { cell, found, wanted: self.setup.train.checkpoints.len() }
+                    ExperimentError::TooShort { cell, found, wanted: kept }
                 })?;
-                let before = checkpoint.checked_sub(1).map_or(0, |previous| checkpoints[previous].0);
+                let last = checkpoints.last().map_or(step, |(step, _)| *step);
+                let before = checkpoint.checked_sub(1).map_or(0, |previous| match at {
+                    Some(at @ 1..) => checkpoints[at - 1].0,
+                    _ => step_at(train.checkpoints[previous], last),
+                });
                 let training_loss = Some(mean_loss(&dir, before, step)?);
                 let held_out = dir.read_evaluations()?.into_iter().find(|metrics| metrics.step == step);
                 let labels = FittedLabels::of(&dir, step)?;
@@ -281,8 +331,11 @@ impl Runner {
         answered: Option<&Path>,
         step: u64,
     ) -> Vec<Candidate> {
+        let trained = self.trained.borrow();
+        let loaded = trained.as_ref().filter(|(folder, _)| folder == model).map(|(_, policy)| policy.clone());
         let candidate = |sample: u64| Candidate {
             model: model.to_owned(),
+            loaded: loaded.clone(),
             answered: answered.map(Path::to_owned),
             model_id: model_id(subject, step, sample),
             seed: subject.seed(),
@@ -293,11 +346,18 @@ impl Runner {
         self.samples().map(candidate).collect()
     }
 
-    /// Trains a cell, unless it is in the store.
-    fn train(&self, cell: &Cell, context: &mut Context<'_>) -> Result<RunDir, ExperimentError> {
-        if let Some(dir) = self.finished(cell) {
-            return Ok(dir);
+    /// Trains the cell of a subject, unless it is in the store.
+    fn train(
+        &self,
+        subject: &Subject,
+        cell: &Cell,
+        context: &mut Context<'_>,
+    ) -> Result<(), ExperimentError> {
+        if decide(context, || self.needs_no_training(subject, cell))? {
+            return Ok(());
         }
+        // Training needs the memory.
+        self.trained.take();
         let folder = self.run_folder(cell);
         tracing::info!("training {cell}");
         let (records, held_out) = (self.source.records(cell.seed), self.source.held_out(cell.seed));
@@ -305,8 +365,20 @@ impl Runner {
             self.setup.run_recipe(cell, &self.source.model(), &records, held_out.as_deref(), &folder);
         let report = trainer::run(&recipe, Start::FreshOrResume, context)?;
         match report.outcome {
-            Outcome::Finished => Ok(report.dir),
+            Outcome::Finished => {
+                let last = report.dir.list_checkpoints()?.pop().map(|(_, folder)| folder);
+                *self.trained.borrow_mut() = last.zip(report.policy.map(Rc::new));
+                Ok(())
+            }
             Outcome::Stopped(_) => Err(ExperimentError::Stopped),
+        }
+    }
+
+    /// Returns whether a subject's policy is in the store.
+    fn is_made(&self, subject: &Subject) -> bool {
+        match subject {
+            Subject::Baseline { .. } => true,
+            Subject::Trained { cell, .. } => self.is_trained(cell),
         }
     }
 
@@ -342,6 +414,14 @@ impl Runner {
     }
 }
 
+/// Returns rank 0's decision on all ranks.
+pub(crate) fn decide(
+    context: &Context<'_>,
+    decision: impl FnOnce() -> Result<bool, ExperimentError>,
+) -> Result<bool, ExperimentError> {
+    Ok(context.group.compute_on_rank0(|| Ok::<_, ExperimentError>(vec![u8::from(decision()?)]))? == [1])
+}
+
 /// The results of a subject's training.
 struct Trained {
     key: Key,
@@ -375,6 +455,12 @@ fn model_id(subject: &Subject, step: u64, sample: u64) -> String {
             }
             if let Some(smoothing) = cell.label_smoothing {
                 id += &format!("-epsilon-{}", file_name(&smoothing.to_string()));
+            }
+            if let Some(reduction) = cell.logp_reduction {
+                id += &format!("-{}", reduction_name(reduction));
+            }
+            if let Some(rate) = cell.learning_rate {
+                id += &format!("-rate-{rate:e}");
             }
             if let Some(epochs) = cell.epochs {
                 id += &format!("-{epochs}-epochs");

@@ -1,27 +1,58 @@
 //! The schedule: runs grids until their results request no further cells.
 
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::fmt;
+use std::fs;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::thread;
 
+use distributed::{LaunchError, ProcessGroup};
 use trainer::Context;
 
 use crate::error::ExperimentError;
 use crate::grid::Grid;
 use crate::runner::Runner;
-use crate::shard::Shard;
+use crate::shard::{Role, Shard};
 
-/// Interval at which a waiting process looks after its workers.
-const WORKER_POLL: Duration = Duration::from_millis(50);
-
-/// Worker processes, which share the cells of a grid.
+/// The processes that compute the cells of a grid.
 #[derive(Debug)]
-pub struct Workers<F> {
-    /// Number of workers; 1 computes in this process.
-    pub jobs: usize,
-    /// Returns the command of the worker for a shard. It receives a pipe as standard input, which closes when this process
-    /// ends or wants the worker to stop.
-    pub command: F,
+pub enum Crew<'a> {
+    /// This process alone.
+    Alone,
+    /// Groups of processes that this process starts.
+    Workers(Workers<'a>),
+    /// Ranks that a launcher has started. All of them call [`Runner::run_all`].
+    Ranks {
+        /// All ranks; rank 0 calls the judges. The context has the group of this rank.
+        world: &'a ProcessGroup,
+        /// The shard of this rank's group.
+        shard: Shard,
+        /// How many deaths of its processes a cell survives.
+        max_restarts: u32,
+        /// Whether the launcher has started the ranks again after a death.
+        is_restart: bool,
+    },
+}
+
+/// Groups of worker processes, which share the cells of a grid.
+pub struct Workers<'a> {
+    /// The number of groups.
+    pub groups: usize,
+    /// How often a group starts again after one of its processes has died, while it computes one cell. Then the cell fails.
+    /// With 0 the first death ends the study.
+    pub max_restarts: u32,
+    /// Runs the group of a shard, and returns when all its processes have ended. Setting the flag asks them to stop.
+    pub launch: Launch<'a>,
+}
+
+/// Runs the processes of a shard.
+pub type Launch<'a> = &'a (dyn Fn(Shard, &AtomicBool) -> Result<(), LaunchError> + Sync);
+
+impl fmt::Debug for Workers<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { groups, max_restarts, .. } = self;
+        f.debug_struct("Workers").field("groups", groups).field("max_restarts", max_restarts).finish()
+    }
 }
 
 impl Runner {
@@ -37,21 +68,21 @@ impl Runner {
         &self,
         next_grid: impl Fn() -> Result<Grid, E>,
         begin: impl Fn() -> Result<(), E>,
-        workers: &Workers<impl Fn(Shard) -> std::io::Result<Command>>,
+        crew: &Crew<'_>,
         context: &mut Context<'_>,
     ) -> Result<Grid, E> {
         let (mut grid, mut tried) = (next_grid()?, Grid::default());
         loop {
-            self.forget_failures(&grid.beyond(&tried), Shard::WHOLE)?;
-            if !self.plan(&grid)?.is_complete() {
-                self.open_judge()?;
-                begin()?;
+            if crew.is_main() {
+                if !(tried == Grid::default() && crew.is_restart()) {
+                    self.forget_failures(&grid.beyond(&tried), Shard::WHOLE)?;
+                }
+                if !self.plan(&grid)?.is_complete() {
+                    self.open_judge()?;
+                    begin()?;
+                }
             }
-            self.prepare(context)?;
-            if workers.jobs > 1 && !self.plan(&grid)?.is_complete() {
-                workers.run(context.stop)?;
-            }
-            self.run(&grid, Shard::WHOLE, context)?;
+            self.compute_with(crew, &grid, context)?;
             let next = next_grid()?;
             if next == grid {
                 return Ok(grid);
@@ -59,50 +90,110 @@ impl Runner {
             tried = std::mem::replace(&mut grid, next);
         }
     }
-}
 
-impl<F: Fn(Shard) -> std::io::Result<Command>> Workers<F> {
-    /// Starts all workers and waits for them.
-    fn run(&self, stop: &AtomicBool) -> Result<(), ExperimentError> {
-        let io = || ExperimentError::io("cannot run the worker program", "(this program)");
-        let threads = (cores() / self.jobs).max(1).to_string();
-        let mut workers = Vec::new();
-        for index in 0..self.jobs {
-            let mut command = (self.command)(Shard { index, of: self.jobs }).map_err(io())?;
-            let worker = command
-                .env("OMP_NUM_THREADS", &threads)
-                .env("RAYON_NUM_THREADS", &threads)
-                // The pipe carries no data: it closes when this process ends, however it ends.
-                .stdin(Stdio::piped())
-                .stdout(Stdio::null())
-                .spawn();
-            workers.push(worker.map_err(io())?);
-        }
-        let mut failed = None;
-        for (index, mut worker) in workers.into_iter().enumerate() {
-            let status = wait(&mut worker, stop).map_err(io())?;
-            if !status.success() {
-                failed.get_or_insert(ExperimentError::Worker { shard: index + 1, of: self.jobs, status });
+    /// Computes a grid with all processes of `crew`.
+    fn compute_with(
+        &self,
+        crew: &Crew<'_>,
+        grid: &Grid,
+        context: &mut Context<'_>,
+    ) -> Result<(), ExperimentError> {
+        match crew {
+            Crew::Alone => self.run(grid, Role::Lead, context),
+            Crew::Workers(workers) => {
+                self.prepare(context)?;
+                if !self.plan(grid)?.is_complete() {
+                    workers.run(self, grid, context.stop)?;
+                }
+                self.run(grid, Role::Lead, context)
+            }
+            Crew::Ranks { world, shard, max_restarts, .. } => {
+                let role = Role::Part { shard: *shard, max_restarts: *max_restarts };
+                match self.compute_in_ranks(world, grid, role, context) {
+                    Err(ExperimentError::Stopped) => Err(ExperimentError::Stopped),
+                    computed => world.propagate_error(computed),
+                }
             }
         }
-        match failed {
-            _ if stop.load(Ordering::Relaxed) => Err(ExperimentError::Stopped),
-            Some(error) => Err(error),
-            None => Ok(()),
+    }
+
+    /// Computes this rank's part of a grid; then rank 0 judges what all ranks have answered.
+    fn compute_in_ranks(
+        &self,
+        world: &ProcessGroup,
+        grid: &Grid,
+        role: Role,
+        context: &mut Context<'_>,
+    ) -> Result<(), ExperimentError> {
+        let meet = |stop| match world.long_barrier(stop)? {
+            true => Ok(()),
+            false => Err(ExperimentError::Stopped),
+        };
+        let group = std::mem::replace(&mut context.group, world.clone());
+        let prepared = self.prepare(context);
+        context.group = group;
+        prepared?;
+        self.run(grid, role, context)?;
+        meet(context.stop)?;
+        if world.is_main() {
+            let group = std::mem::take(&mut context.group);
+            let judged = self.run(grid, Role::Lead, context);
+            context.group = group;
+            judged?;
         }
+        meet(context.stop)
     }
 }
 
-/// Waits for a worker, and asks it to stop once `stop` is set.
-fn wait(worker: &mut Child, stop: &AtomicBool) -> std::io::Result<ExitStatus> {
-    loop {
-        if let Some(status) = worker.try_wait()? {
-            return Ok(status);
-        }
+impl Crew<'_> {
+    /// Returns whether this process calls the judges and writes tables.
+    pub fn is_main(&self) -> bool {
+        !matches!(self, Self::Ranks { world, .. } if !world.is_main())
+    }
+
+    fn is_restart(&self) -> bool {
+        matches!(self, Self::Ranks { is_restart: true, .. })
+    }
+}
+
+impl Workers<'_> {
+    /// Runs all groups at the same time and waits for them.
+    fn run(&self, runner: &Runner, grid: &Grid, stop: &AtomicBool) -> Result<(), ExperimentError> {
+        let shard = |index| Shard { index, of: self.groups };
+        let ended: Vec<Result<(), ExperimentError>> = thread::scope(|scope| {
+            let start = |index| {
+                let begun: Vec<PathBuf> =
+                    shard(index).part(grid).map(|subject| runner.begun(subject)).collect();
+                scope.spawn(move || self.supervise(shard(index), &begun, stop))
+            };
+            let groups: Vec<_> = (0..self.groups).map(start).collect();
+            groups
+                .into_iter()
+                .map(|group| group.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+                .collect()
+        });
         if stop.load(Ordering::Relaxed) {
-            drop(worker.stdin.take());
+            return Err(ExperimentError::Stopped);
         }
-        std::thread::sleep(WORKER_POLL);
+        ended.into_iter().collect()
+    }
+
+    /// Runs the group of a shard, again after the death of a process. The group counts its attempts at each subject in a file
+    /// of `begun`; this process counts the deaths outside of all subjects, which leave these files as they are.
+    fn supervise(&self, shard: Shard, begun: &[PathBuf], stop: &AtomicBool) -> Result<(), ExperimentError> {
+        let (index, of) = (shard.index + 1, shard.of);
+        let mut deaths_outside = 0;
+        loop {
+            let attempts = || begun.iter().map(|path| fs::read(path).ok()).collect::<Vec<_>>();
+            let before = attempts();
+            let Err(source) = (self.launch)(shard, stop) else { return Ok(()) };
+            deaths_outside += u32::from(attempts() == before);
+            let goes_on = source.is_death() && !stop.load(Ordering::Relaxed);
+            if !goes_on || self.max_restarts == 0 || deaths_outside > self.max_restarts {
+                return Err(ExperimentError::Worker { shard: index, of, source });
+            }
+            tracing::warn!("group {index} of {of} starts again: {source}");
+        }
     }
 }
 

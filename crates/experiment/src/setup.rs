@@ -4,11 +4,11 @@ use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 
 use pref_data::{ChatSettings, Date};
-use pref_loss::LabelSmoothing;
+use pref_loss::{LabelSmoothing, LogpReduction};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use trainer::recipe::{
-    DataSection, DistributedSection, LoraSection, LossSection, ModelSection, OutputSection, Recipe,
+    DataSection, DistributedSection, LoraSection, LossKind, LossSection, ModelSection, OutputSection, Recipe,
     Smoothing, SpeedSection, TrainSection, WatchSection,
 };
 
@@ -60,6 +60,35 @@ pub struct Setup {
     pub distributed: DistributedSection,
     /// The folder of results.
     pub output: OutputSection,
+    /// What the store keeps of finished runs.
+    pub store: StoreSection,
+}
+
+/// What the store keeps of finished runs; no score depends on it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StoreSection {
+    /// `"all"`, or `"scores"` to remove the weights of a run once its policies have answered. A table that later needs
+    /// another checkpoint of the run trains it again.
+    pub keep: Keep,
+}
+
+impl StoreSection {
+    /// Returns whether all keys have their default values.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What the store keeps of a finished run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Keep {
+    /// Everything.
+    #[default]
+    All,
+    /// Metrics, answers and scores, without weights.
+    Scores,
 }
 
 /// How the policies answer the benchmark. Only `samples` applies to the sandbox.
@@ -195,6 +224,9 @@ impl Setup {
         recipe.data.fraction = cell.fraction;
         recipe.data.flip_rate = cell.flip_rate;
         recipe.loss = self.loss_of(cell);
+        if let Some(learning_rate) = cell.learning_rate {
+            recipe.train.learning_rate = learning_rate;
+        }
         if let Some(epochs) = cell.epochs {
             recipe.train.epochs = epochs.get();
         }
@@ -209,11 +241,19 @@ impl Setup {
         cell.label_smoothing.unwrap_or(self.loss.label_smoothing).at(cell.flip_rate)
     }
 
+    /// Returns IPO's reduction of log-probabilities of one cell.
+    pub(crate) fn reduction_of(&self, cell: &Cell) -> LogpReduction {
+        cell.logp_reduction.unwrap_or(self.loss.logp_reduction)
+    }
+
     /// Returns the loss of one cell.
     fn loss_of(&self, cell: &Cell) -> LossSection {
         let mut loss = self.loss.of_kind(cell.loss, cell.beta);
         if cell.loss.smooths_labels() {
             loss.label_smoothing = Smoothing::Fixed(self.smoothing_of(cell));
+        }
+        if cell.loss == LossKind::Ipo {
+            loss.logp_reduction = self.reduction_of(cell);
         }
         loss
     }

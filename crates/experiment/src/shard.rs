@@ -1,4 +1,4 @@
-//! Parts of a grid, for workers and machines that share a store.
+//! Parts of a grid, for processes and machines that share a store.
 
 use crate::cell::Subject;
 use crate::grid::Grid;
@@ -10,6 +10,30 @@ pub struct Shard {
     pub index: usize,
     /// The number of parts.
     pub of: usize,
+}
+
+/// What the ranks of a process group compute of a grid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// All cells, and the calls of the judges.
+    Lead,
+    /// The cells of a shard, without calls of judges behind an endpoint.
+    Part {
+        /// The shard.
+        shard: Shard,
+        /// How many deaths of its processes a cell survives; at the next one it fails.
+        max_restarts: u32,
+    },
+}
+
+impl Role {
+    /// Returns the shard that it computes.
+    pub(crate) fn shard(self) -> Shard {
+        match self {
+            Self::Lead => Shard::WHOLE,
+            Self::Part { shard, .. } => shard,
+        }
+    }
 }
 
 impl Shard {

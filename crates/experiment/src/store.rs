@@ -23,6 +23,7 @@ const LAYOUT_FILE: &str = "layout";
 /// | `answers/KEY/` | answers, which any judge may rate |
 /// | `scores/KEY/` | evaluations |
 /// | `failed/KEY.json` | the reason of a failure |
+/// | `begun/KEY.json` | an evaluation that is being computed, or whose processes died |
 /// | `reference/` | log-probabilities of the reference |
 /// | `tokens/` | tokenized pairs |
 /// | `judge-calls/JUDGE/` | replies of an endpoint |
@@ -111,6 +112,11 @@ impl ResultStore {
     /// Returns the file with the reason of a failure.
     pub(crate) fn failure(&self, key: &Key) -> PathBuf {
         self.root.join("failed").join(format!("{}.json", key.as_str()))
+    }
+
+    /// Returns the file that exists while an evaluation is computed.
+    pub(crate) fn begun(&self, key: &Key) -> PathBuf {
+        self.root.join("begun").join(format!("{}.json", key.as_str()))
     }
 
     /// Returns the folder of the replies and costs of an endpoint. Names of judges are valid file names.

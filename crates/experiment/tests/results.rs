@@ -20,6 +20,7 @@ fn row(question_id: u64, score: Option<f64>) -> ScoreRow {
         loss: "dpo".into(),
         beta: 0.1,
         label_smoothing: 0.0,
+        logp_reduction: String::new(),
         fraction: 1.0,
         flip_rate: 0.25,
         learning_rate: 1e-4,
@@ -87,7 +88,7 @@ fn strings_are_dictionaries_and_pages_are_snappy() {
     write_parquet(&path, &(0..1000).map(|id| row(id, None)).collect::<Vec<_>>()).expect("written");
     let reader = SerializedFileReader::new(File::open(&path).expect("open")).expect("parquet");
     let group = reader.metadata().row_group(0);
-    assert_eq!(group.num_columns(), 21);
+    assert_eq!(group.num_columns(), 22);
     for column in group.columns() {
         assert_eq!(column.compression(), Compression::SNAPPY);
         if column.column_path().string() == "cell" {
@@ -150,6 +151,7 @@ fn any_row() -> impl Strategy<Value = ScoreRow> {
             let (beta, label_smoothing, fraction, flip_rate, learning_rate) = settings;
             let (seed, step, progress, question_id, turn, characters) = places;
             let sample = u64::from(turn) + 1;
+            let logp_reduction = ["", "sum", "mean"][turn as usize % 3].to_owned();
             ScoreRow {
                 cell,
                 annotator,
@@ -157,6 +159,7 @@ fn any_row() -> impl Strategy<Value = ScoreRow> {
                 loss,
                 beta,
                 label_smoothing,
+                logp_reduction,
                 fraction,
                 flip_rate,
                 learning_rate,

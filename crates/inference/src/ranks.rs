@@ -15,6 +15,7 @@ type Failure = Box<dyn Error + Send + Sync>;
 /// An answer depends on its conversation, its stream and its wave only.
 /// Its bytes are therefore the same on any number of ranks, if each computes with as many threads and all conversations
 /// have as many turns.
+/// A single process answers all requests at once: it sorts them by length before it cuts them into batches.
 #[derive(Debug)]
 pub struct DistributedResponder<'a> {
     /// The responder of this rank.
@@ -68,6 +69,9 @@ impl DistributedResponder<'_> {
 
     /// Returns the answers to all requests, of which this rank computes its waves.
     fn answer(&self, requests: &[Request]) -> Result<Vec<String>, Failure> {
+        if !self.group.is_distributed() {
+            return self.responder.answer(requests);
+        }
         let waves = || requests.chunks(self.responder.max_batch.max(1));
         let mut own = Vec::new();
         for (_, wave) in waves().enumerate().filter(|(number, _)| self.group.owns(*number)) {

@@ -75,6 +75,27 @@ impl LoadedPolicy {
         Ok(Self { policy: Policy::load(folder, kind, device)?, tokenizer })
     }
 
+    /// Takes a policy that was trained on `folder`'s weights in this process, as [`open_in`](Self::open_in) would read it from
+    /// `folder`. Returns `None` if it computes in another kind or on another device.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn of_trained(
+        policy: &Policy,
+        folder: &Path,
+        (kind, device): (Kind, Device),
+        chat: &ChatSettings,
+    ) -> Result<Option<Self>, InferenceError> {
+        if policy.kind() != kind || policy.device() != device {
+            return Ok(None);
+        }
+        // Separate tensors, as in a policy that is read: memory for training is freed, and products round in the same way.
+        let copied = policy.parameters().iter().map(|(name, tensor)| (name.clone(), tensor.detach().copy()));
+        let policy = Policy::from_parameters(policy.config().clone(), copied.collect())?;
+        Ok(Some(Self { policy, tokenizer: tokenizer_with_template(folder, chat)? }))
+    }
+
     /// Returns a responder without a system message.
     pub fn responder(&self, seeds: Seeds, max_new_tokens: u32, max_batch: u16) -> PolicyResponder<'_> {
         PolicyResponder {

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::place::{Place, Places};
 use crate::problem::{FieldProblem, FileProblem};
@@ -248,13 +248,15 @@ pub enum DataError {
         folder: PathBuf,
     },
     /// A chat template does not parse, or fails on a conversation.
-    #[error("the chat template of {} fails{}", folder.display(), date_hint(source))]
+    #[error("the chat template of {} fails{hint}", folder.display())]
     Template {
         /// The model folder.
         folder: PathBuf,
         /// What the template raises, and at which of its lines.
         #[source]
         source: chat_template::TemplateError,
+        /// What to do, where that is known.
+        hint: &'static str,
     },
     /// What a template is given is not what templates take.
     #[error("`{field}` {problem}")]
@@ -400,6 +402,17 @@ pub enum DataError {
 }
 
 impl DataError {
+    /// Creates the error of a chat template of `folder`.
+    pub(crate) fn template(folder: &Path, source: chat_template::TemplateError) -> Self {
+        let hint = match source.problem {
+            chat_template::Problem::NoDate => {
+                "; set data.date (or --date) to a day, \"today\", or \"none\" for a template that has a branch without date"
+            }
+            _ => "",
+        };
+        Self::Template { folder: folder.to_owned(), source, hint }
+    }
+
     /// Attributes the error to a record, if it names none and other records may be valid.
     pub(crate) fn of_record(self, id: &str) -> Self {
         match self {
@@ -452,15 +465,6 @@ impl DataError {
 }
 
 /// What to do about a missing date.
-fn date_hint(error: &chat_template::TemplateError) -> &'static str {
-    match error.problem {
-        chat_template::Problem::NoDate => {
-            "; set data.date (or --date) to a day, \"today\", or \"none\" for a template that has a branch without date"
-        }
-        _ => "",
-    }
-}
-
 fn hint_of_left(left: &[String]) -> String {
     if left.is_empty() {
         "; check that it was written completely".to_owned()

@@ -1,13 +1,14 @@
 //! Nested subsets of pairs.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 
 use seeds::Seeds;
 use serde::{Deserialize, Serialize};
 
 use crate::error::DataError;
 use crate::order::{marked, permutation, share};
-use crate::record::{Pair, UnpairedRecord};
+use crate::record::{Pair, PreferenceRecord, UnpairedRecord};
 
 /// A share of the data, in (0, 1].
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Serialize, Deserialize)]
@@ -71,6 +72,42 @@ pub fn select(pairs: Vec<Pair>, fraction: Fraction, selection: Selection, seeds:
     let domains: Vec<Option<&str>> = pairs.iter().map(|pair| pair.domain.as_deref()).collect();
     let taken = taken(&domains, fraction, selection, seeds);
     pairs.into_iter().zip(taken).filter_map(|(pair, taken)| taken.then_some(pair)).collect()
+}
+
+/// Splits records into those for training and held-out ones, both in their order.
+///
+/// Whole prompts are held out, at random, until there are `held_out` records or more: a prompt of which other responses are
+/// trained on is not held out. Draws from the stream `held-out`.
+pub fn hold_out(
+    records: Vec<PreferenceRecord>,
+    held_out: NonZeroUsize,
+    seeds: &Seeds,
+) -> (Vec<PreferenceRecord>, Vec<PreferenceRecord>) {
+    let mut prompts: BTreeMap<String, usize> = BTreeMap::new();
+    let mut sizes: Vec<usize> = Vec::new();
+    let mut prompt_of = Vec::with_capacity(records.len());
+    for record in &records {
+        let prompt = *prompts.entry(format!("{:?}", record.prompt)).or_insert_with(|| {
+            sizes.push(0);
+            sizes.len() - 1
+        });
+        sizes[prompt] += 1;
+        prompt_of.push(prompt);
+    }
+    let mut is_held_out = vec![false; sizes.len()];
+    let mut count = 0;
+    for prompt in permutation(sizes.len(), seeds.stream("held-out")) {
+        if count >= held_out.get() {
+            break;
+        }
+        is_held_out[prompt] = true;
+        count += sizes[prompt];
+    }
+    let (mut training, mut others) = (Vec::new(), Vec::new());
+    for (record, prompt) in records.into_iter().zip(prompt_of) {
+        if is_held_out[prompt] { others.push(record) } else { training.push(record) }
+    }
+    (training, others)
 }
 
 /// Returns a share of unpaired preferences, in their order.

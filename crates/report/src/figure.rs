@@ -5,6 +5,7 @@ mod bars;
 mod canvas;
 mod legend;
 mod lines;
+mod marks;
 mod radar;
 mod style;
 
@@ -106,6 +107,30 @@ pub struct RadarSeries {
     pub values: Vec<Option<f64>>,
 }
 
+/// A grid of marks, such as verdicts by setting and condition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Marks {
+    /// The title, in one line.
+    pub title: String,
+    /// The kinds of marks, for the legend.
+    pub kinds: Vec<String>,
+    /// The columns, left to right: group and name.
+    pub columns: Vec<(String, String)>,
+    /// The rows, from the top.
+    pub rows: Vec<MarkRow>,
+}
+
+/// A row of a grid of marks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MarkRow {
+    /// The heading above the row; empty within a group.
+    pub group: String,
+    /// Its name.
+    pub name: String,
+    /// A kind and a short text for each column; `None` without a mark.
+    pub marks: Vec<Option<(usize, String)>>,
+}
+
 impl Svg {
     /// Returns the `<svg>` element.
     pub fn as_str(&self) -> &str {
@@ -130,6 +155,13 @@ impl Lines {
     /// Returns the figure. Few points have error bars, many a band.
     pub fn to_svg(&self) -> Svg {
         Svg(lines::draw(self))
+    }
+}
+
+impl Marks {
+    /// Returns the figure. Kinds differ in shape and color, and each mark has its text.
+    pub fn to_svg(&self) -> Svg {
+        Svg(marks::draw(self))
     }
 }
 

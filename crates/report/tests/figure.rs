@@ -4,7 +4,9 @@ mod markup;
 
 use markup::{Element, parse};
 use proptest::prelude::*;
-use report::figure::{GroupedBars, LineSeries, Lines, Point, Radar, RadarSeries, SecondAxis, Series};
+use report::figure::{
+    GroupedBars, LineSeries, Lines, MarkRow, Marks, Point, Radar, RadarSeries, SecondAxis, Series,
+};
 
 /// Coordinates are written with two digits.
 const PIXEL: f64 = 0.011;
@@ -77,6 +79,29 @@ fn a_figure_says_in_words_what_it_shows() {
         words.iter().any(|words| words.contains("DPO: group 0 5.00 [4.50, 5.50]; group 1 not measured."))
     );
     assert!(words.iter().any(|words| words == "group 0, DPO: 5.00 [4.50, 5.50]"), "a tooltip");
+}
+
+#[test]
+fn a_grid_of_marks_has_each_mark_in_its_row_and_column() {
+    let row = |group: &str, name: &str, kinds: [Option<usize>; 2]| MarkRow {
+        group: group.into(),
+        name: name.into(),
+        marks: kinds.map(|kind| kind.map(|kind| (kind, format!("text {kind}")))).into(),
+    };
+    let figure = Marks {
+        title: "Where it arises".into(),
+        kinds: ["arises", "absent", "unseen", "small", "undecided"].map(str::to_owned).into(),
+        columns: ["1 epoch", "6 epochs"].map(|name| ("rate 1e-4".to_owned(), name.to_owned())).into(),
+        rows: vec![row("IPO falls", "sum", [Some(0), Some(4)]), row("", "mean", [Some(1), None])],
+    };
+    let svg = figure.to_svg();
+    let (elements, words) = parse(svg.as_str());
+    assert_eq!(drawn(&elements, "path").len(), 4 + 2, "four signs of the legend, two of the rows");
+    assert_eq!(drawn(&elements, "polygon").len(), 1 + 1, "the fifth sign is hollow");
+    assert_eq!(words.iter().filter(|words| *words == "rate 1e-4").count(), 1, "a heading over its columns");
+    let described = "IPO falls, sum: rate 1e-4, 1 epoch: arises (text 0); rate 1e-4, 6 epochs: undecided (text 4). IPO falls, mean: \
+                     rate 1e-4, 1 epoch: absent (text 1); rate 1e-4, 6 epochs: not measured.";
+    assert!(words.iter().any(|words| words.contains(described)), "{words:?}");
 }
 
 #[test]

@@ -57,7 +57,7 @@ pub use permutation::{
 };
 pub use pooled::{PooledSeeds, SeedVariance};
 pub use power::{Plan, SeedsNeeded};
-pub use ppi::{PpiEstimate, RatedItem, ppi_mean};
+pub use ppi::{CorrectedMean, PpiEstimate, RatedItem, correct_by_people, ppi_mean};
 pub use proportion::{Interval, clopper_pearson_interval, wilson_interval};
 pub use resamples::Resamples;
 pub use seed_effects::{Pooling, join_small_groups};

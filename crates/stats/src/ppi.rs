@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::distribution::{length, moments};
 use crate::error::check_finite;
 use crate::estimate::satterthwaite;
-use crate::{Error, MeanEstimate};
+use crate::{Error, MeanEstimate, VarianceParts};
 
 /// An item with both scores.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -86,6 +86,55 @@ pub fn ppi_mean(rated: &[RatedItem], unrated: &[f64]) -> Result<PpiEstimate, Err
         degrees_of_freedom,
     };
     Ok(PpiEstimate { mean, lambda, rated: rated.len(), unrated: unrated.len() })
+}
+
+/// A mean over items by people alone, and by the judge as their ratings correct it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CorrectedMean {
+    /// The mean of the ratings.
+    pub people: MeanEstimate,
+    /// The judge's mean, corrected.
+    pub corrected: MeanEstimate,
+    /// The weight of the judge, in \[0, 1\]: 0 ignores it.
+    pub lambda: f64,
+    /// The number of rated items.
+    pub rated: usize,
+}
+
+/// Computes [`ppi_mean`] next to the mean of the ratings alone, both with the variance between seeds in `parts`, which the
+/// judge's scores of all items estimate.
+///
+/// With fewer than two unrated items, the corrected mean is that of the ratings.
+///
+/// # Errors
+///
+/// [`Error::NotFinite`]; [`Error::TooFewClusters`] below two rated items.
+///
+/// ```
+/// use stats::{RatedItem, correct_by_people, ppi_mean};
+///
+/// let rated: Vec<RatedItem> = (0..9).map(|i| RatedItem { rating: f64::from(i % 4), judged: f64::from(i % 3) }).collect();
+/// let found = correct_by_people(&rated, &[1.0, 2.0, 0.0], None)?;
+/// assert_eq!(found.corrected, ppi_mean(&rated, &[1.0, 2.0, 0.0])?.mean);
+/// assert_eq!(correct_by_people(&rated, &[], None)?.corrected, found.people);
+/// # Ok::<(), stats::Error>(())
+/// ```
+pub fn correct_by_people(
+    rated: &[RatedItem],
+    unrated: &[f64],
+    parts: Option<&VarianceParts>,
+) -> Result<CorrectedMean, Error> {
+    let people = MeanEstimate::of(&rated.iter().map(|item| item.rating).collect::<Vec<_>>())?;
+    let (corrected, lambda) = match unrated.len() {
+        0 | 1 => (people, 0.0),
+        _ => {
+            let found = ppi_mean(rated, unrated)?;
+            (found.mean, found.lambda)
+        }
+    };
+    let over_seeds = |mean: MeanEstimate| parts.map_or(mean, |parts| parts.over_seeds(mean));
+    let (people, corrected) = (over_seeds(people), over_seeds(corrected));
+    Ok(CorrectedMean { people, corrected, lambda, rated: rated.len() })
 }
 
 impl PpiEstimate {

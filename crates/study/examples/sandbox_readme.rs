@@ -9,7 +9,7 @@ use std::error::Error;
 use std::sync::atomic::AtomicBool;
 
 use distributed::ProcessGroup;
-use experiment::{BENCHMARK, Evaluated, FURTHER, GOLD, Runner, Shard, Subject};
+use experiment::{BENCHMARK, Evaluated, FURTHER, GOLD, Role, Runner, Subject};
 use pref_data::{Format, read_records};
 use report::table::Format as TableFormat;
 use report::table::{Align, Column, Table, Value};
@@ -44,7 +44,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         group: ProcessGroup::single(),
         cache: None,
     };
-    runner.run(&grid, Shard::WHOLE, &mut context)?;
+    runner.run(&grid, Role::Lead, &mut context)?;
     let collected = runner.stored(&grid)?.ok_or("the grid is not complete")?;
     let baseline = collected
         .evaluated

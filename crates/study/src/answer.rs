@@ -7,6 +7,7 @@ use report::page::Dialogue;
 use report::table::Table;
 
 use crate::error::StudyError;
+use crate::people::Rated;
 use crate::printed::printed;
 use crate::question::Question;
 use crate::results::{Figure, Results};
@@ -36,6 +37,7 @@ impl Answered {
         question: &'static dyn Question,
         collected: &Collected,
         pools: Rc<Pools<'_>>,
+        rated: Option<&Rated>,
     ) -> Result<Self, StudyError> {
         let results = Results::within(study.recipe(), study.runner(), collected, pools);
         let mut tables = question.tables(&results)?;
@@ -49,7 +51,7 @@ impl Answered {
             printed: printed(question, study.recipe())?,
             figures: question.figures(&results)?,
             samples: samples(study.runner(), &collected.evaluated)?,
-            settled: verdicts::settle(&results.scores, study.recipe(), question.claims(&results)?)?,
+            settled: verdicts::settle(&results.scores, study.recipe(), question.claims(&results)?, rated)?,
             failed: collected.failed.clone(),
         })
     }

@@ -1,7 +1,7 @@
 //! The conclusion of a study: tables, figures, report and scores on disk.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use experiment::results::{PolicyRow, ResultsError, ScoreRow, write_parquet, write_policies};
@@ -13,6 +13,7 @@ use crate::answer::Answered;
 use crate::components::components;
 use crate::coverage::Coverage;
 use crate::error::StudyError;
+use crate::people::Rated;
 use crate::question::Question;
 use crate::study::Study;
 use crate::verdicts::{self, Settled};
@@ -25,6 +26,8 @@ pub struct Findings {
     pub failed: Option<Table>,
     /// The verdicts on claims; `None` without claims.
     pub verdicts: Option<Table>,
+    /// The verdicts' differences as people's ratings correct them; `None` without ratings.
+    pub people: Option<Table>,
     /// The variance components over all questions of the folder; `None` with one seed.
     pub components: Option<Table>,
     /// The coverage of intervals over all questions of the folder; `None` without ground truth.
@@ -62,11 +65,15 @@ pub fn conclude(study: &Study, asked: &[&dyn Question]) -> Result<Findings, Stud
     // All differences of the folder share the variance between seeds.
     let all = answered.iter().flat_map(|(.., collected)| &collected.evaluated);
     let pools = Rc::new(Pools::new(study.runner().setup(), all));
+    answered
+        .iter()
+        .for_each(|(_, study, collected)| rows.extend(study.runner().setup(), &collected.evaluated));
+    let results = rows.write(&output)?;
+    let rated = Rated::read(study.recipe(), study.runner().source().questions(), &results)?;
     for (question, study, collected) in &answered {
         let (question, setup) = (*question, study.runner().setup());
-        rows.extend(setup, &collected.evaluated);
         coverage.add(&Analysis::within(setup, collected, Rc::clone(&pools)))?;
-        let answer = Answered::new(study, question, collected, Rc::clone(&pools))?;
+        let answer = Answered::new(study, question, collected, Rc::clone(&pools), rated.as_ref())?;
         if is_asked(question) {
             write_tables(&output, &answer.tables)?;
             let svgs = answer.figures.iter().map(|figure| (figure.name.to_owned(), figure.svg.clone()));
@@ -87,20 +94,16 @@ pub fn conclude(study: &Study, asked: &[&dyn Question]) -> Result<Findings, Stud
     let opening: Vec<Table> = failed(&all)
         .into_iter()
         .chain(verdicts::table(study.recipe(), &settled(&all)))
+        .chain(verdicts::people_table(setup, &settled(&all)))
         .chain(components.clone())
         .chain(coverage.clone())
         .collect();
     write_tables(&output, &opening)?;
     let these: Vec<&Answered> = answers.iter().filter(|answer| is_asked(answer.question)).collect();
     let (failed, verdicts) = (failed(&these), verdicts::table(study.recipe(), &settled(&these)));
-    let unwritten = |source| ResultsError::Io { action: "write", path: output.clone(), source };
-    files::unseal(&output).map_err(unwritten)?;
-    let names = ["results.parquet", "policies.parquet"].map(str::to_owned);
-    write_parquet(&output.join(&names[0]), &rows.scores)?;
-    write_policies(&output.join(&names[1]), &rows.policies)?;
-    files::seal_files(&output, files::MANIFEST, &names).map_err(unwritten)?;
+    let people = verdicts::people_table(setup, &settled(&these));
     let report = write_report(&output, &summary::report(study, answers, opening))?;
-    Ok(Findings { failed, verdicts, components, coverage, tables, report, incomplete: None })
+    Ok(Findings { failed, verdicts, people, components, coverage, tables, report, incomplete: None })
 }
 
 /// Rows of `results.parquet` and `policies.parquet`, each subject once.
@@ -119,5 +122,17 @@ impl Rows {
                 self.policies.push(subject.policy(setup));
             }
         }
+    }
+
+    /// Writes both files with their checksums; returns the file of scores.
+    fn write(&self, output: &Path) -> Result<PathBuf, StudyError> {
+        let unwritten = |source| ResultsError::Io { action: "write", path: output.to_owned(), source };
+        files::unseal(output).map_err(unwritten)?;
+        let names = ["results.parquet", "policies.parquet"].map(str::to_owned);
+        let scores = output.join(&names[0]);
+        write_parquet(&scores, &self.scores)?;
+        write_policies(&output.join(&names[1]), &self.policies)?;
+        files::seal_files(output, files::MANIFEST, &names).map_err(unwritten)?;
+        Ok(scores)
     }
 }

@@ -157,6 +157,17 @@ impl<'a> Contrast<'a> {
         Ok(Some((study, sides)))
     }
 
+    /// Returns the weights of its estimate on the policies of `pool`; `None` if the data choose a side or a checkpoint, or
+    /// if a selection is empty.
+    pub(crate) fn weights(&self, analysis: &Analysis<'_>, pool: &Pool) -> Option<Vec<f64>> {
+        let fixed = self.terms.iter().map(|(weight, side)| match side {
+            Side::Mean(keep) => Some((*weight, keep as Selection<'_>)),
+            Side::Best(_) => None,
+        });
+        let fixed = fixed.collect::<Option<Vec<_>>>().filter(|_| self.shape != Shape::Fall)?;
+        analysis.weights(pool, &fixed)
+    }
+
     fn measure_in(
         &self,
         study: &PooledSeeds,

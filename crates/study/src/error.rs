@@ -20,6 +20,9 @@ pub enum StudyError {
     /// The raters' choices cannot be analyzed.
     #[error(transparent)]
     Raters(#[from] human_study::Error),
+    /// The ratings of answers cannot be read.
+    #[error(transparent)]
+    Ratings(#[from] compare::Error),
     /// The paper's tables cannot be read.
     #[error(transparent)]
     Paper(#[from] crate::paper::Error),
@@ -48,10 +51,15 @@ impl StudyError {
         matches!(self, Self::Experiment(ExperimentError::Stopped))
     }
 
+    /// Returns whether another rank failed first, as far as this rank can see.
+    pub fn is_from_another_rank(&self) -> bool {
+        matches!(self, Self::Experiment(error) if error.is_from_another_rank())
+    }
+
     /// Returns whether the cause is bad input, as opposed to a failing machine.
     pub fn is_bad_input(&self) -> bool {
         match self {
-            Self::Recipe(_) | Self::NoStudy { .. } | Self::Data(_) => true,
+            Self::Recipe(_) | Self::NoStudy { .. } | Self::Data(_) | Self::Ratings(_) => true,
             Self::Experiment(error) => error.is_bad_input(),
             _ => false,
         }

@@ -1,7 +1,6 @@
 //! Simulated results for tests.
 
 use experiment::{BENCHMARK, Cell, Collected, Evaluated, Evaluation, Key, Score, Scorers, Setup, Subject};
-use pref_data::{FlipRate, Fraction};
 use rand::RngExt;
 use seeds::Seeds;
 use trainer::recipe::LossKind;
@@ -37,24 +36,17 @@ fn evaluated(setup: &Setup, subject: Subject, mean: f64) -> Evaluated {
 /// Returns checkpoints of a DPO run with these means, for each of `seeds`.
 pub(crate) fn checkpoints(setup: &Setup, seeds: u64, means: &[f64]) -> Collected {
     let subject = |seed, checkpoint| Subject::Trained {
-        cell: Cell {
-            annotator: "human".into(),
-            slice: None,
-            fraction: Fraction::ALL,
-            flip_rate: FlipRate::NONE,
-            loss: LossKind::Dpo,
-            beta: setup.loss.beta,
-            label_smoothing: None,
-            epochs: None,
-            seed,
-        },
+        cell: Cell::new("human", LossKind::Dpo, setup.loss.beta, seed),
         checkpoint,
     };
-    let of_seed = |seed| {
-        let means = means.iter().enumerate();
-        means.map(move |(at, &mean)| evaluated(setup, subject(seed, at), mean))
-    };
-    Collected { evaluated: (0..seeds).flat_map(of_seed).collect(), failed: Vec::new() }
+    let of_seed = |seed| means.iter().enumerate().map(move |(at, &mean)| (subject(seed, at), mean));
+    subjects(setup, (0..seeds).flat_map(of_seed))
+}
+
+/// Returns subjects with these means.
+pub(crate) fn subjects(setup: &Setup, subjects: impl IntoIterator<Item = (Subject, f64)>) -> Collected {
+    let evaluated = subjects.into_iter().map(|(subject, mean)| evaluated(setup, subject, mean));
+    Collected { evaluated: evaluated.collect(), failed: Vec::new() }
 }
 
 /// Selects the checkpoint with this index.

@@ -62,9 +62,14 @@ fn replicates(recipe: &StudyRecipe) -> String {
         true => "pairs, labels, order, flips, sampling of answers, and errors of the judges",
         false => "order of the pairs, shares, flips, and sampling of answers",
     };
+    let held_out = recipe.data.held_out.map_or(String::new(), |records| {
+        format!(
+            " At least {records} records are held out of training, by whole prompts; β is chosen on them."
+        )
+    });
     format!(
         "Replicates. There are {seeds} seeds. Each draws {what}; all share the supervised policy. Policies of one seed differ only in \
-         the compared property."
+         the compared property.{held_out}"
     )
 }
 

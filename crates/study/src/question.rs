@@ -31,6 +31,11 @@ pub trait Question: Sync {
     /// Returns its names and its help text.
     fn about(&self) -> About;
 
+    /// Returns whether a study asks it only by name, since it takes much longer than the others.
+    fn is_on_request(&self) -> bool {
+        false
+    }
+
     /// Returns the subjects that it evaluates.
     fn grid(&self, recipe: &StudyRecipe) -> Grid;
 

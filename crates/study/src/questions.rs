@@ -4,6 +4,7 @@
 
 mod acquisition;
 mod epochs;
+mod map;
 mod mixtures;
 mod noise;
 mod overfitting;
@@ -16,6 +17,7 @@ mod volume;
 
 pub use acquisition::Acquisition;
 pub use epochs::Epochs;
+pub use map::Conditions;
 pub use mixtures::Mixtures;
 pub use noise::Noise;
 pub use overfitting::Overfitting;
@@ -49,6 +51,7 @@ pub const ALL: Questions = &[
     &SmoothingRules,
     &Epochs,
     &Mixtures,
+    &Conditions,
 ];
 
 const DPO_IPO: &[LossKind] = &[LossKind::Dpo, LossKind::Ipo];

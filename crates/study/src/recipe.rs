@@ -1,10 +1,14 @@
 //! The recipe of a study: the sections of a setup, and what the questions vary.
 
+mod map;
+
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
-use experiment::setup::{AnswersSection, JudgeKind, JudgeSection, PaceSection, SANDBOX, SandboxSection};
-use experiment::{GivenPolicy, Setup};
+use experiment::setup::{
+    AnswersSection, JudgeKind, JudgeSection, PaceSection, SANDBOX, SandboxSection, StoreSection,
+};
+use experiment::{GOLD, GivenPolicy, Setup};
 use hub::{Hub, HubError};
 use pref_data::{Date, FlipRate, Fraction, LabelSource};
 use pref_loss::Beta;
@@ -14,6 +18,8 @@ use trainer::recipe::{
     OutputSection, RecipeError, RecipeRoot, SpeedSection, TrainSection, WatchSection, parse_toml, read_toml,
     seed, to_toml,
 };
+
+pub use map::MapSection;
 
 /// The recipe of a study: what all runs share, and what the questions vary.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -56,6 +62,9 @@ pub struct StudyRecipe {
     pub distributed: DistributedSection,
     /// The folder of results.
     pub output: OutputSection,
+    /// What the store keeps of finished runs.
+    #[serde(default, skip_serializing_if = "StoreSection::is_default")]
+    pub store: StoreSection,
 }
 
 /// What the questions vary. Each question has its own default for an absent list, as in the paper.
@@ -102,6 +111,16 @@ pub struct StudySection {
     /// standard deviations of a mean that is judged again; FastChat reports a range of 0.16 over five runs].
     #[serde(default)]
     pub margin: Margin,
+    /// People's ratings of some answers, which correct the judges: a file as `agreement collect` prints it, or `gold` for the
+    /// sandbox's true quality in place of people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ratings: Option<PathBuf>,
+    /// The number of questions that `gold` rates, drawn within categories [default: a quarter].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rated_questions: Option<usize>,
+    /// The axes of the conditions map.
+    #[serde(default, skip_serializing_if = "MapSection::is_default")]
+    pub map: MapSection,
     /// Policies that were trained elsewhere, each in place of training a cell.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub policies: Vec<GivenPolicy>,
@@ -273,26 +292,28 @@ impl StudyRecipe {
             lora: recipe.lora,
             distributed: recipe.distributed,
             output: recipe.output,
+            store: recipe.store,
         }
     }
 
     /// Returns the first difference of two recipes; `None` if one report may show the results of both.
     ///
-    /// The comparison ignores the output folder, threads, the pace of the judge, and the lists of values that a question may
-    /// override, since every score names its values.
+    /// The comparison ignores the output folder, threads, what the store keeps, the pace of the judge, ratings, and the
+    /// lists of values that a question may override, since every score names its values.
     pub(crate) fn difference(&self, other: &Self) -> Option<String> {
         let [here, there] = [self, other].map(|recipe| {
             let mut recipe = recipe.clone();
             recipe.output.dir.clone_from(&self.output.dir);
             recipe.train.threads = 0;
+            recipe.store = StoreSection::default();
             recipe.judge.pace = PaceSection::default();
             if let Some(second) = &mut recipe.judge.second {
                 second.pace = PaceSection::default();
             }
-            let StudySection { volumes, flip_rates, losses, sweep_betas, mixtures, long_epochs, .. } =
-                &mut recipe.study;
-            (*volumes, *flip_rates, *losses, *mixtures) = (None, None, None, None);
-            (*sweep_betas, *long_epochs) = (eleven(), ten());
+            let study = &mut recipe.study;
+            (study.volumes, study.flip_rates, study.losses, study.mixtures) = (None, None, None, None);
+            (study.sweep_betas, study.long_epochs, study.map) = (eleven(), ten(), MapSection::default());
+            (study.ratings, study.rated_questions) = (None, None);
             to_toml(&recipe)
         });
         let pair = here.lines().zip(there.lines()).find(|(a, b)| a != b);
@@ -328,7 +349,7 @@ impl RecipeRoot for StudyRecipe {
         self.model.clone().finish().map_err(|complaint| complaint.within("model"))?;
         self.check_source()?;
         let has_held_out =
-            if self.is_sandbox() { self.sandbox.held_out > 0 } else { self.data.eval_path.is_some() };
+            if self.is_sandbox() { self.sandbox.held_out > 0 } else { self.data.has_held_out() };
         self.watch.check(has_held_out).map_err(|complaint| complaint.within("watch"))
     }
 }
@@ -371,9 +392,14 @@ impl StudyRecipe {
                 let reason = "is missing; name a folder with MT-Bench's question.jsonl, as `mtbench fetch --data DIR` creates it";
                 Err(Complaint::invalid("bench", reason).within("study"))
             }
-            (true, None) if self.data.eval_path.is_some() => {
+            (false, _) if self.study.rates_by_gold() => {
+                let reason = "is \"gold\", which only the sandbox has; name a file of ratings";
+                Err(Complaint::invalid("ratings", reason).within("study"))
+            }
+            (true, None) if self.data.has_held_out() => {
                 let reason = "has no effect in the sandbox, where sandbox.held_out sets the number of pairs; remove the key";
-                Err(Complaint::invalid("eval_path", reason).within("data"))
+                let key = if self.data.eval_path.is_some() { "eval_path" } else { "held_out" };
+                Err(Complaint::invalid(key, reason).within("data"))
             }
             (true, None)
                 if self.answers
@@ -416,6 +442,16 @@ impl StudySection {
         self.flip_rates.clone().unwrap_or_else(default)
     }
 
+    /// Returns whether the sandbox's true quality takes the place of people's ratings.
+    pub(crate) fn rates_by_gold(&self) -> bool {
+        self.ratings.as_deref() == Some(Path::new(GOLD))
+    }
+
+    /// Returns the number of questions that gold rates.
+    pub(crate) fn gold_rates(&self) -> usize {
+        self.rated_questions.unwrap_or(self.questions / 4)
+    }
+
     fn check(&self) -> Result<(), Complaint> {
         let filled = |key: &str, is_empty: bool| match is_empty {
             true => Err(Complaint::invalid(key, "is empty; name at least one value")),
@@ -444,6 +480,17 @@ impl StudySection {
                 "must not contain `sft`: the supervised policy is the baseline of every table",
             ));
         }
+        if let Some(rated) = self.rated_questions {
+            if !self.rates_by_gold() {
+                let reason = "applies only to study.ratings = \"gold\"; choose that or remove the key";
+                return Err(Complaint::invalid("rated_questions", reason));
+            }
+            if rated < 2 || rated + 2 > self.questions {
+                let reason = format!("is {rated} of {}; rate at least two, and leave two", self.questions);
+                return Err(Complaint::invalid("rated_questions", reason));
+            }
+        }
+        self.map.check().map_err(|complaint| complaint.within("map"))?;
         if self.seeds == 0 {
             return Err(Complaint::invalid("seeds", "must be at least 1"));
         }

@@ -1,30 +1,38 @@
 //! Running a study: plan, shards, answers, and the registry of its cells.
 
+use std::num::NonZeroU64;
 use std::path::Path;
-use std::process::Command;
 
-use experiment::{ExperimentError, Failure, Grid, Plan, Registry, Shard, Workers};
+use experiment::{Crew, ExperimentError, Failure, Grid, Plan, Registry, Role, Shard};
 use trainer::{Clock, Context};
 
 use crate::conclusion::{Findings, conclude};
 use crate::error::StudyError;
 use crate::manifest;
+use crate::people;
 use crate::question::{Question, Questions};
 use crate::study::Study;
 
 impl Study {
-    /// Returns the work of `asked` with a forecast; nothing runs.
+    /// Returns the work of `asked` with a forecast for a study with so many `processes`; nothing runs.
     ///
     /// # Errors
     ///
     /// Those of [`Runner::plan`](experiment::Runner::plan) and [`Runner::forecast`](experiment::Runner::forecast).
-    pub fn plan(&self, asked: &[&dyn Question], clock: &dyn Clock) -> Result<Plan, StudyError> {
+    pub fn plan(
+        &self,
+        asked: &[&dyn Question],
+        processes: NonZeroU64,
+        clock: &dyn Clock,
+    ) -> Result<Plan, StudyError> {
         let grid = self.grid(asked)?;
-        Ok(self.runner().forecast(self.runner().plan(&grid)?, &grid, clock)?)
+        Ok(self.runner().forecast(self.runner().plan(&grid)?, &grid, processes, clock)?)
     }
 
-    /// Computes a shard of the grid of `asked`, without tables. A worker is started by a process that has recorded the
-    /// questions already.
+    /// Computes the part of the grid of `asked` that `role` has, without tables.
+    ///
+    /// Another process has recorded the questions and removed the failures that are to be retried, or
+    /// [`begin_shard`](Self::begin_shard) has.
     ///
     /// # Errors
     ///
@@ -32,20 +40,25 @@ impl Study {
     pub fn run_shard(
         &self,
         asked: &[&dyn Question],
-        shard: Shard,
-        is_worker: bool,
+        role: Role,
         context: &mut Context<'_>,
     ) -> Result<(), StudyError> {
-        let grid = self.grid(asked)?;
-        self.runner().check(&grid)?;
-        if !is_worker {
-            self.begin(asked)?;
-            self.runner().forget_failures(&grid, shard)?;
-        }
-        Ok(self.runner().run(&grid, shard, context)?)
+        Ok(self.runner().run(&self.grid(asked)?, role, context)?)
     }
 
-    /// Computes the grid of `asked` and writes tables, figures and report.
+    /// Records the questions of a shard that no other process has recorded, and forgets its failures.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Runner::check`](experiment::Runner::check); if the folder cannot be written.
+    pub fn begin_shard(&self, asked: &[&dyn Question], shard: Shard) -> Result<(), StudyError> {
+        let grid = self.grid(asked)?;
+        self.runner().check(&grid)?;
+        self.begin(asked)?;
+        Ok(self.runner().forget_failures(&grid, shard)?)
+    }
+
+    /// Computes the grid of `asked` and writes tables, figures and report. Returns `None` on ranks other than rank 0.
     ///
     /// # Errors
     ///
@@ -53,14 +66,19 @@ impl Study {
     pub fn answer(
         &self,
         asked: &[&dyn Question],
-        workers: &Workers<impl Fn(Shard) -> std::io::Result<Command>>,
+        crew: &Crew<'_>,
         context: &mut Context<'_>,
-    ) -> Result<Findings, StudyError> {
-        let computed = self.runner().run_all(|| self.grid(asked), || self.begin(asked), workers, context);
+    ) -> Result<Option<Findings>, StudyError> {
+        // A file of ratings that cannot be read is an error before hours of training.
+        people::check(self.recipe())?;
+        let computed = self.runner().run_all(|| self.grid(asked), || self.begin(asked), crew, context);
         for cost in self.runner().costs() {
             tracing::info!("judging costs: {cost}");
         }
         let grid = computed?;
+        if !crew.is_main() {
+            return Ok(None);
+        }
         let failures = self.runner().failures(&grid)?;
         let (failed, policies) = (failures.len(), grid.trained());
         if let Some(Failure { subject, reason }) = failures.first().filter(|_| failed == policies) {
@@ -70,7 +88,7 @@ impl Study {
         let findings = conclude(self, asked)?;
         tracing::info!("report: {}", findings.report.display());
         let incomplete = (failed > 0).then(|| ExperimentError::SomeFailed { failed, policies }.into());
-        Ok(Findings { incomplete, ..findings })
+        Ok(Some(Findings { incomplete, ..findings }))
     }
 
     /// Records in the study's folder that `asked` are being computed, for readers of an unfinished folder.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use experiment::{Cell, LEVEL, Scorer, Subject, loss_name, percent};
-use pref_data::{FlipRate, Fraction};
+use pref_data::FlipRate;
 use pref_loss::Beta;
 use rand::seq::SliceRandom;
 use stats::{Estimate, MeanEstimate};
@@ -59,18 +59,7 @@ impl Setting {
     /// Returns the run of this setting at one β.
     pub(crate) fn cell(self, study: &StudySection, beta: Beta, seed: u64) -> Cell {
         let Self { loss, flip_rate } = self;
-        let annotator = annotator(study).to_owned();
-        Cell {
-            annotator,
-            slice: None,
-            fraction: Fraction::ALL,
-            flip_rate,
-            loss,
-            beta,
-            label_smoothing: None,
-            epochs: None,
-            seed,
-        }
+        Cell { flip_rate, ..Cell::new(annotator(study), loss, beta, seed) }
     }
 
     /// Returns whether `subject` is a trained policy of this setting at `beta`.

@@ -3,21 +3,27 @@
 //! In the sandbox the ground truth is known: the same contrast of gold quality on held-out questions, over new seeds. There
 //! a verdict compares the benchmark with it. Elsewhere a verdict is about the paper's claim.
 
+mod people;
+
 use experiment::{Analysis, LEVEL, Scorer, Scorers, Setup};
 use report::page::Page;
 use report::table::{Align, Column, Table, Value};
-use stats::{Assay, DetectableEffect, MeanEstimate, PlannedTest, holm};
+use stats::PlannedTest;
 
 use crate::claims::{Claim, Expectation};
-use crate::contrast::Measurement;
+use crate::contrast::Contrast;
 use crate::error::StudyError;
 use crate::evidence::POWER;
 use crate::figures;
+use crate::people::Rated;
 use crate::recipe::StudyRecipe;
 use crate::required::Required;
-use crate::verdict::{SIGNIFICANT, Shown, Verdict, against_truth, on_claim};
+use crate::tested::{Measured, corrected, difference, mde, p_value, signed, tested};
+use crate::verdict::{SIGNIFICANT, Verdict, against_truth, on_claim};
 
-const DECIMALS: usize = 2;
+pub(crate) use people::people_table;
+use people::{ByPeople, by_people};
+
 const MDE: &str = "MDE (80% power)";
 const REQUIRED_SAMPLE: &str = "Required sample";
 const GROUND_TRUTH: &str = "Ground truth (held-out questions)";
@@ -32,6 +38,8 @@ pub(crate) struct Settled {
     judge: Measured,
     /// The measurement and verdict of the second judge, if any.
     second: Option<(Measured, Verdict)>,
+    /// The claim by people and each judge that they correct; empty without ratings.
+    by_people: Vec<Option<ByPeople>>,
     /// The ground truth, if known.
     gold: Option<Measured>,
     verdict: Verdict,
@@ -40,31 +48,26 @@ pub(crate) struct Settled {
     margin: f64,
 }
 
-/// A contrast under one scorer, corrected for all comparisons of the research question.
-#[derive(Clone, Debug)]
-struct Measured {
-    estimate: MeanEstimate,
-    /// The confidence level of its interval.
-    level: f64,
-    shown: Shown,
-    mde: DetectableEffect,
-    /// The numbers of questions and of seeds.
-    size: (usize, usize),
-    /// The difference between training on clean labels and no training, if the claim depends on it.
-    control: Option<MeanEstimate>,
-}
-
 impl Settled {
     /// Returns the report's page on the claim.
     pub(crate) fn page(&self, setup: &Setup) -> Page {
         let scorers = Scorers::of(setup);
-        let mut scored = vec![(scorers.judge.label, &self.judge, Some(self.verdict))];
-        let second = scorers.second.zip(self.second.as_ref());
-        scored.extend(second.map(|(scorer, (measured, verdict))| (scorer.label, measured, Some(*verdict))));
+        let judges: Vec<String> =
+            [&scorers.judge].into_iter().chain(&scorers.second).map(|scorer| scorer.label.clone()).collect();
+        let verdicts = [Some((&self.judge, self.verdict)), self.second.as_ref().map(|(by, v)| (by, *v))];
+        let mut scored: Vec<(String, &Measured, String)> = Vec::new();
+        for (judge, (measured, verdict)) in judges.iter().zip(verdicts.into_iter().flatten()) {
+            scored.push((judge.clone(), measured, self.words_of(verdict)));
+        }
+        for (judge, by) in
+            judges.iter().zip(&self.by_people).filter_map(|(judge, by)| Some((judge, by.as_ref()?)))
+        {
+            scored.push((format!("people, {} questions", by.rated), &by.people, "–".to_owned()));
+            scored.push((format!("{judge}, corrected by people"), &by.corrected, "–".to_owned()));
+        }
         let gold = scorers.gold.zip(self.gold.as_ref());
-        scored.extend(gold.map(|([_, held_out], measured)| (held_out.label, measured, None)));
-        let row = |(scorer, measured, verdict): &(String, &Measured, Option<Verdict>)| {
-            let verdict = verdict.map_or("ground truth".to_owned(), |verdict| self.words_of(verdict));
+        scored.extend(gold.map(|([_, truth], measured)| (truth.label, measured, "ground truth".to_owned())));
+        let row = |(scorer, measured, verdict): &(String, &Measured, String)| {
             vec![
                 Value::text(scorer),
                 difference(measured),
@@ -150,27 +153,12 @@ impl Settled {
     }
 }
 
-impl Measured {
-    /// Returns a sentence on the positive control of a claim that depends on one.
-    fn assay_in_words(&self) -> Option<String> {
-        let control = self.control.as_ref()?;
-        let interval = control.interval(LEVEL).ok()?;
-        let [value, low, high] = [control.value, interval.low, interval.high].map(signed);
-        let seen = match self.shown.assay {
-            Assay::Sensitive => "is seen, so that an absent effect is interpretable",
-            Assay::NotSensitive => "is not seen, so that an absent effect is not interpretable",
-        };
-        Some(format!(
-            "Assay: the effect of training on clean labels, {value} [{low}, {high}] over SFT, {seen}."
-        ))
-    }
-}
-
 /// Settles the claims of one question whose policies the grid has.
 pub(crate) fn settle(
     analysis: &Analysis<'_>,
     recipe: &StudyRecipe,
     claims: Vec<Claim<'_>>,
+    rated: Option<&Rated>,
 ) -> Result<Vec<Settled>, StudyError> {
     let (scorers, margin) = (Scorers::of(analysis.setup), recipe.study.margin.get());
     let (mut kept, mut judged) = (Vec::new(), Vec::new());
@@ -180,14 +168,17 @@ pub(crate) fn settle(
             judged.push(Some(measurement));
         }
     }
-    let of = |scorer: &Scorer| -> Result<Vec<Option<Measured>>, StudyError> {
-        let measured = kept.iter().map(|claim| claim.contrast.measure(analysis, scorer, margin));
-        corrected((analysis, scorer, margin), &kept, &measured.collect::<Result<Vec<_>, _>>()?)
-    };
-    let judge = corrected((analysis, &scorers.judge, margin), &kept, &judged)?;
+    let of = |scorer: &Scorer| tested((analysis, scorer, margin), &kept);
+    let measure = |contrast: &Contrast<'_>| contrast.measure(analysis, &scorers.judge, margin);
+    let judge = corrected(&measure, &kept, &judged)?;
     let mut gold = scorers.gold.as_ref().map(|[_, held_out]| of(held_out)).transpose()?.unwrap_or_default();
     let mut second = scorers.second.as_ref().map(of).transpose()?.unwrap_or_default();
     [&mut gold, &mut second].into_iter().for_each(|all| all.resize(kept.len(), None));
+    let mut corrections = Vec::new();
+    for scorer in [&scorers.judge].into_iter().chain(&scorers.second) {
+        corrections
+            .extend(rated.map(|rated| by_people((analysis, scorer, margin), &kept, rated)).transpose()?);
+    }
     let test = PlannedTest { level: LEVEL, power: POWER, comparisons: kept.len() };
     let mut settled = Vec::new();
     for (at, claim) in kept.into_iter().enumerate() {
@@ -214,64 +205,13 @@ pub(crate) fn settle(
             required: verdict.is_open().then(|| Required::of(&test, effect, measurement)).transpose()?,
             judge,
             second,
+            by_people: corrections.iter_mut().map(|of_judge| of_judge[at].take()).collect(),
             gold,
             verdict,
             margin,
         });
     }
     Ok(settled)
-}
-
-/// Returns the measurements with p-values corrected for all of them by Holm's method.
-fn corrected(
-    (analysis, scorer, margin): (&Analysis<'_>, &Scorer, f64),
-    claims: &[Claim<'_>],
-    measured: &[Option<Measurement>],
-) -> Result<Vec<Option<Measured>>, StudyError> {
-    let failed = || StudyError::stats("verdicts");
-    let known: Vec<&Measurement> = measured.iter().flatten().collect();
-    let family = |of: fn(&Measurement) -> f64| {
-        holm(&known.iter().map(|measurement| of(measurement)).collect::<Vec<_>>()).map_err(failed())
-    };
-    let (p, equivalence, not_lower) =
-        (family(|m| m.p)?, family(|m| m.equivalence)?, family(|m| m.not_lower)?);
-    let test = PlannedTest { level: LEVEL, power: POWER, comparisons: known.len() };
-    let (mut all, mut next) = (Vec::new(), 0);
-    for (claim, measurement) in claims.iter().zip(measured) {
-        let Some(measurement) = measurement else {
-            all.push(None);
-            continue;
-        };
-        let control = claim.control.as_ref();
-        let control = control.map(|control| control.measure(analysis, scorer, margin)).transpose()?.flatten();
-        let control = control.map(|control| control.estimate);
-        let estimate = measurement.estimate;
-        all.push(Some(Measured {
-            estimate,
-            level: measurement.level,
-            shown: Shown {
-                is_higher: estimate.value > 0.0,
-                p: p[next],
-                equivalence: equivalence[next],
-                not_lower: not_lower[next],
-                assay: assay(claim, control.as_ref()),
-            },
-            mde: test.minimum_detectable_effect(&estimate).map_err(failed())?,
-            size: measurement.size,
-            control,
-        }));
-        next += 1;
-    }
-    Ok(all)
-}
-
-/// Returns whether a claim's positive control is seen. A claim without a control does not depend on one.
-fn assay(claim: &Claim<'_>, control: Option<&MeanEstimate>) -> Assay {
-    match (&claim.control, control) {
-        (None, _) => Assay::Sensitive,
-        (Some(_), None) => Assay::NotSensitive,
-        (Some(_), Some(control)) => Assay::of(control, SIGNIFICANT),
-    }
 }
 
 /// Returns the table of verdicts; `None` without claims.
@@ -404,29 +344,6 @@ fn seeds_note(setup: &Setup) -> String {
     }
 }
 
-fn difference(measured: &Measured) -> Value {
-    let value = measured.estimate.value;
-    match measured.estimate.interval(measured.level) {
-        Ok(interval) => {
-            Value::Difference { value, low: interval.low, high: interval.high, decimals: DECIMALS }
-        }
-        Err(error) => Value::missing(error.to_string()),
-    }
-}
-
-fn mde(measured: &Measured) -> Value {
-    let DetectableEffect { value, interval } = measured.mde;
-    Value::Interval { value, low: interval.low, high: interval.high, decimals: DECIMALS }
-}
-
-fn p_value(p: f64) -> Value {
-    if p < 0.001 { Value::text("< 0.001") } else { Value::Number { value: p, decimals: 3 } }
-}
-
-fn signed(value: f64) -> String {
-    format!("{value:+.DECIMALS$}").replace('-', "−")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -456,7 +373,7 @@ mod tests {
             null("no fall", 1, Expectation::NotLower),
             null("nothing", 3, Expectation::NoEffect),
         ];
-        table(&recipe, &settle(&analysis, &recipe, claims).unwrap()).unwrap()
+        table(&recipe, &settle(&analysis, &recipe, claims, None).unwrap()).unwrap()
     }
 
     #[track_caller]

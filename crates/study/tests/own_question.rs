@@ -2,12 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::process::Command;
 use std::sync::atomic::AtomicBool;
 
 use distributed::ProcessGroup;
 use experiment::results::read_parquet;
-use experiment::{Axes, BENCHMARK, FURTHER, Grid, Subject, Workers};
+use experiment::{Axes, BENCHMARK, Crew, FURTHER, Grid, Subject};
 use pref_data::{FlipRate, Fraction};
 use report::table::{Align, Column, Table, Value};
 use study::recipe::{Preset, StudyRecipe};
@@ -112,8 +111,7 @@ fn answer(out: &Path, more: &[&str]) -> Findings {
         group: ProcessGroup::single(),
         cache: None,
     };
-    let workers = Workers { jobs: 1, command: |_| Ok(Command::new("no worker is started")) };
-    study.answer(&[&Hinge], &workers, &mut context).unwrap()
+    study.answer(&[&Hinge], &Crew::Alone, &mut context).unwrap().expect("a single process has findings")
 }
 
 #[test]

@@ -290,6 +290,11 @@ impl<'a> Trainer<'a> {
         self.parameters.master_policy(&self.group)
     }
 
+    /// Returns the policy that computes, if it has the weights that a folder saved in `kind` has.
+    pub(crate) fn policy_as_saved(&self, kind: Kind) -> Result<Option<Policy>, TrainError> {
+        self.parameters.policy_as_saved(kind)
+    }
+
     /// Makes the remaining steps.
     ///
     /// # Errors

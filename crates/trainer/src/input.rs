@@ -1,14 +1,15 @@
 //! The model and data of a recipe, read and checked before anything is written.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use policy_model::{ModelConfig, Policy};
 use pref_data::{
     DataError, Dialogue, LabelSource, NoiseLog, Padding, Pair, Places, PreferenceRecord, Preferences,
     ReadOptions, ReadReport, SkippedExample, TokenCache, TokenCompletion, TokenPair, TokenizeReport,
-    Tokenizer, UnpairedRecord, ViewReport, corrupt, label_view, read_preferences, read_records_with, select,
-    select_unpaired, tokenize_pairs, tokenize_unpaired,
+    Tokenizer, UnpairedRecord, ViewReport, corrupt, hold_out, label_view, read_preferences,
+    read_records_with, select, select_unpaired, tokenize_pairs, tokenize_unpaired,
 };
 use seeds::Seeds;
 
@@ -63,9 +64,20 @@ impl Input {
         let model = PathBuf::from(&recipe.model.path);
         let tokenizer = Tokenizer::open(&model, &recipe.data.chat())?;
         let seeds = Seeds::new(recipe.seed);
+        let TrainingData { preferences, held_out, read } = read_training(recipe, &seeds)?;
+        warn_of_skipped(&read);
         let Examples { view, tokenized, all_tokens, pairs, unpaired, noise, mut data } =
-            Examples::read(recipe, &tokenizer, &seeds, cache)?;
-        let held_out = held_out(recipe, &tokenizer, &seeds, &mut data)?;
+            Examples::of(recipe, preferences, &read, &tokenizer, (&seeds, cache))?;
+        let held_out = match &recipe.data.eval_path {
+            Some(path) => {
+                let reading = ReadOptions { sample: None, ..recipe.data.reading(&seeds) };
+                let (records, read) = read_records_with(path, &reading)?;
+                warn_of_skipped(&read);
+                tokenize_held_out(recipe, records, &read, &tokenizer, (&seeds, &mut data))?
+            }
+            None if held_out.is_empty() => Vec::new(),
+            None => tokenize_held_out(recipe, held_out, &read, &tokenizer, (&seeds, &mut data))?,
+        };
         let config = Policy::inspect(&model)?;
         let ids = sequences(all_tokens.iter().chain(&held_out));
         check_vocabulary(recipe, &tokenizer, &config, ids.chain(sequences_of_completions(&unpaired)))?;
@@ -141,21 +153,17 @@ struct Examples {
 }
 
 impl Examples {
-    fn read(
+    fn of(
         recipe: &Recipe,
+        preferences: Preferences,
+        read: &ReadReport,
         tokenizer: &Tokenizer,
-        seeds: &Seeds,
-        cache: Option<&Path>,
+        (seeds, cache): (&Seeds, Option<&Path>),
     ) -> Result<Self, TrainError> {
-        let (preferences, read) = read_training(recipe, seeds)?;
-        warn_of_skipped(&read);
-        let examples = match preferences {
-            Preferences::Paired(records) => {
-                Self::of_pairs(recipe, records, &read, tokenizer, (seeds, cache))?
-            }
-            Preferences::Unpaired(records) => Self::of_unpaired(recipe, records, &read, tokenizer, seeds)?,
-        };
-        Ok(examples)
+        match preferences {
+            Preferences::Paired(records) => Self::of_pairs(recipe, records, read, tokenizer, (seeds, cache)),
+            Preferences::Unpaired(records) => Self::of_unpaired(recipe, records, read, tokenizer, seeds),
+        }
     }
 
     fn of_pairs(
@@ -204,22 +212,47 @@ impl Examples {
     }
 }
 
+/// What a recipe's data file holds.
+pub(crate) struct TrainingData {
+    /// The preferences to train on.
+    pub(crate) preferences: Preferences,
+    /// The records that `data.held_out` takes out of them.
+    pub(crate) held_out: Vec<PreferenceRecord>,
+    pub(crate) read: ReadReport,
+}
+
 /// Reads the training data: pairs, and for KTO also unpaired preferences.
 ///
 /// # Errors
 ///
-/// As [`read_preferences`]; [`TrainError::PairsOnly`] for unpaired preferences and a key that only pairs have.
-pub(crate) fn read_training(recipe: &Recipe, seeds: &Seeds) -> Result<(Preferences, ReadReport), TrainError> {
+/// As [`read_preferences`]; [`TrainError::PairsOnly`] for unpaired preferences and a key that only pairs have;
+/// [`TrainError::NoExamples`] if all records are held out.
+pub(crate) fn read_training(recipe: &Recipe, seeds: &Seeds) -> Result<TrainingData, TrainError> {
     let (path, reading) = (&recipe.data.path, recipe.data.reading(seeds));
-    if recipe.loss.kind != LossKind::Kto {
-        let (records, read) = read_records_with(path, &reading)?;
-        return Ok((Preferences::Paired(records), read));
-    }
-    let (preferences, read) = read_preferences(path, &reading)?;
+    let (preferences, read) = match recipe.loss.kind {
+        LossKind::Kto => read_preferences(path, &reading)?,
+        _ => {
+            let (records, read) = read_records_with(path, &reading)?;
+            (Preferences::Paired(records), read)
+        }
+    };
     if let (Preferences::Unpaired(_), Some(key)) = (&preferences, recipe.data.key_of_pairs()) {
         return Err(TrainError::PairsOnly { key, path: path.clone() });
     }
-    Ok((preferences, read))
+    let (preferences, held_out) = match (preferences, recipe.data.held_out) {
+        (Preferences::Paired(records), Some(count)) => {
+            let all = records.len();
+            let (records, held_out) = hold_out(records, count, seeds);
+            if records.is_empty() {
+                return Err(TrainError::NoExamples(format!(
+                    "data.held_out = {count} takes all {all} records"
+                )));
+            }
+            (Preferences::Paired(records), held_out)
+        }
+        (preferences, _) => (preferences, Vec::new()),
+    };
+    Ok(TrainingData { preferences, held_out, read })
 }
 
 fn labels(recipe: &Recipe) -> Result<LabelSource, TrainError> {
@@ -275,17 +308,14 @@ fn tokenize(
     Ok((file.read(0..file.len())?, file.report().clone()))
 }
 
-/// Returns all pairs of the recipe's held-out file, with the file's labels.
-fn held_out(
+/// Returns all pairs of held-out records as tokens, with the annotator's labels.
+fn tokenize_held_out(
     recipe: &Recipe,
+    mut records: Vec<PreferenceRecord>,
+    read: &ReadReport,
     tokenizer: &Tokenizer,
-    seeds: &Seeds,
-    data: &mut blake3::Hasher,
+    (seeds, data): (&Seeds, &mut blake3::Hasher),
 ) -> Result<Vec<TokenPair>, TrainError> {
-    let Some(path) = &recipe.data.eval_path else { return Ok(Vec::new()) };
-    let reading = ReadOptions { sample: None, ..recipe.data.reading(seeds) };
-    let (mut records, read) = read_records_with(path, &reading)?;
-    warn_of_skipped(&read);
     if let Some(slice) = &recipe.data.slice {
         records = slice.of(records)?;
     }
@@ -295,9 +325,13 @@ fn held_out(
         .map_err(|error| error.located(&read.places))?;
     tell_tokenized(&tokenized, &read.places);
     if tokens.is_empty() {
-        return Err(TrainError::NoExamples(format!("data.eval_path = \"{path}\": {view}; {tokenized}")));
+        let key = match (&recipe.data.eval_path, recipe.data.held_out) {
+            (Some(path), _) => format!("data.eval_path = \"{path}\""),
+            (None, count) => format!("data.held_out = {}", count.map_or(0, NonZeroUsize::get)),
+        };
+        return Err(TrainError::NoExamples(format!("{key}: {view}; {tokenized}")));
     }
-    tracing::debug!("held out: {} pairs of {path}", tokens.len());
+    tracing::debug!("held out: {} pairs", tokens.len());
     Ok(tokens)
 }
 

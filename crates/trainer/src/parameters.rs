@@ -158,6 +158,16 @@ impl Parameters {
         self.policy_of(self.spans.iter().map(|span| span.view(&weights)))
     }
 
+    /// Returns the policy that computes, without gradients, if it has the weights that a folder saved in `kind` has. Weights
+    /// below adapters are not merged, as those of a folder are.
+    pub(crate) fn policy_as_saved(&self, kind: Kind) -> Result<Option<Policy>, TrainError> {
+        let weights = self.computing().detach();
+        if self.trained != Trained::All || weights.kind() != kind {
+            return Ok(None);
+        }
+        self.policy_of(self.spans.iter().map(|span| span.view(&weights))).map(Some)
+    }
+
     /// Returns the policy with these values of the trained weights, in their order.
     fn policy_of(&self, trained: impl Iterator<Item = Tensor>) -> Result<Policy, TrainError> {
         let names = self.spans.iter().map(|span| span.name.clone());

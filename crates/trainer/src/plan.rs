@@ -65,6 +65,11 @@ pub struct TrainPlan {
     pub on_cluster: OnCluster,
     /// The run on the cluster if each GPU holds the whole state.
     pub replicated: OnCluster,
+    /// The run on groups of the cluster's GPUs of each size that divides their number, in ascending order, as
+    /// `distributed.zero` says.
+    pub by_group: Vec<(u64, OnCluster)>,
+    /// The run on 1, 2, 4 and 8 GPUs of one node, as `distributed.zero` says.
+    pub by_node: Vec<(u64, OnCluster)>,
     /// The reference's pass; `None` for a loss without a reference.
     pub reference: Option<PlannedReference>,
 }
@@ -165,6 +170,14 @@ pub fn plan(
         to_score,
         device,
     };
+    let on_group = |gpus: u64| {
+        // A single process holds the whole state.
+        let sharding = if gpus == 1 { Sharding::None } else { recipe.distributed.exchange().sharding };
+        (gpus, on_cluster(&work, &examples, steps, Cluster::a100s(gpus), sharding))
+    };
+    let by_group =
+        (1..=cluster.gpus).filter(|gpus| cluster.gpus.is_multiple_of(*gpus)).map(on_group).collect();
+    let by_node = [1, 2, 4, 8].map(on_group).into();
     let on_cluster = |sharding| on_cluster(&work, &examples, steps, cluster, sharding);
     let [prompt, chosen, rejected] = token_counts(&input);
     Ok(TrainPlan {
@@ -184,6 +197,8 @@ pub fn plan(
         cluster,
         on_cluster: on_cluster(Sharding::Optimizer),
         replicated: on_cluster(Sharding::None),
+        by_group,
+        by_node,
         reference,
         view: input.view,
         tokenized: input.tokenized,

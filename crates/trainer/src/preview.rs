@@ -10,7 +10,7 @@ use seeds::Seeds;
 use serde::Serialize;
 
 use crate::TrainError;
-use crate::input::{read_training, tell_tokenized, warn_of_skipped};
+use crate::input::{TrainingData, read_training, tell_tokenized, warn_of_skipped};
 use crate::recipe::{Origin, Recipe};
 
 /// The first examples of a recipe. In JSON an object with the key `pairs` or `completions`.
@@ -75,7 +75,7 @@ pub fn preview(recipe: &Recipe, count: usize) -> Result<Preview, TrainError> {
     let tokenizer = Tokenizer::open(Path::new(&recipe.model.path), &recipe.data.chat())?;
     let (fraction, selection) = (recipe.data.fraction, recipe.data.selection());
     let options = recipe.data.tokenizing();
-    let (preferences, read) = read_training(recipe, &seeds)?;
+    let TrainingData { preferences, read, .. } = read_training(recipe, &seeds)?;
     warn_of_skipped(&read);
     match preferences {
         Preferences::Paired(mut records) => {

@@ -130,10 +130,11 @@ impl RecipeRoot for Recipe {
         self.loss.check().map_err(|complaint| complaint.within("loss"))?;
         self.loss.resolve(self.data.flip_rate).map_err(|complaint| complaint.within("loss"))?;
         self.train.check().map_err(|complaint| complaint.within("train"))?;
-        self.watch.check(self.data.eval_path.is_some()).map_err(|complaint| complaint.within("watch"))?;
-        if self.data.eval_path.is_some() && self.loss.kind == LossKind::Sft {
+        self.watch.check(self.data.has_held_out()).map_err(|complaint| complaint.within("watch"))?;
+        if self.data.has_held_out() && self.loss.kind == LossKind::Sft {
+            let key = if self.data.eval_path.is_some() { "eval_path" } else { "held_out" };
             let what = "held-out pairs in supervised training, which has no pairs";
-            return Err(Complaint::unsupported("eval_path", what, "remove the key").within("data"));
+            return Err(Complaint::unsupported(key, what, "remove the key").within("data"));
         }
         self.lora.check().map_err(|complaint| complaint.within("lora"))?;
         self.distributed.check().map_err(|complaint| complaint.within("distributed"))?;

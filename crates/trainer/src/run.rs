@@ -32,7 +32,7 @@ use crate::sequences::{sequences, sequences_of_completions};
 use crate::unpaired::{Mismatched, UnpairedObjective};
 
 /// The result of a run.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct RunReport {
     /// Whether all steps are done.
     pub outcome: Outcome,
@@ -40,6 +40,8 @@ pub struct RunReport {
     pub dir: RunDir,
     /// The report of reading and tokenizing, one paragraph.
     pub data: String,
+    /// The trained policy, if this call has finished the run and still holds the weights that the folder has.
+    pub policy: Option<Policy>,
 }
 
 /// The file of a run that lists the effect of noise on each pair.
@@ -107,7 +109,7 @@ fn run_together(
     summary.iter().for_each(|line| tracing::info!("{line}"));
     let data = summary.join("\n");
     if group.holds_on_rank0(|| dir.is_finished())? {
-        return Ok(RunReport { outcome: Outcome::Finished, dir, data });
+        return Ok(RunReport { outcome: Outcome::Finished, dir, data, policy: None });
     }
     warn_of_smoothing(&recipe.loss);
     let loss = passes.as_ref().map(|(loss, ..)| loss);
@@ -129,7 +131,7 @@ fn run_together(
     let companions = Companions { folder: model, template: input.template.as_deref() };
     let parts = Parts { dir: &dir, companions, save, pairs, provenance: &provenance };
 
-    let outcome = match passes {
+    let (outcome, policy) = match passes {
         Some((loss, pass, held_out_pass)) => {
             let scores = pass.scores(&policy, &input, group, context)?;
             let objective = scores.objective(&input, scoring);
@@ -165,7 +167,7 @@ fn run_together(
             train(&parts, begin, Watched::default(), keep_last, context)?
         }
     };
-    Ok(RunReport { outcome, dir, data })
+    Ok(RunReport { outcome, dir, data, policy })
 }
 
 /// The loss, and the reference's pass over the training examples.
@@ -380,7 +382,8 @@ pub fn run_supervised(run: SupervisedRun<'_>, context: &mut Context<'_>) -> Resu
         Parts { dir: run.dir, companions: run.companions.into(), save, pairs: &[], provenance: &provenance };
     let together = group.clone();
     let begin = || Trainer::together(run.policy, &objective, run.settings, together, Exchange::default());
-    group.propagate_error(train(&parts, begin, Watched::default(), 0, context))
+    let trained = train(&parts, begin, Watched::default(), 0, context);
+    group.propagate_error(trained.map(|(outcome, _)| outcome))
 }
 
 /// The measurements besides the training loss.
@@ -397,11 +400,11 @@ fn train<'a>(
     watched: Watched<'a>,
     keep_last: usize,
     context: &mut Context<'_>,
-) -> Result<Outcome, TrainError> {
+) -> Result<(Outcome, Option<Policy>), TrainError> {
     let (group, checkpoints) = (context.group.clone(), parts.dir.checkpoints());
     let _lock = group.is_main().then(|| parts.dir.lock()).transpose()?;
     if group.holds_on_rank0(|| parts.dir.is_finished())? {
-        return Ok(Outcome::Finished);
+        return Ok((Outcome::Finished, None));
     }
     if group.is_main() {
         for folder in [parts.dir.root(), &checkpoints] {
@@ -428,15 +431,17 @@ fn train<'a>(
     };
     context.progress.end();
     let outcome = outcome?;
+    let mut trained = None;
     if outcome == Outcome::Finished {
         let policy = trainer.master_policy()?;
         if group.is_main() {
             finish(parts, &trainer, &policy, recording)?;
         }
+        trained = trainer.policy_as_saved(parts.save)?;
     }
     // When a rank returns, the model is on disk.
     group.barrier()?;
-    Ok(outcome)
+    Ok((outcome, trained))
 }
 
 /// Completes the folder of a run after its last step.

@@ -3,19 +3,8 @@
 use super::ending;
 use crate::tracked::{Files, Violations};
 
-/// Files that still repeat a source. The list only shrinks: a line whose file is clean fails.
-const NOT_YET: &[&str] = &["crates/pref-data/src/error.rs", "crates/trainer/src/recipe/error.rs"];
-
 pub(super) fn sources_are_printed_once(files: &Files) -> Violations {
-    let found: Vec<_> = ending(files, &[".rs"])
-        .flat_map(|(path, text)| repeated(path, text).into_iter().map(move |line| (path, line)))
-        .collect();
-    let new = found.iter().filter(|(path, _)| !NOT_YET.contains(path)).map(|(_, line)| line.clone());
-    let clean = NOT_YET.iter().filter(|known| !found.iter().any(|(path, _)| path == *known));
-    new.chain(clean.map(|path| {
-        format!("{path} prints sources once; remove it from NOT_YET of xtask/src/tidy/errors.rs")
-    }))
-    .collect()
+    ending(files, &[".rs"]).flat_map(|(path, text)| repeated(path, text)).collect()
 }
 
 fn repeated(path: &str, text: &str) -> Violations {

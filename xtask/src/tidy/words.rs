@@ -39,38 +39,14 @@ const PHRASES: [(&str, &str); 28] = [
 /// The largest average number of words of a Markdown file's sentences.
 const MOST_WORDS: usize = 30;
 
-/// Path prefixes that still break a rule here. The list only shrinks: a line whose files are clean fails.
-const NOT_YET: &[&str] = &[];
-
 /// Abbreviations whose dot ends no sentence.
 const ABBREVIATIONS: [&str; 9] = ["e.g.", "i.e.", "cf.", "vs.", "etc.", "approx.", "fig.", "eq.", "no."];
 
 pub(super) fn plain_words(files: &Files) -> Violations {
-    judge(&found(files), NOT_YET)
-}
-
-/// Drops what is tolerated, and adds a line for each tolerated prefix without violations.
-fn judge(found: &[(&str, String)], not_yet: &[&str]) -> Violations {
-    let known = |path: &str| not_yet.iter().any(|prefix| path.starts_with(prefix));
-    let new = found.iter().filter(|(path, _)| !known(path)).map(|(_, line)| line.clone());
-    let clean = not_yet.iter().filter(|prefix| !found.iter().any(|(path, _)| path.starts_with(**prefix)));
-    new.chain(clean.map(|prefix| {
-        format!("{prefix} follows the rules for words; remove it from NOT_YET of xtask/src/tidy/words.rs")
-    }))
-    .collect()
-}
-
-/// Every violation with its path.
-fn found(files: &Files) -> Vec<(&str, String)> {
-    let mut found = Vec::new();
-    for (path, text) in ending(files, &[".rs", ".md", ".cpp", ".h"]).filter(|(path, _)| !RULES.contains(path))
-    {
-        found.extend(phrases(path, text).into_iter().map(|line| (path, line)));
-    }
-    for (path, text) in ending(files, &[".md"]) {
-        found.extend(sentences(path, text).into_iter().map(|line| (path, line)));
-    }
-    found
+    let texts = ending(files, &[".rs", ".md", ".cpp", ".h"]).filter(|(path, _)| !RULES.contains(path));
+    let phrases = texts.flat_map(|(path, text)| phrases(path, text));
+    let sentences = ending(files, &[".md"]).flat_map(|(path, text)| sentences(path, text));
+    phrases.chain(sentences).collect()
 }
 
 /// The files that quote the phrases.
@@ -183,8 +159,7 @@ mod tests {
     use super::*;
 
     fn of(path: &str, text: &str) -> Vec<String> {
-        let files = Files::from([(path.to_owned(), text.to_owned())]);
-        found(&files).into_iter().map(|(_, line)| line).collect()
+        plain_words(&Files::from([(path.to_owned(), text.to_owned())]))
     }
 
     #[test]
@@ -214,13 +189,5 @@ mod tests {
         let long = format!("{}end.\n", "word ".repeat(40));
         assert_eq!(of("a.md", &long), ["a.md: sentences have 41 words on average, 30 at most"]);
         assert_eq!(of("a.md", &format!("{long}Short.\n")), Vec::<String>::new());
-    }
-
-    #[test]
-    fn the_list_of_exceptions_shrinks() {
-        let found = [("crates/x/a.rs", "crates/x/a.rs:1: x".to_owned()), ("b.md", "b.md:1: x".to_owned())];
-        let broken = judge(&found, &["crates/x/", "crates/y/"]);
-        assert_eq!(broken[0], "b.md:1: x");
-        assert!(broken.len() == 2 && broken[1].starts_with("crates/y/ follows the rules"), "{broken:?}");
     }
 }

@@ -28,7 +28,7 @@ pub(crate) struct Policy {
 }
 
 /// Properties that are named only where they distinguish policies.
-const OTHERS: [&str; 3] = ["label_smoothing", "learning_rate", "epochs"];
+const OTHERS: [&str; 4] = ["label_smoothing", "logp_reduction", "learning_rate", "epochs"];
 
 impl Policy {
     /// Returns the policy of a row; `None` before the end of training.

@@ -51,6 +51,7 @@ fn score_columns() -> Vec<Column<ScoreRow>> {
         Column::new("loss", Get::Text(|row| &row.loss)),
         Column::new("beta", Get::Float(|row| row.beta)),
         Column::new("label_smoothing", Get::Float(|row| row.label_smoothing)),
+        Column::new("logp_reduction", Get::Text(|row| &row.logp_reduction)),
         Column::new("fraction", Get::Float(|row| row.fraction)),
         Column::new("flip_rate", Get::Float(|row| row.flip_rate)),
         Column::new("learning_rate", Get::Float(|row| row.learning_rate)),
@@ -84,6 +85,11 @@ impl<'a> Columns<'a> {
         let loss = self.text("loss")?;
         let beta = self.number::<Float64Type>("beta")?;
         let label_smoothing = self.number::<Float64Type>("label_smoothing")?;
+        // Files of earlier versions have one reduction.
+        let logp_reduction = match self.batch.column_by_name("logp_reduction") {
+            Some(_) => Some(self.text("logp_reduction")?),
+            None => None,
+        };
         let fraction = self.number::<Float64Type>("fraction")?;
         let flip_rate = self.number::<Float64Type>("flip_rate")?;
         let learning_rate = self.number::<Float64Type>("learning_rate")?;
@@ -110,6 +116,7 @@ impl<'a> Columns<'a> {
             loss: loss.value(at).to_owned(),
             beta: beta[at],
             label_smoothing: label_smoothing[at],
+            logp_reduction: logp_reduction.map_or_else(String::new, |of| of.value(at).to_owned()),
             fraction: fraction[at],
             flip_rate: flip_rate[at],
             learning_rate: learning_rate[at],

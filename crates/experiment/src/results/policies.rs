@@ -20,6 +20,8 @@ pub struct PolicyRow {
     pub beta: f64,
     /// Label smoothing of cDPO.
     pub label_smoothing: f64,
+    /// IPO's reduction of log-probabilities, `sum` or `mean`; empty for other losses.
+    pub logp_reduction: String,
     /// Share of the preference data used, in (0, 1].
     pub fraction: f64,
     /// Share of flipped labels, in [0, 1].
@@ -70,6 +72,7 @@ fn policy_columns() -> Vec<Column<PolicyRow>> {
         Column::new("loss", Get::Text(|row| &row.loss)),
         Column::new("beta", Get::Float(|row| row.beta)),
         Column::new("label_smoothing", Get::Float(|row| row.label_smoothing)),
+        Column::new("logp_reduction", Get::Text(|row| &row.logp_reduction)),
         Column::new("fraction", Get::Float(|row| row.fraction)),
         Column::new("flip_rate", Get::Float(|row| row.flip_rate)),
         Column::new("learning_rate", Get::Float(|row| row.learning_rate)),

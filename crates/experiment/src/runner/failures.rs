@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fs;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -10,8 +11,8 @@ use crate::cell::Subject;
 use crate::error::ExperimentError;
 use crate::failure::Failure;
 use crate::grid::Grid;
-use crate::shard::Shard;
-use crate::store::Key;
+use crate::shard::{Role, Shard};
+use crate::store::{Key, read_json, write_json};
 
 /// The record of a failure.
 #[derive(Debug, Serialize, Deserialize)]
@@ -19,6 +20,13 @@ struct Note {
     /// The step that failed.
     what: String,
     reason: String,
+}
+
+/// The record of an attempt that has begun.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Attempt {
+    /// The number of attempts that did not end, with this one.
+    deaths: u32,
 }
 
 impl Runner {
@@ -35,7 +43,7 @@ impl Runner {
         Ok(failures)
     }
 
-    /// Removes the records of failures of a part of `grid`, so that it is retried.
+    /// Removes the records of failures and of begun attempts of a part of `grid`, so that it is retried.
     ///
     /// # Errors
     ///
@@ -43,16 +51,43 @@ impl Runner {
     pub fn forget_failures(&self, grid: &Grid, shard: Shard) -> Result<(), ExperimentError> {
         for subject in shard.part(grid) {
             for key in self.failure_keys(subject) {
-                let path = self.store().failure(&key);
-                match fs::remove_file(&path) {
-                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                        return Err(ExperimentError::io("cannot remove", path)(error));
-                    }
-                    _ => {}
-                }
+                remove(self.store().failure(&key))?;
             }
+            remove(self.begun(subject))?;
         }
         Ok(())
+    }
+
+    /// Returns whether a subject is to be computed, and records the beginning of the attempt. A subject whose processes died
+    /// too often fails.
+    pub(super) fn begin(&self, subject: &Subject, role: Role) -> Result<bool, ExperimentError> {
+        let is_complete = self.is_made(subject) && self.is_evaluated(subject);
+        if is_complete || self.failure(subject)?.is_some() {
+            return Ok(false);
+        }
+        let Role::Part { max_restarts, .. } = role else { return Ok(true) };
+        let path = self.begun(subject);
+        let Attempt { deaths } = read_json(&path)?.unwrap_or_default();
+        if deaths > max_restarts {
+            let times = if deaths == 1 { "once".to_owned() } else { format!("{deaths} times") };
+            let reason = format!("a process died {times} while computing it; the log has the end of each");
+            self.note_failure(&self.scores_key(subject, 0), subject.to_string(), reason)?;
+            self.end(subject)?;
+            return Ok(false);
+        }
+        // Only an attempt that did not end leaves its file.
+        write_json(&path, &Attempt { deaths: deaths + 1 })?;
+        Ok(true)
+    }
+
+    /// Removes the record of an attempt, which has ended.
+    pub(super) fn end(&self, subject: &Subject) -> Result<(), ExperimentError> {
+        remove(self.begun(subject))
+    }
+
+    /// Returns the file that exists while a subject is computed.
+    pub(crate) fn begun(&self, subject: &Subject) -> PathBuf {
+        self.store().begun(&self.scores_key(subject, 0))
     }
 
     /// Returns the recorded failure of a subject.
@@ -77,9 +112,8 @@ impl Runner {
         &self,
         key: &Key,
         what: String,
-        error: &ExperimentError,
+        reason: String,
     ) -> Result<(), ExperimentError> {
-        let reason = with_causes(error);
         tracing::error!("{what} failed, the other policies continue: {reason}");
         let path = self.store().failure(key);
         files::write_checked_json(&path, &Note { what, reason })
@@ -96,8 +130,17 @@ impl Runner {
     }
 }
 
+fn remove(path: PathBuf) -> Result<(), ExperimentError> {
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(ExperimentError::io("cannot remove", path)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Returns the message of an error with its causes.
-fn with_causes(error: &ExperimentError) -> String {
+pub(super) fn with_causes(error: &ExperimentError) -> String {
     let mut words = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -181,11 +181,10 @@ impl Runner {
 mod tests {
     use std::num::{NonZeroU16, NonZeroU32};
 
-    use pref_data::{FlipRate, Fraction};
     use trainer::recipe::{LossKind, Recipe, parse_toml};
 
     use super::*;
-    use crate::setup::{AnswersSection, JudgeSection, SandboxSection, Setup};
+    use crate::setup::{AnswersSection, JudgeSection, SandboxSection, Setup, StoreSection};
 
     const RECIPE: &str = r#"
         [model]
@@ -224,6 +223,7 @@ mod tests {
             lora: recipe.lora,
             distributed: recipe.distributed,
             output: recipe.output,
+            store: StoreSection::default(),
         };
         change(&mut setup);
         (folder, Runner::new(setup).unwrap())
@@ -254,17 +254,7 @@ mod tests {
     }
 
     fn cell(runner: &Runner) -> Cell {
-        Cell {
-            annotator: "human".into(),
-            slice: None,
-            fraction: Fraction::ALL,
-            flip_rate: FlipRate::NONE,
-            loss: LossKind::Dpo,
-            beta: runner.setup().loss.beta,
-            label_smoothing: None,
-            epochs: None,
-            seed: 0,
-        }
+        Cell::new("human", LossKind::Dpo, runner.setup().loss.beta, 0)
     }
 
     /// A change of these values orphans stored results. If it is intended, raise the version of the store's layout.

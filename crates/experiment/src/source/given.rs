@@ -1,6 +1,7 @@
 //! A given source: a model folder, a file of preferences, a benchmark's folder.
 
 use std::cell::OnceCell;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use inference::tokenizer_with_template;
@@ -33,6 +34,8 @@ pub(super) struct GivenSource {
     data: PathBuf,
     held_out: Option<PathBuf>,
     reading: ReadOptions,
+    /// The number of records that each run holds out.
+    split: Option<NonZeroUsize>,
     answers: AnswersSection,
     pairs: OnceCell<u64>,
     pub(super) key: Key,
@@ -68,6 +71,7 @@ impl GivenSource {
         Ok(Self {
             references: references(setup, &bench)?,
             reading: setup.data.reading(&seeds),
+            split: setup.data.held_out,
             answers: setup.answers.clone(),
             pairs: OnceCell::new(),
             model,
@@ -98,7 +102,8 @@ impl GivenSource {
             return Ok(*pairs);
         }
         let (records, _) = read_records_with(&self.data, &self.reading)?;
-        Ok(*self.pairs.get_or_init(|| records.len() as u64))
+        let trained = records.len().saturating_sub(self.split.map_or(0, NonZeroUsize::get));
+        Ok(*self.pairs.get_or_init(|| trained as u64))
     }
 
     pub(super) fn max_new_tokens(&self) -> usize {

@@ -84,7 +84,7 @@ impl ChatTemplates {
         }
         let parse = |(name, source): (&String, &String)| match Template::parse(source) {
             Ok(template) => Ok((name.clone(), template)),
-            Err(source) => Err(DataError::Template { folder: folder.to_owned(), source }),
+            Err(source) => Err(DataError::template(folder, source)),
         };
         let parsed = sources.iter().map(parse).collect::<Result<_, _>>()?;
         let special = special.iter().map(|(name, token)| ((*name).to_owned(), Value::from(token.as_str())));
@@ -179,8 +179,7 @@ impl ChatTemplates {
         };
         mark_inputs(&mut inputs, self.special.len(), mark);
         let rendered = template.render(&inputs, self.settings.date);
-        let rendered =
-            rendered.map_err(|source| DataError::Template { folder: folder.to_owned(), source })?;
+        let rendered = rendered.map_err(|source| DataError::template(folder, source))?;
         let mut seen = rendered.seen;
         if REASONING.iter().any(|name| seen.contains(*name)) {
             seen.extend(REASONING.map(str::to_owned));

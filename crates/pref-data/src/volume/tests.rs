@@ -106,3 +106,32 @@ proptest! {
         prop_assert_ne!(first, shuffled_order(n, &seeds, 1));
     }
 }
+
+#[test]
+fn whole_prompts_are_held_out() {
+    // Three records a prompt, twenty prompts.
+    let record = |index: usize| PreferenceRecord {
+        id: index.to_string(),
+        prompt: Text::Plain(format!("question {}", index % 20)),
+        responses: ["good", "bad"].map(|text| Text::Plain(text.to_owned())).into(),
+        labels: BTreeMap::new(),
+        domain: None,
+        context: Default::default(),
+    };
+    let split = |count: usize, seed: u64| {
+        let held_out = NonZeroUsize::new(count).expect("not 0");
+        hold_out((0..60).map(record).collect(), held_out, &Seeds::new(seed))
+    };
+    let (training, held_out) = split(7, 0);
+    assert_eq!((training.len(), held_out.len()), (51, 9), "as many prompts as hold seven records");
+    let prompts = |records: &[PreferenceRecord]| -> Vec<Text> {
+        records.iter().map(|record| record.prompt.clone()).collect()
+    };
+    assert!(prompts(&held_out).iter().all(|prompt| !prompts(&training).contains(prompt)));
+    let order =
+        |records: &[PreferenceRecord]| records.is_sorted_by_key(|record| record.id.parse::<usize>().ok());
+    assert!(order(&training) && order(&held_out));
+    assert_eq!(split(7, 0), (training, held_out.clone()));
+    assert_ne!(split(7, 1).1, held_out);
+    assert_eq!(split(100, 0).0.len(), 0);
+}

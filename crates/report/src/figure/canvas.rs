@@ -173,6 +173,15 @@ impl Canvas {
         ));
     }
 
+    /// Draws the sign of a kind. The first four are markers, and further ones a hollow square.
+    pub(super) fn sign(&mut self, (x, y): (f64, f64), kind: usize) {
+        if kind < 4 {
+            return self.marker((x, y), kind, "");
+        }
+        let corners = [(-4.0, -4.0), (4.0, -4.0), (4.0, 4.0), (-4.0, 4.0)];
+        self.polygon(&corners.map(|(right, down)| (x + right, y + down)), "axis");
+    }
+
     /// Sets the color of a series until [`Self::close`].
     pub(super) fn open_series(&mut self, series: usize) {
         self.push(format_args!("<g class=\"s{}\">", series % PALETTE.len()));

@@ -10,13 +10,15 @@ pub(super) enum Swatch {
     Bar,
     /// A piece of a line, with its style.
     Line(LineStyle),
+    /// The sign of a kind.
+    Sign,
 }
 
 impl Swatch {
     /// Returns the distance from its left edge to the name.
     fn width(self) -> f64 {
         match self {
-            Self::Bar => 18.0,
+            Self::Bar | Self::Sign => 18.0,
             Self::Line(_) => 32.0,
         }
     }
@@ -42,6 +44,7 @@ pub(super) fn draw(canvas: &mut Canvas, entries: &[(Swatch, String)], top: f64, 
             Swatch::Bar => {
                 canvas.rect(Area { left: x, top: middle - 6.0, width: 12.0, height: 12.0 }, name);
             }
+            Swatch::Sign => canvas.sign((x + 6.0, middle), series),
             Swatch::Line(style) => {
                 canvas.polyline(&[(x, middle), (x + 26.0, middle)], style.dash, style.width);
                 if let Some(shape) = style.marker {

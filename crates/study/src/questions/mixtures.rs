@@ -1,7 +1,7 @@
 //! Beyond RQ1: two annotators' labels, mixed, and on the records where they agree or differ.
 
 use experiment::{Cell, Grid, Subject, loss_name, slice_name};
-use pref_data::{AgreementSlice, FlipRate, Fraction, Keep};
+use pref_data::{AgreementSlice, Keep};
 use pref_loss::Beta;
 use report::table::{Align, Column, Table, Value};
 use trainer::recipe::LossKind;
@@ -107,17 +107,7 @@ impl Labels {
 
     /// Returns the run on these labels.
     fn cell(&self, loss: LossKind, beta: Beta, seed: u64) -> Cell {
-        Cell {
-            annotator: self.source.clone(),
-            slice: self.slice.clone(),
-            fraction: Fraction::ALL,
-            flip_rate: FlipRate::NONE,
-            loss,
-            beta,
-            label_smoothing: None,
-            epochs: None,
-            seed,
-        }
+        Cell { slice: self.slice.clone(), ..Cell::new(&self.source, loss, beta, seed) }
     }
 
     /// Returns whether a cell is a run on these labels.

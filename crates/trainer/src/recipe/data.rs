@@ -44,6 +44,10 @@ pub struct DataSection {
     /// not trained on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eval_path: Option<String>,
+    /// Number of records drawn at random from the data, after `sample`, with all others of the same prompts. They are held
+    /// out as those of `eval_path` are, whose place they take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_out: Option<NonZeroUsize>,
     /// The source of the labels: an annotator, a majority vote (`majority of A, B, C`) or a mixture (`70% A, 30% B`).
     #[serde(default = "human")]
     pub annotator: String,
@@ -131,6 +135,11 @@ impl DataSection {
         }
     }
 
+    /// Returns whether there are held-out preferences.
+    pub fn has_held_out(&self) -> bool {
+        self.eval_path.is_some() || self.held_out.is_some()
+    }
+
     /// Returns the source of the labels.
     ///
     /// # Errors
@@ -188,6 +197,7 @@ impl DataSection {
     pub(crate) fn key_of_pairs(&self) -> Option<&'static str> {
         let keys = [
             ("data.annotator", self.annotator != DEFAULT_ANNOTATOR),
+            ("data.held_out", self.held_out.is_some()),
             ("data.slice", self.slice.is_some()),
             ("data.flip_rate", self.flip_rate != FlipRate::NONE),
             ("data.preset", self.preset != Preset::Modern),
@@ -231,6 +241,8 @@ impl DataSection {
         )?;
         let is_path = self.eval_path.as_ref().is_none_or(|path| !path.is_empty());
         require(is_path, "eval_path", "is empty; set it to a preference file or remove the key")?;
+        let is_one = self.eval_path.is_none() || self.held_out.is_none();
+        require(is_one, "held_out", "takes the place of data.eval_path; remove one of them")?;
         self.labels()?;
         let is_used = self.noise == NoiseKind::ByAnnotator || self.noise_odds.is_empty();
         let unused = "apply only to data.noise = \"by-annotator\"; choose that or remove the key";

@@ -37,7 +37,7 @@ impl fmt::Display for Origin {
 #[non_exhaustive]
 pub enum RecipeError {
     /// The file cannot be read.
-    #[error("cannot read recipe {}: {source}", path.display())]
+    #[error("cannot read recipe {}", path.display())]
     Read {
         /// The file.
         path: PathBuf,

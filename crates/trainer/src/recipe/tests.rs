@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use policy_model::{Lora, Projection};
@@ -367,13 +368,22 @@ fn weights_of_the_labels_are_for_kto() {
 
 #[test]
 fn measurements_require_held_out_preferences() {
-    let needs = "requires held-out preferences; set data.eval_path or remove the key";
+    let needs = "requires held-out preferences; set data.held_out or data.eval_path, or remove the key";
     assert_eq!(refusal("watch.eval_every=10"), format!("watch.eval_every {needs}"));
     assert_eq!(refusal("watch.answers=8"), format!("watch.answers {needs}"));
     let recipe = set(&["data.eval_path=e.jsonl", "watch.eval_every=10", "watch.answers=8"]);
     assert_eq!((recipe.watch.eval_every, recipe.watch.answers), (10, 8));
     let refused = parse(SMALLEST, &["data.eval_path=e.jsonl", "loss.kind=sft"]).unwrap_err().to_string();
     assert!(refused.contains("has no pairs"), "{refused}");
+    let split = set(&["data.held_out=16", "watch.answers=8"]);
+    assert_eq!(split.data.held_out.map(NonZeroUsize::get), Some(16));
+    let refused = |changes: &[&str]| parse(SMALLEST, changes).unwrap_err().to_string();
+    assert!(refused(&["data.held_out=0"]).contains("data.held_out"));
+    assert!(
+        refused(&["data.held_out=16", "data.eval_path=e.jsonl"])
+            .contains("takes the place of data.eval_path")
+    );
+    assert!(refused(&["data.held_out=16", "loss.kind=sft"]).contains("data.held_out"));
 }
 
 #[test]
@@ -507,7 +517,7 @@ fn errors_in_files_name_the_path() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("recipe.toml");
     let message = Recipe::load(&path, &[]).unwrap_err().to_string();
-    assert!(message.starts_with(&format!("cannot read recipe {}: ", path.display())), "{message}");
+    assert_eq!(message, format!("cannot read recipe {}", path.display()));
     fs::write(&path, format!("{SMALLEST}[loss]\nbeta = -1\n")).unwrap();
     assert_eq!(
         Recipe::load(&path, &[]).unwrap_err().to_string(),

@@ -9,7 +9,7 @@ use super::sections::require;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct WatchSection {
-    /// Optimizer steps between evaluations on `data.eval_path`. At 0, evaluations happen only before the first step and
+    /// Optimizer steps between evaluations on held-out preferences. At 0, evaluations happen only before the first step and
     /// at checkpoints.
     pub eval_every: u64,
     /// Number of held-out prompts that the policy answers at each evaluation; 0 disables it. Answers estimate the KL
@@ -31,7 +31,7 @@ impl WatchSection {
     /// # Errors
     /// A [`Complaint`] about the first invalid key.
     pub fn check(&self, has_held_out: bool) -> Result<(), Complaint> {
-        let unused = "requires held-out preferences; set data.eval_path or remove the key";
+        let unused = "requires held-out preferences; set data.held_out or data.eval_path, or remove the key";
         require(has_held_out || self.eval_every == 0, "eval_every", unused)?;
         require(has_held_out || self.answers == 0, "answers", unused)?;
         require(self.answer_tokens > 0, "answer_tokens", "is 0; give at least 1")
