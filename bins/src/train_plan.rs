@@ -97,7 +97,7 @@ fn step_rows(plan: &TrainPlan) -> Vec<Vec<Value>> {
         steps => format!("after steps {}", steps.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")),
     };
     let (sequences, reference) = match plan.reference {
-        None => (0, "supervised training has no reference"),
+        None => (0, "the loss has no reference"),
         Some(pass) if pass.is_cached => (pass.sequences, "in the cache"),
         Some(pass) => (pass.sequences, "to be scored before the first step"),
     };
