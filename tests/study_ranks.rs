@@ -89,10 +89,10 @@ fn a_group_whose_rank_dies_starts_again() {
     let folder = tempfile::tempdir().unwrap();
     let out = |name: &str| folder.path().join(name);
     succeeds(&mut command(&out("alone"), &["--jobs", "1"]));
-    let together = ["--nproc-per-node", "2", "--max-restarts", "3"];
-    // The first cell resumes after its third step; the second one dies at its second and fifth step, and resumes as well.
-    let log = succeeds(command(&out("crashed"), &together).env(fault::VARIABLE, "trainer.step=5@1"));
-    assert_eq!(log.matches("group 1 of 1 starts again").count(), 3, "{log}");
+    let together = ["--nproc-per-node", "2", "--max-restarts", "1"];
+    // The first cell has six steps, and the second one resumes before its third.
+    let log = succeeds(command(&out("crashed"), &together).env(fault::VARIABLE, "trainer.step=9@1"));
+    assert_eq!(log.matches("group 1 of 1 starts again").count(), 1, "{log}");
     assert_same_whole_store(&out("crashed"), &out("alone"));
 }
 
@@ -108,15 +108,21 @@ fn a_cell_whose_processes_die_too_often_fails_alone() {
     assert_eq!(output.status.code(), Some(1), "{log}");
     assert!(log.contains("1 of 2 trained policies failed"), "{log}");
     assert!(stdout.contains("a process died 2 times while computing it"), "{stdout}");
+    // Without faults, the failed cell is tried again.
+    succeeds(&mut command(&out, &together));
+    assert_eq!(scores(&out).values().filter(|(score, _)| score.is_none()).count(), 0);
+}
+
+#[test]
+fn without_restarts_the_first_death_ends_the_study() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("study");
     let ended = command(&out, &["--nproc-per-node", "2", "--max-restarts", "0"])
         .env(fault::VARIABLE, "trainer.step=1@1")
         .output()
         .unwrap();
     let log = stderr(&ended);
     assert!(ended.status.code() == Some(1) && log.contains("error: group 1 of 1 failed"), "{log}");
-    // Without faults, the failed cell is tried again.
-    succeeds(&mut command(&out, &together));
-    assert_eq!(scores(&out).values().filter(|(score, _)| score.is_none()).count(), 0);
 }
 
 #[test]
@@ -159,8 +165,19 @@ fn ranks_of_another_launcher_compute_a_study() {
         assert!(!outputs[0].stdout.is_empty() && outputs[1].stdout.is_empty(), "only rank 0 prints");
         assert_same_whole_store(&out(size), &out("alone"));
     }
-    // A launcher that starts the ranks again does not forget how often they died.
-    let died = || (0..2).map(|_| command(&out("restarted"), &["--max-restarts", "0"]));
+    let uneven = torchrun((0..2).map(|_| command(&out("uneven"), &["--group-size", "3"])), "0");
+    for output in uneven {
+        assert_eq!(output.status.code(), Some(2));
+        assert!(stderr(&output).contains("--group-size 3 does not divide the 2 processes"), "{output:?}");
+    }
+    assert!(!out("uneven").exists());
+}
+
+#[test]
+fn a_launcher_that_starts_the_ranks_again_knows_how_often_they_died() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("study");
+    let died = || (0..2).map(|_| command(&out, &["--max-restarts", "0"]));
     let fault = |mut command: Command| {
         command.env(fault::VARIABLE, "trainer.step=1@1");
         command
@@ -170,10 +187,4 @@ fn ranks_of_another_launcher_compute_a_study() {
     assert_eq!(again.status.code(), Some(1), "{}", stderr(&again));
     let printed = String::from_utf8_lossy(&again.stdout).into_owned();
     assert!(printed.contains("a process died once while computing it"), "{printed}");
-    let uneven = torchrun((0..2).map(|_| command(&out("uneven"), &["--group-size", "3"])), "0");
-    for output in uneven {
-        assert_eq!(output.status.code(), Some(2));
-        assert!(stderr(&output).contains("--group-size 3 does not divide the 2 processes"), "{output:?}");
-    }
-    assert!(!out("uneven").exists());
 }

@@ -6,6 +6,7 @@ use clap::Args;
 use distributed::{DistributedError, LaunchError, LaunchedGroup, Launcher, ProcessGroup};
 use experiment::Shard;
 
+use crate::group_error::GroupError;
 use crate::launch::{LAUNCHED, RanksArgs};
 
 /// The arguments that say which processes compute a cell together.
@@ -34,29 +35,6 @@ pub(crate) struct Groups {
     pub(crate) count: usize,
 }
 
-/// A number of processes that groups of one size cannot divide.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "--group-size {size} does not divide the {processes} processes; give one of {}",
-    divisors(*processes)
-)]
-pub(crate) struct UnevenGroups {
-    size: u16,
-    processes: usize,
-}
-
-/// Several groups for one shard.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("--shard is computed by one group of all processes; omit --group-size {size}, or take more shards")]
-pub(crate) struct SeveralGroups {
-    size: u16,
-}
-
-fn divisors(number: usize) -> String {
-    let divisors = (1..=number).filter(|divisor| number.is_multiple_of(*divisor));
-    divisors.map(|divisor| divisor.to_string()).collect::<Vec<_>>().join(", ")
-}
-
 impl GroupArgs {
     /// Returns the number of processes that the arguments ask for.
     pub(crate) fn processes(&self) -> usize {
@@ -64,21 +42,21 @@ impl GroupArgs {
     }
 
     /// Checks that all processes form one group.
-    pub(crate) fn one_group(&self) -> Result<(), SeveralGroups> {
+    pub(crate) fn one_group(&self) -> Result<(), GroupError> {
         match self.group_size {
-            Some(size) if usize::from(size) != self.processes() => Err(SeveralGroups { size }),
+            Some(size) if usize::from(size) != self.processes() => Err(GroupError::SeveralForShard { size }),
             _ => Ok(()),
         }
     }
 
     /// Divides `processes` into groups.
-    pub(crate) fn groups(&self, processes: usize) -> Result<Groups, UnevenGroups> {
+    pub(crate) fn groups(&self, processes: usize) -> Result<Groups, GroupError> {
         let size = self.group_size.map_or(processes, usize::from);
         match u16::try_from(size) {
             Ok(size) if processes.is_multiple_of(usize::from(size)) => {
                 Ok(Groups { size, count: processes / usize::from(size) })
             }
-            _ => Err(UnevenGroups { size: self.group_size.unwrap_or(u16::MAX), processes }),
+            _ => Err(GroupError::Uneven { size: self.group_size.unwrap_or(u16::MAX), processes }),
         }
     }
 }
@@ -121,7 +99,7 @@ mod tests {
         groups: GroupArgs,
     }
 
-    fn groups(arguments: &[&str]) -> Result<Groups, UnevenGroups> {
+    fn groups(arguments: &[&str]) -> Result<Groups, GroupError> {
         let args = Program::parse_from([&["study"], arguments].concat()).groups;
         args.groups(args.processes())
     }

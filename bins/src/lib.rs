@@ -8,6 +8,7 @@
 mod annotate_program;
 mod compare_program;
 mod console;
+mod group_error;
 mod groups;
 mod launch;
 mod mtbench_program;

@@ -197,8 +197,7 @@ fn status(error: &anyhow::Error, signal: usize) -> u8 {
     let bad_recipe = error.is::<trainer::recipe::RecipeError>();
     let bad_bench = error.downcast_ref::<mtbench::Error>().is_some_and(mtbench::Error::is_bad_input)
         || error.is::<crate::no_answers::NoAnswers>()
-        || error.is::<crate::groups::UnevenGroups>()
-        || error.is::<crate::groups::SeveralGroups>();
+        || error.is::<crate::group_error::GroupError>();
     let bad_call = error.downcast_ref::<llm_client::Error>().is_some_and(llm_client::Error::is_bad_input);
     let bad_ratings =
         error.downcast_ref::<human_study::Error>().is_some_and(human_study::Error::is_bad_input);

@@ -19,11 +19,11 @@ use seeds::Seeds;
 use tch::{Device, Kind};
 use trainer::Context;
 
+use crate::decision::decide;
 use crate::error::ExperimentError;
 use crate::evaluated::{BENCHMARK, Evaluation, FURTHER, GOLD, Score};
 use crate::given_policies::answers_elsewhere;
 use crate::judges::{Judges, Rated, RatingContext};
-use crate::runner::decide;
 use crate::setup::Setup;
 use crate::source::DataSource;
 use crate::store::{create_folder, read_json, write_json};

@@ -3,6 +3,8 @@
 
 mod analysis;
 mod cell;
+mod checkpoints;
+mod decision;
 mod describe;
 mod digests;
 mod error;

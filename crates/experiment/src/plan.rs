@@ -5,10 +5,10 @@ use std::num::NonZeroU64;
 use policy_model::ModelConfig;
 use sandbox::{MAX_VOCAB_SIZE, Size};
 use tch::Kind;
-use trainer::recipe::TrainSection;
 use trainer::{Memory, RunDir};
 
 use crate::cell::{Cell, Subject};
+use crate::checkpoints::{kept_checkpoints, step_at};
 use crate::error::ExperimentError;
 use crate::grid::Grid;
 use crate::judges;
@@ -314,19 +314,6 @@ impl Runner {
         let epochs = cell.epochs.map_or(self.setup().train.epochs, NonZeroU64::get);
         Ok(epochs * pairs.div_ceil(batch_size as u64))
     }
-}
-
-/// Returns the number of checkpoints that a finished run has.
-pub(crate) fn kept_checkpoints(train: &TrainSection) -> usize {
-    match train.keep_last {
-        0 => train.checkpoints.len(),
-        last => last.min(train.checkpoints.len()),
-    }
-}
-
-/// Returns the step of a checkpoint at this share of training, rounded as the trainer does.
-pub(crate) fn step_at(share: f64, steps: u64) -> u64 {
-    ((share * steps as f64).round() as u64).clamp(1, steps.max(1))
 }
 
 /// Returns whether checkpoints at these shares of training have different steps.

@@ -9,6 +9,8 @@ use policy_model::Policy;
 use trainer::{Context, HeldOutMetrics, Outcome, RunDir, Start};
 
 use crate::cell::{Cell, Subject, file_name, percent, reduction_name, slice_name};
+use crate::checkpoints::{kept_checkpoints, step_at};
+use crate::decision::decide;
 use crate::error::ExperimentError;
 use crate::evaluated::{Collected, Evaluated, Evaluation};
 use crate::evaluation::{Candidate, scores_file};
@@ -16,7 +18,6 @@ use crate::fitted::FittedLabels;
 use crate::given_policies::{Given, GivenFiles, GivenPolicies};
 use crate::grid::Grid;
 use crate::judges::Judges;
-use crate::plan::{kept_checkpoints, step_at};
 use crate::setup::Setup;
 use crate::shard::Role;
 use crate::source::DataSource;
@@ -412,14 +413,6 @@ impl Runner {
     fn samples(&self) -> std::ops::Range<u64> {
         0..u64::from(self.setup.answers.samples.get())
     }
-}
-
-/// Returns rank 0's decision on all ranks.
-pub(crate) fn decide(
-    context: &Context<'_>,
-    decision: impl FnOnce() -> Result<bool, ExperimentError>,
-) -> Result<bool, ExperimentError> {
-    Ok(context.group.compute_on_rank0(|| Ok::<_, ExperimentError>(vec![u8::from(decision()?)]))? == [1])
 }
 
 /// The results of a subject's training.
