@@ -68,11 +68,11 @@ fn cells_are_trained_once_and_shared_by_the_questions() {
     let out = folder.path().join("study");
     let (plan, _) = succeeds(&question(RQ1, &out, &["--plan"]));
     assert!(plan.contains("0 of 4 training runs and 0 of 5 evaluations"), "{plan}");
-    // 640 and 64 demonstrations in batches of 32; two epochs of 48 pairs in batches of 16, four times.
+    // 160 and 64 demonstrations in batches of 32; two epochs of 48 pairs in batches of 16, four times.
     let left = line_of(&plan, "remaining work");
     assert_eq!(
         left[..3],
-        ["46", "5", "160"],
+        ["31", "5", "160"],
         "steps, evaluations, calls of two judges on 8 questions of 2 turns"
     );
     assert!(plan.contains("assumed, since no step") && plan.contains("none in the sandbox"), "{plan}");
@@ -351,7 +351,8 @@ fn a_failed_run_does_not_fail_the_others() {
     assert!(stderr.contains("2 of 4 trained policies failed"), "{stderr}");
     let failed = runs(&out).len();
     assert_eq!(failed, 4, "failed runs keep their folders for inspection");
-    assert!(stdout.contains("Failed policies") && stdout.contains("the loss is inf at step 1"), "{stdout}");
+    let reason = ["inf", "NaN"].map(|loss| format!("the loss is {loss} at step 1"));
+    assert!(stdout.contains("Failed policies") && reason.iter().any(|r| stdout.contains(r)), "{stdout}");
     assert!(stdout.contains("failed: see the table of failed policies"), "{stdout}");
     let report = fs::read_to_string(out.join("report.html")).unwrap();
     assert!(report.contains("Failed policies") && report.contains("Failed, and left out"));

@@ -88,6 +88,7 @@ fn verify(dir: &Path) -> anyhow::Result<()> {
     print_result(format!("{} files match their checksums, {unchecked} have none", found.intact))?;
     let (damaged, all) = (found.damaged.len(), found.damaged.len() + found.intact);
     ensure!(damaged == 0, "{damaged} of {all} files with checksums in {} are damaged", dir.display());
+    ensure!(all > 0, "nothing is checked in {}: it is no folder of a run or a study", dir.display());
     Ok(())
 }
 

@@ -78,6 +78,7 @@ fn label(row: &mut PairRow<'_>) -> Result<bool, DataError> {
         Value::Number(_) => {}
         other => return Err(wrong_type(row.place, found.column, EXPECTED, other)),
     }
-    let problem = FieldProblem::UnknownLabel { found: found.value.to_string(), expected: EXPECTED };
+    let text = found.value.as_str().map_or_else(|| found.value.to_string(), str::to_owned);
+    let problem = FieldProblem::UnknownLabel { found: text, expected: EXPECTED };
     Err(fault(row.place, found.column, problem))
 }
