@@ -177,7 +177,8 @@ fn micro_batches_change_losses_by_rounding_only() {
     for run in &fixture.runs {
         let (whole, parts) = (fixture.train(&run.loss, 4), fixture.train(&run.loss, 1));
         for (whole, parts) in whole.iter().zip(&parts) {
-            let difference = (whole.loss - parts.loss).abs();
+            // Relative for SPPO, whose squares reach 10.
+            let difference = (whole.loss - parts.loss).abs() / whole.loss.max(1.0);
             assert!(difference < REORDERED_FP32, "{}: {} and {}", keys(&run.loss), whole.loss, parts.loss);
             assert_eq!(whole.beta.is_some(), run.loss.dynamic_beta.is_some());
         }
