@@ -1,12 +1,13 @@
 //! Statistics of evaluated subjects: means and differences with their intervals.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use rand::Rng;
 use report::table::Value;
 use seeds::Seeds;
-use stats::{ClusteredScores, Estimate, MeanEstimate, mean_interval};
+use stats::{ClusteredScores, Estimate, MeanEstimate, Method, Resamples, mean_intervals};
 use trainer::HeldOutMetrics;
 
 use crate::cell::{Subject, percent};
@@ -39,6 +40,8 @@ pub struct Analysis<'a> {
     pools: Rc<Pools<'a>>,
     /// The policies of `evaluated`, with seed 0, and their subjects.
     policies: Vec<(Subject, Vec<&'a Subject>)>,
+    /// The resamples of means, by their numbers of questions and of resamples. Drawing them again takes most of a table's time.
+    drawn: RefCell<BTreeMap<(usize, usize), Rc<Resamples>>>,
 }
 
 /// A selection of subjects.
@@ -64,7 +67,8 @@ impl<'a> Analysis<'a> {
                 None => policies.push((policy, vec![subject])),
             }
         }
-        Self { setup, evaluated, failed, seeds: Seeds::new(setup.seed).child("bootstrap"), pools, policies }
+        let seeds = Seeds::new(setup.seed).child("bootstrap");
+        Self { setup, evaluated, failed, seeds, pools, policies, drawn: RefCell::default() }
     }
 
     /// Returns the policies of the study under a scorer; `None` without scores.
@@ -152,10 +156,25 @@ impl<'a> Analysis<'a> {
         if scores.clusters() == 0 {
             return Ok(None);
         }
-        let mut rng = self.rng();
-        mean_interval(&scores, resamples(scorer), LEVEL, &mut rng)
-            .map(Some)
-            .map_err(ExperimentError::stats(format!("mean of {}", scorer.label)))
+        let interval = self.interval(&scores, resamples(scorer));
+        interval.map(Some).map_err(ExperimentError::stats(format!("mean of {}", scorer.label)))
+    }
+
+    /// Returns the mean of scores with its percentile interval.
+    fn interval(&self, scores: &ClusteredScores, resamples: usize) -> Result<Estimate, stats::Error> {
+        let draws = self.draws(scores.clusters(), resamples)?;
+        Ok(mean_intervals(&[scores], &draws, LEVEL, Method::Percentile)?.remove(0))
+    }
+
+    /// Returns the resamples of a number of questions. All means of that many questions share them.
+    fn draws(&self, clusters: usize, resamples: usize) -> Result<Rc<Resamples>, stats::Error> {
+        let key = (clusters, resamples);
+        if let Some(drawn) = self.drawn.borrow().get(&key) {
+            return Ok(Rc::clone(drawn));
+        }
+        let drawn = Rc::new(Resamples::draw(clusters, resamples, &mut self.rng())?);
+        self.drawn.borrow_mut().insert(key, Rc::clone(&drawn));
+        Ok(drawn)
     }
 
     /// Returns the difference of two selections over new questions and, if there are several seeds, new seeds; `None` if
@@ -342,9 +361,8 @@ pub fn by_category(
         if scores.clusters() < 2 {
             continue;
         }
-        let mut rng = analysis.rng();
-        let estimate = mean_interval(&scores, FURTHER_RESAMPLES, LEVEL, &mut rng)
-            .map_err(ExperimentError::stats(what()))?;
+        let estimate =
+            analysis.interval(&scores, FURTHER_RESAMPLES).map_err(ExperimentError::stats(what()))?;
         means.insert(category, (estimate.value, estimate.low, estimate.high));
     }
     Ok(means)
