@@ -34,6 +34,21 @@ pub(crate) struct Correction {
 /// One policy's answers to a question: turn → judgment and rating of each seed.
 type Turns = BTreeMap<u8, Vec<(f64, Option<f64>)>>;
 
+/// Scores of answers, by question and turn. Several samples of an answer count as their mean.
+#[derive(Default)]
+struct Means(BTreeMap<(u64, u8), (f64, f64)>);
+
+impl Means {
+    fn add(&mut self, answer: (u64, u8), value: f64) {
+        let sum = self.0.entry(answer).or_default();
+        *sum = (sum.0 + value, sum.1 + 1.0);
+    }
+
+    fn by_answer(self) -> impl Iterator<Item = ((u64, u8), f64)> {
+        self.0.into_iter().map(|(answer, (sum, count))| (answer, sum / count))
+    }
+}
+
 /// The means of rated answers to a question.
 struct OfQuestion {
     turns: Vec<u8>,
@@ -84,22 +99,30 @@ impl Rated {
         Ok(Some(Self::People { ratings, arms }))
     }
 
-    /// Returns the rating of an answer, if it has one.
-    fn of(&self, evaluated: &Evaluated, question: u64, turn: u8) -> Option<f64> {
+    /// Returns the ratings of a policy's answers, by question and turn.
+    fn of<'a>(&'a self, evaluated: &Evaluated) -> Box<dyn Fn(u64, u8) -> Option<f64> + 'a> {
         match self {
             Self::People { ratings, arms } => {
-                let arm = arms.get(evaluated.key.as_str())?.clone();
+                let arm = arms.get(evaluated.key.as_str());
                 let seed = evaluated.subject.seed().to_string();
-                ratings.of_answer(&[arm, seed, question_label(question), turn.to_string()])
+                Box::new(move |question, turn| {
+                    let answer = [arm?.clone(), seed.clone(), question_label(question), turn.to_string()];
+                    ratings.of_answer(&answer)
+                })
             }
             Self::Gold(questions) => {
-                let scores = evaluated.evaluation.scores.iter().filter(|score| {
-                    (score.scorer.as_str(), score.question_set.as_str()) == (GOLD, BENCHMARK)
-                        && (score.question_id, score.turn) == (question, turn)
-                });
-                let gold: Vec<f64> = scores.filter_map(|score| score.score).collect();
-                (questions.contains(&question) && !gold.is_empty())
-                    .then(|| gold.iter().sum::<f64>() / gold.len() as f64)
+                let mut means = Means::default();
+                for score in evaluated.evaluation.scores.iter().filter(|score| {
+                    questions.contains(&score.question_id)
+                        && (score.scorer.as_str(), score.question_set.as_str()) == (GOLD, BENCHMARK)
+                }) {
+                    score
+                        .score
+                        .into_iter()
+                        .for_each(|value| means.add((score.question_id, score.turn), value));
+                }
+                let gold: BTreeMap<(u64, u8), f64> = means.by_answer().collect();
+                Box::new(move |question, turn| gold.get(&(question, turn)).copied())
             }
         }
     }
@@ -154,22 +177,19 @@ impl Rated {
         let mut answers: BTreeMap<u64, Turns> = BTreeMap::new();
         let mut incomplete: BTreeSet<u64> = BTreeSet::new();
         for evaluated in seeds {
-            // Several samples of an answer count as their mean.
-            let mut sums: BTreeMap<(u64, u8), (f64, f64)> = BTreeMap::new();
+            let mut judged = Means::default();
             for score in evaluated.evaluation.scores.iter().filter(|score| scorer.is_of(score)) {
                 match score.score {
-                    Some(value) => {
-                        let sum = sums.entry((score.question_id, score.turn)).or_default();
-                        *sum = (sum.0 + value, sum.1 + 1.0);
-                    }
+                    Some(value) => judged.add((score.question_id, score.turn), value),
                     None => {
                         incomplete.insert(score.question_id);
                     }
                 }
             }
-            for ((question, turn), (sum, count)) in sums {
-                let rating = self.of(evaluated, question, turn);
-                answers.entry(question).or_default().entry(turn).or_default().push((sum / count, rating));
+            let rating = self.of(evaluated);
+            for ((question, turn), judged) in judged.by_answer() {
+                let answer = (judged, rating(question, turn));
+                answers.entry(question).or_default().entry(turn).or_default().push(answer);
             }
         }
         answers.retain(|question, _| !incomplete.contains(question));
