@@ -91,7 +91,10 @@ pub(super) fn agree(
     };
     let mut reports = Vec::new();
     for report in &gathered {
-        reports.extend(serde_json::from_slice::<Option<Report>>(report).ok().flatten());
+        let report: Option<Report> = serde_json::from_slice(report).map_err(|error| {
+            ExperimentError::AnotherRank { reason: format!("its report cannot be read: {error}") }
+        })?;
+        reports.extend(report);
     }
     conclude(made, reports)
 }
