@@ -10,19 +10,7 @@ use arrow_array::types::UInt64Type;
 use experiment::results::{ScoreRow, read_parquet};
 use files::fault;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-
-/// A sandbox that trains in seconds; its results have no meaning.
-const SMALL: [&str; 9] = [
-    "sandbox.demonstrations=160",
-    "sandbox.strong_demonstrations=64",
-    "sandbox.pairs=48",
-    "sandbox.held_out=8",
-    "sandbox.further_questions=16",
-    "sandbox.max_new_tokens=24",
-    "study.questions=8",
-    "study.seeds=1",
-    "train.epochs=2",
-];
+use test_support::SMALL_SANDBOX;
 
 fn question(program: &str, out: &Path, arguments: &[&str]) -> Output {
     command(program, out, arguments).output().unwrap()
@@ -31,7 +19,7 @@ fn question(program: &str, out: &Path, arguments: &[&str]) -> Output {
 fn command(program: &str, out: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(program);
     command.args(["--preset", "sandbox"]).arg("--out").arg(out).env("RUST_LOG", "info");
-    for setting in SMALL {
+    for setting in SMALL_SANDBOX {
         command.args(["--set", setting]);
     }
     command.args(arguments);
@@ -190,7 +178,7 @@ fn cells_are_listed_and_shown(out: &Path) {
     }
 
     let describe = ["describe", "--preset", "sandbox", "--format", "csv"];
-    let small = SMALL.iter().flat_map(|setting| ["--set", setting]);
+    let small = SMALL_SANDBOX.iter().flat_map(|setting| ["--set", setting]);
     let (described, _) = succeeds(&ask(&describe.into_iter().chain(small).collect::<Vec<_>>()));
     assert!(
         described.contains(",8,") && described.contains("gpt-4-turbo"),

@@ -7,30 +7,19 @@ use std::process::{Child, Command, Output, Stdio};
 
 use experiment::results::{ScoreRow, read_parquet};
 use files::fault;
-use test_support::free_port;
+use test_support::{SMALL_SANDBOX, free_port};
 
 const RQ1: &str = env!("CARGO_BIN_EXE_rq1");
 const STUDY: &str = env!("CARGO_BIN_EXE_study");
 
-/// A sandbox that trains in seconds, with two cells: DPO on the labels of two annotators, in six steps each.
-const SMALL: [&str; 10] = [
-    "sandbox.demonstrations=640",
-    "sandbox.strong_demonstrations=64",
-    "sandbox.pairs=48",
-    "sandbox.held_out=8",
-    "sandbox.further_questions=16",
-    "sandbox.max_new_tokens=24",
-    "study.questions=8",
-    "study.seeds=1",
-    "train.epochs=2",
-    "study.losses=[\"dpo\"]",
-];
+/// Two cells: DPO on the labels of two annotators, in six steps each.
+const TWO_CELLS: &str = "study.losses=[\"dpo\"]";
 
 fn command(out: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(RQ1);
     command.args(["--preset", "sandbox"]).arg("--out").arg(out);
     command.env("RUST_LOG", "info").env("OMP_NUM_THREADS", "1");
-    for setting in SMALL {
+    for setting in SMALL_SANDBOX.into_iter().chain([TWO_CELLS]) {
         command.args(["--set", setting]);
     }
     command.args(arguments);

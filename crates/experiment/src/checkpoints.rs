@@ -9,8 +9,3 @@ pub(crate) fn kept_checkpoints(train: &TrainSection) -> usize {
         last => last.min(train.checkpoints.len()),
     }
 }
-
-/// Returns the step of a checkpoint at this share of training, rounded as the trainer does.
-pub(crate) fn step_at(share: f64, steps: u64) -> u64 {
-    ((share * steps as f64).round() as u64).clamp(1, steps.max(1))
-}

@@ -8,7 +8,7 @@ use tch::Kind;
 use trainer::{Memory, RunDir};
 
 use crate::cell::{Cell, Subject};
-use crate::checkpoints::{kept_checkpoints, step_at};
+use crate::checkpoints::kept_checkpoints;
 use crate::error::ExperimentError;
 use crate::grid::Grid;
 use crate::judges;
@@ -318,7 +318,7 @@ impl Runner {
 
 /// Returns whether checkpoints at these shares of training have different steps.
 fn are_distinct(checkpoints: &[f64], steps: u64) -> bool {
-    let mut at: Vec<u64> = checkpoints.iter().map(|share| step_at(*share, steps)).collect();
+    let mut at: Vec<u64> = checkpoints.iter().map(|share| trainer::step_at(*share, steps)).collect();
     at.dedup();
     at.len() == checkpoints.len()
 }

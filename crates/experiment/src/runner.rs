@@ -9,7 +9,7 @@ use policy_model::Policy;
 use trainer::{Context, HeldOutMetrics, Outcome, RunDir, Start};
 
 use crate::cell::{Cell, Subject, file_name, percent, reduction_name, slice_name};
-use crate::checkpoints::{kept_checkpoints, step_at};
+use crate::checkpoints::kept_checkpoints;
 use crate::decision::decide;
 use crate::error::ExperimentError;
 use crate::evaluated::{Collected, Evaluated, Evaluation};
@@ -292,7 +292,7 @@ impl Runner {
                 let last = checkpoints.last().map_or(step, |(step, _)| *step);
                 let before = checkpoint.checked_sub(1).map_or(0, |previous| match at {
                     Some(at @ 1..) => checkpoints[at - 1].0,
-                    _ => step_at(train.checkpoints[previous], last),
+                    _ => trainer::step_at(train.checkpoints[previous], last),
                 });
                 let training_loss = Some(mean_loss(&dir, before, step)?);
                 let held_out = dir.read_evaluations()?.into_iter().find(|metrics| metrics.step == step);

@@ -16,20 +16,7 @@ use report::table::{Align, Column, Table, Value};
 use study::Study;
 use study::questions::{ALL, Acquisition};
 use study::recipe::{Preset, StudyRecipe};
-use trainer::{Clock, Context, Silent};
-
-/// A fixed clock, since no output depends on the time.
-struct NoClock;
-
-impl Clock for NoClock {
-    fn seconds(&self) -> f64 {
-        0.0
-    }
-
-    fn unix_seconds(&self) -> f64 {
-        0.0
-    }
-}
+use trainer::{Context, NoClock, Silent};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let out = std::env::args().nth(1).ok_or("usage: sandbox_readme STUDY_FOLDER")?;

@@ -11,21 +11,11 @@ use pref_data::{FlipRate, Fraction};
 use report::table::{Align, Column, Table, Value};
 use study::recipe::{Preset, StudyRecipe};
 use study::{About, Claim, Contrast, Findings, Question, Questions, Results, Study, StudyError};
+use test_support::SMALL_SANDBOX;
 use trainer::recipe::LossKind;
-use trainer::{Clock, Context, Silent};
+use trainer::{Context, NoClock, Silent};
 
 const LOSSES: &[LossKind] = &[LossKind::Hinge];
-const SMALL: [&str; 9] = [
-    "sandbox.demonstrations=640",
-    "sandbox.strong_demonstrations=64",
-    "sandbox.pairs=48",
-    "sandbox.held_out=8",
-    "sandbox.further_questions=16",
-    "sandbox.max_new_tokens=24",
-    "study.questions=8",
-    "study.seeds=1",
-    "train.epochs=2",
-];
 
 /// Whether hinge loss improves on the supervised policy.
 struct Hinge;
@@ -83,23 +73,11 @@ impl Question for Hinge {
     }
 }
 
-struct NoClock;
-
-impl Clock for NoClock {
-    fn seconds(&self) -> f64 {
-        0.0
-    }
-
-    fn unix_seconds(&self) -> f64 {
-        0.0
-    }
-}
-
 const QUESTIONS: Questions = &[&study::questions::Acquisition, &Hinge];
 
 /// Answers `Hinge` in the folder `out`, with `more` settings.
 fn answer(out: &Path, more: &[&str]) -> Findings {
-    let settings = SMALL.iter().chain(more).map(|&setting| setting.to_owned());
+    let settings = SMALL_SANDBOX.iter().chain(more).map(|&setting| setting.to_owned());
     let settings: Vec<String> = settings.chain([format!("output.dir={}", out.display())]).collect();
     let recipe = StudyRecipe::preset(Preset::Sandbox, &settings).unwrap();
     let study = Study::new(recipe, QUESTIONS).unwrap();

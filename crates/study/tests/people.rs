@@ -13,40 +13,17 @@ use seeds::Seeds;
 use study::questions::Acquisition;
 use study::recipe::{Preset, StudyRecipe};
 use study::{Findings, Questions, Study, StudyError};
-use trainer::{Clock, Context, Silent};
+use test_support::SMALL_SANDBOX;
+use trainer::{Context, NoClock, Silent};
 
-const SMALL: [&str; 11] = [
-    "sandbox.demonstrations=160",
-    "sandbox.strong_demonstrations=64",
-    "sandbox.pairs=48",
-    "sandbox.held_out=8",
-    "sandbox.further_questions=16",
-    "sandbox.max_new_tokens=24",
-    "study.questions=8",
-    "study.annotators=[\"human\"]",
-    "study.losses=[\"dpo\", \"hinge\"]",
-    "study.seeds=1",
-    "train.epochs=2",
-];
+const TWO_LOSSES: [&str; 2] = ["study.annotators=[\"human\"]", "study.losses=[\"dpo\", \"hinge\"]"];
 const QUESTIONS: Questions = &[&Acquisition];
 /// Two ways to add the same numbers.
 const ROUNDING: f64 = 1e-9;
 
-struct NoClock;
-
-impl Clock for NoClock {
-    fn seconds(&self) -> f64 {
-        0.0
-    }
-
-    fn unix_seconds(&self) -> f64 {
-        0.0
-    }
-}
-
 /// Answers a small study in the folder `out`, with `more` settings.
 fn answer(out: &Path, more: &[String]) -> Result<Findings, StudyError> {
-    let settings = SMALL.map(str::to_owned).into_iter().chain(more.iter().cloned());
+    let settings = SMALL_SANDBOX.into_iter().chain(TWO_LOSSES).map(str::to_owned).chain(more.iter().cloned());
     let settings: Vec<String> = settings.chain([format!("output.dir={}", out.display())]).collect();
     let study = Study::new(StudyRecipe::preset(Preset::Sandbox, &settings)?, QUESTIONS)?;
     let (mut silent, stop) = (Silent, AtomicBool::new(false));

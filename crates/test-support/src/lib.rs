@@ -13,6 +13,19 @@ pub use chromium::Chromium;
 pub use mock_server::{MockBehaviour, MockCall, MockFault, MockServer};
 pub use ports::free_port;
 
+/// Settings of a sandbox that trains in seconds; its results have no meaning.
+pub const SMALL_SANDBOX: [&str; 9] = [
+    "sandbox.demonstrations=160",
+    "sandbox.strong_demonstrations=64",
+    "sandbox.pairs=48",
+    "sandbox.held_out=8",
+    "sandbox.further_questions=16",
+    "sandbox.max_new_tokens=24",
+    "study.questions=8",
+    "study.seeds=1",
+    "train.epochs=2",
+];
+
 /// Largest difference between a log-probability (nats) of ours and a reference implementation's, per sequence, fp32.
 pub const SEQUENCE_LOGP_NATS: f64 = 1e-3;
 /// Largest absolute difference between fp32 logits of ours and of transformers on tiny models.

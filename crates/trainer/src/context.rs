@@ -35,6 +35,20 @@ impl Progress for Silent {
     fn end(&mut self) {}
 }
 
+/// A [`Clock`] that always shows 0, for tests and examples.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoClock;
+
+impl Clock for NoClock {
+    fn seconds(&self) -> f64 {
+        0.0
+    }
+
+    fn unix_seconds(&self) -> f64 {
+        0.0
+    }
+}
+
 /// The environment of a run.
 pub struct Context<'a> {
     /// The clock.

@@ -74,6 +74,11 @@ pub struct TrainSettings {
     pub seeds: Seeds,
 }
 
+/// Returns the step of a checkpoint at a share of `total_steps`, which is at least 1.
+pub fn step_at(share: f64, total_steps: u64) -> u64 {
+    ((share * total_steps as f64).round() as u64).clamp(1, total_steps.max(1))
+}
+
 impl TrainSettings {
     /// Returns the number of optimizer steps per epoch of `examples` examples.
     pub fn steps_per_epoch(&self, examples: usize) -> u64 {
@@ -82,8 +87,7 @@ impl TrainSettings {
 
     /// Returns the steps after which a checkpoint is written, in order.
     pub fn checkpoint_steps(&self, total_steps: u64) -> Vec<u64> {
-        let step = |fraction: &f64| ((fraction * total_steps as f64).round() as u64).clamp(1, total_steps);
-        let mut steps: Vec<u64> = self.checkpoints.iter().map(step).collect();
+        let mut steps: Vec<u64> = self.checkpoints.iter().map(|share| step_at(*share, total_steps)).collect();
         steps.sort_unstable();
         steps.dedup();
         steps

@@ -32,8 +32,8 @@ mod state;
 mod tensorboard;
 mod unpaired;
 
-pub use context::{Clock, Context, Progress, Silent};
-pub use engine::{MicroBatch, Observer, Order, Outcome, TrainSettings, Trainer};
+pub use context::{Clock, Context, NoClock, Progress, Silent};
+pub use engine::{MicroBatch, Observer, Order, Outcome, TrainSettings, Trainer, step_at};
 pub use error::{TrainError, is_bad_model};
 pub use gradients::Gradients;
 pub use held_out::{HeldOut, HeldOutMetrics, OwnAnswers};

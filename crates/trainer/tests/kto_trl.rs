@@ -1,21 +1,19 @@
 //! Compares KTO on unpaired preferences with TRL's `KTOTrainer` (`fixtures/trl_kto.py`).
 
 mod common;
+mod peer;
 
 use std::path::Path;
 
 use common::Record;
+use peer::peer_settings;
 use policy_model::Policy;
 use pref_data::TokenCompletion;
 use pref_loss::{Beta, KtoLoss, Weight};
-use seeds::Seeds;
 use serde::Deserialize;
 use tch::{Device, Kind};
 use test_support::{REORDERED_FP32, TRAJECTORY_GRAD_NORM, TRAJECTORY_LOSS, TRAJECTORY_MARGIN};
-use trainer::{
-    AdamWSettings, Decay, MicroBatch, Mismatched, Order, Outcome, Scoring, StepMetrics, TrainSettings,
-    Trained, Trainer, UnpairedObjective,
-};
+use trainer::{MicroBatch, Mismatched, Outcome, Scoring, StepMetrics, Trainer, UnpairedObjective};
 
 #[derive(Deserialize)]
 struct Fixture {
@@ -103,21 +101,7 @@ fn train(fixture: &Fixture, micro_batch: MicroBatch) -> Vec<StepMetrics> {
         mismatched: &mismatched,
         scoring: Scoring::FAST,
     };
-    let settings = TrainSettings {
-        epochs: 1,
-        batch_size,
-        micro_batch,
-        learning_rate,
-        warmup_ratio: 0.0,
-        decay: Decay::Linear,
-        adamw: AdamWSettings { betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.0 },
-        max_grad_norm: 1.0,
-        checkpoints: vec![],
-        kind: Kind::Float,
-        trained: Trained::All,
-        order: Order::AsGiven,
-        seeds: Seeds::new(0),
-    };
+    let settings = peer_settings(learning_rate, batch_size, micro_batch);
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../policy-model/tests/fixtures/llama");
     let policy = Policy::load(&model, Kind::Float, Device::Cpu).unwrap();
     let mut record = Record::default();

@@ -1,21 +1,22 @@
 //! Compares ten steps of every loss with TRL, or with float64 where TRL lacks it (`fixtures/losses.py`).
 
 mod common;
+mod peer;
 
 use std::path::Path;
 
 use common::Record;
+use peer::peer_settings;
 use policy_model::Policy;
 use pref_data::{Dialogue, TokenPair};
 use pref_loss::ld_logp;
-use seeds::Seeds;
 use serde::Deserialize;
 use tch::{Device, Kind};
 use test_support::{REORDERED_FP32, TRAJECTORY_GRAD_NORM};
 use trainer::recipe::{LossKind, LossSection};
 use trainer::{
-    AdamWSettings, Decay, MicroBatch, Objective, Order, PreferenceObjective, Scoring, SequenceLogps,
-    StepMetrics, SupervisedObjective, TrainError, TrainSettings, Trained, Trainer,
+    MicroBatch, Objective, PreferenceObjective, Scoring, SequenceLogps, StepMetrics, SupervisedObjective,
+    TrainError, Trainer,
 };
 
 /// The largest difference of a loss, relative to the larger of 1 and the loss. SPPO's squares are up to 10 here.
@@ -114,21 +115,11 @@ impl Fixture {
     }
 
     fn run(&self, objective: &dyn Objective, micro_batch: usize) -> Result<Vec<StepMetrics>, TrainError> {
-        let settings = TrainSettings {
-            epochs: 1,
-            batch_size: self.settings.batch_size,
-            micro_batch: MicroBatch::Examples(micro_batch),
-            learning_rate: self.settings.learning_rate,
-            warmup_ratio: 0.0,
-            decay: Decay::Linear,
-            adamw: AdamWSettings { betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.0 },
-            max_grad_norm: 1.0,
-            checkpoints: vec![],
-            kind: Kind::Float,
-            trained: Trained::All,
-            order: Order::AsGiven,
-            seeds: Seeds::new(0),
-        };
+        let settings = peer_settings(
+            self.settings.learning_rate,
+            self.settings.batch_size,
+            MicroBatch::Examples(micro_batch),
+        );
         let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../policy-model/tests/fixtures/llama");
         let policy = Policy::load(&model, Kind::Float, Device::Cpu).unwrap();
         let mut record = Record::default();

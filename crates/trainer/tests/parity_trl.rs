@@ -1,24 +1,22 @@
 //! Compares training of the real 135M model with TRL's `DPOTrainer`; runs if `PREF_REAL_MODEL` names its folder.
 
 mod common;
+mod peer;
 
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use common::Record;
+use peer::peer_settings;
 use policy_model::Policy;
 use pref_data::TokenPair;
 use pref_loss::{Beta, LabelSmoothing, LogpReduction, NoiseRate, PreferenceLoss};
-use seeds::Seeds;
 use serde::Deserialize;
 use tch::{Device, Kind};
 use test_support::{
     TRAJECTORY_GRAD_NORM, TRAJECTORY_LOGPS, TRAJECTORY_LOSS, TRAJECTORY_LOSS_IPO_SUM, TRAJECTORY_MARGIN,
 };
-use trainer::{
-    AdamWSettings, Decay, MicroBatch, Order, PreferenceObjective, Scoring, SequenceLogps, TrainSettings,
-    Trained, Trainer,
-};
+use trainer::{MicroBatch, PreferenceObjective, Scoring, SequenceLogps, Trainer};
 
 /// The recording of `fixtures/trl_trajectory.py`.
 #[derive(Deserialize)]
@@ -101,24 +99,6 @@ fn pairs(tokens: Tokens) -> Vec<TokenPair> {
     pairs.iter().enumerate().map(pair).collect()
 }
 
-fn settings(learning_rate: f64, batch_size: usize) -> TrainSettings {
-    TrainSettings {
-        epochs: 1,
-        batch_size,
-        micro_batch: MicroBatch::Examples(batch_size),
-        learning_rate,
-        warmup_ratio: 0.0,
-        decay: Decay::Linear,
-        adamw: AdamWSettings { betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.0 },
-        max_grad_norm: 1.0,
-        checkpoints: vec![],
-        kind: Kind::Float,
-        trained: Trained::All,
-        order: Order::AsGiven,
-        seeds: Seeds::new(0),
-    }
-}
-
 fn loss(name: &str) -> PreferenceLoss {
     let beta = Beta::new(0.1).unwrap();
     match name {
@@ -142,7 +122,7 @@ fn follow(run: &Run, steps: usize, batch_size: usize, start: &Start<'_>) {
     let objective =
         PreferenceObjective { pairs, reference, loss: loss.into(), kl_pairs: None, scoring: Scoring::FAST };
     let mut record = Record { stop_after: Some(steps), ..Record::default() };
-    let settings = settings(run.peak_learning_rate, batch_size);
+    let settings = peer_settings(run.peak_learning_rate, batch_size, MicroBatch::Examples(batch_size));
     Trainer::new(policy, &objective, settings).unwrap().run(&mut record).unwrap();
     assert_eq!(record.steps.len(), steps);
     for (ours, trl) in record.steps.iter().zip(&run.steps) {

@@ -12,19 +12,7 @@ use distributed::ProcessGroup;
 use ranks::Bench;
 use serde_json::Value;
 use trainer::recipe::Recipe;
-use trainer::{Clock, Cluster, Context, Outcome, Silent, Start, TrainError, plan, run};
-
-struct NoClock;
-
-impl Clock for NoClock {
-    fn seconds(&self) -> f64 {
-        0.0
-    }
-
-    fn unix_seconds(&self) -> f64 {
-        0.0
-    }
-}
+use trainer::{Clock, Cluster, Context, NoClock, Outcome, Silent, Start, TrainError, plan, run};
 
 /// A clock that advances by one second per reading.
 struct Ticking(Cell<f64>);
