@@ -252,6 +252,7 @@ fn values_of_the_wrong_type_name_the_expected_type() {
         refusal("train.batch_size=-1"),
         "train.batch_size is -1; expected a whole number, not below 0"
     );
+    assert_eq!(refusal("data.held_out=0"), "data.held_out is 0; expected a whole number, at least 1");
     assert_eq!(refusal("train.learning_rate=fast"), "train.learning_rate is \"fast\"; expected a number");
     assert_eq!(refusal("data.shuffle=1"), "data.shuffle is 1; expected true or false");
     assert_eq!(refusal("train.betas=[0.9]"), "train.betas is a list of 1; expected a list of 2");
