@@ -133,8 +133,16 @@ fn cells_are_trained_once_and_shared_by_the_questions() {
     assert_eq!(line_of(&plan, "remaining work")[..3], ["none", "0", "0"]);
     let (both, log) = succeeds(&question(STUDY, &out, &["--tables", "5,1"]));
     assert!(!log.contains("training"), "nothing is trained again: {log}");
-    let verdicts = both.strip_suffix(&format!("{first}{table_5}")).expect("the tables of either question");
-    assert!(verdicts.starts_with("Benchmark results vs. ground truth"), "{verdicts}");
+    let tables = |printed: &str| printed[printed.find("\nTable ").expect("tables") + 1..].to_owned();
+    let opening = both
+        .strip_suffix(&format!("{}{}", tables(&first), tables(&table_5)))
+        .expect("the tables of either question");
+    let (answers, verdicts) = opening.split_once("Benchmark results vs. ground truth").expect("verdicts");
+    assert!(answers.starts_with("Answers from 1 seed × 8 questions"), "{answers}");
+    assert!(answers.lines().all(|line| line.chars().count() <= 80), "{answers}");
+    for question in ["Does training", "Whose labels", "overfit?"] {
+        assert!(answers.contains(question), "{question}: {answers}");
+    }
     assert!(verdicts.contains("Table 1  DPO: gpt-4-turbo − human"), "verdicts come first: {verdicts}");
     assert!(verdicts.contains("Of 10 comparisons: "), "6 of Table 1, 4 of Table 5: {verdicts}");
     let coverage =
