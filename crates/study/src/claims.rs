@@ -135,7 +135,8 @@ impl<'a> Comparisons<'a> {
         &self,
         difference: impl Fn(LossKind, &'a str) -> (Select<'a>, Select<'a>),
     ) -> Contrast<'a> {
-        let of = |annotator: &'a String| self.losses.iter().map(|&loss| difference(loss, annotator)).collect();
+        let of =
+            |annotator: &'a String| self.losses.iter().map(|&loss| difference(loss, annotator)).collect();
         Contrast::mean_difference(self.annotators().iter().flat_map::<Vec<_>, _>(of).collect())
     }
 

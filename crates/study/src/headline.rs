@@ -95,7 +95,8 @@ impl Headlined {
 
     /// Returns a sentence on the sample that would decide an open answer.
     fn required(&self) -> Option<String> {
-        let settled = self.settled.as_ref().filter(|settled| self.answer(settled).starts_with("undecided"))?;
+        let settled =
+            self.settled.as_ref().filter(|settled| self.answer(settled).starts_with("undecided"))?;
         let required = settled.required.as_ref().map(Required::in_short)?;
         Some(format!("{} ({required})", self.comparison))
     }
@@ -103,7 +104,8 @@ impl Headlined {
     /// Returns what the second judge finds, if its verdict differs from the first judge's.
     fn second(&self) -> Option<String> {
         let settled = self.settled.as_ref()?;
-        let (measured, verdict) = settled.second.as_ref().filter(|(_, verdict)| *verdict != settled.verdict)?;
+        let (measured, verdict) =
+            settled.second.as_ref().filter(|(_, verdict)| *verdict != settled.verdict)?;
         Some(format!("{} {} ({verdict})", self.comparison, signed(measured.estimate.value)))
     }
 }
@@ -161,7 +163,8 @@ fn notes(recipe: &StudyRecipe, setup: &Setup, headlines: &[Headlined], has_truth
         recipe.study.margin.get()
     );
     if has_truth {
-        meaning += &format!(" Truth: gold quality on {} held-out questions.", recipe.sandbox.further_questions);
+        meaning +=
+            &format!(" Truth: gold quality on {} held-out questions.", recipe.sandbox.further_questions);
     }
     if recipe.study.seeds == 1 {
         meaning += " With one seed the answers are about these policies only.";
@@ -185,8 +188,9 @@ mod tests {
     use crate::recipe::Preset;
 
     /// Returns the answers to whether each later checkpoint is better than the first, for checkpoints with these means.
-    fn answered(seeds: u64, means: &[f64]) -> Table {
-        let recipe = StudyRecipe::preset(Preset::Paper, &[format!("study.seeds={seeds}")]).unwrap();
+    fn answered(seeds: u64, margin: f64, means: &[f64]) -> Table {
+        let settings = [format!("study.seeds={seeds}"), format!("study.margin={margin}")];
+        let recipe = StudyRecipe::preset(Preset::Paper, &settings).unwrap();
         let setup = recipe.setup();
         let collected = checkpoints(&setup, seeds, means);
         let headline = |checkpoint| Headline {
@@ -202,27 +206,36 @@ mod tests {
         table(&recipe, &headlines).unwrap()
     }
 
+    fn answers(table: &Table) -> Vec<&Value> {
+        table.rows.iter().map(|row| row.last().unwrap()).collect()
+    }
+
     #[test]
     fn answers_are_those_of_the_tests() {
-        let table = answered(2, &[5.0, 6.0, 4.0, 5.0, 5.3]);
-        let answers: Vec<&Value> = table.rows.iter().map(|row| row.last().unwrap()).collect();
-        let expected = ["yes", "worse", "no", "undecided", "not measured"].map(Value::text);
-        assert_eq!(answers, expected.iter().collect::<Vec<_>>());
-        assert!(matches!(table.rows[4][2], Value::Missing(_)));
+        let table = answered(2, 0.2, &[5.0, 6.0, 4.0, 5.0]);
+        let expected = ["yes", "worse", "no", "not measured"].map(Value::text);
+        assert_eq!(answers(&table), expected.iter().collect::<Vec<_>>());
+        assert!(matches!(table.rows[3][2], Value::Missing(_)));
+    }
+
+    #[test]
+    fn an_open_answer_has_a_required_sample() {
+        let table = answered(2, 0.01, &[5.0, 5.0]);
+        assert_eq!(answers(&table)[0], &Value::text("undecided"));
         let required = table.notes.last().unwrap();
-        assert!(required.starts_with("Required to decide, at 80% power: 4 − 0 ("), "{required}");
+        assert!(required.starts_with("Required to decide, at 80% power: 1 − 0 ("), "{required}");
     }
 
     #[test]
     fn answers_of_one_seed_are_about_its_policies() {
-        let table = answered(1, &[5.0, 6.0]);
+        let table = answered(1, 0.2, &[5.0, 6.0]);
         assert_eq!(table.title, "Answers from 1 seed × 80 questions");
         assert!(table.notes[0].contains("about these policies only"), "{:?}", table.notes);
     }
 
     #[test]
     fn answers_fit_a_terminal() {
-        let text = answered(2, &[5.0, 6.0, 4.0, 5.0, 5.3]).render_within(80);
+        let text = answered(2, 0.2, &[5.0, 6.0, 4.0, 5.0]).render_within(80);
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
     }
 }

@@ -101,8 +101,7 @@ impl Question for Acquisition {
 
     fn headlines<'a>(&self, results: &'a Results<'a>) -> Result<Vec<Headline<'a>>, StudyError> {
         let of = Comparisons::new(results, losses(&results.recipe.study))?;
-        let training =
-            of.over_all(|loss, annotator| (of.clean(loss, annotator), Box::new(is_baseline)));
+        let training = of.over_all(|loss, annotator| (of.clean(loss, annotator), Box::new(is_baseline)));
         let mut headlines = vec![Headline {
             question: "Does training help?",
             comparison: format!("{} − SFT", of.loss_names()),

@@ -133,10 +133,7 @@ fn smoothed<'a>(of: &Comparisons<'a>, rates: &[FlipRate]) -> Option<Contrast<'a>
     (of.has(DPO_CDPO) && noisy().next().is_some()).then(|| {
         let pairs = of.annotators().iter().flat_map(|annotator| {
             noisy().map(|rate| {
-                (
-                    of.at_noise(LossKind::Cdpo, annotator, rate),
-                    of.at_noise(LossKind::Dpo, annotator, rate),
-                )
+                (of.at_noise(LossKind::Cdpo, annotator, rate), of.at_noise(LossKind::Dpo, annotator, rate))
             })
         });
         Contrast::mean_difference(pairs.collect())
