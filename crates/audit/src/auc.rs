@@ -45,7 +45,8 @@ pub(crate) fn auc(pairs: &[Scored]) -> Option<Auc> {
         let total: f64 = components.iter().sum();
         let mean = total / components.len() as f64;
         sum += total;
-        residuals.extend(fold.iter().zip(components).map(|(&at, component)| (pairs[at].group, component - mean)));
+        residuals
+            .extend(fold.iter().zip(components).map(|(&at, component)| (pairs[at].group, component - mean)));
     }
     let auc = sum / n;
     residuals.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
@@ -75,7 +76,7 @@ fn logit_interval(auc: f64, standard_error: f64, groups: usize) -> Interval {
     const Z: f64 = 1.959_963_984_540_054;
     if standard_error <= 0.0 || auc <= 0.0 || auc >= 1.0 {
         // All components are equal, as for a feature that every label follows.
-        return interval::of_share((auc * groups as f64).round() as usize, groups, 1.0);
+        return interval::of_share((auc * groups as f64).round() as usize, groups);
     }
     let logit = (auc / (1.0 - auc)).ln();
     let half = Z * standard_error / (auc * (1.0 - auc));

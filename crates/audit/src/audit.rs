@@ -115,9 +115,10 @@ pub fn audit(data: &Dataset, options: &Options) -> Result<Audit, AuditError> {
     let mut hits = Hits::new(data);
     broken::find(data, &mut hits);
     let repetitions = duplicates::find(data, &keys, &mut hits);
-    let leakage = options.benches.iter().map(|bench| {
-        (bench.path.display().to_string(), leakage::with_bench(data, bench, &mut hits))
-    });
+    let leakage = options
+        .benches
+        .iter()
+        .map(|bench| (bench.path.display().to_string(), leakage::with_bench(data, bench, &mut hits)));
     let leakage: BTreeMap<String, Leakage> = leakage.collect();
     let held_out = options.held_out.iter().map(|other| {
         (other.path.display().to_string(), leakage::with_held_out(data, &keys, other, &mut hits))
@@ -133,7 +134,8 @@ pub fn audit(data: &Dataset, options: &Options) -> Result<Audit, AuditError> {
         &mut hits,
         &options.seeds,
     );
-    let usable_pairs = hits.of_pairs.iter().filter(|faults| faults.first_of(&Fault::UNUSABLE).is_none()).count();
+    let usable_pairs =
+        hits.of_pairs.iter().filter(|faults| faults.first_of(&Fault::UNUSABLE).is_none()).count();
     let enough = Enough::of(options.plan, usable_pairs, noise.first())?;
     let mut audit = Audit {
         file: data.path.display().to_string(),

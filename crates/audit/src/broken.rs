@@ -134,7 +134,8 @@ fn is_truncated(response: &str) -> bool {
     let text = response.trim_end();
     let last = text.lines().last().unwrap_or_default().trim_start();
     let is_prose = last.starts_with(char::is_alphabetic) && last.split_whitespace().count() >= 5;
-    let is_open = text.ends_with(|c: char| c.is_alphanumeric() && c.is_ascii() || matches!(c, ',' | ';' | '-'));
+    let is_open =
+        text.ends_with(|c: char| c.is_alphanumeric() && c.is_ascii() || matches!(c, ',' | ';' | '-'));
     let in_code = text.matches("```").count() % 2 == 1;
     let is_long = || text.split_whitespace().nth(SENTENCE_WORDS - 1).is_some();
     (in_code || is_prose && is_open) && is_long()
@@ -159,13 +160,18 @@ fn has_wrong_roles(data: &Dataset, pair: usize) -> bool {
         Text::Chat(messages) => messages.first().is_none_or(|first| first.role() != "assistant"),
         Text::Plain(_) => false,
     };
-    ends_wrong || repeats || late_system || begins_wrong(data.chosen(pair)) || begins_wrong(data.rejected(pair))
+    ends_wrong
+        || repeats
+        || late_system
+        || begins_wrong(data.chosen(pair))
+        || begins_wrong(data.rejected(pair))
 }
 
 /// Returns the text that shows a fault.
 fn example(data: &Dataset, pair: usize, fault: Fault) -> String {
     let [chosen, rejected] = data.responses(pair);
-    let first = |has: fn(&str) -> bool| if has(&chosen) { ("chosen", &chosen) } else { ("rejected", &rejected) };
+    let first =
+        |has: fn(&str) -> bool| if has(&chosen) { ("chosen", &chosen) } else { ("rejected", &rejected) };
     match fault {
         Fault::Roles => {
             let roles = |text: &Text| match text {
@@ -184,7 +190,9 @@ fn example(data: &Dataset, pair: usize, fault: Fault) -> String {
         Fault::EmptyResponse | Fault::EmptyPrompt => text::excerpt(&text::flat(data.prompt(pair))),
         Fault::NearIdentical => {
             let start = chosen.bytes().zip(rejected.bytes()).take_while(|(a, b)| a == b).count();
-            let from = |text: &Cow<'_, str>| text::excerpt(text.get(floor(text, start.saturating_sub(12))..).unwrap_or(text));
+            let from = |text: &Cow<'_, str>| {
+                text::excerpt(text.get(floor(text, start.saturating_sub(12))..).unwrap_or(text))
+            };
             format!("{:?} / {:?}", short(&from(&chosen)), short(&from(&rejected)))
         }
         _ => text::excerpt(&chosen),

@@ -70,7 +70,12 @@ pub struct CleanReport {
 /// # Errors
 ///
 /// [`AuditError::Data`] and [`AuditError::Write`] for files that cannot be written.
-pub fn clean(data: &Dataset, audit: &Audit, options: &CleanOptions, out: &Path) -> Result<CleanReport, AuditError> {
+pub fn clean(
+    data: &Dataset,
+    audit: &Audit,
+    options: &CleanOptions,
+    out: &Path,
+) -> Result<CleanReport, AuditError> {
     let (mut kept, mut changes) = (Vec::new(), Vec::new());
     let mut taken = std::collections::BTreeSet::new();
     for pair in 0..data.pairs.len() {

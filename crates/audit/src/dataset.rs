@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use pref_data::{
-    DEFAULT_ANNOTATOR, DataError, FieldProblem, Format, Label, Note, Pair, PairColumns, PreferenceRecord, ReadOptions,
-    ReadReport, ScoreRatio, Text, Unit, Votes, read_records_with,
+    DEFAULT_ANNOTATOR, DataError, FieldProblem, Format, Label, Note, Pair, PairColumns, PreferenceRecord,
+    ReadOptions, ReadReport, ScoreRatio, Text, Unit, Votes, read_records_with,
 };
 
 use crate::error::AuditError;
@@ -91,7 +91,17 @@ impl Dataset {
         if pairs.is_empty() {
             return Err(AuditError::NoPairs { path: path.to_owned(), annotator, unlabelled, ties });
         }
-        Ok(Self { path: path.to_owned(), format, annotator, annotators, records, pairs, unlabelled, ties, report })
+        Ok(Self {
+            path: path.to_owned(),
+            format,
+            annotator,
+            annotators,
+            records,
+            pairs,
+            unlabelled,
+            ties,
+            report,
+        })
     }
 
     /// Returns the pairs that another annotator's labels make.
@@ -156,7 +166,8 @@ impl Dataset {
     pub(crate) fn pair(&self, pair: usize) -> Pair {
         let LabeledPair { record, rejected, .. } = self.pairs[pair];
         let record = &self.records[record];
-        let id = if record.responses.len() == 2 { record.id.clone() } else { format!("{}#{rejected}", record.id) };
+        let id =
+            if record.responses.len() == 2 { record.id.clone() } else { format!("{}#{rejected}", record.id) };
         Pair {
             id,
             prompt: record.prompt.clone(),
@@ -206,7 +217,9 @@ fn read_detecting(path: &Path, read_as: &ReadAs) -> Result<Read, DataError> {
 
 /// Whether rows without a prompt are dialogues as in hh-rlhf.
 fn is_dialogues(notes: &[Note]) -> bool {
-    notes.iter().any(|note| matches!(note, Note::SharedPrompt { example, .. } if example.starts_with("\n\nHuman:")))
+    notes
+        .iter()
+        .any(|note| matches!(note, Note::SharedPrompt { example, .. } if example.starts_with("\n\nHuman:")))
 }
 
 /// Returns the layout that the columns of a file of pairs belong to.

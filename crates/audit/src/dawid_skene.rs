@@ -109,7 +109,9 @@ fn maximize(votes: &[Votes], counts: &[f64], mut accuracies: Vec<f64>) -> Vec<f6
             }
         }
         let mut largest = 0.0_f64;
-        for (annotator, accuracy) in accuracies.iter_mut().enumerate().filter(|(annotator, _)| all[*annotator] > 0.0) {
+        for (annotator, accuracy) in
+            accuracies.iter_mut().enumerate().filter(|(annotator, _)| all[*annotator] > 0.0)
+        {
             let updated = (right[annotator] / all[annotator]).clamp(1.0 - MOST_ACCURATE, MOST_ACCURATE);
             largest = largest.max((updated - *accuracy).abs());
             *accuracy = updated;

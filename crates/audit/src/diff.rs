@@ -77,7 +77,8 @@ fn numbers(first: &Audit, second: &Audit) -> Vec<Difference> {
     for feature in features {
         if !seen.contains(&feature) {
             seen.push(feature);
-            let [first, second] = [first, second].map(|audit| audit.shortcut(feature).map(|shortcut| shortcut.auc.auc));
+            let [first, second] =
+                [first, second].map(|audit| audit.shortcut(feature).map(|shortcut| shortcut.auc.auc));
             all.push(Difference { name: format!("AUC of {feature}"), first, second, is_count: false });
         }
     }
@@ -85,7 +86,12 @@ fn numbers(first: &Audit, second: &Audit) -> Vec<Difference> {
         let identified = |noise: &&NoiseEstimate| noise.method.identifies();
         audit.noise.iter().find(identified).map(|noise| noise.estimate)
     };
-    all.push(Difference { name: "label noise".to_owned(), first: noise(first), second: noise(second), is_count: false });
+    all.push(Difference {
+        name: "label noise".to_owned(),
+        first: noise(first),
+        second: noise(second),
+        is_count: false,
+    });
     all
 }
 

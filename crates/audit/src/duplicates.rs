@@ -99,7 +99,8 @@ pub(crate) fn find(data: &Dataset, keys: &[PairKey], hits: &mut Hits<'_>) -> Rep
 }
 
 fn repeated_pairs(data: &Dataset, keys: &[PairKey], hits: &mut Hits<'_>, found: &mut Repetitions) {
-    let mut order: Vec<usize> = (0..keys.len()).filter(|&pair| keys[pair].chosen != keys[pair].rejected).collect();
+    let mut order: Vec<usize> =
+        (0..keys.len()).filter(|&pair| keys[pair].chosen != keys[pair].rejected).collect();
     order.sort_by_key(|&pair| (keys[pair].unordered(), pair));
     let mut repeats: Vec<&[usize]> = order
         .chunk_by(|a, b| keys[*a].unordered() == keys[*b].unordered())
@@ -107,7 +108,8 @@ fn repeated_pairs(data: &Dataset, keys: &[PairKey], hits: &mut Hits<'_>, found: 
         .collect();
     repeats.sort_by_key(|pairs| pairs[0]);
     for pairs in repeats {
-        let first_with = |smaller: bool| pairs.iter().copied().find(|&pair| keys[pair].prefers_smaller() == smaller);
+        let first_with =
+            |smaller: bool| pairs.iter().copied().find(|&pair| keys[pair].prefers_smaller() == smaller);
         let smaller = pairs.iter().filter(|&&pair| keys[pair].prefers_smaller()).count();
         let larger = pairs.len() - smaller;
         found.contradictions += usize::from(smaller > 0 && larger > 0);
@@ -170,8 +172,16 @@ mod tests {
     fn only_edges_of_cycles_are_found() {
         assert_eq!(cycle(&[(1, 2), (2, 3), (3, 1)]), [0, 1, 2]);
         assert_eq!(cycle(&[(1, 2), (2, 3), (1, 3)]), [0_usize; 0]);
-        assert_eq!(cycle(&[(9, 1), (1, 2), (2, 3), (3, 1), (3, 8)]), [1, 2, 3], "edges into and out of it are not");
+        assert_eq!(
+            cycle(&[(9, 1), (1, 2), (2, 3), (3, 1), (3, 8)]),
+            [1, 2, 3],
+            "edges into and out of it are not"
+        );
         assert_eq!(cycle(&[(1, 2), (2, 1), (2, 3)]), [0_usize; 0], "a contradiction is no cycle");
-        assert_eq!(cycle(&[(1, 2), (2, 3), (3, 1), (1, 3), (1, 3)]), [0_usize; 0], "the majority ranks 1 over 3");
+        assert_eq!(
+            cycle(&[(1, 2), (2, 3), (3, 1), (1, 3), (1, 3)]),
+            [0_usize; 0],
+            "the majority ranks 1 over 3"
+        );
     }
 }

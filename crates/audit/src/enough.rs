@@ -27,7 +27,8 @@ impl Plan {
     ///
     /// 2.3 is the middle of the deviations between published runs of Mistral-7B models, which range from 1.9 to 2.7; the
     /// power table of the paper's reanalysis uses them. 0.15 is a middle value of the simulations of crate `stats`.
-    pub const MT_BENCH: Self = Self { questions: 80, seeds: 1, comparisons: 1, deviation: 2.3, seed_deviation: 0.15 };
+    pub const MT_BENCH: Self =
+        Self { questions: 80, seeds: 1, comparisons: 1, deviation: 2.3, seed_deviation: 0.15 };
 
     fn parts(&self) -> VarianceParts {
         let (seeds, questions) = (self.seeds.max(1), self.questions.max(2));

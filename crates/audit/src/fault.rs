@@ -137,8 +137,12 @@ impl Fault {
     pub fn advice(self) -> &'static str {
         match self {
             Self::EmptyPrompt => "Fill or remove it: the policy learns to answer nothing.",
-            Self::EmptyResponse | Self::Identical => "`audit clean` removes it: its gradient is zero or meaningless.",
-            Self::NearIdentical => "Keep it if the difference is the answer, such as a number; else remove it.",
+            Self::EmptyResponse | Self::Identical => {
+                "`audit clean` removes it: its gradient is zero or meaningless."
+            }
+            Self::NearIdentical => {
+                "Keep it if the difference is the answer, such as a number; else remove it."
+            }
             Self::RefusalChosen => "Keep it if the request should be refused; else relabel it.",
             Self::RefusalBoth => "Remove it unless the manner of refusing is what the pair teaches.",
             Self::Truncated => "Generate with a larger token limit, or remove it with `--remove truncated`.",
@@ -147,7 +151,9 @@ impl Fault {
             Self::PromptInResponse => "Cut the echo, unless the request asks for it, as a translation does.",
             Self::Roles => "Correct the roles: chat templates refuse or garble such messages.",
             Self::Duplicate => "`audit clean` keeps the first copy: copies weigh a pair twice.",
-            Self::Contradiction => "`audit clean` removes both; `--relabel contradiction` takes the majority label.",
+            Self::Contradiction => {
+                "`audit clean` removes both; `--relabel contradiction` takes the majority label."
+            }
             Self::Cycle => "Label these pairs again: no ranking satisfies them.",
             Self::NearDuplicate => "Split train and held-out data by group of near-duplicates, not by row.",
             Self::Leak => "`audit clean` removes it: scores on that benchmark would be inflated.",
@@ -267,7 +273,7 @@ impl<'a> Hits<'a> {
         found
             .map(|fault| {
                 let count = self.count(fault);
-                let Interval { low, high, .. } = interval::of_share(count, of, 1.0);
+                let Interval { low, high, .. } = interval::of_share(count, of);
                 Finding { fault, count, of, low, high, examples: self.examples[fault as usize].clone() }
             })
             .collect()

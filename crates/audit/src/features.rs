@@ -52,8 +52,10 @@ struct Response {
 
 /// Measures both responses of all pairs.
 pub(crate) fn measure(data: &Dataset) -> Features {
-    let measured: Vec<[Response; 2]> =
-        (0..data.pairs.len()).into_par_iter().map(|pair| data.responses(pair).map(|text| response(&text))).collect();
+    let measured: Vec<[Response; 2]> = (0..data.pairs.len())
+        .into_par_iter()
+        .map(|pair| data.responses(pair).map(|text| response(&text)))
+        .collect();
     let starts = frequent_starts(&measured);
     let mut columns = NUMBERS.to_vec();
     columns.extend(starts.iter().map(|_| Feature::FirstWords));
@@ -61,7 +63,8 @@ pub(crate) fn measure(data: &Dataset) -> Features {
     columns.push(Feature::Position);
     let mut rows = Rows::default();
     for ([chosen, rejected], pair) in measured.iter().zip(&data.pairs) {
-        let numbers = chosen.numbers.iter().zip(&rejected.numbers).map(|(chosen, rejected)| chosen - rejected);
+        let numbers =
+            chosen.numbers.iter().zip(&rejected.numbers).map(|(chosen, rejected)| chosen - rejected);
         let start = |response: &Response, sign: f32| {
             let at = starts.binary_search(&response.start).ok().filter(|_| chosen.start != rejected.start);
             at.map(|at| ((NUMBERS.len() + at) as u16, sign))
@@ -72,7 +75,9 @@ pub(crate) fn measure(data: &Dataset) -> Features {
     }
     let scales = rows.root_mean_squares(columns.len());
     // Numbers have a root mean square of 1, so that one penalty fits all; the others are 0 or ±1.
-    let factor = |(column, scale): (usize, &f64)| if column < NUMBERS.len() && *scale > 0.0 { 1.0 / scale } else { 1.0 };
+    let factor = |(column, scale): (usize, &f64)| {
+        if column < NUMBERS.len() && *scale > 0.0 { 1.0 / scale } else { 1.0 }
+    };
     rows.scale(&scales.iter().enumerate().map(factor).collect::<Vec<_>>());
     Features { rows, columns }
 }
@@ -83,9 +88,11 @@ fn frequent_starts(measured: &[[Response; 2]]) -> Vec<String> {
     for response in measured.iter().flatten().filter(|response| !response.start.is_empty()) {
         *counts.entry(&response.start).or_default() += 1;
     }
-    let mut frequent: Vec<(&str, usize)> = counts.into_iter().filter(|(_, count)| *count >= LEAST_STARTS).collect();
+    let mut frequent: Vec<(&str, usize)> =
+        counts.into_iter().filter(|(_, count)| *count >= LEAST_STARTS).collect();
     frequent.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
-    let mut starts: Vec<String> = frequent.into_iter().take(MOST_STARTS).map(|(start, _)| start.to_owned()).collect();
+    let mut starts: Vec<String> =
+        frequent.into_iter().take(MOST_STARTS).map(|(start, _)| start.to_owned()).collect();
     starts.sort_unstable();
     starts
 }
@@ -105,7 +112,8 @@ fn response(text: &str) -> Response {
         logarithm(text.matches("```").count() / 2),
         f32::from(u8::from(refuses(text))),
     ];
-    let start: Vec<String> = text.split_whitespace().take(2).map(|word| word.chars().take(24).collect()).collect();
+    let start: Vec<String> =
+        text.split_whitespace().take(2).map(|word| word.chars().take(24).collect()).collect();
     Response { numbers, start: start.join(" ").to_lowercase() }
 }
 

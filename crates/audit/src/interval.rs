@@ -5,26 +5,37 @@ use stats::{Interval, wilson_interval};
 /// The confidence level of all intervals.
 pub(crate) const LEVEL: f64 = 0.95;
 
-/// Returns Wilson's interval of `hits` of `trials`, with the trials divided by the design effect; (0, 1) without trials.
-pub(crate) fn of_share(hits: usize, trials: usize, design_effect: f64) -> Interval {
-    let scaled = |number: usize| (number as f64 / design_effect.max(1.0)).round() as u64;
-    let trials = scaled(trials);
-    wilson_interval(scaled(hits).min(trials), trials, LEVEL).unwrap_or(Interval { low: 0.0, high: 1.0, level: LEVEL })
+/// Returns Wilson's interval of `hits` of `trials`; (0, 1) without trials.
+pub(crate) fn of_share(hits: usize, trials: usize) -> Interval {
+    wilson_interval(hits as u64, trials as u64, LEVEL).unwrap_or(Interval {
+        low: 0.0,
+        high: 1.0,
+        level: LEVEL,
+    })
 }
 
-/// Returns the variance of a share with dependent trials over that with independent ones, at least 1 (Kish's design
-/// effect, from the variance between groups). Items are `(group, hit)`.
-pub(crate) fn design_effect(items: &[(u64, bool)]) -> f64 {
-    let n = items.len() as f64;
-    let share = items.iter().filter(|(_, hit)| *hit).count() as f64 / n.max(1.0);
-    if share <= 0.0 || share >= 1.0 {
-        return 1.0;
+/// A share with dependent trials, or of trials that are shares themselves.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Share {
+    pub(crate) value: f64,
+    pub(crate) interval: Interval,
+}
+
+impl Share {
+    /// Returns the mean of items `(group, share)`, with Wilson's interval for the number of items over the design effect:
+    /// the variance between groups over that of independent trials, at least 1 (Kish 1965).
+    pub(crate) fn of(items: &[(u64, f64)]) -> Self {
+        let n = items.len() as f64;
+        let value = items.iter().map(|(_, share)| share).sum::<f64>() / n.max(1.0);
+        let mut sorted: Vec<(u64, f64)> = items.to_vec();
+        sorted.sort_by_key(|(group, _)| *group);
+        let residual = |group: &[(u64, f64)]| group.iter().map(|(_, share)| share - value).sum::<f64>();
+        let squares: f64 = sorted.chunk_by(|a, b| a.0 == b.0).map(|group| residual(group).powi(2)).sum();
+        let independent = n * value * (1.0 - value);
+        let effect = if independent > 0.0 { (squares / independent).max(1.0) } else { 1.0 };
+        let trials = (n / effect).round();
+        Self { value, interval: of_share((value * trials).round() as usize, trials as usize) }
     }
-    let mut sorted: Vec<(u64, bool)> = items.to_vec();
-    sorted.sort_unstable();
-    let residual = |group: &[(u64, bool)]| group.iter().map(|&(_, hit)| f64::from(u8::from(hit)) - share).sum::<f64>();
-    let squares: f64 = sorted.chunk_by(|a, b| a.0 == b.0).map(|group| residual(group).powi(2)).sum();
-    (squares / (n * share * (1.0 - share))).max(1.0)
 }
 
 #[cfg(test)]
@@ -33,16 +44,16 @@ mod tests {
 
     #[test]
     fn copies_of_trials_do_not_narrow_the_interval() {
-        let once: Vec<(u64, bool)> = (0..200).map(|group| (group, group % 4 == 0)).collect();
-        let thrice: Vec<(u64, bool)> = once.iter().flat_map(|item| [*item; 3]).collect();
-        assert!((design_effect(&once) - 1.0).abs() < 1e-9);
-        assert!((design_effect(&thrice) - 3.0).abs() < 1e-9);
-        assert_eq!(of_share(50, 200, 1.0), of_share(150, 600, 3.0));
+        let once: Vec<(u64, f64)> =
+            (0..200).map(|group| (group, f64::from(u8::from(group % 4 == 0)))).collect();
+        let thrice: Vec<(u64, f64)> = once.iter().flat_map(|item| [*item; 3]).collect();
+        assert_eq!(Share::of(&once).interval, of_share(50, 200));
+        assert_eq!(Share::of(&thrice), Share::of(&once));
     }
 
     #[test]
     fn no_trials_say_nothing() {
-        let Interval { low, high, .. } = of_share(0, 0, 1.0);
+        let Interval { low, high, .. } = of_share(0, 0);
         assert_eq!((low, high), (0.0, 1.0));
     }
 }

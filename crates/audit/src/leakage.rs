@@ -94,7 +94,11 @@ fn texts(question: &Value) -> Vec<String> {
     let text = |value: &Value| value.as_str().or_else(|| value.get("content")?.as_str()).map(str::to_owned);
     let found: Vec<String> = match question.get("turns").and_then(Value::as_array) {
         Some(turns) => turns.iter().filter_map(text).collect(),
-        None => ["prompt", "question", "instruction"].iter().find_map(|key| text(question.get(key)?)).into_iter().collect(),
+        None => ["prompt", "question", "instruction"]
+            .iter()
+            .find_map(|key| text(question.get(key)?))
+            .into_iter()
+            .collect(),
     };
     found.into_iter().filter(|text| !text::words(text).is_empty()).collect()
 }
@@ -117,8 +121,12 @@ struct Overlap {
 
 impl Index {
     fn new(turns: &[(usize, String)]) -> Self {
-        let mut index =
-            Self { whole: HashMap::new(), long: HashMap::new(), short: HashMap::new(), short_counts: Vec::new() };
+        let mut index = Self {
+            whole: HashMap::new(),
+            long: HashMap::new(),
+            short: HashMap::new(),
+            short_counts: Vec::new(),
+        };
         for (turn, (_, text)) in turns.iter().enumerate() {
             let words = text::words(text);
             index.whole.entry(text::joint_key(&words)).or_insert(turn);
@@ -142,7 +150,9 @@ impl Index {
         let mut shared: Vec<(usize, u64)> = Vec::new();
         for part in [text::flat(data.prompt(pair)), chosen, rejected] {
             let words = text::words(&part);
-            overlap.long = overlap.long.or_else(|| text::grams(&words, GRAM).find_map(|gram| self.long.get(&gram).copied()));
+            overlap.long = overlap
+                .long
+                .or_else(|| text::grams(&words, GRAM).find_map(|gram| self.long.get(&gram).copied()));
             for gram in text::grams(&words, SHORT_GRAM) {
                 shared.extend(self.short.get(&gram).into_iter().flatten().map(|turn| (*turn, gram)));
             }
@@ -160,7 +170,8 @@ impl Index {
 /// Finds the pairs that contain questions of a benchmark.
 pub(crate) fn with_bench(data: &Dataset, bench: &Bench, hits: &mut Hits<'_>) -> Leakage {
     let index = Index::new(&bench.turns);
-    let found: Vec<Overlap> = (0..data.pairs.len()).into_par_iter().map(|pair| index.overlap(data, pair)).collect();
+    let found: Vec<Overlap> =
+        (0..data.pairs.len()).into_par_iter().map(|pair| index.overlap(data, pair)).collect();
     let mut leaked: Vec<usize> = Vec::new();
     let count = |has: fn(&Overlap) -> bool| found.iter().filter(|overlap| has(overlap)).count();
     for (pair, overlap) in found.iter().enumerate() {
@@ -184,9 +195,15 @@ pub(crate) fn with_bench(data: &Dataset, bench: &Bench, hits: &mut Hits<'_>) -> 
 }
 
 /// Finds the pairs with a prompt that is also in a held-out set.
-pub(crate) fn with_held_out(data: &Dataset, keys: &[PairKey], held_out: &Dataset, hits: &mut Hits<'_>) -> HeldOutOverlap {
+pub(crate) fn with_held_out(
+    data: &Dataset,
+    keys: &[PairKey],
+    held_out: &Dataset,
+    hits: &mut Hits<'_>,
+) -> HeldOutOverlap {
     let other_keys = PairKey::of_all(held_out);
-    let mut firsts: Vec<(u64, usize)> = other_keys.iter().enumerate().map(|(pair, key)| (key.prompt, pair)).collect();
+    let mut firsts: Vec<(u64, usize)> =
+        other_keys.iter().enumerate().map(|(pair, key)| (key.prompt, pair)).collect();
     firsts.sort_unstable();
     firsts.dedup_by_key(|(key, _)| *key);
     let (mut exact, mut rest) = (0, Vec::new());
@@ -194,7 +211,9 @@ pub(crate) fn with_held_out(data: &Dataset, keys: &[PairKey], held_out: &Dataset
         match firsts.binary_search_by_key(&key.prompt, |(key, _)| *key) {
             Ok(at) => {
                 exact += 1;
-                hits.add(Fault::HeldOut, pair, || format!("prompt of {} there", held_out.place(firsts[at].1)));
+                hits.add(Fault::HeldOut, pair, || {
+                    format!("prompt of {} there", held_out.place(firsts[at].1))
+                });
             }
             Err(_) => rest.push(pair),
         }

@@ -20,6 +20,8 @@ mod logistic;
 mod near;
 mod noise;
 mod page;
+#[cfg(test)]
+mod peers;
 mod shortcuts;
 mod text;
 mod verdict;

@@ -45,7 +45,13 @@ const TOLERANCE: f64 = 1e-9;
 /// outside of `is_used` keep the weight 0.
 ///
 /// It is logistic regression without an intercept on both presentations of each pair, so neither order is favored.
-pub(crate) fn fit(rows: &Rows, which: &[usize], columns: usize, is_used: impl Fn(u16) -> bool, penalty: f64) -> Vec<f64> {
+pub(crate) fn fit(
+    rows: &Rows,
+    which: &[usize],
+    columns: usize,
+    is_used: impl Fn(u16) -> bool,
+    penalty: f64,
+) -> Vec<f64> {
     // Used columns get consecutive numbers, so that one feature costs one column.
     let used: Vec<u16> = (0..columns as u16).filter(|column| is_used(*column)).collect();
     let position: Vec<Option<usize>> =
@@ -58,7 +64,8 @@ pub(crate) fn fit(rows: &Rows, which: &[usize], columns: usize, is_used: impl Fn
         let step = solve(hessian, gradient);
         let mut length = 1.0;
         let (moved, value) = loop {
-            let moved: Vec<f64> = weights.iter().zip(&step).map(|(weight, step)| weight + length * step).collect();
+            let moved: Vec<f64> =
+                weights.iter().zip(&step).map(|(weight, step)| weight + length * step).collect();
             let value = objective(rows, which, &position, &moved, penalty);
             if value >= best || length < 1e-6 {
                 break (moved, value);
@@ -86,8 +93,12 @@ fn log_sigmoid(x: f64) -> f64 {
     x.min(0.0) - (-x.abs()).exp().ln_1p()
 }
 
-fn used_row<'a>(row: &'a [(u16, f32)], position: &'a [Option<usize>]) -> impl Iterator<Item = (usize, f64)> + 'a {
-    row.iter().filter_map(|&(column, difference)| Some((position[usize::from(column)]?, f64::from(difference))))
+fn used_row<'a>(
+    row: &'a [(u16, f32)],
+    position: &'a [Option<usize>],
+) -> impl Iterator<Item = (usize, f64)> + 'a {
+    row.iter()
+        .filter_map(|&(column, difference)| Some((position[usize::from(column)]?, f64::from(difference))))
 }
 
 fn margin(row: &[(u16, f32)], position: &[Option<usize>], weights: &[f64]) -> f64 {

@@ -2,17 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use pref_data::Format;
 use seeds::Seeds;
 use serde::Serialize;
-use stats::Interval;
 
 use crate::dataset::Dataset;
 use crate::dawid_skene::{Patterns, Votes, error};
 use crate::duplicates::PairKey;
 use crate::fault::{Fault, Hits};
-use crate::interval;
+use crate::interval::Share;
 use crate::text;
-use pref_data::Format;
 
 /// Fewer pairs give no estimate.
 const LEAST_PAIRS: usize = 20;
@@ -110,7 +109,11 @@ impl OtherLabels {
         for other in others {
             let file = other.path.file_stem().unwrap_or_default().to_string_lossy();
             for annotator in &other.annotators {
-                let name = if other.annotators.len() == 1 { file.to_string() } else { format!("{file}: {annotator}") };
+                let name = if other.annotators.len() == 1 {
+                    file.to_string()
+                } else {
+                    format!("{file}: {annotator}")
+                };
                 all.add(name, other, annotator, keys);
             }
         }
@@ -153,13 +156,12 @@ pub(crate) fn estimate(
 /// Two labels with the same error rate ε differ with probability d = 2ε(1 − ε).
 fn two_annotators(others: &OtherLabels, groups: &[u64]) -> Option<NoiseEstimate> {
     let votes = others.votes.iter().zip(groups);
-    let items: Vec<(u64, bool)> =
-        votes.filter_map(|(votes, group)| votes[0].map(|agrees| (*group, !agrees))).collect();
-    let rates = rate_of_disagreement(&items)?;
-    Some(NoiseMethod::TwoAnnotators.estimate(rates, items.len()))
+    let items: Vec<(u64, f64)> =
+        votes.filter_map(|(votes, group)| Some((*group, one_if(!votes[0]?)))).collect();
+    Some(NoiseMethod::TwoAnnotators.estimate(rate_of_disagreement(&items)?, items.len()))
 }
 
-/// Labels of one comparison that occurs several times in the file.
+/// Labels of one comparison that occurs several times in the file: the share of couples of labels that differ.
 fn repeated_pairs(keys: &[PairKey]) -> Option<NoiseEstimate> {
     let mut labels: Vec<([u64; 3], bool)> = keys
         .iter()
@@ -168,34 +170,31 @@ fn repeated_pairs(keys: &[PairKey]) -> Option<NoiseEstimate> {
         .collect();
     labels.sort_unstable();
     let repeated = labels.chunk_by(|a, b| a.0 == b.0).filter(|repeats| repeats.len() > 1);
-    let mut items: Vec<(u64, bool)> = Vec::new();
-    for (group, repeats) in (0..).zip(repeated) {
-        let larger = repeats.iter().filter(|(_, smaller)| !smaller).count();
-        // Sorted by label: neighbors would nearly always agree, so one end meets the other.
-        let differing = larger.min(repeats.len() - larger);
-        let couples = repeats.len() / 2;
-        // Of k labels, the share of couples that differ is estimated from all k(k − 1)/2 of them.
-        let all = repeats.len() * (repeats.len() - 1) / 2;
-        let share = (differing * (repeats.len() - differing)) as f64 / all as f64;
-        let hits = (share * couples as f64).round() as usize;
-        items.extend((0..couples).map(|couple| (group, couple < hits)));
-    }
+    let share = |repeats: &[([u64; 3], bool)]| {
+        let smaller = repeats.iter().filter(|(_, smaller)| *smaller).count();
+        let couples = repeats.len() * (repeats.len() - 1) / 2;
+        (smaller * (repeats.len() - smaller)) as f64 / couples as f64
+    };
+    let items: Vec<(u64, f64)> = (0..).zip(repeated.map(share)).collect();
     // Copies always agree. Without a single disagreement, they cannot be distinguished from labels given anew.
-    if !items.iter().any(|(_, differs)| *differs) {
+    if items.iter().all(|(_, share)| *share == 0.0) {
         return None;
     }
-    let rates = rate_of_disagreement(&items)?;
-    Some(NoiseMethod::RepeatedPairs.estimate(rates, items.len()))
+    Some(NoiseMethod::RepeatedPairs.estimate(rate_of_disagreement(&items)?, items.len()))
 }
 
-fn rate_of_disagreement(items: &[(u64, bool)]) -> Option<(f64, f64, f64)> {
+/// Returns the error rate at which two labels differ as often as these, with the ends of its interval.
+fn rate_of_disagreement(items: &[(u64, f64)]) -> Option<(f64, f64, f64)> {
     if items.len() < LEAST_PAIRS {
         return None;
     }
     let rate = |disagreement: f64| 0.5 * (1.0 - (1.0 - 2.0 * disagreement).max(0.0).sqrt());
-    let hits = items.iter().filter(|(_, differs)| *differs).count();
-    let Interval { low, high, .. } = interval::of_share(hits, items.len(), interval::design_effect(items));
-    Some((rate(hits as f64 / items.len() as f64), rate(low), rate(high)))
+    let Share { value, interval } = Share::of(items);
+    Some((rate(value), rate(interval.low), rate(interval.high)))
+}
+
+fn one_if(is_so: bool) -> f64 {
+    f64::from(u8::from(is_so))
 }
 
 fn dawid_skene(
@@ -230,16 +229,10 @@ fn bound_by_features(log_odds: &[f64], groups: &[u64]) -> Option<NoiseEstimate> 
     if log_odds.len() < LEAST_PAIRS {
         return None;
     }
-    // A tie is half right: it counts as right in every other pair.
-    let mut ties = false;
-    let is_wrong = |odds: &f64| {
-        ties ^= *odds == 0.0;
-        *odds < 0.0 || *odds == 0.0 && ties
-    };
-    let wrong: Vec<bool> = log_odds.iter().map(is_wrong).collect();
-    let items: Vec<(u64, bool)> = groups.iter().copied().zip(wrong).collect();
-    let errors = items.iter().filter(|(_, wrong)| *wrong).count();
-    let high = interval::of_share(errors, items.len(), interval::design_effect(&items)).high.min(0.5);
+    // A tie is half right.
+    let wrong = |odds: &f64| if *odds == 0.0 { 0.5 } else { one_if(*odds < 0.0) };
+    let items: Vec<(u64, f64)> = groups.iter().copied().zip(log_odds.iter().map(wrong)).collect();
+    let high = Share::of(&items).interval.high.min(0.5);
     let probabilities: Vec<f64> = log_odds.iter().map(|odds| 1.0 / (1.0 + (-odds).exp())).collect();
     let threshold = probabilities.iter().sum::<f64>() / probabilities.len() as f64;
     let confident = probabilities.iter().filter(|right| **right >= threshold).count();

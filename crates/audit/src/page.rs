@@ -38,7 +38,9 @@ pub(crate) fn page(audit: &Audit) -> Report {
 pub(crate) fn text(audit: &Audit) -> String {
     let mut lines = wrapped(&audit.verdict, "", "");
     lines.push(String::new());
-    lines.extend(numbers(audit).into_iter().flat_map(|(name, value)| wrapped(&value, &format!("{name:<19}"), "")));
+    lines.extend(
+        numbers(audit).into_iter().flat_map(|(name, value)| wrapped(&value, &format!("{name:<19}"), "")),
+    );
     lines.push(String::new());
     for (step, number) in audit.advice.iter().zip(1..) {
         lines.extend(wrapped(step, &format!("{number}. "), "   "));
@@ -93,10 +95,16 @@ fn wrapped(text: &str, first: &str, others: &str) -> Vec<String> {
 /// Returns the three numbers of the verdict, in words.
 fn numbers(audit: &Audit) -> [(&'static str, String); 3] {
     let percent = |share: f64| format!("{:.1}%", 100.0 * share);
-    let Interval { low, high, .. } = interval::of_share(audit.usable_pairs, audit.pairs, 1.0);
+    let Interval { low, high, .. } = interval::of_share(audit.usable_pairs, audit.pairs);
     let share = audit.usable_pairs as f64 / audit.pairs as f64;
-    let usable =
-        format!("{} of {}, {} [{:.1}, {:.1}]", audit.usable_pairs, audit.pairs, percent(share), 100.0 * low, 100.0 * high);
+    let usable = format!(
+        "{} of {}, {} [{:.1}, {:.1}]",
+        audit.usable_pairs,
+        audit.pairs,
+        percent(share),
+        100.0 * low,
+        100.0 * high
+    );
     let noise = match audit.noise.first() {
         None => "unknown".to_owned(),
         Some(noise) if noise.method.identifies() => format!(
@@ -177,8 +185,14 @@ fn contents(audit: &Audit) -> Section {
         std::iter::once(Value::text(name)).chain(counts).collect()
     };
     let right = Align::Right;
-    let columns =
-        [("Text", Align::Left), ("least", right), ("10%", right), ("median", right), ("90%", right), ("most", right)];
+    let columns = [
+        ("Text", Align::Left),
+        ("least", right),
+        ("10%", right),
+        ("median", right),
+        ("90%", right),
+        ("most", right),
+    ];
     let rows = vec![
         row("prompt", &contents.prompt),
         row("chosen", &contents.chosen),
@@ -187,8 +201,14 @@ fn contents(audit: &Audit) -> Section {
     let mut tables = vec![table("lengths", "Lengths in words", &columns, rows)];
     if !contents.unreadable_examples.is_empty() {
         let examples = contents.unreadable_examples.iter();
-        let rows = examples.map(|example| vec![Value::text(&example.place), Value::text(&example.text)]).collect();
-        tables.push(table("unreadable", "Rows that cannot be read", &[("Where", Align::Left), ("Problem", Align::Left)], rows));
+        let rows =
+            examples.map(|example| vec![Value::text(&example.place), Value::text(&example.text)]).collect();
+        tables.push(table(
+            "unreadable",
+            "Rows that cannot be read",
+            &[("Where", Align::Left), ("Problem", Align::Left)],
+            rows,
+        ));
     }
     section("What is in it", paragraphs, tables)
 }
@@ -214,7 +234,8 @@ fn duplicate_paragraphs(audit: &Audit) -> Vec<String> {
 
 /// Returns the table of some faults and that of their examples; nothing where none occurs.
 fn faults(audit: &Audit, id: &str, which: &[Fault]) -> Vec<Table> {
-    let found: Vec<&Finding> = audit.findings.iter().filter(|finding| which.contains(&finding.fault)).collect();
+    let found: Vec<&Finding> =
+        audit.findings.iter().filter(|finding| which.contains(&finding.fault)).collect();
     if found.is_empty() {
         return Vec::new();
     }
@@ -246,7 +267,12 @@ fn faults(audit: &Audit, id: &str, which: &[Fault]) -> Vec<Table> {
 
 fn share(count: usize, of: usize, low: f64, high: f64) -> Value {
     let decimals = if count * 100 < of { 2 } else { 1 };
-    Value::Interval { value: 100.0 * count as f64 / of.max(1) as f64, low: 100.0 * low, high: 100.0 * high, decimals }
+    Value::Interval {
+        value: 100.0 * count as f64 / of.max(1) as f64,
+        low: 100.0 * low,
+        high: 100.0 * high,
+        decimals,
+    }
 }
 
 fn leakage(audit: &Audit) -> Section {
@@ -272,7 +298,8 @@ fn leakage(audit: &Audit) -> Section {
     }
     if audit.leakage.is_empty() {
         paragraphs.push(
-            "No benchmark is compared; `--bench question.jsonl` names one, such as MT-Bench's questions.".to_owned(),
+            "No benchmark is compared; `--bench question.jsonl` names one, such as MT-Bench's questions."
+                .to_owned(),
         );
     }
     if audit.held_out.is_empty() {
@@ -315,7 +342,11 @@ fn shortcuts(audit: &Audit) -> Section {
     };
     let columns = [("Feature", Align::Left), ("AUC [95%]", Align::Right), ("Reading", Align::Left)];
     let rows = audit.shortcuts.iter().map(row).collect();
-    let mut section = section("Shortcuts", paragraphs, vec![table("shortcuts", "Labels predicted by surface features", &columns, rows)]);
+    let mut section = section(
+        "Shortcuts",
+        paragraphs,
+        vec![table("shortcuts", "Labels predicted by surface features", &columns, rows)],
+    );
     let real: Vec<_> = audit.shortcuts.iter().filter(|shortcut| !shortcut.is_layout).collect();
     let values = real.iter().map(|shortcut| Some((shortcut.auc.auc, shortcut.auc.low, shortcut.auc.high)));
     section.figures.push(bars(
@@ -354,7 +385,10 @@ fn noise(audit: &Audit) -> Section {
         return section("Noise", paragraphs, Vec::new());
     }
     paragraphs.extend(
-        audit.noise.iter().map(|noise| format!("{} assumes: {}.", capitalized(noise.method.title()), noise.assumes)),
+        audit
+            .noise
+            .iter()
+            .map(|noise| format!("{} assumes: {}.", capitalized(noise.method.title()), noise.assumes)),
     );
     let row = |noise: &crate::NoiseEstimate| {
         let [value, low, high] = [noise.estimate, noise.low, noise.high].map(|share| 100.0 * share);
@@ -365,7 +399,8 @@ fn noise(audit: &Audit) -> Section {
         ]
     };
     let columns = [("Method", Align::Left), ("Wrong labels, % [95%]", Align::Right), ("Pairs", Align::Right)];
-    let tables = vec![table("noise", "Share of wrong labels", &columns, audit.noise.iter().map(row).collect())];
+    let tables =
+        vec![table("noise", "Share of wrong labels", &columns, audit.noise.iter().map(row).collect())];
     let tables = tables.into_iter().chain(faults(audit, "outvoted", &[Fault::Outvoted])).collect();
     let mut section = section("Noise", paragraphs, tables);
     let values = audit.noise.iter().map(|noise| Some((noise.estimate, noise.low, noise.high)));

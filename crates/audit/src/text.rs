@@ -219,7 +219,8 @@ mod tests {
 
     #[test]
     fn edit_distances_equal_those_of_the_full_table() {
-        let texts = ["", "a", "kitten", "sitting", "kitchen", "the cat sat", "a cat sat on", "tac eht", "abcabcabc"];
+        let texts =
+            ["", "a", "kitten", "sitting", "kitchen", "the cat sat", "a cat sat on", "tac eht", "abcabcabc"];
         for a in texts {
             for b in texts {
                 let full = full_distance(a.as_bytes(), b.as_bytes());

@@ -69,12 +69,15 @@ pub(crate) fn advice(audit: &Audit) -> Vec<String> {
         let reason = if leaked > 0 { ", also because it overlaps with the evaluation" } else { "" };
         // Overlap with the evaluation spoils more than its share.
         let weight = if leaked > 0 { 0.5 + share(unusable) } else { share(unusable) };
-        steps.push((weight, format!("`audit clean` removes {}{reason}.", counted(unusable, "unusable pair"))));
+        steps
+            .push((weight, format!("`audit clean` removes {}{reason}.", counted(unusable, "unusable pair"))));
     }
     match audit.noise.first().filter(|noise| noise.method.identifies()) {
         None => {
             let pairs = SECOND_LABELS.min(audit.usable_pairs);
-            let text = format!("Label {pairs} random pairs a second time (`--second`): noise cannot be seen otherwise.");
+            let text = format!(
+                "Label {pairs} random pairs a second time (`--second`): noise cannot be seen otherwise."
+            );
             steps.push((0.3, text));
         }
         Some(noise) if noise.estimate > 0.02 => {
@@ -89,10 +92,14 @@ pub(crate) fn advice(audit: &Audit) -> Vec<String> {
         Some(_) => {}
     }
     if let Some((feature, low)) = shortcut(audit).filter(|(_, low)| *low > 0.55) {
-        let text = format!("Balance the pairs by {feature}, or correct for it in evaluation: it predicts labels by itself.");
+        let text = format!(
+            "Balance the pairs by {feature}, or correct for it in evaluation: it predicts labels by itself."
+        );
         steps.push(((2.0 * low - 1.0).powi(2).max(0.05) + 0.1, text));
     }
-    if let Some(required) = audit.enough.required.iter().filter_map(|sample| Some((sample.number?, sample.source))).next() {
+    if let Some(required) =
+        audit.enough.required.iter().filter_map(|sample| Some((sample.number?, sample.source))).next()
+    {
         let text = format!(
             "For differences of {} points plan {} questions, or more seeds.",
             crate::Enough::TARGET,
@@ -104,7 +111,10 @@ pub(crate) fn advice(audit: &Audit) -> Vec<String> {
     for (fault, weight) in [(Fault::Truncated, 0.5), (Fault::Markup, 1.0), (Fault::NextTurn, 1.0)] {
         let count = audit.count(fault);
         if share(count) > 0.02 {
-            steps.push((weight * share(count), format!("{} ({}).", fault.advice().trim_end_matches('.'), counted(count, "pair"))));
+            steps.push((
+                weight * share(count),
+                format!("{} ({}).", fault.advice().trim_end_matches('.'), counted(count, "pair")),
+            ));
         }
     }
     steps.sort_by(|a, b| b.0.total_cmp(&a.0));
