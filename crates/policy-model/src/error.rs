@@ -47,7 +47,7 @@ pub enum PolicyError {
         expected: String,
     },
     /// `model_type` names an architecture that this crate does not implement.
-    #[error("{}: unknown model_type `{found}`; known families are {known}", path.display())]
+    #[error("{}: unknown model_type `{found}`; known families are {known}{hint}", path.display())]
     UnknownFamily {
         /// The configuration.
         path: PathBuf,
@@ -55,6 +55,8 @@ pub enum PolicyError {
         found: String,
         /// The supported families.
         known: String,
+        /// The reason, where known.
+        hint: &'static str,
     },
     /// The rotary embedding has a type that this crate does not implement.
     #[error("{}: rope type `{found}` is not supported; supported are {known}", path.display())]

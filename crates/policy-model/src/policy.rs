@@ -115,7 +115,8 @@ impl Policy {
         self.device
     }
 
-    /// Returns the hidden states after the final norm, with a graph if gradients are enabled.
+    /// Returns the hidden states after the final norm, with a graph if gradients are enabled. They include the scale of the logits
+    /// of families that have one.
     ///
     /// # Shapes
     /// `rows` `[B, T]`; returns `[B, T, hidden_size]` in the policy's kind.
@@ -214,7 +215,7 @@ impl Policy {
         LayerwiseBackward::new(&self.decoder, embedded, &rows.positions, backend, selected, checkpointing)
     }
 
-    /// Returns the embeddings of tokens.
+    /// Returns the embeddings of tokens, to which the first layer applies the scale of families that have one.
     ///
     /// # Shapes
     /// `ids` `[N]` i64; returns `[N, hidden_size]` in the policy's kind.
@@ -226,6 +227,7 @@ impl Policy {
     }
 
     /// Returns the weight of the LM head, `[vocab_size, hidden_size]`: `lm_head.weight`, or the tied embedding.
+    /// [`ModelConfig::has_plain_head`] is whether it determines the logits.
     pub fn lm_head(&self) -> &Tensor {
         self.decoder.lm_head()
     }
@@ -235,7 +237,7 @@ impl Policy {
     /// # Shapes
     /// `hidden` `[N, hidden_size]`; returns `[N, vocab_size]` in the policy's kind.
     pub fn logits(&self, hidden: &Tensor) -> Tensor {
-        hidden.linear(self.decoder.lm_head(), None::<&Tensor>)
+        self.decoder.logits(hidden)
     }
 
     /// Returns the log-probabilities (nats) of tokens, from a log-softmax in fp32 for every kind.

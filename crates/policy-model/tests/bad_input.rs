@@ -211,7 +211,10 @@ fn configurations_are_refused_for_a_stated_reason() {
             config.insert(key.to_owned(), value);
         }))
     };
-    assert_says(&refused("llama", "model_type", json!("gpt2")), &["gpt2", "llama, mistral, qwen2, qwen3"]);
+    assert_says(
+        &refused("llama", "model_type", json!("gpt2")),
+        &["gpt2", "llama, mistral, ministral, qwen2, qwen3"],
+    );
     assert_says(&refused("llama", "vocab_size", json!(-3)), &["vocab_size", "-3", "positive"]);
     assert_says(
         &refused("llama", "num_hidden_layers", json!(2_000_000_000)),
@@ -223,13 +226,16 @@ fn configurations_are_refused_for_a_stated_reason() {
         &["num_key_value_heads", "divisor of the 4"],
     );
     assert_says(&refused("llama", "head_dim", json!(7)), &["head_dim", "even"]);
-    assert_says(&refused("llama", "hidden_act", json!("gelu")), &["hidden_act", "silu"]);
-    assert_says(&refused("llama", "rope_parameters", json!({"rope_type": "yarn"})), &["yarn", "llama3"]);
+    assert_says(&refused("llama", "hidden_act", json!("relu6")), &["hidden_act", "silu"]);
+    assert_says(&refused("llama", "rope_parameters", json!({"rope_type": "mrope"})), &["mrope", "llama3"]);
     assert_says(
         &refused("llama", "rope_parameters", json!({"rope_type": "llama3"})),
         &["factor", "positive number"],
     );
-    assert_says(&refused("mistral", "rope_scaling", json!({"type": "dynamic"})), &["dynamic"]);
+    assert_says(
+        &refused("mistral", "rope_scaling", json!({"type": "dynamic"})),
+        &["factor", "positive number"],
+    );
     assert_says(&refused("mistral", "rope_theta", json!("big")), &["rope_theta", "big"]);
     assert_says(&refused("qwen2", "layer_types", json!(["full_attention"])), &["layer_types", "2 layers"]);
     for field in ["model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"] {
