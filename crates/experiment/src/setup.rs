@@ -1,6 +1,6 @@
 //! The setup of an experiment: what all its runs share.
 
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU64};
 use std::path::{Path, PathBuf};
 
 use pref_data::{ChatSettings, Date};
@@ -192,6 +192,11 @@ impl Setup {
         self.train.checkpoints.len() - 1
     }
 
+    /// Returns the number of passes of a cell over its pairs. A study's recipe has a whole number of them.
+    pub(crate) fn epochs_of(&self, cell: &Cell) -> u64 {
+        cell.epochs.map_or(self.train.epochs.get() as u64, NonZeroU64::get)
+    }
+
     /// Returns the recipe of one cell's training run, which writes to `output`.
     pub fn run_recipe(
         &self,
@@ -228,7 +233,7 @@ impl Setup {
             recipe.train.learning_rate = learning_rate;
         }
         if let Some(epochs) = cell.epochs {
-            recipe.train.epochs = epochs.get();
+            recipe.train.epochs = epochs.into();
         }
         // A run may resume with another number of threads.
         recipe.train.threads = 0;

@@ -2,8 +2,7 @@
 
 use experiment::{LEVEL, RESAMPLES, percent};
 use pref_loss::LogpReduction;
-use trainer::Decay;
-use trainer::recipe::Dtype;
+use trainer::recipe::{Dtype, Scheduler};
 
 use crate::evidence::POWER;
 use crate::recipe::StudyRecipe;
@@ -21,9 +20,10 @@ pub(crate) fn methods(recipe: &StudyRecipe) -> Vec<String> {
 fn training(recipe: &StudyRecipe) -> String {
     let train = &recipe.train;
     let decay = match train.scheduler {
-        Decay::Linear => "linearly to 0",
-        Decay::Cosine => "along half a cosine to 0",
-        Decay::Constant => "constant",
+        Scheduler::Linear => "linearly to 0",
+        Scheduler::Cosine => "along half a cosine to 0",
+        Scheduler::Constant => "constant",
+        Scheduler::Wsd => "constant until it decays to 0",
     };
     let computing = match recipe.model.dtype {
         Dtype::Bfloat16 => "bfloat16 if the machine supports it",

@@ -330,6 +330,7 @@ impl RecipeRoot for StudyRecipe {
         self.data.check().map_err(|complaint| complaint.within("data"))?;
         self.check_dates()?;
         self.train.check().map_err(|complaint| complaint.within("train"))?;
+        self.check_length().map_err(|complaint| complaint.within("train"))?;
         self.lora.check().map_err(|complaint| complaint.within("lora"))?;
         self.distributed.check().map_err(|complaint| complaint.within("distributed"))?;
         self.output.check().map_err(|complaint| complaint.within("output"))?;
@@ -355,6 +356,20 @@ impl RecipeRoot for StudyRecipe {
 }
 
 impl StudyRecipe {
+    /// Checks that training lasts for whole epochs, by which tables and `results.parquet` name policies.
+    fn check_length(&self) -> Result<(), Complaint> {
+        if self.train.max_steps.is_some() {
+            let reason =
+                "has no place in a study, whose policies differ in epochs; remove it and set train.epochs";
+            return Err(Complaint::invalid("max_steps", reason));
+        }
+        if self.train.epochs.whole().is_none() {
+            let reason = format!("is {}; it must be a whole number in a study", self.train.epochs);
+            return Err(Complaint::invalid("epochs", reason));
+        }
+        Ok(())
+    }
+
     /// Checks that dates are days or `none`. `today` would give a resumed study other results than its first part.
     fn check_dates(&self) -> Result<(), Complaint> {
         for (section, date) in [("data", &self.data.date), ("answers", &self.answers.date)] {
@@ -568,7 +583,10 @@ mod tests {
         let recipe = StudyRecipe::preset(Preset::Paper, &[]).unwrap();
         let train = &recipe.train;
         assert_eq!((train.learning_rate, train.batch_size, train.warmup_ratio), (5e-7, 16, 0.1));
-        assert_eq!((train.betas, train.eps, train.scheduler), ([0.9, 0.999], 1e-8, trainer::Decay::Linear));
+        assert_eq!(
+            (train.betas, train.eps, train.scheduler),
+            ([0.9, 0.999], 1e-8, trainer::recipe::Scheduler::Linear)
+        );
         assert_eq!(recipe.study.annotators, ["human", "gpt-4-turbo"]);
         assert_eq!(recipe.judge.name(), "gpt-4");
         assert_eq!((recipe.study.seeds, recipe.study.sweep_betas.len()), (4, 11));

@@ -15,8 +15,9 @@ use seeds::Seeds;
 use tch::{Cuda, Device, Kind, Tensor};
 use torch_ext::{SharedPrefixRows, VarlenRows, shared_prefix_attention, varlen_attention};
 use trainer::{
-    Activations, AdamWSettings, Decay, Head, MicroBatch, Observer, Order, PairDelta, PreferenceObjective,
-    Scoring, SequenceLogps, StepMetrics, TrainError, TrainSettings, Trained, Trainer, TrainerState,
+    Activations, AdamWSettings, Decay, Head, Length, MicroBatch, Observer, Order, PairDelta,
+    PreferenceObjective, Scoring, SequenceLogps, StepMetrics, TrainError, TrainSettings, Trained, Trainer,
+    TrainerState,
 };
 
 const VOCABULARY: usize = 512;
@@ -187,7 +188,7 @@ fn losses(
         scoring,
     };
     let settings = TrainSettings {
-        epochs: 2,
+        length: Length::Epochs(2.0),
         batch_size: 4,
         micro_batch: MicroBatch::Examples(2),
         learning_rate: 1e-4,

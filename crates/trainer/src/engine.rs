@@ -43,11 +43,20 @@ pub enum MicroBatch {
     Tokens(usize),
 }
 
+/// The length of training.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Length {
+    /// A number of passes over the examples, above 0. A fraction ends within a pass, after the step that reaches it.
+    Epochs(f64),
+    /// A number of optimizer steps, at least 1, over as many passes as they take.
+    Steps(u64),
+}
+
 /// How a policy is optimized, for any objective.
 #[derive(Clone, Debug)]
 pub struct TrainSettings {
-    /// The number of passes over the examples.
-    pub epochs: u64,
+    /// The length of training.
+    pub length: Length,
     /// Examples per optimizer step, over all micro-batches; the last batch of an epoch may be smaller.
     pub batch_size: usize,
     /// The size of a micro-batch.
@@ -83,6 +92,19 @@ impl TrainSettings {
     /// Returns the number of optimizer steps per epoch of `examples` examples.
     pub fn steps_per_epoch(&self, examples: usize) -> u64 {
         examples.div_ceil(self.batch_size) as u64
+    }
+
+    /// Returns the number of optimizer steps on `examples` examples: that of transformers' `Trainer`.
+    pub fn total_steps(&self, examples: usize) -> u64 {
+        match self.length {
+            Length::Epochs(epochs) => (epochs * self.steps_per_epoch(examples) as f64).ceil() as u64,
+            Length::Steps(steps) => steps,
+        }
+    }
+
+    /// Returns the number of passes over `examples` examples.
+    pub(crate) fn epochs(&self, examples: usize) -> f64 {
+        self.total_steps(examples) as f64 / self.steps_per_epoch(examples).max(1) as f64
     }
 
     /// Returns the steps after which a checkpoint is written, in order.
@@ -217,7 +239,7 @@ impl<'a> Trainer<'a> {
         if objective.examples() == 0 {
             return Err(TrainError::NoExamples("the set is empty".into()));
         }
-        let total_steps = settings.epochs * settings.steps_per_epoch(objective.examples());
+        let total_steps = settings.total_steps(objective.examples());
         let is_sharded = exchange.sharding == Sharding::Optimizer && group.rank() != Rank::ALONE;
         let holder = is_sharded.then(|| (group.rank(), exchange.bucket));
         let (trained, kind) = (settings.trained.clone(), settings.kind);

@@ -33,7 +33,7 @@ mod tensorboard;
 mod unpaired;
 
 pub use context::{Clock, Context, NoClock, Progress, Silent};
-pub use engine::{MicroBatch, Observer, Order, Outcome, TrainSettings, Trainer, step_at};
+pub use engine::{Length, MicroBatch, Observer, Order, Outcome, TrainSettings, Trainer, step_at};
 pub use error::{TrainError, is_bad_model};
 pub use gradients::Gradients;
 pub use held_out::{HeldOut, HeldOutMetrics, OwnAnswers};
@@ -53,7 +53,7 @@ pub use preview::{Preview, PreviewedCompletion, PreviewedPair, preview};
 pub use reference::SequenceLogps;
 pub use run::{RunReport, SupervisedRun, run, run_supervised};
 pub use run_dir::{RunDir, Start};
-pub use schedule::{Decay, Schedule};
+pub use schedule::{Decay, DecayShape, Schedule};
 pub use scoring::{Activations, Head, Scoring};
 pub use state::TrainerState;
 pub use tensorboard::EventWriter;

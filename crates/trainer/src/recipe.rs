@@ -18,7 +18,7 @@
 //!     dir = "runs/ipo"
 //! "#;
 //! let recipe = Recipe::parse("ipo.toml", text, &["train.epochs=1".to_owned()])?;
-//! assert_eq!(recipe.train.epochs, 1);
+//! assert_eq!(recipe.train.epochs.get(), 1.0);
 //! assert_eq!(recipe.train.batch_size, 16);
 //! # Ok::<(), trainer::recipe::RecipeError>(())
 //! ```
@@ -53,7 +53,7 @@ pub use sections::{
     DistributedSection, LoraSection, ModelSection, OutputSection, SpeedSection, TrainSection,
 };
 pub use smoothing::Smoothing;
-pub use values::{DeviceChoice, Dtype, Format, NoiseKind, Preset, seed};
+pub use values::{DeviceChoice, Dtype, Epochs, Format, NoiseKind, Preset, Scheduler, seed};
 pub use watch::WatchSection;
 
 /// One training run. Only `model.path`, `data.path` and `output.dir` have no default.

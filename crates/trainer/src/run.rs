@@ -263,7 +263,7 @@ pub(crate) fn run_inputs(
         reference: reference.map(ReferenceModel::short_digest),
         tokenizer: tokenizer.clone(),
         template: template.clone(),
-        total_steps: settings.epochs * settings.steps_per_epoch(examples),
+        total_steps: settings.total_steps(examples),
     }
 }
 
@@ -534,7 +534,7 @@ fn exchanged(scoring: Scoring, group: &ProcessGroup) -> Scoring {
 pub(crate) fn settings(recipe: &Recipe, kind: Kind) -> Result<TrainSettings, TrainError> {
     let train = &recipe.train;
     Ok(TrainSettings {
-        epochs: train.epochs,
+        length: train.length(),
         batch_size: train.batch_size,
         micro_batch: match train.micro_batch_tokens {
             0 => MicroBatch::Examples(train.micro_batch_size),
@@ -542,7 +542,7 @@ pub(crate) fn settings(recipe: &Recipe, kind: Kind) -> Result<TrainSettings, Tra
         },
         learning_rate: train.learning_rate,
         warmup_ratio: train.warmup_ratio,
-        decay: train.scheduler,
+        decay: train.decay(),
         adamw: AdamWSettings {
             betas: (train.betas[0], train.betas[1]),
             eps: train.eps,

@@ -16,8 +16,8 @@ use rand::RngExt;
 use seeds::Seeds;
 use tch::{Device, Kind, Tensor};
 use trainer::{
-    Activations, AdamWSettings, Decay, KlPairs, Loss, MicroBatch, Order, PairwiseLoss, PreferenceObjective,
-    Scoring, SequenceLogps, StepMetrics, TrainSettings, Trained, Trainer,
+    Activations, AdamWSettings, Decay, KlPairs, Length, Loss, MicroBatch, Order, PairwiseLoss,
+    PreferenceObjective, Scoring, SequenceLogps, StepMetrics, TrainSettings, Trained, Trainer,
 };
 
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -70,7 +70,7 @@ impl Way {
 
     fn settings(&self) -> TrainSettings {
         TrainSettings {
-            epochs: 2,
+            length: Length::Epochs(2.0),
             batch_size: 4,
             micro_batch: MicroBatch::Examples(1),
             learning_rate: 1e-2,

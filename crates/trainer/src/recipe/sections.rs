@@ -1,5 +1,6 @@
 //! Most sections of a recipe.
 
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use distributed::{Exchange, Sharding};
@@ -7,10 +8,11 @@ use policy_model::{Lora, Projection};
 use pref_data::{Layout, Padding};
 use serde::{Deserialize, Serialize};
 
-use super::values::{DeviceChoice, Dtype};
+use super::values::{DeviceChoice, Dtype, Epochs, Scheduler};
 use super::{Complaint, Origin, RecipeError};
+use crate::engine::Length;
 use crate::parameters::Trained;
-use crate::schedule::Decay;
+use crate::schedule::{Decay, DecayShape};
 use crate::scoring::{Activations, Head, Scoring};
 
 /// The policy and its reference model.
@@ -56,8 +58,11 @@ impl ModelSection {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainSection {
-    /// Number of passes over the data, at least 1.
-    pub epochs: u64,
+    /// Number of passes over the data, above 0. A fraction ends within a pass.
+    pub epochs: Epochs,
+    /// Number of optimizer steps, at least 1, in place of `epochs`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_steps: Option<NonZeroU64>,
     /// Number of pairs per optimizer step, or of unpaired preferences; at least 1.
     pub batch_size: usize,
     /// Number of pairs per forward pass, at least 1. It affects memory, and results by rounding only.
@@ -68,8 +73,14 @@ pub struct TrainSection {
     pub learning_rate: f64,
     /// Share of the steps with linear warm-up, in [0, 1].
     pub warmup_ratio: f64,
-    /// Learning-rate schedule after the warm-up.
-    pub scheduler: Decay,
+    /// Learning-rate schedule after the warm-up; `wsd` is warmup-stable-decay.
+    pub scheduler: Scheduler,
+    /// Share of the steps with the final decay, in (0, 1], for `scheduler = "wsd"` only [default: 0.1].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decay_ratio: Option<f64>,
+    /// Curve of that decay [default: `"cosine"`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decay_type: Option<DecayShape>,
     /// `AdamW`'s decay rates β₁ and β₂, each in [0, 1).
     pub betas: [f64; 2],
     /// `AdamW`'s ε, above 0.
@@ -91,13 +102,16 @@ pub struct TrainSection {
 impl Default for TrainSection {
     fn default() -> Self {
         Self {
-            epochs: 3,
+            epochs: Epochs::DEFAULT,
+            max_steps: None,
             batch_size: 16,
             micro_batch_size: 4,
             micro_batch_tokens: 0,
             learning_rate: 5e-7,
             warmup_ratio: 0.1,
-            scheduler: Decay::Linear,
+            scheduler: Scheduler::Linear,
+            decay_ratio: None,
+            decay_type: None,
             betas: [0.9, 0.999],
             eps: 1e-8,
             weight_decay: 0.0,
@@ -110,15 +124,18 @@ impl Default for TrainSection {
     }
 }
 
+/// The share of the steps with the final decay of `wsd`.
+const DECAY_RATIO: f64 = 0.1;
+
 impl TrainSection {
     /// # Errors
     /// A [`Complaint`] about the first invalid key.
     pub fn check(&self) -> Result<(), Complaint> {
-        require(self.epochs > 0, "epochs", "is 0; give at least 1")?;
         require(self.batch_size > 0, "batch_size", "is 0; give at least 1")?;
         require(self.micro_batch_size > 0, "micro_batch_size", "is 0; give at least 1")?;
         in_range("learning_rate", self.learning_rate, |rate| rate > 0.0, "above 0")?;
         in_range("warmup_ratio", self.warmup_ratio, |share| (0.0..=1.0).contains(&share), "in [0, 1]")?;
+        self.check_decay()?;
         for beta in self.betas {
             in_range("betas", beta, |beta| (0.0..1.0).contains(&beta), "in [0, 1)")?;
         }
@@ -140,6 +157,40 @@ impl TrainSection {
             format!("is {}; 0 leaves the choice to libtorch", self.threads),
         )?;
         Ok(())
+    }
+
+    fn check_decay(&self) -> Result<(), Complaint> {
+        let given = [("decay_ratio", self.decay_ratio.is_some()), ("decay_type", self.decay_type.is_some())];
+        for (key, is_given) in given {
+            let unused = "applies only to train.scheduler = \"wsd\"; choose that or remove the key";
+            require(self.scheduler == Scheduler::Wsd || !is_given, key, unused)?;
+        }
+        let Some(share) = self.decay_ratio else { return Ok(()) };
+        in_range("decay_ratio", share, |share| share > 0.0 && share <= 1.0, "in (0, 1]")?;
+        let sum = share + self.warmup_ratio;
+        let reason = format!("and train.warmup_ratio add up to {sum}; together they are at most 1");
+        require(sum <= 1.0, "decay_ratio", reason)
+    }
+
+    /// Returns the length of training.
+    pub fn length(&self) -> Length {
+        match self.max_steps {
+            Some(steps) => Length::Steps(steps.get()),
+            None => Length::Epochs(self.epochs.get()),
+        }
+    }
+
+    /// Returns the learning rate after the warm-up.
+    pub fn decay(&self) -> Decay {
+        match self.scheduler {
+            Scheduler::Linear => Decay::Linear,
+            Scheduler::Cosine => Decay::Cosine,
+            Scheduler::Constant => Decay::Constant,
+            Scheduler::Wsd => Decay::Stable {
+                share: self.decay_ratio.unwrap_or(DECAY_RATIO),
+                shape: self.decay_type.unwrap_or_default(),
+            },
+        }
     }
 
     /// Sets the number of libtorch's threads for this process.

@@ -14,10 +14,10 @@ use seeds::Seeds;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Complaint, DeviceChoice, Dtype, Format, LossKind, Recipe, RecipeError, RecipeRoot, Smoothing, parse_toml,
-    seed, to_toml,
+    Complaint, DeviceChoice, Dtype, Format, LossKind, Recipe, RecipeError, RecipeRoot, Scheduler, Smoothing,
+    parse_toml, seed, to_toml,
 };
-use crate::{Decay, Loss, Trained};
+use crate::{Decay, DecayShape, Length, Loss, Trained};
 
 const SMALLEST: &str = r#"
 [model]
@@ -163,10 +163,46 @@ fn overrides_accept_toml_and_bare_words_and_the_last_one_wins() {
     assert_eq!((recipe.data.truncation, recipe.data.shuffle), (Truncation::KeepEnd, false));
     assert_eq!((recipe.model.device, recipe.model.dtype), (DeviceChoice::Cpu, Dtype::Float32));
     assert_eq!(
-        (recipe.train.betas, recipe.train.scheduler, recipe.train.epochs),
-        ([0.8, 0.99], Decay::Constant, 2)
+        (recipe.train.betas, recipe.train.scheduler, recipe.train.epochs.get()),
+        ([0.8, 0.99], Scheduler::Constant, 2.0)
     );
     assert_eq!((recipe.output.dir, recipe.seed), (PathBuf::from("2026-01-02"), 7));
+}
+
+#[test]
+fn training_lasts_for_epochs_or_steps() {
+    let length = |overrides: &[&str]| set(overrides).train.length();
+    assert_eq!(length(&[]), Length::Epochs(3.0));
+    assert_eq!(length(&["train.epochs=0.5"]), Length::Epochs(0.5));
+    assert_eq!(length(&["train.max_steps=7"]), Length::Steps(7));
+    assert!(
+        set(&["train.epochs=2.5", "train.max_steps=7"]).to_toml().contains("epochs = 2.5\nmax_steps = 7\n")
+    );
+    assert!(set(&["train.epochs=2.0"]).to_toml().contains("epochs = 2\n"));
+}
+
+#[test]
+fn schedulers_have_transformers_names() {
+    let decay = |overrides: &[&str]| set(overrides).train.decay();
+    assert_eq!(decay(&["train.scheduler=constant_with_warmup"]), Decay::Constant);
+    let stable = |share, shape| Decay::Stable { share, shape };
+    assert_eq!(decay(&["train.scheduler=wsd"]), stable(0.1, DecayShape::Cosine));
+    let given = ["train.scheduler=wsd", "train.decay_ratio=0.3", "train.decay_type=1-sqrt"];
+    assert_eq!(decay(&given), stable(0.3, DecayShape::OneMinusSqrt));
+    assert_eq!(
+        refusal("train.scheduler=polynomial"),
+        "train.scheduler is \"polynomial\"; it takes \"linear\", \"cosine\", \"constant\", \"constant_with_warmup\", \
+         \"warmup_stable_decay\", \"wsd\""
+    );
+    assert_eq!(
+        refusal("train.decay_ratio=0.3"),
+        "train.decay_ratio applies only to train.scheduler = \"wsd\"; choose that or remove the key"
+    );
+    let error = parse(SMALLEST, &["train.scheduler=wsd", "train.warmup_ratio=0.5", "train.decay_ratio=0.75"]);
+    assert_eq!(
+        error.unwrap_err().to_string(),
+        "--set train.decay_ratio=0.75: train.decay_ratio and train.warmup_ratio add up to 1.25; together they are at most 1"
+    );
 }
 
 #[test]
@@ -245,9 +281,9 @@ fn unknown_keys_suggest_the_nearest_and_list_all() {
 fn values_of_the_wrong_type_name_the_expected_type() {
     assert_eq!(
         parse("[train]\nepochs = \"three\"\n", &[]).unwrap_err().to_string(),
-        "r.toml:2: train.epochs is \"three\"; expected a whole number, not below 0"
+        "r.toml:2: train.epochs is \"three\"; expected a number"
     );
-    assert_eq!(refusal("train.epochs=1.5"), "train.epochs is 1.5; expected a whole number, not below 0");
+    assert_eq!(refusal("train.max_steps=1.5"), "train.max_steps is 1.5; expected a whole number, at least 1");
     assert_eq!(
         refusal("train.batch_size=-1"),
         "train.batch_size is -1; expected a whole number, not below 0"
@@ -298,7 +334,7 @@ fn values_out_of_range_are_rejected() {
         "loss.label_smoothing is 1.5: it must be a probability in [0, 1], in practice below 0.5"
     );
     assert_eq!(refusal("data.fraction=0"), "data.fraction is 0; it must lie in (0, 1]");
-    assert_eq!(refusal("train.epochs=0"), "train.epochs is 0; give at least 1");
+    assert_eq!(refusal("train.epochs=0"), "train.epochs is 0; it must be above 0");
     assert_eq!(refusal("train.learning_rate=nan"), "train.learning_rate is NaN; it must be above 0");
     assert_eq!(refusal("train.warmup_ratio=2"), "train.warmup_ratio is 2.0; it must be in [0, 1]");
     assert_eq!(refusal("train.betas=[0.9, 1.0]"), "train.betas is 1.0; it must be in [0, 1)");
