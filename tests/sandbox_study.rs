@@ -140,7 +140,7 @@ fn cells_are_trained_once_and_shared_by_the_questions() {
     let (answers, verdicts) = opening.split_once("Benchmark results vs. ground truth").expect("verdicts");
     assert!(answers.starts_with("Answers from 1 seed × 8 questions"), "{answers}");
     assert!(answers.lines().all(|line| line.chars().count() <= 80), "{answers}");
-    for question in ["Does training", "Whose labels", "overfit?"] {
+    for question in ["Does training help?", "Whose labels", "Does it overfit?"] {
         assert!(answers.contains(question), "{question}: {answers}");
     }
     assert!(verdicts.contains("Table 1  DPO: gpt-4-turbo − human"), "verdicts come first: {verdicts}");
@@ -378,6 +378,7 @@ fn a_failed_run_does_not_fail_the_others() {
 }
 
 #[test]
+#[ignore = "slow: cargo xtask test slow"]
 fn a_study_that_crashes_ten_times_leaves_the_files_of_an_undisturbed_one() {
     let folder = tempfile::tempdir().unwrap();
     let (whole, crashed) = (folder.path().join("whole"), folder.path().join("crashed"));
@@ -418,6 +419,7 @@ fn quiet(program: &str, out: &Path, arguments: &[&str]) -> Command {
 }
 
 #[test]
+#[ignore = "slow: cargo xtask test slow"]
 fn parts_of_a_study_write_the_files_of_the_whole() {
     let folder = tempfile::tempdir().unwrap();
     let (whole, parts) = (folder.path().join("whole"), folder.path().join("parts"));

@@ -85,8 +85,9 @@ pub fn question(question: &'static dyn Question) -> ExitCode {
     let placement = placement();
     run_logging(log_filter(&placement), |signals| {
         let Some(findings) = answer(&[question], &args.study, placement, signals)? else { return Ok(()) };
-        print_tables(findings.failed.iter().chain(&findings.answers), &args.study)?;
-        print_tables(&findings.tables, &args.study)?;
+        // Scripts read the other formats, which begin with the question's own table.
+        let answers = findings.answers.as_ref().filter(|_| args.study.format == Format::Text);
+        print_tables(findings.failed.iter().chain(answers).chain(&findings.tables), &args.study)?;
         findings.incomplete.map_or(Ok(()), |error| Err(error.into()))
     })
 }

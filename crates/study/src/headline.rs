@@ -17,6 +17,8 @@ use crate::verdicts::{self, Settled};
 /// The id of the table of answers.
 pub const ANSWERS: &str = "answers";
 
+const UNDECIDED: &str = "undecided";
+
 /// A plain question and the comparison that answers it.
 pub struct Headline<'a> {
     /// The question, such as `Do more pairs help?`.
@@ -61,19 +63,25 @@ pub(crate) struct Headlined {
 }
 
 impl Headlined {
-    /// Returns the answer, and the kind of an error if the ground truth shows one.
-    fn answer(&self, settled: &Settled) -> String {
-        let answer = match on_claim(&settled.judge.shown, Expectation::Unclaimed) {
+    fn answer(&self, settled: &Settled) -> &str {
+        match on_claim(&settled.judge.shown, Expectation::Unclaimed) {
             Verdict::Equivalent => &self.answers.absent,
             Verdict::Found if settled.judge.shown.is_higher => &self.answers.higher,
             Verdict::Found => &self.answers.lower,
-            _ if settled.verdict == Verdict::FalseNegative => "undecided (false negative)",
-            _ => "undecided",
-        };
-        match settled.verdict {
-            Verdict::FalsePositive => format!("{answer} (false positive)"),
-            _ => answer.to_string(),
+            _ => UNDECIDED,
         }
+    }
+
+    /// Returns the kind of error that the ground truth shows in the answer.
+    fn error(&self) -> Option<String> {
+        let settled = self.settled.as_ref()?;
+        let is_error = match settled.verdict {
+            Verdict::FalsePositive => true,
+            // An answer within the margin finds no effect on purpose.
+            Verdict::FalseNegative => self.answer(settled) == UNDECIDED,
+            _ => false,
+        };
+        is_error.then(|| format!("{} ({})", self.comparison, settled.verdict))
     }
 
     fn row(&self, has_truth: bool) -> Vec<Value> {
@@ -95,8 +103,7 @@ impl Headlined {
 
     /// Returns a sentence on the sample that would decide an open answer.
     fn required(&self) -> Option<String> {
-        let settled =
-            self.settled.as_ref().filter(|settled| self.answer(settled).starts_with("undecided"))?;
+        let settled = self.settled.as_ref().filter(|settled| self.answer(settled) == UNDECIDED)?;
         let required = settled.required.as_ref().map(Required::in_short)?;
         Some(format!("{} ({required})", self.comparison))
     }
@@ -157,9 +164,7 @@ fn notes(recipe: &StudyRecipe, setup: &Setup, headlines: &[Headlined], has_truth
     let scorers = Scorers::of(setup);
     let over = if recipe.study.seeds == 1 { "questions" } else { "questions and seeds" };
     let mut meaning = format!(
-        "Differences: means over annotators and losses by {}, with 95% t-intervals over {over}. An effect within ±{} points is \
-         none.",
-        scorers.judge.label,
+        "Differences: means over annotators and losses, with 95% t-intervals over {over}. An effect within ±{} points is none.",
         recipe.study.margin.get()
     );
     if has_truth {
@@ -170,6 +175,10 @@ fn notes(recipe: &StudyRecipe, setup: &Setup, headlines: &[Headlined], has_truth
         meaning += " With one seed the answers are about these policies only.";
     }
     let mut notes = vec![meaning];
+    let errors: Vec<String> = headlines.iter().filter_map(Headlined::error).collect();
+    if !errors.is_empty() {
+        notes.push(format!("Compared with the truth: {}.", errors.join("; ")));
+    }
     let second: Vec<String> = headlines.iter().filter_map(Headlined::second).collect();
     if let Some(scorer) = scorers.second.filter(|_| !second.is_empty()) {
         notes.push(format!("{}: {}.", scorer.title, second.join("; ")));

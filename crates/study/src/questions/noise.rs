@@ -112,12 +112,12 @@ impl Question for Noise {
                 of.over_all(|loss, annotator| (at(loss, annotator, noisy), at(loss, annotator, clean)));
             let comparison = format!("{}% − {}% flipped", percent(noisy.get()), percent(clean.get()));
             let answers = Answers::new("no, they help", "yes", "no");
-            headlines.push(of.headline("Do flipped labels harm?", comparison, flips, answers));
+            headlines.push(of.headline("Do flips harm?", comparison, flips, answers));
         }
         if let Some(smoothed) = smoothed(&of, &rates) {
-            let answers = Answers::new("yes", "no, DPO is", "no");
-            let comparison = "cDPO − DPO, flipped".to_owned();
-            headlines.push(of.headline("Is cDPO more robust?", comparison, smoothed, answers));
+            let answers = Answers::new("yes", "no, worse", "no");
+            let comparison = "cDPO − DPO, flips".to_owned();
+            headlines.push(of.headline("Is cDPO better?", comparison, smoothed, answers));
         }
         Ok(headlines)
     }

@@ -96,7 +96,7 @@ impl Question for Volume {
         let [most, less, ..] = shares[..] else { return Ok(Vec::new()) };
         let at = |loss, annotator, share| of.at_volume(loss, annotator, share);
         let more = of.over_all(|loss, annotator| (at(loss, annotator, most), at(loss, annotator, less)));
-        let comparison = format!("{}% − {}% of pairs", percent(most.get()), percent(less.get()));
+        let comparison = format!("{}% − {}% pairs", percent(most.get()), percent(less.get()));
         let answers = Answers::new("yes", "no, they harm", "no");
         Ok(vec![of.headline("Do more pairs help?", comparison, more, answers)])
     }
