@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use pref_data::{TokenizeOptions, TokenizeReport, Tokenizer, tokenize_pairs};
 use seeds::Seeds;
 use serde::Serialize;
 
@@ -28,6 +29,8 @@ pub struct Options {
     pub second: Vec<Dataset>,
     /// The comparison for which the file is meant.
     pub plan: Plan,
+    /// A model's tokenizer and the most tokens of a prompt with one response.
+    pub tokenizer: Option<(Tokenizer, usize)>,
     /// The seeds of folds and resamples.
     pub seeds: Seeds,
 }
@@ -35,7 +38,14 @@ pub struct Options {
 impl Options {
     /// Returns options without anything to compare with.
     pub fn new(plan: Plan) -> Self {
-        Self { benches: Vec::new(), held_out: Vec::new(), second: Vec::new(), plan, seeds: Seeds::new(0) }
+        Self {
+            benches: Vec::new(),
+            held_out: Vec::new(),
+            second: Vec::new(),
+            plan,
+            tokenizer: None,
+            seeds: Seeds::new(0),
+        }
     }
 }
 
@@ -54,6 +64,8 @@ pub struct Audit {
     pub pairs: usize,
     /// What the file holds.
     pub contents: Contents,
+    /// Lengths in tokens and truncation, with a tokenizer.
+    pub tokens: Option<TokenizeReport>,
     /// Pairs with identical responses.
     pub identical: usize,
     /// Duplicates.
@@ -108,7 +120,8 @@ pub struct Duplicates {
 ///
 /// # Errors
 ///
-/// [`AuditError::NoMatch`] for second labels of other pairs, [`AuditError::Statistics`] for a plan that no test can
+/// [`AuditError::Data`] for a tokenizer without a chat template where pairs are messages, [`AuditError::NoMatch`] for
+/// second labels of other pairs, [`AuditError::Statistics`] for a plan that no test can
 /// have.
 pub fn audit(data: &Dataset, options: &Options) -> Result<Audit, AuditError> {
     let keys = PairKey::of_all(data);
@@ -144,6 +157,7 @@ pub fn audit(data: &Dataset, options: &Options) -> Result<Audit, AuditError> {
         rows: data.records.len() + data.report.skipped.len() + data.report.filtered,
         pairs: data.pairs.len(),
         contents: Contents::of(data, repetitions.prompts),
+        tokens: tokens(data, options.tokenizer.as_ref())?,
         identical: hits.count(Fault::Identical),
         duplicates: Duplicates { exact: hits.count(Fault::Duplicate), near: repetitions.near },
         contradictions: repetitions.contradictions,
@@ -177,6 +191,17 @@ fn other_labels(data: &Dataset, keys: &[PairKey], second: &[Dataset]) -> Result<
         }
     }
     Ok(OtherLabels::collect(data, keys, second))
+}
+
+/// Tokenizes all pairs. Those that the chat template cannot render are counted.
+fn tokens(
+    data: &Dataset,
+    tokenizer: Option<&(Tokenizer, usize)>,
+) -> Result<Option<TokenizeReport>, AuditError> {
+    let Some((tokenizer, max_length)) = tokenizer else { return Ok(None) };
+    let pairs: Vec<_> = (0..data.pairs.len()).map(|pair| data.pair(pair)).collect();
+    let options = TokenizeOptions { skip_bad: usize::MAX, ..TokenizeOptions::new(*max_length) };
+    Ok(Some(tokenize_pairs(&pairs, tokenizer, &options)?.1))
 }
 
 impl Audit {

@@ -23,6 +23,7 @@ mod page;
 #[cfg(test)]
 mod peers;
 mod shortcuts;
+mod sources;
 mod text;
 mod verdict;
 

@@ -179,6 +179,11 @@ fn contents(audit: &Audit) -> Section {
         paragraphs.push(format!("Largest domains: {}.", domains.join(", ")));
     }
     paragraphs.extend(contents.notes.iter().map(|note| format!("The reader: {note}.")));
+    if let Some(tokens) = &audit.tokens {
+        paragraphs.push(tokens.to_string());
+        paragraphs.extend(tokens.warnings().into_iter().map(|warning| format!("{}.", capitalized(&warning))));
+        paragraphs.extend(tokens.skipped.first().map(|first| format!("`{}`: {}.", first.id, first.problem)));
+    }
     let row = |name: &str, lengths: &Lengths| {
         let Lengths { least, tenth, median, ninth, most } = *lengths;
         let counts = [least, tenth, median, ninth, most].map(|length| Value::Count(length as u64));

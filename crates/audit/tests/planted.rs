@@ -238,6 +238,22 @@ fn a_planted_preference_for_length_is_covered() {
 }
 
 #[test]
+fn a_planted_preference_for_a_model_is_seen() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut writer = Writer::new(9);
+    let named = |writer: &mut Writer| {
+        let models = if writer.0.random_bool(0.8) { ["large", "small"] } else { ["small", "large"] };
+        with(&with(&writer.row(), "chosen_model", models[0]), "rejected_model", models[1])
+    };
+    let rows: Vec<Value> = (0..400).map(|_| named(&mut writer)).collect();
+    let found = audited(&read(&write(folder.path(), "pairs.jsonl", &rows)));
+    let source = found.shortcut("answer source").expect("the models are named").auc;
+    assert!(source.low < 0.8 && 0.8 < source.high && source.low > 0.7, "{source:?}");
+    let without = audited(&read(&write(folder.path(), "pairs.jsonl", &writer.rows(60))));
+    assert!(without.shortcut("answer source").is_none());
+}
+
+#[test]
 fn labels_without_a_shortcut_show_none() {
     let folder = tempfile::tempdir().expect("a folder");
     let rows = Writer::new(5).rows(800);
