@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use audit::{
-    Audit, Bench, CleanOptions, CleanReport, Dataset, Fault, Options, Plan, ReadAs, audit, clean, diff,
+    Audit, Bench, CleanOptions, CleanReport, Dataset, Fault, Options, PairDeltas, Plan, ReadAs, audit, clean,
+    diff,
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use hub::{Hub, RepoId, RepoKind};
@@ -68,6 +69,9 @@ struct Audited {
     /// Labels of the same pairs by another annotator, or by the same in swapped order; may be repeated
     #[arg(long = "second", value_name = "LABELS")]
     second: Vec<String>,
+    /// The `pair_deltas.parquet` of a run on this file: which labels a policy contradicts before it trains on them
+    #[arg(long, value_name = "FILE")]
+    pair_deltas: Option<PathBuf>,
     /// A model's folder: lengths in tokens, truncation and problems of its chat template
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
@@ -226,10 +230,15 @@ impl Audited {
             deviation: self.deviation,
             ..Plan::MT_BENCH
         };
+        let deltas = self.pair_deltas.as_deref().map(PairDeltas::read).transpose()?;
         let (held_out, second) = (all(&self.held_out)?, all(&self.second)?);
         let open = |folder: &PathBuf| Tokenizer::open(folder, &ChatSettings::default());
-        let tokenizer = self.model.as_ref().map(open).transpose()?.map(|tokenizer| (tokenizer, self.max_length));
-        Ok(audit(data, &Options { benches, held_out, second, plan, tokenizer, seeds: Seeds::new(0) })?)
+        let tokenizer =
+            self.model.as_ref().map(open).transpose()?.map(|tokenizer| (tokenizer, self.max_length));
+        Ok(audit(
+            data,
+            &Options { benches, held_out, second, plan, deltas, tokenizer, seeds: Seeds::new(0) },
+        )?)
     }
 }
 
