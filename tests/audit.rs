@@ -34,7 +34,7 @@ fn the_answer_fits_on_one_screen() {
     let answer: Vec<&str> = text.lines().take_while(|line| *line != "What is in it").collect();
     assert!(answer.len() <= 13, "twelve lines and an empty one: {answer:#?}");
     assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
-    assert!(answer[0].contains("60 of 61 pairs are usable"), "{answer:#?}");
+    assert!(answer[0].contains("60 of 61 pairs"), "{answer:#?}");
 }
 
 #[test]

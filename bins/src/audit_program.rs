@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use audit::{
-    Audit, Bench, CleanOptions, CleanReport, Dataset, Fault, Options, Plan, ReadAs, audit, clean, diff,
+    Audit, Bench, CleanOptions, CleanReport, Dataset, Fault, Options, PairDeltas, Plan, ReadAs, audit, clean,
+    diff,
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use hub::{Hub, RepoId, RepoKind};
-use pref_data::PairColumns;
+use pref_data::{ChatSettings, PairColumns, Tokenizer};
 use report::table;
 use seeds::Seeds;
 
@@ -68,6 +69,15 @@ struct Audited {
     /// Labels of the same pairs by another annotator, or by the same in swapped order; may be repeated
     #[arg(long = "second", value_name = "LABELS")]
     second: Vec<String>,
+    /// The `pair_deltas.parquet` of a run on this file: which labels a policy contradicts before it trains on them
+    #[arg(long, value_name = "FILE")]
+    pair_deltas: Option<PathBuf>,
+    /// A model's folder: lengths in tokens, truncation and problems of its chat template
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+    /// The most tokens of a prompt with one response
+    #[arg(long, value_name = "TOKENS", default_value_t = 1024, requires = "model")]
+    max_length: usize,
     /// Questions of the planned comparison [default: those of the first --bench, or 80]
     #[arg(long, value_name = "N")]
     questions: Option<usize>,
@@ -220,8 +230,15 @@ impl Audited {
             deviation: self.deviation,
             ..Plan::MT_BENCH
         };
+        let deltas = self.pair_deltas.as_deref().map(PairDeltas::read).transpose()?;
         let (held_out, second) = (all(&self.held_out)?, all(&self.second)?);
-        Ok(audit(data, &Options { benches, held_out, second, plan, seeds: Seeds::new(0) })?)
+        let open = |folder: &PathBuf| Tokenizer::open(folder, &ChatSettings::default());
+        let tokenizer =
+            self.model.as_ref().map(open).transpose()?.map(|tokenizer| (tokenizer, self.max_length));
+        Ok(audit(
+            data,
+            &Options { benches, held_out, second, plan, deltas, tokenizer, seeds: Seeds::new(0) },
+        )?)
     }
 }
 

@@ -19,7 +19,7 @@ const SENTENCE_WORDS: usize = 20;
 const REQUEST_BYTES: usize = 40;
 
 /// Beginnings of sentences that refuse, in lower case and with a straight apostrophe.
-const REFUSALS: [&str; 18] = [
+const REFUSALS: [&str; 20] = [
     "i'm sorry, but i can",
     "i am sorry, but i can",
     "i'm sorry, i can",
@@ -36,7 +36,9 @@ const REFUSALS: [&str; 18] = [
     "i am not able to",
     "i'm unable to",
     "i am unable to",
-    "i won't",
+    "i won't help",
+    "i won't provide",
+    "i will not help",
     "as an ai",
 ];
 
@@ -187,7 +189,16 @@ fn example(data: &Dataset, pair: usize, fault: Fault) -> String {
         }
         Fault::Markup => around(first(has_markup), &MARKUP),
         Fault::NextTurn => around(first(has_next_turn), &USER_TURNS),
-        Fault::EmptyResponse | Fault::EmptyPrompt => text::excerpt(&text::flat(data.prompt(pair))),
+        Fault::EmptyPrompt => text::excerpt(&chosen),
+        Fault::EmptyResponse => {
+            let name = if is_empty(data.chosen(pair)) { "chosen" } else { "rejected" };
+            format!("{name}, to: {}", text::excerpt(&text::last_request(data.prompt(pair))))
+        }
+        Fault::PromptInResponse => {
+            let request = text::last_request(data.prompt(pair));
+            let is_chosen = chosen.contains(&*request);
+            around(if is_chosen { ("chosen", &chosen) } else { ("rejected", &rejected) }, &[&request])
+        }
         Fault::NearIdentical => {
             let start = chosen.bytes().zip(rejected.bytes()).take_while(|(a, b)| a == b).count();
             let from = |text: &Cow<'_, str>| {

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use pref_data::{Pair, write_pairs};
 use serde::Serialize;
 
-use crate::audit::Audit;
 use crate::dataset::Dataset;
 use crate::error::AuditError;
 use crate::fault::Fault;
+use crate::result::Audit;
 
 /// What is removed and what is relabeled.
 #[derive(Clone, Debug, PartialEq, Eq)]

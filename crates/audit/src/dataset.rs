@@ -162,14 +162,18 @@ impl Dataset {
         }
     }
 
-    /// Returns a pair with its texts. Its id is the record's, with the rejected response where a record has several pairs.
-    pub(crate) fn pair(&self, pair: usize) -> Pair {
+    /// Returns the id of a pair: the record's, with the rejected response where a record has several pairs.
+    pub(crate) fn pair_id(&self, pair: usize) -> String {
         let LabeledPair { record, rejected, .. } = self.pairs[pair];
         let record = &self.records[record];
-        let id =
-            if record.responses.len() == 2 { record.id.clone() } else { format!("{}#{rejected}", record.id) };
+        if record.responses.len() == 2 { record.id.clone() } else { format!("{}#{rejected}", record.id) }
+    }
+
+    /// Returns a pair with its texts.
+    pub(crate) fn pair(&self, pair: usize) -> Pair {
+        let record = &self.records[self.pairs[pair].record];
         Pair {
-            id,
+            id: self.pair_id(pair),
             prompt: record.prompt.clone(),
             chosen: self.chosen(pair).clone(),
             rejected: self.rejected(pair).clone(),

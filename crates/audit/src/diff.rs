@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use report::table::{Align, Column, Table, Value};
 use serde::Serialize;
 
-use crate::audit::Audit;
 use crate::fault::Fault;
 use crate::noise::NoiseEstimate;
+use crate::result::Audit;
 
 /// What differs between two files.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -91,7 +91,8 @@ pub(crate) fn find(data: &Dataset, keys: &[PairKey], hits: &mut Hits<'_>) -> Rep
         for &pair in *pairs {
             found.groups[pair] = first as u64;
             if groups[at] != at {
-                hits.add(Fault::NearDuplicate, pair, || format!("similar to {}", data.place(first)));
+                let request = || text::excerpt(&text::last_request(data.prompt(pair)));
+                hits.add(Fault::NearDuplicate, pair, || format!("as {}: {}", data.place(first), request()));
             }
         }
     }

@@ -59,6 +59,19 @@ pub struct Enough {
 }
 
 impl Enough {
+    /// Returns the smallest enlargement that alone finds [`Enough::TARGET`]: the number and its source.
+    pub(crate) fn cheapest(&self) -> Option<(usize, &'static str)> {
+        let multiple = |sample: &RequiredSample| {
+            let (now, name) = match sample.source {
+                Source::Seeds => (self.plan.seeds, "seeds"),
+                _ => (self.plan.questions, "questions"),
+            };
+            Some((sample.number? as f64 / now.max(1) as f64, sample.number?, name))
+        };
+        let all = self.required.iter().filter_map(multiple);
+        all.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, number, name)| (number, name))
+    }
+
     /// A difference in points that is often called relevant on MT-Bench.
     pub const TARGET: f64 = 0.2;
 

@@ -59,6 +59,25 @@ pub enum AuditError {
         /// The audited file.
         path: PathBuf,
     },
+    /// Margins of a training run cannot be read.
+    #[error("{}: {problem}; give the pair_deltas.parquet of a run", path.display())]
+    Deltas {
+        /// The file.
+        path: PathBuf,
+        /// The problem.
+        problem: String,
+    },
+    /// No pair of a training run is in the audited file.
+    #[error(
+        "{}: no pair of the second half of its first epoch has an id of {}; audit the file that the run trained on",
+        deltas.display(), path.display()
+    )]
+    NoDeltas {
+        /// The margins.
+        deltas: PathBuf,
+        /// The audited file.
+        path: PathBuf,
+    },
     /// A statistic cannot be computed.
     #[error("cannot compute the {what}")]
     Statistics {

@@ -51,31 +51,127 @@ pub enum Fault {
     Outvoted,
 }
 
+/// Each fault with its name, its title, and what to do about it.
+const TABLE: [(Fault, &str, &str, &str); 18] = [
+    (
+        Fault::EmptyPrompt,
+        "empty-prompt",
+        "empty prompt",
+        "Fill or remove it: the policy learns to answer nothing.",
+    ),
+    (
+        Fault::EmptyResponse,
+        "empty-response",
+        "empty response",
+        "`audit clean` removes it: its gradient is zero or meaningless.",
+    ),
+    (
+        Fault::Identical,
+        "identical",
+        "identical responses",
+        "`audit clean` removes it: its gradient is zero or meaningless.",
+    ),
+    (
+        Fault::NearIdentical,
+        "near-identical",
+        "nearly identical responses",
+        "Keep it if the difference is the answer, such as a number; else remove it.",
+    ),
+    (
+        Fault::RefusalChosen,
+        "refusal-chosen",
+        "only the chosen response refuses",
+        "Keep it if the request should be refused; else relabel it.",
+    ),
+    (
+        Fault::RefusalBoth,
+        "refusal-both",
+        "both responses refuse",
+        "Remove it unless the manner of refusing is what the pair teaches.",
+    ),
+    (
+        Fault::Truncated,
+        "truncated",
+        "response ends within a sentence",
+        "Generate with a larger token limit, or remove it with `--remove truncated`.",
+    ),
+    (Fault::Markup, "markup", "markup left over", "Strip the markup where the responses were generated."),
+    (
+        Fault::NextTurn,
+        "next-turn",
+        "user's next turn in a response",
+        "Cut the response before the next turn, and stop generation there.",
+    ),
+    (
+        Fault::PromptInResponse,
+        "prompt-in-response",
+        "request repeated in a response",
+        "Cut the echo, unless the request asks for it, as a translation does.",
+    ),
+    (
+        Fault::Roles,
+        "roles",
+        "wrong order of roles",
+        "Correct the roles: chat templates refuse or garble such messages.",
+    ),
+    (
+        Fault::Duplicate,
+        "duplicate",
+        "exact duplicate",
+        "`audit clean` keeps the first copy: copies weigh a pair twice.",
+    ),
+    (
+        Fault::Contradiction,
+        "contradiction",
+        "contradicted pair",
+        "`audit clean` removes both; `--relabel contradiction` takes the majority label.",
+    ),
+    (
+        Fault::Cycle,
+        "cycle",
+        "pair in a cycle a > b > c > a",
+        "Label these pairs again: no ranking satisfies them.",
+    ),
+    (
+        Fault::NearDuplicate,
+        "near-duplicate",
+        "near-duplicate prompt",
+        "Split train and held-out data by group of near-duplicates, not by row.",
+    ),
+    (
+        Fault::Leak,
+        "leak",
+        "overlap with a benchmark",
+        "`audit clean` removes it: scores on that benchmark would be inflated.",
+    ),
+    (
+        Fault::HeldOut,
+        "held-out",
+        "prompt in the held-out set",
+        "`audit clean` removes it: held-out accuracy would be inflated.",
+    ),
+    (
+        Fault::Outvoted,
+        "outvoted",
+        "label outvoted",
+        "`--relabel outvoted` swaps it, `--remove outvoted` removes it.",
+    ),
+];
+
 impl Fault {
     /// All faults, in the order of a report.
-    pub const ALL: [Self; 18] = [
-        Self::EmptyPrompt,
-        Self::EmptyResponse,
-        Self::Identical,
-        Self::NearIdentical,
-        Self::RefusalChosen,
-        Self::RefusalBoth,
-        Self::Truncated,
-        Self::Markup,
-        Self::NextTurn,
-        Self::PromptInResponse,
-        Self::Roles,
-        Self::Duplicate,
-        Self::Contradiction,
-        Self::Cycle,
-        Self::NearDuplicate,
-        Self::Leak,
-        Self::HeldOut,
-        Self::Outvoted,
-    ];
+    pub const ALL: [Self; TABLE.len()] = {
+        let mut all = [Self::EmptyPrompt; TABLE.len()];
+        let mut at = 0;
+        while at < all.len() {
+            all[at] = TABLE[at].0;
+            at += 1;
+        }
+        all
+    };
 
     /// The faults of pairs that training cannot use, or that spoil its evaluation. [`clean`](crate::clean) removes them
-    /// unless told otherwise, and [`Audit::usable_pairs`](crate::Audit::usable_pairs) counts the others.
+    /// by default, and [`Audit::usable_pairs`](crate::Audit::usable_pairs) counts the others.
     pub const UNUSABLE: [Self; 6] = [
         Self::EmptyResponse,
         Self::Identical,
@@ -87,79 +183,17 @@ impl Fault {
 
     /// Returns the name on the command line and in JSON.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::EmptyPrompt => "empty-prompt",
-            Self::EmptyResponse => "empty-response",
-            Self::Identical => "identical",
-            Self::NearIdentical => "near-identical",
-            Self::RefusalChosen => "refusal-chosen",
-            Self::RefusalBoth => "refusal-both",
-            Self::Truncated => "truncated",
-            Self::Markup => "markup",
-            Self::NextTurn => "next-turn",
-            Self::PromptInResponse => "prompt-in-response",
-            Self::Roles => "roles",
-            Self::Duplicate => "duplicate",
-            Self::Contradiction => "contradiction",
-            Self::Cycle => "cycle",
-            Self::NearDuplicate => "near-duplicate",
-            Self::Leak => "leak",
-            Self::HeldOut => "held-out",
-            Self::Outvoted => "outvoted",
-        }
+        TABLE[self as usize].1
     }
 
     /// Returns the fault in words.
     pub fn title(self) -> &'static str {
-        match self {
-            Self::EmptyPrompt => "empty prompt",
-            Self::EmptyResponse => "empty response",
-            Self::Identical => "identical responses",
-            Self::NearIdentical => "nearly identical responses",
-            Self::RefusalChosen => "only the chosen response refuses",
-            Self::RefusalBoth => "both responses refuse",
-            Self::Truncated => "response ends within a sentence",
-            Self::Markup => "markup left over",
-            Self::NextTurn => "user's next turn in a response",
-            Self::PromptInResponse => "request repeated in a response",
-            Self::Roles => "wrong order of roles",
-            Self::Duplicate => "exact duplicate",
-            Self::Contradiction => "contradicted pair",
-            Self::Cycle => "pair in a cycle a > b > c > a",
-            Self::NearDuplicate => "near-duplicate prompt",
-            Self::Leak => "overlap with a benchmark",
-            Self::HeldOut => "prompt in the held-out set",
-            Self::Outvoted => "label outvoted",
-        }
+        TABLE[self as usize].2
     }
 
     /// Returns what to do about it.
     pub fn advice(self) -> &'static str {
-        match self {
-            Self::EmptyPrompt => "Fill or remove it: the policy learns to answer nothing.",
-            Self::EmptyResponse | Self::Identical => {
-                "`audit clean` removes it: its gradient is zero or meaningless."
-            }
-            Self::NearIdentical => {
-                "Keep it if the difference is the answer, such as a number; else remove it."
-            }
-            Self::RefusalChosen => "Keep it if the request should be refused; else relabel it.",
-            Self::RefusalBoth => "Remove it unless the manner of refusing is what the pair teaches.",
-            Self::Truncated => "Generate with a larger token limit, or remove it with `--remove truncated`.",
-            Self::Markup => "Strip the markup where the responses were generated.",
-            Self::NextTurn => "Cut the response before the next turn, and stop generation there.",
-            Self::PromptInResponse => "Cut the echo, unless the request asks for it, as a translation does.",
-            Self::Roles => "Correct the roles: chat templates refuse or garble such messages.",
-            Self::Duplicate => "`audit clean` keeps the first copy: copies weigh a pair twice.",
-            Self::Contradiction => {
-                "`audit clean` removes both; `--relabel contradiction` takes the majority label."
-            }
-            Self::Cycle => "Label these pairs again: no ranking satisfies them.",
-            Self::NearDuplicate => "Split train and held-out data by group of near-duplicates, not by row.",
-            Self::Leak => "`audit clean` removes it: scores on that benchmark would be inflated.",
-            Self::HeldOut => "`audit clean` removes it: held-out accuracy would be inflated.",
-            Self::Outvoted => "`--relabel outvoted` swaps it, `--remove outvoted` removes it.",
-        }
+        TABLE[self as usize].3
     }
 
     fn bit(self) -> u32 {
@@ -277,5 +311,20 @@ impl<'a> Hits<'a> {
                 Finding { fault, count, of, low, high, examples: self.examples[fault as usize].clone() }
             })
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_in_the_order_of_the_faults() {
+        for (at, fault) in Fault::ALL.into_iter().enumerate() {
+            assert_eq!(fault as usize, at);
+            assert_eq!(fault.name().parse(), Ok(fault));
+            assert_eq!(serde_json::to_value(fault).expect("a name"), fault.name());
+        }
+        assert!("typo".parse::<Fault>().is_err());
     }
 }

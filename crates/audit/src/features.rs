@@ -7,11 +7,12 @@ use rayon::prelude::*;
 use crate::broken::refuses;
 use crate::dataset::Dataset;
 use crate::logistic::Rows;
+use crate::sources;
 
-/// Most beginnings that are features of their own.
-const MOST_STARTS: usize = 96;
-/// A beginning is a feature from this number of responses on.
-const LEAST_STARTS: usize = 8;
+/// Most beginnings, and most models, that are features of their own.
+const MOST_NAMES: usize = 96;
+/// A beginning or a model is a feature from this number of responses on.
+const LEAST_RESPONSES: usize = 8;
 
 /// Features that predict labels together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,6 +21,7 @@ pub(crate) enum Feature {
     Format,
     Refusal,
     FirstWords,
+    Source,
     Position,
 }
 
@@ -30,6 +32,7 @@ impl Feature {
             Self::Format => "format",
             Self::Refusal => "refusal",
             Self::FirstWords => "first words",
+            Self::Source => "answer source",
             Self::Position => "position",
         }
     }
@@ -56,22 +59,24 @@ pub(crate) fn measure(data: &Dataset) -> Features {
         .into_par_iter()
         .map(|pair| data.responses(pair).map(|text| response(&text)))
         .collect();
-    let starts = frequent_starts(&measured);
+    let sources = sources::find(data);
+    let starts = frequent(measured.iter().flatten().map(|response| response.start.as_str()));
+    let models = frequent(sources.iter().flatten().flatten().map(String::as_str));
     let mut columns = NUMBERS.to_vec();
     columns.extend(starts.iter().map(|_| Feature::FirstWords));
-    let position = columns.len() as u16;
+    columns.extend(models.iter().map(|_| Feature::Source));
+    let (first_model, position) = (NUMBERS.len() + starts.len(), columns.len() as u16);
     columns.push(Feature::Position);
     let mut rows = Rows::default();
-    for ([chosen, rejected], pair) in measured.iter().zip(&data.pairs) {
+    for (([chosen, rejected], source), pair) in measured.iter().zip(&sources).zip(&data.pairs) {
         let numbers =
             chosen.numbers.iter().zip(&rejected.numbers).map(|(chosen, rejected)| chosen - rejected);
-        let start = |response: &Response, sign: f32| {
-            let at = starts.binary_search(&response.start).ok().filter(|_| chosen.start != rejected.start);
-            at.map(|at| ((NUMBERS.len() + at) as u16, sign))
-        };
         let first = if pair.chosen < pair.rejected { 1.0 } else { -1.0 };
-        let rest = [start(chosen, 1.0), start(rejected, -1.0), Some((position, first))];
-        rows.push((0..).zip(numbers).chain(rest.into_iter().flatten()));
+        let names = one_hot(&starts, NUMBERS.len(), [&chosen.start, &rejected.start]);
+        let models =
+            source.as_ref().map(|[chosen, rejected]| one_hot(&models, first_model, [chosen, rejected]));
+        let rest = names.into_iter().chain(models.into_iter().flatten()).flatten();
+        rows.push((0..).zip(numbers).chain(rest).chain([(position, first)]));
     }
     let scales = rows.root_mean_squares(columns.len());
     // Numbers have a root mean square of 1, so that one penalty fits all; the others are 0 or ±1.
@@ -82,19 +87,27 @@ pub(crate) fn measure(data: &Dataset) -> Features {
     Features { rows, columns }
 }
 
-/// Returns the most frequent beginnings, sorted.
-fn frequent_starts(measured: &[[Response; 2]]) -> Vec<String> {
+/// Returns the columns of two names, from `start` on: +1 for the first and −1 for the second, nothing for equal ones.
+fn one_hot(names: &[String], start: usize, [chosen, rejected]: [&String; 2]) -> [Option<(u16, f32)>; 2] {
+    [(chosen, 1.0), (rejected, -1.0)].map(|(name, sign)| {
+        let at = names.binary_search(name).ok().filter(|_| chosen != rejected)?;
+        Some(((start + at) as u16, sign))
+    })
+}
+
+/// Returns the most frequent names, sorted.
+fn frequent<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    for response in measured.iter().flatten().filter(|response| !response.start.is_empty()) {
-        *counts.entry(&response.start).or_default() += 1;
+    for name in names.filter(|name| !name.is_empty()) {
+        *counts.entry(name).or_default() += 1;
     }
     let mut frequent: Vec<(&str, usize)> =
-        counts.into_iter().filter(|(_, count)| *count >= LEAST_STARTS).collect();
+        counts.into_iter().filter(|(_, count)| *count >= LEAST_RESPONSES).collect();
     frequent.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
-    let mut starts: Vec<String> =
-        frequent.into_iter().take(MOST_STARTS).map(|(start, _)| start.to_owned()).collect();
-    starts.sort_unstable();
-    starts
+    let mut names: Vec<String> =
+        frequent.into_iter().take(MOST_NAMES).map(|(name, _)| name.to_owned()).collect();
+    names.sort_unstable();
+    names
 }
 
 fn response(text: &str) -> Response {

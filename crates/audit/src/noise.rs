@@ -43,6 +43,8 @@ pub enum NoiseMethod {
     TwoAnnotators,
     /// Pairs that occur several times in the file.
     RepeatedPairs,
+    /// Margins of pairs in a training run, before it trained on them.
+    PairDeltas,
     /// Confident learning on the features of the shortcuts.
     Features,
 }
@@ -54,13 +56,14 @@ impl NoiseMethod {
             Self::DawidSkene => "three or more annotators (Dawid-Skene)",
             Self::TwoAnnotators => "two annotators",
             Self::RepeatedPairs => "repeated pairs",
-            Self::Features => "features (bound)",
+            Self::PairDeltas => "margins in training",
+            Self::Features => "features",
         }
     }
 
     /// Returns whether the data identify the rate; otherwise the interval only bounds it.
     pub fn identifies(self) -> bool {
-        self != Self::Features
+        self < Self::PairDeltas
     }
 
     fn assumes(self) -> &'static str {
@@ -75,9 +78,13 @@ impl NoiseMethod {
             Self::RepeatedPairs => {
                 "repeated pairs were labeled anew, not copied, with independent errors, and are as hard as the others"
             }
+            Self::PairDeltas => {
+                "wrong labels do not depend on what the policy learnt from other pairs; the upper end is a bound, and the \
+                 estimate is confident learning's"
+            }
             Self::Features => {
-                "wrong labels do not depend on the features; the interval is a bound for any such rate, and the estimate \
-                 is confident learning's, which is too high where the features say little"
+                "wrong labels do not depend on the features; the upper end is a bound, and the estimate is confident \
+                 learning's, which is too high where the features say little"
             }
         }
     }
@@ -141,23 +148,36 @@ pub(crate) fn estimate(
     data: &Dataset,
     keys: &[PairKey],
     groups: &[u64],
-    (others, log_odds): (&OtherLabels, &[f64]),
+    (others, log_odds, margins): (&OtherLabels, &[f64], &[(usize, f64)]),
     hits: &mut Hits<'_>,
     seeds: &Seeds,
 ) -> Vec<NoiseEstimate> {
     let by_annotators = match others.names.len() {
         0 => None,
-        1 => two_annotators(others, groups),
-        _ => dawid_skene(data, others, groups, hits, seeds),
+        // Votes of two only identify no rates of their own.
+        _ if others.votes.iter().filter(|votes| votes.iter().flatten().count() > 1).count() < LEAST_PAIRS => {
+            two_annotators(others, groups)
+        }
+        _ => Some(dawid_skene(data, others, groups, hits, seeds)),
     };
-    [by_annotators, repeated_pairs(keys), bound_by_features(log_odds, groups)].into_iter().flatten().collect()
+    let of_margins: Vec<u64> = margins.iter().map(|(pair, _)| groups[*pair]).collect();
+    let margins: Vec<f64> = margins.iter().map(|(_, margin)| *margin).collect();
+    let mut bounds: Vec<NoiseEstimate> = [
+        bound(NoiseMethod::PairDeltas, &margins, &of_margins),
+        bound(NoiseMethod::Features, log_odds, groups),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    bounds.sort_by(|a, b| a.high.total_cmp(&b.high));
+    by_annotators.into_iter().chain(repeated_pairs(keys)).chain(bounds).collect()
 }
 
 /// Two labels with the same error rate ε differ with probability d = 2ε(1 − ε).
 fn two_annotators(others: &OtherLabels, groups: &[u64]) -> Option<NoiseEstimate> {
     let votes = others.votes.iter().zip(groups);
     let items: Vec<(u64, f64)> =
-        votes.filter_map(|(votes, group)| Some((*group, one_if(!votes[0]?)))).collect();
+        votes.filter_map(|(votes, group)| Some((*group, one_if(!*votes.iter().flatten().next()?)))).collect();
     Some(NoiseMethod::TwoAnnotators.estimate(rate_of_disagreement(&items)?, items.len()))
 }
 
@@ -203,12 +223,9 @@ fn dawid_skene(
     groups: &[u64],
     hits: &mut Hits<'_>,
     seeds: &Seeds,
-) -> Option<NoiseEstimate> {
+) -> NoiseEstimate {
     let voted: Vec<usize> =
         (0..others.votes.len()).filter(|&pair| others.votes[pair].iter().flatten().count() > 0).collect();
-    if voted.len() < LEAST_PAIRS {
-        return None;
-    }
     let patterns = Patterns::new(&voted.iter().map(|&pair| others.votes[pair].clone()).collect::<Vec<_>>());
     let accuracies = patterns.accuracies();
     for (&pair, right) in voted.iter().zip(patterns.posteriors(&accuracies)) {
@@ -219,13 +236,13 @@ fn dawid_skene(
     }
     let groups: Vec<u64> = voted.iter().map(|&pair| groups[pair]).collect();
     let (low, high) = patterns.interval(&groups, &accuracies, seeds);
-    Some(NoiseMethod::DawidSkene.estimate((error(accuracies[0]), low, high), voted.len()))
+    NoiseMethod::DawidSkene.estimate((error(accuracies[0]), low, high), voted.len())
 }
 
-/// A model that is right on a share a ≥ ½ of true labels is right on (1 − ε)a + ε(1 − a) ≤ 1 − ε of labels with the error
-/// rate ε. So ε is at most its error on labels that it was not trained on. The estimate is that of confident learning
+/// A model that is right on a share a of true labels is right on (1 − ε)a + ε(1 − a) ≤ 1 − ε of labels with an error rate
+/// ε ≤ ½. So ε is at most its error on labels that it was not trained on. The estimate is that of confident learning
 /// (Northcutt, Jiang and Chuang 2021): of the pairs with a confident prediction, the share that contradicts the label.
-fn bound_by_features(log_odds: &[f64], groups: &[u64]) -> Option<NoiseEstimate> {
+fn bound(method: NoiseMethod, log_odds: &[f64], groups: &[u64]) -> Option<NoiseEstimate> {
     if log_odds.len() < LEAST_PAIRS {
         return None;
     }
@@ -238,9 +255,8 @@ fn bound_by_features(log_odds: &[f64], groups: &[u64]) -> Option<NoiseEstimate> 
     let confident = probabilities.iter().filter(|right| **right >= threshold).count();
     let contradicting = probabilities.iter().filter(|right| 1.0 - **right >= threshold).count();
     let estimate = contradicting as f64 / (confident + contradicting).max(1) as f64;
-    Some(NoiseMethod::Features.estimate((estimate.min(high), 0.0, high), items.len()))
+    Some(method.estimate((estimate.min(high), 0.0, high), items.len()))
 }
 
 #[cfg(test)]
-#[path = "noise/tests.rs"]
 mod tests;

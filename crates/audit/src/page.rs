@@ -5,18 +5,38 @@ use report::page::{Report, Section};
 use report::table::{Align, Column, Format, Table, Value};
 use stats::{Interval, Source};
 
-use crate::audit::Audit;
+use crate::auc::Auc;
 use crate::contents::Lengths;
 use crate::enough::Enough;
 use crate::fault::{Fault, Finding};
 use crate::interval;
+use crate::noise::NoiseEstimate;
+use crate::result::Audit;
+use crate::shortcuts::Shortcut;
 use crate::verdict::{counted, plan_in_words};
 
 /// The width of text.
 const WIDTH: usize = 80;
 
+impl Audit {
+    /// Returns the audit as text: the answer in at most twelve lines, then the sections.
+    pub fn to_text(&self) -> String {
+        text(self)
+    }
+
+    /// Returns the audit as Markdown.
+    pub fn to_markdown(&self) -> String {
+        markdown(self)
+    }
+
+    /// Returns the audit as a self-contained page.
+    pub fn to_html(&self) -> String {
+        page(self).to_html()
+    }
+}
+
 /// Returns the audit as a page.
-pub(crate) fn page(audit: &Audit) -> Report {
+fn page(audit: &Audit) -> Report {
     let mut lead = vec![audit.verdict.clone()];
     lead.extend(numbers(audit).into_iter().map(|(name, value)| format!("{}: {value}.", capitalized(name))));
     lead.extend(audit.advice.iter().zip(1..).map(|(step, number)| format!("{number}. {step}")));
@@ -35,7 +55,7 @@ pub(crate) fn page(audit: &Audit) -> Report {
 }
 
 /// Returns the audit for a terminal of 80 columns: the answer in at most twelve lines, then the sections.
-pub(crate) fn text(audit: &Audit) -> String {
+fn text(audit: &Audit) -> String {
     let mut lines = wrapped(&audit.verdict, "", "");
     lines.push(String::new());
     lines.extend(
@@ -57,7 +77,7 @@ pub(crate) fn text(audit: &Audit) -> String {
 }
 
 /// Returns the audit as Markdown.
-pub(crate) fn markdown(audit: &Audit) -> String {
+fn markdown(audit: &Audit) -> String {
     let Report { title, lead, sections, .. } = page(audit);
     let mut text = format!("# {title}\n\n{}\n", lead.join("\n\n"));
     for Section { heading, paragraphs, tables, .. } in sections {
@@ -179,6 +199,11 @@ fn contents(audit: &Audit) -> Section {
         paragraphs.push(format!("Largest domains: {}.", domains.join(", ")));
     }
     paragraphs.extend(contents.notes.iter().map(|note| format!("The reader: {note}.")));
+    if let Some(tokens) = &audit.tokens {
+        paragraphs.push(tokens.to_string());
+        paragraphs.extend(tokens.warnings().into_iter().map(|warning| format!("{}.", capitalized(&warning))));
+        paragraphs.extend(tokens.skipped.first().map(|first| format!("`{}`: {}.", first.id, first.problem)));
+    }
     let row = |name: &str, lengths: &Lengths| {
         let Lengths { least, tenth, median, ninth, most } = *lengths;
         let counts = [least, tenth, median, ninth, most].map(|length| Value::Count(length as u64));
@@ -224,11 +249,9 @@ fn broken_paragraphs(audit: &Audit) -> Vec<String> {
 
 fn duplicate_paragraphs(audit: &Audit) -> Vec<String> {
     vec![format!(
-        "{} exact, {} near-duplicate, {} with labels in both directions, {} with a cycle.",
-        counted(audit.duplicates.exact, "pair"),
-        counted(audit.duplicates.near, "prompt"),
-        counted(audit.contradictions, "comparison"),
-        counted(audit.cycles, "prompt"),
+        "Exact duplicates: {}. Near-duplicate prompts: {}. Comparisons with labels in both directions: {}. Prompts with a \
+         cycle of preferences: {}.",
+        audit.duplicates.exact, audit.duplicates.near, audit.contradictions, audit.cycles,
     )]
 }
 
@@ -266,13 +289,8 @@ fn faults(audit: &Audit, id: &str, which: &[Fault]) -> Vec<Table> {
 }
 
 fn share(count: usize, of: usize, low: f64, high: f64) -> Value {
-    let decimals = if count * 100 < of { 2 } else { 1 };
-    Value::Interval {
-        value: 100.0 * count as f64 / of.max(1) as f64,
-        low: 100.0 * low,
-        high: 100.0 * high,
-        decimals,
-    }
+    let value = 100.0 * count as f64 / of.max(1) as f64;
+    Value::Interval { value, low: 100.0 * low, high: 100.0 * high, decimals: 2 }
 }
 
 fn leakage(audit: &Audit) -> Section {
@@ -315,7 +333,7 @@ fn shortcuts(audit: &Audit) -> Section {
     }
     let mut paragraphs = vec![
         "The area under the ROC curve of a feature that predicts the labels of other prompts: 0.5 is chance, 1 is every \
-         label. Cross-validation has five folds by groups of near-duplicate prompts. `all` is their joint logistic \
+         label. Cross-validation has five folds by groups of near-duplicate prompts. The row `all` is the joint logistic \
          regression, without the position."
             .to_owned(),
     ];
@@ -325,8 +343,8 @@ fn shortcuts(audit: &Audit) -> Section {
             audit.layout
         ));
     }
-    let row = |shortcut: &crate::Shortcut| {
-        let crate::Auc { auc, low, high } = shortcut.auc;
+    let row = |shortcut: &Shortcut| {
+        let Auc { auc, low, high } = shortcut.auc;
         let reading = match (shortcut.is_layout, low) {
             (true, _) => "a fact of the layout",
             (_, low) if low > 0.65 => "strong: balance it, or correct for it in evaluation",
@@ -390,24 +408,29 @@ fn noise(audit: &Audit) -> Section {
             .iter()
             .map(|noise| format!("{} assumes: {}.", capitalized(noise.method.title()), noise.assumes)),
     );
-    let row = |noise: &crate::NoiseEstimate| {
+    let row = |noise: &NoiseEstimate| {
         let [value, low, high] = [noise.estimate, noise.low, noise.high].map(|share| 100.0 * share);
-        vec![
-            Value::text(noise.method.title()),
-            Value::Interval { value, low, high, decimals: 1 },
-            Value::Count(noise.pairs as u64),
-        ]
+        let rate = match noise.method.identifies() {
+            true => Value::Interval { value, low, high, decimals: 1 },
+            // The estimate of a method that only bounds the rate would be read as the rate.
+            false => Value::text(format!("at most {high:.1}")),
+        };
+        vec![Value::text(noise.method.title()), rate, Value::Count(noise.pairs as u64)]
     };
     let columns = [("Method", Align::Left), ("Wrong labels, % [95%]", Align::Right), ("Pairs", Align::Right)];
     let tables =
         vec![table("noise", "Share of wrong labels", &columns, audit.noise.iter().map(row).collect())];
     let tables = tables.into_iter().chain(faults(audit, "outvoted", &[Fault::Outvoted])).collect();
     let mut section = section("Noise", paragraphs, tables);
-    let values = audit.noise.iter().map(|noise| Some((noise.estimate, noise.low, noise.high)));
+    let known: Vec<_> = audit.noise.iter().filter(|noise| noise.method.identifies()).collect();
+    if known.is_empty() {
+        return section;
+    }
+    let values = known.iter().map(|noise| Some((noise.estimate, noise.low, noise.high)));
     section.figures.push(bars(
         "Share of wrong labels by method",
         ("share of wrong labels", (0.0, 0.5)),
-        audit.noise.iter().map(|noise| noise.method.title().to_owned()).collect(),
+        known.iter().map(|noise| noise.method.title().to_owned()).collect(),
         values.collect(),
     ));
     section
@@ -424,6 +447,11 @@ fn enough(audit: &Audit) -> Section {
         plan.deviation,
         plan.seed_deviation
     )];
+    if plan.seeds < 2 {
+        paragraphs.push(
+            "With one seed this is about these very runs, not about training on these pairs.".to_owned(),
+        );
+    }
     if let (Some(effect), Some(pairs)) = (of_clean_labels, equivalent_clean_pairs) {
         paragraphs.push(format!(
             "At the estimated noise the usable pairs weigh as much as {pairs:.0} clean ones, and these labels show the \

@@ -61,7 +61,8 @@ pub(crate) fn find(data: &Dataset, groups: &[u64], seeds: &Seeds) -> Found {
     let mut add = |feature: &'static str, scores: &[f64], is_layout: bool| {
         shortcuts.extend(area(scores).map(|auc| Shortcut { feature, auc, is_layout }));
     };
-    for feature in [Feature::Length, Feature::Format, Feature::Refusal, Feature::FirstWords] {
+    for feature in [Feature::Length, Feature::Format, Feature::Refusal, Feature::FirstWords, Feature::Source]
+    {
         if is_present(feature) {
             add(feature.name(), &cross_validated(&|other| other == feature), false);
         }

@@ -1,8 +1,9 @@
 //! The answer: one sentence, and the steps that help most.
 
-use crate::audit::Audit;
+use crate::enough::Enough;
 use crate::fault::Fault;
 use crate::noise::NoiseEstimate;
+use crate::result::Audit;
 
 /// Shares of unusable pairs up to this need no remark.
 const FEW: f64 = 0.01;
@@ -20,14 +21,13 @@ pub(crate) fn sentence(audit: &Audit) -> String {
     let is_noisy = noise.is_some_and(|noise| noise.low > MUCH_NOISE);
     let is_short = shortcut(audit).is_some_and(|(_, low)| low > STRONG_SHORTCUT);
     let state = match (is_noisy, is_short) {
-        (true, _) => "Not good enough: the labels are too noisy",
-        (false, true) => "Usable with care: surface features predict the labels",
+        (true, _) => "Not good enough, the labels are too noisy",
+        (false, true) => "Usable with care, surface features predict the labels",
         _ if unusable > FEW => "Usable after cleaning",
-        _ if noise.is_none() => "Usable, with unknown label noise",
         _ => "Usable",
     };
     format!(
-        "{state}: {} of {} pairs are usable, {}, and {} shows differences from {:.2} points on.",
+        "{state}: {} of {} pairs, {}; {} shows differences from {:.2} points on.",
         audit.usable_pairs,
         audit.pairs,
         noise_in_words(audit.noise.first()),
@@ -45,11 +45,11 @@ pub(crate) fn plan_in_words(audit: &Audit) -> String {
 
 fn noise_in_words(noise: Option<&NoiseEstimate>) -> String {
     match noise {
-        None => "label noise is unknown".to_owned(),
+        None => "with unknown label noise".to_owned(),
         Some(noise) if noise.method.identifies() => {
-            format!("{:.0}% of labels are wrong", 100.0 * noise.estimate)
+            format!("with {:.0}% wrong labels", 100.0 * noise.estimate)
         }
-        Some(noise) => format!("label noise is unknown (at most {:.0}%)", 100.0 * noise.high),
+        Some(noise) => format!("with unknown label noise (at most {:.0}%)", 100.0 * noise.high),
     }
 }
 
@@ -97,16 +97,10 @@ pub(crate) fn advice(audit: &Audit) -> Vec<String> {
         );
         steps.push(((2.0 * low - 1.0).powi(2).max(0.05) + 0.1, text));
     }
-    if let Some(required) =
-        audit.enough.required.iter().filter_map(|sample| Some((sample.number?, sample.source))).next()
-    {
-        let text = format!(
-            "For differences of {} points plan {} questions, or more seeds.",
-            crate::Enough::TARGET,
-            required.0
-        );
-        let excess = audit.detectable_effect / crate::Enough::TARGET;
-        steps.extend((excess > 1.0).then_some((0.25 * (1.0 - 1.0 / excess), text)));
+    let excess = audit.detectable_effect / Enough::TARGET;
+    if let Some((number, source)) = audit.enough.cheapest().filter(|_| excess > 1.0) {
+        let text = format!("For differences of {} points plan {number} {source}.", Enough::TARGET);
+        steps.push((0.25 * (1.0 - 1.0 / excess), text));
     }
     for (fault, weight) in [(Fault::Truncated, 0.5), (Fault::Markup, 1.0), (Fault::NextTurn, 1.0)] {
         let count = audit.count(fault);

@@ -1,6 +1,10 @@
 //! Planted faults are found, each with its share in the interval.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow_array::{ArrayRef, BooleanArray, Float64Array, RecordBatch, StringArray};
+use parquet::arrow::ArrowWriter;
 
 use audit::{
     Action, Audit, Bench, CleanOptions, Dataset, Fault, NoiseMethod, Options, Plan, ReadAs, audit, clean,
@@ -238,6 +242,22 @@ fn a_planted_preference_for_length_is_covered() {
 }
 
 #[test]
+fn a_planted_preference_for_a_model_is_seen() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut writer = Writer::new(9);
+    let named = |writer: &mut Writer| {
+        let models = if writer.0.random_bool(0.8) { ["large", "small"] } else { ["small", "large"] };
+        with(&with(&writer.row(), "chosen_model", models[0]), "rejected_model", models[1])
+    };
+    let rows: Vec<Value> = (0..400).map(|_| named(&mut writer)).collect();
+    let found = audited(&read(&write(folder.path(), "pairs.jsonl", &rows)));
+    let source = found.shortcut("answer source").expect("the models are named").auc;
+    assert!(source.low < 0.8 && 0.8 < source.high && source.low > 0.7, "{source:?}");
+    let without = audited(&read(&write(folder.path(), "pairs.jsonl", &writer.rows(60))));
+    assert!(without.shortcut("answer source").is_none());
+}
+
+#[test]
 fn labels_without_a_shortcut_show_none() {
     let folder = tempfile::tempdir().expect("a folder");
     let rows = Writer::new(5).rows(800);
@@ -246,7 +266,11 @@ fn labels_without_a_shortcut_show_none() {
         let area = found.shortcut(feature).expect("enough prompts").auc;
         assert!(area.low < 0.5 && area.high > 0.45, "{feature}: {area:?}");
     }
-    assert!(found.verdict.starts_with("Usable, with unknown label noise: 800 of 800"), "{}", found.verdict);
+    assert!(
+        found.verdict.starts_with("Usable: 800 of 800 pairs, with unknown label noise"),
+        "{}",
+        found.verdict
+    );
 }
 
 #[test]
@@ -274,7 +298,7 @@ fn second_labels_show_the_planted_noise() {
     let noise = &three.noise[0];
     assert_eq!(noise.method, NoiseMethod::DawidSkene);
     assert!(noise.low < 0.2 && 0.2 < noise.high, "{noise:?}");
-    assert!(three.verdict.starts_with("Not good enough: the labels are too noisy"), "{}", three.verdict);
+    assert!(three.verdict.starts_with("Not good enough, the labels are too noisy"), "{}", three.verdict);
 
     // Outvoted labels are relabeled: the file then agrees with the truth more often.
     let out = folder.path().join("clean.jsonl");
@@ -284,6 +308,59 @@ fn second_labels_show_the_planted_noise() {
     let truth = audited(&read(&write(folder.path(), "truth.jsonl", &truth)));
     let (before, after) = (wrong(&three, &truth), wrong(&audited(&read(&out)), &truth));
     assert!((150..250).contains(&before) && after < before / 2, "{before} wrong labels become {after}");
+}
+
+/// Writes margins as `pref-train` does: each pair once in each of two epochs.
+fn write_deltas(path: &Path, margins: &[f64]) {
+    let pairs = margins.len();
+    let twice = |value: &dyn Fn(usize, usize) -> f64| -> ArrayRef {
+        Arc::new((0..2 * pairs).map(|at| value(at / pairs, at % pairs)).collect::<Float64Array>())
+    };
+    let columns: [(&str, ArrayRef); 4] = [
+        ("epoch", twice(&|epoch, pair| epoch as f64 + (pair + 1) as f64 / pairs as f64)),
+        (
+            "pair",
+            Arc::new((0..2 * pairs).map(|at| Some((at % pairs + 1).to_string())).collect::<StringArray>()),
+        ),
+        ("flipped", Arc::new(BooleanArray::from(vec![false; 2 * pairs]))),
+        // In the second epoch every label is learnt.
+        ("delta", twice(&|epoch, pair| if epoch == 0 { margins[pair] } else { margins[pair].abs() + 9.0 })),
+    ];
+    let batch = RecordBatch::try_from_iter(columns).expect("columns of one length");
+    let file = std::fs::File::create(path).expect("the folder is writable");
+    let mut writer = ArrowWriter::try_new(file, batch.schema(), None).expect("a schema");
+    writer.write(&batch).expect("the disk has room");
+    writer.close().expect("the disk has room");
+}
+
+#[test]
+fn margins_of_a_run_bound_the_planted_noise() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut writer = Writer::new(10);
+    let rows = writer.rows(1000);
+    // A policy that is right on 95% of the true labels, of which 20% are flipped.
+    let margin = |stream: &mut Stream| {
+        let is_right = stream.random_bool(0.95) != stream.random_bool(0.2);
+        if is_right { 2.0 } else { -2.0 }
+    };
+    let margins: Vec<f64> = (0..1000).map(|_| margin(&mut writer.0)).collect();
+    let path = folder.path().join("pair_deltas.parquet");
+    write_deltas(&path, &margins);
+    let data = read(&write(folder.path(), "pairs.jsonl", &rows));
+    let options = |path: &Path| Options {
+        deltas: Some(audit::PairDeltas::read(path).expect("margins")),
+        ..Options::new(Plan::MT_BENCH)
+    };
+    let found = audit(&data, &options(&path)).expect("an audit");
+    let noise = &found.noise[0];
+    assert_eq!((noise.method, noise.pairs), (NoiseMethod::PairDeltas, 500));
+    assert!(noise.low == 0.0 && noise.high > 0.2 && noise.high < 0.3, "{noise:?}");
+    let other = read(&write(folder.path(), "few.jsonl", &rows[..20]));
+    let error = audit(&other, &options(&path)).expect_err("the run's later pairs are not in it").to_string();
+    assert!(error.contains("audit the file that the run trained on"), "{error}");
+    let error =
+        audit::PairDeltas::read(&folder.path().join("pairs.jsonl")).expect_err("no parquet").to_string();
+    assert!(error.contains("pair_deltas.parquet"), "{error}");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use seeds::{Seeds, Stream};
 
 use super::*;
 
-const RUNS: u64 = 100;
+const RUNS: u64 = 60;
 const PAIRS: usize = 400;
 /// Planted rates of wrong labels.
 const RATES: [f64; 5] = [0.0, 0.1, 0.2, 0.3, 0.4];
@@ -89,7 +89,7 @@ fn the_bound_of_features_is_covered() {
             if is_right { size } else { -size }
         };
         let log_odds: Vec<f64> = (0..PAIRS).map(|_| odds(stream)).collect();
-        let estimate = bound_by_features(&log_odds, &groups())?;
+        let estimate = bound(NoiseMethod::Features, &log_odds, &groups())?;
         Some((estimate.low, estimate.high))
     });
 }
