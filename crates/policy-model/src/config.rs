@@ -106,9 +106,9 @@ impl ModelConfig {
         !self.switches.biases.lm_head && self.switches.logit_soft_cap.is_none()
     }
 
-    /// Whether attention of layer `layer` holds all scores in memory, as no kernel has soft caps.
-    pub fn holds_scores(&self, layer: usize) -> bool {
-        layer < self.layers && self.switches.attention_soft_cap.is_some()
+    /// Whether attention holds all scores in memory, as no kernel has soft caps.
+    pub fn holds_scores(&self) -> bool {
+        self.switches.attention_soft_cap.is_some()
     }
 
     /// Returns the number of norms of the residual stream's width in each layer.

@@ -143,6 +143,12 @@ pub enum PolicyError {
         /// The shape that `config.json` implies.
         expected: Vec<i64>,
     },
+    /// The adapters do not fit the model.
+    #[error("adapters: {problem}")]
+    BadAdapters {
+        /// The problem.
+        problem: String,
+    },
     /// There are no adapters to save.
     #[error("the policy has no adapters to save")]
     NoAdapters,
