@@ -54,8 +54,7 @@ fn sequences(recording: &Recording, policy: &Policy) -> Vec<Vec<u32>> {
 fn every_family_has_a_case() {
     let tested: Vec<String> =
         recording().cases.iter().map(|case| case.config["model_type"].as_str().unwrap().to_owned()).collect();
-    // Mistral without kinds of layers has a folder of its own, which `parity.rs` opens.
-    for family in Family::ALL.into_iter().filter(|family| *family != Family::Mistral) {
+    for family in Family::ALL {
         assert!(tested.iter().any(|name| name == family.model_type()), "{family:?} has no case");
     }
 }
@@ -261,4 +260,59 @@ fn initial_norms_are_neutral() {
             assert!(values(tensor).iter().all(|&value| value == neutral), "{}: {name}", case.name);
         }
     }
+}
+
+/// What a family's models may have that is refused, by `model_type`.
+const MISSING: [(&str, &str); 5] = [
+    ("gemma", "bidirectional attention"),
+    ("gemma2", "bidirectional attention; no fused attention, no tiled head"),
+    ("gemma3_text", "bidirectional attention; images"),
+    ("stablelm", "`qk_layernorm`"),
+    ("phi", "no tiled head"),
+];
+
+/// The start and end of the table in `docs/models.md`.
+const TABLE: [&str; 2] =
+    ["<!-- table: UPDATE_MODELS=1 cargo test -p policy-model --test families -->\n", "<!-- end -->"];
+
+#[test]
+fn the_table_of_models_is_current() {
+    let recording = recording();
+    let mut table = "| `model_type` | class in transformers | models | checked in | largest difference | missing |\n|---|---|---|---|---|---|\n".to_owned();
+    for family in Family::ALL {
+        let cases: Vec<&Case> =
+            recording.cases.iter().filter(|case| case.config["model_type"] == family.model_type()).collect();
+        let difference = cases.iter().map(|case| {
+            let policy = policy(&case.config);
+            let found = tch::no_grad(|| values(&packed_logps(&policy, &sequences(&recording, &policy))));
+            largest_difference(&found, &case.token_logps.concat())
+        });
+        let largest = difference.fold(0.0, f64::max);
+        assert!(largest < LOGITS_FP32, "{family:?}: {largest}");
+        let names = cases.iter().map(|case| format!("`{}`", case.name)).collect::<Vec<_>>().join(", ");
+        let missing =
+            MISSING.iter().find(|(name, _)| *name == family.model_type()).map_or("", |(_, what)| what);
+        let (model_type, class) = (family.model_type(), family.architecture());
+        table += &format!("| `{model_type}` | `{class}` | {names} | score, train, decode, save | {largest:.0e} | {missing} |\n");
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/models.md");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let (before, rest) = text.split_once(TABLE[0]).unwrap();
+    let (found, after) = rest.split_once(TABLE[1]).unwrap();
+    if std::env::var_os("UPDATE_MODELS").is_some() {
+        std::fs::write(&path, [before, TABLE[0], &table, TABLE[1], after].concat()).unwrap();
+        return;
+    }
+    // The differences themselves depend on the processor.
+    let others = |table: &str| -> Vec<Vec<String>> {
+        let cells = |line: &str| line.split(" | ").map(str::to_owned).collect::<Vec<_>>();
+        let rows = table.lines().map(cells);
+        rows.map(|mut row| {
+            row.drain(4.min(row.len())..5.min(row.len()));
+            row
+        })
+        .collect()
+    };
+    let update = "run `UPDATE_MODELS=1 cargo test -p policy-model --test families`";
+    assert_eq!(others(found), others(&table), "{update}");
 }
