@@ -93,6 +93,16 @@ impl Policy {
         Self::build(self.config().clone(), parameters.collect(), adapters, "this policy")
     }
 
+    /// Returns this policy with its adapters merged into weights of its kind.
+    pub(crate) fn merge(&self) -> Result<Self, PolicyError> {
+        let merged = |(name, weight): &(String, Tensor)| {
+            let merged = self.merged(name, weight).and_then(|merged| merged.f_to_kind(self.kind()));
+            Ok((name.clone(), merged.map_err(PolicyError::torch(format!("merge `{name}`")))?))
+        };
+        let parameters = self.parameters().iter().map(merged).collect::<Result<_, PolicyError>>()?;
+        Self::build(self.config().clone(), parameters, None, "merged adapters")
+    }
+
     /// Returns the weight of this name with its adapter merged.
     pub(crate) fn merged(&self, name: &str, weight: &Tensor) -> Result<Tensor, TchError> {
         if let Some(own) = self.adapters().and_then(|adapters| adapters.replaced(name)) {

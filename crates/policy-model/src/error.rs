@@ -58,6 +58,16 @@ pub enum PolicyError {
         /// The reason, where known.
         hint: &'static str,
     },
+    /// The weights are quantized.
+    #[error("{}: the weights are quantized ({method}), which is not supported; {remedy}", path.display())]
+    Quantized {
+        /// The configuration.
+        path: PathBuf,
+        /// The value of `quant_method`.
+        method: String,
+        /// What to do.
+        remedy: String,
+    },
     /// The rotary embedding has a type that this crate does not implement.
     #[error("{}: rope type `{found}` is not supported; supported are {known}", path.display())]
     UnsupportedRope {

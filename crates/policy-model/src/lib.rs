@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod adapted;
+mod adapter_folder;
 mod attention;
 mod config;
 mod decoder;

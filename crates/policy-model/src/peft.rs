@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 use tch::{Kind, Tensor};
 
+use crate::adapter_folder::CONFIG;
 use crate::config::{ModelConfig, read_required};
 use crate::error::PolicyError;
 use crate::lora::{Lora, Scaling};
@@ -14,7 +15,6 @@ use crate::save::{replace_folder, write_json, write_tensors};
 use crate::targets::Targets;
 use crate::weights::read_file;
 
-const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
 
 /// The prefix of module names in peft: its wrapper, then the causal language model.

@@ -125,6 +125,28 @@ fn merged_folders_match_peft() {
 }
 
 #[test]
+fn a_folder_of_adapters_is_read_with_its_base() {
+    let out = tempfile::tempdir().unwrap();
+    for (mut case, base) in cases() {
+        let (base_dir, dir) = (out.path().join("base"), out.path().join("adapters"));
+        std::fs::create_dir_all(&dir).unwrap();
+        base.save(&base_dir, Kind::Float, None).unwrap();
+        case.config["base_model_name_or_path"] = "../base".into();
+        write_folder(&case, &dir);
+        Policy::inspect(&dir).unwrap();
+        assert_eq!(Policy::stored_kind(&dir).unwrap(), Some(Kind::Float));
+        let merged = Policy::load(&dir, Kind::Float, Device::Cpu).unwrap();
+        let apart = largest_difference(&tch::no_grad(|| values(&logps(&merged))), &case.merged_logps);
+        assert!(apart < LOGITS_FP32, "{}: {apart}", case.name);
+
+        case.config["base_model_name_or_path"] = "org/model".into();
+        write_folder(&case, &dir);
+        let error = Policy::load(&dir, Kind::Float, Device::Cpu).unwrap_err().to_string();
+        assert!(error.contains("adapter_config.json") && error.contains("org/model"), "{error}");
+    }
+}
+
+#[test]
 fn saved_adapters_have_the_tensors_of_peft() {
     let out = tempfile::tempdir().unwrap();
     for (case, base) in cases() {

@@ -293,7 +293,9 @@ fn the_table_of_models_is_current() {
         let missing =
             MISSING.iter().find(|(name, _)| *name == family.model_type()).map_or("", |(_, what)| what);
         let (model_type, class) = (family.model_type(), family.architecture());
-        table += &format!("| `{model_type}` | `{class}` | {names} | score, train, decode, save | {largest:.0e} | {missing} |\n");
+        table += &format!(
+            "| `{model_type}` | `{class}` | {names} | score, train, decode, save | {largest:.0e} | {missing} |\n"
+        );
     }
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/models.md");
     let text = std::fs::read_to_string(&path).unwrap();
