@@ -9,7 +9,7 @@
 use std::process::Command;
 use std::time::Instant;
 
-use policy_model::{Lora, ModelConfig, Policy, Projection, native_bf16};
+use policy_model::{Lora, ModelConfig, Policy, Targets, native_bf16};
 use pref_data::{Layout, Padding, TokenPair};
 use pref_loss::{Beta, PreferenceLoss};
 use rand::RngExt;
@@ -182,8 +182,8 @@ impl<'a> Case<'a> {
     }
 
     fn trainer<'o>(&self, objective: &'o PreferenceObjective<'_>, way: &Way, epochs: u64) -> Trainer<'o> {
-        let targets = vec![Projection::Q, Projection::V];
-        let adapters = |rank| Trained::Adapters(Lora { rank, alpha: 16.0, targets });
+        let targets = Targets::names(["q_proj", "v_proj"]);
+        let adapters = |rank| Trained::Adapters(Lora::new(rank, 16.0, targets));
         let settings = TrainSettings {
             epochs,
             batch_size: BATCH,

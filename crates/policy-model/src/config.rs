@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use crate::adapter_folder::base_of;
 use crate::error::PolicyError;
 use crate::families::Family;
 use crate::fields::Fields;
@@ -75,11 +76,13 @@ pub(crate) fn read_required(folder: &Path, name: &str) -> Result<Vec<u8>, Policy
 }
 
 impl ModelConfig {
-    /// Reads `config.json` in `folder`.
+    /// Reads `config.json` in `folder`, or that of the base model where `folder` has adapters of peft only.
     ///
     /// # Errors
     /// The file cannot be read or parsed; the errors of [`ModelConfig::from_json`].
     pub fn from_folder(folder: &Path) -> Result<Self, PolicyError> {
+        let base = base_of(folder)?;
+        let folder = base.as_deref().unwrap_or(folder);
         let path = folder.join("config.json");
         let text = read_required(folder, "config.json")?;
         let json = serde_json::from_slice(&text)
@@ -106,9 +109,9 @@ impl ModelConfig {
         !self.switches.biases.lm_head && self.switches.logit_soft_cap.is_none()
     }
 
-    /// Whether attention of layer `layer` holds all scores in memory, as no kernel has soft caps.
-    pub fn holds_scores(&self, layer: usize) -> bool {
-        layer < self.layers && self.switches.attention_soft_cap.is_some()
+    /// Whether attention holds all scores in memory, as no kernel has soft caps.
+    pub fn holds_scores(&self) -> bool {
+        self.switches.attention_soft_cap.is_some()
     }
 
     /// Returns the number of norms of the residual stream's width in each layer.
@@ -146,6 +149,7 @@ impl ModelConfig {
             return Err(PolicyError::invalid_field(path, "(the whole file)", &json, "an object"));
         };
         let fields = Fields { raw: &raw, path };
+        refuse_quantized(&fields)?;
         let family = Family::parse(&fields)?;
         let layers = fields.size("num_hidden_layers", MAX_LAYERS)?;
         let hidden_size = fields.size("hidden_size", MAX_SIZE)?;
@@ -183,4 +187,19 @@ impl ModelConfig {
             raw,
         })
     }
+}
+
+/// Refuses weights that are not plain numbers, with what to do instead.
+fn refuse_quantized(fields: &Fields<'_>) -> Result<(), PolicyError> {
+    let Some(config) = fields.get("quantization_config") else { return Ok(()) };
+    let method = config.get("quant_method").and_then(Value::as_str).unwrap_or("unknown");
+    let load = "from transformers import AutoModelForCausalLM as M, FineGrainedFP8Config as C; M.from_pretrained('DIR'";
+    let remedy = match method {
+        "fp8" => format!(
+            "convert them: python -c \"{load}, quantization_config=C(dequantize=True), dtype='bfloat16').save_pretrained('OUT')\""
+        ),
+        "bitsandbytes" => format!("convert them: python -c \"{load}).dequantize().save_pretrained('OUT')\""),
+        _ => "use the model from which they were made".to_owned(),
+    };
+    Err(PolicyError::Quantized { path: fields.path.to_owned(), method: method.to_owned(), remedy })
 }

@@ -83,7 +83,13 @@ struct Modules<'a> {
 
 impl Modules<'_> {
     fn tensor(&self, name: &str) -> Option<Tensor> {
-        self.tensors.get(name).map(|tensor| tensor.shallow_clone())
+        let given = self.tensors.get(name)?;
+        match self.adapters.and_then(|adapters| adapters.replaced(name)) {
+            // Another kind than that of the weights means a policy for saving, which needs no graph.
+            Some(own) if own.kind() != given.kind() => Some(own.detach().to_kind(given.kind())),
+            Some(own) => Some(own.shallow_clone()),
+            None => Some(given.shallow_clone()),
+        }
     }
 
     fn needed(&self, name: &str) -> Tensor {

@@ -58,6 +58,16 @@ pub enum PolicyError {
         /// The reason, where known.
         hint: &'static str,
     },
+    /// The weights are quantized.
+    #[error("{}: the weights are quantized ({method}), which is not supported; {remedy}", path.display())]
+    Quantized {
+        /// The configuration.
+        path: PathBuf,
+        /// The value of `quant_method`.
+        method: String,
+        /// What to do.
+        remedy: String,
+    },
     /// The rotary embedding has a type that this crate does not implement.
     #[error("{}: rope type `{found}` is not supported; supported are {known}", path.display())]
     UnsupportedRope {
@@ -142,6 +152,12 @@ pub enum PolicyError {
         found: Vec<i64>,
         /// The shape that `config.json` implies.
         expected: Vec<i64>,
+    },
+    /// The adapters do not fit the model.
+    #[error("adapters: {problem}")]
+    BadAdapters {
+        /// The problem.
+        problem: String,
     },
     /// There are no adapters to save.
     #[error("the policy has no adapters to save")]

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod adapted;
+mod adapter_folder;
 mod attention;
 mod config;
 mod decoder;
@@ -24,6 +25,7 @@ mod sampling;
 mod save;
 mod shapes;
 mod switches;
+mod targets;
 mod weights;
 
 pub use attention::{AttentionMask, PackedRow, PackedRows, Rows};
@@ -32,9 +34,10 @@ pub use error::PolicyError;
 pub use families::Family;
 pub use generate::{Finish, Generation, GenerationOptions, GenerationRequest};
 pub use layerwise::{Checkpointing, LayerwiseBackward};
-pub use lora::{Adapters, Lora, Projection};
+pub use lora::{Adapters, Lora, Scaling};
 pub use on_device::on_device;
 pub use policy::{Policy, native_bf16};
 pub use rope::{Rope, RopeScaling};
 pub use sampling::Sampling;
 pub use save::{Companions, UNFINISHED, write_tensors};
+pub use targets::{Pattern, Targets};

@@ -20,10 +20,17 @@ impl Linear {
     }
 
     pub(crate) fn forward(&self, x: &Tensor, kernel: LinearKernel) -> Result<Tensor, PolicyError> {
-        let projected = kernel.linear(x, &self.weight, self.bias.as_ref())?;
-        Ok(match &self.low_rank {
-            None => projected,
-            Some(low_rank) => projected + low_rank.forward(x),
+        let Some(low_rank) = &self.low_rank else {
+            return kernel.linear(x, &self.weight, self.bias.as_ref());
+        };
+        // A trained length scales the product, but not the bias.
+        let bias_last = self.bias.as_ref().filter(|_| low_rank.has_magnitude());
+        let bias_first = self.bias.as_ref().filter(|_| !low_rank.has_magnitude());
+        let projected = kernel.linear(x, &self.weight, bias_first)?;
+        let updated = low_rank.add_to(projected, x, &self.weight);
+        Ok(match bias_last {
+            Some(bias) => updated + bias,
+            None => updated,
         })
     }
 }

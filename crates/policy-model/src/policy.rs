@@ -4,6 +4,7 @@ use std::path::Path;
 
 use tch::{Device, Kind, Tensor};
 
+use crate::adapter_folder::base_of;
 use crate::attention::{Masks, NoCache, Packed, PackedRows, Padded, Rows};
 use crate::config::ModelConfig;
 use crate::decoder::Decoder;
@@ -31,14 +32,18 @@ pub struct Policy {
 const LOGIT_BYTES: i64 = 16 << 20;
 
 impl Policy {
-    /// Reads a Hugging Face folder: `config.json` and one or several safetensors files in F32, F16 or BF16.
+    /// Reads a Hugging Face folder: `config.json` and one or several safetensors files in F32, F16 or BF16. In a folder of peft's
+    /// adapters, reads the base model that it names, and merges them.
     ///
     /// # Errors
     /// An error in the configuration or the weights; the message names the file and the tensor.
     pub fn load(dir: &Path, kind: Kind, device: Device) -> Result<Self, PolicyError> {
-        let config = ModelConfig::from_folder(dir)?;
-        let parameters = weights::read(dir, &config, kind, device)?;
-        Self::build(config, parameters, None, &dir.display().to_string())
+        let base = base_of(dir)?;
+        let folder = base.as_deref().unwrap_or(dir);
+        let config = ModelConfig::from_folder(folder)?;
+        let parameters = weights::read(folder, &config, kind, device)?;
+        let policy = Self::build(config, parameters, None, &folder.display().to_string())?;
+        if base.is_some() { policy.load_adapters(dir)?.merge() } else { Ok(policy) }
     }
 
     /// Reads the configuration of a model folder, and checks that the weights files have all parameters in their shapes, without
@@ -47,6 +52,8 @@ impl Policy {
     /// # Errors
     /// As [`Policy::load`], except for errors in the values of weights.
     pub fn inspect(dir: &Path) -> Result<ModelConfig, PolicyError> {
+        let base = base_of(dir)?;
+        let dir = base.as_deref().unwrap_or(dir);
         let config = ModelConfig::from_folder(dir)?;
         weights::check_headers(dir, &config)?;
         Ok(config)
@@ -57,7 +64,7 @@ impl Policy {
     /// # Errors
     /// The weights files cannot be read.
     pub fn stored_kind(dir: &Path) -> Result<Option<Kind>, PolicyError> {
-        weights::stored_kind(dir)
+        weights::stored_kind(base_of(dir)?.as_deref().unwrap_or(dir))
     }
 
     /// Creates a policy with random parameters: matrices from N(0, `initializer_range`²), norms 1, biases 0.

@@ -34,10 +34,11 @@ pub(crate) fn read(
     check_kind(kind)?;
     let mut parameters = Vec::new();
     let mut tied_head = None;
-    for path in files(dir)? {
-        files::check_file(&path).map_err(PolicyError::io("read", &path))?;
-        for (name, tensor) in read_file(&path, kind, device)? {
-            if name.ends_with(FREQUENCIES) {
+    for file in files(dir)? {
+        let path = &file.path;
+        files::check_file(path).map_err(PolicyError::io("read", path))?;
+        for (name, tensor) in read_file(path, kind, device)? {
+            if name.ends_with(FREQUENCIES) || !file.holds(&name) {
                 continue;
             }
             if name == HEAD && config.tie_word_embeddings {
@@ -95,10 +96,14 @@ fn count_broken(tensor: &Tensor) -> Result<i64, tch::TchError> {
 /// Checks that the weights files of `dir` have the parameters of `config`, from the files' headers.
 pub(crate) fn check_headers(dir: &Path, config: &ModelConfig) -> Result<(), PolicyError> {
     let mut found = BTreeMap::new();
-    for path in files(dir)? {
-        let file = WeightsFile::open(&path)?;
+    for part in files(dir)? {
+        let file = WeightsFile::open(&part.path)?;
         for (name, info) in &file.tensors {
-            kind_of(info, &path, name)?;
+            if !part.holds(name) {
+                tracing::warn!(file = %part.path.display(), tensor = %name, "the index does not have this tensor here; it is not read");
+                continue;
+            }
+            kind_of(info, &part.path, name)?;
             if name.ends_with(FREQUENCIES) || name == HEAD && config.tie_word_embeddings {
                 continue;
             }
@@ -111,10 +116,10 @@ pub(crate) fn check_headers(dir: &Path, config: &ModelConfig) -> Result<(), Poli
 /// Returns the kind of all stored tensors of `dir`; `None` if there are several.
 pub(crate) fn stored_kind(dir: &Path) -> Result<Option<Kind>, PolicyError> {
     let mut kinds = Vec::new();
-    for path in files(dir)? {
-        let file = WeightsFile::open(&path)?;
-        for (name, info) in &file.tensors {
-            kinds.push(kind_of(info, &path, name)?);
+    for part in files(dir)? {
+        let file = WeightsFile::open(&part.path)?;
+        for (name, info) in file.tensors.iter().filter(|(name, _)| part.holds(name)) {
+            kinds.push(kind_of(info, &part.path, name)?);
         }
     }
     let first = kinds.first().copied();
@@ -203,18 +208,33 @@ pub(crate) fn check_kind(kind: Kind) -> Result<(), PolicyError> {
     }
 }
 
+/// A weights file of a folder.
+struct Part {
+    path: PathBuf,
+    /// The tensors that the index has in this file; `None` without an index.
+    names: Option<BTreeSet<String>>,
+}
+
+impl Part {
+    /// Whether the tensor of this name is read from this file. Others are left from an earlier save.
+    fn holds(&self, name: &str) -> bool {
+        self.names.as_ref().is_none_or(|names| names.contains(name))
+    }
+}
+
 /// Returns the weights files of a folder: the single one if it exists, otherwise those of the index, each once.
-fn files(dir: &Path) -> Result<Vec<PathBuf>, PolicyError> {
+fn files(dir: &Path) -> Result<Vec<Part>, PolicyError> {
     let (single, index) = (dir.join(SINGLE_FILE), dir.join(INDEX_FILE));
     if single.exists() {
-        return Ok(vec![inside(dir, SINGLE_FILE)?]);
+        return Ok(vec![Part { path: inside(dir, SINGLE_FILE)?, names: None }]);
     }
     if !index.exists() {
         let pickled =
             dir.join("pytorch_model.bin").exists() || dir.join("pytorch_model.bin.index.json").exists();
         let hint = match pickled {
             true => {
-                "; pytorch_model.bin is not supported, save it as safetensors with `save_pretrained` first"
+                "; pytorch_model.bin is not supported, convert it: python -c \"from transformers import \
+                 AutoModelForCausalLM as M; M.from_pretrained('DIR', dtype='auto').save_pretrained('OUT')\""
             }
             false => "",
         };
@@ -226,15 +246,15 @@ fn files(dir: &Path) -> Result<Vec<PathBuf>, PolicyError> {
     let bad = |problem: String| PolicyError::BadIndex { path: index.clone(), problem };
     let map = json.get("weight_map").and_then(Value::as_object);
     let map = map.ok_or_else(|| bad("it has no `weight_map` from tensor names to files".to_owned()))?;
-    let mut shards = BTreeSet::new();
+    let mut shards: BTreeMap<PathBuf, BTreeSet<String>> = BTreeMap::new();
     for (name, file) in map {
         // A shard is next to its index: any other path is a mistake or an attack.
         match file.as_str().filter(|file| Path::new(file).file_name() == Some(file.as_ref())) {
-            Some(file) => shards.insert(inside(dir, file)?),
+            Some(file) => shards.entry(inside(dir, file)?).or_default().insert(name.clone()),
             None => return Err(bad(format!("`{name}` is mapped to {file}, which is not a file name"))),
         };
     }
-    Ok(shards.into_iter().collect())
+    Ok(shards.into_iter().map(|(path, names)| Part { path, names: Some(names) }).collect())
 }
 
 fn inside(dir: &Path, name: &str) -> Result<PathBuf, PolicyError> {

@@ -7,11 +7,16 @@ use policy_model::{
     Checkpointing, Family, Finish, Generation, GenerationOptions, GenerationRequest, LayerwiseBackward,
     ModelConfig, PackedRow, PackedRows, Policy, PolicyError, Rows, Sampling,
 };
+use recorded::{
+    GRADIENT_FP32, ids, indices, largest_difference, packed_logps, policy, scored, slices, uniform, values,
+};
 use seeds::Seeds;
 use serde::Deserialize;
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 use test_support::LOGITS_FP32;
+
+mod recorded;
 
 /// The recording of `fixtures/make_families.py`.
 #[derive(Deserialize)]
@@ -34,9 +39,6 @@ struct Case {
     gradients: BTreeMap<String, [f64; 2]>,
 }
 
-/// Gradients are sums over tokens and layers, so that they are compared relative to their norm.
-const GRADIENT_FP32: f64 = 1e-4;
-
 fn recording() -> Recording {
     // Tiny matrices gain nothing from threads, and tests run in parallel.
     tch::set_num_threads(1);
@@ -44,96 +46,15 @@ fn recording() -> Recording {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
-/// Returns numbers in [−1, 1) that depend on the name only, as `uniform` of the script.
-fn uniform(name: &str, count: usize) -> Vec<f64> {
-    let fnv = |seed: u64, byte: u8| (seed ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3);
-    let mut state = name.bytes().fold(0xCBF2_9CE4_8422_2325, fnv);
-    let draw = |_| {
-        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let x = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((x ^ (x >> 31)) >> 40) as f64 / f64::from(1 << 23) - 1.0
-    };
-    (0..count).map(draw).collect()
-}
-
-/// Returns the weights that the script computes for a model, as leaves.
-fn weights(config: &ModelConfig) -> Vec<(String, Tensor)> {
-    let is_gemma = config.family.model_type().starts_with("gemma");
-    let weight = |(name, shape): (String, Vec<i64>)| {
-        let of_norm = if is_gemma { 0.0 } else { 1.0 };
-        let (center, scale) = match () {
-            () if name.ends_with("bias") => (0.0, 0.3),
-            () if name.contains("norm") => (of_norm, 0.4),
-            () => (0.0, 0.35),
-        };
-        let values = uniform(&name, shape.iter().product::<i64>() as usize);
-        let values: Vec<f32> = values.into_iter().map(|x| (center + scale * x) as f32).collect();
-        (name, Tensor::from_slice(&values).view(shape.as_slice()).set_requires_grad(true))
-    };
-    config.parameter_shapes().into_iter().map(weight).collect()
-}
-
-fn policy(config: &Value) -> Policy {
-    let config = ModelConfig::from_json(config.clone()).unwrap();
-    let weights = weights(&config);
-    Policy::from_parameters(config, weights).unwrap()
-}
-
-fn ids(name: &str, count: usize, policy: &Policy) -> Vec<u32> {
-    let vocab = policy.config().vocab_size as f64;
-    uniform(name, count).into_iter().map(|x| (3.0 + (x + 1.0) / 2.0 * (vocab - 3.0)) as u32).collect()
-}
-
 fn sequences(recording: &Recording, policy: &Policy) -> Vec<Vec<u32>> {
     recording.lengths.iter().map(|length| ids(&format!("sequence {length}"), *length, policy)).collect()
-}
-
-fn slices(rows: &[Vec<u32>]) -> Vec<&[u32]> {
-    rows.iter().map(Vec::as_slice).collect()
-}
-
-fn values(tensor: &Tensor) -> Vec<f64> {
-    Vec::try_from(tensor.detach().to_kind(Kind::Double).contiguous().view(-1)).unwrap()
-}
-
-fn indices(values: &[i64]) -> Tensor {
-    Tensor::from_slice(values)
-}
-
-/// Returns the largest difference; NaN counts as infinite.
-fn largest_difference(found: &[f64], expected: &[f64]) -> f64 {
-    assert_eq!(found.len(), expected.len());
-    let differences = found.iter().zip(expected).map(|(a, b)| (a - b).abs());
-    differences.fold(0.0, |largest, d| if d <= largest { largest } else { d.max(f64::MIN_POSITIVE) })
-}
-
-/// Returns the token log-probabilities of packed sequences, in order.
-fn packed_logps(policy: &Policy, sequences: &[Vec<u32>]) -> Tensor {
-    let rows = PackedRows::causal(&slices(sequences), Device::Cpu);
-    let (before, targets) = scored(sequences);
-    let embedded = policy.embed(&rows.ids);
-    let hidden = policy.packed_hidden_states(&embedded, &rows, Some(&before)).unwrap();
-    policy.token_logps(&hidden, &targets)
-}
-
-/// Returns the indices of the tokens before scored ones, and the scored ids, of packed sequences.
-fn scored(sequences: &[Vec<u32>]) -> (Tensor, Tensor) {
-    let (mut before, mut targets, mut start) = (Vec::new(), Vec::new(), 0);
-    for ids in sequences {
-        before.extend((0..ids.len() - 1).map(|at| (start + at) as i64));
-        targets.extend(ids[1..].iter().map(|&id| i64::from(id)));
-        start += ids.len();
-    }
-    (indices(&before), indices(&targets))
 }
 
 #[test]
 fn every_family_has_a_case() {
     let tested: Vec<String> =
         recording().cases.iter().map(|case| case.config["model_type"].as_str().unwrap().to_owned()).collect();
-    // Mistral without kinds of layers has a folder of its own, which `parity.rs` opens.
-    for family in Family::ALL.into_iter().filter(|family| *family != Family::Mistral) {
+    for family in Family::ALL {
         assert!(tested.iter().any(|name| name == family.model_type()), "{family:?} has no case");
     }
 }
@@ -339,4 +260,61 @@ fn initial_norms_are_neutral() {
             assert!(values(tensor).iter().all(|&value| value == neutral), "{}: {name}", case.name);
         }
     }
+}
+
+/// What a family's models may have that is refused, by `model_type`.
+const MISSING: [(&str, &str); 5] = [
+    ("gemma", "bidirectional attention"),
+    ("gemma2", "bidirectional attention; no fused attention, no tiled head"),
+    ("gemma3_text", "bidirectional attention; images"),
+    ("stablelm", "`qk_layernorm`"),
+    ("phi", "no tiled head"),
+];
+
+/// The start and end of the table in `docs/models.md`.
+const TABLE: [&str; 2] =
+    ["<!-- table: UPDATE_MODELS=1 cargo test -p policy-model --test families -->\n", "<!-- end -->"];
+
+#[test]
+fn the_table_of_models_is_current() {
+    let recording = recording();
+    let mut table = "| `model_type` | class in transformers | models | checked in | largest difference | missing |\n|---|---|---|---|---|---|\n".to_owned();
+    for family in Family::ALL {
+        let cases: Vec<&Case> =
+            recording.cases.iter().filter(|case| case.config["model_type"] == family.model_type()).collect();
+        let difference = cases.iter().map(|case| {
+            let policy = policy(&case.config);
+            let found = tch::no_grad(|| values(&packed_logps(&policy, &sequences(&recording, &policy))));
+            largest_difference(&found, &case.token_logps.concat())
+        });
+        let largest = difference.fold(0.0, f64::max);
+        assert!(largest < LOGITS_FP32, "{family:?}: {largest}");
+        let names = cases.iter().map(|case| format!("`{}`", case.name)).collect::<Vec<_>>().join(", ");
+        let missing =
+            MISSING.iter().find(|(name, _)| *name == family.model_type()).map_or("", |(_, what)| what);
+        let (model_type, class) = (family.model_type(), family.architecture());
+        table += &format!(
+            "| `{model_type}` | `{class}` | {names} | score, train, decode, save | {largest:.0e} | {missing} |\n"
+        );
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/models.md");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let (before, rest) = text.split_once(TABLE[0]).unwrap();
+    let (found, after) = rest.split_once(TABLE[1]).unwrap();
+    if std::env::var_os("UPDATE_MODELS").is_some() {
+        std::fs::write(&path, [before, TABLE[0], &table, TABLE[1], after].concat()).unwrap();
+        return;
+    }
+    // The differences themselves depend on the processor.
+    let others = |table: &str| -> Vec<Vec<String>> {
+        let cells = |line: &str| line.split(" | ").map(str::to_owned).collect::<Vec<_>>();
+        let rows = table.lines().map(cells);
+        rows.map(|mut row| {
+            row.drain(4.min(row.len())..5.min(row.len()));
+            row
+        })
+        .collect()
+    };
+    let update = "run `UPDATE_MODELS=1 cargo test -p policy-model --test families`";
+    assert_eq!(others(found), others(&table), "{update}");
 }

@@ -50,7 +50,7 @@ pub use loss::{DynamicBetaSection, LossSection, LossTermSection};
 pub use loss_kind::LossKind;
 pub use read::{RecipeRoot, parse_toml, read_toml, to_toml};
 pub use sections::{
-    DistributedSection, LoraSection, ModelSection, OutputSection, SpeedSection, TrainSection,
+    DistributedSection, LoraSection, LoraTargets, ModelSection, OutputSection, SpeedSection, TrainSection,
 };
 pub use smoothing::Smoothing;
 pub use values::{DeviceChoice, Dtype, Epochs, Format, NoiseKind, Preset, Scheduler, seed};

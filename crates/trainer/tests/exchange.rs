@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use common::Record;
 use distributed::{Exchange, Placement, ProcessGroup, Rank, Sharding, Timing, Token};
-use policy_model::{Lora, ModelConfig, Policy, Projection};
+use policy_model::{Lora, ModelConfig, Policy, Targets};
 use pref_data::TokenPair;
 use pref_loss::{Beta, DynamicBeta, KtoLoss, LabelSmoothing, PreferenceLoss, Weight};
 use rand::RngExt;
@@ -180,7 +180,7 @@ fn all_weights_in_bf16() {
 
 #[test]
 fn adapters() {
-    let lora = Lora { rank: 4, alpha: 8.0, targets: vec![Projection::Q, Projection::Down] };
+    let lora = Lora::new(4, 8.0, Targets::names(["q_proj", "down_proj"]));
     assert_same(&Way { trained: Trained::Adapters(lora), ..Way::plain() }, &every_exchange());
 }
 
