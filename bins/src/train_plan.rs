@@ -106,7 +106,12 @@ fn step_rows(plan: &TrainPlan) -> Vec<Vec<Value>> {
         row(
             "optimiser steps",
             Value::Count(plan.total_steps),
-            format!("{} an epoch, {} epochs", plan.steps_per_epoch, (100.0 * plan.epochs).round() / 100.0),
+            format!(
+                "{}{} an epoch, {} epochs",
+                if plan.stops_early { "at most; " } else { "" },
+                plan.steps_per_epoch,
+                (100.0 * plan.epochs).round() / 100.0
+            ),
         ),
         row("checkpoints", count(plan.checkpoints.len()), checkpoints),
     ]

@@ -153,6 +153,7 @@ impl Registry {
                 continue;
             }
             let Recipe { seed, data, loss, train, .. } = Recipe::load(&recipe, &[])?;
+            let Some(data) = data.into_iter().next() else { continue };
             let cell = Cell {
                 slice: data.slice,
                 fraction: data.fraction,

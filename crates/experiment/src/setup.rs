@@ -8,8 +8,8 @@ use pref_loss::{LabelSmoothing, LogpReduction};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use trainer::recipe::{
-    DataSection, DistributedSection, LoraSection, LossKind, LossSection, ModelSection, OutputSection, Recipe,
-    Smoothing, SpeedSection, TrainSection, WatchSection,
+    CheckpointsSection, DataSection, DistributedSection, LoraSection, LossKind, LossSection, ModelSection,
+    OutputSection, Recipe, Smoothing, SpeedSection, TrainSection, WatchSection,
 };
 
 use crate::cell::Cell;
@@ -206,12 +206,22 @@ impl Setup {
         held_out: Option<&Path>,
         output: &Path,
     ) -> Recipe {
+        let mut from = self.data.clone();
+        from.path = data.display().to_string();
+        from.eval_path = held_out.map(|path| path.display().to_string());
+        from.annotator.clone_from(&cell.annotator);
+        if cell.slice.is_some() {
+            from.slice.clone_from(&cell.slice);
+        }
+        from.fraction = cell.fraction;
+        from.flip_rate = cell.flip_rate;
         let mut recipe = Recipe {
             seed: cell.seed,
             model: self.model.clone(),
-            data: self.data.clone(),
+            data: vec![from],
             loss: self.loss.clone(),
             train: self.train.clone(),
+            checkpoints: CheckpointsSection::default(),
             speed: self.speed,
             watch: self.watch.clone(),
             lora: self.lora.clone(),
@@ -219,15 +229,7 @@ impl Setup {
             output: self.output.clone(),
         };
         recipe.model.path = model.display().to_string();
-        recipe.data.path = data.display().to_string();
-        recipe.data.eval_path = held_out.map(|path| path.display().to_string());
-        recipe.data.annotator.clone_from(&cell.annotator);
         recipe.model.reference = None;
-        if cell.slice.is_some() {
-            recipe.data.slice.clone_from(&cell.slice);
-        }
-        recipe.data.fraction = cell.fraction;
-        recipe.data.flip_rate = cell.flip_rate;
         recipe.loss = self.loss_of(cell);
         if let Some(learning_rate) = cell.learning_rate {
             recipe.train.learning_rate = learning_rate;

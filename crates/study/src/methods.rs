@@ -62,10 +62,10 @@ fn replicates(recipe: &StudyRecipe) -> String {
         true => "pairs, labels, order, flips, sampling of answers, and errors of the judges",
         false => "order of the pairs, shares, flips, and sampling of answers",
     };
-    let held_out = recipe.data.held_out.map_or(String::new(), |records| {
-        format!(
-            " At least {records} records are held out of training, by whole prompts; β is chosen on them."
-        )
+    let records = recipe.data.held_out.map(|records| format!("{records} records"));
+    let share = recipe.data.split.map(|share| format!("{}% of the records", percent(share)));
+    let held_out = records.or(share).map_or(String::new(), |records| {
+        format!(" At least {records} are held out of training, by whole prompts; β is chosen on them.")
     });
     format!(
         "Replicates. There are {seeds} seeds. Each draws {what}; all share the supervised policy. Policies of one seed differ only in \

@@ -328,9 +328,14 @@ impl RecipeRoot for StudyRecipe {
     fn finish(&mut self) -> Result<(), Complaint> {
         self.study.check().map_err(|complaint| complaint.within("study"))?;
         self.data.check().map_err(|complaint| complaint.within("data"))?;
+        let mixing = [("weight", self.data.weight.is_some()), ("count", self.data.count.is_some())];
+        if let Some((key, _)) = mixing.into_iter().find(|(_, is_set)| *is_set) {
+            let reason = "is for training alone; remove it, and set study.volumes for shares of the pairs";
+            return Err(Complaint::invalid(key, reason).within("data"));
+        }
         self.check_dates()?;
         self.train.check().map_err(|complaint| complaint.within("train"))?;
-        self.check_length().map_err(|complaint| complaint.within("train"))?;
+        self.train.check_of_study().map_err(|complaint| complaint.within("train"))?;
         self.lora.check().map_err(|complaint| complaint.within("lora"))?;
         self.distributed.check().map_err(|complaint| complaint.within("distributed"))?;
         self.output.check().map_err(|complaint| complaint.within("output"))?;
@@ -356,20 +361,6 @@ impl RecipeRoot for StudyRecipe {
 }
 
 impl StudyRecipe {
-    /// Checks that training lasts for whole epochs, by which tables and `results.parquet` name policies.
-    fn check_length(&self) -> Result<(), Complaint> {
-        if self.train.max_steps.is_some() {
-            let reason =
-                "has no place in a study, whose policies differ in epochs; remove it and set train.epochs";
-            return Err(Complaint::invalid("max_steps", reason));
-        }
-        if self.train.epochs.whole().is_none() {
-            let reason = format!("is {}; it must be a whole number in a study", self.train.epochs);
-            return Err(Complaint::invalid("epochs", reason));
-        }
-        Ok(())
-    }
-
     /// Checks that dates are days or `none`. `today` would give a resumed study other results than its first part.
     fn check_dates(&self) -> Result<(), Complaint> {
         for (section, date) in [("data", &self.data.date), ("answers", &self.answers.date)] {

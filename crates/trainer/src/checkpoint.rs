@@ -15,6 +15,7 @@ use tch::{Kind, Tensor};
 use crate::error::TrainError;
 use crate::run_inputs::{AcceptedChange, Provenance, RunInputs};
 use crate::state::{SavedState, TrainerState};
+use crate::stopping::Seen;
 
 /// The folder of the training state.
 const STATE_FOLDER: &str = "trainer";
@@ -33,6 +34,9 @@ struct StateFile {
     /// The bits of β-DPO's running mean margin, which a decimal number might round; absent for other losses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     margin_mean: Option<u64>,
+    /// The evaluations so far, for early stopping; absent without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    evaluations: Option<SeenFile>,
     /// The shards of the state; absent if the state is in one file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     shards: Option<Shards>,
@@ -42,6 +46,25 @@ struct StateFile {
     /// Changes of the inputs that a user accepted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     accepted_changes: Vec<AcceptedChange>,
+}
+
+/// The evaluations so far, for early stopping.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SeenFile {
+    /// The bits of the best gain, which a decimal number might round.
+    best: Option<u64>,
+    stale: u64,
+}
+
+impl SeenFile {
+    fn of(seen: Seen) -> Self {
+        Self { best: seen.best.map(f64::to_bits), stale: seen.stale }
+    }
+
+    fn seen(&self) -> Seen {
+        Seen { best: self.best.map(f64::from_bits), stale: self.stale }
+    }
 }
 
 /// The layout of the stored shards: the number of parts, and the length of the pieces that alternate among them.
@@ -166,6 +189,7 @@ fn fill(
         total_steps: snapshot.total_steps,
         elements: snapshot.shard.elements,
         margin_mean: snapshot.margin_mean.map(f64::to_bits),
+        evaluations: snapshot.seen.map(SeenFile::of),
         shards: (!snapshot.shard.is_whole()).then_some(Shards {
             parts: snapshot.shard.rank.world_size() as u16,
             piece: snapshot.shard.piece,
@@ -279,6 +303,10 @@ pub(crate) fn newest_state(
                     let mean = state.margin_mean.map_or(Vec::new(), |mean| mean.to_le_bytes().to_vec());
                     let mean = group.broadcast_from_rank0(mean)?;
                     state.margin_mean = mean.first_chunk().map(|bytes| f64::from_le_bytes(*bytes));
+                    let seen = serde_json::to_vec(&SeenFile::of(state.seen)).unwrap_or_default();
+                    let seen = group.broadcast_from_rank0(seen)?;
+                    state.seen =
+                        serde_json::from_slice(&seen).map_or(state.seen, |file: SeenFile| file.seen());
                     for tensor in [&state.master, &state.exp_avg, &state.exp_avg_sq] {
                         group.broadcast_tensor_from_rank0(tensor)?;
                     }
@@ -305,7 +333,8 @@ fn read_state(checkpoint: &Path, shard: Shard) -> Result<SavedState, TrainError>
         return Err(damaged(format!("it has {} parameters, the model {}", file.elements, shard.elements)));
     }
     let margin_mean = file.margin_mean.map(f64::from_bits);
-    let state = SavedState { margin_mean, ..SavedState::zeros(file.step, shard.length()) };
+    let seen = file.evaluations.as_ref().map_or(Seen::default(), SeenFile::seen);
+    let state = SavedState { margin_mean, seen, ..SavedState::zeros(file.step, shard.length()) };
     if file.shards.is_some_and(|shards| shards.parts == 0 || shards.piece < 1) {
         return Err(damaged("state.json: `shards` is empty".to_owned()));
     }
@@ -360,15 +389,32 @@ pub(crate) fn drop_states(folder: &Path, keep: usize) -> Result<(), TrainError> 
     Ok(())
 }
 
-/// Removes all but the newest `keep` checkpoints; 0 keeps all.
-pub(crate) fn keep_last(folder: &Path, keep: usize) -> Result<(), TrainError> {
+/// Removes all but the newest `keep` checkpoints and that of step `best`; 0 keeps all.
+pub(crate) fn keep_last(folder: &Path, keep: usize, best: Option<u64>) -> Result<(), TrainError> {
     if keep == 0 {
         return Ok(());
     }
-    for (_, path) in list(folder)?.iter().rev().skip(keep) {
-        remove(path)?;
+    for (step, path) in list(folder)?.iter().rev().skip(keep) {
+        if best != Some(*step) {
+            remove(path)?;
+        }
     }
     Ok(())
+}
+
+/// Replaces the folder `to` by a copy of the files of `from`, which has no folders.
+pub(crate) fn copy_folder(from: &Path, to: &Path) -> Result<(), TrainError> {
+    let name = to.file_name().unwrap_or_default().to_string_lossy();
+    let partial = to.with_file_name(format!("{UNFINISHED}{name}"));
+    remove(&partial)?;
+    fs::create_dir_all(&partial).map_err(TrainError::io("cannot create", &partial))?;
+    for entry in fs::read_dir(from).map_err(TrainError::io("cannot read", from))? {
+        let path = entry.map_err(TrainError::io("cannot read", from))?.path();
+        let target = partial.join(path.file_name().unwrap_or_default());
+        fs::copy(&path, &target).map_err(TrainError::io("cannot copy", &path))?;
+    }
+    remove(to)?;
+    fs::rename(&partial, to).map_err(TrainError::io("cannot create", to))
 }
 
 /// Removes the checkpoints of all other steps than `steps`.
@@ -427,6 +473,7 @@ mod tests {
             total_steps: 9,
             elements,
             margin_mean: None,
+            evaluations: None,
             shards: Some(shards),
             inputs: None,
             accepted_changes: Vec::new(),

@@ -1,16 +1,20 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+mod card;
 mod checkpoint;
 mod context;
 mod diagnostics;
 mod engine;
 mod error;
+mod finish;
 mod gradients;
 mod held_out;
 mod input;
 mod kl_pairs;
+mod machine;
 mod metrics;
+mod mixture;
 mod objective;
 mod optimizer;
 mod pair_deltas;
@@ -27,17 +31,20 @@ mod run_inputs;
 mod schedule;
 mod scoring;
 mod sequences;
+mod settings;
 mod span;
 mod state;
+mod stopping;
 mod tensorboard;
 mod unpaired;
 
 pub use context::{Clock, Context, NoClock, Progress, Silent};
-pub use engine::{Length, MicroBatch, Observer, Order, Outcome, TrainSettings, Trainer, step_at};
+pub use engine::{Observer, Outcome, Trainer};
 pub use error::{TrainError, is_bad_model};
 pub use gradients::Gradients;
 pub use held_out::{HeldOut, HeldOutMetrics, OwnAnswers};
 pub use kl_pairs::KlPairs;
+pub use machine::Machine;
 pub use metrics::{MetricSums, PreferenceMetrics, StepMetrics, UnpairedMetrics, UnpairedSums};
 pub use objective::{
     BatchContext, ComparedPairs, Loss, Objective, PreferenceObjective, StepStats, SupervisedObjective,
@@ -55,6 +62,8 @@ pub use run::{RunReport, SupervisedRun, run, run_supervised};
 pub use run_dir::{RunDir, Start};
 pub use schedule::{Decay, DecayShape, Schedule};
 pub use scoring::{Activations, Head, Scoring};
+pub use settings::{Length, MicroBatch, Order, TrainSettings, step_at};
 pub use state::TrainerState;
+pub use stopping::{EarlyStopping, HeldOutMetric};
 pub use tensorboard::EventWriter;
 pub use unpaired::{Mismatched, UnpairedObjective};

@@ -9,7 +9,6 @@ use pref_data::{Dialogue, TokenPair, TokenizeReport, ViewReport};
 use tch::{Device, Kind};
 
 use crate::context::Clock;
-use crate::engine::{MicroBatch, TrainSettings};
 use crate::error::TrainError;
 use crate::input::Input;
 use crate::objective::Loss;
@@ -18,6 +17,7 @@ use crate::reference::{CompletionPass, ReferenceModel, ReferencePasses};
 use crate::run::{compute_kind, digest_of_policy, run_inputs, scoring, settings};
 use crate::run_dir::{RunDir, Start};
 use crate::scoring::Scoring;
+use crate::settings::{MicroBatch, TrainSettings};
 use crate::unpaired::dialogues;
 use cluster::Load;
 use time::{TimedExamples, Work};
@@ -49,6 +49,8 @@ pub struct TrainPlan {
     pub steps_per_epoch: u64,
     /// Optimizer steps of the whole run.
     pub total_steps: u64,
+    /// Whether early stopping may end the run before its last step.
+    pub stops_early: bool,
     /// The steps after which a checkpoint is written.
     pub checkpoints: Vec<u64>,
     /// The number of the policy's parameters.
@@ -184,6 +186,7 @@ pub fn plan(
         epochs: settings.epochs(examples.len()),
         steps_per_epoch,
         total_steps: steps,
+        stops_early: recipe.train.early_stopping.is_some(),
         checkpoints: settings.checkpoint_steps(steps),
         parameters: input.config.parameter_count(),
         trained: settings.trained.parameter_count(&input.config),

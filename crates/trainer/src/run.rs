@@ -11,24 +11,28 @@ use pref_loss::{KtoLoss, LabelSmoothing};
 use seeds::Seeds;
 use tch::{Device, Kind};
 
+use crate::card::Card;
 use crate::checkpoint;
 use crate::context::Context;
 use crate::diagnostics;
-use crate::engine::{MicroBatch, Outcome, TrainSettings, Trainer};
+use crate::engine::{Outcome, Trainer};
 use crate::error::TrainError;
+use crate::finish::finish;
 use crate::held_out::{HeldOut, OwnAnswers};
 use crate::input::{Input, InputDigests};
 use crate::kl_pairs::KlPairs;
+use crate::machine::Machine;
 use crate::objective::{Loss, Objective, PreferenceObjective, SupervisedObjective};
 use crate::optimizer::AdamWSettings;
-use crate::pair_deltas;
 use crate::parameters::Trained;
 use crate::recipe::{LossKind, LossSection, Recipe, WatchSection};
 use crate::reference::{CompletionPass, ReferenceModel, ReferencePasses, SequenceLogps};
 use crate::run_dir::{Follower, Parts, Recorder, Recording, RunDir, Start};
-use crate::run_inputs::{Provenance, RunInputs};
+use crate::run_inputs::{Provenance, RunInputs, RunRecord};
 use crate::scoring::{Activations, Scoring};
 use crate::sequences::{sequences, sequences_of_completions};
+use crate::settings::{MicroBatch, TrainSettings};
+use crate::stopping::EarlyStopping;
 use crate::unpaired::{Mismatched, UnpairedObjective};
 
 /// The result of a run.
@@ -95,6 +99,7 @@ fn run_together(
         (loss, training, held_out)
     });
     group.check_agreement(|| facts(recipe, &input, &inputs, kind, device))?;
+    let card_inputs = inputs.clone();
     if recipe.distributed.exchange().sharding == Sharding::Optimizer && group.is_distributed() {
         checkpoint::require_shared(&recipe.output.dir, group)?;
     }
@@ -111,6 +116,11 @@ fn run_together(
     if group.holds_on_rank0(|| dir.is_finished())? {
         return Ok(RunReport { outcome: Outcome::Finished, dir, data, policy: None });
     }
+    if group.is_main() {
+        let machine = Machine::here(kind, device, group);
+        let accepted = provenance.accepted.clone();
+        dir.record(&RunRecord::new(recipe, card_inputs.clone(), accepted, machine))?;
+    }
     warn_of_smoothing(&recipe.loss);
     let loss = passes.as_ref().map(|(loss, ..)| loss);
     let of_beta = diagnostics::beta_of_means(recipe.loss.kind, recipe.loss.beta);
@@ -118,7 +128,7 @@ fn run_together(
         .iter()
         .chain(&input.warnings(loss, settings.batch_size))
         .for_each(|warning| tracing::warn!("{warning}"));
-    if recipe.data.flip_rate != FlipRate::NONE {
+    if recipe.data.iter().any(|source| source.flip_rate != FlipRate::NONE) {
         tracing::info!("noise: {}", input.noise);
         if group.is_main() {
             input.noise.write(dir.root().join(NOISE_LOG))?;
@@ -128,8 +138,9 @@ fn run_together(
     let dialogues = if passes.is_none() { input.dialogues() } else { Vec::new() };
     let Input { model, pairs, held_out, .. } = &input;
     let (save, keep_last) = (recipe.model.dtype.kind(), recipe.train.keep_last);
-    let companions = Companions { folder: model, template: input.template.as_deref() };
-    let parts = Parts { dir: &dir, companions, save, pairs, provenance: &provenance };
+    let companions = Companions { folder: model, template: input.template.as_deref(), card: None };
+    let card = Some(Card { recipe, inputs: &card_inputs, data: &data });
+    let parts = Parts { dir: &dir, companions, save, pairs, provenance: &provenance, card };
 
     let (outcome, policy) = match passes {
         Some((loss, pass, held_out_pass)) => {
@@ -150,7 +161,12 @@ fn run_together(
             };
             let watched = Watched {
                 held_out: (!held_out.pairs.is_empty()).then_some((&held_out, recipe.watch.eval_every)),
-                recording: Recording { deltas: recipe.watch.pair_deltas && !pairs.is_empty(), margins },
+                stopping: recipe.train.early_stopping.map(|section| section.build()),
+                recording: Recording {
+                    deltas: recipe.watch.pair_deltas && !pairs.is_empty(),
+                    margins,
+                    best: recipe.checkpoints.best,
+                },
             };
             // An owned policy is dropped once its weights are copied.
             let objective = &*objective;
@@ -256,9 +272,10 @@ pub(crate) fn run_inputs(
     has_loss: bool,
 ) -> RunInputs {
     let examples = if has_loss { input.pairs.len() + input.unpaired.len() } else { input.dialogues().len() };
-    let InputDigests { data, tokenizer, template } = &input.digests;
+    let InputDigests { data, sources, tokenizer, template } = &input.digests;
     RunInputs {
         data: data.clone(),
+        sources: if sources.len() > 1 { sources.clone() } else { Vec::new() },
         model,
         reference: reference.map(ReferenceModel::short_digest),
         tokenizer: tokenizer.clone(),
@@ -378,8 +395,14 @@ pub fn run_supervised(run: SupervisedRun<'_>, context: &mut Context<'_>) -> Resu
     let objective = SupervisedObjective { dialogues: run.dialogues, padding, head, activations };
     let save = run.settings.kind;
     let provenance = Provenance::default();
-    let parts =
-        Parts { dir: run.dir, companions: run.companions.into(), save, pairs: &[], provenance: &provenance };
+    let parts = Parts {
+        dir: run.dir,
+        companions: run.companions.into(),
+        save,
+        pairs: &[],
+        provenance: &provenance,
+        card: None,
+    };
     let together = group.clone();
     let begin = || Trainer::together(run.policy, &objective, run.settings, together, Exchange::default());
     let trained = train(&parts, begin, Watched::default(), 0, context);
@@ -391,6 +414,7 @@ pub fn run_supervised(run: SupervisedRun<'_>, context: &mut Context<'_>) -> Resu
 struct Watched<'a> {
     /// Held-out pairs, and the number of steps between their evaluations, in addition to those at checkpoints.
     held_out: Option<(&'a HeldOut<'a>, u64)>,
+    stopping: Option<EarlyStopping>,
     recording: Recording,
 }
 
@@ -415,6 +439,9 @@ fn train<'a>(
     if let Some((held_out, every)) = watched.held_out {
         trainer = trainer.with_held_out(held_out, every);
     }
+    if let Some(rule) = watched.stopping {
+        trainer = trainer.with_early_stopping(rule);
+    }
     let state = checkpoint::newest_state(&checkpoints, trainer.shard(), &group)?;
     let step = state.as_ref().map_or(0, |s| s.step);
     if let Some(state) = state {
@@ -434,41 +461,16 @@ fn train<'a>(
     let mut trained = None;
     if outcome == Outcome::Finished {
         let policy = trainer.master_policy()?;
-        if group.is_main() {
-            finish(parts, &trainer, &policy, recording)?;
+        if let Some(reason) = trainer.early_end().filter(|_| group.is_main()) {
+            tracing::info!("{reason}");
         }
-        trained = trainer.policy_as_saved(parts.save)?;
+        let finished = || finish(parts, &trainer, &policy, recording).map(|is_last| vec![u8::from(is_last)]);
+        let is_last = group.compute_on_rank0(finished)? == [1];
+        trained = if is_last { trainer.policy_as_saved(parts.save)? } else { None };
     }
     // When a rank returns, the model is on disk.
     group.barrier()?;
     Ok((outcome, trained))
-}
-
-/// Completes the folder of a run after its last step.
-fn finish(
-    parts: &Parts<'_>,
-    trainer: &Trainer<'_>,
-    policy: &Policy,
-    recording: Recording,
-) -> Result<(), TrainError> {
-    // Removes checkpoints of interruptions, so that the folder does not depend on them.
-    checkpoint::retain(&parts.dir.checkpoints(), &trainer.checkpoint_steps())?;
-    if recording.deltas {
-        pair_deltas::write(parts.dir.root(), parts.pairs)?;
-    }
-    if policy.adapters().is_some() {
-        policy.save_adapters(
-            &parts.dir.adapter(),
-            Kind::Float,
-            &checkpoint::base_name(parts.companions.folder),
-        )?;
-    }
-    parts.dir.seal()?;
-    policy.save_with(&parts.dir.model(), parts.save, parts.companions)?;
-    // From here on the run is finished; until here it could resume.
-    checkpoint::drop_states(&parts.dir.checkpoints(), 0)?;
-    parts.dir.clear_line_checks()?;
-    pair_deltas::clear(parts.dir.root())
 }
 
 /// Facts that must agree on all ranks, so that their gradients add up to the gradient of one run.
@@ -552,7 +554,7 @@ pub(crate) fn settings(recipe: &Recipe, kind: Kind) -> Result<TrainSettings, Tra
         checkpoints: train.checkpoints.clone(),
         kind,
         trained: recipe.lora.build()?,
-        order: recipe.data.order(),
+        order: recipe.main_data().order(),
         seeds: Seeds::new(recipe.seed),
     })
 }

@@ -5,7 +5,7 @@ use pref_data::{Dialogue, TokenCompletion, TokenPair};
 use tch::{Device, Kind, Tensor};
 
 use crate::context::Clock;
-use crate::engine::{Length, MicroBatch, Observer, Order, TrainSettings, Trainer};
+use crate::engine::{Observer, Trainer};
 use crate::error::TrainError;
 use crate::kl_pairs::KlPairs;
 use crate::metrics::StepMetrics;
@@ -14,6 +14,7 @@ use crate::pair_deltas::PairDelta;
 use crate::parameters::Trained;
 use crate::reference::{SequenceLogps, logps_of_dialogues};
 use crate::scoring::Scoring;
+use crate::settings::{Length, MicroBatch, Order, TrainSettings};
 use crate::state::TrainerState;
 use crate::unpaired::{Mismatched, UnpairedObjective, dialogues};
 

@@ -8,12 +8,13 @@ use policy_model::{Lora, Scaling, Targets};
 use pref_data::{Layout, Padding};
 use serde::{Deserialize, Serialize};
 
+use super::stopping::{EarlyStoppingSection, NEEDS_HELD_OUT};
 use super::values::{DeviceChoice, Dtype, Epochs, Scheduler};
 use super::{Complaint, Origin, RecipeError};
-use crate::engine::Length;
 use crate::parameters::Trained;
 use crate::schedule::{Decay, DecayShape};
 use crate::scoring::{Activations, Head, Scoring};
+use crate::settings::Length;
 
 /// The policy and its reference model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -97,6 +98,9 @@ pub struct TrainSection {
     pub gradient_checkpointing: bool,
     /// Number of libtorch threads; 0 is libtorch's default.
     pub threads: usize,
+    /// Early stopping.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub early_stopping: Option<EarlyStoppingSection>,
 }
 
 impl Default for TrainSection {
@@ -120,6 +124,7 @@ impl Default for TrainSection {
             keep_last: 0,
             gradient_checkpointing: false,
             threads: 0,
+            early_stopping: None,
         }
     }
 }
@@ -156,6 +161,35 @@ impl TrainSection {
             "threads",
             format!("is {}; 0 leaves the choice to libtorch", self.threads),
         )?;
+        Ok(())
+    }
+
+    /// # Errors
+    /// A [`Complaint`] about early stopping, such as that without held-out preferences.
+    pub fn check_stopping(&self, has_held_out: bool) -> Result<(), Complaint> {
+        let Some(section) = self.early_stopping else { return Ok(()) };
+        let checked = require(has_held_out, "patience", NEEDS_HELD_OUT).and_then(|()| section.check());
+        checked.map_err(|complaint| complaint.within("early_stopping"))
+    }
+
+    /// Checks that training lasts for whole epochs, by which a study's tables and `results.parquet` name policies.
+    ///
+    /// # Errors
+    /// A [`Complaint`] about the first other key of the length.
+    pub fn check_of_study(&self) -> Result<(), Complaint> {
+        if self.max_steps.is_some() {
+            let reason =
+                "has no place in a study, whose policies differ in epochs; remove it and set train.epochs";
+            return Err(Complaint::invalid("max_steps", reason));
+        }
+        if self.early_stopping.is_some() {
+            let reason = "has no place in a study, which compares policies of equal training; remove it";
+            return Err(Complaint::invalid("early_stopping", reason));
+        }
+        if self.epochs.whole().is_none() {
+            let reason = format!("is {}; it must be a whole number in a study", self.epochs);
+            return Err(Complaint::invalid("epochs", reason));
+        }
         Ok(())
     }
 
@@ -372,6 +406,11 @@ pub(super) fn require(holds: bool, key: &str, otherwise: impl Into<String>) -> R
 }
 
 /// Infinities and NaN are out of range.
-fn in_range(key: &str, value: f64, is_in: impl Fn(f64) -> bool, range: &str) -> Result<(), Complaint> {
+pub(super) fn in_range(
+    key: &str,
+    value: f64,
+    is_in: impl Fn(f64) -> bool,
+    range: &str,
+) -> Result<(), Complaint> {
     require(value.is_finite() && is_in(value), key, format!("is {value:?}; it must be {range}"))
 }

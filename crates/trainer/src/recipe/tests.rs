@@ -17,7 +17,9 @@ use super::{
     Complaint, DeviceChoice, Dtype, Format, LoraSection, LossKind, Recipe, RecipeError, RecipeRoot, Scheduler,
     Smoothing, parse_toml, seed, to_toml,
 };
-use crate::{Decay, DecayShape, Length, Loss, Trained};
+use crate::{Loss, Trained};
+
+mod runs;
 
 const SMALLEST: &str = r#"
 [model]
@@ -157,52 +159,16 @@ fn overrides_accept_toml_and_bare_words_and_the_last_one_wins() {
         "seed=7",
     ]);
     assert_eq!((recipe.loss.kind, recipe.loss.beta.get()), (LossKind::Ipo, 1.0));
-    assert_eq!(recipe.data.path, "/some where/a=b.jsonl");
-    assert_eq!(recipe.data.format, Format::HhRlhf);
-    assert_eq!((recipe.data.fraction.get(), recipe.data.flip_rate.get()), (0.5, 0.25));
-    assert_eq!((recipe.data.truncation, recipe.data.shuffle), (Truncation::KeepEnd, false));
+    assert_eq!(recipe.data[0].path, "/some where/a=b.jsonl");
+    assert_eq!(recipe.data[0].format, Format::HhRlhf);
+    assert_eq!((recipe.data[0].fraction.get(), recipe.data[0].flip_rate.get()), (0.5, 0.25));
+    assert_eq!((recipe.data[0].truncation, recipe.data[0].shuffle), (Truncation::KeepEnd, false));
     assert_eq!((recipe.model.device, recipe.model.dtype), (DeviceChoice::Cpu, Dtype::Float32));
     assert_eq!(
         (recipe.train.betas, recipe.train.scheduler, recipe.train.epochs.get()),
         ([0.8, 0.99], Scheduler::Constant, 2.0)
     );
     assert_eq!((recipe.output.dir, recipe.seed), (PathBuf::from("2026-01-02"), 7));
-}
-
-#[test]
-fn training_lasts_for_epochs_or_steps() {
-    let length = |overrides: &[&str]| set(overrides).train.length();
-    assert_eq!(length(&[]), Length::Epochs(3.0));
-    assert_eq!(length(&["train.epochs=0.5"]), Length::Epochs(0.5));
-    assert_eq!(length(&["train.max_steps=7"]), Length::Steps(7));
-    assert!(
-        set(&["train.epochs=2.5", "train.max_steps=7"]).to_toml().contains("epochs = 2.5\nmax_steps = 7\n")
-    );
-    assert!(set(&["train.epochs=2.0"]).to_toml().contains("epochs = 2\n"));
-}
-
-#[test]
-fn schedulers_have_transformers_names() {
-    let decay = |overrides: &[&str]| set(overrides).train.decay();
-    assert_eq!(decay(&["train.scheduler=constant_with_warmup"]), Decay::Constant);
-    let stable = |share, shape| Decay::Stable { share, shape };
-    assert_eq!(decay(&["train.scheduler=wsd"]), stable(0.1, DecayShape::Cosine));
-    let given = ["train.scheduler=wsd", "train.decay_ratio=0.3", "train.decay_type=1-sqrt"];
-    assert_eq!(decay(&given), stable(0.3, DecayShape::OneMinusSqrt));
-    assert_eq!(
-        refusal("train.scheduler=polynomial"),
-        "train.scheduler is \"polynomial\"; it takes \"linear\", \"cosine\", \"constant\", \"constant_with_warmup\", \
-         \"warmup_stable_decay\", \"wsd\""
-    );
-    assert_eq!(
-        refusal("train.decay_ratio=0.3"),
-        "train.decay_ratio applies only to train.scheduler = \"wsd\"; choose that or remove the key"
-    );
-    let error = parse(SMALLEST, &["train.scheduler=wsd", "train.warmup_ratio=0.5", "train.decay_ratio=0.75"]);
-    assert_eq!(
-        error.unwrap_err().to_string(),
-        "--set train.decay_ratio=0.75: train.decay_ratio and train.warmup_ratio add up to 1.25; together they are at most 1"
-    );
 }
 
 #[test]
@@ -259,8 +225,8 @@ fn unknown_keys_suggest_the_nearest_and_list_all() {
     );
     assert_eq!(
         file("[trian]\nepochs = 1\n"),
-        "r.toml:8: unknown key trian (did you mean train?); a recipe takes seed, model, data, loss, train, speed, watch, lora, \
-         distributed, output"
+        "r.toml:8: unknown key trian (did you mean train?); a recipe takes seed, model, data, loss, train, checkpoints, speed, \
+         watch, lora, distributed, output"
     );
     assert_eq!(
         refusal("distributed.zeroo=1"),
@@ -272,8 +238,8 @@ fn unknown_keys_suggest_the_nearest_and_list_all() {
     assert_eq!(refusal("distributed.qqq=1"), "unknown key distributed.qqq; [distributed] takes zero");
     assert_eq!(
         refusal("los.kind=ipo"),
-        "unknown key los (did you mean loss?); a recipe takes seed, model, data, loss, train, speed, watch, lora, distributed, \
-         output"
+        "unknown key los (did you mean loss?); a recipe takes seed, model, data, loss, train, checkpoints, speed, watch, lora, \
+         distributed, output"
     );
 }
 
@@ -373,7 +339,7 @@ fn parameters_without_effect_on_the_loss_are_rejected() {
         "data.score_ratio applies only to data.format = \"shp\"; choose that or remove the key"
     );
     assert_eq!(
-        set(&["data.format=shp", "data.score_ratio=>= 2"]).data.score_ratio,
+        set(&["data.format=shp", "data.score_ratio=>= 2"]).data[0].score_ratio,
         Some(ScoreRatio::AtLeast(2.0))
     );
     assert_eq!(
@@ -401,26 +367,6 @@ fn weights_of_the_labels_are_for_kto() {
     assert!(none.ends_with("set one of them above 0"), "{none}");
     let negative = refused(&["loss.kind=kto", "loss.desirable_weight=-1"]);
     assert!(negative.contains("loss.desirable_weight"), "{negative}");
-}
-
-#[test]
-fn measurements_require_held_out_preferences() {
-    let needs = "requires held-out preferences; set data.held_out or data.eval_path, or remove the key";
-    assert_eq!(refusal("watch.eval_every=10"), format!("watch.eval_every {needs}"));
-    assert_eq!(refusal("watch.answers=8"), format!("watch.answers {needs}"));
-    let recipe = set(&["data.eval_path=e.jsonl", "watch.eval_every=10", "watch.answers=8"]);
-    assert_eq!((recipe.watch.eval_every, recipe.watch.answers), (10, 8));
-    let refused = parse(SMALLEST, &["data.eval_path=e.jsonl", "loss.kind=sft"]).unwrap_err().to_string();
-    assert!(refused.contains("has no pairs"), "{refused}");
-    let split = set(&["data.held_out=16", "watch.answers=8"]);
-    assert_eq!(split.data.held_out.map(NonZeroUsize::get), Some(16));
-    let refused = |changes: &[&str]| parse(SMALLEST, changes).unwrap_err().to_string();
-    assert!(refused(&["data.held_out=0"]).contains("data.held_out"));
-    assert!(
-        refused(&["data.held_out=16", "data.eval_path=e.jsonl"])
-            .contains("takes the place of data.eval_path")
-    );
-    assert!(refused(&["data.held_out=16", "loss.kind=sft"]).contains("data.held_out"));
 }
 
 #[test]
@@ -481,7 +427,8 @@ fn data_keys_are_parsed() {
         "data.noise_odds={human=2}",
         "data.flip_rate=0.25",
     ])
-    .data;
+    .data
+    .remove(0);
     let seeds = Seeds::new(1);
     let reading = data.reading(&seeds);
     assert_eq!((reading.skip_bad, reading.sample.expect("a sample").records.get()), (3, 100_000));
@@ -491,12 +438,13 @@ fn data_keys_are_parsed() {
     assert_eq!(data.selection(), Selection::Stratified);
     let odds = [("human".to_owned(), Odds::new(2.0).unwrap())].into();
     assert_eq!(data.noise().model, NoiseModel::ByAnnotator(odds));
-    assert_eq!(set(&["data.format=records"]).data.format, Format::Sandbox);
+    assert_eq!(set(&["data.format=records"]).data[0].format, Format::Sandbox);
 
-    let old = set(&["data.preset=trl-0.7.10"]).data;
+    let old = set(&["data.preset=trl-0.7.10"]).data.remove(0);
     assert_eq!(old.selection(), Selection::FirstRows);
     assert_eq!(old.tokenizing().preset, Preset::Trl0710 { max_prompt_length: 512 });
-    let shorter = set(&["data.preset=trl-0.7.10", "data.max_length=64", "data.max_prompt_length=32"]).data;
+    let shorter =
+        set(&["data.preset=trl-0.7.10", "data.max_length=64", "data.max_prompt_length=32"]).data.remove(0);
     assert_eq!(shorter.tokenizing().preset, Preset::Trl0710 { max_prompt_length: 32 });
 }
 
