@@ -11,21 +11,27 @@ use torch_ext::{
 use crate::attention::AttentionBackend;
 use crate::config::ModelConfig;
 use crate::error::PolicyError;
+use crate::layer_source::{SuppliedLayers, Supply};
 use crate::lora::{Adapters, LowRank};
 use crate::rope::{RotaryEmbedding, Rotation};
+
+/// Why a weight is there.
+const CHECKED: &str = "a policy checks that every weight is present";
 
 /// A decoder, whose tensors are shared with the policy's parameter list.
 #[derive(Debug)]
 pub(crate) struct Decoder {
     embed_tokens: Tensor,
+    /// The layers in memory; none if they are supplied.
     layers: Vec<Layer>,
+    supplied: Option<SuppliedLayers>,
     norm: Norm,
     lm_head: Tensor,
     rotary: RotaryEmbedding,
 }
 
 #[derive(Debug)]
-struct Layer {
+pub(crate) struct Layer {
     input_layernorm: Norm,
     self_attn: Attention,
     post_attention_layernorm: Norm,
@@ -60,50 +66,33 @@ struct Norm {
 }
 
 impl Decoder {
-    /// Creates a decoder from all parameters of `config` and the adapters. The caller checks that no parameter is missing.
+    /// Creates a decoder from all parameters of `config` and the adapters; `supply` supplies the layers, if `parameters` has
+    /// none. The caller checks that no parameter is missing.
     pub(crate) fn new(
         config: &ModelConfig,
         parameters: &[(String, Tensor)],
         adapters: Option<&Adapters>,
+        supply: Option<&Supply>,
         device: Device,
     ) -> Self {
         let by_name: BTreeMap<&str, &Tensor> =
             parameters.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
         let tensor = |name: &str| by_name.get(name).map(|tensor| tensor.shallow_clone());
-        let needed =
-            |name: &str| tensor(name).expect("Policy::from_parameters checks that every name is present");
-        let norm =
-            |name: String| Norm { weight: needed(&format!("{name}.weight")), eps: config.rms_norm_eps };
-        let linear = |name: String| Linear {
-            weight: needed(&format!("{name}.weight")),
-            bias: tensor(&format!("{name}.bias")),
-            low_rank: adapters.and_then(|adapters| adapters.of(&name)),
+        let needed = |name: &str| tensor(name).expect(CHECKED);
+        let layers = match supply {
+            Some(_) => Vec::new(),
+            None => (0..config.layers).map(|index| Layer::new(config, index, tensor, adapters)).collect(),
         };
-        let layer = |index: usize| {
-            let at = |name: &str| format!("model.layers.{index}.{name}");
-            Layer {
-                input_layernorm: norm(at("input_layernorm")),
-                self_attn: Attention {
-                    q_proj: linear(at("self_attn.q_proj")),
-                    k_proj: linear(at("self_attn.k_proj")),
-                    v_proj: linear(at("self_attn.v_proj")),
-                    o_proj: linear(at("self_attn.o_proj")),
-                    qk_norm: config
-                        .qk_norm
-                        .then(|| (norm(at("self_attn.q_norm")), norm(at("self_attn.k_norm")))),
-                    head_dim: config.head_dim as i64,
-                    window: config.window(index).map(|window| window as i64),
-                },
-                post_attention_layernorm: norm(at("post_attention_layernorm")),
-                gate_proj: linear(at("mlp.gate_proj")),
-                up_proj: linear(at("mlp.up_proj")),
-                down_proj: linear(at("mlp.down_proj")),
-            }
-        };
+        let supplied = supply.map(|supply| SuppliedLayers {
+            supply: supply.clone(),
+            config: config.clone(),
+            adapters: adapters.map(Adapters::share),
+        });
         Self {
             embed_tokens: needed("model.embed_tokens.weight"),
-            layers: (0..config.layers).map(layer).collect(),
-            norm: norm("model.norm".to_owned()),
+            layers,
+            supplied,
+            norm: Norm { weight: needed("model.norm.weight"), eps: config.rms_norm_eps },
             lm_head: needed(if config.tie_word_embeddings {
                 "model.embed_tokens.weight"
             } else {
@@ -111,6 +100,11 @@ impl Decoder {
             }),
             rotary: RotaryEmbedding::new(&config.rope, config.head_dim, device),
         }
+    }
+
+    /// Announces a forward pass to the source of the layers.
+    pub(crate) fn begin_forward(&self) -> Result<(), PolicyError> {
+        self.supplied.as_ref().map_or(Ok(()), |supplied| supplied.supply.source.begin_forward())
     }
 
     pub(crate) fn lm_head(&self) -> &Tensor {
@@ -124,7 +118,8 @@ impl Decoder {
 
     /// Returns the sliding window of the layers that have one.
     pub(crate) fn window(&self) -> Option<i64> {
-        self.layers.iter().find_map(|layer| layer.self_attn.window)
+        let supplied = self.supplied.as_ref().and_then(SuppliedLayers::window);
+        self.layers.iter().find_map(|layer| layer.self_attn.window).or(supplied)
     }
 
     /// Returns the embeddings `[N, hidden]` of tokens `ids [N]`.
@@ -146,7 +141,8 @@ impl Decoder {
     ) -> Result<Tensor, PolicyError> {
         let rotation = self.rotation(positions);
         let mut hidden = embedded.shallow_clone();
-        for index in 0..self.layers.len() {
+        self.begin_forward()?;
+        for index in 0..self.layers() {
             hidden = self.layer(index, &hidden, &rotation, backend, selected)?;
         }
         self.norm.forward(&hidden)
@@ -169,7 +165,14 @@ impl Decoder {
         backend: &mut dyn AttentionBackend,
         selected: Option<&Tensor>,
     ) -> Result<Tensor, PolicyError> {
-        let layer = &self.layers[index];
+        let supplied;
+        let layer = match &self.supplied {
+            None => &self.layers[index],
+            Some(layers) => {
+                supplied = layers.layer(index)?;
+                &supplied
+            }
+        };
         let window = layer.self_attn.window;
         let kernel = if backend.is_decoding() { LinearKernel::Decoding } else { LinearKernel::Libtorch };
         let fused = match backend.shared_prefix_rows(window) {
@@ -182,7 +185,7 @@ impl Decoder {
                 .attention(hidden, rotation, kernel, &mut |q, k, v| backend.attend(index, window, q, k, v))?,
         };
         let hidden = match selected {
-            Some(selected) if index + 1 == self.layers.len() => hidden.index_select(0, selected),
+            Some(selected) if index + 1 == self.layers() => hidden.index_select(0, selected),
             _ => hidden,
         };
         let fused = if kernel == LinearKernel::Libtorch { layer.fused_gated(&hidden)? } else { None };
@@ -191,7 +194,7 @@ impl Decoder {
 
     /// Returns the number of layers.
     pub(crate) fn layers(&self) -> usize {
-        self.layers.len()
+        self.supplied.as_ref().map_or(self.layers.len(), |supplied| supplied.config.layers)
     }
 
     /// Applies the final norm to hidden states `[N, hidden]`.
@@ -206,6 +209,40 @@ type Attend<'a> = &'a mut dyn FnMut(Tensor, Tensor, Tensor) -> Result<Tensor, Po
 /// A layer is two residual blocks. Where a kernel supports it, a block is one autograd node instead of a dozen, bitwise identical
 /// to the composed operations.
 impl Layer {
+    /// Creates layer `index`; `tensor` finds its weights by name.
+    pub(crate) fn new(
+        config: &ModelConfig,
+        index: usize,
+        tensor: impl Fn(&str) -> Option<Tensor>,
+        adapters: Option<&Adapters>,
+    ) -> Self {
+        let needed = |name: &str| tensor(name).expect(CHECKED);
+        let at = |name: &str| format!("model.layers.{index}.{name}");
+        let norm =
+            |name: &str| Norm { weight: needed(&at(&format!("{name}.weight"))), eps: config.rms_norm_eps };
+        let linear = |name: &str| Linear {
+            weight: needed(&at(&format!("{name}.weight"))),
+            bias: tensor(&at(&format!("{name}.bias"))),
+            low_rank: adapters.and_then(|adapters| adapters.of(&at(name))),
+        };
+        Self {
+            input_layernorm: norm("input_layernorm"),
+            self_attn: Attention {
+                q_proj: linear("self_attn.q_proj"),
+                k_proj: linear("self_attn.k_proj"),
+                v_proj: linear("self_attn.v_proj"),
+                o_proj: linear("self_attn.o_proj"),
+                qk_norm: config.qk_norm.then(|| (norm("self_attn.q_norm"), norm("self_attn.k_norm"))),
+                head_dim: config.head_dim as i64,
+                window: config.window(index).map(|window| window as i64),
+            },
+            post_attention_layernorm: norm("post_attention_layernorm"),
+            gate_proj: linear("mlp.gate_proj"),
+            up_proj: linear("mlp.up_proj"),
+            down_proj: linear("mlp.down_proj"),
+        }
+    }
+
     fn attention(
         &self,
         hidden: &Tensor,

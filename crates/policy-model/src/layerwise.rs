@@ -46,6 +46,7 @@ impl<'a> LayerwiseBackward<'a> {
         let mut layers = Vec::with_capacity(decoder.layers());
         let rotation = tch::no_grad(|| decoder.rotation(positions));
         let mut hidden = embedded.detach();
+        decoder.begin_forward()?;
         for index in 0..decoder.layers() {
             let mut layer =
                 |input: &Tensor| decoder.layer(index, input, &rotation, backend.as_mut(), selected);
@@ -73,6 +74,11 @@ impl<'a> LayerwiseBackward<'a> {
     /// [`LayerwiseBackward::output`].
     pub fn hidden_states(&self) -> &Tensor {
         &self.hidden_states
+    }
+
+    /// Whether the backward pass recomputes the layers.
+    pub fn is_recomputed(&self) -> bool {
+        self.layers.iter().all(|(_, output)| output.is_none())
     }
 
     /// Returns the output of the last layer, `[M, hidden_size]`, a leaf.

@@ -331,7 +331,7 @@ impl RecipeRoot for StudyRecipe {
         self.check_dates()?;
         self.train.check().map_err(|complaint| complaint.within("train"))?;
         self.lora.check().map_err(|complaint| complaint.within("lora"))?;
-        self.distributed.check().map_err(|complaint| complaint.within("distributed"))?;
+        self.distributed.check(&self.lora).map_err(|complaint| complaint.within("distributed"))?;
         self.output.check().map_err(|complaint| complaint.within("output"))?;
         for &kind in self.study.losses.iter().flatten() {
             let loss = self.loss.of_kind(kind, self.loss.beta);

@@ -16,6 +16,7 @@ use crate::context::Context;
 use crate::diagnostics;
 use crate::engine::{MicroBatch, Outcome, TrainSettings, Trainer};
 use crate::error::TrainError;
+use crate::gathered;
 use crate::held_out::{HeldOut, OwnAnswers};
 use crate::input::{Input, InputDigests};
 use crate::kl_pairs::KlPairs;
@@ -75,8 +76,9 @@ fn run_together(
     let settings = settings(recipe, kind)?;
     let cache = context.cache.as_deref();
     let Loaded { input, reference, model_digest, policy } =
-        Loaded::from_files(recipe, loss.as_ref(), cache, (&settings.trained, kind, device))?;
-    let scoring = exchanged(scoring(recipe, input.pad_id), group);
+        Loaded::from_files(recipe, loss.as_ref(), cache, (&settings.trained, kind, device), group)?;
+    let exchange = recipe.distributed.exchange();
+    let scoring = exchanged(scoring(recipe, input.pad_id), group, exchange.sharding);
     let inputs = run_inputs(&input, model_digest, reference.as_ref(), &settings, loss.is_some());
     let passes = loss.map(|loss| {
         let over = |pairs| {
@@ -95,7 +97,7 @@ fn run_together(
         (loss, training, held_out)
     });
     group.check_agreement(|| facts(recipe, &input, &inputs, kind, device))?;
-    if recipe.distributed.exchange().sharding == Sharding::Optimizer && group.is_distributed() {
+    if exchange.sharding != Sharding::None && group.is_distributed() {
         checkpoint::require_shared(&recipe.output.dir, group)?;
     }
     let dir = RunDir::at(&recipe.output.dir);
@@ -111,6 +113,7 @@ fn run_together(
     if group.holds_on_rank0(|| dir.is_finished())? {
         return Ok(RunReport { outcome: Outcome::Finished, dir, data, policy: None });
     }
+    report_sharding(exchange.sharding, group);
     warn_of_smoothing(&recipe.loss);
     let loss = passes.as_ref().map(|(loss, ..)| loss);
     let of_beta = diagnostics::beta_of_means(recipe.loss.kind, recipe.loss.beta);
@@ -124,7 +127,7 @@ fn run_together(
             input.noise.write(dir.root().join(NOISE_LOG))?;
         }
     }
-    let answers = own_answers(recipe, &input, &policy, kind)?;
+    let answers = own_answers(recipe, &input, &policy, kind, group)?;
     let dialogues = if passes.is_none() { input.dialogues() } else { Vec::new() };
     let Input { model, pairs, held_out, .. } = &input;
     let (save, keep_last) = (recipe.model.dtype.kind(), recipe.train.keep_last);
@@ -154,7 +157,7 @@ fn run_together(
             };
             // An owned policy is dropped once its weights are copied.
             let objective = &*objective;
-            let (group, exchange) = (group.clone(), recipe.distributed.exchange());
+            let group = group.clone();
             let begin = move || Trainer::together(policy, objective, settings, group, exchange);
             train(&parts, begin, watched, keep_last, context)?
         }
@@ -162,7 +165,7 @@ fn run_together(
             let Scoring { padding, head, activations, .. } = scoring;
             let objective = SupervisedObjective { dialogues: &dialogues, padding, head, activations };
             let objective = &objective;
-            let (group, exchange) = (group.clone(), recipe.distributed.exchange());
+            let group = group.clone();
             let begin = move || Trainer::together(policy, objective, settings, group, exchange);
             train(&parts, begin, Watched::default(), keep_last, context)?
         }
@@ -275,8 +278,14 @@ impl Loaded {
         loss: Option<&Loss>,
         cache: Option<&Path>,
         (trained, kind, device): (&Trained, Kind, Device),
+        group: &ProcessGroup,
     ) -> Result<Self, TrainError> {
         let folder = Path::new(&recipe.model.path);
+        let exchange = recipe.distributed.exchange();
+        let is_divided = exchange.sharding == Sharding::Parameters && group.is_distributed();
+        if is_divided && *trained != Trained::All {
+            return Err(TrainError::AdaptersOverShards);
+        }
         thread::scope(|scope| {
             let others = scope.spawn(|| {
                 let input = Input::read(recipe, cache)?;
@@ -285,10 +294,14 @@ impl Loaded {
                 let model_digest = digest_of_policy(folder, reference.as_ref())?;
                 Ok::<_, TrainError>((input, reference, model_digest))
             });
-            let policy = Policy::stored_kind(folder).and_then(|stored| {
+            let policy = Policy::stored_kind(folder).map_err(TrainError::from).and_then(|stored| {
                 // Trained weights become fp32 masters. A lower precision loses nothing only if the files store no more.
                 let loses = *trained == Trained::All && stored != Some(kind);
-                Policy::load(folder, if loses { Kind::Float } else { kind }, device)
+                let kind = if loses { Kind::Float } else { kind };
+                match is_divided {
+                    true => gathered::load(folder, (kind, device), group, exchange),
+                    false => Ok(Policy::load(folder, kind, device)?),
+                }
             });
             let others = others.join().unwrap_or_else(|panic| resume_unwind(panic));
             // Errors in the data and the tokenizer come before errors in the weights.
@@ -310,6 +323,7 @@ fn own_answers(
     input: &Input,
     policy: &Policy,
     kind: Kind,
+    group: &ProcessGroup,
 ) -> Result<Option<OwnAnswers>, TrainError> {
     let WatchSection { answers, answer_tokens, .. } = recipe.watch;
     if answers == 0 {
@@ -317,7 +331,7 @@ fn own_answers(
     }
     let reference = match &recipe.model.reference {
         Some(folder) if folder != &recipe.model.path => {
-            Policy::load(Path::new(folder), kind, policy.device())?
+            gathered::load_like(policy, Path::new(folder), kind, group)?
         }
         _ => policy.to_kind(kind)?,
     };
@@ -328,6 +342,19 @@ fn own_answers(
         stop_tokens: input.stop_tokens.clone(),
         seeds: Seeds::new(recipe.seed).child("held-out"),
     }))
+}
+
+/// Reports what `distributed.zero` changes, or that it changes nothing.
+fn report_sharding(sharding: Sharding, group: &ProcessGroup) {
+    match (sharding, group.is_distributed()) {
+        (Sharding::Gradients | Sharding::Parameters, false) => {
+            tracing::info!("distributed.zero has no effect: one process holds all of the state");
+        }
+        (Sharding::Parameters, true) => {
+            tracing::info!("distributed.zero = 3: the backward pass gathers and recomputes each layer");
+        }
+        _ => {}
+    }
 }
 
 /// From ε = ½ on, cDPO no longer learns what the labels say. The loss is still defined, so only a warning shows it.
@@ -374,7 +401,8 @@ pub fn run_supervised(run: SupervisedRun<'_>, context: &mut Context<'_>) -> Resu
     if group.holds_on_rank0(|| run.dir.is_finished())? {
         return Ok(Outcome::Finished);
     }
-    let Scoring { padding, head, activations, .. } = exchanged(Scoring::FAST, &group);
+    let Scoring { padding, head, activations, .. } =
+        exchanged(Scoring::FAST, &group, Exchange::default().sharding);
     let objective = SupervisedObjective { dialogues: run.dialogues, padding, head, activations };
     let save = run.settings.kind;
     let provenance = Provenance::default();
@@ -415,7 +443,7 @@ fn train<'a>(
     if let Some((held_out, every)) = watched.held_out {
         trainer = trainer.with_held_out(held_out, every);
     }
-    let state = checkpoint::newest_state(&checkpoints, trainer.shard(), &group)?;
+    let state = checkpoint::newest_state(&checkpoints, trainer.layout(), &group)?;
     let step = state.as_ref().map_or(0, |s| s.step);
     if let Some(state) = state {
         tracing::info!(step, "resuming from a checkpoint");
@@ -437,6 +465,7 @@ fn train<'a>(
         if group.is_main() {
             finish(parts, &trainer, &policy, recording)?;
         }
+        policy.finish_passes()?;
         trained = trainer.policy_as_saved(parts.save)?;
     }
     // When a rank returns, the model is on disk.
@@ -525,9 +554,18 @@ pub(crate) fn scoring(recipe: &Recipe, pad_id: u32) -> Scoring {
     Scoring { activations, ..recipe.speed.scoring(pad_id) }
 }
 
-/// Chooses layerwise backward for several ranks, whose gradients are exchanged layer by layer.
-fn exchanged(scoring: Scoring, group: &ProcessGroup) -> Scoring {
-    if group.is_distributed() { scoring.by_layer() } else { scoring }
+/// Returns how a process of `group` computes.
+fn exchanged(scoring: Scoring, group: &ProcessGroup, sharding: Sharding) -> Scoring {
+    if group.is_distributed() { scoring_of_ranks(scoring, sharding) } else { scoring }
+}
+
+/// Chooses layerwise backward for several ranks, whose gradients are exchanged layer by layer. Layers that the ranks share
+/// are recomputed.
+pub(crate) fn scoring_of_ranks(scoring: Scoring, sharding: Sharding) -> Scoring {
+    match sharding {
+        Sharding::Parameters => Scoring { activations: Activations::Recomputed, ..scoring },
+        _ => scoring.by_layer(),
+    }
 }
 
 /// Returns the settings of `recipe`'s training, with computation in `kind`.
