@@ -5,6 +5,7 @@ use seeds::Seeds;
 use tch::{Kind, TchError, Tensor};
 
 use crate::error::PolicyError;
+use crate::layer_source::Supply;
 use crate::lora::{self, Adapters, Lora};
 use crate::policy::Policy;
 use crate::weights;
@@ -84,13 +85,16 @@ impl Policy {
             Ok((name.clone(), converted))
         };
         let parameters = self.parameters().iter().map(convert).collect::<Result<_, PolicyError>>()?;
-        Self::build(self.config().clone(), parameters, self.adapters().map(Adapters::share), "this policy")
+        let supply = self.supply().map(|supply| Supply { kind, ..supply.clone() });
+        let adapters = self.adapters().map(Adapters::share);
+        Self::assemble(self.config().clone(), parameters, adapters, supply, "this policy")
     }
 
     fn share(&self, adapters: Option<Adapters>) -> Result<Self, PolicyError> {
         let parameters =
             self.parameters().iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone()));
-        Self::build(self.config().clone(), parameters.collect(), adapters, "this policy")
+        let (config, supply) = (self.config().clone(), self.supply().cloned());
+        Self::assemble(config, parameters.collect(), adapters, supply, "this policy")
     }
 
     /// Returns this policy with its adapters merged into weights of its kind.

@@ -9,11 +9,15 @@ use crate::attention::{AttentionBackend, ScoreRule};
 use crate::config::ModelConfig;
 use crate::error::PolicyError;
 use crate::feed_forward::{FeedForward, Input};
+use crate::layer_source::{SuppliedLayers, Supply};
 use crate::linear::{Linear, LinearKernel};
 use crate::lora::Adapters;
 use crate::norm::Norm;
 use crate::rotary::{RotaryEmbedding, Rotation};
 use crate::switches::{Block, FeedForward as FeedForwardKind, NormKind, QkNorm};
+
+/// Why a weight is there.
+const CHECKED: &str = "a policy checks that every weight is present";
 
 /// A decoder, whose tensors are shared with the policy's parameter list.
 #[derive(Debug)]
@@ -21,7 +25,9 @@ pub(crate) struct Decoder {
     embed_tokens: Tensor,
     /// Factor of the embeddings.
     embedding_scale: f64,
+    /// The layers in memory; none if they are supplied.
     layers: Vec<Layer>,
+    supplied: Option<SuppliedLayers>,
     norm: Norm,
     /// Factor of the hidden states before the head.
     logit_scale: f64,
@@ -41,7 +47,7 @@ pub(crate) struct Rotations {
 }
 
 #[derive(Debug)]
-struct Layer {
+pub(crate) struct Layer {
     /// Norms before and after attention, before and after the feed-forward block.
     norms: [Option<Norm>; 4],
     self_attn: Attention,
@@ -93,7 +99,7 @@ impl Modules<'_> {
     }
 
     fn needed(&self, name: &str) -> Tensor {
-        self.tensor(name).expect("Policy::from_parameters checks that every name is present")
+        self.tensor(name).expect(CHECKED)
     }
 
     fn norm(&self, name: &str) -> Norm {
@@ -173,11 +179,13 @@ impl Modules<'_> {
 }
 
 impl Decoder {
-    /// Creates a decoder from all parameters of `config` and the adapters. The caller checks that no parameter is missing.
+    /// Creates a decoder from all parameters of `config` and the adapters; `supply` supplies the layers, if `parameters` has
+    /// none. The caller checks that no parameter is missing.
     pub(crate) fn new(
         config: &ModelConfig,
         parameters: &[(String, Tensor)],
         adapters: Option<&Adapters>,
+        supply: Option<&Supply>,
         device: Device,
     ) -> Self {
         let tensors = parameters.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
@@ -188,7 +196,15 @@ impl Decoder {
         Self {
             embedding_scale: rounded(switches.scales.embedding, embed_tokens.kind()),
             embed_tokens,
-            layers: (0..config.layers).map(|index| modules.layer(index)).collect(),
+            layers: match supply {
+                Some(_) => Vec::new(),
+                None => (0..config.layers).map(|index| modules.layer(index)).collect(),
+            },
+            supplied: supply.map(|supply| SuppliedLayers {
+                supply: supply.clone(),
+                config: config.clone(),
+                adapters: adapters.map(Adapters::share),
+            }),
             norm: modules.norm(switches.names.final_norm),
             logit_scale: switches.scales.logits,
             lm_head: modules.needed(if config.tie_word_embeddings {
@@ -201,6 +217,11 @@ impl Decoder {
             rotary: rotary(&config.rope),
             local_rotary: switches.local_rope.as_ref().map(rotary),
         }
+    }
+
+    /// Announces a forward pass to the source of the layers.
+    pub(crate) fn begin_forward(&self) -> Result<(), PolicyError> {
+        self.supplied.as_ref().map_or(Ok(()), |supplied| supplied.supply.source.begin_forward())
     }
 
     pub(crate) fn lm_head(&self) -> &Tensor {
@@ -227,7 +248,8 @@ impl Decoder {
 
     /// Returns the sliding window of the layers that have one.
     pub(crate) fn window(&self) -> Option<i64> {
-        self.layers.iter().find_map(|layer| layer.self_attn.rule.window)
+        let supplied = self.supplied.as_ref().and_then(SuppliedLayers::window);
+        self.layers.iter().find_map(|layer| layer.self_attn.rule.window).or(supplied)
     }
 
     /// Returns the embeddings `[N, hidden]` of tokens `ids [N]`, unscaled.
@@ -249,7 +271,8 @@ impl Decoder {
     ) -> Result<Tensor, PolicyError> {
         let rotations = self.rotations(positions, backend.is_decoding());
         let mut hidden = embedded.shallow_clone();
-        for index in 0..self.layers.len() {
+        self.begin_forward()?;
+        for index in 0..self.layers() {
             hidden = self.layer(index, &hidden, &rotations, backend, selected)?;
         }
         self.norm(&hidden)
@@ -273,11 +296,18 @@ impl Decoder {
         backend: &mut dyn AttentionBackend,
         selected: Option<&Tensor>,
     ) -> Result<Tensor, PolicyError> {
-        let layer = &self.layers[index];
+        let supplied;
+        let layer = match &self.supplied {
+            None => &self.layers[index],
+            Some(layers) => {
+                supplied = layers.layer(index)?;
+                &supplied
+            }
+        };
         let scaled = (index == 0 && self.embedding_scale != 1.0).then(|| hidden * self.embedding_scale);
         let hidden = scaled.as_ref().unwrap_or(hidden);
         let kernel = if backend.is_decoding() { LinearKernel::Decoding } else { LinearKernel::Libtorch };
-        let selected = selected.filter(|_| index + 1 == self.layers.len());
+        let selected = selected.filter(|_| index + 1 == self.layers());
         let pass = Pass { index, rotation: layer.self_attn.rotation(rotations), kernel, selected };
         if layer.is_parallel {
             return layer.parallel(hidden, &pass, backend);
@@ -300,7 +330,7 @@ impl Decoder {
 
     /// Returns the number of layers.
     pub(crate) fn layers(&self) -> usize {
-        self.layers.len()
+        self.supplied.as_ref().map_or(self.layers.len(), |supplied| supplied.config.layers)
     }
 
     /// Applies the final norm to hidden states `[N, hidden]`, and the scale of the logits.
@@ -342,6 +372,17 @@ fn normed(norm: Option<&Norm>, x: Tensor) -> Result<Tensor, PolicyError> {
 /// A layer is two residual blocks. Where a kernel supports it, a block is one autograd node instead of a dozen, bitwise identical
 /// to the composed operations.
 impl Layer {
+    /// Creates layer `index` from its weights and the adapters.
+    pub(crate) fn new(
+        config: &ModelConfig,
+        index: usize,
+        parameters: &[(String, Tensor)],
+        adapters: Option<&Adapters>,
+    ) -> Self {
+        let tensors = parameters.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+        Modules { config, tensors, adapters }.layer(index)
+    }
+
     fn attention(
         &self,
         hidden: &Tensor,

@@ -26,6 +26,15 @@ pub enum PolicyError {
         #[source]
         source: serde_json::Error,
     },
+    /// The weights of a layer cannot be supplied.
+    #[error("cannot supply the weights of layer {index}")]
+    LayerSource {
+        /// The layer.
+        index: usize,
+        /// The error of the source.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A configuration lacks a required field.
     #[error("{} has no `{field}`, which is required", path.display())]
     MissingField {

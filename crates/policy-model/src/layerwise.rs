@@ -45,6 +45,7 @@ impl<'a> LayerwiseBackward<'a> {
         let mut layers = Vec::with_capacity(decoder.layers());
         let rotations = tch::no_grad(|| decoder.rotations(positions, backend.is_decoding()));
         let mut hidden = embedded.detach();
+        decoder.begin_forward()?;
         for index in 0..decoder.layers() {
             let mut layer =
                 |input: &Tensor| decoder.layer(index, input, &rotations, backend.as_mut(), selected);
@@ -72,6 +73,11 @@ impl<'a> LayerwiseBackward<'a> {
     /// [`LayerwiseBackward::output`].
     pub fn hidden_states(&self) -> &Tensor {
         &self.hidden_states
+    }
+
+    /// Whether the backward pass recomputes the layers.
+    pub fn is_recomputed(&self) -> bool {
+        self.layers.iter().all(|(_, output)| output.is_none())
     }
 
     /// Returns the output of the last layer, `[M, hidden_size]`, a leaf.

@@ -31,32 +31,47 @@ pub(crate) fn read(
     kind: Kind,
     device: Device,
 ) -> Result<Vec<(String, Tensor)>, PolicyError> {
-    check_kind(kind)?;
     let mut parameters = Vec::new();
-    let mut tied_head = None;
+    visit::<PolicyError>(dir, config, (kind, device), |name, tensor| {
+        parameters.push((name, tensor));
+        Ok(())
+    })?;
+    Ok(parameters)
+}
+
+/// Calls `visit` for each parameter of `config` in `dir`, converted to this kind on this device, in the order of the files.
+pub(crate) fn visit<E: From<PolicyError>>(
+    dir: &Path,
+    config: &ModelConfig,
+    (kind, device): (Kind, Device),
+    mut visit: impl FnMut(String, Tensor) -> Result<(), E>,
+) -> Result<(), E> {
+    check_kind(kind)?;
+    let (mut tied_head, mut embedding) = (None, None);
     for file in files(dir)? {
         let path = &file.path;
         files::check_file(path).map_err(PolicyError::io("read", path))?;
-        for (name, tensor) in read_file(path, kind, device)? {
+        visit_file(path, kind, device, |name, tensor| {
             if name.ends_with(FREQUENCIES) || !file.holds(&name) {
-                continue;
+                return Ok(());
             }
             if name == HEAD && config.tie_word_embeddings {
                 tied_head = Some((path.clone(), tensor));
-            } else {
-                parameters.push((name, tensor));
+                return Ok(());
             }
-        }
+            if name == EMBEDDING && config.tie_word_embeddings {
+                embedding = Some(tensor.shallow_clone());
+            }
+            visit(name, tensor)
+        })?;
     }
     if let Some((path, head)) = tied_head {
         // Some writers store a tied head twice, which is valid if both are equal.
-        let embedding = parameters.iter().find(|(name, _)| name == EMBEDDING);
-        if embedding.is_some_and(|(_, embedding)| embedding.size() != head.size() || !embedding.equal(&head))
-        {
-            return Err(PolicyError::TiedHeadDiffers { path });
+        if embedding.is_some_and(|embedding| embedding.size() != head.size() || !embedding.equal(&head)) {
+            return Err(PolicyError::TiedHeadDiffers { path }.into());
         }
     }
-    Ok(parameters)
+    Ok(())
 }
 
 /// Reads every tensor of a safetensors file, converted to `kind` on `device`.
@@ -65,8 +80,21 @@ pub(crate) fn read_file(
     kind: Kind,
     device: Device,
 ) -> Result<Vec<(String, Tensor)>, PolicyError> {
+    let mut tensors = Vec::new();
+    visit_file::<PolicyError>(path, kind, device, |name, tensor| {
+        tensors.push((name, tensor));
+        Ok(())
+    })?;
+    Ok(tensors)
+}
+
+fn visit_file<E: From<PolicyError>>(
+    path: &Path,
+    kind: Kind,
+    device: Device,
+    mut visit: impl FnMut(String, Tensor) -> Result<(), E>,
+) -> Result<(), E> {
     let mut file = WeightsFile::open(path)?;
-    let mut tensors = Vec::with_capacity(file.tensors.len());
     for (name, info) in file.tensors.clone() {
         let tensor = file.read(&name, &info)?;
         let convert = || {
@@ -76,11 +104,11 @@ pub(crate) fn read_file(
         };
         let (tensor, count) = convert().map_err(PolicyError::torch(format!("load `{name}`")))?;
         if count > 0 {
-            return Err(PolicyError::NotFinite { origin: path.display().to_string(), name, count });
+            return Err(PolicyError::NotFinite { origin: path.display().to_string(), name, count }.into());
         }
-        tensors.push((name, tensor));
+        visit(name, tensor)?;
     }
-    Ok(tensors)
+    Ok(())
 }
 
 /// Returns the number of elements that are not finite.

@@ -8,6 +8,7 @@ mod diagnostics;
 mod engine;
 mod error;
 mod finish;
+mod gathered;
 mod gradients;
 mod held_out;
 mod input;
@@ -24,6 +25,7 @@ mod plan;
 mod preview;
 pub mod recipe;
 mod reference;
+mod region_sums;
 mod replicas;
 mod run;
 mod run_dir;
@@ -54,7 +56,8 @@ pub use pair_deltas::{PairDelta, TrainedPair};
 pub use pairwise::PairwiseLoss;
 pub use parameters::Trained;
 pub use plan::{
-    Cluster, Memory, OnCluster, PlannedReference, PlannedTime, TokenCounts, TrainPlan, WidestMicroBatch, plan,
+    AtStage, Cluster, Memory, OnCluster, PlannedReference, PlannedTime, TokenCounts, TrainPlan,
+    WidestMicroBatch, plan,
 };
 pub use preview::{Preview, PreviewedCompletion, PreviewedPair, preview};
 pub use reference::SequenceLogps;

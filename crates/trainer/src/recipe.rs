@@ -174,7 +174,7 @@ impl RecipeRoot for Recipe {
             return Err(Complaint::unsupported(key, what, "remove the key").within("data"));
         }
         self.lora.check().map_err(|complaint| complaint.within("lora"))?;
-        self.distributed.check().map_err(|complaint| complaint.within("distributed"))?;
+        self.distributed.check(&self.lora).map_err(|complaint| complaint.within("distributed"))?;
         self.output.check().map_err(|complaint| complaint.within("output"))
     }
 }

@@ -206,7 +206,7 @@ impl<'a> ForwardPass<'a> {
         let per_token = on_device(&per_token, ids.device());
         let (output, gradient) = match head {
             HeadTape::Chunked { hidden, tokens } => {
-                let gradient = match gradients.lm_head() {
+                let gradient = match gradients.lm_head()? {
                     Some(mut weight) => tokens.backward_into(&per_token, &mut weight)?,
                     None => tokens.backward_hidden(&per_token)?,
                 };

@@ -1,11 +1,13 @@
 //! Peak memory of training, by purpose.
 
+use distributed::Sharding;
 use policy_model::ModelConfig;
 use pref_data::{Dialogue, Layout, Padding, TokenPair};
 use tch::{Device, Kind};
 
 use crate::parameters::Trained;
 use crate::scoring::{Activations, Head, Scoring};
+use crate::span::{Regions, Span};
 
 /// Memory of the training step that needs most, in bytes.
 ///
@@ -160,6 +162,42 @@ impl Memory {
         Self { gradients, activations, head, ..weights }
     }
 
+    /// Returns the memory of each of `ranks` ranks that divide the state; `self` is that of a rank that holds all of it, with its
+    /// share of a batch.
+    pub(crate) fn divided(
+        self,
+        config: &ModelConfig,
+        trained: &Trained,
+        (kind, device): (Kind, Device),
+        (sharding, ranks): (Sharding, u64),
+    ) -> Self {
+        if ranks == 1 || sharding == Sharding::None {
+            return self;
+        }
+        let size = kind.elt_size_in_bytes() as u64;
+        let weights = trained.parameter_count(config);
+        let part = |bytes: u64| bytes.div_ceil(ranks);
+        let (master, moments) = (part(self.master), part(self.moments));
+        // A shard is not what computes, so that fp32 masters have a copy, too.
+        let copy = if kind == Kind::Float { 4 * weights } else { 0 };
+        // The summed gradient of the shard, and updated weights in transit.
+        let updated = if kind == Kind::Float { 0 } else { part(size * weights) };
+        let of_micro_batch = self.gradients - 4 * weights;
+        let compute = self.compute + copy;
+        let regions = RegionSizes::of(config, trained);
+        let gradients = match sharding {
+            Sharding::None | Sharding::Optimizer => self.gradients + part(4 * weights) + updated,
+            Sharding::Gradients => of_micro_batch + part(4 * weights) + updated + 4 * regions.buffers(device),
+            Sharding::Parameters => of_micro_batch + part(4 * weights) + 4 * regions.buffers(device),
+        };
+        let compute = match sharding {
+            // The layer that computes, and the next one.
+            Sharding::Parameters => size * (regions.first + regions.last + 2 * regions.layer),
+            _ => compute,
+        };
+        Self { master, moments, compute, gradients, ..self }
+    }
+
     /// Returns the memory that is proportional to the weights.
     pub fn of_weights(self) -> u64 {
         self.master + self.compute + self.gradients + self.moments
@@ -168,6 +206,45 @@ impl Memory {
     /// Returns the total.
     pub fn total(self) -> u64 {
         self.of_weights() + self.activations + self.head + self.runtime
+    }
+}
+
+/// Trained elements before the layers, of a layer, and after the layers.
+struct RegionSizes {
+    first: u64,
+    layer: u64,
+    last: u64,
+    /// Whether the head's gradient is that of the embedding.
+    is_tied: bool,
+}
+
+impl RegionSizes {
+    fn of(config: &ModelConfig, trained: &Trained) -> Self {
+        let shapes = match trained {
+            Trained::All => config.parameter_shapes(),
+            Trained::Adapters(lora) => lora.parameter_shapes(config),
+        };
+        let Regions { lengths, layers } = Regions::of(&Span::of_shapes(shapes));
+        let outside =
+            |at: Option<usize>| at.filter(|&at| layers[at].is_none()).map_or(0, |at| lengths[at] as u64);
+        let of_layers = lengths.iter().zip(&layers).filter(|(_, layer)| layer.is_some());
+        Self {
+            first: outside(layers.len().checked_sub(1).map(|_| 0)),
+            layer: of_layers.map(|(length, _)| *length as u64).max().unwrap_or(0),
+            last: outside(layers.len().checked_sub(1).filter(|&last| last > 0)),
+            is_tied: config.tie_word_embeddings,
+        }
+    }
+
+    /// The most elements of gradient buffers at a time: of the region that is computed, and of the one above it, whose sum is
+    /// on its way. Gloo receives the contributions of all ranks in another buffer.
+    fn buffers(&self, device: Device) -> u64 {
+        let Self { first, layer, last, is_tied } = *self;
+        let sent = if device == Device::Cpu { 2 } else { 1 };
+        let in_layers = layer + sent * layer;
+        // The embedding's gradient begins with the head's.
+        let (before, after) = if is_tied { (first + in_layers, 0) } else { (in_layers, sent * last + layer) };
+        before.max(after).max(sent * layer + first).max(sent * first)
     }
 }
 

@@ -358,7 +358,9 @@ impl LoraSection {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DistributedSection {
-    /// `ZeRO` stage, 0 or 1. At 1 each process holds a shard of master weights and moments, at 0 all of them.
+    /// `ZeRO` stage, 0 to 3: what is divided among the processes. At 1 it is master weights and moments, at 2 also gradients,
+    /// at 3 also the weights that compute, except for embedding, final norm and head. At 3 layers are recomputed in the
+    /// backward pass, as with `train.gradient_checkpointing`. One process divides nothing.
     pub zero: u8,
 }
 
@@ -371,16 +373,25 @@ impl Default for DistributedSection {
 impl DistributedSection {
     /// # Errors
     /// A [`Complaint`] about the first invalid key.
-    pub fn check(&self) -> Result<(), Complaint> {
-        if self.zero > 1 {
-            return Err(Complaint::unsupported("zero", self.zero, "set it to 0 or 1"));
+    pub fn check(&self, lora: &LoraSection) -> Result<(), Complaint> {
+        if self.zero > 3 {
+            return Err(Complaint::unsupported("zero", self.zero, "set it to 0, 1, 2 or 3"));
+        }
+        if self.zero == 3 && lora.rank > 0 {
+            let what = "3 with lora.rank above 0, where most weights are not trained";
+            return Err(Complaint::unsupported("zero", what, "set it to 2 or less"));
         }
         Ok(())
     }
 
     /// Returns how processes exchange gradients and weights.
     pub fn exchange(&self) -> Exchange {
-        let sharding = if self.zero == 0 { Sharding::None } else { Sharding::Optimizer };
+        let sharding = match self.zero {
+            0 => Sharding::None,
+            1 => Sharding::Optimizer,
+            2 => Sharding::Gradients,
+            _ => Sharding::Parameters,
+        };
         Exchange { sharding, ..Exchange::default() }
     }
 }

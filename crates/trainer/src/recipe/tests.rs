@@ -14,8 +14,8 @@ use seeds::Seeds;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Complaint, DeviceChoice, Dtype, Format, LoraSection, LossKind, Recipe, RecipeError, RecipeRoot, Scheduler,
-    Smoothing, parse_toml, seed, to_toml,
+    Complaint, DeviceChoice, Dtype, Format, LoraSection, LossKind, Recipe, RecipeError, RecipeRoot,
+    Scheduler, Smoothing, parse_toml, seed, to_toml,
 };
 use crate::{Loss, Trained};
 
@@ -371,14 +371,18 @@ fn weights_of_the_labels_are_for_kto() {
 
 #[test]
 fn unsupported_values_are_rejected_not_ignored() {
-    let message = "not supported by this version: distributed.zero = 2; set it to 0 or 1";
-    assert_eq!(refusal("distributed.zero=2"), message);
+    let message = "not supported by this version: distributed.zero = 4; set it to 0, 1, 2 or 3";
+    assert_eq!(refusal("distributed.zero=4"), message);
+    let refused = parse(SMALLEST, &["distributed.zero=3", "lora.rank=4"]).unwrap_err().to_string();
+    assert!(refused.contains("distributed.zero = 3 with lora.rank"), "{refused}");
+    assert!(parse(SMALLEST, &["distributed.zero=2", "lora.rank=4"]).is_ok());
     for text in [
         "speed.shared_prompt=false",
         "speed.padding_free=false",
         "speed.chunked_head=false",
         "speed.reference_cache=false",
         "distributed.zero=0",
+        "distributed.zero=3",
         "train.gradient_checkpointing=true",
     ] {
         set(&[text]);
