@@ -37,8 +37,8 @@ pub(crate) fn read(
     for file in files(dir)? {
         let path = &file.path;
         files::check_file(path).map_err(PolicyError::io("read", path))?;
-        for (name, tensor) in read_file(path, kind, device)? {
-            if name.ends_with(FREQUENCIES) || !file.holds(&name) {
+        for (name, tensor) in read_some(path, kind, device, |name| file.holds(name))? {
+            if name.ends_with(FREQUENCIES) {
                 continue;
             }
             if name == HEAD && config.tie_word_embeddings {
@@ -65,9 +65,23 @@ pub(crate) fn read_file(
     kind: Kind,
     device: Device,
 ) -> Result<Vec<(String, Tensor)>, PolicyError> {
+    read_some(path, kind, device, |_| true)
+}
+
+/// As [`read_file`], without the tensors that are not wanted, of which it warns.
+fn read_some(
+    path: &Path,
+    kind: Kind,
+    device: Device,
+    is_wanted: impl Fn(&str) -> bool,
+) -> Result<Vec<(String, Tensor)>, PolicyError> {
     let mut file = WeightsFile::open(path)?;
     let mut tensors = Vec::with_capacity(file.tensors.len());
     for (name, info) in file.tensors.clone() {
+        if !is_wanted(&name) {
+            tracing::warn!(file = %path.display(), tensor = %name, "the index does not map this tensor here: not read");
+            continue;
+        }
         let tensor = file.read(&name, &info)?;
         let convert = || {
             let tensor = tensor.f_to_kind(kind)?;
@@ -98,11 +112,7 @@ pub(crate) fn check_headers(dir: &Path, config: &ModelConfig) -> Result<(), Poli
     let mut found = BTreeMap::new();
     for part in files(dir)? {
         let file = WeightsFile::open(&part.path)?;
-        for (name, info) in &file.tensors {
-            if !part.holds(name) {
-                tracing::warn!(file = %part.path.display(), tensor = %name, "the index does not have this tensor here; it is not read");
-                continue;
-            }
+        for (name, info) in file.tensors.iter().filter(|(name, _)| part.holds(name)) {
             kind_of(info, &part.path, name)?;
             if name.ends_with(FREQUENCIES) || name == HEAD && config.tie_word_embeddings {
                 continue;
