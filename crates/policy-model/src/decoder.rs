@@ -68,7 +68,7 @@ struct Attention {
     norms_projections: bool,
     heads: [i64; 2],
     head_dim: i64,
-    /// Factor of the queries, beyond the backends' 1/√head_dim.
+    /// Factor of the queries, beyond the backends' `1/√head_dim`.
     query_scale: f64,
     rotates: bool,
     rule: ScoreRule,
@@ -494,13 +494,11 @@ impl Attention {
         backend: &mut dyn AttentionBackend,
     ) -> Result<Tensor, PolicyError> {
         let (q, k, v) = self.heads(x, pass.kernel)?;
-        let (mut q, k) = match pass.rotation {
+        let (q, k) = match pass.rotation {
             Some(rotation) => (rotation.rotate(&q)?, rotation.rotate(&k)?),
             None => (q, k),
         };
-        if self.query_scale != 1.0 {
-            q = q * self.query_scale;
-        }
+        let q = if self.query_scale == 1.0 { q } else { q * self.query_scale };
         self.o_proj.forward(&backend.attend(pass.index, self.rule, q, k, v)?, pass.kernel)
     }
 

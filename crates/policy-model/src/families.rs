@@ -22,7 +22,7 @@ pub enum Family {
     Qwen2,
     /// Qwen3: RMS norms on each query and key head.
     Qwen3,
-    /// Phi-3, Phi-3.5 and Phi-4: fused projections, LongRoPE, partial rotation.
+    /// Phi-3, Phi-3.5 and Phi-4: fused projections, `LongRoPE`, partial rotation.
     Phi3,
     /// Phi-1 to Phi-2: layer norms, parallel blocks, biases, partial rotation, no gate.
     Phi,

@@ -48,7 +48,7 @@ pub enum RopeScaling {
         /// Context length of pretraining.
         max_position_embeddings: f64,
     },
-    /// YaRN ([Peng et al. 2023](https://arxiv.org/abs/2309.00071)): divides slow frequencies, keeps fast ones, and scales the
+    /// `YaRN` ([Peng et al. 2023](https://arxiv.org/abs/2309.00071)): divides slow frequencies, keeps fast ones, and scales the
     /// queries and keys.
     Yarn {
         /// Divisor of the slowest frequencies.

@@ -146,7 +146,7 @@ pub(crate) struct Scales {
     pub(crate) residual: f64,
     /// Of the hidden states before the head, and so of the logits.
     pub(crate) logits: f64,
-    /// Of the attention scores; `None` is 1/√head_dim.
+    /// Of the attention scores; `None` is `1/√head_dim`.
     pub(crate) attention: Option<f64>,
 }
 

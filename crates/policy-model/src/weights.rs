@@ -51,8 +51,9 @@ pub(crate) fn visit<E: From<PolicyError>>(
     for file in files(dir)? {
         let path = &file.path;
         files::check_file(path).map_err(PolicyError::io("read", path))?;
-        visit_file(path, kind, device, |name, tensor| {
-            if name.ends_with(FREQUENCIES) || !file.holds(&name) {
+        let of_index = |name: &str| file.holds(name);
+        visit_file(path, (kind, device), of_index, |name, tensor| {
+            if name.ends_with(FREQUENCIES) {
                 return Ok(());
             }
             if name == HEAD && config.tie_word_embeddings {
@@ -81,21 +82,31 @@ pub(crate) fn read_file(
     device: Device,
 ) -> Result<Vec<(String, Tensor)>, PolicyError> {
     let mut tensors = Vec::new();
-    visit_file::<PolicyError>(path, kind, device, |name, tensor| {
-        tensors.push((name, tensor));
-        Ok(())
-    })?;
+    visit_file::<PolicyError>(
+        path,
+        (kind, device),
+        |_| true,
+        |name, tensor| {
+            tensors.push((name, tensor));
+            Ok(())
+        },
+    )?;
     Ok(tensors)
 }
 
+/// Calls `visit` for each wanted tensor of a file, and warns of the others.
 fn visit_file<E: From<PolicyError>>(
     path: &Path,
-    kind: Kind,
-    device: Device,
+    (kind, device): (Kind, Device),
+    is_wanted: impl Fn(&str) -> bool,
     mut visit: impl FnMut(String, Tensor) -> Result<(), E>,
 ) -> Result<(), E> {
     let mut file = WeightsFile::open(path)?;
     for (name, info) in file.tensors.clone() {
+        if !is_wanted(&name) {
+            tracing::warn!(file = %path.display(), tensor = %name, "the index does not map this tensor here: not read");
+            continue;
+        }
         let tensor = file.read(&name, &info)?;
         let convert = || {
             let tensor = tensor.f_to_kind(kind)?;
@@ -126,11 +137,7 @@ pub(crate) fn check_headers(dir: &Path, config: &ModelConfig) -> Result<(), Poli
     let mut found = BTreeMap::new();
     for part in files(dir)? {
         let file = WeightsFile::open(&part.path)?;
-        for (name, info) in &file.tensors {
-            if !part.holds(name) {
-                tracing::warn!(file = %part.path.display(), tensor = %name, "the index does not have this tensor here; it is not read");
-                continue;
-            }
+        for (name, info) in file.tensors.iter().filter(|(name, _)| part.holds(name)) {
             kind_of(info, &part.path, name)?;
             if name.ends_with(FREQUENCIES) || name == HEAD && config.tie_word_embeddings {
                 continue;

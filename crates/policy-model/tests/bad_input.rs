@@ -126,9 +126,7 @@ fn tensors_outside_of_the_index_are_not_read() {
     tensors.push(("model.norm.weight".to_owned(), Tensor::zeros([32], (Kind::Float, Device::Cpu))));
     tensors.push(("model.surprise".to_owned(), Tensor::zeros([2], (Kind::Int8, Device::Cpu))));
     Tensor::write_safetensors(&tensors, &shard).unwrap();
-    tensors.pop();
     Policy::inspect(copy.path()).unwrap();
-    Tensor::write_safetensors(&tensors, &shard).unwrap();
     let (stale, clean) = (load(copy.path()).unwrap(), load(&fixture("mistral")).unwrap());
     for ((name, a), (_, b)) in stale.parameters().iter().zip(clean.parameters()) {
         assert!(a.equal(b), "{name}");

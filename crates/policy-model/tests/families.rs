@@ -230,6 +230,28 @@ fn a_shared_prompt_has_the_gradient_of_separate_rows() {
 }
 
 #[test]
+fn bfloat16_is_close_to_fp32() {
+    let recording = recording();
+    for case in &recording.cases {
+        let policy = policy(&case.config);
+        let low = policy.to_kind(Kind::BFloat16).unwrap();
+        let sequences = sequences(&recording, &policy);
+        let found = tch::no_grad(|| values(&packed_logps(&low, &sequences)));
+        // bfloat16 has eight bits; three layers cause errors of a few ulps of logits around ten.
+        let mean = found.iter().zip(case.token_logps.concat()).map(|(a, b)| (a - b).abs()).sum::<f64>()
+            / found.len() as f64;
+        assert!(mean > 0.0 && mean < 0.3, "{}: {mean}", case.name);
+        let request = GenerationRequest {
+            prompt: ids("prompt 7", 7, &policy),
+            sampling: Sampling::greedy(12, Vec::new()),
+            stream: Seeds::new(0).stream("unused"),
+        };
+        let answers = low.generate(&[request], &GenerationOptions { max_batch: 1 }).unwrap();
+        assert_eq!(answers[0].tokens.len(), 12, "{}", case.name);
+    }
+}
+
+#[test]
 fn saved_folders_have_the_tensors_of_transformers() {
     let out = tempfile::tempdir().unwrap();
     for case in &recording().cases {
