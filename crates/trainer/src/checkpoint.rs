@@ -15,7 +15,7 @@ use tch::{Kind, Tensor};
 use crate::error::TrainError;
 use crate::run_inputs::{AcceptedChange, Provenance, RunInputs};
 use crate::state::{SavedState, TrainerState};
-use crate::stopping::Seen;
+use crate::stopping::{Seen, SeenFile};
 
 /// The folder of the training state.
 const STATE_FOLDER: &str = "trainer";
@@ -46,25 +46,6 @@ struct StateFile {
     /// Changes of the inputs that a user accepted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     accepted_changes: Vec<AcceptedChange>,
-}
-
-/// The evaluations so far, for early stopping.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SeenFile {
-    /// The bits of the best gain, which a decimal number might round.
-    best: Option<u64>,
-    stale: u64,
-}
-
-impl SeenFile {
-    fn of(seen: Seen) -> Self {
-        Self { best: seen.best.map(f64::to_bits), stale: seen.stale }
-    }
-
-    fn seen(&self) -> Seen {
-        Seen { best: self.best.map(f64::from_bits), stale: self.stale }
-    }
 }
 
 /// The layout of the stored shards: the number of parts, and the length of the pieces that alternate among them.

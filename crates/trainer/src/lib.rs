@@ -28,6 +28,7 @@ mod reference;
 mod region_sums;
 mod replicas;
 mod run;
+mod run_checks;
 mod run_dir;
 mod run_inputs;
 mod schedule;

@@ -111,6 +111,25 @@ impl fmt::Display for Patience {
     }
 }
 
+/// The evaluations so far, for early stopping.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SeenFile {
+    /// The bits of the best gain, which a decimal number might round.
+    best: Option<u64>,
+    stale: u64,
+}
+
+impl SeenFile {
+    pub(crate) fn of(seen: Seen) -> Self {
+        Self { best: seen.best.map(f64::to_bits), stale: seen.stale }
+    }
+
+    pub(crate) fn seen(&self) -> Seen {
+        Seen { best: self.best.map(f64::from_bits), stale: self.stale }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
