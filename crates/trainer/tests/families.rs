@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 use tch::{Device, Kind};
 use test_support::REORDERED_FP32;
 use trainer::{
-    Activations, AdamWSettings, Decay, Head, MicroBatch, Order, Outcome, PreferenceObjective, Scoring,
-    SequenceLogps, TrainSettings, Trained, Trainer,
+    Activations, AdamWSettings, Decay, Head, Length, MicroBatch, Order, Outcome, PreferenceObjective,
+    Scoring, SequenceLogps, TrainSettings, Trained, Trainer,
 };
 
 /// No optimizations: the baseline of the comparisons.
@@ -60,7 +60,7 @@ fn pairs() -> Vec<TokenPair> {
 
 fn train(policy: &Policy, trained: Trained, kind: Kind, scoring: Scoring) -> Record {
     let settings = TrainSettings {
-        epochs: 1,
+        length: Length::Epochs(1.0),
         batch_size: 4,
         micro_batch: MicroBatch::Examples(4),
         learning_rate: 1e-3,
