@@ -117,7 +117,7 @@ fn numbers(audit: &Audit) -> [(&'static str, String); 3] {
     let percent = |share: f64| format!("{:.1}%", 100.0 * share);
     let Interval { low, high, .. } = interval::of_share(audit.usable_pairs, audit.pairs);
     let share = audit.usable_pairs as f64 / audit.pairs as f64;
-    let usable = format!(
+    let mut usable = format!(
         "{} of {}, {} [{:.1}, {:.1}]",
         audit.usable_pairs,
         audit.pairs,
@@ -125,6 +125,9 @@ fn numbers(audit: &Audit) -> [(&'static str, String); 3] {
         100.0 * low,
         100.0 * high
     );
+    if audit.contents.unreadable > 0 {
+        usable += &format!("; {} cannot be read", counted(audit.contents.unreadable, "row"));
+    }
     let noise = match audit.noise.first() {
         None => "unknown".to_owned(),
         Some(noise) if noise.method.identifies() => format!(

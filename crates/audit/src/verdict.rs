@@ -5,7 +5,9 @@ use crate::fault::Fault;
 use crate::noise::NoiseEstimate;
 use crate::result::Audit;
 
-/// Shares of unusable pairs up to this need no remark.
+/// A share of one half of this many pairs has an interval of 10 points on either side.
+const LEAST_PAIRS: usize = 100;
+/// Shares of unusable pairs and unreadable rows up to this need no remark.
 const FEW: f64 = 0.01;
 /// A larger noise rate costs more than half of the information: (1 − 2ε)² < ½.
 const MUCH_NOISE: f64 = 0.15;
@@ -16,11 +18,14 @@ const SECOND_LABELS: usize = 300;
 
 /// Returns whether the file is good enough, with the three numbers.
 pub(crate) fn sentence(audit: &Audit) -> String {
-    let unusable = 1.0 - audit.usable_pairs as f64 / audit.pairs.max(1) as f64;
+    let unreadable = audit.contents.unreadable;
+    let unusable = 1.0 - audit.usable_pairs as f64 / (audit.pairs + unreadable).max(1) as f64;
     let noise = audit.noise.first().filter(|noise| noise.method.identifies());
     let is_noisy = noise.is_some_and(|noise| noise.low > MUCH_NOISE);
     let is_short = shortcut(audit).is_some_and(|(_, low)| low > STRONG_SHORTCUT);
     let state = match (is_noisy, is_short) {
+        _ if audit.usable_pairs == 0 => "Not usable",
+        _ if audit.usable_pairs < LEAST_PAIRS => "Too few pairs for a verdict",
         (true, _) => "Not good enough, the labels are too noisy",
         (false, true) => "Usable with care, surface features predict the labels",
         _ if unusable > FEW => "Usable after cleaning",

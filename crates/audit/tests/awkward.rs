@@ -109,6 +109,8 @@ fn bad_rows_are_counted_and_shown() {
     let roles = found.findings.iter().find(|finding| finding.fault == Fault::Roles).expect("wrong roles");
     assert_eq!((roles.count, roles.examples[0].place.as_str()), (1, "line 5"));
     assert!(found.shortcuts.is_empty(), "two pairs predict nothing");
+    assert!(found.verdict.starts_with("Too few pairs for a verdict: 2 of 2 pairs"), "{}", found.verdict);
+    assert!(found.to_text().contains("; 3 rows cannot be read"));
 }
 
 #[test]
