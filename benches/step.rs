@@ -17,8 +17,9 @@ use seeds::Seeds;
 use serde_json::json;
 use tch::{Device, Kind};
 use trainer::{
-    Activations, AdamWSettings, Decay, Head, MicroBatch, Observer, Order, PairDelta, PreferenceObjective,
-    Scoring, SequenceLogps, StepMetrics, TrainError, TrainSettings, Trained, Trainer, TrainerState,
+    Activations, AdamWSettings, Decay, Head, Length, MicroBatch, Observer, Order, PairDelta,
+    PreferenceObjective, Scoring, SequenceLogps, StepMetrics, TrainError, TrainSettings, Trained, Trainer,
+    TrainerState,
 };
 
 const FAST: Scoring = Scoring::FAST;
@@ -185,7 +186,7 @@ impl<'a> Case<'a> {
         let targets = vec![Projection::Q, Projection::V];
         let adapters = |rank| Trained::Adapters(Lora { rank, alpha: 16.0, targets });
         let settings = TrainSettings {
-            epochs,
+            length: Length::Epochs(epochs as f64),
             batch_size: BATCH,
             micro_batch: MicroBatch::Examples(BATCH),
             learning_rate: 5e-7,

@@ -121,19 +121,8 @@ fn run_together(
         let accepted = provenance.accepted.clone();
         dir.record(&RunRecord::new(recipe, card_inputs.clone(), accepted, machine))?;
     }
-    warn_of_smoothing(&recipe.loss);
-    let loss = passes.as_ref().map(|(loss, ..)| loss);
-    let of_beta = diagnostics::beta_of_means(recipe.loss.kind, recipe.loss.beta);
-    of_beta
-        .iter()
-        .chain(&input.warnings(loss, settings.batch_size))
-        .for_each(|warning| tracing::warn!("{warning}"));
-    if recipe.data.iter().any(|source| source.flip_rate != FlipRate::NONE) {
-        tracing::info!("noise: {}", input.noise);
-        if group.is_main() {
-            input.noise.write(dir.root().join(NOISE_LOG))?;
-        }
-    }
+    warn(recipe, &input, passes.as_ref().map(|(loss, ..)| loss));
+    log_noise(recipe, &input, &dir, group)?;
     let answers = own_answers(recipe, &input, &policy, kind)?;
     let Input { model, pairs, held_out, .. } = &input;
     let (save, keep_last) = (recipe.model.dtype.kind(), recipe.train.keep_last);
@@ -344,6 +333,26 @@ fn own_answers(
         stop_tokens: input.stop_tokens.clone(),
         seeds: Seeds::new(recipe.seed).child("held-out"),
     }))
+}
+
+/// Logs the number of flipped labels, and rank 0 writes the effect of noise on each pair, if there is noise.
+fn log_noise(recipe: &Recipe, input: &Input, dir: &RunDir, group: &ProcessGroup) -> Result<(), TrainError> {
+    if recipe.data.iter().all(|source| source.flip_rate == FlipRate::NONE) {
+        return Ok(());
+    }
+    tracing::info!("noise: {}", input.noise);
+    if group.is_main() {
+        input.noise.write(dir.root().join(NOISE_LOG))?;
+    }
+    Ok(())
+}
+
+/// Logs warnings about loss and data.
+fn warn(recipe: &Recipe, input: &Input, loss: Option<&Loss>) {
+    warn_of_smoothing(&recipe.loss);
+    let of_beta = diagnostics::beta_of_means(recipe.loss.kind, recipe.loss.beta);
+    let of_input = input.warnings(loss, recipe.train.batch_size);
+    of_beta.iter().chain(&of_input).for_each(|warning| tracing::warn!("{warning}"));
 }
 
 /// From ε = ½ on, cDPO no longer learns what the labels say. The loss is still defined, so only a warning shows it.
