@@ -105,7 +105,10 @@ fn a_plan_matches_the_run() {
     let spread = plan_lines(&bench, &["--nnodes", "3", "--nproc-per-node", "8"]);
     mentions(&spread, "On 24 GPUs");
     mentions(&spread, "50 GB/s");
-    has(&spread, "memory with zero = 0, MB 30");
+    mentions(&spread, "each of 24 processes");
+    for zero in 0..4 {
+        has(&spread, &format!("memory with zero = {zero}, MB"));
+    }
     has(&lines, &format!("parameters {}", model.config().parameter_count()));
 
     assert!(train(&bench, &[]).status.success());

@@ -125,7 +125,7 @@ fn memory_rows(plan: &TrainPlan) -> Vec<Vec<Value>> {
     let which = if plan.trained == plan.parameters { "all of them" } else { "low-rank adapters over them" };
     let fits =
         if plan.on_cluster.fits { "all of the following" } else { "all of it: too much for 80 GB a GPU" };
-    vec![
+    let mut rows = vec![
         row("parameters", Value::Count(plan.parameters), ""),
         row("  trained", Value::Count(plan.trained), which),
         part("memory, MB", |memory| memory.total(), fits.into()),
@@ -144,17 +144,18 @@ fn memory_rows(plan: &TrainPlan) -> Vec<Vec<Value>> {
         part("  activations", |memory| memory.activations, format!("here of {} tokens", plan.widest.tokens)),
         part("  LM head", |memory| memory.head, format!("here of {} scored tokens", plan.widest.scored)),
         part("  libtorch", |memory| memory.runtime, "itself, and memory that nothing else can use".into()),
+    ];
+    let processes = plan.cluster.gpus;
+    rows.extend(plan.by_stage.iter().enumerate().map(|(zero, at)| {
+        let fits = if at.on_cluster.fits { "" } else { ", too much for 80 GB a GPU" };
         on_both(
-            "memory with zero = 0, MB",
-            Value::text(""),
-            megabytes(plan.replicated.memory.total()),
-            if plan.replicated.fits {
-                "each GPU with all of the state"
-            } else {
-                "each with all of the state: too much"
-            },
-        ),
-    ]
+            &format!("memory with zero = {zero}, MB"),
+            megabytes(at.here.total()),
+            megabytes(at.on_cluster.memory.total()),
+            format!("each of {processes} processes{fits}"),
+        )
+    }));
+    rows
 }
 
 fn time_rows(plan: &TrainPlan) -> Vec<Vec<Value>> {
@@ -182,6 +183,11 @@ fn time_rows(plan: &TrainPlan) -> Vec<Vec<Value>> {
             seconds(communicating),
             "at worst: a part can hide behind computing",
         ),
-        on_both("  communicating with zero = 0", Value::text(""), seconds(plan.replicated.communicating), ""),
+        on_both(
+            "  communicating with zero = 0",
+            Value::text(""),
+            seconds(plan.by_stage[0].on_cluster.communicating),
+            "",
+        ),
     ]
 }

@@ -55,6 +55,9 @@ pub enum DistributedError {
         /// What to do.
         remedy: &'static str,
     },
+    /// Ranks that share their layers compute different passes.
+    #[error("ranks compute a forward and a backward pass at the same time; this is a bug, please report it")]
+    PassesDiffer,
     /// A file whose digest is compared cannot be read.
     #[error("cannot read {}", path.display())]
     Read {
@@ -104,7 +107,7 @@ impl DistributedError {
                     | TorchExtError::RankTwice { .. }
                     | TorchExtError::NoSuchRank { .. }
             ),
-            Self::Read { .. } | Self::Copy { .. } => false,
+            Self::PassesDiffer | Self::Read { .. } | Self::Copy { .. } => false,
         }
     }
 }

@@ -1,10 +1,9 @@
 //! Process groups: the processes that work together, as each of them sees them.
 
-use std::cell::Cell;
 use std::error::Error;
 use std::num::NonZeroUsize;
-use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -33,7 +32,7 @@ const AT_A_TIME: i64 = 1 << 22;
 /// Clones are handles to the same group. All ranks call each method that communicates, in the same order.
 #[derive(Clone, Debug, Default)]
 pub struct ProcessGroup {
-    members: Option<Rc<Members>>,
+    members: Option<Arc<Members>>,
     /// The device of tensors that are exchanged, or the one of a single process that may not use any other.
     device: Option<Device>,
 }
@@ -45,7 +44,7 @@ struct Members {
     store: Store,
     origin: Origin,
     /// The number of long barriers so far.
-    long_barriers: Cell<u64>,
+    long_barriers: AtomicU64,
 }
 
 /// The source of a group and of those that replace it after an error.
@@ -112,8 +111,8 @@ impl ProcessGroup {
             _ => c10d::ProcessGroup::gloo(&store, NAME, rank, timeout),
         };
         let group = group.inspect_err(|_| shutdown::announce(&store, rank))?;
-        let members = Members { group, store, origin, long_barriers: Cell::new(0) };
-        Ok(Self { members: Some(Rc::new(members)), device: Some(device) })
+        let members = Members { group, store, origin, long_barriers: AtomicU64::new(0) };
+        Ok(Self { members: Some(Arc::new(members)), device: Some(device) })
     }
 
     /// Joins the same ranks again after an error, which makes a group unusable. All ranks call it.
@@ -319,8 +318,7 @@ impl ProcessGroup {
     /// If another rank aborts the group, or rank 0 ends.
     pub fn long_barrier(&self, stop: &AtomicBool) -> Result<bool, DistributedError> {
         let Some(members) = &self.members else { return Ok(true) };
-        let number = members.long_barriers.get();
-        members.long_barriers.set(number + 1);
+        let number = members.long_barriers.fetch_add(1, Ordering::Relaxed);
         let key = format!("long-barrier-{number}");
         let mut here = members.store.add(&key, 1)?;
         while here < self.rank().world_size() as i64 {

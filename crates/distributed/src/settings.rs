@@ -2,14 +2,18 @@
 
 use std::num::NonZeroU32;
 
-/// What each rank holds of the optimizer's state.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What is divided among the ranks; each stage includes the earlier ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Sharding {
-    /// All of it.
+    /// Nothing.
     #[default]
     None,
-    /// Master weights and moments of its shard, which it alone updates (`ZeRO` stage 1).
+    /// Master weights and moments, which a rank updates for its shard alone (`ZeRO` stage 1).
     Optimizer,
+    /// Gradients: a layer's are summed on the ranks that hold its shards after each backward pass (`ZeRO` stage 2).
+    Gradients,
+    /// The weights that compute: a layer's are gathered while it computes (`ZeRO` stage 3).
+    Parameters,
 }
 
 /// When gradients are sent.
@@ -25,7 +29,7 @@ pub enum Timing {
 /// How ranks exchange gradients and weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exchange {
-    /// What each rank holds of the optimizer's state.
+    /// What is divided among the ranks.
     pub sharding: Sharding,
     /// The largest number of elements in one message; several messages are in flight at a time.
     pub bucket: NonZeroU32,

@@ -1,13 +1,16 @@
 //! A policy: parameters and the decoder over them.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use tch::{Device, Kind, Tensor};
 
+use crate::adapter_folder::base_of;
 use crate::attention::{Masks, NoCache, Packed, PackedRows, Padded, Rows};
 use crate::config::ModelConfig;
 use crate::decoder::Decoder;
 use crate::error::PolicyError;
+use crate::layer_source::{LayerSource, Supply, layer_of};
 use crate::layerwise::{Checkpointing, LayerwiseBackward};
 use crate::lora::Adapters;
 use crate::{initialize, weights};
@@ -21,6 +24,7 @@ pub struct Policy {
     config: ModelConfig,
     parameters: Vec<(String, Tensor)>,
     adapters: Option<Adapters>,
+    supply: Option<Supply>,
     decoder: Decoder,
     kind: Kind,
     device: Device,
@@ -31,14 +35,18 @@ pub struct Policy {
 const LOGIT_BYTES: i64 = 16 << 20;
 
 impl Policy {
-    /// Reads a Hugging Face folder: `config.json` and one or several safetensors files in F32, F16 or BF16.
+    /// Reads a Hugging Face folder: `config.json` and one or several safetensors files in F32, F16 or BF16. In a folder of peft's
+    /// adapters, reads the base model that it names, and merges them.
     ///
     /// # Errors
     /// An error in the configuration or the weights; the message names the file and the tensor.
     pub fn load(dir: &Path, kind: Kind, device: Device) -> Result<Self, PolicyError> {
-        let config = ModelConfig::from_folder(dir)?;
-        let parameters = weights::read(dir, &config, kind, device)?;
-        Self::build(config, parameters, None, &dir.display().to_string())
+        let base = base_of(dir)?;
+        let folder = base.as_deref().unwrap_or(dir);
+        let config = ModelConfig::from_folder(folder)?;
+        let parameters = weights::read(folder, &config, kind, device)?;
+        let policy = Self::build(config, parameters, None, &folder.display().to_string())?;
+        if base.is_some() { policy.load_adapters(dir)?.merge() } else { Ok(policy) }
     }
 
     /// Reads the configuration of a model folder, and checks that the weights files have all parameters in their shapes, without
@@ -47,9 +55,25 @@ impl Policy {
     /// # Errors
     /// As [`Policy::load`], except for errors in the values of weights.
     pub fn inspect(dir: &Path) -> Result<ModelConfig, PolicyError> {
+        let base = base_of(dir)?;
+        let dir = base.as_deref().unwrap_or(dir);
         let config = ModelConfig::from_folder(dir)?;
         weights::check_headers(dir, &config)?;
         Ok(config)
+    }
+
+    /// Calls `visit` for each parameter of a model folder, in the order of the files. One is in memory at a time.
+    ///
+    /// # Errors
+    /// As [`Policy::load`]; the first error of `visit`.
+    pub fn read_parameters<E: From<PolicyError>>(
+        dir: &Path,
+        kind: Kind,
+        device: Device,
+        visit: impl FnMut(String, Tensor) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let config = Self::inspect(dir)?;
+        weights::visit(dir, &config, (kind, device), visit)
     }
 
     /// Returns the kind of the stored weights of a model folder, in which [`Policy::load`] is fastest; `None` if there are several.
@@ -57,7 +81,7 @@ impl Policy {
     /// # Errors
     /// The weights files cannot be read.
     pub fn stored_kind(dir: &Path) -> Result<Option<Kind>, PolicyError> {
-        weights::stored_kind(dir)
+        weights::stored_kind(base_of(dir)?.as_deref().unwrap_or(dir))
     }
 
     /// Creates a policy with random parameters: matrices from N(0, `initializer_range`²), norms 1, biases 0.
@@ -89,8 +113,70 @@ impl Policy {
         Self::build(config, parameters, None, "given parameters")
     }
 
-    /// Returns all parameters with their checkpoint names, in the order of [`ModelConfig::parameter_shapes`]. A tied embedding
-    /// occurs once. Adapters are not included.
+    /// Creates a policy whose layers `source` supplies while they compute. `parameters` are all others.
+    ///
+    /// # Errors
+    /// As [`Policy::from_parameters`].
+    pub fn with_layer_source(
+        config: ModelConfig,
+        parameters: Vec<(String, Tensor)>,
+        source: Arc<dyn LayerSource>,
+    ) -> Result<Self, PolicyError> {
+        let kind = parameters.first().map_or(Kind::Float, |(_, first)| first.kind());
+        Self::assemble(config, parameters, None, Some(Supply { source, kind }), "given parameters")
+    }
+
+    /// Returns the source of the layers, if they are not in memory.
+    pub fn layer_source(&self) -> Option<&Arc<dyn LayerSource>> {
+        self.supply.as_ref().map(|supply| &supply.source)
+    }
+
+    pub(crate) fn supply(&self) -> Option<&Supply> {
+        self.supply.as_ref()
+    }
+
+    /// Calls `visit` for each parameter, in the order of [`ModelConfig::parameter_shapes`]. Layers of a source are in memory one
+    /// at a time; of several ranks, the others call this or [`Policy::finish_passes`].
+    ///
+    /// # Errors
+    /// The first error of `visit` or of the source.
+    pub fn for_each_parameter<E: From<PolicyError>>(
+        &self,
+        mut visit: impl FnMut(&str, &Tensor) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let Some(supply) = &self.supply else {
+            return self.parameters.iter().try_for_each(|(name, tensor)| visit(name, tensor));
+        };
+        supply.source.begin_forward()?;
+        let mut others = self.parameters.iter();
+        let mut layer = (None, Vec::new());
+        for (name, _) in self.config.parameter_shapes() {
+            let index = layer_of(&name);
+            if index.is_some() && index != layer.0 {
+                drop(std::mem::take(&mut layer.1));
+                layer = (index, index.map_or(Ok(Vec::new()), |index| supply.parameters(index))?);
+            }
+            let found = match index {
+                None => others.next(),
+                Some(_) => layer.1.iter().find(|(found, _)| *found == name),
+            };
+            let (_, tensor) = found.expect("a source supplies all weights of a layer");
+            visit(&name, tensor)?;
+        }
+        Ok(())
+    }
+
+    /// Takes part in the passes of other ranks over layers that the ranks share, until none has more work. Does nothing for
+    /// layers in memory.
+    ///
+    /// # Errors
+    /// If another rank fails.
+    pub fn finish_passes(&self) -> Result<(), PolicyError> {
+        self.supply.as_ref().map_or(Ok(()), |supply| supply.source.finish_passes())
+    }
+
+    /// Returns all parameters in memory with their checkpoint names, in the order of [`ModelConfig::parameter_shapes`]: without
+    /// the layers of a [source](Policy::layer_source). A tied embedding occurs once. Adapters are not included.
     pub fn parameters(&self) -> &[(String, Tensor)] {
         &self.parameters
     }
@@ -115,7 +201,8 @@ impl Policy {
         self.device
     }
 
-    /// Returns the hidden states after the final norm, with a graph if gradients are enabled.
+    /// Returns the hidden states after the final norm, with a graph if gradients are enabled. They include the scale of the logits
+    /// of families that have one.
     ///
     /// # Shapes
     /// `rows` `[B, T]`; returns `[B, T, hidden_size]` in the policy's kind.
@@ -214,7 +301,7 @@ impl Policy {
         LayerwiseBackward::new(&self.decoder, embedded, &rows.positions, backend, selected, checkpointing)
     }
 
-    /// Returns the embeddings of tokens.
+    /// Returns the embeddings of tokens, to which the first layer applies the scale of families that have one.
     ///
     /// # Shapes
     /// `ids` `[N]` i64; returns `[N, hidden_size]` in the policy's kind.
@@ -226,6 +313,7 @@ impl Policy {
     }
 
     /// Returns the weight of the LM head, `[vocab_size, hidden_size]`: `lm_head.weight`, or the tied embedding.
+    /// [`ModelConfig::has_plain_head`] is whether it determines the logits.
     pub fn lm_head(&self) -> &Tensor {
         self.decoder.lm_head()
     }
@@ -235,7 +323,7 @@ impl Policy {
     /// # Shapes
     /// `hidden` `[N, hidden_size]`; returns `[N, vocab_size]` in the policy's kind.
     pub fn logits(&self, hidden: &Tensor) -> Tensor {
-        hidden.linear(self.decoder.lm_head(), None::<&Tensor>)
+        self.decoder.logits(hidden)
     }
 
     /// Returns the log-probabilities (nats) of tokens, from a log-softmax in fp32 for every kind.
@@ -305,13 +393,25 @@ impl Policy {
         adapters: Option<Adapters>,
         origin: &str,
     ) -> Result<Self, PolicyError> {
-        let parameters = weights::arrange(config.parameter_shapes(), parameters, origin)?;
+        Self::assemble(config, parameters, adapters, None, origin)
+    }
+
+    pub(crate) fn assemble(
+        config: ModelConfig,
+        parameters: Vec<(String, Tensor)>,
+        adapters: Option<Adapters>,
+        supply: Option<Supply>,
+        origin: &str,
+    ) -> Result<Self, PolicyError> {
+        let mut shapes = config.parameter_shapes();
+        shapes.retain(|(name, _)| supply.is_none() || layer_of(name).is_none());
+        let parameters = weights::arrange(shapes, parameters, origin)?;
         let (_, first) = &parameters[0];
         let (kind, device) = (first.kind(), first.device());
         weights::check_kind(kind)?;
         weights::check_alike(&parameters, kind, device)?;
-        let decoder = Decoder::new(&config, &parameters, adapters.as_ref(), device);
-        Ok(Self { config, parameters, adapters, decoder, kind, device })
+        let decoder = Decoder::new(&config, &parameters, adapters.as_ref(), supply.as_ref(), device);
+        Ok(Self { config, parameters, adapters, supply, decoder, kind, device })
     }
 }
 

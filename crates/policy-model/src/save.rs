@@ -138,17 +138,26 @@ impl Policy {
         dtype: Dtype,
         shard_bytes: u64,
     ) -> Result<(), PolicyError> {
-        let shards = shards(self.parameters(), kind.elt_size_in_bytes() as u64, shard_bytes);
+        let shapes = self.config().parameter_shapes();
+        let shards = shards(&shapes, kind.elt_size_in_bytes() as u64, shard_bytes);
+        let file_name = |number: usize| match shards.len() {
+            1 => SINGLE_FILE.to_owned(),
+            count => format!("model-{:05}-of-{count:05}.safetensors", number + 1),
+        };
         let mut weight_map = BTreeMap::new();
-        for (number, shard) in shards.iter().enumerate() {
-            let name = match shards.len() {
-                1 => SINGLE_FILE.to_owned(),
-                count => format!("model-{:05}-of-{count:05}.safetensors", number + 1),
-            };
-            weight_map.extend(shard.iter().map(|(tensor, _)| (tensor.clone(), name.clone())));
-            let merged = |name: &str, weight: &Tensor| self.merged(name, weight);
-            write_safetensors(&folder.join(name), shard, merged, kind, dtype)?;
-        }
+        let mut files = (0..).zip(&shards);
+        let mut file: Option<TensorFile> = None;
+        self.for_each_parameter(|name, weight| {
+            if file.as_ref().is_none_or(TensorFile::is_full) {
+                let (number, shapes) = files.next().expect("the shards have all parameters");
+                weight_map.extend(shapes.iter().map(|(tensor, _)| (tensor.clone(), file_name(number))));
+                file.take().map_or(Ok(()), TensorFile::finish)?;
+                file = Some(TensorFile::create(&folder.join(file_name(number)), shapes, kind, dtype)?);
+            }
+            let merged = self.merged(name, weight).map_err(PolicyError::torch(format!("copy `{name}`")))?;
+            file.as_mut().map_or(Ok(()), |file| file.write(name, &merged))
+        })?;
+        file.map_or(Ok(()), TensorFile::finish)?;
         if shards.len() == 1 {
             return Ok(());
         }
@@ -168,12 +177,15 @@ fn dtype(kind: Kind) -> Result<Dtype, PolicyError> {
     })
 }
 
+/// Names and shapes of tensors.
+type Shapes = [(String, Vec<i64>)];
+
 /// Splits parameters into shards of at most `limit` bytes; a larger tensor is a shard of its own.
-fn shards(parameters: &[(String, Tensor)], element: u64, limit: u64) -> Vec<&[(String, Tensor)]> {
+fn shards(parameters: &Shapes, element: u64, limit: u64) -> Vec<&Shapes> {
     let mut shards = Vec::new();
     let (mut start, mut bytes) = (0, 0);
-    for (index, (_, tensor)) in parameters.iter().enumerate() {
-        let size = tensor.numel() as u64 * element;
+    for (index, (_, shape)) in parameters.iter().enumerate() {
+        let size = shape.iter().product::<i64>() as u64 * element;
         if index > start && bytes + size > limit {
             shards.push(&parameters[start..index]);
             (start, bytes) = (index, 0);
@@ -288,49 +300,74 @@ const ELEMENTS_A_WRITE: usize = 4 << 20;
 ///
 /// [`PolicyError::Io`] where the file cannot be written; [`PolicyError::UnsupportedKind`] for a kind that weights cannot have.
 pub fn write_tensors(path: &Path, tensors: &[(String, Tensor)], kind: Kind) -> Result<(), PolicyError> {
-    write_safetensors(path, tensors, |_, tensor| Ok(tensor.shallow_clone()), kind, dtype(kind)?)
+    let shapes: Vec<_> = tensors.iter().map(|(name, tensor)| (name.clone(), tensor.size())).collect();
+    let mut file = TensorFile::create(path, &shapes, kind, dtype(kind)?)?;
+    for (name, tensor) in tensors {
+        file.write(name, tensor)?;
+    }
+    file.finish()
 }
 
-/// Writes `value` of each tensor, one tensor at a time.
-fn write_safetensors(
-    path: &Path,
-    tensors: &[(String, Tensor)],
-    value: impl Fn(&str, &Tensor) -> Result<Tensor, TchError>,
+/// A safetensors file that is written one tensor at a time.
+struct TensorFile {
+    path: PathBuf,
+    file: BufWriter<File>,
     kind: Kind,
-    dtype: Dtype,
-) -> Result<(), PolicyError> {
-    let mut end = 0;
-    let infos = tensors.iter().map(|(name, tensor)| {
-        let start = end;
-        end += tensor.numel() * kind.elt_size_in_bytes();
-        let shape = tensor.size().iter().map(|&size| size as usize).collect();
-        (name.clone(), TensorInfo { dtype, shape, data_offsets: (start, end) })
-    });
-    let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    let metadata = Metadata::new(Some(format), infos.collect())
-        .map_err(|source| PolicyError::WriteSafetensors { path: path.to_owned(), source })?;
-    let mut header = serde_json::to_vec(&metadata)
-        .map_err(|source| PolicyError::Json { path: path.to_owned(), source })?;
-    // Aligns tensors to eight bytes for readers that map the file.
-    header.resize(header.len().next_multiple_of(8), b' ');
+    /// The number of tensors that are still to be written.
+    left: usize,
+}
 
-    let io = |error| PolicyError::io("write", path)(error);
-    let mut file = BufWriter::new(File::create(path).map_err(io)?);
-    file.write_all(&(header.len() as u64).to_le_bytes())
-        .and_then(|()| file.write_all(&header))
-        .map_err(io)?;
-    for (name, tensor) in tensors {
+impl TensorFile {
+    /// Writes the header of a file of tensors in `kind`, in this order.
+    fn create(path: &Path, shapes: &Shapes, kind: Kind, dtype: Dtype) -> Result<Self, PolicyError> {
+        let mut end = 0;
+        let infos = shapes.iter().map(|(name, shape)| {
+            let start = end;
+            let shape: Vec<usize> = shape.iter().map(|&size| size as usize).collect();
+            end += shape.iter().product::<usize>() * kind.elt_size_in_bytes();
+            (name.clone(), TensorInfo { dtype, shape, data_offsets: (start, end) })
+        });
+        let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+        let metadata = Metadata::new(Some(format), infos.collect())
+            .map_err(|source| PolicyError::WriteSafetensors { path: path.to_owned(), source })?;
+        let mut header = serde_json::to_vec(&metadata)
+            .map_err(|source| PolicyError::Json { path: path.to_owned(), source })?;
+        // Aligns tensors to eight bytes for readers that map the file.
+        header.resize(header.len().next_multiple_of(8), b' ');
+
+        let io = |error| PolicyError::io("write", path)(error);
+        let mut file = BufWriter::new(File::create(path).map_err(io)?);
+        file.write_all(&(header.len() as u64).to_le_bytes())
+            .and_then(|()| file.write_all(&header))
+            .map_err(io)?;
+        Ok(Self { path: path.to_owned(), file, kind, left: shapes.len() })
+    }
+
+    fn is_full(&self) -> bool {
+        self.left == 0
+    }
+
+    /// Writes the next tensor.
+    fn write(&mut self, name: &str, tensor: &Tensor) -> Result<(), PolicyError> {
         let failed = || PolicyError::torch(format!("copy `{name}`"));
-        let flat = || value(name, tensor)?.f_detach()?.f_reshape([-1]);
-        let flat = flat().map_err(failed())?;
+        let flat = tensor.f_detach().and_then(|tensor| tensor.f_reshape([-1])).map_err(failed())?;
         let elements = flat.size()[0];
         for start in (0..elements).step_by(ELEMENTS_A_WRITE) {
             let part = flat.narrow(0, start, elements.min(start + ELEMENTS_A_WRITE as i64) - start);
-            file.write_all(&bytes(&part, kind).map_err(failed())?).map_err(io)?;
+            let bytes = bytes(&part, self.kind).map_err(failed())?;
+            self.file.write_all(&bytes).map_err(PolicyError::io("write", &self.path))?;
         }
+        self.left -= 1;
+        Ok(())
     }
-    let file = file.into_inner().map_err(|error| io(error.into_error()))?;
-    file.sync_all().map_err(io)
+
+    /// Syncs the complete file.
+    fn finish(self) -> Result<(), PolicyError> {
+        let Self { path, file, .. } = self;
+        let io = |error| PolicyError::io("write", &path)(error);
+        let file = file.into_inner().map_err(|error| io(error.into_error()))?;
+        file.sync_all().map_err(io)
+    }
 }
 
 /// Returns the values of `tensor` in `kind`, row-major, little-endian.

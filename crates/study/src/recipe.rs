@@ -341,7 +341,7 @@ impl RecipeRoot for StudyRecipe {
         self.train.check().map_err(|complaint| complaint.within("train"))?;
         self.train.check_of_study().map_err(|complaint| complaint.within("train"))?;
         self.lora.check().map_err(|complaint| complaint.within("lora"))?;
-        self.distributed.check().map_err(|complaint| complaint.within("distributed"))?;
+        self.distributed.check(&self.lora).map_err(|complaint| complaint.within("distributed"))?;
         self.output.check().map_err(|complaint| complaint.within("output"))?;
         for &kind in self.study.losses.iter().flatten() {
             let loss = self.loss.of_kind(kind, self.loss.beta);

@@ -15,9 +15,9 @@
 //! - **Streams.** Work on a GPU is queued on the current stream of the tensor's device, like every operation of tch. An NCCL
 //!   collective runs on its own stream, which waits for the current one. Waiting for the collective makes the current stream
 //!   wait, and returns.
-//! - **Threads.** Every function may be called from any thread. None keeps a tensor beyond its return, except for work in a scope.
-//!   A [`distributed::ProcessGroup`] is `Send` and not `Sync`: its calls have an order, the same on all ranks, and c10d counts
-//!   them without a lock. [`distributed::AbortHandle`] and [`distributed::Store`] may be shared.
+//! - **Threads.** Every function may be called from any thread. None keeps a tensor beyond its return, except for work in a scope or
+//!   [in flight](distributed::InFlight). c10d counts the calls of a [`distributed::ProcessGroup`] without a lock, so that the
+//!   group holds one during each call. The order of calls is the same on all ranks, which is up to the caller.
 //! - **Errors.** Preconditions are checked before the call of libtorch, and have an error each. The shim catches all C++ exceptions
 //!   and returns [`TorchExtError::Torch`], [`TorchExtError::TimedOut`] or [`TorchExtError::ConnectionLost`].
 

@@ -7,7 +7,7 @@
 use std::error::Error;
 use std::process::ExitCode;
 
-use policy_model::{GenerationOptions, GenerationRequest, Lora, ModelConfig, Policy, Projection, Sampling};
+use policy_model::{GenerationOptions, GenerationRequest, Lora, ModelConfig, Policy, Sampling, Targets};
 use pref_data::{Layout, Padding, TokenPair};
 use pref_loss::{Beta, PreferenceLoss};
 use rand::RngExt;
@@ -82,7 +82,7 @@ fn check_all(device: Device) -> Result<usize, Box<dyn Error>> {
             let what = format!("losses of training, {kind:?}, {name}");
             compare(&what, &|device| losses(device, kind, &Trained::All, scoring), bound)?;
         }
-        let lora = Trained::Adapters(Lora { rank: 4, alpha: 8.0, targets: Projection::ALL.to_vec() });
+        let lora = Trained::Adapters(Lora::new(4, 8.0, Targets::AllLinear));
         let what = format!("losses of training, {kind:?}, adapters");
         compare(&what, &|device| losses(device, kind, &lora, Scoring::FAST), bound)?;
     }

@@ -7,7 +7,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use distributed::{ProcessGroup, Rank, Run, Shard};
+use distributed::{Layout, ProcessGroup, Rank, Run, Shard};
 use policy_model::{Companions, UNFINISHED, write_tensors};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
@@ -15,7 +15,7 @@ use tch::{Kind, Tensor};
 use crate::error::TrainError;
 use crate::run_inputs::{AcceptedChange, Provenance, RunInputs};
 use crate::state::{SavedState, TrainerState};
-use crate::stopping::Seen;
+use crate::stopping::{Seen, SeenFile};
 
 /// The folder of the training state.
 const STATE_FOLDER: &str = "trainer";
@@ -48,43 +48,51 @@ struct StateFile {
     accepted_changes: Vec<AcceptedChange>,
 }
 
-/// The evaluations so far, for early stopping.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SeenFile {
-    /// The bits of the best gain, which a decimal number might round.
-    best: Option<u64>,
-    stale: u64,
-}
-
-impl SeenFile {
-    fn of(seen: Seen) -> Self {
-        Self { best: seen.best.map(f64::to_bits), stale: seen.stale }
-    }
-
-    fn seen(&self) -> Seen {
-        Seen { best: self.best.map(f64::from_bits), stale: self.stale }
-    }
-}
-
 /// The layout of the stored shards: the number of parts, and the length of the pieces that alternate among them.
-#[derive(Clone, Copy, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Shards {
     parts: u16,
     piece: i64,
+    /// Elements and length of the pieces of each region, if there are several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    regions: Vec<(i64, i64)>,
+}
+
+impl Shards {
+    fn of(layout: &Layout) -> Option<Self> {
+        let shards = layout.regions().iter().map(|region| (region.shard.elements, region.shard.piece));
+        let regions: Vec<(i64, i64)> = shards.collect();
+        let (_, piece) = *regions.first().filter(|_| !layout.is_whole())?;
+        let regions = if regions.len() > 1 { regions } else { Vec::new() };
+        Some(Self { parts: layout.rank().world_size() as u16, piece, regions })
+    }
+
+    /// Whether they can be read: pieces have elements, and regions are the whole state.
+    fn are_valid(&self, elements: i64) -> bool {
+        let mut pieces = self.regions.iter().map(|(_, piece)| *piece).chain([self.piece]);
+        let sum = self
+            .regions
+            .iter()
+            .try_fold(0_i64, |sum, &(length, _)| sum.checked_add(length).filter(|_| length > 0));
+        self.parts > 0 && pieces.all(|piece| piece > 0) && (self.regions.is_empty() || sum == Some(elements))
+    }
 }
 
 impl StateFile {
-    /// Returns the shards of the stored state.
-    fn shards(&self) -> Vec<Shard> {
+    /// Returns the layout of each stored part.
+    fn layouts(&self) -> Vec<Layout> {
         let elements = self.elements;
-        match self.shards {
-            None => vec![Shard::whole(elements)],
-            Some(Shards { parts, piece }) => {
-                ranks_of(parts).map(|rank| Shard { rank, elements, piece }).collect()
+        let Some(Shards { parts, piece, regions }) = &self.shards else {
+            return vec![Layout::whole(elements)];
+        };
+        let of_rank = |rank: Rank| match regions.as_slice() {
+            [] => Layout::single(Shard { rank, elements, piece: *piece }),
+            regions => {
+                Layout::of_shards(regions.iter().map(|&(elements, piece)| Shard { rank, elements, piece }))
             }
-        }
+        };
+        ranks_of(*parts).map(of_rank).collect()
     }
 }
 
@@ -101,12 +109,13 @@ pub(crate) fn write(
     fs::create_dir_all(folder).map_err(TrainError::io("cannot create", folder))?;
     remove(&partial)?;
     let written = fill(&partial, snapshot, kind, companions, provenance).and_then(|()| {
-        if !snapshot.shard.is_whole() {
+        snapshot.policy.finish_passes()?;
+        if !snapshot.layout.is_whole() {
             // The other ranks write into this folder, which now exists.
             snapshot.group.barrier()?;
             write_part(&partial, snapshot)?;
             snapshot.group.barrier()?;
-            require_all_parts(&partial, snapshot.shard)?;
+            require_all_parts(&partial, snapshot.layout.rank())?;
         }
         files::fault::point("trainer.checkpoint.filled");
         remove(&target)?;
@@ -114,7 +123,7 @@ pub(crate) fn write(
         files::fault::point("trainer.checkpoint.renamed");
         files::fault::torn(
             "trainer.checkpoint.torn",
-            &target.join(STATE_FOLDER).join(part_name(snapshot.shard.rank)),
+            &target.join(STATE_FOLDER).join(part_name(snapshot.layout.rank())),
             u64::MAX,
         );
         files::sync_dir(folder).map_err(TrainError::io("cannot sync", folder))?;
@@ -131,13 +140,14 @@ pub(crate) fn write(
 
 /// Writes this rank's shard of the state into the folder that rank 0 [creates](write).
 pub(crate) fn write_along(folder: &Path, snapshot: &TrainerState<'_>) -> Result<(), TrainError> {
-    if snapshot.shard.is_whole() {
+    snapshot.policy.finish_passes()?;
+    if snapshot.layout.is_whole() {
         return Ok(());
     }
     snapshot.group.barrier()?;
     let partial = folder.join(format!(".step-{}.partial", snapshot.step));
     if !partial.exists() {
-        return Err(TrainError::NotShared { path: folder.into(), rank: snapshot.shard.rank.index() });
+        return Err(TrainError::NotShared { path: folder.into(), rank: snapshot.layout.rank().index() });
     }
     write_part(&partial, snapshot)?;
     Ok(snapshot.group.barrier()?)
@@ -187,13 +197,10 @@ fn fill(
     let file = StateFile {
         step: snapshot.step,
         total_steps: snapshot.total_steps,
-        elements: snapshot.shard.elements,
+        elements: snapshot.layout.elements(),
         margin_mean: snapshot.margin_mean.map(f64::to_bits),
         evaluations: snapshot.seen.map(SeenFile::of),
-        shards: (!snapshot.shard.is_whole()).then_some(Shards {
-            parts: snapshot.shard.rank.world_size() as u16,
-            piece: snapshot.shard.piece,
-        }),
+        shards: Shards::of(&snapshot.layout),
         inputs: provenance.inputs.clone(),
         accepted_changes: provenance.accepted.clone(),
     };
@@ -201,7 +208,7 @@ fn fill(
     let json = serde_json::to_vec_pretty(&file)
         .map_err(|source| TrainError::io("cannot write", &path)(source.into()))?;
     files::write(&path, &json).map_err(TrainError::io("cannot write", &path))?;
-    if snapshot.shard.is_whole() {
+    if snapshot.layout.is_whole() {
         write_part(partial, snapshot)?;
     }
     seal(&state, files::MANIFEST, "state.json")
@@ -217,7 +224,7 @@ fn write_part(partial: &Path, snapshot: &TrainerState<'_>) -> Result<(), TrainEr
     let (avg, avg_sq) = (&snapshot.optimizer.exp_avg, &snapshot.optimizer.exp_avg_sq);
     let named = [("master", snapshot.master), ("exp_avg", avg), ("exp_avg_sq", avg_sq)]
         .map(|(name, tensor)| (name.to_owned(), tensor.shallow_clone()));
-    let (state, name) = (partial.join(STATE_FOLDER), part_name(snapshot.shard.rank));
+    let (state, name) = (partial.join(STATE_FOLDER), part_name(snapshot.layout.rank()));
     files::fault::point("trainer.checkpoint.part");
     write_tensors(&state.join(&name), &named, Kind::Float)?;
     seal(&state, &name.replace(".safetensors", ".b3"), &name)
@@ -231,8 +238,8 @@ fn part_name(rank: Rank) -> String {
     }
 }
 
-fn require_all_parts(partial: &Path, shard: Shard) -> Result<(), TrainError> {
-    for rank in ranks_of(shard.rank.world_size() as u16) {
+fn require_all_parts(partial: &Path, own: Rank) -> Result<(), TrainError> {
+    for rank in ranks_of(own.world_size() as u16) {
         if !partial.join(STATE_FOLDER).join(part_name(rank)).exists() {
             return Err(TrainError::NotShared { path: partial.into(), rank: rank.index() });
         }
@@ -274,11 +281,11 @@ pub(crate) fn recorded_inputs(folder: &Path) -> Result<Option<(u64, Provenance)>
     Ok(None)
 }
 
-/// Restores this rank's `shard` from the newest checkpoint with an intact state; damaged ones are skipped with a
+/// Restores this rank's part of the state from the newest checkpoint with an intact state; damaged ones are skipped with a
 /// warning. If ranks hold the whole state, rank 0 of `group` reads and broadcasts it.
 pub(crate) fn newest_state(
     folder: &Path,
-    shard: Shard,
+    layout: &Layout,
     group: &ProcessGroup,
 ) -> Result<Option<SavedState>, TrainError> {
     let steps = group.compute_on_rank0(|| {
@@ -288,18 +295,18 @@ pub(crate) fn newest_state(
     let (steps, _) = steps.as_chunks::<8>();
     for step in steps.iter().map(|step| u64::from_le_bytes(*step)) {
         let path = folder.join(format!("step-{step}"));
-        if !shard.is_whole() && !path.exists() {
-            return Err(TrainError::NotShared { path, rank: shard.rank.index() });
+        if !layout.is_whole() && !path.exists() {
+            return Err(TrainError::NotShared { path, rank: layout.rank().index() });
         }
-        let read = if shard.is_whole() && !group.is_main() {
-            Ok(SavedState::zeros(step, shard.length()))
+        let read = if layout.is_whole() && !group.is_main() {
+            Ok(SavedState::zeros(step, layout.length()))
         } else {
-            read_state(&path, shard)
+            read_state(&path, layout)
         };
         let failed = group.any(read.is_err())?;
         match read {
             Ok(mut state) if !failed => {
-                if shard.is_whole() {
+                if layout.is_whole() {
                     let mean = state.margin_mean.map_or(Vec::new(), |mean| mean.to_le_bytes().to_vec());
                     let mean = group.broadcast_from_rank0(mean)?;
                     state.margin_mean = mean.first_chunk().map(|bytes| f64::from_le_bytes(*bytes));
@@ -323,33 +330,34 @@ pub(crate) fn newest_state(
     Ok(None)
 }
 
-/// Reads the elements in `shard` of a checkpoint's state, which may have any number of shards.
-fn read_state(checkpoint: &Path, shard: Shard) -> Result<SavedState, TrainError> {
+/// Reads the elements of `layout` from a checkpoint's state, which may have any number of shards.
+fn read_state(checkpoint: &Path, layout: &Layout) -> Result<SavedState, TrainError> {
     let damaged = |why: String| TrainError::DamagedCheckpoint { path: checkpoint.into(), why };
     let path = checkpoint.join(STATE_FOLDER).join("state.json");
     let json = files::read_checked(&path).map_err(|error| damaged(described("state.json", &error)))?;
     let file: StateFile = serde_json::from_slice(&json).map_err(|e| damaged(format!("state.json: {e}")))?;
-    if file.elements != shard.elements {
-        return Err(damaged(format!("it has {} parameters, the model {}", file.elements, shard.elements)));
+    let elements = layout.elements();
+    if file.elements != elements {
+        return Err(damaged(format!("it has {} parameters, the model {elements}", file.elements)));
     }
     let margin_mean = file.margin_mean.map(f64::from_bits);
     let seen = file.evaluations.as_ref().map_or(Seen::default(), SeenFile::seen);
-    let state = SavedState { margin_mean, seen, ..SavedState::zeros(file.step, shard.length()) };
-    if file.shards.is_some_and(|shards| shards.parts == 0 || shards.piece < 1) {
-        return Err(damaged("state.json: `shards` is empty".to_owned()));
+    let state = SavedState { margin_mean, seen, ..SavedState::zeros(file.step, layout.length()) };
+    if file.shards.as_ref().is_some_and(|shards| !shards.are_valid(elements)) {
+        return Err(damaged("state.json: `shards` do not cover the state".to_owned()));
     }
-    for part in file.shards() {
+    for part in file.layouts() {
         let common: Vec<(i64, Run)> = part
             .all_runs()
             .flat_map(|there| {
-                let here = shard.runs(there.in_flat, there.length);
+                let here = layout.runs(there.in_flat, there.length);
                 here.map(move |run| (there.in_shard + run.in_flat - there.in_flat, run))
             })
             .collect();
         if common.is_empty() {
             continue;
         }
-        let name = part_name(part.rank);
+        let name = part_name(part.rank());
         let path = checkpoint.join(STATE_FOLDER).join(&name);
         files::check_file(&path).map_err(|error| damaged(described(&name, &error)))?;
         let tensors = Tensor::read_safetensors(path).map_err(|error| damaged(format!("{name}: {error}")))?;
@@ -464,11 +472,8 @@ mod tests {
 
     use super::*;
 
-    /// Writes a state of `elements` weights with this layout. The values are the elements' indices, plus
-    /// 0, 100 and 200.
-    fn write_state(checkpoint: &Path, elements: i64, shards: Shards) {
-        fs::create_dir_all(checkpoint.join(STATE_FOLDER)).unwrap();
-        let file = StateFile {
+    fn state_file(elements: i64, shards: Shards) -> StateFile {
+        StateFile {
             step: 3,
             total_steps: 9,
             elements,
@@ -477,18 +482,25 @@ mod tests {
             shards: Some(shards),
             inputs: None,
             accepted_changes: Vec::new(),
-        };
+        }
+    }
+
+    /// Writes a state of `elements` weights with this layout. The values are the elements' indices, plus
+    /// 0, 100 and 200.
+    fn write_state(checkpoint: &Path, elements: i64, shards: Shards) {
+        fs::create_dir_all(checkpoint.join(STATE_FOLDER)).unwrap();
+        let file = state_file(elements, shards);
         fs::write(checkpoint.join("trainer/state.json"), serde_json::to_vec(&file).unwrap()).unwrap();
-        for shard in file.shards() {
+        for layout in file.layouts() {
             let named = [("master", 0.0), ("exp_avg", 100.0), ("exp_avg_sq", 200.0)].map(|(name, first)| {
-                let part = Tensor::full([shard.length()], -1.0, (Kind::Float, Device::Cpu));
-                for Run { in_shard, in_flat, length } in shard.all_runs() {
+                let part = Tensor::full([layout.length()], -1.0, (Kind::Float, Device::Cpu));
+                for Run { in_shard, in_flat, length } in layout.all_runs() {
                     let numbers = Tensor::arange(length, (Kind::Float, Device::Cpu)) + in_flat + first;
                     part.narrow(0, in_shard, length).copy_(&numbers);
                 }
                 (name.to_owned(), part)
             });
-            write_tensors(&checkpoint.join(STATE_FOLDER).join(part_name(shard.rank)), &named, Kind::Float)
+            write_tensors(&checkpoint.join(STATE_FOLDER).join(part_name(layout.rank())), &named, Kind::Float)
                 .unwrap();
         }
     }
@@ -496,14 +508,17 @@ mod tests {
     #[test]
     fn any_number_of_ranks_reads_any_number_of_shards() {
         let folder = tempfile::tempdir().unwrap();
-        let layouts = [(1, 37), (2, 19), (2, 4), (3, 6), (5, 1)];
-        for (written, (parts, piece)) in layouts.into_iter().enumerate() {
+        let one_region = [(1, 37), (2, 19), (2, 4), (3, 6), (5, 1)];
+        let one_region = one_region.map(|(parts, piece)| Shards { parts, piece, regions: Vec::new() });
+        let several = [vec![(30, 4), (7, 2)], vec![(1, 1), (1, 1), (35, 9)]];
+        let several = several.map(|regions| Shards { parts: 3, piece: 1, regions });
+        let layouts: Vec<Shards> = one_region.into_iter().chain(several).collect();
+        for (written, shards) in layouts.iter().enumerate() {
             let checkpoint = folder.path().join(written.to_string());
-            write_state(&checkpoint, 37, Shards { parts, piece });
-            for (parts, piece) in layouts {
-                for rank in ranks_of(parts) {
-                    let shard = Shard { rank, elements: 37, piece };
-                    let state = read_state(&checkpoint, shard).unwrap();
+            write_state(&checkpoint, 37, shards.clone());
+            for shards in &layouts {
+                for shard in state_file(37, shards.clone()).layouts() {
+                    let state = read_state(&checkpoint, &shard).unwrap();
                     assert_eq!(state.step, 3);
                     for (tensor, first) in
                         [(&state.master, 0.0), (&state.exp_avg, 100.0), (&state.exp_avg_sq, 200.0)]
@@ -524,18 +539,18 @@ mod tests {
     #[test]
     fn every_flipped_bit_of_a_state_is_found() {
         let folder = tempfile::tempdir().unwrap();
-        write_state(folder.path(), 3, Shards { parts: 1, piece: 3 });
+        write_state(folder.path(), 3, Shards { parts: 1, piece: 3, regions: Vec::new() });
         let state = folder.path().join(STATE_FOLDER);
         files::seal(&state).unwrap();
-        let shard = Shard::whole(3);
-        read_state(folder.path(), shard).unwrap();
+        let layout = Layout::whole(3);
+        read_state(folder.path(), &layout).unwrap();
         for name in ["state.json", "optimizer.safetensors"] {
             let intact = fs::read(state.join(name)).unwrap();
             for bit in 0..8 * intact.len() {
                 let mut flipped = intact.clone();
                 flipped[bit / 8] ^= 1 << (bit % 8);
                 fs::write(state.join(name), &flipped).unwrap();
-                let error = read_state(folder.path(), shard).unwrap_err().to_string();
+                let error = read_state(folder.path(), &layout).unwrap_err().to_string();
                 assert!(error.contains(&format!("{name} differs from its checksum")), "{error}");
             }
             fs::write(state.join(name), &intact).unwrap();
@@ -545,8 +560,8 @@ mod tests {
     #[test]
     fn a_missing_shard_or_another_model_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
-        write_state(folder.path(), 10, Shards { parts: 2, piece: 5 });
-        let error = |elements| read_state(folder.path(), Shard::whole(elements)).unwrap_err().to_string();
+        write_state(folder.path(), 10, Shards { parts: 2, piece: 5, regions: Vec::new() });
+        let error = |elements| read_state(folder.path(), &Layout::whole(elements)).unwrap_err().to_string();
         assert!(error(11).contains("10 parameters, the model 11"), "{}", error(11));
         fs::remove_file(folder.path().join("trainer/optimizer-00002-of-00002.safetensors")).unwrap();
         assert!(error(10).contains("optimizer-00002-of-00002"), "{}", error(10));

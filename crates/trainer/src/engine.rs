@@ -4,7 +4,7 @@ use std::borrow::Borrow;
 use std::collections::BTreeMap;
 
 use distributed::{
-    DistributedError, Exchange, Fact, GradientSink, ProcessGroup, Rank, Shard, Sharding, digest_of_tensor,
+    DistributedError, Exchange, Fact, GradientSink, Layout, ProcessGroup, Rank, Sharding, digest_of_tensor,
 };
 use policy_model::Policy;
 use pref_loss::{DynamicBeta, KlEstimate};
@@ -17,7 +17,8 @@ use crate::metrics::{MetricSums, StepMetrics};
 use crate::objective::{BatchContext, ComparedPairs, Objective, StepStats};
 use crate::optimizer::AdamW;
 use crate::pair_deltas::PairDelta;
-use crate::parameters::Parameters;
+use crate::parameters::{Parameters, Ranks};
+use crate::region_sums::RegionSums;
 use crate::replicas::ThreadReplicas;
 use crate::schedule::Schedule;
 use crate::settings::TrainSettings;
@@ -129,13 +130,14 @@ impl<'a> Trainer<'a> {
             return Err(TrainError::NoExamples("the set is empty".into()));
         }
         let total_steps = settings.total_steps(objective.examples());
-        let is_sharded = exchange.sharding == Sharding::Optimizer && group.rank() != Rank::ALONE;
-        let holder = is_sharded.then(|| (group.rank(), exchange.bucket));
+        let is_sharded = exchange.sharding != Sharding::None && group.rank() != Rank::ALONE;
+        let ranks = is_sharded.then(|| Ranks { group: group.clone(), exchange });
         let (trained, kind) = (settings.trained.clone(), settings.kind);
-        let (parameters, gradients) = Parameters::new(policy, trained, kind, &settings.seeds, holder)?;
+        let (parameters, gradients) =
+            Parameters::new(policy, trained, kind, &settings.seeds, ranks.as_ref())?;
         let replicas = ThreadReplicas::new(&parameters, &gradients, &group, settings.batch_size)?;
         let device = parameters.device();
-        let optimizer = AdamW::new(settings.adamw, gradients.spans(), parameters.shard, device)?;
+        let optimizer = AdamW::new(settings.adamw, gradients.spans(), &parameters.layout, device)?;
         let schedule =
             Schedule::new(settings.learning_rate, settings.warmup_ratio, settings.decay, total_steps);
         let (held_out, patience, step) = (None, None, 0);
@@ -183,9 +185,9 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    /// Returns this rank's shard of the flat master weights.
-    pub(crate) fn shard(&self) -> Shard {
-        self.parameters.shard
+    /// Returns this rank's part of the flat master weights.
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.parameters.layout
     }
 
     /// Returns the number of optimizer steps of the whole run.
@@ -219,7 +221,8 @@ impl<'a> Trainer<'a> {
     }
 
     /// Returns a policy that shares the fp32 master weights. Frozen weights below adapters, and all weights if the
-    /// masters are sharded, have the kind that computes. All ranks of a group call it.
+    /// masters are sharded, have the kind that computes. All ranks of a group call it, and take part in reading layers that
+    /// they share ([`Policy::for_each_parameter`]).
     ///
     /// # Errors
     ///
@@ -311,7 +314,7 @@ impl<'a> Trainer<'a> {
             optimizer: &self.optimizer,
             margin_mean: self.dynamic_beta.and_then(|dynamic| dynamic.mean()),
             seen: self.patience.map(Patience::seen),
-            shard: self.parameters.shard,
+            layout: self.parameters.layout.clone(),
             group: &self.group,
         })
     }
@@ -362,26 +365,33 @@ impl<'a> Trainer<'a> {
             compared: self.compare(&micro_batches, batch)?,
         };
         let group = self.group.clone();
-        let buckets = self.gradients.buckets(self.exchange);
-        let stats =
-            group.reduce_gradient(buckets, |sink| self.accumulate(batch, &micro_batches, &context, sink))?;
+        let stats = match self.gradients.buckets(self.exchange) {
+            Some(buckets) => group.reduce_gradient(buckets, |sink| {
+                self.accumulate(batch, &micro_batches, &context, Some(sink))
+            })?,
+            None => self.accumulate(batch, &micro_batches, &context, None)?,
+        };
+        self.gradients.by_regions().map_or(Ok(()), RegionSums::finish_passes)?;
         Ok((stats, context))
     }
 
-    /// Adds the gradient of each micro-batch to the gradient of this rank; the last one completes it, span by span.
+    /// Adds the gradient of each micro-batch to the gradient of this rank; with `sink`, the last one completes it, span by span.
     fn accumulate(
         &mut self,
         batch: &[usize],
         micro_batches: &[Vec<usize>],
         context: &BatchContext,
-        sink: &mut dyn GradientSink,
+        mut sink: Option<&mut (dyn GradientSink + '_)>,
     ) -> Result<StepStats, TrainError> {
         let (objective, policy) = (self.objective, &self.parameters.policy);
         let scale = 1.0 / batch.iter().map(|&i| objective.weight(i)).sum::<f64>();
         let mut sum = StepStats { loss: 0.0, preference: None, deltas: Vec::new(), tokens: 0 };
         for (number, micro_batch) in micro_batches.iter().enumerate() {
             let is_last = number + 1 == micro_batches.len();
-            let sink: Option<&mut dyn GradientSink> = if is_last { Some(&mut *sink) } else { None };
+            let sink: Option<&mut dyn GradientSink> = match &mut sink {
+                Some(sink) if is_last => Some(&mut **sink),
+                _ => None,
+            };
             let mut gradients = Gradients::new(&self.gradients, sink);
             let stats = match self.replicas.differentiate(objective, micro_batch, scale, context)? {
                 Some(stats) => stats,
@@ -414,6 +424,7 @@ impl<'a> Trainer<'a> {
         for micro_batch in micro_batches {
             sum += of(micro_batch)?.unwrap_or_default();
         }
+        self.parameters.policy.finish_passes()?;
         let mut sums = [sum];
         self.group.all_reduce_sum(&mut sums)?;
         let mean = sums[0] / examples as f64;
@@ -440,6 +451,7 @@ impl<'a> Trainer<'a> {
                 sums[2 * place[example]..][..2].copy_from_slice(&logps);
             }
         }
+        self.parameters.policy.finish_passes()?;
         self.group.all_reduce_sum(&mut sums)?;
         let (logps, _) = sums.as_chunks::<2>();
         self.objective.compare(batch, logps, &mut self.dynamic_beta)

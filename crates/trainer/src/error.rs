@@ -22,7 +22,7 @@ pub enum TrainError {
     Data(#[from] DataError),
     /// The model cannot be read, run or saved.
     #[error(transparent)]
-    Policy(#[from] PolicyError),
+    Policy(PolicyError),
     /// Tensors passed to a loss do not match.
     #[error(transparent)]
     Loss(#[from] pref_loss::PrefLossError),
@@ -32,6 +32,16 @@ pub enum TrainError {
     /// The ranks cannot work together.
     #[error(transparent)]
     Distributed(#[from] DistributedError),
+    /// Adapters are trained over weights that are divided among ranks.
+    #[error(
+        "distributed.zero = 3 divides trained weights, and low-rank adapters leave the others whole; set it to 2 or less"
+    )]
+    AdaptersOverShards,
+    /// The backward pass would keep the weights of all layers in memory.
+    #[error(
+        "layers that ranks share are gathered again in the backward pass, which needs Activations::Recomputed"
+    )]
+    KeepsSharedLayers,
     /// A libtorch operation outside of tch failed.
     #[error(transparent)]
     TorchExt(#[from] TorchExtError),
@@ -168,6 +178,17 @@ pub enum TrainError {
     },
 }
 
+impl From<PolicyError> for TrainError {
+    /// An error of other ranks, while a layer is gathered, is one of the group.
+    fn from(error: PolicyError) -> Self {
+        let PolicyError::LayerSource { index, source } = error else { return Self::Policy(error) };
+        match source.downcast::<DistributedError>() {
+            Ok(error) => Self::Distributed(*error),
+            Err(source) => Self::Policy(PolicyError::LayerSource { index, source }),
+        }
+    }
+}
+
 impl TrainError {
     /// Returns a constructor of I/O errors, with the operation and the path.
     pub(crate) fn io(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
@@ -192,6 +213,8 @@ impl TrainError {
             | Self::InputsChanged { .. }
             | Self::TokenBeyondEmbedding { .. }
             | Self::NotShared { .. }
+            | Self::AdaptersOverShards
+            | Self::KeepsSharedLayers
             | Self::DamagedCheckpoint { .. } => true,
             Self::Policy(error) => is_bad_model(error),
             // Of a model folder's files.
@@ -221,9 +244,10 @@ pub fn is_bad_model(error: &PolicyError) -> bool {
             );
             *action == "read" && is_refused
         }
-        PolicyError::WriteSafetensors { .. } | PolicyError::Torch { .. } | PolicyError::NotANumber { .. } => {
-            false
-        }
+        PolicyError::WriteSafetensors { .. }
+        | PolicyError::Torch { .. }
+        | PolicyError::NotANumber { .. }
+        | PolicyError::LayerSource { .. } => false,
         _ => true,
     }
 }

@@ -1,32 +1,46 @@
 //! The gradient of the trained weights: a flat buffer, the backward pass into it, and its sum over all ranks.
 
-use distributed::{Exchange, GradientBuckets, GradientSink, ProcessGroup, Shard};
+use distributed::{Exchange, GradientBuckets, GradientSink, Layout, ProcessGroup, Region, Shard};
 use policy_model::LayerwiseBackward;
 use tch::{Device, Kind, Tensor};
 
 use crate::error::TrainError;
+use crate::gathered::GatheredLayers;
+use crate::region_sums::RegionSums;
 use crate::span::Span;
 
 /// The embedding's name in a checkpoint; a head that is tied to it has no name of its own.
 const EMBEDDING: &str = "model.embed_tokens.weight";
 const LM_HEAD: &str = "lm_head.weight";
 
-/// The flat fp32 gradient, and the leaves that it belongs to.
+/// The fp32 gradient, and the leaves that it belongs to.
 #[derive(Debug)]
 pub(crate) struct GradientBuffer {
-    /// The gradient of this rank's share of a batch, in one dimension.
-    flat: Tensor,
+    storage: Storage,
     spans: Vec<Span>,
-    /// This rank's shard of the sum over all ranks; `None` if the sum replaces `flat`.
-    part: Option<Tensor>,
-    shard: Shard,
-    /// The leaf of each span.
-    leaves: Vec<Tensor>,
-    /// The part of `flat` for each span, in its shape.
-    sums: Vec<Tensor>,
+    /// The leaf of each span; `None` for layers that are gathered.
+    leaves: Vec<Option<Tensor>>,
     /// The indices of the embedding and of the head among the spans, if they are trained.
     embedding: Option<usize>,
     lm_head: Option<usize>,
+}
+
+#[derive(Debug)]
+enum Storage {
+    Whole(WholeGradient),
+    ByRegion(RegionSums),
+}
+
+/// The gradient of all weights.
+#[derive(Debug)]
+struct WholeGradient {
+    /// The gradient of this rank's share of a batch, in one dimension.
+    flat: Tensor,
+    /// This rank's shard of the sum over all ranks; `None` if the sum replaces `flat`.
+    part: Option<Tensor>,
+    shard: Shard,
+    /// The part of `flat` for each span, in its shape.
+    sums: Vec<Tensor>,
 }
 
 /// A gradient that is summed over all ranks.
@@ -39,17 +53,23 @@ pub(crate) struct ReducedGradient {
 }
 
 impl GradientBuffer {
-    /// Allocates the gradient of `leaves`, of which this rank holds the sum of its `shard`.
+    /// Allocates the gradient of `leaves`, of which this rank holds the sum of its shard of the only region.
     pub(crate) fn new(
         spans: Vec<Span>,
         leaves: Vec<Tensor>,
-        shard: Shard,
+        layout: &Layout,
         device: Device,
     ) -> Result<Self, TrainError> {
+        let Region { shard, .. } = layout.regions()[0];
         let part =
             (!shard.is_whole()).then(|| torch_ext::untouched_zeros(shard.length(), device)).transpose()?;
         let flat = torch_ext::untouched_zeros(shard.padded(), device)?;
         Ok(Self::with_buffer(flat, part, spans, leaves, shard))
+    }
+
+    /// Returns a gradient of which this rank holds its shard of all `sums`.
+    pub(crate) fn by_region(spans: Vec<Span>, leaves: Vec<Option<Tensor>>, sums: RegionSums) -> Self {
+        Self::with_storage(Storage::ByRegion(sums), spans, leaves)
     }
 
     fn with_buffer(
@@ -59,56 +79,92 @@ impl GradientBuffer {
         leaves: Vec<Tensor>,
         shard: Shard,
     ) -> Self {
+        let sums = spans.iter().map(|span| span.view(&flat)).collect();
+        let storage = Storage::Whole(WholeGradient { flat, part, shard, sums });
+        Self::with_storage(storage, spans, leaves.into_iter().map(Some).collect())
+    }
+
+    fn with_storage(storage: Storage, spans: Vec<Span>, leaves: Vec<Option<Tensor>>) -> Self {
         let index = |name: &str| spans.iter().position(|span| span.name == name);
         let embedding = index(EMBEDDING);
         let lm_head = index(LM_HEAD).or(embedding);
-        let sums = spans.iter().map(|span| span.view(&flat)).collect();
-        Self { flat, spans, part, shard, leaves, sums, embedding, lm_head }
+        Self { storage, spans, leaves, embedding, lm_head }
     }
 
     /// Returns a buffer for the same leaves: the first one (`index` 0) shares the memory of this buffer, others have their
-    /// own. Only a single process has replicas, so that there is no part.
-    pub(crate) fn replica(&self, index: usize, leaves: Vec<Tensor>) -> Self {
-        let flat = if index == 0 { self.flat.shallow_clone() } else { self.flat.zeros_like() };
-        Self::with_buffer(flat, None, self.spans.clone(), leaves, self.shard)
+    /// own. `None` for a gradient that is divided among ranks, since only a single process has replicas.
+    pub(crate) fn replica(&self, index: usize, leaves: Vec<Tensor>) -> Option<Self> {
+        let Storage::Whole(WholeGradient { flat, shard, .. }) = &self.storage else { return None };
+        let flat = if index == 0 { flat.shallow_clone() } else { flat.zeros_like() };
+        Some(Self::with_buffer(flat, None, self.spans.clone(), leaves, *shard))
     }
 
     pub(crate) fn spans(&self) -> &[Span] {
         &self.spans
     }
 
-    pub(crate) fn leaves(&self) -> &[Tensor] {
-        &self.leaves
+    pub(crate) fn leaves(&self) -> Vec<Tensor> {
+        self.leaves.iter().flatten().map(Tensor::shallow_clone).collect()
+    }
+
+    /// Returns the sums by region, if the gradient is divided among the ranks.
+    pub(crate) fn by_regions(&self) -> Option<&RegionSums> {
+        match &self.storage {
+            Storage::Whole(_) => None,
+            Storage::ByRegion(sums) => Some(sums),
+        }
     }
 
     /// Sets all elements to zero.
     pub(crate) fn zero(&mut self) {
-        let _ = self.flat.zero_();
+        let _ = self.elements().zero_();
+    }
+
+    /// Returns the elements that a step accumulates.
+    fn elements(&self) -> Tensor {
+        match &self.storage {
+            Storage::Whole(whole) => whole.flat.shallow_clone(),
+            Storage::ByRegion(sums) => sums.part().shallow_clone(),
+        }
     }
 
     /// Adds all elements of `other`, and sets those to zero.
     pub(crate) fn add_and_clear(&mut self, other: &mut Self) -> Result<(), TrainError> {
         let _guard = tch::no_grad_guard();
-        torch_ext::accumulate(&mut self.flat, &other.flat)?;
+        torch_ext::accumulate(&mut self.elements(), &other.elements())?;
         other.zero();
         Ok(())
     }
 
-    /// Returns the buckets in which the gradient is summed over all ranks.
-    pub(crate) fn buckets(&self, exchange: Exchange) -> GradientBuckets {
-        GradientBuckets::new(&self.flat, self.part.as_ref(), self.shard, exchange)
+    /// Returns the buckets in which the gradient is summed over all ranks; `None` if its regions are summed.
+    pub(crate) fn buckets(&self, exchange: Exchange) -> Option<GradientBuckets> {
+        let Storage::Whole(WholeGradient { flat, part, shard, .. }) = &self.storage else { return None };
+        Some(GradientBuckets::new(flat, part.as_ref(), *shard, exchange))
     }
 
     /// Returns the gradient after its sum over all ranks.
     pub(crate) fn reduced(&self, group: &ProcessGroup) -> Result<ReducedGradient, TrainError> {
-        let Some(part) = &self.part else {
-            let squared = squared_norm(&self.flat, self.spans.iter().map(Span::length))?;
-            return Ok(ReducedGradient { shard: self.flat.shallow_clone(), norm: squared.sqrt() });
+        let (part, lengths) = match &self.storage {
+            Storage::Whole(WholeGradient { flat, part: None, .. }) => {
+                let squared = squared_norm(flat, self.spans.iter().map(Span::length))?;
+                return Ok(ReducedGradient { shard: flat.shallow_clone(), norm: squared.sqrt() });
+            }
+            Storage::Whole(WholeGradient { part: Some(part), shard, .. }) => {
+                (part, vec![shard.piece; shard.buckets() as usize])
+            }
+            Storage::ByRegion(sums) => (sums.part(), sums.lengths()),
         };
-        let pieces = std::iter::repeat_n(self.shard.piece, self.shard.buckets() as usize);
-        let mut squared = [squared_norm(part, pieces)?];
+        let mut squared = [squared_norm(part, lengths.into_iter())?];
         group.all_reduce_sum(&mut squared)?;
         Ok(ReducedGradient { shard: part.shallow_clone(), norm: squared[0].sqrt() })
+    }
+
+    /// Returns the gradient of a span, in its shape.
+    fn sum_of(&self, at: usize) -> Result<Tensor, TrainError> {
+        match &self.storage {
+            Storage::Whole(whole) => Ok(whole.sums[at].shallow_clone()),
+            Storage::ByRegion(sums) => sums.sum_of(&self.spans[at]),
+        }
     }
 }
 
@@ -156,9 +212,21 @@ impl<'a> Gradients<'a> {
         embedded: &Tensor,
         ids: &Tensor,
     ) -> Result<(), TrainError> {
+        let sums = self.begin_backward()?;
+        if sums.is_some_and(|sums| sums.source().is_some()) {
+            return Err(TrainError::KeepsSharedLayers);
+        }
         let grad_embedded = self.add_leaves(output_and_gradient, embedded, |_| true)?;
-        self.add_embedded(&grad_embedded, ids);
-        Ok(())
+        self.add_embedded(&grad_embedded, ids)?;
+        let Some(sums) = sums else { return Ok(()) };
+        sums.close_all()
+    }
+
+    /// Announces a backward pass to the other ranks, if they sum regions.
+    fn begin_backward(&self) -> Result<Option<&'a RegionSums>, TrainError> {
+        let sums = self.buffer.by_regions();
+        sums.map_or(Ok(()), RegionSums::begin_backward)?;
+        Ok(sums)
     }
 
     /// As [`Gradients::backward`] for layerwise backward: the graph of the output ends above the last of `layers`, whose
@@ -169,15 +237,23 @@ impl<'a> Gradients<'a> {
         layers: LayerwiseBackward<'_>,
         ids: &Tensor,
     ) -> Result<(), TrainError> {
+        let sums = self.begin_backward()?;
+        if sums.is_some_and(|sums| sums.source().is_some()) && !layers.is_recomputed() {
+            return Err(TrainError::KeepsSharedLayers);
+        }
         let is_outside = |name: &str| !name.starts_with("model.layers.");
         let grad_output = self.add_leaves(output_and_gradient, layers.output(), is_outside)?;
+        sums.map_or(Ok(()), RegionSums::close_last)?;
         let grad_embedded =
             layers.backward::<TrainError>(grad_output, |index, output_and_gradient, input| {
                 let prefix = format!("model.layers.{index}.");
-                self.add_leaves(output_and_gradient, input, |name| name.starts_with(&prefix))
+                let grad_input =
+                    self.add_leaves(output_and_gradient, input, |name| name.starts_with(&prefix))?;
+                sums.map_or(Ok(()), |sums| sums.close_layer(index))?;
+                Ok(grad_input)
             })?;
-        self.add_embedded(&grad_embedded, ids);
-        Ok(())
+        self.add_embedded(&grad_embedded, ids)?;
+        sums.map_or(Ok(()), RegionSums::close_first)
     }
 
     /// Adds the gradients with respect to the weights that `is_selected` names; returns the gradient with respect to `input`.
@@ -187,10 +263,15 @@ impl<'a> Gradients<'a> {
         input: &Tensor,
         is_selected: impl Fn(&str) -> bool,
     ) -> Result<Tensor, TrainError> {
-        let GradientBuffer { spans, leaves, sums, embedding, .. } = self.buffer;
+        let GradientBuffer { spans, leaves, embedding, .. } = self.buffer;
         let selected: Vec<usize> = (0..spans.len()).filter(|&at| is_selected(&spans[at].name)).collect();
-        let leaves: Vec<&Tensor> = selected.iter().map(|&at| &leaves[at]).collect();
-        let mut sums: Vec<Tensor> = selected.iter().map(|&at| sums[at].shallow_clone()).collect();
+        let is_gathered = selected.iter().any(|&at| leaves[at].is_none());
+        let source = self.buffer.by_regions().and_then(RegionSums::source).filter(|_| is_gathered);
+        let gathered = source.map_or_else(Vec::new, GatheredLayers::leaves);
+        let in_memory = selected.iter().filter_map(|&at| leaves[at].as_ref());
+        let leaves: Vec<&Tensor> = in_memory.chain(&gathered).collect();
+        let sums = selected.iter().map(|&at| self.buffer.sum_of(at));
+        let mut sums: Vec<Tensor> = sums.collect::<Result<_, _>>()?;
         // A leaf outside of the graph, such as a chunked head, has no gradient here.
         let grad_input = torch_ext::gather_gradients(output, gradient, input, &leaves, &mut sums)?;
         // The embedding is complete only after `add_embedded`.
@@ -198,12 +279,13 @@ impl<'a> Gradients<'a> {
         Ok(grad_input.expect("every output depends on the input"))
     }
 
-    fn add_embedded(&mut self, grad_embedded: &Tensor, ids: &Tensor) {
-        let Some(embedding) = self.buffer.embedding else { return };
+    fn add_embedded(&mut self, grad_embedded: &Tensor, ids: &Tensor) -> Result<(), TrainError> {
+        let Some(embedding) = self.buffer.embedding else { return Ok(()) };
         let _guard = tch::no_grad_guard();
-        let mut sum = self.buffer.sums[embedding].shallow_clone();
+        let mut sum = self.buffer.sum_of(embedding)?;
         let _ = sum.index_add_(0, ids, &grad_embedded.to_kind(Kind::Float));
         self.mark_complete(embedding);
+        Ok(())
     }
 
     fn mark_complete(&mut self, at: usize) {
@@ -215,7 +297,7 @@ impl<'a> Gradients<'a> {
 
     /// Returns the gradient of the LM head's weight, fp32 `[vocab, hidden]`, which shares memory with the buffer; `None` if the
     /// head is not trained.
-    pub(crate) fn lm_head(&self) -> Option<Tensor> {
-        self.buffer.lm_head.map(|head| self.buffer.sums[head].shallow_clone())
+    pub(crate) fn lm_head(&self) -> Result<Option<Tensor>, TrainError> {
+        self.buffer.lm_head.map(|head| self.buffer.sum_of(head)).transpose()
     }
 }

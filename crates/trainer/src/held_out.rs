@@ -232,15 +232,24 @@ impl OwnAnswers {
                 Dialogue::completion(&request.prompt, &tokens)
             })
             .collect();
+        let batches: Vec<TokenBatch> = dialogues
+            .chunks(ANSWERS_A_PASS)
+            .map(|some| TokenBatch::dialogues(&some.iter().collect::<Vec<_>>(), held_out.scoring.padding))
+            .collect::<Result<_, _>>()?;
+        // One model after the other: a rank with fewer answers takes part in the passes of others.
+        let logps = |of: &Policy| {
+            let logps = batches.iter().map(|batch| {
+                let scored = ForwardPass::forward(of, batch, held_out.scoring.head, Activations::Kept)?;
+                Ok::<f64, TrainError>(scored.sequence_logps().iter().sum())
+            });
+            let logps: Vec<f64> = logps.collect::<Result<_, _>>()?;
+            of.finish_passes()?;
+            Ok::<_, TrainError>(logps)
+        };
+        let (of_policy, of_reference) = (logps(policy)?, logps(&self.reference)?);
         let mut own = Own { kl: 0.0, tokens: 0.0 };
-        for dialogues in dialogues.chunks(ANSWERS_A_PASS) {
-            let dialogues: Vec<&Dialogue> = dialogues.iter().collect();
-            let batch = TokenBatch::dialogues(&dialogues, held_out.scoring.padding)?;
-            let logps = |of: &Policy| -> Result<f64, TrainError> {
-                let scored = ForwardPass::forward(of, &batch, held_out.scoring.head, Activations::Kept)?;
-                Ok(scored.sequence_logps().iter().sum())
-            };
-            own.kl += logps(policy)? - logps(&self.reference)?;
+        for ((policy, reference), batch) in of_policy.iter().zip(of_reference).zip(&batches) {
+            own.kl += policy - reference;
             own.tokens += batch.scored.len() as f64;
         }
         let mut sums = [own.kl, own.tokens, dialogues.len() as f64];

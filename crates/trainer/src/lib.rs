@@ -9,6 +9,7 @@ mod diagnostics;
 mod engine;
 mod error;
 mod finish;
+mod gathered;
 mod gradients;
 mod held_out;
 mod input;
@@ -25,10 +26,12 @@ mod plan;
 mod preview;
 pub mod recipe;
 mod reference;
+mod region_sums;
 mod replicas;
 mod run;
 mod run_dir;
 mod run_inputs;
+mod run_log;
 mod schedule;
 mod scoring;
 mod sequences;
@@ -55,7 +58,8 @@ pub use pair_deltas::{PairDelta, TrainedPair};
 pub use pairwise::PairwiseLoss;
 pub use parameters::Trained;
 pub use plan::{
-    Cluster, Memory, OnCluster, PlannedReference, PlannedTime, TokenCounts, TrainPlan, WidestMicroBatch, plan,
+    AtStage, Cluster, Memory, OnCluster, PlannedReference, PlannedTime, TokenCounts, TrainPlan,
+    WidestMicroBatch, plan,
 };
 pub use preview::{Preview, PreviewedCompletion, PreviewedPair, preview};
 pub use reference::SequenceLogps;

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use distributed::Shard;
+use distributed::Layout;
 use tch::Tensor;
 use torch_ext::{AdamWUpdate, fused_adamw};
 
@@ -42,16 +42,16 @@ struct Segment {
 }
 
 impl AdamW {
-    /// Creates an optimizer for the part `shard` of a flat buffer of `spans` on `device`.
+    /// Creates an optimizer for the part of a flat buffer of `spans` that `layout` describes, on `device`.
     pub(crate) fn new(
         settings: AdamWSettings,
         spans: &[Span],
-        shard: Shard,
+        layout: &Layout,
         device: tch::Device,
     ) -> Result<Self, TrainError> {
-        let zeros = || torch_ext::untouched_zeros(shard.length(), device);
+        let zeros = || torch_ext::untouched_zeros(layout.length(), device);
         let inside = segments(spans, &settings).into_iter().flat_map(|segment| {
-            let runs = shard.runs(segment.start, segment.length);
+            let runs = layout.runs(segment.start, segment.length);
             runs.map(move |run| Segment { start: run.in_shard, length: run.length, ..segment })
         });
         Ok(Self { settings, exp_avg: zeros()?, exp_avg_sq: zeros()?, step: 0, segments: merged(inside) })
@@ -155,6 +155,7 @@ fn merged(segments: impl Iterator<Item = Segment>) -> Vec<Segment> {
 
 #[cfg(test)]
 mod tests {
+    use distributed::Shard;
     use tch::Kind;
 
     use super::*;
@@ -168,7 +169,7 @@ mod tests {
         let spans = [span("a.weight", 0, &[2, 1]), span("a.bias", 2, &[2]), span("b.weight", 4, &[1, 2])];
         let settings = AdamWSettings { betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.5 };
         let weights = Tensor::from_slice(&[1f32; 6]);
-        let mut adam = AdamW::new(settings, &spans, Shard::whole(6), tch::Device::Cpu).unwrap();
+        let mut adam = AdamW::new(settings, &spans, &Layout::whole(6), tch::Device::Cpu).unwrap();
         adam.update(&weights, &Tensor::from_slice(&[3f32; 6]), None, 0.1, 0.5).unwrap();
         // The first update moves every weight by the learning rate, after a decay of 0.1 · 0.5 of it.
         let expected = [0.85, 0.85, 0.9, 0.9, 0.85, 0.85];
@@ -192,7 +193,7 @@ mod tests {
                 }
                 part
             };
-            let mut adam = AdamW::new(settings, &spans, shard, tch::Device::Cpu).unwrap();
+            let mut adam = AdamW::new(settings, &spans, &Layout::single(shard), tch::Device::Cpu).unwrap();
             let weights = part(Tensor::ones([7], options));
             adam.update(&weights, &part(Tensor::arange(7, options)), None, 0.1, 0.5).unwrap();
             let flat = Tensor::full([7], -1.0, options);

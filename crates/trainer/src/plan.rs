@@ -12,9 +12,10 @@ use crate::context::Clock;
 use crate::error::TrainError;
 use crate::input::Input;
 use crate::objective::Loss;
+use crate::parameters::Trained;
 use crate::recipe::Recipe;
 use crate::reference::{CompletionPass, ReferenceModel, ReferencePasses};
-use crate::run::{compute_kind, digest_of_policy, run_inputs, scoring, settings};
+use crate::run::{compute_kind, digest_of_policy, run_inputs, scoring, scoring_of_ranks, settings};
 use crate::run_dir::{RunDir, Start};
 use crate::scoring::Scoring;
 use crate::settings::{MicroBatch, TrainSettings};
@@ -65,10 +66,10 @@ pub struct TrainPlan {
     pub time: PlannedTime,
     /// The cluster of the estimates below.
     pub cluster: Cluster,
-    /// The run on the cluster if each GPU holds a shard of the optimizer's state (ZeRO-1).
+    /// The run on the cluster, as `distributed.zero` says.
     pub on_cluster: OnCluster,
-    /// The run on the cluster if each GPU holds the whole state.
-    pub replicated: OnCluster,
+    /// The run at each stage that it supports, from 0.
+    pub by_stage: Vec<AtStage>,
     /// The run on groups of the cluster's GPUs of each size that divides their number, in ascending order, as
     /// `distributed.zero` says.
     pub by_group: Vec<(u64, OnCluster)>,
@@ -76,6 +77,15 @@ pub struct TrainPlan {
     pub by_node: Vec<(u64, OnCluster)>,
     /// The reference's pass; `None` for a loss without a reference.
     pub reference: Option<PlannedReference>,
+}
+
+/// A run whose state is divided among as many processes as the cluster has GPUs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AtStage {
+    /// The memory of each process on this machine's device.
+    pub here: Memory,
+    /// The run on the cluster.
+    pub on_cluster: OnCluster,
 }
 
 /// Token counts of prompts or responses.
@@ -167,15 +177,22 @@ pub fn plan(
         to_score,
         device,
     };
+    let sharding = recipe.distributed.exchange().sharding;
     let on_group = |gpus: u64| {
         // A single process holds the whole state.
-        let sharding = if gpus == 1 { Sharding::None } else { recipe.distributed.exchange().sharding };
+        let sharding = if gpus == 1 { Sharding::None } else { sharding };
         (gpus, on_cluster(&work, &examples, steps, Cluster::a100s(gpus), sharding))
     };
     let by_group =
         (1..=cluster.gpus).filter(|gpus| cluster.gpus.is_multiple_of(*gpus)).map(on_group).collect();
     let by_node = [1, 2, 4, 8].map(on_group).into();
-    let on_cluster = |sharding| on_cluster(&work, &examples, steps, cluster, sharding);
+    let stages = [Sharding::None, Sharding::Optimizer, Sharding::Gradients, Sharding::Parameters];
+    let is_supported = |stage: &Sharding| settings.trained == Trained::All || *stage != Sharding::Parameters;
+    let at_stage = |sharding| AtStage {
+        here: of_each_rank(&work, &examples, (kind, device), (sharding, cluster.gpus)),
+        on_cluster: on_cluster(&work, &examples, steps, cluster, sharding),
+    };
+    let by_stage = stages.into_iter().filter(is_supported).map(at_stage).collect();
     let [prompt, chosen, rejected] = token_counts(&input);
     Ok(TrainPlan {
         examples: examples.len(),
@@ -194,8 +211,8 @@ pub fn plan(
         memory: Memory::of_training(&input.config, &settings.trained, (kind, device), scoring, widest),
         time: work.time(clock)?,
         cluster,
-        on_cluster: on_cluster(Sharding::Optimizer),
-        replicated: on_cluster(Sharding::None),
+        on_cluster: on_cluster(&work, &examples, steps, cluster, sharding),
+        by_stage,
         by_group,
         by_node,
         reference,
@@ -227,28 +244,56 @@ fn on_cluster(
     cluster: Cluster,
     sharding: Sharding,
 ) -> OnCluster {
-    let Work { config, settings, scoring, .. } = *work;
-    let share = settings.batch_size.div_ceil(cluster.gpus as usize);
-    let settings = &TrainSettings {
-        micro_batch: match settings.micro_batch {
-            MicroBatch::Examples(examples) => MicroBatch::Examples(examples.min(share)),
-            tokens => tokens,
-        },
-        ..settings.clone()
-    };
-    let scoring = if cluster.gpus > 1 { scoring.by_layer() } else { scoring };
-    let widest = examples.widest(settings, scoring);
+    let config = work.config;
+    let (settings, scoring) = of_rank(work, cluster.gpus, sharding);
+    let widest = examples.widest(&settings, scoring);
     let on_gpu = (Kind::BFloat16, Device::Cuda(0));
+    let tokens = settings.epochs(work.examples.len()) * work.examples.tokens() as f64;
+    let share = settings.batch_size.div_ceil(cluster.gpus as usize);
+    let micro_batches = match settings.micro_batch {
+        MicroBatch::Examples(examples) => share.div_ceil(examples) as f64,
+        MicroBatch::Tokens(most) => {
+            (tokens / (steps.max(1) * cluster.gpus) as f64 / most as f64).ceil().max(1.0)
+        }
+    };
     let load = Load {
         config,
         trained: &settings.trained,
         activations: scoring.activations,
         memory: Memory::of_training(config, &settings.trained, on_gpu, scoring, widest),
         steps,
-        tokens: settings.epochs(work.examples.len()) * work.examples.tokens() as f64,
+        micro_batches,
+        tokens,
         reference_tokens: work.to_score as f64,
     };
     cluster.run(&load, sharding)
+}
+
+/// Returns the settings of each of several ranks.
+fn of_rank(work: &Work<'_>, ranks: u64, sharding: Sharding) -> (TrainSettings, Scoring) {
+    let share = work.settings.batch_size.div_ceil(ranks as usize);
+    let settings = TrainSettings {
+        micro_batch: match work.settings.micro_batch {
+            MicroBatch::Examples(examples) => MicroBatch::Examples(examples.min(share)),
+            tokens => tokens,
+        },
+        ..work.settings.clone()
+    };
+    let scoring = if ranks > 1 { scoring_of_ranks(work.scoring, sharding) } else { work.scoring };
+    (settings, scoring)
+}
+
+/// Returns the memory of each of several ranks on this machine's device.
+fn of_each_rank(
+    work: &Work<'_>,
+    examples: &Examples<'_>,
+    on: (Kind, Device),
+    (sharding, ranks): (Sharding, u64),
+) -> Memory {
+    let (settings, scoring) = of_rank(work, ranks, sharding);
+    let widest = examples.widest(&settings, scoring);
+    let memory = Memory::of_training(work.config, &settings.trained, on, scoring, widest);
+    memory.divided(work.config, &settings.trained, on, (sharding, ranks))
 }
 
 /// The training examples.

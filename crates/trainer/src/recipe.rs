@@ -54,7 +54,7 @@ pub use loss::{DynamicBetaSection, LossSection, LossTermSection};
 pub use loss_kind::LossKind;
 pub use read::{RecipeRoot, parse_toml, read_toml, to_toml};
 pub use sections::{
-    DistributedSection, LoraSection, ModelSection, OutputSection, SpeedSection, TrainSection,
+    DistributedSection, LoraSection, LoraTargets, ModelSection, OutputSection, SpeedSection, TrainSection,
 };
 pub use smoothing::Smoothing;
 pub use stopping::{CheckpointsSection, EarlyStoppingSection};
@@ -175,7 +175,7 @@ impl RecipeRoot for Recipe {
             return Err(Complaint::unsupported(key, what, "remove the key").within("data"));
         }
         self.lora.check().map_err(|complaint| complaint.within("lora"))?;
-        self.distributed.check().map_err(|complaint| complaint.within("distributed"))?;
+        self.distributed.check(&self.lora).map_err(|complaint| complaint.within("distributed"))?;
         self.output.check().map_err(|complaint| complaint.within("output"))
     }
 }

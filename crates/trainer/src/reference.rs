@@ -101,6 +101,7 @@ impl SequenceLogps {
                 return Err(TrainError::Stopped);
             }
         }
+        reference.finish_passes()?;
         // Pairs of other ranks are 0 here.
         group.all_reduce_sum(&mut logps.chosen)?;
         group.all_reduce_sum(&mut logps.rejected)?;

@@ -47,10 +47,11 @@ impl ThreadReplicas {
             return Ok(Self(Vec::new()));
         }
         let replica = |index| {
-            let (policy, leaves) = parameters.replica(gradients.leaves())?;
-            Ok(Replica { policy, gradients: gradients.replica(index, leaves) })
+            let (policy, leaves) = parameters.replica(&gradients.leaves())?;
+            Ok(gradients.replica(index, leaves).map(|gradients| Replica { policy, gradients }))
         };
-        Ok(Self((0..threads).map(replica).collect::<Result<_, TrainError>>()?))
+        let replicas: Option<Vec<Replica>> = (0..threads).map(replica).collect::<Result<_, TrainError>>()?;
+        Ok(Self(replicas.unwrap_or_default()))
     }
 
     /// Runs [`Objective::differentiate`] on several threads; returns `None` if intra-op threads suit `examples` better.

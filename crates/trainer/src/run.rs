@@ -6,18 +6,18 @@ use std::thread;
 
 use distributed::{Exchange, Fact, ProcessGroup, Sharding, digest_of_model};
 use policy_model::{Companions, Policy};
-use pref_data::{Dialogue, FlipRate};
-use pref_loss::{KtoLoss, LabelSmoothing};
+use pref_data::Dialogue;
+use pref_loss::KtoLoss;
 use seeds::Seeds;
 use tch::{Device, Kind};
 
 use crate::card::Card;
 use crate::checkpoint;
 use crate::context::Context;
-use crate::diagnostics;
 use crate::engine::{Outcome, Trainer};
 use crate::error::TrainError;
 use crate::finish::finish;
+use crate::gathered;
 use crate::held_out::{HeldOut, OwnAnswers};
 use crate::input::{Input, InputDigests};
 use crate::kl_pairs::KlPairs;
@@ -29,6 +29,7 @@ use crate::recipe::{LossKind, LossSection, Recipe, WatchSection};
 use crate::reference::{CompletionPass, ReferenceModel, ReferencePasses, SequenceLogps};
 use crate::run_dir::{Follower, Parts, Recorder, Recording, RunDir, Start};
 use crate::run_inputs::{Provenance, RunInputs, RunRecord};
+use crate::run_log::{log_noise, report_sharding, warn};
 use crate::scoring::{Activations, Scoring};
 use crate::sequences::{sequences, sequences_of_completions};
 use crate::settings::{MicroBatch, TrainSettings};
@@ -47,9 +48,6 @@ pub struct RunReport {
     /// The trained policy, if this call has finished the run and still holds the weights that the folder has.
     pub policy: Option<Policy>,
 }
-
-/// The file of a run that lists the effect of noise on each pair.
-const NOISE_LOG: &str = "noise.jsonl";
 
 /// Runs `recipe`: data, reference, training, model.
 ///
@@ -79,8 +77,9 @@ fn run_together(
     let settings = settings(recipe, kind)?;
     let cache = context.cache.as_deref();
     let Loaded { input, reference, model_digest, policy } =
-        Loaded::from_files(recipe, loss.as_ref(), cache, (&settings.trained, kind, device))?;
-    let scoring = exchanged(scoring(recipe, input.pad_id), group);
+        Loaded::from_files(recipe, loss.as_ref(), cache, (&settings.trained, kind, device), group)?;
+    let exchange = recipe.distributed.exchange();
+    let scoring = exchanged(scoring(recipe, input.pad_id), group, exchange.sharding);
     let inputs = run_inputs(&input, model_digest, reference.as_ref(), &settings, loss.is_some());
     let passes = loss.map(|loss| {
         let over = |pairs| {
@@ -100,7 +99,7 @@ fn run_together(
     });
     group.check_agreement(|| facts(recipe, &input, &inputs, kind, device))?;
     let card_inputs = inputs.clone();
-    if recipe.distributed.exchange().sharding == Sharding::Optimizer && group.is_distributed() {
+    if exchange.sharding != Sharding::None && group.is_distributed() {
         checkpoint::require_shared(&recipe.output.dir, group)?;
     }
     let dir = RunDir::at(&recipe.output.dir);
@@ -121,9 +120,10 @@ fn run_together(
         let accepted = provenance.accepted.clone();
         dir.record(&RunRecord::new(recipe, card_inputs.clone(), accepted, machine))?;
     }
+    report_sharding(exchange.sharding, group);
     warn(recipe, &input, passes.as_ref().map(|(loss, ..)| loss));
     log_noise(recipe, &input, &dir, group)?;
-    let answers = own_answers(recipe, &input, &policy, kind)?;
+    let answers = own_answers(recipe, &input, &policy, kind, group)?;
     let Input { model, pairs, held_out, .. } = &input;
     let (save, keep_last) = (recipe.model.dtype.kind(), recipe.train.keep_last);
     let companions = Companions { folder: model, template: input.template.as_deref(), card: None };
@@ -158,15 +158,14 @@ fn run_together(
             };
             // An owned policy is dropped once its weights are copied.
             let objective = &*objective;
-            let (group, exchange) = (group.clone(), recipe.distributed.exchange());
+            let group = group.clone();
             let begin = move || Trainer::together(policy, objective, settings, group, exchange);
             train(&parts, begin, watched, keep_last, context)?
         }
         None => {
             let Scoring { padding, head, activations, .. } = scoring;
-            let objective = SupervisedObjective { dialogues: &input.dialogues, padding, head, activations };
-            let objective = &objective;
-            let (group, exchange) = (group.clone(), recipe.distributed.exchange());
+            let objective = &SupervisedObjective { dialogues: &input.dialogues, padding, head, activations };
+            let group = group.clone();
             let begin = move || Trainer::together(policy, objective, settings, group, exchange);
             train(&parts, begin, Watched::default(), keep_last, context)?
         }
@@ -280,8 +279,14 @@ impl Loaded {
         loss: Option<&Loss>,
         cache: Option<&Path>,
         (trained, kind, device): (&Trained, Kind, Device),
+        group: &ProcessGroup,
     ) -> Result<Self, TrainError> {
         let folder = Path::new(&recipe.model.path);
+        let exchange = recipe.distributed.exchange();
+        let is_divided = exchange.sharding == Sharding::Parameters && group.is_distributed();
+        if is_divided && *trained != Trained::All {
+            return Err(TrainError::AdaptersOverShards);
+        }
         thread::scope(|scope| {
             let others = scope.spawn(|| {
                 let input = Input::read(recipe, cache)?;
@@ -290,10 +295,14 @@ impl Loaded {
                 let model_digest = digest_of_policy(folder, reference.as_ref())?;
                 Ok::<_, TrainError>((input, reference, model_digest))
             });
-            let policy = Policy::stored_kind(folder).and_then(|stored| {
+            let policy = Policy::stored_kind(folder).map_err(TrainError::from).and_then(|stored| {
                 // Trained weights become fp32 masters. A lower precision loses nothing only if the files store no more.
                 let loses = *trained == Trained::All && stored != Some(kind);
-                Policy::load(folder, if loses { Kind::Float } else { kind }, device)
+                let kind = if loses { Kind::Float } else { kind };
+                match is_divided {
+                    true => gathered::load(folder, (kind, device), group, exchange),
+                    false => Ok(Policy::load(folder, kind, device)?),
+                }
             });
             let others = others.join().unwrap_or_else(|panic| resume_unwind(panic));
             // Errors in the data and the tokenizer come before errors in the weights.
@@ -315,6 +324,7 @@ fn own_answers(
     input: &Input,
     policy: &Policy,
     kind: Kind,
+    group: &ProcessGroup,
 ) -> Result<Option<OwnAnswers>, TrainError> {
     let WatchSection { answers, answer_tokens, .. } = recipe.watch;
     if answers == 0 {
@@ -322,7 +332,7 @@ fn own_answers(
     }
     let reference = match &recipe.model.reference {
         Some(folder) if folder != &recipe.model.path => {
-            Policy::load(Path::new(folder), kind, policy.device())?
+            gathered::load_like(policy, Path::new(folder), kind, group)?
         }
         _ => policy.to_kind(kind)?,
     };
@@ -333,45 +343,6 @@ fn own_answers(
         stop_tokens: input.stop_tokens.clone(),
         seeds: Seeds::new(recipe.seed).child("held-out"),
     }))
-}
-
-/// Logs the number of flipped labels, and rank 0 writes the effect of noise on each pair, if there is noise.
-fn log_noise(recipe: &Recipe, input: &Input, dir: &RunDir, group: &ProcessGroup) -> Result<(), TrainError> {
-    if recipe.data.iter().all(|source| source.flip_rate == FlipRate::NONE) {
-        return Ok(());
-    }
-    tracing::info!("noise: {}", input.noise);
-    if group.is_main() {
-        input.noise.write(dir.root().join(NOISE_LOG))?;
-    }
-    Ok(())
-}
-
-/// Logs warnings about loss and data.
-fn warn(recipe: &Recipe, input: &Input, loss: Option<&Loss>) {
-    warn_of_smoothing(&recipe.loss);
-    let of_beta = diagnostics::beta_of_means(recipe.loss.kind, recipe.loss.beta);
-    let of_input = input.warnings(loss, recipe.train.batch_size);
-    of_beta.iter().chain(&of_input).for_each(|warning| tracing::warn!("{warning}"));
-}
-
-/// From ε = ½ on, cDPO no longer learns what the labels say. The loss is still defined, so only a warning shows it.
-fn warn_of_smoothing(loss: &LossSection) {
-    let smoothing = loss.label_smoothing.fixed().filter(|smoothing| smoothing.is_degenerate());
-    let Some(smoothing) = smoothing.map(LabelSmoothing::get).filter(|_| loss.kind == LossKind::Cdpo) else {
-        return;
-    };
-    if smoothing > 0.5 {
-        tracing::warn!(
-            "loss.label_smoothing = {smoothing}: cDPO assumes that most labels are wrong and learns to prefer the rejected \
-             responses"
-        );
-    } else {
-        tracing::warn!(
-            "loss.label_smoothing = {smoothing}: cDPO assumes that the labels are random and learns no preference, only \
-             to stay at the reference"
-        );
-    }
 }
 
 /// Supervised training on tokenized dialogues.
@@ -399,7 +370,8 @@ pub fn run_supervised(run: SupervisedRun<'_>, context: &mut Context<'_>) -> Resu
     if group.holds_on_rank0(|| run.dir.is_finished())? {
         return Ok(Outcome::Finished);
     }
-    let Scoring { padding, head, activations, .. } = exchanged(Scoring::FAST, &group);
+    let Scoring { padding, head, activations, .. } =
+        exchanged(Scoring::FAST, &group, Exchange::default().sharding);
     let objective = SupervisedObjective { dialogues: run.dialogues, padding, head, activations };
     let save = run.settings.kind;
     let provenance = Provenance::default();
@@ -450,7 +422,7 @@ fn train<'a>(
     if let Some(rule) = watched.stopping {
         trainer = trainer.with_early_stopping(rule);
     }
-    let state = checkpoint::newest_state(&checkpoints, trainer.shard(), &group)?;
+    let state = checkpoint::newest_state(&checkpoints, trainer.layout(), &group)?;
     let step = state.as_ref().map_or(0, |s| s.step);
     if let Some(state) = state {
         tracing::info!(step, "resuming from a checkpoint");
@@ -472,8 +444,11 @@ fn train<'a>(
         if let Some(reason) = trainer.early_end().filter(|_| group.is_main()) {
             tracing::info!("{reason}");
         }
-        let finished = || finish(parts, &trainer, &policy, recording).map(|is_last| vec![u8::from(is_last)]);
-        let is_last = group.compute_on_rank0(finished)? == [1];
+        // The other ranks supply their parts of the weights meanwhile.
+        let finished = group.is_main().then(|| finish(parts, &trainer, &policy, recording));
+        policy.finish_passes()?;
+        let is_last = || finished.unwrap_or(Ok(true)).map(|is_last| vec![u8::from(is_last)]);
+        let is_last = group.compute_on_rank0(is_last)? == [1];
         trained = if is_last { trainer.policy_as_saved(parts.save)? } else { None };
     }
     // When a rank returns, the model is on disk.
@@ -535,9 +510,18 @@ pub(crate) fn scoring(recipe: &Recipe, pad_id: u32) -> Scoring {
     Scoring { activations, ..recipe.speed.scoring(pad_id) }
 }
 
-/// Chooses layerwise backward for several ranks, whose gradients are exchanged layer by layer.
-fn exchanged(scoring: Scoring, group: &ProcessGroup) -> Scoring {
-    if group.is_distributed() { scoring.by_layer() } else { scoring }
+/// Returns how a process of `group` computes.
+fn exchanged(scoring: Scoring, group: &ProcessGroup, sharding: Sharding) -> Scoring {
+    if group.is_distributed() { scoring_of_ranks(scoring, sharding) } else { scoring }
+}
+
+/// Chooses layerwise backward for several ranks, whose gradients are exchanged layer by layer. Layers that the ranks share
+/// are recomputed.
+pub(crate) fn scoring_of_ranks(scoring: Scoring, sharding: Sharding) -> Scoring {
+    match sharding {
+        Sharding::Parameters => Scoring { activations: Activations::Recomputed, ..scoring },
+        _ => scoring.by_layer(),
+    }
 }
 
 /// Returns the settings of `recipe`'s training, with computation in `kind`.

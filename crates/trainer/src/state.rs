@@ -1,6 +1,6 @@
 //! The state of a training run: what determines how it continues.
 
-use distributed::{ProcessGroup, Shard};
+use distributed::{Layout, ProcessGroup};
 use policy_model::Policy;
 use tch::{Device, Kind, Tensor};
 
@@ -14,7 +14,8 @@ pub struct TrainerState<'a> {
     pub step: u64,
     /// The number of optimizer steps of the whole run.
     pub total_steps: u64,
-    /// The policy. Its trained weights are fp32, or have the kind that computes if no rank holds all of them in fp32.
+    /// The policy. Its trained weights are fp32, or have the kind that computes if no rank holds all of them in fp32. If the
+    /// ranks share its layers, all of them take part in reading it: [`Policy::finish_passes`].
     pub policy: Policy,
     /// The fp32 master weights, or those of the adapters, in one dimension; this rank's shard if the ranks share them.
     pub master: &'a Tensor,
@@ -24,8 +25,8 @@ pub struct TrainerState<'a> {
     pub(crate) margin_mean: Option<f64>,
     /// The evaluations so far, for early stopping; `None` without it.
     pub(crate) seen: Option<Seen>,
-    /// This rank's shard of the state.
-    pub(crate) shard: Shard,
+    /// This rank's part of the state.
+    pub(crate) layout: Layout,
     /// The ranks.
     pub(crate) group: &'a ProcessGroup,
 }

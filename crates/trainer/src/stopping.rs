@@ -75,6 +75,25 @@ pub(crate) struct Seen {
     pub(crate) stale: u64,
 }
 
+/// The evaluations so far, in a checkpoint.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SeenFile {
+    /// The bits of the best gain, which a decimal number might round.
+    best: Option<u64>,
+    stale: u64,
+}
+
+impl SeenFile {
+    pub(crate) fn of(seen: Seen) -> Self {
+        Self { best: seen.best.map(f64::to_bits), stale: seen.stale }
+    }
+
+    pub(crate) fn seen(&self) -> Seen {
+        Seen { best: self.best.map(f64::from_bits), stale: self.stale }
+    }
+}
+
 impl Patience {
     pub(crate) fn new(rule: EarlyStopping) -> Self {
         Self { rule, seen: Seen::default() }

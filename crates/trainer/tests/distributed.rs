@@ -206,6 +206,64 @@ fn sharded_and_replicated_states_agree_bitwise() {
     }
 }
 
+#[test]
+fn all_stages_on_two_and_four_ranks_agree_with_one_process() {
+    become_rank();
+    let (test, bench) = ("all_stages_on_two_and_four_ranks_agree_with_one_process", Bench::new());
+    train(test, &bench, 1, "one");
+    let evaluations =
+        |out: &str| RunDir::open_finished(&bench.path(out)).unwrap().read_evaluations().unwrap();
+    let (start, alone, weights) = (policy_weights(&bench), bench.metrics("one"), bench.weights("one"));
+    for (world_size, zero) in [(2, 2), (2, 3), (4, 2), (4, 3)] {
+        let out = format!("stage-{zero}-of-{world_size}");
+        let ranks = ranks(&bench, world_size).into_iter();
+        let with =
+            |rank: Rank| rank.with(&format!("distributed.zero={zero}")).with(&format!("output.dir={out}"));
+        succeed(test, &ranks.map(with).collect::<Vec<_>>(), 0);
+        let metrics = bench.metrics(&out);
+        assert_eq!(metrics.len(), alone.len());
+        for (a, b) in alone.iter().zip(&metrics) {
+            assert!((a.loss - b.loss).abs() <= 1e-5, "{out}, step {}: {} and {}", a.step, a.loss, b.loss);
+            assert_eq!((a.step, a.tokens, a.learning_rate), (b.step, b.tokens, b.learning_rate));
+        }
+        for (a, b) in evaluations("one").iter().zip(evaluations(&out)) {
+            close("held-out loss", a.loss, b.loss);
+            close("answers' length", a.answer_tokens.unwrap(), b.answer_tokens.unwrap());
+            close("KL", a.kl.unwrap(), b.kl.unwrap());
+        }
+        let other = bench.weights(&out);
+        assert!(apart(&weights, &other, &start) < 1e-3, "{out}: {}", apart(&weights, &other, &start));
+        assert_eq!(reference_cache(&bench, "one"), reference_cache(&bench, &out), "{out}: bitwise equal");
+    }
+}
+
+#[test]
+fn a_run_resumes_at_another_stage_with_another_number_of_ranks() {
+    become_rank();
+    let (test, bench) = ("a_run_resumes_at_another_stage_with_another_number_of_ranks", Bench::new());
+    let run = |world_size: usize, zero: u8, out: &str, steps: Option<usize>| {
+        let with = |rank: Rank| {
+            let rank = rank.with("train.epochs=10").with("watch.answers=0");
+            rank.with(&format!("distributed.zero={zero}")).with(&format!("output.dir={out}"))
+        };
+        let mut ranks: Vec<Rank> = ranks(&bench, world_size).into_iter().map(with).collect();
+        let last = ranks.pop().unwrap();
+        ranks.push(steps.map_or(last.clone(), |steps| last.stopped_after(steps)));
+        succeed(test, &ranks, if steps.is_some() { STOPPED } else { 0 });
+    };
+    run(1, 1, "undisturbed", None);
+    for (world_size, zero, steps) in [(2, 3, 4), (4, 2, 9), (3, 1, 14), (2, 0, 19), (4, 3, 24)] {
+        run(world_size, zero, "wandering", Some(steps));
+    }
+    run(2, 2, "wandering", None);
+    let (one, other) = (bench.metrics("undisturbed"), bench.metrics("wandering"));
+    assert_eq!((one.len(), other.len()), (30, 30));
+    for (a, b) in one.iter().zip(&other) {
+        assert_eq!((a.step, a.tokens), (b.step, b.tokens));
+        assert!((a.loss - b.loss).abs() <= 1e-5, "step {}: {} and {}", a.step, a.loss, b.loss);
+    }
+}
+
 fn recipe_of(bench: &Bench, out: &str) -> String {
     fs::read_to_string(bench.path(out).join("recipe.toml")).unwrap()
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use common::Record;
 use distributed::{Exchange, Placement, ProcessGroup, Rank, Sharding, Timing, Token};
-use policy_model::{Lora, ModelConfig, Policy, Projection};
+use policy_model::{Lora, ModelConfig, Policy, PolicyError, Targets};
 use pref_data::TokenPair;
 use pref_loss::{Beta, DynamicBeta, KtoLoss, LabelSmoothing, PreferenceLoss, Weight};
 use rand::RngExt;
@@ -54,6 +54,7 @@ struct Way {
     scoring: Scoring,
     max_grad_norm: f64,
     loss: Loss,
+    micro_batch: usize,
 }
 
 impl Way {
@@ -65,6 +66,7 @@ impl Way {
             scoring: Scoring::FAST,
             max_grad_norm: 0.0,
             loss: dpo.into(),
+            micro_batch: 1,
         }
     }
 
@@ -72,7 +74,7 @@ impl Way {
         TrainSettings {
             length: Length::Epochs(2.0),
             batch_size: 4,
-            micro_batch: MicroBatch::Examples(1),
+            micro_batch: MicroBatch::Examples(self.micro_batch),
             learning_rate: 1e-2,
             warmup_ratio: 0.1,
             decay: Decay::Linear,
@@ -109,17 +111,37 @@ fn train(way: &Way, group: ProcessGroup, exchange: Exchange) -> Result {
     let mut record = Record::default();
     trainer.run(&mut record).unwrap();
     let policy = trainer.master_policy().unwrap();
-    let trained = policy.adapters().map_or(policy.parameters(), |adapters| adapters.parameters());
     // As in a saved model: with sharded masters, no rank has all of them.
     let as_saved = |t: &Tensor| t.detach().view(-1).to_kind(way.kind).to_kind(Kind::Float);
     let flat = |t: &Tensor| Vec::<f32>::try_from(as_saved(t)).unwrap();
-    (record.steps, trained.iter().flat_map(|(_, tensor)| flat(tensor)).collect())
+    let weights = match policy.adapters() {
+        Some(adapters) => adapters.parameters().iter().flat_map(|(_, tensor)| flat(tensor)).collect(),
+        None => all_weights(&policy, flat),
+    };
+    policy.finish_passes().unwrap();
+    (record.steps, weights)
+}
+
+/// Returns all weights; layers that ranks share are gathered.
+fn all_weights(policy: &Policy, flat: impl Fn(&Tensor) -> Vec<f32>) -> Vec<f32> {
+    let mut weights = Vec::new();
+    let collected = policy.for_each_parameter::<PolicyError>(|_, tensor| {
+        weights.extend(flat(tensor));
+        Ok(())
+    });
+    collected.unwrap();
+    weights
 }
 
 /// Returns the result of each rank.
 fn together(way: &Way, world_size: u16, exchange: Exchange) -> Vec<Result> {
+    on_ranks(world_size, |group| train(way, group, exchange))
+}
+
+/// Runs `body` on ranks that are threads, and returns their results.
+fn on_ranks<T: Send>(world_size: u16, body: impl Fn(ProcessGroup) -> T + Sync) -> Vec<T> {
     let port = test_support::free_port();
-    let rank = |index: u16| {
+    let run_rank = |index: u16| {
         let place = Placement {
             rank: Rank::new(index, world_size).unwrap(),
             local_rank: index.into(),
@@ -127,13 +149,13 @@ fn together(way: &Way, world_size: u16, exchange: Exchange) -> Vec<Result> {
             port,
             token: Token::default(),
         };
-        let way = way.clone();
-        thread::spawn(move || {
-            train(&way, ProcessGroup::join(&place, Device::Cpu, TIMEOUT).unwrap(), exchange)
-        })
+        body(ProcessGroup::join(&place, Device::Cpu, TIMEOUT).unwrap())
     };
-    let ranks: Vec<_> = (0..world_size).map(rank).collect();
-    ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
+    thread::scope(|scope| {
+        let run_rank = &run_rank;
+        let ranks: Vec<_> = (0..world_size).map(|index| scope.spawn(move || run_rank(index))).collect();
+        ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
+    })
 }
 
 fn exchange(sharding: Sharding, bucket: u32) -> Exchange {
@@ -168,6 +190,87 @@ fn every_exchange() -> Vec<Exchange> {
     shardings.into_iter().flat_map(|s| [1_000_000, 3000, 517].map(|bucket| exchange(s, bucket))).collect()
 }
 
+const STAGES: [Sharding; 4] =
+    [Sharding::None, Sharding::Optimizer, Sharding::Gradients, Sharding::Parameters];
+
+/// Layers are recomputed, as stage 3 requires.
+const RECOMPUTED: Scoring = Scoring { activations: Activations::Recomputed, ..Scoring::FAST };
+
+#[test]
+fn all_stages_agree_bitwise_on_one_micro_batch() {
+    let exchanges: Vec<Exchange> =
+        STAGES.iter().flat_map(|stage| [1_000_000, 517].map(|bucket| exchange(*stage, bucket))).collect();
+    for kind in [Kind::Float, Kind::BFloat16] {
+        assert_same(&Way { kind, micro_batch: 4, scoring: RECOMPUTED, ..Way::plain() }, &exchanges);
+    }
+}
+
+#[test]
+fn losses_of_all_stages_match_those_of_one_process() {
+    let way = Way { max_grad_norm: 1.0, scoring: RECOMPUTED, ..Way::plain() };
+    let (alone, _) = train(&way, ProcessGroup::single(), Exchange::default());
+    // With four ranks and batches of four and of one, some ranks have no example.
+    for (world_size, stage) in [2, 4].into_iter().flat_map(|n| STAGES.map(|stage| (n, stage))) {
+        for (steps, _) in together(&way, world_size, exchange(stage, 3000)) {
+            for (step, alone) in steps.iter().zip(&alone) {
+                let apart = (step.loss - alone.loss).abs();
+                assert!(apart < 1e-5, "{stage:?} on {world_size}, step {}: {apart}", step.step);
+            }
+        }
+    }
+    assert!(alone.last().unwrap().loss < alone[0].loss, "it learns: {alone:?}");
+}
+
+#[test]
+fn shared_layers_serve_passes_before_the_gradient() {
+    let (beta, label_smoothing) = (Beta::new(0.1).unwrap(), LabelSmoothing::new(0.1).unwrap());
+    let kto = KtoLoss { beta, desirable: Weight::ONE, undesirable: Weight::ONE };
+    for loss in [Loss::Kto(kto), PreferenceLoss::Aot { beta, label_smoothing }.into()] {
+        let way = Way { loss, scoring: RECOMPUTED, ..Way::plain() };
+        let (alone, _) = train(&way, ProcessGroup::single(), Exchange::default());
+        for (steps, _) in together(&way, 3, exchange(Sharding::Parameters, 1000)) {
+            for (step, alone) in steps.iter().zip(&alone) {
+                assert!((step.loss - alone.loss).abs() < 1e-5, "step {}: {}", step.step, step.loss);
+            }
+        }
+    }
+}
+
+#[test]
+fn gradients_of_adapters_are_sharded_and_weights_are_not() {
+    let lora = Lora::new(4, 8.0, Targets::names(["q_proj", "down_proj"]));
+    let way = Way { trained: Trained::Adapters(lora), micro_batch: 4, ..Way::plain() };
+    let exchanges = [Sharding::Optimizer, Sharding::Gradients].map(|stage| exchange(stage, 517));
+    assert_same(&way, &exchanges);
+    let refused = refusals(&way, Sharding::Parameters);
+    assert!(refused.iter().all(|error| error.contains("distributed.zero = 3")), "{refused:?}");
+}
+
+#[test]
+fn shared_layers_need_recomputation() {
+    for activations in [Activations::Kept, Activations::KeptByLayer] {
+        let way = Way { scoring: Scoring { activations, ..Scoring::FAST }, ..Way::plain() };
+        for error in refusals(&way, Sharding::Parameters) {
+            assert!(error.contains("Activations::Recomputed") || error.contains("failed"), "{error}");
+        }
+    }
+}
+
+/// Returns the error of each of two ranks.
+fn refusals(way: &Way, stage: Sharding) -> Vec<String> {
+    on_ranks(2, |group| {
+        tch::set_num_threads(1);
+        let (policy, pairs, scoring) = (policy(), pairs(), way.scoring);
+        let reference = SequenceLogps::compute(&policy, &pairs, scoring, |_| {}).unwrap();
+        let (loss, reference) = (way.loss.clone(), Some(&reference));
+        let objective = PreferenceObjective { pairs: &pairs, reference, loss, kl_pairs: None, scoring };
+        let exchange = exchange(stage, 3000);
+        let trained = Trainer::together(&policy, &objective, way.settings(), group.clone(), exchange)
+            .and_then(|mut trainer| trainer.run(&mut Record::default()));
+        group.propagate_error(trained).unwrap_err().to_string()
+    })
+}
+
 #[test]
 fn all_weights_in_fp32() {
     assert_same(&Way::plain(), &every_exchange());
@@ -180,7 +283,7 @@ fn all_weights_in_bf16() {
 
 #[test]
 fn adapters() {
-    let lora = Lora { rank: 4, alpha: 8.0, targets: vec![Projection::Q, Projection::Down] };
+    let lora = Lora::new(4, 8.0, Targets::names(["q_proj", "down_proj"]));
     assert_same(&Way { trained: Trained::Adapters(lora), ..Way::plain() }, &every_exchange());
 }
 

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::Record;
 use distributed::ProcessGroup;
-use policy_model::{Lora, ModelConfig, Policy, Projection, Rows};
+use policy_model::{Lora, ModelConfig, Policy, Rows, Targets};
 use pref_data::{Dialogue, Layout, Padding, TokenPair};
 use pref_loss::{Beta, KlEstimate, KtoBatch, KtoLoss, KtoOutput, PreferenceLoss, Weight};
 use rand::RngExt;
@@ -82,7 +82,7 @@ fn settings() -> TrainSettings {
 
 /// Adapters on a projection of attention and one of the MLP.
 fn adapters() -> Trained {
-    Trained::Adapters(Lora { rank: 4, alpha: 8.0, targets: vec![Projection::Q, Projection::Down] })
+    Trained::Adapters(Lora::new(4, 8.0, Targets::names(["q_proj", "down_proj"])))
 }
 
 /// Trains on pairs and returns every step's metrics and the final weights.

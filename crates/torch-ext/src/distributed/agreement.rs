@@ -3,7 +3,7 @@
 //! Gloo and NCCL do not check their callers. An extra rank, or tensors of different sizes, cause a hang, wrong results or a crash.
 //! Ranks therefore rendezvous in the store, and compare each call there, with one small request that does not block.
 
-use std::cell::RefCell;
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -26,13 +26,13 @@ pub(crate) struct Agreement {
     store: Store,
     rank: Rank,
     /// The number of calls, and the last description in each slot.
-    calls: RefCell<(u64, Vec<String>)>,
+    calls: Mutex<(u64, Vec<String>)>,
 }
 
 impl Agreement {
     /// Waits for all ranks in `store`, which has a prefix of its own for the group.
     pub(crate) fn join(store: Store, rank: Rank, timeout: Duration) -> Result<Self, TorchExtError> {
-        let calls = RefCell::new((0, vec![String::new(); SLOTS as usize]));
+        let calls = Mutex::new((0, vec![String::new(); SLOTS as usize]));
         let group = Self { store, rank, calls };
         group.rendezvous(timeout).inspect_err(|error| group.give_up(error))?;
         Ok(group)
@@ -68,7 +68,7 @@ impl Agreement {
 
     /// Compares the next call, `what`, with that of other ranks.
     pub(crate) fn check(&self, what: &str) -> Result<(), TorchExtError> {
-        let (number, slots) = &mut *self.calls.borrow_mut();
+        let (number, slots) = &mut *self.calls.lock().unwrap_or_else(PoisonError::into_inner);
         let slot = *number % SLOTS;
         let here = format!("{number}: {what}");
         let before = std::mem::replace(&mut slots[slot as usize], here.clone());

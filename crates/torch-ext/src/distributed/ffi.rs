@@ -185,6 +185,9 @@ unsafe impl Send for StoreHandle {}
 // SAFETY: a process group is a heap object without ties to its creating thread.
 unsafe impl Send for GroupHandle {}
 
-// SAFETY: other threads call only `abort` through a shared handle, which the shim permits at any time. All other calls go through
-// the handle's only `ProcessGroup`, which is not `Sync`.
+// SAFETY: an `AbortHandle` calls only `abort`, which the shim permits at any time. All other calls go through the handle's only
+// `ProcessGroup`, which makes them one at a time.
 unsafe impl Sync for GroupHandle {}
+
+// SAFETY: a collective is a heap object without ties to its creating thread.
+unsafe impl Send for WorkHandle {}

@@ -1,6 +1,5 @@
 //! Process groups and their collectives.
 
-use std::cell::RefCell;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -71,7 +70,7 @@ impl Backend {
 /// A call returns when all ranks have made it, or with an error within the timeout. After an error the group is unusable: later
 /// calls return [`TorchExtError::Unusable`], and the other ranks receive the reason.
 ///
-/// A group may move to another thread, but not be shared: calls have an order, the same on all ranks.
+/// Calls of several threads follow one another. Their order must be the same on all ranks, which is up to the caller.
 ///
 /// ```
 /// use std::time::Duration;
@@ -100,8 +99,8 @@ pub struct ProcessGroup {
     agreement: Agreement,
     /// The first error, after which the group is unusable; also set by abort handles.
     failure: Arc<Mutex<Option<String>>>,
-    /// Groups are not shared between threads.
-    not_sync: std::marker::PhantomData<RefCell<()>>,
+    /// Held by each call, so that calls of several threads follow one another.
+    turn: Mutex<()>,
 }
 
 impl ProcessGroup {
@@ -164,7 +163,7 @@ impl ProcessGroup {
         });
         let handle = Arc::new(group.inspect_err(|error| agreement.give_up(error))?);
         let failure = Arc::default();
-        Ok(Self { handle, backend, rank, agreement, failure, not_sync: std::marker::PhantomData })
+        Ok(Self { handle, backend, rank, agreement, failure, turn: Mutex::default() })
     }
 
     /// Returns the rank of this process.
@@ -314,6 +313,7 @@ impl ProcessGroup {
 
     /// Waits for a collective of this group.
     pub(crate) fn finish(&self, work: &WorkHandle) -> Result<(), TorchExtError> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let waited = call("exchange tensors", |message| {
             // SAFETY: the work is alive; waiting for it twice is permitted.
             unsafe { ffi::torch_ext_work_wait(work.as_ptr(), message) }
@@ -327,6 +327,7 @@ impl ProcessGroup {
         described: &str,
         start: impl FnOnce(*mut ffi::CGroup, *mut *mut ffi::CWork, Message) -> i32,
     ) -> Result<WorkHandle, TorchExtError> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(reason) = self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone() {
             return Err(TorchExtError::Unusable { reason });
         }

@@ -2,6 +2,7 @@
 
 use distributed::Sharding;
 use policy_model::ModelConfig;
+use tch::{Device, Kind};
 
 use crate::parameters::Trained;
 use crate::plan::Memory;
@@ -45,6 +46,8 @@ pub(super) struct Load<'a> {
     /// The memory of a single GPU with its shard of a batch.
     pub(super) memory: Memory,
     pub(super) steps: u64,
+    /// Micro-batches of a step on each GPU.
+    pub(super) micro_batches: f64,
     /// Tokens of all steps, and of the reference's pass.
     pub(super) tokens: f64,
     pub(super) reference_tokens: f64,
@@ -71,19 +74,20 @@ impl Cluster {
         let per_token = (4.0 + again) * weights + 2.0 * trained;
         let rate = gpus * self.flops * self.utilisation;
         let sent = |bytes_a_weight: f64| bytes_a_weight * trained * (gpus - 1.0) / gpus;
-        let memory = Memory { runtime: RUNTIME, ..load.memory };
-        let (memory, bytes_a_step) = match sharding {
+        let on_gpu = (Kind::BFloat16, Device::Cuda(0));
+        let memory = load.memory.divided(load.config, load.trained, on_gpu, (sharding, self.gpus));
+        let memory = Memory { runtime: RUNTIME, ..memory };
+        let micro_batches = load.micro_batches;
+        let bytes_a_step = match sharding {
             // Gradients are summed in fp32. An all-reduce sends each byte twice: for the sum and for its distribution.
-            Sharding::None => (memory, sent(2.0 * 4.0)),
+            Sharding::None => sent(2.0 * 4.0),
             // Gradients are reduce-scattered in fp32, updated weights all-gathered in bfloat16. Each rank holds its
             // shard of both in addition to the whole buffers.
-            Sharding::Optimizer => {
-                let parts = |bytes: u64| bytes.div_ceil(self.gpus);
-                let Memory { master, moments, gradients, .. } = memory;
-                let in_transit = parts(6 * load.trained.parameter_count(load.config));
-                let (master, moments) = (parts(master), parts(moments));
-                (Memory { master, moments, gradients: gradients + in_transit, ..memory }, sent(4.0 + 2.0))
-            }
+            Sharding::Optimizer => sent(4.0 + 2.0),
+            // The gradient of each micro-batch is summed on its own.
+            Sharding::Gradients => sent(4.0 * micro_batches + 2.0),
+            // Weights are gathered in both passes of each micro-batch.
+            Sharding::Parameters => sent((4.0 + 2.0 * 2.0) * micro_batches),
         };
         OnCluster {
             memory,
@@ -97,8 +101,6 @@ impl Cluster {
 
 #[cfg(test)]
 mod tests {
-    use tch::Kind;
-
     use super::*;
 
     #[test]
@@ -117,6 +119,7 @@ mod tests {
                 activations: Activations::Kept,
                 memory,
                 steps: 100,
+                micro_batches: 1.0,
                 tokens: 1e6,
                 reference_tokens: 1e6,
             };
@@ -132,13 +135,25 @@ mod tests {
         let states = |run: &OnCluster| run.memory.of_weights() as f64 / 1e9;
         assert!((states(&full) - 7.2417 * (2.0 + 6.0 + 18.0 / 8.0)).abs() < 0.01, "{full:?}");
         assert!(full.fits);
+        // Gradients: an eighth of 4, and buffers of a layer and the embedding; the update's 2 in transit.
+        let (layer, embedding) = (218_112_000.0, 131_072_000.0);
+        let two = on(&Trained::All, Sharding::Gradients);
+        let buffers = 4.0 * 2.0 * layer;
+        assert!(
+            (states(&two) * 1e9 - (7.2417e9 * (2.0 + 2.0 + 18.0 / 8.0) + buffers)).abs() < 2e7,
+            "{two:?}"
+        );
+        // Weights: embedding, head and two layers.
+        let three = on(&Trained::All, Sharding::Parameters);
+        let weights = 2.0 * (2.0 * embedding + 2.0 * layer);
+        let expected = 7.2417e9 * (2.0 + 16.0 / 8.0) + buffers + weights;
+        assert!((states(&three) * 1e9 - expected).abs() < 2e7, "{three:?}");
         let replicated = on(&Trained::All, Sharding::None);
         assert!((states(&replicated) - 7.2417 * (2.0 + 6.0 + 12.0)).abs() < 0.01, "{replicated:?}");
         assert!(!replicated.fits && replicated.computing == full.computing);
         // 8 bytes per weight instead of 6.
         assert!((replicated.communicating / full.communicating - 8.0 / 6.0).abs() < 1e-9);
-        let lora =
-            policy_model::Lora { rank: 16, alpha: 16.0, targets: policy_model::Projection::ALL.to_vec() };
+        let lora = policy_model::Lora::new(16, 16.0, policy_model::Targets::AllLinear);
         let adapters = on(&Trained::Adapters(lora), Sharding::Optimizer);
         assert!(
             adapters.computing < 0.7 * full.computing && adapters.communicating < 0.01 * full.communicating

@@ -102,7 +102,7 @@ fn expected_words(expected: &dyn Expected) -> String {
     let expected = expected.to_string();
     let words = match expected.as_str() {
         "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number, not below 0",
-        "a nonzero u32" | "a nonzero u64" | "a nonzero usize" => "a whole number, at least 1",
+        other if other.starts_with("a nonzero u") => "a whole number, at least 1",
         "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number",
         "f32" | "f64" => "a number",
         "a boolean" => "true or false",

@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use distributed::{Exchange, Sharding};
-use policy_model::{Lora, Projection};
+use policy_model::{Lora, Scaling, Targets};
 use pref_data::{Layout, Padding};
 use serde::{Deserialize, Serialize};
 
@@ -277,13 +277,40 @@ pub struct LoraSection {
     pub rank: usize,
     /// Numerator of the adapters' scale alpha / rank, above 0.
     pub alpha: f64,
-    /// Projections with adapters, such as `q_proj`; at least one.
-    pub targets: Vec<String>,
+    /// Projections with adapters, such as `["q_proj", "v_proj"]`; `"all-linear"`; or a regular expression of whole
+    /// names, such as `".*layers\\.[0-3]\\..*_proj"`.
+    pub targets: LoraTargets,
+    /// Whether the scale is alpha / √rank (rank-stabilized).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub use_rslora: bool,
+    /// Whether the lengths of the adapted weights' rows are trained too (`DoRA`).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub use_dora: bool,
+    /// Modules that are trained in full besides adapters, such as `["lm_head", "embed_tokens"]`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub modules_to_save: Vec<String>,
+}
+
+/// One word or a list of names.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum LoraTargets {
+    /// `all-linear` or a pattern.
+    Word(String),
+    /// Names of projections.
+    Names(Vec<String>),
 }
 
 impl Default for LoraSection {
     fn default() -> Self {
-        Self { rank: 0, alpha: 16.0, targets: vec!["q_proj".to_owned(), "v_proj".to_owned()] }
+        Self {
+            rank: 0,
+            alpha: 16.0,
+            targets: LoraTargets::Names(vec!["q_proj".to_owned(), "v_proj".to_owned()]),
+            use_rslora: false,
+            use_dora: false,
+            modules_to_save: Vec::new(),
+        }
     }
 }
 
@@ -293,14 +320,7 @@ impl LoraSection {
     pub fn check(&self) -> Result<(), Complaint> {
         require(i32::try_from(self.rank).is_ok(), "rank", format!("is {}; 0 trains in full", self.rank))?;
         in_range("alpha", self.alpha, |alpha| alpha > 0.0, "above 0")?;
-        require(!self.targets.is_empty(), "targets", "is empty; list at least one projection")?;
-        let projections = self.projections()?;
-        let is_repeated = |(at, target)| projections[..at].contains(target);
-        require(
-            !projections.iter().enumerate().any(is_repeated),
-            "targets",
-            format!("are {:?}; list each once", self.targets),
-        )
+        self.parsed_targets().map(drop)
     }
 
     /// Returns which weights are trained.
@@ -309,19 +329,28 @@ impl LoraSection {
     /// [`RecipeError::Invalid`] if a target is not a projection.
     pub fn build(&self) -> Result<Trained, RecipeError> {
         let at = |complaint: Complaint| complaint.within("lora").at(Origin::Code);
-        let targets = self.projections().map_err(at)?;
-        Ok(match self.rank {
-            0 => Trained::All,
-            rank => Trained::Adapters(Lora { rank, alpha: self.alpha, targets }),
-        })
+        let mut lora = Lora::new(self.rank, self.alpha, self.parsed_targets().map_err(at)?);
+        lora.scaling = if self.use_rslora { Scaling::RootRank } else { Scaling::Rank };
+        lora.use_dora = self.use_dora;
+        lora.modules_to_save.clone_from(&self.modules_to_save);
+        Ok(if self.rank == 0 { Trained::All } else { Trained::Adapters(lora) })
     }
 
-    fn projections(&self) -> Result<Vec<Projection>, Complaint> {
-        let parse = |target: &String| {
-            let refused = |why| Complaint::invalid("targets", format!("are {:?}, but {why}", self.targets));
-            target.parse().map_err(|why: String| refused(why))
+    fn parsed_targets(&self) -> Result<Targets, Complaint> {
+        let names = match &self.targets {
+            LoraTargets::Word(word) => {
+                let refused = |why| Complaint::invalid("targets", format!("is {word:?}, but {why}"));
+                return Targets::parse(word).map_err(refused);
+            }
+            LoraTargets::Names(names) => names,
         };
-        self.targets.iter().map(parse).collect()
+        require(!names.is_empty(), "targets", "is empty; list at least one projection")?;
+        for (at, name) in names.iter().enumerate() {
+            let refused = |why| Complaint::invalid("targets", format!("are {names:?}, but {why}"));
+            Targets::check_name(name).map_err(refused)?;
+            require(!names[..at].contains(name), "targets", format!("are {names:?}; list each once"))?;
+        }
+        Ok(Targets::names(names.iter().cloned()))
     }
 }
 
@@ -329,7 +358,9 @@ impl LoraSection {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DistributedSection {
-    /// `ZeRO` stage, 0 or 1. At 1 each process holds a shard of master weights and moments, at 0 all of them.
+    /// `ZeRO` stage, 0 to 3: what is divided among the processes. At 1 it is master weights and moments, at 2 also gradients,
+    /// at 3 also the weights that compute, except for embedding, final norm and head. At 3 layers are recomputed in the
+    /// backward pass, as with `train.gradient_checkpointing`. One process divides nothing.
     pub zero: u8,
 }
 
@@ -342,16 +373,25 @@ impl Default for DistributedSection {
 impl DistributedSection {
     /// # Errors
     /// A [`Complaint`] about the first invalid key.
-    pub fn check(&self) -> Result<(), Complaint> {
-        if self.zero > 1 {
-            return Err(Complaint::unsupported("zero", self.zero, "set it to 0 or 1"));
+    pub fn check(&self, lora: &LoraSection) -> Result<(), Complaint> {
+        if self.zero > 3 {
+            return Err(Complaint::unsupported("zero", self.zero, "set it to 0, 1, 2 or 3"));
+        }
+        if self.zero == 3 && lora.rank > 0 {
+            let what = "3 with lora.rank above 0, where most weights are not trained";
+            return Err(Complaint::unsupported("zero", what, "set it to 2 or less"));
         }
         Ok(())
     }
 
     /// Returns how processes exchange gradients and weights.
     pub fn exchange(&self) -> Exchange {
-        let sharding = if self.zero == 0 { Sharding::None } else { Sharding::Optimizer };
+        let sharding = match self.zero {
+            0 => Sharding::None,
+            1 => Sharding::Optimizer,
+            2 => Sharding::Gradients,
+            _ => Sharding::Parameters,
+        };
         Exchange { sharding, ..Exchange::default() }
     }
 }

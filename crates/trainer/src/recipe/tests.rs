@@ -5,7 +5,7 @@ use std::fs;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use policy_model::{Lora, Projection};
+use policy_model::{Lora, Scaling, Targets};
 use pref_data::{
     FlipRate, Fraction, LabelSource, NoiseModel, Odds, Preset, ScoreRatio, Selection, Truncation,
 };
@@ -14,8 +14,8 @@ use seeds::Seeds;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Complaint, DeviceChoice, Dtype, Format, LossKind, Recipe, RecipeError, RecipeRoot, Scheduler, Smoothing,
-    parse_toml, seed, to_toml,
+    Complaint, DeviceChoice, Dtype, Format, LoraSection, LossKind, Recipe, RecipeError, RecipeRoot,
+    Scheduler, Smoothing, parse_toml, seed, to_toml,
 };
 use crate::{Loss, Trained};
 
@@ -254,6 +254,7 @@ fn values_of_the_wrong_type_name_the_expected_type() {
         refusal("train.batch_size=-1"),
         "train.batch_size is -1; expected a whole number, not below 0"
     );
+    assert_eq!(refusal("data.held_out=0"), "data.held_out is 0; expected a whole number, at least 1");
     assert_eq!(refusal("train.learning_rate=fast"), "train.learning_rate is \"fast\"; expected a number");
     assert_eq!(refusal("data.shuffle=1"), "data.shuffle is 1; expected true or false");
     assert_eq!(refusal("train.betas=[0.9]"), "train.betas is a list of 1; expected a list of 2");
@@ -370,14 +371,18 @@ fn weights_of_the_labels_are_for_kto() {
 
 #[test]
 fn unsupported_values_are_rejected_not_ignored() {
-    let message = "not supported by this version: distributed.zero = 2; set it to 0 or 1";
-    assert_eq!(refusal("distributed.zero=2"), message);
+    let message = "not supported by this version: distributed.zero = 4; set it to 0, 1, 2 or 3";
+    assert_eq!(refusal("distributed.zero=4"), message);
+    let refused = parse(SMALLEST, &["distributed.zero=3", "lora.rank=4"]).unwrap_err().to_string();
+    assert!(refused.contains("distributed.zero = 3 with lora.rank"), "{refused}");
+    assert!(parse(SMALLEST, &["distributed.zero=2", "lora.rank=4"]).is_ok());
     for text in [
         "speed.shared_prompt=false",
         "speed.padding_free=false",
         "speed.chunked_head=false",
         "speed.reference_cache=false",
         "distributed.zero=0",
+        "distributed.zero=3",
         "train.gradient_checkpointing=true",
     ] {
         set(&[text]);
@@ -388,18 +393,29 @@ fn unsupported_values_are_rejected_not_ignored() {
 fn lora_targets_must_be_projections() {
     assert_eq!(parse(SMALLEST, &[]).unwrap().lora.build().unwrap(), Trained::All);
     let recipe = set(&["lora.rank=8", "lora.alpha=32", "lora.targets=[\"up_proj\",\"q_proj\"]"]);
-    let lora = Lora { rank: 8, alpha: 32.0, targets: vec![Projection::Up, Projection::Q] };
+    let lora = Lora::new(8, 32.0, Targets::names(["up_proj", "q_proj"]));
     assert_eq!(recipe.lora.build().unwrap(), Trained::Adapters(lora));
     let refused = refusal("lora.targets=[\"query\"]");
     assert_eq!(
         refused,
-        "lora.targets are [\"query\"], but query is unknown; known projections: q_proj, k_proj, v_proj, o_proj, gate_proj, \
-         up_proj, down_proj"
+        "lora.targets are [\"query\"], but query is unknown; known projections: q_proj, k_proj, v_proj, qkv_proj, \
+         o_proj, dense, gate_proj, up_proj, gate_up_proj, down_proj, fc1, fc2, c_fc, c_proj"
     );
     assert_eq!(refusal("lora.targets=[]"), "lora.targets is empty; list at least one projection");
     let twice = refusal("lora.targets=[\"q_proj\",\"q_proj\"]");
     assert!(twice.contains("list each once"), "{twice}");
     assert_eq!(refusal("lora.alpha=0"), "lora.alpha is 0.0; it must be above 0");
+    assert!(refusal("lora.targets=\"(\"").contains("is no regular expression"));
+
+    let keys = ["lora.rank=4", "lora.targets=\"all-linear\"", "lora.use_rslora=true", "lora.use_dora=true"];
+    let recipe = set(&[&keys[..], &["lora.modules_to_save=[\"lm_head\"]"]].concat());
+    let mut lora = Lora::new(4, 16.0, Targets::AllLinear);
+    (lora.scaling, lora.use_dora) = (Scaling::RootRank, true);
+    lora.modules_to_save = vec!["lm_head".to_owned()];
+    assert_eq!(recipe.lora.build().unwrap(), Trained::Adapters(lora));
+    // Digests of runs do not change.
+    let text = serde_json::to_string(&LoraSection::default()).unwrap();
+    assert_eq!(text, r#"{"rank":0,"alpha":16.0,"targets":["q_proj","v_proj"]}"#);
 }
 
 #[test]

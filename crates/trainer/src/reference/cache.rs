@@ -14,6 +14,7 @@ use tch::Kind;
 use super::SequenceLogps;
 use crate::context::Progress;
 use crate::error::TrainError;
+use crate::gathered::load_like;
 use crate::recipe::Recipe;
 use crate::scoring::{Head, Scoring};
 use crate::sequences::sequences;
@@ -50,11 +51,17 @@ impl ReferenceModel {
 
     /// Returns the reference for computation in `kind`. `policy` is loaded from the folder `model`, without adapters. If
     /// that folder is also the reference's, no second model is loaded.
-    pub(super) fn load(&self, policy: &Policy, model: &Path, kind: Kind) -> Result<Policy, TrainError> {
+    pub(super) fn load(
+        &self,
+        policy: &Policy,
+        model: &Path,
+        kind: Kind,
+        group: &ProcessGroup,
+    ) -> Result<Policy, TrainError> {
         if self.folder == model {
             return Ok(policy.to_kind(kind)?);
         }
-        Ok(Policy::load(&self.folder, kind, policy.device())?)
+        load_like(policy, &self.folder, kind, group)
     }
 
     /// Returns the first 16 hexadecimal digits of the digest of its files, as [`distributed::digest_of_model`] computes
@@ -128,7 +135,7 @@ impl ReferencePass {
         let logps = match SequenceLogps::from_bytes(&cached) {
             Some(logps) => logps,
             None => {
-                let reference = self.reference.load(policy, model, self.kind)?;
+                let reference = self.reference.load(policy, model, self.kind, group)?;
                 self.compute(&reference, group, progress)?
             }
         };

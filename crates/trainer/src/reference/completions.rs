@@ -91,7 +91,7 @@ impl CompletionPass {
         let mut logps = match decode(&cached) {
             Some(logps) => logps,
             None => {
-                let reference = self.reference.load(policy, model, self.kind)?;
+                let reference = self.reference.load(policy, model, self.kind, group)?;
                 self.compute(&reference, group, progress)?
             }
         };
@@ -120,6 +120,7 @@ impl CompletionPass {
             }
             progress.advance(done as u64, "");
         }
+        reference.finish_passes()?;
         // Completions of other ranks are 0 here.
         group.all_reduce_sum(&mut logps)?;
         progress.end();
