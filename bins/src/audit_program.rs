@@ -129,10 +129,10 @@ struct CleanArgs {
 struct DiffArgs {
     /// The first file
     #[arg(value_name = "A")]
-    first: String,
+    one: String,
     /// The second file
     #[arg(value_name = "B")]
-    second: String,
+    other: String,
     #[command(flatten)]
     audited: Audited,
     /// How the comparison is written: text, md or json
@@ -191,8 +191,8 @@ impl CleanArgs {
 impl DiffArgs {
     fn run(&self) -> anyhow::Result<()> {
         // The first file's texts are not needed once it is audited.
-        let first = self.audited.audit(&self.audited.read(&self.first)?)?;
-        let second = self.audited.audit(&self.audited.read(&self.second)?)?;
+        let first = self.audited.audit(&self.audited.read(&self.one)?)?;
+        let second = self.audited.audit(&self.audited.read(&self.other)?)?;
         let diff = diff(&first, &second);
         if self.format == table::Format::Json {
             return Ok(print_result(diff.to_json())?);

@@ -27,7 +27,7 @@ pub(crate) struct Scored {
 }
 
 /// Computes the area under the ROC curve over both presentations of every pair: chosen first with `score`, rejected first
-/// with −`score`. Folds are averaged, weighted by size (LeDell, Petersen and van der Laan 2015).
+/// with −`score`. Folds are averaged, weighted by size (`LeDell`, Petersen and van der Laan 2015).
 ///
 /// In a fold of n pairs the area is the mean over all (i, j) of 1{sᵢ > −sⱼ} + ½·1{sᵢ = −sⱼ}. It is a one-sample statistic of
 /// degree 2, so its variance is 4/n² Σ over groups of (Σ of Vᵢ − area)² (`DeLong`'s components, summed by group as Obuchowski

@@ -70,8 +70,9 @@ const MARKUP: [&str; 24] = [
     "<br",
 ];
 
-/// Marks of the user's turn in plain text.
-const USER_TURNS: [&str; 4] = ["\nHuman:", "\nUser:", "\n### Human:", "\nUSER:"];
+/// Marks of further turns in plain text.
+const TURNS: [&str; 7] =
+    ["\nHuman:", "  Human:", "\nAssistant:", "\nUser:", "\nUSER:", "\n### Human:", "\n### Assistant:"];
 
 /// Finds the faults of all pairs.
 pub(crate) fn find(data: &Dataset, hits: &mut Hits<'_>) {
@@ -148,7 +149,7 @@ fn has_markup(response: &str) -> bool {
 }
 
 fn has_next_turn(response: &str) -> bool {
-    USER_TURNS.iter().any(|mark| response.contains(mark))
+    response.trim_start().starts_with("Human:") || TURNS.iter().any(|mark| response.contains(mark))
 }
 
 /// Whether a prompt does not end with a request, a response begins with another role than the assistant's, or two
@@ -188,7 +189,7 @@ fn example(data: &Dataset, pair: usize, fault: Fault) -> String {
             format!("{name}: …{}", ending(response))
         }
         Fault::Markup => around(first(has_markup), &MARKUP),
-        Fault::NextTurn => around(first(has_next_turn), &USER_TURNS),
+        Fault::NextTurn => around(first(has_next_turn), &TURNS),
         Fault::EmptyPrompt => text::excerpt(&chosen),
         Fault::EmptyResponse => {
             let name = if is_empty(data.chosen(pair)) { "chosen" } else { "rejected" };

@@ -29,7 +29,7 @@ pub enum Fault {
     Truncated,
     /// A response contains tokens of a chat template or HTML.
     Markup,
-    /// A response contains the next turn of the user.
+    /// A response contains further turns of the dialogue.
     NextTurn,
     /// A response contains the user's request.
     PromptInResponse,
@@ -99,7 +99,7 @@ const TABLE: [(Fault, &str, &str, &str); 18] = [
     (
         Fault::NextTurn,
         "next-turn",
-        "user's next turn in a response",
+        "further turns in a response",
         "Cut the response before the next turn, and stop generation there.",
     ),
     (

@@ -4,7 +4,7 @@ use std::panic::resume_unwind;
 use std::path::Path;
 use std::thread;
 
-use distributed::{Exchange, Fact, ProcessGroup, Sharding, digest_of_model};
+use distributed::{Exchange, ProcessGroup, Sharding, digest_of_model};
 use policy_model::{Companions, Policy};
 use pref_data::Dialogue;
 use pref_loss::KtoLoss;
@@ -27,11 +27,10 @@ use crate::optimizer::AdamWSettings;
 use crate::parameters::Trained;
 use crate::recipe::{LossKind, LossSection, Recipe, WatchSection};
 use crate::reference::{CompletionPass, ReferenceModel, ReferencePasses, SequenceLogps};
+use crate::run_checks::{announce, facts, report_sharding};
 use crate::run_dir::{Follower, Parts, Recorder, Recording, RunDir, Start};
 use crate::run_inputs::{Provenance, RunInputs, RunRecord};
-use crate::run_log::{log_noise, report_sharding, warn};
 use crate::scoring::{Activations, Scoring};
-use crate::sequences::{sequences, sequences_of_completions};
 use crate::settings::{MicroBatch, TrainSettings};
 use crate::stopping::EarlyStopping;
 use crate::unpaired::{Mismatched, UnpairedObjective};
@@ -81,22 +80,8 @@ fn run_together(
     let exchange = recipe.distributed.exchange();
     let scoring = exchanged(scoring(recipe, input.pad_id), group, exchange.sharding);
     let inputs = run_inputs(&input, model_digest, reference.as_ref(), &settings, loss.is_some());
-    let passes = loss.map(|loss| {
-        let over = |pairs| {
-            let reference = reference.as_ref()?;
-            Some(ReferencePasses::new((recipe, &loss), reference, kind, scoring, pairs, cache))
-        };
-        let held_out = if input.held_out.is_empty() { None } else { over(&input.held_out) };
-        let training = match (&loss, &reference) {
-            (Loss::Kto(loss), Some(reference)) if !input.unpaired.is_empty() => {
-                let reference = reference.clone();
-                let pass = CompletionPass::new(recipe, reference, kind, scoring, &input.unpaired, cache);
-                TrainingPass::Unpaired(*loss, pass)
-            }
-            _ => TrainingPass::Pairs(loss.clone(), over(&input.all_tokens).map(Box::new)),
-        };
-        (loss, training, held_out)
-    });
+    let passes =
+        loss.map(|loss| Passes::new(loss, (recipe, &input), reference.as_ref(), (kind, scoring), cache));
     group.check_agreement(|| facts(recipe, &input, &inputs, kind, device))?;
     let card_inputs = inputs.clone();
     if exchange.sharding != Sharding::None && group.is_distributed() {
@@ -121,8 +106,7 @@ fn run_together(
         dir.record(&RunRecord::new(recipe, card_inputs.clone(), accepted, machine))?;
     }
     report_sharding(exchange.sharding, group);
-    warn(recipe, &input, passes.as_ref().map(|(loss, ..)| loss));
-    log_noise(recipe, &input, &dir, group)?;
+    announce(recipe, &input, passes.as_ref().map(|passes| &passes.loss), settings.batch_size, &dir, group)?;
     let answers = own_answers(recipe, &input, &policy, kind, group)?;
     let Input { model, pairs, held_out, .. } = &input;
     let (save, keep_last) = (recipe.model.dtype.kind(), recipe.train.keep_last);
@@ -131,8 +115,8 @@ fn run_together(
     let parts = Parts { dir: &dir, companions, save, pairs, provenance: &provenance, card };
 
     let (outcome, policy) = match passes {
-        Some((loss, pass, held_out_pass)) => {
-            let scores = pass.scores(&policy, &input, group, context)?;
+        Some(Passes { loss, training, held_out: held_out_pass }) => {
+            let scores = training.scores(&policy, &input, group, context)?;
             let objective = scores.objective(&input, scoring);
             let held_out_pass = match held_out_pass {
                 Some(pass) => Some(pass.tables(&policy, model, group, context.progress)?.of(held_out)),
@@ -171,6 +155,37 @@ fn run_together(
         }
     };
     Ok(RunReport { outcome, dir, data, policy })
+}
+
+/// The loss of a run, and the reference's passes.
+struct Passes<'a> {
+    loss: Loss,
+    training: TrainingPass<'a>,
+    /// `None` without held-out pairs or without a reference.
+    held_out: Option<ReferencePasses<'a>>,
+}
+
+impl<'a> Passes<'a> {
+    fn new(
+        loss: Loss,
+        (recipe, input): (&Recipe, &'a Input),
+        reference: Option<&ReferenceModel>,
+        (kind, scoring): (Kind, Scoring),
+        cache: Option<&Path>,
+    ) -> Self {
+        let over =
+            |pairs| Some(ReferencePasses::new((recipe, &loss), reference?, kind, scoring, pairs, cache));
+        let held_out = if input.held_out.is_empty() { None } else { over(&input.held_out) };
+        let training = match (&loss, reference) {
+            (Loss::Kto(loss), Some(reference)) if !input.unpaired.is_empty() => {
+                let reference = reference.clone();
+                let pass = CompletionPass::new(recipe, reference, kind, scoring, &input.unpaired, cache);
+                TrainingPass::Unpaired(*loss, pass)
+            }
+            _ => TrainingPass::Pairs(loss.clone(), over(&input.all_tokens).map(Box::new)),
+        };
+        Self { loss, training, held_out }
+    }
 }
 
 /// The loss, and the reference's pass over the training examples.
@@ -454,42 +469,6 @@ fn train<'a>(
     // When a rank returns, the model is on disk.
     group.barrier()?;
     Ok((outcome, trained))
-}
-
-/// Facts that must agree on all ranks, so that their gradients add up to the gradient of one run.
-fn facts(
-    recipe: &Recipe,
-    input: &Input,
-    inputs: &RunInputs,
-    kind: Kind,
-    device: Device,
-) -> Result<Vec<Fact>, TrainError> {
-    let fact = |what, value, remedy| Fact { what, value, remedy };
-    let copy_model = "copy the folder of model.path from rank 0";
-    let copy_data = "copy the file of data.path (and data.eval_path) and the tokenizer from rank 0";
-    let unpaired = sequences_of_completions(&input.unpaired);
-    let pairs = input.all_tokens.iter().chain(&input.pairs).chain(&input.held_out);
-    let device = if device == Device::Cpu { "the CPU" } else { "a GPU" };
-    Ok(vec![
-        fact(
-            "version of this program",
-            env!("CARGO_PKG_VERSION").to_owned(),
-            "start the same build everywhere",
-        ),
-        fact("recipe", recipe.to_toml(), "start all ranks with the same recipe and the same --set"),
-        fact(
-            "kind of computation",
-            format!("{kind:?} on {device}"),
-            "train on machines of one kind, or set model.dtype and model.device to values that all support",
-        ),
-        fact("model", inputs.model.clone(), copy_model),
-        fact(
-            "reference model",
-            inputs.reference.clone().unwrap_or_default(),
-            "copy the folder of model.reference from rank 0",
-        ),
-        Fact::of_sequences("set of examples", sequences(pairs).chain(unpaired), copy_data),
-    ])
 }
 
 /// Returns the kind to compute in: bfloat16 only if the processor supports it, since emulation is slower than fp32.

@@ -75,25 +75,6 @@ pub(crate) struct Seen {
     pub(crate) stale: u64,
 }
 
-/// The evaluations so far, in a checkpoint.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct SeenFile {
-    /// The bits of the best gain, which a decimal number might round.
-    best: Option<u64>,
-    stale: u64,
-}
-
-impl SeenFile {
-    pub(crate) fn of(seen: Seen) -> Self {
-        Self { best: seen.best.map(f64::to_bits), stale: seen.stale }
-    }
-
-    pub(crate) fn seen(&self) -> Seen {
-        Seen { best: self.best.map(f64::from_bits), stale: self.stale }
-    }
-}
-
 impl Patience {
     pub(crate) fn new(rule: EarlyStopping) -> Self {
         Self { rule, seen: Seen::default() }
@@ -127,6 +108,25 @@ impl Patience {
 impl fmt::Display for Patience {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} has not improved in {} evaluations", self.rule.metric, self.seen.stale)
+    }
+}
+
+/// The evaluations so far, for early stopping.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SeenFile {
+    /// The bits of the best gain, which a decimal number might round.
+    best: Option<u64>,
+    stale: u64,
+}
+
+impl SeenFile {
+    pub(crate) fn of(seen: Seen) -> Self {
+        Self { best: seen.best.map(f64::to_bits), stale: seen.stale }
+    }
+
+    pub(crate) fn seen(&self) -> Seen {
+        Seen { best: self.best.map(f64::from_bits), stale: self.stale }
     }
 }
 
