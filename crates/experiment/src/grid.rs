@@ -1,5 +1,6 @@
 //! Grids: the subjects of an experiment.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 
 use pref_data::{FlipRate, Fraction};
@@ -29,6 +30,8 @@ pub struct Axes<'a> {
     pub losses: &'a [LossKind],
     /// Values of β.
     pub betas: &'a [Beta],
+    /// Values of β of single losses, in place of `betas`.
+    pub loss_betas: &'a BTreeMap<LossKind, Vec<Beta>>,
     /// Number of seeds.
     pub seeds: u64,
 }
@@ -112,7 +115,7 @@ impl Axes<'_> {
                 for &(fraction, epochs) in &self.volumes {
                     for &flip_rate in &self.flip_rates {
                         for &loss in self.losses {
-                            for &beta in self.betas {
+                            for &beta in self.loss_betas.get(&loss).map_or(self.betas, Vec::as_slice) {
                                 let cell = Cell::new(annotator, loss, beta, seed);
                                 cells.push(Cell { fraction, flip_rate, epochs, ..cell });
                             }
@@ -122,5 +125,29 @@ impl Axes<'_> {
             }
         }
         cells
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loss_has_its_own_betas_or_those_of_all() {
+        let betas = |values: &[f64]| -> Vec<Beta> {
+            values.iter().map(|value| Beta::new(*value).expect("above 0")).collect()
+        };
+        let axes = Axes {
+            annotators: &["human".to_owned()],
+            volumes: vec![(Fraction::ALL, None)],
+            flip_rates: vec![FlipRate::NONE],
+            losses: &[LossKind::Dpo, LossKind::Simpo],
+            betas: &betas(&[0.1, 0.2]),
+            loss_betas: &[(LossKind::Simpo, betas(&[2.0]))].into(),
+            seeds: 1,
+        };
+        let cells = axes.cells();
+        let found: Vec<(LossKind, f64)> = cells.iter().map(|cell| (cell.loss, cell.beta.get())).collect();
+        assert_eq!(found, [(LossKind::Dpo, 0.1), (LossKind::Dpo, 0.2), (LossKind::Simpo, 2.0)]);
     }
 }

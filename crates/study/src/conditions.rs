@@ -152,7 +152,7 @@ impl Condition {
             logp_reduction: policy.reduction.filter(|reduction| *reduction != loss.logp_reduction),
             learning_rate: Some(self.learning_rate).filter(|rate| *rate != train.learning_rate),
             epochs: Some(self.epochs).filter(|epochs| train.epochs.whole() != Some(*epochs)),
-            ..Cell::new(annotator(&recipe.study), policy.loss, recipe.study.betas[0], seed)
+            ..Cell::new(annotator(&recipe.study), policy.loss, recipe.study.betas_of(policy.loss)[0], seed)
         }
     }
 

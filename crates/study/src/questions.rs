@@ -72,6 +72,7 @@ fn axes<'a>(study: &'a StudySection, losses: &'a [LossKind]) -> Axes<'a> {
         flip_rates: vec![FlipRate::NONE],
         losses,
         betas: &study.betas,
+        loss_betas: &study.loss_betas,
         seeds: study.seeds,
     }
 }

@@ -2,6 +2,7 @@
 
 mod map;
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
@@ -95,6 +96,9 @@ pub struct StudySection {
     /// Values of β, and of `orpo`'s λ.
     #[serde(default = "tenth")]
     pub betas: Vec<Beta>,
+    /// Values of β of single losses, in place of those of `betas`: `{ simpo = [2.0, 2.5] }`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub loss_betas: BTreeMap<LossKind, Vec<Beta>>,
     /// Losses: any of `loss.kind` but `sft`, which is the baseline. Their other keys are those of `loss`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub losses: Option<Vec<LossKind>>,
@@ -431,6 +435,11 @@ impl StudySection {
         }
     }
 
+    /// Returns the values of β of a loss.
+    pub fn betas_of(&self, loss: LossKind) -> &[Beta] {
+        self.loss_betas.get(&loss).unwrap_or(&self.betas)
+    }
+
     /// Returns the losses of the recipe, or else `default`.
     pub fn losses_or<'a>(&'a self, default: &'a [LossKind]) -> &'a [LossKind] {
         self.losses.as_deref().unwrap_or(default)
@@ -465,6 +474,7 @@ impl StudySection {
         };
         filled("annotators", self.annotators.is_empty())?;
         filled("betas", self.betas.is_empty())?;
+        filled("loss_betas", self.loss_betas.values().any(Vec::is_empty))?;
         filled("sweep_betas", self.sweep_betas.is_empty())?;
         filled("volumes", self.volumes.as_ref().is_some_and(Vec::is_empty))?;
         filled("flip_rates", self.flip_rates.as_ref().is_some_and(Vec::is_empty))?;
@@ -537,49 +547,4 @@ fn human_and_gpt4() -> Vec<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_preset_is_valid_and_survives_a_round_trip() {
-        for preset in Preset::ALL {
-            let recipe = StudyRecipe::preset(preset, &[]).unwrap();
-            assert_eq!(recipe.is_sandbox(), preset == Preset::Sandbox);
-            let again = parse_toml(preset.name(), &to_toml(&recipe), &[]).unwrap();
-            assert_eq!(recipe, again);
-        }
-    }
-
-    #[test]
-    fn the_appendix_recipes_differ_in_their_preferences_only() {
-        let paper = StudyRecipe::preset(Preset::Paper, &[]).unwrap();
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes/paper");
-        for (file, format) in [("ultrafeedback.toml", Format::Pairs), ("shp.toml", Format::Shp)] {
-            let recipe = StudyRecipe::load(&folder.join(file), &[]).unwrap();
-            assert_eq!(recipe.data.format, format, "{file}");
-            assert_eq!(recipe.study.annotators, ["human"], "{file}: one source of labels");
-            let StudyRecipe { mut study, mut output, mut data, .. } = recipe.clone();
-            assert_ne!(study.paper_set, PaperSet::Gair, "{file}");
-            study.annotators.clone_from(&paper.study.annotators);
-            study.paper_set = PaperSet::Gair;
-            output.dir.clone_from(&paper.output.dir);
-            assert_eq!((data.max_length, data.preset), (paper.data.max_length, paper.data.preset), "{file}");
-            data = paper.data.clone();
-            assert_eq!(StudyRecipe { study, output, data, ..recipe }, paper, "{file}");
-        }
-    }
-
-    #[test]
-    fn the_paper_recipe_has_the_values_of_its_appendix() {
-        let recipe = StudyRecipe::preset(Preset::Paper, &[]).unwrap();
-        let train = &recipe.train;
-        assert_eq!((train.learning_rate, train.batch_size, train.warmup_ratio), (5e-7, 16, 0.1));
-        assert_eq!(
-            (train.betas, train.eps, train.scheduler),
-            ([0.9, 0.999], 1e-8, trainer::recipe::Scheduler::Linear)
-        );
-        assert_eq!(recipe.study.annotators, ["human", "gpt-4-turbo"]);
-        assert_eq!(recipe.judge.name(), "gpt-4");
-        assert_eq!((recipe.study.seeds, recipe.study.sweep_betas.len()), (4, 11));
-    }
-}
+mod tests;

@@ -46,6 +46,7 @@ impl Question for Hinge {
             flip_rates: vec![FlipRate::NONE],
             losses: LOSSES,
             betas: &study.betas,
+            loss_betas: &study.loss_betas,
             seeds: study.seeds,
         };
         let mut grid = Grid::baselines(study.seeds);

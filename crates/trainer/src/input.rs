@@ -12,6 +12,7 @@ use pref_data::{
 };
 use seeds::Seeds;
 
+use crate::demonstrations::demonstrations;
 use crate::diagnostics;
 use crate::error::TrainError;
 use crate::mixture;
@@ -40,6 +41,8 @@ pub(crate) struct Input {
     pub(crate) unpaired: Vec<TokenCompletion>,
     /// The effect of the noise on each pair, by the pair's id.
     pub(crate) noise: NoiseLog,
+    /// The examples of supervised training; none for other losses.
+    pub(crate) dialogues: Vec<Dialogue>,
     /// Held-out pairs, which are evaluated only.
     pub(crate) held_out: Vec<TokenPair>,
     /// The tokens that end an answer.
@@ -68,10 +71,11 @@ impl Input {
         let sources = (0..recipe.data.len())
             .map(|at| Source::read(recipe, at, &tokenizer, cache))
             .collect::<Result<Vec<_>, _>>()?;
-        let Examples { view, tokenized, all_tokens, pairs, unpaired, noise, held_out, data, sources } =
-            Examples::of(recipe, sources)?;
+        let examples = Examples::of(recipe, sources, &tokenizer)?;
+        let Examples { view, tokenized, all_tokens, pairs, unpaired, .. } = examples;
+        let Examples { noise, dialogues, held_out, data, sources, .. } = examples;
         let config = Policy::inspect(&model)?;
-        let ids = sequences(all_tokens.iter().chain(&held_out));
+        let ids = sequences(all_tokens.iter().chain(&held_out)).chain(dialogues.iter().map(Dialogue::ids));
         check_vocabulary(recipe, &tokenizer, &config, ids.chain(sequences_of_completions(&unpaired)))?;
         let (tokenizer_digest, template) = digest_tokenizer(&model, tokenizer.replacing_template())?;
         Ok(Self {
@@ -84,6 +88,7 @@ impl Input {
             pairs,
             unpaired,
             noise,
+            dialogues,
             held_out,
             stop_tokens: tokenizer.stop_tokens().to_vec(),
             template: tokenizer.replacing_template().map(str::to_owned),
@@ -123,12 +128,6 @@ impl Input {
             ),
         };
         [view, self.tokenized.to_string()]
-    }
-
-    /// The chosen responses, for supervised training.
-    pub(crate) fn dialogues(&self) -> Vec<Dialogue> {
-        let chosen = |pair: &TokenPair| Dialogue::completion(&pair.prompt, &pair.chosen);
-        self.pairs.iter().filter_map(chosen).collect()
     }
 }
 
@@ -255,6 +254,7 @@ struct Examples {
     pairs: Vec<TokenPair>,
     unpaired: Vec<TokenCompletion>,
     noise: NoiseLog,
+    dialogues: Vec<Dialogue>,
     held_out: Vec<TokenPair>,
     /// Has hashed the texts and labels.
     data: blake3::Hasher,
@@ -264,7 +264,7 @@ struct Examples {
 
 impl Examples {
     /// Joins the sources, each at its size and with its noise.
-    fn of(recipe: &Recipe, sources: Vec<Source>) -> Result<Self, TrainError> {
+    fn of(recipe: &Recipe, sources: Vec<Source>, tokenizer: &Tokenizer) -> Result<Self, TrainError> {
         require_one_kind(recipe, &sources)?;
         let available: Vec<usize> = sources.iter().map(Source::available).collect();
         let counts = mixture::counts(&recipe.data, &available)?;
@@ -275,7 +275,8 @@ impl Examples {
             if let Some(count) = count {
                 source.draw(count, &seeds);
             }
-            let mut examples = Self::of_source(section, source, &seeds)?;
+            let tokenizer = Some(tokenizer).filter(|_| recipe.loss.kind == LossKind::Sft);
+            let mut examples = Self::of_source(section, source, &seeds, tokenizer)?;
             if is_list {
                 examples.mark(at);
             }
@@ -288,14 +289,25 @@ impl Examples {
         Ok(if is_list { joined.measured() } else { joined })
     }
 
-    fn of_source(section: &DataSection, source: Source, seeds: &Seeds) -> Result<Self, TrainError> {
+    /// Makes the examples of one source. A `tokenizer` makes them those of supervised training.
+    fn of_source(
+        section: &DataSection,
+        source: Source,
+        seeds: &Seeds,
+        tokenizer: Option<&Tokenizer>,
+    ) -> Result<Self, TrainError> {
         let Source { view, tokenized, all_tokens, selected, unpaired, held_out, data } = source;
-        let (pairs, noise) = match unpaired.len() {
-            0 => corrupted_tokens(section, selected, &all_tokens, seeds)?,
-            _ => (Vec::new(), NoiseLog { rows: Vec::new() }),
-        };
+        let (mut pairs, mut dialogues, mut noise) = (Vec::new(), Vec::new(), NoiseLog { rows: Vec::new() });
+        if unpaired.is_empty() {
+            let (texts, log) = corrupted(section, selected, &all_tokens, seeds)?;
+            pairs = tokens_of(&texts, &all_tokens);
+            if let Some(tokenizer) = tokenizer {
+                dialogues = demonstrations(section, &texts, &pairs, tokenizer)?;
+            }
+            noise = log;
+        }
         let sources = vec![short(&data)];
-        Ok(Self { view, tokenized, all_tokens, pairs, unpaired, noise, held_out, data, sources })
+        Ok(Self { view, tokenized, all_tokens, pairs, unpaired, noise, dialogues, held_out, data, sources })
     }
 
     /// Puts the source's index before each identifier, since sources may have the same ones.
@@ -319,6 +331,7 @@ impl Examples {
         self.all_tokens.extend(other.all_tokens);
         self.pairs.extend(other.pairs);
         self.unpaired.extend(other.unpaired);
+        self.dialogues.extend(other.dialogues);
         self.noise.rows.extend(other.noise.rows);
         self.held_out.extend(other.held_out);
         self.sources.extend(other.sources);
@@ -513,29 +526,33 @@ pub(crate) fn tell_tokenized(report: &TokenizeReport, places: &Places) {
     }
 }
 
-/// Returns the tokens of the `selected` pairs, with the source's noise.
-fn corrupted_tokens(
+/// Returns the `selected` pairs that have tokens, with the source's noise.
+fn corrupted(
     section: &DataSection,
     selected: Vec<Pair>,
     all_tokens: &[TokenPair],
     seeds: &Seeds,
-) -> Result<(Vec<TokenPair>, NoiseLog), TrainError> {
+) -> Result<(Vec<Pair>, NoiseLog), TrainError> {
+    let (mut pairs, noise) = corrupt(selected, &section.noise(), seeds);
+    // Pairs that tokenization dropped (no room for a response) were reported there.
     let by_id = by_id(all_tokens);
-    let (pairs, noise) = corrupt(selected, &section.noise(), seeds);
-    // Pairs that tokenization dropped (no room for a response) are missing here, and were reported there.
-    let selected: Vec<TokenPair> = pairs
-        .iter()
-        .filter_map(|pair| {
-            let mut tokens = (*by_id.get(pair.id.as_str())?).clone();
-            if pair.flipped {
-                std::mem::swap(&mut tokens.chosen, &mut tokens.rejected);
-                tokens.flipped = true;
-            }
-            Some(tokens)
-        })
-        .collect();
-    if selected.is_empty() {
+    pairs.retain(|pair| by_id.contains_key(pair.id.as_str()));
+    if pairs.is_empty() {
         return Err(TrainError::NoExamples("the chosen fraction holds only pairs that are too long".into()));
     }
-    Ok((selected, noise))
+    Ok((pairs, noise))
+}
+
+/// Returns the tokens of `pairs`, in their order and with their labels.
+fn tokens_of(pairs: &[Pair], all_tokens: &[TokenPair]) -> Vec<TokenPair> {
+    let by_id = by_id(all_tokens);
+    let of_pair = |pair: &Pair| {
+        let mut tokens = (*by_id.get(pair.id.as_str())?).clone();
+        if pair.flipped {
+            std::mem::swap(&mut tokens.chosen, &mut tokens.rejected);
+            tokens.flipped = true;
+        }
+        Some(tokens)
+    };
+    pairs.iter().filter_map(of_pair).collect()
 }

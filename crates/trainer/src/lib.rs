@@ -4,6 +4,7 @@
 mod card;
 mod checkpoint;
 mod context;
+mod demonstrations;
 mod diagnostics;
 mod engine;
 mod error;

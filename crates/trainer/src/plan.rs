@@ -306,7 +306,7 @@ impl<'a> Examples<'a> {
     fn new(input: &'a Input, has_preferences: bool) -> Self {
         match &*input.unpaired {
             [] if has_preferences => Self::Pairs(&input.pairs),
-            [] => Self::Dialogues(input.dialogues()),
+            [] => Self::Dialogues(input.dialogues.clone()),
             completions => Self::Dialogues(dialogues(completions)),
         }
     }

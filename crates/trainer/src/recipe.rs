@@ -58,7 +58,7 @@ pub use sections::{
 };
 pub use smoothing::Smoothing;
 pub use stopping::{CheckpointsSection, EarlyStoppingSection};
-pub use values::{DeviceChoice, Dtype, Epochs, Format, NoiseKind, Preset, Scheduler, seed};
+pub use values::{DeviceChoice, Dtype, Epochs, Format, NoiseKind, Preset, Scheduler, TrainOn, seed};
 pub use watch::WatchSection;
 
 /// One training run. Only `model.path`, `data.path` and `output.dir` have no default.
@@ -168,6 +168,7 @@ impl RecipeRoot for Recipe {
         let checked = self.checkpoints.check(self.has_held_out(), has_checkpoints);
         checked.map_err(|complaint| complaint.within("checkpoints"))?;
         self.watch.check(self.has_held_out()).map_err(|complaint| complaint.within("watch"))?;
+        sources::check_trained_tokens(&self.data, self.loss.kind)?;
         let held_out_key = self.data.iter().find_map(DataSection::held_out_key);
         if let Some(key) = held_out_key.filter(|_| self.loss.kind == LossKind::Sft) {
             let what = "held-out pairs in supervised training, which has no pairs";

@@ -108,7 +108,6 @@ fn run_together(
     report_sharding(exchange.sharding, group);
     announce(recipe, &input, passes.as_ref().map(|passes| &passes.loss), settings.batch_size, &dir, group)?;
     let answers = own_answers(recipe, &input, &policy, kind, group)?;
-    let dialogues = if passes.is_none() { input.dialogues() } else { Vec::new() };
     let Input { model, pairs, held_out, .. } = &input;
     let (save, keep_last) = (recipe.model.dtype.kind(), recipe.train.keep_last);
     let companions = Companions { folder: model, template: input.template.as_deref(), card: None };
@@ -149,8 +148,7 @@ fn run_together(
         }
         None => {
             let Scoring { padding, head, activations, .. } = scoring;
-            let objective = SupervisedObjective { dialogues: &dialogues, padding, head, activations };
-            let objective = &objective;
+            let objective = &SupervisedObjective { dialogues: &input.dialogues, padding, head, activations };
             let group = group.clone();
             let begin = move || Trainer::together(policy, objective, settings, group, exchange);
             train(&parts, begin, Watched::default(), keep_last, context)?
@@ -275,7 +273,7 @@ pub(crate) fn run_inputs(
     settings: &TrainSettings,
     has_loss: bool,
 ) -> RunInputs {
-    let examples = if has_loss { input.pairs.len() + input.unpaired.len() } else { input.dialogues().len() };
+    let examples = if has_loss { input.pairs.len() + input.unpaired.len() } else { input.dialogues.len() };
     let InputDigests { data, sources, tokenizer, template } = &input.digests;
     RunInputs {
         data: data.clone(),

@@ -138,7 +138,7 @@ fn scores(results: &Results<'_>) -> Result<Table, StudyError> {
     for &loss in losses(study) {
         for fraction in study.volumes_or(&[1.0]) {
             for flip_rate in study.flip_rates_or(&[0.0]) {
-                for &beta in &study.betas {
+                for &beta in study.betas_of(loss) {
                     let mut label = loss_name(loss).to_owned();
                     if fraction.get() != 1.0 {
                         label += &format!(", {}% of pairs", percent(fraction.get()));
@@ -146,7 +146,7 @@ fn scores(results: &Results<'_>) -> Result<Table, StudyError> {
                     if flip_rate.get() != 0.0 {
                         label += &format!(", {}% flipped", percent(flip_rate.get()));
                     }
-                    if study.betas.len() > 1 {
+                    if study.betas_of(loss).len() > 1 {
                         label += &format!(", β = {}", beta.get());
                     }
                     conditions.push(Slice::new(label, move |subject| match subject {

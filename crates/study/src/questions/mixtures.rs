@@ -35,7 +35,7 @@ impl Question for Mixtures {
         for seed in 0..study.seeds {
             for labels in Labels::of(study) {
                 for &loss in study.losses_or(DPO) {
-                    for &beta in &study.betas {
+                    for &beta in study.betas_of(loss) {
                         let cell = labels.cell(loss, beta, seed);
                         grid.add_cell(&cell, [recipe.train.checkpoints.len() - 1]);
                     }
@@ -144,7 +144,7 @@ fn scores(results: &Results<'_>) -> Result<Option<Table>, StudyError> {
                 Some(trained) => {
                     let pairs = trained.as_annotated().pairs as f64;
                     Value::Number {
-                        value: pairs / (study.seeds * study.betas.len() as u64) as f64,
+                        value: pairs / (study.seeds * study.betas_of(loss).len() as u64) as f64,
                         decimals: 0,
                     }
                 }

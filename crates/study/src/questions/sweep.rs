@@ -68,11 +68,11 @@ impl Question for Sweep {
                 }
             }
         };
-        let default = results.recipe.study.betas[0];
         let by = chosen.by.in_words();
         let mut claims = Vec::new();
         for setting in Setting::all() {
             let place = if setting.flip_rate == FlipRate::NONE { "Table 8" } else { "Table 9" };
+            let default = results.recipe.study.betas_of(setting.loss)[0];
             let (name, beta, default_beta) = (setting.name(), chosen.beta(setting).get(), default.get());
             let comparison = format!("{name}: β = {beta} ({by}) − {default_beta}");
             let contrast = Contrast::best_difference(tuned(setting), vec![at(setting, default)]);

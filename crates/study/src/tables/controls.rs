@@ -98,7 +98,7 @@ fn is_condition(results: &Results<'_>, subject: &Subject, condition: &Cell) -> b
 
 /// Returns the name of a condition, with β if the study has several.
 fn condition_name(results: &Results<'_>, condition: &Cell) -> String {
-    match results.recipe.study.betas.as_slice() {
+    match results.recipe.study.betas_of(condition.loss) {
         [only] if *only == condition.beta => condition.data_and_epochs(),
         _ => format!("{}, β = {}", condition.data_and_epochs(), condition.beta.get()),
     }

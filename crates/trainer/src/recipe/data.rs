@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 
 use super::Complaint;
 use super::sections::{in_range, require};
-use super::values::{Format, NoiseKind, Preset, all};
+use super::values::{Format, NoiseKind, Preset, TrainOn, all};
 use crate::settings::Order;
 
 /// The preference data.
@@ -81,6 +81,10 @@ pub struct DataSection {
     /// have odds 1.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub noise_odds: BTreeMap<String, Odds>,
+    /// Tokens of the chosen response's conversation that `loss.kind = "sft"` trains on: those of the `response`, of every
+    /// `assistant` turn, or `all`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub train_on: TrainOn,
     /// Maximum length of prompt and response together, in tokens; at least 2.
     #[serde(default = "max_length")]
     pub max_length: usize,

@@ -3,7 +3,7 @@
 use pref_data::FlipRate;
 use toml::{Table, Value};
 
-use super::{Complaint, DataSection};
+use super::{Complaint, DataSection, LossKind, TrainOn};
 
 /// Keys that hold for all sources, and that those after the first inherit.
 const OF_ALL: [&str; 9] = [
@@ -60,6 +60,15 @@ pub(super) fn check(sources: &[DataSection]) -> Result<(), Complaint> {
         }
     }
     Ok(())
+}
+
+/// Checks that a choice of tokens has an effect.
+pub(super) fn check_trained_tokens(sources: &[DataSection], loss: LossKind) -> Result<(), Complaint> {
+    let chosen = sources.iter().position(|source| source.train_on != TrainOn::Response);
+    let Some(at) = chosen.filter(|_| loss != LossKind::Sft) else { return Ok(()) };
+    let reason = "applies only to loss.kind = \"sft\"; choose that or remove the key";
+    let complaint = Complaint::invalid("train_on", reason);
+    Err(if sources.len() > 1 { of_source(complaint, at) } else { complaint.within("data") })
 }
 
 /// Returns the share of flipped labels if all sources have the same.

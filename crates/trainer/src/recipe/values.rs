@@ -200,6 +200,19 @@ pub enum NoiseKind {
     TiesDropped,
 }
 
+/// The tokens that supervised training learns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TrainOn {
+    /// Those of the response.
+    #[default]
+    Response,
+    /// Those of every turn of the assistant, in the prompt and in the response.
+    Assistant,
+    /// All but the first, which nothing predicts.
+    All,
+}
+
 /// The tokenization conventions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Preset {
