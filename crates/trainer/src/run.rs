@@ -113,7 +113,6 @@ fn run_together(
     if group.holds_on_rank0(|| dir.is_finished())? {
         return Ok(RunReport { outcome: Outcome::Finished, dir, data, policy: None });
     }
-    report_sharding(exchange.sharding, group);
     warn_of_smoothing(&recipe.loss);
     let loss = passes.as_ref().map(|(loss, ..)| loss);
     let of_beta = diagnostics::beta_of_means(recipe.loss.kind, recipe.loss.beta);
@@ -344,19 +343,6 @@ fn own_answers(
     }))
 }
 
-/// Reports what `distributed.zero` changes, or that it changes nothing.
-fn report_sharding(sharding: Sharding, group: &ProcessGroup) {
-    match (sharding, group.is_distributed()) {
-        (Sharding::Gradients | Sharding::Parameters, false) => {
-            tracing::info!("distributed.zero has no effect: one process holds all of the state");
-        }
-        (Sharding::Parameters, true) => {
-            tracing::info!("distributed.zero = 3: the backward pass gathers and recomputes each layer");
-        }
-        _ => {}
-    }
-}
-
 /// From ε = ½ on, cDPO no longer learns what the labels say. The loss is still defined, so only a warning shows it.
 fn warn_of_smoothing(loss: &LossSection) {
     let smoothing = loss.label_smoothing.fixed().filter(|smoothing| smoothing.is_degenerate());
@@ -554,8 +540,17 @@ pub(crate) fn scoring(recipe: &Recipe, pad_id: u32) -> Scoring {
     Scoring { activations, ..recipe.speed.scoring(pad_id) }
 }
 
-/// Returns how a process of `group` computes.
+/// Returns how a process of `group` computes, and reports what a stage changes, or that it changes nothing.
 fn exchanged(scoring: Scoring, group: &ProcessGroup, sharding: Sharding) -> Scoring {
+    match (sharding, group.is_distributed()) {
+        (Sharding::Gradients | Sharding::Parameters, false) => {
+            tracing::info!("distributed.zero has no effect: one process holds all of the state");
+        }
+        (Sharding::Parameters, true) => {
+            tracing::info!("distributed.zero = 3: the backward pass gathers and recomputes each layer");
+        }
+        _ => {}
+    }
     if group.is_distributed() { scoring_of_ranks(scoring, sharding) } else { scoring }
 }
 
