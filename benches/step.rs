@@ -9,7 +9,7 @@
 use std::process::Command;
 use std::time::Instant;
 
-use policy_model::{Lora, ModelConfig, Policy, Projection, native_bf16};
+use policy_model::{Lora, ModelConfig, Policy, Targets, native_bf16};
 use pref_data::{Layout, Padding, TokenPair};
 use pref_loss::{Beta, PreferenceLoss};
 use rand::RngExt;
@@ -17,8 +17,9 @@ use seeds::Seeds;
 use serde_json::json;
 use tch::{Device, Kind};
 use trainer::{
-    Activations, AdamWSettings, Decay, Head, MicroBatch, Observer, Order, PairDelta, PreferenceObjective,
-    Scoring, SequenceLogps, StepMetrics, TrainError, TrainSettings, Trained, Trainer, TrainerState,
+    Activations, AdamWSettings, Decay, Head, Length, MicroBatch, Observer, Order, PairDelta,
+    PreferenceObjective, Scoring, SequenceLogps, StepMetrics, TrainError, TrainSettings, Trained, Trainer,
+    TrainerState,
 };
 
 const FAST: Scoring = Scoring::FAST;
@@ -96,14 +97,14 @@ fn main() {
         let [model, lengths, way] = [1, 2, 3].map(|i| arguments[at + i].parse::<usize>().expect("an index"));
         let case = Case::new(&MODELS[model], LENGTHS[lengths].1);
         let way = &WAYS[way];
-        case.trainer(&case.objective(way), way, 3).run(&mut Clock::new(3)).expect("three steps");
+        case.trainer(&case.objective(way), way, 3.0).run(&mut Clock::new(3)).expect("three steps");
         return println!("{}", peak_mb());
     }
     if !arguments.iter().any(|argument| argument == "--bench") {
         // Under `cargo test` it only has to run.
         let case = Case::new(&MODELS[0], LENGTHS[0].1);
         let objective = case.objective(&ALL_ON);
-        case.trainer(&objective, &ALL_ON, 1).run(&mut Clock::new(1)).expect("a step");
+        case.trainer(&objective, &ALL_ON, 1.0).run(&mut Clock::new(1)).expect("a step");
         return;
     }
     // Filters by names such as `-- 135M GAIR-like`; runs all cases without names.
@@ -181,11 +182,11 @@ impl<'a> Case<'a> {
         }
     }
 
-    fn trainer<'o>(&self, objective: &'o PreferenceObjective<'_>, way: &Way, epochs: u64) -> Trainer<'o> {
-        let targets = vec![Projection::Q, Projection::V];
-        let adapters = |rank| Trained::Adapters(Lora { rank, alpha: 16.0, targets });
+    fn trainer<'o>(&self, objective: &'o PreferenceObjective<'_>, way: &Way, epochs: f64) -> Trainer<'o> {
+        let targets = Targets::names(["q_proj", "v_proj"]);
+        let adapters = |rank| Trained::Adapters(Lora::new(rank, 16.0, targets));
         let settings = TrainSettings {
-            epochs,
+            length: Length::Epochs(epochs),
             batch_size: BATCH,
             micro_batch: MicroBatch::Examples(BATCH),
             learning_rate: 5e-7,
@@ -206,7 +207,7 @@ impl<'a> Case<'a> {
     fn medians(&self) -> Vec<Median> {
         let objectives: Vec<_> = WAYS.iter().map(|way| self.objective(way)).collect();
         let mut trainers: Vec<_> =
-            WAYS.iter().zip(&objectives).map(|(way, objective)| self.trainer(objective, way, 1)).collect();
+            WAYS.iter().zip(&objectives).map(|(way, objective)| self.trainer(objective, way, 1.0)).collect();
         let mut clocks: Vec<Clock> = WAYS.iter().map(|_| Clock::new(1)).collect();
         for _ in 0..=self.model.rounds {
             for (trainer, clock) in trainers.iter_mut().zip(&mut clocks) {

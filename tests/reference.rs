@@ -7,11 +7,12 @@ use std::process::Command;
 
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference/programs.md");
 
-const PROGRAMS: [(&str, &str); 9] = [
+const PROGRAMS: [(&str, &str); 10] = [
     ("pref-train", env!("CARGO_BIN_EXE_pref-train")),
     ("mtbench", env!("CARGO_BIN_EXE_mtbench")),
     ("agreement", env!("CARGO_BIN_EXE_agreement")),
     ("annotate", env!("CARGO_BIN_EXE_annotate")),
+    ("audit", env!("CARGO_BIN_EXE_audit")),
     ("study", env!("CARGO_BIN_EXE_study")),
     ("rq1", env!("CARGO_BIN_EXE_rq1")),
     ("rq2", env!("CARGO_BIN_EXE_rq2")),

@@ -80,7 +80,7 @@ struct Data {
 
 /// How a file of preferences is laid out.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum FormatArg {
+pub(crate) enum FormatArg {
     /// Records of this program
     Records,
     /// prompt, chosen, rejected
@@ -95,20 +95,26 @@ enum FormatArg {
     HhRlhf,
 }
 
+impl FormatArg {
+    pub(crate) fn format(self) -> Format {
+        match self {
+            Self::Records => Format::Records,
+            Self::Pairs => Format::Pairs,
+            Self::Gair => Format::Gair,
+            Self::Ultrafeedback => Format::Ultrafeedback,
+            Self::Shp => Format::Shp(ScoreRatio::PAPER),
+            Self::HhRlhf => Format::HhRlhf,
+        }
+    }
+}
+
 impl Data {
     fn read(&self) -> anyhow::Result<Vec<PreferenceRecord>> {
         Ok(self.read_with_report()?.0)
     }
 
     fn read_with_report(&self) -> anyhow::Result<(Vec<PreferenceRecord>, ReadReport)> {
-        let format = match self.layout {
-            FormatArg::Records => Format::Records,
-            FormatArg::Pairs => Format::Pairs,
-            FormatArg::Gair => Format::Gair,
-            FormatArg::Ultrafeedback => Format::Ultrafeedback,
-            FormatArg::Shp => Format::Shp(ScoreRatio::PAPER),
-            FormatArg::HhRlhf => Format::HhRlhf,
-        };
+        let format = self.layout.format();
         let sample = self.sample.map(|records| Sample { records, seeds: Seeds::new(self.seed) });
         let options = ReadOptions { format, columns: self.columns.clone(), skip_bad: self.skip_bad, sample };
         let (records, report) = read_records_with(&self.path, &options)?;
@@ -120,7 +126,7 @@ impl Data {
 }
 
 /// Parses `KEY=COLUMN,…` into columns by role.
-fn columns(text: &str) -> Result<PairColumns, String> {
+pub(crate) fn columns(text: &str) -> Result<PairColumns, String> {
     let pair = |pair: &str| {
         let (key, column) = pair.split_once('=').ok_or_else(|| format!("`{pair}` is not KEY=COLUMN"))?;
         Ok((key.trim().to_owned(), column.trim().into()))

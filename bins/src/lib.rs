@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod annotate_program;
+mod audit_program;
 mod compare_program;
 mod console;
 mod group_error;
@@ -24,6 +25,7 @@ mod train_plan;
 mod units;
 
 pub use annotate_program::Annotate;
+pub use audit_program::AuditArgs;
 pub use console::{ConsoleProgress, SystemClock};
 pub use launch::{RanksArgs, log_filter, placement};
 pub use mtbench_program::{MtBench, mtbench};

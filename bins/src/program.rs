@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use annotate::AnnotateError;
+use audit::AuditError;
 use distributed::{DistributedError, LaunchError, Launcher};
 use experiment::ExperimentError;
 use hub::HubError;
@@ -202,12 +203,13 @@ fn status(error: &anyhow::Error, signal: usize) -> u8 {
     let bad_ratings =
         error.downcast_ref::<human_study::Error>().is_some_and(human_study::Error::is_bad_input);
     let bad_labels = error.downcast_ref::<AnnotateError>().is_some_and(AnnotateError::is_bad_input);
+    let bad_audit = error.downcast_ref::<AuditError>().is_some_and(AuditError::is_bad_input);
     let bad_data =
         error.downcast_ref().is_some_and(|error| !matches!(error, DataError::Io { action: "write", .. }));
     // Comparisons only read.
     let bad_scores = error.is::<compare::Error>();
     let bad_hub = error.downcast_ref::<HubError>().is_some_and(HubError::is_bad_input);
-    let bad_files = bad_labels || bad_data || bad_scores || bad_hub || bad_ratings || bad_bench;
+    let bad_files = bad_labels || bad_audit || bad_data || bad_scores || bad_hub || bad_ratings || bad_bench;
     let bad_input =
         bad_ranks || bad_training || bad_study || bad_model || bad_recipe || bad_call || bad_files;
     if bad_input { BAD_INPUT } else { 1 }

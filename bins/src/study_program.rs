@@ -12,7 +12,7 @@ use distributed::{DistributedError, Placement, ProcessGroup};
 use experiment::{Crew, Role, Shard, Workers, cores};
 use report::table::{Format, Table};
 use study::questions::ALL;
-use study::{Findings, Question, Study};
+use study::{ANSWERS, Findings, Question, Study};
 use trainer::recipe::DeviceChoice;
 use trainer::{Context, Silent};
 
@@ -26,6 +26,9 @@ use crate::study_plan::study_plan;
 
 /// How to continue after a failure or an interruption.
 const GOES_ON: &str = "finished cells are in the store: run the same command to resume";
+
+/// The width of the first table, which fits any terminal.
+const WIDTH: usize = 80;
 
 /// The arguments of every research question.
 #[derive(Debug, Args)]
@@ -70,7 +73,7 @@ struct TablesArgs {
     /// Only these tables, such as 3,4 [default: all but `map`]
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = table())]
     tables: Vec<String>,
-    /// Print only verdicts, variance components and coverage; the study's folder has all tables
+    /// Print only the answers; the study's folder has all tables
     #[arg(long)]
     brief: bool,
 }
@@ -82,7 +85,9 @@ pub fn question(question: &'static dyn Question) -> ExitCode {
     let placement = placement();
     run_logging(log_filter(&placement), |signals| {
         let Some(findings) = answer(&[question], &args.study, placement, signals)? else { return Ok(()) };
-        print_tables(findings.failed.iter().chain(&findings.tables), &args.study)?;
+        // Scripts read the other formats, which begin with the question's own table.
+        let answers = findings.answers.as_ref().filter(|_| args.study.format == Format::Text);
+        print_tables(findings.failed.iter().chain(answers).chain(&findings.tables), &args.study)?;
         findings.incomplete.map_or(Ok(()), |error| Err(error.into()))
     })
 }
@@ -105,17 +110,23 @@ pub fn study() -> ExitCode {
     let placement = placement();
     run_logging(log_filter(&placement), |signals| {
         let Some(findings) = answer(&asked, &args.study, placement, signals)? else { return Ok(()) };
-        let Findings { failed, verdicts, people, components, coverage, tables, incomplete, .. } = findings;
-        let (people, tables) = if args.brief { (None, Vec::new()) } else { (people, tables) };
-        let opening = failed.iter().chain(&verdicts).chain(&people).chain(&components).chain(&coverage);
-        print_tables(opening.chain(&tables), &args.study)?;
+        let Findings { failed, answers, verdicts, people, components, coverage, tables, incomplete, .. } =
+            findings;
+        print_tables(failed.iter().chain(&answers), &args.study)?;
+        if !args.brief || answers.is_none() {
+            let opening = verdicts.iter().chain(&people).chain(&components).chain(&coverage);
+            print_tables(opening.chain(&tables), &args.study)?;
+        }
         incomplete.map_or(Ok(()), |error| Err(error.into()))
     })
 }
 
 fn print_tables<'a>(tables: impl IntoIterator<Item = &'a Table>, args: &StudyArgs) -> anyhow::Result<()> {
     for table in tables {
-        print_result(table.render(args.format))?;
+        print_result(match args.format {
+            Format::Text if table.id == ANSWERS => table.render_within(WIDTH),
+            format => table.render(format),
+        })?;
     }
     Ok(())
 }

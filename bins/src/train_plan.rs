@@ -105,8 +105,13 @@ fn step_rows(plan: &TrainPlan) -> Vec<Vec<Value>> {
         row("reference log-probabilities", count(sequences), reference),
         row(
             "optimiser steps",
-            Value::Count(plan.total_steps()),
-            format!("{} an epoch, {} epochs", plan.steps_per_epoch, plan.epochs),
+            Value::Count(plan.total_steps),
+            format!(
+                "{}{} an epoch, {} epochs",
+                if plan.stops_early { "at most; " } else { "" },
+                plan.steps_per_epoch,
+                (100.0 * plan.epochs).round() / 100.0
+            ),
         ),
         row("checkpoints", count(plan.checkpoints.len()), checkpoints),
     ]
@@ -157,7 +162,7 @@ fn time_rows(plan: &TrainPlan) -> Vec<Vec<Value>> {
     let decimals = |value: f64| if value < 1.0 { 3 } else { usize::from(value < 10.0) };
     let seconds = |value: f64| Value::Number { value, decimals: decimals(value) };
     let OnCluster { reference, computing, communicating, .. } = plan.on_cluster;
-    let per_step = |whole: f64| whole / plan.total_steps() as f64;
+    let per_step = |whole: f64| whole / plan.total_steps as f64;
     vec![
         on_both(
             "reference's pass, s",

@@ -44,18 +44,24 @@ const STAGES: [Stage; 9] = [
         command: "cargo clippy --workspace --all-targets -- -D warnings",
         check: |w| w.cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]),
     },
-    Stage { name: "doc", command: "RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps", check: doc },
+    Stage {
+        name: "doc",
+        command: "RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --lib",
+        check: doc,
+    },
     Stage {
         name: "test",
-        command: "cargo test --workspace --no-fail-fast",
-        check: |w| test_times::run(w.cargo_command().args(["test", "--workspace", "--no-fail-fast"])),
+        command: "cargo test --workspace --no-fail-fast --lib --bins --tests, then --doc",
+        check: test,
     },
     Stage {
         name: SLOW,
         command: "cargo test --workspace --no-fail-fast --lib --bins --tests -- --ignored",
         check: |w| {
             let arguments = ["test", "--workspace", "--no-fail-fast", "--lib", "--bins", "--tests"];
-            test_times::run(w.cargo_command().args(arguments).args(["--", "--ignored"]))
+            let mut command = w.cargo_command();
+            command.args(arguments).args(["--", "--ignored"]);
+            test_times::run(&mut [command])
         },
     },
     Stage {
@@ -110,11 +116,20 @@ fn close(summary: &[String]) {
     }
 }
 
+/// Unit, integration and documentation tests. The examples are left out: linking them takes long, and clippy checks them.
+fn test(workspace: &Workspace) -> Result<()> {
+    let mut command = workspace.cargo_command();
+    command.args(["test", "--workspace", "--no-fail-fast", "--lib", "--bins", "--tests"]);
+    let mut documentation = workspace.cargo_command();
+    documentation.args(["test", "--workspace", "--no-fail-fast", "--doc"]);
+    test_times::run(&mut [command, documentation])
+}
+
 /// Documentation, with rustdoc's warnings denied. Nothing is linked, so no run-time search path is lost here.
 fn doc(workspace: &Workspace) -> Result<()> {
     let exported = std::env::var("RUSTDOCFLAGS").unwrap_or_default();
     let mut command = workspace.cargo_command();
-    command.args(["doc", "--workspace", "--no-deps"]);
+    command.args(["doc", "--workspace", "--no-deps", "--lib"]);
     command.env("RUSTDOCFLAGS", format!("{exported} -D warnings"));
     run_command(&mut command)
 }

@@ -15,6 +15,7 @@ const LIBTORCH: &str = "torch-sys";
 /// Crates that never link libtorch, not even in their tests: they build and run where none is installed.
 const LIBTORCH_FREE: &[&str] = &[
     "annotate",
+    "audit",
     "chat-template",
     "compare",
     "files",
@@ -50,6 +51,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("compare", &["files", "report", "seeds", "stats"]),
     ("llm-client", &["files", "seeds"]),
     ("pref-data", &["chat-template", "files", "seeds", "stats"]),
+    ("audit", &["files", "pref-data", "report", "seeds", "stats"]),
     ("annotate", &["files", "llm-client", "pref-data", "report", "stats"]),
     ("mtbench", &["files", "llm-client", "report", "seeds", "stats"]),
     ("human-study", &["files", "mtbench", "report", "seeds", "stats"]),
@@ -100,6 +102,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "bins",
         &[
             "annotate",
+            "audit",
             "compare",
             "distributed",
             "experiment",

@@ -122,6 +122,10 @@ pub struct Beta(f64);
 impl Beta {
     pub const DEFAULT: Self = Self(0.1);
 }
+number! {
+    /// A weight.
+    Weight, "weight", "finite and at least 0", |value| value.is_finite() && value >= 0.0
+}
 #[serde(rename_all = "kebab-case")]
 pub enum Decay {
     /// None.
@@ -134,6 +138,15 @@ pub struct Recipe {
     pub seed: u64,
     /// A folder.
     pub path: Option<String>,
+    /// A weight of `a` [default: 0.1], or of `b` [default: 50].
+    #[serde(default)]
+    pub weight: Option<Weight>,
+    /// A word [default: `"x"`].
+    #[serde(default)]
+    pub word: Option<String>,
+    /// A name [default: that of the folder].
+    #[serde(default)]
+    pub name: Option<String>,
     pub train: TrainSection,
 }
 impl RunDir {
@@ -151,6 +164,9 @@ impl RunDir {
         for line in [
             "| `seed` | integer | `0` |  | The seed. |",
             "| `path` | text, optional | none |  | A folder. |",
+            "| `weight` | number, optional | `0.1` or `50` | finite and at least 0 | A weight of `a`",
+            "| `word` | text, optional | `\"x\"` |  | A word",
+            "| `name` | text, optional | none |  | A name [default: that of the folder]. |",
             "### `[train]`\n\nHow it trains.\n",
             "| `epochs` | integer | `3` | above 0 | Passes over the data. |",
             "| `beta` | number | `0.1` | A positive strength. | The loss's strength. |",

@@ -92,6 +92,7 @@ impl<'a> Items<'a> {
             _ => match self.words(kind) {
                 words if !words.is_empty() => words.join(", "),
                 _ if self.wrapped(kind).is_some_and(|inner| inner.starts_with('f')) => "number".to_owned(),
+                _ if self.number(kind).is_some() => "number".to_owned(),
                 _ if self.held(kind).is_some_and(|inner| self.wrapped(inner).is_some()) => {
                     "number or text".to_owned()
                 }
@@ -141,6 +142,16 @@ impl<'a> Items<'a> {
         rest.split(')').next()
     }
 
+    /// The range of a number that the macro `number!` defines: `Name, "key", "range", |value| …`.
+    fn number(&self, name: &str) -> Option<&'a str> {
+        let start = format!("{name}, \"");
+        let blocks = self.sources.iter().flat_map(|source| source.split("number! {").skip(1));
+        let mut lines = blocks.filter_map(|block| {
+            block.lines().find(|line| !line.trim_start().starts_with("//") && !line.trim().is_empty())
+        });
+        lines.find(|line| line.trim_start().starts_with(&start))?.split('"').nth(3)
+    }
+
     /// The type in the first variant of an enum, such as a number next to named rules.
     fn held(&self, name: &str) -> Option<&'a str> {
         let (_, body) = self.block(&format!("pub enum {name} {{"))?;
@@ -150,7 +161,8 @@ impl<'a> Items<'a> {
     /// The value of a field that a recipe leaves out.
     pub(crate) fn default(&self, owner: &str, field: &Field) -> String {
         if inner(&field.kind, "Option").is_some() {
-            return "none".to_owned();
+            let stated = stated_defaults(&field.about);
+            return if stated.is_empty() { "none".to_owned() } else { stated.join(" or ") };
         }
         let (container, _) = self.block(&format!("pub struct {owner} {{")).unwrap_or_default();
         let of_field = field.attributes.contains("default");
@@ -253,6 +265,7 @@ impl<'a> Items<'a> {
         let call =
             body.and_then(|(_, body)| body.split_once(&start)).and_then(|(_, rest)| rest.split_once(")?;"));
         let stated = call.and_then(|(call, _)| call.rsplit('"').nth(1));
+        let stated = stated.or_else(|| self.number(field.inner_type()));
         stated.map_or_else(|| first_sentence(&self.about(field.inner_type())), str::to_owned)
     }
 
@@ -325,6 +338,13 @@ fn plain(text: &str) -> String {
             if after.starts_with('(') { after.split_once(')').map_or("", |(_, after)| after) } else { after };
     }
     plain + rest
+}
+
+/// The values, numbers or words in quotes, that documentation gives as `[default: value]`.
+fn stated_defaults(about: &str) -> Vec<String> {
+    let stated = about.split("[default: ").skip(1).filter_map(|rest| rest.split(']').next());
+    let values = stated.map(|value| value.trim_matches('`'));
+    values.filter(|value| value.parse::<f64>().is_ok() || value.starts_with('"')).map(code).collect()
 }
 
 fn first_sentence(text: &str) -> String {

@@ -1,7 +1,7 @@
 //! `cargo test` with the time of each test binary.
 
 use std::io::{self, BufRead, BufReader, Write};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -20,25 +20,39 @@ struct Timed {
     ignored: usize,
 }
 
-/// Runs a `cargo test` command, passes its output on and prints the times of its binaries.
-pub(crate) fn run(command: &mut Command) -> Result<()> {
+/// Runs `cargo test` commands in turn, passes their output on and prints the times of all binaries. A failing command
+/// does not keep the next one from running.
+pub(crate) fn run(commands: &mut [Command]) -> Result<()> {
+    let mut times = Times::default();
+    let mut failures = Vec::new();
+    for command in commands {
+        let status = pass_on(command, &mut times)?;
+        if !status.success() {
+            failures.push(status.to_string());
+        }
+    }
+    print!("{}", table(&times.finish(Instant::now())));
+    ensure!(failures.is_empty(), "`cargo test` failed ({})", failures.join(", "));
+    Ok(())
+}
+
+/// Runs one command, prints its output and reads the times from it.
+fn pass_on(command: &mut Command, times: &mut Times) -> Result<ExitStatus> {
     let (reader, writer) = io::pipe().context("cannot create a pipe")?;
     let second = writer.try_clone().context("cannot share a pipe")?;
     let mut child = command.stdout(writer).stderr(second).spawn().context("cannot start `cargo test`")?;
     // The command keeps its ends of the pipe open, and the reader would wait for them.
     command.stdout(io::stdout()).stderr(io::stderr());
-    let mut times = Times::default();
     let mut out = io::stdout().lock();
     for line in BufReader::new(reader).split(b'\n') {
         let line = line.context("cannot read the output of `cargo test`")?;
         out.write_all(&line).and_then(|()| out.write_all(b"\n")).context("cannot pass on the output")?;
         times.read(&String::from_utf8_lossy(&line), Instant::now());
     }
-    drop(out);
     let status = child.wait().context("cannot wait for `cargo test`")?;
-    print!("{}", table(&times.finish(Instant::now())));
-    ensure!(status.success(), "`cargo test` failed ({status})");
-    Ok(())
+    // What follows until the next binary is building.
+    times.stop(Instant::now());
+    Ok(status)
 }
 
 /// Collects times from the lines of `cargo test`, which says what it starts next.
@@ -142,9 +156,16 @@ mod tests {
     }
 
     #[test]
-    fn output_is_passed_on_and_a_failure_stays_one() {
-        let script = "echo '     Running tests/a.rs (a-1)'; echo said >&2; exit 3";
-        let error = run(Command::new("sh").args(["-c", script])).unwrap_err();
+    fn a_failure_is_kept_and_the_next_command_runs() {
+        let second = std::env::temp_dir().join(format!("xtask-second-{}", std::process::id()));
+        let script = |text: &str| {
+            let mut command = Command::new("sh");
+            command.args(["-c", text]).env("SECOND", &second);
+            command
+        };
+        let first = script("echo '     Running tests/a.rs (a-1)'; echo said >&2; exit 3");
+        let error = run(&mut [first, script("touch \"$SECOND\"")]).unwrap_err();
         assert!(error.to_string().contains("exit status: 3"), "{error}");
+        assert!(std::fs::remove_file(&second).is_ok(), "the second command has run");
     }
 }

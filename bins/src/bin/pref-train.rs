@@ -89,7 +89,8 @@ fn start(
 ) -> anyhow::Result<()> {
     let mut recipe = Recipe::load(&args.recipe, &args.overrides)?;
     recipe.fetch(&Hub::from_environment(|name| std::env::var(name).ok()))?;
-    recipe.data.fix_date(SystemTime::now());
+    let now = SystemTime::now();
+    recipe.data.iter_mut().for_each(|source| source.fix_date(now));
     if let Some(count) = args.preview {
         return print_preview(&trainer::preview(&recipe, count)?, &args.format);
     }

@@ -28,7 +28,7 @@ pub fn describe(runner: &Runner) -> Result<Vec<Table>, ExperimentError> {
         return Ok(vec![sizes(vec![sandbox_row(setup), benchmark_row(runner)], vec![NOT_MADE.to_owned()])]);
     }
     let training = read(setup, runner, &source.records(0))?;
-    let (training, held_out) = match (source.held_out(0), setup.data.held_out) {
+    let (training, held_out) = match (source.held_out(0), setup.data.held_out_records(training.len())) {
         (Some(path), _) => (training, read(setup, runner, &path)?),
         // As a run of seed 0 does.
         (None, Some(count)) => hold_out(training, count, &Seeds::new(0)),

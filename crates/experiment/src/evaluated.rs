@@ -1,7 +1,5 @@
 //! Evaluated subjects and their scores.
 
-use std::num::NonZeroU64;
-
 use mtbench::{Answer, BenchDir};
 use serde::{Deserialize, Serialize};
 use trainer::HeldOutMetrics;
@@ -196,7 +194,7 @@ impl Evaluated {
             fraction: cell.fraction.get(),
             flip_rate: cell.flip_rate.get(),
             learning_rate: cell.learning_rate.unwrap_or(setup.train.learning_rate),
-            epochs: cell.epochs.map_or(setup.train.epochs, NonZeroU64::get),
+            epochs: setup.epochs_of(cell),
             progress: checkpoints.get(*checkpoint).copied().unwrap_or(evenly),
             ..sft
         }

@@ -1,7 +1,5 @@
 //! Plans: the work that a grid still needs, and its cost.
 
-use std::num::NonZeroU64;
-
 use policy_model::ModelConfig;
 use sandbox::{MAX_VOCAB_SIZE, Size};
 use tch::Kind;
@@ -311,8 +309,7 @@ impl Runner {
     /// Returns the largest number of optimizer steps of a cell; prompts with two equal responses make no pair.
     fn steps_of(&self, cell: &Cell, batch_size: usize) -> Result<u64, ExperimentError> {
         let pairs = (self.source().pairs()? as f64 * cell.fraction.get()).ceil() as u64;
-        let epochs = cell.epochs.map_or(self.setup().train.epochs, NonZeroU64::get);
-        Ok(epochs * pairs.div_ceil(batch_size as u64))
+        Ok(self.setup().epochs_of(cell) * pairs.div_ceil(batch_size as u64))
     }
 }
 

@@ -120,11 +120,10 @@ impl Registry {
                 };
                 let known = self.entries.iter().position(|entry| entry.id == id);
                 let place = known.unwrap_or_else(|| {
-                    let train = &runner.setup().train;
                     self.entries.push(Entry {
                         id,
                         cell: cell.cloned(),
-                        epochs: cell.map_or(0, |cell| cell.epochs.map_or(train.epochs, Into::into)),
+                        epochs: cell.map_or(0, |cell| runner.setup().epochs_of(cell)),
                         grids: BTreeSet::new(),
                         subjects: Vec::new(),
                         experiment: Some(at),
@@ -154,6 +153,7 @@ impl Registry {
                 continue;
             }
             let Recipe { seed, data, loss, train, .. } = Recipe::load(&recipe, &[])?;
+            let Some(data) = data.into_iter().next() else { continue };
             let cell = Cell {
                 slice: data.slice,
                 fraction: data.fraction,
@@ -163,7 +163,7 @@ impl Registry {
             self.entries.push(Entry {
                 id,
                 cell: Some(cell),
-                epochs: train.epochs,
+                epochs: train.epochs.get() as u64,
                 grids: BTreeSet::new(),
                 subjects: Vec::new(),
                 experiment: None,

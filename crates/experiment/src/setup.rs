@@ -1,6 +1,6 @@
 //! The setup of an experiment: what all its runs share.
 
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU64};
 use std::path::{Path, PathBuf};
 
 use pref_data::{ChatSettings, Date};
@@ -8,8 +8,8 @@ use pref_loss::{LabelSmoothing, LogpReduction};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use trainer::recipe::{
-    DataSection, DistributedSection, LoraSection, LossKind, LossSection, ModelSection, OutputSection, Recipe,
-    Smoothing, SpeedSection, TrainSection, WatchSection,
+    CheckpointsSection, DataSection, DistributedSection, LoraSection, LossKind, LossSection, ModelSection,
+    OutputSection, Recipe, Smoothing, SpeedSection, TrainSection, WatchSection,
 };
 
 use crate::cell::Cell;
@@ -192,6 +192,11 @@ impl Setup {
         self.train.checkpoints.len() - 1
     }
 
+    /// Returns the number of passes of a cell over its pairs. A study's recipe has a whole number of them.
+    pub(crate) fn epochs_of(&self, cell: &Cell) -> u64 {
+        cell.epochs.map_or(self.train.epochs.get() as u64, NonZeroU64::get)
+    }
+
     /// Returns the recipe of one cell's training run, which writes to `output`.
     pub fn run_recipe(
         &self,
@@ -201,12 +206,22 @@ impl Setup {
         held_out: Option<&Path>,
         output: &Path,
     ) -> Recipe {
+        let mut from = self.data.clone();
+        from.path = data.display().to_string();
+        from.eval_path = held_out.map(|path| path.display().to_string());
+        from.annotator.clone_from(&cell.annotator);
+        if cell.slice.is_some() {
+            from.slice.clone_from(&cell.slice);
+        }
+        from.fraction = cell.fraction;
+        from.flip_rate = cell.flip_rate;
         let mut recipe = Recipe {
             seed: cell.seed,
             model: self.model.clone(),
-            data: self.data.clone(),
+            data: vec![from],
             loss: self.loss.clone(),
             train: self.train.clone(),
+            checkpoints: CheckpointsSection::default(),
             speed: self.speed,
             watch: self.watch.clone(),
             lora: self.lora.clone(),
@@ -214,21 +229,13 @@ impl Setup {
             output: self.output.clone(),
         };
         recipe.model.path = model.display().to_string();
-        recipe.data.path = data.display().to_string();
-        recipe.data.eval_path = held_out.map(|path| path.display().to_string());
-        recipe.data.annotator.clone_from(&cell.annotator);
         recipe.model.reference = None;
-        if cell.slice.is_some() {
-            recipe.data.slice.clone_from(&cell.slice);
-        }
-        recipe.data.fraction = cell.fraction;
-        recipe.data.flip_rate = cell.flip_rate;
         recipe.loss = self.loss_of(cell);
         if let Some(learning_rate) = cell.learning_rate {
             recipe.train.learning_rate = learning_rate;
         }
         if let Some(epochs) = cell.epochs {
-            recipe.train.epochs = epochs.get();
+            recipe.train.epochs = epochs.into();
         }
         // A run may resume with another number of threads.
         recipe.train.threads = 0;

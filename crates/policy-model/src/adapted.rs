@@ -1,10 +1,12 @@
 //! Policies with adapters and in other kinds, over shared weights.
 
+use rand::RngExt;
+use seeds::Seeds;
 use tch::{Kind, TchError, Tensor};
 
 use crate::error::PolicyError;
 use crate::layer_source::Supply;
-use crate::lora::{Adapters, Lora};
+use crate::lora::{self, Adapters, Lora};
 use crate::policy::Policy;
 use crate::weights;
 
@@ -26,11 +28,41 @@ impl Policy {
         parameters: Vec<(String, Tensor)>,
         origin: &str,
     ) -> Result<Self, PolicyError> {
+        lora.check(self.config()).map_err(|problem| PolicyError::BadAdapters { problem })?;
         let shapes = lora.parameter_shapes(self.config());
         let parameters = weights::arrange(shapes, parameters, origin)?;
         let kind = parameters.first().map_or(self.kind(), |(_, first)| first.kind());
         weights::check_alike(&parameters, kind, self.device())?;
         self.share(Some(Adapters { lora, parameters }))
+    }
+
+    /// Returns initial adapters in fp32: `A` uniform in ±1/√in as in peft and `B` zero, lengths of rows and modules that are trained
+    /// in full as they are, so that the policy is unchanged. Each `A` draws from the stream of its name.
+    ///
+    /// # Errors
+    /// The model lacks a target or a module.
+    pub fn initial_adapters(&self, lora: &Lora, seeds: &Seeds) -> Result<Vec<(String, Tensor)>, PolicyError> {
+        lora.check(self.config()).map_err(|problem| PolicyError::BadAdapters { problem })?;
+        let weight = |name: &str| {
+            let found = self.parameters().iter().find(|(other, _)| other == name);
+            let (_, weight) = found.expect("adapters have shapes of this model's parameters only");
+            weight.detach().to_kind(Kind::Float)
+        };
+        let fresh = |(name, shape): (String, Vec<i64>)| {
+            let mut values = vec![0.0; shape.iter().product::<i64>() as usize];
+            if name.ends_with(lora::A) {
+                let (bound, mut stream) = ((shape[1] as f64).sqrt().recip(), seeds.stream(&name));
+                values.fill_with(|| (bound * (2.0 * stream.random::<f64>() - 1.0)) as f32);
+            } else if let Some(module) = name.strip_suffix(lora::MAGNITUDE) {
+                let lengths = weight(&format!("{module}.weight")).norm_scalaropt_dim(2.0, [1], false);
+                return (name, lengths);
+            } else if !name.ends_with(lora::B) {
+                let copied = weight(&name).copy();
+                return (name, copied);
+            }
+            (name, Tensor::from_slice(&values).view(shape.as_slice()).to_device(self.device()))
+        };
+        Ok(lora.parameter_shapes(self.config()).into_iter().map(fresh).collect())
     }
 
     /// Returns this policy without adapters, over the shared weights.
@@ -65,8 +97,21 @@ impl Policy {
         Self::assemble(config, parameters.collect(), adapters, supply, "this policy")
     }
 
+    /// Returns this policy with its adapters merged into weights of its kind.
+    pub(crate) fn merge(&self) -> Result<Self, PolicyError> {
+        let merged = |(name, weight): &(String, Tensor)| {
+            let merged = self.merged(name, weight).and_then(|merged| merged.f_to_kind(self.kind()));
+            Ok((name.clone(), merged.map_err(PolicyError::torch(format!("merge `{name}`")))?))
+        };
+        let parameters = self.parameters().iter().map(merged).collect::<Result<_, PolicyError>>()?;
+        Self::build(self.config().clone(), parameters, None, "merged adapters")
+    }
+
     /// Returns the weight of this name with its adapter merged.
     pub(crate) fn merged(&self, name: &str, weight: &Tensor) -> Result<Tensor, TchError> {
+        if let Some(own) = self.adapters().and_then(|adapters| adapters.replaced(name)) {
+            return own.f_detach();
+        }
         let module = name.strip_suffix(".weight");
         match self.adapters().zip(module).and_then(|(adapters, module)| adapters.of(module)) {
             Some(low_rank) => low_rank.merged(weight),

@@ -84,21 +84,30 @@ impl PackedRows {
     }
 }
 
+/// The rule of a layer's attention scores.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ScoreRule {
+    /// The sliding window, if any.
+    pub(crate) window: Option<i64>,
+    /// Bounds the scores by `cap · tanh(score / cap)`. No kernel does that, so that all scores are in memory.
+    pub(crate) soft_cap: Option<f64>,
+}
+
 /// Attention of one forward pass, layer by layer.
 pub(crate) trait AttentionBackend {
-    /// Computes the attention of layer `layer` with this sliding window: `q [N, heads, head_dim]`, `k` and
+    /// Computes the attention of layer `layer` under this rule: `q [N, heads, head_dim]`, `k` and
     /// `v [N, kv_heads, head_dim]`. Returns `[N, heads · head_dim]`.
     fn attend(
         &mut self,
         layer: usize,
-        window: Option<i64>,
+        rule: ScoreRule,
         q: Tensor,
         k: Tensor,
         v: Tensor,
     ) -> Result<Tensor, PolicyError>;
 
-    /// Returns the rows if the mask of layers with this `window` is that of [`shared_prefix_attention`].
-    fn shared_prefix_rows(&self, _window: Option<i64>) -> Option<&SharedPrefixRows> {
+    /// Returns the rows if the scores of layers with this rule are those of [`shared_prefix_attention`].
+    fn shared_prefix_rows(&self, _rule: ScoreRule) -> Option<&SharedPrefixRows> {
         None
     }
 
@@ -119,7 +128,7 @@ impl<C: KeyValues> AttentionBackend for Padded<C> {
     fn attend(
         &mut self,
         layer: usize,
-        window: Option<i64>,
+        rule: ScoreRule,
         q: Tensor,
         k: Tensor,
         v: Tensor,
@@ -130,15 +139,18 @@ impl<C: KeyValues> AttentionBackend for Padded<C> {
             x.view([self.rows, -1, shape[1], shape[2]]).transpose(1, 2)
         };
         let (k, v) = self.cache.extend(layer, by_row(&k), by_row(&v));
-        let mask = self.masks.of(window);
+        let mask = self.masks.of(rule.window);
         if let ScoreMask::From(first) = mask
+            && rule.soft_cap.is_none()
             && let Some(attended) = torch_ext::decode_attention(&q, &k, &v, first)?
         {
             return Ok(attended.view([tokens, -1]));
         }
         let q = by_row(&q);
-        let attended =
-            if tokens == self.rows { attend_one(&q, &k, &v, mask) } else { attend(&q, &k, &v, mask) };
+        let attended = match tokens == self.rows {
+            true => attend_one(&q, &k, &v, mask, rule.soft_cap),
+            false => attend(&q, &k, &v, mask, rule.soft_cap),
+        };
         Ok(attended.transpose(1, 2).reshape([tokens, -1]))
     }
 
@@ -185,20 +197,21 @@ impl Packed {
 }
 
 impl AttentionBackend for Packed {
-    fn shared_prefix_rows(&self, window: Option<i64>) -> Option<&SharedPrefixRows> {
-        (!self.exceeds_window || window.is_none()).then_some(&self.layout)
+    fn shared_prefix_rows(&self, rule: ScoreRule) -> Option<&SharedPrefixRows> {
+        let is_whole = !self.exceeds_window || rule.window.is_none();
+        (is_whole && rule.soft_cap.is_none()).then_some(&self.layout)
     }
 
     fn attend(
         &mut self,
         _: usize,
-        window: Option<i64>,
+        rule: ScoreRule,
         q: Tensor,
         k: Tensor,
         v: Tensor,
     ) -> Result<Tensor, PolicyError> {
         let tokens = q.size()[0];
-        if self.shared_prefix_rows(window).is_some() {
+        if self.shared_prefix_rows(rule).is_some() {
             let attended = match &self.varlen {
                 Some(rows) => varlen_attention(&q, &k, &v, rows)?,
                 None => shared_prefix_attention(&q, &k, &v, &self.layout)?,
@@ -209,7 +222,7 @@ impl AttentionBackend for Packed {
         }
         let segments =
             self.segments.get_or_insert_with(|| Segments::new(&self.rows, self.window, self.options));
-        Ok(segments.attend(&self.rows, window, &q, &k, &v).transpose(1, 2).reshape([tokens, -1]))
+        Ok(segments.attend(&self.rows, rule, &q, &k, &v).transpose(1, 2).reshape([tokens, -1]))
     }
 }
 
@@ -235,7 +248,7 @@ impl Segments {
     }
 
     /// `q [N, heads, head_dim]`, `k` and `v [N, kv_heads, head_dim]` to `[1, heads, N, head_dim]`.
-    fn attend(&self, rows: &[PackedRow], window: Option<i64>, q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
+    fn attend(&self, rows: &[PackedRow], rule: ScoreRule, q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
         // Transposes, splits and joins once for all segments: per segment it would cost an operation each, and a slice per
         // segment a gradient of full size each.
         let split = |x: &Tensor| x.transpose(0, 1).unsqueeze(0).split_with_sizes(self.tokens.as_slice(), 2);
@@ -243,11 +256,12 @@ impl Segments {
         let mut attended = Vec::with_capacity(q.len());
         let mut prefix = 0;
         for row in rows {
-            attended.push(attend(&q[prefix], &k[prefix], &v[prefix], self.masks[prefix].of(window)));
+            let mask = |segment: usize| self.masks[segment].of(rule.window);
+            attended.push(attend(&q[prefix], &k[prefix], &v[prefix], mask(prefix), rule.soft_cap));
             // The same operations for every continuation, so that their order changes no bit.
             for segment in prefix + 1..=prefix + row.continuations.len() {
                 let joined = |x: &[Tensor]| Tensor::cat(&[&x[prefix], &x[segment]], 2);
-                attended.push(attend(&q[segment], &joined(&k), &joined(&v), self.masks[segment].of(window)));
+                attended.push(attend(&q[segment], &joined(&k), &joined(&v), mask(segment), rule.soft_cap));
             }
             prefix += 1 + row.continuations.len();
         }
@@ -352,7 +366,10 @@ impl Masks {
 }
 
 /// Attention by libtorch; all operands `[B, heads, T, head_dim]`.
-fn attend(q: &Tensor, k: &Tensor, v: &Tensor, mask: &ScoreMask) -> Tensor {
+fn attend(q: &Tensor, k: &Tensor, v: &Tensor, mask: &ScoreMask, soft_cap: Option<f64>) -> Tensor {
+    if let Some(cap) = soft_cap {
+        return attend_capped(q, k, v, mask, cap);
+    }
     let (mask, causal) = match mask {
         ScoreMask::Causal => (None, true),
         ScoreMask::Explicit(mask) | ScoreMask::Added(mask) => (Some(mask), false),
@@ -362,14 +379,41 @@ fn attend(q: &Tensor, k: &Tensor, v: &Tensor, mask: &ScoreMask) -> Tensor {
     Tensor::scaled_dot_product_attention(q, k, v, mask, 0.0, causal, None, grouped)
 }
 
+/// As [`attend`], with bounded scores, all of which are in memory.
+fn attend_capped(q: &Tensor, k: &Tensor, v: &Tensor, mask: &ScoreMask, cap: f64) -> Tensor {
+    let shape = q.size();
+    let &[rows, heads, queries, head_dim] = shape.as_slice() else {
+        unreachable!("queries are [B, heads, T, head_dim]")
+    };
+    let (kv_heads, keys) = (k.size()[1], k.size()[2]);
+    let grouped = q.reshape([rows, kv_heads, heads / kv_heads * queries, head_dim]);
+    let products = grouped.matmul(&k.transpose(2, 3)).view([rows, heads, queries, keys]);
+    let scores = (products * ((head_dim as f64).powf(-0.5) / cap)).tanh() * cap;
+    let scores = match mask {
+        ScoreMask::Causal => {
+            let seen = Tensor::ones([queries, keys], (Kind::Bool, q.device())).tril(0);
+            scores.masked_fill(&seen.logical_not(), f64::NEG_INFINITY)
+        }
+        ScoreMask::Explicit(seen) => scores.masked_fill(&seen.logical_not(), f64::NEG_INFINITY),
+        ScoreMask::Added(mask) => scores + mask,
+        ScoreMask::From(_) => unreachable!("rows of several queries have an explicit mask"),
+    };
+    let weights = scores.softmax(-1, Kind::Float).to_kind(q.kind());
+    let weights = weights.view([rows, kv_heads, heads / kv_heads * queries, keys]);
+    weights.matmul(v).view(shape.as_slice())
+}
+
 /// Attention of one query `[B, heads, 1, head_dim]` over all keys: two products, with the heads of a group as the rows of a
 /// matrix. libtorch's fused kernel is optimized for many queries, and takes twice as long here.
-fn attend_one(q: &Tensor, k: &Tensor, v: &Tensor, mask: &ScoreMask) -> Tensor {
+fn attend_one(q: &Tensor, k: &Tensor, v: &Tensor, mask: &ScoreMask, soft_cap: Option<f64>) -> Tensor {
     let (q_shape, k_shape) = (q.size(), k.size());
     let (heads, head_dim, kv_heads) = (q_shape[1], q_shape[3], k_shape[1]);
     let grouped =
         (q * (head_dim as f64).powf(-0.5)).reshape([q_shape[0], kv_heads, heads / kv_heads, head_dim]);
     let mut scores = grouped.matmul(&k.transpose(2, 3));
+    if let Some(cap) = soft_cap {
+        scores = (scores / cap).tanh() * cap;
+    }
     match mask {
         ScoreMask::Causal => {}
         ScoreMask::Explicit(seen) => scores = scores.masked_fill(&seen.logical_not(), f64::NEG_INFINITY),

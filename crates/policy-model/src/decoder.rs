@@ -3,17 +3,18 @@
 use std::collections::BTreeMap;
 
 use tch::{Device, Kind, Tensor};
-use torch_ext::{
-    AttentionBlock, GatedBlock, SharedPrefixRows, attention_block, decode_linear, gated_block,
-    max_decode_rows,
-};
+use torch_ext::{AttentionBlock, GatedBlock, SharedPrefixRows, attention_block, gated_block};
 
-use crate::attention::AttentionBackend;
+use crate::attention::{AttentionBackend, ScoreRule};
 use crate::config::ModelConfig;
 use crate::error::PolicyError;
+use crate::feed_forward::{FeedForward, Input};
 use crate::layer_source::{SuppliedLayers, Supply};
-use crate::lora::{Adapters, LowRank};
-use crate::rope::{RotaryEmbedding, Rotation};
+use crate::linear::{Linear, LinearKernel};
+use crate::lora::Adapters;
+use crate::norm::Norm;
+use crate::rotary::{RotaryEmbedding, Rotation};
+use crate::switches::{Block, FeedForward as FeedForwardKind, NormKind, QkNorm};
 
 /// Why a weight is there.
 const CHECKED: &str = "a policy checks that every weight is present";
@@ -22,47 +23,159 @@ const CHECKED: &str = "a policy checks that every weight is present";
 #[derive(Debug)]
 pub(crate) struct Decoder {
     embed_tokens: Tensor,
+    /// Factor of the embeddings.
+    embedding_scale: f64,
     /// The layers in memory; none if they are supplied.
     layers: Vec<Layer>,
     supplied: Option<SuppliedLayers>,
     norm: Norm,
+    /// Factor of the hidden states before the head.
+    logit_scale: f64,
     lm_head: Tensor,
+    lm_head_bias: Option<Tensor>,
+    logit_soft_cap: Option<f64>,
     rotary: RotaryEmbedding,
+    /// Positions of the layers with a window, where they differ.
+    local_rotary: Option<RotaryEmbedding>,
+}
+
+/// The rotations of one forward pass.
+#[derive(Debug)]
+pub(crate) struct Rotations {
+    global: Rotation,
+    local: Option<Rotation>,
 }
 
 #[derive(Debug)]
 pub(crate) struct Layer {
-    input_layernorm: Norm,
+    /// Norms before and after attention, before and after the feed-forward block.
+    norms: [Option<Norm>; 4],
     self_attn: Attention,
-    post_attention_layernorm: Norm,
-    gate_proj: Linear,
-    up_proj: Linear,
-    down_proj: Linear,
+    feed_forward: FeedForward,
+    is_parallel: bool,
+    /// Factor of what a block adds to the residual stream.
+    residual_scale: f64,
+    /// Whether norms and residuals are those of the fused kernels.
+    may_fuse: bool,
 }
 
 #[derive(Debug)]
 struct Attention {
-    q_proj: Linear,
-    k_proj: Linear,
-    v_proj: Linear,
+    qkv: Qkv,
     o_proj: Linear,
-    qk_norm: Option<(Norm, Norm)>,
+    qk_norm: Option<[Norm; 2]>,
+    /// Whether the norms are those of whole projections.
+    norms_projections: bool,
+    heads: [i64; 2],
     head_dim: i64,
-    /// The sliding window, if any.
-    window: Option<i64>,
+    /// Factor of the queries, beyond the backends' `1/√head_dim`.
+    query_scale: f64,
+    rotates: bool,
+    rule: ScoreRule,
 }
 
 #[derive(Debug)]
-struct Linear {
-    weight: Tensor,
-    bias: Option<Tensor>,
-    low_rank: Option<LowRank>,
+enum Qkv {
+    Separate { q_proj: Linear, k_proj: Linear, v_proj: Linear },
+    Fused(Linear),
 }
 
-#[derive(Debug)]
-struct Norm {
-    weight: Tensor,
-    eps: f64,
+/// Finds a model's tensors by name.
+struct Modules<'a> {
+    config: &'a ModelConfig,
+    tensors: BTreeMap<&'a str, &'a Tensor>,
+    adapters: Option<&'a Adapters>,
+}
+
+impl Modules<'_> {
+    fn tensor(&self, name: &str) -> Option<Tensor> {
+        let given = self.tensors.get(name)?;
+        match self.adapters.and_then(|adapters| adapters.replaced(name)) {
+            // Another kind than that of the weights means a policy for saving, which needs no graph.
+            Some(own) if own.kind() != given.kind() => Some(own.detach().to_kind(given.kind())),
+            Some(own) => Some(own.shallow_clone()),
+            None => Some(given.shallow_clone()),
+        }
+    }
+
+    fn needed(&self, name: &str) -> Tensor {
+        self.tensor(name).expect(CHECKED)
+    }
+
+    fn norm(&self, name: &str) -> Norm {
+        Norm {
+            weight: self.needed(&format!("{name}.weight")),
+            bias: self.tensor(&format!("{name}.bias")),
+            eps: self.config.norm_eps,
+            kind: self.config.switches.norm,
+        }
+    }
+
+    fn linear(&self, name: &str) -> Linear {
+        Linear {
+            weight: self.needed(&format!("{name}.weight")),
+            bias: self.tensor(&format!("{name}.bias")),
+            low_rank: self.adapters.and_then(|adapters| adapters.of(name)),
+        }
+    }
+
+    fn layer(&self, index: usize) -> Layer {
+        let switches = &self.config.switches;
+        let at = |name: &str| format!("model.layers.{index}.{name}");
+        let linear = |name: &str| self.linear(&at(name));
+        let input = match switches.feed_forward {
+            FeedForwardKind::Gated => {
+                Input::Gated { gate: linear("mlp.gate_proj"), up: linear(switches.names.up) }
+            }
+            FeedForwardKind::GatedFused => Input::GatedFused(linear("mlp.gate_up_proj")),
+            FeedForwardKind::Plain => Input::Plain(linear(switches.names.up)),
+        };
+        Layer {
+            norms: switches.layer_norms().map(|name| name.map(|name| self.norm(&at(name)))),
+            self_attn: self.attention(index),
+            feed_forward: FeedForward {
+                input,
+                down: linear(switches.names.down),
+                activation: switches.activation,
+            },
+            is_parallel: switches.block == Block::Parallel,
+            residual_scale: switches.scales.residual,
+            may_fuse: switches.block == Block::PreNorm
+                && switches.norm == NormKind::Rms
+                && switches.scales.residual == 1.0,
+        }
+    }
+
+    fn attention(&self, index: usize) -> Attention {
+        let (config, switches) = (self.config, &self.config.switches);
+        let at = |name: &str| format!("model.layers.{index}.{name}");
+        let linear = |name: &str| self.linear(&at(name));
+        let qkv = match switches.fused_qkv {
+            true => Qkv::Fused(linear("self_attn.qkv_proj")),
+            false => Qkv::Separate {
+                q_proj: linear("self_attn.q_proj"),
+                k_proj: linear("self_attn.k_proj"),
+                v_proj: linear("self_attn.v_proj"),
+            },
+        };
+        Attention {
+            qkv,
+            o_proj: linear(switches.names.output),
+            qk_norm: switches.qk_norm.names().map(|names| names.map(|name| self.norm(&at(name)))),
+            norms_projections: switches.qk_norm == QkNorm::Projection,
+            heads: [config.heads, config.kv_heads].map(|heads| heads as i64),
+            head_dim: config.head_dim as i64,
+            query_scale: switches
+                .scales
+                .attention
+                .map_or(1.0, |scale| scale * (config.head_dim as f64).sqrt()),
+            rotates: switches.layers[index].rotates,
+            rule: ScoreRule {
+                window: config.window(index).map(|window| window as i64),
+                soft_cap: switches.attention_soft_cap,
+            },
+        }
+    }
 }
 
 impl Decoder {
@@ -75,30 +188,34 @@ impl Decoder {
         supply: Option<&Supply>,
         device: Device,
     ) -> Self {
-        let by_name: BTreeMap<&str, &Tensor> =
-            parameters.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
-        let tensor = |name: &str| by_name.get(name).map(|tensor| tensor.shallow_clone());
-        let needed = |name: &str| tensor(name).expect(CHECKED);
-        let layers = match supply {
-            Some(_) => Vec::new(),
-            None => (0..config.layers).map(|index| Layer::new(config, index, tensor, adapters)).collect(),
-        };
-        let supplied = supply.map(|supply| SuppliedLayers {
-            supply: supply.clone(),
-            config: config.clone(),
-            adapters: adapters.map(Adapters::share),
-        });
+        let tensors = parameters.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+        let modules = Modules { config, tensors, adapters };
+        let switches = &config.switches;
+        let embed_tokens = modules.needed("model.embed_tokens.weight");
+        let rotary = |rope| RotaryEmbedding::new(rope, config.head_dim, device);
         Self {
-            embed_tokens: needed("model.embed_tokens.weight"),
-            layers,
-            supplied,
-            norm: Norm { weight: needed("model.norm.weight"), eps: config.rms_norm_eps },
-            lm_head: needed(if config.tie_word_embeddings {
+            embedding_scale: rounded(switches.scales.embedding, embed_tokens.kind()),
+            embed_tokens,
+            layers: match supply {
+                Some(_) => Vec::new(),
+                None => (0..config.layers).map(|index| modules.layer(index)).collect(),
+            },
+            supplied: supply.map(|supply| SuppliedLayers {
+                supply: supply.clone(),
+                config: config.clone(),
+                adapters: adapters.map(Adapters::share),
+            }),
+            norm: modules.norm(switches.names.final_norm),
+            logit_scale: switches.scales.logits,
+            lm_head: modules.needed(if config.tie_word_embeddings {
                 "model.embed_tokens.weight"
             } else {
                 "lm_head.weight"
             }),
-            rotary: RotaryEmbedding::new(&config.rope, config.head_dim, device),
+            lm_head_bias: modules.tensor("lm_head.bias"),
+            logit_soft_cap: switches.logit_soft_cap,
+            rotary: rotary(&config.rope),
+            local_rotary: switches.local_rope.as_ref().map(rotary),
         }
     }
 
@@ -111,18 +228,31 @@ impl Decoder {
         &self.lm_head
     }
 
-    /// Returns the logits `[N, vocab_size]` of hidden states `[N, hidden]` during decoding.
+    /// Returns the logits `[N, vocab_size]` of hidden states `[N, hidden]`.
+    pub(crate) fn logits(&self, hidden: &Tensor) -> Tensor {
+        self.capped(hidden.linear(&self.lm_head, self.lm_head_bias.as_ref()))
+    }
+
+    /// As [`Decoder::logits`], during decoding.
     pub(crate) fn decoded_logits(&self, hidden: &Tensor) -> Result<Tensor, PolicyError> {
-        LinearKernel::Decoding.linear(hidden, &self.lm_head, None)
+        let bias = self.lm_head_bias.as_ref();
+        Ok(self.capped(LinearKernel::Decoding.linear(hidden, &self.lm_head, bias)?))
+    }
+
+    fn capped(&self, logits: Tensor) -> Tensor {
+        match self.logit_soft_cap {
+            Some(cap) => (logits / cap).tanh() * cap,
+            None => logits,
+        }
     }
 
     /// Returns the sliding window of the layers that have one.
     pub(crate) fn window(&self) -> Option<i64> {
         let supplied = self.supplied.as_ref().and_then(SuppliedLayers::window);
-        self.layers.iter().find_map(|layer| layer.self_attn.window).or(supplied)
+        self.layers.iter().find_map(|layer| layer.self_attn.rule.window).or(supplied)
     }
 
-    /// Returns the embeddings `[N, hidden]` of tokens `ids [N]`.
+    /// Returns the embeddings `[N, hidden]` of tokens `ids [N]`, unscaled.
     pub(crate) fn embed(&self, ids: &Tensor) -> Tensor {
         self.embed_tokens.index_select(0, ids)
     }
@@ -139,18 +269,19 @@ impl Decoder {
         backend: &mut dyn AttentionBackend,
         selected: Option<&Tensor>,
     ) -> Result<Tensor, PolicyError> {
-        let rotation = self.rotation(positions);
+        let rotations = self.rotations(positions, backend.is_decoding());
         let mut hidden = embedded.shallow_clone();
         self.begin_forward()?;
         for index in 0..self.layers() {
-            hidden = self.layer(index, &hidden, &rotation, backend, selected)?;
+            hidden = self.layer(index, &hidden, &rotations, backend, selected)?;
         }
-        self.norm.forward(&hidden)
+        self.norm(&hidden)
     }
 
-    /// Returns the rotation of queries and keys at `positions` `[N]`.
-    pub(crate) fn rotation(&self, positions: &Tensor) -> Rotation {
-        self.rotary.at(positions, self.embed_tokens.kind())
+    /// Returns the rotations of queries and keys at `positions` `[N]`.
+    pub(crate) fn rotations(&self, positions: &Tensor, is_decoding: bool) -> Rotations {
+        let at = |rotary: &RotaryEmbedding| rotary.at(positions, self.embed_tokens.kind(), is_decoding);
+        Rotations { global: at(&self.rotary), local: self.local_rotary.as_ref().map(at) }
     }
 
     /// Applies layer `index` to hidden states `[N, hidden]`. The last layer returns the `selected` tokens only.
@@ -161,7 +292,7 @@ impl Decoder {
         &self,
         index: usize,
         hidden: &Tensor,
-        rotation: &Rotation,
+        rotations: &Rotations,
         backend: &mut dyn AttentionBackend,
         selected: Option<&Tensor>,
     ) -> Result<Tensor, PolicyError> {
@@ -173,23 +304,28 @@ impl Decoder {
                 &supplied
             }
         };
-        let window = layer.self_attn.window;
+        let scaled = (index == 0 && self.embedding_scale != 1.0).then(|| hidden * self.embedding_scale);
+        let hidden = scaled.as_ref().unwrap_or(hidden);
         let kernel = if backend.is_decoding() { LinearKernel::Decoding } else { LinearKernel::Libtorch };
-        let fused = match backend.shared_prefix_rows(window) {
-            Some(rows) => layer.fused_attention(hidden, rotation, rows)?,
-            None => None,
+        let selected = selected.filter(|_| index + 1 == self.layers());
+        let pass = Pass { index, rotation: layer.self_attn.rotation(rotations), kernel, selected };
+        if layer.is_parallel {
+            return layer.parallel(hidden, &pass, backend);
+        }
+        let fused = match (
+            pass.rotation.and_then(Rotation::tables),
+            backend.shared_prefix_rows(layer.self_attn.rule),
+        ) {
+            (Some(tables), Some(rows)) => layer.fused_attention(hidden, tables, rows)?,
+            _ => None,
         };
         let hidden = match fused {
             Some(hidden) => hidden,
-            None => layer
-                .attention(hidden, rotation, kernel, &mut |q, k, v| backend.attend(index, window, q, k, v))?,
+            None => layer.attention(hidden, &pass, backend)?,
         };
-        let hidden = match selected {
-            Some(selected) if index + 1 == self.layers() => hidden.index_select(0, selected),
-            _ => hidden,
-        };
+        let hidden = pass.select(hidden);
         let fused = if kernel == LinearKernel::Libtorch { layer.fused_gated(&hidden)? } else { None };
-        fused.map_or_else(|| layer.gated(&hidden, kernel), Ok)
+        fused.map_or_else(|| layer.feed_forward(&hidden, kernel), Ok)
     }
 
     /// Returns the number of layers.
@@ -197,73 +333,114 @@ impl Decoder {
         self.supplied.as_ref().map_or(self.layers.len(), |supplied| supplied.config.layers)
     }
 
-    /// Applies the final norm to hidden states `[N, hidden]`.
+    /// Applies the final norm to hidden states `[N, hidden]`, and the scale of the logits.
     pub(crate) fn norm(&self, hidden: &Tensor) -> Result<Tensor, PolicyError> {
-        self.norm.forward(hidden)
+        let normed = self.norm.forward(hidden)?;
+        Ok(if self.logit_scale == 1.0 { normed } else { normed * self.logit_scale })
     }
 }
 
-/// Attention of a layer's queries, keys and values, `[N, heads, head_dim]` each: `[N, heads · head_dim]`.
-type Attend<'a> = &'a mut dyn FnMut(Tensor, Tensor, Tensor) -> Result<Tensor, PolicyError>;
+/// Returns the nearest number of this kind, in which transformers stores the scale of embeddings.
+fn rounded(scale: f64, kind: Kind) -> f64 {
+    if scale == 1.0 { 1.0 } else { Tensor::from(scale).to_kind(kind).double_value(&[]) }
+}
+
+/// What a layer needs besides the hidden states.
+struct Pass<'a> {
+    /// The index of the layer.
+    index: usize,
+    /// `None` without rotation.
+    rotation: Option<&'a Rotation>,
+    kernel: LinearKernel,
+    /// The tokens whose results are needed after attention; `None` for all.
+    selected: Option<&'a Tensor>,
+}
+
+impl Pass<'_> {
+    fn select(&self, x: Tensor) -> Tensor {
+        match self.selected {
+            Some(selected) => x.index_select(0, selected),
+            None => x,
+        }
+    }
+}
+
+fn normed(norm: Option<&Norm>, x: Tensor) -> Result<Tensor, PolicyError> {
+    norm.map_or(Ok(x.shallow_clone()), |norm| norm.forward(&x))
+}
 
 /// A layer is two residual blocks. Where a kernel supports it, a block is one autograd node instead of a dozen, bitwise identical
 /// to the composed operations.
 impl Layer {
-    /// Creates layer `index`; `tensor` finds its weights by name.
+    /// Creates layer `index` from its weights and the adapters.
     pub(crate) fn new(
         config: &ModelConfig,
         index: usize,
-        tensor: impl Fn(&str) -> Option<Tensor>,
+        parameters: &[(String, Tensor)],
         adapters: Option<&Adapters>,
     ) -> Self {
-        let needed = |name: &str| tensor(name).expect(CHECKED);
-        let at = |name: &str| format!("model.layers.{index}.{name}");
-        let norm =
-            |name: &str| Norm { weight: needed(&at(&format!("{name}.weight"))), eps: config.rms_norm_eps };
-        let linear = |name: &str| Linear {
-            weight: needed(&at(&format!("{name}.weight"))),
-            bias: tensor(&at(&format!("{name}.bias"))),
-            low_rank: adapters.and_then(|adapters| adapters.of(&at(name))),
-        };
-        Self {
-            input_layernorm: norm("input_layernorm"),
-            self_attn: Attention {
-                q_proj: linear("self_attn.q_proj"),
-                k_proj: linear("self_attn.k_proj"),
-                v_proj: linear("self_attn.v_proj"),
-                o_proj: linear("self_attn.o_proj"),
-                qk_norm: config.qk_norm.then(|| (norm("self_attn.q_norm"), norm("self_attn.k_norm"))),
-                head_dim: config.head_dim as i64,
-                window: config.window(index).map(|window| window as i64),
-            },
-            post_attention_layernorm: norm("post_attention_layernorm"),
-            gate_proj: linear("mlp.gate_proj"),
-            up_proj: linear("mlp.up_proj"),
-            down_proj: linear("mlp.down_proj"),
-        }
+        let tensors = parameters.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+        Modules { config, tensors, adapters }.layer(index)
     }
 
     fn attention(
         &self,
         hidden: &Tensor,
-        rotation: &Rotation,
-        kernel: LinearKernel,
-        attend: Attend<'_>,
+        pass: &Pass<'_>,
+        backend: &mut dyn AttentionBackend,
     ) -> Result<Tensor, PolicyError> {
-        let normed = self.input_layernorm.forward(hidden)?;
-        Ok(hidden + self.self_attn.forward(&normed, rotation, kernel, attend)?)
+        let [before, after, ..] = &self.norms;
+        let input = normed(before.as_ref(), hidden.shallow_clone())?;
+        let attended = normed(after.as_ref(), self.self_attn.forward(&input, pass, backend)?)?;
+        Ok(self.added(hidden, attended))
     }
 
-    /// Returns `None` where the fused kernel does not support the block: norms of heads, adapters, devices, kinds, widths.
+    fn feed_forward(&self, hidden: &Tensor, kernel: LinearKernel) -> Result<Tensor, PolicyError> {
+        let [.., before, after] = &self.norms;
+        let input = normed(before.as_ref(), hidden.shallow_clone())?;
+        let result = normed(after.as_ref(), self.feed_forward.forward(&input, kernel)?)?;
+        Ok(self.added(hidden, result))
+    }
+
+    /// Attention and the feed-forward block read the same normed states.
+    fn parallel(
+        &self,
+        hidden: &Tensor,
+        pass: &Pass<'_>,
+        backend: &mut dyn AttentionBackend,
+    ) -> Result<Tensor, PolicyError> {
+        let input = normed(self.norms[0].as_ref(), hidden.shallow_clone())?;
+        let attended = pass.select(self.self_attn.forward(&input, pass, backend)?);
+        let result = self.feed_forward.forward(&pass.select(input), pass.kernel)?;
+        let hidden = self.added(&pass.select(hidden.shallow_clone()), attended);
+        Ok(self.added(&hidden, result))
+    }
+
+    fn added(&self, hidden: &Tensor, block: Tensor) -> Tensor {
+        if self.residual_scale == 1.0 { hidden + block } else { hidden + block * self.residual_scale }
+    }
+
+    /// Returns `None` where the fused kernel does not support the block: its norms, biases, adapters, devices, kinds, widths.
     fn fused_attention(
         &self,
         hidden: &Tensor,
-        rotation: &Rotation,
+        tables: (&Tensor, &Tensor),
         rows: &SharedPrefixRows,
     ) -> Result<Option<Tensor>, PolicyError> {
-        let Attention { q_proj, k_proj, v_proj, o_proj, qk_norm: None, .. } = &self.self_attn else {
+        let Attention {
+            qkv: Qkv::Separate { q_proj, k_proj, v_proj },
+            o_proj,
+            qk_norm: None,
+            query_scale,
+            ..
+        } = &self.self_attn
+        else {
             return Ok(None);
         };
+        let [Some(input_layernorm), ..] = &self.norms else { return Ok(None) };
+        if !self.may_fuse || *query_scale != 1.0 {
+            return Ok(None);
+        }
         let Some(o_proj) = o_proj.plain_weight() else { return Ok(None) };
         let biases = match [q_proj, k_proj, v_proj].map(|projection| projection.bias.as_ref()) {
             [None, None, None] => None,
@@ -274,31 +451,27 @@ impl Layer {
             return Ok(None);
         }
         let weights = AttentionBlock {
-            input_layernorm: &self.input_layernorm.weight,
-            eps: self.input_layernorm.eps,
+            input_layernorm: &input_layernorm.weight,
+            eps: input_layernorm.eps,
             q_proj: &q_proj.weight,
             k_proj: &k_proj.weight,
             v_proj: &v_proj.weight,
             o_proj,
             biases,
         };
-        Ok(attention_block(hidden, &weights, rotation.tables(), rows)?)
-    }
-
-    fn gated(&self, hidden: &Tensor, kernel: LinearKernel) -> Result<Tensor, PolicyError> {
-        let normed = self.post_attention_layernorm.forward(hidden)?;
-        let gate = self.gate_proj.forward(&normed, kernel)?;
-        let gated = swiglu(&gate, &self.up_proj.forward(&normed, kernel)?)?;
-        Ok(hidden + self.down_proj.forward(&gated, kernel)?)
+        Ok(attention_block(hidden, &weights, tables, rows)?)
     }
 
     /// As [`Layer::fused_attention`].
     fn fused_gated(&self, hidden: &Tensor) -> Result<Option<Tensor>, PolicyError> {
-        let projections = [&self.gate_proj, &self.up_proj, &self.down_proj].map(Linear::plain_weight);
-        let [Some(gate_proj), Some(up_proj), Some(down_proj)] = projections else { return Ok(None) };
+        let (true, Some([gate_proj, up_proj, down_proj])) = (self.may_fuse, self.feed_forward.fusable())
+        else {
+            return Ok(None);
+        };
+        let [_, _, Some(norm), _] = &self.norms else { return Ok(None) };
         let weights = GatedBlock {
-            post_attention_layernorm: &self.post_attention_layernorm.weight,
-            eps: self.post_attention_layernorm.eps,
+            post_attention_layernorm: &norm.weight,
+            eps: norm.eps,
             gate_proj,
             up_proj,
             down_proj,
@@ -308,82 +481,48 @@ impl Layer {
 }
 
 impl Attention {
+    /// Returns the rotation of this layer.
+    fn rotation<'a>(&self, rotations: &'a Rotations) -> Option<&'a Rotation> {
+        let local = rotations.local.as_ref().filter(|_| self.rule.window.is_some());
+        self.rotates.then(|| local.unwrap_or(&rotations.global))
+    }
+
     fn forward(
         &self,
         x: &Tensor,
-        rotation: &Rotation,
-        kernel: LinearKernel,
-        attend: Attend<'_>,
+        pass: &Pass<'_>,
+        backend: &mut dyn AttentionBackend,
     ) -> Result<Tensor, PolicyError> {
-        let heads = |projection: &Linear| {
-            Ok::<_, PolicyError>(projection.forward(x, kernel)?.view([x.size()[0], -1, self.head_dim]))
+        let (q, k, v) = self.heads(x, pass.kernel)?;
+        let (q, k) = match pass.rotation {
+            Some(rotation) => (rotation.rotate(&q)?, rotation.rotate(&k)?),
+            None => (q, k),
         };
-        let (mut q, mut k) = (heads(&self.q_proj)?, heads(&self.k_proj)?);
-        if let Some((q_norm, k_norm)) = &self.qk_norm {
-            (q, k) = (q_norm.forward(&q)?, k_norm.forward(&k)?);
+        let q = if self.query_scale == 1.0 { q } else { q * self.query_scale };
+        self.o_proj.forward(&backend.attend(pass.index, self.rule, q, k, v)?, pass.kernel)
+    }
+
+    /// Returns normed queries and keys, and values: `[N, heads, head_dim]`.
+    fn heads(&self, x: &Tensor, kernel: LinearKernel) -> Result<(Tensor, Tensor, Tensor), PolicyError> {
+        let split = |x: Tensor| x.view([x.size()[0], -1, self.head_dim]);
+        let norm = |which: usize, x: Tensor| match &self.qk_norm {
+            None => Ok(split(x)),
+            Some(norms) if self.norms_projections => norms[which].forward(&x).map(split),
+            Some(norms) => norms[which].forward(&split(x)),
+        };
+        match &self.qkv {
+            Qkv::Separate { q_proj, k_proj, v_proj } => {
+                let (q, k) = (q_proj.forward(x, kernel)?, k_proj.forward(x, kernel)?);
+                let (q, k) = (norm(0, q)?, norm(1, k)?);
+                Ok((q, k, split(v_proj.forward(x, kernel)?)))
+            }
+            Qkv::Fused(qkv_proj) => {
+                let [q_width, kv_width] = self.heads.map(|heads| heads * self.head_dim);
+                let parts = qkv_proj.forward(x, kernel)?.split_with_sizes([q_width, kv_width, kv_width], -1);
+                // Kernels read contiguous operands.
+                let [q, k, v] = [0, 1, 2].map(|part: usize| parts[part].contiguous());
+                Ok((norm(0, q)?, norm(1, k)?, split(v)))
+            }
         }
-        let v = heads(&self.v_proj)?;
-        self.o_proj.forward(&attend(rotation.rotate(&q)?, rotation.rotate(&k)?, v)?, kernel)
-    }
-}
-
-impl Linear {
-    /// Returns the weight if there is neither a bias nor an adapter.
-    fn plain_weight(&self) -> Option<&Tensor> {
-        (self.bias.is_none() && self.low_rank.is_none()).then_some(&self.weight)
-    }
-
-    fn forward(&self, x: &Tensor, kernel: LinearKernel) -> Result<Tensor, PolicyError> {
-        let projected = kernel.linear(x, &self.weight, self.bias.as_ref())?;
-        Ok(match &self.low_rank {
-            None => projected,
-            Some(low_rank) => projected + low_rank.forward(x),
-        })
-    }
-}
-
-/// The kernel of products with weights.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum LinearKernel {
-    /// libtorch's, in training and scoring alike, so that an unchanged policy is bitwise equal to its reference.
-    Libtorch,
-    /// For few rows, at memory bandwidth and without a gradient; libtorch's for more rows.
-    Decoding,
-}
-
-impl LinearKernel {
-    /// `x · weightᵀ + bias`.
-    fn linear(self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor, PolicyError> {
-        if self == Self::Decoding
-            && x.size()[0] <= max_decode_rows(weight.kind())
-            && let Some(product) = decode_linear(x, weight)?
-        {
-            return Ok(match bias {
-                Some(bias) => product + bias,
-                None => product,
-            });
-        }
-        Ok(x.linear(weight, bias))
-    }
-}
-
-/// `silu(gate) · up`, in one pass where a kernel supports it.
-fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor, PolicyError> {
-    Ok(torch_ext::swiglu(gate, up)?.unwrap_or_else(|| gate.silu() * up))
-}
-
-impl Norm {
-    /// Root-mean-square norm over the last dimension, in fp32, rounded before the product with the weight as in transformers.
-    fn forward(&self, x: &Tensor) -> Result<Tensor, PolicyError> {
-        Ok(torch_ext::rms_norm(x, &self.weight, self.eps)?.unwrap_or_else(|| self.composed(x)))
-    }
-
-    fn composed(&self, x: &Tensor) -> Tensor {
-        let width = self.weight.size();
-        if x.kind() == Kind::Float {
-            return x.rms_norm(width, Some(&self.weight), self.eps);
-        }
-        let normed = x.to_kind(Kind::Float).rms_norm(width, None::<&Tensor>, self.eps);
-        normed.to_kind(x.kind()) * &self.weight
     }
 }

@@ -56,7 +56,7 @@ pub enum PolicyError {
         expected: String,
     },
     /// `model_type` names an architecture that this crate does not implement.
-    #[error("{}: unknown model_type `{found}`; known families are {known}", path.display())]
+    #[error("{}: unknown model_type `{found}`; known families are {known}{hint}", path.display())]
     UnknownFamily {
         /// The configuration.
         path: PathBuf,
@@ -64,6 +64,18 @@ pub enum PolicyError {
         found: String,
         /// The supported families.
         known: String,
+        /// The reason, where known.
+        hint: &'static str,
+    },
+    /// The weights are quantized.
+    #[error("{}: the weights are quantized ({method}), which is not supported; {remedy}", path.display())]
+    Quantized {
+        /// The configuration.
+        path: PathBuf,
+        /// The value of `quant_method`.
+        method: String,
+        /// What to do.
+        remedy: String,
     },
     /// The rotary embedding has a type that this crate does not implement.
     #[error("{}: rope type `{found}` is not supported; supported are {known}", path.display())]
@@ -149,6 +161,12 @@ pub enum PolicyError {
         found: Vec<i64>,
         /// The shape that `config.json` implies.
         expected: Vec<i64>,
+    },
+    /// The adapters do not fit the model.
+    #[error("adapters: {problem}")]
+    BadAdapters {
+        /// The problem.
+        problem: String,
     },
     /// There are no adapters to save.
     #[error("the policy has no adapters to save")]

@@ -2,10 +2,14 @@
 
 use tch::{Device, Kind, Tensor};
 
-use crate::attention::{AttentionBackend, KeyValues, Masks, Packed, PackedRows, Padded, ScoreMask};
+use crate::attention::{
+    AttentionBackend, KeyValues, Masks, Packed, PackedRows, Padded, ScoreMask, ScoreRule,
+};
 use crate::error::PolicyError;
+use crate::families::Family;
 use crate::on_device::on_device;
 use crate::policy::Policy;
+use crate::rope::RopeScaling;
 use crate::sampling::{Decision, Sampling, decide};
 
 /// A prompt to continue.
@@ -215,31 +219,37 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Computes the prompts, and returns the hidden states `[B, hidden]` of their last tokens. Prompts are packed: there is no
-    /// padding, and no prompt depends on another.
+    /// Computes the prompts with their new tokens, if any, and returns the hidden states `[B, hidden]` of their last tokens.
+    /// Prompts are packed: there is no padding, and no prompt depends on another.
     fn prefill(&mut self) -> Result<Tensor, PolicyError> {
         let (device, decoder) = (self.policy.device(), self.policy.decoder());
-        let prompts: Vec<&[u32]> = self.sequences.iter().map(|sequence| sequence.prompt).collect();
-        let rows = PackedRows::causal(&prompts, device);
+        let texts: Vec<Vec<u32>> =
+            self.sequences.iter().map(|sequence| [sequence.prompt, &sequence.tokens].concat()).collect();
+        let lengths: Vec<i64> = texts.iter().map(|text| text.len() as i64).collect();
+        let columns = match self.cache.filled {
+            0 => lengths.iter().copied().max().unwrap_or(0),
+            filled => filled + 1,
+        };
+        let rows = PackedRows::causal(&texts.iter().map(Vec::as_slice).collect::<Vec<_>>(), device);
         let mut end = -1;
-        let last: Vec<i64> = prompts
+        let last: Vec<i64> = lengths
             .iter()
-            .map(|prompt| {
-                end += prompt.len() as i64;
+            .map(|length| {
+                end += length;
                 end
             })
             .collect();
-        let mut backend = Prefill {
-            packed: Packed::new(&rows, decoder.window(), self.policy.kind()),
-            lengths: prompts.iter().map(|prompt| prompt.len() as i64).collect(),
-            cache: &mut self.cache,
-        };
+        let packed = Packed::new(&rows, decoder.window(), self.policy.kind());
+        let mut backend = Prefill { packed, lengths, columns, cache: &mut self.cache };
         let hidden = decoder.forward(&decoder.embed(&rows.ids), &rows.positions, &mut backend, None)?;
         Ok(hidden.index_select(0, &on_device(&last, device)))
     }
 
     /// Computes one token of each sequence, and returns its hidden states `[B, hidden]`.
     fn step(&mut self) -> Result<Tensor, PolicyError> {
+        if self.sequences.iter().any(|sequence| self.outgrows_short_factors(sequence)) {
+            return self.prefill();
+        }
         let last: Vec<i64> = self.sequences.iter().map(Sequence::last_token).collect();
         let ids = on_device(&last, self.policy.device());
         let positions = self.cache.filled - &self.first_columns;
@@ -250,6 +260,20 @@ impl<'a> Batch<'a> {
         let sliding = self.policy.decoder().window().map(|window| over((columns - window).max(0)));
         let masks = Masks { full: over(0), sliding };
         self.forward(&ids, &positions, masks)
+    }
+
+    /// Whether the last token of a Phi-3 sequence is the first one beyond the short factors of its positions. The cached keys have
+    /// those, so that all are computed again, as in transformers.
+    fn outgrows_short_factors(&self, sequence: &Sequence<'_>) -> bool {
+        let config = self.policy.config();
+        match config.rope.scaling {
+            RopeScaling::LongRope { original_max_position_embeddings: context, .. } => {
+                config.family == Family::Phi3
+                    && sequence.is_running()
+                    && sequence.prompt.len() + sequence.tokens.len() == context as usize + 1
+            }
+            _ => false,
+        }
     }
 
     /// Returns the hidden states `[B·T, hidden]` of new tokens: `ids [B·T]`, `positions [B, T]`.
@@ -331,6 +355,8 @@ struct Prefill<'a> {
     packed: Packed,
     /// Tokens of each prompt.
     lengths: Vec<i64>,
+    /// Columns of the cache up to the last tokens.
+    columns: i64,
     cache: &'a mut Cache,
 }
 
@@ -338,13 +364,13 @@ impl AttentionBackend for Prefill<'_> {
     fn attend(
         &mut self,
         layer: usize,
-        window: Option<i64>,
+        rule: ScoreRule,
         q: Tensor,
         k: Tensor,
         v: Tensor,
     ) -> Result<Tensor, PolicyError> {
-        self.cache.fill(layer, &self.lengths, &k, &v);
-        self.packed.attend(layer, window, q, k, v)
+        self.cache.fill(layer, &self.lengths, self.columns, [&k, &v]);
+        self.packed.attend(layer, rule, q, k, v)
     }
 }
 
@@ -375,17 +401,16 @@ impl Cache {
         })
     }
 
-    /// Stores the keys and values `[N, kv_heads, head_dim]` of prompts of these lengths, aligned on the right.
-    fn fill(&mut self, layer: usize, lengths: &[i64], keys: &Tensor, values: &Tensor) {
-        let width = lengths.iter().copied().max().unwrap_or(0);
+    /// Stores the keys and values `[N, kv_heads, head_dim]` of prompts of these lengths, aligned on the right of `columns`.
+    fn fill(&mut self, layer: usize, lengths: &[i64], columns: i64, [keys, values]: [&Tensor; 2]) {
         for (all, new) in [(&self.layers[layer].0, keys), (&self.layers[layer].1, values)] {
             for (row, (new, length)) in new.split_with_sizes(lengths, 0).iter().zip(lengths).enumerate() {
-                let place = all.select(0, row as i64).narrow(1, width - length, *length);
+                let place = all.select(0, row as i64).narrow(1, columns - length, *length);
                 place.shallow_clone().copy_(&new.transpose(0, 1));
             }
         }
         if layer + 1 == self.layers.len() {
-            self.filled = width;
+            self.filled = columns;
         }
     }
 

@@ -6,6 +6,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::config::ModelConfig;
 use crate::error::PolicyError;
+use crate::switches::NormKind;
 use crate::weights;
 
 pub(crate) fn parameters(
@@ -22,7 +23,9 @@ pub(crate) fn parameters(
             let count = shape.iter().product::<i64>() as usize;
             let values = match name.rsplit_once('.') {
                 Some((_, "bias")) => vec![0.0; count],
-                _ if shape.len() == 1 => vec![1.0; count],
+                _ if shape.len() == 1 || name.ends_with("_norm.weight") => {
+                    vec![if config.switches.norm == NormKind::RmsOnePlus { 0.0 } else { 1.0 }; count]
+                }
                 _ => normal(&mut seeds.stream(&name), config.initializer_range, count),
             };
             let tensor = Tensor::f_from_slice(&values)

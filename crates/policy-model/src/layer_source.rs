@@ -74,11 +74,7 @@ pub(crate) struct SuppliedLayers {
 impl SuppliedLayers {
     pub(crate) fn layer(&self, index: usize) -> Result<Layer, PolicyError> {
         let parameters = self.supply.parameters(index)?;
-        let find = |wanted: &str| {
-            let found = parameters.iter().find(|(name, _)| name == wanted);
-            found.map(|(_, tensor)| tensor.shallow_clone())
-        };
-        Ok(Layer::new(&self.config, index, find, self.adapters.as_ref()))
+        Ok(Layer::new(&self.config, index, &parameters, self.adapters.as_ref()))
     }
 
     /// Returns the sliding window of the layers that have one.

@@ -5,9 +5,8 @@ use std::fmt;
 use tch::Tensor;
 
 use crate::attention::AttentionBackend;
-use crate::decoder::Decoder;
+use crate::decoder::{Decoder, Rotations};
 use crate::error::PolicyError;
-use crate::rope::Rotation;
 
 /// Activation checkpointing ([Chen et al. 2016](https://arxiv.org/abs/1604.06174)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +25,7 @@ pub enum Checkpointing {
 pub struct LayerwiseBackward<'a> {
     decoder: &'a Decoder,
     backend: Box<dyn AttentionBackend>,
-    rotation: Rotation,
+    rotations: Rotations,
     selected: Option<Tensor>,
     /// The input of each layer, and its output without checkpointing.
     layers: Vec<(Tensor, Option<Tensor>)>,
@@ -44,12 +43,12 @@ impl<'a> LayerwiseBackward<'a> {
         checkpointing: Checkpointing,
     ) -> Result<Self, PolicyError> {
         let mut layers = Vec::with_capacity(decoder.layers());
-        let rotation = tch::no_grad(|| decoder.rotation(positions));
+        let rotations = tch::no_grad(|| decoder.rotations(positions, backend.is_decoding()));
         let mut hidden = embedded.detach();
         decoder.begin_forward()?;
         for index in 0..decoder.layers() {
             let mut layer =
-                |input: &Tensor| decoder.layer(index, input, &rotation, backend.as_mut(), selected);
+                |input: &Tensor| decoder.layer(index, input, &rotations, backend.as_mut(), selected);
             let (input, output) = match checkpointing {
                 Checkpointing::Off => {
                     let input = hidden.set_requires_grad(true);
@@ -67,7 +66,7 @@ impl<'a> LayerwiseBackward<'a> {
         let output = hidden.set_requires_grad(true);
         let hidden_states = decoder.norm(&output)?;
         let selected = selected.map(Tensor::shallow_clone);
-        Ok(Self { decoder, backend, rotation, selected, layers, output, hidden_states })
+        Ok(Self { decoder, backend, rotations, selected, layers, output, hidden_states })
     }
 
     /// Returns the hidden states `[M, hidden_size]` of the selected tokens after the final norm. Their graph ends at
@@ -100,14 +99,14 @@ impl<'a> LayerwiseBackward<'a> {
         grad_output: Tensor,
         mut differentiate: impl FnMut(usize, [&Tensor; 2], &Tensor) -> Result<Tensor, E>,
     ) -> Result<Tensor, E> {
-        let Self { decoder, mut backend, rotation, selected, layers, output, hidden_states } = self;
+        let Self { decoder, mut backend, rotations, selected, layers, output, hidden_states } = self;
         drop((output, hidden_states));
         let mut gradient = grad_output;
         for (index, (input, output)) in layers.into_iter().enumerate().rev() {
             let input = input.set_requires_grad(true);
             let output = match output {
                 Some(output) => output,
-                None => decoder.layer(index, &input, &rotation, backend.as_mut(), selected.as_ref())?,
+                None => decoder.layer(index, &input, &rotations, backend.as_mut(), selected.as_ref())?,
             };
             gradient = differentiate(index, [&output, &gradient], &input)?;
         }

@@ -1,43 +1,38 @@
 //! Low-rank adapters: a small trained update of frozen weights.
 
-use std::fmt;
-use std::str::FromStr;
-
-use rand::RngExt;
-use seeds::Seeds;
-use tch::{Device, Kind, TchError, Tensor};
+use tch::{Kind, TchError, Tensor};
 
 use crate::config::ModelConfig;
+use crate::targets::{Targets, is_end};
 
-/// The configuration of low-rank adapters ([Hu et al. 2021](https://arxiv.org/abs/2106.09685)): a projection `W` becomes `W + alpha / rank · B·A`,
-/// with `A` `[rank, in]` and `B` `[out, rank]`.
+/// The configuration of low-rank adapters ([Hu et al. 2021](https://arxiv.org/abs/2106.09685)): a projection `W` becomes
+/// `W + scale · B·A`, with `A` `[rank, in]` and `B` `[out, rank]`.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Lora {
     /// Rows of `A` and columns of `B`.
     pub rank: usize,
-    /// The update's scale is `alpha / rank`.
+    /// Numerator of the scale.
     pub alpha: f64,
-    /// The projections with adapters, in every layer.
-    pub targets: Vec<Projection>,
+    /// The projections with adapters.
+    pub targets: Targets,
+    /// The denominator of the scale.
+    pub scaling: Scaling,
+    /// Whether each row of an adapted weight has a trained length (`DoRA`,
+    /// [Liu et al. 2024](https://arxiv.org/abs/2402.09353)).
+    pub use_dora: bool,
+    /// Modules that are trained in full instead, such as `lm_head` and `embed_tokens`, by the end of their name.
+    pub modules_to_save: Vec<String>,
 }
 
-/// A linear layer of the decoder.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Projection {
-    /// `self_attn.q_proj`
-    Q,
-    /// `self_attn.k_proj`
-    K,
-    /// `self_attn.v_proj`
-    V,
-    /// `self_attn.o_proj`
-    O,
-    /// `mlp.gate_proj`
-    Gate,
-    /// `mlp.up_proj`
-    Up,
-    /// `mlp.down_proj`
-    Down,
+/// The scale of an update.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scaling {
+    /// `alpha / rank`
+    #[default]
+    Rank,
+    /// `alpha / √rank` (rank-stabilized, [Kalajdzievski 2023](https://arxiv.org/abs/2312.03732)).
+    RootRank,
 }
 
 /// The adapters of a policy, set by [`Policy::with_adapters`](crate::Policy::with_adapters).
@@ -53,60 +48,71 @@ pub(crate) struct LowRank {
     a: Tensor,
     b: Tensor,
     scale: f64,
+    /// `[out]`: the lengths of the weight's rows, if they are trained.
+    magnitude: Option<Tensor>,
 }
 
-const A: &str = ".lora_A.weight";
-const B: &str = ".lora_B.weight";
-
-impl Projection {
-    /// All projections, in the order of the forward pass.
-    pub const ALL: [Self; 7] = [Self::Q, Self::K, Self::V, Self::O, Self::Gate, Self::Up, Self::Down];
-
-    /// Returns its name in a checkpoint, such as `q_proj`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Q => "q_proj",
-            Self::K => "k_proj",
-            Self::V => "v_proj",
-            Self::O => "o_proj",
-            Self::Gate => "gate_proj",
-            Self::Up => "up_proj",
-            Self::Down => "down_proj",
-        }
-    }
-}
-
-impl fmt::Display for Projection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for Projection {
-    type Err = String;
-
-    /// # Errors
-    /// An unknown name; the message lists the known ones.
-    fn from_str(name: &str) -> Result<Self, Self::Err> {
-        Self::ALL.into_iter().find(|projection| projection.name() == name).ok_or_else(|| {
-            let names = Self::ALL.map(Self::name).join(", ");
-            format!("{name} is unknown; known projections: {names}")
-        })
-    }
-}
+pub(crate) const A: &str = ".lora_A.weight";
+pub(crate) const B: &str = ".lora_B.weight";
+pub(crate) const MAGNITUDE: &str = ".lora_magnitude_vector";
 
 impl Lora {
+    /// Creates adapters of the targets with the scale `alpha / rank`, and nothing else.
+    pub fn new(rank: usize, alpha: f64, targets: Targets) -> Self {
+        let (scaling, use_dora, modules_to_save) = (Scaling::Rank, false, Vec::new());
+        Self { rank, alpha, targets, scaling, use_dora, modules_to_save }
+    }
+
+    /// Returns the scale of updates.
+    pub fn scale(&self) -> f64 {
+        match self.scaling {
+            Scaling::Rank => self.alpha / self.rank as f64,
+            Scaling::RootRank => self.alpha / (self.rank as f64).sqrt(),
+        }
+    }
+
+    /// Checks that the model has each of the targets and modules.
+    ///
+    /// # Errors
+    /// What is wrong, with the names that the model has.
+    pub fn check(&self, config: &ModelConfig) -> Result<(), String> {
+        self.targets.check(config)?;
+        for name in &self.modules_to_save {
+            let is_table = ["lm_head", "embed_tokens", "model.embed_tokens"].contains(&name.as_str());
+            if is_table && config.tie_word_embeddings {
+                return Err(format!(
+                    "`{name}` is tied to the other table, and cannot be trained beside adapters"
+                ));
+            }
+            let shapes = config.parameter_shapes();
+            let mut modules = shapes.iter().filter_map(|(parameter, _)| parameter.rsplit_once('.'));
+            if !modules.any(|(module, _)| is_end(module, name)) {
+                return Err(format!("the model has no module `{name}`"));
+            }
+            if self.targets.modules(config).iter().any(|module| is_end(module, name)) {
+                return Err(format!("`{name}` is a target of adapters and a module that is trained in full"));
+            }
+        }
+        Ok(())
+    }
+
     /// Returns the names and shapes of the adapters' parameters for a model: for each target, in the order of the forward pass,
-    /// `A`, then `B`, such as `model.layers.0.self_attn.q_proj.lora_A.weight`.
+    /// `A`, then `B`, such as `model.layers.0.self_attn.q_proj.lora_A.weight`, then the magnitude; each parameter of a module
+    /// that is trained in full under its own name.
     pub fn parameter_shapes(&self, config: &ModelConfig) -> Vec<(String, Vec<i64>)> {
         let rank = self.rank as i64;
+        let targets = self.targets.modules(config);
         let mut shapes = Vec::new();
         for (name, shape) in config.parameter_shapes() {
-            let Some(module) = name.strip_suffix(".weight") else { continue };
-            let projection = module.rsplit('.').next().unwrap_or_default();
-            if self.targets.iter().any(|target| target.name() == projection) {
+            let Some((module, kind)) = name.rsplit_once('.') else { continue };
+            if kind == "weight" && targets.iter().any(|target| target == module) {
                 shapes.push((format!("{module}{A}"), vec![rank, shape[1]]));
                 shapes.push((format!("{module}{B}"), vec![shape[0], rank]));
+                if self.use_dora {
+                    shapes.push((format!("{module}{MAGNITUDE}"), vec![shape[0]]));
+                }
+            } else if self.modules_to_save.iter().any(|saved| is_end(module, saved)) {
+                shapes.push((name, shape));
             }
         }
         shapes
@@ -117,18 +123,9 @@ impl Lora {
         self.parameter_shapes(config).iter().map(|(_, shape)| shape.iter().product::<i64>() as u64).sum()
     }
 
-    /// Returns initial adapters in fp32: `A` uniform in ±1/√in as in peft, `B` zero, so that the policy is unchanged. Each matrix
-    /// draws from the stream of its name.
-    pub fn initialize(&self, config: &ModelConfig, seeds: &Seeds, device: Device) -> Vec<(String, Tensor)> {
-        let fresh = |(name, shape): (String, Vec<i64>)| {
-            let mut values = vec![0.0; shape.iter().product::<i64>() as usize];
-            if name.ends_with(A) {
-                let (bound, mut stream) = ((shape[1] as f64).sqrt().recip(), seeds.stream(&name));
-                values.fill_with(|| (bound * (2.0 * stream.random::<f64>() - 1.0)) as f32);
-            }
-            (name, Tensor::from_slice(&values).view(shape.as_slice()).to_device(device))
-        };
-        self.parameter_shapes(config).into_iter().map(fresh).collect()
+    /// Whether a projection of these names has adapters, such as `q_proj`.
+    pub fn adapts(&self, config: &ModelConfig, names: &[&str]) -> bool {
+        self.targets.modules(config).iter().any(|module| names.iter().any(|name| is_end(module, name)))
     }
 }
 
@@ -145,11 +142,16 @@ impl Adapters {
 
     /// Returns the update of the weight of `module`, such as `model.layers.0.self_attn.q_proj`.
     pub(crate) fn of(&self, module: &str) -> Option<LowRank> {
-        let find = |matrix: &str| {
-            let is_it = |name: &str| name.strip_prefix(module) == Some(matrix);
+        let find = |part: &str| {
+            let is_it = |name: &str| name.strip_prefix(module) == Some(part);
             self.parameters.iter().find(|(name, _)| is_it(name)).map(|(_, tensor)| tensor.shallow_clone())
         };
-        Some(LowRank { a: find(A)?, b: find(B)?, scale: self.lora.alpha / self.lora.rank as f64 })
+        Some(LowRank { a: find(A)?, b: find(B)?, scale: self.lora.scale(), magnitude: find(MAGNITUDE) })
+    }
+
+    /// Returns the parameter that is trained in full in place of the one of this name.
+    pub(crate) fn replaced(&self, name: &str) -> Option<&Tensor> {
+        self.parameters.iter().find(|(other, _)| other == name).map(|(_, tensor)| tensor)
     }
 
     pub(crate) fn share(&self) -> Self {
@@ -159,15 +161,42 @@ impl Adapters {
 }
 
 impl LowRank {
+    pub(crate) fn has_magnitude(&self) -> bool {
+        self.magnitude.is_some()
+    }
+
+    /// Returns `x · weightᵀ` `[N, out]` with the update: `x` `[N, in]`, `weight` `[out, in]`, `projected` the product without it.
+    pub(crate) fn add_to(&self, projected: Tensor, x: &Tensor, weight: &Tensor) -> Tensor {
+        let updated = projected + self.forward(x);
+        match &self.magnitude {
+            None => updated,
+            Some(magnitude) => updated * self.ratio(magnitude, weight).to_kind(x.kind()),
+        }
+    }
+
     /// Applies the update to `x` `[N, in]`, in the adapters' kind: `[N, out]`.
-    pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
+    fn forward(&self, x: &Tensor) -> Tensor {
         let projected = x.to_kind(self.a.kind()).linear(&self.a, None::<&Tensor>) * self.scale;
         projected.linear(&self.b, None::<&Tensor>).to_kind(x.kind())
+    }
+
+    /// Returns the trained lengths relative to those of the updated weight's rows, `[out]`. The latter are constants for the
+    /// gradient, as in section 4.3 of the paper.
+    fn ratio(&self, magnitude: &Tensor, weight: &Tensor) -> Tensor {
+        let lengths = tch::no_grad(|| {
+            let update = self.b.to_kind(Kind::Float).matmul(&self.a.to_kind(Kind::Float)) * self.scale;
+            (weight.to_kind(Kind::Float) + update).norm_scalaropt_dim(2.0, [1], false)
+        });
+        magnitude.to_kind(Kind::Float) / lengths
     }
 
     /// Returns `weight` `[out, in]` with the update merged, in fp32.
     pub(crate) fn merged(&self, weight: &Tensor) -> Result<Tensor, TchError> {
         let [a, b] = [&self.a, &self.b].map(|matrix| matrix.f_detach()?.f_to_kind(Kind::Float));
-        weight.f_detach()?.f_to_kind(Kind::Float)?.f_add(&(b?.f_matmul(&a?)? * self.scale))
+        let merged = weight.f_detach()?.f_to_kind(Kind::Float)?.f_add(&(b?.f_matmul(&a?)? * self.scale))?;
+        match &self.magnitude {
+            None => Ok(merged),
+            Some(magnitude) => merged.f_mul(&self.ratio(&magnitude.f_detach()?, weight).f_unsqueeze(-1)?),
+        }
     }
 }

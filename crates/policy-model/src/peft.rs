@@ -1,18 +1,20 @@
 //! Adapters on disk, in the format of Hugging Face's peft.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
 use tch::{Kind, Tensor};
 
-use crate::config::read_required;
+use crate::adapter_folder::CONFIG;
+use crate::config::{ModelConfig, read_required};
 use crate::error::PolicyError;
-use crate::lora::{Lora, Projection};
+use crate::lora::{Lora, Scaling};
 use crate::policy::Policy;
 use crate::save::{replace_folder, write_json, write_tensors};
+use crate::targets::Targets;
 use crate::weights::read_file;
 
-const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
 
 /// The prefix of module names in peft: its wrapper, then the causal language model.
@@ -30,7 +32,7 @@ impl Policy {
         let parameters = adapters.parameters().iter().map(|(n, tensor)| (name(n), tensor.shallow_clone()));
         let parameters: Vec<(String, Tensor)> = parameters.collect();
         replace_folder(dir, |folder| {
-            write_json(&folder.join(CONFIG), &config(adapters.lora(), base))?;
+            write_json(&folder.join(CONFIG), &config(adapters.lora(), self.config(), base))?;
             write_tensors(&folder.join(WEIGHTS), &parameters, kind)
         })
     }
@@ -59,8 +61,12 @@ impl Policy {
 }
 
 /// The configuration with peft's keys. Absent keys have peft's defaults, which do not change an adapter.
-fn config(lora: &Lora, base: &str) -> Value {
-    let targets: Vec<&str> = lora.targets.iter().map(|target| target.name()).collect();
+fn config(lora: &Lora, model: &ModelConfig, base: &str) -> Value {
+    let targets = match &lora.targets {
+        Targets::Pattern(pattern) => json!(pattern.to_string()),
+        targets => json!(targets.listed(model)),
+    };
+    let saved = if lora.modules_to_save.is_empty() { Value::Null } else { json!(lora.modules_to_save) };
     json!({
         "base_model_name_or_path": base,
         "bias": "none",
@@ -69,12 +75,13 @@ fn config(lora: &Lora, base: &str) -> Value {
         "init_lora_weights": true,
         "lora_alpha": lora.alpha,
         "lora_dropout": 0.0,
+        "modules_to_save": saved,
         "peft_type": "LORA",
         "r": lora.rank,
         "target_modules": targets,
         "task_type": "CAUSAL_LM",
-        "use_dora": false,
-        "use_rslora": false,
+        "use_dora": lora.use_dora,
+        "use_rslora": lora.scaling == Scaling::RootRank,
     })
 }
 
@@ -101,10 +108,15 @@ impl ConfigFile<'_> {
         let alpha = self.json["lora_alpha"].as_f64().filter(|alpha| alpha.is_finite());
         let rank = rank.ok_or_else(|| self.invalid("r", "a positive number"))? as usize;
         let alpha = alpha.ok_or_else(|| self.invalid("lora_alpha", "a number"))?;
-        // Rank-stabilized adapters are scaled by alpha / √rank.
-        let is_stabilized = self.json.get("use_rslora").is_some_and(|value| value == true);
-        let alpha = if is_stabilized { alpha * (rank as f64).sqrt() } else { alpha };
-        Ok(Lora { rank, alpha, targets: self.targets()? })
+        let is_set = |key: &str| self.json.get(key).is_some_and(|value| value == true);
+        Ok(Lora {
+            rank,
+            alpha,
+            targets: self.targets()?,
+            scaling: if is_set("use_rslora") { Scaling::RootRank } else { Scaling::Rank },
+            use_dora: is_set("use_dora"),
+            modules_to_save: self.names("modules_to_save")?.unwrap_or_default(),
+        })
     }
 
     /// Refuses keys that change an adapter's computation.
@@ -115,7 +127,7 @@ impl ConfigFile<'_> {
             Value::Object(items) => items.is_empty(),
             _ => false,
         };
-        const UNSET: [&str; 14] = [
+        const UNSET: [&str; 12] = [
             "alora_invocation_tokens",
             "alpha_pattern",
             "exclude_modules",
@@ -123,12 +135,10 @@ impl ConfigFile<'_> {
             "layer_replication",
             "layers_to_transform",
             "lora_bias",
-            "modules_to_save",
             "rank_pattern",
             "target_parameters",
             "trainable_token_indices",
             "use_bdlora",
-            "use_dora",
             "use_qalora",
         ];
         for key in UNSET {
@@ -146,24 +156,30 @@ impl ConfigFile<'_> {
         }
     }
 
-    /// Reads a list of projections, or `all-linear`.
-    fn targets(&self) -> Result<Vec<Projection>, PolicyError> {
-        let expected = || {
-            let names = Projection::ALL.map(Projection::name).join(", ");
-            self.invalid("target_modules", &format!("\"all-linear\" or a list of some of {names}"))
-        };
-        match &self.json["target_modules"] {
-            Value::String(all) if all == "all-linear" => Ok(Projection::ALL.to_vec()),
-            Value::Array(names) => {
-                let projection = |name: &Value| name.as_str().and_then(|name| name.parse().ok());
-                let targets: Option<Vec<Projection>> = names.iter().map(projection).collect();
-                let mut targets = targets.filter(|targets| !targets.is_empty()).ok_or_else(expected)?;
-                targets.sort_unstable();
-                targets.dedup();
-                Ok(targets)
-            }
-            _ => Err(expected()),
+    /// Reads a list of names, `all-linear`, or a pattern.
+    fn targets(&self) -> Result<Targets, PolicyError> {
+        const KEY: &str = "target_modules";
+        if let Some(word) = self.json.get(KEY).and_then(Value::as_str) {
+            return Targets::parse(word)
+                .map_err(|problem| self.invalid(KEY, &format!("a pattern, but {problem}")));
         }
+        let names = self.names(KEY)?.filter(|names| !names.is_empty());
+        let names =
+            names.ok_or_else(|| self.invalid(KEY, "\"all-linear\", a pattern, or a list of projections"))?;
+        Ok(Targets::Names(names))
+    }
+
+    /// Reads a list of names, each once and in order.
+    fn names(&self, key: &str) -> Result<Option<Vec<String>>, PolicyError> {
+        let list = match self.json.get(key) {
+            None | Some(Value::Null) => return Ok(None),
+            Some(value) => value.as_array(),
+        };
+        let name = |name: &Value| name.as_str().map(str::to_owned);
+        let names: Option<BTreeSet<String>> = list.and_then(|list| list.iter().map(name).collect());
+        names
+            .map(|names| Some(names.into_iter().collect()))
+            .ok_or_else(|| self.invalid(key, "a list of names"))
     }
 
     fn invalid(&self, field: &str, expected: &str) -> PolicyError {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tch::{Device, Kind, Tensor};
 
+use crate::adapter_folder::base_of;
 use crate::attention::{Masks, NoCache, Packed, PackedRows, Padded, Rows};
 use crate::config::ModelConfig;
 use crate::decoder::Decoder;
@@ -34,14 +35,18 @@ pub struct Policy {
 const LOGIT_BYTES: i64 = 16 << 20;
 
 impl Policy {
-    /// Reads a Hugging Face folder: `config.json` and one or several safetensors files in F32, F16 or BF16.
+    /// Reads a Hugging Face folder: `config.json` and one or several safetensors files in F32, F16 or BF16. In a folder of peft's
+    /// adapters, reads the base model that it names, and merges them.
     ///
     /// # Errors
     /// An error in the configuration or the weights; the message names the file and the tensor.
     pub fn load(dir: &Path, kind: Kind, device: Device) -> Result<Self, PolicyError> {
-        let config = ModelConfig::from_folder(dir)?;
-        let parameters = weights::read(dir, &config, kind, device)?;
-        Self::build(config, parameters, None, &dir.display().to_string())
+        let base = base_of(dir)?;
+        let folder = base.as_deref().unwrap_or(dir);
+        let config = ModelConfig::from_folder(folder)?;
+        let parameters = weights::read(folder, &config, kind, device)?;
+        let policy = Self::build(config, parameters, None, &folder.display().to_string())?;
+        if base.is_some() { policy.load_adapters(dir)?.merge() } else { Ok(policy) }
     }
 
     /// Reads the configuration of a model folder, and checks that the weights files have all parameters in their shapes, without
@@ -50,6 +55,8 @@ impl Policy {
     /// # Errors
     /// As [`Policy::load`], except for errors in the values of weights.
     pub fn inspect(dir: &Path) -> Result<ModelConfig, PolicyError> {
+        let base = base_of(dir)?;
+        let dir = base.as_deref().unwrap_or(dir);
         let config = ModelConfig::from_folder(dir)?;
         weights::check_headers(dir, &config)?;
         Ok(config)
@@ -74,7 +81,7 @@ impl Policy {
     /// # Errors
     /// The weights files cannot be read.
     pub fn stored_kind(dir: &Path) -> Result<Option<Kind>, PolicyError> {
-        weights::stored_kind(dir)
+        weights::stored_kind(base_of(dir)?.as_deref().unwrap_or(dir))
     }
 
     /// Creates a policy with random parameters: matrices from N(0, `initializer_range`²), norms 1, biases 0.
@@ -194,7 +201,8 @@ impl Policy {
         self.device
     }
 
-    /// Returns the hidden states after the final norm, with a graph if gradients are enabled.
+    /// Returns the hidden states after the final norm, with a graph if gradients are enabled. They include the scale of the logits
+    /// of families that have one.
     ///
     /// # Shapes
     /// `rows` `[B, T]`; returns `[B, T, hidden_size]` in the policy's kind.
@@ -293,7 +301,7 @@ impl Policy {
         LayerwiseBackward::new(&self.decoder, embedded, &rows.positions, backend, selected, checkpointing)
     }
 
-    /// Returns the embeddings of tokens.
+    /// Returns the embeddings of tokens, to which the first layer applies the scale of families that have one.
     ///
     /// # Shapes
     /// `ids` `[N]` i64; returns `[N, hidden_size]` in the policy's kind.
@@ -305,6 +313,7 @@ impl Policy {
     }
 
     /// Returns the weight of the LM head, `[vocab_size, hidden_size]`: `lm_head.weight`, or the tied embedding.
+    /// [`ModelConfig::has_plain_head`] is whether it determines the logits.
     pub fn lm_head(&self) -> &Tensor {
         self.decoder.lm_head()
     }
@@ -314,7 +323,7 @@ impl Policy {
     /// # Shapes
     /// `hidden` `[N, hidden_size]`; returns `[N, vocab_size]` in the policy's kind.
     pub fn logits(&self, hidden: &Tensor) -> Tensor {
-        hidden.linear(self.decoder.lm_head(), None::<&Tensor>)
+        self.decoder.logits(hidden)
     }
 
     /// Returns the log-probabilities (nats) of tokens, from a log-softmax in fp32 for every kind.

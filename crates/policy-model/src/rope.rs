@@ -1,19 +1,22 @@
-//! Rotary position embeddings: rotate pairs of query and key dimensions by angles proportional to the position.
-
-use std::path::Path;
+//! The configuration of rotary position embeddings.
 
 use serde_json::{Map, Value};
-use tch::{Device, Kind, Tensor};
 
 use crate::error::PolicyError;
+use crate::fields::Fields;
 
 /// Base and scaling of the rotary angles.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Rope {
     /// Base of the geometric series of wavelengths.
     pub theta: f64,
     /// Scaling of the series for contexts longer than in pretraining.
     pub scaling: RopeScaling,
+    /// Number of a head's dimensions that are rotated, from the first one on; even.
+    pub rotary_dim: usize,
+    /// Whether neighboring dimensions are pairs, as in Cohere, instead of the two halves.
+    pub interleaved: bool,
 }
 
 /// Scaling of rotary frequencies after pretraining.
@@ -38,149 +41,260 @@ pub enum RopeScaling {
         /// Context length of pretraining.
         original_max_position_embeddings: f64,
     },
+    /// Raises the base for rows longer than the context of pretraining, by their length (dynamic NTK).
+    Dynamic {
+        /// Scale of the base's growth.
+        factor: f64,
+        /// Context length of pretraining.
+        max_position_embeddings: f64,
+    },
+    /// `YaRN` ([Peng et al. 2023](https://arxiv.org/abs/2309.00071)): divides slow frequencies, keeps fast ones, and scales the
+    /// queries and keys.
+    Yarn {
+        /// Divisor of the slowest frequencies.
+        factor: f64,
+        /// Factor of cosines and sines.
+        attention_factor: f64,
+        /// Rotations over the context of pretraining above which a frequency is kept.
+        beta_fast: f64,
+        /// Rotations below which it is divided.
+        beta_slow: f64,
+        /// Context length of pretraining.
+        original_max_position_embeddings: f64,
+        /// Whether the bounds are rounded to whole dimensions.
+        truncate: bool,
+    },
+    /// `LongRoPE` ([Ding et al. 2024](https://arxiv.org/abs/2402.13753)): divides each frequency by a number of its own, of which a
+    /// row longer than the context of pretraining has others.
+    LongRope {
+        /// Divisors for rows of at most `original_max_position_embeddings`, one per pair of dimensions.
+        short_factor: Vec<f32>,
+        /// Divisors for longer rows.
+        long_factor: Vec<f32>,
+        /// Context length of pretraining.
+        original_max_position_embeddings: f64,
+        /// Factor of cosines and sines.
+        attention_factor: f64,
+    },
 }
 
-const KNOWN_TYPES: &str = "default, linear, llama3";
+const KNOWN_TYPES: &str = "default, linear, llama3, dynamic, yarn, longrope";
+
+/// The rules of a family for its positions.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RopeRules {
+    pub(crate) head_dim: usize,
+    pub(crate) max_positions: usize,
+    /// The base if the file has none.
+    pub(crate) theta: f64,
+    /// The rotated share of a head if the file has none; `None` if the family rotates whole heads only.
+    pub(crate) partial: Option<f64>,
+    pub(crate) interleaved: bool,
+    /// Whether old names of rope types mean `longrope`, as in Phi-3.
+    pub(crate) is_phi3: bool,
+}
+
+/// Reads an object, which may be null or absent.
+fn object<'a>(fields: &Fields<'a>, key: &str) -> Result<Option<&'a Map<String, Value>>, PolicyError> {
+    match fields.get(key) {
+        None => Ok(None),
+        Some(Value::Object(object)) => Ok(Some(object)),
+        Some(_) => Err(fields.bad(key, "an object or null")),
+    }
+}
 
 impl Rope {
     /// Reads `rope_parameters`, or `rope_theta` and `rope_scaling` in files from before transformers 5.
-    pub(crate) fn parse(
-        raw: &Map<String, Value>,
-        max_positions: usize,
-        path: &Path,
-    ) -> Result<Self, PolicyError> {
-        let object = |key: &str| match raw.get(key) {
-            None | Some(Value::Null) => Ok(None),
-            Some(Value::Object(object)) => Ok(Some(object)),
-            Some(other) => Err(PolicyError::invalid_field(path, key, other, "an object or null")),
-        };
-        let parameters = match object("rope_parameters")? {
+    pub(crate) fn parse(fields: &Fields<'_>, rules: &RopeRules) -> Result<Self, PolicyError> {
+        let parameters = match object(fields, "rope_parameters")? {
             Some(parameters) => Some(parameters),
-            None => object("rope_scaling")?,
+            None => object(fields, "rope_scaling")?,
         };
-        let number = |key: &str, default: Option<f64>| {
-            let value = parameters.and_then(|p| p.get(key)).or_else(|| raw.get(key)).filter(|v| !v.is_null());
-            match (value.map(|v| (v, v.as_f64())), default) {
-                (Some((_, Some(number))), _) if number.is_finite() && number > 0.0 => Ok(number),
-                (None, Some(default)) => Ok(default),
-                (value, _) => Err(PolicyError::invalid_field(
-                    path,
-                    key,
-                    value.map_or(&Value::Null, |v| v.0),
-                    "a positive number",
-                )),
+        let nested = ["full_attention", "sliding_attention"];
+        if parameters.is_some_and(|parameters| nested.iter().any(|key| parameters.contains_key(*key))) {
+            return Err(fields.bad("rope_parameters", "one set of parameters for all layers of this family"));
+        }
+        Parameters { fields, rules, parameters, theta_key: "rope_theta" }.rope()
+    }
+
+    /// Reads the positions of the layers with full attention, and of those with a sliding window: `rope_parameters` by the kind of
+    /// layer, or `rope_theta`, `rope_scaling` and, for windows, `local_theta_key` in older files.
+    pub(crate) fn parse_by_kind(
+        fields: &Fields<'_>,
+        rules: &RopeRules,
+        (local_theta_key, local_theta): (&'static str, f64),
+    ) -> Result<(Self, Self), PolicyError> {
+        let by_kind = object(fields, "rope_parameters")?;
+        let of_kind = |kind: &str| match by_kind.map(|all| all.get(kind)) {
+            Some(Some(Value::Object(parameters))) => Ok(Some(parameters)),
+            None | Some(None | Some(Value::Null)) => Ok(None),
+            Some(Some(_)) => Err(fields.bad("rope_parameters", "an object by the kind of layer")),
+        };
+        if by_kind.is_some_and(|all| all.contains_key("rope_type") || all.contains_key("rope_theta")) {
+            let expected = "an object with `full_attention` and `sliding_attention` for this family";
+            return Err(fields.bad("rope_parameters", expected));
+        }
+        let full = match of_kind("full_attention")? {
+            None => object(fields, "rope_scaling")?,
+            parameters => parameters,
+        };
+        let global = Parameters { fields, rules, parameters: full, theta_key: "rope_theta" };
+        let local_rules = RopeRules { theta: local_theta, ..*rules };
+        let parameters = of_kind("sliding_attention")?;
+        let local = Parameters { fields, rules: &local_rules, parameters, theta_key: local_theta_key };
+        Ok((global.rope()?, local.rope()?))
+    }
+}
+
+/// One set of parameters.
+struct Parameters<'a, 'f> {
+    fields: &'a Fields<'f>,
+    rules: &'a RopeRules,
+    parameters: Option<&'f Map<String, Value>>,
+    /// The name of the base outside of `parameters`, in old files.
+    theta_key: &'static str,
+}
+
+impl Parameters<'_, '_> {
+    fn rope(&self) -> Result<Rope, PolicyError> {
+        let theta = match self.optional("rope_theta", false)? {
+            Some(theta) => theta,
+            None => self.outside(self.theta_key)?.unwrap_or(self.rules.theta),
+        };
+        let rotary_dim = self.rotary_dim()?;
+        Ok(Rope {
+            theta,
+            scaling: self.scaling(rotary_dim)?,
+            rotary_dim,
+            interleaved: self.rules.interleaved,
+        })
+    }
+
+    fn rotary_dim(&self) -> Result<usize, PolicyError> {
+        const KEY: &str = "partial_rotary_factor";
+        let share = self.optional(KEY, true)?;
+        let share = match (self.rules.partial, share) {
+            (None, Some(share)) if share != 1.0 => {
+                return Err(self.bad(KEY, "1.0; nothing else is implemented for this family"));
             }
+            (partial, share) => share.or(partial).unwrap_or(1.0),
         };
-        let kind =
-            parameters.and_then(|p| p.get("rope_type").or_else(|| p.get("type"))).and_then(Value::as_str);
-        let scaling = match kind.unwrap_or("default") {
+        let rotated = (self.rules.head_dim as f64 * share) as usize;
+        if share > 1.0 || rotated < 2 || !rotated.is_multiple_of(2) {
+            let expected =
+                format!("a share of the head's {} dimensions, an even number", self.rules.head_dim);
+            return Err(self.bad(KEY, &expected));
+        }
+        Ok(rotated)
+    }
+
+    fn scaling(&self, rotary_dim: usize) -> Result<RopeScaling, PolicyError> {
+        let text = |key: &str| self.parameters.and_then(|p| p.get(key)).and_then(Value::as_str);
+        let kind = text("rope_type").or_else(|| text("type")).unwrap_or("default");
+        let kind = if self.rules.is_phi3 && matches!(kind, "su" | "yarn") { "longrope" } else { kind };
+        Ok(match kind {
             "default" => RopeScaling::None,
-            "linear" => RopeScaling::Linear { factor: number("factor", None)? },
-            "llama3" => RopeScaling::Llama3 {
-                factor: number("factor", None)?,
-                low_freq_factor: number("low_freq_factor", None)?,
-                high_freq_factor: number("high_freq_factor", None)?,
-                original_max_position_embeddings: number(
-                    "original_max_position_embeddings",
-                    Some(max_positions as f64),
-                )?,
+            "linear" => RopeScaling::Linear { factor: self.number("factor")? },
+            "dynamic" => RopeScaling::Dynamic {
+                factor: self.number("factor")?,
+                max_position_embeddings: self.rules.max_positions as f64,
             },
+            "llama3" => RopeScaling::Llama3 {
+                factor: self.number("factor")?,
+                low_freq_factor: self.number("low_freq_factor")?,
+                high_freq_factor: self.number("high_freq_factor")?,
+                original_max_position_embeddings: self.original_context()?,
+            },
+            "yarn" => self.yarn()?,
+            "longrope" => self.longrope(rotary_dim)?,
             other => {
                 return Err(PolicyError::UnsupportedRope {
-                    path: path.to_owned(),
+                    path: self.fields.path.to_owned(),
                     found: other.to_owned(),
                     known: KNOWN_TYPES.to_owned(),
                 });
             }
+        })
+    }
+
+    fn yarn(&self) -> Result<RopeScaling, PolicyError> {
+        let original = self.original_context()?;
+        let factor = self.optional("factor", false)?.unwrap_or(self.rules.max_positions as f64 / original);
+        let scale = |m: f64| if factor <= 1.0 { 1.0 } else { 0.1 * m * factor.ln() + 1.0 };
+        let given = self.optional("attention_factor", false)?;
+        let (mscale, all_dims) = (self.optional("mscale", false)?, self.optional("mscale_all_dim", false)?);
+        let attention_factor = match (given, mscale, all_dims) {
+            (Some(given), ..) => given,
+            (None, Some(mscale), Some(all_dims)) => scale(mscale) / scale(all_dims),
+            _ => scale(1.0),
         };
-        Ok(Self { theta: number("rope_theta", Some(10_000.0))?, scaling })
+        let truncate = self.parameters.and_then(|p| p.get("truncate")).and_then(Value::as_bool);
+        Ok(RopeScaling::Yarn {
+            factor,
+            attention_factor,
+            beta_fast: self.optional("beta_fast", false)?.unwrap_or(32.0),
+            beta_slow: self.optional("beta_slow", false)?.unwrap_or(1.0),
+            original_max_position_embeddings: original,
+            truncate: truncate.unwrap_or(true),
+        })
     }
 
-    /// Returns radians per position for each of the `head_dim / 2` pairs of dimensions, in fp32 like transformers.
-    fn frequencies(&self, head_dim: usize) -> Vec<f32> {
-        (0..head_dim / 2)
-            .map(|pair| self.scale(1.0 / (self.theta as f32).powf((2 * pair) as f32 / head_dim as f32)))
-            .collect()
+    fn longrope(&self, rotary_dim: usize) -> Result<RopeScaling, PolicyError> {
+        let original = self.original_context()?;
+        let factor = self.optional("factor", false)?.unwrap_or(self.rules.max_positions as f64 / original);
+        let grown = || if factor <= 1.0 { 1.0 } else { (1.0 + factor.ln() / original.ln()).sqrt() };
+        Ok(RopeScaling::LongRope {
+            short_factor: self.factors("short_factor", rotary_dim / 2)?,
+            long_factor: self.factors("long_factor", rotary_dim / 2)?,
+            original_max_position_embeddings: original,
+            attention_factor: self.optional("attention_factor", false)?.unwrap_or_else(grown),
+        })
     }
 
-    fn scale(&self, frequency: f32) -> f32 {
-        match self.scaling {
-            RopeScaling::None => frequency,
-            RopeScaling::Linear { factor } => frequency / factor as f32,
-            RopeScaling::Llama3 {
-                factor,
-                low_freq_factor,
-                high_freq_factor,
-                original_max_position_embeddings,
-            } => {
-                let wavelength = std::f64::consts::TAU as f32 / frequency;
-                let (low, high) = (low_freq_factor as f32, high_freq_factor as f32);
-                let (context, factor) = (original_max_position_embeddings as f32, factor as f32);
-                if wavelength > context / low {
-                    frequency / factor
-                } else if wavelength < context / high {
-                    frequency
-                } else {
-                    let kept = (context / wavelength - low) / (high - low);
-                    (1.0 - kept) * frequency / factor + kept * frequency
-                }
-            }
-        }
+    /// Reads a list of positive numbers, one per pair of rotated dimensions.
+    fn factors(&self, key: &'static str, pairs: usize) -> Result<Vec<f32>, PolicyError> {
+        let list = self.parameters.and_then(|p| p.get(key)).and_then(Value::as_array);
+        let positive = |value: &Value| value.as_f64().filter(|v| v.is_finite() && *v > 0.0).map(|v| v as f32);
+        let factors: Option<Vec<f32>> = list.and_then(|list| list.iter().map(positive).collect());
+        let expected = || format!("a list of {pairs} positive numbers, one per pair of rotated dimensions");
+        factors.filter(|factors| factors.len() == pairs).ok_or_else(|| self.bad(key, &expected()))
     }
-}
 
-/// The frequencies that map positions to rotations.
-#[derive(Debug)]
-pub(crate) struct RotaryEmbedding {
-    /// `[head_dim]`: the frequencies, repeated twice.
-    frequencies: Tensor,
-    /// `[head_dim]`: −1 for the first half, 1 for the second.
-    signs: Tensor,
-    half: i64,
-}
-
-impl RotaryEmbedding {
-    pub(crate) fn new(rope: &Rope, head_dim: usize, device: Device) -> Self {
-        let half = rope.frequencies(head_dim);
-        let signs: Vec<f32> = (0..head_dim).map(|i| if i < head_dim / 2 { -1.0 } else { 1.0 }).collect();
-        Self {
-            frequencies: Tensor::from_slice(&[half.as_slice(), half.as_slice()].concat()).to_device(device),
-            signs: Tensor::from_slice(&signs).to_device(device),
-            half: (head_dim / 2) as i64,
+    fn original_context(&self) -> Result<f64, PolicyError> {
+        const KEY: &str = "original_max_position_embeddings";
+        // transformers prefers a key outside of the parameters, which Phi-3 has.
+        let outside = if self.rules.is_phi3 { self.outside(KEY)? } else { None };
+        match outside {
+            Some(context) => Ok(context),
+            None => Ok(self.optional(KEY, true)?.unwrap_or(self.rules.max_positions as f64)),
         }
     }
 
-    /// Returns the rotations at `positions [N]`: angles in fp32, tables in `kind`.
-    pub(crate) fn at(&self, positions: &Tensor, kind: Kind) -> Rotation {
-        let angles = positions.unsqueeze(-1).unsqueeze(-1) * &self.frequencies;
-        Rotation {
-            cos: angles.cos().to_kind(kind),
-            sin: (angles.sin() * &self.signs).to_kind(kind),
-            half: self.half,
+    fn number(&self, key: &'static str) -> Result<f64, PolicyError> {
+        self.optional(key, true)?.ok_or_else(|| self.bad(key, "a positive number"))
+    }
+
+    /// Reads a positive number of the parameters, or of the file with `also_outside`.
+    fn optional(&self, key: &str, also_outside: bool) -> Result<Option<f64>, PolicyError> {
+        let value = self.parameters.and_then(|p| p.get(key)).filter(|value| !value.is_null());
+        match value {
+            None if also_outside => self.outside(key),
+            None => Ok(None),
+            Some(value) => self.positive(key, value).map(Some),
         }
     }
-}
 
-/// Cosines and signed sines `[N, 1, head_dim]`.
-#[derive(Debug)]
-pub(crate) struct Rotation {
-    cos: Tensor,
-    sin: Tensor,
-    half: i64,
-}
-
-impl Rotation {
-    /// Returns cosines and signed sines.
-    pub(crate) fn tables(&self) -> (&Tensor, &Tensor) {
-        (&self.cos, &self.sin)
+    fn outside(&self, key: &str) -> Result<Option<f64>, PolicyError> {
+        self.fields.get(key).map(|value| self.positive(key, value)).transpose()
     }
 
-    /// Rotates the heads `x [N, heads, head_dim]`.
-    ///
-    /// The usual form is `x·cos + [−x₂, x₁]·sin`. With the sign folded into the sines, the second term needs only the halves
-    /// swapped, which is one `roll` where no kernel supports the operands.
-    pub(crate) fn rotate(&self, x: &Tensor) -> Result<Tensor, PolicyError> {
-        let rotated = torch_ext::rotate(x, &self.cos, &self.sin)?;
-        Ok(rotated.unwrap_or_else(|| (x * &self.cos).addcmul(&x.roll(self.half, -1), &self.sin)))
+    fn positive(&self, key: &str, value: &Value) -> Result<f64, PolicyError> {
+        let number = value.as_f64().filter(|number| number.is_finite() && *number > 0.0);
+        number.ok_or_else(|| PolicyError::invalid_field(self.fields.path, key, value, "a positive number"))
+    }
+
+    fn bad(&self, key: &str, expected: &str) -> PolicyError {
+        let value = self.parameters.and_then(|p| p.get(key)).or_else(|| self.fields.get(key));
+        PolicyError::invalid_field(self.fields.path, key, value.unwrap_or(&Value::Null), expected)
     }
 }

@@ -22,6 +22,9 @@ const GENERATION_CONFIG: &str = "generation_config.json";
 /// The folder of named chat templates.
 const TEMPLATES: &str = "additional_chat_templates";
 
+/// The model card.
+const CARD: &str = "README.md";
+
 const TEMPLATE: &str = "chat_template.jinja";
 const PROCESSOR_TEMPLATE: &str = "chat_template.json";
 
@@ -38,18 +41,20 @@ const TOKENIZER_FILES: [&str; 9] = [
     PROCESSOR_TEMPLATE,
 ];
 
-/// The tokenizer files of a saved model.
+/// The files of a saved model besides its configuration and weights.
 #[derive(Clone, Copy, Debug)]
 pub struct Companions<'a> {
-    /// The folder from which the files are copied.
+    /// The folder from which the tokenizer files are copied.
     pub folder: &'a Path,
     /// The chat template that replaces those of the folder.
     pub template: Option<&'a str>,
+    /// The text of `README.md`, the model card; `None` for no card.
+    pub card: Option<&'a str>,
 }
 
 impl<'a> From<&'a Path> for Companions<'a> {
     fn from(folder: &'a Path) -> Self {
-        Self { folder, template: None }
+        Self { folder, template: None, card: None }
     }
 }
 
@@ -89,7 +94,12 @@ impl Policy {
             if copied != Some(true) {
                 write_json(&folder.join(GENERATION_CONFIG), &self.generation_json())?;
             }
-            companions.map_or(Ok(()), |companions| copy_tokenizer(companions, folder))
+            let Some(companions) = companions else { return Ok(()) };
+            if let Some(text) = companions.card {
+                let path = folder.join(CARD);
+                files::write(&path, text.as_bytes()).map_err(PolicyError::io("write", &path))?;
+            }
+            copy_tokenizer(companions, folder)
         })
     }
 
@@ -241,7 +251,7 @@ pub(crate) fn write_json(path: &Path, json: &Value) -> Result<(), PolicyError> {
 
 /// Copies the tokenizer files. A template that replaces those of the folder is written instead of their files.
 fn copy_tokenizer(companions: Companions<'_>, to: &Path) -> Result<(), PolicyError> {
-    let Companions { folder, template } = companions;
+    let Companions { folder, template, card: _ } = companions;
     for name in TOKENIZER_FILES {
         let is_replaced = template.is_some() && [TEMPLATE, PROCESSOR_TEMPLATE].contains(&name);
         if !is_replaced {

@@ -48,9 +48,11 @@ pub(crate) fn visit<E: From<PolicyError>>(
 ) -> Result<(), E> {
     check_kind(kind)?;
     let (mut tied_head, mut embedding) = (None, None);
-    for path in files(dir)? {
-        files::check_file(&path).map_err(PolicyError::io("read", &path))?;
-        visit_file(&path, kind, device, |name, tensor| {
+    for file in files(dir)? {
+        let path = &file.path;
+        files::check_file(path).map_err(PolicyError::io("read", path))?;
+        let of_index = |name: &str| file.holds(name);
+        visit_file(path, (kind, device), of_index, |name, tensor| {
             if name.ends_with(FREQUENCIES) {
                 return Ok(());
             }
@@ -80,21 +82,31 @@ pub(crate) fn read_file(
     device: Device,
 ) -> Result<Vec<(String, Tensor)>, PolicyError> {
     let mut tensors = Vec::new();
-    visit_file::<PolicyError>(path, kind, device, |name, tensor| {
-        tensors.push((name, tensor));
-        Ok(())
-    })?;
+    visit_file::<PolicyError>(
+        path,
+        (kind, device),
+        |_| true,
+        |name, tensor| {
+            tensors.push((name, tensor));
+            Ok(())
+        },
+    )?;
     Ok(tensors)
 }
 
+/// Calls `visit` for each wanted tensor of a file, and warns of the others.
 fn visit_file<E: From<PolicyError>>(
     path: &Path,
-    kind: Kind,
-    device: Device,
+    (kind, device): (Kind, Device),
+    is_wanted: impl Fn(&str) -> bool,
     mut visit: impl FnMut(String, Tensor) -> Result<(), E>,
 ) -> Result<(), E> {
     let mut file = WeightsFile::open(path)?;
     for (name, info) in file.tensors.clone() {
+        if !is_wanted(&name) {
+            tracing::warn!(file = %path.display(), tensor = %name, "the index does not map this tensor here: not read");
+            continue;
+        }
         let tensor = file.read(&name, &info)?;
         let convert = || {
             let tensor = tensor.f_to_kind(kind)?;
@@ -123,10 +135,10 @@ fn count_broken(tensor: &Tensor) -> Result<i64, tch::TchError> {
 /// Checks that the weights files of `dir` have the parameters of `config`, from the files' headers.
 pub(crate) fn check_headers(dir: &Path, config: &ModelConfig) -> Result<(), PolicyError> {
     let mut found = BTreeMap::new();
-    for path in files(dir)? {
-        let file = WeightsFile::open(&path)?;
-        for (name, info) in &file.tensors {
-            kind_of(info, &path, name)?;
+    for part in files(dir)? {
+        let file = WeightsFile::open(&part.path)?;
+        for (name, info) in file.tensors.iter().filter(|(name, _)| part.holds(name)) {
+            kind_of(info, &part.path, name)?;
             if name.ends_with(FREQUENCIES) || name == HEAD && config.tie_word_embeddings {
                 continue;
             }
@@ -139,10 +151,10 @@ pub(crate) fn check_headers(dir: &Path, config: &ModelConfig) -> Result<(), Poli
 /// Returns the kind of all stored tensors of `dir`; `None` if there are several.
 pub(crate) fn stored_kind(dir: &Path) -> Result<Option<Kind>, PolicyError> {
     let mut kinds = Vec::new();
-    for path in files(dir)? {
-        let file = WeightsFile::open(&path)?;
-        for (name, info) in &file.tensors {
-            kinds.push(kind_of(info, &path, name)?);
+    for part in files(dir)? {
+        let file = WeightsFile::open(&part.path)?;
+        for (name, info) in file.tensors.iter().filter(|(name, _)| part.holds(name)) {
+            kinds.push(kind_of(info, &part.path, name)?);
         }
     }
     let first = kinds.first().copied();
@@ -231,18 +243,33 @@ pub(crate) fn check_kind(kind: Kind) -> Result<(), PolicyError> {
     }
 }
 
+/// A weights file of a folder.
+struct Part {
+    path: PathBuf,
+    /// The tensors that the index has in this file; `None` without an index.
+    names: Option<BTreeSet<String>>,
+}
+
+impl Part {
+    /// Whether the tensor of this name is read from this file. Others are left from an earlier save.
+    fn holds(&self, name: &str) -> bool {
+        self.names.as_ref().is_none_or(|names| names.contains(name))
+    }
+}
+
 /// Returns the weights files of a folder: the single one if it exists, otherwise those of the index, each once.
-fn files(dir: &Path) -> Result<Vec<PathBuf>, PolicyError> {
+fn files(dir: &Path) -> Result<Vec<Part>, PolicyError> {
     let (single, index) = (dir.join(SINGLE_FILE), dir.join(INDEX_FILE));
     if single.exists() {
-        return Ok(vec![inside(dir, SINGLE_FILE)?]);
+        return Ok(vec![Part { path: inside(dir, SINGLE_FILE)?, names: None }]);
     }
     if !index.exists() {
         let pickled =
             dir.join("pytorch_model.bin").exists() || dir.join("pytorch_model.bin.index.json").exists();
         let hint = match pickled {
             true => {
-                "; pytorch_model.bin is not supported, save it as safetensors with `save_pretrained` first"
+                "; pytorch_model.bin is not supported, convert it: python -c \"from transformers import \
+                 AutoModelForCausalLM as M; M.from_pretrained('DIR', dtype='auto').save_pretrained('OUT')\""
             }
             false => "",
         };
@@ -254,15 +281,15 @@ fn files(dir: &Path) -> Result<Vec<PathBuf>, PolicyError> {
     let bad = |problem: String| PolicyError::BadIndex { path: index.clone(), problem };
     let map = json.get("weight_map").and_then(Value::as_object);
     let map = map.ok_or_else(|| bad("it has no `weight_map` from tensor names to files".to_owned()))?;
-    let mut shards = BTreeSet::new();
+    let mut shards: BTreeMap<PathBuf, BTreeSet<String>> = BTreeMap::new();
     for (name, file) in map {
         // A shard is next to its index: any other path is a mistake or an attack.
         match file.as_str().filter(|file| Path::new(file).file_name() == Some(file.as_ref())) {
-            Some(file) => shards.insert(inside(dir, file)?),
+            Some(file) => shards.entry(inside(dir, file)?).or_default().insert(name.clone()),
             None => return Err(bad(format!("`{name}` is mapped to {file}, which is not a file name"))),
         };
     }
-    Ok(shards.into_iter().collect())
+    Ok(shards.into_iter().map(|(path, names)| Part { path, names: Some(names) }).collect())
 }
 
 fn inside(dir: &Path, name: &str) -> Result<PathBuf, PolicyError> {

@@ -71,7 +71,7 @@ fn absent_files_are_named() {
     std::fs::copy(fixture("llama/config.json"), empty.path().join("config.json")).unwrap();
     assert_says(&message(load(empty.path())), &["has no weights", "model.safetensors"]);
     std::fs::write(empty.path().join("pytorch_model.bin"), "").unwrap();
-    assert_says(&message(load(empty.path())), &["save_pretrained"]);
+    assert_says(&message(load(empty.path())), &["python -c", "save_pretrained"]);
 }
 
 #[cfg(unix)]
@@ -116,6 +116,70 @@ fn a_missing_shard_is_named() {
     let copy = copy_of("mistral");
     std::fs::remove_file(copy.path().join("model-00002-of-00003.safetensors")).unwrap();
     assert_says(&message(load(copy.path())), &["open", "model-00002-of-00003.safetensors"]);
+}
+
+#[test]
+fn tensors_outside_of_the_index_are_not_read() {
+    let copy = copy_of("mistral");
+    let shard = copy.path().join("model-00002-of-00003.safetensors");
+    let mut tensors = Tensor::read_safetensors(&shard).unwrap();
+    tensors.push(("model.norm.weight".to_owned(), Tensor::zeros([32], (Kind::Float, Device::Cpu))));
+    tensors.push(("model.surprise".to_owned(), Tensor::zeros([2], (Kind::Int8, Device::Cpu))));
+    Tensor::write_safetensors(&tensors, &shard).unwrap();
+    Policy::inspect(copy.path()).unwrap();
+    let (stale, clean) = (load(copy.path()).unwrap(), load(&fixture("mistral")).unwrap());
+    for ((name, a), (_, b)) in stale.parameters().iter().zip(clean.parameters()) {
+        assert!(a.equal(b), "{name}");
+    }
+}
+
+#[test]
+fn quantized_weights_are_refused_with_what_to_do() {
+    for (method, says) in
+        [("gptq", "from which they were made"), ("fp8", "dequantize=True"), ("bitsandbytes", "python -c")]
+    {
+        let refused = config_with("llama", |config| {
+            config.insert("quantization_config".to_owned(), json!({ "quant_method": method }));
+        });
+        assert_says(&message(refused), &["config.json", method, says]);
+    }
+}
+
+#[test]
+fn architectures_that_are_known_but_not_implemented_say_why() {
+    for (found, says) in
+        [("mixtral", "mixtures of experts"), ("gemma3", "images"), ("t5", "encoder-decoders")]
+    {
+        assert_says(
+            &message(config_with("llama", |c| drop(c.insert("model_type".to_owned(), json!(found))))),
+            &[says],
+        );
+    }
+    let switch = |model_type: &str, key: &str, value: Value| {
+        message(config_with("llama", |config| {
+            config.insert("model_type".to_owned(), json!(model_type));
+            config.insert(key.to_owned(), value);
+        }))
+    };
+    assert_says(&switch("stablelm", "qk_layernorm", json!(true)), &["qk_layernorm", "false"]);
+    assert_says(
+        &switch("gemma2", "use_bidirectional_attention", json!(true)),
+        &["use_bidirectional_attention"],
+    );
+    assert_says(&switch("granite", "logits_scaling", json!(0)), &["logits_scaling", "above 0"]);
+    assert_says(&switch("smollm3", "no_rope_layers", json!([1])), &["no_rope_layers", "2 layers"]);
+    assert_says(
+        &switch("ministral", "layer_types", json!(["chunked_attention", "x"])),
+        &["layer_types", "full"],
+    );
+    assert_says(&switch("llama", "partial_rotary_factor", json!(0.5)), &["partial_rotary_factor", "1.0"]);
+    assert_says(&switch("phi", "partial_rotary_factor", json!(1.5)), &["partial_rotary_factor", "share"]);
+    let longrope = json!({"rope_type": "longrope", "short_factor": [1.0], "long_factor": []});
+    assert_says(&switch("phi3", "rope_parameters", longrope), &["short_factor", "4 positive numbers"]);
+    let nested = json!({"full_attention": {"rope_type": "default"}});
+    assert_says(&switch("llama", "rope_parameters", nested), &["rope_parameters", "one set"]);
+    let flat = json!({"rope_type": "default", "rope_theta": 10000.0});
+    assert_says(&switch("gemma3_text", "rope_parameters", flat), &["rope_parameters", "full_attention"]);
 }
 
 #[test]
@@ -211,7 +275,10 @@ fn configurations_are_refused_for_a_stated_reason() {
             config.insert(key.to_owned(), value);
         }))
     };
-    assert_says(&refused("llama", "model_type", json!("gpt2")), &["gpt2", "llama, mistral, qwen2, qwen3"]);
+    assert_says(
+        &refused("llama", "model_type", json!("gpt2")),
+        &["gpt2", "llama, mistral, ministral, qwen2, qwen3"],
+    );
     assert_says(&refused("llama", "vocab_size", json!(-3)), &["vocab_size", "-3", "positive"]);
     assert_says(
         &refused("llama", "num_hidden_layers", json!(2_000_000_000)),
@@ -223,13 +290,16 @@ fn configurations_are_refused_for_a_stated_reason() {
         &["num_key_value_heads", "divisor of the 4"],
     );
     assert_says(&refused("llama", "head_dim", json!(7)), &["head_dim", "even"]);
-    assert_says(&refused("llama", "hidden_act", json!("gelu")), &["hidden_act", "silu"]);
-    assert_says(&refused("llama", "rope_parameters", json!({"rope_type": "yarn"})), &["yarn", "llama3"]);
+    assert_says(&refused("llama", "hidden_act", json!("relu6")), &["hidden_act", "silu"]);
+    assert_says(&refused("llama", "rope_parameters", json!({"rope_type": "mrope"})), &["mrope", "llama3"]);
     assert_says(
         &refused("llama", "rope_parameters", json!({"rope_type": "llama3"})),
         &["factor", "positive number"],
     );
-    assert_says(&refused("mistral", "rope_scaling", json!({"type": "dynamic"})), &["dynamic"]);
+    assert_says(
+        &refused("mistral", "rope_scaling", json!({"type": "dynamic"})),
+        &["factor", "positive number"],
+    );
     assert_says(&refused("mistral", "rope_theta", json!("big")), &["rope_theta", "big"]);
     assert_says(&refused("qwen2", "layer_types", json!(["full_attention"])), &["layer_types", "2 layers"]);
     for field in ["model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"] {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use policy_model::{Lora, Policy, PolicyError, Projection, Rows};
+use policy_model::{Lora, Policy, PolicyError, Rows, Targets};
 use seeds::Seeds;
 use serde::Deserialize;
 use tch::{Device, Kind, Tensor};
@@ -88,8 +88,8 @@ fn saving_merges_as_peft_does_and_keeps_the_adapters() {
 #[test]
 fn initial_adapters_change_no_bit_and_get_all_gradients() {
     let (base, _, expected) = load();
-    let lora = Lora { rank: 2, alpha: 4.0, targets: Projection::ALL.to_vec() };
-    let fresh = lora.initialize(base.config(), &Seeds::new(0), Device::Cpu);
+    let lora = Lora::new(2, 4.0, Targets::AllLinear);
+    let fresh = base.initial_adapters(&lora, &Seeds::new(0)).unwrap();
     assert_eq!(fresh.len(), 2 * 7 * base.config().layers);
     let elements: usize = fresh.iter().map(|(_, tensor)| tensor.numel()).sum();
     assert_eq!(elements as u64, lora.parameter_count(base.config()));
@@ -99,11 +99,10 @@ fn initial_adapters_change_no_bit_and_get_all_gradients() {
     let ids = &expected.sequences[0];
     assert_eq!(logits(&policy, ids), logits(&base, ids), "B is zero");
 
-    let mixed =
-        lora.initialize(base.config(), &Seeds::new(0), Device::Cpu).into_iter().map(|(name, tensor)| {
-            let kind = if name.contains("lora_B") { Kind::BFloat16 } else { Kind::Float };
-            (name, tensor.to_kind(kind))
-        });
+    let mixed = base.initial_adapters(&lora, &Seeds::new(0)).unwrap().into_iter().map(|(name, tensor)| {
+        let kind = if name.contains("lora_B") { Kind::BFloat16 } else { Kind::Float };
+        (name, tensor.to_kind(kind))
+    });
     let refused = base.with_adapters(lora, mixed.collect()).unwrap_err();
     assert!(matches!(refused, PolicyError::MixedParameters { .. }), "{refused}");
 
@@ -125,14 +124,18 @@ fn unsupported_keys_are_refused_by_name() {
     let weights = "adapter_model.safetensors";
     fs::copy(fixtures().join("lora").join(weights), dir.path().join(weights)).unwrap();
     for (key, value, says) in [
-        ("use_dora", serde_json::json!(true), "`use_dora` is true"),
+        ("use_dora", serde_json::json!(true), "tensors are missing"),
+        ("alpha_pattern", serde_json::json!({"q_proj": 2}), "`alpha_pattern` is"),
         ("peft_type", serde_json::json!("IA3"), "`peft_type` is \"IA3\""),
         ("bias", serde_json::json!("all"), "`bias` is \"all\""),
-        ("modules_to_save", serde_json::json!(["lm_head"]), "`modules_to_save` is [\"lm_head\"]"),
+        ("modules_to_save", serde_json::json!("lm_head"), "`modules_to_save` is \"lm_head\""),
+        ("modules_to_save", serde_json::json!(["lm_head"]), "`lm_head` is tied"),
+        ("modules_to_save", serde_json::json!(["score"]), "no module `score`"),
         ("r", serde_json::json!(0), "`r` is 0"),
         ("lora_alpha", serde_json::Value::Null, "has no `lora_alpha`"),
         ("target_modules", serde_json::json!([]), "`target_modules` is []"),
-        ("target_modules", serde_json::json!(["embed_tokens"]), "or a list of some of q_proj"),
+        ("target_modules", serde_json::json!(["embed_tokens"]), "each of its layers has q_proj, k_proj"),
+        ("target_modules", serde_json::json!("(q_proj"), "is no regular expression"),
         ("target_modules", serde_json::json!(["q_proj"]), "are not part of a model"),
         ("target_modules", serde_json::json!("all-linear"), "tensors are missing"),
         ("r", serde_json::json!(4), "has shape [3, 32], but the configuration implies [4, 32]"),
@@ -142,7 +145,7 @@ fn unsupported_keys_are_refused_by_name() {
         fs::write(dir.path().join("adapter_config.json"), config.to_string()).unwrap();
         let error = base.load_adapters(dir.path()).unwrap_err().to_string();
         assert!(error.contains(says), "{key}: {error}");
-        assert!(error.contains("adapter_"), "the file is missing in: {error}");
+        assert!(error.contains("adapter"), "the file is missing in: {error}");
     }
     let missing = base.load_adapters(&fixtures().join("qwen2")).unwrap_err().to_string();
     assert!(missing.contains("adapter_config.json"), "{missing}");
@@ -158,8 +161,8 @@ fn rank_stabilized_adapters_have_another_scale() {
     let weights = "adapter_model.safetensors";
     fs::copy(fixtures().join("lora").join(weights), dir.path().join(weights)).unwrap();
     let stabilized = base.load_adapters(dir.path()).unwrap();
-    let alpha = |policy: &Policy| policy.adapters().unwrap().lora().alpha;
-    assert!((alpha(&stabilized) - alpha(&adapted) * 3f64.sqrt()).abs() < 1e-12);
+    let scale = |policy: &Policy| policy.adapters().unwrap().lora().scale();
+    assert!((scale(&stabilized) - scale(&adapted) * 3f64.sqrt()).abs() < 1e-12);
 }
 
 #[test]

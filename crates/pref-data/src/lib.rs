@@ -47,5 +47,5 @@ pub use tokenize::{
 };
 pub use tokenizer::{ChatSettings, RenderMode, Tokenizer};
 pub use view::{LabelSource, Mixture, ViewReport, annotator_view, label_view};
-pub use volume::{Fraction, Selection, hold_out, select, select_unpaired, subset};
+pub use volume::{Fraction, Selection, draw, hold_out, select, select_unpaired, subset};
 pub use writer::{write_pairs, write_records};

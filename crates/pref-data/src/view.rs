@@ -24,6 +24,15 @@ pub struct ViewReport {
     pub pairs: usize,
 }
 
+impl std::ops::AddAssign for ViewReport {
+    fn add_assign(&mut self, other: Self) {
+        self.records += other.records;
+        self.unlabelled += other.unlabelled;
+        self.ties += other.ties;
+        self.pairs += other.pairs;
+    }
+}
+
 impl fmt::Display for ViewReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(

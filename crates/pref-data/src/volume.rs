@@ -110,6 +110,13 @@ pub fn hold_out(
     (training, others)
 }
 
+/// Returns `count` random examples, or all if there are fewer, in their order. A smaller count is part of a larger one.
+/// Draws from the stream `drawn`.
+pub fn draw<T>(examples: Vec<T>, count: usize, seeds: &Seeds) -> Vec<T> {
+    let taken = marked(&permutation(examples.len(), seeds.stream("drawn")), count);
+    examples.into_iter().zip(taken).filter_map(|(example, taken)| taken.then_some(example)).collect()
+}
+
 /// Returns a share of unpaired preferences, in their order.
 pub fn select_unpaired(
     records: Vec<UnpairedRecord>,

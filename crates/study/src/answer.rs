@@ -7,6 +7,7 @@ use report::page::Dialogue;
 use report::table::Table;
 
 use crate::error::StudyError;
+use crate::headline::{self, Headlined};
 use crate::people::Rated;
 use crate::printed::printed;
 use crate::question::Question;
@@ -27,6 +28,7 @@ pub(crate) struct Answered {
     pub(crate) printed: Vec<Table>,
     pub(crate) figures: Vec<Figure>,
     pub(crate) samples: Vec<Dialogue>,
+    pub(crate) headlines: Vec<Headlined>,
     pub(crate) settled: Vec<Settled>,
     pub(crate) failed: Vec<Failure>,
 }
@@ -51,6 +53,7 @@ impl Answered {
             printed: printed(question, study.recipe())?,
             figures: question.figures(&results)?,
             samples: samples(study.runner(), &collected.evaluated)?,
+            headlines: headline::measure(&results.scores, study.recipe(), question.headlines(&results)?)?,
             settled: verdicts::settle(&results.scores, study.recipe(), question.claims(&results)?, rated)?,
             failed: collected.failed.clone(),
         })

@@ -6,6 +6,7 @@ use trainer::recipe::LossKind;
 
 use crate::contrast::{Contrast, Select, trend_weights};
 use crate::error::StudyError;
+use crate::headline::{Answers, Headline};
 use crate::paper::{PaperTable, tables};
 use crate::recipe::PaperSet;
 use crate::results::Results;
@@ -127,6 +128,44 @@ impl<'a> Comparisons<'a> {
             }
         }
         claims
+    }
+
+    /// Returns the mean over annotators and losses of a difference.
+    pub(crate) fn over_all(
+        &self,
+        difference: impl Fn(LossKind, &'a str) -> (Select<'a>, Select<'a>),
+    ) -> Contrast<'a> {
+        let of =
+            |annotator: &'a String| self.losses.iter().map(|&loss| difference(loss, annotator)).collect();
+        Contrast::mean_difference(self.annotators().iter().flat_map::<Vec<_>, _>(of).collect())
+    }
+
+    /// Returns a headline whose absence is interpretable if training on clean labels has an effect.
+    pub(crate) fn headline(
+        &self,
+        question: &'static str,
+        comparison: String,
+        contrast: Contrast<'a>,
+        answers: Answers,
+    ) -> Headline<'a> {
+        let control = self.over_all(|loss, annotator| (self.clean(loss, annotator), Box::new(is_baseline)));
+        Headline { question, comparison, contrast, control: Some(control), answers }
+    }
+
+    /// Returns the names of the losses, such as `DPO, IPO`.
+    pub(crate) fn loss_names(&self) -> String {
+        self.losses.iter().map(|&loss| loss_name(loss)).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Selects the policies of all annotators and losses at a checkpoint.
+    pub(crate) fn all_at_checkpoint(&self, at: usize) -> Select<'a> {
+        let (annotators, losses) = (self.annotators(), self.losses);
+        Box::new(move |subject| match subject {
+            Subject::Baseline { .. } => false,
+            Subject::Trained { cell, checkpoint } => {
+                *checkpoint == at && losses.contains(&cell.loss) && annotators.contains(&cell.annotator)
+            }
+        })
     }
 
     /// Returns the difference between training on all pairs with clean labels and no training.

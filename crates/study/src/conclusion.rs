@@ -13,6 +13,7 @@ use crate::answer::Answered;
 use crate::components::components;
 use crate::coverage::Coverage;
 use crate::error::StudyError;
+use crate::headline::{self, Headlined};
 use crate::people::Rated;
 use crate::question::Question;
 use crate::study::Study;
@@ -24,6 +25,8 @@ use crate::{manifest, summary};
 pub struct Findings {
     /// Failed policies with their reasons; `None` without failures.
     pub failed: Option<Table>,
+    /// The answers to the plain questions; `None` without any.
+    pub answers: Option<Table>,
     /// The verdicts on claims; `None` without claims.
     pub verdicts: Option<Table>,
     /// The verdicts' differences as people's ratings correct them; `None` without ratings.
@@ -90,9 +93,14 @@ pub fn conclude(study: &Study, asked: &[&dyn Question]) -> Result<Findings, Stud
     let failed = |of: &[&Answered]| {
         table_of_failures(&of.iter().flat_map(|answer| answer.failed.clone()).collect::<Vec<_>>())
     };
+    let headlines = |of: &[&Answered]| {
+        let headlines: Vec<Headlined> = of.iter().flat_map(|answer| answer.headlines.clone()).collect();
+        headline::table(study.recipe(), &headlines)
+    };
     let all: Vec<&Answered> = answers.iter().collect();
     let opening: Vec<Table> = failed(&all)
         .into_iter()
+        .chain(headlines(&all))
         .chain(verdicts::table(study.recipe(), &settled(&all)))
         .chain(verdicts::people_table(setup, &settled(&all)))
         .chain(components.clone())
@@ -101,9 +109,20 @@ pub fn conclude(study: &Study, asked: &[&dyn Question]) -> Result<Findings, Stud
     write_tables(&output, &opening)?;
     let these: Vec<&Answered> = answers.iter().filter(|answer| is_asked(answer.question)).collect();
     let (failed, verdicts) = (failed(&these), verdicts::table(study.recipe(), &settled(&these)));
+    let headlines = headlines(&these);
     let people = verdicts::people_table(setup, &settled(&these));
     let report = write_report(&output, &summary::report(study, answers, opening))?;
-    Ok(Findings { failed, verdicts, people, components, coverage, tables, report, incomplete: None })
+    Ok(Findings {
+        failed,
+        answers: headlines,
+        verdicts,
+        people,
+        components,
+        coverage,
+        tables,
+        report,
+        incomplete: None,
+    })
 }
 
 /// Rows of `results.parquet` and `policies.parquet`, each subject once.

@@ -151,7 +151,7 @@ impl Condition {
             label_smoothing: policy.smoothing.filter(|rule| *rule != loss.label_smoothing),
             logp_reduction: policy.reduction.filter(|reduction| *reduction != loss.logp_reduction),
             learning_rate: Some(self.learning_rate).filter(|rate| *rate != train.learning_rate),
-            epochs: Some(self.epochs).filter(|epochs| epochs.get() != train.epochs),
+            epochs: Some(self.epochs).filter(|epochs| train.epochs.whole() != Some(*epochs)),
             ..Cell::new(annotator(&recipe.study), policy.loss, recipe.study.betas[0], seed)
         }
     }

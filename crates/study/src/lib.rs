@@ -13,6 +13,7 @@ mod evidence;
 mod figures;
 #[cfg(test)]
 mod fixtures;
+mod headline;
 mod levels;
 mod manifest;
 mod methods;
@@ -38,6 +39,7 @@ pub use claims::{Claim, Expectation};
 pub use conclusion::{Findings, conclude};
 pub use contrast::{Contrast, Select};
 pub use error::StudyError;
+pub use headline::{ANSWERS, Answers, Headline};
 pub use question::{About, Question, Questions};
 pub use results::{Figure, Results};
 pub use run::registry;

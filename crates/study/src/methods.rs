@@ -2,8 +2,7 @@
 
 use experiment::{LEVEL, RESAMPLES, percent};
 use pref_loss::LogpReduction;
-use trainer::Decay;
-use trainer::recipe::Dtype;
+use trainer::recipe::{Dtype, Scheduler};
 
 use crate::evidence::POWER;
 use crate::recipe::StudyRecipe;
@@ -21,9 +20,10 @@ pub(crate) fn methods(recipe: &StudyRecipe) -> Vec<String> {
 fn training(recipe: &StudyRecipe) -> String {
     let train = &recipe.train;
     let decay = match train.scheduler {
-        Decay::Linear => "linearly to 0",
-        Decay::Cosine => "along half a cosine to 0",
-        Decay::Constant => "constant",
+        Scheduler::Linear => "linearly to 0",
+        Scheduler::Cosine => "along half a cosine to 0",
+        Scheduler::Constant => "constant",
+        Scheduler::Wsd => "constant until it decays to 0",
     };
     let computing = match recipe.model.dtype {
         Dtype::Bfloat16 => "bfloat16 if the machine supports it",
@@ -62,10 +62,10 @@ fn replicates(recipe: &StudyRecipe) -> String {
         true => "pairs, labels, order, flips, sampling of answers, and errors of the judges",
         false => "order of the pairs, shares, flips, and sampling of answers",
     };
-    let held_out = recipe.data.held_out.map_or(String::new(), |records| {
-        format!(
-            " At least {records} records are held out of training, by whole prompts; β is chosen on them."
-        )
+    let records = recipe.data.held_out.map(|records| format!("{records} records"));
+    let share = recipe.data.split.map(|share| format!("{}% of the records", percent(share)));
+    let held_out = records.or(share).map_or(String::new(), |records| {
+        format!(" At least {records} are held out of training, by whole prompts; β is chosen on them.")
     });
     format!(
         "Replicates. There are {seeds} seeds. Each draws {what}; all share the supervised policy. Policies of one seed differ only in \

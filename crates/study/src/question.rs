@@ -5,6 +5,7 @@ use report::table::Table;
 
 use crate::claims::Claim;
 use crate::error::StudyError;
+use crate::headline::Headline;
 use crate::recipe::{PaperSet, StudyRecipe};
 use crate::results::{Figure, Results};
 
@@ -73,6 +74,16 @@ pub trait Question: Sync {
     ///
     /// If a statistic is not defined.
     fn claims<'a>(&self, results: &'a Results<'a>) -> Result<Vec<Claim<'a>>, StudyError> {
+        let _ = results;
+        Ok(Vec::new())
+    }
+
+    /// Returns the plain questions that it answers, with the comparison for each.
+    ///
+    /// # Errors
+    ///
+    /// If a statistic is not defined.
+    fn headlines<'a>(&self, results: &'a Results<'a>) -> Result<Vec<Headline<'a>>, StudyError> {
         let _ = results;
         Ok(Vec::new())
     }

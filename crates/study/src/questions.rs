@@ -93,5 +93,5 @@ fn grid(recipe: &StudyRecipe, axes: &Axes<'_>, checkpoints: RangeInclusive<usize
 
 /// Returns `epochs` unless they are the recipe's, since cells with the recipe's epochs are shared.
 fn other_epochs(recipe: &StudyRecipe, epochs: NonZeroU64) -> Option<NonZeroU64> {
-    (epochs.get() != recipe.train.epochs).then_some(epochs)
+    (recipe.train.epochs.whole() != Some(epochs)).then_some(epochs)
 }

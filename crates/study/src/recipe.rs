@@ -328,8 +328,14 @@ impl RecipeRoot for StudyRecipe {
     fn finish(&mut self) -> Result<(), Complaint> {
         self.study.check().map_err(|complaint| complaint.within("study"))?;
         self.data.check().map_err(|complaint| complaint.within("data"))?;
+        let mixing = [("weight", self.data.weight.is_some()), ("count", self.data.count.is_some())];
+        if let Some((key, _)) = mixing.into_iter().find(|(_, is_set)| *is_set) {
+            let reason = "is for training alone; remove it, and set study.volumes for shares of the pairs";
+            return Err(Complaint::invalid(key, reason).within("data"));
+        }
         self.check_dates()?;
         self.train.check().map_err(|complaint| complaint.within("train"))?;
+        self.train.check_of_study().map_err(|complaint| complaint.within("train"))?;
         self.lora.check().map_err(|complaint| complaint.within("lora"))?;
         self.distributed.check(&self.lora).map_err(|complaint| complaint.within("distributed"))?;
         self.output.check().map_err(|complaint| complaint.within("output"))?;
@@ -568,7 +574,10 @@ mod tests {
         let recipe = StudyRecipe::preset(Preset::Paper, &[]).unwrap();
         let train = &recipe.train;
         assert_eq!((train.learning_rate, train.batch_size, train.warmup_ratio), (5e-7, 16, 0.1));
-        assert_eq!((train.betas, train.eps, train.scheduler), ([0.9, 0.999], 1e-8, trainer::Decay::Linear));
+        assert_eq!(
+            (train.betas, train.eps, train.scheduler),
+            ([0.9, 0.999], 1e-8, trainer::recipe::Scheduler::Linear)
+        );
         assert_eq!(recipe.study.annotators, ["human", "gpt-4-turbo"]);
         assert_eq!(recipe.judge.name(), "gpt-4");
         assert_eq!((recipe.study.seeds, recipe.study.sweep_betas.len()), (4, 11));

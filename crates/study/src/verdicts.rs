@@ -32,19 +32,19 @@ const GROUND_TRUTH: &str = "Ground truth (held-out questions)";
 #[derive(Clone, Debug)]
 pub(crate) struct Settled {
     place: &'static str,
-    comparison: String,
+    pub(crate) comparison: String,
     says: String,
     printed: Option<f64>,
-    judge: Measured,
+    pub(crate) judge: Measured,
     /// The measurement and verdict of the second judge, if any.
-    second: Option<(Measured, Verdict)>,
+    pub(crate) second: Option<(Measured, Verdict)>,
     /// The claim by people and each judge that they correct; empty without ratings.
     by_people: Vec<Option<ByPeople>>,
     /// The ground truth, if known.
-    gold: Option<Measured>,
-    verdict: Verdict,
+    pub(crate) gold: Option<Measured>,
+    pub(crate) verdict: Verdict,
     /// The required sample, if the verdict is not conclusive.
-    required: Option<Required>,
+    pub(crate) required: Option<Required>,
     margin: f64,
 }
 

@@ -7,7 +7,7 @@
 use std::error::Error;
 use std::process::ExitCode;
 
-use policy_model::{GenerationOptions, GenerationRequest, Lora, ModelConfig, Policy, Projection, Sampling};
+use policy_model::{GenerationOptions, GenerationRequest, Lora, ModelConfig, Policy, Sampling, Targets};
 use pref_data::{Layout, Padding, TokenPair};
 use pref_loss::{Beta, PreferenceLoss};
 use rand::RngExt;
@@ -15,8 +15,9 @@ use seeds::Seeds;
 use tch::{Cuda, Device, Kind, Tensor};
 use torch_ext::{SharedPrefixRows, VarlenRows, shared_prefix_attention, varlen_attention};
 use trainer::{
-    Activations, AdamWSettings, Decay, Head, MicroBatch, Observer, Order, PairDelta, PreferenceObjective,
-    Scoring, SequenceLogps, StepMetrics, TrainError, TrainSettings, Trained, Trainer, TrainerState,
+    Activations, AdamWSettings, Decay, Head, Length, MicroBatch, Observer, Order, PairDelta,
+    PreferenceObjective, Scoring, SequenceLogps, StepMetrics, TrainError, TrainSettings, Trained, Trainer,
+    TrainerState,
 };
 
 const VOCABULARY: usize = 512;
@@ -81,7 +82,7 @@ fn check_all(device: Device) -> Result<usize, Box<dyn Error>> {
             let what = format!("losses of training, {kind:?}, {name}");
             compare(&what, &|device| losses(device, kind, &Trained::All, scoring), bound)?;
         }
-        let lora = Trained::Adapters(Lora { rank: 4, alpha: 8.0, targets: Projection::ALL.to_vec() });
+        let lora = Trained::Adapters(Lora::new(4, 8.0, Targets::AllLinear));
         let what = format!("losses of training, {kind:?}, adapters");
         compare(&what, &|device| losses(device, kind, &lora, Scoring::FAST), bound)?;
     }
@@ -187,7 +188,7 @@ fn losses(
         scoring,
     };
     let settings = TrainSettings {
-        epochs: 2,
+        length: Length::Epochs(2.0),
         batch_size: 4,
         micro_batch: MicroBatch::Examples(2),
         learning_rate: 1e-4,

@@ -15,6 +15,7 @@ use tch::{Kind, Tensor};
 use crate::error::TrainError;
 use crate::run_inputs::{AcceptedChange, Provenance, RunInputs};
 use crate::state::{SavedState, TrainerState};
+use crate::stopping::{Seen, SeenFile};
 
 /// The folder of the training state.
 const STATE_FOLDER: &str = "trainer";
@@ -33,6 +34,9 @@ struct StateFile {
     /// The bits of β-DPO's running mean margin, which a decimal number might round; absent for other losses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     margin_mean: Option<u64>,
+    /// The evaluations so far, for early stopping; absent without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    evaluations: Option<SeenFile>,
     /// The shards of the state; absent if the state is in one file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     shards: Option<Shards>,
@@ -195,6 +199,7 @@ fn fill(
         total_steps: snapshot.total_steps,
         elements: snapshot.layout.elements(),
         margin_mean: snapshot.margin_mean.map(f64::to_bits),
+        evaluations: snapshot.seen.map(SeenFile::of),
         shards: Shards::of(&snapshot.layout),
         inputs: provenance.inputs.clone(),
         accepted_changes: provenance.accepted.clone(),
@@ -305,6 +310,10 @@ pub(crate) fn newest_state(
                     let mean = state.margin_mean.map_or(Vec::new(), |mean| mean.to_le_bytes().to_vec());
                     let mean = group.broadcast_from_rank0(mean)?;
                     state.margin_mean = mean.first_chunk().map(|bytes| f64::from_le_bytes(*bytes));
+                    let seen = serde_json::to_vec(&SeenFile::of(state.seen)).unwrap_or_default();
+                    let seen = group.broadcast_from_rank0(seen)?;
+                    state.seen =
+                        serde_json::from_slice(&seen).map_or(state.seen, |file: SeenFile| file.seen());
                     for tensor in [&state.master, &state.exp_avg, &state.exp_avg_sq] {
                         group.broadcast_tensor_from_rank0(tensor)?;
                     }
@@ -332,7 +341,8 @@ fn read_state(checkpoint: &Path, layout: &Layout) -> Result<SavedState, TrainErr
         return Err(damaged(format!("it has {} parameters, the model {elements}", file.elements)));
     }
     let margin_mean = file.margin_mean.map(f64::from_bits);
-    let state = SavedState { margin_mean, ..SavedState::zeros(file.step, layout.length()) };
+    let seen = file.evaluations.as_ref().map_or(Seen::default(), SeenFile::seen);
+    let state = SavedState { margin_mean, seen, ..SavedState::zeros(file.step, layout.length()) };
     if file.shards.as_ref().is_some_and(|shards| !shards.are_valid(elements)) {
         return Err(damaged("state.json: `shards` do not cover the state".to_owned()));
     }
@@ -387,15 +397,32 @@ pub(crate) fn drop_states(folder: &Path, keep: usize) -> Result<(), TrainError> 
     Ok(())
 }
 
-/// Removes all but the newest `keep` checkpoints; 0 keeps all.
-pub(crate) fn keep_last(folder: &Path, keep: usize) -> Result<(), TrainError> {
+/// Removes all but the newest `keep` checkpoints and that of step `best`; 0 keeps all.
+pub(crate) fn keep_last(folder: &Path, keep: usize, best: Option<u64>) -> Result<(), TrainError> {
     if keep == 0 {
         return Ok(());
     }
-    for (_, path) in list(folder)?.iter().rev().skip(keep) {
-        remove(path)?;
+    for (step, path) in list(folder)?.iter().rev().skip(keep) {
+        if best != Some(*step) {
+            remove(path)?;
+        }
     }
     Ok(())
+}
+
+/// Replaces the folder `to` by a copy of the files of `from`, which has no folders.
+pub(crate) fn copy_folder(from: &Path, to: &Path) -> Result<(), TrainError> {
+    let name = to.file_name().unwrap_or_default().to_string_lossy();
+    let partial = to.with_file_name(format!("{UNFINISHED}{name}"));
+    remove(&partial)?;
+    fs::create_dir_all(&partial).map_err(TrainError::io("cannot create", &partial))?;
+    for entry in fs::read_dir(from).map_err(TrainError::io("cannot read", from))? {
+        let path = entry.map_err(TrainError::io("cannot read", from))?.path();
+        let target = partial.join(path.file_name().unwrap_or_default());
+        fs::copy(&path, &target).map_err(TrainError::io("cannot copy", &path))?;
+    }
+    remove(to)?;
+    fs::rename(&partial, to).map_err(TrainError::io("cannot create", to))
 }
 
 /// Removes the checkpoints of all other steps than `steps`.
@@ -451,6 +478,7 @@ mod tests {
             total_steps: 9,
             elements,
             margin_mean: None,
+            evaluations: None,
             shards: Some(shards),
             inputs: None,
             accepted_changes: Vec::new(),

@@ -7,9 +7,7 @@ use distributed::{
     DistributedError, Exchange, Fact, GradientSink, Layout, ProcessGroup, Rank, Sharding, digest_of_tensor,
 };
 use policy_model::Policy;
-use pref_data::{micro_batches, shuffled_order};
 use pref_loss::{DynamicBeta, KlEstimate};
-use seeds::Seeds;
 use tch::{Kind, Tensor};
 
 use crate::error::TrainError;
@@ -17,103 +15,15 @@ use crate::gradients::{GradientBuffer, Gradients, ReducedGradient};
 use crate::held_out::{HeldOut, HeldOutMetrics};
 use crate::metrics::{MetricSums, StepMetrics};
 use crate::objective::{BatchContext, ComparedPairs, Objective, StepStats};
-use crate::optimizer::{AdamW, AdamWSettings};
+use crate::optimizer::AdamW;
 use crate::pair_deltas::PairDelta;
-use crate::parameters::{Parameters, Ranks, Trained};
+use crate::parameters::{Parameters, Ranks};
 use crate::region_sums::RegionSums;
 use crate::replicas::ThreadReplicas;
-use crate::schedule::{Decay, Schedule};
+use crate::schedule::Schedule;
+use crate::settings::TrainSettings;
 use crate::state::{SavedState, TrainerState};
-
-/// The order of the examples in an epoch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
-    /// Shuffled in each epoch, by the RNG stream `data-order`.
-    Shuffled,
-    /// The given order.
-    AsGiven,
-}
-
-/// The size of a micro-batch. It affects memory, and results by rounding only.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MicroBatch {
-    /// A number of examples, in the order of the batch.
-    Examples(usize),
-    /// A maximum number of tokens. A batch is divided evenly into as few micro-batches as possible; a longer example
-    /// forms its own.
-    Tokens(usize),
-}
-
-/// How a policy is optimized, for any objective.
-#[derive(Clone, Debug)]
-pub struct TrainSettings {
-    /// The number of passes over the examples.
-    pub epochs: u64,
-    /// Examples per optimizer step, over all micro-batches; the last batch of an epoch may be smaller.
-    pub batch_size: usize,
-    /// The size of a micro-batch.
-    pub micro_batch: MicroBatch,
-    /// The maximum learning rate.
-    pub learning_rate: f64,
-    /// The share of the steps with warm-up.
-    pub warmup_ratio: f64,
-    /// The learning rate after the warm-up.
-    pub decay: Decay,
-    /// The hyperparameters of the optimizer.
-    pub adamw: AdamWSettings,
-    /// The maximum norm of the gradient, to which it is clipped; 0 disables clipping.
-    pub max_grad_norm: f64,
-    /// The fractions of the steps after which a checkpoint is written.
-    pub checkpoints: Vec<f64>,
-    /// The kind that the policy computes in; master weights are always fp32.
-    pub kind: Kind,
-    /// The weights that are trained.
-    pub trained: Trained,
-    /// The order of the examples.
-    pub order: Order,
-    /// The source of the RNG streams.
-    pub seeds: Seeds,
-}
-
-/// Returns the step of a checkpoint at a share of `total_steps`, which is at least 1.
-pub fn step_at(share: f64, total_steps: u64) -> u64 {
-    ((share * total_steps as f64).round() as u64).clamp(1, total_steps.max(1))
-}
-
-impl TrainSettings {
-    /// Returns the number of optimizer steps per epoch of `examples` examples.
-    pub fn steps_per_epoch(&self, examples: usize) -> u64 {
-        examples.div_ceil(self.batch_size) as u64
-    }
-
-    /// Returns the steps after which a checkpoint is written, in order.
-    pub fn checkpoint_steps(&self, total_steps: u64) -> Vec<u64> {
-        let mut steps: Vec<u64> = self.checkpoints.iter().map(|share| step_at(*share, total_steps)).collect();
-        steps.sort_unstable();
-        steps.dedup();
-        steps
-    }
-
-    /// Returns the order of the examples in an epoch.
-    pub(crate) fn epoch_order(&self, examples: usize, epoch: u64) -> Vec<usize> {
-        match self.order {
-            Order::Shuffled => shuffled_order(examples, &self.seeds, epoch),
-            Order::AsGiven => (0..examples).collect(),
-        }
-    }
-
-    /// Divides a batch into micro-batches; `tokens` returns the length of an example.
-    pub(crate) fn micro_batches(&self, batch: &[usize], tokens: impl Fn(usize) -> usize) -> Vec<Vec<usize>> {
-        match self.micro_batch {
-            MicroBatch::Examples(examples) => batch.chunks(examples).map(<[usize]>::to_vec).collect(),
-            MicroBatch::Tokens(most) => {
-                let tokens: Vec<usize> = batch.iter().map(|&example| tokens(example)).collect();
-                let parts = micro_batches(&tokens, most).into_iter();
-                parts.map(|part| part.into_iter().map(|at| batch[at]).collect()).collect()
-            }
-        }
-    }
-}
+use crate::stopping::{EarlyStopping, Patience};
 
 /// Callbacks after each step; may request a stop.
 pub trait Observer {
@@ -171,6 +81,7 @@ pub struct Trainer<'a> {
     replicas: ThreadReplicas,
     optimizer: AdamW,
     held_out: Option<(&'a HeldOut<'a>, u64)>,
+    patience: Option<Patience>,
     group: ProcessGroup,
     exchange: Exchange,
     /// β-DPO's running mean.
@@ -218,7 +129,7 @@ impl<'a> Trainer<'a> {
         if objective.examples() == 0 {
             return Err(TrainError::NoExamples("the set is empty".into()));
         }
-        let total_steps = settings.epochs * settings.steps_per_epoch(objective.examples());
+        let total_steps = settings.total_steps(objective.examples());
         let is_sharded = exchange.sharding != Sharding::None && group.rank() != Rank::ALONE;
         let ranks = is_sharded.then(|| Ranks { group: group.clone(), exchange });
         let (trained, kind) = (settings.trained.clone(), settings.kind);
@@ -229,7 +140,7 @@ impl<'a> Trainer<'a> {
         let optimizer = AdamW::new(settings.adamw, gradients.spans(), &parameters.layout, device)?;
         let schedule =
             Schedule::new(settings.learning_rate, settings.warmup_ratio, settings.decay, total_steps);
-        let (held_out, step) = (None, 0);
+        let (held_out, patience, step) = (None, None, 0);
         Ok(Self {
             objective,
             settings,
@@ -239,6 +150,7 @@ impl<'a> Trainer<'a> {
             replicas,
             optimizer,
             held_out,
+            patience,
             group,
             exchange,
             dynamic_beta: objective.dynamic_beta(),
@@ -253,6 +165,12 @@ impl<'a> Trainer<'a> {
         Self { held_out: Some((held_out, every)), ..self }
     }
 
+    /// Ends training by `rule`, which the evaluations of [`with_held_out`](Self::with_held_out) inform.
+    #[must_use]
+    pub fn with_early_stopping(self, rule: EarlyStopping) -> Self {
+        Self { patience: Some(Patience::new(rule)), ..self }
+    }
+
     /// Restores the state of a checkpoint: master weights and both moments of this rank's shard, in one dimension each.
     pub(crate) fn restore(&mut self, state: &SavedState) -> Result<(), TrainError> {
         let _guard = tch::no_grad_guard();
@@ -262,6 +180,7 @@ impl<'a> Trainer<'a> {
         self.optimizer.exp_avg_sq.copy_(&state.exp_avg_sq);
         self.optimizer.step = state.step;
         self.dynamic_beta = self.dynamic_beta.map(|dynamic| dynamic.with_mean(state.margin_mean));
+        self.patience = self.patience.map(|patience| patience.after(state.seen));
         self.step = state.step;
         Ok(())
     }
@@ -274,6 +193,21 @@ impl<'a> Trainer<'a> {
     /// Returns the number of optimizer steps of the whole run.
     pub fn total_steps(&self) -> u64 {
         self.total_steps
+    }
+
+    /// Returns the number of optimizer steps made.
+    pub(crate) fn steps(&self) -> u64 {
+        self.step
+    }
+
+    /// Returns the reason for an end before the last step; `None` without one.
+    pub(crate) fn early_end(&self) -> Option<String> {
+        let patience = self.patience.filter(|patience| patience.is_over() && self.step < self.total_steps)?;
+        Some(format!("stopped early after step {} of {}: {patience}", self.step, self.total_steps))
+    }
+
+    fn is_over(&self) -> bool {
+        self.step >= self.total_steps || self.patience.is_some_and(|patience| patience.is_over())
     }
 
     /// Returns the steps after which a checkpoint is due, in order.
@@ -316,7 +250,7 @@ impl<'a> Trainer<'a> {
         if self.step == 0 {
             self.evaluate(observer)?;
         }
-        while self.step < self.total_steps {
+        while !self.is_over() {
             let epoch = self.step / steps_per_epoch;
             if order.0 != epoch {
                 order = (epoch, self.settings.epoch_order(self.objective.examples(), epoch));
@@ -334,8 +268,9 @@ impl<'a> Trainer<'a> {
                 self.evaluate(observer)?;
             }
             // Only one rank may have received a signal.
-            let stop = self.group.any(observer.wants_stop())? && self.step < self.total_steps;
-            if stop || checkpoints.contains(&self.step) {
+            let stop = self.group.any(observer.wants_stop())? && !self.is_over();
+            let is_early_end = self.is_over() && self.step < self.total_steps;
+            if stop || is_early_end || checkpoints.contains(&self.step) {
                 self.agree_on_weights()?;
                 observer.on_checkpoint(&self.snapshot()?)?;
             }
@@ -346,13 +281,16 @@ impl<'a> Trainer<'a> {
         Ok(Outcome::Finished)
     }
 
-    fn evaluate(&self, observer: &mut dyn Observer) -> Result<(), TrainError> {
+    fn evaluate(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
         let Some((held_out, _)) = self.held_out else { return Ok(()) };
         let began = observer.seconds();
         let mut metrics = held_out.measure(&self.parameters.policy, &self.group)?;
         metrics.step = self.step;
         metrics.epoch = self.step as f64 / self.settings.steps_per_epoch(self.objective.examples()) as f64;
         metrics.eval_seconds = observer.seconds() - began;
+        if let Some(patience) = &mut self.patience {
+            patience.see(&metrics);
+        }
         observer.on_evaluation(&metrics)
     }
 
@@ -375,6 +313,7 @@ impl<'a> Trainer<'a> {
             master: &self.parameters.master,
             optimizer: &self.optimizer,
             margin_mean: self.dynamic_beta.and_then(|dynamic| dynamic.mean()),
+            seen: self.patience.map(Patience::seen),
             layout: self.parameters.layout.clone(),
             group: &self.group,
         })

@@ -1,22 +1,22 @@
 //! The model and data of a recipe, read and checked before anything is written.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use policy_model::{ModelConfig, Policy};
 use pref_data::{
     DataError, Dialogue, LabelSource, NoiseLog, Padding, Pair, Places, PreferenceRecord, Preferences,
     ReadOptions, ReadReport, SkippedExample, TokenCache, TokenCompletion, TokenPair, TokenizeReport,
-    Tokenizer, UnpairedRecord, ViewReport, corrupt, hold_out, label_view, read_preferences,
+    Tokenizer, UnpairedRecord, ViewReport, corrupt, draw, hold_out, label_view, read_preferences,
     read_records_with, select, select_unpaired, tokenize_pairs, tokenize_unpaired,
 };
 use seeds::Seeds;
 
 use crate::diagnostics;
 use crate::error::TrainError;
+use crate::mixture;
 use crate::objective::Loss;
-use crate::recipe::{LossKind, Origin, Recipe};
+use crate::recipe::{Complaint, DataSection, LossKind, Origin, Recipe};
 use crate::run_inputs::{digest_tokenizer, hash_pairs, hash_unpaired, short};
 use crate::sequences::{sequences, sequences_of_completions};
 
@@ -53,6 +53,8 @@ pub(crate) struct Input {
 /// Digests of what [`Input`] reads, apart from the model.
 pub(crate) struct InputDigests {
     pub(crate) data: String,
+    /// Those of each source of the data.
+    pub(crate) sources: Vec<String>,
     pub(crate) tokenizer: String,
     pub(crate) template: String,
 }
@@ -62,22 +64,12 @@ impl Input {
     /// written them there.
     pub(crate) fn read(recipe: &Recipe, cache: Option<&Path>) -> Result<Self, TrainError> {
         let model = PathBuf::from(&recipe.model.path);
-        let tokenizer = Tokenizer::open(&model, &recipe.data.chat())?;
-        let seeds = Seeds::new(recipe.seed);
-        let TrainingData { preferences, held_out, read } = read_training(recipe, &seeds)?;
-        warn_of_skipped(&read);
-        let Examples { view, tokenized, all_tokens, pairs, unpaired, noise, mut data } =
-            Examples::of(recipe, preferences, &read, &tokenizer, (&seeds, cache))?;
-        let held_out = match &recipe.data.eval_path {
-            Some(path) => {
-                let reading = ReadOptions { sample: None, ..recipe.data.reading(&seeds) };
-                let (records, read) = read_records_with(path, &reading)?;
-                warn_of_skipped(&read);
-                tokenize_held_out(recipe, records, &read, &tokenizer, (&seeds, &mut data))?
-            }
-            None if held_out.is_empty() => Vec::new(),
-            None => tokenize_held_out(recipe, held_out, &read, &tokenizer, (&seeds, &mut data))?,
-        };
+        let tokenizer = Tokenizer::open(&model, &recipe.main_data().chat())?;
+        let sources = (0..recipe.data.len())
+            .map(|at| Source::read(recipe, at, &tokenizer, cache))
+            .collect::<Result<Vec<_>, _>>()?;
+        let Examples { view, tokenized, all_tokens, pairs, unpaired, noise, held_out, data, sources } =
+            Examples::of(recipe, sources)?;
         let config = Policy::inspect(&model)?;
         let ids = sequences(all_tokens.iter().chain(&held_out));
         check_vocabulary(recipe, &tokenizer, &config, ids.chain(sequences_of_completions(&unpaired)))?;
@@ -95,7 +87,7 @@ impl Input {
             held_out,
             stop_tokens: tokenizer.stop_tokens().to_vec(),
             template: tokenizer.replacing_template().map(str::to_owned),
-            digests: InputDigests { data: short(&data), tokenizer: tokenizer_digest, template },
+            digests: InputDigests { data: short(&data), sources, tokenizer: tokenizer_digest, template },
         })
     }
 
@@ -140,58 +132,78 @@ impl Input {
     }
 }
 
-/// The training examples as tokens.
-struct Examples {
+/// One source of the data as tokens, before the sizes of a mixture are known.
+struct Source {
     view: ViewReport,
     tokenized: TokenizeReport,
+    /// All pairs.
     all_tokens: Vec<TokenPair>,
-    pairs: Vec<TokenPair>,
+    /// The pairs of `data.fraction`.
+    selected: Vec<Pair>,
     unpaired: Vec<TokenCompletion>,
-    noise: NoiseLog,
+    held_out: Vec<TokenPair>,
     /// Has hashed the texts and labels.
     data: blake3::Hasher,
 }
 
-impl Examples {
-    fn of(
+impl Source {
+    /// Reads the source with the index `at`.
+    fn read(
         recipe: &Recipe,
-        preferences: Preferences,
-        read: &ReadReport,
+        at: usize,
         tokenizer: &Tokenizer,
-        (seeds, cache): (&Seeds, Option<&Path>),
+        cache: Option<&Path>,
     ) -> Result<Self, TrainError> {
-        match preferences {
-            Preferences::Paired(records) => Self::of_pairs(recipe, records, read, tokenizer, (seeds, cache)),
-            Preferences::Unpaired(records) => Self::of_unpaired(recipe, records, read, tokenizer, seeds),
-        }
+        let (section, seeds) = (&recipe.data[at], recipe.seeds_of(at));
+        let TrainingData { preferences, held_out, read } = read_training(recipe, at)?;
+        warn_of_skipped(&read);
+        let mut source = match preferences {
+            Preferences::Paired(records) => {
+                Self::of_pairs(section, records, &read, tokenizer, (&seeds, cache))?
+            }
+            Preferences::Unpaired(records) => Self::of_unpaired(section, records, &read, tokenizer, &seeds)?,
+        };
+        let data = &mut source.data;
+        source.held_out = match &section.eval_path {
+            Some(path) => {
+                let reading = ReadOptions { sample: None, ..section.reading(&seeds) };
+                let (records, read) = read_records_with(path, &reading)?;
+                warn_of_skipped(&read);
+                tokenize_held_out(section, records, &read, tokenizer, (&seeds, data))?
+            }
+            None if held_out.is_empty() => Vec::new(),
+            None => tokenize_held_out(section, held_out, &read, tokenizer, (&seeds, data))?,
+        };
+        Ok(source)
     }
 
     fn of_pairs(
-        recipe: &Recipe,
+        section: &DataSection,
         mut records: Vec<PreferenceRecord>,
         read: &ReadReport,
         tokenizer: &Tokenizer,
         (seeds, cache): (&Seeds, Option<&Path>),
     ) -> Result<Self, TrainError> {
-        if let Some(slice) = &recipe.data.slice {
+        if let Some(slice) = &section.slice {
             records = slice.of(records)?;
         }
-        let (all_pairs, view) = label_view(&records, &labels(recipe)?, seeds)?;
+        let (all_pairs, view) = label_view(&records, &labels(section)?, seeds)?;
         drop(records);
         let (all_tokens, tokenized) =
-            tokenize(recipe, &all_pairs, tokenizer, cache).map_err(|error| error.located(&read.places))?;
+            tokenize(section, &all_pairs, tokenizer, cache).map_err(|error| error.located(&read.places))?;
         tell_tokenized(&tokenized, &read.places);
         if all_tokens.is_empty() {
             return Err(TrainError::NoExamples(format!("{view}; {tokenized}")));
         }
         let mut data = blake3::Hasher::new();
         hash_pairs(&all_pairs, &mut data);
-        let (pairs, noise) = select_tokens(recipe, all_pairs, &all_tokens, seeds)?;
-        Ok(Self { view, tokenized, all_tokens, pairs, unpaired: Vec::new(), noise, data })
+        let selected = select(all_pairs, section.fraction, section.selection(), seeds);
+        let (unpaired, held_out) = (Vec::new(), Vec::new());
+        Ok(Self { view, tokenized, all_tokens, selected, unpaired, held_out, data })
     }
 
     fn of_unpaired(
-        recipe: &Recipe,
+        section: &DataSection,
         records: Vec<UnpairedRecord>,
         read: &ReadReport,
         tokenizer: &Tokenizer,
@@ -200,16 +212,156 @@ impl Examples {
         let mut data = blake3::Hasher::new();
         hash_unpaired(&records, &mut data);
         let view = ViewReport { records: records.len(), ..ViewReport::default() };
-        let records = select_unpaired(records, recipe.data.fraction, recipe.data.selection(), seeds);
-        let (unpaired, tokenized) = tokenize_unpaired(&records, tokenizer, &recipe.data.tokenizing())
+        let records = select_unpaired(records, section.fraction, section.selection(), seeds);
+        let (unpaired, tokenized) = tokenize_unpaired(&records, tokenizer, &section.tokenizing())
             .map_err(|error| error.located(&read.places))?;
         tell_tokenized(&tokenized, &read.places);
         if unpaired.is_empty() {
             return Err(TrainError::NoExamples(tokenized.to_string()));
         }
-        let (all_tokens, pairs, noise) = (Vec::new(), Vec::new(), NoiseLog { rows: Vec::new() });
-        Ok(Self { view, tokenized, all_tokens, pairs, unpaired, noise, data })
+        let (all_tokens, selected, held_out) = (Vec::new(), Vec::new(), Vec::new());
+        Ok(Self { view, tokenized, all_tokens, selected, unpaired, held_out, data })
     }
+
+    /// Returns the number of examples to choose from.
+    fn available(&self) -> usize {
+        match self.unpaired.len() {
+            0 => {
+                let by_id = by_id(&self.all_tokens);
+                self.selected.iter().filter(|pair| by_id.contains_key(pair.id.as_str())).count()
+            }
+            completions => completions,
+        }
+    }
+
+    /// Takes `count` of the examples, at random.
+    fn draw(&mut self, count: usize, seeds: &Seeds) {
+        let by_id = by_id(&self.all_tokens);
+        self.selected.retain(|pair| by_id.contains_key(pair.id.as_str()));
+        self.selected = draw(std::mem::take(&mut self.selected), count, seeds);
+        self.unpaired = draw(std::mem::take(&mut self.unpaired), count, seeds);
+    }
+}
+
+fn by_id(tokens: &[TokenPair]) -> BTreeMap<&str, &TokenPair> {
+    tokens.iter().map(|tokens| (tokens.id.as_str(), tokens)).collect()
+}
+
+/// The examples of all sources as tokens.
+struct Examples {
+    view: ViewReport,
+    tokenized: TokenizeReport,
+    all_tokens: Vec<TokenPair>,
+    pairs: Vec<TokenPair>,
+    unpaired: Vec<TokenCompletion>,
+    noise: NoiseLog,
+    held_out: Vec<TokenPair>,
+    /// Has hashed the texts and labels.
+    data: blake3::Hasher,
+    /// The digests of the sources.
+    sources: Vec<String>,
+}
+
+impl Examples {
+    /// Joins the sources, each at its size and with its noise.
+    fn of(recipe: &Recipe, sources: Vec<Source>) -> Result<Self, TrainError> {
+        require_one_kind(recipe, &sources)?;
+        let available: Vec<usize> = sources.iter().map(Source::available).collect();
+        let counts = mixture::counts(&recipe.data, &available)?;
+        let is_list = sources.len() > 1;
+        let mut joined: Option<Self> = None;
+        for (at, (mut source, count)) in sources.into_iter().zip(counts).enumerate() {
+            let (section, seeds) = (&recipe.data[at], recipe.seeds_of(at));
+            if let Some(count) = count {
+                source.draw(count, &seeds);
+            }
+            let mut examples = Self::of_source(section, source, &seeds)?;
+            if is_list {
+                examples.mark(at);
+            }
+            joined = Some(match joined {
+                None => examples,
+                Some(before) => before.with(examples),
+            });
+        }
+        let joined = joined.ok_or_else(|| TrainError::NoExamples("data lists no source".into()))?;
+        Ok(if is_list { joined.measured() } else { joined })
+    }
+
+    fn of_source(section: &DataSection, source: Source, seeds: &Seeds) -> Result<Self, TrainError> {
+        let Source { view, tokenized, all_tokens, selected, unpaired, held_out, data } = source;
+        let (pairs, noise) = match unpaired.len() {
+            0 => corrupted_tokens(section, selected, &all_tokens, seeds)?,
+            _ => (Vec::new(), NoiseLog { rows: Vec::new() }),
+        };
+        let sources = vec![short(&data)];
+        Ok(Self { view, tokenized, all_tokens, pairs, unpaired, noise, held_out, data, sources })
+    }
+
+    /// Puts the source's index before each identifier, since sources may have the same ones.
+    fn mark(&mut self, at: usize) {
+        let pairs = [&mut self.all_tokens, &mut self.pairs, &mut self.held_out];
+        let of_pairs = pairs.into_iter().flatten().map(|pair| &mut pair.id);
+        let of_others = self.unpaired.iter_mut().map(|one| &mut one.id);
+        let of_noise = self.noise.rows.iter_mut().map(|row| &mut row.id);
+        let of_dropped = self.tokenized.dropped.iter_mut();
+        let ids = of_pairs.chain(of_others).chain(of_noise).chain(of_dropped);
+        ids.for_each(|id| id.insert_str(0, &format!("{at}/")));
+    }
+
+    fn with(mut self, other: Self) -> Self {
+        if self.sources.len() == 1 {
+            self.data = joined_hash(&self.data);
+        }
+        self.data.update(other.data.finalize().as_bytes());
+        self.view += other.view;
+        self.tokenized.add(other.tokenized);
+        self.all_tokens.extend(other.all_tokens);
+        self.pairs.extend(other.pairs);
+        self.unpaired.extend(other.unpaired);
+        self.noise.rows.extend(other.noise.rows);
+        self.held_out.extend(other.held_out);
+        self.sources.extend(other.sources);
+        self
+    }
+
+    /// Returns the examples with the lengths of all in the report.
+    fn measured(mut self) -> Self {
+        let of = |part: fn(&TokenPair) -> &Vec<u32>| self.all_tokens.iter().map(part).map(Vec::len);
+        let labeled = |is_desirable| {
+            let these = self.unpaired.iter().filter(move |one| one.is_desirable == is_desirable);
+            these.map(|one| one.completion.len())
+        };
+        let prompts = of(|pair| &pair.prompt).chain(self.unpaired.iter().map(|one| one.prompt.len()));
+        let lengths = [
+            prompts.collect(),
+            of(|pair| &pair.chosen).chain(labeled(true)).collect(),
+            of(|pair| &pair.rejected).chain(labeled(false)).collect(),
+        ];
+        self.tokenized = self.tokenized.with_lengths(lengths);
+        self
+    }
+}
+
+/// Returns a hasher that has hashed the digest of the first of several sources.
+fn joined_hash(first: &blake3::Hasher) -> blake3::Hasher {
+    let mut joined = blake3::Hasher::new();
+    joined.update(first.finalize().as_bytes());
+    joined
+}
+
+/// Checks that all sources have pairs, or all have unpaired preferences.
+fn require_one_kind(recipe: &Recipe, sources: &[Source]) -> Result<(), TrainError> {
+    let is_unpaired = |source: &Source| !source.unpaired.is_empty();
+    let first = sources.first().is_some_and(is_unpaired);
+    let Some(at) = sources.iter().position(|source| is_unpaired(source) != first) else { return Ok(()) };
+    let (here, there) = if first { ("pairs", "unpaired") } else { ("unpaired preferences", "pairs") };
+    let reason = format!(
+        "is \"{}\", which holds {here}, but the sources before are {there}; train on one kind at a time",
+        recipe.data[at].path
+    );
+    let complaint = Complaint::invalid("path", reason).within(&at.to_string()).within("data");
+    Err(complaint.at(Origin::Code).into())
 }
 
 /// What a recipe's data file holds.
@@ -221,14 +373,15 @@ pub(crate) struct TrainingData {
     pub(crate) read: ReadReport,
 }
 
-/// Reads the training data: pairs, and for KTO also unpaired preferences.
+/// Reads the training data of the source with the index `at`: pairs, and for KTO also unpaired preferences.
 ///
 /// # Errors
 ///
 /// As [`read_preferences`]; [`TrainError::PairsOnly`] for unpaired preferences and a key that only pairs have;
 /// [`TrainError::NoExamples`] if all records are held out.
-pub(crate) fn read_training(recipe: &Recipe, seeds: &Seeds) -> Result<TrainingData, TrainError> {
-    let (path, reading) = (&recipe.data.path, recipe.data.reading(seeds));
+pub(crate) fn read_training(recipe: &Recipe, at: usize) -> Result<TrainingData, TrainError> {
+    let (section, seeds) = (&recipe.data[at], recipe.seeds_of(at));
+    let (path, reading) = (&section.path, section.reading(&seeds));
     let (preferences, read) = match recipe.loss.kind {
         LossKind::Kto => read_preferences(path, &reading)?,
         _ => {
@@ -236,27 +389,26 @@ pub(crate) fn read_training(recipe: &Recipe, seeds: &Seeds) -> Result<TrainingDa
             (Preferences::Paired(records), read)
         }
     };
-    if let (Preferences::Unpaired(_), Some(key)) = (&preferences, recipe.data.key_of_pairs()) {
+    if let (Preferences::Unpaired(_), Some(key)) = (&preferences, section.key_of_pairs()) {
         return Err(TrainError::PairsOnly { key, path: path.clone() });
     }
-    let (preferences, held_out) = match (preferences, recipe.data.held_out) {
-        (Preferences::Paired(records), Some(count)) => {
-            let all = records.len();
-            let (records, held_out) = hold_out(records, count, seeds);
-            if records.is_empty() {
-                return Err(TrainError::NoExamples(format!(
-                    "data.held_out = {count} takes all {all} records"
-                )));
-            }
-            (Preferences::Paired(records), held_out)
-        }
-        (preferences, _) => (preferences, Vec::new()),
+    let Preferences::Paired(records) = preferences else {
+        return Ok(TrainingData { preferences, held_out: Vec::new(), read });
     };
-    Ok(TrainingData { preferences, held_out, read })
+    let all = records.len();
+    let (records, held_out) = match section.held_out_records(all) {
+        Some(count) => hold_out(records, count, &seeds),
+        None => (records, Vec::new()),
+    };
+    if records.is_empty() && !held_out.is_empty() {
+        let key = section.held_out_in_words();
+        return Err(TrainError::NoExamples(format!("{key} takes all {all} records")));
+    }
+    Ok(TrainingData { preferences: Preferences::Paired(records), held_out, read })
 }
 
-fn labels(recipe: &Recipe) -> Result<LabelSource, TrainError> {
-    Ok(recipe.data.labels().map_err(|complaint| complaint.within("data").at(Origin::Code))?)
+fn labels(section: &DataSection) -> Result<LabelSource, TrainError> {
+    Ok(section.labels().map_err(|complaint| complaint.within("data").at(Origin::Code))?)
 }
 
 /// Checks that each token has a row in the embedding of the model, and in that of the reference if the loss has one.
@@ -297,12 +449,12 @@ fn check_vocabulary<'a>(
 
 /// Returns the pairs as tokens, from the cache or computed now.
 fn tokenize(
-    recipe: &Recipe,
+    section: &DataSection,
     pairs: &[Pair],
     tokenizer: &Tokenizer,
     cache: Option<&Path>,
 ) -> Result<(Vec<TokenPair>, TokenizeReport), DataError> {
-    let options = recipe.data.tokenizing();
+    let options = section.tokenizing();
     let Some(cache) = cache else { return tokenize_pairs(pairs, tokenizer, &options) };
     let file = TokenCache::new(cache.join("tokens")).tokenize(pairs, tokenizer, &options)?;
     Ok((file.read(0..file.len())?, file.report().clone()))
@@ -310,25 +462,22 @@ fn tokenize(
 
 /// Returns all pairs of held-out records as tokens, with the annotator's labels.
 fn tokenize_held_out(
-    recipe: &Recipe,
+    section: &DataSection,
     mut records: Vec<PreferenceRecord>,
     read: &ReadReport,
     tokenizer: &Tokenizer,
     (seeds, data): (&Seeds, &mut blake3::Hasher),
 ) -> Result<Vec<TokenPair>, TrainError> {
-    if let Some(slice) = &recipe.data.slice {
+    if let Some(slice) = &section.slice {
         records = slice.of(records)?;
     }
-    let (pairs, view) = label_view(&records, &labels(recipe)?, seeds)?;
+    let (pairs, view) = label_view(&records, &labels(section)?, seeds)?;
     hash_pairs(&pairs, data);
-    let (tokens, tokenized) = tokenize_pairs(&pairs, tokenizer, &recipe.data.tokenizing())
+    let (tokens, tokenized) = tokenize_pairs(&pairs, tokenizer, &section.tokenizing())
         .map_err(|error| error.located(&read.places))?;
     tell_tokenized(&tokenized, &read.places);
     if tokens.is_empty() {
-        let key = match (&recipe.data.eval_path, recipe.data.held_out) {
-            (Some(path), _) => format!("data.eval_path = \"{path}\""),
-            (None, count) => format!("data.held_out = {}", count.map_or(0, NonZeroUsize::get)),
-        };
+        let key = section.held_out_in_words();
         return Err(TrainError::NoExamples(format!("{key}: {view}; {tokenized}")));
     }
     tracing::debug!("held out: {} pairs", tokens.len());
@@ -364,16 +513,15 @@ pub(crate) fn tell_tokenized(report: &TokenizeReport, places: &Places) {
     }
 }
 
-/// Returns the tokens of the recipe's share of the pairs, with its noise.
-fn select_tokens(
-    recipe: &Recipe,
-    all_pairs: Vec<Pair>,
+/// Returns the tokens of the `selected` pairs, with the source's noise.
+fn corrupted_tokens(
+    section: &DataSection,
+    selected: Vec<Pair>,
     all_tokens: &[TokenPair],
     seeds: &Seeds,
 ) -> Result<(Vec<TokenPair>, NoiseLog), TrainError> {
-    let by_id: BTreeMap<&str, &TokenPair> = all_tokens.iter().map(|t| (t.id.as_str(), t)).collect();
-    let pairs = select(all_pairs, recipe.data.fraction, recipe.data.selection(), seeds);
-    let (pairs, noise) = corrupt(pairs, &recipe.data.noise(), seeds);
+    let by_id = by_id(all_tokens);
+    let (pairs, noise) = corrupt(selected, &section.noise(), seeds);
     // Pairs that tokenization dropped (no room for a response) are missing here, and were reported there.
     let selected: Vec<TokenPair> = pairs
         .iter()

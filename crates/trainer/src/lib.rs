@@ -1,17 +1,21 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+mod card;
 mod checkpoint;
 mod context;
 mod diagnostics;
 mod engine;
 mod error;
+mod finish;
 mod gathered;
 mod gradients;
 mod held_out;
 mod input;
 mod kl_pairs;
+mod machine;
 mod metrics;
+mod mixture;
 mod objective;
 mod optimizer;
 mod pair_deltas;
@@ -24,22 +28,26 @@ mod reference;
 mod region_sums;
 mod replicas;
 mod run;
+mod run_checks;
 mod run_dir;
 mod run_inputs;
 mod schedule;
 mod scoring;
 mod sequences;
+mod settings;
 mod span;
 mod state;
+mod stopping;
 mod tensorboard;
 mod unpaired;
 
 pub use context::{Clock, Context, NoClock, Progress, Silent};
-pub use engine::{MicroBatch, Observer, Order, Outcome, TrainSettings, Trainer, step_at};
+pub use engine::{Observer, Outcome, Trainer};
 pub use error::{TrainError, is_bad_model};
 pub use gradients::Gradients;
 pub use held_out::{HeldOut, HeldOutMetrics, OwnAnswers};
 pub use kl_pairs::KlPairs;
+pub use machine::Machine;
 pub use metrics::{MetricSums, PreferenceMetrics, StepMetrics, UnpairedMetrics, UnpairedSums};
 pub use objective::{
     BatchContext, ComparedPairs, Loss, Objective, PreferenceObjective, StepStats, SupervisedObjective,
@@ -56,8 +64,10 @@ pub use preview::{Preview, PreviewedCompletion, PreviewedPair, preview};
 pub use reference::SequenceLogps;
 pub use run::{RunReport, SupervisedRun, run, run_supervised};
 pub use run_dir::{RunDir, Start};
-pub use schedule::{Decay, Schedule};
+pub use schedule::{Decay, DecayShape, Schedule};
 pub use scoring::{Activations, Head, Scoring};
+pub use settings::{Length, MicroBatch, Order, TrainSettings, step_at};
 pub use state::TrainerState;
+pub use stopping::{EarlyStopping, HeldOutMetric};
 pub use tensorboard::EventWriter;
 pub use unpaired::{Mismatched, UnpairedObjective};

@@ -99,7 +99,7 @@ impl Parameters {
         let policy = given.borrow();
         let fresh = match &trained {
             Trained::All => None,
-            Trained::Adapters(lora) => Some(lora.initialize(policy.config(), seeds, policy.device())),
+            Trained::Adapters(lora) => Some(policy.initial_adapters(lora, seeds)?),
         };
         let weights = fresh.as_deref().unwrap_or(policy.parameters());
         let mut spans = Span::of_all(weights);

@@ -9,7 +9,6 @@ use pref_data::{Dialogue, TokenPair, TokenizeReport, ViewReport};
 use tch::{Device, Kind};
 
 use crate::context::Clock;
-use crate::engine::{MicroBatch, TrainSettings};
 use crate::error::TrainError;
 use crate::input::Input;
 use crate::objective::Loss;
@@ -19,6 +18,7 @@ use crate::reference::{CompletionPass, ReferenceModel, ReferencePasses};
 use crate::run::{compute_kind, digest_of_policy, run_inputs, scoring, scoring_of_ranks, settings};
 use crate::run_dir::{RunDir, Start};
 use crate::scoring::Scoring;
+use crate::settings::{MicroBatch, TrainSettings};
 use crate::unpaired::dialogues;
 use cluster::Load;
 use time::{TimedExamples, Work};
@@ -45,9 +45,13 @@ pub struct TrainPlan {
     /// Tokens per rejected or undesirable response.
     pub rejected: TokenCounts,
     /// The number of passes over the examples.
-    pub epochs: u64,
+    pub epochs: f64,
     /// Optimizer steps per epoch.
     pub steps_per_epoch: u64,
+    /// Optimizer steps of the whole run.
+    pub total_steps: u64,
+    /// Whether early stopping may end the run before its last step.
+    pub stops_early: bool,
     /// The steps after which a checkpoint is written.
     pub checkpoints: Vec<u64>,
     /// The number of the policy's parameters.
@@ -101,13 +105,6 @@ pub struct PlannedReference {
     pub sequences: usize,
     /// Whether the log-probabilities are in the cache.
     pub is_cached: bool,
-}
-
-impl TrainPlan {
-    /// Returns the number of optimizer steps of the whole run.
-    pub fn total_steps(&self) -> u64 {
-        self.epochs * self.steps_per_epoch
-    }
 }
 
 impl TokenCounts {
@@ -166,7 +163,7 @@ pub fn plan(
     let reference = passes.map(|(sequences, tokens)| PlannedReference { sequences, is_cached: tokens == 0 });
     let examples = Examples::new(&input, has_preferences);
     let steps_per_epoch = settings.steps_per_epoch(examples.len());
-    let steps = settings.epochs * steps_per_epoch;
+    let steps = settings.total_steps(examples.len());
     let widest = examples.widest(&settings, scoring);
     let work = Work {
         config: &input.config,
@@ -203,8 +200,10 @@ pub fn plan(
         prompt,
         chosen,
         rejected,
-        epochs: settings.epochs,
+        epochs: settings.epochs(examples.len()),
         steps_per_epoch,
+        total_steps: steps,
+        stops_early: recipe.train.early_stopping.is_some(),
         checkpoints: settings.checkpoint_steps(steps),
         parameters: input.config.parameter_count(),
         trained: settings.trained.parameter_count(&input.config),
@@ -249,7 +248,7 @@ fn on_cluster(
     let (settings, scoring) = of_rank(work, cluster.gpus, sharding);
     let widest = examples.widest(&settings, scoring);
     let on_gpu = (Kind::BFloat16, Device::Cuda(0));
-    let tokens = settings.epochs as f64 * work.examples.tokens() as f64;
+    let tokens = settings.epochs(work.examples.len()) * work.examples.tokens() as f64;
     let share = settings.batch_size.div_ceil(cluster.gpus as usize);
     let micro_batches = match settings.micro_batch {
         MicroBatch::Examples(examples) => share.div_ceil(examples) as f64,
@@ -340,13 +339,18 @@ fn widest<E>(
 ) -> WidestMicroBatch {
     let tokens = |example: usize| of(&[&examples[example]]).tokens as usize;
     let mut widest = WidestMicroBatch::default();
-    for epoch in 0..settings.epochs {
-        for batch in settings.epoch_order(examples.len(), epoch).chunks(settings.batch_size) {
+    let mut steps_left = settings.total_steps(examples.len());
+    let mut epoch = 0;
+    while steps_left > 0 && !examples.is_empty() {
+        let order = settings.epoch_order(examples.len(), epoch);
+        for batch in order.chunks(settings.batch_size).take(steps_left as usize) {
             for micro_batch in settings.micro_batches(batch, tokens) {
                 let some: Vec<&E> = micro_batch.iter().map(|&example| &examples[example]).collect();
                 widest = widest.max(of(&some));
             }
         }
+        steps_left = steps_left.saturating_sub(settings.steps_per_epoch(examples.len()));
+        epoch += 1;
     }
     widest
 }

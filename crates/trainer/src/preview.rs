@@ -6,7 +6,6 @@ use pref_data::{
     CompletionPreview, PairPreview, Preferences, Tokenizer, Truncated, TruncatedCompletion, label_view,
     preview_completion, preview_pair, select, select_unpaired, tokenize_pairs, tokenize_unpaired,
 };
-use seeds::Seeds;
 use serde::Serialize;
 
 use crate::TrainError;
@@ -64,48 +63,62 @@ pub struct PreviewedCompletion {
     pub truncated: TruncatedCompletion,
 }
 
-/// Returns the first `count` examples that `recipe` trains on, before noise. Those that `data.skip_bad` skips are left
-/// out.
+/// Returns the first `count` examples of each source of `recipe`, before noise and before a mixture's sizes. Those that
+/// `data.skip_bad` skips are left out.
 ///
 /// # Errors
 ///
 /// If model, data or chat template are invalid.
 pub fn preview(recipe: &Recipe, count: usize) -> Result<Preview, TrainError> {
-    let seeds = Seeds::new(recipe.seed);
-    let tokenizer = Tokenizer::open(Path::new(&recipe.model.path), &recipe.data.chat())?;
-    let (fraction, selection) = (recipe.data.fraction, recipe.data.selection());
-    let options = recipe.data.tokenizing();
-    let TrainingData { preferences, read, .. } = read_training(recipe, &seeds)?;
+    let tokenizer = Tokenizer::open(Path::new(&recipe.model.path), &recipe.main_data().chat())?;
+    let (mut pairs, mut completions) = (Vec::new(), Vec::new());
+    for at in 0..recipe.data.len() {
+        let id = |id: &str| if recipe.data.len() == 1 { id.to_owned() } else { format!("{at}/{id}") };
+        match of_source(recipe, at, &tokenizer, count)? {
+            Preview::Pairs(these) => {
+                pairs.extend(these.into_iter().map(|pair| PreviewedPair { id: id(&pair.id), ..pair }));
+            }
+            Preview::Completions(these) => completions
+                .extend(these.into_iter().map(|one| PreviewedCompletion { id: id(&one.id), ..one })),
+        }
+    }
+    Ok(if completions.is_empty() { Preview::Pairs(pairs) } else { Preview::Completions(completions) })
+}
+
+fn of_source(recipe: &Recipe, at: usize, tokenizer: &Tokenizer, count: usize) -> Result<Preview, TrainError> {
+    let (section, seeds) = (&recipe.data[at], recipe.seeds_of(at));
+    let (fraction, selection) = (section.fraction, section.selection());
+    let options = section.tokenizing();
+    let TrainingData { preferences, read, .. } = read_training(recipe, at)?;
     warn_of_skipped(&read);
     match preferences {
         Preferences::Paired(mut records) => {
-            if let Some(slice) = &recipe.data.slice {
+            if let Some(slice) = &section.slice {
                 records = slice.of(records)?;
             }
-            let labels =
-                recipe.data.labels().map_err(|complaint| complaint.within("data").at(Origin::Code))?;
+            let labels = section.labels().map_err(|complaint| complaint.within("data").at(Origin::Code))?;
             let (pairs, _) = label_view(&records, &labels, &seeds)?;
             let mut pairs = select(pairs, fraction, selection, &seeds);
             pairs.truncate(count);
-            let tokenized = tokenize_pairs(&pairs, &tokenizer, &options);
+            let tokenized = tokenize_pairs(&pairs, tokenizer, &options);
             let (_, report) = tokenized.map_err(|error| error.located(&read.places))?;
             tell_tokenized(&report, &read.places);
             let is_skipped = |id: &str| report.skipped.iter().any(|skipped| skipped.id == id);
             let previewed = pairs
                 .iter()
                 .filter(|pair| !is_skipped(&pair.id))
-                .map(|pair| Ok(of_pair(&pair.id, preview_pair(pair, &tokenizer, &options)?)));
+                .map(|pair| Ok(of_pair(&pair.id, preview_pair(pair, tokenizer, &options)?)));
             previewed.collect::<Result<_, TrainError>>().map(Preview::Pairs)
         }
         Preferences::Unpaired(records) => {
             let mut records = select_unpaired(records, fraction, selection, &seeds);
             records.truncate(count);
-            let tokenized = tokenize_unpaired(&records, &tokenizer, &options);
+            let tokenized = tokenize_unpaired(&records, tokenizer, &options);
             let (_, report) = tokenized.map_err(|error| error.located(&read.places))?;
             tell_tokenized(&report, &read.places);
             let is_skipped = |id: &str| report.skipped.iter().any(|skipped| skipped.id == id);
             let previewed = records.iter().filter(|record| !is_skipped(&record.id)).map(|record| {
-                let preview = preview_completion(record, &tokenizer, &options)?;
+                let preview = preview_completion(record, tokenizer, &options)?;
                 Ok(of_completion(&record.id, record.is_desirable, preview))
             });
             previewed.collect::<Result<_, TrainError>>().map(Preview::Completions)

@@ -18,7 +18,7 @@
 //!     dir = "runs/ipo"
 //! "#;
 //! let recipe = Recipe::parse("ipo.toml", text, &["train.epochs=1".to_owned()])?;
-//! assert_eq!(recipe.train.epochs, 1);
+//! assert_eq!(recipe.train.epochs.get(), 1.0);
 //! assert_eq!(recipe.train.batch_size, 16);
 //! # Ok::<(), trainer::recipe::RecipeError>(())
 //! ```
@@ -28,7 +28,9 @@
 
 use std::path::Path;
 
+use seeds::Seeds;
 use serde::{Deserialize, Serialize};
+use toml::Table;
 
 mod data;
 mod de;
@@ -39,6 +41,8 @@ mod loss_kind;
 mod read;
 mod sections;
 mod smoothing;
+mod sources;
+mod stopping;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -50,10 +54,11 @@ pub use loss::{DynamicBetaSection, LossSection, LossTermSection};
 pub use loss_kind::LossKind;
 pub use read::{RecipeRoot, parse_toml, read_toml, to_toml};
 pub use sections::{
-    DistributedSection, LoraSection, ModelSection, OutputSection, SpeedSection, TrainSection,
+    DistributedSection, LoraSection, LoraTargets, ModelSection, OutputSection, SpeedSection, TrainSection,
 };
 pub use smoothing::Smoothing;
-pub use values::{DeviceChoice, Dtype, Format, NoiseKind, Preset, seed};
+pub use stopping::{CheckpointsSection, EarlyStoppingSection};
+pub use values::{DeviceChoice, Dtype, Epochs, Format, NoiseKind, Preset, Scheduler, seed};
 pub use watch::WatchSection;
 
 /// One training run. Only `model.path`, `data.path` and `output.dir` have no default.
@@ -65,14 +70,19 @@ pub struct Recipe {
     pub seed: u64,
     /// The policy and its reference model.
     pub model: ModelSection,
-    /// The preference data.
-    pub data: DataSection,
+    /// The preference data: `[data]`, or a list of sources `[[data]]`. The first source also has the keys that hold for
+    /// all: those of tokenization, chat template and order.
+    #[serde(with = "sources::one_or_list")]
+    pub data: Vec<DataSection>,
     /// The training loss.
     #[serde(default)]
     pub loss: LossSection,
     /// Optimization.
     #[serde(default)]
     pub train: TrainSection,
+    /// The checkpoint that becomes the model.
+    #[serde(default, skip_serializing_if = "CheckpointsSection::is_default")]
+    pub checkpoints: CheckpointsSection,
     /// Optimizations of speed and memory that keep the results, apart from rounding.
     #[serde(default)]
     pub speed: SpeedSection,
@@ -114,6 +124,25 @@ impl Recipe {
         to_toml(self)
     }
 
+    /// Returns the first source, whose keys of tokenization, chat template and order hold for all.
+    ///
+    /// # Panics
+    /// Without a source, which [`check`](Self::check) rejects.
+    pub fn main_data(&self) -> &DataSection {
+        &self.data[0]
+    }
+
+    /// Returns whether a source has held-out preferences.
+    pub fn has_held_out(&self) -> bool {
+        self.data.iter().any(DataSection::has_held_out)
+    }
+
+    /// Returns the seeds of a source, by its index. Those of an only source are the recipe's.
+    pub(crate) fn seeds_of(&self, source: usize) -> Seeds {
+        let seeds = Seeds::new(self.seed);
+        if self.data.len() == 1 { seeds } else { seeds.child(&format!("data-{source}")) }
+    }
+
     /// Validates a recipe that was built in code. Loading validates on its own.
     ///
     /// # Errors
@@ -124,15 +153,23 @@ impl Recipe {
 }
 
 impl RecipeRoot for Recipe {
+    fn prepare(table: &mut Table) -> Result<(), Complaint> {
+        sources::inherit(table)
+    }
+
     fn finish(&mut self) -> Result<(), Complaint> {
         self.model.finish().map_err(|complaint| complaint.within("model"))?;
-        self.data.check().map_err(|complaint| complaint.within("data"))?;
+        sources::check(&self.data)?;
         self.loss.check().map_err(|complaint| complaint.within("loss"))?;
-        self.loss.resolve(self.data.flip_rate).map_err(|complaint| complaint.within("loss"))?;
+        self.loss.resolve(sources::flip_rate(&self.data)).map_err(|complaint| complaint.within("loss"))?;
         self.train.check().map_err(|complaint| complaint.within("train"))?;
-        self.watch.check(self.data.has_held_out()).map_err(|complaint| complaint.within("watch"))?;
-        if self.data.has_held_out() && self.loss.kind == LossKind::Sft {
-            let key = if self.data.eval_path.is_some() { "eval_path" } else { "held_out" };
+        self.train.check_stopping(self.has_held_out()).map_err(|complaint| complaint.within("train"))?;
+        let has_checkpoints = !self.train.checkpoints.is_empty();
+        let checked = self.checkpoints.check(self.has_held_out(), has_checkpoints);
+        checked.map_err(|complaint| complaint.within("checkpoints"))?;
+        self.watch.check(self.has_held_out()).map_err(|complaint| complaint.within("watch"))?;
+        let held_out_key = self.data.iter().find_map(DataSection::held_out_key);
+        if let Some(key) = held_out_key.filter(|_| self.loss.kind == LossKind::Sft) {
             let what = "held-out pairs in supervised training, which has no pairs";
             return Err(Complaint::unsupported(key, what, "remove the key").within("data"));
         }

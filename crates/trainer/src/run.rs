@@ -4,32 +4,35 @@ use std::panic::resume_unwind;
 use std::path::Path;
 use std::thread;
 
-use distributed::{Exchange, Fact, ProcessGroup, Sharding, digest_of_model};
+use distributed::{Exchange, ProcessGroup, Sharding, digest_of_model};
 use policy_model::{Companions, Policy};
-use pref_data::{Dialogue, FlipRate};
-use pref_loss::{KtoLoss, LabelSmoothing};
+use pref_data::Dialogue;
+use pref_loss::KtoLoss;
 use seeds::Seeds;
 use tch::{Device, Kind};
 
+use crate::card::Card;
 use crate::checkpoint;
 use crate::context::Context;
-use crate::diagnostics;
-use crate::engine::{MicroBatch, Outcome, TrainSettings, Trainer};
+use crate::engine::{Outcome, Trainer};
 use crate::error::TrainError;
+use crate::finish::finish;
 use crate::gathered;
 use crate::held_out::{HeldOut, OwnAnswers};
 use crate::input::{Input, InputDigests};
 use crate::kl_pairs::KlPairs;
+use crate::machine::Machine;
 use crate::objective::{Loss, Objective, PreferenceObjective, SupervisedObjective};
 use crate::optimizer::AdamWSettings;
-use crate::pair_deltas;
 use crate::parameters::Trained;
 use crate::recipe::{LossKind, LossSection, Recipe, WatchSection};
 use crate::reference::{CompletionPass, ReferenceModel, ReferencePasses, SequenceLogps};
+use crate::run_checks::{announce, facts, report_sharding};
 use crate::run_dir::{Follower, Parts, Recorder, Recording, RunDir, Start};
-use crate::run_inputs::{Provenance, RunInputs};
+use crate::run_inputs::{Provenance, RunInputs, RunRecord};
 use crate::scoring::{Activations, Scoring};
-use crate::sequences::{sequences, sequences_of_completions};
+use crate::settings::{MicroBatch, TrainSettings};
+use crate::stopping::EarlyStopping;
 use crate::unpaired::{Mismatched, UnpairedObjective};
 
 /// The result of a run.
@@ -44,9 +47,6 @@ pub struct RunReport {
     /// The trained policy, if this call has finished the run and still holds the weights that the folder has.
     pub policy: Option<Policy>,
 }
-
-/// The file of a run that lists the effect of noise on each pair.
-const NOISE_LOG: &str = "noise.jsonl";
 
 /// Runs `recipe`: data, reference, training, model.
 ///
@@ -80,23 +80,10 @@ fn run_together(
     let exchange = recipe.distributed.exchange();
     let scoring = exchanged(scoring(recipe, input.pad_id), group, exchange.sharding);
     let inputs = run_inputs(&input, model_digest, reference.as_ref(), &settings, loss.is_some());
-    let passes = loss.map(|loss| {
-        let over = |pairs| {
-            let reference = reference.as_ref()?;
-            Some(ReferencePasses::new((recipe, &loss), reference, kind, scoring, pairs, cache))
-        };
-        let held_out = if input.held_out.is_empty() { None } else { over(&input.held_out) };
-        let training = match (&loss, &reference) {
-            (Loss::Kto(loss), Some(reference)) if !input.unpaired.is_empty() => {
-                let reference = reference.clone();
-                let pass = CompletionPass::new(recipe, reference, kind, scoring, &input.unpaired, cache);
-                TrainingPass::Unpaired(*loss, pass)
-            }
-            _ => TrainingPass::Pairs(loss.clone(), over(&input.all_tokens).map(Box::new)),
-        };
-        (loss, training, held_out)
-    });
+    let passes =
+        loss.map(|loss| Passes::new(loss, (recipe, &input), reference.as_ref(), (kind, scoring), cache));
     group.check_agreement(|| facts(recipe, &input, &inputs, kind, device))?;
+    let card_inputs = inputs.clone();
     if exchange.sharding != Sharding::None && group.is_distributed() {
         checkpoint::require_shared(&recipe.output.dir, group)?;
     }
@@ -113,29 +100,24 @@ fn run_together(
     if group.holds_on_rank0(|| dir.is_finished())? {
         return Ok(RunReport { outcome: Outcome::Finished, dir, data, policy: None });
     }
-    warn_of_smoothing(&recipe.loss);
-    let loss = passes.as_ref().map(|(loss, ..)| loss);
-    let of_beta = diagnostics::beta_of_means(recipe.loss.kind, recipe.loss.beta);
-    of_beta
-        .iter()
-        .chain(&input.warnings(loss, settings.batch_size))
-        .for_each(|warning| tracing::warn!("{warning}"));
-    if recipe.data.flip_rate != FlipRate::NONE {
-        tracing::info!("noise: {}", input.noise);
-        if group.is_main() {
-            input.noise.write(dir.root().join(NOISE_LOG))?;
-        }
+    if group.is_main() {
+        let machine = Machine::here(kind, device, group);
+        let accepted = provenance.accepted.clone();
+        dir.record(&RunRecord::new(recipe, card_inputs.clone(), accepted, machine))?;
     }
+    report_sharding(exchange.sharding, group);
+    announce(recipe, &input, passes.as_ref().map(|passes| &passes.loss), settings.batch_size, &dir, group)?;
     let answers = own_answers(recipe, &input, &policy, kind, group)?;
     let dialogues = if passes.is_none() { input.dialogues() } else { Vec::new() };
     let Input { model, pairs, held_out, .. } = &input;
     let (save, keep_last) = (recipe.model.dtype.kind(), recipe.train.keep_last);
-    let companions = Companions { folder: model, template: input.template.as_deref() };
-    let parts = Parts { dir: &dir, companions, save, pairs, provenance: &provenance };
+    let companions = Companions { folder: model, template: input.template.as_deref(), card: None };
+    let card = Some(Card { recipe, inputs: &card_inputs, data: &data });
+    let parts = Parts { dir: &dir, companions, save, pairs, provenance: &provenance, card };
 
     let (outcome, policy) = match passes {
-        Some((loss, pass, held_out_pass)) => {
-            let scores = pass.scores(&policy, &input, group, context)?;
+        Some(Passes { loss, training, held_out: held_out_pass }) => {
+            let scores = training.scores(&policy, &input, group, context)?;
             let objective = scores.objective(&input, scoring);
             let held_out_pass = match held_out_pass {
                 Some(pass) => Some(pass.tables(&policy, model, group, context.progress)?.of(held_out)),
@@ -152,7 +134,12 @@ fn run_together(
             };
             let watched = Watched {
                 held_out: (!held_out.pairs.is_empty()).then_some((&held_out, recipe.watch.eval_every)),
-                recording: Recording { deltas: recipe.watch.pair_deltas && !pairs.is_empty(), margins },
+                stopping: recipe.train.early_stopping.map(|section| section.build()),
+                recording: Recording {
+                    deltas: recipe.watch.pair_deltas && !pairs.is_empty(),
+                    margins,
+                    best: recipe.checkpoints.best,
+                },
             };
             // An owned policy is dropped once its weights are copied.
             let objective = &*objective;
@@ -170,6 +157,37 @@ fn run_together(
         }
     };
     Ok(RunReport { outcome, dir, data, policy })
+}
+
+/// The loss of a run, and the reference's passes.
+struct Passes<'a> {
+    loss: Loss,
+    training: TrainingPass<'a>,
+    /// `None` without held-out pairs or without a reference.
+    held_out: Option<ReferencePasses<'a>>,
+}
+
+impl<'a> Passes<'a> {
+    fn new(
+        loss: Loss,
+        (recipe, input): (&Recipe, &'a Input),
+        reference: Option<&ReferenceModel>,
+        (kind, scoring): (Kind, Scoring),
+        cache: Option<&Path>,
+    ) -> Self {
+        let over =
+            |pairs| Some(ReferencePasses::new((recipe, &loss), reference?, kind, scoring, pairs, cache));
+        let held_out = if input.held_out.is_empty() { None } else { over(&input.held_out) };
+        let training = match (&loss, reference) {
+            (Loss::Kto(loss), Some(reference)) if !input.unpaired.is_empty() => {
+                let reference = reference.clone();
+                let pass = CompletionPass::new(recipe, reference, kind, scoring, &input.unpaired, cache);
+                TrainingPass::Unpaired(*loss, pass)
+            }
+            _ => TrainingPass::Pairs(loss.clone(), over(&input.all_tokens).map(Box::new)),
+        };
+        Self { loss, training, held_out }
+    }
 }
 
 /// The loss, and the reference's pass over the training examples.
@@ -258,14 +276,15 @@ pub(crate) fn run_inputs(
     has_loss: bool,
 ) -> RunInputs {
     let examples = if has_loss { input.pairs.len() + input.unpaired.len() } else { input.dialogues().len() };
-    let InputDigests { data, tokenizer, template } = &input.digests;
+    let InputDigests { data, sources, tokenizer, template } = &input.digests;
     RunInputs {
         data: data.clone(),
+        sources: if sources.len() > 1 { sources.clone() } else { Vec::new() },
         model,
         reference: reference.map(ReferenceModel::short_digest),
         tokenizer: tokenizer.clone(),
         template: template.clone(),
-        total_steps: settings.epochs * settings.steps_per_epoch(examples),
+        total_steps: settings.total_steps(examples),
     }
 }
 
@@ -343,25 +362,6 @@ fn own_answers(
     }))
 }
 
-/// From ε = ½ on, cDPO no longer learns what the labels say. The loss is still defined, so only a warning shows it.
-fn warn_of_smoothing(loss: &LossSection) {
-    let smoothing = loss.label_smoothing.fixed().filter(|smoothing| smoothing.is_degenerate());
-    let Some(smoothing) = smoothing.map(LabelSmoothing::get).filter(|_| loss.kind == LossKind::Cdpo) else {
-        return;
-    };
-    if smoothing > 0.5 {
-        tracing::warn!(
-            "loss.label_smoothing = {smoothing}: cDPO assumes that most labels are wrong and learns to prefer the rejected \
-             responses"
-        );
-    } else {
-        tracing::warn!(
-            "loss.label_smoothing = {smoothing}: cDPO assumes that the labels are random and learns no preference, only \
-             to stay at the reference"
-        );
-    }
-}
-
 /// Supervised training on tokenized dialogues.
 #[derive(Debug)]
 pub struct SupervisedRun<'a> {
@@ -392,8 +392,14 @@ pub fn run_supervised(run: SupervisedRun<'_>, context: &mut Context<'_>) -> Resu
     let objective = SupervisedObjective { dialogues: run.dialogues, padding, head, activations };
     let save = run.settings.kind;
     let provenance = Provenance::default();
-    let parts =
-        Parts { dir: run.dir, companions: run.companions.into(), save, pairs: &[], provenance: &provenance };
+    let parts = Parts {
+        dir: run.dir,
+        companions: run.companions.into(),
+        save,
+        pairs: &[],
+        provenance: &provenance,
+        card: None,
+    };
     let together = group.clone();
     let begin = || Trainer::together(run.policy, &objective, run.settings, together, Exchange::default());
     let trained = train(&parts, begin, Watched::default(), 0, context);
@@ -405,6 +411,7 @@ pub fn run_supervised(run: SupervisedRun<'_>, context: &mut Context<'_>) -> Resu
 struct Watched<'a> {
     /// Held-out pairs, and the number of steps between their evaluations, in addition to those at checkpoints.
     held_out: Option<(&'a HeldOut<'a>, u64)>,
+    stopping: Option<EarlyStopping>,
     recording: Recording,
 }
 
@@ -429,6 +436,9 @@ fn train<'a>(
     if let Some((held_out, every)) = watched.held_out {
         trainer = trainer.with_held_out(held_out, every);
     }
+    if let Some(rule) = watched.stopping {
+        trainer = trainer.with_early_stopping(rule);
+    }
     let state = checkpoint::newest_state(&checkpoints, trainer.layout(), &group)?;
     let step = state.as_ref().map_or(0, |s| s.step);
     if let Some(state) = state {
@@ -448,78 +458,19 @@ fn train<'a>(
     let mut trained = None;
     if outcome == Outcome::Finished {
         let policy = trainer.master_policy()?;
-        if group.is_main() {
-            finish(parts, &trainer, &policy, recording)?;
+        if let Some(reason) = trainer.early_end().filter(|_| group.is_main()) {
+            tracing::info!("{reason}");
         }
+        // The other ranks supply their parts of the weights meanwhile.
+        let finished = group.is_main().then(|| finish(parts, &trainer, &policy, recording));
         policy.finish_passes()?;
-        trained = trainer.policy_as_saved(parts.save)?;
+        let is_last = || finished.unwrap_or(Ok(true)).map(|is_last| vec![u8::from(is_last)]);
+        let is_last = group.compute_on_rank0(is_last)? == [1];
+        trained = if is_last { trainer.policy_as_saved(parts.save)? } else { None };
     }
     // When a rank returns, the model is on disk.
     group.barrier()?;
     Ok((outcome, trained))
-}
-
-/// Completes the folder of a run after its last step.
-fn finish(
-    parts: &Parts<'_>,
-    trainer: &Trainer<'_>,
-    policy: &Policy,
-    recording: Recording,
-) -> Result<(), TrainError> {
-    // Removes checkpoints of interruptions, so that the folder does not depend on them.
-    checkpoint::retain(&parts.dir.checkpoints(), &trainer.checkpoint_steps())?;
-    if recording.deltas {
-        pair_deltas::write(parts.dir.root(), parts.pairs)?;
-    }
-    if policy.adapters().is_some() {
-        policy.save_adapters(
-            &parts.dir.adapter(),
-            Kind::Float,
-            &checkpoint::base_name(parts.companions.folder),
-        )?;
-    }
-    parts.dir.seal()?;
-    policy.save_with(&parts.dir.model(), parts.save, parts.companions)?;
-    // From here on the run is finished; until here it could resume.
-    checkpoint::drop_states(&parts.dir.checkpoints(), 0)?;
-    parts.dir.clear_line_checks()?;
-    pair_deltas::clear(parts.dir.root())
-}
-
-/// Facts that must agree on all ranks, so that their gradients add up to the gradient of one run.
-fn facts(
-    recipe: &Recipe,
-    input: &Input,
-    inputs: &RunInputs,
-    kind: Kind,
-    device: Device,
-) -> Result<Vec<Fact>, TrainError> {
-    let fact = |what, value, remedy| Fact { what, value, remedy };
-    let copy_model = "copy the folder of model.path from rank 0";
-    let copy_data = "copy the file of data.path (and data.eval_path) and the tokenizer from rank 0";
-    let unpaired = sequences_of_completions(&input.unpaired);
-    let pairs = input.all_tokens.iter().chain(&input.pairs).chain(&input.held_out);
-    let device = if device == Device::Cpu { "the CPU" } else { "a GPU" };
-    Ok(vec![
-        fact(
-            "version of this program",
-            env!("CARGO_PKG_VERSION").to_owned(),
-            "start the same build everywhere",
-        ),
-        fact("recipe", recipe.to_toml(), "start all ranks with the same recipe and the same --set"),
-        fact(
-            "kind of computation",
-            format!("{kind:?} on {device}"),
-            "train on machines of one kind, or set model.dtype and model.device to values that all support",
-        ),
-        fact("model", inputs.model.clone(), copy_model),
-        fact(
-            "reference model",
-            inputs.reference.clone().unwrap_or_default(),
-            "copy the folder of model.reference from rank 0",
-        ),
-        Fact::of_sequences("set of examples", sequences(pairs).chain(unpaired), copy_data),
-    ])
 }
 
 /// Returns the kind to compute in: bfloat16 only if the processor supports it, since emulation is slower than fp32.
@@ -540,17 +491,8 @@ pub(crate) fn scoring(recipe: &Recipe, pad_id: u32) -> Scoring {
     Scoring { activations, ..recipe.speed.scoring(pad_id) }
 }
 
-/// Returns how a process of `group` computes, and reports what a stage changes, or that it changes nothing.
+/// Returns how a process of `group` computes.
 fn exchanged(scoring: Scoring, group: &ProcessGroup, sharding: Sharding) -> Scoring {
-    match (sharding, group.is_distributed()) {
-        (Sharding::Gradients | Sharding::Parameters, false) => {
-            tracing::info!("distributed.zero has no effect: one process holds all of the state");
-        }
-        (Sharding::Parameters, true) => {
-            tracing::info!("distributed.zero = 3: the backward pass gathers and recomputes each layer");
-        }
-        _ => {}
-    }
     if group.is_distributed() { scoring_of_ranks(scoring, sharding) } else { scoring }
 }
 
@@ -567,7 +509,7 @@ pub(crate) fn scoring_of_ranks(scoring: Scoring, sharding: Sharding) -> Scoring 
 pub(crate) fn settings(recipe: &Recipe, kind: Kind) -> Result<TrainSettings, TrainError> {
     let train = &recipe.train;
     Ok(TrainSettings {
-        epochs: train.epochs,
+        length: train.length(),
         batch_size: train.batch_size,
         micro_batch: match train.micro_batch_tokens {
             0 => MicroBatch::Examples(train.micro_batch_size),
@@ -575,7 +517,7 @@ pub(crate) fn settings(recipe: &Recipe, kind: Kind) -> Result<TrainSettings, Tra
         },
         learning_rate: train.learning_rate,
         warmup_ratio: train.warmup_ratio,
-        decay: train.scheduler,
+        decay: train.decay(),
         adamw: AdamWSettings {
             betas: (train.betas[0], train.betas[1]),
             eps: train.eps,
@@ -585,7 +527,7 @@ pub(crate) fn settings(recipe: &Recipe, kind: Kind) -> Result<TrainSettings, Tra
         checkpoints: train.checkpoints.clone(),
         kind,
         trained: recipe.lora.build()?,
-        order: recipe.data.order(),
+        order: recipe.main_data().order(),
         seeds: Seeds::new(recipe.seed),
     })
 }

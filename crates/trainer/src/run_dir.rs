@@ -11,6 +11,7 @@ use pref_data::TokenPair;
 use serde::de::DeserializeOwned;
 use tch::Kind;
 
+use crate::card::Card;
 use crate::checkpoint;
 use crate::context::Context;
 use crate::diagnostics::Diagnostics;
@@ -19,8 +20,9 @@ use crate::error::TrainError;
 use crate::held_out::HeldOutMetrics;
 use crate::metrics::StepMetrics;
 use crate::pair_deltas::{self, DeltaLog, PairDelta, TrainedPair};
-use crate::run_inputs::{AcceptedChange, Provenance, RunInputs};
+use crate::run_inputs::{AcceptedChange, Provenance, RunInputs, RunRecord};
 use crate::state::TrainerState;
+use crate::stopping::HeldOutMetric;
 use crate::tensorboard::EventWriter;
 
 /// How a run starts.
@@ -124,6 +126,14 @@ impl RunDir {
         Ok(Provenance { inputs: Some(inputs), accepted })
     }
 
+    /// Writes what determined the run.
+    pub(crate) fn record(&self, record: &RunRecord) -> Result<(), TrainError> {
+        let path = self.provenance();
+        let failed = || TrainError::io("cannot write", &path);
+        let json = serde_json::to_string_pretty(record).map_err(|source| failed()(source.into()))?;
+        files::write(&path, format!("{json}\n").as_bytes()).map_err(failed())
+    }
+
     /// Returns the folder at `root` without reading it.
     pub(crate) fn at(root: &Path) -> Self {
         Self { root: root.to_owned() }
@@ -150,6 +160,12 @@ impl RunDir {
     /// The fully resolved recipe.
     pub fn recipe(&self) -> PathBuf {
         self.root.join("recipe.toml")
+    }
+
+    /// What determined the run: version, digests of recipe, data, model, reference, tokenizer and chat template, and the
+    /// machine with its threads and libtorch.
+    pub fn provenance(&self) -> PathBuf {
+        self.root.join("run.json")
     }
 
     /// One JSON object per optimizer step.
@@ -194,6 +210,25 @@ impl RunDir {
     pub fn read_evaluations(&self) -> Result<Vec<HeldOutMetrics>, TrainError> {
         let path = self.evaluations();
         if path.exists() { Ok(json_lines::read(&path)?) } else { Ok(Vec::new()) }
+    }
+
+    /// Returns the checkpoint with the best evaluation, the earliest of equal ones; `None` if none of those that are there
+    /// was evaluated.
+    ///
+    /// # Errors
+    ///
+    /// If evaluations or checkpoints cannot be read.
+    pub fn best_checkpoint(&self, metric: HeldOutMetric) -> Result<Option<(u64, PathBuf)>, TrainError> {
+        let evaluations = self.read_evaluations()?;
+        let mut best: Option<(f64, u64, PathBuf)> = None;
+        for (step, path) in self.list_checkpoints()? {
+            let Some(found) = evaluations.iter().rev().find(|metrics| metrics.step == step) else { continue };
+            let gain = metric.gain(found);
+            if !gain.is_nan() && best.as_ref().is_none_or(|(best, ..)| gain > *best) {
+                best = Some((gain, step, path));
+            }
+        }
+        Ok(best.map(|(_, step, path)| (step, path)))
     }
 
     /// Reads each pair's Δ at every step that trained on it; `None` if the run did not record them.
@@ -266,8 +301,8 @@ impl RunDir {
 }
 
 /// The files of a finished run that other programs read back.
-const SEALED: [&str; 5] =
-    ["recipe.toml", "noise.jsonl", "metrics.jsonl", "eval.jsonl", "pair_deltas.parquet"];
+const SEALED: [&str; 6] =
+    ["recipe.toml", "run.json", "noise.jsonl", "metrics.jsonl", "eval.jsonl", "pair_deltas.parquet"];
 
 /// Truncates a file before the first row that does not satisfy `holds`, or that a crash has left without a checksum.
 /// Returns the rows that are kept; `None` without a file.
@@ -305,6 +340,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) pairs: &'a [TokenPair],
     /// The record of the run's inputs in checkpoints.
     pub(crate) provenance: &'a Provenance,
+    /// The card of the model; `None` for a run without a recipe.
+    pub(crate) card: Option<Card<'a>>,
 }
 
 /// Writes metrics, events and checkpoints of a run to its folder.
@@ -312,6 +349,7 @@ pub(crate) struct Recorder<'a, 'c> {
     parts: &'a Parts<'a>,
     context: &'a mut Context<'c>,
     keep_last: usize,
+    recording: Recording,
     metrics: Log,
     /// Opened for the first evaluation.
     evaluations: Option<Log>,
@@ -327,6 +365,8 @@ pub(crate) struct Recording {
     pub(crate) deltas: bool,
     /// β, and whether the loss's gradient vanishes as margins grow; `None` without diagnostics of margins.
     pub(crate) margins: Option<(f64, bool)>,
+    /// The metric that chooses the model; `None` for the model of the last step.
+    pub(crate) best: Option<HeldOutMetric>,
 }
 
 impl<'a, 'c> Recorder<'a, 'c> {
@@ -351,7 +391,8 @@ impl<'a, 'c> Recorder<'a, 'c> {
         let events = EventWriter::new(file, now).map_err(TrainError::io("cannot write", &path))?;
         let deltas = recording.deltas.then(|| DeltaLog::open(&dir.root, step)).transpose()?;
         let diagnostics = recording.margins.map(|(beta, saturates)| Diagnostics::new(beta, saturates));
-        Ok(Self { parts, context, keep_last, metrics, evaluations: None, events, deltas, diagnostics })
+        let evaluations = None;
+        Ok(Self { parts, context, keep_last, recording, metrics, evaluations, events, deltas, diagnostics })
     }
 
     fn scalars(&mut self, step: u64, series: &[(&str, f64)]) -> Result<(), TrainError> {
@@ -411,7 +452,11 @@ impl Observer for Recorder<'_, '_> {
         let synced = logs.into_iter().flatten().try_for_each(Log::sync);
         synced.map_err(TrainError::io("cannot sync the logs of", self.parts.dir.root()))?;
         let path = checkpoint::write(&folder, snapshot, save, companions, provenance)?;
-        checkpoint::keep_last(&folder, self.keep_last)?;
+        let best = match self.recording.best {
+            Some(metric) if self.keep_last > 0 => self.parts.dir.best_checkpoint(metric)?,
+            _ => None,
+        };
+        checkpoint::keep_last(&folder, self.keep_last, best.map(|(step, _)| step))?;
         tracing::debug!(step = snapshot.step, path = %path.display(), "checkpoint");
         Ok(())
     }

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::TrainError;
+use crate::machine::Machine;
+use crate::recipe::Recipe;
 
 /// Digests of everything that a run reads, and its number of steps.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +17,9 @@ use crate::error::TrainError;
 pub(crate) struct RunInputs {
     /// The texts and labels of all pairs, held-out ones included.
     pub(crate) data: String,
+    /// The texts and labels of each source, if there are several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) sources: Vec<String>,
     /// The configuration and weights of the model.
     pub(crate) model: String,
     /// The configuration and weights of the reference; absent in supervised training.
@@ -26,6 +31,43 @@ pub(crate) struct RunInputs {
     pub(crate) template: String,
     /// The number of optimizer steps of the whole run.
     pub(crate) total_steps: u64,
+}
+
+/// What determined a run, as `run.json` has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RunRecord {
+    /// The version of the program.
+    pub(crate) version: String,
+    /// The digest of the resolved recipe without `output.dir`.
+    pub(crate) recipe: String,
+    pub(crate) inputs: RunInputs,
+    /// Changes of the inputs that a user accepted, in order.
+    pub(crate) accepted_changes: Vec<AcceptedChange>,
+    /// The machine of the latest start.
+    pub(crate) machine: Machine,
+}
+
+impl RunRecord {
+    /// Creates the record of a run of `recipe`.
+    pub(crate) fn new(
+        recipe: &Recipe,
+        inputs: RunInputs,
+        accepted: Vec<AcceptedChange>,
+        machine: Machine,
+    ) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        let mut recipe = recipe.clone();
+        recipe.output.dir = PathBuf::new();
+        hasher.update(recipe.to_toml().as_bytes());
+        Self {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            recipe: short(&hasher),
+            inputs,
+            accepted_changes: accepted,
+            machine,
+        }
+    }
 }
 
 /// Changed inputs that a user accepted.

@@ -3,8 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// The learning rate after the warm-up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Decay {
     /// Linear decay to zero (`get_linear_schedule_with_warmup`).
     Linear,
@@ -12,6 +11,27 @@ pub enum Decay {
     Cosine,
     /// No decay (`get_constant_schedule_with_warmup`).
     Constant,
+    /// No decay until the last ⌈`share` · steps⌉ steps, which decay to zero (`get_wsd_schedule`).
+    Stable {
+        /// The share of the steps that decay.
+        share: f64,
+        /// The curve of the decay.
+        shape: DecayShape,
+    },
+}
+
+/// The curve of the decay in a warmup-stable-decay schedule: `decay_type` of transformers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DecayShape {
+    /// Half a period of the cosine.
+    #[default]
+    Cosine,
+    /// A line.
+    Linear,
+    /// One minus the square root of the decay's progress.
+    #[serde(rename = "1-sqrt")]
+    OneMinusSqrt,
 }
 
 /// The learning rate of each optimizer step: linear warm-up, then [`Decay`].
@@ -49,14 +69,31 @@ impl Schedule {
         if step < self.warmup_steps {
             return self.peak * step as f64 / self.warmup_steps as f64;
         }
-        let length = self.total_steps.saturating_sub(self.warmup_steps).max(1) as f64;
-        let done = (step - self.warmup_steps) as f64 / length;
+        let all = self.total_steps.saturating_sub(self.warmup_steps);
+        // Where warm-up and decay overlap by rounding, the decay has begun when the warm-up ends, as in transformers.
+        let done = |steps: u64| (step + steps).saturating_sub(self.total_steps) as f64 / steps.max(1) as f64;
         let factor = match self.decay {
-            Decay::Linear => (1.0 - done).max(0.0),
-            Decay::Cosine => (0.5 * (1.0 + (std::f64::consts::PI * done).cos())).max(0.0),
+            Decay::Linear => DecayShape::Linear.factor(done(all)),
+            Decay::Cosine => DecayShape::Cosine.factor(done(all)),
             Decay::Constant => 1.0,
+            Decay::Stable { share, shape } => {
+                let steps = (share * self.total_steps as f64).ceil() as u64;
+                shape.factor(done(steps))
+            }
         };
         self.peak * factor
+    }
+}
+
+impl DecayShape {
+    /// Returns the share of the peak after this share of the decay.
+    fn factor(self, done: f64) -> f64 {
+        let factor = match self {
+            Self::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * done).cos()),
+            Self::Linear => 1.0 - done,
+            Self::OneMinusSqrt => 1.0 - done.sqrt(),
+        };
+        factor.max(0.0)
     }
 }
 
@@ -64,29 +101,37 @@ impl Schedule {
 mod tests {
     use super::*;
 
-    /// `transformers.get_scheduler(name, opt, 3, 10)`, stepped ten times at peak 1.0 (transformers 5.23).
-    const LINEAR: [f64; 10] =
-        [0.0, 1.0 / 3.0, 2.0 / 3.0, 1.0, 6.0 / 7.0, 5.0 / 7.0, 4.0 / 7.0, 3.0 / 7.0, 2.0 / 7.0, 1.0 / 7.0];
-    const COSINE: [f64; 10] = [
-        0.0,
-        1.0 / 3.0,
-        2.0 / 3.0,
-        1.0,
-        0.950_484_433_951_209_5,
-        0.811_744_900_929_366_8,
-        0.611_260_466_978_157_2,
-        0.388_739_533_021_842_8,
-        0.188_255_099_070_633_23,
-        0.049_515_566_048_790_48,
-    ];
+    /// A schedule of transformers, from `fixtures/schedules.py`.
+    #[derive(Deserialize)]
+    struct Recorded {
+        scheduler: String,
+        decay_type: Option<DecayShape>,
+        warmup_ratio: f64,
+        decay_ratio: Option<f64>,
+        total_steps: u64,
+        rates: Vec<f64>,
+    }
 
     #[test]
     fn follows_transformers() {
-        for (decay, expected) in [(Decay::Linear, LINEAR), (Decay::Cosine, COSINE)] {
-            let schedule = Schedule::new(1.0, 0.25, decay, 10);
-            for (step, expected) in expected.iter().enumerate() {
+        let text = include_str!("../tests/fixtures/schedules.json");
+        let all: Vec<Recorded> = serde_json::from_str(text).unwrap();
+        assert!(all.len() >= 20);
+        for recorded in all {
+            let Recorded { scheduler, decay_type, warmup_ratio, decay_ratio, total_steps, rates } = recorded;
+            let decay = match (scheduler.as_str(), decay_type, decay_ratio) {
+                ("linear", ..) => Decay::Linear,
+                ("cosine", ..) => Decay::Cosine,
+                ("constant", ..) => Decay::Constant,
+                ("wsd", Some(shape), Some(share)) => Decay::Stable { share, shape },
+                _ => panic!("{scheduler} is recorded without its parameters"),
+            };
+            let schedule = Schedule::new(2.0, warmup_ratio, decay, total_steps);
+            assert_eq!(rates.len() as u64, total_steps);
+            for (step, expected) in rates.iter().enumerate() {
                 let got = schedule.learning_rate(step as u64);
-                assert!((got - expected).abs() < 1e-12, "{decay:?} step {step}: {got} instead of {expected}");
+                let place = format!("{decay:?}, {warmup_ratio} of {total_steps}, step {step}");
+                assert!((got - expected).abs() < 1e-12, "{place}: {got} instead of {expected}");
             }
         }
     }

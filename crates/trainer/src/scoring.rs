@@ -5,7 +5,8 @@
 //! with one coefficient per token.
 
 use policy_model::{
-    AttentionMask, Checkpointing, LayerwiseBackward, PackedRow, PackedRows, Policy, Rows, on_device,
+    AttentionMask, Checkpointing, LayerwiseBackward, ModelConfig, PackedRow, PackedRows, Policy, Rows,
+    on_device,
 };
 use pref_data::{Layout, Padding, TokenBatch};
 use pref_loss::{ChunkedHead, ScoredTokens};
@@ -70,6 +71,13 @@ pub enum Head {
     Full,
 }
 
+impl Head {
+    /// Returns the head that this model can have: tiles compute neither biases nor soft caps.
+    pub(crate) fn of(self, config: &ModelConfig) -> Self {
+        if config.has_plain_head() { self } else { Self::Full }
+    }
+}
+
 /// A batch after its forward pass.
 #[derive(Debug)]
 pub(crate) struct ForwardPass<'a> {
@@ -110,7 +118,7 @@ impl<'a> ForwardPass<'a> {
         let embedded = tch::no_grad(|| policy.embed(&ids)).set_requires_grad(true);
         let (hidden, layers) = hidden_states(policy, batch, &ids, &embedded, activations)?;
         let targets = on_device(&batch.targets);
-        let head = match head {
+        let head = match head.of(policy.config()) {
             Head::Chunked => {
                 let tokens = ChunkedHead::new(policy.lm_head())?.forward(&hidden, &targets)?;
                 HeadTape::Chunked { hidden, tokens }
@@ -164,6 +172,10 @@ impl<'a> ForwardPass<'a> {
     /// Returns log Σ π² over the vocabulary at each scored token, in nats.
     pub(crate) fn log_collisions(&self, policy: &Policy) -> Result<Vec<f32>, TrainError> {
         let (HeadTape::Chunked { hidden, .. } | HeadTape::Full { hidden, .. }) = &self.tape.head;
+        if !policy.config().has_plain_head() {
+            let log_softmax = tch::no_grad(|| policy.logits(hidden).log_softmax(-1, Kind::Float));
+            return Ok(on_cpu(&(log_softmax * 2.0).logsumexp(-1, false)));
+        }
         Ok(on_cpu(&ChunkedHead::new(policy.lm_head())?.log_collisions(hidden)?))
     }
 

@@ -33,9 +33,9 @@ impl Span {
         self.shape.iter().product()
     }
 
-    /// Whether weight decay applies: to matrices, but not to norms and biases, as in transformers' Trainer.
+    /// Whether weight decay applies: to matrices, but not to norms, of which some have a weight per head, and biases, as in transformers' Trainer.
     pub(crate) fn is_decayed(&self) -> bool {
-        self.shape.len() > 1
+        self.shape.len() > 1 && !self.name.ends_with("_norm.weight")
     }
 
     /// Returns a view of the parameter in `flat`, in its shape.

@@ -5,6 +5,7 @@ use policy_model::Policy;
 use tch::{Device, Kind, Tensor};
 
 use crate::optimizer::AdamW;
+use crate::stopping::Seen;
 
 /// Everything that determines how training continues.
 #[derive(Debug)]
@@ -22,6 +23,8 @@ pub struct TrainerState<'a> {
     pub optimizer: &'a AdamW,
     /// β-DPO's running mean margin, in nats; `None` for other losses.
     pub(crate) margin_mean: Option<f64>,
+    /// The evaluations so far, for early stopping; `None` without it.
+    pub(crate) seen: Option<Seen>,
     /// This rank's part of the state.
     pub(crate) layout: Layout,
     /// The ranks.
@@ -34,6 +37,8 @@ pub(crate) struct SavedState {
     pub(crate) step: u64,
     /// β-DPO's running mean margin.
     pub(crate) margin_mean: Option<f64>,
+    /// The evaluations so far, for early stopping.
+    pub(crate) seen: Seen,
     pub(crate) master: Tensor,
     pub(crate) exp_avg: Tensor,
     pub(crate) exp_avg_sq: Tensor,
@@ -42,6 +47,13 @@ pub(crate) struct SavedState {
 impl SavedState {
     pub(crate) fn zeros(step: u64, elements: i64) -> Self {
         let zeros = || Tensor::zeros([elements], (Kind::Float, Device::Cpu));
-        Self { step, margin_mean: None, master: zeros(), exp_avg: zeros(), exp_avg_sq: zeros() }
+        Self {
+            step,
+            margin_mean: None,
+            seen: Seen::default(),
+            master: zeros(),
+            exp_avg: zeros(),
+            exp_avg_sq: zeros(),
+        }
     }
 }

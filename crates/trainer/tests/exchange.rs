@@ -9,15 +9,15 @@ use std::time::Duration;
 
 use common::Record;
 use distributed::{Exchange, Placement, ProcessGroup, Rank, Sharding, Timing, Token};
-use policy_model::{Lora, ModelConfig, Policy, PolicyError, Projection};
+use policy_model::{Lora, ModelConfig, Policy, PolicyError, Targets};
 use pref_data::TokenPair;
 use pref_loss::{Beta, DynamicBeta, KtoLoss, LabelSmoothing, PreferenceLoss, Weight};
 use rand::RngExt;
 use seeds::Seeds;
 use tch::{Device, Kind, Tensor};
 use trainer::{
-    Activations, AdamWSettings, Decay, KlPairs, Loss, MicroBatch, Order, PairwiseLoss, PreferenceObjective,
-    Scoring, SequenceLogps, StepMetrics, TrainSettings, Trained, Trainer,
+    Activations, AdamWSettings, Decay, KlPairs, Length, Loss, MicroBatch, Order, PairwiseLoss,
+    PreferenceObjective, Scoring, SequenceLogps, StepMetrics, TrainSettings, Trained, Trainer,
 };
 
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -72,7 +72,7 @@ impl Way {
 
     fn settings(&self) -> TrainSettings {
         TrainSettings {
-            epochs: 2,
+            length: Length::Epochs(2.0),
             batch_size: 4,
             micro_batch: MicroBatch::Examples(self.micro_batch),
             learning_rate: 1e-2,
@@ -238,7 +238,7 @@ fn shared_layers_serve_passes_before_the_gradient() {
 
 #[test]
 fn gradients_of_adapters_are_sharded_and_weights_are_not() {
-    let lora = Lora { rank: 4, alpha: 8.0, targets: vec![Projection::Q, Projection::Down] };
+    let lora = Lora::new(4, 8.0, Targets::names(["q_proj", "down_proj"]));
     let way = Way { trained: Trained::Adapters(lora), micro_batch: 4, ..Way::plain() };
     let exchanges = [Sharding::Optimizer, Sharding::Gradients].map(|stage| exchange(stage, 517));
     assert_same(&way, &exchanges);
@@ -283,7 +283,7 @@ fn all_weights_in_bf16() {
 
 #[test]
 fn adapters() {
-    let lora = Lora { rank: 4, alpha: 8.0, targets: vec![Projection::Q, Projection::Down] };
+    let lora = Lora::new(4, 8.0, Targets::names(["q_proj", "down_proj"]));
     assert_same(&Way { trained: Trained::Adapters(lora), ..Way::plain() }, &every_exchange());
 }
 

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::Record;
 use distributed::ProcessGroup;
-use policy_model::{Lora, ModelConfig, Policy, Projection, Rows};
+use policy_model::{Lora, ModelConfig, Policy, Rows, Targets};
 use pref_data::{Dialogue, Layout, Padding, TokenPair};
 use pref_loss::{Beta, KlEstimate, KtoBatch, KtoLoss, KtoOutput, PreferenceLoss, Weight};
 use rand::RngExt;
@@ -17,8 +17,8 @@ use seeds::Seeds;
 use tch::{Device, Kind};
 use test_support::REORDERED_FP32;
 use trainer::{
-    Activations, AdamWSettings, Clock, Context, Decay, Head, KlPairs, Loss, MicroBatch, Order, Outcome,
-    PreferenceObjective, Progress, RunDir, Scoring, SequenceLogps, Start, SupervisedRun, TrainError,
+    Activations, AdamWSettings, Clock, Context, Decay, Head, KlPairs, Length, Loss, MicroBatch, Order,
+    Outcome, PreferenceObjective, Progress, RunDir, Scoring, SequenceLogps, Start, SupervisedRun, TrainError,
     TrainSettings, Trained, Trainer, run_supervised,
 };
 
@@ -64,7 +64,7 @@ fn dialogues(n: usize) -> Vec<Dialogue> {
 
 fn settings() -> TrainSettings {
     TrainSettings {
-        epochs: 2,
+        length: Length::Epochs(2.0),
         batch_size: 8,
         micro_batch: MicroBatch::Examples(8),
         learning_rate: 1e-3,
@@ -82,7 +82,7 @@ fn settings() -> TrainSettings {
 
 /// Adapters on a projection of attention and one of the MLP.
 fn adapters() -> Trained {
-    Trained::Adapters(Lora { rank: 4, alpha: 8.0, targets: vec![Projection::Q, Projection::Down] })
+    Trained::Adapters(Lora::new(4, 8.0, Targets::names(["q_proj", "down_proj"])))
 }
 
 /// Trains on pairs and returns every step's metrics and the final weights.
@@ -162,7 +162,12 @@ fn kto_takes_its_baseline_from_the_whole_batch() {
         kl_pairs: Some(&kl_pairs),
         scoring: FAST,
     };
-    let whole = |micro_batch| TrainSettings { batch_size: 20, epochs: 6, micro_batch, ..settings() };
+    let whole = |micro_batch| TrainSettings {
+        batch_size: 20,
+        length: Length::Epochs(6.0),
+        micro_batch,
+        ..settings()
+    };
     let mut records = Vec::new();
     for micro_batch in [MicroBatch::Examples(20), MicroBatch::Examples(3)] {
         let mut trainer = Trainer::new(&policy, &objective, whole(micro_batch)).unwrap();
@@ -177,7 +182,8 @@ fn kto_takes_its_baseline_from_the_whole_batch() {
     assert!(first.steps[5].loss < first.steps[1].loss, "it learns: {:?}", first.steps);
 
     // One more step, from these weights, measures the loss there.
-    let again = TrainSettings { epochs: 1, learning_rate: 0.0, ..whole(MicroBatch::Examples(3)) };
+    let again =
+        TrainSettings { length: Length::Epochs(1.0), learning_rate: 0.0, ..whole(MicroBatch::Examples(3)) };
     let mut record = Record::default();
     Trainer::new(trained, &objective, again).unwrap().run(&mut record).unwrap();
     let (expected, baseline) = kto_by_hand(kto, trained, &policy, &pairs, &shifted);
@@ -297,7 +303,7 @@ fn adapters_agree_under_each_option_and_keep_the_weights() {
 fn an_untrained_policy_equals_its_reference_bitwise() {
     let still = TrainSettings {
         learning_rate: 0.0,
-        epochs: 1,
+        length: Length::Epochs(1.0),
         batch_size: 5,
         // Too few for thread replicas.
         micro_batch: MicroBatch::Examples(3),

@@ -8,8 +8,8 @@ use seeds::Seeds;
 use tch::{Device, Kind, Tensor};
 use test_support::REORDERED_FP32;
 use trainer::{
-    Activations, AdamWSettings, Decay, Head, HeldOut, HeldOutMetrics, MicroBatch, Observer, Order, Outcome,
-    OwnAnswers, PairDelta, PreferenceObjective, Scoring, SequenceLogps, StepMetrics, TrainError,
+    Activations, AdamWSettings, Decay, Head, HeldOut, HeldOutMetrics, Length, MicroBatch, Observer, Order,
+    Outcome, OwnAnswers, PairDelta, PreferenceObjective, Scoring, SequenceLogps, StepMetrics, TrainError,
     TrainSettings, Trained, Trainer, TrainerState,
 };
 
@@ -49,7 +49,7 @@ fn pairs(stream: &str, n: usize) -> Vec<TokenPair> {
 
 fn settings() -> TrainSettings {
     TrainSettings {
-        epochs: 2,
+        length: Length::Epochs(2.0),
         batch_size: 8,
         micro_batch: MicroBatch::Examples(4),
         learning_rate: 1e-2,

@@ -71,7 +71,7 @@ impl Runner {
         setup.train.take_threads();
         let recipe = setup.run_recipe(cell, &source.model(), &records, held_out.as_deref(), &folder);
         let run = trainer::plan(&recipe, Start::FreshOrResume, Cluster::a100s(processes.get()), clock)?;
-        let steps = run.total_steps() as f64;
+        let steps = run.total_steps as f64;
         let config = ModelConfig::from_folder(&source.model())?;
         let waves =
             Waves { config: &config, tokens: setup.answers.max_new_tokens, batch: setup.answers.batch.get() };

@@ -105,7 +105,7 @@ impl Runner {
         let anywhere = Path::new("anywhere");
         let mut recipe = self.setup.run_recipe(cell, Path::new(source), Path::new(&data), held_out, anywhere);
         if let Some(template) = self.source.template() {
-            recipe.data.chat_template = Some(template.to_owned());
+            recipe.data[0].chat_template = Some(template.to_owned());
         }
         Key::of("run", &recipe.to_toml())
     }
@@ -215,7 +215,7 @@ mod tests {
             answers: AnswersSection::default(),
             sandbox: SandboxSection::default(),
             model: recipe.model,
-            data: recipe.data,
+            data: recipe.data[0].clone(),
             loss: recipe.loss,
             train: recipe.train,
             speed: recipe.speed,

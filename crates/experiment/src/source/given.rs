@@ -9,6 +9,7 @@ use mtbench::{Answer, BenchDir, Question, read_lines};
 use pref_data::{ReadOptions, Tokenizer, read_records_with, record_files};
 use seeds::Seeds;
 use serde::Serialize;
+use trainer::recipe::DataSection;
 
 use super::keep_evenly;
 use crate::digests::{digest, model_files};
@@ -34,8 +35,7 @@ pub(super) struct GivenSource {
     data: PathBuf,
     held_out: Option<PathBuf>,
     reading: ReadOptions,
-    /// The number of records that each run holds out.
-    split: Option<NonZeroUsize>,
+    section: DataSection,
     answers: AnswersSection,
     pairs: OnceCell<u64>,
     pub(super) key: Key,
@@ -71,7 +71,7 @@ impl GivenSource {
         Ok(Self {
             references: references(setup, &bench)?,
             reading: setup.data.reading(&seeds),
-            split: setup.data.held_out,
+            section: setup.data.clone(),
             answers: setup.answers.clone(),
             pairs: OnceCell::new(),
             model,
@@ -102,7 +102,8 @@ impl GivenSource {
             return Ok(*pairs);
         }
         let (records, _) = read_records_with(&self.data, &self.reading)?;
-        let trained = records.len().saturating_sub(self.split.map_or(0, NonZeroUsize::get));
+        let held_out = self.section.held_out_records(records.len()).map_or(0, NonZeroUsize::get);
+        let trained = records.len().saturating_sub(held_out);
         Ok(*self.pairs.get_or_init(|| trained as u64))
     }
 

@@ -16,8 +16,8 @@ use seeds::Seeds;
 use serde::Serialize;
 use tch::{Device, Kind};
 use trainer::{
-    AdamWSettings, Context, Decay, MicroBatch, Order, Outcome, RunDir, Start, SupervisedRun, TrainSettings,
-    Trained, run_supervised,
+    AdamWSettings, Context, Decay, Length, MicroBatch, Order, Outcome, RunDir, Start, SupervisedRun,
+    TrainSettings, Trained, run_supervised,
 };
 
 use crate::error::ExperimentError;
@@ -361,7 +361,7 @@ fn references(questions: &[Question]) -> Vec<Answer> {
 
 fn sft_settings(batch_size: usize, learning_rate: f64, checkpoints: Vec<f64>, seeds: Seeds) -> TrainSettings {
     TrainSettings {
-        epochs: 1,
+        length: Length::Epochs(1.0),
         batch_size,
         micro_batch: MicroBatch::Examples(batch_size),
         learning_rate,

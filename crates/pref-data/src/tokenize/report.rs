@@ -119,6 +119,36 @@ impl TokenizeReport {
 }
 
 impl TokenizeReport {
+    /// Adds the counts of other examples. [`with_lengths`](Self::with_lengths) sets the quantiles of all of them.
+    pub fn add(&mut self, other: Self) {
+        self.pairs_in += other.pairs_in;
+        self.pairs_out += other.pairs_out;
+        self.boundary_mismatches += other.boundary_mismatches;
+        self.truncated_prompts += other.truncated_prompts;
+        self.truncated_responses += other.truncated_responses;
+        self.dropped.extend(other.dropped);
+        self.skipped.extend(other.skipped);
+        self.identical += other.identical;
+        self.shared_turn_tokens += other.shared_turn_tokens;
+        self.control_tokens += other.control_tokens;
+        self.doubled_bos += other.doubled_bos;
+        // What one set of examples shows to the template, another may leave out.
+        self.unseen.extend(other.unseen);
+        self.unseen.sort_unstable();
+        self.unseen.dedup();
+    }
+
+    /// Replaces the quantiles by those of these lengths: of prompts, chosen and rejected responses.
+    #[must_use]
+    pub fn with_lengths(self, [prompt, chosen, rejected]: [Vec<usize>; 3]) -> Self {
+        Self {
+            prompt_tokens: Quantiles::of(prompt),
+            chosen_tokens: Quantiles::of(chosen),
+            rejected_tokens: Quantiles::of(rejected),
+            ..self
+        }
+    }
+
     /// Returns warnings for the user.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();

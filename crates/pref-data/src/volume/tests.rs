@@ -108,6 +108,16 @@ proptest! {
 }
 
 #[test]
+fn a_smaller_draw_is_part_of_a_larger_one() {
+    let drawn = |count, seed| draw((0..50).collect(), count, &Seeds::new(seed));
+    let (few, many) = (drawn(7, 0), drawn(20, 0));
+    assert_eq!((few.len(), many.len()), (7, 20));
+    assert!(many.is_sorted() && few.iter().all(|one| many.contains(one)));
+    assert_ne!(drawn(20, 1), many);
+    assert_eq!(drawn(51, 0), (0..50).collect::<Vec<i32>>());
+}
+
+#[test]
 fn whole_prompts_are_held_out() {
     // Three records a prompt, twenty prompts.
     let record = |index: usize| PreferenceRecord {

@@ -8,6 +8,7 @@ use super::DPO_IPO;
 use crate::claims::{Claim, Comparisons, Expectation, llm_and_human};
 use crate::contrast::{Contrast, Select};
 use crate::error::StudyError;
+use crate::headline::{Answers, Headline};
 use crate::paper::statements;
 use crate::question::{About, Question};
 use crate::recipe::{PaperSet, StudyRecipe, StudySection};
@@ -96,6 +97,28 @@ impl Question for Acquisition {
             }
         }
         Ok(claims)
+    }
+
+    fn headlines<'a>(&self, results: &'a Results<'a>) -> Result<Vec<Headline<'a>>, StudyError> {
+        let of = Comparisons::new(results, losses(&results.recipe.study))?;
+        let training = of.over_all(|loss, annotator| (of.clean(loss, annotator), Box::new(is_baseline)));
+        let mut headlines = vec![Headline {
+            question: "Does training help?",
+            comparison: format!("{} − SFT", of.loss_names()),
+            contrast: training,
+            control: None,
+            answers: Answers::new("yes", "no, it harms", "no"),
+        }];
+        if let Some([llm, human]) = llm_and_human(results) {
+            let pairs = of.losses.iter().map(|&loss| (of.clean(loss, llm), of.clean(loss, human)));
+            headlines.push(of.headline(
+                "Whose labels are better?",
+                format!("{llm} − {human}"),
+                Contrast::mean_difference(pairs.collect()),
+                Answers::new(llm, human, "neither"),
+            ));
+        }
+        Ok(headlines)
     }
 
     fn printed(&self, set: PaperSet) -> &'static [usize] {

@@ -1,6 +1,7 @@
 //! RQ3: the quality of labels, under flip noise (Table 4).
 
-use experiment::{Axes, Grid, loss_name};
+use experiment::{Axes, Grid, loss_name, percent};
+use pref_data::FlipRate;
 use report::table::Table;
 use trainer::recipe::LossKind;
 
@@ -9,6 +10,7 @@ use crate::claims::{Claim, Comparisons, Expectation, printed_trend};
 use crate::contrast::Contrast;
 use crate::error::StudyError;
 use crate::figures;
+use crate::headline::{Answers, Headline};
 use crate::levels::{Axis, Levels};
 use crate::paper::statements;
 use crate::question::{About, Question};
@@ -17,6 +19,9 @@ use crate::results::{Figure, Results};
 use crate::tables::{TableText, by_level, controls, labels};
 
 const DPO_CDPO: &[LossKind] = &[LossKind::Dpo, LossKind::Cdpo];
+
+/// The share of flipped labels whose effect the headline has: about as many as annotators disagree on.
+const MODERATE: f64 = 0.25;
 
 /// How scores depend on the share of flipped labels.
 pub struct Noise;
@@ -93,9 +98,46 @@ impl Question for Noise {
         Ok(claims)
     }
 
+    fn headlines<'a>(&self, results: &'a Results<'a>) -> Result<Vec<Headline<'a>>, StudyError> {
+        let study = &results.recipe.study;
+        let of = Comparisons::new(results, study.losses_or(DPO_CDPO))?;
+        let mut rates = study.flip_rates_or(NOISE);
+        rates.sort_by(|one, other| one.get().total_cmp(&other.get()));
+        let noisy = rates.iter().find(|rate| rate.get() >= MODERATE).or(rates.last());
+        let (Some(&clean), Some(&noisy)) = (rates.first(), noisy) else { return Ok(Vec::new()) };
+        let mut headlines = Vec::new();
+        if noisy != clean {
+            let at = |loss, annotator, rate| of.at_noise(loss, annotator, rate);
+            let flips =
+                of.over_all(|loss, annotator| (at(loss, annotator, noisy), at(loss, annotator, clean)));
+            let comparison = format!("{}% − {}% flipped", percent(noisy.get()), percent(clean.get()));
+            let answers = Answers::new("no, they help", "yes", "no");
+            headlines.push(of.headline("Do flips harm?", comparison, flips, answers));
+        }
+        if let Some(smoothed) = smoothed(&of, &rates) {
+            let answers = Answers::new("yes", "no, worse", "no");
+            let comparison = "cDPO − DPO, flips".to_owned();
+            headlines.push(of.headline("Is cDPO better?", comparison, smoothed, answers));
+        }
+        Ok(headlines)
+    }
+
     fn printed(&self, set: PaperSet) -> &'static [usize] {
         if set == PaperSet::Gair { &[4] } else { &[12, 14] }
     }
+}
+
+/// Returns the mean difference between cDPO and DPO over annotators and shares of flipped labels.
+fn smoothed<'a>(of: &Comparisons<'a>, rates: &[FlipRate]) -> Option<Contrast<'a>> {
+    let noisy = || rates.iter().copied().filter(|rate| rate.get() > 0.0);
+    (of.has(DPO_CDPO) && noisy().next().is_some()).then(|| {
+        let pairs = of.annotators().iter().flat_map(|annotator| {
+            noisy().map(|rate| {
+                (of.at_noise(LossKind::Cdpo, annotator, rate), of.at_noise(LossKind::Dpo, annotator, rate))
+            })
+        });
+        Contrast::mean_difference(pairs.collect())
+    })
 }
 
 fn levels(study: &StudySection) -> Levels<'_> {

@@ -6,13 +6,15 @@ use trainer::recipe::LossKind;
 
 use super::DPO_IPO;
 use crate::claims::{Claim, Comparisons, Expectation};
+use crate::contrast::Contrast;
 use crate::error::StudyError;
 use crate::figures;
+use crate::headline::{Answers, Headline};
 use crate::paper::statements;
 use crate::question::{About, Question};
 use crate::recipe::{PaperSet, StudyRecipe};
 use crate::results::{Figure, Results};
-use crate::tables::overfitting;
+use crate::tables::{is_baseline, overfitting};
 
 pub(super) const PROGRESS: &str =
     "Quality (ground truth if known, else the judge's scores) and relative training loss at each checkpoint.";
@@ -60,6 +62,21 @@ impl Question for Overfitting {
             }
         });
         Ok(claims.collect())
+    }
+
+    fn headlines<'a>(&self, results: &'a Results<'a>) -> Result<Vec<Headline<'a>>, StudyError> {
+        let of = Comparisons::new(results, results.recipe.study.losses_or(DPO_IPO))?;
+        let last = results.last_checkpoint();
+        if last == 0 {
+            return Ok(Vec::new());
+        }
+        let fall = Contrast::fall((0..=last).map(|at| of.all_at_checkpoint(at)).collect());
+        let answers = Answers::new("no", "yes", "no");
+        let control = Contrast::difference(of.all_at_checkpoint(last), Box::new(is_baseline));
+        Ok(vec![Headline {
+            control: Some(control),
+            ..of.headline("Does it overfit?", "end − earlier peak".to_owned(), fall, answers)
+        }])
     }
 
     fn printed(&self, set: PaperSet) -> &'static [usize] {

@@ -32,7 +32,7 @@ impl Question for EqualSteps {
     fn grid(&self, recipe: &StudyRecipe) -> Grid {
         let study = &recipe.study;
         let epochs = |share: Fraction| {
-            let epochs = NonZeroU64::new((recipe.train.epochs as f64 / share.get()).round() as u64);
+            let epochs = NonZeroU64::new((recipe.train.epochs.get() / share.get()).round() as u64);
             epochs.and_then(|epochs| super::other_epochs(recipe, epochs))
         };
         let volumes = study.volumes_or(QUARTERS).into_iter().map(|share| (share, epochs(share))).collect();

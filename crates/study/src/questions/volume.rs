@@ -1,6 +1,6 @@
 //! RQ2: the volume of preferences (Table 3).
 
-use experiment::{Axes, Grid, loss_name};
+use experiment::{Axes, Grid, loss_name, percent};
 use pref_data::Fraction;
 use report::table::Table;
 use trainer::recipe::LossKind;
@@ -10,6 +10,7 @@ use crate::claims::{Claim, Comparisons, Expectation, printed_trend};
 use crate::contrast::Contrast;
 use crate::error::StudyError;
 use crate::figures;
+use crate::headline::{Answers, Headline};
 use crate::levels::{Axis, Levels};
 use crate::paper::statements;
 use crate::question::{About, Question};
@@ -85,6 +86,19 @@ impl Question for Volume {
             claims.extend(ipo_against_dpo(&of, annotator, &shares));
         }
         Ok(claims)
+    }
+
+    fn headlines<'a>(&self, results: &'a Results<'a>) -> Result<Vec<Headline<'a>>, StudyError> {
+        let study = &results.recipe.study;
+        let of = Comparisons::new(results, study.losses_or(DPO_IPO))?;
+        let mut shares = study.volumes_or(QUARTERS);
+        shares.sort_by(|one, other| other.get().total_cmp(&one.get()));
+        let [most, less, ..] = shares[..] else { return Ok(Vec::new()) };
+        let at = |loss, annotator, share| of.at_volume(loss, annotator, share);
+        let more = of.over_all(|loss, annotator| (at(loss, annotator, most), at(loss, annotator, less)));
+        let comparison = format!("{}% − {}% pairs", percent(most.get()), percent(less.get()));
+        let answers = Answers::new("yes", "no, they harm", "no");
+        Ok(vec![of.headline("Do more pairs help?", comparison, more, answers)])
     }
 
     fn printed(&self, set: PaperSet) -> &'static [usize] {

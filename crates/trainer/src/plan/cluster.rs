@@ -151,8 +151,7 @@ mod tests {
         assert!(!replicated.fits && replicated.computing == full.computing);
         // 8 bytes per weight instead of 6.
         assert!((replicated.communicating / full.communicating - 8.0 / 6.0).abs() < 1e-9);
-        let lora =
-            policy_model::Lora { rank: 16, alpha: 16.0, targets: policy_model::Projection::ALL.to_vec() };
+        let lora = policy_model::Lora::new(16, 16.0, policy_model::Targets::AllLinear);
         let adapters = on(&Trained::Adapters(lora), Sharding::Optimizer);
         assert!(
             adapters.computing < 0.7 * full.computing && adapters.communicating < 0.01 * full.communicating

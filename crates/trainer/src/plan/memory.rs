@@ -1,7 +1,7 @@
 //! Peak memory of training, by purpose.
 
 use distributed::Sharding;
-use policy_model::{ModelConfig, Projection};
+use policy_model::ModelConfig;
 use pref_data::{Dialogue, Layout, Padding, TokenPair};
 use tch::{Device, Kind};
 
@@ -49,6 +49,8 @@ pub struct WidestMicroBatch {
     pub joined: u64,
     /// The number of scored tokens.
     pub scored: u64,
+    /// The number of attention scores of one head, which exist only under a soft cap.
+    pub scores: u64,
 }
 
 impl WidestMicroBatch {
@@ -68,19 +70,36 @@ impl WidestMicroBatch {
                 ((2 * pairs.len() * one) as u64, 0)
             }
         };
-        Self { tokens, joined, scored: sum(&scored) }
+        let square = |tokens: usize| tokens * tokens;
+        let of_responses =
+            |pair: &TokenPair, of: &dyn Fn(usize) -> usize| of(pair.chosen.len()) + of(pair.rejected.len());
+        let scores = match (scoring.padding, shares) {
+            (Padding::None, true) => sum(&|pair| {
+                let prompt = pair.prompt.len();
+                square(prompt) + of_responses(pair, &|response| response * (prompt + response))
+            }),
+            (Padding::None, false) => {
+                sum(&|pair| of_responses(pair, &|response| square(pair.prompt.len() + response)))
+            }
+            (Padding::Right(_), true) => (pairs.len() * square(longest(&TokenPair::unique_tokens))) as u64,
+            (Padding::Right(_), false) => tokens.pow(2) / (2 * pairs.len() as u64).max(1),
+        };
+        Self { tokens, joined, scored: sum(&scored), scores }
     }
 
     /// Returns the size of `dialogues`, which have no branches.
     pub(crate) fn of_dialogues(dialogues: &[&Dialogue], padding: Padding) -> Self {
         let lengths = dialogues.iter().map(|dialogue| dialogue.ids().len());
-        let tokens = match padding {
-            Padding::None => lengths.sum(),
-            Padding::Right(_) => dialogues.len() * lengths.max().unwrap_or(0),
+        let (tokens, scores) = match padding {
+            Padding::None => (lengths.clone().sum(), lengths.map(|length| length * length).sum()),
+            Padding::Right(_) => {
+                let longest = lengths.max().unwrap_or(0);
+                (dialogues.len() * longest, dialogues.len() * longest * longest)
+            }
         };
         let scored =
             dialogues.iter().flat_map(|dialogue| dialogue.scored()).filter(|&&scored| scored).count();
-        Self { tokens: tokens as u64, joined: 0, scored: scored as u64 }
+        Self { tokens: tokens as u64, joined: 0, scored: scored as u64, scores: scores as u64 }
     }
 }
 
@@ -131,7 +150,7 @@ impl Memory {
             Activations::Recomputed => (layers * states + of_layer, in_one_layer),
         };
         let of_scored = widest.scored * config.hidden_size as u64 * (2 * size + 4);
-        let (head, head_gradient) = match scoring.head {
+        let (head, head_gradient) = match scoring.head.of(config) {
             Head::Chunked => (HEAD_TILES + of_scored, 0),
             // Logits and their gradient; log-probabilities in fp32 and their gradient.
             Head::Full => {
@@ -250,9 +269,9 @@ fn layer_activations(
     let [hidden, mlp, heads, kv_heads, head_dim] =
         [config.hidden_size, config.intermediate_size, config.heads, config.kv_heads, config.head_dim]
             .map(|n| n as u64);
-    let learns = |projections: &[Projection]| match trained {
+    let learns = |projections: &[&str]| match trained {
         Trained::All => 1,
-        Trained::Adapters(lora) => u64::from(projections.iter().any(|one| lora.targets.contains(one))),
+        Trained::Adapters(lora) => u64::from(lora.adapts(config, projections)),
     };
     // A CPU has fused norms and gates, which keep the operands; other devices compose them.
     let is_fused = device == Device::Cpu;
@@ -271,17 +290,25 @@ fn layer_activations(
     let is_tree = is_fused
         && matches!(padding, Padding::None)
         && head_dim.is_multiple_of(16)
-        && config.sliding_window.is_none();
+        && config.sliding_window.is_none()
+        && !config.holds_scores();
     let (joined, in_order) = if is_tree { (0, 0) } else { (widest.joined * size * kv, q) };
-    // Gate and up projections; if composed, also the gate's SiLU.
-    let gated = size * (if is_fused { 2 } else { 3 }) * mlp;
+    // Under a soft cap: the tanh, its mask, and the softmax in fp32 and in the kind that computes.
+    let bytes_of_score = size + 1 + if size < 4 { 4 + size } else { 4 };
+    let scores = if config.holds_scores() { heads * widest.scores * bytes_of_score } else { 0 };
+    // Gate and up projections; if composed, also the gate's activation.
+    let gated = match (config.has_gate(), is_fused) {
+        (true, true) => 2 * size * mlp,
+        (true, false) => 3 * size * mlp,
+        (false, _) => 2 * size * mlp,
+    };
     // Inputs of linear layers: normalized states twice, attention's output in order, and the gated product.
     let inputs = size
-        * (hidden * learns(&[Projection::Q, Projection::K, Projection::V])
-            + in_order * learns(&[Projection::O])
-            + hidden * learns(&[Projection::Gate, Projection::Up])
-            + mlp * learns(&[Projection::Down]));
-    widest.tokens * (2 * norm + attention + gated + inputs) + joined
+        * (hidden * learns(&["q_proj", "k_proj", "v_proj", "qkv_proj"])
+            + in_order * learns(&["o_proj", "dense"])
+            + hidden * learns(&["gate_proj", "up_proj", "gate_up_proj", "fc1", "c_fc"])
+            + mlp * learns(&["down_proj", "fc2", "c_proj"]));
+    widest.tokens * (config.norms_per_layer() as u64 * norm + attention + gated + inputs) + joined + scores
 }
 
 #[cfg(test)]
@@ -305,7 +332,8 @@ mod tests {
         };
         let (a, b) = (pair(10, 2, 3), pair(4, 5, 1));
         let tokens = |scoring| {
-            let WidestMicroBatch { tokens, joined, scored } = WidestMicroBatch::of(&[&a, &b], scoring);
+            let WidestMicroBatch { tokens, joined, scored, scores: _ } =
+                WidestMicroBatch::of(&[&a, &b], scoring);
             assert_eq!(scored, 11);
             (tokens, joined)
         };
@@ -317,7 +345,18 @@ mod tests {
 
         let dialogues = [&a, &b].map(|pair| Dialogue::completion(&pair.prompt, &pair.chosen).unwrap());
         let of = |padding| WidestMicroBatch::of_dialogues(&dialogues.each_ref(), padding);
-        assert_eq!(of(Padding::None), WidestMicroBatch { tokens: 21, joined: 0, scored: 7 });
-        assert_eq!(of(Padding::Right(0)), WidestMicroBatch { tokens: 24, joined: 0, scored: 7 });
+        assert_eq!(
+            of(Padding::None),
+            WidestMicroBatch { tokens: 21, joined: 0, scored: 7, scores: 144 + 81 }
+        );
+        assert_eq!(
+            of(Padding::Right(0)),
+            WidestMicroBatch { tokens: 24, joined: 0, scored: 7, scores: 2 * 144 }
+        );
+        let scores = |scoring| WidestMicroBatch::of(&[&a, &b], scoring).scores;
+        assert_eq!(scores(Scoring::FAST), 10 * 10 + 2 * 12 + 3 * 13 + 4 * 4 + 5 * 9 + 5);
+        assert_eq!(scores(separate), 12 * 12 + 13 * 13 + 9 * 9 + 5 * 5);
+        assert_eq!(scores(Scoring { padding: Padding::Right(0), ..Scoring::FAST }), 2 * 15 * 15);
+        assert_eq!(scores(Scoring { padding: Padding::Right(0), ..separate }), 4 * 13 * 13);
     }
 }

@@ -5,7 +5,7 @@ use pref_data::{Dialogue, TokenCompletion, TokenPair};
 use tch::{Device, Kind, Tensor};
 
 use crate::context::Clock;
-use crate::engine::{MicroBatch, Observer, Order, TrainSettings, Trainer};
+use crate::engine::{Observer, Trainer};
 use crate::error::TrainError;
 use crate::kl_pairs::KlPairs;
 use crate::metrics::StepMetrics;
@@ -14,6 +14,7 @@ use crate::pair_deltas::PairDelta;
 use crate::parameters::Trained;
 use crate::reference::{SequenceLogps, logps_of_dialogues};
 use crate::scoring::Scoring;
+use crate::settings::{Length, MicroBatch, Order, TrainSettings};
 use crate::state::TrainerState;
 use crate::unpaired::{Mismatched, UnpairedObjective, dialogues};
 
@@ -54,7 +55,7 @@ enum TimedBatch {
 }
 
 impl TimedExamples<'_> {
-    fn len(self) -> usize {
+    pub(crate) fn len(self) -> usize {
         match self {
             Self::Pairs(pairs) => pairs.len(),
             Self::Unpaired(completions) => completions.len(),
@@ -129,7 +130,7 @@ impl Work<'_> {
             let seconds = more + of_layer * (small.layers - layers[1]) as f64;
             seconds * self.config.parameter_count() as f64 / small.parameter_count() as f64
         };
-        let steps = self.examples.tokens() as f64 * self.settings.epochs as f64 / tried;
+        let steps = self.examples.tokens() as f64 * self.settings.epochs(self.examples.len()) / tried;
         Ok(PlannedTime {
             reference: whole(few.pass, more.pass) * self.to_score as f64 / tried,
             training: whole(few.step, more.step) * steps,
@@ -204,7 +205,7 @@ impl Work<'_> {
     fn step(&self, policy: &Policy, objective: &dyn Objective, clock: &dyn Clock) -> Result<f64, TrainError> {
         let batch_size = objective.examples().max(1);
         let settings = TrainSettings {
-            epochs: u64::from(u32::MAX),
+            length: Length::Steps(u64::from(u32::MAX)),
             batch_size,
             micro_batch: match self.settings.micro_batch {
                 MicroBatch::Examples(examples) => MicroBatch::Examples(examples.min(batch_size)),
@@ -354,7 +355,7 @@ mod tests {
         // Batches of 10, 20 and 30 tokens: the median one is measured.
         let pairs = [5, 15, 25].map(pair);
         let settings = TrainSettings {
-            epochs: 2,
+            length: Length::Epochs(2.0),
             batch_size: 1,
             micro_batch: MicroBatch::Examples(4),
             learning_rate: 1e-4,

@@ -14,9 +14,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::Complaint;
-use super::sections::require;
+use super::sections::{in_range, require};
 use super::values::{Format, NoiseKind, Preset, all};
-use crate::engine::Order;
+use crate::settings::Order;
 
 /// The preference data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -48,6 +48,17 @@ pub struct DataSection {
     /// out as those of `eval_path` are, whose place they take.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_out: Option<NonZeroUsize>,
+    /// Share of the records, in (0, 1), that is held out in the way of `held_out`, whose place it takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<f64>,
+    /// Weight of this source in a list of sources, above 0. The sizes are proportional to the weights, and as large as the
+    /// sources allow without repetition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<f64>,
+    /// Number of pairs or unpaired preferences of this source, at least 1, in place of a weight. They are drawn at random
+    /// from those of `fraction`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<NonZeroUsize>,
     /// The source of the labels: an annotator, a majority vote (`majority of A, B, C`) or a mixture (`70% A, 30% B`).
     #[serde(default = "human")]
     pub annotator: String,
@@ -137,7 +148,34 @@ impl DataSection {
 
     /// Returns whether there are held-out preferences.
     pub fn has_held_out(&self) -> bool {
-        self.eval_path.is_some() || self.held_out.is_some()
+        self.held_out_key().is_some()
+    }
+
+    /// Returns the key that holds preferences out.
+    pub fn held_out_key(&self) -> Option<&'static str> {
+        let keys = [
+            ("eval_path", self.eval_path.is_some()),
+            ("held_out", self.held_out.is_some()),
+            ("split", self.split.is_some()),
+        ];
+        keys.into_iter().find_map(|(key, is_set)| is_set.then_some(key))
+    }
+
+    /// Returns the key that holds preferences out, with its value.
+    pub(crate) fn held_out_in_words(&self) -> String {
+        match (&self.eval_path, self.held_out, self.split) {
+            (Some(path), ..) => format!("data.eval_path = \"{path}\""),
+            (_, Some(count), _) => format!("data.held_out = {count}"),
+            (.., split) => format!("data.split = {}", split.unwrap_or_default()),
+        }
+    }
+
+    /// Returns how many of the records in `path` are held out, before whole prompts round it up; `None` without
+    /// `held_out` and `split`.
+    pub fn held_out_records(&self, records: usize) -> Option<NonZeroUsize> {
+        let of_share = |share: f64| NonZeroUsize::new((share * records as f64).round() as usize);
+        let of_split = self.split.map(|share| of_share(share).unwrap_or(NonZeroUsize::MIN));
+        self.held_out.or(of_split)
     }
 
     /// Returns the source of the labels.
@@ -198,6 +236,7 @@ impl DataSection {
         let keys = [
             ("data.annotator", self.annotator != DEFAULT_ANNOTATOR),
             ("data.held_out", self.held_out.is_some()),
+            ("data.split", self.split.is_some()),
             ("data.slice", self.slice.is_some()),
             ("data.flip_rate", self.flip_rate != FlipRate::NONE),
             ("data.preset", self.preset != Preset::Modern),
@@ -243,6 +282,15 @@ impl DataSection {
         require(is_path, "eval_path", "is empty; set it to a preference file or remove the key")?;
         let is_one = self.eval_path.is_none() || self.held_out.is_none();
         require(is_one, "held_out", "takes the place of data.eval_path; remove one of them")?;
+        let is_one = self.eval_path.is_none() && self.held_out.is_none() || self.split.is_none();
+        require(is_one, "split", "takes the place of eval_path and held_out; remove all but one")?;
+        if let Some(split) = self.split {
+            in_range("split", split, |split| split > 0.0 && split < 1.0, "in (0, 1)")?;
+        }
+        if let Some(weight) = self.weight {
+            in_range("weight", weight, |weight| weight > 0.0, "above 0")?;
+            require(self.count.is_none(), "weight", "takes the place of count; remove one of them")?;
+        }
         self.labels()?;
         let is_used = self.noise == NoiseKind::ByAnnotator || self.noise_odds.is_empty();
         let unused = "apply only to data.noise = \"by-annotator\"; choose that or remove the key";

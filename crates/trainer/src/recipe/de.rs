@@ -102,6 +102,7 @@ fn expected_words(expected: &dyn Expected) -> String {
     let expected = expected.to_string();
     let words = match expected.as_str() {
         "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number, not below 0",
+        other if other.starts_with("a nonzero u") => "a whole number, at least 1",
         "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number",
         "f32" | "f64" => "a number",
         "a boolean" => "true or false",
@@ -150,7 +151,7 @@ impl<'de> Deserializer<'de> for Node<'de> {
             // No key accepts a date, and an unquoted string in an override may parse as one.
             Value::Datetime(value) => visitor.visit_string(value.to_string()),
             Value::Array(values) => {
-                let mut items = Items { rest: values.iter() };
+                let mut items = Items { rest: values.iter(), next: 0 };
                 let value = visitor.visit_seq(&mut items)?;
                 match items.rest.len() {
                     0 => Ok(value),
@@ -224,13 +225,23 @@ impl<'de> MapAccess<'de> for Entries<'de> {
 
 struct Items<'de> {
     rest: std::slice::Iter<'de, Value>,
+    /// The index of the next item.
+    next: usize,
 }
 
 impl<'de> SeqAccess<'de> for Items<'de> {
     type Error = Problem;
 
     fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Problem> {
-        self.rest.next().map(|value| seed.deserialize(Node(value))).transpose()
+        let Some(value) = self.rest.next() else { return Ok(None) };
+        let index = self.next;
+        self.next += 1;
+        // A table in a list has keys of its own: the index says whose they are.
+        let placed = |problem: Problem| match value {
+            Value::Table(_) => problem.under(&index.to_string()),
+            _ => problem,
+        };
+        seed.deserialize(Node(value)).map(Some).map_err(placed)
     }
 
     fn size_hint(&self) -> Option<usize> {

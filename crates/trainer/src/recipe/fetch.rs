@@ -14,7 +14,7 @@ impl Recipe {
     /// [`HubError`].
     pub fn fetch(&mut self, hub: &Hub) -> Result<(), HubError> {
         self.model.fetch(hub)?;
-        self.data.fetch(hub)
+        self.data.iter_mut().try_for_each(|source| source.fetch(hub))
     }
 }
 

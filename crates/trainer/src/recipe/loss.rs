@@ -141,18 +141,26 @@ const TEMPERATURE: f64 = 0.05;
 const ANY_SMOOTHING: f64 = 0.1;
 
 impl LossSection {
-    /// Replaces the rule `"flip_rate"` by the number of the data.
+    /// Replaces the rule `"flip_rate"` by the number of the data; `None` if its sources have different ones.
     ///
     /// # Errors
-    /// A [`Complaint`] if the loss is not defined for that number.
-    pub fn resolve(&mut self, flip_rate: FlipRate) -> Result<(), Complaint> {
+    /// A [`Complaint`] if there is no such number, or if the loss is not defined for it.
+    pub fn resolve(&mut self, flip_rate: Option<FlipRate>) -> Result<(), Complaint> {
         let terms = self.terms.iter_mut().map(|term| &mut term.label_smoothing);
-        let mut is_rule = false;
-        for smoothing in [&mut self.label_smoothing].into_iter().chain(terms) {
-            is_rule |= *smoothing == Smoothing::FlipRate;
+        let smoothings = [&mut self.label_smoothing].into_iter().chain(terms);
+        let rules: Vec<&mut Smoothing> =
+            smoothings.filter(|smoothing| **smoothing == Smoothing::FlipRate).collect();
+        if rules.is_empty() {
+            return Ok(());
+        }
+        let Some(flip_rate) = flip_rate else {
+            let reason = "is the rule \"flip_rate\", but the sources have different ones; set a number";
+            return Err(Complaint::invalid("label_smoothing", reason));
+        };
+        for smoothing in rules {
             *smoothing = Smoothing::Fixed(smoothing.at(flip_rate));
         }
-        if is_rule { self.check() } else { Ok(()) }
+        self.check()
     }
 
     /// Returns the section of one loss of a study: `kind` with this strength, and those of the other keys that it uses.

@@ -18,6 +18,14 @@ const ALIKE: f64 = 0.66;
 
 /// A recipe type: a struct of sections with `#[serde(deny_unknown_fields)]`.
 pub trait RecipeRoot: Serialize + DeserializeOwned {
+    /// Rewrites a document before it is read.
+    ///
+    /// # Errors
+    /// A [`Complaint`] about the first invalid key.
+    fn prepare(_: &mut Table) -> Result<(), Complaint> {
+        Ok(())
+    }
+
     /// Derives values from other keys, then validates what types cannot express. It is idempotent.
     ///
     /// # Errors
@@ -44,6 +52,10 @@ pub fn parse_toml<T: RecipeRoot>(name: &str, text: &str, overrides: &[String]) -
     for text in overrides {
         document.apply(text)?;
     }
+    T::prepare(&mut document.table).map_err(|complaint| {
+        let origin = document.origin(&complaint.key);
+        complaint.at(origin)
+    })?;
     let mut recipe: T = from_table(&document.table)
         .map_err(|problem| document.error(missing_within::<T>(&document.table, problem)))?;
     recipe.finish().map_err(|complaint| {
@@ -188,8 +200,18 @@ fn record_lines(
     for (key, value) in table {
         path.push(key.get_ref().to_string());
         lines.insert(path.clone(), line_of(text, key.span().start));
-        if let DeValue::Table(inner) = value.get_ref() {
-            record_lines(inner, text, path, lines);
+        match value.get_ref() {
+            DeValue::Table(inner) => record_lines(inner, text, path, lines),
+            DeValue::Array(values) => {
+                for (index, value) in values.iter().enumerate() {
+                    let DeValue::Table(inner) = value.get_ref() else { continue };
+                    path.push(index.to_string());
+                    lines.insert(path.clone(), line_of(text, value.span().start));
+                    record_lines(inner, text, path, lines);
+                    path.pop();
+                }
+            }
+            _ => {}
         }
         path.pop();
     }
@@ -213,11 +235,24 @@ fn parse_value(text: &str) -> Result<Value, String> {
 fn insert(table: &mut Table, path: &[String], value: Value) -> Result<(), String> {
     let (last, sections) = path.split_last().ok_or("the key is empty")?;
     let mut table = table;
-    for (depth, section) in sections.iter().enumerate() {
+    let mut sections = sections.iter().enumerate();
+    while let Some((depth, section)) = sections.next() {
+        let name = path[..=depth].join(".");
         let entry = table.entry(section.clone()).or_insert_with(|| Value::Table(Table::new()));
-        table = entry
-            .as_table_mut()
-            .ok_or_else(|| format!("{} is a value, not a section", path[..=depth].join(".")))?;
+        table = match entry {
+            Value::Table(table) => table,
+            Value::Array(tables) if tables.iter().all(Value::is_table) => {
+                let count = tables.len();
+                let (_, index) = sections.next().ok_or_else(|| {
+                    format!("{name} is a list; name one of its tables, as in {name}.0.{last}")
+                })?;
+                let table = index.parse().ok().and_then(|index: usize| tables.get_mut(index));
+                table
+                    .and_then(Value::as_table_mut)
+                    .ok_or_else(|| format!("{name} has {count} tables, numbered from 0"))?
+            }
+            _ => return Err(format!("{name} is a value, not a section")),
+        };
     }
     table.insert(last.clone(), value);
     Ok(())

@@ -1,17 +1,20 @@
 //! Most sections of a recipe.
 
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use distributed::{Exchange, Sharding};
-use policy_model::{Lora, Projection};
+use policy_model::{Lora, Scaling, Targets};
 use pref_data::{Layout, Padding};
 use serde::{Deserialize, Serialize};
 
-use super::values::{DeviceChoice, Dtype};
+use super::stopping::{EarlyStoppingSection, NEEDS_HELD_OUT};
+use super::values::{DeviceChoice, Dtype, Epochs, Scheduler};
 use super::{Complaint, Origin, RecipeError};
 use crate::parameters::Trained;
-use crate::schedule::Decay;
+use crate::schedule::{Decay, DecayShape};
 use crate::scoring::{Activations, Head, Scoring};
+use crate::settings::Length;
 
 /// The policy and its reference model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -56,8 +59,11 @@ impl ModelSection {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainSection {
-    /// Number of passes over the data, at least 1.
-    pub epochs: u64,
+    /// Number of passes over the data, above 0. A fraction ends within a pass.
+    pub epochs: Epochs,
+    /// Number of optimizer steps, at least 1, in place of `epochs`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_steps: Option<NonZeroU64>,
     /// Number of pairs per optimizer step, or of unpaired preferences; at least 1.
     pub batch_size: usize,
     /// Number of pairs per forward pass, at least 1. It affects memory, and results by rounding only.
@@ -68,8 +74,14 @@ pub struct TrainSection {
     pub learning_rate: f64,
     /// Share of the steps with linear warm-up, in [0, 1].
     pub warmup_ratio: f64,
-    /// Learning-rate schedule after the warm-up.
-    pub scheduler: Decay,
+    /// Learning-rate schedule after the warm-up; `wsd` is warmup-stable-decay.
+    pub scheduler: Scheduler,
+    /// Share of the steps with the final decay, in (0, 1], for `scheduler = "wsd"` only [default: 0.1].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decay_ratio: Option<f64>,
+    /// Curve of that decay [default: `"cosine"`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decay_type: Option<DecayShape>,
     /// `AdamW`'s decay rates β₁ and β₂, each in [0, 1).
     pub betas: [f64; 2],
     /// `AdamW`'s ε, above 0.
@@ -86,18 +98,24 @@ pub struct TrainSection {
     pub gradient_checkpointing: bool,
     /// Number of libtorch threads; 0 is libtorch's default.
     pub threads: usize,
+    /// Early stopping.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub early_stopping: Option<EarlyStoppingSection>,
 }
 
 impl Default for TrainSection {
     fn default() -> Self {
         Self {
-            epochs: 3,
+            epochs: Epochs::DEFAULT,
+            max_steps: None,
             batch_size: 16,
             micro_batch_size: 4,
             micro_batch_tokens: 0,
             learning_rate: 5e-7,
             warmup_ratio: 0.1,
-            scheduler: Decay::Linear,
+            scheduler: Scheduler::Linear,
+            decay_ratio: None,
+            decay_type: None,
             betas: [0.9, 0.999],
             eps: 1e-8,
             weight_decay: 0.0,
@@ -106,19 +124,23 @@ impl Default for TrainSection {
             keep_last: 0,
             gradient_checkpointing: false,
             threads: 0,
+            early_stopping: None,
         }
     }
 }
+
+/// The share of the steps with the final decay of `wsd`.
+const DECAY_RATIO: f64 = 0.1;
 
 impl TrainSection {
     /// # Errors
     /// A [`Complaint`] about the first invalid key.
     pub fn check(&self) -> Result<(), Complaint> {
-        require(self.epochs > 0, "epochs", "is 0; give at least 1")?;
         require(self.batch_size > 0, "batch_size", "is 0; give at least 1")?;
         require(self.micro_batch_size > 0, "micro_batch_size", "is 0; give at least 1")?;
         in_range("learning_rate", self.learning_rate, |rate| rate > 0.0, "above 0")?;
         in_range("warmup_ratio", self.warmup_ratio, |share| (0.0..=1.0).contains(&share), "in [0, 1]")?;
+        self.check_decay()?;
         for beta in self.betas {
             in_range("betas", beta, |beta| (0.0..1.0).contains(&beta), "in [0, 1)")?;
         }
@@ -140,6 +162,69 @@ impl TrainSection {
             format!("is {}; 0 leaves the choice to libtorch", self.threads),
         )?;
         Ok(())
+    }
+
+    /// # Errors
+    /// A [`Complaint`] about early stopping, such as that without held-out preferences.
+    pub fn check_stopping(&self, has_held_out: bool) -> Result<(), Complaint> {
+        let Some(section) = self.early_stopping else { return Ok(()) };
+        let checked = require(has_held_out, "patience", NEEDS_HELD_OUT).and_then(|()| section.check());
+        checked.map_err(|complaint| complaint.within("early_stopping"))
+    }
+
+    /// Checks that training lasts for whole epochs, by which a study's tables and `results.parquet` name policies.
+    ///
+    /// # Errors
+    /// A [`Complaint`] about the first other key of the length.
+    pub fn check_of_study(&self) -> Result<(), Complaint> {
+        if self.max_steps.is_some() {
+            let reason =
+                "has no place in a study, whose policies differ in epochs; remove it and set train.epochs";
+            return Err(Complaint::invalid("max_steps", reason));
+        }
+        if self.early_stopping.is_some() {
+            let reason = "has no place in a study, which compares policies of equal training; remove it";
+            return Err(Complaint::invalid("early_stopping", reason));
+        }
+        if self.epochs.whole().is_none() {
+            let reason = format!("is {}; it must be a whole number in a study", self.epochs);
+            return Err(Complaint::invalid("epochs", reason));
+        }
+        Ok(())
+    }
+
+    fn check_decay(&self) -> Result<(), Complaint> {
+        let given = [("decay_ratio", self.decay_ratio.is_some()), ("decay_type", self.decay_type.is_some())];
+        for (key, is_given) in given {
+            let unused = "applies only to train.scheduler = \"wsd\"; choose that or remove the key";
+            require(self.scheduler == Scheduler::Wsd || !is_given, key, unused)?;
+        }
+        let Some(share) = self.decay_ratio else { return Ok(()) };
+        in_range("decay_ratio", share, |share| share > 0.0 && share <= 1.0, "in (0, 1]")?;
+        let sum = share + self.warmup_ratio;
+        let reason = format!("and train.warmup_ratio add up to {sum}; together they are at most 1");
+        require(sum <= 1.0, "decay_ratio", reason)
+    }
+
+    /// Returns the length of training.
+    pub fn length(&self) -> Length {
+        match self.max_steps {
+            Some(steps) => Length::Steps(steps.get()),
+            None => Length::Epochs(self.epochs.get()),
+        }
+    }
+
+    /// Returns the learning rate after the warm-up.
+    pub fn decay(&self) -> Decay {
+        match self.scheduler {
+            Scheduler::Linear => Decay::Linear,
+            Scheduler::Cosine => Decay::Cosine,
+            Scheduler::Constant => Decay::Constant,
+            Scheduler::Wsd => Decay::Stable {
+                share: self.decay_ratio.unwrap_or(DECAY_RATIO),
+                shape: self.decay_type.unwrap_or_default(),
+            },
+        }
     }
 
     /// Sets the number of libtorch's threads for this process.
@@ -192,13 +277,40 @@ pub struct LoraSection {
     pub rank: usize,
     /// Numerator of the adapters' scale alpha / rank, above 0.
     pub alpha: f64,
-    /// Projections with adapters, such as `q_proj`; at least one.
-    pub targets: Vec<String>,
+    /// Projections with adapters, such as `["q_proj", "v_proj"]`; `"all-linear"`; or a regular expression of whole
+    /// names, such as `".*layers\\.[0-3]\\..*_proj"`.
+    pub targets: LoraTargets,
+    /// Whether the scale is alpha / √rank (rank-stabilized).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub use_rslora: bool,
+    /// Whether the lengths of the adapted weights' rows are trained too (`DoRA`).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub use_dora: bool,
+    /// Modules that are trained in full besides adapters, such as `["lm_head", "embed_tokens"]`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub modules_to_save: Vec<String>,
+}
+
+/// One word or a list of names.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum LoraTargets {
+    /// `all-linear` or a pattern.
+    Word(String),
+    /// Names of projections.
+    Names(Vec<String>),
 }
 
 impl Default for LoraSection {
     fn default() -> Self {
-        Self { rank: 0, alpha: 16.0, targets: vec!["q_proj".to_owned(), "v_proj".to_owned()] }
+        Self {
+            rank: 0,
+            alpha: 16.0,
+            targets: LoraTargets::Names(vec!["q_proj".to_owned(), "v_proj".to_owned()]),
+            use_rslora: false,
+            use_dora: false,
+            modules_to_save: Vec::new(),
+        }
     }
 }
 
@@ -208,14 +320,7 @@ impl LoraSection {
     pub fn check(&self) -> Result<(), Complaint> {
         require(i32::try_from(self.rank).is_ok(), "rank", format!("is {}; 0 trains in full", self.rank))?;
         in_range("alpha", self.alpha, |alpha| alpha > 0.0, "above 0")?;
-        require(!self.targets.is_empty(), "targets", "is empty; list at least one projection")?;
-        let projections = self.projections()?;
-        let is_repeated = |(at, target)| projections[..at].contains(target);
-        require(
-            !projections.iter().enumerate().any(is_repeated),
-            "targets",
-            format!("are {:?}; list each once", self.targets),
-        )
+        self.parsed_targets().map(drop)
     }
 
     /// Returns which weights are trained.
@@ -224,19 +329,28 @@ impl LoraSection {
     /// [`RecipeError::Invalid`] if a target is not a projection.
     pub fn build(&self) -> Result<Trained, RecipeError> {
         let at = |complaint: Complaint| complaint.within("lora").at(Origin::Code);
-        let targets = self.projections().map_err(at)?;
-        Ok(match self.rank {
-            0 => Trained::All,
-            rank => Trained::Adapters(Lora { rank, alpha: self.alpha, targets }),
-        })
+        let mut lora = Lora::new(self.rank, self.alpha, self.parsed_targets().map_err(at)?);
+        lora.scaling = if self.use_rslora { Scaling::RootRank } else { Scaling::Rank };
+        lora.use_dora = self.use_dora;
+        lora.modules_to_save.clone_from(&self.modules_to_save);
+        Ok(if self.rank == 0 { Trained::All } else { Trained::Adapters(lora) })
     }
 
-    fn projections(&self) -> Result<Vec<Projection>, Complaint> {
-        let parse = |target: &String| {
-            let refused = |why| Complaint::invalid("targets", format!("are {:?}, but {why}", self.targets));
-            target.parse().map_err(|why: String| refused(why))
+    fn parsed_targets(&self) -> Result<Targets, Complaint> {
+        let names = match &self.targets {
+            LoraTargets::Word(word) => {
+                let refused = |why| Complaint::invalid("targets", format!("is {word:?}, but {why}"));
+                return Targets::parse(word).map_err(refused);
+            }
+            LoraTargets::Names(names) => names,
         };
-        self.targets.iter().map(parse).collect()
+        require(!names.is_empty(), "targets", "is empty; list at least one projection")?;
+        for (at, name) in names.iter().enumerate() {
+            let refused = |why| Complaint::invalid("targets", format!("are {names:?}, but {why}"));
+            Targets::check_name(name).map_err(refused)?;
+            require(!names[..at].contains(name), "targets", format!("are {names:?}; list each once"))?;
+        }
+        Ok(Targets::names(names.iter().cloned()))
     }
 }
 
@@ -303,6 +417,11 @@ pub(super) fn require(holds: bool, key: &str, otherwise: impl Into<String>) -> R
 }
 
 /// Infinities and NaN are out of range.
-fn in_range(key: &str, value: f64, is_in: impl Fn(f64) -> bool, range: &str) -> Result<(), Complaint> {
+pub(super) fn in_range(
+    key: &str,
+    value: f64,
+    is_in: impl Fn(f64) -> bool,
+    range: &str,
+) -> Result<(), Complaint> {
     require(value.is_finite() && is_in(value), key, format!("is {value:?}; it must be {range}"))
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use policy_model::{Lora, Projection};
+use policy_model::{Lora, Scaling, Targets};
 use pref_data::{
     FlipRate, Fraction, LabelSource, NoiseModel, Odds, Preset, ScoreRatio, Selection, Truncation,
 };
@@ -14,10 +14,12 @@ use seeds::Seeds;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Complaint, DeviceChoice, Dtype, Format, LossKind, Recipe, RecipeError, RecipeRoot, Smoothing, parse_toml,
-    seed, to_toml,
+    Complaint, DeviceChoice, Dtype, Format, LoraSection, LossKind, Recipe, RecipeError, RecipeRoot,
+    Scheduler, Smoothing, parse_toml, seed, to_toml,
 };
-use crate::{Decay, Loss, Trained};
+use crate::{Loss, Trained};
+
+mod runs;
 
 const SMALLEST: &str = r#"
 [model]
@@ -157,14 +159,14 @@ fn overrides_accept_toml_and_bare_words_and_the_last_one_wins() {
         "seed=7",
     ]);
     assert_eq!((recipe.loss.kind, recipe.loss.beta.get()), (LossKind::Ipo, 1.0));
-    assert_eq!(recipe.data.path, "/some where/a=b.jsonl");
-    assert_eq!(recipe.data.format, Format::HhRlhf);
-    assert_eq!((recipe.data.fraction.get(), recipe.data.flip_rate.get()), (0.5, 0.25));
-    assert_eq!((recipe.data.truncation, recipe.data.shuffle), (Truncation::KeepEnd, false));
+    assert_eq!(recipe.data[0].path, "/some where/a=b.jsonl");
+    assert_eq!(recipe.data[0].format, Format::HhRlhf);
+    assert_eq!((recipe.data[0].fraction.get(), recipe.data[0].flip_rate.get()), (0.5, 0.25));
+    assert_eq!((recipe.data[0].truncation, recipe.data[0].shuffle), (Truncation::KeepEnd, false));
     assert_eq!((recipe.model.device, recipe.model.dtype), (DeviceChoice::Cpu, Dtype::Float32));
     assert_eq!(
-        (recipe.train.betas, recipe.train.scheduler, recipe.train.epochs),
-        ([0.8, 0.99], Decay::Constant, 2)
+        (recipe.train.betas, recipe.train.scheduler, recipe.train.epochs.get()),
+        ([0.8, 0.99], Scheduler::Constant, 2.0)
     );
     assert_eq!((recipe.output.dir, recipe.seed), (PathBuf::from("2026-01-02"), 7));
 }
@@ -223,8 +225,8 @@ fn unknown_keys_suggest_the_nearest_and_list_all() {
     );
     assert_eq!(
         file("[trian]\nepochs = 1\n"),
-        "r.toml:8: unknown key trian (did you mean train?); a recipe takes seed, model, data, loss, train, speed, watch, lora, \
-         distributed, output"
+        "r.toml:8: unknown key trian (did you mean train?); a recipe takes seed, model, data, loss, train, checkpoints, speed, \
+         watch, lora, distributed, output"
     );
     assert_eq!(
         refusal("distributed.zeroo=1"),
@@ -236,8 +238,8 @@ fn unknown_keys_suggest_the_nearest_and_list_all() {
     assert_eq!(refusal("distributed.qqq=1"), "unknown key distributed.qqq; [distributed] takes zero");
     assert_eq!(
         refusal("los.kind=ipo"),
-        "unknown key los (did you mean loss?); a recipe takes seed, model, data, loss, train, speed, watch, lora, distributed, \
-         output"
+        "unknown key los (did you mean loss?); a recipe takes seed, model, data, loss, train, checkpoints, speed, watch, lora, \
+         distributed, output"
     );
 }
 
@@ -245,13 +247,14 @@ fn unknown_keys_suggest_the_nearest_and_list_all() {
 fn values_of_the_wrong_type_name_the_expected_type() {
     assert_eq!(
         parse("[train]\nepochs = \"three\"\n", &[]).unwrap_err().to_string(),
-        "r.toml:2: train.epochs is \"three\"; expected a whole number, not below 0"
+        "r.toml:2: train.epochs is \"three\"; expected a number"
     );
-    assert_eq!(refusal("train.epochs=1.5"), "train.epochs is 1.5; expected a whole number, not below 0");
+    assert_eq!(refusal("train.max_steps=1.5"), "train.max_steps is 1.5; expected a whole number, at least 1");
     assert_eq!(
         refusal("train.batch_size=-1"),
         "train.batch_size is -1; expected a whole number, not below 0"
     );
+    assert_eq!(refusal("data.held_out=0"), "data.held_out is 0; expected a whole number, at least 1");
     assert_eq!(refusal("train.learning_rate=fast"), "train.learning_rate is \"fast\"; expected a number");
     assert_eq!(refusal("data.shuffle=1"), "data.shuffle is 1; expected true or false");
     assert_eq!(refusal("train.betas=[0.9]"), "train.betas is a list of 1; expected a list of 2");
@@ -297,7 +300,7 @@ fn values_out_of_range_are_rejected() {
         "loss.label_smoothing is 1.5: it must be a probability in [0, 1], in practice below 0.5"
     );
     assert_eq!(refusal("data.fraction=0"), "data.fraction is 0; it must lie in (0, 1]");
-    assert_eq!(refusal("train.epochs=0"), "train.epochs is 0; give at least 1");
+    assert_eq!(refusal("train.epochs=0"), "train.epochs is 0; it must be above 0");
     assert_eq!(refusal("train.learning_rate=nan"), "train.learning_rate is NaN; it must be above 0");
     assert_eq!(refusal("train.warmup_ratio=2"), "train.warmup_ratio is 2.0; it must be in [0, 1]");
     assert_eq!(refusal("train.betas=[0.9, 1.0]"), "train.betas is 1.0; it must be in [0, 1)");
@@ -336,7 +339,7 @@ fn parameters_without_effect_on_the_loss_are_rejected() {
         "data.score_ratio applies only to data.format = \"shp\"; choose that or remove the key"
     );
     assert_eq!(
-        set(&["data.format=shp", "data.score_ratio=>= 2"]).data.score_ratio,
+        set(&["data.format=shp", "data.score_ratio=>= 2"]).data[0].score_ratio,
         Some(ScoreRatio::AtLeast(2.0))
     );
     assert_eq!(
@@ -367,26 +370,6 @@ fn weights_of_the_labels_are_for_kto() {
 }
 
 #[test]
-fn measurements_require_held_out_preferences() {
-    let needs = "requires held-out preferences; set data.held_out or data.eval_path, or remove the key";
-    assert_eq!(refusal("watch.eval_every=10"), format!("watch.eval_every {needs}"));
-    assert_eq!(refusal("watch.answers=8"), format!("watch.answers {needs}"));
-    let recipe = set(&["data.eval_path=e.jsonl", "watch.eval_every=10", "watch.answers=8"]);
-    assert_eq!((recipe.watch.eval_every, recipe.watch.answers), (10, 8));
-    let refused = parse(SMALLEST, &["data.eval_path=e.jsonl", "loss.kind=sft"]).unwrap_err().to_string();
-    assert!(refused.contains("has no pairs"), "{refused}");
-    let split = set(&["data.held_out=16", "watch.answers=8"]);
-    assert_eq!(split.data.held_out.map(NonZeroUsize::get), Some(16));
-    let refused = |changes: &[&str]| parse(SMALLEST, changes).unwrap_err().to_string();
-    assert!(refused(&["data.held_out=0"]).contains("data.held_out"));
-    assert!(
-        refused(&["data.held_out=16", "data.eval_path=e.jsonl"])
-            .contains("takes the place of data.eval_path")
-    );
-    assert!(refused(&["data.held_out=16", "loss.kind=sft"]).contains("data.held_out"));
-}
-
-#[test]
 fn unsupported_values_are_rejected_not_ignored() {
     let message = "not supported by this version: distributed.zero = 4; set it to 0, 1, 2 or 3";
     assert_eq!(refusal("distributed.zero=4"), message);
@@ -410,18 +393,29 @@ fn unsupported_values_are_rejected_not_ignored() {
 fn lora_targets_must_be_projections() {
     assert_eq!(parse(SMALLEST, &[]).unwrap().lora.build().unwrap(), Trained::All);
     let recipe = set(&["lora.rank=8", "lora.alpha=32", "lora.targets=[\"up_proj\",\"q_proj\"]"]);
-    let lora = Lora { rank: 8, alpha: 32.0, targets: vec![Projection::Up, Projection::Q] };
+    let lora = Lora::new(8, 32.0, Targets::names(["up_proj", "q_proj"]));
     assert_eq!(recipe.lora.build().unwrap(), Trained::Adapters(lora));
     let refused = refusal("lora.targets=[\"query\"]");
     assert_eq!(
         refused,
-        "lora.targets are [\"query\"], but query is unknown; known projections: q_proj, k_proj, v_proj, o_proj, gate_proj, \
-         up_proj, down_proj"
+        "lora.targets are [\"query\"], but query is unknown; known projections: q_proj, k_proj, v_proj, qkv_proj, \
+         o_proj, dense, gate_proj, up_proj, gate_up_proj, down_proj, fc1, fc2, c_fc, c_proj"
     );
     assert_eq!(refusal("lora.targets=[]"), "lora.targets is empty; list at least one projection");
     let twice = refusal("lora.targets=[\"q_proj\",\"q_proj\"]");
     assert!(twice.contains("list each once"), "{twice}");
     assert_eq!(refusal("lora.alpha=0"), "lora.alpha is 0.0; it must be above 0");
+    assert!(refusal("lora.targets=\"(\"").contains("is no regular expression"));
+
+    let keys = ["lora.rank=4", "lora.targets=\"all-linear\"", "lora.use_rslora=true", "lora.use_dora=true"];
+    let recipe = set(&[&keys[..], &["lora.modules_to_save=[\"lm_head\"]"]].concat());
+    let mut lora = Lora::new(4, 16.0, Targets::AllLinear);
+    (lora.scaling, lora.use_dora) = (Scaling::RootRank, true);
+    lora.modules_to_save = vec!["lm_head".to_owned()];
+    assert_eq!(recipe.lora.build().unwrap(), Trained::Adapters(lora));
+    // Digests of runs do not change.
+    let text = serde_json::to_string(&LoraSection::default()).unwrap();
+    assert_eq!(text, r#"{"rank":0,"alpha":16.0,"targets":["q_proj","v_proj"]}"#);
 }
 
 #[test]
@@ -437,7 +431,8 @@ fn data_keys_are_parsed() {
         "data.noise_odds={human=2}",
         "data.flip_rate=0.25",
     ])
-    .data;
+    .data
+    .remove(0);
     let seeds = Seeds::new(1);
     let reading = data.reading(&seeds);
     assert_eq!((reading.skip_bad, reading.sample.expect("a sample").records.get()), (3, 100_000));
@@ -447,12 +442,13 @@ fn data_keys_are_parsed() {
     assert_eq!(data.selection(), Selection::Stratified);
     let odds = [("human".to_owned(), Odds::new(2.0).unwrap())].into();
     assert_eq!(data.noise().model, NoiseModel::ByAnnotator(odds));
-    assert_eq!(set(&["data.format=records"]).data.format, Format::Sandbox);
+    assert_eq!(set(&["data.format=records"]).data[0].format, Format::Sandbox);
 
-    let old = set(&["data.preset=trl-0.7.10"]).data;
+    let old = set(&["data.preset=trl-0.7.10"]).data.remove(0);
     assert_eq!(old.selection(), Selection::FirstRows);
     assert_eq!(old.tokenizing().preset, Preset::Trl0710 { max_prompt_length: 512 });
-    let shorter = set(&["data.preset=trl-0.7.10", "data.max_length=64", "data.max_prompt_length=32"]).data;
+    let shorter =
+        set(&["data.preset=trl-0.7.10", "data.max_length=64", "data.max_prompt_length=32"]).data.remove(0);
     assert_eq!(shorter.tokenizing().preset, Preset::Trl0710 { max_prompt_length: 32 });
 }
 

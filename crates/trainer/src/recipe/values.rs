@@ -1,9 +1,11 @@
 //! Enumerated values of recipe keys.
 
 use std::fmt;
+use std::num::NonZeroU64;
 
 use pref_data::Fraction;
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tch::{Device, Kind};
 
 /// The data type of the policy's computation. Master weights, log-softmax and sums are always float32.
@@ -110,6 +112,75 @@ pub enum Format {
     /// Records labeled by several annotators, as the sandbox and `annotate` write them.
     #[serde(alias = "records")]
     Sandbox,
+}
+
+/// A number of passes over the data, finite and above 0.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Epochs(f64);
+
+impl Epochs {
+    /// Three passes.
+    pub const DEFAULT: Self = Self(3.0);
+
+    /// Returns the number.
+    pub fn get(self) -> f64 {
+        self.0
+    }
+
+    /// Returns the number if it is whole.
+    pub fn whole(self) -> Option<NonZeroU64> {
+        let whole = self.0 as u64;
+        NonZeroU64::new(whole).filter(|_| whole as f64 == self.0)
+    }
+}
+
+impl From<NonZeroU64> for Epochs {
+    fn from(epochs: NonZeroU64) -> Self {
+        Self(epochs.get() as f64)
+    }
+}
+
+impl fmt::Display for Epochs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+impl Serialize for Epochs {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        // A whole number is written as earlier versions wrote it, so that their runs resume.
+        match self.whole().map(|whole| i64::try_from(whole.get())) {
+            Some(Ok(whole)) => serializer.serialize_i64(whole),
+            _ => serializer.serialize_f64(self.0),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Epochs {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let epochs = f64::deserialize(deserializer)?;
+        if epochs.is_finite() && epochs > 0.0 {
+            return Ok(Self(epochs));
+        }
+        Err(D::Error::custom(format!("is {epochs}; it must be above 0")))
+    }
+}
+
+/// The learning-rate schedule after the warm-up, under transformers' names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scheduler {
+    /// Linear decay to zero.
+    #[default]
+    Linear,
+    /// Cosine decay to zero over half a period.
+    Cosine,
+    /// No decay.
+    #[serde(alias = "constant_with_warmup")]
+    Constant,
+    /// No decay until the last steps, which decay to zero.
+    #[serde(alias = "warmup_stable_decay")]
+    Wsd,
 }
 
 /// Which labels noise flips: see [`NoiseModel`](pref_data::NoiseModel).

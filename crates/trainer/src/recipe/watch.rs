@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Complaint;
 use super::sections::require;
+use super::stopping::NEEDS_HELD_OUT;
 
 /// Measurements during training. They do not affect it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,9 +32,8 @@ impl WatchSection {
     /// # Errors
     /// A [`Complaint`] about the first invalid key.
     pub fn check(&self, has_held_out: bool) -> Result<(), Complaint> {
-        let unused = "requires held-out preferences; set data.held_out or data.eval_path, or remove the key";
-        require(has_held_out || self.eval_every == 0, "eval_every", unused)?;
-        require(has_held_out || self.answers == 0, "answers", unused)?;
+        require(has_held_out || self.eval_every == 0, "eval_every", NEEDS_HELD_OUT)?;
+        require(has_held_out || self.answers == 0, "answers", NEEDS_HELD_OUT)?;
         require(self.answer_tokens > 0, "answer_tokens", "is 0; give at least 1")
     }
 }

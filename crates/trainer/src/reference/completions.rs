@@ -41,7 +41,11 @@ impl CompletionPass {
     ) -> Self {
         let mut dialogues = dialogues(completions);
         let examples = dialogues.len();
-        dialogues.extend(Mismatched::rotated(completions, recipe.train.batch_size, recipe.data.max_length));
+        dialogues.extend(Mismatched::rotated(
+            completions,
+            recipe.train.batch_size,
+            recipe.main_data().max_length,
+        ));
         let mut hasher = blake3::Hasher::new();
         let [kind_name, head] = [kind_name(kind), head_name(scoring.head)];
         let padding = padding_name(scoring.padding);

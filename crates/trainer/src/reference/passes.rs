@@ -41,7 +41,7 @@ impl<'a> ReferencePasses<'a> {
         let kl_pairs = match loss {
             Loss::Pair(_) => None,
             Loss::Kto(_) => {
-                let shifted = KlPairs::shifted(pairs, recipe.data.max_length);
+                let shifted = KlPairs::shifted(pairs, recipe.main_data().max_length);
                 let pass = over(&shifted);
                 Some((shifted, pass))
             }

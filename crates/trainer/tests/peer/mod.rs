@@ -2,12 +2,12 @@
 
 use seeds::Seeds;
 use tch::Kind;
-use trainer::{AdamWSettings, Decay, MicroBatch, Order, TrainSettings, Trained};
+use trainer::{AdamWSettings, Decay, Length, MicroBatch, Order, TrainSettings, Trained};
 
 /// Returns the settings of a recorded run: one epoch in the order of the data, in float32.
 pub(crate) fn peer_settings(learning_rate: f64, batch_size: usize, micro_batch: MicroBatch) -> TrainSettings {
     TrainSettings {
-        epochs: 1,
+        length: Length::Epochs(1.0),
         batch_size,
         micro_batch,
         learning_rate,

@@ -142,8 +142,8 @@ fn label_smoothing_of_a_term_follows_the_flip_rate() {
     let loss = "kind = \"sum\"\nterms = [{ kind = \"robust\", label_smoothing = \"flip_rate\" }]";
     let mut section: LossSection = toml::from_str(loss).unwrap();
     assert!(section.build().unwrap_err().to_string().contains("resolve it first"));
-    assert!(section.clone().resolve(FlipRate::new(0.5).unwrap()).is_err());
-    section.resolve(FlipRate::new(0.25).unwrap()).unwrap();
+    assert!(section.clone().resolve(Some(FlipRate::new(0.5).unwrap())).is_err());
+    section.resolve(Some(FlipRate::new(0.25).unwrap())).unwrap();
     assert!(section.build().unwrap().is_some());
 }
 

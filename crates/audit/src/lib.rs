@@ -1,0 +1,45 @@
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+mod auc;
+mod audit;
+mod broken;
+mod clean;
+mod contents;
+mod dataset;
+mod dawid_skene;
+mod deltas;
+mod diff;
+mod duplicates;
+mod enough;
+mod error;
+mod fault;
+mod features;
+mod interval;
+mod leakage;
+mod logistic;
+mod near;
+mod noise;
+mod page;
+#[cfg(test)]
+mod peers;
+mod result;
+mod shortcuts;
+mod sources;
+mod text;
+mod verdict;
+
+pub use auc::Auc;
+pub use audit::{Options, audit};
+pub use clean::{Action, Change, CleanOptions, CleanReport, clean};
+pub use contents::{Contents, Lengths};
+pub use dataset::{Dataset, LabeledPair, ReadAs};
+pub use deltas::PairDeltas;
+pub use diff::{Diff, Difference, diff};
+pub use enough::{Enough, Plan};
+pub use error::AuditError;
+pub use fault::{Example, Fault, Faults, Finding};
+pub use leakage::{Bench, HeldOutOverlap, Leakage};
+pub use noise::{NoiseEstimate, NoiseMethod};
+pub use result::{Audit, Duplicates};
+pub use shortcuts::Shortcut;

@@ -1,0 +1,321 @@
+//! Runs as recipes describe them: their length, their sources, early stopping, the best checkpoint, and their records.
+
+#[expect(dead_code, reason = "this test uses the bench, and starts no ranks")]
+mod ranks;
+
+use std::cell::Cell;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+use distributed::ProcessGroup;
+use ranks::Bench;
+use serde_json::Value;
+use trainer::recipe::Recipe;
+use trainer::{
+    Clock, Cluster, Context, HeldOutMetric, NoClock, Outcome, Preview, RunDir, Silent, Start, TrainError,
+    TrainedPair, plan, preview, run,
+};
+
+/// A clock that advances by one second per reading.
+struct Ticking(Cell<f64>);
+
+impl Clock for Ticking {
+    fn seconds(&self) -> f64 {
+        self.0.set(self.0.get() + 1.0);
+        self.0.get()
+    }
+
+    fn unix_seconds(&self) -> f64 {
+        0.0
+    }
+}
+
+/// The keys of a run without held-out preferences, in the folder `out` of the bench.
+const PLAIN: &str = "[train]
+epochs = 2
+batch_size = 8
+micro_batch_size = 3
+learning_rate = 1e-3
+threads = 1
+checkpoints = [0.5, 1.0]
+";
+
+fn recipe(bench: &Bench, data: &str, changes: &[&str]) -> Result<Recipe, TrainError> {
+    let folder = bench.path("");
+    let text = format!(
+        "[model]\npath = \"{0}/model\"\ndtype = \"float32\"\n{data}{PLAIN}[output]\ndir = \"{0}/out\"\n",
+        folder.display().to_string().trim_end_matches('/')
+    )
+    .replace("@/", &folder.display().to_string());
+    let changes: Vec<String> = changes.iter().map(|change| (*change).to_owned()).collect();
+    Ok(Recipe::parse("runs.toml", &text, &changes)?)
+}
+
+/// Trains; with `stop`, only one step.
+fn train(recipe: &Recipe, start: Start, stop: bool) -> Result<Outcome, TrainError> {
+    let (stop, mut progress) = (AtomicBool::new(stop), Silent);
+    let group = ProcessGroup::single();
+    let mut context = Context { clock: &NoClock, progress: &mut progress, stop: &stop, group, cache: None };
+    Ok(run(recipe, start, &mut context)?.outcome)
+}
+
+fn planned_steps(recipe: &Recipe) -> u64 {
+    plan(recipe, Start::Fresh, Cluster::a100s(1), &Ticking(Cell::new(0.0))).unwrap().total_steps
+}
+
+const ONE: &str = "[data]\npath = \"@/pairs.jsonl\"\n";
+
+/// Returns the relevant files of a finished run.
+fn contents(out: &Path) -> Vec<(String, Vec<u8>)> {
+    [
+        "metrics.jsonl",
+        "eval.jsonl",
+        "run.json",
+        "pair_deltas.parquet",
+        "model/model.safetensors",
+        "model/README.md",
+    ]
+    .into_iter()
+    .filter(|name| out.join(name).exists())
+    .map(|name| (name.to_owned(), fs::read(out.join(name)).unwrap()))
+    .collect()
+}
+
+/// Trains at once and with an interruption after each step, and checks that both runs have the same bytes. Returns the
+/// folder of the first.
+fn train_both_ways(bench: &Bench, data: &str, changes: &[&str]) -> RunDir {
+    let folder = |name: &str| format!("output.dir={}", bench.path(name).display());
+    let of = |name: &str| recipe(bench, data, &[changes, &[&*folder(name)]].concat()).unwrap();
+    assert_eq!(train(&of("whole"), Start::Fresh, false).unwrap(), Outcome::Finished);
+    let interrupted = of("interrupted");
+    let mut steps = 0;
+    while let Outcome::Stopped(step) = train(&interrupted, Start::FreshOrResume, true).unwrap() {
+        steps += 1;
+        assert_eq!(step, steps);
+    }
+    let (whole, found) = (contents(&bench.path("whole")), contents(&bench.path("interrupted")));
+    assert!(whole.len() >= 4);
+    for ((name, whole), (_, found)) in whole.iter().zip(&found) {
+        assert!(whole == found, "{name} differs after interruptions");
+    }
+    assert_eq!(whole.len(), found.len());
+    RunDir::open_finished(&bench.path("whole")).unwrap()
+}
+
+#[test]
+fn a_run_lasts_for_fractional_epochs_or_steps() {
+    let bench = Bench::new();
+    // 22 pairs in batches of 8 make 3 steps an epoch.
+    for (change, steps) in
+        [("train.epochs=0.5", 2), ("train.epochs=1.5", 5), ("train.max_steps=1", 1), ("train.max_steps=7", 7)]
+    {
+        let recipe = recipe(&bench, ONE, &[change]).unwrap();
+        assert_eq!(planned_steps(&recipe), steps, "{change}");
+    }
+    let changes = ["train.max_steps=4", "train.scheduler=wsd", "train.decay_ratio=0.5"];
+    let dir = train_both_ways(&bench, ONE, &changes);
+    let metrics = dir.read_metrics().unwrap();
+    let rates: Vec<f64> = metrics.iter().map(|step| step.learning_rate).collect();
+    assert_eq!(rates, [0.0, 1e-3, 1e-3, 0.5e-3], "one step of warm-up, one of a cosine after its beginning");
+    assert!((metrics[3].epoch - 4.0 / 3.0).abs() < 1e-12);
+    assert_eq!(dir.list_checkpoints().unwrap().iter().map(|(step, _)| *step).collect::<Vec<_>>(), [2, 4]);
+}
+
+/// Returns how many different pairs of each source the run has trained on.
+fn by_source(dir: &RunDir) -> Vec<usize> {
+    let trained = dir.read_pair_deltas().unwrap().unwrap();
+    let ids: BTreeSet<&str> = trained.iter().map(|TrainedPair { pair, .. }| pair.as_str()).collect();
+    let of = |at: usize| ids.iter().filter(|id| id.starts_with(&format!("{at}/"))).count();
+    vec![of(0), of(1)]
+}
+
+#[test]
+fn a_mixture_draws_from_each_source_by_weight_or_count() {
+    let bench = Bench::new();
+    bench.write_pairs("more.jsonl", 30);
+    let list = |first: &str, second: &str| {
+        format!(
+            "[[data]]\npath = \"@/pairs.jsonl\"\n{first}\n[[data]]\npath = \"@/more.jsonl\"\n\
+             format = \"pairs\"\nflip_rate = 0.5\n{second}\n"
+        )
+    };
+    let weighted = list("weight = 2", "weight = 1");
+    let dir = train_both_ways(&bench, &weighted, &[]);
+    assert_eq!(by_source(&dir), [22, 11], "the first source is used up");
+    let noise = fs::read_to_string(dir.root().join("noise.jsonl")).unwrap();
+    let flipped = |at: usize| {
+        let of_source = |line: &&str| line.contains(&format!("\"id\":\"{at}/")) && line.contains("flipped");
+        noise.lines().filter(of_source).count()
+    };
+    assert_eq!((flipped(0), flipped(1) > 0), (0, true), "{noise}");
+
+    let counted = recipe(&bench, &list("count = 5", ""), &["output.dir=unused"]).unwrap();
+    let planned = plan(&counted, Start::Fresh, Cluster::a100s(1), &Ticking(Cell::new(0.0))).unwrap();
+    assert_eq!((planned.examples, planned.tokenized.pairs_in, planned.view.records), (35, 52, 52));
+    let few = recipe(&bench, &list("count = 23", ""), &[]).unwrap();
+    let refused = train(&few, Start::Fresh, false).unwrap_err();
+    assert!(refused.is_bad_input());
+    assert!(refused.to_string().contains("data.0.count is 23, but"), "{refused}");
+
+    let Preview::Pairs(shown) = preview(&counted, 2).unwrap() else { panic!("pairs") };
+    let ids: Vec<&str> = shown.iter().map(|pair| pair.id.as_str()).collect();
+    assert_eq!(ids, ["0/1", "0/2", "1/1", "1/2"]);
+
+    bench.write_unpaired("unpaired.jsonl", 6);
+    let kinds = "[[data]]\npath = \"@/pairs.jsonl\"\n[[data]]\npath = \"@/unpaired.jsonl\"\n";
+    let mixed = recipe(&bench, kinds, &["loss.kind=kto"]).unwrap();
+    let refused = train(&mixed, Start::Fresh, false).unwrap_err().to_string();
+    assert!(refused.contains("data.1.path") && refused.contains("train on one kind at a time"), "{refused}");
+}
+
+#[test]
+fn a_source_that_is_added_does_not_change_the_others() {
+    let bench = Bench::new();
+    bench.write_pairs("more.jsonl", 30);
+    let source = |name: &str, count: usize| format!("[[data]]\npath = \"@/{name}.jsonl\"\ncount = {count}\n");
+    let two = source("pairs", 6) + &source("more", 7);
+    let three = two.clone() + &source("pairs", 3);
+    let drawn = |data: &str, out: &str| {
+        let dir = format!("output.dir={}", bench.path(out).display());
+        assert_eq!(
+            train(&recipe(&bench, data, &[&dir]).unwrap(), Start::Fresh, false).unwrap(),
+            Outcome::Finished
+        );
+        let trained = RunDir::open_finished(&bench.path(out)).unwrap().read_pair_deltas().unwrap().unwrap();
+        trained.into_iter().map(|pair| pair.pair).collect::<BTreeSet<String>>()
+    };
+    let (fewer, more) = (drawn(&two, "two"), drawn(&three, "three"));
+    assert_eq!((fewer.len(), more.len()), (13, 16));
+    assert!(fewer.is_subset(&more));
+}
+
+#[test]
+fn a_share_of_the_prompts_is_held_out() {
+    let bench = Bench::new();
+    let dir = train_both_ways(&bench, ONE, &["data.split=0.25"]);
+    let trained = dir.read_pair_deltas().unwrap().unwrap();
+    let ids: BTreeSet<&str> = trained.iter().map(|pair| pair.pair.as_str()).collect();
+    assert!(ids.len() < 22 - 5, "a quarter of 22 records is held out, and all records of their prompts");
+    assert_eq!(dir.read_evaluations().unwrap().len(), 3);
+}
+
+/// The accuracy on the training pairs themselves, which rises to 1 and stays there.
+fn measured_on_training_pairs(bench: &Bench) -> String {
+    format!("data.eval_path={}", bench.path("pairs.jsonl").display())
+}
+
+#[test]
+fn training_ends_early_and_the_best_checkpoint_becomes_the_model() {
+    let bench = Bench::new();
+    let changes = [
+        &*measured_on_training_pairs(&bench),
+        "train.learning_rate=1e-2",
+        "train.epochs=20",
+        "train.keep_last=1",
+        "train.checkpoints=[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]",
+        "train.early_stopping={ patience = 2, metric = \"eval/accuracy\" }",
+        "checkpoints.best=eval/accuracy",
+    ];
+    let planned = recipe(&bench, ONE, &changes).unwrap();
+    let planned = plan(&planned, Start::Fresh, Cluster::a100s(1), &Ticking(Cell::new(0.0))).unwrap();
+    assert_eq!((planned.total_steps, planned.stops_early), (60, true));
+    let dir = train_both_ways(&bench, ONE, &changes);
+    let evaluations = dir.read_evaluations().unwrap();
+    let accuracies: Vec<f64> = evaluations.iter().map(|metrics| metrics.accuracy).collect();
+    let last = dir.read_metrics().unwrap().len() as u64;
+    assert!(last < 60, "{accuracies:?}");
+    assert_eq!(evaluations.last().unwrap().step, last);
+    let (before, since) = accuracies.split_at(accuracies.len() - 2);
+    let best_before = before.iter().copied().fold(0.0, f64::max);
+    assert!(since.iter().all(|accuracy| *accuracy <= best_before), "{accuracies:?}");
+
+    let (step, best) = dir.best_checkpoint(HeldOutMetric::Accuracy).unwrap().unwrap();
+    assert_eq!(step, evaluations[before.len() - 1].step, "the earliest of equal ones: {accuracies:?}");
+    let kept: Vec<u64> = dir.list_checkpoints().unwrap().iter().map(|(step, _)| *step).collect();
+    assert_eq!(kept, [step, last], "the best and the newest");
+    let weights = |folder: &Path| fs::read(folder.join("model.safetensors")).unwrap();
+    assert!(weights(&best) == weights(&dir.model()));
+    assert!(weights(&best) != weights(&dir.checkpoints().join(format!("step-{last}"))));
+    let card = fs::read_to_string(dir.model().join("README.md")).unwrap();
+    assert!(card.contains(&format!("for {step} of 60 optimizer steps")), "{card}");
+}
+
+#[test]
+fn the_best_checkpoint_of_adapters_has_their_files() {
+    let bench = Bench::new();
+    let changes = [
+        &*measured_on_training_pairs(&bench),
+        "lora.rank=2",
+        "train.learning_rate=0.05",
+        "train.epochs=20",
+        "train.checkpoints=[0.5, 0.75, 1.0]",
+        "checkpoints.best=eval/accuracy",
+    ];
+    let recipe = recipe(&bench, ONE, &changes).unwrap();
+    assert_eq!(train(&recipe, Start::Fresh, false).unwrap(), Outcome::Finished);
+    let dir = RunDir::open_finished(&bench.path("out")).unwrap();
+    let (step, best) = dir.best_checkpoint(HeldOutMetric::Accuracy).unwrap().unwrap();
+    assert!(step < 60, "an earlier checkpoint is as good as the last");
+    for name in ["adapter_config.json", "adapter_model.safetensors"] {
+        let read = |folder: &Path| fs::read(folder.join(name)).unwrap();
+        assert!(read(&best.join("adapter")) == read(&dir.adapter()), "{name}");
+    }
+}
+
+#[test]
+fn run_json_has_what_determined_the_run() {
+    let bench = Bench::new();
+    let list = "[[data]]\npath = \"@/pairs.jsonl\"\n[[data]]\npath = \"@/held-out.jsonl\"\n";
+    let recipe = recipe(&bench, list, &[]).unwrap();
+    assert_eq!(train(&recipe, Start::Fresh, false).unwrap(), Outcome::Finished);
+    let dir = RunDir::open_finished(&bench.path("out")).unwrap();
+    let record: Value = serde_json::from_slice(&fs::read(dir.provenance()).unwrap()).unwrap();
+    assert_eq!(record["version"], env!("CARGO_PKG_VERSION"));
+    let inputs = &record["inputs"];
+    for name in ["data", "model", "reference", "tokenizer", "template"] {
+        assert_eq!(inputs[name].as_str().map(str::len), Some(16), "{name} in {record}");
+    }
+    assert_eq!(inputs["sources"].as_array().map(Vec::len), Some(2));
+    assert_eq!(inputs["total_steps"], 8);
+    let machine = &record["machine"];
+    assert_eq!((&machine["threads"], &machine["ranks"]), (&1.into(), &1.into()));
+    assert!(machine["system"].is_string() && machine["device"] == "cpu");
+    if cfg!(target_os = "linux") {
+        assert!(machine["libtorch"].as_str().is_some_and(|version| version.starts_with("2.")), "{machine}");
+    }
+    let text = record.to_string();
+    assert!(!text.contains(&*bench.path("").display().to_string()), "digests, no paths: {text}");
+}
+
+#[test]
+fn the_card_describes_the_model_without_paths() {
+    let bench = Bench::new();
+    fs::write(bench.path("model/README.md"), "---\nlicense: apache-2.0\n---\n# Base\n").unwrap();
+    let dir = train_both_ways(&bench, ONE, &["data.split=0.2", "loss.kind=ipo"]);
+    let card = fs::read_to_string(dir.model().join("README.md")).unwrap();
+    assert!(files::check_file(&dir.model().join("README.md")).is_ok());
+    for part in [
+        "---\nlibrary_name: transformers\nlicense: apache-2.0\ntags:\n- ipo\n---\n",
+        "# model, ipo",
+        env!("CARGO_PKG_VERSION"),
+        "| pairs.jsonl | pairs | human | ",
+        "| base | `",
+        "## Held-out preferences",
+        "kind = \"ipo\"",
+        "split = 0.2",
+        "AutoModelForCausalLM.from_pretrained",
+    ] {
+        assert!(card.contains(part), "{part} is not in\n{card}");
+    }
+    let steps = dir.read_metrics().unwrap();
+    assert!(card.contains(&format!("| {} | {:.4} |", steps.len(), steps.last().unwrap().loss)));
+    let home = std::env::home_dir().unwrap_or_default().display().to_string();
+    let absolute: Vec<&str> =
+        card.lines().filter(|line| line.contains("\"/") || line.contains(" /")).collect();
+    assert!(absolute.is_empty(), "{absolute:?}");
+    for secret in [bench.path("").display().to_string(), home] {
+        assert!(secret.len() < 2 || !card.contains(secret.trim_end_matches('/')), "{secret} is in\n{card}");
+    }
+}
