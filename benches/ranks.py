@@ -1,6 +1,6 @@
 """Ranks beside as many processes that know nothing of each other, in one run: prints a table's rows.
 
-    python benches/ranks.py MODEL_FOLDER harmless-base-test.jsonl.gz [ranks=2] [kind=bfloat16] [rounds=3] [batch=16] [steps=6]
+    python benches/ranks.py MODEL_FOLDER harmless-base-test.jsonl.gz [ranks=2] [kind=bfloat16] [rounds=3] [batch=16] [steps=6] [zero=1]
 
 Each round trains the same pairs of hh-rlhf twice, one thread a process: as one run of so many ranks, and as so many runs that
 begin at once, each of its part of every batch, alike in length, so that they keep each other company to the end. Efficiency is
@@ -19,7 +19,7 @@ import tempfile
 from pathlib import Path
 
 MARKER = "\n\nAssistant:"
-DEFAULTS = {"ranks": 2, "kind": "bfloat16", "rounds": 3, "batch": 16, "steps": 6}
+DEFAULTS = {"ranks": 2, "kind": "bfloat16", "rounds": 3, "batch": 16, "steps": 6, "zero": 1}
 
 
 def hh_pairs(path, n):
@@ -48,14 +48,14 @@ def dealt(pairs, batch, ranks):
     return parts
 
 
-def start(model, kind, pairs, batch, out, ranks):
+def start(model, kind, pairs, batch, out, ranks, zero):
     """Starts a run over `pairs`, a list, in the order given."""
     lines = out.with_suffix(".jsonl")
     lines.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
     settings = {
         "model.path": model, "model.dtype": kind, "data.path": lines, "data.format": "pairs", "data.shuffle": "false",
         "data.max_length": 512, "train.batch_size": batch, "train.micro_batch_size": 2, "train.epochs": 1,
-        "train.threads": 1, "train.checkpoints": "[]", "output.dir": out,
+        "train.threads": 1, "train.checkpoints": "[]", "output.dir": out, "distributed.zero": zero,
     }
     command = ["target/debug/pref-train", "--recipe", "recipes/laptop-135m.toml", "--nproc-per-node", str(ranks)]
     command += [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
@@ -87,7 +87,7 @@ def main(model, data, *words):
     rounds_of, parts_of = [], [[] for _ in range(ranks)]
     with tempfile.TemporaryDirectory() as work:
         work = Path(work)
-        run = lambda name, pairs, batch, ranks: (start(model, kind, pairs, batch, work / name, ranks), work / name)
+        run = lambda name, pairs, batch, ranks: (start(model, kind, pairs, batch, work / name, ranks, given["zero"]), work / name)
         alone = steps(*run("alone", pairs, batch, 1))
         for number in range(rounds):
             rounds_of.append(steps(*run(f"together-{number}", pairs, batch, ranks)))

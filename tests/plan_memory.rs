@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 /// Largest relative difference between planned and measured peak memory.
@@ -22,18 +22,33 @@ fn command(model: &Path, pairs: &Path, out: &Path, arguments: &[&str]) -> Comman
     command
 }
 
+/// Largest relative difference between planned and measured peak memory of a rank.
+const PLANNED_MEMORY_OF_A_RANK: f64 = 0.10;
+
 /// Returns the plan's total memory in MB.
-fn planned(mut command: Command) -> f64 {
+fn planned(command: Command) -> f64 {
+    planned_at(command, "memory, MB")
+}
+
+/// Returns the number of a line of the plan.
+fn planned_at(mut command: Command, name: &str) -> f64 {
     let output = command.arg("--plan").output().unwrap();
     let stdout = String::from_utf8(output.stdout).unwrap();
-    let line =
-        stdout.lines().find(|line| line.trim_start().starts_with("memory, MB")).expect("a line on memory");
-    line.split_whitespace().nth(2).and_then(|number| number.replace(',', "").parse().ok()).expect(line)
+    let line = stdout.lines().find(|line| line.trim_start().starts_with(name)).expect("a line on memory");
+    let number = line.trim_start().trim_start_matches(name).split_whitespace().next();
+    number.and_then(|number| number.replace(',', "").parse().ok()).expect(line)
 }
 
 /// Returns the peak memory of a run in MB. Linux counts it, and a poll reads it until the run ends.
-fn measured(mut command: Command) -> f64 {
-    let mut child = command.stdout(Stdio::null()).spawn().unwrap();
+fn measured(command: Command) -> f64 {
+    peak(start(command))
+}
+
+fn start(mut command: Command) -> Child {
+    command.stdout(Stdio::null()).spawn().unwrap()
+}
+
+fn peak(mut child: Child) -> f64 {
     let status = format!("/proc/{}/status", child.id());
     let mut peak = 0.0_f64;
     while child.try_wait().unwrap().is_none() {
@@ -71,4 +86,45 @@ fn planned_memory_matches_the_measured_peak() {
         peaks.push(measured);
     }
     assert!(peaks.is_sorted_by(|more, less| more > less), "each saves memory: {peaks:?}");
+}
+
+#[test]
+#[ignore = "slow: cargo xtask test slow"]
+fn planned_memory_of_each_stage_matches_the_peak_of_two_ranks() {
+    const NAME: &str = "planned_memory_of_each_stage_matches_the_peak_of_two_ranks";
+    let (Some(model), Some(data)) = (test_support::real_model(NAME), test_support::real_data(NAME)) else {
+        return;
+    };
+    if !Path::new("/proc/self/status").exists() {
+        return;
+    }
+    let pairs = data.join("hh-rlhf/harmless-base-test.jsonl.gz");
+    let mut peaks = Vec::new();
+    for zero in 0..4 {
+        let out = tempfile::tempdir().unwrap();
+        let stage = format!("distributed.zero={zero}");
+        let make = || {
+            command(&model, &pairs, &out.path().join("run"), &["--set", &stage, "--set", "train.epochs=1"])
+        };
+        let mut plan = make();
+        plan.args(["--nproc-per-node", "2"]);
+        let planned = planned_at(plan, &format!("memory with zero = {zero}, MB"));
+        let port = test_support::free_port().to_string();
+        let ranks = ["0", "1"].map(|rank| {
+            let mut command = make();
+            command.env("RANK", rank).env("WORLD_SIZE", "2").env("OMP_NUM_THREADS", "1");
+            command.env("MASTER_ADDR", "127.0.0.1").env("MASTER_PORT", &port);
+            start(command)
+        });
+        let polls = ranks.map(|child| std::thread::spawn(|| peak(child)));
+        let measured = polls.map(|poll| poll.join().unwrap()).into_iter().fold(0.0, f64::max);
+        let difference = (planned - measured).abs() / measured;
+        println!("zero = {zero}: planned {planned:.0} MB, measured {measured:.0} MB");
+        assert!(
+            difference < PLANNED_MEMORY_OF_A_RANK,
+            "zero = {zero}: {planned:.0} MB, measured {measured:.0} MB"
+        );
+        peaks.push(measured);
+    }
+    assert!(peaks.is_sorted_by(|more, less| more > less), "each stage saves memory: {peaks:?}");
 }

@@ -185,10 +185,16 @@ impl Memory {
         let of_micro_batch = self.gradients - 4 * weights;
         let compute = self.compute + copy;
         let regions = RegionSizes::of(config, trained);
+        let sum = part(4 * weights);
+        let [with_activations, afterwards] = regions.buffers(device).map(|elements| 4 * elements);
         let gradients = match sharding {
-            Sharding::None | Sharding::Optimizer => self.gradients + part(4 * weights) + updated,
-            Sharding::Gradients => of_micro_batch + part(4 * weights) + updated + 4 * regions.buffers(device),
-            Sharding::Parameters => of_micro_batch + part(4 * weights) + 4 * regions.buffers(device),
+            Sharding::None | Sharding::Optimizer => self.gradients + sum + updated,
+            _ => {
+                let updated = if sharding == Sharding::Gradients { updated } else { 0 };
+                // Later buffers take the place of the activations.
+                let later = afterwards.max(updated).saturating_sub(self.activations + self.head);
+                of_micro_batch + sum + with_activations.max(later)
+            }
         };
         let compute = match sharding {
             // The layer that computes, and the next one.
@@ -236,15 +242,16 @@ impl RegionSizes {
         }
     }
 
-    /// The most elements of gradient buffers at a time: of the region that is computed, and of the one above it, whose sum is
-    /// on its way. Gloo receives the contributions of all ranks in another buffer.
-    fn buffers(&self, device: Device) -> u64 {
+    /// The most elements of gradient buffers at a time, at the begin of the backward pass, while there are activations, and at
+    /// its end. There is a buffer of the region that is computed, and one of the region above it, whose sum is on its way.
+    /// Gloo receives the contributions of all ranks in a third one.
+    fn buffers(&self, device: Device) -> [u64; 2] {
         let Self { first, layer, last, is_tied } = *self;
         let sent = if device == Device::Cpu { 2 } else { 1 };
-        let in_layers = layer + sent * layer;
+        let layers = layer + sent * layer;
         // The embedding's gradient begins with the head's.
-        let (before, after) = if is_tied { (first + in_layers, 0) } else { (in_layers, sent * last + layer) };
-        before.max(after).max(sent * layer + first).max(sent * first)
+        let begin = if is_tied { first + layers } else { layers.max(sent * last + layer) };
+        [begin, (sent * layer + first).max(sent * first)]
     }
 }
 
