@@ -9,7 +9,7 @@ use crate::attention::{AttentionBackend, ScoreRule};
 use crate::config::ModelConfig;
 use crate::error::PolicyError;
 use crate::feed_forward::{FeedForward, Input};
-use crate::layer_source::{SuppliedLayers, Supply};
+use crate::layer_source::Supply;
 use crate::linear::{Linear, LinearKernel};
 use crate::lora::Adapters;
 use crate::norm::Norm;
@@ -39,6 +39,26 @@ pub(crate) struct Decoder {
     local_rotary: Option<RotaryEmbedding>,
 }
 
+/// The supplied layers of a decoder.
+#[derive(Debug)]
+struct SuppliedLayers {
+    supply: Supply,
+    config: ModelConfig,
+    adapters: Option<Adapters>,
+}
+
+impl SuppliedLayers {
+    fn layer(&self, index: usize) -> Result<Layer, PolicyError> {
+        let parameters = self.supply.parameters(index)?;
+        Ok(Layer::new(&self.config, index, &parameters, self.adapters.as_ref()))
+    }
+
+    /// Returns the sliding window of the layers that have one.
+    fn window(&self) -> Option<i64> {
+        (0..self.config.layers).find_map(|index| self.config.window(index)).map(|window| window as i64)
+    }
+}
+
 /// The rotations of one forward pass.
 #[derive(Debug)]
 pub(crate) struct Rotations {
@@ -47,7 +67,7 @@ pub(crate) struct Rotations {
 }
 
 #[derive(Debug)]
-pub(crate) struct Layer {
+struct Layer {
     /// Norms before and after attention, before and after the feed-forward block.
     norms: [Option<Norm>; 4],
     self_attn: Attention,
@@ -373,7 +393,7 @@ fn normed(norm: Option<&Norm>, x: Tensor) -> Result<Tensor, PolicyError> {
 /// to the composed operations.
 impl Layer {
     /// Creates layer `index` from its weights and the adapters.
-    pub(crate) fn new(
+    fn new(
         config: &ModelConfig,
         index: usize,
         parameters: &[(String, Tensor)],

@@ -5,10 +5,7 @@ use std::sync::Arc;
 
 use tch::{Kind, Tensor};
 
-use crate::config::ModelConfig;
-use crate::decoder::Layer;
 use crate::error::PolicyError;
-use crate::lora::Adapters;
 
 /// Supplies the weights of layers while they compute.
 ///
@@ -60,26 +57,6 @@ impl Supply {
             Ok((name, converted))
         };
         parameters.into_iter().map(convert).collect()
-    }
-}
-
-/// The supplied layers of a decoder.
-#[derive(Debug)]
-pub(crate) struct SuppliedLayers {
-    pub(crate) supply: Supply,
-    pub(crate) config: ModelConfig,
-    pub(crate) adapters: Option<Adapters>,
-}
-
-impl SuppliedLayers {
-    pub(crate) fn layer(&self, index: usize) -> Result<Layer, PolicyError> {
-        let parameters = self.supply.parameters(index)?;
-        Ok(Layer::new(&self.config, index, &parameters, self.adapters.as_ref()))
-    }
-
-    /// Returns the sliding window of the layers that have one.
-    pub(crate) fn window(&self) -> Option<i64> {
-        (0..self.config.layers).find_map(|index| self.config.window(index)).map(|window| window as i64)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Claims: contrasts of scores with the paper's predictions.
+//! Claims and headlines: contrasts of scores with the paper's predictions, and with plain questions.
 
 use experiment::{Cell, Subject, loss_name};
 use pref_data::{FlipRate, Fraction};
@@ -6,7 +6,6 @@ use trainer::recipe::LossKind;
 
 use crate::contrast::{Contrast, Select, trend_weights};
 use crate::error::StudyError;
-use crate::headline::{Answers, Headline};
 use crate::paper::{PaperTable, tables};
 use crate::recipe::PaperSet;
 use crate::results::Results;
@@ -52,6 +51,39 @@ pub enum Expectation {
     NotLower,
     /// No prediction.
     Unclaimed,
+}
+
+/// A plain question and the comparison that answers it.
+pub struct Headline<'a> {
+    /// The question, such as `Do more pairs help?`.
+    pub question: &'static str,
+    /// The comparison, in short.
+    pub comparison: String,
+    /// The contrast to measure.
+    pub contrast: Contrast<'a>,
+    /// The effect that a study must see before the absence of this one can be interpreted.
+    pub control: Option<Contrast<'a>>,
+    /// The answer to each outcome.
+    pub answers: Answers,
+}
+
+/// The answers to the outcomes of a comparison.
+#[derive(Clone, Debug)]
+pub struct Answers {
+    /// The answer to an effect above 0.
+    pub higher: String,
+    /// The answer to an effect below 0.
+    pub lower: String,
+    /// The answer to an effect within the margin of equivalence.
+    pub absent: String,
+}
+
+impl Answers {
+    /// Returns answers from their words.
+    pub fn new(higher: &str, lower: &str, absent: &str) -> Self {
+        let [higher, lower, absent] = [higher, lower, absent].map(str::to_owned);
+        Self { higher, lower, absent }
+    }
 }
 
 /// The comparisons of trained policies from which questions build their claims.

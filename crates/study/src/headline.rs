@@ -5,8 +5,7 @@
 use experiment::{Analysis, Scorers, Setup};
 use report::table::{Align, Column, Table, Value};
 
-use crate::claims::{Claim, Expectation};
-use crate::contrast::Contrast;
+use crate::claims::{Answers, Claim, Expectation, Headline};
 use crate::error::StudyError;
 use crate::recipe::StudyRecipe;
 use crate::required::Required;
@@ -18,39 +17,6 @@ use crate::verdicts::{self, Settled};
 pub const ANSWERS: &str = "answers";
 
 const UNDECIDED: &str = "undecided";
-
-/// A plain question and the comparison that answers it.
-pub struct Headline<'a> {
-    /// The question, such as `Do more pairs help?`.
-    pub question: &'static str,
-    /// The comparison, in short.
-    pub comparison: String,
-    /// The contrast to measure.
-    pub contrast: Contrast<'a>,
-    /// The effect that a study must see before the absence of this one can be interpreted.
-    pub control: Option<Contrast<'a>>,
-    /// The answer to each outcome.
-    pub answers: Answers,
-}
-
-/// The answers to the outcomes of a comparison.
-#[derive(Clone, Debug)]
-pub struct Answers {
-    /// The answer to an effect above 0.
-    pub higher: String,
-    /// The answer to an effect below 0.
-    pub lower: String,
-    /// The answer to an effect within the margin of equivalence.
-    pub absent: String,
-}
-
-impl Answers {
-    /// Returns answers from their words.
-    pub fn new(higher: &str, lower: &str, absent: &str) -> Self {
-        let [higher, lower, absent] = [higher, lower, absent].map(str::to_owned);
-        Self { higher, lower, absent }
-    }
-}
 
 /// A headline with its measurements.
 #[derive(Clone, Debug)]
@@ -193,6 +159,7 @@ fn notes(recipe: &StudyRecipe, setup: &Setup, headlines: &[Headlined], has_truth
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::contrast::Contrast;
     use crate::fixtures::{at, checkpoints};
     use crate::recipe::Preset;
 

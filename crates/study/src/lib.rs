@@ -35,11 +35,11 @@ mod tuning;
 mod verdict;
 mod verdicts;
 
-pub use claims::{Claim, Expectation};
+pub use claims::{Answers, Claim, Expectation, Headline};
 pub use conclusion::{Findings, conclude};
 pub use contrast::{Contrast, Select};
 pub use error::StudyError;
-pub use headline::{ANSWERS, Answers, Headline};
+pub use headline::ANSWERS;
 pub use question::{About, Question, Questions};
 pub use results::{Figure, Results};
 pub use run::registry;

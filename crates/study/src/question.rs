@@ -3,9 +3,8 @@
 use experiment::{Grid, Runner};
 use report::table::Table;
 
-use crate::claims::Claim;
+use crate::claims::{Claim, Headline};
 use crate::error::StudyError;
-use crate::headline::Headline;
 use crate::recipe::{PaperSet, StudyRecipe};
 use crate::results::{Figure, Results};
 

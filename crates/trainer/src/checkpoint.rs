@@ -14,8 +14,8 @@ use tch::{Kind, Tensor};
 
 use crate::error::TrainError;
 use crate::run_inputs::{AcceptedChange, Provenance, RunInputs};
+use crate::seen::{Seen, SeenFile};
 use crate::state::{SavedState, TrainerState};
-use crate::stopping::{Seen, SeenFile};
 
 /// The folder of the training state.
 const STATE_FOLDER: &str = "trainer";

@@ -3,6 +3,7 @@
 use policy_model::{Companions, Policy};
 use tch::{Device, Kind};
 
+use crate::card::Card;
 use crate::checkpoint;
 use crate::engine::Trainer;
 use crate::error::TrainError;
@@ -15,6 +16,7 @@ pub(crate) fn finish(
     trainer: &Trainer<'_>,
     policy: &Policy,
     recording: Recording,
+    card: Option<Card<'_>>,
 ) -> Result<bool, TrainError> {
     // Removes checkpoints of interruptions, so that the folder does not depend on them.
     let mut steps = trainer.checkpoint_steps();
@@ -40,7 +42,7 @@ pub(crate) fn finish(
     parts.dir.seal()?;
     let (model, end) = (parts.dir.model(), trainer.steps());
     let step = best.as_ref().map_or(end, |(step, _)| *step);
-    let card = parts.card.map(|card| card.text(parts.dir, step)).transpose()?;
+    let card = card.map(|card| card.text(parts.dir, step)).transpose()?;
     let companions = Companions { card: card.as_deref(), ..parts.companions };
     match &best {
         Some((step, checkpoint)) => {

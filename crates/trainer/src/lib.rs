@@ -34,6 +34,7 @@ mod run_dir;
 mod run_inputs;
 mod schedule;
 mod scoring;
+mod seen;
 mod sequences;
 mod settings;
 mod span;

@@ -112,7 +112,7 @@ fn run_together(
     let (save, keep_last) = (recipe.model.dtype.kind(), recipe.train.keep_last);
     let companions = Companions { folder: model, template: input.template.as_deref(), card: None };
     let card = Some(Card { recipe, inputs: &card_inputs, data: &data });
-    let parts = Parts { dir: &dir, companions, save, pairs, provenance: &provenance, card };
+    let parts = Parts { dir: &dir, companions, save, pairs, provenance: &provenance };
 
     let (outcome, policy) = match passes {
         Some(Passes { loss, training, held_out: held_out_pass }) => {
@@ -139,6 +139,7 @@ fn run_together(
                     margins,
                     best: recipe.checkpoints.best,
                 },
+                card,
             };
             // An owned policy is dropped once its weights are copied.
             let objective = &*objective;
@@ -151,7 +152,7 @@ fn run_together(
             let objective = &SupervisedObjective { dialogues: &input.dialogues, padding, head, activations };
             let group = group.clone();
             let begin = move || Trainer::together(policy, objective, settings, group, exchange);
-            train(&parts, begin, Watched::default(), keep_last, context)?
+            train(&parts, begin, Watched { card, ..Watched::default() }, keep_last, context)?
         }
     };
     Ok(RunReport { outcome, dir, data, policy })
@@ -390,27 +391,23 @@ pub fn run_supervised(run: SupervisedRun<'_>, context: &mut Context<'_>) -> Resu
     let objective = SupervisedObjective { dialogues: run.dialogues, padding, head, activations };
     let save = run.settings.kind;
     let provenance = Provenance::default();
-    let parts = Parts {
-        dir: run.dir,
-        companions: run.companions.into(),
-        save,
-        pairs: &[],
-        provenance: &provenance,
-        card: None,
-    };
+    let parts =
+        Parts { dir: run.dir, companions: run.companions.into(), save, pairs: &[], provenance: &provenance };
     let together = group.clone();
     let begin = || Trainer::together(run.policy, &objective, run.settings, together, Exchange::default());
     let trained = train(&parts, begin, Watched::default(), 0, context);
     group.propagate_error(trained.map(|(outcome, _)| outcome))
 }
 
-/// The measurements besides the training loss.
+/// What a run records besides the training loss.
 #[derive(Default)]
 struct Watched<'a> {
     /// Held-out pairs, and the number of steps between their evaluations, in addition to those at checkpoints.
     held_out: Option<(&'a HeldOut<'a>, u64)>,
     stopping: Option<EarlyStopping>,
     recording: Recording,
+    /// The card of the model; `None` for a run without a recipe.
+    card: Option<Card<'a>>,
 }
 
 fn train<'a>(
@@ -460,7 +457,7 @@ fn train<'a>(
             tracing::info!("{reason}");
         }
         // The other ranks supply their parts of the weights meanwhile.
-        let finished = group.is_main().then(|| finish(parts, &trainer, &policy, recording));
+        let finished = group.is_main().then(|| finish(parts, &trainer, &policy, recording, watched.card));
         policy.finish_passes()?;
         let is_last = || finished.unwrap_or(Ok(true)).map(|is_last| vec![u8::from(is_last)]);
         let is_last = group.compute_on_rank0(is_last)? == [1];

@@ -11,7 +11,6 @@ use pref_data::TokenPair;
 use serde::de::DeserializeOwned;
 use tch::Kind;
 
-use crate::card::Card;
 use crate::checkpoint;
 use crate::context::Context;
 use crate::diagnostics::Diagnostics;
@@ -340,8 +339,6 @@ pub(crate) struct Parts<'a> {
     pub(crate) pairs: &'a [TokenPair],
     /// The record of the run's inputs in checkpoints.
     pub(crate) provenance: &'a Provenance,
-    /// The card of the model; `None` for a run without a recipe.
-    pub(crate) card: Option<Card<'a>>,
 }
 
 /// Writes metrics, events and checkpoints of a run to its folder.

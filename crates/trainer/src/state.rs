@@ -5,7 +5,7 @@ use policy_model::Policy;
 use tch::{Device, Kind, Tensor};
 
 use crate::optimizer::AdamW;
-use crate::stopping::Seen;
+use crate::seen::Seen;
 
 /// Everything that determines how training continues.
 #[derive(Debug)]

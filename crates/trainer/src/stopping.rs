@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::held_out::HeldOutMetrics;
+use crate::seen::Seen;
 
 /// A metric of held-out preferences.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,15 +67,6 @@ pub(crate) struct Patience {
     seen: Seen,
 }
 
-/// The evaluations so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct Seen {
-    /// The best gain; `None` before the first evaluation.
-    pub(crate) best: Option<f64>,
-    /// The number of evaluations since the best one.
-    pub(crate) stale: u64,
-}
-
 impl Patience {
     pub(crate) fn new(rule: EarlyStopping) -> Self {
         Self { rule, seen: Seen::default() }
@@ -108,25 +100,6 @@ impl Patience {
 impl fmt::Display for Patience {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} has not improved in {} evaluations", self.rule.metric, self.seen.stale)
-    }
-}
-
-/// The evaluations so far, for early stopping.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct SeenFile {
-    /// The bits of the best gain, which a decimal number might round.
-    best: Option<u64>,
-    stale: u64,
-}
-
-impl SeenFile {
-    pub(crate) fn of(seen: Seen) -> Self {
-        Self { best: seen.best.map(f64::to_bits), stale: seen.stale }
-    }
-
-    pub(crate) fn seen(&self) -> Seen {
-        Seen { best: self.best.map(f64::from_bits), stale: self.stale }
     }
 }
 

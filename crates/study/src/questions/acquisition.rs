@@ -5,10 +5,9 @@ use report::table::{Align, Column, Table, Value};
 use trainer::recipe::LossKind;
 
 use super::DPO_IPO;
-use crate::claims::{Claim, Comparisons, Expectation, llm_and_human};
+use crate::claims::{Answers, Claim, Comparisons, Expectation, Headline, llm_and_human};
 use crate::contrast::{Contrast, Select};
 use crate::error::StudyError;
-use crate::headline::{Answers, Headline};
 use crate::paper::statements;
 use crate::question::{About, Question};
 use crate::recipe::{PaperSet, StudyRecipe, StudySection};

@@ -5,11 +5,10 @@ use report::table::Table;
 use trainer::recipe::LossKind;
 
 use super::DPO_IPO;
-use crate::claims::{Claim, Comparisons, Expectation};
+use crate::claims::{Answers, Claim, Comparisons, Expectation, Headline};
 use crate::contrast::Contrast;
 use crate::error::StudyError;
 use crate::figures;
-use crate::headline::{Answers, Headline};
 use crate::paper::statements;
 use crate::question::{About, Question};
 use crate::recipe::{PaperSet, StudyRecipe};

@@ -6,11 +6,10 @@ use report::table::Table;
 use trainer::recipe::LossKind;
 
 use super::{BARS, CURVE, DPO_IPO, QUARTERS};
-use crate::claims::{Claim, Comparisons, Expectation, printed_trend};
+use crate::claims::{Answers, Claim, Comparisons, Expectation, Headline, printed_trend};
 use crate::contrast::Contrast;
 use crate::error::StudyError;
 use crate::figures;
-use crate::headline::{Answers, Headline};
 use crate::levels::{Axis, Levels};
 use crate::paper::statements;
 use crate::question::{About, Question};

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::Complaint;
-use super::sections::{in_range, require};
+use super::error::{in_range, require};
 use super::values::{Format, NoiseKind, Preset, TrainOn, all};
 use crate::settings::Order;
 

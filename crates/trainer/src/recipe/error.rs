@@ -214,3 +214,18 @@ impl Complaint {
         }
     }
 }
+
+/// Returns a complaint about `key` unless the condition holds.
+pub(super) fn require(holds: bool, key: &str, otherwise: impl Into<String>) -> Result<(), Complaint> {
+    if holds { Ok(()) } else { Err(Complaint::invalid(key, otherwise)) }
+}
+
+/// Returns a complaint about `key` unless its value is in a range. Infinities and NaN are out of range.
+pub(super) fn in_range(
+    key: &str,
+    value: f64,
+    is_in: impl Fn(f64) -> bool,
+    range: &str,
+) -> Result<(), Complaint> {
+    require(value.is_finite() && is_in(value), key, format!("is {value:?}; it must be {range}"))
+}

@@ -7,8 +7,8 @@ use pref_loss::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::error::require;
 use super::loss_kind::LossKind;
-use super::sections::require;
 use super::smoothing::Smoothing;
 use super::{Complaint, Origin, RecipeError};
 use crate::objective::Loss;

@@ -8,6 +8,7 @@ use policy_model::{Lora, Scaling, Targets};
 use pref_data::{Layout, Padding};
 use serde::{Deserialize, Serialize};
 
+use super::error::{in_range, require};
 use super::stopping::{EarlyStoppingSection, NEEDS_HELD_OUT};
 use super::values::{DeviceChoice, Dtype, Epochs, Scheduler};
 use super::{Complaint, Origin, RecipeError};
@@ -410,18 +411,4 @@ impl OutputSection {
     pub fn check(&self) -> Result<(), Complaint> {
         require(!self.dir.as_os_str().is_empty(), "dir", "is empty; set it to a folder for the run")
     }
-}
-
-pub(super) fn require(holds: bool, key: &str, otherwise: impl Into<String>) -> Result<(), Complaint> {
-    if holds { Ok(()) } else { Err(Complaint::invalid(key, otherwise)) }
-}
-
-/// Infinities and NaN are out of range.
-pub(super) fn in_range(
-    key: &str,
-    value: f64,
-    is_in: impl Fn(f64) -> bool,
-    range: &str,
-) -> Result<(), Complaint> {
-    require(value.is_finite() && is_in(value), key, format!("is {value:?}; it must be {range}"))
 }

@@ -5,7 +5,7 @@ use std::num::NonZeroU64;
 use serde::{Deserialize, Serialize};
 
 use super::Complaint;
-use super::sections::{in_range, require};
+use super::error::{in_range, require};
 use crate::stopping::{EarlyStopping, HeldOutMetric};
 
 /// Ends training once a metric of the held-out preferences no longer improves. Each evaluation counts: at checkpoints, and

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Complaint;
-use super::sections::require;
+use super::error::require;
 use super::stopping::NEEDS_HELD_OUT;
 
 /// Measurements during training. They do not affect it.
