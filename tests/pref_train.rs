@@ -424,7 +424,9 @@ fn unknown_recipe_keys_name_the_nearest_known_one() {
     refuses(&bench, &["--set", "train.learning_rat=1e-4"], &["learning_rat", "learning_rate"]);
     refuses(&bench, &["--set", "los.beta=0.1"], &["los", "loss"]);
     refuses(&bench, &["--set", "loss.beta=-1"], &["beta"]);
-    refuses(&bench, &["--set", "distributed.zero=2"], &["zero", "not supported"]);
+    refuses(&bench, &["--set", "distributed.zero=4"], &["zero", "not supported"]);
+    let adapters = ["--set", "distributed.zero=3", "--set", "lora.rank=4"];
+    refuses(&bench, &adapters, &["zero = 3", "lora.rank", "set it to 2"]);
 }
 
 #[test]
