@@ -20,7 +20,7 @@ pub trait LayerSource: fmt::Debug + Send + Sync {
     /// If another rank cannot take part.
     fn begin_forward(&self) -> Result<(), PolicyError>;
 
-    /// Returns the weights of layer `index` with their checkpoint names, in the order of [`ModelConfig::parameter_shapes`].
+    /// Returns the weights of layer `index` with their checkpoint names, in the order of [`ModelConfig::parameter_shapes`](crate::ModelConfig::parameter_shapes).
     ///
     /// # Errors
     ///
