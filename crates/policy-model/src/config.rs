@@ -148,7 +148,7 @@ impl ModelConfig {
         let Value::Object(raw) = json else {
             return Err(PolicyError::invalid_field(path, "(the whole file)", &json, "an object"));
         };
-        let fields = Fields { raw: &raw, path };
+        let fields = Fields::new(&raw, path);
         refuse_quantized(&fields)?;
         let family = Family::parse(&fields)?;
         let layers = fields.size("num_hidden_layers", MAX_LAYERS)?;
@@ -168,6 +168,9 @@ impl ModelConfig {
         let mut switches = family.switches(&fields, layers, hidden_size)?;
         let (rope, local_rope) = family.rope(&fields, (head_dim, max_position_embeddings))?;
         switches.local_rope = local_rope;
+        for key in fields.ignored() {
+            tracing::warn!(path = %path.display(), "`{key}` has no effect on a {}, as in transformers", family.model_type());
+        }
         Ok(Self {
             family,
             vocab_size: fields.size("vocab_size", MAX_SIZE)?,
