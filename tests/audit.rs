@@ -79,6 +79,26 @@ fn cleaning_writes_pairs_and_a_log_and_diff_shows_the_difference() {
 }
 
 #[test]
+fn rows_that_are_not_used_are_announced() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, out) = (pairs(folder.path()), folder.path().join("clean.jsonl").display().to_string());
+    let torn = folder.path().join("torn.jsonl");
+    fs::write(&torn, fs::read_to_string(&file).unwrap() + "{\"prompt\": \"a\"}\n").unwrap();
+    let torn = torn.display().to_string();
+    let said = |arguments: &[&str]| {
+        let output = audit(arguments);
+        assert!(output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let cleaned = said(&["clean", &torn, "--out", &out]);
+    assert!(cleaned.contains("1 unreadable, 0 without a label of human, 0 ties"), "{cleaned}");
+    let compared = said(&[&file, "--second", &torn]);
+    assert!(
+        compared.contains("torn.jsonl: 1 rows cannot be read; the first: ") && compared.contains("line 62")
+    );
+}
+
+#[test]
 fn bad_input_is_status_2_with_one_line() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("other.jsonl");

@@ -180,6 +180,13 @@ impl CleanArgs {
         let options = CleanOptions { remove: self.remove.clone(), relabel: self.relabel.clone() };
         let CleanReport { pairs, written, changes, log } = clean(&data, &audit, &options, &self.out)?;
         let out = self.out.display();
+        let unread = data.report.skipped.len();
+        if unread + data.unlabelled + data.ties > 0 {
+            let Dataset { unlabelled, ties, annotator, .. } = &data;
+            tracing::warn!(
+                "rows that {out} lacks: {unread} unreadable, {unlabelled} without a label of {annotator}, {ties} ties"
+            );
+        }
         Ok(print_result(format_args!(
             "{out}: {written} of {pairs} pairs; {} changes, in {}",
             changes.len(),
@@ -220,7 +227,16 @@ impl Audited {
 
     fn audit(&self, data: &Dataset) -> anyhow::Result<Audit> {
         let benches = self.benches.iter().map(|path| Bench::read(path)).collect::<Result<Vec<_>, _>>()?;
-        let detected = |file: &String| Ok(Dataset::read(&local(file)?, &ReadAs::default())?);
+        let detected = |file: &String| {
+            let other = Dataset::read(&local(file)?, &ReadAs::default())?;
+            if let Some(first) = other.report.skipped.first() {
+                tracing::warn!(
+                    "{file}: {} rows cannot be read; the first: {first}",
+                    other.report.skipped.len()
+                );
+            }
+            Ok(other)
+        };
         let all = |files: &[String]| files.iter().map(detected).collect::<anyhow::Result<Vec<_>>>();
         let questions = self.questions.or_else(|| Some(benches.first()?.questions()));
         let plan = Plan {

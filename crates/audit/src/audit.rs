@@ -120,10 +120,9 @@ pub fn audit(data: &Dataset, options: &Options) -> Result<Audit, AuditError> {
 }
 
 fn other_labels(data: &Dataset, keys: &[PairKey], second: &[Dataset]) -> Result<OtherLabels, AuditError> {
+    let own = OtherLabels::collect(data, keys, &[]).names.len();
     for other in second {
-        let one = OtherLabels::collect(data, keys, std::slice::from_ref(other));
-        let own = OtherLabels::collect(data, keys, &[]);
-        if one.names.len() == own.names.len() {
+        if OtherLabels::collect(data, keys, std::slice::from_ref(other)).names.len() == own {
             return Err(AuditError::NoMatch { second: other.path.clone(), path: data.path.clone() });
         }
     }

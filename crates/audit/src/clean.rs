@@ -69,13 +69,17 @@ pub struct CleanReport {
 ///
 /// # Errors
 ///
-/// [`AuditError::Data`] and [`AuditError::Write`] for files that cannot be written.
+/// [`AuditError::SameFile`] if `out` is the audited file; [`AuditError::Data`] and [`AuditError::Write`] for files that cannot
+/// be written.
 pub fn clean(
     data: &Dataset,
     audit: &Audit,
     options: &CleanOptions,
     out: &Path,
 ) -> Result<CleanReport, AuditError> {
+    if out.canonicalize().is_ok_and(|out| data.path.canonicalize().is_ok_and(|path| path == out)) {
+        return Err(AuditError::SameFile { path: data.path.clone() });
+    }
     let (mut kept, mut changes) = (Vec::new(), Vec::new());
     let mut taken = std::collections::BTreeSet::new();
     for pair in 0..data.pairs.len() {

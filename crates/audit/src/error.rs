@@ -87,6 +87,12 @@ pub enum AuditError {
         #[source]
         source: stats::Error,
     },
+    /// The cleaned file would replace the audited one.
+    #[error("{}: is the audited file, whose other columns would be lost; give --out another name", path.display())]
+    SameFile {
+        /// The file.
+        path: PathBuf,
+    },
     /// The log of changes cannot be written.
     #[error("cannot write {}", path.display())]
     Write {

@@ -9,6 +9,8 @@ use crate::result::Audit;
 const LEAST_PAIRS: usize = 100;
 /// Shares of unusable pairs and unreadable rows up to this need no remark.
 const FEW: f64 = 0.01;
+/// The difference between the ends of a scale from 1 to 10.
+const LARGEST_DIFFERENCE: f64 = 9.0;
 /// A larger noise rate costs more than half of the information: (1 − 2ε)² < ½.
 const MUCH_NOISE: f64 = 0.15;
 /// From this area on, features that are not content decide many labels.
@@ -31,21 +33,23 @@ pub(crate) fn sentence(audit: &Audit) -> String {
         _ if unusable > FEW => "Usable after cleaning",
         _ => "Usable",
     };
+    let shows = match audit.detectable_effect {
+        effect if effect > LARGEST_DIFFERENCE => "shows no difference, whatever its size".to_owned(),
+        effect => format!("shows differences from {effect:.2} points on"),
+    };
     format!(
-        "{state}: {} of {} pairs, {}; {} shows differences from {:.2} points on.",
+        "{state}: {} of {} pairs, {}; {} {shows}.",
         audit.usable_pairs,
         audit.pairs,
         noise_in_words(audit.noise.first()),
         plan_in_words(audit),
-        audit.detectable_effect
     )
 }
 
 /// Returns the planned comparison in words.
 pub(crate) fn plan_in_words(audit: &Audit) -> String {
     let plan = &audit.enough.plan;
-    let seeds = if plan.seeds == 1 { "1 seed".to_owned() } else { format!("{} seeds", plan.seeds) };
-    format!("a comparison with {} questions and {seeds}", plan.questions)
+    format!("a comparison with {} and {}", counted(plan.questions, "question"), counted(plan.seeds, "seed"))
 }
 
 fn noise_in_words(noise: Option<&NoiseEstimate>) -> String {
@@ -79,10 +83,8 @@ pub(crate) fn advice(audit: &Audit) -> Vec<String> {
     }
     match audit.noise.first().filter(|noise| noise.method.identifies()) {
         None => {
-            let pairs = SECOND_LABELS.min(audit.usable_pairs);
-            let text = format!(
-                "Label {pairs} random pairs a second time (`--second`): noise cannot be seen otherwise."
-            );
+            let pairs = counted(SECOND_LABELS.min(audit.usable_pairs), "random pair");
+            let text = format!("Label {pairs} a second time (`--second`): noise cannot be seen otherwise.");
             steps.push((0.3, text));
         }
         Some(noise) if noise.estimate > 0.02 => {

@@ -149,6 +149,8 @@ fn repetitions_are_found_and_cleaned() {
     assert!(noise.low < 0.25 && noise.high > 0.2, "{noise:?}");
 
     let out = folder.path().join("clean.jsonl");
+    let itself = clean(&data, &found, &CleanOptions::default(), &data.path).unwrap_err();
+    assert!(matches!(itself, audit::AuditError::SameFile { .. }), "{itself}");
     let report = clean(&data, &found, &CleanOptions::default(), &out).expect("a writable folder");
     assert_eq!(
         (report.written, report.changes.len()),
