@@ -33,6 +33,8 @@ pub(crate) struct Input {
     pub(crate) view: ViewReport,
     /// How the pairs became tokens.
     pub(crate) tokenized: TokenizeReport,
+    /// The sizes of the sources, if the data are a part of them.
+    pub(crate) mixture: Option<String>,
     /// All tokenized pairs of the data, independent of `data.fraction`.
     pub(crate) all_tokens: Vec<TokenPair>,
     /// The pairs that the recipe uses, with its noise.
@@ -71,7 +73,10 @@ impl Input {
         let sources = (0..recipe.data.len())
             .map(|at| Source::read(recipe, at, &tokenizer, cache))
             .collect::<Result<Vec<_>, _>>()?;
-        let examples = Examples::of(recipe, sources, &tokenizer)?;
+        require_one_kind(recipe, &sources)?;
+        let available: Vec<usize> = sources.iter().map(Source::available).collect();
+        let counts = mixture::counts(&recipe.data, &available)?;
+        let examples = Examples::of(recipe, sources, &counts, &tokenizer)?;
         let Examples { view, tokenized, all_tokens, pairs, unpaired, .. } = examples;
         let Examples { noise, dialogues, held_out, data, sources, .. } = examples;
         let config = Policy::inspect(&model)?;
@@ -84,6 +89,7 @@ impl Input {
             pad_id: tokenizer.pad_id(),
             view,
             tokenized,
+            mixture: mixture::in_words(&counts, &available),
             all_tokens,
             pairs,
             unpaired,
@@ -117,7 +123,7 @@ impl Input {
     }
 
     /// Returns what was read and tokenized, a sentence each.
-    pub(crate) fn summary(&self) -> [String; 2] {
+    pub(crate) fn summary(&self) -> Vec<String> {
         let desirable = self.unpaired.iter().filter(|one| one.is_desirable).count();
         let view = match self.unpaired.len() {
             0 => self.view.to_string(),
@@ -127,7 +133,7 @@ impl Input {
                 all - desirable
             ),
         };
-        [view, self.tokenized.to_string()]
+        [view, self.tokenized.to_string()].into_iter().chain(self.mixture.clone()).collect()
     }
 }
 
@@ -264,13 +270,15 @@ struct Examples {
 
 impl Examples {
     /// Joins the sources, each at its size and with its noise.
-    fn of(recipe: &Recipe, sources: Vec<Source>, tokenizer: &Tokenizer) -> Result<Self, TrainError> {
-        require_one_kind(recipe, &sources)?;
-        let available: Vec<usize> = sources.iter().map(Source::available).collect();
-        let counts = mixture::counts(&recipe.data, &available)?;
+    fn of(
+        recipe: &Recipe,
+        sources: Vec<Source>,
+        counts: &[Option<usize>],
+        tokenizer: &Tokenizer,
+    ) -> Result<Self, TrainError> {
         let is_list = sources.len() > 1;
         let mut joined: Option<Self> = None;
-        for (at, (mut source, count)) in sources.into_iter().zip(counts).enumerate() {
+        for (at, (mut source, &count)) in sources.into_iter().zip(counts).enumerate() {
             let (section, seeds) = (&recipe.data[at], recipe.seeds_of(at));
             if let Some(count) = count {
                 source.draw(count, &seeds);

@@ -17,7 +17,7 @@ pub(crate) fn counts(sources: &[DataSection], available: &[usize]) -> Result<Vec
     if let Some(weights) = weights {
         let all = weights.iter().zip(available);
         let scale = all.map(|(weight, all)| *all as f64 / weight).fold(f64::INFINITY, f64::min);
-        let size = |(weight, all): (f64, &usize)| ((weight * scale).round() as usize).clamp(1, *all);
+        let size = |(weight, all): (f64, &usize)| ((weight * scale).round() as usize).max(1).min(*all);
         return Ok(weights.into_iter().zip(available).map(size).map(Some).collect());
     }
     for (at, (source, &all)) in sources.iter().zip(available).enumerate() {
@@ -30,6 +30,16 @@ pub(crate) fn counts(sources: &[DataSection], available: &[usize]) -> Result<Vec
         return Err(complaint.within("data").at(Origin::Code).into());
     }
     Ok(sources.iter().map(|source| source.count.map(NonZeroUsize::get)).collect())
+}
+
+/// Returns the size of each source in a sentence; `None` if all sources give all that they have.
+pub(crate) fn in_words(counts: &[Option<usize>], available: &[usize]) -> Option<String> {
+    let of = |(at, (count, all)): (usize, (&Option<usize>, &usize))| {
+        format!("{} of {all} of source {at}", count.unwrap_or(*all))
+    };
+    let drawn = counts.iter().zip(available).any(|(count, all)| count.is_some_and(|count| count < *all));
+    let sources: Vec<String> = counts.iter().zip(available).enumerate().map(of).collect();
+    drawn.then(|| format!("The mixture takes {}.", sources.join(", ")))
 }
 
 #[cfg(test)]
@@ -54,6 +64,14 @@ mod tests {
         assert_eq!(sized([3.0, 1.0], [100, 1000]), [Some(100), Some(33)]);
         assert_eq!(sized([0.7, 0.3], [700, 300]), [Some(700), Some(300)]);
         assert_eq!(sized([1e6, 1.0], [100, 100]), [Some(100), Some(1)]);
+        assert_eq!(sized([1.0, 1.0], [100, 0]), [Some(1), Some(0)]);
+    }
+
+    #[test]
+    fn a_mixture_of_parts_says_so() {
+        let words = in_words(&[Some(22), None], &[30, 11]);
+        assert_eq!(words.as_deref(), Some("The mixture takes 22 of 30 of source 0, 11 of 11 of source 1."));
+        assert_eq!(in_words(&[Some(30), None], &[30, 11]), None);
     }
 
     #[test]

@@ -27,6 +27,9 @@ pub(crate) fn announce(
     group: &ProcessGroup,
 ) -> Result<(), TrainError> {
     warn_of_smoothing(&recipe.loss);
+    if let Some(steps) = recipe.train.max_steps {
+        tracing::info!("train.max_steps = {steps} is the length of the run; train.epochs is not used");
+    }
     let of_beta = diagnostics::beta_of_means(recipe.loss.kind, recipe.loss.beta);
     let warnings = input.warnings(loss, batch_size);
     of_beta.iter().chain(&warnings).for_each(|warning| tracing::warn!("{warning}"));

@@ -1,32 +1,19 @@
 //! A run resumes with the inputs that its checkpoints record, and with no others unless the user accepts them.
 
+mod clock;
 #[expect(dead_code, reason = "this test uses the bench, and starts no ranks")]
 mod ranks;
 
-use std::cell::Cell;
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
+use clock::Ticking;
 use distributed::ProcessGroup;
 use ranks::Bench;
 use serde_json::Value;
 use trainer::recipe::Recipe;
-use trainer::{Clock, Cluster, Context, NoClock, Outcome, Silent, Start, TrainError, plan, run};
-
-/// A clock that advances by one second per reading.
-struct Ticking(Cell<f64>);
-
-impl Clock for Ticking {
-    fn seconds(&self) -> f64 {
-        self.0.set(self.0.get() + 1.0);
-        self.0.get()
-    }
-
-    fn unix_seconds(&self) -> f64 {
-        0.0
-    }
-}
+use trainer::{Cluster, Context, NoClock, Outcome, Silent, Start, TrainError, plan, run};
 
 fn recipe(bench: &Bench, changes: &[&str]) -> Result<Recipe, TrainError> {
     let path = |name: &str| bench.path(name).display().to_string();
@@ -121,7 +108,7 @@ fn a_loss_without_a_reference_loads_and_scores_none() {
         let folder = format!("output.dir={}", bench.path(keys[0]).display());
         let changes = [&[&*missing, &folder], keys].concat();
         let planned = recipe(&bench, &changes).unwrap();
-        let clock = Ticking(Cell::new(0.0));
+        let clock = Ticking::default();
         let planned = plan(&planned, Start::Fresh, Cluster::a100s(1), &clock).unwrap();
         assert_eq!((planned.reference, planned.time.reference), (None, 0.0));
         assert_eq!(planned.on_cluster.reference, 0.0);

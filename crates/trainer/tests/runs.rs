@@ -1,36 +1,23 @@
 //! Runs as recipes describe them: their length, their sources, early stopping, the best checkpoint, and their records.
 
+mod clock;
 #[expect(dead_code, reason = "this test uses the bench, and starts no ranks")]
 mod ranks;
 
-use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
+use clock::Ticking;
 use distributed::ProcessGroup;
 use ranks::Bench;
 use serde_json::Value;
 use trainer::recipe::Recipe;
 use trainer::{
-    Clock, Cluster, Context, HeldOutMetric, NoClock, Outcome, Preview, RunDir, Silent, Start, TrainError,
+    Cluster, Context, HeldOutMetric, NoClock, Outcome, Preview, RunDir, Silent, Start, TrainError,
     TrainedPair, plan, preview, run,
 };
-
-/// A clock that advances by one second per reading.
-struct Ticking(Cell<f64>);
-
-impl Clock for Ticking {
-    fn seconds(&self) -> f64 {
-        self.0.set(self.0.get() + 1.0);
-        self.0.get()
-    }
-
-    fn unix_seconds(&self) -> f64 {
-        0.0
-    }
-}
 
 /// The keys of a run without held-out preferences, in the folder `out` of the bench.
 const PLAIN: &str = "[train]
@@ -62,7 +49,7 @@ fn train(recipe: &Recipe, start: Start, stop: bool) -> Result<Outcome, TrainErro
 }
 
 fn planned_steps(recipe: &Recipe) -> u64 {
-    plan(recipe, Start::Fresh, Cluster::a100s(1), &Ticking(Cell::new(0.0))).unwrap().total_steps
+    plan(recipe, Start::Fresh, Cluster::a100s(1), &Ticking::default()).unwrap().total_steps
 }
 
 const ONE: &str = "[data]\npath = \"@/pairs.jsonl\"\n";
@@ -144,6 +131,8 @@ fn a_mixture_draws_from_each_source_by_weight_or_count() {
     let weighted = list("weight = 2", "weight = 1");
     let dir = train_both_ways(&bench, &weighted, &[]);
     assert_eq!(by_source(&dir), [22, 11], "the first source is used up");
+    let card = fs::read_to_string(dir.root().join("model/README.md")).unwrap();
+    assert!(card.contains("The mixture takes 22 of 22 of source 0, 11 of 30 of source 1."), "{card}");
     let noise = fs::read_to_string(dir.root().join("noise.jsonl")).unwrap();
     let flipped = |at: usize| {
         let of_source = |line: &&str| line.contains(&format!("\"id\":\"{at}/")) && line.contains("flipped");
@@ -152,7 +141,7 @@ fn a_mixture_draws_from_each_source_by_weight_or_count() {
     assert_eq!((flipped(0), flipped(1) > 0), (0, true), "{noise}");
 
     let counted = recipe(&bench, &list("count = 5", ""), &["output.dir=unused"]).unwrap();
-    let planned = plan(&counted, Start::Fresh, Cluster::a100s(1), &Ticking(Cell::new(0.0))).unwrap();
+    let planned = plan(&counted, Start::Fresh, Cluster::a100s(1), &Ticking::default()).unwrap();
     assert_eq!((planned.examples, planned.tokenized.pairs_in, planned.view.records), (35, 52, 52));
     let few = recipe(&bench, &list("count = 23", ""), &[]).unwrap();
     let refused = train(&few, Start::Fresh, false).unwrap_err();
@@ -219,7 +208,7 @@ fn training_ends_early_and_the_best_checkpoint_becomes_the_model() {
         "checkpoints.best=eval/accuracy",
     ];
     let planned = recipe(&bench, ONE, &changes).unwrap();
-    let planned = plan(&planned, Start::Fresh, Cluster::a100s(1), &Ticking(Cell::new(0.0))).unwrap();
+    let planned = plan(&planned, Start::Fresh, Cluster::a100s(1), &Ticking::default()).unwrap();
     assert_eq!((planned.total_steps, planned.stops_early), (60, true));
     let dir = train_both_ways(&bench, ONE, &changes);
     let evaluations = dir.read_evaluations().unwrap();

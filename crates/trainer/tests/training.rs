@@ -1,12 +1,13 @@
 //! The training loop on a tiny policy: exactness, determinism, resuming, errors.
 
+mod clock;
 mod common;
 
-use std::cell::Cell;
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use clock::Ticking;
 use common::Record;
 use distributed::ProcessGroup;
 use policy_model::{Lora, ModelConfig, Policy, Rows, Targets};
@@ -17,8 +18,8 @@ use seeds::Seeds;
 use tch::{Device, Kind};
 use test_support::REORDERED_FP32;
 use trainer::{
-    Activations, AdamWSettings, Clock, Context, Decay, Head, KlPairs, Length, Loss, MicroBatch, Order,
-    Outcome, PreferenceObjective, Progress, RunDir, Scoring, SequenceLogps, Start, SupervisedRun, TrainError,
+    Activations, AdamWSettings, Context, Decay, Head, KlPairs, Length, Loss, MicroBatch, Order, Outcome,
+    PreferenceObjective, Progress, RunDir, Scoring, SequenceLogps, Start, SupervisedRun, TrainError,
     TrainSettings, Trained, Trainer, run_supervised,
 };
 
@@ -397,21 +398,6 @@ impl Progress for StopAfter<'_> {
     }
 
     fn end(&mut self) {}
-}
-
-/// Advances by a second per reading.
-#[derive(Default)]
-struct Ticking(Cell<f64>);
-
-impl Clock for Ticking {
-    fn seconds(&self) -> f64 {
-        self.0.set(self.0.get() + 1.0);
-        self.0.get()
-    }
-
-    fn unix_seconds(&self) -> f64 {
-        0.0
-    }
 }
 
 /// A supervised run in `root`, with a stop request after `after` steps.
