@@ -264,6 +264,7 @@ fn values_of_the_wrong_type_name_the_expected_type() {
     );
     assert_eq!(refusal("train.checkpoints=1"), "train.checkpoints is 1; expected a list");
     assert_eq!(refusal("loss=ipo"), "loss is \"ipo\"; expected a table");
+    assert_eq!(refusal("loss=[\"ipo\"]"), "loss is a list; expected a table");
     assert_eq!(refusal("loss.kind=3"), "loss.kind is 3; expected a string");
     assert_eq!(refusal("model.path=7"), "model.path is 7; expected a string");
     assert_eq!(refusal("seed=-1"), "seed is -1; expected a whole number, not below 0");
