@@ -121,6 +121,18 @@ impl<'a> Comparisons<'a> {
         Claim { control: Some(self.training_effect(loss, annotator)), ..claim }
     }
 
+    /// Returns both losses at each level of noise; none if the question lacks one of them.
+    pub(crate) fn at_all_noise(
+        &self,
+        annotator: &'a str,
+        [loss, other]: [LossKind; 2],
+        rates: &[FlipRate],
+    ) -> Vec<(Select<'a>, Select<'a>)> {
+        let noisy = rates.iter().copied().filter(|rate| rate.get() > 0.0 && self.has(&[loss, other]));
+        let at = |loss, rate| self.at_noise(loss, annotator, rate);
+        noisy.map(|rate| (at(loss, rate), at(other, rate))).collect()
+    }
+
     /// Returns the mean difference of two losses over all levels of noise; `None` if the question lacks one of them.
     pub(crate) fn under_noise(
         &self,
@@ -129,16 +141,14 @@ impl<'a> Comparisons<'a> {
         rates: &[FlipRate],
         place: &'static str,
     ) -> Option<Claim<'a>> {
-        let noisy: Vec<FlipRate> = rates.iter().copied().filter(|rate| rate.get() > 0.0).collect();
-        if noisy.is_empty() || !self.has(&[loss, other]) {
+        let pairs = self.at_all_noise(annotator, [loss, other], rates);
+        if pairs.is_empty() {
             return None;
         }
-        let at = |loss, rate| self.at_noise(loss, annotator, rate);
-        let pairs = noisy.iter().map(|&rate| (at(loss, rate), at(other, rate)));
         let printed = self.printed(4, loss, annotator).zip(self.printed(4, other, annotator));
         let printed = printed.map(|(one, other)| (1..5).map(|row| one[row] - other[row]).sum::<f64>() / 4.0);
         let comparison = format!("{annotator}: {} − {}, under noise", loss_name(loss), loss_name(other));
-        let claim = Claim::new(place, comparison, Contrast::mean_difference(pairs.collect()));
+        let claim = Claim::new(place, comparison, Contrast::mean_difference(pairs));
         Some(Claim { printed, control: Some(self.training_effect(other, annotator)), ..claim })
     }
 

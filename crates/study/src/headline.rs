@@ -83,7 +83,7 @@ impl Headlined {
     }
 }
 
-/// Measures headlines, with a correction for all of them.
+/// Measures the headlines of a question, with a correction for all of them.
 pub(crate) fn measure(
     analysis: &Analysis<'_>,
     recipe: &StudyRecipe,

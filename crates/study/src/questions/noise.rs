@@ -1,7 +1,6 @@
 //! RQ3: the quality of labels, under flip noise (Table 4).
 
 use experiment::{Axes, Grid, loss_name, percent};
-use pref_data::FlipRate;
 use report::table::Table;
 use trainer::recipe::LossKind;
 
@@ -113,7 +112,10 @@ impl Question for Noise {
             let answers = Answers::new("no, they help", "yes", "no");
             headlines.push(of.headline("Do flips harm?", comparison, flips, answers));
         }
-        if let Some(smoothed) = smoothed(&of, &rates) {
+        let both = |annotator| of.at_all_noise(annotator, [LossKind::Cdpo, LossKind::Dpo], &rates);
+        let smoothed: Vec<_> = of.annotators().iter().flat_map(|annotator| both(annotator)).collect();
+        if !smoothed.is_empty() {
+            let smoothed = Contrast::mean_difference(smoothed);
             let answers = Answers::new("yes", "no, worse", "no");
             let comparison = "cDPO − DPO, flips".to_owned();
             headlines.push(of.headline("Is cDPO better?", comparison, smoothed, answers));
@@ -124,19 +126,6 @@ impl Question for Noise {
     fn printed(&self, set: PaperSet) -> &'static [usize] {
         if set == PaperSet::Gair { &[4] } else { &[12, 14] }
     }
-}
-
-/// Returns the mean difference between cDPO and DPO over annotators and shares of flipped labels.
-fn smoothed<'a>(of: &Comparisons<'a>, rates: &[FlipRate]) -> Option<Contrast<'a>> {
-    let noisy = || rates.iter().copied().filter(|rate| rate.get() > 0.0);
-    (of.has(DPO_CDPO) && noisy().next().is_some()).then(|| {
-        let pairs = of.annotators().iter().flat_map(|annotator| {
-            noisy().map(|rate| {
-                (of.at_noise(LossKind::Cdpo, annotator, rate), of.at_noise(LossKind::Dpo, annotator, rate))
-            })
-        });
-        Contrast::mean_difference(pairs.collect())
-    })
 }
 
 fn levels(study: &StudySection) -> Levels<'_> {
