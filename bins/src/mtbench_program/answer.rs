@@ -8,12 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Context as _;
 use clap::Args;
 use distributed::{DistributedError, Fact, ProcessGroup};
-use inference::{DistributedResponder, Ending, LoadedPolicy, tokenizer_with_template};
+use inference::{DistributedResponder, Ending, LoadedPolicy, model_fact, tokenizer_with_template};
 use mtbench::{ANSWER_TOKENS, BenchDir, Conversation, EndpointResponder, Question, Responder, answer_bench};
 use pref_data::{ChatSettings, Date};
 use seeds::Seeds;
-use trainer::Progress as _;
 use trainer::recipe::DeviceChoice;
+use trainer::{Progress as _, TrainError};
 
 use super::endpoint::EndpointArgs;
 use super::{Data, SystemStamp};
@@ -146,8 +146,8 @@ fn answer_together(
         let AnswerArgs { system, date, max_new_tokens, wave, seed, .. } = args;
         let command = format!("{system:?}\n{date:?}\n{max_new_tokens}\n{wave}\n{seed:?}");
         let same = "start all ranks with the same --system, --date, --max-new-tokens, --wave and --seed";
-        Ok::<_, DistributedError>(vec![
-            Fact::of_model(folder, copy)?,
+        Ok::<_, TrainError>(vec![
+            model_fact(folder, copy)?,
             Fact { what: "way of answering", value: command, remedy: same },
         ])
     })?;

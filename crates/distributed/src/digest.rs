@@ -7,14 +7,14 @@ use tch::{Device, Tensor};
 
 use crate::error::DistributedError;
 
-/// Computes a digest of the configuration and weights in a model folder.
+/// Computes a digest of the configuration and weights of a model, which may be in several folders: adapters and their base.
 ///
 /// # Errors
 ///
 /// [`DistributedError::Read`].
-pub fn digest_of_model(folder: &Path) -> Result<String, DistributedError> {
+pub fn digest_of_model(folders: &[PathBuf]) -> Result<String, DistributedError> {
     let mut hasher = blake3::Hasher::new();
-    hash_model(folder, &mut hasher)?;
+    hash_model(folders, &mut hasher)?;
     Ok(short(&hasher))
 }
 
@@ -35,18 +35,24 @@ pub fn digest_of_tensor(tensor: &Tensor) -> Result<String, DistributedError> {
     Ok(short(&hasher))
 }
 
-/// Feeds the configuration and weights in a model folder to `hasher`.
+/// Feeds the configuration and weights of a model to `hasher`; see [`digest_of_model`].
 ///
 /// # Errors
 ///
 /// [`DistributedError::Read`].
-pub fn hash_model(folder: &Path, hasher: &mut blake3::Hasher) -> Result<(), DistributedError> {
+pub fn hash_model(folders: &[PathBuf], hasher: &mut blake3::Hasher) -> Result<(), DistributedError> {
+    folders.iter().try_for_each(|folder| hash_folder(folder, hasher))
+}
+
+fn hash_folder(folder: &Path, hasher: &mut blake3::Hasher) -> Result<(), DistributedError> {
     let failed = |path: &Path, source| DistributedError::Read { path: path.to_owned(), source };
     let mut found: Vec<PathBuf> = Vec::new();
     for entry in fs::read_dir(folder).map_err(|error| failed(folder, error))? {
         let path = entry.map_err(|error| failed(folder, error))?.path();
         let is_weights = path.extension().is_some_and(|extension| extension == "safetensors");
-        if is_weights || path.file_name().is_some_and(|name| name == "config.json") {
+        let is_config =
+            path.file_name().is_some_and(|name| name == "config.json" || name == "adapter_config.json");
+        if is_weights || is_config {
             found.push(path);
         }
     }
@@ -88,6 +94,32 @@ mod tests {
         assert_eq!(digest(&tensor), digest(&tensor.copy()));
         assert_ne!(digest(&tensor), digest(&other));
         assert_ne!(digest(&tensor.to_kind(tch::Kind::BFloat16)), digest(&tensor));
+    }
+
+    #[test]
+    fn the_digest_of_adapters_depends_on_their_base() {
+        let root = std::env::temp_dir().join(format!("digest-{}", std::process::id()));
+        let [adapters, base] = ["adapters", "base"].map(|name| root.join(name));
+        let digest = |files: [(&Path, &str, &str); 3]| {
+            for (folder, name, text) in files {
+                fs::create_dir_all(folder).unwrap();
+                fs::write(folder.join(name), text).unwrap();
+            }
+            digest_of_model(&[adapters.clone(), base.clone()]).unwrap()
+        };
+        let files = [
+            (&*adapters, "adapter_config.json", "{}"),
+            (&*adapters, "adapter_model.safetensors", "a"),
+            (&*base, "model.safetensors", "b"),
+        ];
+        let one = digest(files);
+        for at in 0..files.len() {
+            let mut others = files;
+            others[at].2 = "other";
+            assert_ne!(digest(others), one, "{}", files[at].1);
+        }
+        assert_eq!(digest(files), one);
+        fs::remove_dir_all(&root).unwrap();
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What must be equal on all ranks, and its comparison.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use crate::digest::{digest_of_model, hash_sequences, short};
 use crate::error::DistributedError;
@@ -18,13 +18,13 @@ pub struct Fact {
 }
 
 impl Fact {
-    /// The configuration and weights of the model in `folder`.
+    /// The configuration and weights of the model in `folders`; see [`digest_of_model`].
     ///
     /// # Errors
     ///
     /// [`DistributedError::Read`].
-    pub fn of_model(folder: &Path, remedy: &'static str) -> Result<Self, DistributedError> {
-        Ok(Self { what: "model", value: digest_of_model(folder)?, remedy })
+    pub fn of_model(folders: &[PathBuf], remedy: &'static str) -> Result<Self, DistributedError> {
+        Ok(Self { what: "model", value: digest_of_model(folders)?, remedy })
     }
 
     /// The token ids of `sequences`, in their order.

@@ -10,9 +10,9 @@ use crate::error::ExperimentError;
 /// The kinds of files on which a model's address depends.
 const MODEL_FILES: [&str; 4] = ["safetensors", "json", "jinja", "model"];
 
-/// Returns the files of a model folder that determine it.
+/// Returns the files of a model folder that determine it, with those of the base model of adapters.
 pub(crate) fn model_files(folder: &Path) -> Result<Vec<PathBuf>, ExperimentError> {
-    let mut folders = vec![folder.to_owned()];
+    let mut folders = policy_model::model_folders(folder)?;
     folders.extend(Some(folder.join("additional_chat_templates")).filter(|named| named.is_dir()));
     let mut files = Vec::new();
     for folder in folders {

@@ -11,7 +11,8 @@ use pref_data::{
 use tch::{Device, Kind};
 use trainer::{Scoring, SequenceLogps, TrainError};
 
-use crate::InferenceError;
+use crate::error::InferenceError;
+use crate::model_fact::model_fact;
 
 /// Labels pairs by the log-probability that a policy gives to their responses.
 #[derive(Clone, Debug, PartialEq)]
@@ -85,7 +86,7 @@ impl LikelihoodAnnotator {
                     sequences,
                     "give all ranks the same records, --max-length and --annotator",
                 ),
-                Fact::of_model(model, "copy the model's folder from rank 0")?,
+                model_fact(model, "copy the model's folder from rank 0")?,
             ])
         })?;
         let policy = Policy::load(model, Kind::Float, device)?;

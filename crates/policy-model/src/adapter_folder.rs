@@ -9,6 +9,14 @@ use crate::error::PolicyError;
 pub(crate) const CONFIG: &str = "adapter_config.json";
 const BASE: &str = "base_model_name_or_path";
 
+/// Returns the folders that determine a model's weights: `dir`, and that of the base model if `dir` has adapters of peft only.
+///
+/// # Errors
+/// The base model of adapters is not found.
+pub fn model_folders(dir: &Path) -> Result<Vec<PathBuf>, PolicyError> {
+    Ok([Some(dir.to_owned()), base_of(dir)?].into_iter().flatten().collect())
+}
+
 /// Returns the folder of the base model if `dir` has adapters and no model.
 ///
 /// A relative path is looked up in `dir`, then in the working directory.

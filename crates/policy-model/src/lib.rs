@@ -29,6 +29,7 @@ mod switches;
 mod targets;
 mod weights;
 
+pub use adapter_folder::model_folders;
 pub use attention::{AttentionMask, PackedRow, PackedRows, Rows};
 pub use config::ModelConfig;
 pub use error::PolicyError;

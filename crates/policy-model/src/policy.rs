@@ -62,7 +62,8 @@ impl Policy {
         Ok(config)
     }
 
-    /// Calls `visit` for each parameter of a model folder, in the order of the files. One is in memory at a time.
+    /// Calls `visit` for each parameter of a model folder, in the order of the files. One is in memory at a time, but all of them for
+    /// a folder of peft's adapters, which are merged.
     ///
     /// # Errors
     /// As [`Policy::load`]; the first error of `visit`.
@@ -70,9 +71,16 @@ impl Policy {
         dir: &Path,
         kind: Kind,
         device: Device,
-        visit: impl FnMut(String, Tensor) -> Result<(), E>,
+        mut visit: impl FnMut(String, Tensor) -> Result<(), E>,
     ) -> Result<(), E> {
         let config = Self::inspect(dir)?;
+        if base_of(dir)?.is_some() {
+            let merged = Self::load(dir, kind, device)?;
+            return merged
+                .parameters()
+                .iter()
+                .try_for_each(|(name, weight)| visit(name.clone(), weight.shallow_clone()));
+        }
         weights::visit(dir, &config, (kind, device), visit)
     }
 

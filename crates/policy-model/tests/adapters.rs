@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use policy_model::Policy;
+use policy_model::{Policy, PolicyError, model_folders};
 use recorded::{GRADIENT_FP32, ids, largest_difference, packed_logps, policy, uniform, values};
 use serde::Deserialize;
 use serde_json::Value;
@@ -138,6 +138,18 @@ fn a_folder_of_adapters_is_read_with_its_base() {
         let merged = Policy::load(&dir, Kind::Float, Device::Cpu).unwrap();
         let apart = largest_difference(&tch::no_grad(|| values(&logps(&merged))), &case.merged_logps);
         assert!(apart < LOGITS_FP32, "{}: {apart}", case.name);
+        let mut visited = Vec::new();
+        let visit = |name: String, weight: Tensor| {
+            visited.push((name, weight));
+            Ok::<(), PolicyError>(())
+        };
+        Policy::read_parameters(&dir, Kind::Float, Device::Cpu, visit).unwrap();
+        assert_eq!(visited.len(), merged.parameters().len());
+        assert!(
+            visited.iter().zip(merged.parameters()).all(|(one, other)| one.0 == other.0 && one.1 == other.1)
+        );
+        assert_eq!(model_folders(&dir).unwrap().len(), 2);
+        assert_eq!(model_folders(&base_dir).unwrap(), std::slice::from_ref(&base_dir));
 
         case.config["base_model_name_or_path"] = "org/model".into();
         write_folder(&case, &dir);

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::thread;
 
 use distributed::{Exchange, ProcessGroup, Sharding, digest_of_model};
-use policy_model::{Companions, Policy};
+use policy_model::{Companions, Policy, model_folders};
 use pref_data::Dialogue;
 use pref_loss::KtoLoss;
 use seeds::Seeds;
@@ -262,7 +262,7 @@ pub(crate) fn digest_of_policy(
 ) -> Result<String, TrainError> {
     match reference.filter(|reference| reference.is_of(folder)) {
         Some(reference) => Ok(reference.short_digest()),
-        None => Ok(digest_of_model(folder)?),
+        None => Ok(digest_of_model(&model_folders(folder)?)?),
     }
 }
 

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use distributed::{ProcessGroup, hash_model, hash_sequences};
-use policy_model::{ModelConfig, Policy};
+use policy_model::{ModelConfig, Policy, model_folders};
 use pref_data::{Layout, Padding, TokenPair};
 use pref_loss::LdAlpha;
 use tch::Kind;
@@ -35,7 +35,7 @@ impl ReferenceModel {
             ModelConfig::from_folder(&folder)?;
         }
         let mut hasher = blake3::Hasher::new();
-        hash_model(&folder, &mut hasher)?;
+        hash_model(&model_folders(&folder)?, &mut hasher)?;
         Ok(Self { folder, digest: hasher.finalize() })
     }
 
