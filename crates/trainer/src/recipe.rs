@@ -34,7 +34,7 @@ use toml::Table;
 
 mod data;
 mod de;
-mod error;
+pub(crate) mod error;
 mod fetch;
 mod loss;
 mod loss_kind;
