@@ -28,8 +28,20 @@ const RECIPES: [(&str, &str, &str); 2] = [
 /// Returns a line for each page that does not fit the code.
 pub(crate) fn stale(files: &Files) -> Violations {
     let is_current = |(path, text): &(&str, String)| files.get(*path).is_some_and(|found| found == text);
-    let stale = pages(files).into_iter().filter(|page| !is_current(page));
-    stale.map(|(path, _)| format!("{path} does not fit the code; run `cargo xtask book --write`")).collect()
+    let [keys, run] = pages(files);
+    let unknown = keys.1.lines().filter(|row| row.starts_with("| `")).filter_map(|row| {
+        let mut cells = row.split(" | ");
+        let key = cells.next()?.trim_start_matches("| ");
+        // After the type.
+        let is_unknown = cells.nth(1)?.trim().is_empty();
+        is_unknown.then(|| format!("the default of {key} is computed; document it as `[default: value]`"))
+    });
+    let mut found: Violations = unknown.collect();
+    let stale = [&keys, &run].into_iter().filter(|page| !is_current(page));
+    found.extend(
+        stale.map(|(path, _)| format!("{path} does not fit the code; run `cargo xtask book --write`")),
+    );
+    found
 }
 
 /// Returns each page with its path from the root.
@@ -147,7 +159,20 @@ pub struct Recipe {
     /// A name [default: that of the folder].
     #[serde(default)]
     pub name: Option<String>,
+    /// Words [default: 0.5, `"all"`].
+    #[serde(default = "computed")]
+    pub words: Vec<Word>,
+    /// The first two.
+    #[serde(default)]
+    pub slice: Option<Slice>,
     pub train: TrainSection,
+}
+#[serde(try_from = "String")]
+pub struct Slice {
+    pub keep: bool,
+}
+fn computed() -> Vec<Word> {
+    vec![half(), Word::All]
 }
 impl RunDir {
     /// The metrics.
@@ -167,6 +192,8 @@ impl RunDir {
             "| `weight` | number, optional | `0.1` or `50` | finite and at least 0 | A weight of `a`",
             "| `word` | text, optional | `\"x\"` |  | A word",
             "| `name` | text, optional | none |  | A name [default: that of the folder]. |",
+            "| `words` | list of text | `[0.5, \"all\"]` |  | Words [default: 0.5, `\"all\"`]. |",
+            "| `slice` | text, optional | none |  | The first two. |",
             "### `[train]`\n\nHow it trains.\n",
             "| `epochs` | integer | `3` | above 0 | Passes over the data. |",
             "| `beta` | number | `0.1` | A positive strength. | The loss's strength. |",
@@ -176,5 +203,8 @@ impl RunDir {
         }
         assert!(run.contains("| `metrics.jsonl` | The metrics. |"), "{run}");
         assert_eq!(stale(&files).len(), 2);
+        let code = CODE.replace(" [default: 0.5, `\"all\"`]", "");
+        let found = stale(&Files::from([("crates/x/src/lib.rs".to_owned(), code)]));
+        assert!(found[0].contains("the default of `words` is computed"), "{found:?}");
     }
 }

@@ -111,8 +111,9 @@ pub struct StudySection {
     /// Epochs of the question on too many epochs.
     #[serde(default = "ten")]
     pub long_epochs: NonZeroU64,
-    /// The largest difference that does not matter, in points: effects within it count as none [default: 0.2, about three
-    /// standard deviations of a mean that is judged again; FastChat reports a range of 0.16 over five runs].
+    /// The largest difference that does not matter, in points: effects within it count as none [default: 0.2]. The
+    /// default is about three standard deviations of a mean that is judged again; FastChat reports a range of 0.16 over five
+    /// runs.
     #[serde(default)]
     pub margin: Margin,
     /// People's ratings of some answers, which correct the judges: a file as `agreement collect` prints it, or `gold` for the
