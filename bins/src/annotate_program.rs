@@ -18,7 +18,7 @@ use crate::program::Signals;
 /// Label preferences with a model, and see what the labels of any annotator are worth.
 #[derive(Debug, Parser)]
 #[command(name = "annotate", version)]
-pub struct Annotate {
+pub(crate) struct Annotate {
     #[command(subcommand)]
     command: Command,
 }
@@ -33,7 +33,7 @@ enum Command {
 
 impl Annotate {
     /// What is logged unless `RUST_LOG` chooses.
-    pub fn logged(&self) -> &'static str {
+    pub(crate) fn logged(&self) -> &'static str {
         match &self.command {
             Command::Score(args) => args.logged(),
             _ => "info",
@@ -45,7 +45,7 @@ impl Annotate {
     /// # Errors
     ///
     /// Whatever is wrong with files, endpoint or model.
-    pub fn run(&self, signals: &Signals) -> anyhow::Result<()> {
+    pub(crate) fn run(&self, signals: &Signals) -> anyhow::Result<()> {
         match &self.command {
             Command::Llm(args) => args.run(signals),
             Command::Score(args) => args.run(signals),

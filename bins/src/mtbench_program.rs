@@ -20,14 +20,14 @@ use crate::program::Signals;
 /// MT-Bench in FastChat's files: answer the questions, judge the answers, show the scores.
 #[derive(Debug, Parser)]
 #[command(name = "mtbench", version)]
-pub struct MtBench {
+pub(crate) struct MtBench {
     #[command(subcommand)]
     command: Command,
 }
 
 impl MtBench {
     /// Returns the log level if `RUST_LOG` is not set.
-    pub fn logged(&self) -> &'static str {
+    pub(crate) fn logged(&self) -> &'static str {
         match &self.command {
             Command::Answer(args) => args.logged(),
             _ => "info",
@@ -86,7 +86,7 @@ impl From<ModeArg> for Mode {
 /// # Errors
 ///
 /// Any error of the command.
-pub fn mtbench(args: &MtBench, signals: &Signals) -> anyhow::Result<()> {
+pub(crate) fn mtbench(args: &MtBench, signals: &Signals) -> anyhow::Result<()> {
     match &args.command {
         Command::Fetch(args) => fetch::fetch(args),
         Command::Answer(args) => answer::answer(args, signals),

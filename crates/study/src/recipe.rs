@@ -14,6 +14,7 @@ use hub::{Hub, HubError};
 use pref_data::{Date, FlipRate, Fraction, LabelSource};
 use pref_loss::Beta;
 use serde::{Deserialize, Serialize};
+use toml::Table;
 use trainer::recipe::{
     Complaint, DataSection, DistributedSection, Format, LoraSection, LossKind, LossSection, ModelSection,
     OutputSection, RecipeError, RecipeRoot, SpeedSection, TrainSection, WatchSection, parse_toml, read_toml,
@@ -330,6 +331,14 @@ impl StudyRecipe {
 }
 
 impl RecipeRoot for StudyRecipe {
+    fn prepare(table: &mut Table) -> Result<(), Complaint> {
+        if !table.contains_key("study") {
+            let reason = "is missing; add [study] and [judge], or train this recipe of one run with `pref-train --recipe FILE`";
+            return Err(Complaint::invalid("study", reason));
+        }
+        Ok(())
+    }
+
     fn finish(&mut self) -> Result<(), Complaint> {
         self.study.check().map_err(|complaint| complaint.within("study"))?;
         self.data.check().map_err(|complaint| complaint.within("data"))?;

@@ -43,7 +43,7 @@ mod stopping;
 mod tensorboard;
 mod unpaired;
 
-pub use context::{Clock, Context, NoClock, Progress, Silent};
+pub use context::{ANNOUNCED, Clock, Context, NoClock, Overall, Progress, Silent};
 pub use engine::{Observer, Outcome, Trainer};
 pub use error::{TrainError, is_bad_model};
 pub use gradients::Gradients;

@@ -154,6 +154,11 @@ impl Recipe {
 
 impl RecipeRoot for Recipe {
     fn prepare(table: &mut Table) -> Result<(), Complaint> {
+        if table.contains_key("study") {
+            let reason =
+                "is a section of a study's recipe; run it with `study --recipe FILE`, or with `rq1` to `rq4`";
+            return Err(Complaint::invalid("study", reason));
+        }
         sources::inherit(table)
     }
 
