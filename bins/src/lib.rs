@@ -7,6 +7,7 @@
 
 mod annotate_program;
 mod audit_program;
+mod batch_args;
 mod compare_program;
 mod console;
 mod group_error;
