@@ -387,7 +387,8 @@ impl Policy {
     fn padded(&self, rows: &Rows) -> (Tensor, Padded<NoCache>) {
         let masks = Masks::of_rows(rows, self.decoder.window());
         let positions = rows.positions.expand_as(&rows.ids).reshape(-1);
-        (positions, Padded { rows: rows.ids.size()[0], masks, cache: NoCache })
+        let dropout = rows.dropout.clone();
+        (positions, Padded { rows: rows.ids.size()[0], masks, cache: NoCache, dropout })
     }
 
     fn chunk_logps(&self, hidden: &Tensor, targets: &Tensor) -> Tensor {

@@ -9,6 +9,7 @@ use policy_model::{Lora, ModelConfig, Policy};
 use seeds::Seeds;
 use tch::{Device, Kind, Tensor};
 
+use crate::adapter_dropout::StepDropout;
 use crate::error::TrainError;
 use crate::gathered::{GatheredLayers, ShardedModel};
 use crate::gradients::GradientBuffer;
@@ -32,6 +33,14 @@ impl Trained {
         match self {
             Self::All => config.parameter_count(),
             Self::Adapters(lora) => lora.parameter_count(config),
+        }
+    }
+
+    /// Returns the dropout of a step, of which `seeds` are the run's; `None` without dropout.
+    pub(crate) fn dropout(&self, seeds: &Seeds, step: u64) -> Option<StepDropout> {
+        match self {
+            Self::Adapters(lora) if lora.dropout > 0.0 => Some(StepDropout::new(seeds, step)),
+            _ => None,
         }
     }
 }

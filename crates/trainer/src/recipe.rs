@@ -36,6 +36,7 @@ mod data;
 mod de;
 mod error;
 mod fetch;
+mod lora;
 mod loss;
 mod loss_kind;
 mod read;
@@ -50,12 +51,11 @@ mod watch;
 
 pub use data::DataSection;
 pub use error::{Complaint, Origin, RecipeError};
+pub use lora::{LoraSection, LoraTargets};
 pub use loss::{DynamicBetaSection, LossSection, LossTermSection};
 pub use loss_kind::LossKind;
 pub use read::{RecipeRoot, parse_toml, read_toml, to_toml};
-pub use sections::{
-    DistributedSection, LoraSection, LoraTargets, ModelSection, OutputSection, SpeedSection, TrainSection,
-};
+pub use sections::{DistributedSection, ModelSection, OutputSection, SpeedSection, TrainSection};
 pub use smoothing::Smoothing;
 pub use stopping::{CheckpointsSection, EarlyStoppingSection};
 pub use values::{DeviceChoice, Dtype, Epochs, Format, NoiseKind, Preset, Scheduler, TrainOn, seed};

@@ -254,6 +254,36 @@ fn the_best_checkpoint_of_adapters_has_their_files() {
 }
 
 #[test]
+fn dropout_and_ranks_of_modules_resume_to_the_same_bytes() {
+    let bench = Bench::new();
+    let lora = [
+        "lora.rank=2",
+        "lora.targets=all-linear",
+        "lora.rank_pattern={ \"layers\\\\.0\\\\..*\" = 3 }",
+        "lora.alpha_pattern={ down_proj = 4 }",
+    ];
+    let dropping = [&lora[..], &["lora.dropout=0.3"]].concat();
+    let planned = |changes: &[&str]| {
+        let recipe = recipe(&bench, ONE, changes).unwrap();
+        plan(&recipe, Start::Fresh, Cluster::a100s(1), &Ticking::default()).unwrap()
+    };
+    let (plain, with_dropout) = (planned(&lora), planned(&dropping));
+    assert!(plain.trained > planned(&lora[..2]).trained, "layer 0 has a higher rank");
+    assert!(with_dropout.memory.activations > plain.memory.activations, "masks are counted");
+    let dir = train_both_ways(&bench, ONE, &dropping);
+    let read = |name: &str| fs::read(dir.adapter().join(name)).unwrap();
+    let config: Value = serde_json::from_slice(&read("adapter_config.json")).unwrap();
+    assert_eq!(config["lora_dropout"], 0.3);
+    assert_eq!(config["rank_pattern"], serde_json::json!({ "layers\\.0\\..*": 3 }));
+    let dropped = read("adapter_model.safetensors");
+    fs::remove_dir_all(dir.root()).unwrap();
+    let whole = format!("output.dir={}", bench.path("whole").display());
+    let recipe = recipe(&bench, ONE, &[&lora[..], &[&whole]].concat()).unwrap();
+    train(&recipe, Start::Fresh, false).unwrap();
+    assert_ne!(dropped, read("adapter_model.safetensors"));
+}
+
+#[test]
 fn run_json_has_what_determined_the_run() {
     let bench = Bench::new();
     let list = "[[data]]\npath = \"@/pairs.jsonl\"\n[[data]]\npath = \"@/held-out.jsonl\"\n";
