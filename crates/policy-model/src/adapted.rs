@@ -28,7 +28,7 @@ impl Policy {
         parameters: Vec<(String, Tensor)>,
         origin: &str,
     ) -> Result<Self, PolicyError> {
-        lora.check(self.config()).map_err(|problem| PolicyError::BadAdapters { problem })?;
+        lora.fits(self.config())?;
         let shapes = lora.parameter_shapes(self.config());
         let parameters = weights::arrange(shapes, parameters, origin)?;
         let kind = parameters.first().map_or(self.kind(), |(_, first)| first.kind());

@@ -30,7 +30,7 @@ mod switches;
 mod targets;
 mod weights;
 
-pub use adapter_folder::model_folders;
+pub use adapter_folder::{base_folder, model_folders};
 pub use attention::{AttentionMask, PackedRow, PackedRows, Rows};
 pub use config::ModelConfig;
 pub use dropout::AdapterDropout;

@@ -4,6 +4,7 @@ use tch::{Kind, TchError, Tensor};
 
 use crate::config::ModelConfig;
 use crate::dropout::{AdapterDropout, ModuleDropout};
+use crate::error::PolicyError;
 use crate::targets::{Pattern, Targets, is_end};
 
 /// The configuration of low-rank adapters ([Hu et al. 2021](https://arxiv.org/abs/2106.09685)): a projection `W` becomes
@@ -128,6 +129,14 @@ impl Lora {
             }
         }
         Ok(())
+    }
+
+    /// Checks that the model has each of the targets and modules.
+    ///
+    /// # Errors
+    /// [`PolicyError::BadAdapters`].
+    pub fn fits(&self, config: &ModelConfig) -> Result<(), PolicyError> {
+        self.check(config).map_err(|problem| PolicyError::BadAdapters { problem })
     }
 
     /// Returns the names and shapes of the adapters' parameters for a model: for each target, in the order of the forward pass,

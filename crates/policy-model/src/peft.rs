@@ -42,21 +42,39 @@ impl Policy {
     /// # Errors
     /// The folder has no low-rank adapters for this model, or unsupported ones; the message names the file and the key or tensor.
     pub fn load_adapters(&self, dir: &Path) -> Result<Self, PolicyError> {
-        let path = dir.join(CONFIG);
-        let text = read_required(dir, CONFIG)?;
-        let json: Map<String, Value> = serde_json::from_slice(&text)
-            .map_err(|source| PolicyError::Json { path: path.clone(), source })?;
-        let lora = ConfigFile { path: &path, json }.lora()?;
+        self.load_adapters_in(dir, self.kind())
+    }
+
+    /// As [`Policy::load_adapters`], in `kind`.
+    ///
+    /// # Errors
+    /// As [`Policy::load_adapters`].
+    pub fn load_adapters_in(&self, dir: &Path, kind: Kind) -> Result<Self, PolicyError> {
+        let lora = Lora::from_folder(dir)?;
         let weights =
             files::file_inside(dir, WEIGHTS).map_err(PolicyError::io("read", &dir.join(WEIGHTS)))?;
         files::check_file(&weights).map_err(PolicyError::io("read", &weights))?;
-        let mut parameters = read_file(&weights, self.kind(), self.device())?;
+        let mut parameters = read_file(&weights, kind, self.device())?;
         for (name, _) in &mut parameters {
             if let Some(ours) = name.strip_prefix(PREFIX) {
                 *name = ours.to_owned();
             }
         }
         self.adapted(lora, parameters, &weights.display().to_string())
+    }
+}
+
+impl Lora {
+    /// Reads the configuration of a folder of peft or [`Policy::save_adapters`].
+    ///
+    /// # Errors
+    /// The folder has no low-rank adapters, or unsupported ones; the message names the file and the key.
+    pub fn from_folder(dir: &Path) -> Result<Self, PolicyError> {
+        let path = dir.join(CONFIG);
+        let text = read_required(dir, CONFIG)?;
+        let json: Map<String, Value> = serde_json::from_slice(&text)
+            .map_err(|source| PolicyError::Json { path: path.clone(), source })?;
+        ConfigFile { path: &path, json }.lora()
     }
 }
 

@@ -89,8 +89,8 @@ impl Ranks {
 }
 
 impl Parameters {
-    /// Takes the `trained` weights of `policy`, which then computes in `kind`, and allocates their gradient. Fresh adapters are
-    /// drawn from `seeds`. With `ranks`, this rank updates its shard of the weights.
+    /// Takes the `trained` weights of `policy`, which then computes in `kind`, and allocates their gradient. Adapters start from those
+    /// of `policy`, or are drawn from `seeds`. With `ranks`, this rank updates its shard of the weights.
     ///
     /// Weights below adapters are shared with `policy` if they have this kind. An owned policy is dropped once its weights are
     /// copied, before memory for training is allocated.
@@ -108,7 +108,10 @@ impl Parameters {
         let policy = given.borrow();
         let fresh = match &trained {
             Trained::All => None,
-            Trained::Adapters(lora) => Some(policy.initial_adapters(lora, seeds)?),
+            Trained::Adapters(lora) => Some(match policy.adapters() {
+                Some(given) => given.parameters().iter().map(|(n, t)| (n.clone(), t.shallow_clone())).collect(),
+                None => policy.initial_adapters(lora, seeds)?,
+            }),
         };
         let weights = fresh.as_deref().unwrap_or(policy.parameters());
         let mut spans = Span::of_all(weights);

@@ -21,7 +21,8 @@ use crate::settings::Length;
 pub struct ModelSection {
     /// The model to train: a Hugging Face folder, or an id on the Hub (`owner/name@revision`).
     pub path: String,
-    /// The reference model, as for `path`. Default: `path`.
+    /// The reference model, as for `path`; or `"base"` or `"adapter"`: the policy without or with the adapters of `path` or of
+    /// `lora.init`. Default: the policy before training.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
     /// The data type of the policy's computation.
@@ -290,8 +291,8 @@ impl DistributedSection {
         if self.zero > 3 {
             return Err(Complaint::unsupported("zero", self.zero, "set it to 0, 1, 2 or 3"));
         }
-        if self.zero == 3 && lora.rank > 0 {
-            let what = "3 with lora.rank above 0, where most weights are not trained";
+        if self.zero == 3 && lora.trains_adapters() {
+            let what = "3 with lora.rank above 0 or lora.init, where most weights are not trained";
             return Err(Complaint::unsupported("zero", what, "set it to 2 or less"));
         }
         Ok(())

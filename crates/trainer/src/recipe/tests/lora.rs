@@ -43,6 +43,8 @@ fn ranks_scales_and_dropout_of_modules_are_read() {
     ];
     let Trained::Adapters(lora) = set(&keys).lora.build().unwrap() else { panic!("adapters are trained") };
     assert_eq!(lora.dropout, 0.05);
+    assert_eq!(set(&["lora.init=a"]).model.reference.as_deref(), Some("adapter"));
+    assert_eq!(set(&["lora.init=a", "model.reference=base"]).model.reference.as_deref(), Some("base"));
     assert_eq!(lora.rank_of("model.layers.1.self_attn.q_proj"), 16);
     assert_eq!(lora.rank_of("model.layers.2.self_attn.q_proj"), 2);
     assert_eq!(lora.rank_of("model.layers.2.mlp.up_proj"), 4);
