@@ -239,7 +239,7 @@ impl<'a> Items<'a> {
         }
         match text.as_str() {
             "Vec::new()" => return "[]".to_owned(),
-            "Map::new()" => return "{}".to_owned(),
+            "Map::new()" | "BTreeMap::new()" => return "{}".to_owned(),
             _ => {}
         }
         // The field of another section.

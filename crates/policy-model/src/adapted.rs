@@ -28,7 +28,7 @@ impl Policy {
         parameters: Vec<(String, Tensor)>,
         origin: &str,
     ) -> Result<Self, PolicyError> {
-        lora.check(self.config()).map_err(|problem| PolicyError::BadAdapters { problem })?;
+        lora.fits(self.config())?;
         let shapes = lora.parameter_shapes(self.config());
         let parameters = weights::arrange(shapes, parameters, origin)?;
         let kind = parameters.first().map_or(self.kind(), |(_, first)| first.kind());
@@ -40,9 +40,10 @@ impl Policy {
     /// in full as they are, so that the policy is unchanged. Each `A` draws from the stream of its name.
     ///
     /// # Errors
-    /// The model lacks a target or a module.
+    /// The model lacks a target or a module, or a pattern of ranks or scales is ambiguous or matches no target.
     pub fn initial_adapters(&self, lora: &Lora, seeds: &Seeds) -> Result<Vec<(String, Tensor)>, PolicyError> {
-        lora.check(self.config()).map_err(|problem| PolicyError::BadAdapters { problem })?;
+        let checked = lora.check(self.config()).and_then(|()| lora.check_patterns(self.config()));
+        checked.map_err(|problem| PolicyError::BadAdapters { problem })?;
         let weight = |name: &str| {
             let found = self.parameters().iter().find(|(other, _)| other == name);
             let (_, weight) = found.expect("adapters have shapes of this model's parameters only");

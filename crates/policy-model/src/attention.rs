@@ -6,6 +6,7 @@
 use tch::{Device, Kind, Tensor};
 use torch_ext::{SharedPrefixRows, VarlenRows, shared_prefix_attention, varlen_attention};
 
+use crate::dropout::AdapterDropout;
 use crate::error::PolicyError;
 use crate::on_device::on_device;
 
@@ -18,6 +19,8 @@ pub struct Rows {
     pub positions: Tensor,
     /// The attention mask.
     pub mask: AttentionMask,
+    /// The dropout of adapters; `None` outside of training.
+    pub dropout: Option<AdapterDropout>,
 }
 
 /// The attention mask of padded rows. A token always sees itself, and never a later column.
@@ -42,7 +45,7 @@ impl Rows {
         let shape = [sequences.len() as i64, width as i64];
         let ids = on_device(&padded.collect::<Vec<i64>>(), device).view(shape);
         let positions = Tensor::arange(width as i64, (Kind::Int64, device)).expand(shape, true);
-        Self { ids, positions, mask: AttentionMask::Causal }
+        Self { ids, positions, mask: AttentionMask::Causal, dropout: None }
     }
 }
 
@@ -57,6 +60,8 @@ pub struct PackedRows {
     pub positions: Tensor,
     /// The rows, in the order of their tokens.
     pub rows: Vec<PackedRow>,
+    /// The dropout of adapters; `None` outside of training.
+    pub dropout: Option<AdapterDropout>,
 }
 
 /// A packed row: a shared prefix, then continuations, each of which sees the prefix and itself.
@@ -80,6 +85,7 @@ impl PackedRows {
                 .iter()
                 .map(|s| PackedRow { prefix: s.len(), continuations: Vec::new() })
                 .collect(),
+            dropout: None,
         }
     }
 }
@@ -115,6 +121,11 @@ pub(crate) trait AttentionBackend {
     fn is_decoding(&self) -> bool {
         false
     }
+
+    /// Returns the dropout of adapters for all tokens.
+    fn dropout(&self) -> Option<&AdapterDropout> {
+        None
+    }
 }
 
 /// Padded rows, `N = rows · width`, with earlier tokens in a cache.
@@ -122,6 +133,7 @@ pub(crate) struct Padded<C> {
     pub(crate) rows: i64,
     pub(crate) masks: Masks,
     pub(crate) cache: C,
+    pub(crate) dropout: Option<AdapterDropout>,
 }
 
 impl<C: KeyValues> AttentionBackend for Padded<C> {
@@ -157,6 +169,10 @@ impl<C: KeyValues> AttentionBackend for Padded<C> {
     fn is_decoding(&self) -> bool {
         matches!(self.masks.full, ScoreMask::From(_))
     }
+
+    fn dropout(&self) -> Option<&AdapterDropout> {
+        self.dropout.as_ref()
+    }
 }
 
 /// Packed rows.
@@ -173,6 +189,7 @@ pub(crate) struct Packed {
     options: (Kind, Device),
     /// Created by the first layer without a kernel.
     segments: Option<Segments>,
+    dropout: Option<AdapterDropout>,
 }
 
 impl Packed {
@@ -192,11 +209,16 @@ impl Packed {
             rows: rows.rows.clone(),
             options: (kind, device),
             segments: None,
+            dropout: rows.dropout.clone(),
         }
     }
 }
 
 impl AttentionBackend for Packed {
+    fn dropout(&self) -> Option<&AdapterDropout> {
+        self.dropout.as_ref()
+    }
+
     fn shared_prefix_rows(&self, rule: ScoreRule) -> Option<&SharedPrefixRows> {
         let is_whole = !self.exceeds_window || rule.window.is_none();
         (is_whole && rule.soft_cap.is_none()).then_some(&self.layout)

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::adapter_folder::base_of;
+use crate::adapter_folder::base_folder;
 use crate::error::PolicyError;
 use crate::families::Family;
 use crate::fields::Fields;
@@ -81,7 +81,7 @@ impl ModelConfig {
     /// # Errors
     /// The file cannot be read or parsed; the errors of [`ModelConfig::from_json`].
     pub fn from_folder(folder: &Path) -> Result<Self, PolicyError> {
-        let base = base_of(folder)?;
+        let base = base_folder(folder)?;
         let folder = base.as_deref().unwrap_or(folder);
         let path = folder.join("config.json");
         let text = read_required(folder, "config.json")?;

@@ -7,10 +7,11 @@ use torch_ext::{AttentionBlock, GatedBlock, SharedPrefixRows, attention_block, g
 
 use crate::attention::{AttentionBackend, ScoreRule};
 use crate::config::ModelConfig;
+use crate::dropout::AdapterDropout;
 use crate::error::PolicyError;
 use crate::feed_forward::{FeedForward, Input};
 use crate::layer_source::Supply;
-use crate::linear::{Linear, LinearKernel};
+use crate::linear::{Linear, LinearKernel, LinearPass};
 use crate::lora::Adapters;
 use crate::norm::Norm;
 use crate::rotary::{RotaryEmbedding, Rotation};
@@ -328,7 +329,15 @@ impl Decoder {
         let hidden = scaled.as_ref().unwrap_or(hidden);
         let kernel = if backend.is_decoding() { LinearKernel::Decoding } else { LinearKernel::Libtorch };
         let selected = selected.filter(|_| index + 1 == self.layers());
-        let pass = Pass { index, rotation: layer.self_attn.rotation(rotations), kernel, selected };
+        let dropout = backend.dropout().cloned();
+        let pass = Pass {
+            index,
+            rotation: layer.self_attn.rotation(rotations),
+            kernel,
+            selected,
+            dropout_of_selected: dropout.as_ref().zip(selected).map(|(all, selected)| all.select(selected)),
+            dropout,
+        };
         if layer.is_parallel {
             return layer.parallel(hidden, &pass, backend);
         }
@@ -345,7 +354,7 @@ impl Decoder {
         };
         let hidden = pass.select(hidden);
         let fused = if kernel == LinearKernel::Libtorch { layer.fused_gated(&hidden)? } else { None };
-        fused.map_or_else(|| layer.feed_forward(&hidden, kernel), Ok)
+        fused.map_or_else(|| layer.feed_forward(&hidden, pass.of_selected()), Ok)
     }
 
     /// Returns the number of layers.
@@ -374,6 +383,9 @@ struct Pass<'a> {
     kernel: LinearKernel,
     /// The tokens whose results are needed after attention; `None` for all.
     selected: Option<&'a Tensor>,
+    /// The dropout of adapters for all tokens, and for the selected ones.
+    dropout: Option<AdapterDropout>,
+    dropout_of_selected: Option<AdapterDropout>,
 }
 
 impl Pass<'_> {
@@ -382,6 +394,16 @@ impl Pass<'_> {
             Some(selected) => x.index_select(0, selected),
             None => x,
         }
+    }
+
+    /// Returns what products before the selection need.
+    fn of_all(&self) -> LinearPass<'_> {
+        LinearPass { kernel: self.kernel, dropout: self.dropout.as_ref() }
+    }
+
+    /// Returns what products after the selection need.
+    fn of_selected(&self) -> LinearPass<'_> {
+        LinearPass { dropout: self.dropout_of_selected.as_ref().or(self.dropout.as_ref()), ..self.of_all() }
     }
 }
 
@@ -415,10 +437,10 @@ impl Layer {
         Ok(self.added(hidden, attended))
     }
 
-    fn feed_forward(&self, hidden: &Tensor, kernel: LinearKernel) -> Result<Tensor, PolicyError> {
+    fn feed_forward(&self, hidden: &Tensor, pass: LinearPass<'_>) -> Result<Tensor, PolicyError> {
         let [.., before, after] = &self.norms;
         let input = normed(before.as_ref(), hidden.shallow_clone())?;
-        let result = normed(after.as_ref(), self.feed_forward.forward(&input, kernel)?)?;
+        let result = normed(after.as_ref(), self.feed_forward.forward(&input, pass)?)?;
         Ok(self.added(hidden, result))
     }
 
@@ -431,7 +453,7 @@ impl Layer {
     ) -> Result<Tensor, PolicyError> {
         let input = normed(self.norms[0].as_ref(), hidden.shallow_clone())?;
         let attended = pass.select(self.self_attn.forward(&input, pass, backend)?);
-        let result = self.feed_forward.forward(&pass.select(input), pass.kernel)?;
+        let result = self.feed_forward.forward(&pass.select(input), pass.of_selected())?;
         let hidden = self.added(&pass.select(hidden.shallow_clone()), attended);
         Ok(self.added(&hidden, result))
     }
@@ -513,17 +535,17 @@ impl Attention {
         pass: &Pass<'_>,
         backend: &mut dyn AttentionBackend,
     ) -> Result<Tensor, PolicyError> {
-        let (q, k, v) = self.heads(x, pass.kernel)?;
+        let (q, k, v) = self.heads(x, pass.of_all())?;
         let (q, k) = match pass.rotation {
             Some(rotation) => (rotation.rotate(&q)?, rotation.rotate(&k)?),
             None => (q, k),
         };
         let q = if self.query_scale == 1.0 { q } else { q * self.query_scale };
-        self.o_proj.forward(&backend.attend(pass.index, self.rule, q, k, v)?, pass.kernel)
+        self.o_proj.forward(&backend.attend(pass.index, self.rule, q, k, v)?, pass.of_all())
     }
 
     /// Returns normed queries and keys, and values: `[N, heads, head_dim]`.
-    fn heads(&self, x: &Tensor, kernel: LinearKernel) -> Result<(Tensor, Tensor, Tensor), PolicyError> {
+    fn heads(&self, x: &Tensor, pass: LinearPass<'_>) -> Result<(Tensor, Tensor, Tensor), PolicyError> {
         let split = |x: Tensor| x.view([x.size()[0], -1, self.head_dim]);
         let norm = |which: usize, x: Tensor| match &self.qk_norm {
             None => Ok(split(x)),
@@ -532,13 +554,13 @@ impl Attention {
         };
         match &self.qkv {
             Qkv::Separate { q_proj, k_proj, v_proj } => {
-                let (q, k) = (q_proj.forward(x, kernel)?, k_proj.forward(x, kernel)?);
+                let (q, k) = (q_proj.forward(x, pass)?, k_proj.forward(x, pass)?);
                 let (q, k) = (norm(0, q)?, norm(1, k)?);
-                Ok((q, k, split(v_proj.forward(x, kernel)?)))
+                Ok((q, k, split(v_proj.forward(x, pass)?)))
             }
             Qkv::Fused(qkv_proj) => {
                 let [q_width, kv_width] = self.heads.map(|heads| heads * self.head_dim);
-                let parts = qkv_proj.forward(x, kernel)?.split_with_sizes([q_width, kv_width, kv_width], -1);
+                let parts = qkv_proj.forward(x, pass)?.split_with_sizes([q_width, kv_width, kv_width], -1);
                 // Kernels read contiguous operands.
                 let [q, k, v] = [0, 1, 2].map(|part: usize| parts[part].contiguous());
                 Ok((norm(0, q)?, norm(1, k)?, split(v)))

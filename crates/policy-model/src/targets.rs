@@ -41,6 +41,22 @@ impl Pattern {
     }
 }
 
+impl Pattern {
+    /// Creates a pattern of whole names, or of their ends after a dot, as in peft's `rank_pattern`.
+    ///
+    /// # Errors
+    /// The text is not a regular expression; the message says why.
+    pub fn of_end(text: &str) -> Result<Self, String> {
+        let whole = Self::new(&format!(r"(.*\.)?({text})"))?;
+        Ok(Self { text: text.to_owned(), ..whole })
+    }
+
+    /// Returns whether the pattern matches the name of a module.
+    pub fn matches(&self, module: &str) -> bool {
+        self.regex.is_match(module)
+    }
+}
+
 impl fmt::Display for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
@@ -135,7 +151,7 @@ impl Targets {
         match self {
             Self::AllLinear => true,
             Self::Names(names) => names.iter().any(|name| is_end(module, name)),
-            Self::Pattern(pattern) => pattern.regex.is_match(module),
+            Self::Pattern(pattern) => pattern.matches(module),
         }
     }
 }

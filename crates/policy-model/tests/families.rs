@@ -218,6 +218,7 @@ fn a_shared_prompt_has_the_gradient_of_separate_rows() {
             ids: indices(&[long(&prompt), targets.clone()].concat()),
             positions: indices(&[(0..14).collect::<Vec<i64>>(), (9..14).collect()].concat()),
             rows: vec![PackedRow { prefix: 9, continuations: vec![length, length] }],
+            dropout: None,
         };
         let before = indices(&[8, 9, 10, 11, 12, 8, 14, 15, 16, 17]);
         let hidden = policy.packed_hidden_states(&policy.embed(&rows.ids), &rows, Some(&before)).unwrap();

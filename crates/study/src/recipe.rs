@@ -351,6 +351,10 @@ impl RecipeRoot for StudyRecipe {
         self.train.check().map_err(|complaint| complaint.within("train"))?;
         self.train.check_of_study().map_err(|complaint| complaint.within("train"))?;
         self.lora.check().map_err(|complaint| complaint.within("lora"))?;
+        if self.lora.init.is_some() {
+            let reason = "has no place in a study, whose policies start from model.path; remove the key";
+            return Err(Complaint::invalid("init", reason).within("lora"));
+        }
         self.distributed.check(&self.lora).map_err(|complaint| complaint.within("distributed"))?;
         self.output.check().map_err(|complaint| complaint.within("output"))?;
         for &kind in self.study.losses.iter().flatten() {

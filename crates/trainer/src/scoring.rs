@@ -5,8 +5,8 @@
 //! with one coefficient per token.
 
 use policy_model::{
-    AttentionMask, Checkpointing, LayerwiseBackward, ModelConfig, PackedRow, PackedRows, Policy, Rows,
-    on_device,
+    AdapterDropout, AttentionMask, Checkpointing, LayerwiseBackward, ModelConfig, PackedRow, PackedRows,
+    Policy, Rows, on_device,
 };
 use pref_data::{Layout, Padding, TokenBatch};
 use pref_loss::{ChunkedHead, ScoredTokens};
@@ -112,11 +112,22 @@ impl<'a> ForwardPass<'a> {
         head: Head,
         activations: Activations,
     ) -> Result<Self, TrainError> {
+        Self::with_dropout(policy, batch, head, activations, None)
+    }
+
+    /// Like [`forward`](Self::forward), with dropout of adapters.
+    pub(crate) fn with_dropout(
+        policy: &'a Policy,
+        batch: &'a TokenBatch,
+        head: Head,
+        activations: Activations,
+        dropout: Option<AdapterDropout>,
+    ) -> Result<Self, TrainError> {
         let device = policy.device();
         let on_device = |data: &[i64]| on_device(data, device);
         let ids = on_device(&batch.ids);
         let embedded = tch::no_grad(|| policy.embed(&ids)).set_requires_grad(true);
-        let (hidden, layers) = hidden_states(policy, batch, &ids, &embedded, activations)?;
+        let (hidden, layers) = hidden_states(policy, batch, (&ids, &embedded), activations, dropout)?;
         let targets = on_device(&batch.targets);
         let head = match head.of(policy.config()) {
             Head::Chunked => {
@@ -227,9 +238,9 @@ impl<'a> ForwardPass<'a> {
 fn hidden_states<'a>(
     policy: &'a Policy,
     batch: &TokenBatch,
-    ids: &Tensor,
-    embedded: &Tensor,
+    (ids, embedded): (&Tensor, &Tensor),
     activations: Activations,
+    dropout: Option<AdapterDropout>,
 ) -> Result<(Tensor, Option<LayerwiseBackward<'a>>), TrainError> {
     let on_device = |data: &[i64]| on_device(data, policy.device());
     let scored = on_device(&batch.scored);
@@ -244,7 +255,7 @@ fn hidden_states<'a>(
             let rows = batch.rows.iter();
             let rows = rows.map(|r| PackedRow { prefix: r.trunk, continuations: r.branches.clone() });
             let (ids, positions) = (ids.shallow_clone(), on_device(&batch.positions));
-            let rows = PackedRows { ids, positions, rows: rows.collect() };
+            let rows = PackedRows { ids, positions, rows: rows.collect(), dropout };
             Ok(match checkpointing {
                 None => (policy.packed_hidden_states(embedded, &rows, Some(&scored))?, None),
                 Some(kind) => layerwise(policy.packed_layerwise(embedded, &rows, Some(&scored), kind)?),
@@ -257,7 +268,7 @@ fn hidden_states<'a>(
                 Layout::Separate => AttentionMask::Causal,
                 Layout::SharedPrompt => AttentionMask::SharedPrefix(grid(&batch.branches)),
             };
-            let rows = Rows { ids: ids.view(shape), positions: grid(&batch.positions), mask };
+            let rows = Rows { ids: ids.view(shape), positions: grid(&batch.positions), mask, dropout };
             Ok(match checkpointing {
                 None => (policy.padded_hidden_states(embedded, &rows, Some(&scored))?, None),
                 Some(kind) => layerwise(policy.padded_layerwise(embedded, &rows, Some(&scored), kind)?),

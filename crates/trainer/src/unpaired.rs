@@ -121,7 +121,9 @@ impl Objective for UnpairedObjective<'_> {
     ) -> Result<StepStats, TrainError> {
         let dialogues = dialogues(examples.iter().map(|&i| &self.completions[i]));
         let batch = TokenBatch::dialogues(&dialogues.iter().collect::<Vec<_>>(), self.scoring.padding)?;
-        let scored = ForwardPass::forward(policy, &batch, self.scoring.head, self.scoring.activations)?;
+        let Scoring { head, activations, .. } = self.scoring;
+        let dropout = context.dropout.map(|dropout| dropout.of_batch(&batch, examples, |_| 0));
+        let scored = ForwardPass::with_dropout(policy, &batch, head, activations, dropout)?;
         let tokens = batch.tokens as u64;
 
         let logps = scored.sequence_logps();

@@ -100,6 +100,7 @@ fn the_options_of_scoring_agree_for_every_family() {
     for (name, policy) in policies() {
         let mut lora = Lora::new(2, 8.0, Targets::AllLinear);
         lora.use_dora = true;
+        lora.dropout = 0.2;
         if !policy.config().tie_word_embeddings {
             lora.modules_to_save = vec!["lm_head".to_owned(), "embed_tokens".to_owned()];
         }

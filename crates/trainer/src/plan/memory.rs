@@ -302,13 +302,22 @@ fn layer_activations(
         (true, false) => 3 * size * mlp,
         (false, _) => 2 * size * mlp,
     };
+    // Dropout: the mask and the dropped input of each adapter.
+    let dropped = match trained {
+        Trained::Adapters(lora) if lora.dropout > 0.0 => {
+            2 * size * lora.input_width(config) / config.layers as u64
+        }
+        _ => 0,
+    };
     // Inputs of linear layers: normalized states twice, attention's output in order, and the gated product.
     let inputs = size
         * (hidden * learns(&["q_proj", "k_proj", "v_proj", "qkv_proj"])
             + in_order * learns(&["o_proj", "dense"])
             + hidden * learns(&["gate_proj", "up_proj", "gate_up_proj", "fc1", "c_fc"])
             + mlp * learns(&["down_proj", "fc2", "c_proj"]));
-    widest.tokens * (config.norms_per_layer() as u64 * norm + attention + gated + inputs) + joined + scores
+    widest.tokens * (config.norms_per_layer() as u64 * norm + attention + gated + inputs + dropped)
+        + joined
+        + scores
 }
 
 #[cfg(test)]
