@@ -4,7 +4,7 @@ use clap::{Args, ColorChoice};
 
 #[derive(Clone, Copy, Debug, Default, Args)]
 pub(crate) struct ConsoleArgs {
-    /// Show the log on standard error; RUST_LOG selects by module
+    /// Show the log on standard error; `RUST_LOG` selects by module
     #[arg(short, long, global = true, help_heading = "Output")]
     pub(crate) verbose: bool,
     /// Colors of messages and help; auto also reads `NO_COLOR` and `CLICOLOR_FORCE`

@@ -7,7 +7,8 @@ use distributed::{DistributedError, LaunchError, LaunchedGroup, Launcher, Proces
 use experiment::Shard;
 
 use crate::group_error::GroupError;
-use crate::launch::{LAUNCHED, RanksArgs};
+use crate::launch::RanksArgs;
+use crate::launched::LAUNCHED;
 use crate::terminal;
 
 /// The arguments that say which processes compute a cell together.

@@ -7,11 +7,9 @@ use clap::Args;
 use distributed::{DistributedError, Launcher, Placement, ProcessGroup};
 use trainer::recipe::DeviceChoice;
 
+use crate::launched::LAUNCHED;
 use crate::program::{Logging, Signals, Stopped};
 use crate::terminal;
-
-/// The flag that marks a process as started by [`Launcher`].
-pub(crate) const LAUNCHED: &str = "--launched";
 
 /// The arguments that say which processes work together.
 #[derive(Clone, Copy, Debug, Args)]
@@ -130,9 +128,4 @@ pub(crate) fn logging(
 
 fn is_main(placement: &Result<Option<Placement>, DistributedError>) -> bool {
     !matches!(placement, Ok(Some(placement)) if placement.rank.index() > 0)
-}
-
-/// Returns whether a [`Launcher`] of this program started this process.
-pub(crate) fn is_launched() -> bool {
-    env::args_os().any(|argument| argument == LAUNCHED)
 }

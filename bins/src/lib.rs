@@ -15,6 +15,7 @@ mod console_args;
 mod group_error;
 mod groups;
 mod launch;
+mod launched;
 mod log_file;
 mod mtbench_program;
 mod no_answers;

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use crate::launch::is_launched;
+use crate::launched::is_launched;
 use crate::terminal;
 
 /// The file's name.

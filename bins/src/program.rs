@@ -27,7 +27,7 @@ use tracing_subscriber::{EnvFilter, Layer as _, fmt};
 use trainer::TrainError;
 
 use crate::console_args::ConsoleArgs;
-use crate::launch::is_launched;
+use crate::launched::is_launched;
 use crate::{log_file, terminal};
 
 /// Exit status of bad input.

@@ -9,7 +9,7 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 use clap::ColorChoice;
 use indicatif::{MultiProgress, ProgressBar};
 
-use crate::launch::is_launched;
+use crate::launched::is_launched;
 
 /// Every progress line.
 static LINES: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);

@@ -22,14 +22,15 @@ use crate::setup::Setup;
 use crate::shard::Role;
 use crate::source::DataSource;
 use crate::store::{Key, ResultStore};
-use crate::tally::Tally;
 
 mod failures;
 mod keys;
 mod outcome;
+mod tally;
 mod weights;
 
 use outcome::{Failed, Stage, agree};
+pub(crate) use tally::Tally;
 
 /// An experiment: its setup, its data source, and its store.
 #[derive(Debug)]

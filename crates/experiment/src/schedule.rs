@@ -12,9 +12,8 @@ use trainer::Context;
 
 use crate::error::ExperimentError;
 use crate::grid::Grid;
-use crate::runner::Runner;
+use crate::runner::{Runner, Tally};
 use crate::shard::{Role, Shard};
-use crate::tally::Tally;
 
 /// The interval between two looks at what the workers have stored.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

@@ -7,10 +7,10 @@ use std::path::Path;
 use serde::Deserialize;
 use trainer::Overall;
 
+use super::Runner;
 use crate::cell::{Cell, Subject};
 use crate::error::ExperimentError;
 use crate::grid::Grid;
-use crate::runner::Runner;
 
 /// The weight of a run whose training is stored, in place of its seconds: its evaluation is short or calls a judge.
 const TRAINED: f64 = 1.0;
