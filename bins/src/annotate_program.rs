@@ -29,7 +29,7 @@ pub(crate) struct Annotate {
 #[derive(Debug, Subcommand)]
 enum Command {
     Sample(sample::SampleArgs),
-    Llm(llm::LlmArgs),
+    Llm(Box<llm::LlmArgs>),
     Pairs(pairs::PairsArgs),
     Score(score::ScoreArgs),
     Stats(show::StatsArgs),

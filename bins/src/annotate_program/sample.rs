@@ -93,12 +93,12 @@ impl SampleArgs {
             })?;
             let left = self.calls.max_cost.map(|limit| (limit - spent).max(0.0));
             let client = self.calls.client(url, &self.work.join(name), left, self.seed)?;
-            sampled.extend(self.from_endpoint(name, model, &client, &asked, signals)?);
+            sampled.extend(self.sample_endpoint(name, model, &client, &asked, signals)?);
             spent += client.totals().usd;
             print_costs(client.totals(), client.recovery())?;
         }
         for (name, folder) in &self.policies {
-            sampled.extend(self.from_folder(name, Path::new(folder), &asked, signals)?);
+            sampled.extend(self.sample_folder(name, Path::new(folder), &asked, signals)?);
         }
         self.write(&prompts, sampled)
     }
@@ -132,7 +132,7 @@ impl SampleArgs {
     }
 
     /// Asks a model behind an endpoint. A failed call leaves its answer out.
-    fn from_endpoint(
+    fn sample_endpoint(
         &self,
         name: &str,
         model: &str,
@@ -186,7 +186,7 @@ impl SampleArgs {
     }
 
     /// Lets the policy of a folder answer. Answers of earlier runs with the same settings are read from its log.
-    fn from_folder(
+    fn sample_folder(
         &self,
         name: &str,
         folder: &Path,

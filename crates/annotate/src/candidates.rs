@@ -286,7 +286,8 @@ mod tests {
             vec![answer(&changed, "a", 0, "x")],
             vec![answer(&known, "a", 0, "x"), answer(&known, "a", 0, "y")],
         ] {
-            let error = candidates(&[known.clone()], answers, &Seeds::new(0)).expect_err("misaligned");
+            let error =
+                candidates(std::slice::from_ref(&known), answers, &Seeds::new(0)).expect_err("misaligned");
             assert!(matches!(error, AnnotateError::Misaligned { .. }) && error.is_bad_input(), "{error}");
         }
     }

@@ -290,7 +290,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_of_results_are_told_apart() {
+    fn lines_of_results_are_distinguished() {
         let key = "a".repeat(64);
         let read = |rest: &str| {
             outcome(format!(r#"{{"id": "r", "custom_id": "{key}"{rest}}}"#).as_bytes()).unwrap().1

@@ -57,7 +57,6 @@ fn full_price() -> f64 {
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-#[expect(clippy::float_cmp, reason = "the constant itself")]
 fn is_full_price(share: &f64) -> bool {
     *share == FULL_PRICE
 }

@@ -47,8 +47,9 @@ pub struct Settings {
 /// Makes calls to one endpoint as fast as limits allow, and pays once for one answer.
 ///
 /// Replies are stored in a folder under a hash of their requests, each atomically and at once. The ledger has a row before
-/// each call and one after it; calls in batches have the batch's record before. After a kill only calls without a reply are made again; those that were in flight may be
-/// billed twice, and [`recovery`](Self::recovery) counts them.
+/// each call and one after it; before a call in a batch there is the batch's record. After a kill only calls without a reply
+/// are made again; those that were in flight outside of batches may be billed twice, and [`recovery`](Self::recovery)
+/// counts them.
 pub struct Client {
     transport: Box<dyn Transport>,
     settings: Settings,

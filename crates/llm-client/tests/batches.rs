@@ -104,8 +104,8 @@ fn assert_answers(heard: &Heard, requests: &[ChatRequest]) {
 }
 
 fn first_error(heard: Heard) -> Error {
-    let errors = heard.into_iter().flatten().filter_map(Result::err);
-    errors.filter(|error| !matches!(error, Error::Stopped)).next().expect("an error")
+    let mut errors = heard.into_iter().flatten().filter_map(Result::err);
+    errors.find(|error| !matches!(error, Error::Stopped)).expect("an error")
 }
 
 fn assert_billed_once(server: &MockBatchServer, calls: usize) {

@@ -320,9 +320,9 @@ mod tests {
         assert_eq!(Style::of(""), Style::default());
     }
 
-    /// A judge that prefers long answers and nothing else: one model is as good as the other, and often longer.
+    /// A judge that prefers long answers only: one model is as good as the other, and often longer.
     #[test]
-    fn a_taste_for_length_is_no_strength_at_equal_style() {
+    fn a_preference_for_length_is_no_strength_at_equal_style() {
         let mut rng = Seeds::new(5).stream("judge");
         let (mut answers, mut judgments) = (Vec::new(), Vec::new());
         for question in 0..400 {
