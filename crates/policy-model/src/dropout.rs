@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 use crate::on_device::on_device;
 
@@ -107,6 +107,8 @@ fn mix64(x: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use tch::Kind;
+
     use super::*;
 
     fn mask(module: &str, probability: f64, keys: Vec<u64>, width: i64) -> Vec<f32> {
@@ -135,7 +137,8 @@ mod tests {
             let one = mask("model.layers.0.q_proj", probability, (0..tokens).collect(), width as i64);
             let other = mask("model.layers.1.q_proj", probability, (0..tokens).collect(), width as i64);
             assert!(one.iter().all(|&factor| factor == 0.0 || factor == kept));
-            let share = |of: &dyn Fn(usize) -> bool| (0..one.len()).filter(|&at| of(at)).count() as f64 / count;
+            let share =
+                |of: &dyn Fn(usize) -> bool| (0..one.len()).filter(|&at| of(at)).count() as f64 / count;
             let four_errors = |p: f64| 4.0 * (p * (1.0 - p) / count).sqrt();
             let dropped = share(&|at| one[at] == 0.0);
             assert!((dropped - probability).abs() < four_errors(probability), "{dropped}");

@@ -98,12 +98,15 @@ impl Lora {
 
     /// Checks that each pattern of ranks and scales matches a target, and that no target matches two of different values.
     ///
+    /// Folders of peft need not pass this: there the first match counts.
+    ///
     /// # Errors
-    /// What is wrong, with the pattern.
-    pub fn check_patterns(&self, config: &ModelConfig) -> Result<(), String> {
+    /// [`PolicyError::BadAdapters`].
+    pub fn check_patterns(&self, config: &ModelConfig) -> Result<(), PolicyError> {
         let targets = self.targets.modules(config);
-        check_patterns("rank_pattern", &self.rank_pattern, &targets)?;
-        check_patterns("alpha_pattern", &self.alpha_pattern, &targets)
+        check_patterns("rank_pattern", &self.rank_pattern, &targets)
+            .and_then(|()| check_patterns("alpha_pattern", &self.alpha_pattern, &targets))
+            .map_err(|problem| PolicyError::BadAdapters { problem })
     }
 
     /// Checks that the model has each of the targets and modules.

@@ -137,7 +137,8 @@ impl ConfigFile<'_> {
         field("lora_alpha")?;
         field("target_modules")?;
         let rank = rank_in(&self.json["r"]).ok_or_else(|| self.invalid("r", "a positive number"))?;
-        let alpha = number_in(&self.json["lora_alpha"]).ok_or_else(|| self.invalid("lora_alpha", "a number"))?;
+        let alpha =
+            number_in(&self.json["lora_alpha"]).ok_or_else(|| self.invalid("lora_alpha", "a number"))?;
         let dropout = self.json.get("lora_dropout").filter(|value| !value.is_null());
         let dropout = dropout.map_or(Some(0.0), number_in).filter(|p| (0.0..1.0).contains(p));
         let is_set = |key: &str| self.json.get(key).is_some_and(|value| value == true);

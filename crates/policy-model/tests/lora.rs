@@ -128,7 +128,11 @@ fn unsupported_keys_are_refused_by_name() {
         ("alpha_pattern", serde_json::json!({"q_proj": "2"}), "`alpha_pattern` is"),
         ("rank_pattern", serde_json::json!({"q_proj": 0}), "`rank_pattern` is"),
         ("rank_pattern", serde_json::json!({"(q": 1}), "is no regular expression"),
-        ("rank_pattern", serde_json::json!({"q_proj": 2}), "has shape [3, 32], but the configuration implies [2, 32]"),
+        (
+            "rank_pattern",
+            serde_json::json!({"q_proj": 2}),
+            "has shape [3, 32], but the configuration implies [2, 32]",
+        ),
         ("lora_dropout", serde_json::json!(1.0), "`lora_dropout` is 1.0"),
         ("exclude_modules", serde_json::json!(["q_proj"]), "`exclude_modules` is"),
         ("peft_type", serde_json::json!("IA3"), "`peft_type` is \"IA3\""),

@@ -109,7 +109,9 @@ impl Parameters {
         let fresh = match &trained {
             Trained::All => None,
             Trained::Adapters(lora) => Some(match policy.adapters() {
-                Some(given) => given.parameters().iter().map(|(n, t)| (n.clone(), t.shallow_clone())).collect(),
+                Some(given) => {
+                    given.parameters().iter().map(|(n, t)| (n.clone(), t.shallow_clone())).collect()
+                }
                 None => policy.initial_adapters(lora, seeds)?,
             }),
         };

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::thread;
 
 use distributed::{Exchange, ProcessGroup, Sharding, digest_of_model};
-use policy_model::{Companions, Lora, Policy, PolicyError, model_folders};
+use policy_model::{Companions, Lora, ModelConfig, Policy, PolicyError, model_folders};
 use pref_data::Dialogue;
 use pref_loss::KtoLoss;
 use seeds::Seeds;
@@ -26,9 +26,7 @@ use crate::objective::{Loss, Objective, PreferenceObjective, SupervisedObjective
 use crate::optimizer::AdamWSettings;
 use crate::parameters::Trained;
 use crate::recipe::{LossKind, LossSection, Recipe, WatchSection};
-use crate::reference::{
-    CompletionPass, ReferenceModel, ReferencePasses, ReferenceSource, SequenceLogps,
-};
+use crate::reference::{CompletionPass, ReferenceModel, ReferencePasses, ReferenceSource, SequenceLogps};
 use crate::run_checks::{announce, facts, report_sharding};
 use crate::run_dir::{Follower, Parts, Recorder, Recording, RunDir, Start};
 use crate::run_inputs::{Provenance, RunInputs, RunRecord};
@@ -319,6 +317,7 @@ impl Loaded {
         thread::scope(|scope| {
             let others = scope.spawn(|| {
                 let input = Input::read(recipe, cache)?;
+                check_model(recipe, trained, &input.config)?;
                 let has_reference = loss.is_some_and(Loss::reads_reference);
                 let reference = has_reference.then(|| ReferenceModel::read(recipe)).transpose()?;
                 let digests = digests_of_policy(recipe, reference.as_ref())?;
@@ -347,6 +346,20 @@ fn with_initial_adapters(policy: Policy, recipe: &Recipe) -> Result<Policy, Poli
         Some(folder) => policy.load_adapters_in(Path::new(folder), Kind::Float),
         None => Ok(policy),
     }
+}
+
+/// Checks that the model has the modules of adapters, and that a recipe's patterns of modules are unambiguous.
+pub(crate) fn check_model(
+    recipe: &Recipe,
+    trained: &Trained,
+    config: &ModelConfig,
+) -> Result<(), TrainError> {
+    let Trained::Adapters(lora) = trained else { return Ok(()) };
+    lora.fits(config)?;
+    if recipe.lora.init.is_none() {
+        lora.check_patterns(config)?;
+    }
+    Ok(())
 }
 
 /// Returns the weights that are trained. Adapters of `lora.init` have the configuration of that folder.

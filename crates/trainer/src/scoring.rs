@@ -5,8 +5,8 @@
 //! with one coefficient per token.
 
 use policy_model::{
-    AdapterDropout, AttentionMask, Checkpointing, LayerwiseBackward, ModelConfig, PackedRow, PackedRows, Policy, Rows,
-    on_device,
+    AdapterDropout, AttentionMask, Checkpointing, LayerwiseBackward, ModelConfig, PackedRow, PackedRows,
+    Policy, Rows, on_device,
 };
 use pref_data::{Layout, Padding, TokenBatch};
 use pref_loss::{ChunkedHead, ScoredTokens};

@@ -304,7 +304,9 @@ fn layer_activations(
     };
     // Dropout: the mask and the dropped input of each adapter.
     let dropped = match trained {
-        Trained::Adapters(lora) if lora.dropout > 0.0 => 2 * size * lora.input_width(config) / config.layers as u64,
+        Trained::Adapters(lora) if lora.dropout > 0.0 => {
+            2 * size * lora.input_width(config) / config.layers as u64
+        }
         _ => 0,
     };
     // Inputs of linear layers: normalized states twice, attention's output in order, and the gated product.
@@ -313,7 +315,9 @@ fn layer_activations(
             + in_order * learns(&["o_proj", "dense"])
             + hidden * learns(&["gate_proj", "up_proj", "gate_up_proj", "fc1", "c_fc"])
             + mlp * learns(&["down_proj", "fc2", "c_proj"]));
-    widest.tokens * (config.norms_per_layer() as u64 * norm + attention + gated + inputs + dropped) + joined + scores
+    widest.tokens * (config.norms_per_layer() as u64 * norm + attention + gated + inputs + dropped)
+        + joined
+        + scores
 }
 
 #[cfg(test)]

@@ -104,13 +104,21 @@ impl LoraSection {
             ("use_dora", self.use_dora),
             ("modules_to_save", !self.modules_to_save.is_empty()),
         ];
-        let patterns =
-            [("rank_pattern", !self.rank_pattern.is_empty()), ("alpha_pattern", !self.alpha_pattern.is_empty())];
-        let first = |keys: &[(&'static str, bool)]| keys.iter().find(|(_, is_given)| *is_given).map(|(key, _)| *key);
+        let patterns = [
+            ("rank_pattern", !self.rank_pattern.is_empty()),
+            ("alpha_pattern", !self.alpha_pattern.is_empty()),
+        ];
+        let first =
+            |keys: &[(&'static str, bool)]| keys.iter().find(|(_, is_given)| *is_given).map(|(key, _)| *key);
         if let Some(folder) = &self.init {
-            require(!folder.is_empty(), "init", "is empty; set it to a folder of adapters or remove the key")?;
+            require(
+                !folder.is_empty(),
+                "init",
+                "is empty; set it to a folder of adapters or remove the key",
+            )?;
             let reason = "is that of the adapters in lora.init; remove the key";
-            return first(&[&old[..], &patterns].concat()).map_or(Ok(()), |key| Err(Complaint::invalid(key, reason)));
+            return first(&[&old[..], &patterns].concat())
+                .map_or(Ok(()), |key| Err(Complaint::invalid(key, reason)));
         }
         let dropout = [("dropout", self.dropout.is_some())];
         let unused = first(&[&patterns[..], &dropout].concat()).filter(|_| self.rank == 0);
@@ -157,10 +165,7 @@ impl LoraSection {
     }
 }
 
-fn patterns<T: Copy>(
-    key: &'static str,
-    map: &BTreeMap<String, T>,
-) -> Result<Vec<(Pattern, T)>, Complaint> {
+fn patterns<T: Copy>(key: &'static str, map: &BTreeMap<String, T>) -> Result<Vec<(Pattern, T)>, Complaint> {
     let parse = |(text, value): (&String, &T)| match Pattern::of_end(text) {
         Ok(pattern) => Ok((pattern, *value)),
         Err(why) => Err(Complaint::invalid(key, format!("has the key {text:?}, but {why}"))),

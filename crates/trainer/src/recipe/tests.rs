@@ -13,8 +13,8 @@ use seeds::Seeds;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Complaint, DeviceChoice, Dtype, Format, LossKind, Recipe, RecipeError, RecipeRoot,
-    Scheduler, Smoothing, parse_toml, seed, to_toml,
+    Complaint, DeviceChoice, Dtype, Format, LossKind, Recipe, RecipeError, RecipeRoot, Scheduler, Smoothing,
+    parse_toml, seed, to_toml,
 };
 use crate::Loss;
 

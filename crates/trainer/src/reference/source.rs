@@ -57,7 +57,9 @@ impl ReferenceSource {
             (None | Some(ADAPTER), _) if has_adapters => Self::Start,
             (Some(BASE), Some(base)) => Self::Folder(base),
             (Some(BASE), None) | (None | Some(ADAPTER), _) => Self::Below,
-            (Some(folder), _) if Path::new(folder) == policy || !has_adapters && folder == recipe.model.path => {
+            (Some(folder), _)
+                if Path::new(folder) == policy || !has_adapters && folder == recipe.model.path =>
+            {
                 Self::Below
             }
             (Some(folder), _) => Self::Folder(folder.into()),

@@ -56,14 +56,19 @@ fn ranks_scales_and_dropout_of_modules_are_read() {
     for (change, says) in [
         ("lora.dropout=1.0", "lora.dropout is 1.0; it must be in [0, 1)"),
         ("lora.dropout=-0.1", "lora.dropout is -0.1; it must be in [0, 1)"),
-        ("lora.rank_pattern={ q_proj = 0 }", "lora.rank_pattern has 0 for \"q_proj\"; give a rank of at least 1"),
+        (
+            "lora.rank_pattern={ q_proj = 0 }",
+            "lora.rank_pattern has 0 for \"q_proj\"; give a rank of at least 1",
+        ),
         ("lora.rank_pattern={ \"(\" = 2 }", "is no regular expression"),
         ("lora.alpha_pattern={ q_proj = -1 }", "lora.alpha_pattern is -1.0; it must be above 0"),
     ] {
         let refused = refusal_of(change);
         assert!(refused.contains(says), "{change}: {refused}");
     }
-    for change in ["lora.dropout=0.1", "lora.rank_pattern={ q_proj = 2 }", "lora.alpha_pattern={ q_proj = 2 }"] {
+    for change in
+        ["lora.dropout=0.1", "lora.rank_pattern={ q_proj = 2 }", "lora.alpha_pattern={ q_proj = 2 }"]
+    {
         let refused = refusal(change);
         assert!(refused.contains("applies to adapters only; set lora.rank"), "{change}: {refused}");
     }
