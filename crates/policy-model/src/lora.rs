@@ -127,6 +127,13 @@ impl Lora {
             if !modules.any(|(module, _)| is_end(module, name)) {
                 return Err(format!("the model has no module `{name}`"));
             }
+            let mut modules = shapes.iter().filter_map(|(parameter, _)| parameter.rsplit_once('.'));
+            let is_expert = |module: &str| module.ends_with(".gate") || module.contains(".experts.");
+            if modules.any(|(module, _)| is_end(module, name) && is_expert(module)) {
+                return Err(format!(
+                    "`{name}` is part of a mixture of experts, which cannot be trained beside adapters"
+                ));
+            }
             if self.targets.modules(config).iter().any(|module| is_end(module, name)) {
                 return Err(format!("`{name}` is a target of adapters and a module that is trained in full"));
             }

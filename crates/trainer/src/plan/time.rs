@@ -128,7 +128,7 @@ impl Work<'_> {
         let whole = |few: f64, more: f64| {
             let of_layer = ((more - few) / (layers[1] - layers[0]).max(1) as f64).max(0.0);
             let seconds = more + of_layer * (small.layers - layers[1]) as f64;
-            seconds * self.config.parameter_count() as f64 / small.parameter_count() as f64
+            seconds * self.config.active_parameter_count() as f64 / small.active_parameter_count() as f64
         };
         let steps = self.examples.tokens() as f64 * self.settings.epochs(self.examples.len()) / tried;
         Ok(PlannedTime {
