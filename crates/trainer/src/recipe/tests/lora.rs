@@ -1,3 +1,5 @@
+//! Tests of the keys of low-rank adapters.
+
 use policy_model::{Lora, Scaling, Targets};
 
 use super::*;
