@@ -64,7 +64,7 @@ fn bench() -> Bench {
 
 fn command(bench: &Bench, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pref-train"));
-    command.args(["--recipe", "recipe.toml", "--set", "train.threads=1"]).args(arguments);
+    command.args(["--recipe", "recipe.toml", "--set", "train.threads=1", "--verbose"]).args(arguments);
     command.current_dir(bench.folder.path());
     command
 }

@@ -1,6 +1,9 @@
-//! `annotate`: labels from a model, and looking at records and labels.
+//! `annotate`: candidates, labels from a model, pairs, and looking at records and labels.
 
+mod calls;
 mod llm;
+mod pairs;
+mod sample;
 mod score;
 mod show;
 
@@ -18,14 +21,16 @@ use crate::program::Signals;
 /// Label preferences with a model, and see what the labels of any annotator are worth.
 #[derive(Debug, Parser)]
 #[command(name = "annotate", version)]
-pub struct Annotate {
+pub(crate) struct Annotate {
     #[command(subcommand)]
     command: Command,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Sample(sample::SampleArgs),
     Llm(llm::LlmArgs),
+    Pairs(pairs::PairsArgs),
     Score(score::ScoreArgs),
     Stats(show::StatsArgs),
     Show(show::ShowArgs),
@@ -33,7 +38,7 @@ enum Command {
 
 impl Annotate {
     /// What is logged unless `RUST_LOG` chooses.
-    pub fn logged(&self) -> &'static str {
+    pub(crate) fn logged(&self) -> &'static str {
         match &self.command {
             Command::Score(args) => args.logged(),
             _ => "info",
@@ -45,9 +50,11 @@ impl Annotate {
     /// # Errors
     ///
     /// Whatever is wrong with files, endpoint or model.
-    pub fn run(&self, signals: &Signals) -> anyhow::Result<()> {
+    pub(crate) fn run(&self, signals: &Signals) -> anyhow::Result<()> {
         match &self.command {
+            Command::Sample(args) => args.run(signals),
             Command::Llm(args) => args.run(signals),
+            Command::Pairs(args) => args.run(),
             Command::Score(args) => args.run(signals),
             Command::Stats(args) => args.run(),
             Command::Show(args) => args.run(),

@@ -23,7 +23,7 @@ const WIDTH: usize = 80;
 /// One sentence and three numbers, then what is in the file: faults, duplicates, leakage, shortcuts, label noise.
 #[derive(Debug, Parser)]
 #[command(name = "audit", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
-pub struct AuditArgs {
+pub(crate) struct AuditArgs {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
@@ -152,7 +152,7 @@ impl AuditArgs {
     /// # Errors
     ///
     /// Whatever is wrong with the files.
-    pub fn run(&self) -> anyhow::Result<()> {
+    pub(crate) fn run(&self) -> anyhow::Result<()> {
         match &self.command {
             None => self.show.run(),
             Some(Command::Clean(args)) => args.run(),

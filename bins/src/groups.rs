@@ -8,6 +8,7 @@ use experiment::Shard;
 
 use crate::group_error::GroupError;
 use crate::launch::{LAUNCHED, RanksArgs};
+use crate::terminal;
 
 /// The arguments that say which processes compute a cell together.
 #[derive(Clone, Copy, Debug, Args)]
@@ -82,6 +83,7 @@ impl Groups {
             shares_cores: true,
             resume_hint: "finished cells are in the store",
             group: Some(LaunchedGroup { index: shard.index, of: shard.of, arguments: vec![part.into()] }),
+            print: terminal::print_log_line,
         };
         launcher.run(stop)
     }

@@ -1,6 +1,7 @@
 //! `mtbench`: questions, answers, judgments and scores in FastChat's files.
 
 mod answer;
+mod bundle;
 mod endpoint;
 mod fetch;
 mod judge;
@@ -20,14 +21,14 @@ use crate::program::Signals;
 /// MT-Bench in FastChat's files: answer the questions, judge the answers, show the scores.
 #[derive(Debug, Parser)]
 #[command(name = "mtbench", version)]
-pub struct MtBench {
+pub(crate) struct MtBench {
     #[command(subcommand)]
     command: Command,
 }
 
 impl MtBench {
     /// Returns the log level if `RUST_LOG` is not set.
-    pub fn logged(&self) -> &'static str {
+    pub(crate) fn logged(&self) -> &'static str {
         match &self.command {
             Command::Answer(args) => args.logged(),
             _ => "info",
@@ -43,6 +44,8 @@ enum Command {
     Show(show::ShowArgs),
     Compare(show::CompareArgs),
     Browse(show::BrowseArgs),
+    Export(bundle::ExportArgs),
+    Import(bundle::ImportArgs),
 }
 
 /// The benchmark's folder.
@@ -86,7 +89,7 @@ impl From<ModeArg> for Mode {
 /// # Errors
 ///
 /// Any error of the command.
-pub fn mtbench(args: &MtBench, signals: &Signals) -> anyhow::Result<()> {
+pub(crate) fn mtbench(args: &MtBench, signals: &Signals) -> anyhow::Result<()> {
     match &args.command {
         Command::Fetch(args) => fetch::fetch(args),
         Command::Answer(args) => answer::answer(args, signals),
@@ -94,6 +97,8 @@ pub fn mtbench(args: &MtBench, signals: &Signals) -> anyhow::Result<()> {
         Command::Show(args) => show::show(args),
         Command::Compare(args) => show::compare(args),
         Command::Browse(args) => show::browse(args),
+        Command::Export(args) => bundle::export(args),
+        Command::Import(args) => bundle::import(args),
     }
 }
 

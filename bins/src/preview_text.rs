@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use trainer::{Preview, PreviewedCompletion, PreviewedPair};
 
 /// Returns each example with its parts: text, token ids, and the number of tokens that truncation removed.
-pub fn preview_text(preview: &Preview) -> String {
+pub(crate) fn preview_text(preview: &Preview) -> String {
     let mut text = String::new();
     match preview {
         Preview::Pairs(pairs) => pairs.iter().for_each(|pair| write_pair(&mut text, pair)),

@@ -2,9 +2,8 @@
 
 use std::any::Any;
 use std::env;
-use std::error::Error;
-use std::fmt;
-use std::io::{ErrorKind, IsTerminal as _, Write as _};
+use std::fmt::Display;
+use std::io::{ErrorKind, Write as _};
 use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -20,17 +19,23 @@ use inference::InferenceError;
 use llm_client::printable;
 use pref_data::{DataError, Date};
 use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::flag;
+use signal_hook::{flag, iterator};
 use study::StudyError;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _, fmt};
 use trainer::TrainError;
+
+use crate::console_args::ConsoleArgs;
+use crate::launch::is_launched;
+use crate::{log_file, terminal};
 
 /// Exit status of bad input.
 const BAD_INPUT: u8 = 2;
 
 /// A request to stop, by SIGINT or SIGTERM.
 #[derive(Clone, Debug)]
-pub struct Signals {
+pub(crate) struct Signals {
     stop: Arc<AtomicBool>,
     which: Arc<AtomicUsize>,
 }
@@ -44,16 +49,20 @@ impl Signals {
             flag::register_usize(signal, Arc::clone(&signals.which), signal as usize)?;
             flag::register(signal, Arc::clone(&signals.stop))?;
         }
+        // The process that starts a rank speaks for it.
+        if !is_launched() {
+            acknowledge(iterator::Signals::new([SIGINT, SIGTERM])?);
+        }
         Ok(signals)
     }
 
     /// Returns the flag that a request to stop sets.
-    pub fn stop(&self) -> &AtomicBool {
+    pub(crate) fn stop(&self) -> &AtomicBool {
         &self.stop
     }
 
     /// Requests a stop when standard input closes, because the parent ended or wants this process to stop.
-    pub fn stop_with_parent(&self) {
+    pub(crate) fn stop_with_parent(&self) {
         let signals = self.clone();
         std::thread::spawn(move || {
             // The read ends when the parent ends or closes the pipe.
@@ -63,44 +72,93 @@ impl Signals {
     }
 }
 
+/// Prints at once that a signal has arrived: the current step may take long.
+fn acknowledge(mut signals: iterator::Signals) {
+    std::thread::spawn(move || {
+        if signals.forever().next().is_some() {
+            terminal::print_line("stopping after the current step; a second Ctrl-C stops at once");
+        }
+    });
+}
+
 /// A signal ended the work early.
-#[derive(Debug)]
-pub struct Stopped(
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Stopped(
     /// The message: what is saved and how to resume.
-    pub String,
+    pub(crate) String,
 );
 
-impl fmt::Display for Stopped {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+/// What a program logs, as filters of `RUST_LOG`'s syntax.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Logging {
+    /// On standard error.
+    pub(crate) shown: &'static str,
+    /// On standard error with `--verbose`.
+    pub(crate) verbose: &'static str,
+    /// In the log of the output folder, if the program has one.
+    pub(crate) filed: Option<&'static str>,
+}
+
+impl Logging {
+    /// A program without a folder of its own, which shows its log.
+    pub(crate) const SHOWN: Self = Self { shown: "info", verbose: Self::VERBOSE, filed: None };
+
+    const VERBOSE: &'static str = "info,annotate=debug,hub=debug,llm_client=debug,mtbench=debug";
+
+    /// A program without a folder of its own, which shows `shown`; ranks other than rank 0 show no more with `--verbose`.
+    pub(crate) fn shown(shown: &'static str) -> Self {
+        let verbose = if shown.starts_with("error") { shown } else { Self::VERBOSE };
+        Self { shown, verbose, filed: None }
+    }
+
+    /// Starts the log.
+    fn start(self, args: ConsoleArgs) {
+        let chosen = EnvFilter::try_from_default_env().ok();
+        let is_plain = chosen.is_none() && !args.verbose;
+        let shown =
+            chosen.unwrap_or_else(|| EnvFilter::new(if is_plain { self.shown } else { self.verbose }));
+        let layer = || fmt::layer().with_target(false);
+        let on_terminal =
+            layer().with_writer(|| terminal::LogWriter).with_ansi(terminal::has_colors(args.color));
+        // A program that hides its log shows only what a person reads at once.
+        let mut layers = if is_plain && self.filed.is_some() {
+            terminal::print_once();
+            vec![on_terminal.without_time().with_filter(shown).boxed()]
+        } else {
+            vec![on_terminal.with_filter(shown).boxed()]
+        };
+        layers.extend(self.filed.map(|filed| {
+            let in_file = layer().with_writer(|| log_file::LogWriter).with_ansi(false);
+            in_file.with_filter(EnvFilter::new(filed)).boxed()
+        }));
+        tracing_subscriber::registry().with(layers).init();
     }
 }
 
-impl Error for Stopped {}
-
-/// Runs a program: logs to stderr with the filter `RUST_LOG`, handles signals, and maps an error to a message and a status.
-pub fn run(program: impl FnOnce(&Signals) -> anyhow::Result<()>) -> ExitCode {
-    run_logging("info", program)
-}
-
-/// Runs a program with the log filter `logged` unless `RUST_LOG` is set.
-#[expect(clippy::print_stderr, reason = "the error of a program")]
-pub fn run_logging(logged: &str, program: impl FnOnce(&Signals) -> anyhow::Result<()>) -> ExitCode {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(logged));
-    // Only terminals get colors.
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    log.with_ansi(std::io::stderr().is_terminal()).with_target(false).init();
+/// Runs a program: logs, handles signals, and maps an error to a message and a status.
+pub(crate) fn run(
+    logging: Logging,
+    args: ConsoleArgs,
+    program: impl FnOnce(&Signals) -> anyhow::Result<()>,
+) -> ExitCode {
+    logging.start(args);
+    let is_red = terminal::has_colors(args.color);
+    let report = |error: &str| {
+        let label = if is_red { "\x1b[1;31merror:\x1b[0m" } else { "error:" };
+        terminal::print_line(&format!("{label} {error}"));
+    };
     let signals = match Signals::watch() {
         Ok(signals) => signals,
         Err(error) => {
-            eprintln!("error: cannot handle signals: {error}");
+            report(&format!("cannot handle signals: {error}"));
             return ExitCode::FAILURE;
         }
     };
     match caught(|| program(&signals)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", printable(&format!("{error:#}")));
+            report(&printable(&format!("{error:#}")));
             ExitCode::from(status(&error, signals.which.load(Ordering::Relaxed)))
         }
     }
@@ -157,7 +215,7 @@ pub(crate) fn date(text: &str) -> Result<Date, String> {
 /// # Errors
 ///
 /// If stdout cannot be written, such as a file on a full disk.
-pub fn print_result(text: impl fmt::Display) -> std::io::Result<()> {
+pub(crate) fn print_result(text: impl Display) -> std::io::Result<()> {
     // Names and texts come from files: a terminal must not obey their escapes.
     match writeln!(std::io::stdout(), "{}", printable(&text.to_string())) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),

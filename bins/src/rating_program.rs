@@ -19,7 +19,7 @@ use study::registry;
 /// # Errors
 ///
 /// [`Error::Argument`] for an unknown arm or number of questions; any error of the study's files.
-pub fn study_rating_sheets(
+pub(crate) fn study_rating_sheets(
     folder: &Path,
     rate: usize,
     arms: &[String],

@@ -2,30 +2,36 @@
 
 use std::env;
 use std::num::NonZeroU64;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
 use std::sync::atomic::AtomicBool;
 
 use clap::builder::{PossibleValue, PossibleValuesParser};
-use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser};
+use clap::{Args, Parser};
 use distributed::{DistributedError, Placement, ProcessGroup};
 use experiment::{Crew, Role, Shard, Workers, cores};
 use report::table::{Format, Table};
 use study::questions::ALL;
 use study::{ANSWERS, Findings, Question, Study};
 use trainer::recipe::DeviceChoice;
-use trainer::{Context, Silent};
+use trainer::{Context, Progress, Silent};
 
 use crate::console::{ConsoleProgress, SystemClock};
+use crate::console_args::ConsoleArgs;
 use crate::groups::{GroupArgs, Groups};
-use crate::launch::{log_filter, placement};
-use crate::program::{Signals, print_result, run, run_logging};
+use crate::launch::{is_launched, logging, placement};
+use crate::log_file;
+use crate::program::{Logging, Signals, print_result, run};
 use crate::recipe_args::{RecipeArgs, recipe};
 use crate::registry_program::RegistryCommand;
 use crate::study_plan::study_plan;
 
 /// How to continue after a failure or an interruption.
 const GOES_ON: &str = "finished cells are in the store: run the same command to resume";
+
+/// What a program does before it trains.
+pub(crate) const READING: &str = "reading model and data";
 
 /// The width of the first table, which fits any terminal.
 const WIDTH: usize = 80;
@@ -57,7 +63,7 @@ pub(crate) struct StudyArgs {
 /// The arguments of a program that asks one question.
 #[derive(Debug, Parser)]
 #[command(version)]
-struct QuestionArgs {
+pub(crate) struct QuestionArgs {
     #[command(flatten)]
     study: StudyArgs,
 }
@@ -65,7 +71,7 @@ struct QuestionArgs {
 /// Reproduces the paper's tables and answers further questions; a run that several tables share is trained once.
 #[derive(Debug, Parser)]
 #[command(version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
-struct TablesArgs {
+pub(crate) struct TablesArgs {
     #[command(subcommand)]
     command: Option<RegistryCommand>,
     #[command(flatten)]
@@ -78,47 +84,60 @@ struct TablesArgs {
     brief: bool,
 }
 
-/// Runs the program of one research question.
-pub fn question(question: &'static dyn Question) -> ExitCode {
-    let command = QuestionArgs::command().about(question.about().help);
-    let args = QuestionArgs::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
-    let placement = placement();
-    run_logging(log_filter(&placement), |signals| {
-        let Some(findings) = answer(&[question], &args.study, placement, signals)? else { return Ok(()) };
-        // Scripts read the other formats, which begin with the question's own table.
-        let answers = findings.answers.as_ref().filter(|_| args.study.format == Format::Text);
-        print_tables(findings.failed.iter().chain(answers).chain(&findings.tables), &args.study)?;
-        findings.incomplete.map_or(Ok(()), |error| Err(error.into()))
-    })
+impl QuestionArgs {
+    /// Runs the program of one research question.
+    pub(crate) fn run(&self, question: &'static dyn Question, console: ConsoleArgs) -> ExitCode {
+        let placement = placement();
+        run(logging(&placement, shown()), console, |signals| {
+            let Some(findings) = answer(&[question], &self.study, placement, signals)? else { return Ok(()) };
+            // Scripts read the other formats, which begin with the question's own table.
+            let answers = findings.answers.as_ref().filter(|_| self.study.format == Format::Text);
+            print_tables(findings.failed.iter().chain(answers).chain(&findings.tables), &self.study)?;
+            findings.incomplete.map_or(Ok(()), |error| Err(error.into()))
+        })
+    }
 }
 
-/// Runs the program of all research questions.
-pub fn study() -> ExitCode {
-    let args = TablesArgs::parse();
-    if let Some(command) = args.command {
-        return run(|_| command.run());
+impl TablesArgs {
+    /// Runs the program of all research questions.
+    pub(crate) fn run(&self, console: ConsoleArgs) -> ExitCode {
+        if let Some(command) = &self.command {
+            return run(Logging::SHOWN, console, |_| command.run());
+        }
+        let placement = placement();
+        run(logging(&placement, shown()), console, |signals| {
+            let findings = answer(&self.asked(), &self.study, placement, signals)?;
+            findings.map_or(Ok(()), |findings| self.print(findings))
+        })
     }
-    let tables = &args.tables;
-    let asked: Vec<&dyn Question> = ALL
-        .iter()
-        .copied()
-        .filter(|question| match tables.is_empty() {
+
+    fn asked(&self) -> Vec<&'static dyn Question> {
+        let tables = &self.tables;
+        let is_asked = |question: &&dyn Question| match tables.is_empty() {
             true => !question.is_on_request(),
             false => question.about().tables.iter().any(|id| tables.iter().any(|table| table == id)),
-        })
-        .collect();
-    let placement = placement();
-    run_logging(log_filter(&placement), |signals| {
-        let Some(findings) = answer(&asked, &args.study, placement, signals)? else { return Ok(()) };
+        };
+        ALL.iter().copied().filter(is_asked).collect()
+    }
+
+    fn print(&self, findings: Findings) -> anyhow::Result<()> {
         let Findings { failed, answers, verdicts, people, components, coverage, tables, incomplete, .. } =
             findings;
-        print_tables(failed.iter().chain(&answers), &args.study)?;
-        if !args.brief || answers.is_none() {
+        print_tables(failed.iter().chain(&answers), &self.study)?;
+        if !self.brief || answers.is_none() {
             let opening = verdicts.iter().chain(&people).chain(&components).chain(&coverage);
-            print_tables(opening.chain(&tables), &args.study)?;
+            print_tables(opening.chain(&tables), &self.study)?;
         }
         incomplete.map_or(Ok(()), |error| Err(error.into()))
-    })
+    }
+}
+
+/// Returns what a study shows: its course, and decisions about its data. The log has the rest.
+fn shown() -> &'static str {
+    match is_launched() {
+        true => "warn,announced=info",
+        false => "warn,announced=info,bins=info,hub=info,pref_data=info,study=info",
+    }
 }
 
 fn print_tables<'a>(tables: impl IntoIterator<Item = &'a Table>, args: &StudyArgs) -> anyhow::Result<()> {
@@ -142,16 +161,23 @@ fn answer(
     let placement = placement?;
     let groups = groups(args, placement.as_ref(), recipe.is_sandbox())?;
     let device = recipe.model.device;
+    // Several processes share one terminal, so that only a single process draws on it.
+    let is_one_of_many = is_launched() || placement.is_some();
+    let output = PathBuf::from(&recipe.output.dir);
+    if is_launched() {
+        log_file::open(&output, false);
+    }
+    let (mut console, mut silent) = (ConsoleProgress::stderr().with_log(output), Silent);
+    if !is_one_of_many {
+        console.wait(READING);
+    }
     let study = Study::new(recipe, ALL)?;
+    console.end();
     let clock = SystemClock::start();
     if args.plan {
         return print_plan(&study, asked, groups, args).map(|()| None);
     }
-    let mut console = ConsoleProgress::stderr();
-    let mut silent = Silent;
-    // Several processes share one terminal, so that only a single process draws on it.
-    let is_one_of_many = args.shard.is_some() || placement.is_some();
-    let progress: &mut dyn trainer::Progress = if is_one_of_many { &mut silent } else { &mut console };
+    let progress: &mut dyn Progress = if is_one_of_many { &mut silent } else { &mut console };
     let mut context =
         Context { clock: &clock, progress, stop: signals.stop(), group: ProcessGroup::single(), cache: None };
     let GroupArgs { ranks, max_restarts, timeout, .. } = args.groups;

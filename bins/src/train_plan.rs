@@ -4,7 +4,7 @@ use report::table::{Align, Column, Table, Value};
 use trainer::{Memory, OnCluster, TokenCounts, TrainPlan};
 
 /// The plan as a table: what, how much, and what to know about it.
-pub fn train_plan(plan: &TrainPlan) -> Table {
+pub(crate) fn train_plan(plan: &TrainPlan) -> Table {
     let mut rows = data_rows(plan);
     rows.extend(step_rows(plan));
     rows.extend(memory_rows(plan));

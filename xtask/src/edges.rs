@@ -52,7 +52,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("llm-client", &["files", "seeds"]),
     ("pref-data", &["chat-template", "files", "seeds", "stats"]),
     ("audit", &["files", "pref-data", "report", "seeds", "stats"]),
-    ("annotate", &["files", "llm-client", "pref-data", "report", "stats"]),
+    ("annotate", &["files", "llm-client", "pref-data", "report", "seeds", "stats"]),
     ("mtbench", &["files", "llm-client", "report", "seeds", "stats"]),
     ("human-study", &["files", "mtbench", "report", "seeds", "stats"]),
     ("policy-model", &["files", "seeds", "torch-ext"]),
@@ -99,6 +99,31 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "preflab",
+        &[
+            "annotate",
+            "audit",
+            "chat-template",
+            "compare",
+            "distributed",
+            "experiment",
+            "hub",
+            "human-study",
+            "inference",
+            "llm-client",
+            "mtbench",
+            "policy-model",
+            "pref-data",
+            "pref-loss",
+            "report",
+            "sandbox",
+            "seeds",
+            "stats",
+            "study",
+            "trainer",
+        ],
+    ),
+    (
         "bins",
         &[
             "annotate",
@@ -122,6 +147,9 @@ const LAYERS: &[(&str, &[&str])] = &[
             "trainer",
         ],
     ),
+    ("own-annotator", &["pref-data"]),
+    ("own-judge", &["mtbench", "report", "seeds"]),
+    ("own-question", &["distributed", "experiment", "pref-data", "report", "study", "trainer"]),
 ];
 
 /// Checks every edge of the dependency graph that the architecture names, and every crate's modules.

@@ -1,4 +1,4 @@
-//! Set-up and checks of this repository: `cargo xtask setup|demo|test|bench|gpu-check|book|sanitize|fuzz`.
+//! Set-up and checks of this repository: `cargo xtask setup|demo|test|bench|dist|gpu-check|book|sanitize|fuzz`.
 //!
 //! It builds before libtorch is installed, so it does not link libtorch and depends on anyhow alone.
 
@@ -43,8 +43,9 @@ Commands:
   demo              Build study and run the paper's four questions on the sandbox with two seeds. Prints the result of
                     each claim and writes runs/sandbox/report.html.
   test [STAGE]...   Run the checks, the cheapest first, or only the named ones: fmt tidy edges package clippy doc
-                    test nccl slow. Without a name all but slow run; `all` names every stage.
+                    test slow rare nccl. Without a name the stages up to test run; `all` adds slow.
   bench [ARG]...    Run the benchmarks; arguments go to `cargo bench` (such as -- --save-baseline NAME).
+  dist              Write shell completions and manual pages of all programs into target/dist.
   gpu-check         Compare each path on a GPU with the CPU, in about a minute. Fails without a GPU.
   book [--write]    Build docs/ into target/book with mdbook; --write updates docs/reference from the code.
   sanitize          Run torch-ext's tests with its C++ under GCC's address and undefined-behaviour sanitizers.
@@ -57,6 +58,9 @@ Commands and stages that link libtorch begin with setup.
 
 /// Where the demo's tables, figures and report go.
 const DEMO_OUT: &str = "runs/sandbox";
+
+/// Where completions and manual pages go.
+const DIST: &str = "target/dist";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -86,12 +90,13 @@ fn run(arguments: &[String]) -> Result<()> {
         ("demo", []) => demo(&workspace),
         ("test", stages) => test(&workspace, stages),
         ("bench", arguments) => bench(&workspace, arguments),
+        ("dist", []) => dist(&workspace),
         ("gpu-check", []) => gpu_check(&workspace),
         ("sanitize", []) => sanitize(&workspace),
         ("fuzz", arguments) => fuzz::run(&workspace, arguments),
         ("book", []) => book::build(&workspace),
         ("book", ["--write"]) => book::write(&workspace),
-        ("setup" | "demo" | "gpu-check" | "sanitize" | "book", [unknown, ..]) => {
+        ("setup" | "demo" | "dist" | "gpu-check" | "sanitize" | "book", [unknown, ..]) => {
             bail!("`cargo xtask {command}` does not know `{unknown}`; see `cargo xtask --help`")
         }
         _ => bail!("there is no command `{command}`; see `cargo xtask --help`"),
@@ -131,6 +136,20 @@ fn bench(workspace: &Workspace, arguments: &[&str]) -> Result<()> {
     setup::run(workspace, Want::Any)?;
     let command: Vec<&str> = ["bench"].iter().chain(arguments).copied().collect();
     workspace.cargo(&command).context("the benchmarks did not end well")
+}
+
+/// Writes completions and manual pages. Only this command builds what generates them.
+fn dist(workspace: &Workspace) -> Result<()> {
+    setup::run(workspace, Want::Any)?;
+    let run = ["run", "--quiet", "--package", "bins", "--example", "dist", "--", DIST];
+    workspace.cargo(&run)?;
+    let folder = workspace.root().join(DIST);
+    println!(
+        "Completions: {}\nManual pages: {}",
+        folder.join("completions").display(),
+        folder.join("man").display()
+    );
+    Ok(())
 }
 
 fn gpu_check(workspace: &Workspace) -> Result<()> {

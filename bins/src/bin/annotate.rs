@@ -2,10 +2,6 @@
 
 use std::process::ExitCode;
 
-use bins::{Annotate, run_logging};
-use clap::Parser;
-
 fn main() -> ExitCode {
-    let annotate = Annotate::parse();
-    run_logging(annotate.logged(), |signals| annotate.run(signals))
+    bins::main("annotate")
 }

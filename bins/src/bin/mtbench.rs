@@ -2,10 +2,6 @@
 
 use std::process::ExitCode;
 
-use bins::{MtBench, mtbench, run_logging};
-use clap::Parser as _;
-
 fn main() -> ExitCode {
-    let args = MtBench::parse();
-    run_logging(args.logged(), |signals| mtbench(&args, signals))
+    bins::main("mtbench")
 }

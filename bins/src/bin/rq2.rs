@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    bins::question(&study::questions::Volume)
+    bins::main("rq2")
 }

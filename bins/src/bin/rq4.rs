@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    bins::question(&study::questions::Overfitting)
+    bins::main("rq4")
 }

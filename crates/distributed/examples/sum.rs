@@ -20,6 +20,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             shares_cores: true,
             resume_hint: "start the example again",
             group: None,
+            print: distributed::print_line,
         };
         return Ok(launcher.run(&AtomicBool::new(false))?);
     }

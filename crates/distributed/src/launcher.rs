@@ -34,6 +34,8 @@ pub struct Launcher {
     pub resume_hint: &'static str,
     /// The place of these ranks among other groups of the same machine; `None` if there are no others.
     pub group: Option<LaunchedGroup>,
+    /// Prints a line that a rank logs, such as [`print_line`].
+    pub print: fn(usize, &str),
 }
 
 /// One of several groups of ranks that a machine runs at the same time.
@@ -112,7 +114,7 @@ impl Launcher {
     /// Starts this program with its own arguments, once per rank, and waits until all ranks have ended. A rank that gets the
     /// marker ends when its standard input closes, so that no rank outlives its launcher.
     ///
-    /// Each line that a rank logs is forwarded to stderr with its number. If one fails, the others learn of it and end, or
+    /// `print` gets each line that a rank logs. If one fails, the others learn of it and end, or
     /// are killed; the error of the first failure is printed first. Setting `stop` asks all ranks to stop.
     ///
     /// # Errors
@@ -135,6 +137,7 @@ impl Launcher {
             ranks.push(RankProcess::start(
                 self.command(first + local, others + local, &address, token.as_ref())?,
                 others + first + local,
+                self.print,
             )?);
         }
         wait(&mut ranks, stop)?;
@@ -204,9 +207,9 @@ impl Launcher {
         ranks.sort_by_key(|rank| (Reverse(rank.severity()), rank.rank));
         let deaths = ranks.iter().filter(|rank| rank.severity() == Severity::Killed);
         for (rank, ended) in deaths.filter_map(|rank| Some((rank.rank, rank.ended?))) {
-            print_line(rank, &format!("ended without an error message: {ended}"));
+            (self.print)(rank, &format!("ended without an error message: {ended}"));
         }
-        ranks.iter_mut().for_each(RankProcess::print_error);
+        ranks.iter_mut().for_each(|rank| rank.print_error(self.print));
         let resume_hint = self.resume_hint;
         let Some((worst, ended)) = ranks.first().and_then(|rank| Some((rank, rank.ended?))) else {
             return Ok(());
@@ -240,11 +243,11 @@ struct RankProcess {
 }
 
 impl RankProcess {
-    fn start(mut command: Command, rank: usize) -> Result<Self, LaunchError> {
+    fn start(mut command: Command, rank: usize, print: fn(usize, &str)) -> Result<Self, LaunchError> {
         let spawned = command.spawn();
         let mut child = spawned.map_err(LaunchError::system(format!("start rank {rank}")))?;
         let stderr = child.stderr.take();
-        let error = stderr.map(|stderr| thread::spawn(move || forward(stderr, rank)));
+        let error = stderr.map(|stderr| thread::spawn(move || forward(stderr, rank, print)));
         Ok(Self { rank, child, error, ended: None })
     }
 
@@ -267,20 +270,20 @@ impl RankProcess {
         }
     }
 
-    fn print_error(&mut self) {
+    fn print_error(&mut self, print: fn(usize, &str)) {
         let kept = self.error.take().and_then(|thread| thread.join().ok());
         for line in kept.unwrap_or_default() {
-            print_line(self.rank, &line);
+            print(self.rank, &line);
         }
     }
 }
 
 /// Prints what a rank logs up to its error message, and returns the message.
-fn forward(stderr: ChildStderr, rank: usize) -> Vec<String> {
+fn forward(stderr: ChildStderr, rank: usize, print: fn(usize, &str)) -> Vec<String> {
     let mut kept = Vec::new();
     for line in BufReader::new(stderr).lines().map_while(Result::ok) {
         if kept.is_empty() && !line.starts_with("error:") {
-            print_line(rank, &line);
+            print(rank, &line);
         } else {
             kept.push(line);
         }
@@ -288,7 +291,8 @@ fn forward(stderr: ChildStderr, rank: usize) -> Vec<String> {
     kept
 }
 
-fn print_line(rank: usize, line: &str) {
+/// Prints a line of a rank on standard error, with the rank's number.
+pub fn print_line(rank: usize, line: &str) {
     // A closed stderr does not end the run.
     let _ = writeln!(std::io::stderr().lock(), "[rank {rank}] {line}");
 }

@@ -22,7 +22,7 @@ pub use digest::{digest_of_model, digest_of_tensor, hash_model, hash_sequences};
 pub use error::DistributedError;
 pub use facts::Fact;
 pub use group::ProcessGroup;
-pub use launcher::{LaunchError, LaunchedGroup, Launcher};
+pub use launcher::{LaunchError, LaunchedGroup, Launcher, print_line};
 pub use layout::{Layout, Region};
 pub use placement::{Placement, Token};
 pub use reduction::GradientSink;

@@ -27,6 +27,7 @@ pub mod setup;
 mod shard;
 mod source;
 mod store;
+mod tally;
 
 pub use analysis::{Analysis, LEVEL, RESAMPLES, SCORE_DECIMALS, Selection, by_category};
 pub use cell::{Cell, Subject, loss_name, percent, reduction_name, slice_name};

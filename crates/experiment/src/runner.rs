@@ -22,6 +22,7 @@ use crate::setup::Setup;
 use crate::shard::Role;
 use crate::source::DataSource;
 use crate::store::{Key, ResultStore};
+use crate::tally::Tally;
 
 mod failures;
 mod keys;
@@ -152,15 +153,34 @@ impl Runner {
         }
         self.prepare(context)?;
         context.cache = Some(self.store.root().to_owned());
+        let mut tally = None;
         for subject in role.shard().part(grid) {
             if context.group.any(context.wants_stop())? {
                 return Err(ExperimentError::Stopped);
             }
             if decide(context, || self.begin(subject, role))? {
+                // The processes of a part show nothing.
+                if role == Role::Lead && context.group.is_main() {
+                    self.show(&mut tally, grid, subject, context);
+                }
                 self.compute(grid, subject, role, context).map_err(ExperimentError::or_full_disk)?;
             }
         }
+        if let Some(tally) = &mut tally {
+            context.progress.overall(tally.look(self, None));
+        }
         Ok(())
+    }
+
+    /// Shows the state of the grid before `subject` is computed.
+    fn show(&self, tally: &mut Option<Tally>, grid: &Grid, subject: &Subject, context: &mut Context<'_>) {
+        if tally.is_none() {
+            // Without a plan there is an error soon, or work that nobody counts.
+            *tally = Tally::new(self, grid).ok();
+        }
+        if let Some(tally) = tally {
+            context.progress.overall(tally.look(self, Some(subject)));
+        }
     }
 
     /// Trains and evaluates one subject, or records its failure.
@@ -407,6 +427,12 @@ impl Runner {
     pub fn is_evaluated(&self, subject: &Subject) -> bool {
         self.samples()
             .all(|sample| scores_file(&self.store.scores(&self.scores_key(subject, sample))).exists())
+    }
+
+    /// Returns whether a subject is evaluated or has failed.
+    pub(crate) fn is_settled(&self, subject: &Subject) -> bool {
+        let is_evaluated = self.is_made(subject) && self.is_evaluated(subject);
+        is_evaluated || matches!(self.failure(subject), Ok(Some(_)))
     }
 
     /// Returns the indices of the sampled answers.

@@ -4,7 +4,8 @@ use std::fmt;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::thread::{self, ScopedJoinHandle};
+use std::time::{Duration, Instant};
 
 use distributed::{LaunchError, ProcessGroup};
 use trainer::Context;
@@ -13,6 +14,12 @@ use crate::error::ExperimentError;
 use crate::grid::Grid;
 use crate::runner::Runner;
 use crate::shard::{Role, Shard};
+use crate::tally::Tally;
+
+/// The interval between two looks at what the workers have stored.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// The interval between two looks at whether the workers have ended.
+const POLL: Duration = Duration::from_millis(20);
 
 /// The processes that compute the cells of a grid.
 #[derive(Debug)]
@@ -103,7 +110,7 @@ impl Runner {
             Crew::Workers(workers) => {
                 self.prepare(context)?;
                 if !self.plan(grid)?.is_complete() {
-                    workers.run(self, grid, context.stop)?;
+                    workers.run(self, grid, context)?;
                 }
                 self.run(grid, Role::Lead, context)
             }
@@ -158,7 +165,8 @@ impl Crew<'_> {
 
 impl Workers<'_> {
     /// Runs all groups at the same time and waits for them.
-    fn run(&self, runner: &Runner, grid: &Grid, stop: &AtomicBool) -> Result<(), ExperimentError> {
+    fn run(&self, runner: &Runner, grid: &Grid, context: &mut Context<'_>) -> Result<(), ExperimentError> {
+        let (mut tally, stop) = (Tally::new(runner, grid)?, context.stop);
         let shard = |index| Shard { index, of: self.groups };
         let ended: Vec<Result<(), ExperimentError>> = thread::scope(|scope| {
             let start = |index| {
@@ -167,6 +175,15 @@ impl Workers<'_> {
                 scope.spawn(move || self.supervise(shard(index), &begun, stop))
             };
             let groups: Vec<_> = (0..self.groups).map(start).collect();
+            let mut next_look = Instant::now();
+            while !groups.iter().all(ScopedJoinHandle::is_finished) {
+                if Instant::now() >= next_look {
+                    context.progress.overall(tally.look(runner, None));
+                    next_look = Instant::now() + LOOK_EVERY;
+                }
+                thread::sleep(POLL);
+            }
+            context.progress.overall(tally.look(runner, None));
             groups
                 .into_iter()
                 .map(|group| group.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))

@@ -80,7 +80,11 @@ impl Tokenizer {
     ///
     /// As [`from_folder`](Self::from_folder), and [`DataError::Io`] where the template's file cannot be read.
     pub fn open(folder: impl AsRef<Path>, settings: &ChatSettings) -> Result<Self, DataError> {
-        let folder = folder.as_ref().to_owned();
+        Self::open_folder(folder.as_ref().to_owned(), settings)
+    }
+
+    /// Not generic: otherwise each dependent crate would compile the parser of `tokenizer.json` again.
+    fn open_folder(folder: PathBuf, settings: &ChatSettings) -> Result<Self, DataError> {
         let path = folder.join("tokenizer.json");
         let json = config::read_tokenizer(&folder)?;
         let load = || tokenizers::Tokenizer::from_bytes(&json);

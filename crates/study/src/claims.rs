@@ -57,6 +57,8 @@ pub enum Expectation {
 pub struct Headline<'a> {
     /// The question, such as `Do more pairs help?`.
     pub question: &'static str,
+    /// The question of a person with data of their own, such as `How much is needed?`.
+    pub of_own_data: &'static str,
     /// The comparison, in short.
     pub comparison: String,
     /// The contrast to measure.
@@ -185,13 +187,13 @@ impl<'a> Comparisons<'a> {
     /// Returns a headline whose absence is interpretable if training on clean labels has an effect.
     pub(crate) fn headline(
         &self,
-        question: &'static str,
+        [question, of_own_data]: [&'static str; 2],
         comparison: String,
         contrast: Contrast<'a>,
         answers: Answers,
     ) -> Headline<'a> {
         let control = self.over_all(|loss, annotator| (self.clean(loss, annotator), Box::new(is_baseline)));
-        Headline { question, comparison, contrast, control: Some(control), answers }
+        Headline { question, of_own_data, comparison, contrast, control: Some(control), answers }
     }
 
     /// Returns the names of the losses, such as `DPO, IPO`.

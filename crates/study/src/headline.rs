@@ -9,7 +9,7 @@ use crate::claims::{Answers, Claim, Expectation, Headline};
 use crate::error::StudyError;
 use crate::recipe::StudyRecipe;
 use crate::required::Required;
-use crate::tested::{difference, signed};
+use crate::tested::{Measured, difference, signed};
 use crate::verdict::{Verdict, on_claim};
 use crate::verdicts::{self, Settled};
 
@@ -17,11 +17,14 @@ use crate::verdicts::{self, Settled};
 pub const ANSWERS: &str = "answers";
 
 const UNDECIDED: &str = "undecided";
+/// The beginnings of answers that are words; others are names, such as those of annotators.
+const ANSWERS_IN_WORDS: [&str; 5] = ["yes", "no", "neither", "either", UNDECIDED];
 
 /// A headline with its measurements.
 #[derive(Clone, Debug)]
 pub(crate) struct Headlined {
     question: &'static str,
+    of_own_data: &'static str,
     comparison: String,
     answers: Answers,
     /// `None` if the study lacks some of its policies.
@@ -67,6 +70,29 @@ impl Headlined {
         row
     }
 
+    /// Returns the answer in a sentence, with its number, interval and truth; `None` if it is not measured.
+    pub(crate) fn sentence(&self) -> Option<String> {
+        let settled = self.settled.as_ref()?;
+        let Measured { estimate, level, .. } = &settled.judge;
+        let interval = estimate.interval(*level).ok()?;
+        let [value, low, high] = [estimate.value, interval.low, interval.high].map(signed);
+        let questions = match self.question == self.of_own_data {
+            true => self.question.to_owned(),
+            false => format!("{} {}", self.of_own_data, self.question),
+        };
+        let answer = capitalized(self.answer(settled));
+        let truth = settled.gold.as_ref();
+        let truth =
+            truth.map_or_else(String::new, |gold| format!("; the truth is {}", signed(gold.estimate.value)));
+        let required = settled.required.as_ref().filter(|_| self.answer(settled) == UNDECIDED);
+        let required =
+            required.map_or_else(String::new, |required| format!(" To decide: {}.", required.in_short()));
+        Some(format!(
+            "{questions} {answer}: {} is {value} points [{low}, {high}]{truth}.{required}",
+            self.comparison
+        ))
+    }
+
     /// Returns a sentence on the sample that would decide an open answer.
     fn required(&self) -> Option<String> {
         let settled = self.settled.as_ref().filter(|settled| self.answer(settled) == UNDECIDED)?;
@@ -83,6 +109,12 @@ impl Headlined {
     }
 }
 
+fn capitalized(word: &str) -> String {
+    let mut characters = word.chars();
+    let first = characters.next().filter(|_| ANSWERS_IN_WORDS.iter().any(|answer| word.starts_with(answer)));
+    first.map_or_else(|| word.to_owned(), |first| first.to_uppercase().chain(characters).collect())
+}
+
 /// Measures the headlines of a question, with a correction for all of them.
 pub(crate) fn measure(
     analysis: &Analysis<'_>,
@@ -90,9 +122,9 @@ pub(crate) fn measure(
     headlines: Vec<Headline<'_>>,
 ) -> Result<Vec<Headlined>, StudyError> {
     let (mut measured, mut claims) = (Vec::new(), Vec::new());
-    for Headline { question, comparison, contrast, control, answers } in headlines {
+    for Headline { question, of_own_data, comparison, contrast, control, answers } in headlines {
         claims.push(Claim { control, ..Claim::new("", comparison.clone(), contrast) });
-        measured.push(Headlined { question, comparison, answers, settled: None });
+        measured.push(Headlined { question, of_own_data, comparison, answers, settled: None });
     }
     for settled in verdicts::settle(analysis, recipe, claims, None)? {
         let own = measured.iter_mut().find(|headline| headline.comparison == settled.comparison);
@@ -165,12 +197,18 @@ mod tests {
 
     /// Returns the answers to whether each later checkpoint is better than the first, for checkpoints with these means.
     fn answered(seeds: u64, margin: f64, means: &[f64]) -> Table {
+        let (recipe, headlines) = headlines(seeds, margin, means);
+        table(&recipe, &headlines).unwrap()
+    }
+
+    fn headlines(seeds: u64, margin: f64, means: &[f64]) -> (StudyRecipe, Vec<Headlined>) {
         let settings = [format!("study.seeds={seeds}"), format!("study.margin={margin}")];
         let recipe = StudyRecipe::preset(Preset::Paper, &settings).unwrap();
         let setup = recipe.setup();
         let collected = checkpoints(&setup, seeds, means);
         let headline = |checkpoint| Headline {
             question: "Is it better?",
+            of_own_data: "At which one?",
             comparison: format!("{checkpoint} − 0"),
             contrast: Contrast::difference(at(checkpoint), at(0)),
             control: None,
@@ -179,7 +217,7 @@ mod tests {
         let analysis = Analysis::new(&setup, &collected);
         // No policy has the last checkpoint.
         let headlines = measure(&analysis, &recipe, (1..=means.len()).map(headline).collect()).unwrap();
-        table(&recipe, &headlines).unwrap()
+        (recipe, headlines)
     }
 
     fn answers(table: &Table) -> Vec<&Value> {
@@ -192,6 +230,21 @@ mod tests {
         let expected = ["yes", "worse", "no", "not measured"].map(Value::text);
         assert_eq!(answers(&table), expected.iter().collect::<Vec<_>>());
         assert!(matches!(table.rows[3][2], Value::Missing(_)));
+    }
+
+    #[test]
+    fn a_sentence_has_question_answer_number_and_interval() {
+        let (_, headlines) = headlines(2, 0.2, &[5.0, 6.0, 5.0]);
+        let sentences: Vec<Option<String>> = headlines.iter().map(Headlined::sentence).collect();
+        let first = sentences[0].as_ref().unwrap();
+        assert!(first.starts_with("At which one? Is it better? Yes: 1 − 0 is +1.00 points [+"), "{first}");
+        let second = sentences[1].as_ref().unwrap();
+        assert!(second.ends_with("No: 2 − 0 is −0.03 points [−0.13, +0.07]."), "{second}");
+        assert_eq!(sentences[2], None, "no policy, no sentence");
+        let (_, open) = self::headlines(2, 0.01, &[5.0, 5.0]);
+        let open = open[0].sentence().unwrap();
+        assert!(open.contains("Undecided: 1 − 0") && open.contains(" To decide: "), "{open}");
+        assert_eq!(["no, they harm", "gpt-4"].map(capitalized), ["No, they harm", "gpt-4"]);
     }
 
     #[test]

@@ -57,6 +57,12 @@ impl<'a> Levels<'a> {
         Self { axis: Axis::Volume, values: shares.iter().map(|share| share.get()).collect(), losses }
     }
 
+    /// Returns the level that the others are compared with: the largest volume.
+    pub(crate) fn reference(&self) -> Option<f64> {
+        let largest = self.values.iter().copied().max_by(f64::total_cmp);
+        largest.filter(|_| self.axis == Axis::Volume && self.values.len() > 1)
+    }
+
     pub(crate) fn of_noise(rates: &[FlipRate], losses: &'a [LossKind]) -> Self {
         Self { axis: Axis::Noise, values: rates.iter().map(|rate| rate.get()).collect(), losses }
     }

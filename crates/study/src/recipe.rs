@@ -14,6 +14,7 @@ use hub::{Hub, HubError};
 use pref_data::{Date, FlipRate, Fraction, LabelSource};
 use pref_loss::Beta;
 use serde::{Deserialize, Serialize};
+use toml::Table;
 use trainer::recipe::{
     Complaint, DataSection, DistributedSection, Format, LoraSection, LossKind, LossSection, ModelSection,
     OutputSection, RecipeError, RecipeRoot, SpeedSection, TrainSection, WatchSection, parse_toml, read_toml,
@@ -111,8 +112,9 @@ pub struct StudySection {
     /// Epochs of the question on too many epochs.
     #[serde(default = "ten")]
     pub long_epochs: NonZeroU64,
-    /// The largest difference that does not matter, in points: effects within it count as none [default: 0.2, about three
-    /// standard deviations of a mean that is judged again; FastChat reports a range of 0.16 over five runs].
+    /// The largest difference that does not matter, in points: effects within it count as none [default: 0.2]. The
+    /// default is about three standard deviations of a mean that is judged again; FastChat reports a range of 0.16 over five
+    /// runs.
     #[serde(default)]
     pub margin: Margin,
     /// People's ratings of some answers, which correct the judges: a file as `agreement collect` prints it, or `gold` for the
@@ -329,6 +331,14 @@ impl StudyRecipe {
 }
 
 impl RecipeRoot for StudyRecipe {
+    fn prepare(table: &mut Table) -> Result<(), Complaint> {
+        if !table.contains_key("study") {
+            let reason = "is missing; add [study] and [judge], or train this recipe of one run with `pref-train --recipe FILE`";
+            return Err(Complaint::invalid("study", reason));
+        }
+        Ok(())
+    }
+
     fn finish(&mut self) -> Result<(), Complaint> {
         self.study.check().map_err(|complaint| complaint.within("study"))?;
         self.data.check().map_err(|complaint| complaint.within("data"))?;

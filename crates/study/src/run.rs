@@ -85,7 +85,10 @@ impl Study {
             let (what, reason) = (subject.to_string(), reason.clone());
             return Err(ExperimentError::AllFailed { policies, what, reason }.into());
         }
-        let findings = conclude(self, asked)?;
+        context.progress.begin("computing tables and report", 1);
+        let findings = conclude(self, asked);
+        context.progress.end();
+        let findings = findings?;
         tracing::info!("report: {}", findings.report.display());
         let incomplete = (failed > 0).then(|| ExperimentError::SomeFailed { failed, policies }.into());
         Ok(Some(Findings { incomplete, ..findings }))

@@ -1,21 +1,31 @@
-//! The report: verdicts, then each question, each claim, the methods, and the provenance.
+//! The report: answers and verdicts, then each question, each claim, the methods, and the provenance.
 
 use experiment::setup::JudgeSection;
 use report::page::{Report, Section};
 use report::table::Table;
 
 use crate::answer::Answered;
+use crate::headline::{ANSWERS, Headlined};
 use crate::methods::methods;
 use crate::study::Study;
 use crate::verdicts::{self, Settled};
 
 /// Returns the report, which begins with the tables `opening`.
 pub(crate) fn report(study: &Study, answers: Vec<Answered>, opening: Vec<Table>) -> Report {
+    let sentences = answers.iter().flat_map(|answer| &answer.headlines).filter_map(Headlined::sentence);
+    let (plain, others): (Vec<Table>, Vec<Table>) =
+        opening.iter().cloned().partition(|table| table.id == ANSWERS);
+    let plain = Section {
+        heading: "Answers".into(),
+        paragraphs: sentences.collect(),
+        tables: plain,
+        ..Section::default()
+    };
     let settled: Vec<&Settled> = answers.iter().flat_map(|answer| &answer.settled).collect();
     let verdicts = Section {
         heading: "Verdicts".into(),
         paragraphs: vec![verdicts::tally(&settled)],
-        tables: opening.clone(),
+        tables: others,
         ..Section::default()
     };
     let claims = Section {
@@ -32,7 +42,7 @@ pub(crate) fn report(study: &Study, answers: Vec<Answered>, opening: Vec<Table>)
     Report {
         title: "Effects of preference data on a policy".into(),
         lead: vec![lead(study)],
-        sections: [verdicts]
+        sections: [plain, verdicts]
             .into_iter()
             .filter(|section| !section.tables.is_empty())
             .chain(questions)

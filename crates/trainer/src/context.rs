@@ -23,6 +23,26 @@ pub trait Progress {
 
     /// Ends the work.
     fn end(&mut self);
+
+    /// Reports the state of all work that the following work is a part of.
+    fn overall(&mut self, _: Overall) {}
+}
+
+/// The target of events at level INFO that announce a decision about the user's data or recipe, such as dropped pairs. Programs
+/// show them where they hide other INFO events.
+pub const ANNOUNCED: &str = "announced";
+
+/// The state of work that consists of several runs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Overall {
+    /// Finished runs.
+    pub done: usize,
+    /// All runs.
+    pub runs: usize,
+    /// The finished share of the work that remained at the beginning.
+    pub share: f64,
+    /// The share of the run that begins; 0 if other processes compute the runs.
+    pub next: f64,
 }
 
 /// A no-op [`Progress`].

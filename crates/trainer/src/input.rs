@@ -123,6 +123,14 @@ impl Input {
         warnings.into_iter().flatten().collect()
     }
 
+    /// Returns whether records, pairs or tokens are left out.
+    pub(crate) fn is_reduced(&self) -> bool {
+        let (view, tokenized) = (&self.view, &self.tokenized);
+        view.unlabelled + view.ties > 0
+            || tokenized.pairs_out < tokenized.pairs_in
+            || tokenized.truncated_prompts + tokenized.truncated_responses > 0
+    }
+
     /// Returns what was read and tokenized, a sentence each.
     pub(crate) fn summary(&self) -> Vec<String> {
         let desirable = self.unpaired.iter().filter(|one| one.is_desirable).count();

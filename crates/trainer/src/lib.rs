@@ -46,7 +46,7 @@ mod tensorboard;
 mod unpaired;
 
 pub use adapter_dropout::StepDropout;
-pub use context::{Clock, Context, NoClock, Progress, Silent};
+pub use context::{ANNOUNCED, Clock, Context, NoClock, Overall, Progress, Silent};
 pub use engine::{Observer, Outcome, Trainer};
 pub use error::{TrainError, is_bad_model};
 pub use gradients::Gradients;

@@ -35,7 +35,7 @@ use toml::Table;
 
 mod data;
 mod de;
-mod error;
+pub(crate) mod error;
 mod fetch;
 mod lora;
 mod loss;
@@ -170,6 +170,11 @@ impl Recipe {
 
 impl RecipeRoot for Recipe {
     fn prepare(table: &mut Table) -> Result<(), Complaint> {
+        if table.contains_key("study") {
+            let reason =
+                "is a section of a study's recipe; run it with `study --recipe FILE`, or with `rq1` to `rq4`";
+            return Err(Complaint::invalid("study", reason));
+        }
         sources::inherit(table)
     }
 

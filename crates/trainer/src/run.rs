@@ -13,7 +13,7 @@ use tch::{Device, Kind};
 
 use crate::card::Card;
 use crate::checkpoint;
-use crate::context::Context;
+use crate::context::{ANNOUNCED, Context};
 use crate::engine::{Outcome, Trainer};
 use crate::error::TrainError;
 use crate::finish::finish;
@@ -95,7 +95,12 @@ fn run_together(
         Provenance::default()
     };
     let summary = input.summary();
-    summary.iter().for_each(|line| tracing::info!("{line}"));
+    for line in &summary {
+        match input.is_reduced() {
+            true => tracing::info!(target: ANNOUNCED, "{line}"),
+            false => tracing::info!("{line}"),
+        }
+    }
     let data = summary.join("\n");
     if group.holds_on_rank0(|| dir.is_finished())? {
         return Ok(RunReport { outcome: Outcome::Finished, dir, data, policy: None });

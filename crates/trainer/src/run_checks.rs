@@ -5,6 +5,7 @@ use pref_data::FlipRate;
 use pref_loss::LabelSmoothing;
 use tch::{Device, Kind};
 
+use crate::context::ANNOUNCED;
 use crate::diagnostics;
 use crate::error::TrainError;
 use crate::input::Input;
@@ -28,7 +29,7 @@ pub(crate) fn announce(
 ) -> Result<(), TrainError> {
     warn_of_smoothing(&recipe.loss);
     if let Some(steps) = recipe.train.max_steps {
-        tracing::info!("train.max_steps = {steps} is the length of the run; train.epochs is not used");
+        tracing::info!(target: ANNOUNCED, "train.max_steps = {steps} is the length of the run; train.epochs is not used");
     }
     let of_beta = diagnostics::beta_of_means(recipe.loss.kind, recipe.loss.beta);
     let warnings = input.warnings(loss, batch_size);
@@ -65,7 +66,7 @@ fn warn_of_smoothing(loss: &LossSection) {
 pub(crate) fn report_sharding(sharding: Sharding, group: &ProcessGroup) {
     match (sharding, group.is_distributed()) {
         (Sharding::Gradients | Sharding::Parameters, false) => {
-            tracing::info!("distributed.zero has no effect: one process holds all of the state");
+            tracing::info!(target: ANNOUNCED, "distributed.zero has no effect: one process holds all of the state");
         }
         (Sharding::Parameters, true) => {
             tracing::info!("distributed.zero = 3: the backward pass gathers and recomputes each layer");

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use tch::Kind;
 
 use crate::checkpoint;
-use crate::context::Context;
+use crate::context::{ANNOUNCED, Context};
 use crate::diagnostics::Diagnostics;
 use crate::engine::Observer;
 use crate::error::TrainError;
@@ -110,7 +110,7 @@ impl RunDir {
             return Ok(Provenance { inputs: Some(inputs), accepted: Vec::new() });
         };
         let Some(there) = there else {
-            tracing::info!("the checkpoint of step {step} records no inputs: they are not compared");
+            tracing::info!(target: ANNOUNCED, "the checkpoint of step {step} records no inputs: they are not compared");
             return Ok(Provenance { inputs: Some(inputs), accepted });
         };
         let changed = inputs.changed_from(&there);
@@ -266,7 +266,7 @@ impl RunDir {
     /// Locks the folder, and creates it if necessary. Blocks while another process holds the lock.
     pub(crate) fn lock(&self) -> Result<Lock, TrainError> {
         fs::create_dir_all(&self.root).map_err(TrainError::io("cannot create", &self.root))?;
-        let waiting = || tracing::info!("waiting for another process that uses {}", self.root.display());
+        let waiting = || tracing::info!(target: ANNOUNCED, "waiting for another process that uses {}", self.root.display());
         Ok(Lock::exclusive(&self.root.join(".lock"), waiting)?)
     }
 

@@ -95,7 +95,8 @@ fn contents(report: &Report, anchors: &Anchors) -> String {
     let link = |anchor: &str, words: &str| format!("<a href=\"#{anchor}\">{}</a>", inline(words));
     let table_link =
         |(anchor, table): (&String, &Table)| format!("<li>{}</li>\n", link(anchor, &caption(table)));
-    let mut html = String::from("<nav aria-label=\"Contents\">\n<h2>Contents</h2>\n<ol>\n");
+    let mut html =
+        String::from("<nav aria-label=\"Contents\">\n<details>\n<summary>Contents</summary>\n<ol>\n");
     for (section, anchors) in report.sections.iter().zip(&anchors.sections) {
         html.push_str(&format!("<li>{}", link(&anchors.heading, &section.heading)));
         if !section.tables.is_empty() {
@@ -107,7 +108,7 @@ fn contents(report: &Report, anchors: &Anchors) -> String {
     if has_provenance(report) {
         html.push_str(&format!("<li>{}</li>\n", link(&anchors.provenance, PROVENANCE)));
     }
-    html.push_str("</ol>\n</nav>\n");
+    html.push_str("</ol>\n</details>\n</nav>\n");
     html
 }
 

@@ -103,6 +103,7 @@ impl Question for Acquisition {
         let training = of.over_all(|loss, annotator| (of.clean(loss, annotator), Box::new(is_baseline)));
         let mut headlines = vec![Headline {
             question: "Does training help?",
+            of_own_data: "Is the data good enough?",
             comparison: format!("{} − SFT", of.loss_names()),
             contrast: training,
             control: None,
@@ -111,7 +112,7 @@ impl Question for Acquisition {
         if let Some([llm, human]) = llm_and_human(results) {
             let pairs = of.losses.iter().map(|&loss| (of.clean(loss, llm), of.clean(loss, human)));
             headlines.push(of.headline(
-                "Whose labels are better?",
+                ["Whose labels are better?"; 2],
                 format!("{llm} − {human}"),
                 Contrast::mean_difference(pairs.collect()),
                 Answers::new(llm, human, "neither"),

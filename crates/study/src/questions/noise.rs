@@ -110,7 +110,12 @@ impl Question for Noise {
                 of.over_all(|loss, annotator| (at(loss, annotator, noisy), at(loss, annotator, clean)));
             let comparison = format!("{}% − {}% flipped", percent(noisy.get()), percent(clean.get()));
             let answers = Answers::new("no, they help", "yes", "no");
-            headlines.push(of.headline("Do flips harm?", comparison, flips, answers));
+            headlines.push(of.headline(
+                ["Do flips harm?", "How noisy may the labels be?"],
+                comparison,
+                flips,
+                answers,
+            ));
         }
         let both = |annotator| of.at_all_noise(annotator, [LossKind::Cdpo, LossKind::Dpo], &rates);
         let smoothed: Vec<_> = of.annotators().iter().flat_map(|annotator| both(annotator)).collect();
@@ -118,7 +123,12 @@ impl Question for Noise {
             let smoothed = Contrast::mean_difference(smoothed);
             let answers = Answers::new("yes", "no, worse", "no");
             let comparison = "cDPO − DPO, flips".to_owned();
-            headlines.push(of.headline("Is cDPO better?", comparison, smoothed, answers));
+            headlines.push(of.headline(
+                ["Is cDPO better?", "Which loss for noisy labels?"],
+                comparison,
+                smoothed,
+                answers,
+            ));
         }
         Ok(headlines)
     }

@@ -74,7 +74,12 @@ impl Question for Overfitting {
         let control = Contrast::difference(of.all_at_checkpoint(last), Box::new(is_baseline));
         Ok(vec![Headline {
             control: Some(control),
-            ..of.headline("Does it overfit?", "end − earlier peak".to_owned(), fall, answers)
+            ..of.headline(
+                ["Does it overfit?", "Did training go on for too long?"],
+                "end − earlier peak".to_owned(),
+                fall,
+                answers,
+            )
         }])
     }
 

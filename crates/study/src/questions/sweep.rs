@@ -7,7 +7,7 @@ use report::figure::{LineSeries, Lines, SecondAxis, Svg};
 use report::table::{Align, Column, Table, Value};
 use stats::Estimate;
 
-use crate::claims::{Claim, Comparisons, Expectation};
+use crate::claims::{Answers, Claim, Comparisons, Expectation, Headline};
 use crate::contrast::{Contrast, Select};
 use crate::error::StudyError;
 use crate::figures;
@@ -96,6 +96,37 @@ impl Question for Sweep {
             claims.push(of.claimed(claim, says, Expectation::Lower));
         }
         Ok(claims)
+    }
+
+    fn headlines<'a>(&self, results: &'a Results<'a>) -> Result<Vec<Headline<'a>>, StudyError> {
+        let [setting, ..] = Setting::all();
+        let study = &results.recipe.study;
+        let at = |beta: Beta| -> Select<'a> {
+            Box::new(move |subject: &Subject| setting.holds(results, subject, beta))
+        };
+        let default = study.betas_of(setting.loss)[0];
+        let (chosen, other, contrast) = if let Some(chosen) = by_accuracy(results, setting) {
+            let smallest = study.sweep_betas.iter().copied().min_by(|a, b| a.get().total_cmp(&b.get()));
+            let other = if chosen == default { smallest.unwrap_or(default) } else { default };
+            (chosen, other, Contrast::difference(at(chosen), at(other)))
+        } else {
+            // A choice by the judge's scores is tested on questions that did not make it.
+            let Some(chosen) = by_score(results, setting)? else { return Ok(Vec::new()) };
+            let swept = study.sweep_betas.iter().map(|&beta| at(beta)).collect();
+            (chosen, default, Contrast::best_difference(swept, vec![at(default)]))
+        };
+        if chosen == other {
+            return Ok(Vec::new());
+        }
+        let [chosen, other] = [chosen, other].map(|beta| beta.get().to_string());
+        Ok(vec![Headline {
+            question: "Which β is better?",
+            of_own_data: "At which β?",
+            comparison: format!("{}: β = {chosen} − {other}", setting.name()),
+            contrast,
+            control: None,
+            answers: Answers::new(&chosen, &other, "either"),
+        }])
     }
 }
 

@@ -97,7 +97,7 @@ impl Question for Volume {
         let more = of.over_all(|loss, annotator| (at(loss, annotator, most), at(loss, annotator, less)));
         let comparison = format!("{}% − {}% pairs", percent(most.get()), percent(less.get()));
         let answers = Answers::new("yes", "no, they harm", "no");
-        Ok(vec![of.headline("Do more pairs help?", comparison, more, answers)])
+        Ok(vec![of.headline(["Do more pairs help?", "How much data is needed?"], comparison, more, answers)])
     }
 
     fn printed(&self, set: PaperSet) -> &'static [usize] {

@@ -45,6 +45,19 @@ fn the_paper_recipe_has_the_values_of_its_appendix() {
     assert_eq!((recipe.study.seeds, recipe.study.sweep_betas.len()), (4, 11));
 }
 
+#[test]
+fn a_recipe_of_one_run_is_sent_to_its_program() {
+    let run = "[model]\npath = \"m\"\n[data]\npath = \"p.jsonl\"\n[output]\ndir = \"o\"\n";
+    let refused = parse_toml::<StudyRecipe>("run.toml", run, &[]).unwrap_err().to_string();
+    assert!(
+        refused.starts_with("run.toml: study is missing") && refused.contains("`pref-train"),
+        "{refused}"
+    );
+    let study = Preset::Sandbox.text();
+    let refused = trainer::recipe::Recipe::parse("study.toml", study, &[]).unwrap_err().to_string();
+    assert!(refused.starts_with("study.toml:") && refused.contains("`study --recipe FILE`"), "{refused}");
+}
+
 fn refusal(change: &str) -> String {
     StudyRecipe::preset(Preset::Sandbox, &[change.to_owned()]).unwrap_err().to_string()
 }

@@ -145,7 +145,7 @@ impl<'de> Deserialize<'de> for LossKind {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let name = Cow::<str>::deserialize(deserializer)?;
         if name == "sigmoid" {
-            tracing::info!("the loss \"sigmoid\" of TRL is \"dpo\" here");
+            tracing::info!(target: crate::context::ANNOUNCED, "the loss \"sigmoid\" of TRL is \"dpo\" here");
             return Ok(Self::Dpo);
         }
         let known = Self::ALL.into_iter().find(|kind| kind.name() == name);

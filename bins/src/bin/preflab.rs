@@ -1,0 +1,7 @@
+//! Every program of this workspace as one command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    bins::preflab()
+}
