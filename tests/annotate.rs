@@ -363,8 +363,13 @@ fn logp(policy: &Policy, prompt: &[u32], response: &[u32]) -> f64 {
     let row = |values: &Tensor| values.view([1, length]);
     let positions = Tensor::arange(length, (Kind::Int64, Device::Cpu));
     let ids = Tensor::from_slice(&ids);
-    let rows =
-        Rows { ids: row(&ids), positions: row(&positions), mask: AttentionMask::Causal, dropout: None };
+    let rows = Rows {
+        ids: row(&ids),
+        positions: row(&positions),
+        mask: AttentionMask::Causal,
+        dropout: None,
+        routing: None,
+    };
     let logps = tch::no_grad(|| policy.logits(&policy.hidden_states(&rows).unwrap()));
     let logps = logps.view([length, -1]).log_softmax(-1, Kind::Double);
     let of = |at: usize| logps.double_value(&[at as i64 - 1, ids.int64_value(&[at as i64])]);

@@ -40,10 +40,9 @@ impl Policy {
     /// in full as they are, so that the policy is unchanged. Each `A` draws from the stream of its name.
     ///
     /// # Errors
-    /// The model lacks a target or a module, or a pattern of ranks or scales is ambiguous or matches no target.
+    /// The model lacks a target or a module.
     pub fn initial_adapters(&self, lora: &Lora, seeds: &Seeds) -> Result<Vec<(String, Tensor)>, PolicyError> {
-        let checked = lora.check(self.config()).and_then(|()| lora.check_patterns(self.config()));
-        checked.map_err(|problem| PolicyError::BadAdapters { problem })?;
+        lora.fits(self.config())?;
         let weight = |name: &str| {
             let found = self.parameters().iter().find(|(other, _)| other == name);
             let (_, weight) = found.expect("adapters have shapes of this model's parameters only");

@@ -9,6 +9,7 @@ use torch_ext::{SharedPrefixRows, VarlenRows, shared_prefix_attention, varlen_at
 use crate::dropout::AdapterDropout;
 use crate::error::PolicyError;
 use crate::on_device::on_device;
+use crate::routing::Routing;
 
 /// Padded token rows of one forward pass.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub struct Rows {
     pub mask: AttentionMask,
     /// The dropout of adapters; `None` outside of training.
     pub dropout: Option<AdapterDropout>,
+    /// Records the routers of a mixture of experts; `None` if nothing needs that.
+    pub routing: Option<Routing>,
 }
 
 /// The attention mask of padded rows. A token always sees itself, and never a later column.
@@ -45,7 +48,7 @@ impl Rows {
         let shape = [sequences.len() as i64, width as i64];
         let ids = on_device(&padded.collect::<Vec<i64>>(), device).view(shape);
         let positions = Tensor::arange(width as i64, (Kind::Int64, device)).expand(shape, true);
-        Self { ids, positions, mask: AttentionMask::Causal, dropout: None }
+        Self { ids, positions, mask: AttentionMask::Causal, dropout: None, routing: None }
     }
 }
 
@@ -62,6 +65,8 @@ pub struct PackedRows {
     pub rows: Vec<PackedRow>,
     /// The dropout of adapters; `None` outside of training.
     pub dropout: Option<AdapterDropout>,
+    /// Records the routers of a mixture of experts; `None` if nothing needs that.
+    pub routing: Option<Routing>,
 }
 
 /// A packed row: a shared prefix, then continuations, each of which sees the prefix and itself.
@@ -86,6 +91,7 @@ impl PackedRows {
                 .map(|s| PackedRow { prefix: s.len(), continuations: Vec::new() })
                 .collect(),
             dropout: None,
+            routing: None,
         }
     }
 }
@@ -126,6 +132,11 @@ pub(crate) trait AttentionBackend {
     fn dropout(&self) -> Option<&AdapterDropout> {
         None
     }
+
+    /// Returns the record of routers.
+    fn routing(&self) -> Option<&Routing> {
+        None
+    }
 }
 
 /// Padded rows, `N = rows · width`, with earlier tokens in a cache.
@@ -134,6 +145,7 @@ pub(crate) struct Padded<C> {
     pub(crate) masks: Masks,
     pub(crate) cache: C,
     pub(crate) dropout: Option<AdapterDropout>,
+    pub(crate) routing: Option<Routing>,
 }
 
 impl<C: KeyValues> AttentionBackend for Padded<C> {
@@ -173,6 +185,10 @@ impl<C: KeyValues> AttentionBackend for Padded<C> {
     fn dropout(&self) -> Option<&AdapterDropout> {
         self.dropout.as_ref()
     }
+
+    fn routing(&self) -> Option<&Routing> {
+        self.routing.as_ref()
+    }
 }
 
 /// Packed rows.
@@ -190,6 +206,7 @@ pub(crate) struct Packed {
     /// Created by the first layer without a kernel.
     segments: Option<Segments>,
     dropout: Option<AdapterDropout>,
+    routing: Option<Routing>,
 }
 
 impl Packed {
@@ -210,6 +227,7 @@ impl Packed {
             options: (kind, device),
             segments: None,
             dropout: rows.dropout.clone(),
+            routing: rows.routing.clone(),
         }
     }
 }
@@ -217,6 +235,10 @@ impl Packed {
 impl AttentionBackend for Packed {
     fn dropout(&self) -> Option<&AdapterDropout> {
         self.dropout.as_ref()
+    }
+
+    fn routing(&self) -> Option<&Routing> {
+        self.routing.as_ref()
     }
 
     fn shared_prefix_rows(&self, rule: ScoreRule) -> Option<&SharedPrefixRows> {

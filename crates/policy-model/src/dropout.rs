@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 use crate::on_device::on_device;
 
@@ -107,6 +107,8 @@ fn mix64(x: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use tch::Kind;
+
     use super::*;
 
     fn mask(module: &str, probability: f64, keys: Vec<u64>, width: i64) -> Vec<f32> {

@@ -6,6 +6,7 @@ use torch_ext::{decode_linear, max_decode_rows};
 use crate::dropout::AdapterDropout;
 use crate::error::PolicyError;
 use crate::lora::LowRank;
+use crate::routing::Routing;
 
 #[derive(Debug)]
 pub(crate) struct Linear {
@@ -42,6 +43,8 @@ pub(crate) struct LinearPass<'a> {
     pub(crate) kernel: LinearKernel,
     /// The dropout of the tokens of the operand; `None` outside of training.
     pub(crate) dropout: Option<&'a AdapterDropout>,
+    /// The record of routers, and the layer.
+    pub(crate) routing: Option<(&'a Routing, usize)>,
 }
 
 /// The kernel of products with weights.

@@ -98,12 +98,15 @@ impl Lora {
 
     /// Checks that each pattern of ranks and scales matches a target, and that no target matches two of different values.
     ///
+    /// Folders of peft need not pass this: there the first match counts.
+    ///
     /// # Errors
-    /// What is wrong, with the pattern.
-    pub fn check_patterns(&self, config: &ModelConfig) -> Result<(), String> {
+    /// [`PolicyError::BadAdapters`].
+    pub fn check_patterns(&self, config: &ModelConfig) -> Result<(), PolicyError> {
         let targets = self.targets.modules(config);
-        check_patterns("rank_pattern", &self.rank_pattern, &targets)?;
-        check_patterns("alpha_pattern", &self.alpha_pattern, &targets)
+        check_patterns("rank_pattern", &self.rank_pattern, &targets)
+            .and_then(|()| check_patterns("alpha_pattern", &self.alpha_pattern, &targets))
+            .map_err(|problem| PolicyError::BadAdapters { problem })
     }
 
     /// Checks that the model has each of the targets and modules.
@@ -123,6 +126,13 @@ impl Lora {
             let mut modules = shapes.iter().filter_map(|(parameter, _)| parameter.rsplit_once('.'));
             if !modules.any(|(module, _)| is_end(module, name)) {
                 return Err(format!("the model has no module `{name}`"));
+            }
+            let mut modules = shapes.iter().filter_map(|(parameter, _)| parameter.rsplit_once('.'));
+            let is_expert = |module: &str| module.ends_with(".gate") || module.contains(".experts.");
+            if modules.any(|(module, _)| is_end(module, name) && is_expert(module)) {
+                return Err(format!(
+                    "`{name}` is part of a mixture of experts, which cannot be trained beside adapters"
+                ));
             }
             if self.targets.modules(config).iter().any(|module| is_end(module, name)) {
                 return Err(format!("`{name}` is a target of adapters and a module that is trained in full"));

@@ -199,6 +199,13 @@ impl Policy {
         &self.config
     }
 
+    /// Returns this policy with another weight of the loss that balances experts.
+    #[must_use]
+    pub fn with_router_loss(mut self, coefficient: f64) -> Self {
+        self.config.router_aux_loss_coef = coefficient;
+        self
+    }
+
     /// Returns the kind of the weights and of computation.
     pub fn kind(&self) -> Kind {
         self.kind
@@ -387,8 +394,8 @@ impl Policy {
     fn padded(&self, rows: &Rows) -> (Tensor, Padded<NoCache>) {
         let masks = Masks::of_rows(rows, self.decoder.window());
         let positions = rows.positions.expand_as(&rows.ids).reshape(-1);
-        let dropout = rows.dropout.clone();
-        (positions, Padded { rows: rows.ids.size()[0], masks, cache: NoCache, dropout })
+        let (dropout, routing) = (rows.dropout.clone(), rows.routing.clone());
+        (positions, Padded { rows: rows.ids.size()[0], masks, cache: NoCache, dropout, routing })
     }
 
     fn chunk_logps(&self, hidden: &Tensor, targets: &Tensor) -> Tensor {

@@ -120,6 +120,12 @@ impl Targets {
     /// # Errors
     /// What is wrong, with the names that the model has.
     pub fn check(&self, config: &ModelConfig) -> Result<(), String> {
+        if config.experts().is_some() && *self == Self::AllLinear {
+            let names = short_names(&linear_modules(config)).join(", ");
+            return Err(format!(
+                "\"all-linear\" includes the experts in peft, whose adapters are not implemented; list some of {names}"
+            ));
+        }
         let modules = linear_modules(config);
         let unused = match self {
             Self::AllLinear => None,
@@ -172,11 +178,13 @@ fn short_names(modules: &[String]) -> Vec<String> {
     names
 }
 
-/// Returns the projections of all layers, in the order of the forward pass.
+/// Returns the projections of all layers, in the order of the forward pass: with a mixture of experts, those of attention.
 fn linear_modules(config: &ModelConfig) -> Vec<String> {
+    let has_experts = config.experts().is_some();
     let module = |(name, shape): (String, Vec<i64>)| {
         let module = name.strip_suffix(".weight").filter(|module| module.starts_with("model.layers."))?;
-        (shape.len() == 2 && !module.ends_with("_norm")).then(|| module.to_owned())
+        let may_have_one = !has_experts || module.contains(".self_attn.");
+        (may_have_one && shape.len() == 2 && !module.ends_with("_norm")).then(|| module.to_owned())
     };
     config.parameter_shapes().into_iter().filter_map(module).collect()
 }

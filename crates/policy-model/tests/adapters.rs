@@ -204,12 +204,14 @@ fn initial_adapters_of_all_variants_change_nothing() {
     for (case, base) in cases() {
         let mut lora = adapted(&case, &base).adapters().unwrap().lora().clone();
         if case.name == "patterns" {
-            let error = base.initial_adapters(&lora, &seeds::Seeds::new(0)).unwrap_err().to_string();
+            let error = lora.check_patterns(base.config()).unwrap_err().to_string();
             assert!(error.contains("no target of adapters matches \"^v_proj\""), "{error}");
-            lora.rank_pattern.truncate(3);
-            let error = base.initial_adapters(&lora, &seeds::Seeds::new(0)).unwrap_err().to_string();
+            lora.rank_pattern.remove(0);
+            let error = lora.check_patterns(base.config()).unwrap_err().to_string();
             assert!(error.contains("`model.layers.0.self_attn.q_proj` matches both"), "{error}");
-            (lora.rank_pattern, lora.alpha_pattern) = (lora.rank_pattern.split_off(2), Vec::new());
+            lora.rank_pattern = vec![lora.rank_pattern.swap_remove(1)];
+            lora.alpha_pattern.clear();
+            lora.check_patterns(base.config()).unwrap();
         }
         let fresh = base.initial_adapters(&lora, &seeds::Seeds::new(0)).unwrap();
         let policy = base.with_adapters(lora, fresh).unwrap();

@@ -29,6 +29,7 @@ pub mod recipe;
 mod reference;
 mod region_sums;
 mod replicas;
+mod router_loss;
 mod run;
 mod run_checks;
 mod run_dir;

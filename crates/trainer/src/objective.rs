@@ -360,7 +360,7 @@ impl Objective for PreferenceObjective<'_> {
         let batch = TokenBatch::pairs(&pairs, self.scoring.layout, self.scoring.padding)?;
         let Scoring { head, activations, .. } = self.scoring;
         let dropout = context.dropout.map(|dropout| self.dropout_of(dropout, &batch, examples));
-        let forward = ForwardPass::with_dropout(policy, &batch, head, activations, dropout)?;
+        let mut forward = ForwardPass::training(policy, &batch, head, activations, dropout)?;
         let (tokens, weights) = (batch.tokens as u64, self.token_weights(&batch));
 
         let logps = forward.weighted_logps(weights.as_deref());
@@ -378,7 +378,9 @@ impl Objective for PreferenceObjective<'_> {
         } else {
             examples.iter().map(|example| compared[example]).collect()
         };
-        let loss = losses.iter().map(|pair| pair.loss).sum();
+        let pairs = examples.len() as f64;
+        let loss =
+            losses.iter().map(|pair| pair.loss).sum::<f64>() + pairs * forward.router_loss(pairs * scale);
         let preference = Some(MetricSums::Pairs(measure(&self.loss, policy_logps, reference)));
         let deltas = measured_sums(policy_logps, reference)
             .zip(examples)
@@ -493,8 +495,10 @@ impl Objective for SupervisedObjective<'_> {
         let dialogues: Vec<&Dialogue> = examples.iter().map(|&i| &self.dialogues[i]).collect();
         let batch = TokenBatch::dialogues(&dialogues, self.padding)?;
         let dropout = context.dropout.map(|dropout| dropout.of_batch(&batch, examples, |_| 0));
-        let scored = ForwardPass::with_dropout(policy, &batch, self.head, self.activations, dropout)?;
-        let loss = -scored.logps().iter().map(|&logp| f64::from(logp)).sum::<f64>();
+        let mut scored = ForwardPass::training(policy, &batch, self.head, self.activations, dropout)?;
+        let weight: f64 = examples.iter().map(|&example| self.weight(example)).sum();
+        let router = weight * scored.router_loss(weight * scale);
+        let loss = router - scored.logps().iter().map(|&logp| f64::from(logp)).sum::<f64>();
         if loss.is_finite() {
             scored.backward(&vec![-scale; batch.sequences], gradients)?;
         }

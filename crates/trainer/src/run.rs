@@ -5,7 +5,7 @@ use std::path::Path;
 use std::thread;
 
 use distributed::{Exchange, ProcessGroup, Sharding, digest_of_model};
-use policy_model::{Companions, Lora, Policy, PolicyError, model_folders};
+use policy_model::{Companions, Lora, ModelConfig, Policy, PolicyError, model_folders};
 use pref_data::Dialogue;
 use pref_loss::KtoLoss;
 use seeds::Seeds;
@@ -25,7 +25,7 @@ use crate::machine::Machine;
 use crate::objective::{Loss, Objective, PreferenceObjective, SupervisedObjective};
 use crate::optimizer::AdamWSettings;
 use crate::parameters::Trained;
-use crate::recipe::{LossKind, LossSection, Recipe, WatchSection};
+use crate::recipe::{Complaint, LossKind, LossSection, Origin, Recipe, WatchSection};
 use crate::reference::{CompletionPass, ReferenceModel, ReferencePasses, ReferenceSource, SequenceLogps};
 use crate::run_checks::{announce, facts, report_sharding};
 use crate::run_dir::{Follower, Parts, Recorder, Recording, RunDir, Start};
@@ -322,11 +322,16 @@ impl Loaded {
         thread::scope(|scope| {
             let others = scope.spawn(|| {
                 let input = Input::read(recipe, cache)?;
+                check_model(recipe, trained, &input.config)?;
                 let has_reference = loss.is_some_and(Loss::reads_reference);
                 let reference = has_reference.then(|| ReferenceModel::read(recipe)).transpose()?;
                 let digests = digests_of_policy(recipe, reference.as_ref())?;
                 Ok::<_, TrainError>((input, reference, digests))
             });
+            let weighed = |policy: Policy| match recipe.train.router_aux_loss_coef {
+                Some(weight) => policy.with_router_loss(weight),
+                None => policy,
+            };
             let policy = Policy::stored_kind(folder).map_err(TrainError::from).and_then(|stored| {
                 // Trained weights become fp32 masters. A lower precision loses nothing only if the files store no more.
                 let loses = *trained == Trained::All && stored != Some(kind);
@@ -339,7 +344,7 @@ impl Loaded {
             let others = others.join().unwrap_or_else(|panic| resume_unwind(panic));
             // Errors in the data and the tokenizer come before errors in the weights.
             let (input, reference, digests) = others?;
-            Ok(Self { input, reference, digests, policy: policy? })
+            Ok(Self { input, reference, digests, policy: weighed(policy?) })
         })
     }
 }
@@ -350,6 +355,26 @@ fn with_initial_adapters(policy: Policy, recipe: &Recipe) -> Result<Policy, Poli
         Some(folder) => policy.load_adapters_in(Path::new(folder), Kind::Float),
         None => Ok(policy),
     }
+}
+
+/// Checks that the model has the modules of adapters and the experts that a recipe names, and that its patterns of modules are
+/// unambiguous.
+pub(crate) fn check_model(
+    recipe: &Recipe,
+    trained: &Trained,
+    config: &ModelConfig,
+) -> Result<(), TrainError> {
+    if recipe.train.router_aux_loss_coef.is_some_and(|weight| weight > 0.0) && config.experts().is_none() {
+        let reason = "has no effect: the model has no experts; remove the key";
+        let complaint = Complaint::invalid("router_aux_loss_coef", reason).within("train");
+        return Err(complaint.at(Origin::Code).into());
+    }
+    let Trained::Adapters(lora) = trained else { return Ok(()) };
+    lora.fits(config)?;
+    if recipe.lora.init.is_none() {
+        lora.check_patterns(config)?;
+    }
+    Ok(())
 }
 
 /// Returns the weights that are trained. Adapters of `lora.init` have the configuration of that folder.

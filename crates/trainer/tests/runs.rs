@@ -317,7 +317,7 @@ fn adapters_are_a_start_and_a_reference() {
     assert_eq!(losses(&bench, &[&init, &path]), start, "adapters in model.path are trained");
 
     let from_base = losses(&bench, &[&init, "model.reference=base"]);
-    assert!(from_base[0] < 0.99 * start[0], "the first run has learned: {from_base:?}");
+    assert!((from_base[0] - start[0]).abs() > 0.01, "the first run has changed the policy: {from_base:?}");
     assert_eq!(losses(&bench, &[&init, &base]), from_base);
     assert_eq!(losses(&bench, &[&init, &path, "model.reference=base"]), from_base);
 

@@ -90,6 +90,9 @@ pub struct TrainSection {
     pub weight_decay: f64,
     /// Maximum gradient norm, to which longer gradients are clipped. 0 disables clipping.
     pub max_grad_norm: f64,
+    /// Weight of the loss that balances the experts of a mixture, at least 0. Default: that of `config.json`, as in TRL.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub router_aux_loss_coef: Option<f64>,
     /// Fractions of the steps after which a checkpoint is written, in (0, 1] and ascending.
     pub checkpoints: Vec<f64>,
     /// Number of the newest checkpoints that are kept; 0 keeps all.
@@ -120,6 +123,7 @@ impl Default for TrainSection {
             eps: 1e-8,
             weight_decay: 0.0,
             max_grad_norm: 1.0,
+            router_aux_loss_coef: None,
             checkpoints: vec![0.25, 0.5, 0.75, 1.0],
             keep_last: 0,
             gradient_checkpointing: false,
@@ -147,6 +151,8 @@ impl TrainSection {
         in_range("eps", self.eps, |eps| eps > 0.0, "above 0")?;
         in_range("weight_decay", self.weight_decay, |decay| decay >= 0.0, "at least 0")?;
         in_range("max_grad_norm", self.max_grad_norm, |norm| norm >= 0.0, "at least 0; 0 disables clipping")?;
+        let router = self.router_aux_loss_coef.unwrap_or(0.0);
+        in_range("router_aux_loss_coef", router, |weight| weight >= 0.0, "at least 0; 0 disables the loss")?;
         for &fraction in &self.checkpoints {
             in_range("checkpoints", fraction, |fraction| fraction > 0.0 && fraction <= 1.0, "in (0, 1]")?;
         }

@@ -320,7 +320,8 @@ mod tests {
     /// The key of the layout on users' disks: a changed key would discard hours of computation.
     #[test]
     fn the_key_of_a_sample_is_frozen() {
-        let reference = ReferenceModel { folder: PathBuf::from("model"), digest: blake3::hash(b"weights") };
+        let reference =
+            ReferenceModel { source: ReferenceSource::Below, digest: blake3::hash(b"weights"), below: None };
         let pairs = [TokenPair {
             id: "a".to_owned(),
             prompt: vec![1, 2],

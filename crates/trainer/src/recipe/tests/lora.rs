@@ -1,4 +1,4 @@
-//! Tests of the section `[lora]`.
+//! Tests of the keys of low-rank adapters.
 
 use policy_model::{Lora, Scaling, Targets};
 
