@@ -146,6 +146,12 @@ impl LlmArgs {
         for (id, why) in report.unlabelled() {
             tracing::warn!(id, "no label: {why:?}");
         }
+        let served = report.served();
+        if served.len() > 1 {
+            let answers: Vec<String> =
+                served.iter().map(|(name, answers)| format!("{answers} by {name}")).collect();
+            tracing::warn!("the model changed between answers: {}", answers.join(", "));
+        }
         print_result(format_args!("{report}"))?;
         print_costs(report.totals, client.recovery())?;
         self.check_failures(&report)

@@ -58,6 +58,21 @@ impl AnnotateReport {
         judged.fold(Proportion::default(), |sum, one| sum.and(one.order_dependent))
     }
 
+    /// Returns the server's names of the model with their fingerprints, as far as reported, and the number of answers of each.
+    /// More than one shows that the model changed between answers.
+    pub fn served(&self) -> BTreeMap<String, usize> {
+        let mut served = BTreeMap::new();
+        for game in self.annotations.iter().flat_map(|one| &one.judgement.games) {
+            let name = match (&game.model, &game.fingerprint) {
+                (Some(model), Some(fingerprint)) => format!("{model} with fingerprint {fingerprint}"),
+                (Some(name), None) | (None, Some(name)) => name.clone(),
+                (None, None) => continue,
+            };
+            *served.entry(name).or_default() += 1;
+        }
+        served
+    }
+
     /// Returns the number of labels that are mean probabilities of both orders.
     pub fn labels_by_probability(&self) -> usize {
         self.annotations.iter().filter(|one| one.judgement.probability.is_some()).count()

@@ -312,6 +312,10 @@ fn log_probabilities_decide_where_the_verdict_depends_on_the_order() {
     let judgement = &report.annotations[0].judgement;
     assert!((judgement.probability.expect("both orders") - 0.65).abs() < 1e-12 && judgement.order_dependent);
     assert_eq!(judgement.games[1].fingerprint.as_deref(), Some("fp_7"));
+    assert_eq!(report.served(), [("fp_7".to_owned(), 2)].into());
+    let mut changed = report.clone();
+    changed.annotations[0].judgement.games[0].fingerprint = Some("fp_8".to_owned());
+    assert_eq!(changed.served().len(), 2);
     assert!(report.to_string().ends_with("\n1 labels are mean probabilities of both orders"));
 }
 
