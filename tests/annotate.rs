@@ -10,7 +10,7 @@ use bench::Bench;
 use policy_model::{AttentionMask, Policy, Rows};
 use pref_data::{Format, Label, TokenizeOptions, Tokenizer, annotator_view, read_records, tokenize_pairs};
 use tch::{Device, Kind, Tensor};
-use test_support::{MockBehaviour, MockFault, MockServer};
+use test_support::{BatchFate, MockBatchBehaviour, MockBatchServer, MockBehaviour, MockFault, MockServer};
 
 const KEY: &str = "sk-that-nobody-may-see";
 
@@ -109,6 +109,170 @@ fn a_kill_loses_no_paid_answer() {
 }
 
 #[test]
+fn a_crash_at_any_point_of_a_batch_pays_for_no_call_twice() {
+    let points = [
+        ("uploaded", 1),
+        ("recorded", 1),
+        ("created", 1),
+        ("saved", 1),
+        ("polled", 1),
+        ("polled", 2),
+        ("reply", 1),
+        ("reply", 7),
+        ("booked", 1),
+        // In the second batch, which makes the calls that the first one did not make.
+        ("created", 2),
+        ("reply", 14),
+    ];
+    for (point, count) in points {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        write_pairs(folder.path(), 8);
+        let fates = vec![BatchFate::ExpireAfter(11)];
+        let behaviour = MockBatchBehaviour { fates, polls: 2, key: Some(KEY.to_owned()) };
+        let server = MockBatchServer::start(behaviour, says);
+        let url = server.base_url();
+        let arguments = [
+            &["llm", "pairs.jsonl", "--layout", "pairs", "--out", "records.jsonl", "--work", "work"][..],
+            &["--model", "gpt-4o-mini", "--base-url", &url, "--api-key-env", "MOCK_KEY"],
+            &["--batch", "--batch-poll", "0.01", "--max-cost", "0.1"],
+        ]
+        .concat();
+        let mut crashing = annotate(folder.path(), &arguments);
+        let crashed = crashing
+            .env(files::fault::VARIABLE, format!("llm-client.batch.{point}={count}"))
+            .output()
+            .expect("run");
+        assert!(!crashed.status.success(), "{point}");
+        let said = finished(annotate(folder.path(), &arguments).output().expect("run"));
+        assert!(said.starts_with("of 8 records 8 decided, 0 ties\n"), "{point}: {said}");
+        let billed = server.billed();
+        assert_eq!((billed.len(), billed.values().max()), (16, Some(&1)), "{point} {count}");
+        assert_eq!(server.batches(), 2, "{point} {count}");
+        // The ledger has each answer once, at half the price of 100 and 10 tokens.
+        let ledger = fs::read_to_string(folder.path().join("work/ledger.jsonl")).expect("a ledger");
+        let rows = ledger.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("a row"));
+        let answered: Vec<f64> = rows
+            .filter(|row| row["outcome"] == "answered")
+            .map(|row| row["usd"].as_f64().expect("a price"))
+            .collect();
+        assert_eq!(answered.len(), 16, "{point} {count}");
+        assert!(answered.iter().all(|usd| (usd - 0.5 * (100.0 * 0.15 + 10.0 * 0.6) / 1e6).abs() < 1e-12));
+    }
+}
+
+/// Answers as the model that is asked, and rates answers by their policy: `strong` 5, `weak` 1, others 3.
+fn samples_and_rates(body: &serde_json::Value) -> String {
+    let text = body["messages"][0]["content"].as_str().unwrap_or_default();
+    if !text.contains("=== Answer 1 ===") {
+        return format!("A {} answer to {text}", body["model"].as_str().unwrap_or_default());
+    }
+    let answers = text.split("=== Answer ").skip(1);
+    let rating = |answer: &str| match answer {
+        answer if answer.contains("A strong answer") => 5,
+        answer if answer.contains("A weak answer") => 1,
+        _ => 3,
+    };
+    (1..)
+        .zip(answers)
+        .map(|(n, answer)| format!("Answer {n}, helpfulness: [[{}]]\n", rating(answer)))
+        .collect()
+}
+
+#[test]
+fn prompts_become_candidates_ratings_and_pairs() {
+    let bench = Bench::new();
+    let folder = bench.folder.path();
+    let prompts: String = (0..6)
+        .map(|n| {
+            serde_json::json!({"id": format!("p{n}"), "prompt": format!("Say {n} .")}).to_string() + "\n"
+        })
+        .collect();
+    fs::write(bench.path("prompts.jsonl"), &prompts).expect("written");
+    let server = MockServer::start(MockBehaviour::perfect(), samples_and_rates);
+    let url = server.base_url();
+    let (strong, weak) = (format!("strong=strong@{url}"), format!("weak=weak@{url}"));
+    let sample = [
+        &["sample", "prompts.jsonl", "--out", "candidates.jsonl", "--work", "work"][..],
+        &["--endpoint", &strong, "--endpoint", &weak, "--policy", "local=model"],
+        &["--max-new-tokens", "8", "--samples", "2"],
+    ]
+    .concat();
+    let said = finished(annotate(folder, &sample).output().expect("run"));
+    assert!(said.contains("6 records of 6 prompts"), "{said}");
+    let calls = server.calls().len();
+    let file = fs::read(bench.path("candidates.jsonl")).expect("candidates");
+    let again = finished(annotate(folder, &sample).output().expect("run"));
+    assert!(again.contains("0 calls answered") && server.calls().len() == calls, "{again}");
+    assert_eq!(fs::read(bench.path("candidates.jsonl")).expect("candidates"), file);
+    let records = read_records(bench.path("candidates.jsonl"), Format::Records).expect("records");
+    let locals = |record: &pref_data::PreferenceRecord| {
+        let text = |response: &pref_data::Text| serde_json::to_string(response).expect("a text");
+        record.responses.iter().filter(|response| !text(response).contains("A ")).count()
+    };
+    assert!(records.iter().all(|record| record.responses.len() >= 3 && locals(record) >= 1), "{records:?}");
+
+    let label = [
+        &["llm", "candidates.jsonl", "--out", "rated.jsonl", "--work", "labels", "--model", "judge"][..],
+        &["--base-url", &url, "--aspects", "helpfulness", "--annotator", "rater"],
+    ]
+    .concat();
+    finished(annotate(folder, &label).output().expect("run"));
+    let pairs = |strategy: &str, log: &str| {
+        let arguments =
+            ["pairs", "candidates.jsonl", "--log", log, "--out", "pairs.jsonl", "--strategy", strategy];
+        annotate(folder, &arguments).output().expect("run")
+    };
+    for strategy in ["best-worst", "best-random", "max-margin"] {
+        let said = finished(pairs(strategy, "labels/annotations.jsonl"));
+        assert!(said.starts_with("6 pairs of 6 records, 0 without a lead, 0 unrated"), "{said}");
+        let made = read_records(bench.path("pairs.jsonl"), Format::Records).expect("records");
+        let (views, _) = annotator_view(&made, "rater").expect("pairs");
+        for (index, pair) in views.iter().enumerate() {
+            let text = |text: &pref_data::Text| serde_json::to_string(text).expect("a text");
+            let strong = format!("A strong answer to Say {index} .");
+            assert!(pair.id == format!("p{index}") && text(&pair.chosen).contains(&strong), "{pair:?}");
+            let weak = format!("A weak answer to Say {index} .");
+            assert!(strategy == "best-random" || text(&pair.rejected).contains(&weak), "{strategy} {pair:?}");
+        }
+    }
+    // A log of other candidates is no log of these.
+    let log = fs::read_to_string(bench.path("labels/annotations.jsonl")).expect("a log");
+    fs::write(
+        bench.path("short.jsonl"),
+        log.lines().skip(1).map(|line| format!("{line}\n")).collect::<String>(),
+    )
+    .expect("written");
+    let refused = pairs("best-worst", "short.jsonl");
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("record `p0` has no line in the log"));
+}
+
+#[test]
+fn a_plan_asks_nothing_and_shows_the_price() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    write_pairs(folder.path(), 3);
+    let server = MockServer::start(MockBehaviour::perfect(), says);
+    let url = server.base_url();
+    let plan = |more: &[&str]| {
+        let arguments = ["llm", "pairs.jsonl", "--layout", "pairs", "--work", "work", "--base-url", &url];
+        let model = ["--model", "gpt-4o-mini", "--plan", "--format", "json"];
+        let said = finished(
+            annotate(folder.path(), &[&arguments[..], &model, more].concat()).output().expect("run"),
+        );
+        serde_json::from_str::<serde_json::Value>(&said).expect("a table")["rows"].clone()
+    };
+    let count = |rows: &serde_json::Value, at: usize| rows[at][1]["count"].as_u64().expect("a count");
+    let (direct, batch) = (plan(&[]), plan(&["--batch"]));
+    assert_eq!((count(&direct, 0), count(&direct, 3)), (3, 6), "{direct}");
+    let usd = |rows: &serde_json::Value| rows[8][1]["number"]["value"].as_f64().expect("a price");
+    assert!((usd(&direct) - 2.0 * usd(&batch)).abs() < 1e-9 && usd(&direct) > 0.0, "{direct} {batch}");
+    let ratings = plan(&["--aspects", "honesty,helpfulness"]);
+    assert_eq!(count(&ratings, 3), 12, "two aspects in both orders");
+    assert_eq!(count(&plan(&["--aspects", "honesty,helpfulness", "--aspect-calls", "together"]), 3), 6);
+    assert_eq!(server.calls().len(), 0);
+}
+
+#[test]
 fn calls_that_fail_beyond_the_limit_fail_the_command() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     write_pairs(folder.path(), 12);
@@ -177,10 +341,12 @@ fn bad_input_is_status_2_with_a_remedy() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     write_pairs(folder.path(), 1);
     let base = ["llm", "pairs.jsonl", "--out", "r.jsonl", "--work", "w", "--model", "m"];
-    let cases: [(&[&str], &str); 3] = [
+    let cases: [(&[&str], &str); 5] = [
         (&[], "field `"),
         (&["--layout", "pairs", "--api-key-env", "NOT_SET_ANYWHERE"], "NOT_SET_ANYWHERE holds no API key"),
+        (&["--layout", "pairs", "--batch", "--base-url", "https://x", "--batch-price", "2"], "from 0 to 1"),
         (&["--layout", "pairs", "--template", "pairs.jsonl"], "the prompt template has no"),
+        (&["--layout", "pairs", "--aspects", "honesty,humor"], "no aspect is built in as `humor`"),
     ];
     for (more, expected) in cases {
         let output = annotate(folder.path(), &[&base[..], more].concat()).output().expect("run");
@@ -197,7 +363,13 @@ fn logp(policy: &Policy, prompt: &[u32], response: &[u32]) -> f64 {
     let row = |values: &Tensor| values.view([1, length]);
     let positions = Tensor::arange(length, (Kind::Int64, Device::Cpu));
     let ids = Tensor::from_slice(&ids);
-    let rows = Rows { ids: row(&ids), positions: row(&positions), mask: AttentionMask::Causal };
+    let rows = Rows {
+        ids: row(&ids),
+        positions: row(&positions),
+        mask: AttentionMask::Causal,
+        dropout: None,
+        routing: None,
+    };
     let logps = tch::no_grad(|| policy.logits(&policy.hidden_states(&rows).unwrap()));
     let logps = logps.view([length, -1]).log_softmax(-1, Kind::Double);
     let of = |at: usize| logps.double_value(&[at as i64 - 1, ids.int64_value(&[at as i64])]);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use test_support::{MockBehaviour, MockFault, MockServer};
+use test_support::{BatchFate, MockBatchBehaviour, MockBatchServer, MockBehaviour, MockFault, MockServer};
 
 const KEY: &str = "sk-end-to-end-secret";
 
@@ -87,6 +87,113 @@ fn judge_arguments<'a>(url: &'a str, more: &[&'a str]) -> Vec<&'a str> {
 fn lines(path: &Path) -> Vec<Value> {
     let text = fs::read_to_string(path).unwrap();
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn a_judge_in_batches_judges_as_one_in_single_calls() {
+    let server = server(MockBehaviour::perfect());
+    let (direct, batch) = (answered(5, &server), answered(5, &server));
+    run(direct.path(), &judge_arguments(&server.base_url(), &[]));
+    // One of the judgments has no verdict at first, and two calls of the first batch fail.
+    let asked = std::sync::atomic::AtomicUsize::new(0);
+    let judge = move |body: &Value| match asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
+        3 => "I cannot say.".to_owned(),
+        _ => says(body),
+    };
+    let behaviour =
+        MockBatchBehaviour { fates: vec![BatchFate::FailEvery(10)], polls: 1, key: Some(KEY.to_owned()) };
+    let batches = MockBatchServer::start(behaviour, judge);
+    let url = batches.base_url();
+    let arguments = judge_arguments(&url, &[]);
+    let in_batches = [&arguments[..], &["--batch", "--batch-poll", "0.01"]].concat();
+    run(batch.path(), &in_batches);
+    assert_eq!(batches.batches(), 2);
+    assert_eq!(batches.billed().len(), 21, "20 judgments and a repeated one");
+    let rows = |folder: &TempDir| {
+        let mut rows = lines(&folder.path().join("model_judgment/judge_single.jsonl"));
+        rows.iter_mut().for_each(|row| row["tstamp"] = Value::Null);
+        rows
+    };
+    assert_eq!(rows(&batch), rows(&direct));
+    run(batch.path(), &in_batches);
+    assert_eq!(batches.batches(), 2, "judgments on file are kept");
+}
+
+#[test]
+fn a_judge_that_changes_is_an_alarm() {
+    let answering = server(MockBehaviour::perfect());
+    let folder = answered(6, &answering);
+    let harsher = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let changed = std::sync::Arc::clone(&harsher);
+    let judge = move |body: &Value| match changed.load(std::sync::atomic::Ordering::Relaxed) {
+        true => "Rating: [[2]]".to_owned(),
+        false => says(body),
+    };
+    let behaviour = MockBehaviour { key: Some(KEY.to_owned()), ..MockBehaviour::perfect() };
+    let judging = MockServer::start(behaviour, judge);
+    let url = judging.base_url();
+    let arguments = judge_arguments(&url, &["--anchors", "6"]);
+    run(folder.path(), &arguments);
+    assert_eq!(judging.calls().len(), 24 + 12, "6 anchors have two opinions");
+    run(folder.path(), &arguments);
+    assert_eq!(judging.calls().len(), 24 + 24, "anchors are judged at each start");
+    harsher.store(true, std::sync::atomic::Ordering::Relaxed);
+    let (status, said) = fails(folder.path(), &arguments);
+    assert_eq!(status, 1, "{said}");
+    assert!(
+        said.contains("the judge has changed: 6 anchors changed by -") && said.contains("--accept-drift"),
+        "{said}"
+    );
+    let (status, _) = fails(folder.path(), &arguments);
+    assert_eq!(status, 1, "a change that is not accepted is no baseline");
+    run(folder.path(), &[&arguments[..], &["--accept-drift"]].concat());
+    run(folder.path(), &arguments);
+    let opinions = lines(&folder.path().join("anchors/judge_single.jsonl"));
+    assert_eq!(opinions.len(), 6 * 12, "six starts");
+}
+
+#[test]
+fn judgments_travel_with_their_digests() {
+    let server = server(MockBehaviour::perfect());
+    let folder = answered(4, &server);
+    let (data, url) = (folder.path(), server.base_url());
+    run(data, &judge_arguments(&url, &[]));
+    run(data, &judge_arguments(&url, &["--games", "pairwise-all"]));
+    let elsewhere = tempfile::tempdir().unwrap();
+    let bundle = elsewhere.path().join("bundle");
+    let out = bundle.to_str().unwrap();
+    let said = run(data, &["export", "--judge", "judge", "--out", out]);
+    assert!(said.contains("4 questions, 2 models, 16 judgments and 8 comparisons by judge"), "{said}");
+    let (status, said) = fails(data, &["export", "--judge", "judge", "--out", out]);
+    assert!(status == 2 && said.contains("it exists"), "{said}");
+
+    let show = |data: &Path| run(data, &["show", "--judge", "judge", "--format", "csv"]);
+    assert_eq!(show(&bundle), show(data), "a bundle is a benchmark's folder");
+    let target = elsewhere.path().join("mt_bench");
+    let said = run(&target, &["import", out]);
+    assert!(said.contains("added 2 models and 24 judgments"), "{said}");
+    assert_eq!(show(&target), show(data));
+    let again = run(&target, &["import", out]);
+    assert!(again.contains("added 0 models and 0 judgments"), "{again}");
+    let style = run(&target, &["show", "--judge", "judge", "--table", "style", "--format", "csv"]);
+    assert!(style.contains("good") || style.contains("poor"), "{style}");
+
+    // Other answers under the same name, and a changed file, are refused.
+    let answers = target.join("model_answer/poor.jsonl");
+    let text = fs::read_to_string(&answers).unwrap().replace("A poor answer", "Another answer");
+    fs::write(&answers, text).unwrap();
+    let (status, said) = fails(&target, &["import", out]);
+    assert!(status == 2 && said.contains("poor has other answers"), "{said}");
+    let file = bundle.join("model_judgment/judge_single.jsonl");
+    fs::write(&file, fs::read_to_string(&file).unwrap().replacen("[[8]]", "[[9]]", 1)).unwrap();
+    let (status, said) = fails(&elsewhere.path().join("third"), &["import", out]);
+    assert!(
+        status == 2 && said.contains("judge_single.jsonl") && said.contains("get the bundle again"),
+        "{said}"
+    );
+    fs::remove_file(bundle.join("checksums.b3")).unwrap();
+    let (status, said) = fails(&elsewhere.path().join("third"), &["import", out]);
+    assert!(status == 2 && said.contains("no bundle"), "{said}");
 }
 
 #[test]

@@ -63,7 +63,6 @@ fn peak(mut child: Child) -> f64 {
 }
 
 #[test]
-#[ignore = "slow: cargo xtask test slow"]
 fn planned_memory_matches_the_measured_peak() {
     const NAME: &str = "planned_memory_matches_the_measured_peak";
     let (Some(model), Some(data)) = (test_support::real_model(NAME), test_support::real_data(NAME)) else {
@@ -89,7 +88,6 @@ fn planned_memory_matches_the_measured_peak() {
 }
 
 #[test]
-#[ignore = "slow: cargo xtask test slow"]
 fn planned_memory_of_each_stage_matches_the_peak_of_two_ranks() {
     const NAME: &str = "planned_memory_of_each_stage_matches_the_peak_of_two_ranks";
     let (Some(model), Some(data)) = (test_support::real_model(NAME), test_support::real_data(NAME)) else {

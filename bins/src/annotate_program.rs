@@ -1,6 +1,9 @@
-//! `annotate`: labels from a model, and looking at records and labels.
+//! `annotate`: candidates, labels from a model, pairs, and looking at records and labels.
 
+mod calls;
 mod llm;
+mod pairs;
+mod sample;
 mod score;
 mod show;
 
@@ -25,7 +28,9 @@ pub(crate) struct Annotate {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Llm(llm::LlmArgs),
+    Sample(sample::SampleArgs),
+    Llm(Box<llm::LlmArgs>),
+    Pairs(pairs::PairsArgs),
     Score(score::ScoreArgs),
     Stats(show::StatsArgs),
     Show(show::ShowArgs),
@@ -47,7 +52,9 @@ impl Annotate {
     /// Whatever is wrong with files, endpoint or model.
     pub(crate) fn run(&self, signals: &Signals) -> anyhow::Result<()> {
         match &self.command {
+            Command::Sample(args) => args.run(signals),
             Command::Llm(args) => args.run(signals),
+            Command::Pairs(args) => args.run(),
             Command::Score(args) => args.run(signals),
             Command::Stats(args) => args.run(),
             Command::Show(args) => args.run(),

@@ -1,6 +1,7 @@
 //! `mtbench`: questions, answers, judgments and scores in FastChat's files.
 
 mod answer;
+mod bundle;
 mod endpoint;
 mod fetch;
 mod judge;
@@ -43,6 +44,8 @@ enum Command {
     Show(show::ShowArgs),
     Compare(show::CompareArgs),
     Browse(show::BrowseArgs),
+    Export(bundle::ExportArgs),
+    Import(bundle::ImportArgs),
 }
 
 /// The benchmark's folder.
@@ -94,6 +97,8 @@ pub(crate) fn mtbench(args: &MtBench, signals: &Signals) -> anyhow::Result<()> {
         Command::Show(args) => show::show(args),
         Command::Compare(args) => show::compare(args),
         Command::Browse(args) => show::browse(args),
+        Command::Export(args) => bundle::export(args),
+        Command::Import(args) => bundle::import(args),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The stages of `cargo xtask test`, the cheapest first.
 //!
 //! A test that takes long says `#[ignore = "slow: cargo xtask test slow"]`. The stage `slow` runs these tests and no others.
+//! Test binaries of the stage `rare` have `test = false` in their manifest, so that no other stage builds them.
 
 use std::time::Instant;
 
@@ -24,13 +25,15 @@ impl Stage {
     }
 }
 
-/// The stage that runs only when it is named.
+/// The stage of long tests: runs only when it is named, or for [`ALL`].
 const SLOW: &str = "slow";
-/// Names every stage.
+/// Names every stage but [`RARE`].
 const ALL: &str = "all";
+/// Stages that take minutes and rarely find anything that the others let pass: each runs only when it is named.
+const RARE: [&str; 2] = ["rare", "nccl"];
 
 /// No stage but `nccl` sets what an earlier one left unset (flags, features, profile), so nothing is built twice.
-const STAGES: [Stage; 9] = [
+const STAGES: [Stage; 10] = [
     Stage {
         name: "fmt",
         command: "cargo fmt --all --check",
@@ -41,8 +44,8 @@ const STAGES: [Stage; 9] = [
     Stage { name: "package", command: "cargo xtask test package", check: package::check },
     Stage {
         name: "clippy",
-        command: "cargo clippy --workspace --all-targets -- -D warnings",
-        check: |w| w.cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]),
+        command: "cargo clippy --workspace --all-targets --test plan_memory --test parity_trl -- -D warnings",
+        check: clippy,
     },
     Stage {
         name: "doc",
@@ -65,13 +68,25 @@ const STAGES: [Stage; 9] = [
         },
     },
     Stage {
+        name: "rare",
+        command: "cargo test --workspace --test plan_memory --test parity_trl",
+        check: |w| {
+            let mut command = w.cargo_command();
+            command.args(["test", "--workspace"]).args(RARE_TESTS);
+            test_times::run(&mut [command])
+        },
+    },
+    Stage {
         name: "nccl",
         command: "cargo test --workspace --features torch-ext/nccl,trainer/nccl --test distributed --no-run",
         check: nccl::check,
     },
 ];
 
-/// Returns the stages of these names in their own order; without a name all but the slow one.
+/// The test binaries of the stage `rare`.
+const RARE_TESTS: [&str; 4] = ["--test", "plan_memory", "--test", "parity_trl"];
+
+/// Returns the stages of these names in their own order; without a name all but `slow` and the rare ones.
 pub(crate) fn select(names: &[&str]) -> Result<Vec<Stage>> {
     for name in names.iter().filter(|name| **name != ALL) {
         STAGES.iter().find(|stage| stage.name == *name).with_context(|| {
@@ -80,7 +95,8 @@ pub(crate) fn select(names: &[&str]) -> Result<Vec<Stage>> {
         })?;
     }
     let is_selected = |stage: &Stage| match names {
-        [] => stage.name != SLOW,
+        [] => stage.name != SLOW && !RARE.contains(&stage.name),
+        _ if RARE.contains(&stage.name) => names.contains(&stage.name),
         _ => names.contains(&ALL) || names.contains(&stage.name),
     };
     Ok(STAGES.into_iter().filter(is_selected).collect())
@@ -116,6 +132,12 @@ fn close(summary: &[String]) {
     }
 }
 
+/// Lints of all targets, the rare tests included.
+fn clippy(workspace: &Workspace) -> Result<()> {
+    let targets = ["clippy", "--workspace", "--all-targets"];
+    workspace.cargo(&[targets.as_slice(), &RARE_TESTS, &["--", "-D", "warnings"]].concat())
+}
+
 /// Unit, integration and documentation tests. The examples are left out: linking them takes long, and clippy checks them.
 fn test(workspace: &Workspace) -> Result<()> {
     let mut command = workspace.cargo_command();
@@ -142,9 +164,11 @@ mod tests {
     fn named_stages_run_in_their_own_order() {
         let names = |selected: Vec<Stage>| selected.iter().map(|stage| stage.name).collect::<Vec<_>>();
         assert_eq!(names(select(&["test", "fmt"]).unwrap()), ["fmt", "test"]);
-        assert_eq!(names(select(&["all"]).unwrap()).len(), STAGES.len());
+        let all = names(select(&["all"]).unwrap());
+        assert!(all.len() == STAGES.len() - 2 && all.contains(&"slow"), "{all:?}");
         let default = names(select(&[]).unwrap());
-        assert!(default.len() == STAGES.len() - 1 && !default.contains(&"slow"), "{default:?}");
+        assert!(default.len() == STAGES.len() - 3 && !default.contains(&"slow"), "{default:?}");
+        assert_eq!(names(select(&["nccl", "all"]).unwrap()).len(), STAGES.len() - 1);
         let error = select(&["tests"]).err().unwrap().to_string();
         assert!(error.contains("no stage `tests`") && error.contains("clippy"), "{error}");
     }

@@ -52,7 +52,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("llm-client", &["files", "seeds"]),
     ("pref-data", &["chat-template", "files", "seeds", "stats"]),
     ("audit", &["files", "pref-data", "report", "seeds", "stats"]),
-    ("annotate", &["files", "llm-client", "pref-data", "report", "stats"]),
+    ("annotate", &["files", "llm-client", "pref-data", "report", "seeds", "stats"]),
     ("mtbench", &["files", "llm-client", "report", "seeds", "stats"]),
     ("human-study", &["files", "mtbench", "report", "seeds", "stats"]),
     ("policy-model", &["files", "seeds", "torch-ext"]),

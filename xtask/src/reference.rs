@@ -10,6 +10,8 @@ use crate::tracked::{Files, Violations};
 
 /// The committed page of recipe keys.
 const KEYS: &str = "docs/reference/recipe.md";
+/// A page that maps settings of other tools to recipe keys, in the second column of its tables.
+const FROM_OTHERS: &str = "docs/coming-from.md";
 /// The committed page of a run's files.
 const RUN: &str = "docs/reference/run.md";
 /// Methods of this type return the paths of a run's files.
@@ -28,8 +30,40 @@ const RECIPES: [(&str, &str, &str); 2] = [
 /// Returns a line for each page that does not fit the code.
 pub(crate) fn stale(files: &Files) -> Violations {
     let is_current = |(path, text): &(&str, String)| files.get(*path).is_some_and(|found| found == text);
-    let stale = pages(files).into_iter().filter(|page| !is_current(page));
-    stale.map(|(path, _)| format!("{path} does not fit the code; run `cargo xtask book --write`")).collect()
+    let [keys, run] = pages(files);
+    let unknown = keys.1.lines().filter(|row| row.starts_with("| `")).filter_map(|row| {
+        let mut cells = row.split(" | ");
+        let key = cells.next()?.trim_start_matches("| ");
+        // After the type.
+        let is_unknown = cells.nth(1)?.trim().is_empty();
+        is_unknown.then(|| format!("the default of {key} is computed; document it as `[default: value]`"))
+    });
+    let mut found: Violations = unknown.collect();
+    let from_others = files.get(FROM_OTHERS).map_or("", String::as_str);
+    found.extend(unknown_keys(from_others, &keys.1));
+    let stale = [&keys, &run].into_iter().filter(|page| !is_current(page));
+    found.extend(
+        stale.map(|(path, _)| format!("{path} does not fit the code; run `cargo xtask book --write`")),
+    );
+    found
+}
+
+/// Returns a line for each `section.key` in the second column of `page` that the page of recipe keys lacks.
+fn unknown_keys(page: &str, keys: &str) -> Violations {
+    let (mut known, mut section) = (BTreeSet::new(), String::new());
+    for line in keys.lines() {
+        if let Some(path) = line.strip_prefix("### `") {
+            section = path.replace(['[', ']', '`'], "");
+            known.insert(section.clone());
+        } else if let Some(key) = line.strip_prefix("| `").and_then(|row| row.split('`').next()) {
+            let key = if section.is_empty() { key.to_owned() } else { format!("{section}.{key}") };
+            known.insert(key);
+        }
+    }
+    let cells = page.lines().filter(|line| line.starts_with('|')).filter_map(|row| row.split(" | ").nth(1));
+    let spans = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2));
+    let keys = spans.filter(|span| !span.contains([' ', '"']) && !known.contains(*span));
+    keys.map(|key| format!("{FROM_OTHERS}: there is no recipe key `{key}`")).collect()
 }
 
 /// Returns each page with its path from the root.
@@ -147,7 +181,20 @@ pub struct Recipe {
     /// A name [default: that of the folder].
     #[serde(default)]
     pub name: Option<String>,
+    /// Words [default: 0.5, `"all"`].
+    #[serde(default = "computed")]
+    pub words: Vec<Word>,
+    /// The first two.
+    #[serde(default)]
+    pub slice: Option<Slice>,
     pub train: TrainSection,
+}
+#[serde(try_from = "String")]
+pub struct Slice {
+    pub keep: bool,
+}
+fn computed() -> Vec<Word> {
+    vec![half(), Word::All]
 }
 impl RunDir {
     /// The metrics.
@@ -167,6 +214,8 @@ impl RunDir {
             "| `weight` | number, optional | `0.1` or `50` | finite and at least 0 | A weight of `a`",
             "| `word` | text, optional | `\"x\"` |  | A word",
             "| `name` | text, optional | none |  | A name [default: that of the folder]. |",
+            "| `words` | list of text | `[0.5, \"all\"]` |  | Words [default: 0.5, `\"all\"`]. |",
+            "| `slice` | text, optional | none |  | The first two. |",
             "### `[train]`\n\nHow it trains.\n",
             "| `epochs` | integer | `3` | above 0 | Passes over the data. |",
             "| `beta` | number | `0.1` | A positive strength. | The loss's strength. |",
@@ -176,5 +225,16 @@ impl RunDir {
         }
         assert!(run.contains("| `metrics.jsonl` | The metrics. |"), "{run}");
         assert_eq!(stale(&files).len(), 2);
+        let code = CODE.replace(" [default: 0.5, `\"all\"`]", "");
+        let found = stale(&Files::from([("crates/x/src/lib.rs".to_owned(), code)]));
+        assert!(found[0].contains("the default of `words` is computed"), "{found:?}");
+    }
+
+    #[test]
+    fn keys_of_other_pages_exist() {
+        let keys = "| `seed` | integer |\n### `[[data]]`\n| `path` | text |\n### `[data.columns]`\n";
+        let page = "| a | `seed`, `data.path` | |\n| b | `data.columns` | `x` |\n| c | `data.paths` | |\n| d | `run --e` |";
+        let found = unknown_keys(page, keys);
+        assert_eq!(found, ["docs/coming-from.md: there is no recipe key `data.paths`"]);
     }
 }

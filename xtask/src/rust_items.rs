@@ -50,9 +50,14 @@ impl<'a> Items<'a> {
         Self { items: sources.iter().map(|source| items(source)).collect(), sources }
     }
 
-    /// The fields of a struct; none for other types.
+    /// The fields of a struct that is a table in TOML; none for other types.
     pub(crate) fn fields(&self, name: &str) -> Vec<Field> {
-        let Some((_, body)) = self.block(&format!("pub struct {name} {{")) else { return Vec::new() };
+        let Some((attributes, body)) = self.block(&format!("pub struct {name} {{")) else {
+            return Vec::new();
+        };
+        if attributes.contains("try_from = \"String\"") {
+            return Vec::new();
+        }
         let items = items(body).into_iter().filter(|item| !item.attributes.contains("(skip)"));
         items
             .filter_map(|item| {
@@ -87,7 +92,8 @@ impl<'a> Items<'a> {
             "f64" | "f32" => "number".to_owned(),
             "String" | "PathBuf" => "text".to_owned(),
             _ if kind.starts_with(['u', 'i']) || kind.starts_with("NonZero") => "integer".to_owned(),
-            _ if kind.starts_with("BTreeMap") => "table".to_owned(),
+            _ if kind.starts_with("BTreeMap") || kind.starts_with("Map") => "table".to_owned(),
+            _ if kind.starts_with("[String") => "list of text".to_owned(),
             _ if kind.starts_with('[') => "list of numbers".to_owned(),
             _ => match self.words(kind) {
                 words if !words.is_empty() => words.join(", "),
@@ -158,12 +164,21 @@ impl<'a> Items<'a> {
         items(body).into_iter().find_map(|item| item.line.split_once('(')?.1.split(')').next())
     }
 
-    /// The value of a field that a recipe leaves out.
+    /// The value of a field that a recipe leaves out, as code. What the code computes is taken from the documentation.
     pub(crate) fn default(&self, owner: &str, field: &Field) -> String {
         if inner(&field.kind, "Option").is_some() {
-            let stated = stated_defaults(&field.about);
+            let stated = stated_defaults(field);
             return if stated.is_empty() { "none".to_owned() } else { stated.join(" or ") };
         }
+        let written = self.written_default(owner, field);
+        if written.is_empty() || written.contains("::") || written.contains('(') {
+            return stated_defaults(field).join(" or ");
+        }
+        written
+    }
+
+    /// The default in the code, as far as it is a literal.
+    fn written_default(&self, owner: &str, field: &Field) -> String {
         let (container, _) = self.block(&format!("pub struct {owner} {{")).unwrap_or_default();
         let of_field = field.attributes.contains("default");
         if !of_field && !container.contains("default") {
@@ -195,7 +210,7 @@ impl<'a> Items<'a> {
             ("String" | "PathBuf", _) => "\"\"".to_owned(),
             _ if kind.starts_with(['u', 'i']) => "0".to_owned(),
             _ if inner(kind, "Vec").is_some() => "[]".to_owned(),
-            _ if kind.starts_with("BTreeMap") => "{}".to_owned(),
+            _ if kind.starts_with("BTreeMap") || kind.starts_with("Map") => "{}".to_owned(),
             _ => {
                 let variant = self.block(&format!("pub enum {kind} {{")).and_then(|(_, body)| {
                     items(body).into_iter().find(|item| item.attributes.contains("#[default]"))
@@ -221,6 +236,22 @@ impl<'a> Items<'a> {
         }
         if text.starts_with(|c: char| c.is_ascii_digit()) {
             return text.replace('_', "");
+        }
+        match text.as_str() {
+            "Vec::new()" => return "[]".to_owned(),
+            "Map::new()" | "BTreeMap::new()" => return "{}".to_owned(),
+            _ => {}
+        }
+        // The field of another section.
+        if let Some((kind, name)) = text.split_once("::default().") {
+            let field = self.fields(kind).into_iter().find(|field| field.name == name);
+            return field.map_or(text.clone(), |field| self.default(kind, &field).replace('`', ""));
+        }
+        // A variant that holds a list or a word.
+        if let Some((_, held)) = text.strip_suffix(')').and_then(|text| text.split_once('('))
+            && held.starts_with(['[', '"'])
+        {
+            return self.value(held);
         }
         if let Some(number) = text.strip_prefix("NonZero").and_then(|rest| rest.split_once("::new(")) {
             return self.value(number.1.split(").").next().unwrap_or_default());
@@ -258,15 +289,20 @@ impl<'a> Items<'a> {
         self.sources.iter().find_map(inside).unwrap_or(of_number).to_owned()
     }
 
-    /// The range that a section's check states for a field, or the documentation of its type.
+    /// The range that a section's check states for a field, or the documentation of its type if it wraps a number.
     pub(crate) fn range(&self, owner: &str, field: &Field) -> String {
         let start = format!("in_range(\"{}\", ", field.name);
         let body = self.sources.iter().find_map(|source| source.split_once(&format!("impl {owner} {{")));
-        let call =
-            body.and_then(|(_, body)| body.split_once(&start)).and_then(|(_, rest)| rest.split_once(")?;"));
-        let stated = call.and_then(|(call, _)| call.rsplit('"').nth(1));
+        let call = body.and_then(|(_, body)| body.split_once(&start));
+        // The range is the last argument.
+        let call = call.and_then(|(_, rest)| rest.split_once("\")"));
+        let stated = call.and_then(|(call, _)| call.rsplit('"').next());
         let stated = stated.or_else(|| self.number(field.inner_type()));
-        stated.map_or_else(|| first_sentence(&self.about(field.inner_type())), str::to_owned)
+        let of_type = || match self.wrapped(field.inner_type()) {
+            Some(_) => first_sentence(&self.about(field.inner_type())),
+            None => String::new(),
+        };
+        stated.map_or_else(of_type, str::to_owned)
     }
 
     /// The files that methods of a type name, each with the method's documentation.
@@ -340,11 +376,13 @@ fn plain(text: &str) -> String {
     plain + rest
 }
 
-/// The values, numbers or words in quotes, that documentation gives as `[default: value]`.
-fn stated_defaults(about: &str) -> Vec<String> {
-    let stated = about.split("[default: ").skip(1).filter_map(|rest| rest.split(']').next());
-    let values = stated.map(|value| value.trim_matches('`'));
-    values.filter(|value| value.parse::<f64>().is_ok() || value.starts_with('"')).map(code).collect()
+/// The values that documentation gives as `[default: value]`: numbers, words in quotes, or the elements of a list.
+fn stated_defaults(field: &Field) -> Vec<String> {
+    let stated = field.about.split("[default: ").skip(1).filter_map(|rest| rest.split(']').next());
+    let values = stated.map(|value| value.replace('`', ""));
+    let is_literal = |value: &str| value.parse::<f64>().is_ok() || value.starts_with('"');
+    let literals = values.filter(|value| value.split(", ").all(is_literal));
+    literals.map(|value| code(&if field.is_list() { format!("[{value}]") } else { value })).collect()
 }
 
 fn first_sentence(text: &str) -> String {

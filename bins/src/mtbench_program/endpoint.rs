@@ -12,6 +12,8 @@ use llm_client::{
 };
 use seeds::Seeds;
 
+use crate::batch_args::{BatchArgs, seconds};
+
 /// An endpoint, and the limits of its calls.
 #[derive(Debug, Args)]
 pub(super) struct EndpointArgs {
@@ -54,6 +56,8 @@ pub(super) struct EndpointArgs {
     /// Send the limit on tokens as `max_completion_tokens`, which reasoning models require
     #[arg(long)]
     completion_tokens: bool,
+    #[command(flatten)]
+    batch: BatchArgs,
 }
 
 impl EndpointArgs {
@@ -69,6 +73,7 @@ impl EndpointArgs {
         };
         let base_url = self.base_url.as_deref().unwrap_or_default();
         let endpoint = Endpoint::new(base_url, kind, key, self.timeout)?;
+        let api = self.batch.api(&endpoint)?;
         let prices = self.prices.iter().try_fold(Prices::listed(), |prices, path| prices.and_file(path))?;
         let settings = Settings {
             limits: Limits {
@@ -83,7 +88,8 @@ impl EndpointArgs {
         let folder = self.calls.clone().unwrap_or_else(|| data.join("calls"));
         // The length of pauses changes no result.
         let jitter = Seeds::new(u64::from(std::process::id())).stream("retry-jitter");
-        Client::new(endpoint, settings, Some(&folder), Arc::new(TokioClock::start()), jitter)
+        let client = Client::new(endpoint, settings, Some(&folder), Arc::new(TokioClock::start()), jitter)?;
+        self.batch.apply(client, api)
     }
 
     /// Returns the server's name of the model `name`.
@@ -96,9 +102,4 @@ impl EndpointArgs {
             if self.completion_tokens { LimitName::MaxCompletionTokens } else { LimitName::MaxTokens };
         ChatSampling { temperature: Some(temperature), limit_name, ..ChatSampling::greedy(max_tokens) }
     }
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    seconds.filter(|seconds| !seconds.is_zero()).ok_or_else(|| "give a number of seconds above 0".to_owned())
 }

@@ -6,8 +6,8 @@ use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use llm_client::Client;
 use mtbench::{
-    Answer, BenchDir, EndpointJudge, Games, JUDGMENT_TOKENS, Judge, JudgePrompts, Judged, Jury, PairGrading,
-    Question, ReplayJudge, SingleGrading,
+    Anchors, Answer, BenchDir, Drift, EndpointJudge, Games, JUDGMENT_TOKENS, Judge, JudgePrompts, Judged,
+    Jury, PairGrading, Question, ReplayJudge, SingleGrading,
 };
 use report::table::{Align, Column, Format, Table, Value};
 use trainer::Progress as _;
@@ -62,6 +62,13 @@ pub(super) struct JudgeArgs {
     /// Judge prompts in the format of FastChat's `judge_prompts.jsonl` [default: FastChat's]
     #[arg(long, value_name = "FILE")]
     prompts: Option<PathBuf>,
+    /// Judge N answers twice more at each start, and stop with status 1 if the judge has changed since earlier starts; their
+    /// opinions are in `anchors/`
+    #[arg(long, value_name = "N", default_value_t = 0, conflicts_with = "replay")]
+    anchors: usize,
+    /// Go on although the judge has changed; later starts are compared with this one
+    #[arg(long, requires = "anchors")]
+    accept_drift: bool,
     /// Show the calls and their estimated cost; nothing is asked or written
     #[arg(long)]
     plan: bool,
@@ -118,7 +125,54 @@ pub(super) fn judge(args: &JudgeArgs, signals: &Signals) -> anyhow::Result<()> {
     if args.plan {
         return Ok(print_result(plan(args, &input, &judge, &client)?.render(args.format))?);
     }
+    if args.anchors > 0 {
+        check_anchors(args, &input, &judge)?;
+    }
     end(args, judge_with(args, &input, &judge)?, Some(&client))
+}
+
+/// Judges the anchors. A judge that has changed is an error, unless that is accepted.
+fn check_anchors(args: &JudgeArgs, input: &Input, judge: &dyn Judge) -> anyhow::Result<()> {
+    let jury = Jury { judge, mode: args.mode.into(), repeats: args.repeats, reasks: args.reasks };
+    let requests: Vec<_> = match grading(args, input) {
+        Grading::Single(grading) => {
+            grading.calls(&input.answers)?.into_iter().map(|call| call.request).collect()
+        }
+        Grading::Pairs(grading) => {
+            grading.calls(&input.answers)?.into_iter().flat_map(|call| call.games).collect()
+        }
+    };
+    let anchors =
+        Anchors { bench: &input.bench, requests: &requests, count: args.anchors, accept: args.accept_drift };
+    let drift = anchors.check(&jury).map_err(|cause| match cause.downcast::<mtbench::Error>() {
+        Ok(error) => anyhow::Error::from(*error),
+        Err(cause) if matches!(cause.downcast_ref(), Some(llm_client::Error::Stopped)) => {
+            Stopped(cause.to_string()).into()
+        }
+        Err(cause) => anyhow::Error::from_boxed(cause),
+    })?;
+    let Drift { start, anchors, change, p_value, ref served } = drift;
+    if let Some((before, now)) = served {
+        let listed = |served: &[mtbench::Served]| {
+            served.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+        };
+        tracing::warn!("the server answered as {} before, and as {} now", listed(before), listed(now));
+    }
+    if start == 1 || anchors == 0 {
+        tracing::info!("anchors: no earlier opinions to compare with");
+        return Ok(());
+    }
+    let found = format!(
+        "{anchors} anchors changed by {change:+.2} on average since earlier starts (p = {p_value:.4})"
+    );
+    if drift.is_alarm() && !args.accept_drift {
+        anyhow::bail!(
+            "the judge has changed: {found}. New judgments do not compare with those on file; judge all answers again under \
+             another --judge name, or go on with --accept-drift"
+        );
+    }
+    tracing::info!("{found}");
+    Ok(())
 }
 
 /// Prints the judge against people.
@@ -218,6 +272,7 @@ fn plan(
         row("judgments on file that hold", Value::Count(plan.kept as u64)),
         row("calls", Value::Count(requests.len() as u64)),
         row("of them in the cache", Value::Count(estimate.cached)),
+        row("of them in a batch that is not collected", Value::Count(estimate.in_batches)),
         row("prompt tokens to pay, estimated", Value::Count(estimate.prompt_tokens)),
         row("USD, if a judgment has 300 tokens", usd(estimate.likely_usd)),
         row("USD, at most", usd(estimate.most_usd)),

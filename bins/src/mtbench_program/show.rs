@@ -7,8 +7,8 @@ use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use mtbench::{
     BenchDir, Browsed, Games, Mode, ModelScores, PairJudgment, PairScores, Pool, PositionBias, Question,
-    Resampling, Shown, bars, browser, category_table, compared_models, comparison_table, difference_table,
-    length_table, missing_table, pair_table, radar, score_table,
+    Resampling, Shown, StyleControl, bars, browser, category_table, compared_models, comparison_table,
+    difference_table, length_table, missing_table, pair_table, radar, score_table,
 };
 use report::figure::Svg;
 use report::table::{Format, Table};
@@ -98,9 +98,12 @@ pub(super) struct ShowArgs {
     /// The table
     #[arg(long, value_enum, default_value = "scores")]
     table: TableArg,
-    /// The baseline of pairwise-baseline
+    /// The baseline of pairwise-baseline and style
     #[arg(long, value_name = "MODEL", default_value = "gpt-3.5-turbo")]
     baseline: String,
+    /// style: the games that a much better answer ([[A>>B]]) wins
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    strong_games: u32,
     /// The format of the tables
     #[arg(long, default_value = "text", value_parser = Format::from_str)]
     format: Format,
@@ -121,6 +124,8 @@ enum TableArg {
     PairwiseBaseline,
     /// Comparisons of all models
     PairwiseAll,
+    /// Strengths in comparisons, as judged and at equal length and format
+    Style,
 }
 
 pub(super) fn show(args: &ShowArgs) -> anyhow::Result<()> {
@@ -140,6 +145,7 @@ pub(super) fn show(args: &ShowArgs) -> anyhow::Result<()> {
         Ok(pair_table(&PairScores::new(&pairs, games, mode), judge, mode))
     };
     let table = match args.table {
+        TableArg::Style => return show_style(args),
         TableArg::PairwiseBaseline => pairs(Games::Baseline(&args.baseline))?,
         TableArg::PairwiseAll => pairs(Games::All)?,
         TableArg::Scores | TableArg::Categories | TableArg::Missing => {
@@ -159,6 +165,33 @@ pub(super) fn show(args: &ShowArgs) -> anyhow::Result<()> {
         }
     };
     Ok(print_result(table.render(args.format).trim_end())?)
+}
+
+/// Shows strengths with and without style control.
+fn show_style(args: &ShowArgs) -> anyhow::Result<()> {
+    let (judgments, judge) = (args.judgments.pairs()?, args.judgments.judge.as_str());
+    let models = &args.judgments.models;
+    let is_shown = |model: &String| models.is_empty() || models.contains(model);
+    let judgments: Vec<PairJudgment> =
+        judgments.into_iter().filter(|row| is_shown(&row.model_1) && is_shown(&row.model_2)).collect();
+    anyhow::ensure!(
+        !judgments.is_empty(),
+        mtbench::Error::NoModel {
+            model: models.join(", "),
+            what: format!("comparisons by {judge}"),
+            known: compared_models(&args.judgments.pairs()?).into_iter().map(str::to_owned).collect(),
+        }
+    );
+    let bench = args.judgments.bench();
+    let mut answers = Vec::new();
+    for model in compared_models(&judgments) {
+        answers.extend(bench.answers_on_file(model)?);
+    }
+    let (baseline, mode, strong_games) = (args.baseline.as_str(), args.judgments.mode(), args.strong_games);
+    let control = StyleControl { judgments: &judgments, answers: &answers, baseline, mode, strong_games };
+    let tables = control.fit().tables(judge);
+    let text: Vec<String> = tables.iter().map(|table| table.render(args.format)).collect();
+    Ok(print_result(text.join("\n").trim_end())?)
 }
 
 /// Checks that the judge compared other models with `baseline`.

@@ -29,6 +29,42 @@ pub enum AnnotateError {
     /// A log cannot be read.
     #[error("not a log of `annotate llm`")]
     Log(#[from] files::json_lines::JsonLinesError),
+    /// A file of prompts cannot be read.
+    #[error("not a file of prompts, which has lines with a field `prompt`")]
+    Prompts(#[source] files::json_lines::JsonLinesError),
+    /// An identifier occurs twice.
+    #[error("two {what} have the id `{id}`; give each its own")]
+    RepeatedId {
+        /// The identifier.
+        id: String,
+        /// The things with ids.
+        what: &'static str,
+    },
+    /// Two files do not belong together.
+    #[error("record `{id}` {problem}; use the files of one run")]
+    Misaligned {
+        /// The record's identifier.
+        id: String,
+        /// The problem.
+        problem: &'static str,
+    },
+    /// A prompt is no dialogue that ends with the user's turn.
+    #[error(
+        "prompt `{id}`: user and assistant do not alternate up to a last message of the user; correct its messages"
+    )]
+    NotADialogue {
+        /// The prompt's identifier.
+        id: String,
+    },
+    /// The policies make no candidates.
+    #[error("{problem}; give two policies with names of their own, or several samples of one")]
+    Policies {
+        /// The mistake.
+        problem: String,
+    },
+    /// A log has verdicts on pairs instead of ratings.
+    #[error("the log has no ratings; label the candidates with `annotate llm --aspects`")]
+    NotRated,
     /// A template is incomplete.
     #[error(
         "the prompt template has no {missing:?}; it needs {{prompt}}, {{response_a}}, {{response_b}}, [[A]] and [[B]]"
@@ -36,6 +72,22 @@ pub enum AnnotateError {
     Template {
         /// The missing part.
         missing: &'static str,
+    },
+    /// No built-in aspect has the name.
+    #[error("no aspect is built in as `{name}`; give one of {known}, or a file of aspects")]
+    UnknownAspect {
+        /// The name.
+        name: String,
+        /// The built-in names.
+        known: String,
+    },
+    /// A file of aspects is invalid.
+    #[error("{}: {problem}; a file of aspects has tables [[aspects]] with name and rubric", path.display())]
+    AspectFile {
+        /// The file.
+        path: PathBuf,
+        /// The mistake.
+        problem: String,
     },
     /// No record has the identifier.
     #[error("no record has the id `{id}`; check it, or name the record by its number")]
@@ -52,7 +104,17 @@ impl AnnotateError {
             Self::Data(error) => !matches!(error, DataError::Io { action: "write", .. }),
             Self::Client(error) => error.is_bad_input(),
             Self::Io { action, .. } => *action == "read",
-            Self::Log(_) | Self::Template { .. } | Self::UnknownRecord { .. } => true,
+            Self::Log(_)
+            | Self::Prompts(_)
+            | Self::RepeatedId { .. }
+            | Self::Misaligned { .. }
+            | Self::NotADialogue { .. }
+            | Self::Policies { .. }
+            | Self::NotRated
+            | Self::Template { .. }
+            | Self::UnknownAspect { .. }
+            | Self::AspectFile { .. }
+            | Self::UnknownRecord { .. } => true,
         }
     }
 }

@@ -5,19 +5,10 @@ use std::collections::BTreeSet;
 use pref_data::{AgreementMatrix, Label, PreferenceRecord, Text};
 use report::table::{Align, Column, Table, Value};
 use serde::{Deserialize, Serialize};
-use stats::wilson_interval;
 
+use crate::proportion::Proportion;
 use crate::run::Annotation;
 use crate::verdict::Verdict;
-
-/// A proportion, shown with its 95% Wilson interval.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Proportion {
-    /// The number of successes.
-    pub successes: u64,
-    /// The number of trials.
-    pub trials: u64,
-}
 
 /// Statistics of one annotator's labels.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,26 +34,6 @@ pub struct PositionBias {
     pub consistent: Proportion,
     /// Answers without a verdict.
     pub unreadable: u64,
-}
-
-impl Proportion {
-    fn add(&mut self, success: bool) {
-        self.successes += u64::from(success);
-        self.trials += 1;
-    }
-
-    fn cell(self) -> Value {
-        let Ok(interval) = wilson_interval(self.successes, self.trials, 0.95) else {
-            return Value::missing("no data");
-        };
-        let percent = 100.0 * self.successes as f64 / self.trials as f64;
-        Value::Interval {
-            value: percent,
-            low: 100.0 * interval.low,
-            high: 100.0 * interval.high,
-            decimals: 1,
-        }
-    }
 }
 
 impl AnnotatorStatistics {
@@ -107,7 +78,7 @@ impl PositionBias {
                 match game.verdict {
                     Some(Verdict::Tie) => {}
                     Some(verdict) => bias.first.add(verdict == Verdict::First),
-                    None => bias.unreadable += 1,
+                    None => bias.unreadable += u64::from(!game.is_read()),
                 }
             }
             if let [Some(one), Some(other)] = games.iter().map(|game| game.verdict).collect::<Vec<_>>()[..] {

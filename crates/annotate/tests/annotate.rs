@@ -7,11 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use annotate::{
-    AnnotateError, AnnotatorStatistics, Fallback, LlmAnnotator, Policies, PositionBias, PromptTemplate,
-    Proportion, Unlabelled, agreement_table, annotate, bias_table, read_log, write_log,
+    AnnotateError, AnnotatorStatistics, Aspect, AspectCalls, Fallback, LlmAnnotator, Policies, PositionBias,
+    PromptTemplate, Proportion, Question, RatingQuestion, Unlabelled, agreement_table, annotate, bias_table,
+    plan, read_log, write_log,
 };
 use llm_client::{
-    ChatSampling, Client, Endpoint, EndpointKind, Limits, Prices, RetryPolicy, Secret, Settings, TokioClock,
+    Alternative, BoxFuture, ChatRequest, ChatSampling, Client, Endpoint, EndpointKind, Failure, Limits,
+    Prices, Reply, RetryPolicy, Secret, Settings, TokenLogprob, TokioClock, Transport,
 };
 use pref_data::{AgreementMatrix, Label, PreferenceRecord, Text, read_records, write_records};
 use report::table::Format;
@@ -39,8 +41,9 @@ fn annotator() -> LlmAnnotator {
     LlmAnnotator {
         name: "llm".to_owned(),
         model: "m".to_owned(),
-        template: PromptTemplate::new("{prompt}\n{response_a}\n{response_b}\n[[A]] or [[B]]?")
-            .expect("whole"),
+        question: Question::Pairwise(
+            PromptTemplate::new("{prompt}\n{response_a}\n{response_b}\n[[A]] or [[B]]?").expect("whole"),
+        ),
         sampling: ChatSampling::greedy(64),
         policies: Policies::default(),
     }
@@ -115,7 +118,11 @@ fn every_record_ends_with_a_label_or_a_reason() {
         };
         assert_eq!(label.ok_or_else(|| annotation.judgement.unlabelled.clone().expect("a reason")), expected);
     }
-    assert_eq!(report.to_string(), "of 61 records 46 decided, 8 ties, 1 not a pair, 6 refused");
+    assert_eq!(
+        report.to_string(),
+        "of 61 records 46 decided, 8 ties, 1 not a pair, 6 refused\n\
+         8 of 54 (14.8%) judgements changed with the order, 12 of 120 (10.0%) answers had no verdict"
+    );
     // Every answer was paid for once: two questions a pair, twice where the first answer held no verdict.
     assert_eq!(server.paid(), 54 * 2 + 6 * 4);
     assert!(server.calls().len() > server.paid(), "the server did fail");
@@ -181,7 +188,7 @@ fn a_call_that_fails_after_all_attempts_is_listed() {
     let (id, why) = report.unlabelled().next().expect("one record");
     let Unlabelled::Failed(said) = why else { panic!("{why:?}") };
     assert!(id == "1" && said.contains("8 attempts") && said.contains("out of sorts"), "{said}");
-    assert_eq!(report.to_string(), "of 1 records 0 decided, 0 ties, 1 failed");
+    assert_eq!(report.to_string().lines().next(), Some("of 1 records 0 decided, 0 ties, 1 failed"));
 }
 
 #[test]
@@ -190,13 +197,126 @@ fn policies_label_undecided_records() {
     let client = client(&server, None, Duration::from_secs(5));
     let mut records = vec![record(7, 2), record(10, 2)];
     let asked = NonZeroU32::MIN;
-    let policies = Policies { disagreement: Fallback::Unlabelled, refusal: Fallback::Tie, asked };
+    let policies =
+        Policies { disagreement: Fallback::Unlabelled, refusal: Fallback::Tie, asked, ..Policies::default() };
     let annotator = LlmAnnotator { policies, ..annotator() };
     let report =
         annotate(&mut records, &annotator, &client, &AtomicBool::new(false), |_| {}).expect("annotated");
     assert_eq!(report.annotations[0].judgement.unlabelled, Some(Unlabelled::Disagreement));
     assert_eq!(records[1].labels["llm"], Label::Tie);
     assert_eq!(server.calls().len(), 4);
+}
+
+/// Rates each answer by the number of its words, and gives a rating too much for honesty to the first one.
+fn rates(body: &Value) -> String {
+    let text = body["messages"][0]["content"].as_str().expect("a question");
+    let answers = text.split("=== Answer ").skip(1).map(|answer| answer.split("===").nth(1).expect("a text"));
+    let lengths: Vec<usize> = answers.map(|answer| answer.split_whitespace().count()).collect();
+    let shortest = lengths.iter().min().expect("answers");
+    let rating = |at: usize, more: usize| 1 + (lengths[at] - shortest) / 2 + more;
+    let line = |name: &str, at: usize, rating: usize| {
+        if text.contains(name) { format!("Answer {}, {name}: [[{rating}]]\n", at + 1) } else { String::new() }
+    };
+    (0..lengths.len())
+        .map(|at| {
+            line("helpfulness", at, rating(at, 0)) + &line("honesty", at, rating(at, usize::from(at == 0)))
+        })
+        .collect()
+}
+
+#[test]
+fn ratings_by_aspect_label_any_number_of_responses() {
+    let aspects: Vec<Aspect> =
+        ["helpfulness", "honesty"].map(|name| Aspect::named(name).expect("built in")).to_vec();
+    for (calls, expected) in [(AspectCalls::Each, 4), (AspectCalls::Together, 2)] {
+        let server = MockServer::start(MockBehaviour::perfect(), rates);
+        let client = client(&server, None, Duration::from_secs(5));
+        let question = Question::Ratings(RatingQuestion::new(aspects.clone(), calls));
+        let annotator = LlmAnnotator { question, ..annotator() };
+        let mut records = vec![record(1, 3), record(2, 2)];
+        let planned = plan(&records, &annotator, &client).expect("a plan");
+        assert_eq!((planned.records, planned.calls, planned.not_pairs), (2, 2 * expected, 0));
+        let report =
+            annotate(&mut records, &annotator, &client, &AtomicBool::new(false), |_| {}).expect("annotated");
+        assert_eq!(server.paid(), planned.calls);
+        assert_eq!(
+            (records[0].labels["llm"], records[1].labels["llm"]),
+            (Label::Prefers(2), Label::Prefers(1))
+        );
+        // The place in the order adds a rating to the first and the last response, which are first once each.
+        assert_eq!(report.annotations[0].judgement.ratings, [1.25, 2.0, 3.25]);
+        assert_eq!(report.annotations[0].judgement.games.len(), expected);
+    }
+}
+
+#[test]
+fn a_plan_counts_calls_and_their_price() {
+    let server = MockServer::start(MockBehaviour::perfect(), says);
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let client = client(&server, Some(folder.path()), Duration::from_secs(5));
+    let annotator = LlmAnnotator { model: "gpt-4o-mini".to_owned(), ..annotator() };
+    let mut records = vec![record(1, 2), record(2, 2), record(3, 3), record(4, 2)];
+    records[3].labels.insert("llm".to_owned(), Label::Tie);
+    let planned = plan(&records, &annotator, &client).expect("a plan");
+    assert_eq!((planned.records, planned.labelled_before, planned.not_pairs), (2, 1, 1));
+    assert_eq!((planned.calls, planned.estimate.cached), (4, 0));
+    let most = planned.estimate.most_usd.expect("a listed model");
+    assert!(most > 0.0 && planned.estimate.likely_usd.expect("listed") <= most);
+    assert_eq!(server.calls().len(), 0, "a plan asks nothing");
+    annotate(&mut records[..1], &annotator, &client, &AtomicBool::new(false), |_| {}).expect("annotated");
+    assert!(client.totals().usd <= most / 2.0);
+    records[0].labels.remove("llm");
+    assert_eq!(plan(&records, &annotator, &client).expect("a plan").estimate.cached, 2);
+}
+
+/// Answers `[[A]]` with a probability that depends on the order.
+struct Unsure;
+
+impl Transport for Unsure {
+    fn address(&self) -> &str {
+        "http://unsure"
+    }
+
+    fn send<'a>(&'a self, request: &'a ChatRequest) -> BoxFuture<'a, Result<Reply, Failure>> {
+        assert_eq!(request.sampling.top_logprobs, Some(5));
+        let text = &request.messages[0].content;
+        let first_is_shown_first = text.find("answer 0 ") < text.find("answer 1 ");
+        let p: f64 = if first_is_shown_first { 0.9 } else { 0.6 };
+        let token = |text: &str, p: f64| Alternative { token: text.to_owned(), logprob: p.ln() };
+        let top = vec![token("A", p), token("B", 1.0 - p)];
+        let plain = |text: &str| TokenLogprob { token: text.to_owned(), logprob: 0.0, top: Vec::new() };
+        let logprobs = vec![plain("[["), TokenLogprob { top, ..plain("A") }, plain("]]")];
+        let fingerprint = Some("fp_7".to_owned());
+        let reply = Reply { text: "[[A]]".to_owned(), logprobs, fingerprint, ..Reply::default() };
+        Box::pin(std::future::ready(Ok(reply)))
+    }
+}
+
+#[test]
+fn log_probabilities_decide_where_the_verdict_depends_on_the_order() {
+    let settings = Settings {
+        limits: Limits::concurrent(NonZeroU32::MIN),
+        retry: RetryPolicy::NEVER,
+        prices: Prices::listed(),
+        max_cost: None,
+    };
+    let jitter = Seeds::new(0).stream("retry-jitter");
+    let client =
+        Client::new(Unsure, settings, None, Arc::new(TokioClock::start()), jitter).expect("a client");
+    let sampling = ChatSampling { top_logprobs: Some(5), ..ChatSampling::greedy(64) };
+    let annotator = LlmAnnotator { sampling, ..annotator() };
+    let mut records = vec![record(1, 2)];
+    let report =
+        annotate(&mut records, &annotator, &client, &AtomicBool::new(false), |_| {}).expect("annotated");
+    assert_eq!(records[0].labels["llm"], Label::Prefers(0));
+    let judgement = &report.annotations[0].judgement;
+    assert!((judgement.probability.expect("both orders") - 0.65).abs() < 1e-12 && judgement.order_dependent);
+    assert_eq!(judgement.games[1].fingerprint.as_deref(), Some("fp_7"));
+    assert_eq!(report.served(), [("fp_7".to_owned(), 2)].into());
+    let mut changed = report.clone();
+    changed.annotations[0].judgement.games[0].fingerprint = Some("fp_8".to_owned());
+    assert_eq!(changed.served().len(), 2);
+    assert!(report.to_string().ends_with("\n1 labels are mean probabilities of both orders"));
 }
 
 #[test]

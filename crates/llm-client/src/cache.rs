@@ -44,6 +44,21 @@ pub(crate) struct Entry {
     pub(crate) address: String,
     #[serde(default)]
     pub(crate) model: String,
+    /// The price as a share of the list price: less than 1 for calls in batches.
+    #[serde(default = "full_price", skip_serializing_if = "is_full_price")]
+    pub(crate) price_share: f64,
+}
+
+/// The price of calls outside of batches.
+pub(crate) const FULL_PRICE: f64 = 1.0;
+
+fn full_price() -> f64 {
+    FULL_PRICE
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_full_price(share: &f64) -> bool {
+    *share == FULL_PRICE
 }
 
 impl Cache {
@@ -153,8 +168,8 @@ mod tests {
         let cache = Cache::new(folder.path().join("replies"));
         let key = RequestKey::new("http://a", &request());
         assert_eq!(cache.get(&key).unwrap(), None);
-        let reply = Reply { text: "Hi – 😀".to_owned(), finish_reason: None, model: None, usage: None };
-        let entry = Entry { reply, address: "http://a".to_owned(), model: "m".to_owned() };
+        let reply = Reply { text: "Hi – 😀".to_owned(), ..Reply::default() };
+        let entry = Entry { reply, address: "http://a".to_owned(), model: "m".to_owned(), price_share: 0.5 };
         cache.put(&key, &entry).unwrap();
         let reply = Some(entry.reply);
         assert_eq!(cache.get(&key).unwrap(), reply);

@@ -30,6 +30,9 @@ pub struct ChatSampling {
     pub seed: Option<u64>,
     /// Stop sequences.
     pub stop: Vec<String>,
+    /// The number of alternatives of each token whose log-probabilities are requested, from 0 to 20; none if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top_logprobs: Option<u8>,
 }
 
 /// The name of the parameter that limits an answer's length.
@@ -64,7 +67,7 @@ pub enum Role {
 }
 
 /// A chat completion.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Reply {
     /// The model's text; empty if it has none.
     pub text: String,
@@ -74,6 +77,33 @@ pub struct Reply {
     pub model: Option<String>,
     /// The token counts; none if the server sends none, or impossible ones.
     pub usage: Option<Usage>,
+    /// The server's fingerprint of its configuration, which changes with the model's version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
+    /// The tokens of the text with their log-probabilities; empty if the server sends none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub logprobs: Vec<TokenLogprob>,
+}
+
+/// A token of an answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TokenLogprob {
+    /// The token's text.
+    pub token: String,
+    /// Its log-probability, in nats.
+    pub logprob: f64,
+    /// The most probable tokens at its place, with their log-probabilities.
+    #[serde(default, rename = "top_logprobs")]
+    pub top: Vec<Alternative>,
+}
+
+/// A token that the model might have produced instead.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Alternative {
+    /// The token's text.
+    pub token: String,
+    /// Its log-probability, in nats.
+    pub logprob: f64,
 }
 
 /// Tokens of one call.
@@ -113,6 +143,7 @@ impl ChatSampling {
             limit_name: LimitName::MaxTokens,
             seed: None,
             stop: Vec::new(),
+            top_logprobs: None,
         }
     }
 }
@@ -143,6 +174,8 @@ impl ChatRequest {
             max_completion_tokens: limit(LimitName::MaxCompletionTokens),
             seed: sampling.seed,
             stop: &sampling.stop,
+            logprobs: sampling.top_logprobs.map(|_| true),
+            top_logprobs: sampling.top_logprobs,
         }
     }
 }
@@ -162,6 +195,10 @@ pub(crate) struct Body<'a> {
     seed: Option<u64>,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     stop: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    logprobs: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    top_logprobs: Option<u8>,
 }
 
 /// The part of a reply that is used. Third-party servers leave out much of what OpenAI sends.
@@ -170,6 +207,8 @@ pub(crate) struct WireReply {
     choices: Vec<WireChoice>,
     #[serde(default, deserialize_with = "text")]
     model: Option<String>,
+    #[serde(default, deserialize_with = "text")]
+    system_fingerprint: Option<String>,
     #[serde(default, deserialize_with = "usage")]
     usage: Option<Usage>,
 }
@@ -179,6 +218,14 @@ struct WireChoice {
     message: WireMessage,
     #[serde(default, deserialize_with = "text")]
     finish_reason: Option<String>,
+    #[serde(default, deserialize_with = "logprobs")]
+    logprobs: WireLogprobs,
+}
+
+/// The log-probabilities of a choice, in the server's form.
+#[derive(Debug, Default, Deserialize, Serialize)]
+struct WireLogprobs {
+    content: Vec<TokenLogprob>,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -196,7 +243,9 @@ impl WireReply {
             _usage: Option<IgnoredAny>,
         }
         serde_json::from_slice(body).or_else(|error| match serde_json::from_slice::<WithoutUsage>(body) {
-            Ok(WithoutUsage { choices, .. }) => Ok(Self { choices, model: None, usage: None }),
+            Ok(WithoutUsage { choices, .. }) => {
+                Ok(Self { choices, model: None, system_fingerprint: None, usage: None })
+            }
             Err(_) => Err(error),
         })
     }
@@ -209,6 +258,8 @@ impl WireReply {
             finish_reason: choice.finish_reason,
             model: self.model,
             usage: self.usage,
+            fingerprint: self.system_fingerprint,
+            logprobs: choice.logprobs.content,
         })
     }
 }
@@ -216,6 +267,11 @@ impl WireReply {
 /// A string; anything else is none.
 fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     Ok(Value::deserialize(deserializer)?.as_str().map(str::to_owned))
+}
+
+/// Log-probabilities; empty if they have another form.
+fn logprobs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<WireLogprobs, D::Error> {
+    Ok(serde_json::from_value(Value::deserialize(deserializer)?).unwrap_or_default())
 }
 
 /// The most tokens that one call can have. Larger counts are errors of the server.
@@ -235,6 +291,24 @@ fn usage<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Usage>, D:
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn log_probabilities_and_fingerprint_are_read_where_they_have_the_known_form() {
+        let reply = |logprobs: &str| {
+            let body = format!(
+                r#"{{"choices": [{{"message": {{"content": "A"}}, "logprobs": {logprobs}}}], "system_fingerprint": "fp_1"}}"#
+            );
+            WireReply::parse(body.as_bytes()).unwrap().into_reply().unwrap()
+        };
+        let token = r#"{"token": "A", "logprob": -0.5, "bytes": [65], "top_logprobs": [{"token": "B", "logprob": -1}]}"#;
+        let read = reply(&format!(r#"{{"content": [{token}], "refusal": null}}"#));
+        assert_eq!(read.fingerprint.as_deref(), Some("fp_1"));
+        assert_eq!(read.logprobs[0].top, [Alternative { token: "B".to_owned(), logprob: -1.0 }]);
+        for other in ["null", "{}", "[]", "3", r#"{"content": null}"#, r#"{"content": [{"token": 3}]}"#] {
+            let read = reply(other);
+            assert_eq!((read.text.as_str(), read.logprobs.len()), ("A", 0), "{other}");
+        }
+    }
 
     #[test]
     fn impossible_token_counts_are_unknown_and_lose_no_answer() {

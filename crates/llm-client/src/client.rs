@@ -1,5 +1,7 @@
 //! The client: limits, retries, and one payment for one answer.
 
+mod batched;
+
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::ops::ControlFlow;
@@ -8,11 +10,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+use futures_util::future::LocalBoxFuture;
 use futures_util::stream::{self, StreamExt as _};
 use seeds::Stream;
 use tokio::sync::{Semaphore, watch};
 
-use crate::cache::{Entry, RequestKey};
+use crate::cache::{Entry, FULL_PRICE, RequestKey};
 use crate::chat::{ChatRequest, Reply, Usage};
 use crate::clock::Clock;
 use crate::endpoint::Transport;
@@ -23,6 +27,9 @@ use crate::limit::{Limits, Pacer};
 use crate::prices::{Price, Prices};
 use crate::retry::RetryPolicy;
 use crate::store::{Recovery, Store};
+
+pub use batched::BatchSettings;
+use batched::{Batches, open_calls};
 
 /// The settings of a [`Client`].
 #[derive(Clone, Debug, PartialEq)]
@@ -40,8 +47,9 @@ pub struct Settings {
 /// Makes calls to one endpoint as fast as limits allow, and pays once for one answer.
 ///
 /// Replies are stored in a folder under a hash of their requests, each atomically and at once. The ledger has a row before
-/// each call and one after it. After a kill only calls without a reply are made again; those that were in flight may be
-/// billed twice, and [`recovery`](Self::recovery) counts them.
+/// each call and one after it; before a call in a batch there is the batch's record. After a kill only calls without a reply
+/// are made again; those that were in flight outside of batches may be billed twice, and [`recovery`](Self::recovery)
+/// counts them.
 pub struct Client {
     transport: Box<dyn Transport>,
     settings: Settings,
@@ -49,6 +57,10 @@ pub struct Client {
     slots: Semaphore,
     budget: Budget,
     store: Option<Store>,
+    /// Calls are made in batches.
+    batches: Option<Batches>,
+    /// Calls of batches that are not collected, with the numbers of their records.
+    open_calls: BTreeMap<RequestKey, u64>,
     state: Mutex<State>,
     /// One lock a request in flight, so that equal requests share one answer.
     flights: Mutex<BTreeMap<RequestKey, Arc<tokio::sync::Mutex<()>>>>,
@@ -77,6 +89,8 @@ pub struct Answered {
 pub struct Estimate {
     /// Calls answered before, at no cost.
     pub cached: u64,
+    /// Calls of batches that are not collected. They are paid already.
+    pub in_batches: u64,
     /// The estimated prompt tokens of the other calls.
     pub prompt_tokens: u64,
     /// USD, if an answer has [`LIKELY_TOKENS`]; none if a price is unknown.
@@ -131,8 +145,14 @@ impl Client {
             }
             None => (None, None, Recovery::default()),
         };
+        let open_calls = match &store {
+            Some(store) => open_calls(&store.batches, transport.address())?,
+            None => BTreeMap::new(),
+        };
         Ok(Self {
             recovery,
+            batches: None,
+            open_calls,
             transport: Box::new(transport),
             clock,
             slots: Semaphore::new(settings.limits.concurrency.get() as usize),
@@ -172,10 +192,16 @@ impl Client {
 
     /// Returns the maximum cost of a call in USD, if the model's price is known.
     pub fn most_cost(&self, request: &ChatRequest) -> Option<f64> {
-        Some(self.settings.prices.of(&request.model)?.cost(Usage {
+        let usage = Usage {
             prompt_tokens: request.most_prompt_tokens(),
             completion_tokens: request.sampling.max_tokens.into(),
-        }))
+        };
+        Some(self.price_share() * self.settings.prices.of(&request.model)?.cost(usage))
+    }
+
+    /// The price of a call as a share of the list price.
+    fn price_share(&self) -> f64 {
+        self.batches.as_ref().map_or(FULL_PRICE, Batches::price_share)
     }
 
     /// Estimates the cost of `requests`. Makes no call.
@@ -184,11 +210,20 @@ impl Client {
     ///
     /// [`Error::Io`].
     pub fn estimate(&self, requests: &[ChatRequest]) -> Result<Estimate, Error> {
-        let mut estimate =
-            Estimate { cached: 0, prompt_tokens: 0, likely_usd: Some(0.0), most_usd: Some(0.0) };
+        let mut estimate = Estimate {
+            cached: 0,
+            in_batches: 0,
+            prompt_tokens: 0,
+            likely_usd: Some(0.0),
+            most_usd: Some(0.0),
+        };
         for request in requests {
             if self.cached(request)?.is_some() {
                 estimate.cached += 1;
+                continue;
+            }
+            if self.open_calls.contains_key(&RequestKey::new(self.transport.address(), request)) {
+                estimate.in_batches += 1;
                 continue;
             }
             let usage = Usage {
@@ -196,7 +231,8 @@ impl Client {
                 completion_tokens: LIKELY_TOKENS.min(request.sampling.max_tokens.into()),
             };
             estimate.prompt_tokens += usage.prompt_tokens;
-            let likely = self.settings.prices.of(&request.model).map(|price| price.cost(usage));
+            let likely =
+                self.settings.prices.of(&request.model).map(|price| self.price_share() * price.cost(usage));
             let add = |sum: Option<f64>, more: Option<f64>| Some(sum? + more?);
             estimate.likely_usd = add(estimate.likely_usd, likely);
             estimate.most_usd = add(estimate.most_usd, self.most_cost(request));
@@ -234,14 +270,17 @@ impl Client {
             };
             let pause = self.settings.retry.pause(attempt, &failure, &mut self.state().jitter);
             let spent = self.clock.now().saturating_sub(started);
-            let pause = pause.filter(|pause| spent + *pause < LONGEST_CALL);
+            let pause = pause.filter(|pause| self.batches.is_some() || spent + *pause < LONGEST_CALL);
             let model = request.model.as_str();
             let Some(pause) = pause else {
                 return Err(Error::Call { model: model.to_owned(), attempts: attempt, source: failure });
             };
             let seconds = pause.as_secs_f64();
             tracing::debug!(model, attempt, kind = failure.kind(), seconds, %failure, "another attempt after a pause");
-            self.sleep(pause).await?;
+            // The next batch is pause enough.
+            if self.batches.is_none() {
+                self.sleep(pause).await?;
+            }
         }
         unreachable!("attempts are counted in 32 bits, and the policy ends them")
     }
@@ -256,6 +295,12 @@ impl Client {
         if price.is_none() && self.budget.has_limit() {
             return Err(Error::NoPrice { model: request.model.clone() });
         }
+        if let Some(batches) = &self.batches {
+            return self.in_batch(batches, request, key).await;
+        }
+        if let (Some(number), Some(store)) = (self.open_calls.get(key), &self.store) {
+            return Err(Error::OpenBatch { path: store.batches.record_path(*number) });
+        }
         let slot = self.slots.acquire().await.map_err(|_| Error::Stopped)?;
         if *self.stopping.borrow() {
             return Err(Error::Stopped);
@@ -269,13 +314,14 @@ impl Client {
         }
         // Before the call: if this process is killed, the next one knows what was in flight.
         let most = price.map(|_| reservation.most());
-        self.append(&self.row(request, key, SENT, None, most))?;
+        self.append(&self.row(&request.model, key, SENT, None, most))?;
         let outcome = self.transport.send(request).await;
         drop(slot);
         if let (Ok(reply), Some(store)) = (&outcome, &self.store) {
             // Before the ledger: a reply on disk is not paid again, whatever happens next.
             let (address, model) = (self.transport.address().to_owned(), request.model.clone());
-            store.cache.put(key, &Entry { reply: reply.clone(), address, model })?;
+            let entry = Entry { reply: reply.clone(), address, model, price_share: FULL_PRICE };
+            store.cache.put(key, &entry)?;
         }
         self.book(request, key, price, expected, reservation, &outcome)?;
         Ok(outcome)
@@ -298,22 +344,33 @@ impl Client {
             _ => reservation.most(),
         });
         reservation.settle(usd.unwrap_or(0.0));
-        let mut state = self.state();
         if let Some(usage) = usage {
-            state.pacer.settle(expected, usage.prompt_tokens.saturating_add(usage.completion_tokens));
+            let used = usage.prompt_tokens.saturating_add(usage.completion_tokens);
+            self.state().pacer.settle(expected, used);
         }
+        self.book_end(&request.model, key, outcome, usd)
+    }
+
+    /// Adds the end of a call to the ledger and the totals.
+    fn book_end(
+        &self,
+        model: &str,
+        key: &RequestKey,
+        outcome: &Result<Reply, Failure>,
+        usd: Option<f64>,
+    ) -> Result<(), Error> {
+        let usage = outcome.as_ref().ok().and_then(|reply| reply.usage);
         let kind = outcome.as_ref().err().map_or(ANSWERED, Failure::kind);
-        let row = self.row(request, key, kind, usage, usd);
+        let row = self.row(model, key, kind, usage, usd);
         if outcome.as_ref().err().is_none_or(Failure::may_be_billed) {
-            state.totals.add(&row);
+            self.state().totals.add(&row);
         }
-        drop(state);
         self.append(&row)
     }
 
     fn row(
         &self,
-        request: &ChatRequest,
+        model: &str,
         key: &RequestKey,
         outcome: &str,
         usage: Option<Usage>,
@@ -322,7 +379,7 @@ impl Client {
         LedgerRow {
             unix_seconds: self.clock.unix_seconds(),
             address: self.transport.address().to_owned(),
-            model: request.model.clone(),
+            model: model.to_owned(),
             key: key.as_str().to_owned(),
             outcome: outcome.to_owned(),
             usage,
@@ -364,7 +421,11 @@ impl Client {
             .build()
             .map_err(|source| Error::Setup { source: source.into() })?;
         self.stopping.send_replace(false);
-        let concurrency = self.settings.limits.concurrency.get() as usize;
+        let concurrency = match self.batches {
+            // All jobs wait for their batch together.
+            Some(_) => jobs.max(1),
+            None => self.settings.limits.concurrency.get() as usize,
+        };
         runtime.block_on(async {
             let open = || !stop.load(Ordering::Relaxed) && !*self.stopping.borrow();
             let begun = stream::iter(0..jobs).take_while(|_| std::future::ready(open()));
@@ -373,16 +434,31 @@ impl Client {
                 async move { (index, outcome.await) }
             });
             let mut running = std::pin::pin!(running.buffer_unordered(concurrency));
+            let mut submitting: Option<LocalBoxFuture<'_, ()>> = None;
+            let mut waiting = None;
             loop {
+                let queued = self.batches.as_ref().filter(|batches| batches.waiting() > 0);
                 tokio::select! {
+                    biased;
                     next = running.next() => match next {
                         Some((index, outcome)) => {
+                            waiting = None;
                             if done(index, outcome).is_break() {
                                 self.stopping.send_replace(true);
                             }
                         }
                         None => break,
                     },
+                    () = async { if let Some(submitting) = &mut submitting { submitting.await } },
+                        if submitting.is_some() => submitting = None,
+                    // Jobs were polled since the last count: if no call was added, none can go on without an answer.
+                    () = tokio::task::yield_now(), if submitting.is_none() && queued.is_some() => {
+                        let now = queued.map(Batches::waiting);
+                        if waiting == now {
+                            submitting = queued.map(|batches| self.submit_queue(batches).boxed_local());
+                        }
+                        waiting = now.filter(|_| submitting.is_none());
+                    }
                     () = tokio::time::sleep(STOP_POLL), if !*self.stopping.borrow() => {
                         if stop.load(Ordering::Relaxed) {
                             self.stopping.send_replace(true);

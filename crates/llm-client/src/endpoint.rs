@@ -38,6 +38,7 @@ pub trait Transport: Send + Sync {
 #[derive(Debug)]
 pub struct Endpoint {
     address: Address,
+    once: Once,
     client: Client<Address>,
 }
 
@@ -99,9 +100,18 @@ impl Endpoint {
         let key_text = key.as_ref().map_or_else(|| SecretString::from(""), |key| key.inner().clone());
         let address = Address { base: url.as_str().trim_end_matches('/').to_owned(), kind, key, key_text };
         // The library's own layer repeats calls silently and drops the headers with the wait; ours sends once.
-        let service = Once { http, timeout, key: address.key.clone() };
-        let client = Client::with_config(address.clone()).with_http_service(service);
-        Ok(Self { address, client })
+        let once = Once { http, timeout, key: address.key.clone() };
+        let client = Client::with_config(address.clone()).with_http_service(once.clone());
+        Ok(Self { address, once, client })
+    }
+
+    pub(crate) fn kind(&self) -> &EndpointKind {
+        &self.address.kind
+    }
+
+    /// Returns the address and the service, for requests other than chat completions.
+    pub(crate) fn parts(&self) -> (Address, Once) {
+        (self.address.clone(), self.once.clone())
     }
 }
 
@@ -131,7 +141,7 @@ impl Transport for Endpoint {
 
 /// An address in async-openai's form.
 #[derive(Clone, Debug)]
-struct Address {
+pub(crate) struct Address {
     base: String,
     kind: EndpointKind,
     key: Option<Secret>,
@@ -181,7 +191,7 @@ impl Config for Address {
 
 /// Sends a request once and reads the complete answer. Anything but a success is a [`Failure`].
 #[derive(Clone, Debug)]
-struct Once {
+pub(crate) struct Once {
     http: reqwest::Client,
     timeout: Duration,
     key: Option<Secret>,
@@ -200,24 +210,33 @@ impl tower::Service<HttpRequestFactory> for Once {
         let once = self.clone();
         Box::pin(async move {
             let request = request.build().await?;
-            once.send(request).await.map_err(|failure| OpenAIError::Boxed(Box::new(failure)))
+            once.complete(request).await.map_err(|failure| OpenAIError::Boxed(Box::new(failure)))
         })
     }
 }
 
 impl Once {
-    async fn send(&self, request: reqwest::Request) -> Result<reqwest::Response, Failure> {
+    /// Sends a request and returns the body of its answer, which has at most `limit` bytes.
+    pub(crate) async fn send(&self, request: reqwest::Request, limit: usize) -> Result<Vec<u8>, Failure> {
         let response = self.http.execute(request).await.map_err(|error| self.failure(&error))?;
         let (status, headers) = (response.status(), response.headers().clone());
         if status.is_redirection() {
             return Err(self.redirected(status.as_u16(), &headers));
         }
-        let body = read_body(response, MOST_BYTES).await.map_err(|error| self.failure(&error))?;
+        let body = read_body(response, limit).await.map_err(|error| self.failure(&error))?;
         if !status.is_success() {
             let said = self.scrub(&String::from_utf8_lossy(body.bytes()));
             return Err(Failure::of_response(status.as_u16(), &said, retry_after(&headers)));
         }
-        let Body::Complete(bytes) = body else { return Err(Failure::TooLarge { limit: MOST_BYTES }) };
+        match body {
+            Body::Complete(bytes) => Ok(bytes),
+            Body::Start(_) => Err(Failure::TooLarge { limit }),
+        }
+    }
+
+    /// Sends a request for a chat completion.
+    async fn complete(&self, request: reqwest::Request) -> Result<reqwest::Response, Failure> {
+        let bytes = self.send(request, MOST_BYTES).await?;
         // Without a stated length, only the text itself shows that its end is missing.
         let reply = WireReply::parse(&bytes).map_err(|error| match error.is_eof() {
             true => Failure::CutBody,

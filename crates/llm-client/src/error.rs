@@ -43,6 +43,25 @@ pub enum Error {
     /// A request to stop came before the call.
     #[error("stopped before the next call; what is done is kept: run again to go on")]
     Stopped,
+    /// A batch ended without results.
+    #[error("the batch {id} is {status}: {problem}; run again to submit its calls in a new batch")]
+    Batch {
+        /// The server's id of the batch.
+        id: String,
+        /// The server's status of the batch.
+        status: String,
+        /// The server's reason.
+        problem: String,
+    },
+    /// A call is part of a batch that is not collected.
+    #[error(
+        "the call is part of a batch that is not collected, and would be paid twice: run with batches to collect it, or \
+         delete {} to give it up", path.display()
+    )]
+    OpenBatch {
+        /// The batch's record.
+        path: PathBuf,
+    },
     /// A key is missing or cannot be sent.
     #[error("{}", secret_problem(variable.as_deref()))]
     Secret {
@@ -66,7 +85,7 @@ pub enum Error {
     /// A file of the cache or the ledger cannot be read or written.
     #[error("cannot {action} {}; check that the folder is writable and has space", path.display())]
     Io {
-        /// The action: `read`, `write`.
+        /// The action: `read`, `write`, `remove`.
         action: &'static str,
         /// The file.
         path: PathBuf,
@@ -106,6 +125,7 @@ impl Error {
     pub fn is_bad_input(&self) -> bool {
         match self {
             Self::NoPrice { .. }
+            | Self::OpenBatch { .. }
             | Self::Secret { .. }
             | Self::BaseUrl { .. }
             | Self::Line { .. }

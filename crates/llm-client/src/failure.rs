@@ -69,6 +69,12 @@ pub enum Failure {
         /// The parser's message.
         message: String,
     },
+    /// The batch ended without the call, which is not billed. Another batch may make it.
+    #[error("not made in the batch: {message}")]
+    NotInBatch {
+        /// The server's code and message.
+        message: String,
+    },
     /// The answer exceeds the size limit. Another attempt would be billed again.
     #[error("the answer has more than {limit} bytes")]
     TooLarge {
@@ -86,6 +92,7 @@ impl Failure {
             | Self::Timeout { .. }
             | Self::CutBody
             | Self::Unreachable { .. }
+            | Self::NotInBatch { .. }
             | Self::Malformed { .. } => true,
             Self::QuotaExhausted { .. }
             | Self::ContextOverflow { .. }
@@ -119,8 +126,19 @@ impl Failure {
             Self::CutBody => "cut_body",
             Self::Unreachable { .. } => "unreachable",
             Self::Malformed { .. } => "malformed",
+            Self::NotInBatch { .. } => "not_in_batch",
             Self::TooLarge { .. } => "too_large",
         }
+    }
+
+    /// The failure of a call that a batch did not make.
+    pub(crate) fn in_batch(code: &str, message: &str) -> Self {
+        let message = match (code, message) {
+            ("", "") => "the server gives no reason".to_owned(),
+            ("", message) => one_line(message, LONGEST_MESSAGE),
+            (code, message) => one_line(&format!("{code}: {message}"), LONGEST_MESSAGE),
+        };
+        Self::NotInBatch { message }
     }
 
     /// Classifies a response with an error status. Servers differ in the format of `body`.

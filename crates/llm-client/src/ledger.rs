@@ -207,6 +207,24 @@ impl Budget {
         }
     }
 
+    /// Returns the part of the limit that is neither spent nor reserved, and the limit; infinite without one.
+    pub(crate) fn rest(&self) -> (f64, f64) {
+        let limit = self.limit.unwrap_or(f64::INFINITY);
+        let state = self.state();
+        (limit - state.spent - state.reserved, limit)
+    }
+
+    /// Reserves `usd`, which is known to be available.
+    pub(crate) fn take(&self, usd: f64) -> Reservation<'_> {
+        self.state().reserved += usd;
+        Reservation { budget: self, usd }
+    }
+
+    /// Counts a cost without a reservation, such as that of a batch of an earlier process.
+    pub(crate) fn spend(&self, usd: f64) {
+        self.state().spent += usd;
+    }
+
     fn state(&self) -> std::sync::MutexGuard<'_, Spending> {
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }

@@ -1,6 +1,8 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+mod batch_api;
+mod batch_store;
 mod cache;
 mod chat;
 mod client;
@@ -18,9 +20,12 @@ mod secret;
 mod store;
 mod transfer;
 
+pub use batch_api::BatchApi;
 pub use cache::RequestKey;
-pub use chat::{ChatMessage, ChatRequest, ChatSampling, LimitName, Reply, Role, Usage};
-pub use client::{Answered, Client, Estimate, LIKELY_TOKENS, Settings, Source};
+pub use chat::{
+    Alternative, ChatMessage, ChatRequest, ChatSampling, LimitName, Reply, Role, TokenLogprob, Usage,
+};
+pub use client::{Answered, BatchSettings, Client, Estimate, LIKELY_TOKENS, Settings, Source};
 pub use clock::{Clock, TokioClock};
 pub use download::download;
 pub use endpoint::{Endpoint, EndpointKind, Transport};

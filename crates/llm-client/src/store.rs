@@ -6,6 +6,7 @@ use std::path::Path;
 
 use files::{Lock, LockError};
 
+use crate::batch_store::BatchStore;
 use crate::cache::{Cache, Entry, RequestKey};
 use crate::chat::Reply;
 use crate::error::Error;
@@ -19,6 +20,7 @@ pub const LEDGER: &str = "ledger.jsonl";
 #[derive(Debug)]
 pub(crate) struct Store {
     pub(crate) cache: Cache,
+    pub(crate) batches: BatchStore,
     _lock: Lock,
 }
 
@@ -46,7 +48,8 @@ impl Store {
         let cache = Cache::new(folder.join("replies"));
         let (mut ledger, rows) = Ledger::open(&folder.join(LEDGER))?;
         let recovery = recover(&cache, &mut ledger, &rows, prices, now)?;
-        Ok((Self { cache, _lock: lock }, ledger, recovery))
+        let batches = BatchStore::new(folder);
+        Ok((Self { cache, batches, _lock: lock }, ledger, recovery))
     }
 }
 
@@ -97,7 +100,7 @@ fn answered_row(key: &RequestKey, entry: &Entry, prices: &Prices, now: f64) -> L
         key: key.as_str().to_owned(),
         outcome: ANSWERED.to_owned(),
         usage: *usage,
-        usd: prices.of(&model).zip(*usage).map(|(price, usage)| price.cost(usage)),
+        usd: prices.of(&model).zip(*usage).map(|(price, usage)| entry.price_share * price.cost(usage)),
         model,
     }
 }

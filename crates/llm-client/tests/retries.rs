@@ -61,7 +61,7 @@ impl Transport for Script {
             // Other calls run meanwhile, as with a server.
             tokio::task::yield_now().await;
             let usage = Some(Usage { prompt_tokens: 100, completion_tokens: 10 });
-            failure.map_or(Ok(Reply { text, finish_reason: None, model: None, usage }), Err)
+            failure.map_or(Ok(Reply { text, usage, ..Reply::default() }), Err)
         })
     }
 }
@@ -231,7 +231,7 @@ fn an_answer_without_token_counts_is_kept_and_costs_the_bound() {
             "http://uncounted"
         }
         fn send<'a>(&'a self, _: &'a ChatRequest) -> BoxFuture<'a, Result<Reply, Failure>> {
-            let reply = Reply { text: "7".to_owned(), finish_reason: None, model: None, usage: None };
+            let reply = Reply { text: "7".to_owned(), ..Reply::default() };
             Box::pin(std::future::ready(Ok(reply)))
         }
     }

@@ -81,6 +81,12 @@ impl BenchDir {
         Ok(self.root.join("model_judgment").join(file_name(judge, "_pair.jsonl")?))
     }
 
+    /// Returns the path of the anchors of `judge`, of single answers or of pairs.
+    pub(crate) fn anchor_file(&self, judge: &str, of_pairs: bool) -> Result<PathBuf, Error> {
+        let end = if of_pairs { "_pair.jsonl" } else { "_single.jsonl" };
+        Ok(self.root.join("anchors").join(file_name(judge, end)?))
+    }
+
     /// Returns the path of the reference answers of `judge`.
     ///
     /// # Errors

@@ -4,9 +4,9 @@ use std::error::Error as StdError;
 use std::ops::ControlFlow;
 use std::sync::atomic::AtomicBool;
 
-use llm_client::{ChatMessage, ChatRequest, ChatSampling, Client, Failure};
+use llm_client::{ChatMessage, ChatRequest, ChatSampling, Client, Failure, Reply};
 
-use crate::judge::{Judge, JudgeOutcome, JudgeRequest};
+use crate::judge::{Judge, JudgeOutcome, JudgeRequest, Served};
 use crate::responder::{Conversation, Responder};
 use crate::verdict::{Reading, Verdict};
 
@@ -81,8 +81,10 @@ impl Judge for EndpointJudge<'_> {
             async move {
                 let mut reasks = reasks;
                 loop {
-                    let text = self.client.chat(&request).await?.reply.text;
-                    let outcome = JudgeOutcome::Answered { verdict: read(&text), text };
+                    let Reply { text, model, fingerprint, .. } = self.client.chat(&request).await?.reply;
+                    let served_model = model.filter(|model| model != self.model);
+                    let served = Served { served_model, fingerprint };
+                    let outcome = JudgeOutcome::Answered { verdict: read(&text), text, served };
                     if reasks == 0 || outcome.is_answered() {
                         return Ok(outcome);
                     }

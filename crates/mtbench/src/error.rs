@@ -180,6 +180,14 @@ pub enum Error {
         /// The client's error.
         source: llm_client::Error,
     },
+    /// A bundle cannot be written or imported.
+    #[error("bundle {}: {problem}", path.display())]
+    Bundle {
+        /// The bundle's folder.
+        path: PathBuf,
+        /// The mistake and its remedy.
+        problem: String,
+    },
     /// Too few scores for an interval.
     #[error("no interval of {what}")]
     Statistics {

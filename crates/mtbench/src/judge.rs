@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::ops::ControlFlow;
 
+use serde::{Deserialize, Serialize};
+
 use crate::question::Question;
 use crate::verdict::Reading;
 
@@ -45,6 +47,27 @@ pub struct Draw {
     pub again: u32,
 }
 
+/// What a server reports of itself with an answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Served {
+    /// The server's name of the model, if it is not the requested one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub served_model: Option<String>,
+    /// The fingerprint of its configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
+}
+
+impl std::fmt::Display for Served {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let model = self.served_model.as_deref().unwrap_or("the requested model");
+        match &self.fingerprint {
+            Some(fingerprint) => write!(f, "{model} with fingerprint {fingerprint}"),
+            None => f.write_str(model),
+        }
+    }
+}
+
 /// The outcome of one judge call.
 #[derive(Debug)]
 pub enum JudgeOutcome {
@@ -54,6 +77,8 @@ pub enum JudgeOutcome {
         text: String,
         /// The verdict of the text.
         verdict: Reading,
+        /// What the server reports of itself.
+        served: Served,
     },
     /// The call failed. Other calls may succeed.
     Failed(Box<dyn Error + Send + Sync>),
@@ -122,7 +147,7 @@ fn outcome_of(
     read: &dyn Fn(&str) -> Reading,
 ) -> JudgeOutcome {
     match said {
-        Ok(text) => JudgeOutcome::Answered { verdict: read(&text), text },
+        Ok(text) => JudgeOutcome::Answered { verdict: read(&text), text, served: Served::default() },
         Err(error) => JudgeOutcome::Failed(error),
     }
 }

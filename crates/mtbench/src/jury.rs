@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::error::Error as StdError;
 use std::ops::ControlFlow;
 
+use serde_json::Value;
+
 use crate::grading::{JudgeCall, SingleGrading};
-use crate::judge::{Draw, Judge, JudgeOutcome, JudgeRequest};
+use crate::judge::{Draw, Judge, JudgeOutcome, JudgeRequest, Served};
 use crate::judgment::{Judgment, SingleKey};
 use crate::pair::PairJudgment;
 use crate::pair_grading::{PairCall, PairGrading};
@@ -109,9 +111,13 @@ impl Jury<'_> {
         let CallOutcomes { said, calls, failed, stopped } = self.make_calls(&requests, &read, progress);
         let (mut rows, mut unreadable) = (Vec::new(), None);
         for (call, said) in open.into_iter().zip(said) {
-            let Some((text, verdict)) = said else { continue };
+            let Some(Said { text, verdict, served }) = said else { continue };
             match verdict {
-                Ok(verdict) => rows.push(call.record(judge, text, verdict, stamp.tstamp())),
+                Ok(verdict) => {
+                    let mut row = call.record(judge, text, verdict, stamp.tstamp());
+                    row.extra.extend(fields(&served, ""));
+                    rows.push(row);
+                }
                 Err(source) => {
                     unreadable.get_or_insert(unreadable_rating(&call.key(judge), source));
                 }
@@ -142,14 +148,18 @@ impl Jury<'_> {
         let read = |text: &str| Ok(Verdict::of_game(text, self.mode));
         let CallOutcomes { said, calls, failed, stopped } = self.make_calls(&requests, &read, progress);
         let mut said = said.into_iter().map(|said| {
-            let (text, verdict) = said?;
-            Some((text, verdict.unwrap_or(Verdict::NoVerdict)))
+            let Said { text, verdict, served } = said?;
+            Some(((text, verdict.unwrap_or(Verdict::NoVerdict)), served))
         });
         let mut rows = Vec::new();
         for call in open {
             // A comparison with one game only is made by the next run. The client has kept the text of that game.
-            if let (Some(first), Some(second)) = (said.next().flatten(), said.next().flatten()) {
-                rows.push(call.record(judge, [first, second], stamp.tstamp()));
+            if let (Some((first, by_first)), Some((second, by_second))) =
+                (said.next().flatten(), said.next().flatten())
+            {
+                let mut row = call.record(judge, [first, second], stamp.tstamp());
+                row.extra.extend(fields(&by_first, "g1_").into_iter().chain(fields(&by_second, "g2_")));
+                rows.push(row);
             }
         }
         let made = rows.iter().filter(|row| !row.is_failed());
@@ -243,25 +253,25 @@ impl Jury<'_> {
     }
 
     /// Makes the calls of `requests`.
-    fn make_calls(
+    pub(crate) fn make_calls(
         &self,
         requests: &[JudgeRequest<'_>],
         read: &dyn Fn(&str) -> Reading,
         progress: &mut dyn FnMut(JudgeProgress),
     ) -> CallOutcomes {
-        let mut said: Vec<Option<(String, Reading)>> = vec![None; requests.len()];
+        let mut said: Vec<Option<Said>> = vec![None; requests.len()];
         let mut so_far = JudgeProgress { total: requests.len(), ..JudgeProgress::default() };
         let mut failed = BTreeMap::new();
         let (mut sum, mut rated) = (0.0, 0_u32);
         progress(so_far);
         let ended = self.judge.judge_all(requests, read, self.reasks, &mut |index, outcome| {
-            let (text, verdict) = match outcome {
-                JudgeOutcome::Answered { text, verdict } => (text, verdict),
+            let (text, verdict, served) = match outcome {
+                JudgeOutcome::Answered { text, verdict, served } => (text, verdict, served),
                 JudgeOutcome::Failed(error) => {
                     self.warn(&requests[index], &*error);
                     so_far.failed += 1;
                     *failed.entry(kind(&*error)).or_default() += 1;
-                    (JUDGE_FAILED.to_owned(), Ok(Verdict::Failed))
+                    (JUDGE_FAILED.to_owned(), Ok(Verdict::Failed), Served::default())
                 }
             };
             match &verdict {
@@ -273,7 +283,7 @@ impl Jury<'_> {
                 Ok(Verdict::NoVerdict | Verdict::OffScale(_)) => so_far.without_verdict += 1,
                 Ok(Verdict::Preference(_) | Verdict::Failed) | Err(_) => {}
             }
-            said[index] = Some((text, verdict));
+            said[index] = Some(Said { text, verdict, served });
             so_far.done += 1;
             progress(so_far);
             ControlFlow::Continue(())
@@ -289,12 +299,29 @@ impl Jury<'_> {
 }
 
 /// The outcome of all calls.
-struct CallOutcomes {
-    /// The text and verdict of each request; none if the call was not made.
-    said: Vec<Option<(String, Reading)>>,
+pub(crate) struct CallOutcomes {
+    /// The outcome of each request; none if the call was not made.
+    pub(crate) said: Vec<Option<Said>>,
     calls: usize,
     failed: BTreeMap<&'static str, usize>,
-    stopped: Option<Box<dyn StdError + Send + Sync>>,
+    pub(crate) stopped: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+/// The outcome of one call.
+#[derive(Clone)]
+pub(crate) struct Said {
+    pub(crate) text: String,
+    pub(crate) verdict: Reading,
+    pub(crate) served: Served,
+}
+
+/// The fields of a row for what the server reports of itself.
+fn fields(served: &Served, prefix: &str) -> Vec<(String, Value)> {
+    let Served { served_model, fingerprint } = served;
+    let fields = [("served_model", served_model), ("fingerprint", fingerprint)];
+    let named =
+        |(name, value): (&str, &Option<String>)| Some((format!("{prefix}{name}"), value.clone()?.into()));
+    fields.into_iter().filter_map(named).collect()
 }
 
 /// Whether a judgment with this recorded prompt holds for `request`.

@@ -85,10 +85,31 @@ impl Verdict {
     }
 }
 
+/// A preference with its degree, as Arena-Hard's prompts ask for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GradedVerdict {
+    /// The preference.
+    pub preference: PairVerdict,
+    /// Whether the preferred answer is much better: `[[A>>B]]`.
+    pub strong: bool,
+}
+
+/// The signs of verdicts. The first three are FastChat's, the others Arena-Hard's.
+const SIGNS: [(&str, PairVerdict, bool); 8] = [
+    ("[[A]]", PairVerdict::A, false),
+    ("[[B]]", PairVerdict::B, false),
+    ("[[C]]", PairVerdict::Tie, false),
+    ("[[A>>B]]", PairVerdict::A, true),
+    ("[[A>B]]", PairVerdict::A, false),
+    ("[[A=B]]", PairVerdict::Tie, false),
+    ("[[B>A]]", PairVerdict::B, false),
+    ("[[B>>A]]", PairVerdict::B, true),
+];
+
 /// Parses the preference that `judgment` states, or returns `None`.
 ///
-/// With several verdicts, [`Mode::FastChat`] takes A before B before a tie, at any position. [`Mode::Strict`] takes the
-/// last one.
+/// With several verdicts, [`Mode::FastChat`] takes A before B before a tie, at any position, and knows no degrees.
+/// [`Mode::Strict`] takes the last one.
 ///
 /// ```
 /// use mtbench::{Mode, PairVerdict, parse_pair_verdict};
@@ -96,13 +117,29 @@ impl Verdict {
 /// let judgment = "At first [[A]] seems better, but [[B]] is right.";
 /// assert_eq!(parse_pair_verdict(judgment, Mode::FastChat), Some(PairVerdict::A));
 /// assert_eq!(parse_pair_verdict(judgment, Mode::Strict), Some(PairVerdict::B));
+/// assert_eq!(parse_pair_verdict("[[A>>B]]", Mode::Strict), Some(PairVerdict::A));
 /// ```
 pub fn parse_pair_verdict(judgment: &str, mode: Mode) -> Option<PairVerdict> {
-    let known = [("[[A]]", PairVerdict::A), ("[[B]]", PairVerdict::B), ("[[C]]", PairVerdict::Tie)];
-    let stated = known.into_iter().filter(|(sign, _)| judgment.contains(sign));
-    let chosen = match mode {
-        Mode::FastChat => stated.into_iter().next(),
-        Mode::Strict => stated.max_by_key(|(sign, _)| judgment.rfind(sign)),
-    };
-    chosen.map(|(_, verdict)| verdict)
+    match mode {
+        Mode::FastChat => {
+            let stated = SIGNS[..3].iter().find(|(sign, ..)| judgment.contains(sign));
+            stated.map(|(_, verdict, _)| *verdict)
+        }
+        Mode::Strict => parse_graded_verdict(judgment).map(|verdict| verdict.preference),
+    }
+}
+
+/// Parses the last preference that `judgment` states with its degree, or returns `None`.
+///
+/// ```
+/// use mtbench::{PairVerdict, parse_graded_verdict};
+///
+/// let verdict = parse_graded_verdict("My final verdict is: [[B>>A]]").unwrap();
+/// assert_eq!((verdict.preference, verdict.strong), (PairVerdict::B, true));
+/// assert!(!parse_graded_verdict("[[B>>A]]? No, [[B>A]].").unwrap().strong);
+/// ```
+pub fn parse_graded_verdict(judgment: &str) -> Option<GradedVerdict> {
+    let stated = SIGNS.iter().filter_map(|sign| Some((judgment.rfind(sign.0)?, sign)));
+    let last = stated.max_by_key(|(at, _)| *at);
+    last.map(|(_, &(_, preference, strong))| GradedVerdict { preference, strong })
 }

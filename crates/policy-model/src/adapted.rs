@@ -28,7 +28,7 @@ impl Policy {
         parameters: Vec<(String, Tensor)>,
         origin: &str,
     ) -> Result<Self, PolicyError> {
-        lora.check(self.config()).map_err(|problem| PolicyError::BadAdapters { problem })?;
+        lora.fits(self.config())?;
         let shapes = lora.parameter_shapes(self.config());
         let parameters = weights::arrange(shapes, parameters, origin)?;
         let kind = parameters.first().map_or(self.kind(), |(_, first)| first.kind());
@@ -42,7 +42,7 @@ impl Policy {
     /// # Errors
     /// The model lacks a target or a module.
     pub fn initial_adapters(&self, lora: &Lora, seeds: &Seeds) -> Result<Vec<(String, Tensor)>, PolicyError> {
-        lora.check(self.config()).map_err(|problem| PolicyError::BadAdapters { problem })?;
+        lora.fits(self.config())?;
         let weight = |name: &str| {
             let found = self.parameters().iter().find(|(other, _)| other == name);
             let (_, weight) = found.expect("adapters have shapes of this model's parameters only");

@@ -14,13 +14,16 @@ const BASE: &str = "base_model_name_or_path";
 /// # Errors
 /// The base model of adapters is not found.
 pub fn model_folders(dir: &Path) -> Result<Vec<PathBuf>, PolicyError> {
-    Ok([Some(dir.to_owned()), base_of(dir)?].into_iter().flatten().collect())
+    Ok([Some(dir.to_owned()), base_folder(dir)?].into_iter().flatten().collect())
 }
 
-/// Returns the folder of the base model if `dir` has adapters and no model.
+/// Returns the folder of the base model if `dir` has adapters of peft and no model.
 ///
 /// A relative path is looked up in `dir`, then in the working directory.
-pub(crate) fn base_of(dir: &Path) -> Result<Option<PathBuf>, PolicyError> {
+///
+/// # Errors
+/// The base model is not found.
+pub fn base_folder(dir: &Path) -> Result<Option<PathBuf>, PolicyError> {
     if dir.join("config.json").exists() || !dir.join(CONFIG).exists() {
         return Ok(None);
     }

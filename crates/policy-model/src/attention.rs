@@ -6,8 +6,10 @@
 use tch::{Device, Kind, Tensor};
 use torch_ext::{SharedPrefixRows, VarlenRows, shared_prefix_attention, varlen_attention};
 
+use crate::dropout::AdapterDropout;
 use crate::error::PolicyError;
 use crate::on_device::on_device;
+use crate::routing::Routing;
 
 /// Padded token rows of one forward pass.
 #[derive(Debug)]
@@ -18,6 +20,10 @@ pub struct Rows {
     pub positions: Tensor,
     /// The attention mask.
     pub mask: AttentionMask,
+    /// The dropout of adapters; `None` outside of training.
+    pub dropout: Option<AdapterDropout>,
+    /// Records the routers of a mixture of experts; `None` if nothing needs that.
+    pub routing: Option<Routing>,
 }
 
 /// The attention mask of padded rows. A token always sees itself, and never a later column.
@@ -42,7 +48,7 @@ impl Rows {
         let shape = [sequences.len() as i64, width as i64];
         let ids = on_device(&padded.collect::<Vec<i64>>(), device).view(shape);
         let positions = Tensor::arange(width as i64, (Kind::Int64, device)).expand(shape, true);
-        Self { ids, positions, mask: AttentionMask::Causal }
+        Self { ids, positions, mask: AttentionMask::Causal, dropout: None, routing: None }
     }
 }
 
@@ -57,6 +63,10 @@ pub struct PackedRows {
     pub positions: Tensor,
     /// The rows, in the order of their tokens.
     pub rows: Vec<PackedRow>,
+    /// The dropout of adapters; `None` outside of training.
+    pub dropout: Option<AdapterDropout>,
+    /// Records the routers of a mixture of experts; `None` if nothing needs that.
+    pub routing: Option<Routing>,
 }
 
 /// A packed row: a shared prefix, then continuations, each of which sees the prefix and itself.
@@ -80,6 +90,8 @@ impl PackedRows {
                 .iter()
                 .map(|s| PackedRow { prefix: s.len(), continuations: Vec::new() })
                 .collect(),
+            dropout: None,
+            routing: None,
         }
     }
 }
@@ -115,6 +127,16 @@ pub(crate) trait AttentionBackend {
     fn is_decoding(&self) -> bool {
         false
     }
+
+    /// Returns the dropout of adapters for all tokens.
+    fn dropout(&self) -> Option<&AdapterDropout> {
+        None
+    }
+
+    /// Returns the record of routers.
+    fn routing(&self) -> Option<&Routing> {
+        None
+    }
 }
 
 /// Padded rows, `N = rows · width`, with earlier tokens in a cache.
@@ -122,6 +144,8 @@ pub(crate) struct Padded<C> {
     pub(crate) rows: i64,
     pub(crate) masks: Masks,
     pub(crate) cache: C,
+    pub(crate) dropout: Option<AdapterDropout>,
+    pub(crate) routing: Option<Routing>,
 }
 
 impl<C: KeyValues> AttentionBackend for Padded<C> {
@@ -157,6 +181,14 @@ impl<C: KeyValues> AttentionBackend for Padded<C> {
     fn is_decoding(&self) -> bool {
         matches!(self.masks.full, ScoreMask::From(_))
     }
+
+    fn dropout(&self) -> Option<&AdapterDropout> {
+        self.dropout.as_ref()
+    }
+
+    fn routing(&self) -> Option<&Routing> {
+        self.routing.as_ref()
+    }
 }
 
 /// Packed rows.
@@ -173,6 +205,8 @@ pub(crate) struct Packed {
     options: (Kind, Device),
     /// Created by the first layer without a kernel.
     segments: Option<Segments>,
+    dropout: Option<AdapterDropout>,
+    routing: Option<Routing>,
 }
 
 impl Packed {
@@ -192,11 +226,21 @@ impl Packed {
             rows: rows.rows.clone(),
             options: (kind, device),
             segments: None,
+            dropout: rows.dropout.clone(),
+            routing: rows.routing.clone(),
         }
     }
 }
 
 impl AttentionBackend for Packed {
+    fn dropout(&self) -> Option<&AdapterDropout> {
+        self.dropout.as_ref()
+    }
+
+    fn routing(&self) -> Option<&Routing> {
+        self.routing.as_ref()
+    }
+
     fn shared_prefix_rows(&self, rule: ScoreRule) -> Option<&SharedPrefixRows> {
         let is_whole = !self.exceeds_window || rule.window.is_none();
         (is_whole && rule.soft_cap.is_none()).then_some(&self.layout)

@@ -4,12 +4,12 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::adapter_folder::base_of;
+use crate::adapter_folder::base_folder;
 use crate::error::PolicyError;
 use crate::families::Family;
 use crate::fields::Fields;
 use crate::rope::Rope;
-use crate::switches::{FeedForward, Switches};
+use crate::switches::{Experts, FeedForward, Switches};
 
 /// The architecture of a policy, read from `config.json`.
 ///
@@ -58,11 +58,27 @@ pub struct ModelConfig {
     pub tie_word_embeddings: bool,
     /// Standard deviation of initialized matrices.
     pub initializer_range: f64,
+    /// Weight of the loss that balances the experts; 0 without experts.
+    pub router_aux_loss_coef: f64,
     /// Longest sequence of pretraining. Longer ones are not truncated.
     pub max_position_embeddings: usize,
     /// The differences from other families.
     pub(crate) switches: Switches,
     raw: serde_json::Map<String, Value>,
+}
+
+/// The sizes of a mixture of experts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ExpertSizes {
+    /// Number of experts in a layer.
+    pub count: usize,
+    /// Number of experts that a token passes through.
+    pub per_token: usize,
+    /// Width of an expert.
+    pub width: usize,
+    /// Number of layers with experts.
+    pub layers: usize,
 }
 
 /// Far beyond any model, and small enough that the product of three sizes fits the i64 that libtorch counts in.
@@ -81,7 +97,7 @@ impl ModelConfig {
     /// # Errors
     /// The file cannot be read or parsed; the errors of [`ModelConfig::from_json`].
     pub fn from_folder(folder: &Path) -> Result<Self, PolicyError> {
-        let base = base_of(folder)?;
+        let base = base_folder(folder)?;
         let folder = base.as_deref().unwrap_or(folder);
         let path = folder.join("config.json");
         let text = read_required(folder, "config.json")?;
@@ -117,6 +133,14 @@ impl ModelConfig {
     /// Returns the number of norms of the residual stream's width in each layer.
     pub fn norms_per_layer(&self) -> usize {
         self.switches.layer_norms().iter().flatten().count()
+    }
+
+    /// Returns the sizes of the mixture of experts, for a model with one.
+    pub fn experts(&self) -> Option<ExpertSizes> {
+        let experts = self.switches.experts.as_ref()?;
+        let layers = (0..self.layers).filter(|layer| self.switches.experts_of(*layer).is_some()).count();
+        let Experts { count, per_token, width, .. } = *experts;
+        (layers > 0).then_some(ExpertSizes { count, per_token, width, layers })
     }
 
     /// Whether the feed-forward block has a gate.
@@ -185,6 +209,10 @@ impl ModelConfig {
             sliding_window: family.window(&fields)?,
             tie_word_embeddings: family.tied(&fields)?,
             initializer_range: fields.number_or("initializer_range", 0.02)?,
+            router_aux_loss_coef: match switches.experts {
+                Some(_) => fields.number_or("router_aux_loss_coef", 0.001)?,
+                None => 0.0,
+            },
             max_position_embeddings,
             switches,
             raw,

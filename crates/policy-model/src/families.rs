@@ -5,7 +5,9 @@ use serde_json::Value;
 use crate::error::PolicyError;
 use crate::fields::Fields;
 use crate::rope::{Rope, RopeRules};
-use crate::switches::{Activation, Biases, Block, FeedForward, Names, NormKind, QkNorm, Switches};
+use crate::switches::{
+    Activation, Biases, Block, Experts, FeedForward, Names, NormKind, QkNorm, QueryGrowth, Switches,
+};
 
 /// A family of decoder-only architectures. All have rotary positions and grouped-query attention; the comments name what differs
 /// from Llama: norms before attention and before a feed-forward block that is gated by `SiLU`.
@@ -18,6 +20,8 @@ pub enum Family {
     Mistral,
     /// Ministral: some layers have a sliding window.
     Ministral,
+    /// Ministral 3: queries grow with the position beyond the context of pretraining.
+    Ministral3,
     /// Qwen2 and Qwen2.5: biases on the query, key and value projections.
     Qwen2,
     /// Qwen3: RMS norms on each query and key head.
@@ -48,6 +52,10 @@ pub enum Family {
     Starcoder2,
     /// `StableLM`: layer norms, partial rotation.
     StableLm,
+    /// Mixtral: as Mistral, with a mixture of experts in each layer.
+    Mixtral,
+    /// Qwen3 with a mixture of experts in some layers.
+    Qwen3Moe,
 }
 
 /// A family's names and the defaults of its class in transformers.
@@ -71,7 +79,7 @@ const RMS_5: (&str, f64) = ("rms_norm_eps", 1e-5);
 const LAYER: (&str, f64) = ("layer_norm_eps", 1e-5);
 
 #[rustfmt::skip]
-const ROWS: [Row; 18] = {
+const ROWS: [Row; 21] = {
     const fn row(
         family: Family, model_type: &'static str, architecture: &'static str, norm_eps: (&'static str, f64),
     ) -> Row {
@@ -81,6 +89,10 @@ const ROWS: [Row; 18] = {
         row(Family::Llama, "llama", "LlamaForCausalLM", RMS),
         row(Family::Mistral, "mistral", "MistralForCausalLM", RMS),
         Row { kv_heads: Some(8), ..row(Family::Ministral, "ministral", "MinistralForCausalLM", RMS) },
+        Row {
+            kv_heads: Some(8), head_dim: Some(128), theta: 1_000_000.0,
+            ..row(Family::Ministral3, "ministral3", "Ministral3ForCausalLM", RMS_5)
+        },
         row(Family::Qwen2, "qwen2", "Qwen2ForCausalLM", RMS),
         Row { head_dim: Some(128), ..row(Family::Qwen3, "qwen3", "Qwen3ForCausalLM", RMS) },
         row(Family::Phi3, "phi3", "Phi3ForCausalLM", RMS_5),
@@ -102,13 +114,15 @@ const ROWS: [Row; 18] = {
             ..row(Family::Starcoder2, "starcoder2", "Starcoder2ForCausalLM", ("norm_epsilon", 1e-5))
         },
         Row { kv_heads: Some(32), ..row(Family::StableLm, "stablelm", "StableLmForCausalLM", LAYER) },
+        Row { kv_heads: Some(8), theta: 1_000_000.0, ..row(Family::Mixtral, "mixtral", "MixtralForCausalLM", RMS_5) },
+        Row { kv_heads: Some(4), ..row(Family::Qwen3Moe, "qwen3_moe", "Qwen3MoeForCausalLM", RMS) },
     ]
 };
 
 impl Family {
     /// All families, in the order of error messages.
-    pub const ALL: [Self; 18] = {
-        let mut all = [Self::Llama; 18];
+    pub const ALL: [Self; 21] = {
+        let mut all = [Self::Llama; 21];
         let mut at = 0;
         while at < all.len() {
             all[at] = ROWS[at].family;
@@ -206,12 +220,14 @@ impl Family {
     /// Reads the sliding window in positions: an absent key has the default of the class, an explicit null switches it off.
     pub(crate) fn window(self, fields: &Fields<'_>) -> Result<Option<usize>, PolicyError> {
         let default = match self {
-            Self::Qwen2 | Self::Qwen3 | Self::SmolLm3 if !fields.flag("use_sliding_window")? => {
+            Self::Qwen2 | Self::Qwen3 | Self::Qwen3Moe | Self::SmolLm3
+                if !fields.flag("use_sliding_window")? =>
+            {
                 return Ok(None);
             }
-            Self::Mistral | Self::Ministral | Self::Qwen2 | Self::Qwen3 => 4096,
+            Self::Mistral | Self::Ministral | Self::Qwen2 | Self::Qwen3 | Self::Qwen3Moe => 4096,
             Self::Olmo3 | Self::Gemma2 | Self::Gemma3 | Self::Cohere2 => 4096,
-            Self::Phi3 | Self::Starcoder2 | Self::SmolLm3 => 0,
+            Self::Phi3 | Self::Starcoder2 | Self::SmolLm3 | Self::Mixtral | Self::Ministral3 => 0,
             _ => return Ok(None),
         };
         match fields.positive_or("sliding_window", default)? {
@@ -242,6 +258,7 @@ impl Family {
             }
             Self::Mistral => to.layers.iter_mut().for_each(|layer| layer.slides = true),
             Self::Ministral => windows(&mut to, fields, |_| true)?,
+            Self::Ministral3 => ministral3(&mut to, fields)?,
             Self::Qwen2 => {
                 to.biases.qkv = true;
                 qwen_windows(&mut to, fields)?;
@@ -299,12 +316,20 @@ impl Family {
                 to.layers.iter_mut().for_each(|layer| layer.slides = true);
             }
             Self::StableLm => {
-                fields.unchanged("qk_layernorm", |value| value == false, "false")?;
+                if fields.flag("qk_layernorm")? {
+                    to.qk_norm = QkNorm::ListOfHeads;
+                }
                 to.norm = NormKind::Layer;
                 to.biases.qkv = fields.flag("use_qkv_bias")?;
                 if fields.flag("use_parallel_residual")? {
                     to.block = Block::Parallel;
                 }
+            }
+            Self::Mixtral => mixtral(&mut to, fields)?,
+            Self::Qwen3Moe => {
+                (to.biases.qkv, to.biases.output) = (bias, bias);
+                to.qk_norm = QkNorm::Head;
+                qwen3_moe(&mut to, fields)?;
             }
         }
         self.activation(&mut to, fields)?;
@@ -356,13 +381,95 @@ fn unknown_hint(model_type: &str) -> &'static str {
         "gemma3" | "mistral3" | "llava" | "qwen2_vl" | "qwen2_5_vl" | "qwen3_vl" | "mllama" => {
             "; it reads images: save its language model alone with transformers, where that is one of these"
         }
-        "mixtral" | "qwen2_moe" | "qwen3_moe" | "olmoe" | "granitemoe" | "phimoe" | "gpt_oss" => {
-            "; mixtures of experts are not implemented"
+        "qwen2_moe" | "olmoe" | "granitemoe" | "phimoe" | "gpt_oss" | "deepseek_v3" | "glm4_moe" => {
+            "; of the mixtures of experts, mixtral and qwen3_moe are implemented"
         }
         "t5" | "mt5" | "bart" | "pegasus" | "t5gemma" => "; encoder-decoders are not implemented",
         "mamba" | "mamba2" | "rwkv" | "recurrent_gemma" | "jamba" => "; recurrent layers are not implemented",
         _ => "",
     }
+}
+
+/// A bound of experts, which keeps a damaged file from allocating billions of tensor names.
+const MAX_EXPERTS: usize = 1 << 10;
+
+/// Reads the number of experts, of those of a token, and the width of each.
+fn experts(
+    fields: &Fields<'_>,
+    keys: &[&'static str],
+    defaults: [usize; 2],
+    width: usize,
+) -> Result<[usize; 3], PolicyError> {
+    let key = keys.iter().find(|key| fields.get(key).is_some()).unwrap_or(&keys[0]);
+    let count = fields.positive_or(key, defaults[0])?;
+    if count > MAX_EXPERTS {
+        return Err(fields.bad(key, format!("at most {MAX_EXPERTS}")));
+    }
+    let per_token = fields.positive_or("num_experts_per_tok", defaults[1])?;
+    if per_token > count {
+        return Err(fields.bad("num_experts_per_tok", format!("at most the {count} experts")));
+    }
+    Ok([count, per_token, width])
+}
+
+/// Reads the growth of queries, which transformers has among the parameters of positions.
+fn ministral3(to: &mut Switches, fields: &Fields<'_>) -> Result<(), PolicyError> {
+    const KEY: &str = "llama_4_scaling_beta";
+    let parameters = fields.get("rope_parameters").or_else(|| fields.get("rope_scaling"));
+    let parameters = parameters.ok_or_else(|| fields.missing("rope_parameters"))?;
+    let number =
+        |key: &str| parameters.get(key).and_then(Value::as_f64).filter(|x| x.is_finite() && *x > 0.0);
+    let context = "original_max_position_embeddings";
+    let (Some(beta), Some(context)) = (number(KEY), number(context)) else {
+        return Err(fields.bad("rope_parameters", format!("an object with `{KEY}` and `{context}` above 0")));
+    };
+    to.query_growth = Some(QueryGrowth { beta, context });
+    to.layers.iter_mut().for_each(|layer| layer.slides = true);
+    Ok(())
+}
+
+fn mixtral(to: &mut Switches, fields: &Fields<'_>) -> Result<(), PolicyError> {
+    let is_zero = |value: &Value| value.as_f64() == Some(0.0);
+    fields.unchanged("router_jitter_noise", is_zero, "0")?;
+    let width = fields.positive_or("intermediate_size", 1)?;
+    let [count, per_token, width] = experts(fields, &["num_local_experts"], [8, 2], width)?;
+    to.experts = Some(Experts {
+        count,
+        per_token,
+        width,
+        normalizes: true,
+        rounds_weights: false,
+        module: "block_sparse_moe",
+        projections: ["w1", "w3", "w2"],
+    });
+    to.layers.iter_mut().for_each(|layer| (layer.slides, layer.has_experts) = (true, true));
+    Ok(())
+}
+
+/// Layers in `mlp_only_layers`, and all but every `decoder_sparse_step`-th, have no experts.
+fn qwen3_moe(to: &mut Switches, fields: &Fields<'_>) -> Result<(), PolicyError> {
+    let width = fields.positive_or("moe_intermediate_size", 768)?;
+    let [count, per_token, width] = experts(fields, &["num_experts", "num_local_experts"], [128, 8], width)?;
+    to.experts = Some(Experts {
+        count,
+        per_token,
+        width,
+        normalizes: fields.flag("norm_topk_prob")?,
+        rounds_weights: true,
+        module: "mlp",
+        projections: ["gate_proj", "up_proj", "down_proj"],
+    });
+    let every = fields.positive_or("decoder_sparse_step", 1)?;
+    let dense: Option<Vec<u64>> = match fields.get("mlp_only_layers") {
+        None => Some(Vec::new()),
+        Some(list) => list.as_array().and_then(|list| list.iter().map(Value::as_u64).collect()),
+    };
+    let dense = dense.ok_or_else(|| fields.bad("mlp_only_layers", "a list of layers"))?;
+    for (index, layer) in to.layers.iter_mut().enumerate() {
+        layer.slides = true;
+        layer.has_experts = (index + 1).is_multiple_of(every) && !dense.contains(&(index as u64));
+    }
+    Ok(())
 }
 
 fn phi3(to: &mut Switches) {

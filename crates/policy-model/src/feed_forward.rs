@@ -3,7 +3,7 @@
 use tch::Tensor;
 
 use crate::error::PolicyError;
-use crate::linear::{Linear, LinearKernel};
+use crate::linear::{Linear, LinearPass};
 use crate::switches::Activation;
 
 #[derive(Debug)]
@@ -27,19 +27,19 @@ pub(crate) enum Input {
 
 impl FeedForward {
     /// Applies the block to normed states `[N, hidden]`.
-    pub(crate) fn forward(&self, x: &Tensor, kernel: LinearKernel) -> Result<Tensor, PolicyError> {
+    pub(crate) fn forward(&self, x: &Tensor, pass: LinearPass<'_>) -> Result<Tensor, PolicyError> {
         let inner = match &self.input {
             Input::Gated { gate, up } => {
-                let gate = gate.forward(x, kernel)?;
-                self.gated(&gate, &up.forward(x, kernel)?)?
+                let gate = gate.forward(x, pass)?;
+                self.gated(&gate, &up.forward(x, pass)?)?
             }
             Input::GatedFused(both) => {
-                let both = both.forward(x, kernel)?.chunk(2, -1);
+                let both = both.forward(x, pass)?.chunk(2, -1);
                 self.gated(&both[0], &both[1])?
             }
-            Input::Plain(up) => self.activate(&up.forward(x, kernel)?),
+            Input::Plain(up) => self.activate(&up.forward(x, pass)?),
         };
-        self.down.forward(&inner, kernel)
+        self.down.forward(&inner, pass)
     }
 
     /// Returns the weights of gate, up and down if a fused kernel may support them: plain, with `SiLU`.

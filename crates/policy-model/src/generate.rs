@@ -278,7 +278,8 @@ impl<'a> Batch<'a> {
 
     /// Returns the hidden states `[B·T, hidden]` of new tokens: `ids [B·T]`, `positions [B, T]`.
     fn forward(&mut self, ids: &Tensor, positions: &Tensor, masks: Masks) -> Result<Tensor, PolicyError> {
-        let mut backend = Padded { rows: self.sequences.len() as i64, masks, cache: &mut self.cache };
+        let rows = self.sequences.len() as i64;
+        let mut backend = Padded { rows, masks, cache: &mut self.cache, dropout: None, routing: None };
         let decoder = self.policy.decoder();
         decoder.forward(&decoder.embed(ids), &positions.reshape(-1), &mut backend, None)
     }

@@ -5,8 +5,9 @@ use std::fmt;
 use tch::Tensor;
 
 use crate::attention::AttentionBackend;
-use crate::decoder::{Decoder, Rotations};
+use crate::decoder::Decoder;
 use crate::error::PolicyError;
+use crate::layer::Rotations;
 
 /// Activation checkpointing ([Chen et al. 2016](https://arxiv.org/abs/1604.06174)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

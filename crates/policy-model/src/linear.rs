@@ -3,8 +3,10 @@
 use tch::Tensor;
 use torch_ext::{decode_linear, max_decode_rows};
 
+use crate::dropout::AdapterDropout;
 use crate::error::PolicyError;
 use crate::lora::LowRank;
+use crate::routing::Routing;
 
 #[derive(Debug)]
 pub(crate) struct Linear {
@@ -19,20 +21,30 @@ impl Linear {
         (self.bias.is_none() && self.low_rank.is_none()).then_some(&self.weight)
     }
 
-    pub(crate) fn forward(&self, x: &Tensor, kernel: LinearKernel) -> Result<Tensor, PolicyError> {
+    pub(crate) fn forward(&self, x: &Tensor, pass: LinearPass<'_>) -> Result<Tensor, PolicyError> {
         let Some(low_rank) = &self.low_rank else {
-            return kernel.linear(x, &self.weight, self.bias.as_ref());
+            return pass.kernel.linear(x, &self.weight, self.bias.as_ref());
         };
         // A trained length scales the product, but not the bias.
         let bias_last = self.bias.as_ref().filter(|_| low_rank.has_magnitude());
         let bias_first = self.bias.as_ref().filter(|_| !low_rank.has_magnitude());
-        let projected = kernel.linear(x, &self.weight, bias_first)?;
-        let updated = low_rank.add_to(projected, x, &self.weight);
+        let projected = pass.kernel.linear(x, &self.weight, bias_first)?;
+        let updated = low_rank.add_to(projected, x, &self.weight, pass.dropout);
         Ok(match bias_last {
             Some(bias) => updated + bias,
             None => updated,
         })
     }
+}
+
+/// What the products of a pass have in common.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LinearPass<'a> {
+    pub(crate) kernel: LinearKernel,
+    /// The dropout of the tokens of the operand; `None` outside of training.
+    pub(crate) dropout: Option<&'a AdapterDropout>,
+    /// The record of routers, and the layer.
+    pub(crate) routing: Option<(&'a Routing, usize)>,
 }
 
 /// The kernel of products with weights.

@@ -12,7 +12,7 @@ use crate::error::PolicyError;
 use crate::lora::{Lora, Scaling};
 use crate::policy::Policy;
 use crate::save::{replace_folder, write_json, write_tensors};
-use crate::targets::Targets;
+use crate::targets::{Pattern, Targets};
 use crate::weights::read_file;
 
 const WEIGHTS: &str = "adapter_model.safetensors";
@@ -42,15 +42,19 @@ impl Policy {
     /// # Errors
     /// The folder has no low-rank adapters for this model, or unsupported ones; the message names the file and the key or tensor.
     pub fn load_adapters(&self, dir: &Path) -> Result<Self, PolicyError> {
-        let path = dir.join(CONFIG);
-        let text = read_required(dir, CONFIG)?;
-        let json: Map<String, Value> = serde_json::from_slice(&text)
-            .map_err(|source| PolicyError::Json { path: path.clone(), source })?;
-        let lora = ConfigFile { path: &path, json }.lora()?;
+        self.load_adapters_in(dir, self.kind())
+    }
+
+    /// As [`Policy::load_adapters`], in `kind`.
+    ///
+    /// # Errors
+    /// As [`Policy::load_adapters`].
+    pub fn load_adapters_in(&self, dir: &Path, kind: Kind) -> Result<Self, PolicyError> {
+        let lora = Lora::from_folder(dir)?;
         let weights =
             files::file_inside(dir, WEIGHTS).map_err(PolicyError::io("read", &dir.join(WEIGHTS)))?;
         files::check_file(&weights).map_err(PolicyError::io("read", &weights))?;
-        let mut parameters = read_file(&weights, self.kind(), self.device())?;
+        let mut parameters = read_file(&weights, kind, self.device())?;
         for (name, _) in &mut parameters {
             if let Some(ours) = name.strip_prefix(PREFIX) {
                 *name = ours.to_owned();
@@ -60,29 +64,57 @@ impl Policy {
     }
 }
 
+impl Lora {
+    /// Reads the configuration of a folder of peft or [`Policy::save_adapters`].
+    ///
+    /// # Errors
+    /// The folder has no low-rank adapters, or unsupported ones; the message names the file and the key.
+    pub fn from_folder(dir: &Path) -> Result<Self, PolicyError> {
+        let path = dir.join(CONFIG);
+        let text = read_required(dir, CONFIG)?;
+        let json: Map<String, Value> = serde_json::from_slice(&text)
+            .map_err(|source| PolicyError::Json { path: path.clone(), source })?;
+        ConfigFile { path: &path, json }.lora()
+    }
+}
+
 /// The configuration with peft's keys. Absent keys have peft's defaults, which do not change an adapter.
 fn config(lora: &Lora, model: &ModelConfig, base: &str) -> Value {
     let targets = match &lora.targets {
         Targets::Pattern(pattern) => json!(pattern.to_string()),
         targets => json!(targets.listed(model)),
     };
+    let numbers = |pairs: &mut dyn Iterator<Item = (String, Value)>| Value::Object(pairs.collect());
+    let ranks = numbers(&mut lora.rank_pattern.iter().map(|(name, rank)| (name.to_string(), json!(rank))));
+    let alphas =
+        numbers(&mut lora.alpha_pattern.iter().map(|(name, alpha)| (name.to_string(), json!(alpha))));
     let saved = if lora.modules_to_save.is_empty() { Value::Null } else { json!(lora.modules_to_save) };
     json!({
+        "alpha_pattern": alphas,
         "base_model_name_or_path": base,
         "bias": "none",
         "fan_in_fan_out": false,
         "inference_mode": true,
         "init_lora_weights": true,
         "lora_alpha": lora.alpha,
-        "lora_dropout": 0.0,
+        "lora_dropout": lora.dropout,
         "modules_to_save": saved,
         "peft_type": "LORA",
         "r": lora.rank,
+        "rank_pattern": ranks,
         "target_modules": targets,
         "task_type": "CAUSAL_LM",
         "use_dora": lora.use_dora,
         "use_rslora": lora.scaling == Scaling::RootRank,
     })
+}
+
+fn rank_in(value: &Value) -> Option<usize> {
+    value.as_u64().filter(|rank| (1..=1 << 20).contains(rank)).map(|rank| rank as usize)
+}
+
+fn number_in(value: &Value) -> Option<f64> {
+    value.as_f64().filter(|number| number.is_finite())
 }
 
 /// An `adapter_config.json`.
@@ -104,14 +136,18 @@ impl ConfigFile<'_> {
         field("r")?;
         field("lora_alpha")?;
         field("target_modules")?;
-        let rank = self.json["r"].as_u64().filter(|rank| (1..=1 << 20).contains(rank));
-        let alpha = self.json["lora_alpha"].as_f64().filter(|alpha| alpha.is_finite());
-        let rank = rank.ok_or_else(|| self.invalid("r", "a positive number"))? as usize;
-        let alpha = alpha.ok_or_else(|| self.invalid("lora_alpha", "a number"))?;
+        let rank = rank_in(&self.json["r"]).ok_or_else(|| self.invalid("r", "a positive number"))?;
+        let alpha =
+            number_in(&self.json["lora_alpha"]).ok_or_else(|| self.invalid("lora_alpha", "a number"))?;
+        let dropout = self.json.get("lora_dropout").filter(|value| !value.is_null());
+        let dropout = dropout.map_or(Some(0.0), number_in).filter(|p| (0.0..1.0).contains(p));
         let is_set = |key: &str| self.json.get(key).is_some_and(|value| value == true);
         Ok(Lora {
             rank,
             alpha,
+            rank_pattern: self.pattern("rank_pattern", "positive numbers", rank_in)?,
+            alpha_pattern: self.pattern("alpha_pattern", "numbers", number_in)?,
+            dropout: dropout.ok_or_else(|| self.invalid("lora_dropout", "a number in [0, 1)"))?,
             targets: self.targets()?,
             scaling: if is_set("use_rslora") { Scaling::RootRank } else { Scaling::Rank },
             use_dora: is_set("use_dora"),
@@ -127,15 +163,13 @@ impl ConfigFile<'_> {
             Value::Object(items) => items.is_empty(),
             _ => false,
         };
-        const UNSET: [&str; 12] = [
+        const UNSET: [&str; 10] = [
             "alora_invocation_tokens",
-            "alpha_pattern",
             "exclude_modules",
             "fan_in_fan_out",
             "layer_replication",
             "layers_to_transform",
             "lora_bias",
-            "rank_pattern",
             "target_parameters",
             "trainable_token_indices",
             "use_bdlora",
@@ -167,6 +201,26 @@ impl ConfigFile<'_> {
         let names =
             names.ok_or_else(|| self.invalid(KEY, "\"all-linear\", a pattern, or a list of projections"))?;
         Ok(Targets::Names(names))
+    }
+
+    /// Reads a map from patterns of modules to values, in its order.
+    fn pattern<T>(
+        &self,
+        key: &str,
+        values: &str,
+        parse: fn(&Value) -> Option<T>,
+    ) -> Result<Vec<(Pattern, T)>, PolicyError> {
+        let map = match self.json.get(key) {
+            None | Some(Value::Null) => return Ok(Vec::new()),
+            Some(value) => value.as_object(),
+        };
+        let expected = || self.invalid(key, &format!("a map from names or patterns of modules to {values}"));
+        let entry = |(name, value): (&String, &Value)| {
+            let pattern = Pattern::of_end(name)
+                .map_err(|problem| self.invalid(key, &format!("a map of patterns, but {problem}")))?;
+            Ok((pattern, parse(value).ok_or_else(expected)?))
+        };
+        map.ok_or_else(expected)?.iter().map(entry).collect()
     }
 
     /// Reads a list of names, each once and in order.

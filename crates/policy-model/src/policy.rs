@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tch::{Device, Kind, Tensor};
 
-use crate::adapter_folder::base_of;
+use crate::adapter_folder::base_folder;
 use crate::attention::{Masks, NoCache, Packed, PackedRows, Padded, Rows};
 use crate::config::ModelConfig;
 use crate::decoder::Decoder;
@@ -41,7 +41,7 @@ impl Policy {
     /// # Errors
     /// An error in the configuration or the weights; the message names the file and the tensor.
     pub fn load(dir: &Path, kind: Kind, device: Device) -> Result<Self, PolicyError> {
-        let base = base_of(dir)?;
+        let base = base_folder(dir)?;
         let folder = base.as_deref().unwrap_or(dir);
         let config = ModelConfig::from_folder(folder)?;
         let parameters = weights::read(folder, &config, kind, device)?;
@@ -55,7 +55,7 @@ impl Policy {
     /// # Errors
     /// As [`Policy::load`], except for errors in the values of weights.
     pub fn inspect(dir: &Path) -> Result<ModelConfig, PolicyError> {
-        let base = base_of(dir)?;
+        let base = base_folder(dir)?;
         let dir = base.as_deref().unwrap_or(dir);
         let config = ModelConfig::from_folder(dir)?;
         weights::check_headers(dir, &config)?;
@@ -74,7 +74,7 @@ impl Policy {
         mut visit: impl FnMut(String, Tensor) -> Result<(), E>,
     ) -> Result<(), E> {
         let config = Self::inspect(dir)?;
-        if base_of(dir)?.is_some() {
+        if base_folder(dir)?.is_some() {
             let merged = Self::load(dir, kind, device)?;
             return merged
                 .parameters()
@@ -89,7 +89,7 @@ impl Policy {
     /// # Errors
     /// The weights files cannot be read.
     pub fn stored_kind(dir: &Path) -> Result<Option<Kind>, PolicyError> {
-        weights::stored_kind(base_of(dir)?.as_deref().unwrap_or(dir))
+        weights::stored_kind(base_folder(dir)?.as_deref().unwrap_or(dir))
     }
 
     /// Creates a policy with random parameters: matrices from N(0, `initializer_range`²), norms 1, biases 0.
@@ -197,6 +197,13 @@ impl Policy {
     /// Returns the architecture.
     pub fn config(&self) -> &ModelConfig {
         &self.config
+    }
+
+    /// Returns this policy with another weight of the loss that balances experts.
+    #[must_use]
+    pub fn with_router_loss(mut self, coefficient: f64) -> Self {
+        self.config.router_aux_loss_coef = coefficient;
+        self
     }
 
     /// Returns the kind of the weights and of computation.
@@ -387,7 +394,8 @@ impl Policy {
     fn padded(&self, rows: &Rows) -> (Tensor, Padded<NoCache>) {
         let masks = Masks::of_rows(rows, self.decoder.window());
         let positions = rows.positions.expand_as(&rows.ids).reshape(-1);
-        (positions, Padded { rows: rows.ids.size()[0], masks, cache: NoCache })
+        let (dropout, routing) = (rows.dropout.clone(), rows.routing.clone());
+        (positions, Padded { rows: rows.ids.size()[0], masks, cache: NoCache, dropout, routing })
     }
 
     fn chunk_logps(&self, hidden: &Tensor, targets: &Tensor) -> Tensor {

@@ -1,7 +1,7 @@
 //! Names and shapes of a model's parameters.
 
 use crate::config::ModelConfig;
-use crate::switches::{FeedForward, NormKind, QkNorm};
+use crate::switches::{Experts, FeedForward, NormKind, QkNorm};
 
 /// Collects parameters in the order of the forward pass.
 struct Shapes<'a> {
@@ -17,6 +17,14 @@ impl ModelConfig {
         sizes.fold(0, u64::saturating_add)
     }
 
+    /// Returns the number of parameters that a token passes through: those of its experts, and all others.
+    pub fn active_parameter_count(&self) -> u64 {
+        let Some(experts) = &self.switches.experts else { return self.parameter_count() };
+        let idle = (experts.count - experts.per_token) * 3 * experts.width * self.hidden_size;
+        let layers = (0..self.layers).filter(|layer| self.switches.experts_of(*layer).is_some()).count();
+        self.parameter_count().saturating_sub((layers * idle) as u64)
+    }
+
     /// Returns the checkpoint names and shapes of all parameters, in the order of the forward pass: embedding, then for each
     /// layer input norm, q, k, v, o (each weight before its bias), q and k norm, post-attention norm,
     /// gate, up, down; then the final norm and, where not tied, the head. A family has its own names, and not all of these.
@@ -26,7 +34,7 @@ impl ModelConfig {
         let embedding = ("model.embed_tokens.weight".to_owned(), vec![vocab, hidden]);
         let mut all = Shapes { config: self, shapes: vec![embedding] };
         for layer in 0..self.layers {
-            all.layer(&format!("model.layers.{layer}"));
+            all.layer(layer);
         }
         all.norm(switches.names.final_norm.to_owned(), vec![hidden]);
         if !self.tie_word_embeddings {
@@ -40,8 +48,8 @@ impl ModelConfig {
 }
 
 impl Shapes<'_> {
-    fn layer(&mut self, layer: &str) {
-        let config = self.config;
+    fn layer(&mut self, index: usize) {
+        let (config, layer) = (self.config, &format!("model.layers.{index}"));
         let [hidden, intermediate] = [config.hidden_size, config.intermediate_size].map(|size| size as i64);
         let switches = &config.switches;
         let [before, after, before_mlp, after_mlp] = switches.layer_norms();
@@ -51,6 +59,10 @@ impl Shapes<'_> {
         self.layer_norm(layer, before_mlp);
         let bias = switches.biases.feed_forward;
         let at = |name: &str| format!("{layer}.{name}");
+        if let Some(experts) = switches.experts_of(index) {
+            self.experts(&at(experts.module), experts);
+            return self.layer_norm(layer, after_mlp);
+        }
         match switches.feed_forward {
             FeedForward::Gated => {
                 self.linear(at("mlp.gate_proj"), intermediate, hidden, bias);
@@ -61,6 +73,18 @@ impl Shapes<'_> {
         }
         self.linear(at(switches.names.down), hidden, intermediate, bias);
         self.layer_norm(layer, after_mlp);
+    }
+
+    fn experts(&mut self, module: &str, experts: &Experts) {
+        let [hidden, width] = [self.config.hidden_size, experts.width].map(|size| size as i64);
+        self.linear(format!("{module}.gate"), experts.count as i64, hidden, false);
+        let [gate, up, down] = experts.projections;
+        for expert in 0..experts.count {
+            let at = |name: &str| format!("{module}.experts.{expert}.{name}");
+            self.linear(at(gate), width, hidden, false);
+            self.linear(at(up), width, hidden, false);
+            self.linear(at(down), hidden, width, false);
+        }
     }
 
     fn attention(&mut self, layer: &str) {
@@ -81,10 +105,15 @@ impl Shapes<'_> {
         self.linear(at(switches.names.output), hidden, q_width, switches.biases.output);
         let Some(names) = switches.qk_norm.names() else { return };
         for (name, heads) in names.into_iter().zip(heads) {
+            if switches.qk_norm == QkNorm::ListOfHeads {
+                let of_head = |head| (format!("{layer}.{name}.norms.{head}.weight"), vec![head_dim]);
+                self.shapes.extend((0..heads).map(of_head));
+                continue;
+            }
             let shape = match switches.qk_norm {
                 QkNorm::EachHead => vec![heads, head_dim],
                 QkNorm::Projection => vec![heads * head_dim],
-                QkNorm::None | QkNorm::Head | QkNorm::HeadLayerNorm => vec![head_dim],
+                _ => vec![head_dim],
             };
             self.norm(at(name), shape);
         }

@@ -12,9 +12,13 @@ pub(crate) struct Switches {
     /// Whether query, key and value are one projection `qkv_proj`.
     pub(crate) fused_qkv: bool,
     pub(crate) feed_forward: FeedForward,
+    /// The mixture of experts of the layers that have one.
+    pub(crate) experts: Option<Experts>,
     pub(crate) activation: Activation,
     pub(crate) names: Names,
     pub(crate) scales: Scales,
+    /// Scales queries by their position.
+    pub(crate) query_growth: Option<QueryGrowth>,
     /// Bounds attention scores: `cap · tanh(score / cap)`.
     pub(crate) attention_soft_cap: Option<f64>,
     /// Bounds logits in the same way.
@@ -31,6 +35,26 @@ pub(crate) struct LayerSwitches {
     pub(crate) slides: bool,
     /// Whether queries and keys are rotated.
     pub(crate) rotates: bool,
+    /// Whether experts take the place of the feed-forward block.
+    pub(crate) has_experts: bool,
+}
+
+/// A mixture of experts, each a gated feed-forward block.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Experts {
+    pub(crate) count: usize,
+    /// The number of experts of a token.
+    pub(crate) per_token: usize,
+    /// The width of an expert.
+    pub(crate) width: usize,
+    /// Whether the weights of a token's experts add up to 1.
+    pub(crate) normalizes: bool,
+    /// Whether these weights are rounded before the product.
+    pub(crate) rounds_weights: bool,
+    /// The module in a layer, with the router `gate` and the experts `experts.0`, `experts.1`, ….
+    pub(crate) module: &'static str,
+    /// The names of gate, up and down in an expert.
+    pub(crate) projections: [&'static str; 3],
 }
 
 /// The normalization of all norms of a model.
@@ -71,6 +95,8 @@ pub(crate) enum QkNorm {
     HeadLayerNorm,
     /// Of each head, with a weight for each.
     EachHead,
+    /// As [`QkNorm::EachHead`], with a module for each head: `q_layernorm.norms.0`.
+    ListOfHeads,
     /// Of the whole projection.
     Projection,
 }
@@ -80,7 +106,9 @@ impl QkNorm {
     pub(crate) fn names(self) -> Option<[&'static str; 2]> {
         match self {
             Self::None => None,
-            Self::HeadLayerNorm => Some(["self_attn.q_layernorm", "self_attn.k_layernorm"]),
+            Self::HeadLayerNorm | Self::ListOfHeads => {
+                Some(["self_attn.q_layernorm", "self_attn.k_layernorm"])
+            }
             Self::Head | Self::EachHead | Self::Projection => Some(["self_attn.q_norm", "self_attn.k_norm"]),
         }
     }
@@ -128,6 +156,14 @@ impl Activation {
     ];
 }
 
+/// Scales the queries at position `p` by `1 + beta · ln(1 + ⌊p / context⌋)`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct QueryGrowth {
+    pub(crate) beta: f64,
+    /// Context length of pretraining.
+    pub(crate) context: f64,
+}
+
 /// Names of modules in a checkpoint that differ between families.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Names {
@@ -160,6 +196,7 @@ impl Switches {
             biases: Biases::default(),
             fused_qkv: false,
             feed_forward: FeedForward::Gated,
+            experts: None,
             activation: Activation::Silu,
             names: Names {
                 output: "self_attn.o_proj",
@@ -168,11 +205,17 @@ impl Switches {
                 final_norm: "model.norm",
             },
             scales: Scales { embedding: 1.0, residual: 1.0, logits: 1.0, attention: None },
+            query_growth: None,
             attention_soft_cap: None,
             logit_soft_cap: None,
             local_rope: None,
-            layers: vec![LayerSwitches { slides: false, rotates: true }; layers],
+            layers: vec![LayerSwitches { slides: false, rotates: true, has_experts: false }; layers],
         }
+    }
+
+    /// Returns the experts of layer `layer`.
+    pub(crate) fn experts_of(&self, layer: usize) -> Option<&Experts> {
+        self.experts.as_ref().filter(|_| self.layers.get(layer).is_some_and(|layer| layer.has_experts))
     }
 
     /// Returns the norms of a layer: before and after attention, before and after the feed-forward block.

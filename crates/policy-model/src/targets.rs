@@ -41,6 +41,22 @@ impl Pattern {
     }
 }
 
+impl Pattern {
+    /// Creates a pattern of whole names, or of their ends after a dot, as in peft's `rank_pattern`.
+    ///
+    /// # Errors
+    /// The text is not a regular expression; the message says why.
+    pub fn of_end(text: &str) -> Result<Self, String> {
+        let whole = Self::new(&format!(r"(.*\.)?({text})"))?;
+        Ok(Self { text: text.to_owned(), ..whole })
+    }
+
+    /// Returns whether the pattern matches the name of a module.
+    pub fn matches(&self, module: &str) -> bool {
+        self.regex.is_match(module)
+    }
+}
+
 impl fmt::Display for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
@@ -104,6 +120,12 @@ impl Targets {
     /// # Errors
     /// What is wrong, with the names that the model has.
     pub fn check(&self, config: &ModelConfig) -> Result<(), String> {
+        if config.experts().is_some() && *self == Self::AllLinear {
+            let names = short_names(&linear_modules(config)).join(", ");
+            return Err(format!(
+                "\"all-linear\" includes the experts in peft, whose adapters are not implemented; list some of {names}"
+            ));
+        }
         let modules = linear_modules(config);
         let unused = match self {
             Self::AllLinear => None,
@@ -135,7 +157,7 @@ impl Targets {
         match self {
             Self::AllLinear => true,
             Self::Names(names) => names.iter().any(|name| is_end(module, name)),
-            Self::Pattern(pattern) => pattern.regex.is_match(module),
+            Self::Pattern(pattern) => pattern.matches(module),
         }
     }
 }
@@ -156,11 +178,13 @@ fn short_names(modules: &[String]) -> Vec<String> {
     names
 }
 
-/// Returns the projections of all layers, in the order of the forward pass.
+/// Returns the projections of all layers, in the order of the forward pass: with a mixture of experts, those of attention.
 fn linear_modules(config: &ModelConfig) -> Vec<String> {
+    let has_experts = config.experts().is_some();
     let module = |(name, shape): (String, Vec<i64>)| {
         let module = name.strip_suffix(".weight").filter(|module| module.starts_with("model.layers."))?;
-        (shape.len() == 2 && !module.ends_with("_norm")).then(|| module.to_owned())
+        let may_have_one = !has_experts || module.contains(".self_attn.");
+        (may_have_one && shape.len() == 2 && !module.ends_with("_norm")).then(|| module.to_owned())
     };
     config.parameter_shapes().into_iter().filter_map(module).collect()
 }

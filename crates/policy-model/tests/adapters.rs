@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use policy_model::{Policy, PolicyError, model_folders};
-use recorded::{GRADIENT_FP32, ids, largest_difference, packed_logps, policy, uniform, values};
+use policy_model::{AdapterDropout, PackedRows, Policy, PolicyError, model_folders};
+use recorded::{
+    GRADIENT_FP32, ids, largest_difference, packed_logps, policy, scored, slices, uniform, values,
+};
 use serde::Deserialize;
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
@@ -73,16 +75,31 @@ fn adapted(case: &Case, base: &Policy) -> Policy {
     base.with_adapters(adapters.lora().clone(), adapters.parameters().iter().map(leaf).collect()).unwrap()
 }
 
+fn sequences(policy: &Policy) -> [Vec<u32>; 3] {
+    [27, 9, 14].map(|length| ids(&format!("sequence {length}"), length, policy))
+}
+
 fn logps(policy: &Policy) -> Tensor {
-    let sequences = [27, 9, 14].map(|length| ids(&format!("sequence {length}"), length, policy));
-    packed_logps(policy, &sequences)
+    packed_logps(policy, &sequences(policy))
+}
+
+/// Returns the log-probabilities in training, with the masks of the script.
+fn training_logps(policy: &Policy) -> Tensor {
+    let sequences = sequences(policy);
+    let mut rows = PackedRows::causal(&slices(&sequences), Device::Cpu);
+    rows.dropout = Some(AdapterDropout::new(9, (0..rows.ids.size()[0] as u64).collect()));
+    let (before, targets) = scored(&sequences);
+    let hidden = policy.packed_hidden_states(&policy.embed(&rows.ids), &rows, Some(&before)).unwrap();
+    policy.token_logps(&hidden, &targets)
 }
 
 #[test]
 fn log_probabilities_and_gradients_match_peft() {
     for (case, base) in cases() {
         let policy = adapted(&case, &base);
-        let found = logps(&policy);
+        let found = training_logps(&policy);
+        let drops = policy.adapters().unwrap().lora().dropout > 0.0;
+        assert_eq!(drops, values(&found) != values(&logps(&policy)), "{}", case.name);
         let apart = largest_difference(&values(&found), &case.token_logps);
         assert!(apart < LOGITS_FP32, "{}: {apart}", case.name);
         assert_ne!(values(&logps(&base)), values(&found), "{}: the adapters do something", case.name);
@@ -172,7 +189,8 @@ fn saved_adapters_have_the_tensors_of_peft() {
         assert_eq!(saved.len(), case.tensors.len(), "{}", case.name);
         let config = std::fs::read(dir.join("adapter_config.json")).unwrap();
         let config: Value = serde_json::from_slice(&config).unwrap();
-        for key in ["r", "use_rslora", "use_dora", "base_model_name_or_path"] {
+        for key in ["r", "use_rslora", "use_dora", "base_model_name_or_path", "rank_pattern", "lora_dropout"]
+        {
             assert_eq!(config[key], case.config[key], "{}: {key}", case.name);
         }
         assert_eq!(config["lora_alpha"], 7.0);
@@ -184,7 +202,17 @@ fn saved_adapters_have_the_tensors_of_peft() {
 #[test]
 fn initial_adapters_of_all_variants_change_nothing() {
     for (case, base) in cases() {
-        let lora = adapted(&case, &base).adapters().unwrap().lora().clone();
+        let mut lora = adapted(&case, &base).adapters().unwrap().lora().clone();
+        if case.name == "patterns" {
+            let error = lora.check_patterns(base.config()).unwrap_err().to_string();
+            assert!(error.contains("no target of adapters matches \"^v_proj\""), "{error}");
+            lora.rank_pattern.remove(0);
+            let error = lora.check_patterns(base.config()).unwrap_err().to_string();
+            assert!(error.contains("`model.layers.0.self_attn.q_proj` matches both"), "{error}");
+            lora.rank_pattern = vec![lora.rank_pattern.swap_remove(1)];
+            lora.alpha_pattern.clear();
+            lora.check_patterns(base.config()).unwrap();
+        }
         let fresh = base.initial_adapters(&lora, &seeds::Seeds::new(0)).unwrap();
         let policy = base.with_adapters(lora, fresh).unwrap();
         let apart = largest_difference(&values(&logps(&policy)), &values(&logps(&base)));

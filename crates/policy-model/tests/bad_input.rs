@@ -148,7 +148,7 @@ fn quantized_weights_are_refused_with_what_to_do() {
 #[test]
 fn architectures_that_are_known_but_not_implemented_say_why() {
     for (found, says) in
-        [("mixtral", "mixtures of experts"), ("gemma3", "images"), ("t5", "encoder-decoders")]
+        [("qwen2_moe", "mixtures of experts"), ("gemma3", "images"), ("t5", "encoder-decoders")]
     {
         assert_says(
             &message(config_with("llama", |c| drop(c.insert("model_type".to_owned(), json!(found))))),
@@ -161,7 +161,14 @@ fn architectures_that_are_known_but_not_implemented_say_why() {
             config.insert(key.to_owned(), value);
         }))
     };
-    assert_says(&switch("stablelm", "qk_layernorm", json!(true)), &["qk_layernorm", "false"]);
+    assert_says(&switch("mixtral", "router_jitter_noise", json!(0.1)), &["router_jitter_noise", "0"]);
+    assert_says(&switch("mixtral", "num_experts_per_tok", json!(9)), &["num_experts_per_tok", "8 experts"]);
+    assert_says(&switch("qwen3_moe", "num_experts", json!(5000)), &["num_experts", "at most 1024"]);
+    assert_says(&switch("qwen3_moe", "mlp_only_layers", json!(1)), &["mlp_only_layers", "list of layers"]);
+    assert_says(
+        &switch("ministral3", "rope_parameters", json!({"rope_type": "yarn", "factor": 2.0})),
+        &["rope_parameters", "llama_4_scaling_beta"],
+    );
     assert_says(
         &switch("gemma2", "use_bidirectional_attention", json!(true)),
         &["use_bidirectional_attention"],
@@ -277,7 +284,7 @@ fn configurations_are_refused_for_a_stated_reason() {
     };
     assert_says(
         &refused("llama", "model_type", json!("gpt2")),
-        &["gpt2", "llama, mistral, ministral, qwen2, qwen3"],
+        &["gpt2", "llama, mistral, ministral, ministral3, qwen2, qwen3"],
     );
     assert_says(&refused("llama", "vocab_size", json!(-3)), &["vocab_size", "-3", "positive"]);
     assert_says(

@@ -62,6 +62,8 @@ fn a_shared_prefix_matches_separate_rows() {
             ids: ids(&[row]),
             positions: ids(&[positions]),
             mask: AttentionMask::SharedPrefix(ids(&[segments])),
+            dropout: None,
+            routing: None,
         };
         let shared = policy.hidden_states(&rows).unwrap().get(0);
 
@@ -87,12 +89,15 @@ fn selected_states_match_all_states() {
         let policy = load(name);
         let positions = Tensor::from_slice(&[0i64, 1, 2, 3, 4, 5, 6, 4, 5, 6]);
         let rows = vec![PackedRow { prefix: 4, continuations: vec![3, 3] }];
-        let packed = PackedRows { ids: tokens.shallow_clone(), positions, rows };
+        let packed =
+            PackedRows { ids: tokens.shallow_clone(), positions, rows, dropout: None, routing: None };
         let grid = |values: &Tensor| values.view([2, 5]);
         let padded = Rows {
             ids: grid(&tokens),
             positions: grid(&Tensor::arange(10, on_cpu).remainder(5)),
             mask: AttentionMask::Causal,
+            dropout: None,
+            routing: None,
         };
         let leaf = || policy.embed(&tokens).detach().set_requires_grad(true);
         let slopes = |states: &Tensor, leaf: &Tensor| {

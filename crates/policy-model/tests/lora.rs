@@ -125,7 +125,16 @@ fn unsupported_keys_are_refused_by_name() {
     fs::copy(fixtures().join("lora").join(weights), dir.path().join(weights)).unwrap();
     for (key, value, says) in [
         ("use_dora", serde_json::json!(true), "tensors are missing"),
-        ("alpha_pattern", serde_json::json!({"q_proj": 2}), "`alpha_pattern` is"),
+        ("alpha_pattern", serde_json::json!({"q_proj": "2"}), "`alpha_pattern` is"),
+        ("rank_pattern", serde_json::json!({"q_proj": 0}), "`rank_pattern` is"),
+        ("rank_pattern", serde_json::json!({"(q": 1}), "is no regular expression"),
+        (
+            "rank_pattern",
+            serde_json::json!({"q_proj": 2}),
+            "has shape [3, 32], but the configuration implies [2, 32]",
+        ),
+        ("lora_dropout", serde_json::json!(1.0), "`lora_dropout` is 1.0"),
+        ("exclude_modules", serde_json::json!(["q_proj"]), "`exclude_modules` is"),
         ("peft_type", serde_json::json!("IA3"), "`peft_type` is \"IA3\""),
         ("bias", serde_json::json!("all"), "`bias` is \"all\""),
         ("modules_to_save", serde_json::json!("lm_head"), "`modules_to_save` is \"lm_head\""),
@@ -161,7 +170,7 @@ fn rank_stabilized_adapters_have_another_scale() {
     let weights = "adapter_model.safetensors";
     fs::copy(fixtures().join("lora").join(weights), dir.path().join(weights)).unwrap();
     let stabilized = base.load_adapters(dir.path()).unwrap();
-    let scale = |policy: &Policy| policy.adapters().unwrap().lora().scale();
+    let scale = |policy: &Policy| policy.adapters().unwrap().lora().scale_of("q_proj");
     assert!((scale(&stabilized) - scale(&adapted) * 3f64.sqrt()).abs() < 1e-12);
 }
 

@@ -51,6 +51,8 @@ fn shared_prompt(policy: &Policy, pair: &Pair) -> [f64; 2] {
             vec![2; r as usize],
         ]
         .concat())),
+        dropout: None,
+        routing: None,
     };
     let hidden = policy.hidden_states(&rows).unwrap().get(0);
     // The last token of the prompt predicts the first token of each response.

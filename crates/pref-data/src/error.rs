@@ -26,6 +26,14 @@ pub enum DataError {
         #[source]
         source: io::Error,
     },
+    /// A model folder has no `tokenizer.json`.
+    #[error("{} has no tokenizer.json; {remedy}", folder.display())]
+    NoTokenizer {
+        /// The folder.
+        folder: PathBuf,
+        /// What to do.
+        remedy: &'static str,
+    },
     /// The end of a file's name is not known.
     #[error("{}: the end of the name does not give the kind of file; it must be {expected}", path.display())]
     UnknownExtension {

@@ -62,7 +62,7 @@ use seen::{Either, Item, Seen};
 /// A file that cannot be read, is of an unknown kind or empty, malformed JSON, a missing or empty field or one of
 /// another type, a label that names no response. The message names file, line and field.
 pub fn read_records(path: impl AsRef<Path>, format: Format) -> Result<Vec<PreferenceRecord>, DataError> {
-    Ok(read_records_with(path, &ReadOptions::new(format))?.0)
+    Ok(records(path.as_ref(), &ReadOptions::new(format))?.0)
 }
 
 /// Reads preferences as [`read_records`] does, with options, and returns a report of what was recognized and left out.
@@ -90,7 +90,12 @@ pub fn read_records_with(
     path: impl AsRef<Path>,
     options: &ReadOptions,
 ) -> Result<(Vec<PreferenceRecord>, ReadReport), DataError> {
-    read(path.as_ref(), options, record)
+    records(path.as_ref(), options)
+}
+
+/// Not generic, as [`preferences`]: otherwise each dependent crate would compile the readers of all file kinds again.
+fn records(path: &Path, options: &ReadOptions) -> Result<(Vec<PreferenceRecord>, ReadReport), DataError> {
+    read(path, options, record)
 }
 
 /// The preferences of a file, in one of two layouts.
@@ -125,7 +130,11 @@ pub fn read_preferences(
     path: impl AsRef<Path>,
     options: &ReadOptions,
 ) -> Result<(Preferences, ReadReport), DataError> {
-    let (records, report) = read(path.as_ref(), options, |source, place, row| {
+    preferences(path.as_ref(), options)
+}
+
+fn preferences(path: &Path, options: &ReadOptions) -> Result<(Preferences, ReadReport), DataError> {
+    let (records, report) = read(path, options, |source, place, row| {
         if source.is_unpaired(place, row)? {
             let mut record = unpaired::record(source.pair_row(place, row))?;
             source.name(place, row, &mut record.id);

@@ -53,19 +53,21 @@ impl Tokenizer {
     /// Reads the tokenizer of the model folder `folder`.
     ///
     /// - `tokenizer.json` must be there; truncation and padding that it asks for are switched off.
-    /// - `tokenizer_config.json` names special tokens, each as a string or an object with `content`. `add_bos_token` and
+    /// - `tokenizer_config.json` names special tokens, each as a string or an object with `content`. Those of
+    ///   `special_tokens_map.json` take their place, unless `tokenizer_config.json` has an `added_tokens_decoder`. Without a
+    ///   padding token in either, that of `tokenizer.json` counts. Differences between the files are announced. `add_bos_token` and
     ///   `add_eos_token` do not count, since transformers 5.23 ignores them where `tokenizer.json` is there. Of the class
     ///   `LlamaTokenizer` it also replaces the normalizer and the pre-tokenizer; `legacy` then decides where a space is
     ///   put before a text.
     /// - Chat templates are `chat_template.jinja` and those in `additional_chat_templates`, else `chat_template` of
     ///   `tokenizer_config.json`, a string or a list of named ones. With tools the one named `tool_use` is taken if it is
     ///   there, else `default`.
-    /// - [Stop tokens](Self::stop_tokens) are `eos_token_id` of `generation_config.json`, or where that file or its
-    ///   key is missing of `config.json`, with the tokenizer's own end-of-sequence token.
+    /// - [Stop tokens](Self::stop_tokens) are `eos_token_id` of `generation_config.json`, or of `config.json` without that
+    ///   file, with the tokenizer's own end-of-sequence token.
     ///
     /// # Errors
     ///
-    /// [`DataError::Io`] where `tokenizer.json` cannot be read, [`DataError::TokenizerFile`] for a file that cannot
+    /// [`DataError::NoTokenizer`] without `tokenizer.json`, [`DataError::Io`] where it cannot be read, [`DataError::TokenizerFile`] for a file that cannot
     /// be understood, [`DataError::UnknownSpecialToken`] for one that the vocabulary lacks, [`DataError::Template`]
     /// for a template that does not parse.
     pub fn from_folder(folder: impl AsRef<Path>) -> Result<Self, DataError> {
@@ -78,25 +80,34 @@ impl Tokenizer {
     ///
     /// As [`from_folder`](Self::from_folder), and [`DataError::Io`] where the template's file cannot be read.
     pub fn open(folder: impl AsRef<Path>, settings: &ChatSettings) -> Result<Self, DataError> {
-        let folder = folder.as_ref().to_owned();
+        Self::open_folder(folder.as_ref().to_owned(), settings)
+    }
+
+    /// Not generic: otherwise each dependent crate would compile the parser of `tokenizer.json` again.
+    fn open_folder(folder: PathBuf, settings: &ChatSettings) -> Result<Self, DataError> {
         let path = folder.join("tokenizer.json");
-        let json = config::read_required(&folder, "tokenizer.json")?;
+        let json = config::read_tokenizer(&folder)?;
         let load = || tokenizers::Tokenizer::from_bytes(&json);
         let mut inner = guard::check(&json)
             .and_then(|()| guard::caught(load))
             .map_err(|source| DataError::TokenizerFile { path: path.clone(), source })?;
+        let padding = inner.get_padding().map(|padding| padding.pad_token.clone());
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|source| DataError::TokenizerFile { path, source })?;
-        let config = FolderConfig::read(&folder)?;
+        let config = FolderConfig::read(&folder, padding.as_deref())?;
         let special = config.special_tokens(&inner)?;
         if let Some(prepend) = config.llama_prepend_scheme(&json) {
             inner.with_normalizer(None::<NormalizerWrapper>);
             inner.with_pre_tokenizer(Some(Metaspace::new('▁', prepend, false)));
         }
         let mut stop_tokens = config.stop_tokens.clone();
-        if let Some((_, id)) = &special.eos
+        if let Some((token, id)) = &special.eos
             && !stop_tokens.contains(id)
         {
+            if !stop_tokens.is_empty() {
+                let folder = folder.display();
+                tracing::warn!(%folder, "generation also stops at {token:?}, the tokenizer's `eos_token`, and not only at {stop_tokens:?} as in transformers");
+            }
             stop_tokens.push(*id);
         }
         let templates = ChatTemplates::new(&folder, config.templates, &special.variables, settings)?;

@@ -28,7 +28,11 @@ use crate::record::{Pair, PreferenceRecord, Text};
 /// [`DataError::Record`] for a record that could not be read back, [`DataError::UnknownExtension`] for another name,
 /// [`DataError::Io`] where writing fails.
 pub fn write_records(path: impl AsRef<Path>, records: &[PreferenceRecord]) -> Result<(), DataError> {
-    let path = path.as_ref();
+    write_record_file(path.as_ref(), records)
+}
+
+/// Not generic, as [`write_pair_file`]: otherwise each dependent crate would compile the writers of all file kinds again.
+fn write_record_file(path: &Path, records: &[PreferenceRecord]) -> Result<(), DataError> {
     let Some(compression) = lines(path) else {
         return Err(DataError::UnknownExtension { path: path.to_owned(), expected: ".jsonl or .jsonl.gz" });
     };
@@ -66,7 +70,10 @@ pub fn write_records(path: impl AsRef<Path>, records: &[PreferenceRecord]) -> Re
 /// and others messages, and for messages in CSV, [`DataError::NotTabular`] for a table of messages with further keys,
 /// [`DataError::Io`] where writing fails.
 pub fn write_pairs(path: impl AsRef<Path>, pairs: &[Pair]) -> Result<(), DataError> {
-    let path = path.as_ref();
+    write_pair_file(path.as_ref(), pairs)
+}
+
+fn write_pair_file(path: &Path, pairs: &[Pair]) -> Result<(), DataError> {
     if let Some(compression) = lines(path) {
         let rows: Vec<Row<'_>> = pairs.iter().map(Row::of).collect();
         return write(path, |out| write_lines(out, compression, &rows));

@@ -112,8 +112,9 @@ pub struct StudySection {
     /// Epochs of the question on too many epochs.
     #[serde(default = "ten")]
     pub long_epochs: NonZeroU64,
-    /// The largest difference that does not matter, in points: effects within it count as none [default: 0.2, about three
-    /// standard deviations of a mean that is judged again; FastChat reports a range of 0.16 over five runs].
+    /// The largest difference that does not matter, in points: effects within it count as none [default: 0.2]. The
+    /// default is about three standard deviations of a mean that is judged again; FastChat reports a range of 0.16 over five
+    /// runs.
     #[serde(default)]
     pub margin: Margin,
     /// People's ratings of some answers, which correct the judges: a file as `agreement collect` prints it, or `gold` for the
@@ -350,6 +351,10 @@ impl RecipeRoot for StudyRecipe {
         self.train.check().map_err(|complaint| complaint.within("train"))?;
         self.train.check_of_study().map_err(|complaint| complaint.within("train"))?;
         self.lora.check().map_err(|complaint| complaint.within("lora"))?;
+        if self.lora.init.is_some() {
+            let reason = "has no place in a study, whose policies start from model.path; remove the key";
+            return Err(Complaint::invalid("init", reason).within("lora"));
+        }
         self.distributed.check(&self.lora).map_err(|complaint| complaint.within("distributed"))?;
         self.output.check().map_err(|complaint| complaint.within("output"))?;
         for &kind in self.study.losses.iter().flatten() {

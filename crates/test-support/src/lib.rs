@@ -3,6 +3,8 @@
 
 mod bench_study;
 mod chromium;
+mod http;
+mod mock_batches;
 mod mock_server;
 mod ports;
 
@@ -10,6 +12,7 @@ use std::path::PathBuf;
 
 pub use bench_study::{bench_questions, rates_by_length};
 pub use chromium::Chromium;
+pub use mock_batches::{BatchFate, MockBatchBehaviour, MockBatchServer};
 pub use mock_server::{MockBehaviour, MockCall, MockFault, MockServer};
 pub use ports::free_port;
 

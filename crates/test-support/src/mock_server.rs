@@ -1,6 +1,6 @@
 //! A chat-completions server on this machine that fails as real ones do, and that a test can hold at a chosen request.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -8,6 +8,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+
+use crate::http::{Headers, Request, respond};
 
 /// How a [`MockServer`] behaves.
 #[derive(Clone, Debug)]
@@ -34,9 +36,6 @@ pub enum MockFault {
     /// The answer breaks off in the middle.
     CutBody,
 }
-
-/// Names, in lower case, and values.
-type Headers = Vec<(String, String)>;
 
 /// A request, and whether it was answered.
 #[derive(Clone, Debug)]
@@ -249,7 +248,8 @@ impl Shared {
     }
 
     fn serve(&self, mut stream: TcpStream) -> io::Result<()> {
-        let (path, headers, body) = read_request(&stream)?;
+        let Request { path, headers, body, .. } = Request::read(&stream)?;
+        let body: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
         match path.as_str() {
             BARRIER => return respond(&mut stream, 200, "", ""),
             // The client ended before it sent its request.
@@ -320,32 +320,6 @@ impl Shared {
         }
         None
     }
-}
-
-/// Path, headers and JSON body of a request.
-fn read_request(stream: &TcpStream) -> io::Result<(String, Headers, Value)> {
-    let mut reader = BufReader::new(stream);
-    let mut line = String::new();
-    reader.read_line(&mut line)?;
-    let path = line.split(' ').nth(1).unwrap_or("").to_owned();
-    let mut headers = Vec::new();
-    loop {
-        line.clear();
-        reader.read_line(&mut line)?;
-        let Some((name, value)) = line.trim_end().split_once(':') else { break };
-        headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
-    }
-    let length = headers.iter().find(|(name, _)| name == "content-length");
-    let mut body = vec![0; length.and_then(|(_, length)| length.parse().ok()).unwrap_or(0)];
-    reader.read_exact(&mut body)?;
-    Ok((path, headers, serde_json::from_slice(&body).unwrap_or(Value::Null)))
-}
-
-fn respond(stream: &mut TcpStream, status: u16, headers: &str, body: &str) -> io::Result<()> {
-    let length = body.len();
-    let head =
-        format!("HTTP/1.1 {status} Mock\r\n{headers}content-length: {length}\r\nconnection: close\r\n\r\n");
-    stream.write_all(format!("{head}{body}").as_bytes())
 }
 
 /// Counts a connection as closed when it is dropped, also by a panic.

@@ -66,7 +66,7 @@ impl Card<'_> {
     }
 
     fn inputs_in_words(&self) -> String {
-        let RunInputs { data, sources, model, reference, tokenizer, template, .. } = self.inputs;
+        let RunInputs { data, sources, model, adapters, reference, tokenizer, template, .. } = self.inputs;
         let mut text = format!(
             "\n## Data\n\n{}\n\n| source | format | labels | digest |\n|---|---|---|---|\n",
             self.data
@@ -78,10 +78,11 @@ impl Card<'_> {
             let _ = writeln!(text, "| {} |", cells.map(|cell| cell.replace('|', "\\|")).join(" | "));
         }
         text += "\n## Digests\n\n| input | BLAKE3 |\n|---|---|\n";
+        let adapters = adapters.as_deref().map(|digest| ("adapters", digest));
         let reference = reference.as_deref().map(|digest| ("reference", digest));
         let rows =
             [("data", data.as_str()), ("base", model), ("tokenizer", tokenizer), ("chat template", template)];
-        for (input, digest) in rows.into_iter().chain(reference) {
+        for (input, digest) in rows.into_iter().chain(adapters).chain(reference) {
             let _ = writeln!(text, "| {input} | `{digest}` |");
         }
         text
@@ -137,6 +138,7 @@ fn public_recipe(recipe: &Recipe) -> Recipe {
     let rename = |path: &mut String| *path = public_name(path);
     rename(&mut recipe.model.path);
     recipe.model.reference.as_mut().map(rename);
+    recipe.lora.init.as_mut().map(rename);
     for DataSection { path, eval_path, chat_template, .. } in &mut recipe.data {
         rename(path);
         eval_path.as_mut().map(rename);

@@ -96,19 +96,20 @@ impl StateFile {
     }
 }
 
-/// Writes `folder/step-N`; `companions` contains the tokenizer files of a complete Hugging Face folder.
+/// Writes `folder/step-N`; `companions` contains the tokenizer files of a complete Hugging Face folder, `base` the model below
+/// adapters.
 pub(crate) fn write(
     folder: &Path,
     snapshot: &TrainerState<'_>,
     kind: Kind,
-    companions: Companions<'_>,
+    (companions, base): (Companions<'_>, &Path),
     provenance: &Provenance,
 ) -> Result<PathBuf, TrainError> {
     let target = folder.join(format!("step-{}", snapshot.step));
     let partial = folder.join(format!(".step-{}.partial", snapshot.step));
     fs::create_dir_all(folder).map_err(TrainError::io("cannot create", folder))?;
     remove(&partial)?;
-    let written = fill(&partial, snapshot, kind, companions, provenance).and_then(|()| {
+    let written = fill(&partial, snapshot, kind, (companions, base), provenance).and_then(|()| {
         snapshot.policy.finish_passes()?;
         if !snapshot.layout.is_whole() {
             // The other ranks write into this folder, which now exists.
@@ -184,13 +185,13 @@ fn fill(
     partial: &Path,
     snapshot: &TrainerState<'_>,
     kind: Kind,
-    companions: Companions<'_>,
+    (companions, base): (Companions<'_>, &Path),
     provenance: &Provenance,
 ) -> Result<(), TrainError> {
     snapshot.policy.save_with(partial, kind, companions)?;
     files::fault::point("trainer.checkpoint.model");
     if snapshot.policy.adapters().is_some() {
-        snapshot.policy.save_adapters(&partial.join(ADAPTER), Kind::Float, &base_name(companions.folder))?;
+        snapshot.policy.save_adapters(&partial.join(ADAPTER), Kind::Float, &base_name(base))?;
     }
     let state = partial.join(STATE_FOLDER);
     fs::create_dir_all(&state).map_err(TrainError::io("cannot create", &state))?;

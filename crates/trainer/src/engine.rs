@@ -10,6 +10,7 @@ use policy_model::Policy;
 use pref_loss::{DynamicBeta, KlEstimate};
 use tch::{Kind, Tensor};
 
+use crate::adapter_dropout::StepDropout;
 use crate::error::TrainError;
 use crate::gradients::{GradientBuffer, Gradients, ReducedGradient};
 use crate::held_out::{HeldOut, HeldOutMetrics};
@@ -360,9 +361,11 @@ impl<'a> Trainer<'a> {
         let tokens: Vec<usize> = batch.iter().map(|&example| objective.tokens(example)).collect();
         let shard: Vec<usize> = self.group.shard_batch(&tokens).into_iter().map(|at| batch[at]).collect();
         let micro_batches = self.settings.micro_batches(&shard, |example| objective.tokens(example));
+        let dropout = self.settings.trained.dropout(&self.settings.seeds, self.step);
         let context = BatchContext {
             baseline: self.baseline(&micro_batches, batch.len())?,
-            compared: self.compare(&micro_batches, batch)?,
+            compared: self.compare(&micro_batches, batch, dropout)?,
+            dropout,
         };
         let group = self.group.clone();
         let stats = match self.gradients.buckets(self.exchange) {
@@ -438,8 +441,10 @@ impl<'a> Trainer<'a> {
         &mut self,
         micro_batches: &[Vec<usize>],
         batch: &[usize],
+        dropout: Option<StepDropout>,
     ) -> Result<ComparedPairs, TrainError> {
-        let of = |examples: &[usize]| self.objective.compared_logps(&self.parameters.policy, examples);
+        let policy = &self.parameters.policy;
+        let of = |examples: &[usize]| self.objective.compared_logps(policy, examples, dropout);
         if of(&[])?.is_none() {
             return Ok(ComparedPairs::default());
         }

@@ -8,7 +8,7 @@ use policy_model::PolicyError;
 use pref_data::DataError;
 use torch_ext::TorchExtError;
 
-use crate::recipe::RecipeError;
+use crate::recipe::error::RecipeError;
 
 /// Why a training run cannot start, continue or be saved.
 #[derive(Debug, thiserror::Error)]

@@ -35,7 +35,7 @@ pub(crate) fn finish(
         _ if policy.adapters().is_none() => {}
         Some((_, checkpoint)) => checkpoint::copy_folder(&checkpoint.join(checkpoint::ADAPTER), &adapter)?,
         None => {
-            let base = checkpoint::base_name(parts.companions.folder);
+            let base = checkpoint::base_name(parts.base);
             policy.save_adapters(&adapter, Kind::Float, &base)?;
         }
     }

@@ -7,6 +7,7 @@ use tch::{Device, Kind, Tensor};
 use crate::error::TrainError;
 use crate::gathered::GatheredLayers;
 use crate::region_sums::RegionSums;
+use crate::router_loss::RouterLoss;
 use crate::span::Span;
 
 /// The embedding's name in a checkpoint; a head that is tied to it has no name of its own.
@@ -235,6 +236,7 @@ impl<'a> Gradients<'a> {
         &mut self,
         output_and_gradient: [&Tensor; 2],
         layers: LayerwiseBackward<'_>,
+        router: Option<&RouterLoss>,
         ids: &Tensor,
     ) -> Result<(), TrainError> {
         let sums = self.begin_backward()?;
@@ -247,6 +249,9 @@ impl<'a> Gradients<'a> {
         let grad_embedded =
             layers.backward::<TrainError>(grad_output, |index, output_and_gradient, input| {
                 let prefix = format!("model.layers.{index}.");
+                let joined = router.map(|router| router.joined(index..index + 1, output_and_gradient));
+                let output_and_gradient =
+                    joined.as_ref().map_or(output_and_gradient, |joined| joined.each_ref());
                 let grad_input =
                     self.add_leaves(output_and_gradient, input, |name| name.starts_with(&prefix))?;
                 sums.map_or(Ok(()), |sums| sums.close_layer(index))?;

@@ -18,6 +18,7 @@ use crate::error::TrainError;
 use crate::mixture;
 use crate::objective::Loss;
 use crate::recipe::{Complaint, DataSection, LossKind, Origin, Recipe};
+use crate::reference::ReferenceSource;
 use crate::run_inputs::{digest_tokenizer, hash_pairs, hash_unpaired, short};
 use crate::sequences::{sequences, sequences_of_completions};
 
@@ -468,9 +469,9 @@ fn check_vocabulary<'a>(
         })
     };
     check(&recipe.model.path, config)?;
-    match &recipe.model.reference {
-        Some(reference) if recipe.loss.needs_reference() => {
-            check(reference, &ModelConfig::from_folder(Path::new(reference))?)
+    match ReferenceSource::of(recipe)? {
+        ReferenceSource::Folder(folder) if recipe.loss.needs_reference() => {
+            check(&folder.display().to_string(), &ModelConfig::from_folder(&folder)?)
         }
         _ => Ok(()),
     }

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+mod adapter_dropout;
 mod card;
 mod checkpoint;
 mod context;
@@ -28,6 +29,7 @@ pub mod recipe;
 mod reference;
 mod region_sums;
 mod replicas;
+mod router_loss;
 mod run;
 mod run_checks;
 mod run_dir;
@@ -43,6 +45,7 @@ mod stopping;
 mod tensorboard;
 mod unpaired;
 
+pub use adapter_dropout::StepDropout;
 pub use context::{ANNOUNCED, Clock, Context, NoClock, Overall, Progress, Silent};
 pub use engine::{Observer, Outcome, Trainer};
 pub use error::{TrainError, is_bad_model};

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use policy_model::Policy;
+use policy_model::{AdapterDropout, Policy};
 use pref_data::{Dialogue, Layout, Padding, TokenBatch, TokenPair};
 use pref_loss::{
     Beta, DynamicBeta, KlEstimate, KtoLoss, LossOutput, PairBatch, PairLogps, PairLoss, PairTokens,
     PrefLossError, PreferenceLoss,
 };
 
+use crate::adapter_dropout::StepDropout;
 use crate::error::TrainError;
 use crate::gradients::Gradients;
 use crate::kl_pairs::KlPairs;
@@ -52,6 +53,7 @@ pub trait Objective: Sync {
         &self,
         _policy: &Policy,
         _examples: &[usize],
+        _dropout: Option<StepDropout>,
     ) -> Result<Option<Vec<[f64; 2]>>, TrainError> {
         Ok(None)
     }
@@ -100,6 +102,8 @@ pub struct BatchContext {
     pub baseline: Option<KlEstimate>,
     /// The losses of a batch whose pairs are compared; empty for other losses.
     pub compared: ComparedPairs,
+    /// The dropout of adapters; `None` without it.
+    pub dropout: Option<StepDropout>,
 }
 
 /// The losses of the pairs of a batch.
@@ -242,6 +246,10 @@ impl PreferenceObjective<'_> {
         Some([of_examples(&reference.chosen), of_examples(&reference.rejected)])
     }
 
+    fn dropout_of(&self, dropout: StepDropout, batch: &TokenBatch, examples: &[usize]) -> AdapterDropout {
+        dropout.of_batch(batch, examples, |example| self.pairs[example].prompt.len())
+    }
+
     /// Returns the number of response tokens of `examples`, chosen and rejected.
     fn token_counts(&self, examples: &[usize]) -> [Vec<u32>; 2] {
         let of = |part: fn(&TokenPair) -> &Vec<u32>| {
@@ -280,6 +288,7 @@ impl Objective for PreferenceObjective<'_> {
         &self,
         policy: &Policy,
         examples: &[usize],
+        dropout: Option<StepDropout>,
     ) -> Result<Option<Vec<[f64; 2]>>, TrainError> {
         if !self.loss.pairwise().is_some_and(PairwiseLoss::compares_pairs) {
             return Ok(None);
@@ -290,7 +299,9 @@ impl Objective for PreferenceObjective<'_> {
         let _guard = tch::no_grad_guard();
         let pairs: Vec<&TokenPair> = examples.iter().map(|&i| &self.pairs[i]).collect();
         let batch = TokenBatch::pairs(&pairs, self.scoring.layout, self.scoring.padding)?;
-        let forward = ForwardPass::forward(policy, &batch, self.scoring.head, Activations::Kept)?;
+        let dropout = dropout.map(|dropout| self.dropout_of(dropout, &batch, examples));
+        let head = self.scoring.head;
+        let forward = ForwardPass::with_dropout(policy, &batch, head, Activations::Kept, dropout)?;
         let logps = forward.weighted_logps(self.token_weights(&batch).as_deref());
         let (chosen, rejected) = logps.split_at(pairs.len());
         Ok(Some(chosen.iter().zip(rejected).map(|(&chosen, &rejected)| [chosen, rejected]).collect()))
@@ -348,7 +359,8 @@ impl Objective for PreferenceObjective<'_> {
         let pairs: Vec<&TokenPair> = examples.iter().map(|&i| &self.pairs[i]).collect();
         let batch = TokenBatch::pairs(&pairs, self.scoring.layout, self.scoring.padding)?;
         let Scoring { head, activations, .. } = self.scoring;
-        let forward = ForwardPass::forward(policy, &batch, head, activations)?;
+        let dropout = context.dropout.map(|dropout| self.dropout_of(dropout, &batch, examples));
+        let mut forward = ForwardPass::training(policy, &batch, head, activations, dropout)?;
         let (tokens, weights) = (batch.tokens as u64, self.token_weights(&batch));
 
         let logps = forward.weighted_logps(weights.as_deref());
@@ -366,7 +378,9 @@ impl Objective for PreferenceObjective<'_> {
         } else {
             examples.iter().map(|example| compared[example]).collect()
         };
-        let loss = losses.iter().map(|pair| pair.loss).sum();
+        let pairs = examples.len() as f64;
+        let loss =
+            losses.iter().map(|pair| pair.loss).sum::<f64>() + pairs * forward.router_loss(pairs * scale);
         let preference = Some(MetricSums::Pairs(measure(&self.loss, policy_logps, reference)));
         let deltas = measured_sums(policy_logps, reference)
             .zip(examples)
@@ -475,13 +489,16 @@ impl Objective for SupervisedObjective<'_> {
         policy: &Policy,
         examples: &[usize],
         scale: f64,
-        _: &BatchContext,
+        context: &BatchContext,
         gradients: &mut Gradients<'_>,
     ) -> Result<StepStats, TrainError> {
         let dialogues: Vec<&Dialogue> = examples.iter().map(|&i| &self.dialogues[i]).collect();
         let batch = TokenBatch::dialogues(&dialogues, self.padding)?;
-        let scored = ForwardPass::forward(policy, &batch, self.head, self.activations)?;
-        let loss = -scored.logps().iter().map(|&logp| f64::from(logp)).sum::<f64>();
+        let dropout = context.dropout.map(|dropout| dropout.of_batch(&batch, examples, |_| 0));
+        let mut scored = ForwardPass::training(policy, &batch, self.head, self.activations, dropout)?;
+        let weight: f64 = examples.iter().map(|&example| self.weight(example)).sum();
+        let router = weight * scored.router_loss(weight * scale);
+        let loss = router - scored.logps().iter().map(|&logp| f64::from(logp)).sum::<f64>();
         if loss.is_finite() {
             scored.backward(&vec![-scale; batch.sequences], gradients)?;
         }

@@ -9,6 +9,7 @@ use policy_model::{Lora, ModelConfig, Policy};
 use seeds::Seeds;
 use tch::{Device, Kind, Tensor};
 
+use crate::adapter_dropout::StepDropout;
 use crate::error::TrainError;
 use crate::gathered::{GatheredLayers, ShardedModel};
 use crate::gradients::GradientBuffer;
@@ -32,6 +33,14 @@ impl Trained {
         match self {
             Self::All => config.parameter_count(),
             Self::Adapters(lora) => lora.parameter_count(config),
+        }
+    }
+
+    /// Returns the dropout of a step, of which `seeds` are the run's; `None` without dropout.
+    pub(crate) fn dropout(&self, seeds: &Seeds, step: u64) -> Option<StepDropout> {
+        match self {
+            Self::Adapters(lora) if lora.dropout > 0.0 => Some(StepDropout::new(seeds, step)),
+            _ => None,
         }
     }
 }
@@ -80,8 +89,8 @@ impl Ranks {
 }
 
 impl Parameters {
-    /// Takes the `trained` weights of `policy`, which then computes in `kind`, and allocates their gradient. Fresh adapters are
-    /// drawn from `seeds`. With `ranks`, this rank updates its shard of the weights.
+    /// Takes the `trained` weights of `policy`, which then computes in `kind`, and allocates their gradient. Adapters start from those
+    /// of `policy`, or are drawn from `seeds`. With `ranks`, this rank updates its shard of the weights.
     ///
     /// Weights below adapters are shared with `policy` if they have this kind. An owned policy is dropped once its weights are
     /// copied, before memory for training is allocated.
@@ -99,7 +108,12 @@ impl Parameters {
         let policy = given.borrow();
         let fresh = match &trained {
             Trained::All => None,
-            Trained::Adapters(lora) => Some(policy.initial_adapters(lora, seeds)?),
+            Trained::Adapters(lora) => Some(match policy.adapters() {
+                Some(given) => {
+                    given.parameters().iter().map(|(n, t)| (n.clone(), t.shallow_clone())).collect()
+                }
+                None => policy.initial_adapters(lora, seeds)?,
+            }),
         };
         let weights = fresh.as_deref().unwrap_or(policy.parameters());
         let mut spans = Span::of_all(weights);

@@ -15,7 +15,9 @@ use crate::objective::Loss;
 use crate::parameters::Trained;
 use crate::recipe::Recipe;
 use crate::reference::{CompletionPass, ReferenceModel, ReferencePasses};
-use crate::run::{compute_kind, digest_of_policy, run_inputs, scoring, scoring_of_ranks, settings};
+use crate::run::{
+    check_model, compute_kind, digests_of_policy, run_inputs, scoring, scoring_of_ranks, settings,
+};
 use crate::run_dir::{RunDir, Start};
 use crate::scoring::Scoring;
 use crate::settings::{MicroBatch, TrainSettings};
@@ -142,10 +144,14 @@ pub fn plan(
     let has_reference = loss.as_ref().is_some_and(Loss::reads_reference);
     let reference = has_reference.then(|| ReferenceModel::read(recipe)).transpose()?;
     let settings = settings(recipe, kind)?;
+    check_model(recipe, &settings.trained, &input.config)?;
     let dir = RunDir::at(&recipe.output.dir);
     if dir.holds_run(&recipe.to_toml(), start)? {
-        let model = digest_of_policy(&input.model, reference.as_ref())?;
-        dir.compare_inputs(run_inputs(&input, model, reference.as_ref(), &settings, loss.is_some()), start)?;
+        let digests = digests_of_policy(recipe, reference.as_ref())?;
+        dir.compare_inputs(
+            run_inputs(&input, digests, reference.as_ref(), &settings, loss.is_some()),
+            start,
+        )?;
     }
     let has_preferences = loss.is_some();
     let passes = loss.as_ref().zip(reference).map(|(loss, reference)| match &*input.unpaired {

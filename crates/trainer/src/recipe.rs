@@ -26,16 +26,18 @@
 //! Other recipes reuse these sections: [`read_toml`] reads any struct of them that implements [`RecipeRoot`], with the
 //! same overrides and error messages.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use policy_model::{PolicyError, base_folder};
 use seeds::Seeds;
 use serde::{Deserialize, Serialize};
 use toml::Table;
 
 mod data;
 mod de;
-mod error;
+pub(crate) mod error;
 mod fetch;
+mod lora;
 mod loss;
 mod loss_kind;
 mod read;
@@ -50,12 +52,11 @@ mod watch;
 
 pub use data::DataSection;
 pub use error::{Complaint, Origin, RecipeError};
+pub use lora::{LoraSection, LoraTargets};
 pub use loss::{DynamicBetaSection, LossSection, LossTermSection};
 pub use loss_kind::LossKind;
 pub use read::{RecipeRoot, parse_toml, read_toml, to_toml};
-pub use sections::{
-    DistributedSection, LoraSection, LoraTargets, ModelSection, OutputSection, SpeedSection, TrainSection,
-};
+pub use sections::{DistributedSection, ModelSection, OutputSection, SpeedSection, TrainSection};
 pub use smoothing::Smoothing;
 pub use stopping::{CheckpointsSection, EarlyStoppingSection};
 pub use values::{DeviceChoice, Dtype, Epochs, Format, NoiseKind, Preset, Scheduler, TrainOn, seed};
@@ -132,6 +133,21 @@ impl Recipe {
         &self.data[0]
     }
 
+    /// Returns the folder of the weights below the policy's adapters: `model.path`, or the base model of the adapters there if
+    /// `lora.init` is the same folder. Without `lora.init`, adapters in `model.path` are merged.
+    ///
+    /// # Errors
+    /// The base model is not found.
+    pub(crate) fn policy_folder(&self) -> Result<PathBuf, PolicyError> {
+        let path = PathBuf::from(&self.model.path);
+        let canonical = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let is_kept = |init: &String| canonical(Path::new(init)) == canonical(&path);
+        if self.lora.init.as_ref().is_some_and(is_kept) {
+            return Ok(base_folder(&path)?.unwrap_or(path));
+        }
+        Ok(path)
+    }
+
     /// Returns whether a source has held-out preferences.
     pub fn has_held_out(&self) -> bool {
         self.data.iter().any(DataSection::has_held_out)
@@ -163,6 +179,9 @@ impl RecipeRoot for Recipe {
     }
 
     fn finish(&mut self) -> Result<(), Complaint> {
+        if self.lora.init.is_some() {
+            self.model.reference.get_or_insert_with(|| "adapter".to_owned());
+        }
         self.model.finish().map_err(|complaint| complaint.within("model"))?;
         sources::check(&self.data)?;
         self.loss.check().map_err(|complaint| complaint.within("loss"))?;

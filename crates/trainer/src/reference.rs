@@ -3,6 +3,7 @@
 mod cache;
 mod completions;
 mod passes;
+mod source;
 
 use std::borrow::Borrow;
 use std::ops::ControlFlow;
@@ -19,6 +20,7 @@ use crate::scoring::{Activations, ForwardPass, Scoring};
 pub(crate) use cache::ReferenceModel;
 pub(crate) use completions::CompletionPass;
 pub(crate) use passes::ReferencePasses;
+pub(crate) use source::ReferenceSource;
 
 /// The number of tokens per forward pass of the reference.
 const TOKENS_PER_PASS: usize = 8192;

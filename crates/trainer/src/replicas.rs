@@ -41,7 +41,9 @@ impl ThreadReplicas {
         group: &ProcessGroup,
         max_examples: usize,
     ) -> Result<Self, TrainError> {
-        let is_small = parameters.policy.config().parameter_count() <= MAX_PARAMETERS;
+        let config = parameters.policy.config();
+        // The loss of routers is one of a whole micro-batch.
+        let is_small = config.parameter_count() <= MAX_PARAMETERS && config.router_aux_loss_coef == 0.0;
         let threads = usize::try_from(tch::get_num_threads()).unwrap_or(1).min(max_examples / MIN_EXAMPLES);
         if !is_small || threads < 2 || group.is_distributed() || parameters.device() != Device::Cpu {
             return Ok(Self(Vec::new()));

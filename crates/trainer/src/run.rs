@@ -5,7 +5,7 @@ use std::path::Path;
 use std::thread;
 
 use distributed::{Exchange, ProcessGroup, Sharding, digest_of_model};
-use policy_model::{Companions, Policy, model_folders};
+use policy_model::{Companions, Lora, ModelConfig, Policy, PolicyError, model_folders};
 use pref_data::Dialogue;
 use pref_loss::KtoLoss;
 use seeds::Seeds;
@@ -25,8 +25,8 @@ use crate::machine::Machine;
 use crate::objective::{Loss, Objective, PreferenceObjective, SupervisedObjective};
 use crate::optimizer::AdamWSettings;
 use crate::parameters::Trained;
-use crate::recipe::{LossKind, LossSection, Recipe, WatchSection};
-use crate::reference::{CompletionPass, ReferenceModel, ReferencePasses, SequenceLogps};
+use crate::recipe::{Complaint, LossKind, LossSection, Origin, Recipe, WatchSection};
+use crate::reference::{CompletionPass, ReferenceModel, ReferencePasses, ReferenceSource, SequenceLogps};
 use crate::run_checks::{announce, facts, report_sharding};
 use crate::run_dir::{Follower, Parts, Recorder, Recording, RunDir, Start};
 use crate::run_inputs::{Provenance, RunInputs, RunRecord};
@@ -75,11 +75,11 @@ fn run_together(
     let kind = compute_kind(recipe.model.dtype.kind(), device);
     let settings = settings(recipe, kind)?;
     let cache = context.cache.as_deref();
-    let Loaded { input, reference, model_digest, policy } =
+    let Loaded { input, reference, digests, policy } =
         Loaded::from_files(recipe, loss.as_ref(), cache, (&settings.trained, kind, device), group)?;
     let exchange = recipe.distributed.exchange();
     let scoring = exchanged(scoring(recipe, input.pad_id), group, exchange.sharding);
-    let inputs = run_inputs(&input, model_digest, reference.as_ref(), &settings, loss.is_some());
+    let inputs = run_inputs(&input, digests, reference.as_ref(), &settings, loss.is_some());
     let passes =
         loss.map(|loss| Passes::new(loss, (recipe, &input), reference.as_ref(), (kind, scoring), cache));
     group.check_agreement(|| facts(recipe, &input, &inputs, kind, device))?;
@@ -117,14 +117,15 @@ fn run_together(
     let (save, keep_last) = (recipe.model.dtype.kind(), recipe.train.keep_last);
     let companions = Companions { folder: model, template: input.template.as_deref(), card: None };
     let card = Some(Card { recipe, inputs: &card_inputs, data: &data });
-    let parts = Parts { dir: &dir, companions, save, pairs, provenance: &provenance };
+    let base = &recipe.policy_folder()?;
+    let parts = Parts { dir: &dir, companions, base, save, pairs, provenance: &provenance };
 
     let (outcome, policy) = match passes {
         Some(Passes { loss, training, held_out: held_out_pass }) => {
             let scores = training.scores(&policy, &input, group, context)?;
             let objective = scores.objective(&input, scoring);
             let held_out_pass = match held_out_pass {
-                Some(pass) => Some(pass.tables(&policy, model, group, context.progress)?.of(held_out)),
+                Some(pass) => Some(pass.tables(&policy, group, context.progress)?.of(held_out)),
                 None => None,
             };
             let (margins, held_out_pass) = (margins(&recipe.loss), held_out_pass.as_ref());
@@ -218,11 +219,11 @@ impl TrainingPass<'_> {
         Ok(match self {
             Self::Pairs(loss, None) => TrainingScores::Pairs(loss, None),
             Self::Pairs(loss, Some(pass)) => {
-                let tables = pass.tables(policy, &input.model, group, context.progress)?;
+                let tables = pass.tables(policy, group, context.progress)?;
                 TrainingScores::Pairs(loss, Some(tables.of(&input.pairs)))
             }
             Self::Unpaired(loss, pass) => {
-                let (reference, mismatched) = pass.scores(policy, &input.model, group, context.progress)?;
+                let (reference, mismatched) = pass.scores(policy, group, context.progress)?;
                 TrainingScores::Unpaired(loss, reference, mismatched)
             }
         })
@@ -255,26 +256,35 @@ struct Loaded {
     input: Input,
     /// `None` for a loss without a reference.
     reference: Option<ReferenceModel>,
-    /// The digest of the folder of the policy.
-    model_digest: String,
+    digests: PolicyDigests,
     policy: Policy,
 }
 
-/// Returns the digest of a policy's folder. It takes a pass over its weights, unless the reference is the policy itself.
-pub(crate) fn digest_of_policy(
-    folder: &Path,
+/// The digests of a policy.
+pub(crate) struct PolicyDigests {
+    /// That of its folder, without adapters that are trained.
+    model: String,
+    /// That of `lora.init`.
+    adapters: Option<String>,
+}
+
+/// Returns the digests of a policy. They take a pass over its weights, unless the reference has the same.
+pub(crate) fn digests_of_policy(
+    recipe: &Recipe,
     reference: Option<&ReferenceModel>,
-) -> Result<String, TrainError> {
-    match reference.filter(|reference| reference.is_of(folder)) {
-        Some(reference) => Ok(reference.short_digest()),
-        None => Ok(digest_of_model(&model_folders(folder)?)?),
-    }
+) -> Result<PolicyDigests, TrainError> {
+    let model = match reference.and_then(ReferenceModel::digest_of_policy) {
+        Some(digest) => digest,
+        None => digest_of_model(&model_folders(&recipe.policy_folder()?)?)?,
+    };
+    let adapters = recipe.lora.init.as_ref().map(|folder| digest_of_model(&[folder.into()])).transpose()?;
+    Ok(PolicyDigests { model, adapters })
 }
 
 /// The inputs of the run, for comparison with those of its checkpoints.
 pub(crate) fn run_inputs(
     input: &Input,
-    model: String,
+    PolicyDigests { model, adapters }: PolicyDigests,
     reference: Option<&ReferenceModel>,
     settings: &TrainSettings,
     has_loss: bool,
@@ -285,6 +295,7 @@ pub(crate) fn run_inputs(
         data: data.clone(),
         sources: if sources.len() > 1 { sources.clone() } else { Vec::new() },
         model,
+        adapters,
         reference: reference.map(ReferenceModel::short_digest),
         tokenizer: tokenizer.clone(),
         template: template.clone(),
@@ -302,7 +313,7 @@ impl Loaded {
         (trained, kind, device): (&Trained, Kind, Device),
         group: &ProcessGroup,
     ) -> Result<Self, TrainError> {
-        let folder = Path::new(&recipe.model.path);
+        let folder = &recipe.policy_folder()?;
         let exchange = recipe.distributed.exchange();
         let is_divided = exchange.sharding == Sharding::Parameters && group.is_distributed();
         if is_divided && *trained != Trained::All {
@@ -311,26 +322,67 @@ impl Loaded {
         thread::scope(|scope| {
             let others = scope.spawn(|| {
                 let input = Input::read(recipe, cache)?;
+                check_model(recipe, trained, &input.config)?;
                 let has_reference = loss.is_some_and(Loss::reads_reference);
                 let reference = has_reference.then(|| ReferenceModel::read(recipe)).transpose()?;
-                let model_digest = digest_of_policy(folder, reference.as_ref())?;
-                Ok::<_, TrainError>((input, reference, model_digest))
+                let digests = digests_of_policy(recipe, reference.as_ref())?;
+                Ok::<_, TrainError>((input, reference, digests))
             });
+            let weighed = |policy: Policy| match recipe.train.router_aux_loss_coef {
+                Some(weight) => policy.with_router_loss(weight),
+                None => policy,
+            };
             let policy = Policy::stored_kind(folder).map_err(TrainError::from).and_then(|stored| {
                 // Trained weights become fp32 masters. A lower precision loses nothing only if the files store no more.
                 let loses = *trained == Trained::All && stored != Some(kind);
                 let kind = if loses { Kind::Float } else { kind };
                 match is_divided {
                     true => gathered::load(folder, (kind, device), group, exchange),
-                    false => Ok(Policy::load(folder, kind, device)?),
+                    false => Ok(with_initial_adapters(Policy::load(folder, kind, device)?, recipe)?),
                 }
             });
             let others = others.join().unwrap_or_else(|panic| resume_unwind(panic));
             // Errors in the data and the tokenizer come before errors in the weights.
-            let (input, reference, model_digest) = others?;
-            Ok(Self { input, reference, model_digest, policy: policy? })
+            let (input, reference, digests) = others?;
+            Ok(Self { input, reference, digests, policy: weighed(policy?) })
         })
     }
+}
+
+/// Returns the policy with the adapters of `lora.init`, in fp32.
+fn with_initial_adapters(policy: Policy, recipe: &Recipe) -> Result<Policy, PolicyError> {
+    match &recipe.lora.init {
+        Some(folder) => policy.load_adapters_in(Path::new(folder), Kind::Float),
+        None => Ok(policy),
+    }
+}
+
+/// Checks that the model has the modules of adapters and the experts that a recipe names, and that its patterns of modules are
+/// unambiguous.
+pub(crate) fn check_model(
+    recipe: &Recipe,
+    trained: &Trained,
+    config: &ModelConfig,
+) -> Result<(), TrainError> {
+    if recipe.train.router_aux_loss_coef.is_some_and(|weight| weight > 0.0) && config.experts().is_none() {
+        let reason = "has no effect: the model has no experts; remove the key";
+        let complaint = Complaint::invalid("router_aux_loss_coef", reason).within("train");
+        return Err(complaint.at(Origin::Code).into());
+    }
+    let Trained::Adapters(lora) = trained else { return Ok(()) };
+    lora.fits(config)?;
+    if recipe.lora.init.is_none() {
+        lora.check_patterns(config)?;
+    }
+    Ok(())
+}
+
+/// Returns the weights that are trained. Adapters of `lora.init` have the configuration of that folder.
+fn trained(recipe: &Recipe) -> Result<Trained, TrainError> {
+    let Some(folder) = &recipe.lora.init else { return Ok(recipe.lora.build()?) };
+    let mut lora = Lora::from_folder(Path::new(folder))?;
+    lora.dropout = recipe.lora.dropout.unwrap_or(lora.dropout);
+    Ok(Trained::Adapters(lora))
 }
 
 /// Returns β, and whether the loss saturates, for diagnostics of the margins over the reference.
@@ -351,12 +403,7 @@ fn own_answers(
     if answers == 0 {
         return Ok(None);
     }
-    let reference = match &recipe.model.reference {
-        Some(folder) if folder != &recipe.model.path => {
-            gathered::load_like(policy, Path::new(folder), kind, group)?
-        }
-        _ => policy.to_kind(kind)?,
-    };
+    let reference = ReferenceSource::of(recipe)?.load(policy, kind, group)?;
     Ok(Some(OwnAnswers {
         reference,
         prompts: answers,
@@ -396,8 +443,8 @@ pub fn run_supervised(run: SupervisedRun<'_>, context: &mut Context<'_>) -> Resu
     let objective = SupervisedObjective { dialogues: run.dialogues, padding, head, activations };
     let save = run.settings.kind;
     let provenance = Provenance::default();
-    let parts =
-        Parts { dir: run.dir, companions: run.companions.into(), save, pairs: &[], provenance: &provenance };
+    let (dir, base) = (run.dir, run.companions);
+    let parts = Parts { dir, companions: base.into(), base, save, pairs: &[], provenance: &provenance };
     let together = group.clone();
     let begin = || Trainer::together(run.policy, &objective, run.settings, together, Exchange::default());
     let trained = train(&parts, begin, Watched::default(), 0, context);
@@ -526,7 +573,7 @@ pub(crate) fn settings(recipe: &Recipe, kind: Kind) -> Result<TrainSettings, Tra
         max_grad_norm: train.max_grad_norm,
         checkpoints: train.checkpoints.clone(),
         kind,
-        trained: recipe.lora.build()?,
+        trained: trained(recipe)?,
         order: recipe.main_data().order(),
         seeds: Seeds::new(recipe.seed),
     })

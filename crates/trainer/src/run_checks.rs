@@ -103,6 +103,11 @@ pub(crate) fn facts(
         ),
         fact("model", inputs.model.clone(), copy_model),
         fact(
+            "adapters",
+            inputs.adapters.clone().unwrap_or_default(),
+            "copy the folder of lora.init from rank 0",
+        ),
+        fact(
             "reference model",
             inputs.reference.clone().unwrap_or_default(),
             "copy the folder of model.reference from rank 0",

@@ -333,6 +333,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) dir: &'a RunDir,
     /// The tokenizer files.
     pub(crate) companions: Companions<'a>,
+    /// The model below trained adapters.
+    pub(crate) base: &'a Path,
     /// The kind of saved weights.
     pub(crate) save: Kind,
     /// The training pairs; none in supervised training.
@@ -443,12 +445,12 @@ impl Observer for Recorder<'_, '_> {
 
     fn on_checkpoint(&mut self, snapshot: &TrainerState<'_>) -> Result<(), TrainError> {
         let folder = self.parts.dir.checkpoints();
-        let Parts { save, companions, provenance, .. } = *self.parts;
+        let Parts { save, companions, base, provenance, .. } = *self.parts;
         // A run resumes from the checkpoint with the rows up to it.
         let logs = [Some(&self.metrics), self.evaluations.as_ref(), self.deltas.as_ref().map(DeltaLog::log)];
         let synced = logs.into_iter().flatten().try_for_each(Log::sync);
         synced.map_err(TrainError::io("cannot sync the logs of", self.parts.dir.root()))?;
-        let path = checkpoint::write(&folder, snapshot, save, companions, provenance)?;
+        let path = checkpoint::write(&folder, snapshot, save, (companions, base), provenance)?;
         let best = match self.recording.best {
             Some(metric) if self.keep_last > 0 => self.parts.dir.best_checkpoint(metric)?,
             _ => None,

@@ -22,6 +22,9 @@ pub(crate) struct RunInputs {
     pub(crate) sources: Vec<String>,
     /// The configuration and weights of the model.
     pub(crate) model: String,
+    /// The configuration and weights of the adapters from which training starts; absent without them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) adapters: Option<String>,
     /// The configuration and weights of the reference; absent in supervised training.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) reference: Option<String>,
@@ -100,6 +103,7 @@ impl RunInputs {
         };
         compare("data", self.data == recorded.data);
         compare("model", self.model == recorded.model);
+        compare("lora.init", self.adapters == recorded.adapters);
         compare("reference", self.reference == recorded.reference);
         compare("tokenizer", self.tokenizer == recorded.tokenizer);
         compare("chat template", self.template == recorded.template);

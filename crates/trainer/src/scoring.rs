@@ -5,8 +5,8 @@
 //! with one coefficient per token.
 
 use policy_model::{
-    AttentionMask, Checkpointing, LayerwiseBackward, ModelConfig, PackedRow, PackedRows, Policy, Rows,
-    on_device,
+    AdapterDropout, AttentionMask, Checkpointing, LayerwiseBackward, ModelConfig, PackedRow, PackedRows,
+    Policy, Routing, Rows, on_device,
 };
 use pref_data::{Layout, Padding, TokenBatch};
 use pref_loss::{ChunkedHead, ScoredTokens};
@@ -14,6 +14,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::error::TrainError;
 use crate::gradients::Gradients;
+use crate::router_loss::RouterLoss;
 
 /// Options of the forward pass; they affect log-probabilities and gradients by rounding only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +97,7 @@ struct Tape<'a> {
     /// The layers, if the graph of the hidden states does not contain them.
     layers: Option<LayerwiseBackward<'a>>,
     head: HeadTape,
+    router: Option<RouterLoss>,
 }
 
 #[derive(Debug)]
@@ -112,11 +114,47 @@ impl<'a> ForwardPass<'a> {
         head: Head,
         activations: Activations,
     ) -> Result<Self, TrainError> {
+        Self::with_dropout(policy, batch, head, activations, None)
+    }
+
+    /// Like [`forward`](Self::forward), with dropout of adapters.
+    pub(crate) fn with_dropout(
+        policy: &'a Policy,
+        batch: &'a TokenBatch,
+        head: Head,
+        activations: Activations,
+        dropout: Option<AdapterDropout>,
+    ) -> Result<Self, TrainError> {
+        Self::run(policy, batch, head, activations, (dropout, None))
+    }
+
+    /// Like [`with_dropout`](Self::with_dropout), for a backward pass that includes the loss of routers.
+    pub(crate) fn training(
+        policy: &'a Policy,
+        batch: &'a TokenBatch,
+        head: Head,
+        activations: Activations,
+        dropout: Option<AdapterDropout>,
+    ) -> Result<Self, TrainError> {
+        let router = RouterLoss::new(policy.config(), batch, policy.device());
+        Self::run(policy, batch, head, activations, (dropout, router))
+    }
+
+    fn run(
+        policy: &'a Policy,
+        batch: &'a TokenBatch,
+        head: Head,
+        activations: Activations,
+        (dropout, router): (Option<AdapterDropout>, Option<RouterLoss>),
+    ) -> Result<Self, TrainError> {
         let device = policy.device();
         let on_device = |data: &[i64]| on_device(data, device);
         let ids = on_device(&batch.ids);
         let embedded = tch::no_grad(|| policy.embed(&ids)).set_requires_grad(true);
-        let (hidden, layers) = hidden_states(policy, batch, &ids, &embedded, activations)?;
+        let (hidden, layers) = {
+            let routing = router.as_ref().map(|router| router.routing.clone());
+            hidden_states(policy, batch, (&ids, &embedded), activations, (dropout, routing))?
+        };
         let targets = on_device(&batch.targets);
         let head = match head.of(policy.config()) {
             Head::Chunked => {
@@ -132,7 +170,7 @@ impl<'a> ForwardPass<'a> {
             HeadTape::Chunked { tokens, .. } => tokens.logps(),
             HeadTape::Full { logps, .. } => logps,
         });
-        Ok(Self { batch, logps, tape: Tape { ids, embedded, layers, head } })
+        Ok(Self { batch, logps, tape: Tape { ids, embedded, layers, head, router } })
     }
 
     /// Returns the log-probability of each scored token, in nats.
@@ -179,6 +217,11 @@ impl<'a> ForwardPass<'a> {
         Ok(on_cpu(&ChunkedHead::new(policy.lm_head())?.log_collisions(hidden)?))
     }
 
+    /// Returns the loss of the routers with its weight, or 0. The backward pass adds `scale` times its gradient.
+    pub(crate) fn router_loss(&mut self, scale: f64) -> f64 {
+        self.tape.router.as_mut().map_or(0.0, |router| router.evaluate(scale))
+    }
+
     /// Adds the gradient of `Σ coefficient · logp` to `gradients`, with one coefficient per sequence.
     pub(crate) fn backward(
         self,
@@ -202,7 +245,7 @@ impl<'a> ForwardPass<'a> {
                 of_sequence.zip(weights).map(|(coefficient, weight)| (coefficient * weight) as f32).collect()
             }
         };
-        let Tape { ids, embedded, layers, head } = self.tape;
+        let Tape { ids, embedded, layers, head, router } = self.tape;
         let per_token = on_device(&per_token, ids.device());
         let (output, gradient) = match head {
             HeadTape::Chunked { hidden, tokens } => {
@@ -216,9 +259,13 @@ impl<'a> ForwardPass<'a> {
             HeadTape::Full { logps, .. } => (logps, per_token),
         };
         let from = [&output, &gradient];
-        match layers {
-            None => gradients.backward(from, &embedded, &ids),
-            Some(layers) => gradients.backward_by_layer(from, layers, &ids),
+        match (layers, &router) {
+            (None, None) => gradients.backward(from, &embedded, &ids),
+            (None, Some(router)) => {
+                let [output, gradient] = router.joined(router.layers(), from);
+                gradients.backward([&output, &gradient], &embedded, &ids)
+            }
+            (Some(layers), router) => gradients.backward_by_layer(from, layers, router.as_ref(), &ids),
         }
     }
 }
@@ -227,9 +274,9 @@ impl<'a> ForwardPass<'a> {
 fn hidden_states<'a>(
     policy: &'a Policy,
     batch: &TokenBatch,
-    ids: &Tensor,
-    embedded: &Tensor,
+    (ids, embedded): (&Tensor, &Tensor),
     activations: Activations,
+    (dropout, routing): (Option<AdapterDropout>, Option<Routing>),
 ) -> Result<(Tensor, Option<LayerwiseBackward<'a>>), TrainError> {
     let on_device = |data: &[i64]| on_device(data, policy.device());
     let scored = on_device(&batch.scored);
@@ -244,7 +291,7 @@ fn hidden_states<'a>(
             let rows = batch.rows.iter();
             let rows = rows.map(|r| PackedRow { prefix: r.trunk, continuations: r.branches.clone() });
             let (ids, positions) = (ids.shallow_clone(), on_device(&batch.positions));
-            let rows = PackedRows { ids, positions, rows: rows.collect() };
+            let rows = PackedRows { ids, positions, rows: rows.collect(), dropout, routing };
             Ok(match checkpointing {
                 None => (policy.packed_hidden_states(embedded, &rows, Some(&scored))?, None),
                 Some(kind) => layerwise(policy.packed_layerwise(embedded, &rows, Some(&scored), kind)?),
@@ -257,7 +304,8 @@ fn hidden_states<'a>(
                 Layout::Separate => AttentionMask::Causal,
                 Layout::SharedPrompt => AttentionMask::SharedPrefix(grid(&batch.branches)),
             };
-            let rows = Rows { ids: ids.view(shape), positions: grid(&batch.positions), mask };
+            let rows =
+                Rows { ids: ids.view(shape), positions: grid(&batch.positions), mask, dropout, routing };
             Ok(match checkpointing {
                 None => (policy.padded_hidden_states(embedded, &rows, Some(&scored))?, None),
                 Some(kind) => layerwise(policy.padded_layerwise(embedded, &rows, Some(&scored), kind)?),

@@ -121,7 +121,9 @@ impl Objective for UnpairedObjective<'_> {
     ) -> Result<StepStats, TrainError> {
         let dialogues = dialogues(examples.iter().map(|&i| &self.completions[i]));
         let batch = TokenBatch::dialogues(&dialogues.iter().collect::<Vec<_>>(), self.scoring.padding)?;
-        let scored = ForwardPass::forward(policy, &batch, self.scoring.head, self.scoring.activations)?;
+        let Scoring { head, activations, .. } = self.scoring;
+        let dropout = context.dropout.map(|dropout| dropout.of_batch(&batch, examples, |_| 0));
+        let mut scored = ForwardPass::training(policy, &batch, head, activations, dropout)?;
         let tokens = batch.tokens as u64;
 
         let logps = scored.sequence_logps();
@@ -136,8 +138,10 @@ impl Objective for UnpairedObjective<'_> {
         for ((logp, reference), &is_desirable) in logps.iter().zip(&reference).zip(&labels) {
             sums.add(is_desirable, self.loss.beta.get() * (logp - reference), *logp);
         }
+        let count = examples.len() as f64;
+        let loss = out.losses().iter().sum::<f64>() + count * scored.router_loss(count * scale);
         scored.backward(&out.grads().iter().map(|slope| slope * scale).collect::<Vec<_>>(), gradients)?;
-        let (loss, preference) = (out.losses().iter().sum(), Some(MetricSums::Unpaired(sums)));
+        let preference = Some(MetricSums::Unpaired(sums));
         Ok(StepStats { loss, preference, deltas: Vec::new(), tokens })
     }
 }

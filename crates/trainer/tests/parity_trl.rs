@@ -157,7 +157,6 @@ struct Start<'a> {
 }
 
 #[test]
-#[ignore = "slow: cargo xtask test slow"]
 fn ten_steps_follow_trl() {
     let Some(model) = test_support::real_model("ten_steps_follow_trl") else { return };
     let _alone = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -177,7 +176,6 @@ fn ten_steps_follow_trl() {
 }
 
 #[test]
-#[ignore = "slow: cargo xtask test slow"]
 fn fifty_steps_follow_trl() {
     let Some(model) = test_support::real_model("fifty_steps_follow_trl") else { return };
     let _alone = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);

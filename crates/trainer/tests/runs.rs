@@ -254,6 +254,140 @@ fn the_best_checkpoint_of_adapters_has_their_files() {
 }
 
 #[test]
+fn dropout_and_ranks_of_modules_resume_to_the_same_bytes() {
+    let bench = Bench::new();
+    let lora = [
+        "lora.rank=2",
+        "lora.targets=all-linear",
+        "lora.rank_pattern={ \"layers\\\\.0\\\\..*\" = 3 }",
+        "lora.alpha_pattern={ down_proj = 4 }",
+    ];
+    let dropping = [&lora[..], &["lora.dropout=0.3"]].concat();
+    let planned = |changes: &[&str]| {
+        let recipe = recipe(&bench, ONE, changes).unwrap();
+        plan(&recipe, Start::Fresh, Cluster::a100s(1), &Ticking::default()).unwrap()
+    };
+    let (plain, with_dropout) = (planned(&lora), planned(&dropping));
+    assert!(plain.trained > planned(&lora[..2]).trained, "layer 0 has a higher rank");
+    assert!(with_dropout.memory.activations > plain.memory.activations, "masks are counted");
+    let dir = train_both_ways(&bench, ONE, &dropping);
+    let read = |name: &str| fs::read(dir.adapter().join(name)).unwrap();
+    let config: Value = serde_json::from_slice(&read("adapter_config.json")).unwrap();
+    assert_eq!(config["lora_dropout"], 0.3);
+    assert_eq!(config["rank_pattern"], serde_json::json!({ "layers\\.0\\..*": 3 }));
+    let dropped = read("adapter_model.safetensors");
+    fs::remove_dir_all(dir.root()).unwrap();
+    let whole = format!("output.dir={}", bench.path("whole").display());
+    let recipe = recipe(&bench, ONE, &[&lora[..], &[&whole]].concat()).unwrap();
+    train(&recipe, Start::Fresh, false).unwrap();
+    assert_ne!(dropped, read("adapter_model.safetensors"));
+}
+
+/// Trains adapters, and returns their folder, which then also has the tokenizer's files.
+fn first_adapters(bench: &Bench) -> String {
+    let out = format!("output.dir={}", bench.path("first").display());
+    let recipe = recipe(bench, ONE, &["lora.rank=2", "train.learning_rate=0.05", &out]).unwrap();
+    assert_eq!(train(&recipe, Start::Fresh, false).unwrap(), Outcome::Finished);
+    let adapter = RunDir::open_finished(&bench.path("first")).unwrap().adapter();
+    for name in ["tokenizer.json", "tokenizer_config.json"] {
+        fs::copy(bench.path("model").join(name), adapter.join(name)).unwrap();
+    }
+    adapter.display().to_string()
+}
+
+/// Returns the losses of each step of a new run.
+fn losses(bench: &Bench, changes: &[&str]) -> Vec<f64> {
+    let recipe = recipe(bench, ONE, changes).unwrap();
+    assert_eq!(train(&recipe, Start::Fresh, false).unwrap(), Outcome::Finished, "{changes:?}");
+    let losses = RunDir::open_finished(&bench.path("out")).unwrap().read_metrics().unwrap();
+    fs::remove_dir_all(bench.path("out")).unwrap();
+    losses.into_iter().map(|step| step.loss).collect()
+}
+
+#[test]
+fn adapters_are_a_start_and_a_reference() {
+    let bench = Bench::new();
+    let adapter = first_adapters(&bench);
+    let [init, path] = ["lora.init", "model.path"].map(|key| format!("{key}={adapter}"));
+    let base = format!("model.reference={}", bench.path("model").display());
+    let start = losses(&bench, &[&init]);
+    assert_eq!(start[0], std::f64::consts::LN_2, "the reference has the same adapters, bit for bit");
+    assert!(start[5] < start[0], "{start:?}");
+    assert_eq!(losses(&bench, &[&init, "model.reference=adapter"]), start);
+    assert_eq!(losses(&bench, &[&init, &path]), start, "adapters in model.path are trained");
+
+    let from_base = losses(&bench, &[&init, "model.reference=base"]);
+    assert!((from_base[0] - start[0]).abs() > 0.01, "the first run has changed the policy: {from_base:?}");
+    assert_eq!(losses(&bench, &[&init, &base]), from_base);
+    assert_eq!(losses(&bench, &[&init, &path, "model.reference=base"]), from_base);
+
+    let merged = losses(&bench, &[&path]);
+    assert_eq!(merged[0], std::f64::consts::LN_2);
+    assert_eq!(losses(&bench, &[&path, "model.reference=adapter"]), merged);
+    let merged_from_base = losses(&bench, &[&path, "model.reference=base", "lora.rank=2"]);
+    assert!((merged_from_base[0] - from_base[0]).abs() < 1e-5, "{merged_from_base:?}");
+}
+
+#[test]
+fn runs_from_adapters_resume_to_the_same_bytes_and_notice_other_adapters() {
+    let bench = Bench::new();
+    let adapter = first_adapters(&bench);
+    let changes = [&*format!("lora.init={adapter}"), "lora.dropout=0.2"];
+    let dir = train_both_ways(&bench, ONE, &changes);
+    let config: Value =
+        serde_json::from_slice(&fs::read(dir.adapter().join("adapter_config.json")).unwrap()).unwrap();
+    assert_eq!((&config["r"], &config["lora_dropout"]), (&serde_json::json!(2), &serde_json::json!(0.2)));
+    let base = config["base_model_name_or_path"].as_str().unwrap();
+    assert_eq!(Path::new(base).file_name().unwrap(), "model");
+    let record: Value = serde_json::from_slice(&fs::read(dir.provenance()).unwrap()).unwrap();
+    let inputs = &record["inputs"];
+    assert!(inputs["adapters"] != inputs["reference"] && inputs["model"] != inputs["reference"], "{inputs}");
+    let card = fs::read_to_string(dir.model().join("README.md")).unwrap();
+    assert!(card.contains("| adapters | `") && card.contains("init = \"adapter\""), "{card}");
+
+    let recipe = recipe(&bench, ONE, &changes).unwrap();
+    let planned = plan(&recipe, Start::Fresh, Cluster::a100s(1), &Ticking::default()).unwrap();
+    assert!(planned.trained > 0 && planned.trained < planned.parameters / 10);
+    assert_eq!(train(&recipe, Start::Fresh, true).unwrap(), Outcome::Stopped(1));
+    let path = Path::new(&adapter).join("adapter_config.json");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replace("\"lora_alpha\": 16.0", "\"lora_alpha\": 8.0")).unwrap();
+    let error = train(&recipe, Start::Resume, false).unwrap_err().to_string();
+    assert!(error.contains("lora.init"), "{error}");
+}
+
+#[test]
+fn adapters_that_are_not_there_are_refused() {
+    let bench = Bench::new();
+    let refused = |changes: &[&str]| {
+        let error = recipe(&bench, ONE, changes).and_then(|recipe| train(&recipe, Start::Fresh, false));
+        let error = error.unwrap_err();
+        let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+        format!("{error}: {source}")
+    };
+    let missing = format!("lora.init={}", bench.path("missing").display());
+    for (changes, says) in [
+        (&["model.reference=base"][..], "neither is model.path a folder of adapters nor is lora.init set"),
+        (&["model.reference=adapter", "lora.rank=2"], "neither is model.path a folder of adapters"),
+        (&[&missing], "missing/adapter_config.json"),
+        (&[&missing, "lora.rank=2"], "lora.rank is that of the adapters in lora.init; remove the key"),
+        (&[&missing, "lora.rank_pattern={ a = 1 }"], "lora.rank_pattern is that of the adapters"),
+        (&["lora.init=\"\""], "lora.init is empty"),
+        (&[&missing, "distributed.zero=3"], "distributed.zero = 3 with lora.rank above 0 or lora.init"),
+    ] {
+        let error = refused(changes);
+        assert!(error.contains(says), "{changes:?}: {error}");
+    }
+    let adapter = first_adapters(&bench);
+    let path = Path::new(&adapter).join("adapter_config.json");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replace("\"v_proj\"", "\"w_proj\"")).unwrap();
+    let recipe = recipe(&bench, ONE, &[&format!("lora.init={adapter}")]).unwrap();
+    let error = plan(&recipe, Start::Fresh, Cluster::a100s(1), &Ticking::default()).unwrap_err().to_string();
+    assert!(error.contains("no projection of the model matches \"w_proj\""), "{error}");
+}
+
+#[test]
 fn run_json_has_what_determined_the_run() {
     let bench = Bench::new();
     let list = "[[data]]\npath = \"@/pairs.jsonl\"\n[[data]]\npath = \"@/held-out.jsonl\"\n";

@@ -293,6 +293,18 @@ fn adapters_agree_under_each_option_and_keep_the_weights() {
     }
     let (split, _) = train(TrainSettings { micro_batch: MicroBatch::Examples(1), ..lora.clone() }, FAST);
     assert_close(&plain, &split);
+    let Trained::Adapters(mut dropping) = adapters() else { unreachable!("adapters are trained") };
+    dropping.dropout = 0.3;
+    let dropping = TrainSettings { trained: Trained::Adapters(dropping), ..lora.clone() };
+    let (dropped, _) = train(dropping.clone(), PLAIN);
+    assert_ne!(dropped.steps[3].loss, plain.steps[3].loss);
+    for (scoring, examples) in
+        [(FAST, 8), (PLAIN, 3), (Scoring { activations: Activations::Recomputed, ..FAST }, 1)]
+    {
+        let micro_batch = MicroBatch::Examples(examples);
+        let (other, _) = train(TrainSettings { micro_batch, ..dropping.clone() }, scoring);
+        assert_close(&dropped, &other);
+    }
     let losses: Vec<f64> = plain.steps.iter().map(|step| step.loss).collect();
     assert!((losses[0] - std::f64::consts::LN_2).abs() < 1e-6, "initial adapters are zero");
     assert!(losses[5] < losses[0], "it learns: {losses:?}");

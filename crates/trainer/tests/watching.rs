@@ -201,6 +201,8 @@ fn next(policy: &Policy, prompts: &[TokenPair]) -> Vec<Vec<f64>> {
             ids: row(&Tensor::from_slice(&ids)),
             positions: row(&positions),
             mask: AttentionMask::Causal,
+            dropout: None,
+            routing: None,
         };
         let logits = tch::no_grad(|| policy.logits(&policy.hidden_states(&rows).unwrap()));
         let last = logits.view([length, -1]).get(length - 1).log_softmax(-1, Kind::Double);

@@ -81,7 +81,7 @@ pub struct PaceSection {
     pub tokens_per_minute: Option<NonZeroU64>,
     /// Timeout of a call, in seconds.
     pub timeout: f64,
-    /// Attempts per call.
+    /// Attempts per call [default: 8].
     pub attempts: NonZeroU32,
     /// Budget of a run in USD; it stops before the call that could exceed it.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -18,6 +18,8 @@ pub(super) type Special = (String, u32);
 pub(super) struct FolderConfig {
     path: PathBuf,
     named: BTreeMap<&'static str, String>,
+    /// The names whose tokens are those of `special_tokens_map.json`.
+    of_map: Vec<&'static str>,
     class: Option<String>,
     model_type: Option<String>,
     legacy: Option<bool>,
@@ -39,19 +41,68 @@ pub(super) struct SpecialTokens {
     pub(super) variables: BTreeMap<&'static str, String>,
 }
 
+const CONFIG: &str = "tokenizer_config.json";
+const MAP: &str = "special_tokens_map.json";
+
 /// The names under which transformers hands special tokens to a chat template.
 const NAMES: [&str; 7] =
     ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
+/// Adds the special tokens of `special_tokens_map.json`, as transformers does: they take the place of those of
+/// `tokenizer_config.json`, unless that has an `added_tokens_decoder`. Differences are announced. Returns the
+/// names that it has changed.
+fn merge(
+    named: &mut BTreeMap<&'static str, String>,
+    map: &BTreeMap<String, Value>,
+    is_ignored: bool,
+    folder: &Path,
+) -> Vec<&'static str> {
+    let mut of_map = Vec::new();
+    for name in NAMES {
+        let Some(value) = map.get(name) else { continue };
+        let (new, of_config) = (token_text(value), named.get(name).cloned());
+        if new == of_config {
+            continue;
+        }
+        let (winner, loser) = if is_ignored { (CONFIG, MAP) } else { (MAP, CONFIG) };
+        if of_config.is_some() || is_ignored {
+            let in_words = |token: &Option<String>| token.as_deref().unwrap_or("none").to_owned();
+            tracing::warn!(
+                folder = %folder.display(),
+                "`{name}` is {} in {CONFIG} and {} in {MAP}: {winner} counts and {loser} does not, as in transformers",
+                in_words(&of_config),
+                in_words(&new)
+            );
+        }
+        if is_ignored {
+            continue;
+        }
+        match new {
+            Some(token) => named.insert(name, token),
+            None => named.remove(name),
+        };
+        of_map.push(name);
+    }
+    of_map
+}
+
 impl FolderConfig {
-    pub(super) fn read(folder: &Path) -> Result<Self, DataError> {
-        let path = folder.join("tokenizer_config.json");
-        let file: TokenizerConfig = read_json(folder, "tokenizer_config.json")?.unwrap_or_default();
+    /// Reads the files of a folder. `padding` is the token that `tokenizer.json` pads with.
+    pub(super) fn read(folder: &Path, padding: Option<&str>) -> Result<Self, DataError> {
+        let path = folder.join(CONFIG);
+        let file: TokenizerConfig = read_json(folder, CONFIG)?.unwrap_or_default();
         let mut named = BTreeMap::new();
         for name in NAMES {
             if let Some(token) = file.special.get(name).and_then(token_text) {
                 named.insert(name, token);
             }
+        }
+        let map: BTreeMap<String, Value> = read_json(folder, MAP)?.unwrap_or_default();
+        let is_ignored = file.special.contains_key("added_tokens_decoder");
+        let of_map = merge(&mut named, &map, is_ignored, folder);
+        let is_named = file.special.contains_key("pad_token") || !is_ignored && map.contains_key("pad_token");
+        if let Some(token) = padding.filter(|_| !is_named) {
+            named.insert("pad_token", token.to_owned());
         }
         let mut templates = template_files(folder)?;
         if templates.is_empty() {
@@ -61,6 +112,7 @@ impl FolderConfig {
         Ok(Self {
             path,
             named,
+            of_map,
             class: file.tokenizer_class,
             model_type: model.model_type,
             legacy: file.legacy,
@@ -83,7 +135,11 @@ impl FolderConfig {
             match tokenizer.token_to_id(token) {
                 Some(id) => Ok(Some((token.clone(), id))),
                 None => Err(DataError::UnknownSpecialToken {
-                    path: self.path.clone(),
+                    path: if self.of_map.contains(&name) {
+                        self.path.with_file_name(MAP)
+                    } else {
+                        self.path.clone()
+                    },
                     name,
                     token: token.clone(),
                 }),
@@ -207,16 +263,17 @@ enum OneOrMany {
     Many(Vec<u32>),
 }
 
+/// Reads the ids at which `generate` of transformers stops: those of `generation_config.json`, or of `config.json` without that
+/// file.
 fn read_stop_tokens(folder: &Path) -> Result<Vec<u32>, DataError> {
-    for name in ["generation_config.json", "config.json"] {
-        let file: EosOnly = read_json(folder, name)?.unwrap_or_default();
-        match file.eos_token_id {
-            Some(OneOrMany::One(id)) => return Ok(vec![id]),
-            Some(OneOrMany::Many(ids)) => return Ok(ids),
-            None => {}
-        }
-    }
-    Ok(Vec::new())
+    let of = |file: Option<EosOnly>| match file.and_then(|file| file.eos_token_id) {
+        Some(OneOrMany::One(id)) => vec![id],
+        Some(OneOrMany::Many(ids)) => ids,
+        None => Vec::new(),
+    };
+    let of_generation: Option<EosOnly> = read_json(folder, "generation_config.json")?;
+    let of_model: Option<EosOnly> = read_json(folder, "config.json")?;
+    Ok(of(if of_generation.is_some() { of_generation } else { of_model }))
 }
 
 /// A token is written as a string or as an object with its text in `content`.
@@ -239,10 +296,27 @@ fn read_optional(folder: &Path, name: &Path) -> Result<Option<Vec<u8>>, DataErro
     files::read_inside_if_present(folder, name).map_err(failed)
 }
 
-/// Reads a file of the folder that must be there.
-pub(super) fn read_required(folder: &Path, name: &str) -> Result<Vec<u8>, DataError> {
-    let failed = |source| DataError::Io { action: "read", path: folder.join(name), source };
-    files::read_inside(folder, name).map_err(failed)
+/// Reads `tokenizer.json`, which must be there.
+pub(super) fn read_tokenizer(folder: &Path) -> Result<Vec<u8>, DataError> {
+    /// The files from which transformers makes a `tokenizer.json`.
+    const SOURCES: [&str; 5] =
+        ["tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tokenizer_config.json"];
+    let name = Path::new("tokenizer.json");
+    if !folder.is_dir() {
+        let failed = |source| DataError::Io { action: "read", path: folder.join(name), source };
+        return files::read_inside(folder, name).map_err(failed);
+    }
+    if let Some(json) = read_optional(folder, name)? {
+        return Ok(json);
+    }
+    let remedy = if SOURCES.iter().any(|source| folder.join(source).exists()) {
+        "make it: python -c \"from transformers import AutoTokenizer as T; T.from_pretrained('DIR').save_pretrained('DIR')\""
+    } else if folder.join("adapter_config.json").exists() {
+        "copy the tokenizer's files from the folder of the base model"
+    } else {
+        "copy the tokenizer's files from the folder of the model that this one comes from"
+    };
+    Err(DataError::NoTokenizer { folder: folder.to_owned(), remedy })
 }
 
 pub(super) fn utf8(path: &Path, bytes: Vec<u8>) -> Result<String, DataError> {

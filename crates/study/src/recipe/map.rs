@@ -21,7 +21,7 @@ pub struct MapSection {
     /// Shares of flipped labels for DPO and cDPO: 0, and one or more above it.
     #[serde(default = "flip_rates")]
     pub flip_rates: Vec<FlipRate>,
-    /// Rules for cDPO's ε: numbers from 0 to 1, or `"flip_rate"` for the share of flipped labels [default: 0.1 and
+    /// Rules for cDPO's ε: numbers from 0 to 1, or `"flip_rate"` for the share of flipped labels [default: 0.1,
     /// `"flip_rate"`].
     #[serde(default = "fixed_and_flip_rate")]
     pub label_smoothing: Vec<Smoothing>,

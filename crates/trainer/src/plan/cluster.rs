@@ -66,12 +66,14 @@ impl Cluster {
 
     pub(super) fn run(self, load: &Load<'_>, sharding: Sharding) -> OnCluster {
         let gpus = self.gpus as f64;
-        let weights = load.config.parameter_count() as f64;
+        let weights = load.config.active_parameter_count() as f64;
         let trained = load.trained.parameter_count(load.config) as f64;
+        // A token has no gradient for the experts that it does not pass through.
+        let active = trained.min(weights);
         // Operations per weight and token: 2 forward, 2 backward to the activations, 2 backward to trained weights, and
         // 2 more to recompute activations.
         let again = if load.activations == Activations::Recomputed { 2.0 } else { 0.0 };
-        let per_token = (4.0 + again) * weights + 2.0 * trained;
+        let per_token = (4.0 + again) * weights + 2.0 * active;
         let rate = gpus * self.flops * self.utilisation;
         let sent = |bytes_a_weight: f64| bytes_a_weight * trained * (gpus - 1.0) / gpus;
         let on_gpu = (Kind::BFloat16, Device::Cuda(0));

@@ -1,7 +1,7 @@
 //! Peak memory of training, by purpose.
 
 use distributed::Sharding;
-use policy_model::ModelConfig;
+use policy_model::{ExpertSizes, ModelConfig};
 use pref_data::{Dialogue, Layout, Padding, TokenPair};
 use tch::{Device, Kind};
 
@@ -296,11 +296,27 @@ fn layer_activations(
     // Under a soft cap: the tanh, its mask, and the softmax in fp32 and in the kind that computes.
     let bytes_of_score = size + 1 + if size < 4 { 4 + size } else { 4 };
     let scores = if config.holds_scores() { heads * widest.scores * bytes_of_score } else { 0 };
+    // A token's experts take the place of the block; their inputs, outputs, and the weighted outputs are rows of their own.
+    let routed = config.experts().map_or(0, |experts| {
+        let ExpertSizes { count, per_token, width, layers, .. } = experts;
+        let of_experts = size * (4 * hidden + 4 * width as u64) * per_token as u64 + 12 * count as u64;
+        layers as u64 * of_experts / config.layers as u64
+    });
+    let mlp = config
+        .experts()
+        .map_or(mlp, |experts| mlp * (config.layers - experts.layers) as u64 / config.layers as u64);
     // Gate and up projections; if composed, also the gate's activation.
     let gated = match (config.has_gate(), is_fused) {
         (true, true) => 2 * size * mlp,
         (true, false) => 3 * size * mlp,
         (false, _) => 2 * size * mlp,
+    };
+    // Dropout: the mask and the dropped input of each adapter.
+    let dropped = match trained {
+        Trained::Adapters(lora) if lora.dropout > 0.0 => {
+            2 * size * lora.input_width(config) / config.layers as u64
+        }
+        _ => 0,
     };
     // Inputs of linear layers: normalized states twice, attention's output in order, and the gated product.
     let inputs = size
@@ -308,7 +324,9 @@ fn layer_activations(
             + in_order * learns(&["o_proj", "dense"])
             + hidden * learns(&["gate_proj", "up_proj", "gate_up_proj", "fc1", "c_fc"])
             + mlp * learns(&["down_proj", "fc2", "c_proj"]));
-    widest.tokens * (config.norms_per_layer() as u64 * norm + attention + gated + inputs) + joined + scores
+    widest.tokens * (config.norms_per_layer() as u64 * norm + attention + gated + inputs + dropped + routed)
+        + joined
+        + scores
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Estimates the time of a run on this machine from a few seconds of measurement.
 
-use policy_model::{ModelConfig, Policy};
+use policy_model::{ModelConfig, Policy, Targets};
 use pref_data::{Dialogue, TokenCompletion, TokenPair};
 use tch::{Device, Kind, Tensor};
 
@@ -128,7 +128,7 @@ impl Work<'_> {
         let whole = |few: f64, more: f64| {
             let of_layer = ((more - few) / (layers[1] - layers[0]).max(1) as f64).max(0.0);
             let seconds = more + of_layer * (small.layers - layers[1]) as f64;
-            seconds * self.config.parameter_count() as f64 / small.parameter_count() as f64
+            seconds * self.config.active_parameter_count() as f64 / small.active_parameter_count() as f64
         };
         let steps = self.examples.tokens() as f64 * self.settings.epochs(self.examples.len()) / tried;
         Ok(PlannedTime {
@@ -212,6 +212,7 @@ impl Work<'_> {
                 tokens => tokens,
             },
             checkpoints: Vec::new(),
+            trained: in_shallow(&self.settings.trained, policy.config()),
             order: Order::AsGiven,
             ..self.settings.clone()
         };
@@ -294,6 +295,19 @@ fn narrowed(config: &ModelConfig) -> ModelConfig {
         }
     }
     small
+}
+
+/// Returns the trained weights of a model with fewer layers. Adapters of single layers become those of all, which takes longer.
+fn in_shallow(trained: &Trained, config: &ModelConfig) -> Trained {
+    match trained {
+        Trained::Adapters(lora) if lora.fits(config).is_err() => {
+            let mut lora = lora.clone();
+            lora.targets = Targets::AllLinear;
+            lora.modules_to_save.clear();
+            Trained::Adapters(lora)
+        }
+        trained => trained.clone(),
+    }
 }
 
 /// Maps the pair's ids to a smaller vocabulary.

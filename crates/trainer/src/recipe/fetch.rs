@@ -14,6 +14,7 @@ impl Recipe {
     /// [`HubError`].
     pub fn fetch(&mut self, hub: &Hub) -> Result<(), HubError> {
         self.model.fetch(hub)?;
+        self.lora.init.as_mut().map_or(Ok(()), |folder| local(hub, RepoKind::Model, folder))?;
         self.data.iter_mut().try_for_each(|source| source.fetch(hub))
     }
 }

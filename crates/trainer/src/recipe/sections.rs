@@ -4,15 +4,13 @@ use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use distributed::{Exchange, Sharding};
-use policy_model::{Lora, Scaling, Targets};
 use pref_data::{Layout, Padding};
 use serde::{Deserialize, Serialize};
 
 use super::error::{in_range, require};
 use super::stopping::{EarlyStoppingSection, NEEDS_HELD_OUT};
 use super::values::{DeviceChoice, Dtype, Epochs, Scheduler};
-use super::{Complaint, Origin, RecipeError};
-use crate::parameters::Trained;
+use super::{Complaint, LoraSection};
 use crate::schedule::{Decay, DecayShape};
 use crate::scoring::{Activations, Head, Scoring};
 use crate::settings::Length;
@@ -23,7 +21,8 @@ use crate::settings::Length;
 pub struct ModelSection {
     /// The model to train: a Hugging Face folder, or an id on the Hub (`owner/name@revision`).
     pub path: String,
-    /// The reference model, as for `path`. Default: `path`.
+    /// The reference model, as for `path`; or `"base"` or `"adapter"`: the policy without or with the adapters of `path` or of
+    /// `lora.init`. Default: the policy before training.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
     /// The data type of the policy's computation.
@@ -91,6 +90,9 @@ pub struct TrainSection {
     pub weight_decay: f64,
     /// Maximum gradient norm, to which longer gradients are clipped. 0 disables clipping.
     pub max_grad_norm: f64,
+    /// Weight of the loss that balances the experts of a mixture, at least 0. Default: that of `config.json`, as in TRL.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub router_aux_loss_coef: Option<f64>,
     /// Fractions of the steps after which a checkpoint is written, in (0, 1] and ascending.
     pub checkpoints: Vec<f64>,
     /// Number of the newest checkpoints that are kept; 0 keeps all.
@@ -121,6 +123,7 @@ impl Default for TrainSection {
             eps: 1e-8,
             weight_decay: 0.0,
             max_grad_norm: 1.0,
+            router_aux_loss_coef: None,
             checkpoints: vec![0.25, 0.5, 0.75, 1.0],
             keep_last: 0,
             gradient_checkpointing: false,
@@ -148,6 +151,8 @@ impl TrainSection {
         in_range("eps", self.eps, |eps| eps > 0.0, "above 0")?;
         in_range("weight_decay", self.weight_decay, |decay| decay >= 0.0, "at least 0")?;
         in_range("max_grad_norm", self.max_grad_norm, |norm| norm >= 0.0, "at least 0; 0 disables clipping")?;
+        let router = self.router_aux_loss_coef.unwrap_or(0.0);
+        in_range("router_aux_loss_coef", router, |weight| weight >= 0.0, "at least 0; 0 disables the loss")?;
         for &fraction in &self.checkpoints {
             in_range("checkpoints", fraction, |fraction| fraction > 0.0 && fraction <= 1.0, "in (0, 1]")?;
         }
@@ -269,92 +274,6 @@ impl SpeedSection {
     }
 }
 
-/// Low-rank adapters (LoRA): a low-rank update of each target projection is trained instead of its weight. Adapters
-/// need a learning rate at least ten times higher than full fine-tuning.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct LoraSection {
-    /// Rank of the adapters; 0 trains all weights.
-    pub rank: usize,
-    /// Numerator of the adapters' scale alpha / rank, above 0.
-    pub alpha: f64,
-    /// Projections with adapters, such as `["q_proj", "v_proj"]`; `"all-linear"`; or a regular expression of whole
-    /// names, such as `".*layers\\.[0-3]\\..*_proj"`.
-    pub targets: LoraTargets,
-    /// Whether the scale is alpha / √rank (rank-stabilized).
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub use_rslora: bool,
-    /// Whether the lengths of the adapted weights' rows are trained too (`DoRA`).
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub use_dora: bool,
-    /// Modules that are trained in full besides adapters, such as `["lm_head", "embed_tokens"]`.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub modules_to_save: Vec<String>,
-}
-
-/// One word or a list of names.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum LoraTargets {
-    /// `all-linear` or a pattern.
-    Word(String),
-    /// Names of projections.
-    Names(Vec<String>),
-}
-
-impl Default for LoraSection {
-    fn default() -> Self {
-        Self {
-            rank: 0,
-            alpha: 16.0,
-            targets: LoraTargets::Names(vec!["q_proj".to_owned(), "v_proj".to_owned()]),
-            use_rslora: false,
-            use_dora: false,
-            modules_to_save: Vec::new(),
-        }
-    }
-}
-
-impl LoraSection {
-    /// # Errors
-    /// A [`Complaint`] about the first invalid key.
-    pub fn check(&self) -> Result<(), Complaint> {
-        require(i32::try_from(self.rank).is_ok(), "rank", format!("is {}; 0 trains in full", self.rank))?;
-        in_range("alpha", self.alpha, |alpha| alpha > 0.0, "above 0")?;
-        self.parsed_targets().map(drop)
-    }
-
-    /// Returns which weights are trained.
-    ///
-    /// # Errors
-    /// [`RecipeError::Invalid`] if a target is not a projection.
-    pub fn build(&self) -> Result<Trained, RecipeError> {
-        let at = |complaint: Complaint| complaint.within("lora").at(Origin::Code);
-        let mut lora = Lora::new(self.rank, self.alpha, self.parsed_targets().map_err(at)?);
-        lora.scaling = if self.use_rslora { Scaling::RootRank } else { Scaling::Rank };
-        lora.use_dora = self.use_dora;
-        lora.modules_to_save.clone_from(&self.modules_to_save);
-        Ok(if self.rank == 0 { Trained::All } else { Trained::Adapters(lora) })
-    }
-
-    fn parsed_targets(&self) -> Result<Targets, Complaint> {
-        let names = match &self.targets {
-            LoraTargets::Word(word) => {
-                let refused = |why| Complaint::invalid("targets", format!("is {word:?}, but {why}"));
-                return Targets::parse(word).map_err(refused);
-            }
-            LoraTargets::Names(names) => names,
-        };
-        require(!names.is_empty(), "targets", "is empty; list at least one projection")?;
-        for (at, name) in names.iter().enumerate() {
-            let refused = |why| Complaint::invalid("targets", format!("are {names:?}, but {why}"));
-            Targets::check_name(name).map_err(refused)?;
-            require(!names[..at].contains(name), "targets", format!("are {names:?}; list each once"))?;
-        }
-        Ok(Targets::names(names.iter().cloned()))
-    }
-}
-
 /// Training on several processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -378,8 +297,8 @@ impl DistributedSection {
         if self.zero > 3 {
             return Err(Complaint::unsupported("zero", self.zero, "set it to 0, 1, 2 or 3"));
         }
-        if self.zero == 3 && lora.rank > 0 {
-            let what = "3 with lora.rank above 0, where most weights are not trained";
+        if self.zero == 3 && lora.trains_adapters() {
+            let what = "3 with lora.rank above 0 or lora.init, where most weights are not trained";
             return Err(Complaint::unsupported("zero", what, "set it to 2 or less"));
         }
         Ok(())

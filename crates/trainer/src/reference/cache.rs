@@ -12,36 +12,54 @@ use pref_loss::LdAlpha;
 use tch::Kind;
 
 use super::SequenceLogps;
+use super::source::ReferenceSource;
 use crate::context::Progress;
 use crate::error::TrainError;
-use crate::gathered::load_like;
 use crate::recipe::Recipe;
 use crate::scoring::{Head, Scoring};
 use crate::sequences::sequences;
 
-/// A recipe's reference: its folder and digest.
+/// A recipe's reference and its digest.
 #[derive(Clone, Debug)]
 pub(crate) struct ReferenceModel {
-    folder: PathBuf,
+    source: ReferenceSource,
     digest: blake3::Hash,
+    /// The digest of the weights below the policy's adapters, if they are part of the reference.
+    below: Option<blake3::Hash>,
 }
 
 impl ReferenceModel {
     /// Hashes all files of the folder; keeps no weights in memory.
     pub(crate) fn read(recipe: &Recipe) -> Result<Self, TrainError> {
-        let folder = PathBuf::from(recipe.model.reference.as_ref().unwrap_or(&recipe.model.path));
-        if folder != Path::new(&recipe.model.path) {
+        let source = ReferenceSource::of(recipe)?;
+        let hash = |folder: &Path| {
+            let mut hasher = blake3::Hasher::new();
+            hash_model(&model_folders(folder)?, &mut hasher)?;
+            Ok::<_, TrainError>(hasher.finalize())
+        };
+        if let ReferenceSource::Folder(folder) = &source {
             // A folder without a model is an error before anything is computed.
-            ModelConfig::from_folder(&folder)?;
+            ModelConfig::from_folder(folder)?;
+            let digest = hash(folder)?;
+            return Ok(Self { source, digest, below: None });
         }
-        let mut hasher = blake3::Hasher::new();
-        hash_model(&model_folders(&folder)?, &mut hasher)?;
-        Ok(Self { folder, digest: hasher.finalize() })
+        let below = hash(&recipe.policy_folder()?)?;
+        let digest = match recipe.lora.init.as_ref().filter(|_| source == ReferenceSource::Start) {
+            // Unlike those of a folder, these adapters are not merged.
+            Some(adapters) => {
+                let mut hasher = blake3::Hasher::new();
+                hasher.update(b"adapters").update(below.as_bytes());
+                hash_model(&[adapters.into()], &mut hasher)?;
+                hasher.finalize()
+            }
+            None => below,
+        };
+        Ok(Self { source, digest, below: Some(below) })
     }
 
-    /// Returns whether the reference is the model in `folder`.
-    pub(crate) fn is_of(&self, folder: &Path) -> bool {
-        self.folder == folder
+    /// Returns the digest of the weights below the policy's adapters, if they are part of the reference.
+    pub(crate) fn digest_of_policy(&self) -> Option<String> {
+        self.below.map(short)
     }
 
     /// Returns the digest of its files.
@@ -49,26 +67,26 @@ impl ReferenceModel {
         self.digest
     }
 
-    /// Returns the reference for computation in `kind`. `policy` is loaded from the folder `model`, without adapters. If
-    /// that folder is also the reference's, no second model is loaded.
-    pub(super) fn load(
+    /// Returns the reference for computation in `kind`. `policy` is that before training; if the reference has its weights, no
+    /// second model is loaded.
+    pub(crate) fn load(
         &self,
         policy: &Policy,
-        model: &Path,
         kind: Kind,
         group: &ProcessGroup,
     ) -> Result<Policy, TrainError> {
-        if self.folder == model {
-            return Ok(policy.to_kind(kind)?);
-        }
-        load_like(policy, &self.folder, kind, group)
+        self.source.load(policy, kind, group)
     }
 
     /// Returns the first 16 hexadecimal digits of the digest of its files, as [`distributed::digest_of_model`] computes
     /// them.
     pub(crate) fn short_digest(&self) -> String {
-        self.digest.to_hex()[..16].to_owned()
+        short(self.digest)
     }
+}
+
+fn short(hash: blake3::Hash) -> String {
+    hash.to_hex()[..16].to_owned()
 }
 
 /// One pass of a recipe's reference over all pairs of the data, and the file of its result.
@@ -120,12 +138,10 @@ impl ReferencePass {
         logps.filter(|logps| logps.chosen.len() == self.canonical.len())
     }
 
-    /// Returns the log-probabilities, read by rank 0 or computed by all ranks and cached. `policy` is loaded from the
-    /// folder `model`, without adapters. If that folder is also the reference's, no second model is loaded.
+    /// Returns the log-probabilities, read by rank 0 or computed by all ranks and cached. `policy` is that before training.
     pub(crate) fn table(
         self,
         policy: &Policy,
-        model: &Path,
         group: &ProcessGroup,
         progress: &mut dyn Progress,
     ) -> Result<ReferenceTable, TrainError> {
@@ -135,7 +151,7 @@ impl ReferencePass {
         let logps = match SequenceLogps::from_bytes(&cached) {
             Some(logps) => logps,
             None => {
-                let reference = self.reference.load(policy, model, self.kind, group)?;
+                let reference = self.reference.load(policy, self.kind, group)?;
                 self.compute(&reference, group, progress)?
             }
         };
@@ -304,7 +320,8 @@ mod tests {
     /// The key of the layout on users' disks: a changed key would discard hours of computation.
     #[test]
     fn the_key_of_a_sample_is_frozen() {
-        let reference = ReferenceModel { folder: PathBuf::from("model"), digest: blake3::hash(b"weights") };
+        let reference =
+            ReferenceModel { source: ReferenceSource::Below, digest: blake3::hash(b"weights"), below: None };
         let pairs = [TokenPair {
             id: "a".to_owned(),
             prompt: vec![1, 2],

@@ -78,11 +78,10 @@ impl CompletionPass {
     }
 
     /// Returns the log-probabilities of the examples and the mismatched examples, read by rank 0 or computed by all
-    /// ranks and cached. `policy` is loaded from the folder `model`, without adapters.
+    /// ranks and cached. `policy` is that before training.
     pub(crate) fn scores(
         mut self,
         policy: &Policy,
-        model: &Path,
         group: &ProcessGroup,
         progress: &mut dyn Progress,
     ) -> Result<(Vec<f64>, Mismatched), TrainError> {
@@ -91,7 +90,7 @@ impl CompletionPass {
         let mut logps = match decode(&cached) {
             Some(logps) => logps,
             None => {
-                let reference = self.reference.load(policy, model, self.kind, group)?;
+                let reference = self.reference.load(policy, self.kind, group)?;
                 self.compute(&reference, group, progress)?
             }
         };

@@ -63,18 +63,16 @@ impl<'a> ReferencePasses<'a> {
     }
 
     /// Returns the reference's log-probabilities, read by rank 0 or computed by all ranks and cached. `policy` is
-    /// loaded from the folder `model`, without adapters. If that folder is also the reference's, no second model is
-    /// loaded.
+    /// that before training.
     pub(crate) fn tables(
         self,
         policy: &Policy,
-        model: &Path,
         group: &ProcessGroup,
         progress: &mut dyn Progress,
     ) -> Result<ReferenceTables, TrainError> {
-        let own = self.own.table(policy, model, group, progress)?;
+        let own = self.own.table(policy, group, progress)?;
         let kl_pairs = match self.kl_pairs {
-            Some((pairs, pass)) => Some((pairs, pass.table(policy, model, group, progress)?)),
+            Some((pairs, pass)) => Some((pairs, pass.table(policy, group, progress)?)),
             None => None,
         };
         Ok(ReferenceTables { own, kl_pairs })
