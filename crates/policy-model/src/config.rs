@@ -143,6 +143,13 @@ impl ModelConfig {
         (layers > 0).then_some(ExpertSizes { count, per_token, width, layers })
     }
 
+    /// Halves the width of the experts, for measurements of a smaller model.
+    pub fn halve_experts(&mut self) {
+        if let Some(experts) = &mut self.switches.experts {
+            experts.width = experts.width.div_ceil(2);
+        }
+    }
+
     /// Whether the feed-forward block has a gate.
     pub fn has_gate(&self) -> bool {
         self.switches.feed_forward != FeedForward::Plain

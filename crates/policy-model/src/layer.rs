@@ -53,6 +53,7 @@ pub(crate) struct Attention {
 
 /// The block after attention.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a layer has one of them, and most layers are dense")]
 pub(crate) enum Mlp {
     Dense(FeedForward),
     Experts(Mixture),
@@ -247,7 +248,10 @@ impl Attention {
             None => (q, k),
         };
         let q = if self.query_scale == 1.0 { q } else { q * self.query_scale };
-        let q = pass.query_scale.map_or_else(|| q.shallow_clone(), |scale| &q * scale);
+        let q = match pass.query_scale {
+            Some(scale) => q * scale,
+            None => q,
+        };
         self.o_proj.forward(&backend.attend(pass.index, self.rule, q, k, v)?, pass.of_all())
     }
 

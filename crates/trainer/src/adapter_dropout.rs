@@ -30,13 +30,13 @@ impl StepDropout {
         let mut start = 0;
         for (number, row) in batch.rows.iter().enumerate() {
             let example = examples[number % examples.len()];
-            for at in start..start + row.tokens() {
+            for (at, key) in keys.iter_mut().enumerate().skip(start).take(row.tokens()) {
                 let branch = match batch.layout {
                     Layout::SharedPrompt => batch.branches[at] as usize,
                     Layout::Separate if (batch.positions[at] as usize) < prompt(example) => 0,
                     Layout::Separate => 1 + number / examples.len(),
                 };
-                keys[at] = (example as u64) << 32 | (branch as u64) << 30 | batch.positions[at] as u64;
+                *key = (example as u64) << 32 | (branch as u64) << 30 | batch.positions[at] as u64;
             }
             start += match batch.padding {
                 Padding::None => row.tokens(),

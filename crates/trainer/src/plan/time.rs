@@ -289,6 +289,7 @@ fn narrowed(config: &ModelConfig) -> ModelConfig {
         small.vocab_size = small.vocab_size.div_ceil(2);
         small.hidden_size /= 2;
         small.intermediate_size = small.intermediate_size.div_ceil(2);
+        small.halve_experts();
         small.heads /= 2;
         if small.kv_heads > 1 && small.kv_heads.is_multiple_of(2) {
             small.kv_heads /= 2;
@@ -421,6 +422,16 @@ mod tests {
         };
         let seven_billion = narrowed(&config(4096, 32));
         assert_eq!((seven_billion.hidden_size, seven_billion.heads, seven_billion.layers), (1024, 8, 32));
+        let mixtral = ModelConfig::from_json(serde_json::json!({
+            "model_type": "mixtral", "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 14336,
+            "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
+        }));
+        let mixtral = mixtral.unwrap();
+        assert_eq!(mixtral.parameter_count(), 46_702_792_704);
+        assert_eq!(mixtral.active_parameter_count(), 12_879_925_248);
+        let mut narrow = narrowed(&mixtral);
+        narrow.layers = LAYERS[1];
+        assert!(20 * narrow.parameter_count() <= MOST_BYTES, "{}", narrow.parameter_count());
         let small = config(256, 8);
         assert_eq!(narrowed(&small).parameter_count(), small.parameter_count());
     }

@@ -75,7 +75,8 @@ impl ReferenceSource {
     ) -> Result<Policy, TrainError> {
         match self {
             Self::Start => Ok(with_adapters_in(policy, kind)?),
-            Self::Below => Ok(policy.to_kind(kind)?.without_adapters()?),
+            Self::Below if policy.adapters().is_none() => Ok(policy.to_kind(kind)?),
+            Self::Below => Ok(policy.without_adapters()?.to_kind(kind)?),
             Self::Folder(folder) => load_like(policy, folder, kind, group),
         }
     }
