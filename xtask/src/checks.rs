@@ -1,7 +1,8 @@
 //! The stages of `cargo xtask test`, the cheapest first.
 //!
 //! A test that takes long says `#[ignore = "slow: cargo xtask test slow"]`. The stage `slow` runs these tests and no others.
-//! Test binaries of the stage `rare` have `test = false` in their manifest, so that no other stage builds them.
+//! Test binaries of the stage `rare` have `test = false` in their manifest, so that no other stage builds them; its
+//! simulations say `#[ignore = "rare: cargo xtask test rare"]`.
 
 use std::time::Instant;
 
@@ -52,28 +53,25 @@ const STAGES: [Stage; 10] = [
         command: "RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --lib",
         check: doc,
     },
-    Stage {
-        name: "test",
-        command: "cargo test --workspace --no-fail-fast --lib --bins --tests, then --doc",
-        check: test,
-    },
+    Stage { name: "test", command: "cargo test --workspace --no-fail-fast --tests, then --doc", check: test },
     Stage {
         name: SLOW,
-        command: "cargo test --workspace --no-fail-fast --lib --bins --tests -- --ignored",
+        command: "cargo test --workspace --no-fail-fast --tests -- --ignored --skip in_many_studies",
         check: |w| {
-            let arguments = ["test", "--workspace", "--no-fail-fast", "--lib", "--bins", "--tests"];
             let mut command = w.cargo_command();
-            command.args(arguments).args(["--", "--ignored"]);
+            command.args(["test", "--workspace", "--no-fail-fast", "--tests"]);
+            command.args(["--", "--ignored", "--skip", MANY_STUDIES]);
             test_times::run(&mut [command])
         },
     },
     Stage {
         name: "rare",
-        command: "cargo test --workspace --test plan_memory --test parity_trl",
+        command: "cargo test --workspace --test plan_memory --test parity_trl, then --test calibration -- --ignored",
         check: |w| {
-            let mut command = w.cargo_command();
+            let [mut command, mut simulations] = [w.cargo_command(), w.cargo_command()];
             command.args(["test", "--workspace"]).args(RARE_TESTS);
-            test_times::run(&mut [command])
+            simulations.args(["test", "--workspace", "--test", "calibration", "--", "--ignored"]);
+            test_times::run(&mut [command, simulations])
         },
     },
     Stage {
@@ -83,6 +81,8 @@ const STAGES: [Stage; 10] = [
     },
 ];
 
+/// Ends the names of simulations, which belong to the stage `rare`.
+const MANY_STUDIES: &str = "in_many_studies";
 /// The test binaries of the stage `rare`.
 const RARE_TESTS: [&str; 4] = ["--test", "plan_memory", "--test", "parity_trl"];
 
@@ -141,7 +141,7 @@ fn clippy(workspace: &Workspace) -> Result<()> {
 /// Unit, integration and documentation tests. The examples are left out: linking them takes long, and clippy checks them.
 fn test(workspace: &Workspace) -> Result<()> {
     let mut command = workspace.cargo_command();
-    command.args(["test", "--workspace", "--no-fail-fast", "--lib", "--bins", "--tests"]);
+    command.args(["test", "--workspace", "--no-fail-fast", "--tests"]);
     let mut documentation = workspace.cargo_command();
     documentation.args(["test", "--workspace", "--no-fail-fast", "--doc"]);
     test_times::run(&mut [command, documentation])

@@ -157,7 +157,7 @@ fn bootstrap_intervals_have_nominal_coverage() {
 }
 
 #[test]
-#[ignore = "slow: cargo xtask test slow"]
+#[ignore = "rare: cargo xtask test rare"]
 fn bootstrap_intervals_have_nominal_coverage_in_many_studies() {
     check_bootstrap_intervals_have_nominal_coverage(FULL);
 }
@@ -196,7 +196,7 @@ fn intervals_over_seeds_have_nominal_coverage() {
 }
 
 #[test]
-#[ignore = "slow: cargo xtask test slow"]
+#[ignore = "rare: cargo xtask test rare"]
 fn intervals_over_seeds_have_nominal_coverage_in_many_studies() {
     check_intervals_over_seeds_have_nominal_coverage(FULL);
 }
@@ -249,7 +249,7 @@ fn tests_keep_their_level() {
 }
 
 #[test]
-#[ignore = "slow: cargo xtask test slow"]
+#[ignore = "rare: cargo xtask test rare"]
 fn tests_keep_their_level_in_many_studies() {
     check_tests_keep_their_level(FULL);
 }
@@ -274,7 +274,7 @@ fn equivalence_tests_keep_their_level() {
 }
 
 #[test]
-#[ignore = "slow: cargo xtask test slow"]
+#[ignore = "rare: cargo xtask test rare"]
 fn equivalence_tests_keep_their_level_in_many_studies() {
     check_equivalence_tests_keep_their_level(FULL);
 }
@@ -299,7 +299,7 @@ fn power_matches_its_prediction() {
 }
 
 #[test]
-#[ignore = "slow: cargo xtask test slow"]
+#[ignore = "rare: cargo xtask test rare"]
 fn power_matches_its_prediction_in_many_studies() {
     check_power_matches_its_prediction(FULL);
 }
@@ -393,7 +393,7 @@ fn pooled_seed_variances_give_nominal_coverage_and_familywise_error() {
 }
 
 #[test]
-#[ignore = "slow: cargo xtask test slow"]
+#[ignore = "rare: cargo xtask test rare"]
 fn pooled_seed_variances_give_nominal_coverage_and_familywise_error_in_many_studies() {
     check_pooled_seed_variances_give_nominal_coverage_and_familywise_error(FULL);
 }
@@ -433,7 +433,7 @@ fn groups_of_cells_with_other_seed_variances_have_nominal_coverage() {
 }
 
 #[test]
-#[ignore = "slow: cargo xtask test slow"]
+#[ignore = "rare: cargo xtask test rare"]
 fn groups_of_cells_with_other_seed_variances_have_nominal_coverage_in_many_studies() {
     check_groups_of_cells_with_other_seed_variances_have_nominal_coverage(FULL);
 }
@@ -484,7 +484,7 @@ fn corrected_equivalence_tests_keep_their_familywise_error() {
 }
 
 #[test]
-#[ignore = "slow: cargo xtask test slow"]
+#[ignore = "rare: cargo xtask test rare"]
 fn corrected_equivalence_tests_keep_their_familywise_error_in_many_studies() {
     check_corrected_equivalence_tests_keep_their_familywise_error(FULL);
 }
@@ -523,7 +523,7 @@ fn selection_by_cross_fitting_keeps_its_level() {
 }
 
 #[test]
-#[ignore = "slow: cargo xtask test slow"]
+#[ignore = "rare: cargo xtask test rare"]
 fn selection_by_cross_fitting_keeps_its_level_in_many_studies() {
     check_selection_by_cross_fitting_keeps_its_level(FULL);
 }
@@ -571,7 +571,7 @@ fn max_contrast_tests_keep_their_level() {
 }
 
 #[test]
-#[ignore = "slow: cargo xtask test slow"]
+#[ignore = "rare: cargo xtask test rare"]
 fn max_contrast_tests_keep_their_level_in_many_studies() {
     check_max_contrast_tests_keep_their_level(FULL);
 }
