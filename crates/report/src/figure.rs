@@ -3,6 +3,7 @@
 mod axis;
 mod bars;
 mod canvas;
+mod forest;
 mod legend;
 mod lines;
 mod marks;
@@ -131,6 +132,36 @@ pub struct MarkRow {
     pub marks: Vec<Option<(usize, String)>>,
 }
 
+/// A forest plot: differences with their intervals around 0, one row each.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Forest {
+    /// The title, in one line.
+    pub title: String,
+    /// The label of the x axis, with its unit.
+    pub x_label: String,
+    /// The name of the differences in the legend.
+    pub value_label: String,
+    /// The name of the true values in the legend; `None` without any.
+    pub truth_label: Option<String>,
+    /// The rows, from the top.
+    pub rows: Vec<ForestRow>,
+}
+
+/// A row of a forest plot.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ForestRow {
+    /// Its name.
+    pub name: String,
+    /// What is compared, below the name.
+    pub note: String,
+    /// The difference: `(value, low, high)`.
+    pub difference: (f64, f64, f64),
+    /// The true value, if it is known.
+    pub truth: Option<f64>,
+    /// What follows from it, right of the plot.
+    pub answer: String,
+}
+
 impl Svg {
     /// Returns the `<svg>` element.
     pub fn as_str(&self) -> &str {
@@ -162,6 +193,13 @@ impl Marks {
     /// Returns the figure. Kinds differ in shape and color, and each mark has its text.
     pub fn to_svg(&self) -> Svg {
         Svg(marks::draw(self))
+    }
+}
+
+impl Forest {
+    /// Returns the figure. Differences and true values differ in shape and color, and have their numbers as a tooltip.
+    pub fn to_svg(&self) -> Svg {
+        Svg(forest::draw(self))
     }
 }
 

@@ -5,7 +5,8 @@ mod markup;
 use markup::{Element, parse};
 use proptest::prelude::*;
 use report::figure::{
-    GroupedBars, LineSeries, Lines, MarkRow, Marks, Point, Radar, RadarSeries, SecondAxis, Series,
+    Forest, ForestRow, GroupedBars, LineSeries, Lines, MarkRow, Marks, Point, Radar, RadarSeries, SecondAxis,
+    Series,
 };
 
 /// Coordinates are written with two digits.
@@ -278,5 +279,56 @@ fn a_radar_is_open_beside_a_spoke_without_a_value() {
     assert!(svg.as_str().contains("spoke 1 not measured; spoke 2 3.00"));
     for odd in [&[][..], &[None], &[Some(1.0)], &[Some(1.0), Some(2.0)]] {
         parse(radar(odd).to_svg().as_str());
+    }
+}
+
+fn forest(rows: Vec<(f64, f64, f64)>, truth: Option<f64>) -> Forest {
+    let row = |(at, difference): (usize, (f64, f64, f64))| ForestRow {
+        name: format!("Question {at}?"),
+        note: "a − b".into(),
+        difference,
+        truth,
+        answer: "yes".into(),
+    };
+    Forest {
+        title: "Answers".into(),
+        x_label: "Difference, points".into(),
+        value_label: "Difference".into(),
+        truth_label: truth.map(|_| "Truth".into()),
+        rows: rows.into_iter().enumerate().map(row).collect(),
+    }
+}
+
+#[test]
+fn intervals_of_a_forest_plot_are_where_their_numbers_say() {
+    let svg = forest(vec![(1.0, 0.5, 1.5), (-1.0, -1.5, -0.5)], Some(0.5)).to_svg();
+    let (elements, _) = parse(svg.as_str());
+    // A stem and two caps a row.
+    let stems: Vec<Vec<f64>> = drawn(&elements, "polyline")
+        .into_iter()
+        .step_by(3)
+        .map(|stem| {
+            let points = stem.attribute("points").unwrap();
+            points.split(' ').map(|point| point.split(',').next().unwrap().parse().unwrap()).collect()
+        })
+        .collect();
+    let zero =
+        drawn(&elements, "line").into_iter().find(|line| line.attribute("class") == Some("axis")).unwrap();
+    let zero = zero.number("x1");
+    let [right, left] = [&stems[0], &stems[1]];
+    assert!(right[0] > zero && left[1] < zero);
+    assert!(((right[0] - zero) - (zero - left[1])).abs() < 2.0 * PIXEL, "{stems:?} around {zero}");
+    assert!(((right[1] - right[0]) - (right[0] - zero) * 2.0).abs() < 4.0 * PIXEL, "{stems:?} around {zero}");
+    // Two differences, two true values, and the legend.
+    assert_eq!(drawn(&elements, "path").len(), 6);
+}
+
+proptest! {
+    #[test]
+    fn forest_plots_are_well_formed(
+        rows in prop::collection::vec((any::<f64>(), any::<f64>(), any::<f64>()), 0..5),
+        truth in prop::option::of(any::<f64>()),
+    ) {
+        parse(forest(rows, truth).to_svg().as_str());
     }
 }

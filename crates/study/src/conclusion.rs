@@ -13,7 +13,7 @@ use crate::answer::Answered;
 use crate::components::components;
 use crate::coverage::Coverage;
 use crate::error::StudyError;
-use crate::headline::{self, Headlined};
+use crate::headline::{self, ANSWERS, Headlined};
 use crate::people::Rated;
 use crate::question::Question;
 use crate::study::Study;
@@ -93,25 +93,26 @@ pub fn conclude(study: &Study, asked: &[&dyn Question]) -> Result<Findings, Stud
     let failed = |of: &[&Answered]| {
         table_of_failures(&of.iter().flat_map(|answer| answer.failed.clone()).collect::<Vec<_>>())
     };
-    let headlines = |of: &[&Answered]| {
-        let headlines: Vec<Headlined> = of.iter().flat_map(|answer| answer.headlines.clone()).collect();
-        headline::table(study.recipe(), &headlines)
+    let headlines = |of: &[&Answered]| -> Vec<Headlined> {
+        of.iter().flat_map(|answer| answer.headlines.clone()).collect()
     };
     let all: Vec<&Answered> = answers.iter().collect();
     let opening: Vec<Table> = failed(&all)
         .into_iter()
-        .chain(headlines(&all))
+        .chain(headline::table(study.recipe(), &headlines(&all)))
         .chain(verdicts::table(study.recipe(), &settled(&all)))
         .chain(verdicts::people_table(setup, &settled(&all)))
         .chain(components.clone())
         .chain(coverage.clone())
         .collect();
     write_tables(&output, &opening)?;
+    let picture = headline::figure(study.recipe(), &headlines(&all));
+    write_figures(&output, &Vec::from_iter(picture.clone().map(|svg| (ANSWERS.to_owned(), svg))))?;
     let these: Vec<&Answered> = answers.iter().filter(|answer| is_asked(answer.question)).collect();
     let (failed, verdicts) = (failed(&these), verdicts::table(study.recipe(), &settled(&these)));
-    let headlines = headlines(&these);
+    let headlines = headline::table(study.recipe(), &headlines(&these));
     let people = verdicts::people_table(setup, &settled(&these));
-    let report = write_report(&output, &summary::report(study, answers, opening))?;
+    let report = write_report(&output, &summary::report(study, answers, picture, opening))?;
     Ok(Findings {
         failed,
         answers: headlines,

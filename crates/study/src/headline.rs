@@ -3,6 +3,7 @@
 //! The claims of a question test each annotator and loss. A headline is about all of them at once, and comes first.
 
 use experiment::{Analysis, Scorers, Setup};
+use report::figure::{Forest, ForestRow, Svg};
 use report::table::{Align, Column, Table, Value};
 
 use crate::claims::{Answers, Claim, Expectation, Headline};
@@ -68,6 +69,20 @@ impl Headlined {
             }
         }
         row
+    }
+
+    /// Returns the row of the figure; `None` if it is not measured.
+    fn forest_row(&self) -> Option<ForestRow> {
+        let settled = self.settled.as_ref()?;
+        let Measured { estimate, level, .. } = &settled.judge;
+        let interval = estimate.interval(*level).ok()?;
+        Some(ForestRow {
+            name: self.question.to_owned(),
+            note: self.comparison.clone(),
+            difference: (estimate.value, interval.low, interval.high),
+            truth: settled.gold.as_ref().map(|gold| gold.estimate.value),
+            answer: self.answer(settled).to_owned(),
+        })
     }
 
     /// Returns the answer in a sentence, with its number, interval and truth; `None` if it is not measured.
@@ -151,6 +166,20 @@ pub(crate) fn table(recipe: &StudyRecipe, headlines: &[Headlined]) -> Option<Tab
         notes: notes(recipe, &setup, headlines, has_truth),
     };
     (!headlines.is_empty()).then_some(table)
+}
+
+/// Returns the figure of the answers; `None` if nothing is measured.
+pub(crate) fn figure(recipe: &StudyRecipe, headlines: &[Headlined]) -> Option<Svg> {
+    let rows: Vec<ForestRow> = headlines.iter().filter_map(Headlined::forest_row).collect();
+    let has_truth = rows.iter().any(|row| row.truth.is_some());
+    let figure = Forest {
+        title: format!("Answers from {}", size(recipe)),
+        x_label: "Difference, points".into(),
+        value_label: "Difference as judged, with its 95% interval".into(),
+        truth_label: has_truth.then(|| "Truth".into()),
+        rows,
+    };
+    (!figure.rows.is_empty()).then(|| figure.to_svg())
 }
 
 fn size(recipe: &StudyRecipe) -> String {
@@ -245,6 +274,15 @@ mod tests {
         let open = open[0].sentence().unwrap();
         assert!(open.contains("Undecided: 1 − 0") && open.contains(" To decide: "), "{open}");
         assert_eq!(["no, they harm", "gpt-4"].map(capitalized), ["No, they harm", "gpt-4"]);
+    }
+
+    #[test]
+    fn the_figure_has_a_row_for_each_measured_answer() {
+        let (recipe, measured) = headlines(2, 0.2, &[5.0, 6.0, 5.0]);
+        let svg = figure(&recipe, &measured).unwrap();
+        assert!(svg.as_str().contains("Is it better? 1 − 0: +1.00 [+"), "{svg}");
+        assert!(svg.as_str().contains(": no.") && !svg.as_str().contains("3 − 0"), "{svg}");
+        assert_eq!(figure(&recipe, &[]), None);
     }
 
     #[test]

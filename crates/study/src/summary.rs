@@ -1,6 +1,7 @@
 //! The report: answers and verdicts, then each question, each claim, the methods, and the provenance.
 
 use experiment::setup::JudgeSection;
+use report::figure::Svg;
 use report::page::{Report, Section};
 use report::table::Table;
 
@@ -10,8 +11,16 @@ use crate::methods::methods;
 use crate::study::Study;
 use crate::verdicts::{self, Settled};
 
-/// Returns the report, which begins with the tables `opening`.
-pub(crate) fn report(study: &Study, answers: Vec<Answered>, opening: Vec<Table>) -> Report {
+/// The caption of the figure of the answers.
+const CAPTION: &str = "The difference that answers each question, as judged. Numbers are in the table above.";
+
+/// Returns the report, which begins with the figure of the answers and the tables `opening`.
+pub(crate) fn report(
+    study: &Study,
+    answers: Vec<Answered>,
+    picture: Option<Svg>,
+    opening: Vec<Table>,
+) -> Report {
     let sentences = answers.iter().flat_map(|answer| &answer.headlines).filter_map(Headlined::sentence);
     let (plain, others): (Vec<Table>, Vec<Table>) =
         opening.iter().cloned().partition(|table| table.id == ANSWERS);
@@ -19,6 +28,7 @@ pub(crate) fn report(study: &Study, answers: Vec<Answered>, opening: Vec<Table>)
         heading: "Answers".into(),
         paragraphs: sentences.collect(),
         tables: plain,
+        figures: picture.into_iter().map(|svg| (svg, CAPTION.to_owned())).collect(),
         ..Section::default()
     };
     let settled: Vec<&Settled> = answers.iter().flat_map(|answer| &answer.settled).collect();
