@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use report::table::{Align, Column, Table, Value};
+use stats::{LogisticFit, LogisticRow, logistic_regression};
 
 use crate::answer::Answer;
-use crate::logit::{Fit, Observation, fit};
 use crate::pair::{PairJudgment, Winner};
 use crate::pair_scores::counted;
 use crate::rating::Mode;
@@ -99,9 +99,9 @@ pub struct StyleFit {
     /// Games without one of these.
     pub left_out: usize,
     /// Strengths over the baseline in log-odds, of all models but the first; `None` if they are not finite.
-    pub plain: Option<Fit>,
+    pub plain: Option<LogisticFit>,
     /// The same, followed by the effect of one standard deviation of each covariate.
-    pub controlled: Option<Fit>,
+    pub controlled: Option<LogisticFit>,
     /// The standard deviation of each covariate; those without variation are left out of the fit.
     pub deviations: [f64; 4],
 }
@@ -143,10 +143,19 @@ impl StyleControl<'_> {
             }
         }
         let deviations = deviations(&games);
-        let plain = fit(&games.iter().map(|game| game.observation(models.len(), None)).collect::<Vec<_>>());
-        let styled: Vec<Observation> =
+        let plain = logistic_regression(
+            &games.iter().map(|game| game.observation(models.len(), None)).collect::<Vec<_>>(),
+        );
+        let styled: Vec<LogisticRow> =
             games.iter().map(|game| game.observation(models.len(), Some(&deviations))).collect();
-        StyleFit { models, games: games.len(), left_out, plain, controlled: fit(&styled), deviations }
+        StyleFit {
+            models,
+            games: games.len(),
+            left_out,
+            plain,
+            controlled: logistic_regression(&styled),
+            deviations,
+        }
     }
 
     /// The style of each turn, by model and question.
@@ -180,7 +189,7 @@ struct Game {
 }
 
 impl Game {
-    fn observation(&self, models: usize, deviations: Option<&[f64; 4]>) -> Observation {
+    fn observation(&self, models: usize, deviations: Option<&[f64; 4]>) -> LogisticRow {
         let mut x = vec![0.0; models - 1];
         for (model, sign) in self.models.into_iter().zip([1.0, -1.0]) {
             if model > 0 {
@@ -190,7 +199,7 @@ impl Game {
         let varying =
             deviations.into_iter().flatten().zip(self.style).filter(|(deviation, _)| **deviation > 0.0);
         x.extend(varying.map(|(deviation, difference)| difference / deviation));
-        Observation { x, y: self.won, weight: self.weight, cluster: self.question }
+        LogisticRow { x, y: self.won, weight: self.weight, cluster: self.question }
     }
 }
 
@@ -222,10 +231,10 @@ fn deviations(games: &[Game]) -> [f64; 4] {
 impl StyleFit {
     /// Returns the table of strengths and the table of style's effects.
     pub fn tables(&self, judge: &str) -> Vec<Table> {
-        let cell = |fit: &Option<Fit>, at: usize, scale: f64, decimals| match fit {
+        let cell = |fit: &Option<LogisticFit>, at: usize, scale: f64, decimals| match fit {
             None => Value::missing("one model wins or loses every game, or the covariates are collinear"),
             Some(fit) => {
-                let (value, half) = (scale * fit.coefficients[at], scale * Z * fit.errors[at]);
+                let (value, half) = (scale * fit.coefficients[at], scale * Z * fit.standard_errors[at]);
                 Value::Difference { value, low: value - half, high: value + half, decimals }
             }
         };
@@ -341,12 +350,15 @@ mod tests {
             (fit.models.as_slice(), fit.games, fit.left_out),
             (&["b".to_owned(), "a".to_owned()][..], 800, 0)
         );
-        let z = |fit: &Fit, at: usize| fit.coefficients[at] / fit.errors[at];
+        let z = |fit: &LogisticFit, at: usize| fit.coefficients[at] / fit.standard_errors[at];
         let (plain, controlled) = (fit.plain.as_ref().unwrap(), fit.controlled.as_ref().unwrap());
         assert!(z(plain, 0) > 4.0, "{plain:?}");
         assert!(z(controlled, 0).abs() < 2.5 && z(controlled, 1) > 5.0, "{controlled:?}");
         let per_unit = controlled.coefficients[1] / fit.deviations[0];
-        assert!((per_unit - 3.0).abs() < 2.5 * controlled.errors[1] / fit.deviations[0], "{per_unit}");
+        assert!(
+            (per_unit - 3.0).abs() < 2.5 * controlled.standard_errors[1] / fit.deviations[0],
+            "{per_unit}"
+        );
         assert_eq!(fit.deviations[1..], [0.0; 3]);
         let tables = fit.tables("j");
         assert_eq!((tables[0].rows.len(), tables[1].rows.len()), (1, 1));

@@ -14,6 +14,7 @@ mod distribution;
 mod equivalence;
 mod error;
 mod estimate;
+mod logistic;
 mod max_contrast;
 mod moderated;
 mod multiple;
@@ -47,6 +48,7 @@ pub use detectable::{DetectableEffect, PlannedTest, RequiredSample, Source, Stud
 pub use equivalence::{Assay, Conclusion, Equivalence, equivalence_test, equivalence_tests};
 pub use error::Error;
 pub use estimate::MeanEstimate;
+pub use logistic::{LogisticFit, LogisticRow, logistic_regression};
 pub use max_contrast::{Alternative, MaxContrast, all_pairs, dose_response, falls_from_peak};
 pub use moderated::{MeanSquare, ModeratedVariances, moderate_variances};
 pub use multiple::{benjamini_hochberg, holm};

@@ -1,27 +1,27 @@
-//! Logistic regression with standard errors that are clustered.
+//! Logistic regression with clustered standard errors.
 
 use std::collections::BTreeMap;
 
-/// One observation.
+/// A row of a logistic regression.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Observation {
-    /// The covariates.
-    pub(crate) x: Vec<f64>,
+pub struct LogisticRow {
+    /// The covariates, as many in each row.
+    pub x: Vec<f64>,
     /// The outcome, from 0 to 1.
-    pub(crate) y: f64,
-    /// The number of observations that it counts for.
-    pub(crate) weight: f64,
-    /// The cluster. Observations of different clusters are independent.
-    pub(crate) cluster: u64,
+    pub y: f64,
+    /// The number of rows that it counts for, above 0.
+    pub weight: f64,
+    /// The cluster, such as a question. Rows of different clusters are independent.
+    pub cluster: u64,
 }
 
-/// Coefficients and their standard errors.
+/// Coefficients in log-odds and their standard errors.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Fit {
+pub struct LogisticFit {
     /// The coefficients.
     pub coefficients: Vec<f64>,
     /// Their standard errors, clustered.
-    pub errors: Vec<f64>,
+    pub standard_errors: Vec<f64>,
 }
 
 /// Maximum of Newton steps.
@@ -36,12 +36,24 @@ const FINITE: f64 = 20.0;
 ///
 /// Standard errors are the sandwich estimator over clusters (Liang and Zeger, *Biometrika* 73, 1986), with the factors
 /// G/(G−1) and (N−1)/(N−k) of statsmodels, where N is the sum of weights.
-pub(crate) fn fit(observations: &[Observation]) -> Option<Fit> {
-    let k = observations.first()?.x.len();
-    let total: f64 = observations.iter().map(|of| of.weight).sum();
+///
+/// Use it for outcomes of games with covariates, such as the length of answers. Assumes a linear effect on the log-odds, and
+/// many clusters: with few, the errors are too small.
+///
+/// ```
+/// use stats::{LogisticRow, logistic_regression};
+///
+/// // Three wins of four games.
+/// let row = |y, cluster| LogisticRow { x: vec![1.0], y, weight: 1.0, cluster };
+/// let fit = logistic_regression(&[row(1.0, 0), row(1.0, 1), row(1.0, 2), row(0.0, 3)]).expect("finite");
+/// assert!((fit.coefficients[0] - 3f64.ln()).abs() < 1e-9);
+/// ```
+pub fn logistic_regression(rows: &[LogisticRow]) -> Option<LogisticFit> {
+    let k = rows.first()?.x.len();
+    let total: f64 = rows.iter().map(|of| of.weight).sum();
     let mut beta = vec![0.0; k];
     for _ in 0..MOST_STEPS {
-        let (slope, information) = derivatives(observations, &beta);
+        let (slope, information) = derivatives(rows, &beta);
         if slope.iter().all(|slope| slope.abs() <= FLAT * total) {
             break;
         }
@@ -54,12 +66,12 @@ pub(crate) fn fit(observations: &[Observation]) -> Option<Fit> {
             return None;
         }
     }
-    let (slope, information) = derivatives(observations, &beta);
+    let (slope, information) = derivatives(rows, &beta);
     if slope.iter().any(|slope| slope.abs() > 1e-6 * total) {
         return None;
     }
-    let errors = clustered_errors(observations, &beta, &inverse(information)?, total)?;
-    Some(Fit { coefficients: beta, errors })
+    let standard_errors = clustered_errors(rows, &beta, &inverse(information)?, total)?;
+    Some(LogisticFit { coefficients: beta, standard_errors })
 }
 
 fn probability(beta: &[f64], x: &[f64]) -> f64 {
@@ -68,10 +80,10 @@ fn probability(beta: &[f64], x: &[f64]) -> f64 {
 }
 
 /// The slope of the log-likelihood and its negative second derivatives.
-fn derivatives(observations: &[Observation], beta: &[f64]) -> (Vec<f64>, Vec<Vec<f64>>) {
+fn derivatives(rows: &[LogisticRow], beta: &[f64]) -> (Vec<f64>, Vec<Vec<f64>>) {
     let k = beta.len();
     let (mut slope, mut information) = (vec![0.0; k], vec![vec![0.0; k]; k]);
-    for Observation { x, y, weight, .. } in observations {
+    for LogisticRow { x, y, weight, .. } in rows {
         let p = probability(beta, x);
         for i in 0..k {
             slope[i] += weight * (y - p) * x[i];
@@ -83,15 +95,10 @@ fn derivatives(observations: &[Observation], beta: &[f64]) -> (Vec<f64>, Vec<Vec
     (slope, information)
 }
 
-fn clustered_errors(
-    observations: &[Observation],
-    beta: &[f64],
-    bread: &[Vec<f64>],
-    total: f64,
-) -> Option<Vec<f64>> {
+fn clustered_errors(rows: &[LogisticRow], beta: &[f64], bread: &[Vec<f64>], total: f64) -> Option<Vec<f64>> {
     let k = beta.len();
     let mut scores: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
-    for Observation { x, y, weight, cluster } in observations {
+    for LogisticRow { x, y, weight, cluster } in rows {
         let residual = weight * (y - probability(beta, x));
         let of = scores.entry(*cluster).or_insert_with(|| vec![0.0; k]);
         of.iter_mut().zip(x).for_each(|(score, x)| *score += residual * x);
@@ -155,7 +162,8 @@ mod tests {
 
     #[derive(Deserialize)]
     struct Case {
-        observations: Vec<Row>,
+        #[serde(rename = "observations")]
+        rows: Vec<Row>,
         coefficients: Vec<f64>,
         errors: Vec<f64>,
     }
@@ -173,16 +181,20 @@ mod tests {
 
     #[test]
     fn coefficients_and_clustered_errors_are_those_of_statsmodels() {
-        let fixture: Fixture = serde_json::from_str(include_str!("../tests/fixtures/logit.json")).unwrap();
+        let fixture: Fixture = serde_json::from_str(include_str!("../tests/fixtures/logistic.json")).unwrap();
         assert_eq!(fixture.cases.len(), 3);
         for case in fixture.cases {
-            let observations = case.observations.into_iter();
-            let observations: Vec<Observation> = observations
-                .map(|Row { x, y, weight, cluster }| Observation { x, y, weight, cluster })
+            let rows: Vec<LogisticRow> = case
+                .rows
+                .into_iter()
+                .map(|Row { x, y, weight, cluster }| LogisticRow { x, y, weight, cluster })
                 .collect();
-            let fit = fit(&observations).unwrap();
-            for (ours, theirs) in
-                fit.coefficients.iter().chain(&fit.errors).zip(case.coefficients.iter().chain(&case.errors))
+            let fit = logistic_regression(&rows).unwrap();
+            for (ours, theirs) in fit
+                .coefficients
+                .iter()
+                .chain(&fit.standard_errors)
+                .zip(case.coefficients.iter().chain(&case.errors))
             {
                 assert!((ours - theirs).abs() <= STATSMODELS * theirs.abs().max(1.0), "{ours} and {theirs}");
             }
@@ -191,17 +203,17 @@ mod tests {
 
     #[test]
     fn a_maximum_at_infinity_and_collinear_covariates_are_none() {
-        let row = |x: &[f64], y, cluster| Observation { x: x.to_vec(), y, weight: 1.0, cluster };
-        assert_eq!(fit(&[]), None);
-        let always: Vec<Observation> = (0..20).map(|cluster| row(&[1.0], 1.0, cluster)).collect();
-        assert_eq!(fit(&always), None, "the model wins every game");
-        let twice: Vec<Observation> =
+        let row = |x: &[f64], y, cluster| LogisticRow { x: x.to_vec(), y, weight: 1.0, cluster };
+        assert_eq!(logistic_regression(&[]), None);
+        let always: Vec<LogisticRow> = (0..20).map(|cluster| row(&[1.0], 1.0, cluster)).collect();
+        assert_eq!(logistic_regression(&always), None, "the model wins every game");
+        let twice: Vec<LogisticRow> =
             (0..20).map(|cluster| row(&[1.0, 2.0], (cluster % 2) as f64, cluster)).collect();
-        assert_eq!(fit(&twice), None);
-        let one_cluster: Vec<Observation> = (0..20).map(|at| row(&[1.0], (at % 2) as f64, 7)).collect();
-        assert_eq!(fit(&one_cluster), None);
-        let even: Vec<Observation> =
+        assert_eq!(logistic_regression(&twice), None);
+        let one_cluster: Vec<LogisticRow> = (0..20).map(|at| row(&[1.0], (at % 2) as f64, 7)).collect();
+        assert_eq!(logistic_regression(&one_cluster), None);
+        let even: Vec<LogisticRow> =
             (0..20).map(|cluster| row(&[1.0], (cluster % 2) as f64, cluster)).collect();
-        assert!(fit(&even).unwrap().coefficients[0].abs() < 1e-12);
+        assert!(logistic_regression(&even).unwrap().coefficients[0].abs() < 1e-12);
     }
 }
