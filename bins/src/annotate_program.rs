@@ -1,6 +1,6 @@
 //! `annotate`: candidates, labels from a model, pairs, and looking at records and labels.
 
-mod calls;
+mod costs;
 mod llm;
 mod pairs;
 mod sample;

@@ -9,6 +9,7 @@ mod agreement_program;
 mod annotate_program;
 mod audit_program;
 mod batch_args;
+mod call_args;
 mod compare_program;
 mod console;
 mod console_args;

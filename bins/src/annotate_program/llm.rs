@@ -9,13 +9,14 @@ use annotate::{
     PromptTemplate, Question, RatingQuestion, Unlabelled, annotate, write_log,
 };
 use clap::{Args, ValueEnum};
-use llm_client::{ChatSampling, Client, LimitName};
+use llm_client::{ChatSampling, Client, EndpointKind, LimitName};
 use pref_data::{PreferenceRecord, write_records};
 use report::table::{Align, Column, Format, Table, Value};
 use trainer::Progress as _;
 
 use super::Data;
-use super::calls::{CallArgs, print_costs};
+use super::costs::print_costs;
+use crate::call_args::CallArgs;
 use crate::console::ConsoleProgress;
 use crate::program::{Signals, Stopped, print_result, share};
 
@@ -125,7 +126,8 @@ impl LlmArgs {
     pub(super) fn run(&self, signals: &Signals) -> anyhow::Result<()> {
         let mut records = self.data.read()?;
         let annotator = self.annotator()?;
-        let client = self.calls.client(&self.base_url, &self.work, self.calls.max_cost, self.data.seed)?;
+        let client =
+            self.calls.client(&self.base_url, EndpointKind::OpenAi, &self.work, self.calls.max_cost)?;
         if self.plan {
             return self.print_plan(&records, &annotator, &client);
         }

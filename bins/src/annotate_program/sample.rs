@@ -6,21 +6,22 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
-use annotate::{AnnotateError, Candidates, Dialogue, Prompt, Sampled, candidates, digest};
+use annotate::{AnnotateError, Candidates, Dialogue, Prompt, Prompts, Sampled, candidates, digest};
 use anyhow::{Context as _, bail};
 use clap::Args;
 use files::json_lines::{self, Log};
 use inference::{LoadedPolicy, model_fact};
-use llm_client::{ChatRequest, ChatSampling, Client};
+use llm_client::{ChatRequest, ChatSampling, Client, EndpointKind};
 use mtbench::{Conversation, Responder as _};
 use pref_data::{ChatSettings, write_records};
 use seeds::Seeds;
 use trainer::Progress as _;
 use trainer::recipe::DeviceChoice;
 
-use super::calls::{CallArgs, print_costs};
+use super::costs::print_costs;
+use crate::call_args::CallArgs;
 use crate::console::ConsoleProgress;
-use crate::program::{Signals, Stopped, print_result};
+use crate::program::{Signals, Stopped, print_result, share};
 
 /// Let several policies answer prompts: folders on this machine, or models behind OpenAI-compatible endpoints
 ///
@@ -58,6 +59,9 @@ pub(super) struct SampleArgs {
     /// The seed of a folder's answers and of the order of responses
     #[arg(long, value_name = "SEED", default_value_t = 0)]
     seed: u64,
+    /// Exit with status 1 if more than this share of an endpoint's calls failed
+    #[arg(long, value_name = "SHARE", default_value = "0.1", value_parser = share)]
+    max_failed: f64,
     #[command(flatten)]
     calls: CallArgs,
 }
@@ -72,6 +76,12 @@ fn named(text: &str) -> Result<(String, String), String> {
     Ok((name.to_owned(), value.to_owned()))
 }
 
+/// The answers of an endpoint.
+struct Answers {
+    answers: Vec<Sampled>,
+    failed: usize,
+}
+
 /// A prompt with its turns.
 struct Asked {
     prompt: Prompt,
@@ -80,27 +90,39 @@ struct Asked {
 
 impl SampleArgs {
     pub(super) fn run(&self, signals: &Signals) -> anyhow::Result<()> {
-        let prompts = Prompt::read(&self.prompts)?;
+        let Prompts { prompts, unused } = Prompt::read(&self.prompts)?;
+        if !unused.is_empty() {
+            let names: Vec<&str> = unused.iter().map(String::as_str).collect();
+            tracing::warn!("the prompts have fields that are not used: {}", names.join(", "));
+        }
         self.check_policies()?;
         let asked =
             prompts.iter().map(|prompt| Ok(Asked { prompt: prompt.clone(), dialogue: prompt.dialogue()? }));
         let asked = asked.collect::<Result<Vec<_>, AnnotateError>>()?;
-        let mut sampled = Vec::new();
-        let mut spent = 0.0;
+        let (mut sampled, mut spent, mut failures) = (Vec::new(), 0.0, Vec::new());
         for (name, place) in &self.endpoints {
             let (model, url) = place.rsplit_once('@').ok_or_else(|| {
                 policies(format!("--endpoint {name}={place} has no MODEL@URL after its name"))
             })?;
             let left = self.calls.max_cost.map(|limit| (limit - spent).max(0.0));
-            let client = self.calls.client(url, &self.work.join(name), left, self.seed)?;
-            sampled.extend(self.sample_endpoint(name, model, &client, &asked, signals)?);
+            let client = self.calls.client(url, EndpointKind::OpenAi, &self.work.join(name), left)?;
+            let Answers { answers, failed } = self.sample_endpoint(name, model, &client, &asked, signals)?;
+            let calls = answers.len() + failed;
+            if failed as f64 > self.max_failed * calls as f64 {
+                failures.push(format!("{failed} of {calls} calls to {name} failed"));
+            }
+            sampled.extend(answers);
             spent += client.totals().usd;
             print_costs(client.totals(), client.recovery())?;
         }
         for (name, folder) in &self.policies {
             sampled.extend(self.sample_folder(name, Path::new(folder), &asked, signals)?);
         }
-        self.write(&prompts, sampled)
+        self.write(&prompts, sampled)?;
+        if failures.is_empty() {
+            return Ok(());
+        }
+        bail!("{}, more than --max-failed {}; see the warnings", failures.join("; "), self.max_failed)
     }
 
     fn check_policies(&self) -> Result<(), AnnotateError> {
@@ -139,7 +161,7 @@ impl SampleArgs {
         client: &Client,
         asked: &[Asked],
         signals: &Signals,
-    ) -> anyhow::Result<Vec<Sampled>> {
+    ) -> anyhow::Result<Answers> {
         let sampling =
             ChatSampling { temperature: Some(self.temperature), ..ChatSampling::greedy(self.max_new_tokens) };
         let samples = self.samples as usize;
@@ -154,14 +176,15 @@ impl SampleArgs {
         };
         let mut console = ConsoleProgress::stderr();
         console.begin(&format!("answers of {name}"), (asked.len() * samples) as u64);
-        let (mut sampled, mut done, mut failed, mut fatal) = (Vec::new(), 0, 0, None);
+        let (mut answers, mut done, mut failed, mut cut, mut fatal) = (Vec::new(), 0, 0, 0, None);
         client.run_each(asked.len() * samples, signals.stop(), job, |job, outcome| {
             done += 1;
             console.advance(done, "");
             match outcome {
                 Ok(answered) => {
                     let prompt = &asked[job / samples].prompt;
-                    sampled.push(sample(prompt, name, (job % samples) as u32, answered.reply.text));
+                    cut += usize::from(answered.reply.finish_reason.as_deref() == Some("length"));
+                    answers.push(sample(prompt, name, (job % samples) as u32, answered.reply.text));
                     ControlFlow::Continue(())
                 }
                 Err(error @ llm_client::Error::Call { .. }) if !error.is_bad_input() => {
@@ -176,12 +199,18 @@ impl SampleArgs {
             }
         })?;
         console.end();
+        if cut > 0 {
+            let (all, most) = (answers.len(), self.max_new_tokens);
+            tracing::warn!("{cut} of {all} answers of {name} end at the limit of {most} tokens");
+        }
         match fatal {
             Some(llm_client::Error::Stopped) => Err(stopped()),
             Some(error) => Err(error.into()),
             None if signals.stop().load(Ordering::Relaxed) => Err(stopped()),
-            None if done > 0 && failed == done => bail!("all calls to {name} failed; see the warnings"),
-            None => Ok(sampled),
+            None if done > 0 && failed as u64 == done => {
+                bail!("all calls to {name} failed; see the warnings")
+            }
+            None => Ok(Answers { answers, failed }),
         }
     }
 

@@ -27,7 +27,21 @@ struct PromptRow {
     #[serde(default)]
     id: Option<Value>,
     prompt: Text,
+    #[serde(flatten)]
+    other: BTreeMap<String, Value>,
 }
+
+/// The prompts of a file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Prompts {
+    /// The prompts, in their order.
+    pub prompts: Vec<Prompt>,
+    /// Fields that the rows have besides `id` and `prompt`, and that are not used.
+    pub unused: BTreeSet<String>,
+}
+
+/// Fields of a row without which a model would see another prompt.
+const PARTS_OF_PROMPTS: [&str; 4] = ["system", "tools", "documents", "chat_template_kwargs"];
 
 /// One answer of a policy: a line of a log of samples.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,7 +111,8 @@ impl Prompt {
     /// # Errors
     ///
     /// [`AnnotateError::NotADialogue`] unless user and assistant alternate, after at most one system message, and the user
-    /// has the last turn.
+    /// has the last turn. [`AnnotateError::PartOfPrompt`] for a message with more than a role and a text, such as a call of a
+    /// tool.
     pub fn dialogue(&self) -> Result<Dialogue, AnnotateError> {
         let messages = match &self.text {
             Text::Plain(text) => {
@@ -108,7 +123,11 @@ impl Prompt {
         let mut dialogue = Dialogue::default();
         for (at, message) in messages.iter().enumerate() {
             let (user, assistant) = (dialogue.user.len(), dialogue.assistant.len());
-            let content = message.content().into_owned();
+            let content = message.plain_content().ok_or_else(|| AnnotateError::PartOfPrompt {
+                id: self.id.clone(),
+                part: "a message with more than a role and a text".to_owned(),
+            })?;
+            let content = content.to_owned();
             match message.role() {
                 "system" if at == 0 => dialogue.system = Some(content),
                 "user" if user == assistant => dialogue.user.push(content),
@@ -133,10 +152,11 @@ impl Prompt {
     ///
     /// # Errors
     ///
-    /// [`AnnotateError::Prompts`] for lines that are no prompts, and [`AnnotateError::RepeatedId`].
-    pub fn read(path: &Path) -> Result<Vec<Self>, AnnotateError> {
+    /// [`AnnotateError::Prompts`] for lines that are no prompts, [`AnnotateError::PartOfPrompt`] for rows with tools,
+    /// documents, a system message or variables of the template, and [`AnnotateError::RepeatedId`].
+    pub fn read(path: &Path) -> Result<Prompts, AnnotateError> {
         let rows: Vec<PromptRow> = files::json_lines::read(path).map_err(AnnotateError::Prompts)?;
-        let mut seen = BTreeSet::new();
+        let (mut seen, mut unused) = (BTreeSet::new(), BTreeSet::new());
         let prompts = (1_usize..).zip(rows).map(|(number, row)| {
             let id = match row.id {
                 Some(Value::String(id)) => id,
@@ -146,9 +166,14 @@ impl Prompt {
             if !seen.insert(id.clone()) {
                 return Err(AnnotateError::RepeatedId { id, what: "prompts" });
             }
+            if let Some(part) = PARTS_OF_PROMPTS.into_iter().find(|part| row.other.contains_key(*part)) {
+                return Err(AnnotateError::PartOfPrompt { id, part: format!("the field `{part}`") });
+            }
+            unused.extend(row.other.into_keys());
             Ok(Self { id, text: row.prompt })
         });
-        prompts.collect()
+        let prompts = prompts.collect::<Result<_, _>>()?;
+        Ok(Prompts { prompts, unused })
     }
 }
 
@@ -323,11 +348,33 @@ mod tests {
         };
         let file =
             "{\"prompt\": \"a\"}\n{\"id\": 7, \"prompt\": [{\"role\": \"user\", \"content\": \"b\"}]}\n";
-        let prompts = read(file).expect("two");
+        let Prompts { prompts, unused } = read(file).expect("two");
+        assert_eq!(unused, BTreeSet::new());
         assert_eq!((prompts[0].id.as_str(), prompts[1].id.as_str()), ("1", "7"));
         assert_eq!(prompts[1].text, Text::Chat(vec![Message::user("b")]));
         let repeated = read("{\"id\": \"2\", \"prompt\": \"a\"}\n{\"prompt\": \"b\"}\n").expect_err("two");
         assert!(repeated.to_string().contains("`2`"), "{repeated}");
         assert!(matches!(read("{\"question\": \"a\"}\n"), Err(AnnotateError::Prompts(_))));
+    }
+
+    #[test]
+    fn what_policies_would_not_see_is_refused_or_reported() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("prompts.jsonl");
+        let read = |text: &str| {
+            std::fs::write(&path, text).expect("written");
+            Prompt::read(&path)
+        };
+        let reported = read("{\"prompt\": \"a\", \"source\": \"x\", \"prompt_id\": 3}\n").expect("a prompt");
+        assert_eq!(reported.unused, ["prompt_id", "source"].map(str::to_owned).into());
+        for part in PARTS_OF_PROMPTS {
+            let error = read(&format!("{{\"prompt\": \"a\", \"{part}\": []}}\n")).expect_err(part);
+            assert!(error.to_string().starts_with(&format!("prompt `1` has the field `{part}`")), "{error}");
+        }
+        let call = r#"{"prompt": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "", "tool_calls": []},
+            {"role": "user", "content": "b"}]}"#;
+        let with_call = read(&call.replace('\n', " ")).expect("a prompt");
+        let error = with_call.prompts[0].dialogue().expect_err("a call of a tool");
+        assert!(error.to_string().contains("more than a role and a text"), "{error}");
     }
 }

@@ -56,6 +56,14 @@ pub enum AnnotateError {
         /// The prompt's identifier.
         id: String,
     },
+    /// A part of a prompt would not reach the policies.
+    #[error("prompt `{id}` has {part}, which no policy would see; put it into the text, or remove it")]
+    PartOfPrompt {
+        /// The prompt's identifier.
+        id: String,
+        /// The part.
+        part: String,
+    },
     /// The policies make no candidates.
     #[error("{problem}; give two policies with names of their own, or several samples of one")]
     Policies {
@@ -109,6 +117,7 @@ impl AnnotateError {
             | Self::RepeatedId { .. }
             | Self::Misaligned { .. }
             | Self::NotADialogue { .. }
+            | Self::PartOfPrompt { .. }
             | Self::Policies { .. }
             | Self::NotRated
             | Self::Template { .. }

@@ -14,7 +14,7 @@ mod strategies;
 mod verdict;
 
 pub use ask::{Fallback, Game, Judgement, LlmAnnotator, Policies, Question, Unlabelled};
-pub use candidates::{Candidates, Dialogue, Prompt, Sampled, Sources, candidates, digest};
+pub use candidates::{Candidates, Dialogue, Prompt, Prompts, Sampled, Sources, candidates, digest};
 pub use error::AnnotateError;
 pub use page::page;
 pub use prompt::PromptTemplate;

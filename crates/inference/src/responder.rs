@@ -4,7 +4,7 @@ use std::error::Error;
 use std::path::Path;
 
 use mtbench::{Conversation, Responder};
-use policy_model::{GenerationOptions, GenerationRequest, Policy, Sampling};
+use policy_model::{Finish, GenerationOptions, GenerationRequest, Policy, Sampling};
 use pref_data::{ChatSettings, Message, RenderMode, Tokenizer};
 use seeds::Seeds;
 use serde::{Deserialize, Serialize};
@@ -155,6 +155,11 @@ impl PolicyResponder<'_> {
         }
         let options = GenerationOptions { max_batch: self.max_batch };
         let answers = self.policy.generate(&prompts, &options)?;
+        let cut = answers.iter().filter(|answer| answer.finish == Finish::Length).count();
+        if cut > 0 {
+            let (all, most) = (answers.len(), self.max_new_tokens);
+            tracing::info!("{cut} of {all} answers end at the limit of {most} tokens");
+        }
         answers.iter().map(|answer| Ok(self.tokenizer.decode(&answer.tokens)?.trim().to_owned())).collect()
     }
 }
