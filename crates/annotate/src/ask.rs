@@ -8,7 +8,7 @@ use llm_client::{ChatRequest, ChatSampling, Client, Reply};
 use pref_data::{Label, PreferenceRecord, Text};
 use serde::{Deserialize, Serialize};
 
-use crate::prompt::PromptTemplate;
+use crate::prompt::{PromptTemplate, shown_prompt};
 use crate::ratings::{self, Aspect, RatingQuestion};
 use crate::verdict::{Verdict, first_is_better};
 
@@ -165,6 +165,7 @@ impl LlmAnnotator {
     }
 
     fn questions(&self, record: &PreferenceRecord) -> Vec<Asked<'_>> {
+        let prompt = shown_prompt(record);
         let forward: Vec<&Text> = record.responses.iter().collect();
         let reverse: Vec<&Text> = record.responses.iter().rev().collect();
         let asked = |messages, aspects, responses| Asked {
@@ -181,13 +182,13 @@ impl LlmAnnotator {
             Question::Pairwise(_) if forward.len() != 2 => Vec::new(),
             Question::Pairwise(template) => [forward, reverse]
                 .iter()
-                .map(|shown| asked(template.messages(&record.prompt, shown[0], shown[1]), &[][..], 2))
+                .map(|shown| asked(template.messages(&prompt, shown[0], shown[1]), &[][..], 2))
                 .collect(),
             Question::Ratings(question) => [&forward, &reverse]
                 .into_iter()
                 .flat_map(|shown| {
                     question.parts().map(|aspects| {
-                        let messages = ratings::messages(aspects, &record.prompt, shown);
+                        let messages = ratings::messages(aspects, &prompt, shown);
                         asked(messages, aspects, shown.len())
                     })
                 })

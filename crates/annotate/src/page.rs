@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use pref_data::{Label, PreferenceRecord};
 
-use crate::prompt::shown;
+use crate::prompt::{shown, shown_prompt};
 
 /// Returns a record as text: prompt, responses, labels, under the heading `number` of `total`.
 ///
@@ -28,7 +28,7 @@ pub fn page(record: &PreferenceRecord, number: usize, total: usize) -> String {
     if let Some(domain) = &record.domain {
         let _ = writeln!(out, "domain: {domain}");
     }
-    let _ = write!(out, "\nprompt\n{}\n", indented(&shown(&record.prompt)));
+    let _ = write!(out, "\nprompt\n{}\n", indented(&shown_prompt(record)));
     for (index, response) in record.responses.iter().enumerate() {
         let text = shown(response);
         let length = text.chars().count();

@@ -136,7 +136,7 @@ impl RatingQuestion {
 }
 
 /// Returns the conversation that asks for ratings of `responses`, as they are shown, by `aspects`.
-pub(crate) fn messages(aspects: &[Aspect], prompt: &Text, responses: &[&Text]) -> Vec<ChatMessage> {
+pub(crate) fn messages(aspects: &[Aspect], prompt: &str, responses: &[&Text]) -> Vec<ChatMessage> {
     let (low, high) = RATINGS;
     let rubrics: String =
         aspects.iter().map(|aspect| format!("- {}. {}\n", aspect.name, aspect.rubric)).collect();
@@ -154,7 +154,7 @@ pub(crate) fn messages(aspects: &[Aspect], prompt: &Text, responses: &[&Text]) -
          Give your reasons in a few sentences. Then end with these lines and nothing else, each with a number in place of \
          the word rating:\n\n{lines}",
         responses.len(),
-        shown(prompt),
+        prompt,
     );
     vec![ChatMessage::user(text)]
 }
@@ -192,7 +192,7 @@ mod tests {
     #[test]
     fn the_requested_lines_are_read() {
         let text = Text::Plain("x".to_owned());
-        let asked = messages(&two(), &text, &[&text; 11]);
+        let asked = messages(&two(), "?", &[&text; 11]);
         let shape = asked[0].content.rsplit_once("\n\n").expect("the lines").1;
         assert_eq!(shape.lines().count(), 22);
         let mut number = 0;
