@@ -53,10 +53,15 @@ fn count(n: usize) -> Value {
 fn data_rows(plan: &TrainPlan) -> Vec<Vec<Value>> {
     let TrainPlan { view, tokenized, .. } = plan;
     let unpaired = tokenized.unpaired;
-    let (examples, [better, worse]) = if unpaired {
-        ("completions", ["desirable completion", "undesirable completion"])
-    } else {
-        ("pairs", ["chosen response", "rejected response"])
+    // A loss of unpaired preferences has a reference.
+    let are_demonstrations = unpaired && plan.reference.is_none();
+    let (examples, responses) = match (unpaired, are_demonstrations) {
+        (_, true) => ("demonstrations", vec![("response", plan.chosen)]),
+        (true, _) => (
+            "completions",
+            vec![("desirable completion", plan.chosen), ("undesirable completion", plan.rejected)],
+        ),
+        _ => ("pairs", vec![("chosen response", plan.chosen), ("rejected response", plan.rejected)]),
     };
     let (left_out, used) = if unpaired {
         (String::new(), String::new())
@@ -75,7 +80,7 @@ fn data_rows(plan: &TrainPlan) -> Vec<Vec<Value>> {
     let tokens = |what: &str, counts: TokenCounts| {
         row(what, Value::Number { value: counts.mean, decimals: 1 }, format!("at most {}", counts.max))
     };
-    vec![
+    let mut rows = vec![
         row("records read", count(view.records), left_out),
         row(&format!("{examples} read"), count(tokenized.pairs_in), skipped),
         row(
@@ -86,9 +91,9 @@ fn data_rows(plan: &TrainPlan) -> Vec<Vec<Value>> {
         row("texts truncated", count(tokenized.truncated_prompts + tokenized.truncated_responses), cut),
         row(&format!("{examples} used"), count(plan.examples), used),
         tokens("prompt, mean tokens", plan.prompt),
-        tokens(&format!("{better}, mean tokens"), plan.chosen),
-        tokens(&format!("{worse}, mean tokens"), plan.rejected),
-    ]
+    ];
+    rows.extend(responses.into_iter().map(|(name, counts)| tokens(&format!("{name}, mean tokens"), counts)));
+    rows
 }
 
 fn step_rows(plan: &TrainPlan) -> Vec<Vec<Value>> {

@@ -158,5 +158,7 @@ fn print_report(report: &RunReport) -> anyhow::Result<()> {
     for evaluation in evaluations.first().into_iter().chain(evaluations.last()) {
         print_result(evaluation)?;
     }
-    Ok(print_result(format_args!("model: {}", report.dir.model().display()))?)
+    let model = report.dir.model();
+    print_result(format_args!("model: {}", model.display()))?;
+    Ok(print_result(format_args!("to publish it: hf upload OWNER/NAME {}", model.display()))?)
 }

@@ -22,7 +22,7 @@ pub(crate) struct Stage {
 impl Stage {
     /// Whether the stage builds crates that link libtorch.
     pub(crate) fn needs_libtorch(&self) -> bool {
-        !matches!(self.name, "fmt" | "tidy" | "edges" | "package")
+        !matches!(self.name, "fmt" | "tidy" | "edges" | "package" | "polars")
     }
 }
 
@@ -31,10 +31,10 @@ const SLOW: &str = "slow";
 /// Names every stage but [`RARE`].
 const ALL: &str = "all";
 /// Stages that take minutes and rarely find anything that the others let pass: each runs only when it is named.
-const RARE: [&str; 2] = ["rare", "nccl"];
+const RARE: [&str; 3] = ["rare", "nccl", "polars"];
 
 /// No stage but `nccl` sets what an earlier one left unset (flags, features, profile), so nothing is built twice.
-const STAGES: [Stage; 10] = [
+const STAGES: [Stage; 11] = [
     Stage {
         name: "fmt",
         command: "cargo fmt --all --check",
@@ -79,7 +79,17 @@ const STAGES: [Stage; 10] = [
         command: "cargo test --workspace --features torch-ext/nccl,trainer/nccl --test distributed --no-run",
         check: nccl::check,
     },
+    Stage {
+        name: "polars",
+        command: "cargo test --manifest-path examples/with-polars/Cargo.toml",
+        check: |w| {
+            w.cargo(&["test", "--manifest-path", "examples/with-polars/Cargo.toml", "--target-dir", OUTSIDE])
+        },
+    },
 ];
+
+/// The target folder of packages outside of the workspace.
+const OUTSIDE: &str = "target/outside";
 
 /// Ends the names of simulations, which belong to the stage `rare`.
 const MANY_STUDIES: &str = "in_many_studies";
@@ -165,10 +175,10 @@ mod tests {
         let names = |selected: Vec<Stage>| selected.iter().map(|stage| stage.name).collect::<Vec<_>>();
         assert_eq!(names(select(&["test", "fmt"]).unwrap()), ["fmt", "test"]);
         let all = names(select(&["all"]).unwrap());
-        assert!(all.len() == STAGES.len() - 2 && all.contains(&"slow"), "{all:?}");
+        assert!(all.len() == STAGES.len() - 3 && all.contains(&"slow"), "{all:?}");
         let default = names(select(&[]).unwrap());
-        assert!(default.len() == STAGES.len() - 3 && !default.contains(&"slow"), "{default:?}");
-        assert_eq!(names(select(&["nccl", "all"]).unwrap()).len(), STAGES.len() - 1);
+        assert!(default.len() == STAGES.len() - 4 && !default.contains(&"slow"), "{default:?}");
+        assert_eq!(names(select(&["nccl", "all"]).unwrap()).len(), STAGES.len() - 2);
         let error = select(&["tests"]).err().unwrap().to_string();
         assert!(error.contains("no stage `tests`") && error.contains("clippy"), "{error}");
     }

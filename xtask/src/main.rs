@@ -43,7 +43,7 @@ Commands:
   demo              Build study and run the paper's four questions on the sandbox with two seeds. Prints the result of
                     each claim and writes runs/sandbox/report.html.
   test [STAGE]...   Run the checks, the cheapest first, or only the named ones: fmt tidy edges package clippy doc
-                    test slow rare nccl. Without a name the stages up to test run; `all` adds slow.
+                    test slow rare nccl polars. Without a name the stages up to test run; `all` adds slow.
   bench [ARG]...    Run the benchmarks; arguments go to `cargo bench` (such as -- --save-baseline NAME).
   dist              Write shell completions and manual pages of all programs into target/dist.
   gpu-check         Compare each path on a GPU with the CPU, in about a minute. Fails without a GPU.

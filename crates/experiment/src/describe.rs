@@ -31,7 +31,7 @@ pub fn describe(runner: &Runner) -> Result<Vec<Table>, ExperimentError> {
     let (training, held_out) = match (source.held_out(0), setup.data.held_out_records(training.len())) {
         (Some(path), _) => (training, read(setup, runner, &path)?),
         // As a run of seed 0 does.
-        (None, Some(count)) => hold_out(training, count, &Seeds::new(0)),
+        (None, Some(count)) => hold_out(training, |record| &record.prompt, count, &Seeds::new(0)),
         (None, None) => (training, Vec::new()),
     };
     let preferences = vec![

@@ -23,6 +23,7 @@ mod volume;
 mod writer;
 
 pub use agreement::{AgreementMatrix, AgreementSlice, Keep};
+pub use arrow_array;
 pub use batch::{Layout, Padding, RowParts, TokenBatch};
 pub use chat_template::Date;
 pub use domains::{Category, CategoryCount, Count, DomainCounts, Scenario, TABLE_6, TABLE_7, categories_of};
@@ -35,7 +36,8 @@ pub use place::{Place, Places, Unit};
 pub use problem::{FieldProblem, FileProblem};
 pub use reader::{
     ColumnRole, Format, Note, PairColumns, Preferences, ReadOptions, ReadReport, Sample, ScoreRatio,
-    read_preferences, read_records, read_records_with, record_files,
+    read_demonstrations, read_preferences, read_record_batches, read_records, read_records_with,
+    record_files,
 };
 pub use record::{DEFAULT_ANNOTATOR, Label, Pair, PreferenceRecord, Text, UnpairedRecord, Votes};
 pub use token_cache::{TokenCache, TokenFile};
@@ -48,4 +50,4 @@ pub use tokenize::{
 pub use tokenizer::{ChatSettings, RenderMode, Tokenizer};
 pub use view::{LabelSource, Mixture, ViewReport, annotator_view, label_view};
 pub use volume::{Fraction, Selection, draw, hold_out, select, select_unpaired, subset};
-pub use writer::{write_pairs, write_records};
+pub use writer::{pair_batch, write_pairs, write_records};

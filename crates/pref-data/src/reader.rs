@@ -1,6 +1,7 @@
 //! Readers: files of preferences to records.
 
 mod arrow_lengths;
+mod batches;
 mod column_roles;
 mod columnar;
 mod delimited;
@@ -24,6 +25,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+pub use batches::read_record_batches;
 pub use column_roles::{ColumnRole, PairColumns};
 pub use notes::Note;
 pub use options::{Format, ReadOptions, ReadReport, Sample};
@@ -103,7 +105,7 @@ fn records(path: &Path, options: &ReadOptions) -> Result<(Vec<PreferenceRecord>,
 pub enum Preferences {
     /// Two or more responses a record.
     Paired(Vec<PreferenceRecord>),
-    /// One response a record, labeled desirable or undesirable. KTO trains on it.
+    /// One response a record, labeled desirable or undesirable. KTO trains on it. Demonstrations are all desirable.
     Unpaired(Vec<UnpairedRecord>),
 }
 
@@ -134,15 +136,63 @@ pub fn read_preferences(
 }
 
 fn preferences(path: &Path, options: &ReadOptions) -> Result<(Preferences, ReadReport), DataError> {
-    let (records, report) = read(path, options, |source, place, row| {
-        if source.is_unpaired(place, row)? {
-            let mut record = unpaired::record(source.pair_row(place, row))?;
-            source.name(place, row, &mut record.id);
-            Ok(Some(Either::Unpaired(record)))
-        } else {
-            Ok(record(source, place, row)?.map(Either::Paired))
+    Ok(by_layout(read(path, options, either)?))
+}
+
+/// Reads examples of supervised training: preferences as [`read_preferences`] does, and also demonstrations, which have one
+/// response and no label. These are rows of `messages` that end with the assistant's turn, or of `prompt` and
+/// `completion`.
+///
+/// ```
+/// use pref_data::{Format, Preferences, ReadOptions, read_demonstrations};
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("chats.jsonl");
+/// let turns = r#"[{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4"}]"#;
+/// std::fs::write(&path, format!(r#"{{"messages": {turns}}}"#))?;
+/// let (examples, report) = read_demonstrations(&path, &ReadOptions::new(Format::Pairs))?;
+/// let Preferences::Unpaired(records) = examples else { panic!("the row has one response") };
+/// assert!(records[0].is_desirable);
+/// assert_eq!(report.notes[0].to_string(), "reads demonstrations, which have no label: 1 record");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+///
+/// As [`read_preferences`].
+pub fn read_demonstrations(
+    path: impl AsRef<Path>,
+    options: &ReadOptions,
+) -> Result<(Preferences, ReadReport), DataError> {
+    demonstrations(path.as_ref(), options)
+}
+
+fn demonstrations(path: &Path, options: &ReadOptions) -> Result<(Preferences, ReadReport), DataError> {
+    Ok(by_layout(read(path, options, |source, place, row| {
+        let is_demonstration = source.format == Format::Pairs
+            && source.unpaired != Some(false)
+            && source.pair_row(place, row).layout() == Some(RowLayout::Demonstration);
+        if !is_demonstration {
+            return either(source, place, row);
         }
-    })?;
+        let mut record = unpaired::demonstration(source.pair_row(place, row))?;
+        source.name(place, row, &mut record.id);
+        Ok(Some(Either::Unpaired(record)))
+    })?))
+}
+
+/// Makes a record of a row in the layout that the row has.
+fn either(source: &mut Source<'_>, place: &Place, row: &Row) -> Result<Option<Either>, DataError> {
+    if source.is_unpaired(place, row)? {
+        let mut record = unpaired::record(source.pair_row(place, row))?;
+        source.name(place, row, &mut record.id);
+        Ok(Some(Either::Unpaired(record)))
+    } else {
+        Ok(record(source, place, row)?.map(Either::Paired))
+    }
+}
+
+fn by_layout((records, report): (Vec<Either>, ReadReport)) -> (Preferences, ReadReport) {
     let (mut paired, mut unpaired) = (Vec::new(), Vec::new());
     for record in records {
         match record {
@@ -152,7 +202,7 @@ fn preferences(path: &Path, options: &ReadOptions) -> Result<(Preferences, ReadR
     }
     let preferences =
         if unpaired.is_empty() { Preferences::Paired(paired) } else { Preferences::Unpaired(unpaired) };
-    Ok((preferences, report))
+    (preferences, report)
 }
 
 /// Returns the files that [`read_records`] reads for `path`, in its order.
@@ -187,7 +237,20 @@ struct Source<'a> {
     notes: Notes,
 }
 
-impl Source<'_> {
+impl<'a> Source<'a> {
+    fn new(format: Format, named: &'a PairColumns, ids: Ids, of_folder: Vec<Note>) -> Self {
+        Self {
+            format,
+            named,
+            ids,
+            header: Vec::new(),
+            missing: named.chosen_names().map(str::to_owned).collect(),
+            first: Vec::new(),
+            unpaired: None,
+            notes: Notes::new(of_folder),
+        }
+    }
+
     fn pair_row<'r>(&'r mut self, place: &'r Place, row: &'r Row) -> pairs::PairRow<'r> {
         pairs::PairRow { place, row, named: self.named, header: &self.header, notes: &mut self.notes }
     }
@@ -238,40 +301,27 @@ fn read<T: Item>(
     options: &ReadOptions,
     make: Make<T>,
 ) -> Result<(Vec<T>, ReadReport), DataError> {
-    let unnamed = PairColumns::default();
-    let named = options.columns.as_ref().unwrap_or(&unnamed);
-    if options.format != Format::Pairs && *named != unnamed {
-        return Err(DataError::UnusedColumns);
-    }
+    check_columns(options)?;
     let mut found = folder::files(path)?;
     let ids = if found.files == [path] { Ids::OfFile } else { Ids::OfFolder };
     if matches!(ids, Ids::OfFolder) {
         note_files(&mut found, options.format);
     }
-    let source = Source {
-        format: options.format,
-        named,
-        ids,
-        header: Vec::new(),
-        missing: named.chosen_names().map(str::to_owned).collect(),
-        first: Vec::new(),
-        unpaired: None,
-        notes: Notes::new(found.notes),
-    };
+    let unnamed = PairColumns::default();
+    let named = options.columns.as_ref().unwrap_or(&unnamed);
+    let source = Source::new(options.format, named, ids, found.notes);
     let mut sink = Sink { path: PathBuf::new(), source, seen: Seen::new(options), make };
     for file in &found.files {
         sink.path.clone_from(file);
         read_file(file, options.format, named, &mut sink)?;
     }
-    let Sink { mut source, seen, .. } = sink;
-    let (records, mut report) = seen.finish(path, &found.left, &mut source.notes)?;
-    if let Some(column) = source.missing.pop_first() {
-        let problem = FileProblem::MissingColumn { column, columns: source.first };
-        return Err(DataError::File { path: path.to_owned(), problem });
-    }
-    report.notes = source.notes.finish();
-    log(path, &report.notes);
-    Ok((records, report))
+    sink.finish(path, &found.left)
+}
+
+/// Checks that columns are named for a format that has them.
+fn check_columns(options: &ReadOptions) -> Result<(), DataError> {
+    let is_named = options.columns.as_ref().is_some_and(|columns| *columns != PairColumns::default());
+    if is_named && options.format != Format::Pairs { Err(DataError::UnusedColumns) } else { Ok(()) }
 }
 
 /// Leaves out the files of a folder that the format cannot have, and notes what is read and what is left.
@@ -326,6 +376,21 @@ struct Sink<'a, T> {
     source: Source<'a>,
     seen: Seen<T>,
     make: Make<T>,
+}
+
+impl<T: Item> Sink<'_, T> {
+    /// Returns the records of all files in `path`, of which these files are left aside.
+    fn finish(self, path: &Path, left: &[String]) -> Result<(Vec<T>, ReadReport), DataError> {
+        let Self { mut source, seen, .. } = self;
+        let (records, mut report) = seen.finish(path, left, &mut source.notes)?;
+        if let Some(column) = source.missing.pop_first() {
+            let problem = FileProblem::MissingColumn { column, columns: source.first };
+            return Err(DataError::File { path: path.to_owned(), problem });
+        }
+        report.notes = source.notes.finish();
+        log(path, &report.notes);
+        Ok((records, report))
+    }
 }
 
 impl<T: Item> Rows for Sink<'_, T> {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::DataError;
 use crate::order::{marked, permutation, share};
-use crate::record::{Pair, PreferenceRecord, UnpairedRecord};
+use crate::record::{Pair, Text, UnpairedRecord};
 
 /// A share of the data, in (0, 1].
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Serialize, Deserialize)]
@@ -78,16 +78,17 @@ pub fn select(pairs: Vec<Pair>, fraction: Fraction, selection: Selection, seeds:
 ///
 /// Whole prompts are held out, at random, until there are `held_out` records or more: a prompt of which other responses are
 /// trained on is not held out. Draws from the stream `held-out`.
-pub fn hold_out(
-    records: Vec<PreferenceRecord>,
+pub fn hold_out<T>(
+    records: Vec<T>,
+    prompt: impl Fn(&T) -> &Text,
     held_out: NonZeroUsize,
     seeds: &Seeds,
-) -> (Vec<PreferenceRecord>, Vec<PreferenceRecord>) {
+) -> (Vec<T>, Vec<T>) {
     let mut prompts: BTreeMap<String, usize> = BTreeMap::new();
     let mut sizes: Vec<usize> = Vec::new();
     let mut prompt_of = Vec::with_capacity(records.len());
     for record in &records {
-        let prompt = *prompts.entry(format!("{:?}", record.prompt)).or_insert_with(|| {
+        let prompt = *prompts.entry(format!("{:?}", prompt(record))).or_insert_with(|| {
             sizes.push(0);
             sizes.len() - 1
         });

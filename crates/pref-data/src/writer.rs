@@ -85,11 +85,11 @@ fn write_pair_file(path: &Path, pairs: &[Pair]) -> Result<(), DataError> {
             write(path, |out| write_csv(out, &rows))
         }
         Some(FileKind::Parquet) => {
-            let batch = table(pairs)?;
+            let batch = pair_batch(pairs)?;
             write(path, |out| write_parquet(out, &batch))
         }
         Some(FileKind::Arrow) => {
-            let batch = table(pairs)?;
+            let batch = pair_batch(pairs)?;
             write(path, |out| write_arrow(out, &batch))
         }
         _ => Err(DataError::UnknownExtension {
@@ -186,7 +186,14 @@ fn write_arrow(out: &mut Out<'_>, batch: &RecordBatch) -> Result<(), BoxedError>
     Ok(writer.finish()?)
 }
 
-fn table(pairs: &[Pair]) -> Result<RecordBatch, DataError> {
+/// Returns pairs as a record batch with the columns of [`write_pairs`], for a data frame.
+/// [`read_record_batches`](crate::read_record_batches) reads it.
+///
+/// # Errors
+///
+/// [`DataError::MixedForms`] if some pairs are text and others messages, [`DataError::NotTabular`] for messages with
+/// further keys.
+pub fn pair_batch(pairs: &[Pair]) -> Result<RecordBatch, DataError> {
     if let Some(pair) = pairs.iter().find(|pair| !pair.context.is_empty()) {
         return Err(DataError::NotTabular { id: pair.id.clone() });
     }

@@ -2,6 +2,7 @@
 
 use experiment::{LEVEL, Scorer, Selection, Subject, loss_name, percent};
 use stats::{Assay, MeanEstimate, PlannedTest};
+use trainer::HeldOutMetrics;
 use trainer::recipe::LossKind;
 
 use crate::claims::Comparisons;
@@ -101,9 +102,9 @@ pub(crate) fn overfitting_note(
     };
     let loss = change(&|keep| analysis.training_loss(keep));
     let signs = [
-        change(&|keep| analysis.held_out(keep, |metrics| Some(metrics.margin)))
+        change(&|keep| analysis.held_out(keep, HeldOutMetrics::margin))
             .map(|by| format!("; held-out margin {}", signed_to(by, 3))),
-        change(&|keep| analysis.held_out(keep, |metrics| Some(metrics.accuracy)))
+        change(&|keep| analysis.held_out(keep, HeldOutMetrics::accuracy))
             .map(|by| format!("; held-out accuracy {}", signed_to(by, 3))),
         change(&|keep| analysis.mean_length(scorer, keep))
             .map(|by| format!("; answer length {} characters", signed_to(by, 0))),

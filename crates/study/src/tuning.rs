@@ -7,6 +7,7 @@ use pref_data::FlipRate;
 use pref_loss::Beta;
 use rand::seq::SliceRandom;
 use stats::{Estimate, MeanEstimate};
+use trainer::HeldOutMetrics;
 use trainer::recipe::LossKind;
 
 use crate::error::StudyError;
@@ -130,7 +131,8 @@ impl Chosen {
 pub(crate) fn by_accuracy(results: &Results<'_>, setting: Setting) -> Option<Beta> {
     let mut best: Option<(f64, Beta)> = None;
     for &beta in &results.recipe.study.sweep_betas {
-        let accuracy = results.scores.held_out(&|s| setting.holds(results, s, beta), |m| Some(m.accuracy))?;
+        let accuracy =
+            results.scores.held_out(&|s| setting.holds(results, s, beta), HeldOutMetrics::accuracy)?;
         if best.is_none_or(|(most, of)| accuracy > most || (accuracy == most && beta.get() > of.get())) {
             best = Some((accuracy, beta));
         }

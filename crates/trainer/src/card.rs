@@ -111,19 +111,25 @@ fn tables(steps: &[StepMetrics], evaluations: &[HeldOutMetrics]) -> String {
     };
     let most = shown.iter().map(|metrics| metrics.loss).fold(0.0, f64::max);
     for StepMetrics { step, loss, preference, .. } in shown {
-        let of = |value: Option<f64>| value.map_or("–".to_owned(), |value| format!("{value:.3}"));
         let (margin, accuracy) = (preference.map(|p| p.margin), preference.map(|p| p.accuracy));
         let bar = bar(*loss, most);
-        let _ = writeln!(text, "| {step} | {loss:.4} | {} | {} | {bar} |", of(margin), of(accuracy));
+        let _ =
+            writeln!(text, "| {step} | {loss:.4} | {} | {} | {bar} |", optional(margin), optional(accuracy));
     }
     if evaluations.is_empty() {
         return text;
     }
-    text += "\n## Held-out preferences\n\n| step | loss | margin | accuracy |\n|---|---|---|---|\n";
-    for HeldOutMetrics { step, loss, margin, accuracy, .. } in evaluations {
-        let _ = writeln!(text, "| {step} | {loss:.4} | {margin:.3} | {accuracy:.3} |");
+    text += "\n## Held-out examples\n\n| step | loss | margin | accuracy |\n|---|---|---|---|\n";
+    for metrics in evaluations {
+        let HeldOutMetrics { step, loss, .. } = metrics;
+        let (margin, accuracy) = (optional(metrics.margin()), optional(metrics.accuracy()));
+        let _ = writeln!(text, "| {step} | {loss:.4} | {margin} | {accuracy} |");
     }
     text
+}
+
+fn optional(value: Option<f64>) -> String {
+    value.map_or("–".to_owned(), |value| format!("{value:.3}"))
 }
 
 /// Returns a bar of up to 20 characters, as long as the share of `value` in `most`.

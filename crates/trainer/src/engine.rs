@@ -13,7 +13,7 @@ use tch::{Kind, Tensor};
 use crate::adapter_dropout::StepDropout;
 use crate::error::TrainError;
 use crate::gradients::{GradientBuffer, Gradients, ReducedGradient};
-use crate::held_out::{HeldOut, HeldOutMetrics};
+use crate::held_out::{HeldOutMetrics, HeldOutSet};
 use crate::metrics::{MetricSums, StepMetrics};
 use crate::objective::{BatchContext, ComparedPairs, Objective, StepStats};
 use crate::optimizer::AdamW;
@@ -81,7 +81,7 @@ pub struct Trainer<'a> {
     gradients: GradientBuffer,
     replicas: ThreadReplicas,
     optimizer: AdamW,
-    held_out: Option<(&'a HeldOut<'a>, u64)>,
+    held_out: Option<(&'a dyn HeldOutSet, u64)>,
     patience: Option<Patience>,
     group: ProcessGroup,
     exchange: Exchange,
@@ -162,7 +162,7 @@ impl<'a> Trainer<'a> {
 
     /// Evaluates `held_out` before the first step, at each checkpoint, and every `every` steps (0 for none).
     #[must_use]
-    pub fn with_held_out(self, held_out: &'a HeldOut<'a>, every: u64) -> Self {
+    pub fn with_held_out(self, held_out: &'a dyn HeldOutSet, every: u64) -> Self {
         Self { held_out: Some((held_out, every)), ..self }
     }
 

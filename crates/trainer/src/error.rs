@@ -76,7 +76,7 @@ pub enum TrainError {
     #[error("no training example is left: {0}")]
     NoExamples(String),
     /// A key has a meaning for pairs only.
-    #[error("{key} applies to pairs, but {path} holds unpaired preferences; remove the key")]
+    #[error("{key} applies to pairs, but {path} holds single responses; remove the key")]
     PairsOnly {
         /// The key.
         key: &'static str,

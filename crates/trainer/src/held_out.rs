@@ -1,4 +1,4 @@
-//! Evaluation on held-out pairs.
+//! Evaluation on held-out examples.
 
 use std::fmt;
 use std::ops::ControlFlow;
@@ -14,11 +14,21 @@ use crate::error::TrainError;
 use crate::kl_pairs::KlPairs;
 use crate::metrics::PreferenceMetrics;
 use crate::objective::{Loss, measure, pair_batch};
-use crate::reference::SequenceLogps;
+use crate::reference::{SequenceLogps, logps_of_dialogues, passes_over};
 use crate::scoring::{Activations, ForwardPass, Scoring};
 
 /// The number of answers that are generated and scored at a time.
 const ANSWERS_A_PASS: usize = 32;
+
+/// Examples that are evaluated and not trained on.
+pub trait HeldOutSet {
+    /// Evaluates `policy`; each rank of `group` handles a shard of the examples. The caller sets step, epoch and duration.
+    ///
+    /// # Errors
+    ///
+    /// If an example does not fit the policy, which tokenization excludes.
+    fn measure(&self, policy: &Policy, group: &ProcessGroup) -> Result<HeldOutMetrics, TrainError>;
+}
 
 /// Pairs that are evaluated and not trained on.
 #[derive(Debug)]
@@ -52,16 +62,33 @@ pub struct OwnAnswers {
     pub seeds: Seeds,
 }
 
-/// One line of `eval.jsonl`: means over the held-out pairs, under TRL's names.
+/// One line of `eval.jsonl`: means over the held-out examples, under TRL's names.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HeldOutMetrics {
     /// The number of optimizer steps so far; 0 before the first.
     pub step: u64,
     /// The number of epochs so far.
     pub epoch: f64,
-    /// The loss.
+    /// The loss: the mean over pairs, or in supervised training over scored tokens, in nats.
     #[serde(rename = "eval_loss")]
     pub loss: f64,
+    /// Means over pairs; `None` in supervised training.
+    #[serde(flatten)]
+    pub preference: Option<HeldOutPreference>,
+    /// KL divergence from the reference, in nats per answer: the mean of log π − log `π_ref` over answers sampled from
+    /// π at temperature 1. As an estimate, it may be slightly negative.
+    #[serde(rename = "eval_kl", default, skip_serializing_if = "Option::is_none")]
+    pub kl: Option<f64>,
+    /// Mean length of these answers in tokens, including the end token.
+    #[serde(rename = "eval_answer_tokens", default, skip_serializing_if = "Option::is_none")]
+    pub answer_tokens: Option<f64>,
+    /// The duration of the evaluation, in seconds.
+    pub eval_seconds: f64,
+}
+
+/// Means over held-out pairs.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HeldOutPreference {
     /// β · (policy − reference) log-probability of the chosen response (nats).
     #[serde(rename = "eval_rewards/chosen")]
     pub chosen_reward: f64,
@@ -80,29 +107,32 @@ pub struct HeldOutMetrics {
     /// Summed log-probability of the rejected response (nats).
     #[serde(rename = "eval_logps/rejected")]
     pub rejected_logps: f64,
-    /// KL divergence from the reference, in nats per answer: the mean of log π − log `π_ref` over answers sampled from
-    /// π at temperature 1. As an estimate, it may be slightly negative.
-    #[serde(rename = "eval_kl", default, skip_serializing_if = "Option::is_none")]
-    pub kl: Option<f64>,
-    /// Mean length of these answers in tokens, including the end token.
-    #[serde(rename = "eval_answer_tokens", default, skip_serializing_if = "Option::is_none")]
-    pub answer_tokens: Option<f64>,
-    /// The duration of the evaluation, in seconds.
-    pub eval_seconds: f64,
 }
 
 impl HeldOutMetrics {
+    /// Returns the share of pairs whose chosen reward is strictly greater; `None` without pairs.
+    pub fn accuracy(&self) -> Option<f64> {
+        self.preference.map(|of_pairs| of_pairs.accuracy)
+    }
+
+    /// Returns the mean of chosen minus rejected reward, in nats; `None` without pairs.
+    pub fn margin(&self) -> Option<f64> {
+        self.preference.map(|of_pairs| of_pairs.margin)
+    }
+
     /// Returns all measurements with their names, for writers of series.
     pub fn series(&self) -> Vec<(&'static str, f64)> {
-        let mut series = vec![
-            ("eval_loss", self.loss),
-            ("eval_rewards/chosen", self.chosen_reward),
-            ("eval_rewards/rejected", self.rejected_reward),
-            ("eval_rewards/accuracies", self.accuracy),
-            ("eval_rewards/margins", self.margin),
-            ("eval_logps/chosen", self.chosen_logps),
-            ("eval_logps/rejected", self.rejected_logps),
-        ];
+        let mut series = vec![("eval_loss", self.loss)];
+        if let Some(of_pairs) = self.preference {
+            series.extend([
+                ("eval_rewards/chosen", of_pairs.chosen_reward),
+                ("eval_rewards/rejected", of_pairs.rejected_reward),
+                ("eval_rewards/accuracies", of_pairs.accuracy),
+                ("eval_rewards/margins", of_pairs.margin),
+                ("eval_logps/chosen", of_pairs.chosen_logps),
+                ("eval_logps/rejected", of_pairs.rejected_logps),
+            ]);
+        }
         series.extend(self.kl.map(|kl| ("eval_kl", kl)));
         series.extend(self.answer_tokens.map(|tokens| ("eval_answer_tokens", tokens)));
         series
@@ -111,8 +141,11 @@ impl HeldOutMetrics {
 
 impl fmt::Display for HeldOutMetrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { step, loss, margin, accuracy, .. } = self;
-        write!(f, "held out, step {step}: loss {loss:.4}, margin {margin:.3}, accuracy {accuracy:.2}")?;
+        let Self { step, loss, preference, .. } = self;
+        write!(f, "held out, step {step}: loss {loss:.4}")?;
+        if let Some(HeldOutPreference { margin, accuracy, .. }) = preference {
+            write!(f, ", margin {margin:.3}, accuracy {accuracy:.2}")?;
+        }
         match (self.kl, self.answer_tokens) {
             (Some(kl), Some(tokens)) => write!(f, ", KL {kl:.2} nats, answers of {tokens:.0} tokens"),
             _ => Ok(()),
@@ -120,18 +153,8 @@ impl fmt::Display for HeldOutMetrics {
     }
 }
 
-impl HeldOut<'_> {
-    /// Evaluates `policy`; each rank of `group` handles a shard of pairs and answers. The caller sets step, epoch and
-    /// duration.
-    ///
-    /// # Errors
-    ///
-    /// If a pair does not fit the policy, which tokenization excludes.
-    pub(crate) fn measure(
-        &self,
-        policy: &Policy,
-        group: &ProcessGroup,
-    ) -> Result<HeldOutMetrics, TrainError> {
+impl HeldOutSet for HeldOut<'_> {
+    fn measure(&self, policy: &Policy, group: &ProcessGroup) -> Result<HeldOutMetrics, TrainError> {
         let go_on = ControlFlow::Continue(());
         let scoring = (self.scoring, self.loss.pairwise().and_then(|loss| loss.ld_alpha));
         let logps = SequenceLogps::compute_weighted(group, policy, self.pairs, scoring, |_| go_on)?;
@@ -170,14 +193,54 @@ impl HeldOut<'_> {
             step: 0,
             epoch: 0.0,
             loss: out.losses().iter().sum::<f64>() / pairs,
-            chosen_reward,
-            rejected_reward,
-            accuracy,
-            margin,
-            chosen_logps,
-            rejected_logps,
+            preference: Some(HeldOutPreference {
+                chosen_reward,
+                rejected_reward,
+                accuracy,
+                margin,
+                chosen_logps,
+                rejected_logps,
+            }),
             kl: own.map(|own| own.kl),
             answer_tokens: own.map(|own| own.tokens),
+            eval_seconds: 0.0,
+        })
+    }
+}
+
+/// Examples of supervised training that are evaluated and not trained on.
+#[derive(Debug)]
+pub struct HeldOutDialogues<'a> {
+    /// The examples.
+    pub dialogues: &'a [Dialogue],
+    /// How log-probabilities are computed.
+    pub scoring: Scoring,
+}
+
+impl HeldOutSet for HeldOutDialogues<'_> {
+    fn measure(&self, policy: &Policy, group: &ProcessGroup) -> Result<HeldOutMetrics, TrainError> {
+        let owned = self.dialogues.iter().enumerate().filter(|(at, _)| group.owns(*at));
+        let owned: Vec<&Dialogue> = owned.map(|(_, dialogue)| dialogue).collect();
+        let lengths: Vec<usize> = owned.iter().map(|dialogue| dialogue.ids().len()).collect();
+        let mut sums = [0.0, 0.0];
+        for pass in passes_over(&lengths) {
+            let some: Vec<&Dialogue> = pass.iter().map(|&at| owned[at]).collect();
+            sums[0] += logps_of_dialogues(policy, &some, self.scoring)?.iter().sum::<f64>();
+            let scored = some.iter().flat_map(|dialogue| dialogue.scored()).filter(|&&scored| scored).count();
+            sums[1] += scored as f64;
+        }
+        // Ranks that share layers take part in the passes of others.
+        policy.finish_passes()?;
+        group.all_reduce_sum(&mut sums)?;
+        let [logps, tokens] = sums;
+        let (preference, kl, answer_tokens) = (None, None, None);
+        Ok(HeldOutMetrics {
+            step: 0,
+            epoch: 0.0,
+            loss: -logps / tokens,
+            preference,
+            kl,
+            answer_tokens,
             eval_seconds: 0.0,
         })
     }

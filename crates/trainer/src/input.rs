@@ -7,12 +7,12 @@ use policy_model::{ModelConfig, Policy};
 use pref_data::{
     DataError, Dialogue, LabelSource, NoiseLog, Padding, Pair, Places, PreferenceRecord, Preferences,
     ReadOptions, ReadReport, SkippedExample, TokenCache, TokenCompletion, TokenPair, TokenizeReport,
-    Tokenizer, UnpairedRecord, ViewReport, corrupt, draw, hold_out, label_view, read_preferences,
-    read_records_with, select, select_unpaired, tokenize_pairs, tokenize_unpaired,
+    Tokenizer, UnpairedRecord, ViewReport, corrupt, draw, label_view, select, select_unpaired,
+    tokenize_pairs, tokenize_unpaired,
 };
 use seeds::Seeds;
 
-use crate::demonstrations::demonstrations;
+use crate::demonstrations::{Demonstration, dialogues_of};
 use crate::diagnostics;
 use crate::error::TrainError;
 use crate::mixture;
@@ -21,6 +21,7 @@ use crate::recipe::{Complaint, DataSection, LossKind, Origin, Recipe};
 use crate::reference::ReferenceSource;
 use crate::run_inputs::{digest_tokenizer, hash_pairs, hash_unpaired, short};
 use crate::sequences::{sequences, sequences_of_completions};
+use crate::training_data::{TrainingData, read_held_out, read_training};
 
 /// The model and data of a recipe.
 ///
@@ -40,20 +41,29 @@ pub(crate) struct Input {
     pub(crate) all_tokens: Vec<TokenPair>,
     /// The pairs that the recipe uses, with its noise.
     pub(crate) pairs: Vec<TokenPair>,
-    /// The unpaired preferences that the recipe uses, for KTO. There are either pairs or these.
+    /// The single responses that the recipe uses, for KTO or supervised training. There are either pairs or these.
     pub(crate) unpaired: Vec<TokenCompletion>,
     /// The effect of the noise on each pair, by the pair's id.
     pub(crate) noise: NoiseLog,
     /// The examples of supervised training; none for other losses.
     pub(crate) dialogues: Vec<Dialogue>,
-    /// Held-out pairs, which are evaluated only.
-    pub(crate) held_out: Vec<TokenPair>,
+    /// Held-out examples, which are evaluated only.
+    pub(crate) held_out: HeldOutTokens,
     /// The tokens that end an answer.
     pub(crate) stop_tokens: Vec<u32>,
     /// The chat template that replaces the model's.
     pub(crate) template: Option<String>,
     /// Digests of the pairs' texts, of the tokenizer and of the chat templates.
     pub(crate) digests: InputDigests,
+}
+
+/// Held-out examples as tokens.
+#[derive(Default)]
+pub(crate) struct HeldOutTokens {
+    /// The pairs.
+    pub(crate) pairs: Vec<TokenPair>,
+    /// The examples of supervised training; none for other losses.
+    pub(crate) dialogues: Vec<Dialogue>,
 }
 
 /// Digests of what [`Input`] reads, apart from the model.
@@ -81,7 +91,8 @@ impl Input {
         let Examples { view, tokenized, all_tokens, pairs, unpaired, .. } = examples;
         let Examples { noise, dialogues, held_out, data, sources, .. } = examples;
         let config = Policy::inspect(&model)?;
-        let ids = sequences(all_tokens.iter().chain(&held_out)).chain(dialogues.iter().map(Dialogue::ids));
+        let ids = sequences(all_tokens.iter().chain(&held_out.pairs))
+            .chain(dialogues.iter().chain(&held_out.dialogues).map(Dialogue::ids));
         check_vocabulary(recipe, &tokenizer, &config, ids.chain(sequences_of_completions(&unpaired)))?;
         let (tokenizer_digest, template) = digest_tokenizer(&model, tokenizer.replacing_template())?;
         Ok(Self {
@@ -106,7 +117,7 @@ impl Input {
     /// Returns warnings about the data, for training with `loss` in batches of `batch_size`.
     pub(crate) fn warnings(&self, loss: Option<&Loss>, batch_size: usize) -> Vec<String> {
         let of_pair = |pair: &TokenPair| pair.prompt.len() + pair.chosen.len().max(pair.rejected.len());
-        let lengths = self.pairs.iter().chain(&self.held_out).map(of_pair);
+        let lengths = self.pairs.iter().chain(&self.held_out.pairs).map(of_pair);
         let lengths = lengths.chain(self.unpaired.iter().map(|one| one.prompt.len() + one.completion.len()));
         let name = if self.unpaired.is_empty() { "pairs" } else { "examples" };
         let mut warnings = vec![
@@ -136,6 +147,9 @@ impl Input {
         let desirable = self.unpaired.iter().filter(|one| one.is_desirable).count();
         let view = match self.unpaired.len() {
             0 => self.view.to_string(),
+            _ if !self.dialogues.is_empty() => {
+                format!("{} demonstrations from {} records", self.dialogues.len(), self.view.records)
+            }
             all => format!(
                 "{all} unpaired preferences from {} records ({desirable} desirable, {} undesirable)",
                 self.view.records,
@@ -155,7 +169,9 @@ struct Source {
     /// The pairs of `data.fraction`.
     selected: Vec<Pair>,
     unpaired: Vec<TokenCompletion>,
-    held_out: Vec<TokenPair>,
+    /// The records of `unpaired`.
+    texts: Vec<UnpairedRecord>,
+    held_out: HeldOutTokens,
     /// Has hashed the texts and labels.
     data: blake3::Hasher,
 }
@@ -177,17 +193,18 @@ impl Source {
             }
             Preferences::Unpaired(records) => Self::of_unpaired(section, records, &read, tokenizer, &seeds)?,
         };
-        let data = &mut source.data;
-        source.held_out = match &section.eval_path {
+        let (held_out, read) = match &section.eval_path {
             Some(path) => {
                 let reading = ReadOptions { sample: None, ..section.reading(&seeds) };
-                let (records, read) = read_records_with(path, &reading)?;
+                let (examples, read) = read_held_out(recipe.loss.kind, path, &reading)?;
                 warn_of_skipped(&read);
-                tokenize_held_out(section, records, &read, tokenizer, (&seeds, data))?
+                (Some(examples), read)
             }
-            None if held_out.is_empty() => Vec::new(),
-            None => tokenize_held_out(section, held_out, &read, tokenizer, (&seeds, data))?,
+            None => (held_out, read),
         };
+        if let Some(examples) = held_out {
+            source.hold_out(section, examples, &read, (recipe.loss.kind, tokenizer, &seeds))?;
+        }
         Ok(source)
     }
 
@@ -212,8 +229,8 @@ impl Source {
         let mut data = blake3::Hasher::new();
         hash_pairs(&all_pairs, &mut data);
         let selected = select(all_pairs, section.fraction, section.selection(), seeds);
-        let (unpaired, held_out) = (Vec::new(), Vec::new());
-        Ok(Self { view, tokenized, all_tokens, selected, unpaired, held_out, data })
+        let (unpaired, texts, held_out) = (Vec::new(), Vec::new(), HeldOutTokens::default());
+        Ok(Self { view, tokenized, all_tokens, selected, unpaired, texts, held_out, data })
     }
 
     fn of_unpaired(
@@ -233,8 +250,55 @@ impl Source {
         if unpaired.is_empty() {
             return Err(TrainError::NoExamples(tokenized.to_string()));
         }
-        let (all_tokens, selected, held_out) = (Vec::new(), Vec::new(), Vec::new());
-        Ok(Self { view, tokenized, all_tokens, selected, unpaired, held_out, data })
+        let (all_tokens, selected, held_out) = (Vec::new(), Vec::new(), HeldOutTokens::default());
+        Ok(Self { view, tokenized, all_tokens, selected, unpaired, texts: records, held_out, data })
+    }
+
+    /// Tokenizes held-out examples, with the annotator's labels.
+    fn hold_out(
+        &mut self,
+        section: &DataSection,
+        examples: Preferences,
+        read: &ReadReport,
+        (loss, tokenizer, seeds): (LossKind, &Tokenizer, &Seeds),
+    ) -> Result<(), TrainError> {
+        let tokenized = |report: &TokenizeReport| tell_tokenized(report, &read.places);
+        let nothing =
+            |why: String| Err(TrainError::NoExamples(format!("{}: {why}", section.held_out_in_words())));
+        match examples {
+            Preferences::Paired(mut records) => {
+                if let Some(slice) = &section.slice {
+                    records = slice.of(records)?;
+                }
+                let (pairs, view) = label_view(&records, &labels(section)?, seeds)?;
+                hash_pairs(&pairs, &mut self.data);
+                let (tokens, report) = tokenize_pairs(&pairs, tokenizer, &section.tokenizing())
+                    .map_err(|error| error.located(&read.places))?;
+                tokenized(&report);
+                if tokens.is_empty() {
+                    return nothing(format!("{view}; {report}"));
+                }
+                match loss {
+                    LossKind::Sft => {
+                        let examples = Demonstration::of_pairs(&pairs, &tokens);
+                        self.held_out.dialogues = dialogues_of(section, &examples, tokenizer)?;
+                    }
+                    _ => self.held_out.pairs = tokens,
+                }
+            }
+            Preferences::Unpaired(records) => {
+                hash_unpaired(&records, &mut self.data);
+                let (tokens, report) = tokenize_unpaired(&records, tokenizer, &section.tokenizing())
+                    .map_err(|error| error.located(&read.places))?;
+                tokenized(&report);
+                if tokens.is_empty() {
+                    return nothing(report.to_string());
+                }
+                let examples = Demonstration::of_completions(&records, &tokens);
+                self.held_out.dialogues = dialogues_of(section, &examples, tokenizer)?;
+            }
+        }
+        Ok(())
     }
 
     /// Returns the number of examples to choose from.
@@ -270,7 +334,7 @@ struct Examples {
     unpaired: Vec<TokenCompletion>,
     noise: NoiseLog,
     dialogues: Vec<Dialogue>,
-    held_out: Vec<TokenPair>,
+    held_out: HeldOutTokens,
     /// Has hashed the texts and labels.
     data: blake3::Hasher,
     /// The digests of the sources.
@@ -313,15 +377,17 @@ impl Examples {
         seeds: &Seeds,
         tokenizer: Option<&Tokenizer>,
     ) -> Result<Self, TrainError> {
-        let Source { view, tokenized, all_tokens, selected, unpaired, held_out, data } = source;
+        let Source { view, tokenized, all_tokens, selected, unpaired, texts, held_out, data } = source;
         let (mut pairs, mut dialogues, mut noise) = (Vec::new(), Vec::new(), NoiseLog { rows: Vec::new() });
         if unpaired.is_empty() {
             let (texts, log) = corrupted(section, selected, &all_tokens, seeds)?;
             pairs = tokens_of(&texts, &all_tokens);
             if let Some(tokenizer) = tokenizer {
-                dialogues = demonstrations(section, &texts, &pairs, tokenizer)?;
+                dialogues = dialogues_of(section, &Demonstration::of_pairs(&texts, &pairs), tokenizer)?;
             }
             noise = log;
+        } else if let Some(tokenizer) = tokenizer {
+            dialogues = dialogues_of(section, &Demonstration::of_completions(&texts, &unpaired), tokenizer)?;
         }
         let sources = vec![short(&data)];
         Ok(Self { view, tokenized, all_tokens, pairs, unpaired, noise, dialogues, held_out, data, sources })
@@ -329,7 +395,7 @@ impl Examples {
 
     /// Puts the source's index before each identifier, since sources may have the same ones.
     fn mark(&mut self, at: usize) {
-        let pairs = [&mut self.all_tokens, &mut self.pairs, &mut self.held_out];
+        let pairs = [&mut self.all_tokens, &mut self.pairs, &mut self.held_out.pairs];
         let of_pairs = pairs.into_iter().flatten().map(|pair| &mut pair.id);
         let of_others = self.unpaired.iter_mut().map(|one| &mut one.id);
         let of_noise = self.noise.rows.iter_mut().map(|row| &mut row.id);
@@ -350,7 +416,8 @@ impl Examples {
         self.unpaired.extend(other.unpaired);
         self.dialogues.extend(other.dialogues);
         self.noise.rows.extend(other.noise.rows);
-        self.held_out.extend(other.held_out);
+        self.held_out.pairs.extend(other.held_out.pairs);
+        self.held_out.dialogues.extend(other.held_out.dialogues);
         self.sources.extend(other.sources);
         self
     }
@@ -392,49 +459,6 @@ fn require_one_kind(recipe: &Recipe, sources: &[Source]) -> Result<(), TrainErro
     );
     let complaint = Complaint::invalid("path", reason).within(&at.to_string()).within("data");
     Err(complaint.at(Origin::Code).into())
-}
-
-/// What a recipe's data file holds.
-pub(crate) struct TrainingData {
-    /// The preferences to train on.
-    pub(crate) preferences: Preferences,
-    /// The records that `data.held_out` takes out of them.
-    pub(crate) held_out: Vec<PreferenceRecord>,
-    pub(crate) read: ReadReport,
-}
-
-/// Reads the training data of the source with the index `at`: pairs, and for KTO also unpaired preferences.
-///
-/// # Errors
-///
-/// As [`read_preferences`]; [`TrainError::PairsOnly`] for unpaired preferences and a key that only pairs have;
-/// [`TrainError::NoExamples`] if all records are held out.
-pub(crate) fn read_training(recipe: &Recipe, at: usize) -> Result<TrainingData, TrainError> {
-    let (section, seeds) = (&recipe.data[at], recipe.seeds_of(at));
-    let (path, reading) = (&section.path, section.reading(&seeds));
-    let (preferences, read) = match recipe.loss.kind {
-        LossKind::Kto => read_preferences(path, &reading)?,
-        _ => {
-            let (records, read) = read_records_with(path, &reading)?;
-            (Preferences::Paired(records), read)
-        }
-    };
-    if let (Preferences::Unpaired(_), Some(key)) = (&preferences, section.key_of_pairs()) {
-        return Err(TrainError::PairsOnly { key, path: path.clone() });
-    }
-    let Preferences::Paired(records) = preferences else {
-        return Ok(TrainingData { preferences, held_out: Vec::new(), read });
-    };
-    let all = records.len();
-    let (records, held_out) = match section.held_out_records(all) {
-        Some(count) => hold_out(records, count, &seeds),
-        None => (records, Vec::new()),
-    };
-    if records.is_empty() && !held_out.is_empty() {
-        let key = section.held_out_in_words();
-        return Err(TrainError::NoExamples(format!("{key} takes all {all} records")));
-    }
-    Ok(TrainingData { preferences: Preferences::Paired(records), held_out, read })
 }
 
 fn labels(section: &DataSection) -> Result<LabelSource, TrainError> {
@@ -488,30 +512,6 @@ fn tokenize(
     let Some(cache) = cache else { return tokenize_pairs(pairs, tokenizer, &options) };
     let file = TokenCache::new(cache.join("tokens")).tokenize(pairs, tokenizer, &options)?;
     Ok((file.read(0..file.len())?, file.report().clone()))
-}
-
-/// Returns all pairs of held-out records as tokens, with the annotator's labels.
-fn tokenize_held_out(
-    section: &DataSection,
-    mut records: Vec<PreferenceRecord>,
-    read: &ReadReport,
-    tokenizer: &Tokenizer,
-    (seeds, data): (&Seeds, &mut blake3::Hasher),
-) -> Result<Vec<TokenPair>, TrainError> {
-    if let Some(slice) = &section.slice {
-        records = slice.of(records)?;
-    }
-    let (pairs, view) = label_view(&records, &labels(section)?, seeds)?;
-    hash_pairs(&pairs, data);
-    let (tokens, tokenized) = tokenize_pairs(&pairs, tokenizer, &section.tokenizing())
-        .map_err(|error| error.located(&read.places))?;
-    tell_tokenized(&tokenized, &read.places);
-    if tokens.is_empty() {
-        let key = section.held_out_in_words();
-        return Err(TrainError::NoExamples(format!("{key}: {view}; {tokenized}")));
-    }
-    tracing::debug!("held out: {} pairs", tokens.len());
-    Ok(tokens)
 }
 
 /// The most skipped rows that are named.

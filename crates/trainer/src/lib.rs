@@ -43,6 +43,7 @@ mod span;
 mod state;
 mod stopping;
 mod tensorboard;
+mod training_data;
 mod unpaired;
 
 pub use adapter_dropout::StepDropout;
@@ -50,7 +51,7 @@ pub use context::{ANNOUNCED, Clock, Context, NoClock, Overall, Progress, Silent}
 pub use engine::{Observer, Outcome, Trainer};
 pub use error::{TrainError, is_bad_model};
 pub use gradients::Gradients;
-pub use held_out::{HeldOut, HeldOutMetrics, OwnAnswers};
+pub use held_out::{HeldOut, HeldOutDialogues, HeldOutMetrics, HeldOutPreference, HeldOutSet, OwnAnswers};
 pub use kl_pairs::KlPairs;
 pub use machine::Machine;
 pub use metrics::{MetricSums, PreferenceMetrics, StepMetrics, UnpairedMetrics, UnpairedSums};

@@ -311,8 +311,8 @@ enum Examples<'a> {
 impl<'a> Examples<'a> {
     fn new(input: &'a Input, has_preferences: bool) -> Self {
         match &*input.unpaired {
-            [] if has_preferences => Self::Pairs(&input.pairs),
-            [] => Self::Dialogues(input.dialogues.clone()),
+            _ if !has_preferences => Self::Dialogues(input.dialogues.clone()),
+            [] => Self::Pairs(&input.pairs),
             completions => Self::Dialogues(dialogues(completions)),
         }
     }

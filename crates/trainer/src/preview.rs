@@ -9,8 +9,9 @@ use pref_data::{
 use serde::Serialize;
 
 use crate::TrainError;
-use crate::input::{TrainingData, read_training, tell_tokenized, warn_of_skipped};
+use crate::input::{tell_tokenized, warn_of_skipped};
 use crate::recipe::{Origin, Recipe};
+use crate::training_data::{TrainingData, read_training};
 
 /// The first examples of a recipe. In JSON an object with the key `pairs` or `completions`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -51,6 +51,7 @@ mod values;
 mod watch;
 
 pub use data::DataSection;
+use error::require;
 pub use error::{Complaint, Origin, RecipeError};
 pub use lora::{LoraSection, LoraTargets};
 pub use loss::{DynamicBetaSection, LossSection, LossTermSection};
@@ -166,6 +167,14 @@ impl Recipe {
     pub fn check(&self) -> Result<(), RecipeError> {
         self.clone().finish().map_err(|complaint| complaint.at(Origin::Code))
     }
+
+    /// Checks that supervised training, which measures only the loss of held-out examples, is asked for nothing else.
+    fn check_supervised(&self) -> Result<(), Complaint> {
+        stopping::check_supervised(self.train.early_stopping, self.checkpoints)?;
+        let reason =
+            "compares the policy with a reference, which supervised training does not have; remove the key";
+        require(self.watch.answers == 0, "answers", reason).map_err(|complaint| complaint.within("watch"))
+    }
 }
 
 impl RecipeRoot for Recipe {
@@ -193,10 +202,8 @@ impl RecipeRoot for Recipe {
         checked.map_err(|complaint| complaint.within("checkpoints"))?;
         self.watch.check(self.has_held_out()).map_err(|complaint| complaint.within("watch"))?;
         sources::check_trained_tokens(&self.data, self.loss.kind)?;
-        let held_out_key = self.data.iter().find_map(DataSection::held_out_key);
-        if let Some(key) = held_out_key.filter(|_| self.loss.kind == LossKind::Sft) {
-            let what = "held-out pairs in supervised training, which has no pairs";
-            return Err(Complaint::unsupported(key, what, "remove the key").within("data"));
+        if self.loss.kind == LossKind::Sft {
+            self.check_supervised()?;
         }
         self.lora.check().map_err(|complaint| complaint.within("lora"))?;
         self.distributed.check(&self.lora).map_err(|complaint| complaint.within("distributed"))?;

@@ -125,7 +125,7 @@ pub(crate) fn logps_of_dialogues<D: Borrow<Dialogue>>(
 
 /// Divides sequences of these lengths into forward passes, longest first so that the rows of a pass have similar
 /// lengths. Returns the indices of each pass.
-fn passes_over(lengths: &[usize]) -> Vec<Vec<usize>> {
+pub(crate) fn passes_over(lengths: &[usize]) -> Vec<Vec<usize>> {
     let mut order: Vec<usize> = (0..lengths.len()).collect();
     order.sort_by_key(|&i| std::cmp::Reverse(lengths[i]));
     let mut passes = Vec::new();

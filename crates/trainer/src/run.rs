@@ -18,7 +18,7 @@ use crate::engine::{Outcome, Trainer};
 use crate::error::TrainError;
 use crate::finish::finish;
 use crate::gathered;
-use crate::held_out::{HeldOut, OwnAnswers};
+use crate::held_out::{HeldOut, HeldOutDialogues, HeldOutSet, OwnAnswers};
 use crate::input::{Input, InputDigests};
 use crate::kl_pairs::KlPairs;
 use crate::machine::Machine;
@@ -125,28 +125,21 @@ fn run_together(
             let scores = training.scores(&policy, &input, group, context)?;
             let objective = scores.objective(&input, scoring);
             let held_out_pass = match held_out_pass {
-                Some(pass) => Some(pass.tables(&policy, group, context.progress)?.of(held_out)),
+                Some(pass) => Some(pass.tables(&policy, group, context.progress)?.of(&held_out.pairs)),
                 None => None,
             };
             let (margins, held_out_pass) = (margins(&recipe.loss), held_out_pass.as_ref());
             let held_out = HeldOut {
-                pairs: held_out,
+                pairs: &held_out.pairs,
                 reference: held_out_pass.map(|(reference, _)| reference),
                 loss,
                 kl_pairs: held_out_pass.and_then(|(_, kl_pairs)| kl_pairs.as_ref()),
                 scoring,
                 answers,
             };
-            let watched = Watched {
-                held_out: (!held_out.pairs.is_empty()).then_some((&held_out, recipe.watch.eval_every)),
-                stopping: recipe.train.early_stopping.map(|section| section.build()),
-                recording: Recording {
-                    deltas: recipe.watch.pair_deltas && !pairs.is_empty(),
-                    margins,
-                    best: recipe.checkpoints.best,
-                },
-                card,
-            };
+            let held_out = (!held_out.pairs.is_empty()).then_some(&held_out as &dyn HeldOutSet);
+            let deltas = recipe.watch.pair_deltas && !pairs.is_empty();
+            let watched = Watched::of(recipe, held_out, (deltas, margins), card);
             // An owned policy is dropped once its weights are copied.
             let objective = &*objective;
             let group = group.clone();
@@ -158,7 +151,9 @@ fn run_together(
             let objective = &SupervisedObjective { dialogues: &input.dialogues, padding, head, activations };
             let group = group.clone();
             let begin = move || Trainer::together(policy, objective, settings, group, exchange);
-            train(&parts, begin, Watched { card, ..Watched::default() }, keep_last, context)?
+            let held_out = HeldOutDialogues { dialogues: &held_out.dialogues, scoring };
+            let held_out = (!held_out.dialogues.is_empty()).then_some(&held_out as &dyn HeldOutSet);
+            train(&parts, begin, Watched::of(recipe, held_out, (false, None), card), keep_last, context)?
         }
     };
     Ok(RunReport { outcome, dir, data, policy })
@@ -182,7 +177,8 @@ impl<'a> Passes<'a> {
     ) -> Self {
         let over =
             |pairs| Some(ReferencePasses::new((recipe, &loss), reference?, kind, scoring, pairs, cache));
-        let held_out = if input.held_out.is_empty() { None } else { over(&input.held_out) };
+        let pairs = &input.held_out.pairs;
+        let held_out = if pairs.is_empty() { None } else { over(pairs) };
         let training = match (&loss, reference) {
             (Loss::Kto(loss), Some(reference)) if !input.unpaired.is_empty() => {
                 let reference = reference.clone();
@@ -454,12 +450,29 @@ pub fn run_supervised(run: SupervisedRun<'_>, context: &mut Context<'_>) -> Resu
 /// What a run records besides the training loss.
 #[derive(Default)]
 struct Watched<'a> {
-    /// Held-out pairs, and the number of steps between their evaluations, in addition to those at checkpoints.
-    held_out: Option<(&'a HeldOut<'a>, u64)>,
+    /// Held-out examples, and the number of steps between their evaluations, in addition to those at checkpoints.
+    held_out: Option<(&'a dyn HeldOutSet, u64)>,
     stopping: Option<EarlyStopping>,
     recording: Recording,
     /// The card of the model; `None` for a run without a recipe.
     card: Option<Card<'a>>,
+}
+
+impl<'a> Watched<'a> {
+    /// Returns what `recipe` records. `deltas` and `margins` are as in [`Recording`].
+    fn of(
+        recipe: &Recipe,
+        held_out: Option<&'a dyn HeldOutSet>,
+        (deltas, margins): (bool, Option<(f64, bool)>),
+        card: Option<Card<'a>>,
+    ) -> Self {
+        Self {
+            held_out: held_out.map(|held_out| (held_out, recipe.watch.eval_every)),
+            stopping: recipe.train.early_stopping.map(|section| section.build()),
+            recording: Recording { deltas, margins, best: recipe.checkpoints.best },
+            card,
+        }
+    }
 }
 
 fn train<'a>(

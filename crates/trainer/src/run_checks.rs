@@ -1,7 +1,7 @@
 //! What a run compares between its ranks and announces before it trains.
 
 use distributed::{Fact, ProcessGroup, Sharding};
-use pref_data::FlipRate;
+use pref_data::{Dialogue, FlipRate};
 use pref_loss::LabelSmoothing;
 use tch::{Device, Kind};
 
@@ -87,7 +87,8 @@ pub(crate) fn facts(
     let copy_model = "copy the folder of model.path from rank 0";
     let copy_data = "copy the file of data.path (and data.eval_path) and the tokenizer from rank 0";
     let unpaired = sequences_of_completions(&input.unpaired);
-    let pairs = input.all_tokens.iter().chain(&input.pairs).chain(&input.held_out);
+    let pairs = input.all_tokens.iter().chain(&input.pairs).chain(&input.held_out.pairs);
+    let dialogues = input.held_out.dialogues.iter().map(Dialogue::ids);
     let device = if device == Device::Cpu { "the CPU" } else { "a GPU" };
     Ok(vec![
         fact(
@@ -112,6 +113,6 @@ pub(crate) fn facts(
             inputs.reference.clone().unwrap_or_default(),
             "copy the folder of model.reference from rank 0",
         ),
-        Fact::of_sequences("set of examples", sequences(pairs).chain(unpaired), copy_data),
+        Fact::of_sequences("set of examples", sequences(pairs).chain(unpaired).chain(dialogues), copy_data),
     ])
 }

@@ -28,8 +28,8 @@ impl HeldOutMetric {
     pub(crate) fn gain(self, metrics: &HeldOutMetrics) -> f64 {
         match self {
             Self::Loss => -metrics.loss,
-            Self::Accuracy => metrics.accuracy,
-            Self::Margin => metrics.margin,
+            Self::Accuracy => metrics.accuracy().unwrap_or(f64::NAN),
+            Self::Margin => metrics.margin().unwrap_or(f64::NAN),
         }
     }
 
@@ -112,7 +112,8 @@ mod tests {
         let mut patience = Patience::new(rule);
         values.iter().position(|&value| {
             let mut metrics: HeldOutMetrics = serde_json::from_str(ZERO).unwrap();
-            (metrics.loss, metrics.accuracy) = (value, value);
+            metrics.loss = value;
+            metrics.preference.as_mut().unwrap().accuracy = value;
             patience.see(&metrics);
             // As a resumed run restores it.
             patience = Patience::new(rule).after(patience.seen());

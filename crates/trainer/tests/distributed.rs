@@ -67,7 +67,7 @@ fn one_two_and_four_ranks_agree() {
         assert_eq!(evaluations("one").len(), evaluations(out).len());
         for (a, b) in evaluations("one").iter().zip(evaluations(out)) {
             close("held-out loss", a.loss, b.loss);
-            close("held-out margin", a.margin, b.margin);
+            close("held-out margin", a.margin().unwrap(), b.margin().unwrap());
             close("answers' length", a.answer_tokens.unwrap(), b.answer_tokens.unwrap());
         }
     }
@@ -110,6 +110,48 @@ fn unpaired_preferences_train_alike_on_one_and_three_ranks() {
     );
     let held_out = RunDir::open_finished(&bench.path("three")).unwrap().read_evaluations().unwrap();
     assert_eq!(held_out.len(), 3, "pairs are held out at the start and at both checkpoints");
+}
+
+#[test]
+fn ranks_stop_early_together_by_held_out_demonstrations() {
+    become_rank();
+    let (test, bench) = ("ranks_stop_early_together_by_held_out_demonstrations", Bench::new());
+    let row = |k: usize| {
+        let prompt = format!("Say {}.", "a b c ".repeat(1 + k % 4));
+        serde_json::json!({"prompt": prompt, "completion": "d e ".repeat(1 + k % 5)}).to_string() + "\n"
+    };
+    let rows = |from: usize, to: usize| (from..to).map(row).collect::<String>();
+    fs::write(bench.path("train.jsonl"), rows(0, 16)).unwrap();
+    // Three examples: the second of two ranks has fewer.
+    fs::write(bench.path("eval.jsonl"), rows(16, 19)).unwrap();
+    let changes = [
+        "loss.kind=sft",
+        "data.path=train.jsonl",
+        "data.eval_path=eval.jsonl",
+        "data.flip_rate=0.0",
+        "watch.answers=0",
+        "watch.eval_every=1",
+        "train.epochs=20",
+        "train.learning_rate=5e-2",
+        "train.early_stopping={ patience = 2 }",
+    ];
+    for (world_size, zero, out) in [(1, 0, "one"), (2, 0, "two"), (2, 3, "shared")] {
+        let ranks = ranks(&bench, world_size).into_iter().map(|rank| {
+            let rank = rank.with(&format!("output.dir={out}")).with(&format!("distributed.zero={zero}"));
+            changes.iter().fold(rank, |rank, change| rank.with(change))
+        });
+        succeed(test, &ranks.collect::<Vec<_>>(), 0);
+    }
+    let evaluations =
+        |out: &str| RunDir::open_finished(&bench.path(out)).unwrap().read_evaluations().unwrap();
+    let alone = evaluations("one");
+    assert!((3..40).contains(&alone.len()), "{alone:?}");
+    for out in ["two", "shared"] {
+        assert_eq!(evaluations(out).len(), alone.len(), "{out} ends at the same step");
+        for (a, b) in alone.iter().zip(evaluations(out)) {
+            close("held-out loss", a.loss, b.loss);
+        }
+    }
 }
 
 fn policy_weights(bench: &Bench) -> Vec<f32> {

@@ -3,6 +3,7 @@
 mod clock;
 #[expect(dead_code, reason = "this test uses the bench, and starts no ranks")]
 mod ranks;
+mod supervised;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,8 +16,8 @@ use ranks::Bench;
 use serde_json::Value;
 use trainer::recipe::Recipe;
 use trainer::{
-    Cluster, Context, HeldOutMetric, NoClock, Outcome, Preview, RunDir, Silent, Start, TrainError,
-    TrainedPair, plan, preview, run,
+    Cluster, Context, HeldOutMetric, HeldOutMetrics, NoClock, Outcome, Preview, RunDir, Silent, Start,
+    TrainError, TrainedPair, plan, preview, run,
 };
 
 /// The keys of a run without held-out preferences, in the folder `out` of the bench.
@@ -212,7 +213,7 @@ fn training_ends_early_and_the_best_checkpoint_becomes_the_model() {
     assert_eq!((planned.total_steps, planned.stops_early), (60, true));
     let dir = train_both_ways(&bench, ONE, &changes);
     let evaluations = dir.read_evaluations().unwrap();
-    let accuracies: Vec<f64> = evaluations.iter().map(|metrics| metrics.accuracy).collect();
+    let accuracies: Vec<f64> = evaluations.iter().filter_map(HeldOutMetrics::accuracy).collect();
     let last = dir.read_metrics().unwrap().len() as u64;
     assert!(last < 60, "{accuracies:?}");
     assert_eq!(evaluations.last().unwrap().step, last);
@@ -425,7 +426,7 @@ fn the_card_describes_the_model_without_paths() {
         env!("CARGO_PKG_VERSION"),
         "| pairs.jsonl | pairs | human | ",
         "| base | `",
-        "## Held-out preferences",
+        "## Held-out examples",
         "kind = \"ipo\"",
         "split = 0.2",
         "AutoModelForCausalLM.from_pretrained",
@@ -441,82 +442,4 @@ fn the_card_describes_the_model_without_paths() {
     for secret in [bench.path("").display().to_string(), home] {
         assert!(secret.len() < 2 || !card.contains(secret.trim_end_matches('/')), "{secret} is in\n{card}");
     }
-}
-
-/// Writes one conversation: messages of user and assistant in turn, of which the last is the response.
-fn write_conversation(bench: &Bench, name: &str, turns: &[&str]) {
-    let message = |(at, text): (usize, &&str)| {
-        let role = if at % 2 == 0 { "user" } else { "assistant" };
-        serde_json::json!({"role": role, "content": text})
-    };
-    let mut messages: Vec<Value> = turns.iter().enumerate().map(message).collect();
-    let chosen = messages.split_off(messages.len() - 1);
-    let rejected = [serde_json::json!({"role": "assistant", "content": "b ."})];
-    let row = serde_json::json!({"prompt": messages, "chosen": chosen, "rejected": rejected});
-    fs::write(bench.path(name), format!("{row}\n")).unwrap();
-}
-
-/// Returns the loss before the first update, over the tokens that are trained on.
-fn first_loss(bench: &Bench, name: &str, changes: &[&str]) -> f64 {
-    let data = format!("[data]\npath = \"@/{name}\"\n");
-    let out = format!("output.dir={}", bench.path(&format!("{name}-{}", changes.join("-"))).display());
-    let recipe =
-        recipe(bench, &data, &[changes, &["loss.kind=sft", "train.max_steps=1", &*out]].concat()).unwrap();
-    assert_eq!(train(&recipe, Start::Fresh, false).unwrap(), Outcome::Finished);
-    RunDir::open_finished(&recipe.output.dir).unwrap().read_metrics().unwrap()[0].loss
-}
-
-/// Returns the number of tokens of a file's response.
-fn response_tokens(bench: &Bench, name: &str) -> f64 {
-    let recipe = recipe(bench, &format!("[data]\npath = \"@/{name}\"\n"), &[]).unwrap();
-    let Preview::Pairs(pairs) = preview(&recipe, 1).unwrap() else { panic!("pairs") };
-    pairs[0].chosen_ids.len() as f64
-}
-
-#[test]
-fn supervised_training_learns_the_response_every_turn_of_the_assistant_or_all() {
-    let bench = Bench::new();
-    let turns = ["Say a b .", "a b .", "Say c .", "c a b ."];
-    write_conversation(&bench, "one.jsonl", &turns[..2]);
-    write_conversation(&bench, "both.jsonl", &turns);
-    let (first, second) = (response_tokens(&bench, "one.jsonl"), response_tokens(&bench, "both.jsonl"));
-    assert!(first != second);
-    let of_first = first_loss(&bench, "one.jsonl", &[]);
-    let of_second = first_loss(&bench, "both.jsonl", &[]);
-    let of_both = first_loss(&bench, "both.jsonl", &["data.train_on=assistant"]);
-    // The mean over both turns, each of which sees what comes before it.
-    let expected = (first * of_first + second * of_second) / (first + second);
-    assert!((of_both - expected).abs() < 1e-5 * expected, "{of_both} instead of {expected}");
-    let of_all = first_loss(&bench, "both.jsonl", &["data.train_on=all"]);
-    assert!(of_all.is_finite() && (of_all - of_both).abs() > 1e-3, "{of_all}");
-}
-
-#[test]
-fn packed_conversations_do_not_see_each_other() {
-    let bench = Bench::new();
-    write_conversation(&bench, "one.jsonl", &["Say a b .", "a b ."]);
-    write_conversation(&bench, "two.jsonl", &["Say c .", "c a b .", "Say a .", "a ."]);
-    let lines = ["one.jsonl", "two.jsonl"].map(|name| fs::read_to_string(bench.path(name)).unwrap());
-    fs::write(bench.path("list.jsonl"), lines.concat()).unwrap();
-    let keys = ["data.train_on=assistant", "train.micro_batch_tokens=4096"];
-    let packed = first_loss(&bench, "list.jsonl", &keys);
-    let padded = first_loss(&bench, "list.jsonl", &[keys[0], "speed.padding_free=false"]);
-    let alone = first_loss(&bench, "list.jsonl", &[keys[0], "train.micro_batch_size=1"]);
-    for other in [padded, alone] {
-        assert!((packed - other).abs() < 1e-5 * packed, "{packed} and {other}");
-    }
-}
-
-#[test]
-fn text_has_no_turns_to_train_on() {
-    let bench = Bench::new();
-    let plain = recipe(&bench, ONE, &["loss.kind=sft", "data.train_on=assistant"]).unwrap();
-    let refused = train(&plain, Start::Fresh, false).unwrap_err();
-    assert!(refused.is_bad_input());
-    assert!(
-        refused.to_string().contains("data.train_on is \"assistant\", but the record 1 is text"),
-        "{refused}"
-    );
-    let Err(error) = recipe(&bench, ONE, &["data.train_on=all"]) else { panic!("DPO has no such choice") };
-    assert!(error.to_string().contains("applies only to loss.kind = \"sft\""), "{error}");
 }

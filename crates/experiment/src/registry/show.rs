@@ -1,7 +1,7 @@
 //! The report on one cell.
 
 use report::table::{Align, Column, Table, Value};
-use trainer::{PreferenceMetrics, RunDir, StepMetrics};
+use trainer::{HeldOutMetrics, PreferenceMetrics, RunDir, StepMetrics};
 
 use super::{Entry, Registry};
 use crate::analysis::Analysis;
@@ -110,7 +110,7 @@ fn training(
             number(preference(|p| p.accuracy), 3),
             number(preference(|p| p.margin), 3),
             number(mean(&|m| Some(m.grad_norm)), 2),
-            number(measured.map(|metrics| metrics.accuracy), 3),
+            number(measured.and_then(HeldOutMetrics::accuracy), 3),
             number(measured.and_then(|metrics| metrics.kl), 2),
         ]);
         before = step;

@@ -20,7 +20,7 @@ pub enum ColumnRole {
     Chosen,
     /// The other response.
     Rejected,
-    /// The response of an unpaired preference.
+    /// The only response of an unpaired preference or of a demonstration.
     Completion,
     /// Whether a completion is desirable.
     Label,
@@ -51,7 +51,7 @@ pub struct PairColumns {
     /// The other response.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rejected: Option<String>,
-    /// The response of an unpaired preference.
+    /// The only response of an unpaired preference or of a demonstration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completion: Option<String>,
     /// Whether a completion is desirable.
@@ -98,7 +98,7 @@ impl ColumnRole {
             Self::System => &["system", "system_prompt"],
             Self::Chosen => &["chosen", "chosen_response", "response_j"],
             Self::Rejected => &["rejected", "rejected_response", "response_k"],
-            Self::Completion => &["completion"],
+            Self::Completion => &["completion", "response", "output"],
             Self::Label => &["label", "kto_tag"],
             Self::Id => &["id"],
             Self::Domain => &["domain"],

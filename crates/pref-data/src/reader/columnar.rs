@@ -83,6 +83,19 @@ pub(super) fn read_arrow(path: &Path, wanted: &Wanted<'_>, rows: &mut dyn Rows) 
     Ok(())
 }
 
+/// Hands each row of record batches to `rows`.
+pub(super) fn read_batches(
+    path: &Path,
+    batches: &[RecordBatch],
+    wanted: &Wanted<'_>,
+    rows: &mut dyn Rows,
+) -> Result<(), DataError> {
+    let Some(first) = batches.first() else { return Ok(()) };
+    rows.columns(&names(&first.schema()))?;
+    let mut table = Table { path: path.into(), read: 0 };
+    batches.iter().try_for_each(|batch| table.hand_on(batch, wanted, rows))
+}
+
 fn names(schema: &Schema) -> Vec<String> {
     schema.fields().iter().map(|field| field.name().clone()).collect()
 }

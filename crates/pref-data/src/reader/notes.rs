@@ -35,6 +35,11 @@ pub enum Note {
         /// How many are undesirable.
         undesirable: usize,
     },
+    /// The rows are single responses without a label.
+    Demonstrations {
+        /// How many records.
+        records: usize,
+    },
     /// A column is read by a name that is recognized, but not the usual one.
     ReadAs {
         /// The column.
@@ -113,6 +118,7 @@ impl Note {
         match self {
             Self::Files { .. }
             | Self::Unpaired { .. }
+            | Self::Demonstrations { .. }
             | Self::ReadAs { .. }
             | Self::TextAsMessage { .. }
             | Self::JsonText { .. } => false,
@@ -137,6 +143,9 @@ impl fmt::Display for Note {
             }
             Self::Unpaired { desirable, undesirable } => {
                 write!(f, "reads unpaired preferences: {desirable} desirable, {undesirable} undesirable")
+            }
+            Self::Demonstrations { records: count } => {
+                write!(f, "reads demonstrations, which have no label: {}", records(count))
             }
             Self::ReadAs { column, role } => write!(f, "reads `{column}` as {role}"),
             Self::SharedPrompt { records: count, example, left } => {
@@ -205,6 +214,8 @@ pub(super) struct Notes {
     repeated: Option<(usize, String, Place)>,
     /// Numbers of undesirable and desirable single responses.
     pub(super) unpaired: [usize; 2],
+    /// Whether rows without a label are among these.
+    pub(super) are_demonstrations: bool,
     pub(super) text_as_message: usize,
     pub(super) json_texts: usize,
     pub(super) prompt_left: usize,
@@ -251,7 +262,9 @@ impl Notes {
     pub(super) fn finish(self) -> Vec<Note> {
         let mut notes = self.of_folder;
         let [undesirable, desirable] = self.unpaired;
-        if desirable + undesirable > 0 {
+        if self.are_demonstrations {
+            notes.push(Note::Demonstrations { records: desirable + undesirable });
+        } else if desirable + undesirable > 0 {
             notes.push(Note::Unpaired { desirable, undesirable });
         }
         let read_as = self.read_as.into_iter();

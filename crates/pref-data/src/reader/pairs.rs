@@ -43,7 +43,10 @@ pub(super) struct PairRow<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RowLayout {
     Paired,
+    /// One response with a label.
     Unpaired,
+    /// One response without a label.
+    Demonstration,
 }
 
 /// The parts of a pair before they have one form.
@@ -102,7 +105,7 @@ impl<'a> PairRow<'a> {
         let has_label = self.find(ColumnRole::Label).is_some();
         let has_answer =
             self.find(ColumnRole::Completion).is_some() || self.named.find_answered(self.row).is_some();
-        (has_label && has_answer).then_some(RowLayout::Unpaired)
+        has_answer.then_some(if has_label { RowLayout::Unpaired } else { RowLayout::Demonstration })
     }
 
     /// Reads a conversation that ends with the model's answer.

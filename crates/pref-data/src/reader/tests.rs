@@ -1,6 +1,7 @@
 //! Reading files: records of good ones and errors of bad ones.
 
 mod damage;
+mod demonstrations;
 mod kinds;
 mod preference_sets;
 

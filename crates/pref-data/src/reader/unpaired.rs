@@ -1,4 +1,4 @@
-//! Rows of unpaired preferences: a prompt, one response, and whether it is desirable.
+//! Rows of single responses: unpaired preferences, whose label says whether the response is desirable, and demonstrations.
 
 use serde_json::Value;
 
@@ -12,8 +12,18 @@ use crate::record::{Text, UnpairedRecord};
 
 /// Reads an unpaired preference.
 pub(super) fn record(mut row: PairRow<'_>) -> Result<UnpairedRecord, DataError> {
-    row.check_media()?;
     let is_desirable = label(&mut row)?;
+    response(row, is_desirable)
+}
+
+/// Reads a demonstration, which is desirable.
+pub(super) fn demonstration(row: PairRow<'_>) -> Result<UnpairedRecord, DataError> {
+    row.notes.are_demonstrations = true;
+    response(row, true)
+}
+
+fn response(mut row: PairRow<'_>, is_desirable: bool) -> Result<UnpairedRecord, DataError> {
+    row.check_media()?;
     let (prompt, system, completion) = parts(&mut row)?;
     let (prompt, completion) = match (prompt, system, completion) {
         (prompt @ Text::Plain(_), None, completion @ Text::Plain(_)) => (prompt, completion),
@@ -52,7 +62,11 @@ fn parts(row: &mut PairRow<'_>) -> Result<(Text, Option<String>, Text), DataErro
         if conversation.is_empty() {
             return Err(row.missing(ColumnRole::Prompt));
         }
-        let (_, system) = row.prompt()?;
+        let (prompt, system) = row.prompt()?;
+        if let Some(Text::Plain(text)) = prompt {
+            let says = |message: &Message| message.content().contains(text.trim());
+            row.notes.prompt_left += usize::from(!conversation.iter().any(says));
+        }
         return Ok((Text::Chat(conversation), system, Text::Chat(completion)));
     }
     let completion = row.required(ColumnRole::Completion)?;

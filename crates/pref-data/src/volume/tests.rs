@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::order::shuffled_order;
-use crate::record::{Text, Votes};
+use crate::record::{PreferenceRecord, Votes};
 
 fn pair(index: usize, domain: Option<&str>) -> Pair {
     Pair {
@@ -130,7 +130,7 @@ fn whole_prompts_are_held_out() {
     };
     let split = |count: usize, seed: u64| {
         let held_out = NonZeroUsize::new(count).expect("not 0");
-        hold_out((0..60).map(record).collect(), held_out, &Seeds::new(seed))
+        hold_out((0..60).map(record).collect(), |record| &record.prompt, held_out, &Seeds::new(seed))
     };
     let (training, held_out) = split(7, 0);
     assert_eq!((training.len(), held_out.len()), (51, 9), "as many prompts as hold seven records");

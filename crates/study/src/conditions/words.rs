@@ -1,6 +1,7 @@
 //! A sentence on each pattern: where it arises, and what else changes there.
 
 use experiment::{Analysis, Scorer, Selection};
+use trainer::HeldOutMetrics;
 
 use super::{Condition, Line, Map, Mark, Marked, Pattern};
 use crate::contrast::Select;
@@ -24,7 +25,7 @@ const SIGNS: [Sign; 4] = [
         name: "held-out accuracy",
         unit: "",
         decimals: 3,
-        of: |analysis, _, keep| analysis.held_out(keep, |metrics| Some(metrics.accuracy)),
+        of: |analysis, _, keep| analysis.held_out(keep, HeldOutMetrics::accuracy),
     },
     Sign {
         name: "flipped labels that the policy has learned",

@@ -6,6 +6,7 @@ use pref_loss::Beta;
 use report::figure::{LineSeries, Lines, SecondAxis, Svg};
 use report::table::{Align, Column, Table, Value};
 use stats::Estimate;
+use trainer::HeldOutMetrics;
 
 use crate::claims::{Answers, Claim, Comparisons, Expectation, Headline};
 use crate::contrast::{Contrast, Select};
@@ -161,7 +162,7 @@ fn table(results: &Results<'_>) -> Result<Table, StudyError> {
             let mut row = vec![
                 Value::text(if at == 0 { setting.name() } else { String::new() }),
                 Value::text(beta.get().to_string()),
-                number(results.scores.held_out(&keep, |metrics| Some(metrics.accuracy)), 3),
+                number(results.scores.held_out(&keep, HeldOutMetrics::accuracy), 3),
                 number(results.scores.held_out(&keep, |metrics| metrics.kl), 2),
                 number(results.scores.mean_length(&scorers.judge, &keep), 1),
             ];
@@ -306,7 +307,7 @@ fn figure(results: &Results<'_>) -> Result<Svg, StudyError> {
         let accuracy = points.iter().filter_map(|(x, ..)| {
             let beta = betas.iter().find(|beta| beta.get().log10() == *x)?;
             let keep = |subject: &Subject| setting.holds(results, subject, *beta);
-            Some((*x, results.scores.held_out(&keep, |metrics| Some(metrics.accuracy))?, None))
+            Some((*x, results.scores.held_out(&keep, HeldOutMetrics::accuracy)?, None))
         });
         accuracies.push(LineSeries { name: format!("accuracy of {name}"), points: accuracy.collect() });
         series.push(LineSeries { name, points });

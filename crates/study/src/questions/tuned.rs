@@ -3,6 +3,7 @@
 use experiment::{Cell, Grid, Runner, Subject, loss_name, percent};
 use pref_data::FlipRate;
 use report::table::{Align, Column, Table, Value};
+use trainer::HeldOutMetrics;
 
 use super::{QUARTERS, Sweep};
 use crate::error::StudyError;
@@ -161,7 +162,7 @@ fn pivot(
             rows.push(row);
         }
     }
-    let by = match results.scores.held_out(&|_| true, |metrics| Some(metrics.accuracy)) {
+    let by = match results.scores.held_out(&|_| true, HeldOutMetrics::accuracy) {
         Some(_) => "accuracy on held-out preferences, so that these scores have no optimism",
         None => {
             "the judge's scores of the same questions, which makes the tuned scores optimistic: see the sweep"

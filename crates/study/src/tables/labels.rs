@@ -2,6 +2,7 @@
 
 use experiment::{Fitted, Subject, loss_name, percent};
 use report::table::{Align, Column, Table, Value};
+use trainer::HeldOutMetrics;
 
 use crate::error::StudyError;
 use crate::levels::Levels;
@@ -77,7 +78,7 @@ fn accuracies(results: &Results<'_>, keep: &dyn Fn(&Subject) -> bool, rate: f64)
         true => Value::text("–"),
         false => of(labels.map(|labels| labels.flipped)),
     };
-    let held_out = results.scores.held_out(keep, |metrics| Some(metrics.accuracy));
+    let held_out = results.scores.held_out(keep, HeldOutMetrics::accuracy);
     [
         of(labels.map(|labels| labels.kept)),
         flipped,

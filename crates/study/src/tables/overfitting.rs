@@ -122,7 +122,7 @@ impl Measured {
     /// Returns the columns with values.
     fn of(results: &Results<'_>) -> Vec<Self> {
         let all = [
-            Self { title: "Held-out accuracy", of: |metrics| Some(metrics.accuracy), decimals: 3 },
+            Self { title: "Held-out accuracy", of: HeldOutMetrics::accuracy, decimals: 3 },
             Self { title: "KL", of: |metrics| metrics.kl, decimals: 2 },
         ];
         all.into_iter().filter(|measured| results.scores.held_out(&|_| true, measured.of).is_some()).collect()

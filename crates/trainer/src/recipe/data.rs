@@ -22,7 +22,7 @@ use crate::settings::Order;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataSection {
-    /// Preference data: a file, a folder, a pattern (`data/train-*.parquet`), or an id on the Hub
+    /// Preference data, or demonstrations for `loss.kind = "sft"`: a file, a folder, a pattern (`data/train-*.parquet`), or an id on the Hub
     /// (`owner/name@revision:data/train-*.parquet`).
     pub path: String,
     /// The file format.
@@ -81,8 +81,8 @@ pub struct DataSection {
     /// have odds 1.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub noise_odds: BTreeMap<String, Odds>,
-    /// Tokens of the chosen response's conversation that `loss.kind = "sft"` trains on: those of the `response`, of every
-    /// `assistant` turn, or `all`.
+    /// Tokens that `loss.kind = "sft"` trains on: those of the demonstrated or chosen `response`, of every `assistant` turn of
+    /// its conversation, or `all`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub train_on: TrainOn,
     /// Maximum length of prompt and response together, in tokens; at least 2.
@@ -235,12 +235,13 @@ impl DataSection {
         }
     }
 
-    /// Returns the first key with a value that has a meaning for pairs only.
-    pub(crate) fn key_of_pairs(&self) -> Option<&'static str> {
+    /// Returns the first key with a value that has a meaning for pairs only. In supervised training, single responses can
+    /// be held out.
+    pub(crate) fn key_of_pairs(&self, is_supervised: bool) -> Option<&'static str> {
         let keys = [
             ("data.annotator", self.annotator != DEFAULT_ANNOTATOR),
-            ("data.held_out", self.held_out.is_some()),
-            ("data.split", self.split.is_some()),
+            ("data.held_out", self.held_out.is_some() && !is_supervised),
+            ("data.split", self.split.is_some() && !is_supervised),
             ("data.slice", self.slice.is_some()),
             ("data.flip_rate", self.flip_rate != FlipRate::NONE),
             ("data.preset", self.preset != Preset::Modern),

@@ -61,6 +61,23 @@ impl CheckpointsSection {
     }
 }
 
+/// Checks that no metric of pairs decides about supervised training.
+///
+/// # Errors
+/// A [`Complaint`] about the key with such a metric.
+pub(super) fn check_supervised(
+    stopping: Option<EarlyStoppingSection>,
+    checkpoints: CheckpointsSection,
+) -> Result<(), Complaint> {
+    let is_loss = |metric: Option<HeldOutMetric>| metric.is_none_or(|metric| metric == HeldOutMetric::Loss);
+    let reason = "compares two responses, which supervised training does not; set \"eval/loss\"";
+    let complaint = |key, section: &str| Complaint::invalid(key, reason).within(section);
+    if !is_loss(stopping.map(|section| section.metric)) {
+        return Err(complaint("metric", "early_stopping").within("train"));
+    }
+    if is_loss(checkpoints.best) { Ok(()) } else { Err(complaint("best", "checkpoints")) }
+}
+
 /// What a key does without held-out preferences.
 pub(super) const NEEDS_HELD_OUT: &str =
     "requires held-out preferences; set data.split, data.held_out or data.eval_path, or remove the key";

@@ -150,8 +150,6 @@ fn a_share_is_held_out_in_place_of_a_number() {
         let text = parse(SMALLEST, &["data.split=0.1", other]).unwrap_err().to_string();
         assert!(text.contains("data.split takes the place of eval_path and held_out"), "{text}");
     }
-    let text = parse(SMALLEST, &["data.split=0.1", "loss.kind=sft"]).unwrap_err().to_string();
-    assert!(text.contains("data.split"), "{text}");
 }
 
 #[test]
@@ -187,8 +185,6 @@ fn measurements_require_held_out_preferences() {
     assert_eq!(refusal("watch.answers=8"), format!("watch.answers {needs}"));
     let recipe = set(&["data.eval_path=e.jsonl", "watch.eval_every=10", "watch.answers=8"]);
     assert_eq!((recipe.watch.eval_every, recipe.watch.answers), (10, 8));
-    let refused = parse(SMALLEST, &["data.eval_path=e.jsonl", "loss.kind=sft"]).unwrap_err().to_string();
-    assert!(refused.contains("has no pairs"), "{refused}");
     let split = set(&["data.held_out=16", "watch.answers=8"]);
     assert_eq!(split.data[0].held_out.map(NonZeroUsize::get), Some(16));
     let refused = |changes: &[&str]| parse(SMALLEST, changes).unwrap_err().to_string();
@@ -197,5 +193,4 @@ fn measurements_require_held_out_preferences() {
         refused(&["data.held_out=16", "data.eval_path=e.jsonl"])
             .contains("takes the place of data.eval_path")
     );
-    assert!(refused(&["data.held_out=16", "loss.kind=sft"]).contains("data.held_out"));
 }
