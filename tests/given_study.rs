@@ -103,6 +103,7 @@ fn entries(folder: &Path) -> usize {
 }
 
 #[test]
+#[ignore = "slow: cargo xtask test slow"]
 fn a_split_of_the_data_chooses_beta() {
     let server = server(MockBehaviour::perfect());
     let sweep = ["--tables", "sweep", "--set", "study.sweep_betas=[0.1, 0.5]"];
@@ -290,6 +291,7 @@ fn a_plan_has_memory_time_and_price_by_the_size_of_a_group() {
 }
 
 #[test]
+#[ignore = "slow: cargo xtask test slow"]
 fn groups_train_and_answer_and_one_process_judges() {
     let server = server(MockBehaviour::perfect());
     let bench = study(&server.base_url());
@@ -410,6 +412,7 @@ fn find(folder: &Path, prefix: &str) -> Option<std::path::PathBuf> {
 }
 
 #[test]
+#[ignore = "slow: cargo xtask test slow"]
 fn policies_trained_elsewhere_are_evaluated_in_place_of_their_cells() {
     let server = server(MockBehaviour::perfect());
     let bench = study(&server.base_url());

@@ -257,6 +257,7 @@ fn everything_in(folder: &Path) -> String {
 }
 
 #[test]
+#[ignore = "slow: cargo xtask test slow"]
 fn a_flaky_server_is_paid_once_per_judgment() {
     let server = server(MockBehaviour::perfect());
     let folder = answered(40, &server);

@@ -87,6 +87,7 @@ fn a_plan_counts_and_writes_nothing() {
 }
 
 #[test]
+#[ignore = "slow: cargo xtask test slow"]
 fn a_plan_matches_the_run() {
     let bench = Bench::new();
     let lines = plan_lines(&bench, &["--set", "train.epochs=3", "--set", "train.checkpoints=[0.5, 1.0]"]);
@@ -131,6 +132,7 @@ fn refuses_plan(bench: &Bench, arguments: &[&str], words: &[&str]) {
 }
 
 #[test]
+#[ignore = "slow: cargo xtask test slow"]
 fn published_preference_sets_are_read_unmodified() {
     let bench = Bench::new();
     let gair = r#"{"query": "Say a .", "response_1": {"content": "a ."}, "response_2": {"content": "b ."},

@@ -51,6 +51,7 @@ const RQ4: &str = env!("CARGO_BIN_EXE_rq4");
 const STUDY: &str = env!("CARGO_BIN_EXE_study");
 
 #[test]
+#[ignore = "slow: cargo xtask test slow"]
 fn cells_are_trained_once_and_shared_by_the_questions() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("study");
@@ -237,6 +238,7 @@ fn questions_in_report(out: &Path) -> Vec<String> {
 }
 
 #[test]
+#[ignore = "slow: cargo xtask test slow"]
 fn the_sweep_selects_settings_for_the_next_question() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("study");

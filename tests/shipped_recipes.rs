@@ -170,6 +170,7 @@ fn prefers(body: &Value) -> String {
 
 /// docs/laptop.md: the same pairs labeled by a model, and policies trained on both sets of labels.
 #[test]
+#[ignore = "slow: cargo xtask test slow"]
 fn model_labels_against_human_labels_on_a_laptop() {
     let bench = folder(hh_rlhf);
     let model = MockServer::start(MockBehaviour::perfect(), prefers);

@@ -86,6 +86,7 @@ fn a_group_whose_rank_dies_starts_again() {
 }
 
 #[test]
+#[ignore = "slow: cargo xtask test slow"]
 fn a_cell_whose_processes_die_too_often_fails_alone() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("study");
@@ -163,6 +164,7 @@ fn ranks_of_another_launcher_compute_a_study() {
 }
 
 #[test]
+#[ignore = "slow: cargo xtask test slow"]
 fn a_launcher_that_starts_the_ranks_again_knows_how_often_they_died() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("study");

@@ -59,6 +59,9 @@ pub(crate) struct StudyArgs {
     /// option calls the LLM judge, at one rate and with one budget
     #[arg(long, value_name = "I/N", value_parser = parse_shard)]
     shard: Option<Shard>,
+    /// Print only the answers; the study's folder has all tables
+    #[arg(long)]
+    brief: bool,
 }
 
 /// The arguments of a program that asks one question.
@@ -80,9 +83,6 @@ pub(crate) struct TablesArgs {
     /// Only these tables, such as 3,4 [default: all but `map`]
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = table())]
     tables: Vec<String>,
-    /// Print only the answers; the study's folder has all tables
-    #[arg(long)]
-    brief: bool,
 }
 
 impl QuestionArgs {
@@ -93,7 +93,10 @@ impl QuestionArgs {
             let Some(findings) = answer(&[question], &self.study, placement, signals)? else { return Ok(()) };
             // Scripts read the other formats, which begin with the question's own table.
             let answers = findings.answers.as_ref().filter(|_| self.study.format == Format::Text);
-            print_tables(findings.failed.iter().chain(answers).chain(&findings.tables), &self.study)?;
+            print_tables(findings.failed.iter().chain(answers), &self.study)?;
+            if !self.study.brief || answers.is_none() {
+                print_tables(&findings.tables, &self.study)?;
+            }
             findings.incomplete.map_or(Ok(()), |error| Err(error.into()))
         })
     }
@@ -125,7 +128,7 @@ impl TablesArgs {
         let Findings { failed, answers, verdicts, people, components, coverage, tables, incomplete, .. } =
             findings;
         print_tables(failed.iter().chain(&answers), &self.study)?;
-        if !self.brief || answers.is_none() {
+        if !self.study.brief || answers.is_none() {
             let opening = verdicts.iter().chain(&people).chain(&components).chain(&coverage);
             print_tables(opening.chain(&tables), &self.study)?;
         }

@@ -337,6 +337,9 @@ impl<'a> Examples<'a> {
     }
 }
 
+/// The most epochs whose micro-batches are measured. Later ones are drawn in the same way.
+const EPOCHS: u64 = 1000;
+
 /// Returns the micro-batch with the most tokens, in a run's order of `examples`; `of` measures a micro-batch.
 fn widest<E>(
     examples: &[E],
@@ -347,7 +350,7 @@ fn widest<E>(
     let mut widest = WidestMicroBatch::default();
     let mut steps_left = settings.total_steps(examples.len());
     let mut epoch = 0;
-    while steps_left > 0 && !examples.is_empty() {
+    while steps_left > 0 && epoch < EPOCHS && !examples.is_empty() {
         let order = settings.epoch_order(examples.len(), epoch);
         for batch in order.chunks(settings.batch_size).take(steps_left as usize) {
             for micro_batch in settings.micro_batches(batch, tokens) {

@@ -365,6 +365,7 @@ fn ranks_with_different_inputs_are_refused() {
 }
 
 #[test]
+#[ignore = "slow: cargo xtask test slow"]
 fn ranks_that_cannot_connect_are_refused() {
     become_rank();
     let (test, bench) = ("ranks_that_cannot_connect_are_refused", Bench::new());

@@ -146,7 +146,7 @@ impl Rank {
     /// Starts the process, as the test of this name.
     pub(crate) fn start(&self, test: &str) -> Child {
         Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", test, "--nocapture"])
+            .args(["--exact", test, "--nocapture", "--include-ignored"])
             .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .env(CHANGES, self.changes.join("\n"))
             .env("OMP_NUM_THREADS", "1")
