@@ -145,6 +145,22 @@ fn a_run_shows_decisions_about_its_data() {
 
 #[cfg(unix)]
 #[test]
+fn a_design_needs_neither_model_nor_data() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = ["--preset", "paper", "--design", "--studies", "20"];
+    let output = command(RQ1, &arguments).current_dir(folder.path()).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let tables = text(&output.stdout);
+    assert!(tables.starts_with("What a study of 4 seeds × 80 questions finds"), "{tables}");
+    assert!(tables.contains("The fewest judge calls: "), "{tables}");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is written");
+    let output = command(RQ1, &[&arguments[..], &["--like", "."]].concat()).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let output = command(RQ1, &["--preset", "paper", "--like", "."]).output().unwrap();
+    assert!(text(&output.stderr).contains("--design"), "{}", text(&output.stderr));
+}
+
+#[test]
 fn an_interruption_is_acknowledged_at_once() {
     let bench = Bench::new();
     let hold = bench.path("hold");

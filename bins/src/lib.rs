@@ -13,6 +13,7 @@ mod call_args;
 mod compare_program;
 mod console;
 mod console_args;
+mod design_args;
 mod group_error;
 mod groups;
 mod launch;

@@ -29,6 +29,13 @@ pub(crate) struct RecipeArgs {
 
 /// Reads the recipe of the arguments, and downloads what it names on the Hub.
 pub(crate) fn recipe(args: &RecipeArgs) -> anyhow::Result<StudyRecipe> {
+    let mut recipe = recipe_of(args)?;
+    recipe.fetch(&Hub::from_environment(|name| std::env::var(name).ok()))?;
+    Ok(recipe)
+}
+
+/// Reads the recipe of the arguments, with ids of the Hub in place of paths.
+pub(crate) fn recipe_of(args: &RecipeArgs) -> anyhow::Result<StudyRecipe> {
     let mut overrides = args.overrides.clone();
     if let Some(seeds) = args.seeds {
         overrides.push(format!("study.seeds={seeds}"));
@@ -36,12 +43,10 @@ pub(crate) fn recipe(args: &RecipeArgs) -> anyhow::Result<StudyRecipe> {
     if let Some(out) = &args.out {
         overrides.push(format!("output.dir={}", out.display()));
     }
-    let mut recipe = match (&args.recipe, args.preset) {
+    Ok(match (&args.recipe, args.preset) {
         (Some(path), _) => StudyRecipe::load(path, &overrides)?,
         (None, preset) => StudyRecipe::preset(preset.unwrap_or(Preset::Sandbox), &overrides)?,
-    };
-    recipe.fetch(&Hub::from_environment(|name| std::env::var(name).ok()))?;
-    Ok(recipe)
+    })
 }
 
 /// Parses the name of a preset.

@@ -19,12 +19,13 @@ use trainer::{Context, Progress, Silent};
 
 use crate::console::{ConsoleProgress, SystemClock};
 use crate::console_args::ConsoleArgs;
+use crate::design_args::DesignArgs;
 use crate::groups::{GroupArgs, Groups};
 use crate::launch::{logging, placement};
 use crate::launched::is_launched;
 use crate::log_file;
 use crate::program::{Logging, Signals, print_result, run};
-use crate::recipe_args::{RecipeArgs, recipe};
+use crate::recipe_args::{RecipeArgs, recipe, recipe_of};
 use crate::registry_program::RegistryCommand;
 use crate::study_plan::study_plan;
 
@@ -62,6 +63,8 @@ pub(crate) struct StudyArgs {
     /// Print only the answers; the study's folder has all tables
     #[arg(long)]
     brief: bool,
+    #[command(flatten)]
+    design: DesignArgs,
 }
 
 /// The arguments of a program that asks one question.
@@ -161,6 +164,9 @@ fn answer(
     placement: Result<Option<Placement>, DistributedError>,
     signals: &Signals,
 ) -> anyhow::Result<Option<Findings>> {
+    if args.design.design {
+        return print_design(asked, args).map(|()| None);
+    }
     let recipe = recipe(&args.recipe)?;
     let placement = placement?;
     let groups = groups(args, placement.as_ref(), recipe.is_sandbox())?;
@@ -209,6 +215,13 @@ fn answer(
         Crew::Workers(Workers { groups: groups.count, max_restarts, launch: &launch })
     };
     Ok(study.answer(asked, &crew, &mut context)?)
+}
+
+/// Prints what simulated studies find. Nothing is downloaded.
+fn print_design(asked: &[&dyn Question], args: &StudyArgs) -> anyhow::Result<()> {
+    let mut console = ConsoleProgress::stderr();
+    let tables = args.design.tables(&recipe_of(&args.recipe)?, asked, &mut console)?;
+    print_tables(&tables, args)
 }
 
 /// Prints the plan, which is an error if it exceeds a budget.

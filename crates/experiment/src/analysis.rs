@@ -15,7 +15,7 @@ use crate::error::ExperimentError;
 use crate::evaluated::{Collected, Evaluated, FURTHER, Score};
 use crate::failure::Failure;
 use crate::fitted::FittedLabels;
-use crate::pools::{Pool, Pools, without_seed};
+use crate::pools::{Pool, Pools};
 use crate::scorers::Scorer;
 use crate::setup::Setup;
 
@@ -61,7 +61,7 @@ impl<'a> Analysis<'a> {
     ) -> Self {
         let mut policies: Vec<(Subject, Vec<&Subject>)> = Vec::new();
         for subject in evaluated.iter().map(|evaluated| &evaluated.subject) {
-            let policy = without_seed(subject);
+            let policy = subject.without_seed();
             match policies.iter_mut().find(|(known, _)| *known == policy) {
                 Some((_, subjects)) => subjects.push(subject),
                 None => policies.push((policy, vec![subject])),
@@ -91,7 +91,7 @@ impl<'a> Analysis<'a> {
 
     /// Returns the evaluated subjects of a policy, one for each seed.
     pub fn seeds_of<'s>(&'s self, policy: &'s Subject) -> impl Iterator<Item = &'a Evaluated> + 's {
-        self.evaluated.iter().filter(move |evaluated| without_seed(&evaluated.subject) == *policy)
+        self.evaluated.iter().filter(move |evaluated| evaluated.subject.without_seed() == *policy)
     }
 
     /// Returns the weights of a weighted sum of mean scores of selections on the policies of `pool`; `None` if a

@@ -182,6 +182,17 @@ impl Subject {
             Self::Trained { cell, .. } => cell.seed,
         }
     }
+
+    /// Returns its policy: the subject with seed 0.
+    #[must_use]
+    pub fn without_seed(&self) -> Self {
+        match self {
+            Self::Baseline { .. } => Self::Baseline { seed: 0 },
+            Self::Trained { cell, checkpoint } => {
+                Self::Trained { cell: Cell { seed: 0, ..cell.clone() }, checkpoint: *checkpoint }
+            }
+        }
+    }
 }
 
 impl fmt::Display for Subject {

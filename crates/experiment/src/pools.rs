@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use stats::{CrossedScores, MeanSquare, Observation, PooledSeeds, Pooling, join_small_groups};
 
-use crate::cell::{Cell, Subject};
+use crate::cell::Subject;
 use crate::error::ExperimentError;
 use crate::evaluated::{Evaluated, EvaluationId};
 use crate::scorers::Scorer;
@@ -110,7 +110,7 @@ impl<'a> Pools<'a> {
         let failed = || ExperimentError::stats(format!("variances of {}", scorer.label));
         let (mut policies, mut scores): (Vec<Subject>, Vec<Vec<&Evaluated>>) = Default::default();
         for &evaluated in &self.evaluated {
-            let policy = without_seed(&evaluated.subject);
+            let policy = evaluated.subject.without_seed();
             match policies.iter().position(|known| *known == policy) {
                 Some(at) => scores[at].push(evaluated),
                 None => {
@@ -249,16 +249,6 @@ fn study(
 fn ids(groups: &[PolicyGroup]) -> Vec<u64> {
     let all: BTreeSet<PolicyGroup> = groups.iter().copied().collect();
     groups.iter().map(|group| all.range(..group).count() as u64).collect()
-}
-
-/// Returns a subject with seed 0.
-pub(crate) fn without_seed(subject: &Subject) -> Subject {
-    match subject {
-        Subject::Baseline { .. } => Subject::Baseline { seed: 0 },
-        Subject::Trained { cell, checkpoint } => {
-            Subject::Trained { cell: Cell { seed: 0, ..cell.clone() }, checkpoint: *checkpoint }
-        }
-    }
 }
 
 /// Returns a policy's scores, turns averaged, on the questions that every seed has completely. A turn without a rating

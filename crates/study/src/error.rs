@@ -32,6 +32,22 @@ pub enum StudyError {
     /// A file of results cannot be written.
     #[error(transparent)]
     Results(#[from] experiment::results::ResultsError),
+    /// The results of an earlier study do not show how much scores vary.
+    #[error("{} {reason}; name a study with two seeds", path.display())]
+    Pilot {
+        /// The file.
+        path: PathBuf,
+        /// What is missing.
+        reason: String,
+    },
+    /// A file of ratings by judge and people cannot be used.
+    #[error("{}: {reason}", path.display())]
+    Votes {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
     /// The folder has no study.
     #[error("{} has no study; name the folder of --out or output.dir", folder.display())]
     NoStudy {
@@ -59,7 +75,12 @@ impl StudyError {
     /// Returns whether the cause is bad input, as opposed to a failing machine.
     pub fn is_bad_input(&self) -> bool {
         match self {
-            Self::Recipe(_) | Self::NoStudy { .. } | Self::Data(_) | Self::Ratings(_) => true,
+            Self::Recipe(_)
+            | Self::NoStudy { .. }
+            | Self::Data(_)
+            | Self::Ratings(_)
+            | Self::Pilot { .. }
+            | Self::Votes { .. } => true,
             Self::Experiment(error) => error.is_bad_input(),
             _ => false,
         }

@@ -19,7 +19,7 @@ const REPLICATE: u64 = 0;
 /// Compares DPO on the LLM's preferences with DPO on the humans'; `None` without two annotators, and outside of the
 /// sandbox, where the program `agreement` makes sheets for human raters.
 pub(crate) fn comparison(results: &Results<'_>) -> Result<Option<StudyReport>, StudyError> {
-    let source = results.runner.source();
+    let source = results.runner().source();
     if !source.is_sandbox() {
         return Ok(None);
     }

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use experiment::{Analysis, Collected, Pools, Runner, Scorers};
+use experiment::{Analysis, Collected, Pools, Runner, Scorers, Setup};
 use report::figure::Svg;
 
 use crate::recipe::StudyRecipe;
@@ -22,8 +22,7 @@ pub struct Figure {
 pub struct Results<'a> {
     /// The recipe.
     pub recipe: &'a StudyRecipe,
-    /// The experiment.
-    pub runner: &'a Runner,
+    runner: Option<&'a Runner>,
     /// Statistics of the evaluated subjects.
     pub scores: Analysis<'a>,
 }
@@ -31,7 +30,7 @@ pub struct Results<'a> {
 impl<'a> Results<'a> {
     /// Returns the results of `runner` in `collected`.
     pub fn new(recipe: &'a StudyRecipe, runner: &'a Runner, collected: &'a Collected) -> Self {
-        Self { recipe, runner, scores: Analysis::new(runner.setup(), collected) }
+        Self { recipe, runner: Some(runner), scores: Analysis::new(runner.setup(), collected) }
     }
 
     /// Returns the results of `runner` in `collected`, which are a part of the study in `pools`.
@@ -41,7 +40,21 @@ impl<'a> Results<'a> {
         collected: &'a Collected,
         pools: Rc<Pools<'a>>,
     ) -> Self {
-        Self { recipe, runner, scores: Analysis::within(runner.setup(), collected, pools) }
+        Self { recipe, runner: Some(runner), scores: Analysis::within(runner.setup(), collected, pools) }
+    }
+
+    /// Returns simulated results, of which claims are measured and no tables made.
+    pub(crate) fn simulated(recipe: &'a StudyRecipe, setup: &'a Setup, collected: &'a Collected) -> Self {
+        Self { recipe, runner: None, scores: Analysis::new(setup, collected) }
+    }
+
+    /// Returns the experiment.
+    ///
+    /// # Panics
+    ///
+    /// For simulated results, which only this crate makes and of which it makes no tables.
+    pub fn runner(&self) -> &'a Runner {
+        self.runner.expect("tables are made of an experiment's results")
     }
 
     /// Returns the scorers of the study.

@@ -101,7 +101,7 @@ fn pairs_by_category<'a>(
     results: &Results<'_>,
     names: &[&'a str],
 ) -> Result<BTreeMap<&'a str, f64>, StudyError> {
-    let (source, setup) = (results.runner.source(), results.runner.setup());
+    let (source, setup) = (results.runner().source(), results.runner().setup());
     let mut counts: BTreeMap<&str, f64> = names.iter().map(|&name| (name, 0.0)).collect();
     // Given preferences are the same in every replicate.
     let replicates = if source.is_sandbox() { setup.seeds } else { 1 };

@@ -49,7 +49,7 @@ fn agreement(
     let mut turns: Vec<(u64, f64, f64)> = Vec::new();
     let mut policies: Vec<(f64, f64)> = Vec::new();
     for evaluated in
-        results.scores.evaluated.iter().filter(|evaluated| results.runner.is_final(&evaluated.subject))
+        results.scores.evaluated.iter().filter(|evaluated| results.runner().is_final(&evaluated.subject))
     {
         let scores = &evaluated.evaluation.scores;
         let of = |scorer: &Scorer, question: u64, turn: u8| {

@@ -1,0 +1,102 @@
+//! Simulated studies have the power, coverage and level that formulas predict.
+
+use trainer::Silent;
+
+use super::*;
+use crate::questions::Acquisition;
+use crate::recipe::Preset;
+
+const STUDIES: usize = 80;
+/// Four standard errors of a share near 80% of so many studies.
+const SLACK: f64 = 0.18;
+
+fn assumed() -> Assumptions {
+    Assumptions { spread: Spread::TYPICAL, source: "assumed".to_owned(), judge: None, studies: STUDIES }
+}
+
+fn recipe(settings: &[&str]) -> StudyRecipe {
+    let settings: Vec<String> = settings.iter().map(|setting| (*setting).to_owned()).collect();
+    StudyRecipe::preset(Preset::Laptop, &settings).unwrap()
+}
+
+fn found(recipe: &StudyRecipe, assumed: &Assumptions) -> Found {
+    let simulation = Simulation::of(recipe, &Acquisition, assumed).unwrap().unwrap();
+    simulation.run(&mut Silent).unwrap()
+}
+
+#[test]
+fn larger_effects_are_found_more_often_and_intervals_cover() {
+    let recipe = recipe(&["study.seeds=3", "study.annotators=[\"human\", \"gpt-4-turbo\"]"]);
+    let Found { power, coverage, detectable, false_alarms } = found(&recipe, &assumed());
+    assert_eq!(power.len(), 2, "does training help, and whose labels are better");
+    for shares in power.into_iter().flatten() {
+        assert!(shares.is_sorted() && shares[2] - shares[0] > 0.2, "{shares:?}");
+    }
+    assert!(coverage.iter().all(|share| (0.9..=1.0).contains(share)), "{coverage:?}");
+    assert!(false_alarms.iter().all(|share| *share <= 0.05 + SLACK), "{false_alarms:?}");
+    assert!(detectable.iter().all(|mde| (0.1..1.0).contains(mde)), "{detectable:?}");
+}
+
+#[test]
+fn a_recommended_design_has_its_power_in_simulations() {
+    let (recipe, assumed) = (recipe(&["study.seeds=2"]), assumed());
+    let simulation = Simulation::of(&recipe, &Acquisition, &assumed).unwrap().unwrap();
+    let weights = simulation.comparisons[0].weights.clone().unwrap();
+    let simulated = vec![(simulation, found(&recipe, &assumed))];
+    let design = enough(&recipe, &simulated, &assumed, 6).unwrap().expect("six seeds are enough");
+    assert!(design.runs == 2 * 6 && design.calls == (3 * 6 * design.questions * 2) as u64);
+    let larger = with_size(&recipe, 6, design.questions);
+    let simulation = Simulation::of(&larger, &Acquisition, &assumed).unwrap().unwrap();
+    let squares: f64 = weights.iter().map(|weight| weight * weight).sum();
+    let shifts: Vec<f64> = weights.iter().map(|weight| WANTED * weight / squares).collect();
+    let studies = simulation.studies(&shifts, false).unwrap();
+    let share = studies.iter().filter(|study| study.finds(0, true)).count() as f64 / STUDIES as f64;
+    assert!((share - POWER).abs() <= SLACK, "{share} with {} questions", design.questions);
+}
+
+#[test]
+fn an_earlier_study_shows_its_spread() {
+    let recipe = recipe(&["study.seeds=8", "study.annotators=[\"human\", \"a\", \"b\", \"c\"]"]);
+    let planted = Spread { seed: 0.3, policy_question: 0.5, seed_question: 0.0, answer: 1.0 };
+    let assumed = Assumptions { spread: planted, ..assumed() };
+    let simulation = Simulation::of(&recipe, &Acquisition, &assumed).unwrap().unwrap();
+    let collected = simulation.draw(&[0.0; 9], 0);
+    let rows: Vec<_> =
+        collected.evaluated.iter().flat_map(|evaluated| evaluated.rows(&simulation.setup)).collect();
+    let folder = tempfile::tempdir().unwrap();
+    experiment::results::write_parquet(&folder.path().join("results.parquet"), &rows).unwrap();
+    let spread = Spread::of_study(folder.path()).unwrap();
+    for (measured, planted) in [
+        (spread.seed, planted.seed),
+        (spread.policy_question, planted.policy_question),
+        (spread.answer, planted.answer),
+    ] {
+        assert!((measured - planted).abs() < 0.15, "{spread:?}");
+    }
+    let one: Vec<_> = rows.into_iter().filter(|row| row.seed == 0).collect();
+    experiment::results::write_parquet(&folder.path().join("results.parquet"), &one).unwrap();
+    let error = Spread::of_study(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("fewer than two policies with two or more seeds"), "{error}");
+}
+
+#[test]
+fn a_judge_that_shows_half_of_an_effect_finds_less() {
+    let recipe = recipe(&["study.seeds=3"]);
+    let half = JudgeFit { slope: 0.5, correlation: 0.6, answers: 200 };
+    let by_half = found(&recipe, &Assumptions { judge: Some(half), ..assumed() }).power[0].unwrap();
+    let whole = found(&recipe, &assumed()).power[0].unwrap();
+    assert_eq!(by_half[1], whole[0], "the same scores: 0.2 points of people are 0.1 of the judge");
+    assert_eq!(by_half[2], whole[1]);
+}
+
+#[test]
+fn tables_name_assumptions_and_the_cheapest_design() {
+    let recipe = recipe(&["study.seeds=2"]);
+    let assumed = Assumptions { studies: 20, ..assumed() };
+    let tables = design(&recipe, &[&Acquisition], &assumed, &mut Silent).unwrap();
+    let ids: Vec<&str> = tables.iter().map(|table| table.id.as_ref()).collect();
+    assert_eq!(ids, ["design", "designs"]);
+    assert!(tables[0].notes[2].starts_with("Standard deviations, assumed: training seeds 0.15"));
+    assert!(tables[1].notes[1].starts_with("The fewest judge calls: "), "{:?}", tables[1].notes);
+    assert_eq!(tables, design(&recipe, &[&Acquisition], &assumed, &mut Silent).unwrap(), "the same seeds");
+}
