@@ -3,6 +3,7 @@
 //! Scores are drawn for all policies of a question's grid, with known differences, and measured by the code that measures
 //! real ones.
 
+mod sizes;
 mod spread;
 mod votes;
 
@@ -13,7 +14,6 @@ use rand::{Rng, RngExt};
 use rayon::prelude::*;
 use report::table::{Align, Column, Table, Value};
 use seeds::Seeds;
-use stats::{PlannedTest, StudySize, VarianceParts};
 use trainer::Progress;
 
 pub use spread::Spread;
@@ -21,7 +21,6 @@ pub use votes::JudgeFit;
 
 use crate::claims::Claim;
 use crate::error::StudyError;
-use crate::evidence::POWER;
 use crate::question::Question;
 use crate::recipe::StudyRecipe;
 use crate::results::Results;
@@ -32,8 +31,6 @@ use crate::verdict::SIGNIFICANT;
 const EFFECTS: [f64; 3] = [0.1, 0.2, 0.4];
 /// The effect that a recommended design finds.
 const WANTED: f64 = 0.2;
-/// The numbers of seeds of recommended designs.
-const SEEDS: [u64; 6] = [2, 3, 4, 6, 8, 12];
 /// Turns of a question.
 const TURNS: u64 = 2;
 /// Categories of the questions, as MT-Bench has.
@@ -81,7 +78,7 @@ pub fn design(
         progress.end();
         simulated.push((simulation, found?));
     }
-    let required = required(recipe, &simulated, assumed)?;
+    let required = sizes::table(recipe, &simulated, assumed)?;
     Ok([power_table(recipe, &simulated, assumed)].into_iter().chain(required).collect())
 }
 
@@ -280,15 +277,11 @@ impl<'a> Simulation<'a> {
             let mut covered = vec![share(&|study| study.covers(at, 0.0), &without)];
             let mut found = None;
             if let Some(weights) = weights {
-                let squares: f64 = weights.iter().map(|weight| weight * weight).sum();
                 let mut shares = [0.0; EFFECTS.len()];
                 for (found, effect) in shares.iter_mut().zip(EFFECTS) {
-                    // Of all differences between policies with this effect, the smallest.
-                    let shifts: Vec<f64> =
-                        weights.iter().map(|weight| slope * effect * weight / squares).collect();
-                    let studies = self.studies(&shifts, false)?;
+                    let studies = self.studies(&self.shifts(weights, effect), false)?;
                     advance(studies.len());
-                    *found = share(&|study| study.finds(at, slope > 0.0), &studies);
+                    *found = self.power(&studies, at);
                     covered.push(share(&|study| study.covers(at, slope * effect), &studies));
                 }
                 found = Some(shares);
@@ -302,6 +295,18 @@ impl<'a> Simulation<'a> {
         let any = |study: &Studied| study.measured.iter().flatten().any(|one| one.shown.p < SIGNIFICANT);
         let false_alarms = [share(&any, &without), share(&|study| study.is_false_alarm, &without)];
         Ok(Found { power, coverage, detectable, false_alarms })
+    }
+
+    /// Returns the smallest differences between policies that have an effect.
+    fn shifts(&self, weights: &[f64], effect: f64) -> Vec<f64> {
+        let squares: f64 = weights.iter().map(|weight| weight * weight).sum();
+        weights.iter().map(|weight| self.assumed.slope() * effect * weight / squares).collect()
+    }
+
+    /// Returns the share of studies that find an effect with its sign in the comparison with index `at`.
+    fn power(&self, studies: &[Studied], at: usize) -> f64 {
+        let is_higher = self.assumed.slope() > 0.0;
+        studies.iter().filter(|study| study.finds(at, is_higher)).count() as f64 / studies.len().max(1) as f64
     }
 
     /// Draws and measures studies whose policies differ by `shifts`, on all cores.
@@ -414,136 +419,6 @@ fn power_table(recipe: &StudyRecipe, simulated: &[(Simulation<'_>, Found)], assu
     }
     let size = format!("{seeds} {} × {questions} questions", if seeds == 1 { "seed" } else { "seeds" });
     Table { id: "design".into(), title: format!("What a study of {size} finds"), columns, rows, notes }
-}
-
-/// A design that finds [`WANTED`].
-struct Enough {
-    seeds: u64,
-    questions: usize,
-    runs: usize,
-    calls: u64,
-}
-
-/// Returns the table of designs that find [`WANTED`] in every comparison, the cheapest simulated; `None` without planted
-/// comparisons.
-fn required(
-    recipe: &StudyRecipe,
-    simulated: &[(Simulation<'_>, Found)],
-    assumed: &Assumptions,
-) -> Result<Option<Table>, StudyError> {
-    let mut designs = Vec::new();
-    for seeds in SEEDS {
-        designs.push((seeds, enough(recipe, simulated, assumed, seeds)?));
-    }
-    if simulated
-        .iter()
-        .all(|(simulation, _)| simulation.comparisons.iter().all(|comparison| comparison.weights.is_none()))
-    {
-        return Ok(None);
-    }
-    let rows = designs.iter().map(|(seeds, design)| match design {
-        Some(Enough { questions, runs, calls, .. }) => vec![
-            Value::Count(*seeds),
-            Value::Count(*questions as u64),
-            Value::Count(*runs as u64),
-            Value::Count(*calls),
-        ],
-        None => {
-            let missing = || Value::missing("no number of questions makes up for so few seeds");
-            vec![Value::Count(*seeds), missing(), missing(), missing()]
-        }
-    });
-    let rows = rows.collect();
-    let mut notes = vec![
-        "By formula, for the comparison that needs most. Judge calls: one for each turn of each answer of each judge.".to_owned(),
-    ];
-    let cheapest = designs
-        .iter()
-        .filter_map(|(_, design)| design.as_ref())
-        .min_by_key(|design| (design.calls, design.runs));
-    if let Some(design) = cheapest {
-        notes.push(simulated_note(recipe, simulated, assumed, design)?);
-    }
-    Ok(Some(Table {
-        id: "designs".into(),
-        title: format!("Designs that find {WANTED} points in four of five studies"),
-        columns: ["Seeds", "Questions", "Training runs", "Judge calls"]
-            .map(|name| Column::new(name, Align::Right))
-            .into(),
-        rows,
-        notes,
-    }))
-}
-
-/// Returns the least number of questions that, with so many seeds, finds [`WANTED`] in every comparison.
-fn enough(
-    recipe: &StudyRecipe,
-    simulated: &[(Simulation<'_>, Found)],
-    assumed: &Assumptions,
-    seeds: u64,
-) -> Result<Option<Enough>, StudyError> {
-    let effect = WANTED * assumed.slope().abs();
-    let (mut questions, mut grid) = (0, Grid::default());
-    for (simulation, _) in simulated {
-        let Size { samples, .. } = Size::of(&simulation.setup);
-        let is_trained = &simulation.policies.is_trained;
-        let trained = is_trained.iter().filter(|trained| **trained).count();
-        let size = StudySize { seeds: seeds as usize, questions: simulation.setup.questions, samples };
-        let test =
-            PlannedTest { level: 1.0 - SIGNIFICANT, power: POWER, comparisons: simulation.comparisons.len() };
-        for weights in simulation.comparisons.iter().filter_map(|comparison| comparison.weights.as_ref()) {
-            let [question, seed, fixed, answer] = assumed.spread.variances(weights, is_trained);
-            let seed_df = (trained.max(1) as u64 * (seeds - 1)) as f64;
-            let parts =
-                VarianceParts { question, seed, fixed, sampling: answer / TURNS as f64, size, seed_df };
-            let [needed, ..] =
-                test.required_samples(effect, &parts).map_err(StudyError::stats("required questions"))?;
-            let Some(number) = needed.number else { return Ok(None) };
-            questions = questions.max(number);
-        }
-        grid.join(simulation.question.grid(&with_size(recipe, seeds, simulation.setup.questions)));
-    }
-    let setup = recipe.setup();
-    let judges = setup.judge.all().count().max(1);
-    let samples = usize::from(setup.answers.samples.get());
-    let calls = grid.subjects().len() * questions * samples * judges;
-    Ok(Some(Enough { seeds, questions, runs: grid.cells().len(), calls: calls as u64 * TURNS }))
-}
-
-fn with_size(recipe: &StudyRecipe, seeds: u64, questions: usize) -> StudyRecipe {
-    let mut recipe = recipe.clone();
-    (recipe.study.seeds, recipe.study.questions) = (seeds, questions);
-    recipe
-}
-
-/// Returns a sentence on what simulated studies of a design find.
-fn simulated_note(
-    recipe: &StudyRecipe,
-    simulated: &[(Simulation<'_>, Found)],
-    assumed: &Assumptions,
-    design: &Enough,
-) -> Result<String, StudyError> {
-    let Enough { seeds, questions, runs, calls } = design;
-    let recipe = with_size(recipe, *seeds, *questions);
-    let slope = assumed.slope();
-    let mut least: Option<f64> = None;
-    for (earlier, _) in simulated {
-        let Some(simulation) = Simulation::of(&recipe, earlier.question, assumed)? else { continue };
-        for Comparison { at, weights, .. } in &simulation.comparisons {
-            let (at, Some(weights)) = (*at, weights) else { continue };
-            let squares: f64 = weights.iter().map(|weight| weight * weight).sum();
-            let shifts: Vec<f64> = weights.iter().map(|weight| slope * WANTED * weight / squares).collect();
-            let studies = simulation.studies(&shifts, false)?;
-            let found = studies.iter().filter(|study| study.finds(at, slope > 0.0)).count();
-            let found = found as f64 / studies.len().max(1) as f64;
-            least = Some(least.map_or(found, |least| least.min(found)));
-        }
-    }
-    Ok(format!(
-        "The fewest judge calls: {seeds} seeds × {questions} questions, {runs} training runs, {calls} calls. Simulated, it finds \
-         {WANTED} points in {:.0}% of studies or more, whichever comparison has the effect.",
-        100.0 * least.unwrap_or_default()
-    ))
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use experiment::BENCHMARK;
 use experiment::results::{ScoreRow, read_parquet};
 use stats::{CrossedScores, Observation, PooledSeeds, Pooling};
 
@@ -25,7 +26,7 @@ impl Spread {
     /// sampled answer.
     pub const TYPICAL: Self = Self { seed: 0.15, policy_question: 0.4, seed_question: 0.7, answer: 1.3 };
 
-    /// Measures the spread of the policies in `results.parquet` of an earlier study, under its first scorer.
+    /// Measures the spread of the policies in `results.parquet` of an earlier study, on the benchmark under its first scorer.
     ///
     /// One answer per seed does not separate the sampling of answers from seeds that differ by question, so both count as
     /// sampling.
@@ -40,8 +41,9 @@ impl Spread {
             return Err(pilot("does not exist"));
         }
         let rows = read_parquet(&path)?;
-        let scorer = rows.first().map(|row| row.scorer.clone()).unwrap_or_default();
-        let rows: Vec<&ScoreRow> = rows.iter().filter(|row| row.scorer == scorer).collect();
+        let mut rows: Vec<&ScoreRow> = rows.iter().filter(|row| row.question_set == BENCHMARK).collect();
+        let scorer = rows.first().map(|row| &row.scorer);
+        rows.retain(|row| Some(&row.scorer) == scorer);
         let turns = rows.iter().map(|row| row.turn).max().unwrap_or(1).max(1);
         let mut policies: Vec<(&ScoreRow, Vec<Observation>)> = Vec::new();
         for row in rows {

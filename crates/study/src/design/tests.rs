@@ -1,8 +1,12 @@
 //! Simulated studies have the power, coverage and level that formulas predict.
 
+use experiment::results::ScoreRow;
+use experiment::{FURTHER, GOLD};
 use trainer::Silent;
 
+use super::sizes::{Designs, Enough};
 use super::*;
+use crate::evidence::POWER;
 use crate::questions::Acquisition;
 use crate::recipe::Preset;
 
@@ -41,17 +45,17 @@ fn larger_effects_are_found_more_often_and_intervals_cover() {
 fn a_recommended_design_has_its_power_in_simulations() {
     let (recipe, assumed) = (recipe(&["study.seeds=2"]), assumed());
     let simulation = Simulation::of(&recipe, &Acquisition, &assumed).unwrap().unwrap();
-    let weights = simulation.comparisons[0].weights.clone().unwrap();
     let simulated = vec![(simulation, found(&recipe, &assumed))];
-    let design = enough(&recipe, &simulated, &assumed, 6).unwrap().expect("six seeds are enough");
-    assert!(design.runs == 2 * 6 && design.calls == (3 * 6 * design.questions * 2) as u64);
-    let larger = with_size(&recipe, 6, design.questions);
-    let simulation = Simulation::of(&larger, &Acquisition, &assumed).unwrap().unwrap();
-    let squares: f64 = weights.iter().map(|weight| weight * weight).sum();
-    let shifts: Vec<f64> = weights.iter().map(|weight| WANTED * weight / squares).collect();
-    let studies = simulation.studies(&shifts, false).unwrap();
-    let share = studies.iter().filter(|study| study.finds(0, true)).count() as f64 / STUDIES as f64;
-    assert!((share - POWER).abs() <= SLACK, "{share} with {} questions", design.questions);
+    let Designs { by_seeds, factor, cheapest } = Designs::of(&recipe, &simulated, &assumed).unwrap();
+    let (at, power) = cheapest.expect("many seeds are enough");
+    assert!(
+        power >= POWER - SLACK && (1.0..2.0).contains(&factor),
+        "{power} with {factor} times the questions"
+    );
+    let questions = |design: &Option<Enough>| design.as_ref().map_or(usize::MAX, |design| design.questions);
+    assert!(by_seeds.is_sorted_by(|(_, few), (_, more)| questions(few) >= questions(more)));
+    let Enough { seeds, questions, runs, calls } = by_seeds[at].1.as_ref().unwrap();
+    assert_eq!((*runs, *calls), (2 * *seeds as usize, 3 * seeds * *questions as u64 * 2));
 }
 
 #[test]
@@ -64,7 +68,13 @@ fn an_earlier_study_shows_its_spread() {
     let rows: Vec<_> =
         collected.evaluated.iter().flat_map(|evaluated| evaluated.rows(&simulation.setup)).collect();
     let folder = tempfile::tempdir().unwrap();
-    experiment::results::write_parquet(&folder.path().join("results.parquet"), &rows).unwrap();
+    // As in the sandbox: other questions, and another scorer.
+    let other = |row: &ScoreRow| {
+        let (question_set, scorer) = (FURTHER.to_owned(), GOLD.to_owned());
+        ScoreRow { question_set, scorer, question_id: row.question_id + 1000, ..row.clone() }
+    };
+    let all: Vec<ScoreRow> = rows.iter().map(other).chain(rows.iter().cloned()).collect();
+    experiment::results::write_parquet(&folder.path().join("results.parquet"), &all).unwrap();
     let spread = Spread::of_study(folder.path()).unwrap();
     for (measured, planted) in [
         (spread.seed, planted.seed),
