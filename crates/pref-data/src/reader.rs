@@ -13,6 +13,7 @@ mod json;
 mod notes;
 mod options;
 mod pairs;
+mod parquet_lengths;
 mod records;
 mod rows;
 mod seen;

@@ -20,6 +20,7 @@ use serde_json::Value;
 
 use super::arrow_lengths;
 use super::fields::Row;
+use super::parquet_lengths;
 use super::rows::{Rows, Wanted};
 use super::text_file::open_table;
 use crate::error::DataError;
@@ -34,15 +35,20 @@ const ARROW_FILE: [u8; 6] = *b"ARROW1";
 /// Hands each row of a parquet file to `rows`. Columns that are not wanted are not decoded.
 pub(super) fn read_parquet(path: &Path, wanted: &Wanted<'_>, rows: &mut dyn Rows) -> Result<(), DataError> {
     let failed = |source| DataError::Parquet { path: path.to_owned(), source };
-    let file = open_table(path)?;
+    let mut file = open_table(path)?;
+    let mut table = Table { path: path.into(), read: 0 };
+    let damaged = |source: ParquetError| DataError::BrokenRow { place: table.next(), source: source.into() };
+    parquet_lengths::check_footer(&mut file).map_err(damaged)?;
+    let mut pages =
+        file.try_clone().map_err(|source| DataError::Io { action: "read", path: path.to_owned(), source })?;
     let builder = guarded(|| Ok(ParquetRecordBatchReaderBuilder::try_new(file)?));
     let builder = builder.map_err(|error| failed(parquet_error(error)))?;
+    parquet_lengths::check_pages(&mut pages, builder.metadata()).map_err(damaged)?;
     rows.columns(&names(builder.schema()))?;
     let leaves = builder.parquet_schema().columns().iter().enumerate();
     let leaves = leaves.filter(|(_, leaf)| wanted.leaf(leaf.path().parts())).map(|(index, _)| index);
     let mask = ProjectionMask::leaves(builder.parquet_schema(), leaves);
     let mut reader = builder.with_projection(mask).with_batch_size(ROWS).build().map_err(failed)?;
-    let mut table = Table { path: path.into(), read: 0 };
     while let Some(batch) =
         guarded(|| reader.next().transpose()).map_err(|error| match parquet_error(error) {
             // The file is not damaged, but compressed in a way that is not supported here.
