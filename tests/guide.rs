@@ -72,6 +72,9 @@ fn folder() -> Bench {
 fn run(bench: &Bench, line: &str, base_url: &str) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_study"));
     command.args(line.split_whitespace().skip(1)).current_dir(bench.folder.path());
+    if line.ends_with("--design") {
+        command.args(["--studies", "20"]);
+    }
     for set in SMALL.iter().map(|set| (*set).to_owned()).chain([format!("judge.base_url={base_url}")]) {
         command.args(["--set", &set]);
     }
@@ -83,13 +86,16 @@ fn the_guide_produces_a_report() {
     let judge = MockServer::start(MockBehaviour::perfect(), rates_by_length);
     let bench = folder();
     let commands: Vec<&str> = fenced("sh").into_iter().filter(|line| line.starts_with("study ")).collect();
-    assert_eq!(commands.len(), 2, "a plan and a run");
+    assert_eq!(commands.len(), 3, "a design, a plan and a run");
     for line in commands {
         let output = run(&bench, line, &judge.base_url());
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
         assert!(output.status.success(), "{line}: {stderr}");
-        if line.ends_with("--plan") {
+        if line.ends_with("--design") {
+            assert!(judge.calls().is_empty() && !bench.path("runs").exists(), "a design computes nothing");
+            assert!(stdout.starts_with("What a study of"), "{stdout}");
+        } else if line.ends_with("--plan") {
             assert!(judge.calls().is_empty() && !bench.path("runs").exists(), "a plan computes nothing");
             assert!(stdout.contains("calls of qwen2.5:7b"), "{stdout}");
         } else {

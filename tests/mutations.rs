@@ -26,7 +26,7 @@ const TARGETS: [(&str, Target, &[&str]); 12] = [
     ("checksums", targets::checksums, &["fuzz/seeds/checksums"]),
     ("fastchat", targets::fastchat, &["fuzz/seeds/fastchat"]),
     ("ledger", targets::ledger, &["fuzz/seeds/ledger"]),
-    ("parquet", targets::parquet, &["crates/pref-data/tests/fixtures/parquet"]),
+    ("parquet", targets::parquet, &["crates/pref-data/tests/fixtures/parquet", "fuzz/seeds/parquet"]),
     ("recipe", torch_targets::recipe, &["fuzz/seeds/recipe"]),
     ("rows", targets::rows, &["fuzz/seeds/rows"]),
     ("safetensors", torch_targets::safetensors, &["fuzz/seeds/safetensors"]),

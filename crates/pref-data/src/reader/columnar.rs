@@ -38,17 +38,20 @@ pub(super) fn read_parquet(path: &Path, wanted: &Wanted<'_>, rows: &mut dyn Rows
     let mut file = open_table(path)?;
     let mut table = Table { path: path.into(), read: 0 };
     let damaged = |source: ParquetError| DataError::BrokenRow { place: table.next(), source: source.into() };
-    parquet_lengths::check_footer(&mut file).map_err(damaged)?;
+    let checked = guarded(|| Ok(parquet_lengths::check_footer(&mut file)?));
+    checked.map_err(|error| damaged(parquet_error(error)))?;
     let mut pages =
         file.try_clone().map_err(|source| DataError::Io { action: "read", path: path.to_owned(), source })?;
     let builder = guarded(|| Ok(ParquetRecordBatchReaderBuilder::try_new(file)?));
     let builder = builder.map_err(|error| failed(parquet_error(error)))?;
-    parquet_lengths::check_pages(&mut pages, builder.metadata()).map_err(damaged)?;
+    let checked = guarded(|| Ok(parquet_lengths::check_pages(&mut pages, builder.metadata())?));
+    checked.map_err(|error| damaged(parquet_error(error)))?;
     rows.columns(&names(builder.schema()))?;
     let leaves = builder.parquet_schema().columns().iter().enumerate();
     let leaves = leaves.filter(|(_, leaf)| wanted.leaf(leaf.path().parts())).map(|(index, _)| index);
     let mask = ProjectionMask::leaves(builder.parquet_schema(), leaves);
-    let mut reader = builder.with_projection(mask).with_batch_size(ROWS).build().map_err(failed)?;
+    let reader = guarded(|| Ok(builder.with_projection(mask).with_batch_size(ROWS).build()?));
+    let mut reader = reader.map_err(|error| failed(parquet_error(error)))?;
     while let Some(batch) =
         guarded(|| reader.next().transpose()).map_err(|error| match parquet_error(error) {
             // The file is not damaged, but compressed in a way that is not supported here.

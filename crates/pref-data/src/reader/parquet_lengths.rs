@@ -99,11 +99,11 @@ impl Header {
     fn of(bytes: &[u8]) -> Result<Self, Broken> {
         let mut walk = Walk { rest: bytes, elements: bytes.len() as u64 };
         let mut header = Self { size: 0, content: 0 };
-        let mut field = 0;
+        let mut field = 0_i64;
         while let Some((kind, delta)) = walk.field()? {
             field = match delta {
                 0 => zigzag(walk.varint()?),
-                delta => field + i64::from(delta),
+                delta => field.wrapping_add(delta.into()),
             };
             match (field, kind) {
                 (COMPRESSED_SIZE, 5) => header.content = zigzag(walk.varint()?),
