@@ -22,7 +22,7 @@ use crate::train_plan::train_plan;
 /// What a run shows: decisions about its data and its course. The log has the rest.
 const SHOWN: &str = "warn,announced=info,bins=info,hub=info,pref_data=info,trainer=info";
 
-/// Train a policy on preferences (DPO and 20 other losses) or on their chosen responses (SFT).
+/// Train a policy on preferences (DPO and 20 other losses) or on demonstrations (SFT).
 #[derive(Debug, Parser)]
 #[command(version)]
 pub(crate) struct TrainArgs {
@@ -79,7 +79,7 @@ Losses (loss.kind), with their own keys of [loss]:
   aot_unpaired   two samples of responses, over a batch; beta, label_smoothing
   kto            single responses with a label, or pairs; beta, desirable_weight, undesirable_weight
   sum            a weighted sum, such as RPO; [[loss.terms]]
-  sft            the chosen responses alone
+  sft            demonstrations, or the chosen responses alone
 Any loss of pairs: wpo weighs pairs; of sums over tokens: ld_alpha desensitizes to length.
 docs/losses.md is the guide.";
 
