@@ -104,6 +104,12 @@ pub enum FieldProblem {
         "belongs to an unpaired preference, which only loss.kind = \"kto\" can use; give `chosen` and `rejected`"
     )]
     Unpaired,
+    /// Another column holds a response, too.
+    #[error("also holds a response, next to `{used}`; name the one to read in data.columns.completion")]
+    SecondResponse {
+        /// The other column.
+        used: String,
+    },
     /// The row has another layout than earlier rows.
     #[error("belongs to {found}, but earlier rows are {earlier}; give each layout a file of its own")]
     OtherLayout {

@@ -174,7 +174,11 @@ fn demonstrations(path: &Path, options: &ReadOptions) -> Result<(Preferences, Re
             && source.unpaired != Some(false)
             && source.pair_row(place, row).layout() == Some(RowLayout::Demonstration);
         if !is_demonstration {
-            return either(source, place, row);
+            let error = unpaired::unanswered(&source.pair_row(place, row));
+            return match error.filter(|_| source.format == Format::Pairs) {
+                Some(error) => Err(error),
+                None => either(source, place, row),
+            };
         }
         let mut record = unpaired::demonstration(source.pair_row(place, row))?;
         source.name(place, row, &mut record.id);

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::column_roles::ColumnRole;
+use super::column_roles::{CONVERSATIONS, ColumnRole, is_empty};
 use super::fields::{context, fault, wrong_type};
 use super::pairs::{PairRow, answer, with_system};
 use crate::error::DataError;
@@ -14,6 +14,12 @@ use crate::record::{Text, UnpairedRecord};
 pub(super) fn record(mut row: PairRow<'_>) -> Result<UnpairedRecord, DataError> {
     let is_desirable = label(&mut row)?;
     response(row, is_desirable)
+}
+
+/// Returns the error for a row that has only a conversation without an answer at its end.
+pub(super) fn unanswered(row: &PairRow<'_>) -> Option<DataError> {
+    let found = row.find(ColumnRole::Prompt).filter(|found| CONVERSATIONS.contains(&found.column))?;
+    row.layout().is_none().then(|| fault(row.place, found.column, FieldProblem::NotAnAnswer))
 }
 
 /// Reads a demonstration, which is desirable.
@@ -69,10 +75,27 @@ fn parts(row: &mut PairRow<'_>) -> Result<(Text, Option<String>, Text), DataErro
         }
         return Ok((Text::Chat(conversation), system, Text::Chat(completion)));
     }
+    check_only(row)?;
     let completion = row.required(ColumnRole::Completion)?;
     let (prompt, system) = row.prompt()?;
     let prompt = prompt.ok_or_else(|| row.missing(ColumnRole::Prompt))?;
     Ok((prompt, system, completion))
+}
+
+/// Checks that no other column may be the response, unless one has its usual name.
+fn check_only(row: &PairRow<'_>) -> Result<(), DataError> {
+    let Some(found) = row.find(ColumnRole::Completion) else { return Ok(()) };
+    if found.column == ColumnRole::Completion.name() {
+        return Ok(());
+    }
+    let holds_other =
+        |column: &&str| row.row.get(*column).is_some_and(|value| !is_empty(value) && value != found.value);
+    match row.named.candidates(ColumnRole::Completion).find(holds_other) {
+        Some(other) => {
+            Err(fault(row.place, other, FieldProblem::SecondResponse { used: found.column.to_owned() }))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Reads the label: a boolean, 0 or 1, or the text of one of these.

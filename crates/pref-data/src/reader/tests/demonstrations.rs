@@ -51,6 +51,17 @@ fn labels_are_kept_and_pairs_stay_pairs() {
 }
 
 #[test]
+fn what_may_be_another_response_is_refused() {
+    let refused = |row: &str| examples(row).expect_err("nothing is guessed").to_string();
+    let two = refused(r#"{"instruction": "Add.", "output": "4", "response": "5"}"#);
+    assert!(two.contains("field `output` also holds a response, next to `response`"), "{two}");
+    let open = refused(r#"{"messages": [{"role": "user", "content": "2 + 2?"}]}"#);
+    assert!(open.contains("field `messages`") && open.contains("assistant"), "{open}");
+    let usual = r#"{"prompt": "a", "completion": "b", "response": "c", "output": "b"}"#;
+    assert_eq!(examples(usual).expect("the usual name").0[0].completion, Text::Plain("b".to_owned()));
+}
+
+#[test]
 fn other_readers_refuse_demonstrations() {
     let row = r#"{"prompt": "a", "completion": "b"}"#;
     assert!(problem(row, Format::Pairs).contains("field `chosen` is missing"));
