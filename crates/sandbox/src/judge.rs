@@ -131,7 +131,7 @@ fn explanation(assessment: &Assessment) -> String {
 }
 
 /// A standard normal draw, by Box and Muller.
-fn normal(rng: &mut Stream) -> f64 {
+pub fn normal(rng: &mut Stream) -> f64 {
     let radius = (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt();
     let angle = std::f64::consts::TAU * rng.random::<f64>();
     radius * angle.cos()

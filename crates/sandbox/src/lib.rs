@@ -24,7 +24,7 @@ pub use dialogue::{
 pub use error::Error;
 pub use family::CATEGORIES;
 pub use gold::{Assessment, Attempt, HIGHEST, LOWEST, assess, category_of, gold_quality};
-pub use judge::SandboxJudge;
+pub use judge::{SandboxJudge, normal};
 pub use policy::{Size, model_config};
 pub use rater::{Candidate, Rater, RaterChoice, raters};
 pub use tokenizer::{ASSISTANT, END, MAX_VOCAB_SIZE, PAD, USER, write_tokenizer_folder};

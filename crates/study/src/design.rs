@@ -10,10 +10,10 @@ mod votes;
 use experiment::{
     Analysis, BENCHMARK, Collected, Evaluated, Evaluation, Grid, Key, Score, Scorer, Scorers, Setup, Subject,
 };
-use rand::{Rng, RngExt};
 use rayon::prelude::*;
 use report::table::{Align, Column, Table, Value};
-use seeds::Seeds;
+use sandbox::normal;
+use seeds::{Seeds, Stream};
 use trainer::Progress;
 
 pub use spread::Spread;
@@ -107,6 +107,7 @@ struct Policies {
     subjects: Vec<Subject>,
     /// The policy of each subject.
     of: Vec<usize>,
+    known: Vec<Subject>,
     is_trained: Vec<bool>,
 }
 
@@ -134,11 +135,11 @@ impl Policies {
         });
         let of = of.collect();
         let is_trained = known.iter().map(|policy| matches!(policy, Subject::Trained { .. })).collect();
-        Self { subjects, of, is_trained }
+        Self { subjects, of, known, is_trained }
     }
 
     /// Draws the scores of a study whose policies differ by `shifts` points.
-    fn draw(&self, setup: &Setup, spread: &Spread, shifts: &[f64], rng: &mut impl Rng) -> Collected {
+    fn draw(&self, setup: &Setup, spread: &Spread, shifts: &[f64], rng: &mut Stream) -> Collected {
         let Size { questions, samples, judge } = Size::of(setup);
         let tastes: Vec<Vec<f64>> = shifts
             .iter()
@@ -226,12 +227,7 @@ impl<'a> Simulation<'a> {
         let analysis = &results.scores;
         let Some(pool) = analysis.pool(&Scorers::of(&self.setup).judge)? else { return Ok(Vec::new()) };
         let place = |policy: &Subject| pool.policies().iter().position(|known| known == policy);
-        let mut firsts: Vec<&Subject> = vec![&self.policies.subjects[0]; self.policies.is_trained.len()];
-        for (subject, &policy) in self.policies.subjects.iter().zip(&self.policies.of) {
-            firsts[policy] = subject;
-        }
-        let places: Vec<Option<usize>> =
-            firsts.iter().map(|subject| place(&subject.without_seed())).collect();
+        let places: Vec<Option<usize>> = self.policies.known.iter().map(place).collect();
         let mut compared = Vec::new();
         for (at, headline) in self.question.headlines(&results)?.into_iter().enumerate() {
             let measured = headline.contrast.measure(analysis, &Scorers::of(&self.setup).judge, 1.0)?;
@@ -305,8 +301,7 @@ impl<'a> Simulation<'a> {
 
     /// Returns the share of studies that find an effect with its sign in the comparison with index `at`.
     fn power(&self, studies: &[Studied], at: usize) -> f64 {
-        let is_higher = self.assumed.slope() > 0.0;
-        studies.iter().filter(|study| study.finds(at, is_higher)).count() as f64 / studies.len().max(1) as f64
+        studies.iter().filter(|study| study.finds(at)).count() as f64 / studies.len().max(1) as f64
     }
 
     /// Draws and measures studies whose policies differ by `shifts`, on all cores.
@@ -345,9 +340,9 @@ struct Studied {
 }
 
 impl Studied {
-    fn finds(&self, at: usize, is_higher: bool) -> bool {
+    fn finds(&self, at: usize) -> bool {
         let measured = self.measured.get(at).and_then(Option::as_ref);
-        measured.is_some_and(|one| one.shown.p < SIGNIFICANT && one.shown.is_higher == is_higher)
+        measured.is_some_and(|one| one.shown.p < SIGNIFICANT && one.shown.is_higher)
     }
 
     fn covers(&self, at: usize, effect: f64) -> bool {
@@ -355,12 +350,6 @@ impl Studied {
         let interval = measured.and_then(|one| one.estimate.interval(one.level).ok());
         interval.is_some_and(|interval| interval.low <= effect && effect <= interval.high)
     }
-}
-
-/// Returns a standard normal draw, by Box and Muller.
-fn normal(rng: &mut impl Rng) -> f64 {
-    let (u, v): (f64, f64) = (1.0 - rng.random::<f64>(), rng.random());
-    (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()
 }
 
 fn share(value: f64) -> Value {
@@ -411,7 +400,7 @@ fn power_table(recipe: &StudyRecipe, simulated: &[(Simulation<'_>, Found)], assu
     if let Some(JudgeFit { slope, correlation, answers }) = assumed.judge {
         notes.push(format!(
             "The judge gives {slope:.2} points for a point of the people, over {answers} answers, with a correlation of \
-             {correlation:.2}. Its effects are smaller by that factor."
+             {correlation:.2}, so it shows an effect as that many times as large."
         ));
     }
     if seeds == 1 {

@@ -110,6 +110,12 @@ pub struct HeldOutPreference {
 }
 
 impl HeldOutMetrics {
+    /// Returns an evaluation that measured the loss alone.
+    fn of_loss(loss: f64) -> Self {
+        let (preference, kl, answer_tokens) = (None, None, None);
+        Self { step: 0, epoch: 0.0, loss, preference, kl, answer_tokens, eval_seconds: 0.0 }
+    }
+
     /// Returns the share of pairs whose chosen reward is strictly greater; `None` without pairs.
     pub fn accuracy(&self) -> Option<f64> {
         self.preference.map(|of_pairs| of_pairs.accuracy)
@@ -190,9 +196,6 @@ impl HeldOutSet for HeldOut<'_> {
             rejected_logps,
         } = means;
         Ok(HeldOutMetrics {
-            step: 0,
-            epoch: 0.0,
-            loss: out.losses().iter().sum::<f64>() / pairs,
             preference: Some(HeldOutPreference {
                 chosen_reward,
                 rejected_reward,
@@ -203,7 +206,7 @@ impl HeldOutSet for HeldOut<'_> {
             }),
             kl: own.map(|own| own.kl),
             answer_tokens: own.map(|own| own.tokens),
-            eval_seconds: 0.0,
+            ..HeldOutMetrics::of_loss(out.losses().iter().sum::<f64>() / pairs)
         })
     }
 }
@@ -233,16 +236,7 @@ impl HeldOutSet for HeldOutDialogues<'_> {
         policy.finish_passes()?;
         group.all_reduce_sum(&mut sums)?;
         let [logps, tokens] = sums;
-        let (preference, kl, answer_tokens) = (None, None, None);
-        Ok(HeldOutMetrics {
-            step: 0,
-            epoch: 0.0,
-            loss: -logps / tokens,
-            preference,
-            kl,
-            answer_tokens,
-            eval_seconds: 0.0,
-        })
+        Ok(HeldOutMetrics::of_loss(-logps / tokens))
     }
 }
 

@@ -64,7 +64,7 @@ pub(crate) fn read_held_out(
         let all = records.len();
         records.retain(|record| record.is_desirable);
         if records.len() < all {
-            tracing::warn!("{path}: leaves out {} undesirable responses", all - records.len());
+            tracing::warn!("{path}: undesirable responses that are left out: {}", all - records.len());
         }
     }
     Ok((examples, read))

@@ -133,7 +133,7 @@ fn enough(
     assumed: &Assumptions,
     (seeds, factor): (u64, f64),
 ) -> Result<Option<Enough>, StudyError> {
-    let effect = WANTED * assumed.slope().abs();
+    let effect = WANTED * assumed.slope();
     let (mut questions, mut grid) = (0, Grid::default());
     for (simulation, _) in simulated {
         let Size { samples, .. } = Size::of(&simulation.setup);

@@ -61,6 +61,11 @@ impl JudgeFit {
         if people <= 0.0 || judge <= 0.0 {
             return Err("has the same rating for all answers");
         }
+        if both <= 0.0 {
+            return Err(
+                "rates better answers lower, by the people's ratings; no design of this judge shows their effects",
+            );
+        }
         Ok(Self { slope: both / people, correlation: both / (judge * people).sqrt(), answers: rated.len() })
     }
 }
@@ -79,6 +84,12 @@ mod tests {
         assert!((fit.slope - 0.5).abs() < 1e-12 && (fit.correlation - 1.0).abs() < 1e-12, "{fit:?}");
         assert!(JudgeFit::of(&rated[..19]).is_err());
         assert!(JudgeFit::of(&[[5.0, 5.0]; 30]).is_err());
+    }
+
+    #[test]
+    fn a_judge_that_contradicts_people_is_refused() {
+        let rated: Vec<[f64; 2]> = (0..40).map(|at| [10.0 - f64::from(at % 8), f64::from(at % 8)]).collect();
+        assert!(JudgeFit::of(&rated).unwrap_err().contains("rates better answers lower"));
     }
 
     #[test]
