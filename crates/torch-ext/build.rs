@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-const SOURCES: [&str; 15] = [
+const SOURCES: [&str; 16] = [
     "amx",
     "attention",
     "blocks",
@@ -15,6 +15,7 @@ const SOURCES: [&str; 15] = [
     "guarded",
     "instructions",
     "parallel",
+    "quantized",
     "shim",
     "varlen",
     "weights",

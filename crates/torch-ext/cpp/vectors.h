@@ -171,6 +171,21 @@ INLINED Floats exponential(Floats x) {
   return sum * power;
 }
 
+// The last `count` numbers of a tensor, fewer than a vector, followed by zeros.
+template <class Element>
+INLINED Floats load_some(const Element* from, int64_t count) {
+  Element padded[LANES] = {};
+  std::memcpy(padded, from, count * sizeof(Element));
+  return load(padded);
+}
+
+template <class Element>
+INLINED void store_some(Element* to, Floats floats, int64_t count) {
+  Element padded[LANES];
+  store(padded, floats);
+  std::memcpy(to, padded, count * sizeof(Element));
+}
+
 // The elements of a tensor; bf16 as raw words.
 template <class Element>
 const Element* elements(const at::Tensor& tensor);

@@ -16,6 +16,7 @@
 #include <unistd.h>
 #endif
 
+#include "adamw.h"
 #include "checks.h"
 #include "guarded.h"
 #include "kernels.h"
@@ -47,41 +48,20 @@ void in_large_pages([[maybe_unused]] void* begin, [[maybe_unused]] size_t bytes)
 #endif
 }
 
-INLINED Floats root(Floats x) {
-  for (int64_t lane = 0; lane < LANES; ++lane) x[lane] = std::sqrt(x[lane]);
-  return x;
-}
-
-// The last `count` numbers of a tensor, fewer than a vector, followed by zeros.
-template <class Element>
-INLINED Floats load_some(const Element* from, int64_t count) {
-  Element padded[LANES] = {};
-  std::memcpy(padded, from, count * sizeof(Element));
-  return load(padded);
-}
-
-template <class Element>
-INLINED void store_some(Element* to, Floats floats, int64_t count) {
-  Element padded[LANES];
-  store(padded, floats);
-  std::memcpy(to, padded, count * sizeof(Element));
-}
-
-// Algorithm 2 of Loshchilov and Hutter, with factors in the order of libtorch's kernel.
 template <class Element>
 struct AdamW {
+  AdamWStep step;
   float* weights;
   const float* gradient;
   float* exp_avg;
   float* exp_avg_sq;
   Element* copy;  // Or null.
-  float kept, step_size, beta1, beta2, left1, left2, correction, eps, scale;
 
   INLINED void operator()(int64_t begin, int64_t end) const {
     int64_t at = begin;
     for (; at + LANES <= end; at += LANES) {
-      const Updated updated =
-          update(load(weights + at), load(gradient + at), load(exp_avg + at), load(exp_avg_sq + at));
+      const AdamWStep::Updated updated =
+          step(load(weights + at), load(gradient + at), load(exp_avg + at), load(exp_avg_sq + at));
       store(exp_avg + at, updated.first);
       store(exp_avg_sq + at, updated.second);
       store(weights + at, updated.weight);
@@ -89,24 +69,12 @@ struct AdamW {
     }
     const int64_t left = end - at;
     if (left == 0) return;
-    const Updated updated = update(load_some(weights + at, left), load_some(gradient + at, left),
-                                   load_some(exp_avg + at, left), load_some(exp_avg_sq + at, left));
+    const AdamWStep::Updated updated = step(load_some(weights + at, left), load_some(gradient + at, left),
+                                            load_some(exp_avg + at, left), load_some(exp_avg_sq + at, left));
     store_some(exp_avg + at, updated.first, left);
     store_some(exp_avg_sq + at, updated.second, left);
     store_some(weights + at, updated.weight, left);
     if (copy != nullptr) store_some(copy + at, updated.weight, left);
-  }
-
-  struct Updated {
-    Floats weight, first, second;
-  };
-
-  INLINED Updated update(Floats weight, Floats gradient, Floats first, Floats second) const {
-    gradient = gradient * scale;
-    first = first * beta1 + gradient * left1;
-    second = second * beta2 + gradient * gradient * left2;
-    const Floats divisor = root(second) / correction + eps;
-    return {weight * kept - first * step_size / divisor, first, second};
   }
 };
 
@@ -153,20 +121,12 @@ template <class Element>
 void update_weights(const Tensor& weights, const Tensor& gradient, const Tensor& exp_avg, const Tensor& exp_avg_sq,
                     Element* copy, const TorchExtAdamW& by) {
   const AdamW<Element> update{
+      .step = AdamWStep(by),
       .weights = mutable_elements<float>(weights),
       .gradient = elements<float>(gradient),
       .exp_avg = mutable_elements<float>(exp_avg),
       .exp_avg_sq = mutable_elements<float>(exp_avg_sq),
       .copy = copy,
-      .kept = float(1.0 - by.learning_rate * by.weight_decay),
-      .step_size = float(by.learning_rate / (1.0 - std::pow(by.beta1, by.step))),
-      .beta1 = float(by.beta1),
-      .beta2 = float(by.beta2),
-      .left1 = float(1.0 - by.beta1),
-      .left2 = float(1.0 - by.beta2),
-      .correction = float(std::sqrt(1.0 - std::pow(by.beta2, by.step))),
-      .eps = float(by.eps),
-      .scale = float(1.0 / by.gradient_divisor),
   };
   parallel_run(update, weights.numel(), GRAIN);
 }

@@ -78,6 +78,28 @@ unsafe extern "C" {
         message: Message,
     ) -> i32;
 
+    pub(crate) fn torch_ext_dequantize_nf4(
+        out: *mut C_tensor,
+        codes: *const C_tensor,
+        scales: *const C_tensor,
+        values: *const f32,
+        message: Message,
+    ) -> i32;
+
+    pub(crate) fn torch_ext_dynamic_code(is_signed: i32, values: *mut f32, message: Message) -> i32;
+
+    pub(crate) fn torch_ext_adamw_8bit(
+        weights: *mut C_tensor,
+        gradient: *const C_tensor,
+        first: *mut C_tensor,
+        second: *mut C_tensor,
+        first_scales: *mut C_tensor,
+        second_scales: *mut C_tensor,
+        copy: *mut C_tensor,
+        update: *const AdamW,
+        message: Message,
+    ) -> i32;
+
     pub(crate) fn torch_ext_accumulate(sum: *mut C_tensor, addend: *const C_tensor, message: Message) -> i32;
 
     pub(crate) fn torch_ext_squared_norm(x: *const C_tensor, sum: *mut f64, message: Message) -> i32;

@@ -62,15 +62,7 @@ pub fn fused_adamw(
     update: &AdamWUpdate,
 ) -> Result<(), TorchExtError> {
     check_update([weights, gradient, exp_avg, exp_avg_sq], copy.as_deref())?;
-    let update = ffi::AdamW {
-        learning_rate: update.learning_rate,
-        beta1: update.betas.0,
-        beta2: update.betas.1,
-        weight_decay: update.weight_decay,
-        eps: update.eps,
-        step: update.step as f64,
-        gradient_divisor: 1.0 / update.gradient_scale,
-    };
+    let update = shim_update(update);
     let mut tensors = [weights, gradient, exp_avg, exp_avg_sq];
     if tensors[0].device() == Device::Cpu {
         return update_by_kernel(&mut tensors, copy, &update);
@@ -81,6 +73,18 @@ pub fn fused_adamw(
         copy.copy_(tensors[0]);
     }
     Ok(())
+}
+
+pub(crate) fn shim_update(update: &AdamWUpdate) -> ffi::AdamW {
+    ffi::AdamW {
+        learning_rate: update.learning_rate,
+        beta1: update.betas.0,
+        beta2: update.betas.1,
+        weight_decay: update.weight_decay,
+        eps: update.eps,
+        step: update.step as f64,
+        gradient_divisor: 1.0 / update.gradient_scale,
+    }
 }
 
 /// Updates checked tensors, in the order of the arguments of `fused_adamw`.
