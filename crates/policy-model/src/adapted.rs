@@ -1,5 +1,7 @@
 //! Policies with adapters and in other kinds, over shared weights.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use rand::RngExt;
 use seeds::Seeds;
 use tch::{Kind, TchError, Tensor};
@@ -43,11 +45,9 @@ impl Policy {
     /// The model lacks a target or a module.
     pub fn initial_adapters(&self, lora: &Lora, seeds: &Seeds) -> Result<Vec<(String, Tensor)>, PolicyError> {
         lora.fits(self.config())?;
-        let weight = |name: &str| {
-            let found = self.parameters().iter().find(|(other, _)| other == name);
-            let (_, weight) = found.expect("adapters have shapes of this model's parameters only");
-            weight.detach().to_kind(Kind::Float)
-        };
+        let shapes = lora.parameter_shapes(self.config());
+        let given = self.weights_of(&shapes)?;
+        let weight = |name: &str| given[name].detach().to_kind(Kind::Float);
         let fresh = |(name, shape): (String, Vec<i64>)| {
             let mut values = vec![0.0; shape.iter().product::<i64>() as usize];
             if name.ends_with(lora::A) {
@@ -62,7 +62,31 @@ impl Policy {
             }
             (name, Tensor::from_slice(&values).view(shape.as_slice()).to_device(self.device()))
         };
-        Ok(lora.parameter_shapes(self.config()).into_iter().map(fresh).collect())
+        Ok(shapes.into_iter().map(fresh).collect())
+    }
+
+    /// Returns the weights from which adapters of these names start.
+    fn weights_of(&self, adapters: &[(String, Vec<i64>)]) -> Result<BTreeMap<String, Tensor>, PolicyError> {
+        let drawn = |name: &str| name.ends_with(lora::A) || name.ends_with(lora::B);
+        let wanted: BTreeSet<String> = adapters
+            .iter()
+            .filter(|(name, _)| !drawn(name))
+            .map(|(name, _)| match name.strip_suffix(lora::MAGNITUDE) {
+                Some(module) => format!("{module}.weight"),
+                None => name.clone(),
+            })
+            .collect();
+        let mut found = BTreeMap::new();
+        if wanted.is_empty() {
+            return Ok(found);
+        }
+        self.for_each_parameter(|name, weight| {
+            if wanted.contains(name) {
+                found.insert(name.to_owned(), weight.shallow_clone());
+            }
+            Ok::<_, PolicyError>(())
+        })?;
+        Ok(found)
     }
 
     /// Returns this policy without adapters, over the shared weights.

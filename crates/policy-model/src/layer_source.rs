@@ -33,6 +33,11 @@ pub trait LayerSource: fmt::Debug + Send + Sync {
     ///
     /// If another rank fails.
     fn finish_passes(&self) -> Result<(), PolicyError>;
+
+    /// Whether the weights are dequantized, and not shared by ranks.
+    fn is_quantized(&self) -> bool {
+        false
+    }
 }
 
 /// The source of a policy's layers.

@@ -152,10 +152,11 @@ impl Policy {
                 let (number, shapes) = files.next().expect("the shards have all parameters");
                 weight_map.extend(shapes.iter().map(|(tensor, _)| (tensor.clone(), file_name(number))));
                 file.take().map_or(Ok(()), TensorFile::finish)?;
-                file = Some(TensorFile::create(&folder.join(file_name(number)), shapes, kind, dtype)?);
+                let infos = shapes.iter().map(|(name, shape)| (name.clone(), shape.clone(), kind, dtype));
+                file = Some(TensorFile::create(&folder.join(file_name(number)), infos)?);
             }
             let merged = self.merged(name, weight).map_err(PolicyError::torch(format!("copy `{name}`")))?;
-            file.as_mut().map_or(Ok(()), |file| file.write(name, &merged))
+            file.as_mut().map_or(Ok(()), |file| file.write(name, &merged, kind))
         })?;
         file.map_or(Ok(()), TensorFile::finish)?;
         if shards.len() == 1 {
@@ -300,10 +301,30 @@ const ELEMENTS_A_WRITE: usize = 4 << 20;
 ///
 /// [`PolicyError::Io`] where the file cannot be written; [`PolicyError::UnsupportedKind`] for a kind that weights cannot have.
 pub fn write_tensors(path: &Path, tensors: &[(String, Tensor)], kind: Kind) -> Result<(), PolicyError> {
-    let shapes: Vec<_> = tensors.iter().map(|(name, tensor)| (name.clone(), tensor.size())).collect();
-    let mut file = TensorFile::create(path, &shapes, kind, dtype(kind)?)?;
+    let dtype = dtype(kind)?;
+    let infos = tensors.iter().map(|(name, tensor)| (name.clone(), tensor.size(), kind, dtype));
+    let mut file = TensorFile::create(path, infos)?;
     for (name, tensor) in tensors {
-        file.write(name, tensor)?;
+        file.write(name, tensor, kind)?;
+    }
+    file.finish()
+}
+
+/// Writes tensors to one safetensors file, each in its own kind: one of weights, or `Uint8`.
+///
+/// # Errors
+///
+/// As [`write_tensors`].
+pub fn write_tensors_as_they_are(path: &Path, tensors: &[(String, Tensor)]) -> Result<(), PolicyError> {
+    let info = |(name, tensor): &(String, Tensor)| {
+        let kind = tensor.kind();
+        let dtype = if kind == Kind::Uint8 { Dtype::U8 } else { dtype(kind)? };
+        Ok((name.clone(), tensor.size(), kind, dtype))
+    };
+    let infos = tensors.iter().map(info).collect::<Result<Vec<_>, PolicyError>>()?;
+    let mut file = TensorFile::create(path, infos.into_iter())?;
+    for (name, tensor) in tensors {
+        file.write(name, tensor, tensor.kind())?;
     }
     file.finish()
 }
@@ -312,23 +333,27 @@ pub fn write_tensors(path: &Path, tensors: &[(String, Tensor)], kind: Kind) -> R
 struct TensorFile {
     path: PathBuf,
     file: BufWriter<File>,
-    kind: Kind,
     /// The number of tensors that are still to be written.
     left: usize,
 }
 
 impl TensorFile {
-    /// Writes the header of a file of tensors in `kind`, in this order.
-    fn create(path: &Path, shapes: &Shapes, kind: Kind, dtype: Dtype) -> Result<Self, PolicyError> {
+    /// Writes the header of a file of tensors, with their kinds and the names of these, in this order.
+    fn create(
+        path: &Path,
+        tensors: impl Iterator<Item = (String, Vec<i64>, Kind, Dtype)>,
+    ) -> Result<Self, PolicyError> {
         let mut end = 0;
-        let infos = shapes.iter().map(|(name, shape)| {
+        let infos = tensors.map(|(name, shape, kind, dtype)| {
             let start = end;
             let shape: Vec<usize> = shape.iter().map(|&size| size as usize).collect();
             end += shape.iter().product::<usize>() * kind.elt_size_in_bytes();
-            (name.clone(), TensorInfo { dtype, shape, data_offsets: (start, end) })
+            (name, TensorInfo { dtype, shape, data_offsets: (start, end) })
         });
+        let infos: Vec<_> = infos.collect();
+        let left = infos.len();
         let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-        let metadata = Metadata::new(Some(format), infos.collect())
+        let metadata = Metadata::new(Some(format), infos)
             .map_err(|source| PolicyError::WriteSafetensors { path: path.to_owned(), source })?;
         let mut header = serde_json::to_vec(&metadata)
             .map_err(|source| PolicyError::Json { path: path.to_owned(), source })?;
@@ -340,21 +365,21 @@ impl TensorFile {
         file.write_all(&(header.len() as u64).to_le_bytes())
             .and_then(|()| file.write_all(&header))
             .map_err(io)?;
-        Ok(Self { path: path.to_owned(), file, kind, left: shapes.len() })
+        Ok(Self { path: path.to_owned(), file, left })
     }
 
     fn is_full(&self) -> bool {
         self.left == 0
     }
 
-    /// Writes the next tensor.
-    fn write(&mut self, name: &str, tensor: &Tensor) -> Result<(), PolicyError> {
+    /// Writes the next tensor, in the kind of the header.
+    fn write(&mut self, name: &str, tensor: &Tensor, kind: Kind) -> Result<(), PolicyError> {
         let failed = || PolicyError::torch(format!("copy `{name}`"));
         let flat = tensor.f_detach().and_then(|tensor| tensor.f_reshape([-1])).map_err(failed())?;
         let elements = flat.size()[0];
         for start in (0..elements).step_by(ELEMENTS_A_WRITE) {
             let part = flat.narrow(0, start, elements.min(start + ELEMENTS_A_WRITE as i64) - start);
-            let bytes = bytes(&part, self.kind).map_err(failed())?;
+            let bytes = bytes(&part, kind).map_err(failed())?;
             self.file.write_all(&bytes).map_err(PolicyError::io("write", &self.path))?;
         }
         self.left -= 1;
