@@ -17,7 +17,7 @@ use seeds::Seeds;
 use serde_json::json;
 use tch::{Device, Kind};
 use trainer::{
-    Activations, AdamWSettings, Decay, Head, Length, MicroBatch, Observer, Order, PairDelta,
+    Activations, AdamWSettings, Decay, Head, Length, MicroBatch, MomentKind, Observer, Order, PairDelta,
     PreferenceObjective, Scoring, SequenceLogps, StepMetrics, TrainError, TrainSettings, Trained, Trainer,
     TrainerState,
 };
@@ -192,7 +192,12 @@ impl<'a> Case<'a> {
             learning_rate: 5e-7,
             warmup_ratio: 0.0,
             decay: Decay::Linear,
-            adamw: AdamWSettings { betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.0 },
+            adamw: AdamWSettings {
+                betas: (0.9, 0.999),
+                eps: 1e-8,
+                weight_decay: 0.0,
+                moments: MomentKind::Float,
+            },
             max_grad_norm: 1.0,
             checkpoints: vec![],
             kind: way.kind.unwrap_or(self.kind),

@@ -3,7 +3,7 @@
 use policy_model::ModelConfig;
 use sandbox::{MAX_VOCAB_SIZE, Size};
 use tch::Kind;
-use trainer::{Memory, RunDir};
+use trainer::{Memory, Precision, RunDir};
 
 use crate::cell::{Cell, Subject};
 use crate::checkpoints::kept_checkpoints;
@@ -89,8 +89,8 @@ impl Disk {
     fn of(parameters: u64, kind: Kind, setup: &Setup) -> Self {
         let checkpoints = kept_checkpoints(&setup.train) as u64;
         let policy = parameters * kind.elt_size_in_bytes() as u64;
-        // A master and two moments, in fp32.
-        let state = parameters * 3 * 4;
+        // A master in fp32, and two moments.
+        let state = parameters * 4 + setup.optimizer.moments().bytes(parameters);
         let weights = policy * (checkpoints + 1);
         let (kept, dropped) = match setup.store.keep {
             Keep::All => (weights, 0),
@@ -214,7 +214,10 @@ impl Runner {
             false => ModelConfig::from_folder(&source.model())?,
         };
         let parameters = config.parameter_count();
-        let memory = Memory::of(parameters, setup.model.dtype.kind());
+        let memory = Memory::of(
+            parameters,
+            Precision { moments: setup.optimizer.moments(), ..setup.model.dtype.kind().into() },
+        );
         let judge_calls = [&baseline].into_iter().chain(&cells).map(|work| work.judge_calls).sum::<u64>();
         Ok(Plan {
             preparation,

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use trainer::recipe::{
     CheckpointsSection, DataSection, DistributedSection, LoraSection, LossKind, LossSection, ModelSection,
-    OutputSection, Recipe, Smoothing, SpeedSection, TrainSection, WatchSection,
+    OptimizerSection, OutputSection, Recipe, Smoothing, SpeedSection, TrainSection, WatchSection,
 };
 
 use crate::cell::Cell;
@@ -50,6 +50,8 @@ pub struct Setup {
     pub loss: LossSection,
     /// The training of each policy.
     pub train: TrainSection,
+    /// The optimizer.
+    pub optimizer: OptimizerSection,
     /// Switches of the fast paths.
     pub speed: SpeedSection,
     /// Evaluation during training; the sandbox supplies held-out preferences itself.
@@ -221,6 +223,7 @@ impl Setup {
             data: vec![from],
             loss: self.loss.clone(),
             train: self.train.clone(),
+            optimizer: self.optimizer,
             checkpoints: CheckpointsSection::default(),
             speed: self.speed,
             watch: self.watch.clone(),

@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 use toml::Table;
 use trainer::recipe::{
     Complaint, DataSection, DistributedSection, Format, LoraSection, LossKind, LossSection, ModelSection,
-    OutputSection, RecipeError, RecipeRoot, SpeedSection, TrainSection, WatchSection, parse_toml, read_toml,
-    seed, to_toml,
+    OptimizerSection, OutputSection, RecipeError, RecipeRoot, SpeedSection, TrainSection, WatchSection,
+    parse_toml, read_toml, seed, to_toml,
 };
 
 pub use map::MapSection;
@@ -50,6 +50,9 @@ pub struct StudyRecipe {
     /// The training of each policy.
     #[serde(default)]
     pub train: TrainSection,
+    /// The optimizer.
+    #[serde(default, skip_serializing_if = "OptimizerSection::is_default")]
+    pub optimizer: OptimizerSection,
     /// Switches of the fast paths.
     #[serde(default)]
     pub speed: SpeedSection,
@@ -293,6 +296,7 @@ impl StudyRecipe {
             data: recipe.data,
             loss: recipe.loss,
             train: recipe.train,
+            optimizer: recipe.optimizer,
             speed: recipe.speed,
             watch: recipe.watch,
             lora: recipe.lora,
@@ -355,6 +359,7 @@ impl RecipeRoot for StudyRecipe {
             let reason = "has no place in a study, whose policies start from model.path; remove the key";
             return Err(Complaint::invalid("init", reason).within("lora"));
         }
+        self.model.check_quantization(&self.lora).map_err(|complaint| complaint.within("model"))?;
         self.distributed.check(&self.lora).map_err(|complaint| complaint.within("distributed"))?;
         self.output.check().map_err(|complaint| complaint.within("output"))?;
         for &kind in self.study.losses.iter().flatten() {

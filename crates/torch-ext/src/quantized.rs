@@ -341,8 +341,9 @@ fn update_by_libtorch(
     };
     let gradient = gradient.f_mul_scalar(gradient_scale)?;
     let m = moment(first, true)?.f_mul_scalar(beta1)?.f_add(&gradient.f_mul_scalar(1.0 - beta1)?)?;
-    let v =
-        moment(second, false)?.f_mul_scalar(beta2)?.f_add(&gradient.f_square()?.f_mul_scalar(1.0 - beta2)?)?;
+    let v = moment(second, false)?
+        .f_mul_scalar(beta2)?
+        .f_add(&gradient.f_square()?.f_mul_scalar(1.0 - beta2)?)?;
     let steps = step as f64;
     let correction = (1.0 - beta2.powf(steps)).sqrt();
     let divisor = v.f_sqrt()?.f_div_scalar(correction)?.f_add_scalar(eps)?;
@@ -367,11 +368,7 @@ fn update_by_libtorch(
 ///
 /// # Errors
 /// [`TorchExtError::Torch`] where memory is exhausted or the shapes do not fit.
-pub fn dequantize_moment(
-    codes: &Tensor,
-    scales: &Tensor,
-    is_signed: bool,
-) -> Result<Tensor, TorchExtError> {
+pub fn dequantize_moment(codes: &Tensor, scales: &Tensor, is_signed: bool) -> Result<Tensor, TorchExtError> {
     let dequantize = || {
         let values = dynamic_code(is_signed)?.f_to_device(codes.device())?;
         Dynamic { codes: codes.shallow_clone(), scales: scales.shallow_clone(), values }.dequantize()
@@ -433,7 +430,9 @@ mod tests {
                 let first = Moment8bit { codes: &mut a, scales: &mut c };
                 let second = Moment8bit { codes: &mut b, scales: &mut d };
                 match by_kernel {
-                    true => fused_adamw_8bit(&mut weights, &gradient, [first, second], None, &update).unwrap(),
+                    true => {
+                        fused_adamw_8bit(&mut weights, &gradient, [first, second], None, &update).unwrap()
+                    }
                     false => update_by_libtorch(&weights, &gradient, [&first, &second], &update).unwrap(),
                 }
             }

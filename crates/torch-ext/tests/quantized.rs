@@ -100,8 +100,8 @@ fn updates_of_any_length_follow_adamw_in_doubles() {
                     (m, v) = (m * 0.9 + &g * 0.1, v * 0.99 + g.square() * 0.01);
                     let steps = step as i32;
                     let divisor = v.sqrt() / (1.0 - 0.99_f64.powi(steps)).sqrt() + 1e-8;
-                    expected = expected * (1.0 - 0.01 * 0.1)
-                        - &m / divisor * (0.01 / (1.0 - 0.9_f64.powi(steps)));
+                    expected =
+                        expected * (1.0 - 0.01 * 0.1) - &m / divisor * (0.01 / (1.0 - 0.9_f64.powi(steps)));
                 }
                 let error = (weights.to_kind(Kind::Double) - expected).abs().mean(Kind::Double);
                 let error = error.double_value(&[]) / (4.0 * 0.01);
@@ -125,10 +125,7 @@ fn operands_that_do_not_fit_are_errors_and_nothing_is_written() {
     let error = run(fresh().to_kind(Kind::Double), &|_| {});
     assert!(matches!(error, TorchExtError::Kind { tensor: "the gradient", .. }), "{error}");
     let error = run(fresh(), &|moments| moments.codes[1] = fresh());
-    assert!(
-        matches!(error, TorchExtError::Kind { tensor: "the codes of the second moment", .. }),
-        "{error}"
-    );
+    assert!(matches!(error, TorchExtError::Kind { tensor: "the codes of the second moment", .. }), "{error}");
     let error = run(fresh(), &|moments| moments.scales[0] = fresh());
     assert!(
         matches!(error, TorchExtError::Shape { tensor: "the scales of the first moment", .. }),

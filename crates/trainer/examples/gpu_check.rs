@@ -15,7 +15,7 @@ use seeds::Seeds;
 use tch::{Cuda, Device, Kind, Tensor};
 use torch_ext::{SharedPrefixRows, VarlenRows, shared_prefix_attention, varlen_attention};
 use trainer::{
-    Activations, AdamWSettings, Decay, Head, Length, MicroBatch, Observer, Order, PairDelta,
+    Activations, AdamWSettings, Decay, Head, Length, MicroBatch, MomentKind, Observer, Order, PairDelta,
     PreferenceObjective, Scoring, SequenceLogps, StepMetrics, TrainError, TrainSettings, Trained, Trainer,
     TrainerState,
 };
@@ -194,7 +194,12 @@ fn losses(
         learning_rate: 1e-4,
         warmup_ratio: 0.1,
         decay: Decay::Linear,
-        adamw: AdamWSettings { betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.01 },
+        adamw: AdamWSettings {
+            betas: (0.9, 0.999),
+            eps: 1e-8,
+            weight_decay: 0.01,
+            moments: MomentKind::Float,
+        },
         max_grad_norm: 1.0,
         checkpoints: Vec::new(),
         kind,

@@ -7,94 +7,25 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use distributed::{Layout, ProcessGroup, Rank, Run, Shard};
-use policy_model::{Companions, UNFINISHED, write_tensors};
-use serde::{Deserialize, Serialize};
-use tch::{Kind, Tensor};
+use distributed::{ProcessGroup, Rank};
+use policy_model::{Companions, UNFINISHED, write_tensors_as_they_are};
+use tch::Kind;
 
 use crate::error::TrainError;
-use crate::run_inputs::{AcceptedChange, Provenance, RunInputs};
-use crate::seen::{Seen, SeenFile};
-use crate::state::{SavedState, TrainerState};
+use crate::moments::MOMENTS;
+use crate::run_inputs::Provenance;
+use crate::seen::SeenFile;
+use crate::state::{SavedState, StateShape, TrainerState};
 
-/// The folder of the training state.
-const STATE_FOLDER: &str = "trainer";
+mod state;
+
+use state::{MASTER, STATE_FOLDER, Shards, StateFile, part_name, ranks_of, read_state};
+
 /// The folder of low-rank adapters in peft's format, if adapters are trained. The checkpoint's weights have them
 /// merged.
 pub(crate) const ADAPTER: &str = "adapter";
 /// The number of checkpoints that keep the optimizer's state.
 const STATES_KEPT: usize = 2;
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct StateFile {
-    step: u64,
-    total_steps: u64,
-    elements: i64,
-    /// The bits of β-DPO's running mean margin, which a decimal number might round; absent for other losses.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    margin_mean: Option<u64>,
-    /// The evaluations so far, for early stopping; absent without it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    evaluations: Option<SeenFile>,
-    /// The shards of the state; absent if the state is in one file.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    shards: Option<Shards>,
-    /// The inputs of the run; absent in checkpoints of earlier versions and of runs without a recipe.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    inputs: Option<RunInputs>,
-    /// Changes of the inputs that a user accepted.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    accepted_changes: Vec<AcceptedChange>,
-}
-
-/// The layout of the stored shards: the number of parts, and the length of the pieces that alternate among them.
-#[derive(Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Shards {
-    parts: u16,
-    piece: i64,
-    /// Elements and length of the pieces of each region, if there are several.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    regions: Vec<(i64, i64)>,
-}
-
-impl Shards {
-    fn of(layout: &Layout) -> Option<Self> {
-        let shards = layout.regions().iter().map(|region| (region.shard.elements, region.shard.piece));
-        let regions: Vec<(i64, i64)> = shards.collect();
-        let (_, piece) = *regions.first().filter(|_| !layout.is_whole())?;
-        let regions = if regions.len() > 1 { regions } else { Vec::new() };
-        Some(Self { parts: layout.rank().world_size() as u16, piece, regions })
-    }
-
-    /// Whether they can be read: pieces have elements, and regions are the whole state.
-    fn are_valid(&self, elements: i64) -> bool {
-        let mut pieces = self.regions.iter().map(|(_, piece)| *piece).chain([self.piece]);
-        let sum = self
-            .regions
-            .iter()
-            .try_fold(0_i64, |sum, &(length, _)| sum.checked_add(length).filter(|_| length > 0));
-        self.parts > 0 && pieces.all(|piece| piece > 0) && (self.regions.is_empty() || sum == Some(elements))
-    }
-}
-
-impl StateFile {
-    /// Returns the layout of each stored part.
-    fn layouts(&self) -> Vec<Layout> {
-        let elements = self.elements;
-        let Some(Shards { parts, piece, regions }) = &self.shards else {
-            return vec![Layout::whole(elements)];
-        };
-        let of_rank = |rank: Rank| match regions.as_slice() {
-            [] => Layout::single(Shard { rank, elements, piece: *piece }),
-            regions => {
-                Layout::of_shards(regions.iter().map(|&(elements, piece)| Shard { rank, elements, piece }))
-            }
-        };
-        ranks_of(*parts).map(of_rank).collect()
-    }
-}
 
 /// Writes `folder/step-N`; `companions` contains the tokenizer files of a complete Hugging Face folder, `base` the model below
 /// adapters.
@@ -222,21 +153,14 @@ fn seal(state: &Path, manifest: &str, name: &str) -> Result<(), TrainError> {
 }
 
 fn write_part(partial: &Path, snapshot: &TrainerState<'_>) -> Result<(), TrainError> {
-    let (avg, avg_sq) = (&snapshot.optimizer.exp_avg, &snapshot.optimizer.exp_avg_sq);
-    let named = [("master", snapshot.master), ("exp_avg", avg), ("exp_avg_sq", avg_sq)]
-        .map(|(name, tensor)| (name.to_owned(), tensor.shallow_clone()));
+    let mut named = vec![(MASTER.to_owned(), snapshot.master.shallow_clone())];
+    for (name, moment) in MOMENTS.iter().zip(&snapshot.optimizer.moments) {
+        named.extend(moment.tensors(name));
+    }
     let (state, name) = (partial.join(STATE_FOLDER), part_name(snapshot.layout.rank()));
     files::fault::point("trainer.checkpoint.part");
-    write_tensors(&state.join(&name), &named, Kind::Float)?;
+    write_tensors_as_they_are(&state.join(&name), &named)?;
     seal(&state, &name.replace(".safetensors", ".b3"), &name)
-}
-
-/// Returns the file name of a rank's shard.
-fn part_name(rank: Rank) -> String {
-    match rank.world_size() {
-        1 => "optimizer.safetensors".to_owned(),
-        parts => format!("optimizer-{:05}-of-{parts:05}.safetensors", rank.index() + 1),
-    }
 }
 
 fn require_all_parts(partial: &Path, own: Rank) -> Result<(), TrainError> {
@@ -246,10 +170,6 @@ fn require_all_parts(partial: &Path, own: Rank) -> Result<(), TrainError> {
         }
     }
     Ok(())
-}
-
-fn ranks_of(world_size: u16) -> impl Iterator<Item = Rank> {
-    (0..world_size).filter_map(move |index| Rank::new(index, world_size).ok())
 }
 
 /// Returns the checkpoints in `folder`, ordered by step.
@@ -286,9 +206,10 @@ pub(crate) fn recorded_inputs(folder: &Path) -> Result<Option<(u64, Provenance)>
 /// warning. If ranks hold the whole state, rank 0 of `group` reads and broadcasts it.
 pub(crate) fn newest_state(
     folder: &Path,
-    layout: &Layout,
+    shape: StateShape<'_>,
     group: &ProcessGroup,
 ) -> Result<Option<SavedState>, TrainError> {
+    let layout = shape.layout;
     let steps = group.compute_on_rank0(|| {
         let with_state = list(folder)?.into_iter().filter(|(_, path)| path.join(STATE_FOLDER).exists());
         Ok::<_, TrainError>(with_state.rev().flat_map(|(step, _)| step.to_le_bytes()).collect())
@@ -300,9 +221,9 @@ pub(crate) fn newest_state(
             return Err(TrainError::NotShared { path, rank: layout.rank().index() });
         }
         let read = if layout.is_whole() && !group.is_main() {
-            Ok(SavedState::zeros(step, layout.length()))
+            SavedState::zeros(step, shape)
         } else {
-            read_state(&path, layout)
+            read_state(&path, shape)
         };
         let failed = group.any(read.is_err())?;
         match read {
@@ -315,8 +236,9 @@ pub(crate) fn newest_state(
                     let seen = group.broadcast_from_rank0(seen)?;
                     state.seen =
                         serde_json::from_slice(&seen).map_or(state.seen, |file: SeenFile| file.seen());
-                    for tensor in [&state.master, &state.exp_avg, &state.exp_avg_sq] {
-                        group.broadcast_tensor_from_rank0(tensor)?;
+                    group.broadcast_tensor_from_rank0(&state.master)?;
+                    for (_, tensor) in state.moments.iter().flat_map(|moment| moment.tensors("")) {
+                        group.broadcast_tensor_from_rank0(&tensor)?;
                     }
                 }
                 return Ok(Some(state));
@@ -329,60 +251,6 @@ pub(crate) fn newest_state(
         }
     }
     Ok(None)
-}
-
-/// Reads the elements of `layout` from a checkpoint's state, which may have any number of shards.
-fn read_state(checkpoint: &Path, layout: &Layout) -> Result<SavedState, TrainError> {
-    let damaged = |why: String| TrainError::DamagedCheckpoint { path: checkpoint.into(), why };
-    let path = checkpoint.join(STATE_FOLDER).join("state.json");
-    let json = files::read_checked(&path).map_err(|error| damaged(described("state.json", &error)))?;
-    let file: StateFile = serde_json::from_slice(&json).map_err(|e| damaged(format!("state.json: {e}")))?;
-    let elements = layout.elements();
-    if file.elements != elements {
-        return Err(damaged(format!("it has {} parameters, the model {elements}", file.elements)));
-    }
-    let margin_mean = file.margin_mean.map(f64::from_bits);
-    let seen = file.evaluations.as_ref().map_or(Seen::default(), SeenFile::seen);
-    let state = SavedState { margin_mean, seen, ..SavedState::zeros(file.step, layout.length()) };
-    if file.shards.as_ref().is_some_and(|shards| !shards.are_valid(elements)) {
-        return Err(damaged("state.json: `shards` do not cover the state".to_owned()));
-    }
-    for part in file.layouts() {
-        let common: Vec<(i64, Run)> = part
-            .all_runs()
-            .flat_map(|there| {
-                let here = layout.runs(there.in_flat, there.length);
-                here.map(move |run| (there.in_shard + run.in_flat - there.in_flat, run))
-            })
-            .collect();
-        if common.is_empty() {
-            continue;
-        }
-        let name = part_name(part.rank());
-        let path = checkpoint.join(STATE_FOLDER).join(&name);
-        files::check_file(&path).map_err(|error| damaged(described(&name, &error)))?;
-        let tensors = Tensor::read_safetensors(path).map_err(|error| damaged(format!("{name}: {error}")))?;
-        for (wanted, target) in
-            [("master", &state.master), ("exp_avg", &state.exp_avg), ("exp_avg_sq", &state.exp_avg_sq)]
-        {
-            let tensor = tensors.iter().find(|(n, _)| n == wanted).map(|(_, t)| t);
-            let tensor = tensor.ok_or_else(|| damaged(format!("{name} lacks `{wanted}`")))?;
-            let (size, kind) = (tensor.size(), tensor.kind());
-            if size != [part.length()] || kind != Kind::Float {
-                return Err(damaged(format!("`{wanted}` of {name} has shape {size:?} and kind {kind:?}")));
-            }
-            for &(from, Run { in_shard, length, .. }) in &common {
-                target.narrow(0, in_shard, length).copy_(&tensor.narrow(0, from, length));
-            }
-        }
-    }
-    Ok(state)
-}
-
-/// Describes an unreadable file, without the remedy for files that have no copy.
-fn described(name: &str, error: &std::io::Error) -> String {
-    let damage = error.get_ref().and_then(|inner| inner.downcast_ref::<files::Damage>());
-    damage.map_or_else(|| format!("{name}: {error}"), |damage| format!("{name} {}", damage.problem))
 }
 
 /// Removes the optimizer's state from all but the newest `keep` checkpoints.
@@ -469,104 +337,7 @@ pub(crate) fn remove(path: &Path) -> Result<(), TrainError> {
 
 #[cfg(test)]
 mod tests {
-    use tch::Device;
-
     use super::*;
-
-    fn state_file(elements: i64, shards: Shards) -> StateFile {
-        StateFile {
-            step: 3,
-            total_steps: 9,
-            elements,
-            margin_mean: None,
-            evaluations: None,
-            shards: Some(shards),
-            inputs: None,
-            accepted_changes: Vec::new(),
-        }
-    }
-
-    /// Writes a state of `elements` weights with this layout. The values are the elements' indices, plus
-    /// 0, 100 and 200.
-    fn write_state(checkpoint: &Path, elements: i64, shards: Shards) {
-        fs::create_dir_all(checkpoint.join(STATE_FOLDER)).unwrap();
-        let file = state_file(elements, shards);
-        fs::write(checkpoint.join("trainer/state.json"), serde_json::to_vec(&file).unwrap()).unwrap();
-        for layout in file.layouts() {
-            let named = [("master", 0.0), ("exp_avg", 100.0), ("exp_avg_sq", 200.0)].map(|(name, first)| {
-                let part = Tensor::full([layout.length()], -1.0, (Kind::Float, Device::Cpu));
-                for Run { in_shard, in_flat, length } in layout.all_runs() {
-                    let numbers = Tensor::arange(length, (Kind::Float, Device::Cpu)) + in_flat + first;
-                    part.narrow(0, in_shard, length).copy_(&numbers);
-                }
-                (name.to_owned(), part)
-            });
-            write_tensors(&checkpoint.join(STATE_FOLDER).join(part_name(layout.rank())), &named, Kind::Float)
-                .unwrap();
-        }
-    }
-
-    #[test]
-    fn any_number_of_ranks_reads_any_number_of_shards() {
-        let folder = tempfile::tempdir().unwrap();
-        let one_region = [(1, 37), (2, 19), (2, 4), (3, 6), (5, 1)];
-        let one_region = one_region.map(|(parts, piece)| Shards { parts, piece, regions: Vec::new() });
-        let several = [vec![(30, 4), (7, 2)], vec![(1, 1), (1, 1), (35, 9)]];
-        let several = several.map(|regions| Shards { parts: 3, piece: 1, regions });
-        let layouts: Vec<Shards> = one_region.into_iter().chain(several).collect();
-        for (written, shards) in layouts.iter().enumerate() {
-            let checkpoint = folder.path().join(written.to_string());
-            write_state(&checkpoint, 37, shards.clone());
-            for shards in &layouts {
-                for shard in state_file(37, shards.clone()).layouts() {
-                    let state = read_state(&checkpoint, &shard).unwrap();
-                    assert_eq!(state.step, 3);
-                    for (tensor, first) in
-                        [(&state.master, 0.0), (&state.exp_avg, 100.0), (&state.exp_avg_sq, 200.0)]
-                    {
-                        let mut expected = vec![0f32; shard.length() as usize];
-                        for Run { in_shard, in_flat, length } in shard.all_runs() {
-                            for k in 0..length {
-                                expected[(in_shard + k) as usize] = first + (in_flat + k) as f32;
-                            }
-                        }
-                        assert_eq!(Vec::<f32>::try_from(tensor).unwrap(), expected);
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn every_flipped_bit_of_a_state_is_found() {
-        let folder = tempfile::tempdir().unwrap();
-        write_state(folder.path(), 3, Shards { parts: 1, piece: 3, regions: Vec::new() });
-        let state = folder.path().join(STATE_FOLDER);
-        files::seal(&state).unwrap();
-        let layout = Layout::whole(3);
-        read_state(folder.path(), &layout).unwrap();
-        for name in ["state.json", "optimizer.safetensors"] {
-            let intact = fs::read(state.join(name)).unwrap();
-            for bit in 0..8 * intact.len() {
-                let mut flipped = intact.clone();
-                flipped[bit / 8] ^= 1 << (bit % 8);
-                fs::write(state.join(name), &flipped).unwrap();
-                let error = read_state(folder.path(), &layout).unwrap_err().to_string();
-                assert!(error.contains(&format!("{name} differs from its checksum")), "{error}");
-            }
-            fs::write(state.join(name), &intact).unwrap();
-        }
-    }
-
-    #[test]
-    fn a_missing_shard_or_another_model_is_an_error() {
-        let folder = tempfile::tempdir().unwrap();
-        write_state(folder.path(), 10, Shards { parts: 2, piece: 5, regions: Vec::new() });
-        let error = |elements| read_state(folder.path(), &Layout::whole(elements)).unwrap_err().to_string();
-        assert!(error(11).contains("10 parameters, the model 11"), "{}", error(11));
-        fs::remove_file(folder.path().join("trainer/optimizer-00002-of-00002.safetensors")).unwrap();
-        assert!(error(10).contains("optimizer-00002-of-00002"), "{}", error(10));
-    }
 
     #[test]
     fn only_unfinished_files_of_killed_writers_are_removed() {

@@ -4,7 +4,7 @@ use std::borrow::Borrow;
 use std::collections::BTreeMap;
 
 use distributed::{
-    DistributedError, Exchange, Fact, GradientSink, Layout, ProcessGroup, Rank, Sharding, digest_of_tensor,
+    DistributedError, Exchange, Fact, GradientSink, ProcessGroup, Rank, Sharding, digest_of_tensor,
 };
 use policy_model::Policy;
 use pref_loss::{DynamicBeta, KlEstimate};
@@ -23,7 +23,7 @@ use crate::region_sums::RegionSums;
 use crate::replicas::ThreadReplicas;
 use crate::schedule::Schedule;
 use crate::settings::TrainSettings;
-use crate::state::{SavedState, TrainerState};
+use crate::state::{SavedState, StateShape, TrainerState};
 use crate::stopping::{EarlyStopping, Patience};
 
 /// Callbacks after each step; may request a stop.
@@ -177,8 +177,9 @@ impl<'a> Trainer<'a> {
         let _guard = tch::no_grad_guard();
         self.parameters.master.copy_(&state.master);
         self.parameters.refresh(&self.group)?;
-        self.optimizer.exp_avg.copy_(&state.exp_avg);
-        self.optimizer.exp_avg_sq.copy_(&state.exp_avg_sq);
+        for (moment, saved) in self.optimizer.moments.iter_mut().zip(&state.moments) {
+            moment.copy_from(saved);
+        }
         self.optimizer.step = state.step;
         self.dynamic_beta = self.dynamic_beta.map(|dynamic| dynamic.with_mean(state.margin_mean));
         self.patience = self.patience.map(|patience| patience.after(state.seen));
@@ -186,9 +187,10 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    /// Returns this rank's part of the flat master weights.
-    pub(crate) fn layout(&self) -> &Layout {
-        &self.parameters.layout
+    /// Returns the shape of this rank's part of the state.
+    pub(crate) fn state_shape(&self) -> StateShape<'_> {
+        let moments = self.optimizer.kind();
+        StateShape { layout: &self.parameters.layout, spans: self.gradients.spans(), moments }
     }
 
     /// Returns the number of optimizer steps of the whole run.

@@ -119,7 +119,7 @@ pub(crate) fn load(
     model.policy(|span| span.view(&model.outside), model.source(group, kind))
 }
 
-/// Reads another model like `policy`: as a shard if the ranks share its layers.
+/// Reads another model like `policy`: as a shard if the ranks share its layers, in NF4 if it is.
 pub(crate) fn load_like(
     policy: &Policy,
     folder: &Path,
@@ -127,6 +127,7 @@ pub(crate) fn load_like(
     group: &ProcessGroup,
 ) -> Result<Policy, TrainError> {
     match policy.layer_source() {
+        Some(_) if policy.is_quantized() => Ok(Policy::load_in_nf4(folder, kind, policy.device())?),
         Some(_) => load(folder, (kind, policy.device()), group, Exchange::default()),
         None => Ok(Policy::load(folder, kind, policy.device())?),
     }

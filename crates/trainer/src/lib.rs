@@ -18,6 +18,7 @@ mod kl_pairs;
 mod machine;
 mod metrics;
 mod mixture;
+mod moments;
 mod objective;
 mod optimizer;
 mod pair_deltas;
@@ -55,6 +56,7 @@ pub use held_out::{HeldOut, HeldOutDialogues, HeldOutMetrics, HeldOutPreference,
 pub use kl_pairs::KlPairs;
 pub use machine::Machine;
 pub use metrics::{MetricSums, PreferenceMetrics, StepMetrics, UnpairedMetrics, UnpairedSums};
+pub use moments::MomentKind;
 pub use objective::{
     BatchContext, ComparedPairs, Loss, Objective, PreferenceObjective, StepStats, SupervisedObjective,
 };
@@ -63,7 +65,7 @@ pub use pair_deltas::{PairDelta, TrainedPair};
 pub use pairwise::PairwiseLoss;
 pub use parameters::Trained;
 pub use plan::{
-    AtStage, Cluster, Memory, OnCluster, PlannedReference, PlannedTime, TokenCounts, TrainPlan,
+    AtStage, Cluster, Memory, OnCluster, PlannedReference, PlannedTime, Precision, TokenCounts, TrainPlan,
     WidestMicroBatch, plan,
 };
 pub use preview::{Preview, PreviewedCompletion, PreviewedPair, preview};

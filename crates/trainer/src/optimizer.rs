@@ -4,9 +4,10 @@ use std::ops::Range;
 
 use distributed::Layout;
 use tch::Tensor;
-use torch_ext::{AdamWUpdate, fused_adamw};
+use torch_ext::{AdamWUpdate, DYNAMIC_BLOCK, Moment8bit, fused_adamw, fused_adamw_8bit};
 
 use crate::error::TrainError;
+use crate::moments::{Blocks, Moment, MomentKind};
 use crate::span::Span;
 
 /// The hyperparameters of AdamW.
@@ -18,16 +19,16 @@ pub struct AdamWSettings {
     pub eps: f64,
     /// Decoupled weight decay; as in transformers, it does not apply to norms and biases.
     pub weight_decay: f64,
+    /// The form of the moments.
+    pub moments: MomentKind,
 }
 
-/// AdamW (Loshchilov & Hutter 2019, Algorithm 2) with accessible state. Updates equal those of `torch.optim.AdamW`.
+/// AdamW (Loshchilov & Hutter 2019, Algorithm 2). With moments in fp32, updates equal those of `torch.optim.AdamW`.
 #[derive(Debug)]
 pub struct AdamW {
     settings: AdamWSettings,
-    /// First moments, fp32, one per master weight that this rank updates.
-    pub exp_avg: Tensor,
-    /// Second moments, fp32, one per master weight that this rank updates.
-    pub exp_avg_sq: Tensor,
+    /// The first and the second moment of each master weight that this rank updates.
+    pub(crate) moments: [Moment; 2],
     /// The number of updates so far.
     pub step: u64,
     segments: Vec<Segment>,
@@ -39,6 +40,8 @@ struct Segment {
     start: i64,
     length: i64,
     decayed: bool,
+    /// The index of its first block of a moment; unused in fp32.
+    first_block: i64,
 }
 
 impl AdamW {
@@ -49,12 +52,25 @@ impl AdamW {
         layout: &Layout,
         device: tch::Device,
     ) -> Result<Self, TrainError> {
-        let zeros = || torch_ext::untouched_zeros(layout.length(), device);
-        let inside = segments(spans, &settings).into_iter().flat_map(|segment| {
-            let runs = layout.runs(segment.start, segment.length);
-            runs.map(move |run| Segment { start: run.in_shard, length: run.length, ..segment })
+        let blocks = Blocks::new(spans, layout);
+        let moments = Moment::zeros(settings.moments, &blocks, device)?;
+        let decays = settings.weight_decay != 0.0;
+        let inside = blocks.runs.iter().map(|run| Segment {
+            start: run.start,
+            length: run.length,
+            decayed: decays && spans[run.span].is_decayed(),
+            first_block: run.first_block,
         });
-        Ok(Self { settings, exp_avg: zeros()?, exp_avg_sq: zeros()?, step: 0, segments: merged(inside) })
+        let segments = match settings.moments {
+            MomentKind::Float => merged(inside),
+            MomentKind::EightBit => inside.collect(),
+        };
+        Ok(Self { settings, moments, step: 0, segments })
+    }
+
+    /// Returns the form of the moments.
+    pub(crate) fn kind(&self) -> MomentKind {
+        self.settings.moments
     }
 
     /// Updates `weights` in place with `gradient`, which is first multiplied by `clip`; both are fp32 with one
@@ -94,13 +110,7 @@ impl PendingStep<'_> {
         gradient: &Tensor,
         copy: Option<&Tensor>,
     ) -> Result<(), TrainError> {
-        let AdamW {
-            settings: AdamWSettings { betas, eps, weight_decay },
-            exp_avg,
-            exp_avg_sq,
-            step,
-            segments,
-        } = self.optimizer;
+        let AdamW { settings, moments: [first, second], step, segments, .. } = self.optimizer;
         for segment in segments {
             let start = segment.start.max(elements.start);
             let length = elements.end.min(segment.start + segment.length) - start;
@@ -108,35 +118,64 @@ impl PendingStep<'_> {
                 continue;
             }
             let part = |t: &Tensor| t.narrow(0, start, length);
-            fused_adamw(
-                &mut part(weights),
-                &mut part(gradient),
-                &mut part(exp_avg),
-                &mut part(exp_avg_sq),
-                copy.map(part).as_mut(),
-                &AdamWUpdate {
-                    learning_rate: self.learning_rate,
-                    betas: *betas,
-                    eps: *eps,
-                    weight_decay: if segment.decayed { *weight_decay } else { 0.0 },
-                    step: *step,
-                    gradient_scale: self.clip,
-                },
-            )?;
+            let (mut weights, mut gradient) = (part(weights), part(gradient));
+            let mut copy = copy.map(part);
+            let update = AdamWUpdate {
+                learning_rate: self.learning_rate,
+                betas: settings.betas,
+                eps: settings.eps,
+                weight_decay: if segment.decayed { settings.weight_decay } else { 0.0 },
+                step: *step,
+                gradient_scale: self.clip,
+            };
+            match (first, second) {
+                (Moment::Float(exp_avg), Moment::Float(exp_avg_sq)) => {
+                    let (mut first, mut second) = (part(exp_avg), part(exp_avg_sq));
+                    fused_adamw(
+                        &mut weights,
+                        &mut gradient,
+                        &mut first,
+                        &mut second,
+                        copy.as_mut(),
+                        &update,
+                    )?;
+                }
+                (first, second) => {
+                    // Parts end where pieces do, and so do the runs of blocks.
+                    debug_assert_eq!((start, length), (segment.start, segment.length));
+                    let [mut first, mut second] = [first, second].map(|moment| segment.in_eight_bits(moment));
+                    let moments = [first.borrowed(), second.borrowed()];
+                    fused_adamw_8bit(&mut weights, &gradient, moments, copy.as_mut(), &update)?;
+                }
+            }
         }
         Ok(())
     }
 }
 
-/// Returns the spans with their decay; without weight decay the whole buffer is one segment.
-fn segments(spans: &[Span], settings: &AdamWSettings) -> Vec<Segment> {
-    let decays = settings.weight_decay != 0.0;
-    let segment = |span: &Span| Segment {
-        start: span.offset,
-        length: span.length(),
-        decayed: decays && span.is_decayed(),
-    };
-    merged(spans.iter().map(segment))
+/// A part of a moment in eight bits.
+struct Quantized {
+    codes: Tensor,
+    scales: Tensor,
+}
+
+impl Quantized {
+    fn borrowed(&mut self) -> Moment8bit<'_> {
+        Moment8bit { codes: &mut self.codes, scales: &mut self.scales }
+    }
+}
+
+impl Segment {
+    fn in_eight_bits(&self, moment: &Moment) -> Quantized {
+        let Moment::EightBit { codes, scales } = moment else {
+            unreachable!("both moments have the same form")
+        };
+        let blocks = self.length / DYNAMIC_BLOCK + i64::from(self.length % DYNAMIC_BLOCK != 0);
+        Quantized {
+            codes: codes.narrow(0, self.start, self.length),
+            scales: scales.narrow(0, self.first_block, blocks),
+        }
+    }
 }
 
 /// Merges neighbors with the same decay.
@@ -167,7 +206,8 @@ mod tests {
     #[test]
     fn segments_differ_only_in_weight_decay() {
         let spans = [span("a.weight", 0, &[2, 1]), span("a.bias", 2, &[2]), span("b.weight", 4, &[1, 2])];
-        let settings = AdamWSettings { betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.5 };
+        let settings =
+            AdamWSettings { betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.5, moments: MomentKind::Float };
         let weights = Tensor::from_slice(&[1f32; 6]);
         let mut adam = AdamW::new(settings, &spans, &Layout::whole(6), tch::Device::Cpu).unwrap();
         adam.update(&weights, &Tensor::from_slice(&[3f32; 6]), None, 0.1, 0.5).unwrap();
@@ -182,7 +222,8 @@ mod tests {
     #[test]
     fn an_update_in_parts_matches_the_whole_update() {
         let spans = [span("a.weight", 0, &[2, 1]), span("a.bias", 2, &[2]), span("b.weight", 4, &[1, 3])];
-        let settings = AdamWSettings { betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.5 };
+        let settings =
+            AdamWSettings { betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.5, moments: MomentKind::Float };
         let options = (Kind::Float, tch::Device::Cpu);
         // The expected elements; in a shard, -1 for elements of other ranks.
         let updated = |shard: Shard| {
@@ -222,9 +263,39 @@ mod tests {
             span("model.layers.0.input_layernorm.weight", 10, &[2]),
             span("model.layers.0.mlp.up_proj.weight", 12, &[2, 2]),
         ];
-        let settings = AdamWSettings { betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.1 };
-        let decayed: Vec<_> =
-            segments(&spans, &settings).iter().map(|s| (s.start, s.length, s.decayed)).collect();
+        let settings =
+            AdamWSettings { betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.1, moments: MomentKind::Float };
+        let adam = AdamW::new(settings, &spans, &Layout::whole(16), tch::Device::Cpu).unwrap();
+        let decayed: Vec<_> = adam.segments.iter().map(|s| (s.start, s.length, s.decayed)).collect();
         assert_eq!(decayed, [(0, 8, true), (8, 4, false), (12, 4, true)]);
+    }
+
+    #[test]
+    fn moments_in_eight_bits_are_updated_alike_in_parts_of_pieces() {
+        let spans =
+            [span("a.weight", 0, &[300, 2]), span("a.bias", 600, &[7]), span("b.weight", 607, &[500])];
+        let settings = AdamWSettings {
+            betas: (0.9, 0.999),
+            eps: 1e-8,
+            weight_decay: 0.5,
+            moments: MomentKind::EightBit,
+        };
+        let rank = distributed::Rank::new(1, 2).unwrap();
+        let layout = Layout::single(Shard { rank, elements: 1107, piece: 320 });
+        let numbers = (Tensor::arange(layout.length(), (Kind::Float, tch::Device::Cpu)) * 0.7).sin();
+        let after = |parts: &[Range<i64>]| {
+            let mut adam = AdamW::new(settings, &spans, &layout, tch::Device::Cpu).unwrap();
+            let weights = numbers.copy();
+            for step in 1..=3 {
+                let pending = adam.begin(0.1, 0.5);
+                for part in parts {
+                    pending.apply(part.clone(), &weights, &(&numbers * f64::from(step)), None).unwrap();
+                }
+            }
+            weights
+        };
+        let pieces = [0..320, 320..layout.length()];
+        let whole = 0..layout.length();
+        assert_eq!(after(&pieces), after(std::slice::from_ref(&whole)));
     }
 }

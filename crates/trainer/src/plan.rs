@@ -26,7 +26,7 @@ use cluster::Load;
 use time::{TimedExamples, Work};
 
 pub use cluster::{Cluster, OnCluster};
-pub use memory::{Memory, WidestMicroBatch};
+pub use memory::{Memory, Precision, WidestMicroBatch};
 pub use time::PlannedTime;
 
 /// The plan of a run.
@@ -182,7 +182,13 @@ pub fn plan(
         },
         to_score,
         device,
+        precision: Precision {
+            kind,
+            moments: settings.adamw.moments,
+            is_quantized: recipe.model.quantization.is_some(),
+        },
     };
+    let precision = work.precision;
     let sharding = recipe.distributed.exchange().sharding;
     let on_group = |gpus: u64| {
         // A single process holds the whole state.
@@ -195,7 +201,7 @@ pub fn plan(
     let stages = [Sharding::None, Sharding::Optimizer, Sharding::Gradients, Sharding::Parameters];
     let is_supported = |stage: &Sharding| settings.trained == Trained::All || *stage != Sharding::Parameters;
     let at_stage = |sharding| AtStage {
-        here: of_each_rank(&work, &examples, (kind, device), (sharding, cluster.gpus)),
+        here: of_each_rank(&work, &examples, device, (sharding, cluster.gpus)),
         on_cluster: on_cluster(&work, &examples, steps, cluster, sharding),
     };
     let by_stage = stages.into_iter().filter(is_supported).map(at_stage).collect();
@@ -214,7 +220,7 @@ pub fn plan(
         parameters: input.config.parameter_count(),
         trained: settings.trained.parameter_count(&input.config),
         widest,
-        memory: Memory::of_training(&input.config, &settings.trained, (kind, device), scoring, widest),
+        memory: Memory::of_training(&input.config, &settings.trained, (precision, device), scoring, widest),
         time: work.time(clock)?,
         cluster,
         on_cluster: on_cluster(&work, &examples, steps, cluster, sharding),
@@ -253,7 +259,7 @@ fn on_cluster(
     let config = work.config;
     let (settings, scoring) = of_rank(work, cluster.gpus, sharding);
     let widest = examples.widest(&settings, scoring);
-    let on_gpu = (Kind::BFloat16, Device::Cuda(0));
+    let on_gpu = (Precision { kind: Kind::BFloat16, ..work.precision }, Device::Cuda(0));
     let tokens = settings.epochs(work.examples.len()) * work.examples.tokens() as f64;
     let share = settings.batch_size.div_ceil(cluster.gpus as usize);
     let micro_batches = match settings.micro_batch {
@@ -293,13 +299,14 @@ fn of_rank(work: &Work<'_>, ranks: u64, sharding: Sharding) -> (TrainSettings, S
 fn of_each_rank(
     work: &Work<'_>,
     examples: &Examples<'_>,
-    on: (Kind, Device),
+    device: Device,
     (sharding, ranks): (Sharding, u64),
 ) -> Memory {
     let (settings, scoring) = of_rank(work, ranks, sharding);
     let widest = examples.widest(&settings, scoring);
-    let memory = Memory::of_training(work.config, &settings.trained, on, scoring, widest);
-    memory.divided(work.config, &settings.trained, on, (sharding, ranks))
+    let memory =
+        Memory::of_training(work.config, &settings.trained, (work.precision, device), scoring, widest);
+    memory.divided(work.config, &settings.trained, (work.precision.kind, device), (sharding, ranks))
 }
 
 /// The training examples.

@@ -57,10 +57,15 @@ pub use lora::{LoraSection, LoraTargets};
 pub use loss::{DynamicBetaSection, LossSection, LossTermSection};
 pub use loss_kind::LossKind;
 pub use read::{RecipeRoot, parse_toml, read_toml, to_toml};
-pub use sections::{DistributedSection, ModelSection, OutputSection, SpeedSection, TrainSection};
+pub use sections::{
+    DistributedSection, ModelSection, OptimizerSection, OutputSection, SpeedSection, TrainSection,
+};
 pub use smoothing::Smoothing;
 pub use stopping::{CheckpointsSection, EarlyStoppingSection};
-pub use values::{DeviceChoice, Dtype, Epochs, Format, NoiseKind, Preset, Scheduler, TrainOn, seed};
+pub use values::{
+    DeviceChoice, Dtype, Epochs, Format, NoiseKind, OptimizerKind, Preset, Quantization, Scheduler, TrainOn,
+    seed,
+};
 pub use watch::WatchSection;
 
 /// One training run. Only `model.path`, `data.path` and `output.dir` have no default.
@@ -82,6 +87,9 @@ pub struct Recipe {
     /// Optimization.
     #[serde(default)]
     pub train: TrainSection,
+    /// The optimizer.
+    #[serde(default, skip_serializing_if = "OptimizerSection::is_default")]
+    pub optimizer: OptimizerSection,
     /// The checkpoint that becomes the model.
     #[serde(default, skip_serializing_if = "CheckpointsSection::is_default")]
     pub checkpoints: CheckpointsSection,
@@ -206,6 +214,7 @@ impl RecipeRoot for Recipe {
             self.check_supervised()?;
         }
         self.lora.check().map_err(|complaint| complaint.within("lora"))?;
+        self.model.check_quantization(&self.lora).map_err(|complaint| complaint.within("model"))?;
         self.distributed.check(&self.lora).map_err(|complaint| complaint.within("distributed"))?;
         self.output.check().map_err(|complaint| complaint.within("output"))
     }

@@ -25,7 +25,7 @@ use crate::machine::Machine;
 use crate::objective::{Loss, Objective, PreferenceObjective, SupervisedObjective};
 use crate::optimizer::AdamWSettings;
 use crate::parameters::Trained;
-use crate::recipe::{Complaint, LossKind, LossSection, Origin, Recipe, WatchSection};
+use crate::recipe::{Complaint, LossKind, LossSection, Origin, Quantization, Recipe, WatchSection};
 use crate::reference::{CompletionPass, ReferenceModel, ReferencePasses, ReferenceSource, SequenceLogps};
 use crate::run_checks::{announce, facts, report_sharding};
 use crate::run_dir::{Follower, Parts, Recorder, Recording, RunDir, Start};
@@ -334,7 +334,7 @@ impl Loaded {
                 let kind = if loses { Kind::Float } else { kind };
                 match is_divided {
                     true => gathered::load(folder, (kind, device), group, exchange),
-                    false => Ok(with_initial_adapters(Policy::load(folder, kind, device)?, recipe)?),
+                    false => Ok(load(recipe, folder, kind, device)?),
                 }
             });
             let others = others.join().unwrap_or_else(|panic| resume_unwind(panic));
@@ -345,8 +345,12 @@ impl Loaded {
     }
 }
 
-/// Returns the policy with the adapters of `lora.init`, in fp32.
-fn with_initial_adapters(policy: Policy, recipe: &Recipe) -> Result<Policy, PolicyError> {
+/// Loads the policy, with the adapters of `lora.init` in fp32.
+fn load(recipe: &Recipe, folder: &Path, kind: Kind, device: Device) -> Result<Policy, PolicyError> {
+    let policy = match recipe.model.quantization {
+        Some(Quantization::Nf4) => Policy::load_in_nf4(folder, kind, device)?,
+        None => Policy::load(folder, kind, device)?,
+    };
     match &recipe.lora.init {
         Some(folder) => policy.load_adapters_in(Path::new(folder), Kind::Float),
         None => Ok(policy),
@@ -499,7 +503,7 @@ fn train<'a>(
     if let Some(rule) = watched.stopping {
         trainer = trainer.with_early_stopping(rule);
     }
-    let state = checkpoint::newest_state(&checkpoints, trainer.layout(), &group)?;
+    let state = checkpoint::newest_state(&checkpoints, trainer.state_shape(), &group)?;
     let step = state.as_ref().map_or(0, |s| s.step);
     if let Some(state) = state {
         tracing::info!(step, "resuming from a checkpoint");
@@ -546,8 +550,9 @@ pub(crate) fn compute_kind(wanted: Kind, device: Device) -> Kind {
 
 /// Returns how `recipe` computes log-probabilities; padded rows use `pad_id`.
 pub(crate) fn scoring(recipe: &Recipe, pad_id: u32) -> Scoring {
-    let activations =
-        if recipe.train.gradient_checkpointing { Activations::Recomputed } else { Activations::Kept };
+    // Dequantized weights are in memory as long as a graph refers to them: with checkpointing, one layer.
+    let is_recomputed = recipe.train.gradient_checkpointing || recipe.model.quantization.is_some();
+    let activations = if is_recomputed { Activations::Recomputed } else { Activations::Kept };
     Scoring { activations, ..recipe.speed.scoring(pad_id) }
 }
 
@@ -582,6 +587,7 @@ pub(crate) fn settings(recipe: &Recipe, kind: Kind) -> Result<TrainSettings, Tra
             betas: (train.betas[0], train.betas[1]),
             eps: train.eps,
             weight_decay: train.weight_decay,
+            moments: recipe.optimizer.moments(),
         },
         max_grad_norm: train.max_grad_norm,
         checkpoints: train.checkpoints.clone(),

@@ -4,8 +4,11 @@ use distributed::{Layout, ProcessGroup};
 use policy_model::Policy;
 use tch::{Device, Kind, Tensor};
 
+use crate::error::TrainError;
+use crate::moments::{Blocks, Moment, MomentKind};
 use crate::optimizer::AdamW;
 use crate::seen::Seen;
+use crate::span::Span;
 
 /// Everything that determines how training continues.
 #[derive(Debug)]
@@ -40,20 +43,34 @@ pub(crate) struct SavedState {
     /// The evaluations so far, for early stopping.
     pub(crate) seen: Seen,
     pub(crate) master: Tensor,
-    pub(crate) exp_avg: Tensor,
-    pub(crate) exp_avg_sq: Tensor,
+    pub(crate) moments: [Moment; 2],
 }
 
 impl SavedState {
-    pub(crate) fn zeros(step: u64, elements: i64) -> Self {
-        let zeros = || Tensor::zeros([elements], (Kind::Float, Device::Cpu));
-        Self {
+    pub(crate) fn zeros(step: u64, shape: StateShape<'_>) -> Result<Self, TrainError> {
+        Ok(Self {
             step,
             margin_mean: None,
             seen: Seen::default(),
-            master: zeros(),
-            exp_avg: zeros(),
-            exp_avg_sq: zeros(),
-        }
+            master: Tensor::zeros([shape.layout.length()], (Kind::Float, Device::Cpu)),
+            moments: Moment::zeros(shape.moments, &shape.blocks(), Device::Cpu)?,
+        })
+    }
+}
+
+/// What determines the shapes of a rank's state.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StateShape<'a> {
+    /// The elements that the rank holds.
+    pub(crate) layout: &'a Layout,
+    /// The parameters of the flat buffer.
+    pub(crate) spans: &'a [Span],
+    pub(crate) moments: MomentKind,
+}
+
+impl StateShape<'_> {
+    /// Returns the blocks of the moments.
+    pub(crate) fn blocks(&self) -> Blocks {
+        Blocks::new(self.spans, self.layout)
     }
 }

@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 use tch::{Device, Kind};
 use test_support::REORDERED_FP32;
 use trainer::{
-    Activations, AdamWSettings, Decay, Head, Length, MicroBatch, Order, Outcome, PreferenceObjective,
-    Scoring, SequenceLogps, TrainSettings, Trained, Trainer,
+    Activations, AdamWSettings, Decay, Head, Length, MicroBatch, MomentKind, Order, Outcome,
+    PreferenceObjective, Scoring, SequenceLogps, TrainSettings, Trained, Trainer,
 };
 
 /// No optimizations: the baseline of the comparisons.
@@ -66,7 +66,12 @@ fn train(policy: &Policy, trained: Trained, kind: Kind, scoring: Scoring) -> Rec
         learning_rate: 1e-3,
         warmup_ratio: 0.0,
         decay: Decay::Linear,
-        adamw: AdamWSettings { betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.01 },
+        adamw: AdamWSettings {
+            betas: (0.9, 0.999),
+            eps: 1e-8,
+            weight_decay: 0.01,
+            moments: MomentKind::Float,
+        },
         max_grad_norm: 1.0,
         checkpoints: vec![1.0],
         kind,

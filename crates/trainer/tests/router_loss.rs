@@ -16,8 +16,9 @@ use seeds::Seeds;
 use serde_json::Value;
 use tch::Kind;
 use trainer::{
-    Activations, AdamWSettings, Decay, Head, Length, MicroBatch, Objective, Order, PreferenceObjective,
-    Scoring, SequenceLogps, StepMetrics, SupervisedObjective, TrainSettings, Trained, Trainer,
+    Activations, AdamWSettings, Decay, Head, Length, MicroBatch, MomentKind, Objective, Order,
+    PreferenceObjective, Scoring, SequenceLogps, StepMetrics, SupervisedObjective, TrainSettings, Trained,
+    Trainer,
 };
 
 fn read(name: &str) -> Value {
@@ -47,7 +48,12 @@ fn step(policy: &Policy, objective: &dyn Objective, micro_batch: usize) -> StepM
         learning_rate: 0.0,
         warmup_ratio: 0.0,
         decay: Decay::Linear,
-        adamw: AdamWSettings { betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.0 },
+        adamw: AdamWSettings {
+            betas: (0.9, 0.999),
+            eps: 1e-8,
+            weight_decay: 0.0,
+            moments: MomentKind::Float,
+        },
         max_grad_norm: 0.0,
         checkpoints: vec![1.0],
         kind: Kind::Float,

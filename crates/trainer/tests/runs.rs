@@ -12,8 +12,10 @@ use std::sync::atomic::AtomicBool;
 
 use clock::Ticking;
 use distributed::ProcessGroup;
+use policy_model::Policy;
 use ranks::Bench;
 use serde_json::Value;
+use tch::{Device, Kind};
 use trainer::recipe::Recipe;
 use trainer::{
     Cluster, Context, HeldOutMetric, HeldOutMetrics, NoClock, Outcome, Preview, RunDir, Silent, Start,
@@ -327,6 +329,57 @@ fn adapters_are_a_start_and_a_reference() {
     assert_eq!(losses(&bench, &[&path, "model.reference=adapter"]), merged);
     let merged_from_base = losses(&bench, &[&path, "model.reference=base", "lora.rank=2"]);
     assert!((merged_from_base[0] - from_base[0]).abs() < 1e-5, "{merged_from_base:?}");
+}
+
+/// Nats; a step of this run changes the loss by hundredths.
+const ROUNDED_MOMENTS: f64 = 0.01;
+
+#[test]
+fn moments_in_eight_bits_train_like_adamw_and_resume_to_the_same_bytes() {
+    let bench = Bench::new();
+    let in_fp32 = losses(&bench, &[]);
+    let dir = train_both_ways(&bench, ONE, &["optimizer.kind=adamw8bit"]);
+    for (step, expected) in dir.read_metrics().unwrap().iter().zip(&in_fp32) {
+        assert!((step.loss - expected).abs() < ROUNDED_MOMENTS, "step {}: {}", step.step, step.loss);
+    }
+    // A finished run keeps no state.
+    let stopped = format!("output.dir={}", bench.path("stopped").display());
+    let recipe = recipe(&bench, ONE, &["optimizer.kind=adamw8bit", &stopped]).unwrap();
+    assert_eq!(train(&recipe, Start::Fresh, true).unwrap(), Outcome::Stopped(1));
+    let state = bench.path("stopped/checkpoints/step-1/trainer/optimizer.safetensors");
+    let weights = bench.weights("whole").len() as f64;
+    let bytes = fs::metadata(state).unwrap().len() as f64 / weights;
+    // A master and two codes; scales, of which each small parameter has its own, and the header.
+    assert!((6.0..6.5).contains(&bytes), "{bytes} bytes a weight");
+}
+
+#[test]
+fn adapters_over_nf4_train_as_over_the_dequantized_weights() {
+    let bench = Bench::new();
+    let whole = Policy::load(&bench.path("model"), Kind::Float, Device::Cpu).unwrap();
+    let quantized = whole.in_nf4().unwrap();
+    quantized.save(&bench.path("dequantized"), Kind::Float, Some(&bench.path("model"))).unwrap();
+    let lora = ["lora.rank=4", "lora.targets=all-linear", "train.learning_rate=0.02"];
+    let with = |changes: &[&'static str]| [&lora[..], changes].concat();
+    let path = format!("model.path={}", bench.path("dequantized").display());
+    let mut over_dequantized = with(&["train.gradient_checkpointing=true"]);
+    over_dequantized.push(&path);
+
+    let expected = losses(&bench, &over_dequantized);
+    assert_eq!(expected[0], std::f64::consts::LN_2);
+    let dir = train_both_ways(&bench, ONE, &with(&["model.quantization=nf4"]));
+    let found: Vec<f64> = dir.read_metrics().unwrap().iter().map(|step| step.loss).collect();
+    assert_eq!(found, expected, "bit for bit");
+    assert_ne!(losses(&bench, &with(&[])), expected, "quantization changes the policy");
+
+    let refused = recipe(&bench, ONE, &["model.quantization=nf4"]).unwrap_err().to_string();
+    assert!(refused.contains("model.quantization") && refused.contains("set lora.rank"), "{refused}");
+    let plan = |change: &'static str| {
+        let recipe = recipe(&bench, ONE, &with(&[change, "output.dir=planned"])).unwrap();
+        plan(&recipe, Start::Fresh, Cluster::a100s(1), &Ticking::default()).unwrap().memory
+    };
+    let (nf4, fp32) = (plan("model.quantization=nf4"), plan("train.gradient_checkpointing=true"));
+    assert!(nf4.compute < fp32.compute && nf4.moments == fp32.moments, "{nf4:?} and {fp32:?}");
 }
 
 #[test]

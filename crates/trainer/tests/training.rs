@@ -18,8 +18,8 @@ use seeds::Seeds;
 use tch::{Device, Kind};
 use test_support::REORDERED_FP32;
 use trainer::{
-    Activations, AdamWSettings, Context, Decay, Head, KlPairs, Length, Loss, MicroBatch, Order, Outcome,
-    PreferenceObjective, Progress, RunDir, Scoring, SequenceLogps, Start, SupervisedRun, TrainError,
+    Activations, AdamWSettings, Context, Decay, Head, KlPairs, Length, Loss, MicroBatch, MomentKind, Order,
+    Outcome, PreferenceObjective, Progress, RunDir, Scoring, SequenceLogps, Start, SupervisedRun, TrainError,
     TrainSettings, Trained, Trainer, run_supervised,
 };
 
@@ -71,7 +71,12 @@ fn settings() -> TrainSettings {
         learning_rate: 1e-3,
         warmup_ratio: 0.1,
         decay: Decay::Linear,
-        adamw: AdamWSettings { betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.01 },
+        adamw: AdamWSettings {
+            betas: (0.9, 0.999),
+            eps: 1e-8,
+            weight_decay: 0.01,
+            moments: MomentKind::Float,
+        },
         max_grad_norm: 1.0,
         checkpoints: vec![0.5, 1.0],
         kind: Kind::Float,

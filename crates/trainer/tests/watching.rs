@@ -8,9 +8,9 @@ use seeds::Seeds;
 use tch::{Device, Kind, Tensor};
 use test_support::REORDERED_FP32;
 use trainer::{
-    Activations, AdamWSettings, Decay, Head, HeldOut, HeldOutMetrics, Length, MicroBatch, Observer, Order,
-    Outcome, OwnAnswers, PairDelta, PreferenceObjective, Scoring, SequenceLogps, StepMetrics, TrainError,
-    TrainSettings, Trained, Trainer, TrainerState,
+    Activations, AdamWSettings, Decay, Head, HeldOut, HeldOutMetrics, Length, MicroBatch, MomentKind,
+    Observer, Order, Outcome, OwnAnswers, PairDelta, PreferenceObjective, Scoring, SequenceLogps,
+    StepMetrics, TrainError, TrainSettings, Trained, Trainer, TrainerState,
 };
 
 const VOCABULARY: u32 = 24;
@@ -55,7 +55,12 @@ fn settings() -> TrainSettings {
         learning_rate: 1e-2,
         warmup_ratio: 0.0,
         decay: Decay::Linear,
-        adamw: AdamWSettings { betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.0 },
+        adamw: AdamWSettings {
+            betas: (0.9, 0.999),
+            eps: 1e-8,
+            weight_decay: 0.0,
+            moments: MomentKind::Float,
+        },
         max_grad_norm: 1.0,
         checkpoints: vec![0.5, 1.0],
         kind: Kind::Float,

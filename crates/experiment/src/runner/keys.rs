@@ -218,6 +218,7 @@ mod tests {
             data: recipe.data[0].clone(),
             loss: recipe.loss,
             train: recipe.train,
+            optimizer: recipe.optimizer,
             speed: recipe.speed,
             watch: recipe.watch,
             lora: recipe.lora,

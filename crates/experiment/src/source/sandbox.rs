@@ -16,8 +16,8 @@ use seeds::Seeds;
 use serde::Serialize;
 use tch::{Device, Kind};
 use trainer::{
-    AdamWSettings, Context, Decay, Length, MicroBatch, Order, Outcome, RunDir, Start, SupervisedRun,
-    TrainSettings, Trained, run_supervised,
+    AdamWSettings, Context, Decay, Length, MicroBatch, MomentKind, Order, Outcome, RunDir, Start,
+    SupervisedRun, TrainSettings, Trained, run_supervised,
 };
 
 use crate::error::ExperimentError;
@@ -367,7 +367,12 @@ fn sft_settings(batch_size: usize, learning_rate: f64, checkpoints: Vec<f64>, se
         learning_rate,
         warmup_ratio: 0.05,
         decay: Decay::Linear,
-        adamw: AdamWSettings { betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.0 },
+        adamw: AdamWSettings {
+            betas: (0.9, 0.999),
+            eps: 1e-8,
+            weight_decay: 0.0,
+            moments: MomentKind::Float,
+        },
         max_grad_norm: 1.0,
         checkpoints,
         kind: Kind::Float,

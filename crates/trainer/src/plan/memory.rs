@@ -5,6 +5,7 @@ use policy_model::{ExpertSizes, ModelConfig};
 use pref_data::{Dialogue, Layout, Padding, TokenPair};
 use tch::{Device, Kind};
 
+use crate::moments::MomentKind;
 use crate::parameters::Trained;
 use crate::scoring::{Activations, Head, Scoring};
 use crate::span::{Regions, Span};
@@ -23,7 +24,7 @@ pub struct Memory {
     /// chunked head adds directly to the sum. Under layerwise backward it is one layer's; on a CPU layers also add
     /// directly to the sum.
     pub gradients: u64,
-    /// Adam's two moments in fp32: 8 · P.
+    /// Adam's two moments: 8 · P in fp32, 2.03 · P in eight bits.
     pub moments: u64,
     /// Activations that layers keep for the backward pass, for the micro-batch with the most tokens.
     pub activations: u64,
@@ -103,40 +104,63 @@ impl WidestMicroBatch {
     }
 }
 
+/// The forms of weights and moments in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Precision {
+    /// The kind that computes.
+    pub kind: Kind,
+    /// The form of the moments.
+    pub moments: MomentKind,
+    /// Whether the weights below adapters are in NF4.
+    pub is_quantized: bool,
+}
+
+impl From<Kind> for Precision {
+    fn from(kind: Kind) -> Self {
+        Self { kind, moments: MomentKind::Float, is_quantized: false }
+    }
+}
+
+/// Bits of a weight in NF4: its code, 8 / 64 for its share of a scale, and 32 / (64 · 256) for that of a scale of scales.
+const NF4_BITS: f64 = 4.0 + 8.0 / 64.0 + 32.0 / (64.0 * 256.0);
+
 impl Memory {
-    /// Returns the memory of `parameters` weights that compute in `kind`, without activations.
-    pub fn of(parameters: u64, kind: Kind) -> Self {
+    /// Returns the memory of `parameters` trained weights, without activations.
+    pub fn of(parameters: u64, precision: impl Into<Precision>) -> Self {
+        let Precision { kind, moments, .. } = precision.into();
         let size = kind.elt_size_in_bytes() as u64;
         Self {
             master: 4 * parameters,
             compute: if kind == Kind::Float { 0 } else { size * parameters },
             gradients: (4 + size) * parameters,
-            moments: 8 * parameters,
+            moments: moments.bytes(parameters),
             activations: 0,
             head: 0,
             runtime: RUNTIME,
         }
     }
 
-    /// Estimates the memory of training a model of this shape on `device` in `kind`, for the largest micro-batch
-    /// `widest`.
+    /// Estimates the memory of training a model of this shape on `device`, for the largest micro-batch `widest`.
     pub fn of_training(
         config: &ModelConfig,
         trained: &Trained,
-        (kind, device): (Kind, Device),
+        (precision, device): (impl Into<Precision>, Device),
         scoring: Scoring,
         widest: WidestMicroBatch,
     ) -> Self {
+        let precision = precision.into();
+        let kind = precision.kind;
         let size = kind.elt_size_in_bytes() as u64;
         let embeddings = (config.vocab_size * config.hidden_size) as u64;
         let in_tables = embeddings * if config.tie_word_embeddings { 1 } else { 2 };
         let all = config.parameter_count();
         let (weights, in_layers, head_gradient) = match trained {
-            Trained::All => (Self::of(all, kind), all - in_tables, embeddings),
+            Trained::All => (Self::of(all, precision), all - in_tables, embeddings),
             Trained::Adapters(_) => {
                 let adapters = trained.parameter_count(config);
-                let weights = Self::of(adapters, kind);
-                (Self { compute: weights.compute + size * all, ..weights }, adapters, 0)
+                let weights = Self::of(adapters, precision);
+                let frozen = if precision.is_quantized { in_nf4(config, kind) } else { size * all };
+                (Self { compute: weights.compute + frozen, ..weights }, adapters, 0)
             }
         };
         let states = size * config.hidden_size as u64 * widest.tokens;
@@ -213,6 +237,15 @@ impl Memory {
     pub fn total(self) -> u64 {
         self.of_weights() + self.activations + self.head + self.runtime
     }
+}
+
+/// Returns the memory of frozen weights of which the projections are in NF4: a layer at a time is dequantized.
+fn in_nf4(config: &ModelConfig, kind: Kind) -> u64 {
+    let size = kind.elt_size_in_bytes() as u64;
+    let quantized = config.quantized_parameter_count();
+    let codes = (quantized as f64 * NF4_BITS / 8.0).ceil() as u64;
+    let layer = RegionSizes::of(config, &Trained::All).layer;
+    codes + size * (config.parameter_count() - quantized + layer)
 }
 
 /// Trained elements before the layers, of a layer, and after the layers.
@@ -337,6 +370,39 @@ mod tests {
     fn memory_has_the_documented_bytes_per_parameter() {
         assert_eq!(Memory::of(1, Kind::Float).of_weights(), 4 + 8 + 8);
         assert_eq!(Memory::of(1, Kind::BFloat16).of_weights(), 4 + 2 + 6 + 8);
+    }
+
+    #[test]
+    fn seven_billion_weights_in_nf4_train_adapters_on_24_gb() {
+        let config = ModelConfig::from_json(serde_json::json!({
+            "model_type": "mistral", "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 14336,
+            "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
+        }))
+        .unwrap();
+        let adapters = Trained::Adapters(policy_model::Lora::new(16, 16.0, policy_model::Targets::AllLinear));
+        let scoring = Scoring { activations: Activations::Recomputed, ..Scoring::FAST };
+        // A pair of 1,024 tokens of prompt and 512 in each response.
+        let widest = WidestMicroBatch { tokens: 2048, joined: 3072, scored: 1024, scores: 0 };
+        let of = |is_quantized| {
+            let precision = Precision { is_quantized, ..Kind::BFloat16.into() };
+            Memory::of_training(&config, &adapters, (precision, Device::Cuda(0)), scoring, widest)
+        };
+        // 6,979,321,856 weights of projections at 4.127 bits; tables, norms and one layer at 16.
+        let (quantized, layer) = (6_979_321_856_f64, 218_112_000_f64);
+        let others = config.parameter_count() as f64 - quantized;
+        let adapters_in_bf16 = 2.0 * adapters.parameter_count(&config) as f64;
+        let expected = quantized * 4.126_953_125 / 8.0 + 2.0 * (others + layer) + adapters_in_bf16;
+        let memory = of(true);
+        assert!((memory.compute as f64 - expected).abs() < 1e4, "{memory:?}");
+        assert!(memory.total() < 7_000_000_000, "{} bytes", memory.total());
+        assert!(of(false).total() > 16_000_000_000, "{} bytes", of(false).total());
+    }
+
+    #[test]
+    fn moments_in_eight_bits_take_two_bytes() {
+        let precision = Precision { moments: MomentKind::EightBit, ..Kind::BFloat16.into() };
+        let memory = Memory::of(256_000, precision);
+        assert_eq!(memory.moments, 2 * (256_000 + 4 * 1000));
     }
 
     #[test]

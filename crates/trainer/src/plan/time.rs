@@ -4,6 +4,7 @@ use policy_model::{ModelConfig, Policy, Targets};
 use pref_data::{Dialogue, TokenCompletion, TokenPair};
 use tch::{Device, Kind, Tensor};
 
+use super::Precision;
 use crate::context::Clock;
 use crate::engine::{Observer, Trainer};
 use crate::error::TrainError;
@@ -39,6 +40,7 @@ pub(super) struct Work<'a> {
     /// The number of tokens that the reference has not scored yet.
     pub(super) to_score: usize,
     pub(super) device: Device,
+    pub(super) precision: Precision,
 }
 
 /// Training examples.
@@ -157,6 +159,7 @@ impl Work<'_> {
         config.layers = layers;
         let load = if self.settings.trained == Trained::All { Kind::Float } else { self.settings.kind };
         let policy = constant(config, load, self.device)?;
+        let policy = if self.precision.is_quantized { policy.in_nf4()? } else { policy };
         let scoring = self.scoring;
         let pass = match (self.to_score, batch) {
             (0, _) => 0.0,
@@ -335,6 +338,7 @@ mod tests {
     use seeds::Seeds;
 
     use super::*;
+    use crate::moments::MomentKind;
     use crate::optimizer::AdamWSettings;
     use crate::schedule::Decay;
     use crate::scoring::{Activations, Head};
@@ -376,7 +380,12 @@ mod tests {
             learning_rate: 1e-4,
             warmup_ratio: 0.0,
             decay: Decay::Linear,
-            adamw: AdamWSettings { betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.0 },
+            adamw: AdamWSettings {
+                betas: (0.9, 0.999),
+                eps: 1e-8,
+                weight_decay: 0.0,
+                moments: MomentKind::Float,
+            },
             max_grad_norm: 1.0,
             checkpoints: vec![1.0],
             kind: Kind::Float,
@@ -403,6 +412,7 @@ mod tests {
                 examples: TimedExamples::Pairs(&pairs),
                 to_score,
                 device: Device::Cpu,
+                precision: Kind::Float.into(),
             };
             // With this clock a layer takes no time, and every step and pass takes one second.
             let PlannedTime { reference, training } = work.time(&Ticking(Cell::new(0.0))).unwrap();

@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use super::error::{in_range, require};
 use super::stopping::{EarlyStoppingSection, NEEDS_HELD_OUT};
-use super::values::{DeviceChoice, Dtype, Epochs, Scheduler};
+use super::values::{DeviceChoice, Dtype, Epochs, OptimizerKind, Quantization, Scheduler};
 use super::{Complaint, LoraSection};
+use crate::moments::MomentKind;
 use crate::schedule::{Decay, DecayShape};
 use crate::scoring::{Activations, Head, Scoring};
 use crate::settings::Length;
@@ -31,9 +32,21 @@ pub struct ModelSection {
     /// The device: `auto`, `cpu`, `cuda` or `cuda:N`.
     #[serde(default)]
     pub device: DeviceChoice,
+    /// `"nf4"` keeps the weights below adapters in four bits, with double quantization (`QLoRA`). A layer is dequantized while it
+    /// computes, and computed again in the backward pass, as with `train.gradient_checkpointing`. The saved model has the
+    /// dequantized weights with the adapters merged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quantization: Option<Quantization>,
 }
 
 impl ModelSection {
+    /// # Errors
+    /// A [`Complaint`] if weights are to be quantized and trained.
+    pub fn check_quantization(&self, lora: &LoraSection) -> Result<(), Complaint> {
+        let reason = "is for the frozen weights below adapters; set lora.rank, or remove the key";
+        require(self.quantization.is_none() || lora.trains_adapters(), "quantization", reason)
+    }
+
     /// Fills in the reference and validates the section.
     ///
     /// # Errors
@@ -238,6 +251,30 @@ impl TrainSection {
         if self.threads > 0 {
             // A valid section fits.
             tch::set_num_threads(self.threads as i32);
+        }
+    }
+}
+
+/// The optimizer. Its hyperparameters are keys of `[train]`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OptimizerSection {
+    /// `"adamw"`, or `"adamw8bit"` with moments in eight bits and a scale for 256 of them, as in bitsandbytes: 2 bytes a
+    /// weight in place of 8.
+    pub kind: OptimizerKind,
+}
+
+impl OptimizerSection {
+    /// Returns whether all keys have their default values.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Returns the form of the moments.
+    pub fn moments(self) -> MomentKind {
+        match self.kind {
+            OptimizerKind::Adamw => MomentKind::Float,
+            OptimizerKind::Adamw8bit => MomentKind::EightBit,
         }
     }
 }

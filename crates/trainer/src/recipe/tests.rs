@@ -225,7 +225,7 @@ fn unknown_keys_suggest_the_nearest_and_list_all() {
     );
     assert_eq!(
         file("[trian]\nepochs = 1\n"),
-        "r.toml:8: unknown key trian (did you mean train?); a recipe takes seed, model, data, loss, train, checkpoints, speed, \
+        "r.toml:8: unknown key trian (did you mean train?); a recipe takes seed, model, data, loss, train, optimizer, checkpoints, speed, \
          watch, lora, distributed, output"
     );
     assert_eq!(
@@ -238,7 +238,7 @@ fn unknown_keys_suggest_the_nearest_and_list_all() {
     assert_eq!(refusal("distributed.qqq=1"), "unknown key distributed.qqq; [distributed] takes zero");
     assert_eq!(
         refusal("los.kind=ipo"),
-        "unknown key los (did you mean loss?); a recipe takes seed, model, data, loss, train, checkpoints, speed, watch, lora, \
+        "unknown key los (did you mean loss?); a recipe takes seed, model, data, loss, train, optimizer, checkpoints, speed, watch, lora, \
          distributed, output"
     );
 }

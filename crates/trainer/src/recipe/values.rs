@@ -29,6 +29,34 @@ impl Dtype {
     }
 }
 
+/// The form of frozen weights in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Quantization {
+    /// Four bits each, in the quantiles of a normal distribution, with double quantization.
+    Nf4,
+}
+
+impl Quantization {
+    /// Returns the name in recipes, which is part of the keys of stored log-probabilities.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Nf4 => "nf4",
+        }
+    }
+}
+
+/// An optimizer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimizerKind {
+    /// `AdamW`, with moments in float32.
+    #[default]
+    Adamw,
+    /// `AdamW`, with moments in eight bits.
+    Adamw8bit,
+}
+
 /// The device of a run: `auto`, `cpu`, `cuda` or `cuda:N`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

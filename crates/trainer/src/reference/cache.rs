@@ -37,10 +37,18 @@ impl ReferenceModel {
             hash_model(&model_folders(folder)?, &mut hasher)?;
             Ok::<_, TrainError>(hasher.finalize())
         };
+        let in_memory = |files: blake3::Hash| match recipe.model.quantization {
+            Some(quantization) => {
+                let mut hasher = blake3::Hasher::new();
+                hasher.update(quantization.name().as_bytes()).update(files.as_bytes());
+                hasher.finalize()
+            }
+            None => files,
+        };
         if let ReferenceSource::Folder(folder) = &source {
             // A folder without a model is an error before anything is computed.
             ModelConfig::from_folder(folder)?;
-            let digest = hash(folder)?;
+            let digest = in_memory(hash(folder)?);
             return Ok(Self { source, digest, below: None });
         }
         let below = hash(&recipe.policy_folder()?)?;
@@ -54,7 +62,7 @@ impl ReferenceModel {
             }
             None => below,
         };
-        Ok(Self { source, digest, below: Some(below) })
+        Ok(Self { source, digest: in_memory(digest), below: Some(below) })
     }
 
     /// Returns the digest of the weights below the policy's adapters, if they are part of the reference.
@@ -62,7 +70,7 @@ impl ReferenceModel {
         self.below.map(short)
     }
 
-    /// Returns the digest of its files.
+    /// Returns the digest of its files, and of the form of its weights in memory.
     pub(super) fn digest(&self) -> blake3::Hash {
         self.digest
     }
