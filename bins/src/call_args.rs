@@ -20,7 +20,7 @@ pub(crate) struct CallArgs {
     #[arg(long, value_name = "VAR")]
     api_key_env: Option<String>,
     /// Calls at a time
-    #[arg(long, value_name = "N", default_value = "8")]
+    #[arg(long, visible_alias = "parallel", value_name = "N", default_value = "8")]
     concurrency: NonZeroU32,
     /// Requests a minute at most [default: no limit]
     #[arg(long, value_name = "N")]

@@ -3,14 +3,15 @@
 mod answer;
 mod bundle;
 mod endpoint;
+mod fastchat_args;
 mod fetch;
 mod judge;
 mod show;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use mtbench::{Answer, BadLines, BenchDir, FixedStamp, Mode, Stamp};
 use trainer::Clock as _;
 
@@ -52,26 +53,34 @@ enum Command {
 #[derive(Debug, Args)]
 struct Data {
     /// The benchmark's folder, laid out as FastChat's `data/mt_bench`
-    #[arg(long, value_name = "DIR")]
-    data: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "bench_name")]
+    data: Option<PathBuf>,
+    /// FastChat's spelling: `--bench-name NAME` is `--data data/NAME`
+    #[arg(long, value_name = "NAME", conflicts_with = "data")]
+    bench_name: Option<String>,
     /// Leave out lines of its files that are no rows, with a warning, instead of an error
     #[arg(long)]
     skip_bad: bool,
 }
 
 impl Data {
+    fn folder(&self) -> PathBuf {
+        match (&self.data, &self.bench_name) {
+            (Some(folder), _) => folder.clone(),
+            (None, name) => Path::new("data").join(name.as_deref().unwrap_or_default()),
+        }
+    }
+
     fn bench(&self) -> BenchDir {
         let bad_lines = if self.skip_bad { BadLines::Skip } else { BadLines::Refuse };
-        BenchDir::new(&self.data).with_bad_lines(bad_lines)
+        BenchDir::new(self.folder()).with_bad_lines(bad_lines)
     }
 }
 
 /// How verdicts are parsed and scores are aggregated.
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug)]
 enum ModeArg {
-    /// As FastChat does, for comparison with published numbers
     Fastchat,
-    /// The last verdict counts, on the scale only, each once; missing ratings are shown
     Strict,
 }
 

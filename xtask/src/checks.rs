@@ -22,7 +22,7 @@ pub(crate) struct Stage {
 impl Stage {
     /// Whether the stage builds crates that link libtorch.
     pub(crate) fn needs_libtorch(&self) -> bool {
-        !matches!(self.name, "fmt" | "tidy" | "edges" | "package" | "polars")
+        !matches!(self.name, "fmt" | "tidy" | "edges" | "package" | "polars" | "frameworks")
     }
 }
 
@@ -31,10 +31,10 @@ const SLOW: &str = "slow";
 /// Names every stage but [`RARE`].
 const ALL: &str = "all";
 /// Stages that take minutes and rarely find anything that the others let pass: each runs only when it is named.
-const RARE: [&str; 3] = ["rare", "nccl", "polars"];
+const RARE: [&str; 4] = ["rare", "nccl", "polars", "frameworks"];
 
 /// No stage but `nccl` sets what an earlier one left unset (flags, features, profile), so nothing is built twice.
-const STAGES: [Stage; 11] = [
+const STAGES: [Stage; 12] = [
     Stage {
         name: "fmt",
         command: "cargo fmt --all --check",
@@ -45,7 +45,7 @@ const STAGES: [Stage; 11] = [
     Stage { name: "package", command: "cargo xtask test package", check: package::check },
     Stage {
         name: "clippy",
-        command: "cargo clippy --workspace --all-targets --test plan_memory --test parity_trl -- -D warnings",
+        command: "cargo clippy --workspace --all-targets --test plan_memory --test parity_trl --test rehearsal -- -D warnings",
         check: clippy,
     },
     Stage {
@@ -82,14 +82,19 @@ const STAGES: [Stage; 11] = [
     Stage {
         name: "polars",
         command: "cargo test --manifest-path examples/with-polars/Cargo.toml",
-        check: |w| {
-            w.cargo(&["test", "--manifest-path", "examples/with-polars/Cargo.toml", "--target-dir", OUTSIDE])
-        },
+        check: |w| outside(w, "examples/with-polars/Cargo.toml"),
+    },
+    Stage {
+        name: "frameworks",
+        command: "cargo test --manifest-path examples/other-frameworks/Cargo.toml",
+        check: |w| outside(w, "examples/other-frameworks/Cargo.toml"),
     },
 ];
 
-/// The target folder of packages outside of the workspace.
-const OUTSIDE: &str = "target/outside";
+/// Tests a package outside of the workspace, which has a lock file of its own.
+fn outside(workspace: &Workspace, manifest: &str) -> Result<()> {
+    workspace.cargo(&["test", "--locked", "--manifest-path", manifest, "--target-dir", "target/outside"])
+}
 
 /// Ends the names of simulations, which belong to the stage `rare`.
 const MANY_STUDIES: &str = "in_many_studies";
@@ -145,7 +150,8 @@ fn close(summary: &[String]) {
 /// Lints of all targets, the rare tests included.
 fn clippy(workspace: &Workspace) -> Result<()> {
     let targets = ["clippy", "--workspace", "--all-targets"];
-    workspace.cargo(&[targets.as_slice(), &RARE_TESTS, &["--", "-D", "warnings"]].concat())
+    workspace
+        .cargo(&[targets.as_slice(), &RARE_TESTS, &["--test", "rehearsal", "--", "-D", "warnings"]].concat())
 }
 
 /// Unit, integration and documentation tests. The examples are left out: linking them takes long, and clippy checks them.
@@ -175,10 +181,10 @@ mod tests {
         let names = |selected: Vec<Stage>| selected.iter().map(|stage| stage.name).collect::<Vec<_>>();
         assert_eq!(names(select(&["test", "fmt"]).unwrap()), ["fmt", "test"]);
         let all = names(select(&["all"]).unwrap());
-        assert!(all.len() == STAGES.len() - 3 && all.contains(&"slow"), "{all:?}");
+        assert!(all.len() == STAGES.len() - RARE.len() && all.contains(&"slow"), "{all:?}");
         let default = names(select(&[]).unwrap());
-        assert!(default.len() == STAGES.len() - 4 && !default.contains(&"slow"), "{default:?}");
-        assert_eq!(names(select(&["nccl", "all"]).unwrap()).len(), STAGES.len() - 2);
+        assert!(default.len() == STAGES.len() - RARE.len() - 1 && !default.contains(&"slow"), "{default:?}");
+        assert_eq!(names(select(&["nccl", "all"]).unwrap()).len(), STAGES.len() - RARE.len() + 1);
         let error = select(&["tests"]).err().unwrap().to_string();
         assert!(error.contains("no stage `tests`") && error.contains("clippy"), "{error}");
     }

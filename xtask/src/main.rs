@@ -1,4 +1,4 @@
-//! Set-up and checks of this repository: `cargo xtask setup|demo|test|bench|dist|gpu-check|book|sanitize|fuzz`.
+//! Set-up and checks of this repository: `cargo xtask setup|demo|test|rehearse|bench|dist|gpu-check|book|sanitize|fuzz`.
 //!
 //! It builds before libtorch is installed, so it does not link libtorch and depends on anyhow alone.
 
@@ -11,6 +11,7 @@ mod edges;
 mod fuzz;
 mod nccl;
 mod package;
+mod readme;
 mod reference;
 mod rust_items;
 mod sanitize;
@@ -43,7 +44,9 @@ Commands:
   demo              Build study and run the paper's four questions on the sandbox with two seeds. Prints the result of
                     each claim and writes runs/sandbox/report.html.
   test [STAGE]...   Run the checks, the cheapest first, or only the named ones: fmt tidy edges package clippy doc
-                    test slow rare nccl polars. Without a name the stages up to test run; `all` adds slow.
+                    test slow rare nccl polars frameworks. Without a name the stages up to test run; `all` adds slow.
+  rehearse          Run the paper's study, from its plan to its report, with a tiny model, generated preferences and a
+                    local judge, on two processes. Minutes.
   bench [ARG]...    Run the benchmarks; arguments go to `cargo bench` (such as -- --save-baseline NAME).
   dist              Write shell completions and manual pages of all programs into target/dist.
   gpu-check         Compare each path on a GPU with the CPU, in about a minute. Fails without a GPU.
@@ -89,6 +92,7 @@ fn run(arguments: &[String]) -> Result<()> {
         ("setup", ["--cpu"]) => setup::run(&workspace, Want::Cpu),
         ("demo", []) => demo(&workspace),
         ("test", stages) => test(&workspace, stages),
+        ("rehearse", []) => rehearse(&workspace),
         ("bench", arguments) => bench(&workspace, arguments),
         ("dist", []) => dist(&workspace),
         ("gpu-check", []) => gpu_check(&workspace),
@@ -96,7 +100,7 @@ fn run(arguments: &[String]) -> Result<()> {
         ("fuzz", arguments) => fuzz::run(&workspace, arguments),
         ("book", []) => book::build(&workspace),
         ("book", ["--write"]) => book::write(&workspace),
-        ("setup" | "demo" | "dist" | "gpu-check" | "sanitize" | "book", [unknown, ..]) => {
+        ("setup" | "demo" | "rehearse" | "dist" | "gpu-check" | "sanitize" | "book", [unknown, ..]) => {
             bail!("`cargo xtask {command}` does not know `{unknown}`; see `cargo xtask --help`")
         }
         _ => bail!("there is no command `{command}`; see `cargo xtask --help`"),
@@ -121,6 +125,10 @@ fn demo(workspace: &Workspace) -> Result<()> {
     ensure!(report.is_file(), "study ended well but {} is missing", report.display());
     println!("\nThe run took {seconds:.0} s after the build. The report: {}", report.display());
     println!("Every table: {}", folder.join("tables").display());
+    let shown = workspace::output(workspace.cargo_command().args(&run))?;
+    let readme =
+        std::fs::read_to_string(workspace.root().join("README.md")).context("cannot read README.md")?;
+    println!("{}", readme::compared(&readme, &shown));
     Ok(())
 }
 
@@ -136,6 +144,12 @@ fn bench(workspace: &Workspace, arguments: &[&str]) -> Result<()> {
     setup::run(workspace, Want::Any)?;
     let command: Vec<&str> = ["bench"].iter().chain(arguments).copied().collect();
     workspace.cargo(&command).context("the benchmarks did not end well")
+}
+
+/// Runs the study of the preset `paper` on stand-ins for its model, data and judge.
+fn rehearse(workspace: &Workspace) -> Result<()> {
+    setup::run(workspace, Want::Any)?;
+    workspace.cargo(&["test", "--package", "bins", "--test", "rehearsal", "--", "--nocapture"])
 }
 
 /// Writes completions and manual pages. Only this command builds what generates them.

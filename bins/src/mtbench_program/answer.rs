@@ -27,7 +27,13 @@ pub(super) struct AnswerArgs {
     #[command(flatten)]
     data: Data,
     /// A Hugging Face folder; its chat template renders the questions
-    #[arg(long, value_name = "DIR", conflicts_with = "base_url", required_unless_present = "base_url")]
+    #[arg(
+        long,
+        visible_alias = "model-path",
+        value_name = "DIR",
+        conflicts_with = "base_url",
+        required_unless_present = "base_url"
+    )]
     model: Option<PathBuf>,
     /// The model's name: its file is `model_answer/ID.jsonl`
     #[arg(long, value_name = "ID")]
@@ -39,7 +45,7 @@ pub(super) struct AnswerArgs {
     #[arg(long, value_name = "DAY", value_parser = crate::program::date, conflicts_with = "base_url")]
     date: Option<Date>,
     /// The longest answer, in tokens
-    #[arg(long, value_name = "N", default_value_t = ANSWER_TOKENS)]
+    #[arg(long, visible_alias = "max-new-token", value_name = "N", default_value_t = ANSWER_TOKENS)]
     max_new_tokens: u32,
     /// Conversations answered at a time by a model folder
     #[arg(long, value_name = "N", default_value = "32")]

@@ -13,7 +13,8 @@ use report::table::{Align, Column, Format, Table, Value};
 use trainer::Progress as _;
 
 use super::endpoint::EndpointArgs;
-use super::{Data, ModeArg, SystemStamp};
+use super::fastchat_args::{FastChatMode, ModeArgs, ModelArgs};
+use super::{Data, SystemStamp};
 use crate::console::{ConsoleProgress, SystemClock};
 use crate::program::{Signals, Stopped, print_result, share};
 
@@ -23,7 +24,7 @@ pub(super) struct JudgeArgs {
     #[command(flatten)]
     data: Data,
     /// The judge's name: its files are `model_judgment/NAME_single.jsonl` and `NAME_pair.jsonl`
-    #[arg(long, value_name = "NAME", default_value = "gpt-4")]
+    #[arg(long, visible_alias = "judge-model", value_name = "NAME", default_value = "gpt-4")]
     judge: String,
     /// Repeat the recorded judgments of the judge of this name, instead of calling a model
     #[arg(long, value_name = "NAME", conflicts_with = "base_url", required_unless_present_any = ["base_url", "certify"])]
@@ -32,18 +33,16 @@ pub(super) struct JudgeArgs {
     /// agreement, bias by order and length, the benefit of more votes; nothing is asked or written
     #[arg(long, value_name = "FILE", conflicts_with_all = ["replay", "plan"])]
     certify: Option<PathBuf>,
-    /// The kind of judgments
-    #[arg(long, value_enum, default_value = "single")]
-    games: GamesArg,
+    /// The kind of judgments [default: single]
+    #[arg(long, value_enum)]
+    games: Option<GamesArg>,
     /// The baseline of pairwise-baseline
-    #[arg(long, value_name = "MODEL", default_value = "gpt-3.5-turbo")]
+    #[arg(long, visible_alias = "baseline-model", value_name = "MODEL", default_value = "gpt-3.5-turbo")]
     baseline: String,
-    /// Judge these models only [default: all in `model_answer/`]
-    #[arg(long = "model-id", value_name = "ID")]
-    models: Vec<String>,
-    /// How verdicts are parsed
-    #[arg(long, value_enum, default_value = "strict")]
-    mode: ModeArg,
+    #[command(flatten)]
+    models: ModelArgs,
+    #[command(flatten)]
+    mode: ModeArgs,
     /// Opinions on each answer
     #[arg(long, value_name = "K", default_value = "1", value_parser = clap::value_parser!(u32).range(1..))]
     repeats: u32,
@@ -93,6 +92,22 @@ enum GamesArg {
     PairwiseAll,
 }
 
+impl JudgeArgs {
+    /// Returns the kind of judgments.
+    fn games(&self) -> anyhow::Result<GamesArg> {
+        let of_mode = self.mode.games().map(|games| match games {
+            FastChatMode::Single => GamesArg::Single,
+            FastChatMode::PairwiseBaseline => GamesArg::PairwiseBaseline,
+            FastChatMode::PairwiseAll => GamesArg::PairwiseAll,
+        });
+        anyhow::ensure!(
+            self.games.is_none() || of_mode.is_none() || self.games == of_mode,
+            "--games and --mode name different kinds of judgments; remove one of them"
+        );
+        Ok(self.games.or(of_mode).unwrap_or(GamesArg::Single))
+    }
+}
+
 /// The inputs of judging.
 struct Input {
     bench: BenchDir,
@@ -133,8 +148,8 @@ pub(super) fn judge(args: &JudgeArgs, signals: &Signals) -> anyhow::Result<()> {
 
 /// Judges the anchors. A judge that has changed is an error, unless that is accepted.
 fn check_anchors(args: &JudgeArgs, input: &Input, judge: &dyn Judge) -> anyhow::Result<()> {
-    let jury = Jury { judge, mode: args.mode.into(), repeats: args.repeats, reasks: args.reasks };
-    let requests: Vec<_> = match grading(args, input) {
+    let jury = Jury { judge, mode: args.mode.parsing().into(), repeats: args.repeats, reasks: args.reasks };
+    let requests: Vec<_> = match grading(args, input)? {
         Grading::Single(grading) => {
             grading.calls(&input.answers)?.into_iter().map(|call| call.request).collect()
         }
@@ -180,15 +195,15 @@ fn certify(args: &JudgeArgs, votes: &Path) -> anyhow::Result<()> {
     let bench = args.data.bench();
     let votes: Vec<mtbench::Vote> = mtbench::read_lines(votes)?;
     let judgments = bench.pair_judgments(&args.judge)?;
-    let answers = super::answers(&bench, &args.models)?;
+    let answers = super::answers(&bench, &args.models.named())?;
     let table = mtbench::certify(&args.judge, &votes, &judgments, &answers)?.table();
     Ok(print_result(table.render(args.format))?)
 }
 
 fn input(args: &JudgeArgs) -> anyhow::Result<Input> {
     let bench = args.data.bench();
-    let mut models = args.models.clone();
-    if args.games == GamesArg::PairwiseBaseline && !models.is_empty() && !models.contains(&args.baseline) {
+    let mut models = args.models.named();
+    if args.games()? == GamesArg::PairwiseBaseline && !models.is_empty() && !models.contains(&args.baseline) {
         models.push(args.baseline.clone());
     }
     let mut references = bench.references_on_file(&args.judge)?;
@@ -207,7 +222,7 @@ fn input(args: &JudgeArgs) -> anyhow::Result<Input> {
 }
 
 fn judge_with(args: &JudgeArgs, input: &Input, judge: &dyn Judge) -> anyhow::Result<Outcome> {
-    let jury = Jury { judge, mode: args.mode.into(), repeats: args.repeats, reasks: args.reasks };
+    let jury = Jury { judge, mode: args.mode.parsing().into(), repeats: args.repeats, reasks: args.reasks };
     let mut stamp = SystemStamp::new(SystemClock::start(), judge.name());
     let mut console = ConsoleProgress::stderr();
     let mut watch = |now: mtbench::JudgeProgress| {
@@ -224,7 +239,7 @@ fn judge_with(args: &JudgeArgs, input: &Input, judge: &dyn Judge) -> anyhow::Res
         }
     };
     let Input { bench, answers, .. } = input;
-    Ok(match grading(args, input) {
+    Ok(match grading(args, input)? {
         Grading::Single(grading) => {
             jury.single(bench, &grading, answers, &mut stamp, &mut watch)?.without_rows()
         }
@@ -239,14 +254,14 @@ enum Grading<'a> {
     Pairs(PairGrading<'a>),
 }
 
-fn grading<'a>(args: &'a JudgeArgs, input: &'a Input) -> Grading<'a> {
+fn grading<'a>(args: &'a JudgeArgs, input: &'a Input) -> anyhow::Result<Grading<'a>> {
     let Input { questions, prompts, references, .. } = input;
-    let games = match args.games {
-        GamesArg::Single => return Grading::Single(SingleGrading { questions, prompts, references }),
+    let games = match args.games()? {
+        GamesArg::Single => return Ok(Grading::Single(SingleGrading { questions, prompts, references })),
         GamesArg::PairwiseBaseline => Games::Baseline(&args.baseline),
         GamesArg::PairwiseAll => Games::All,
     };
-    Grading::Pairs(PairGrading { questions, prompts, references, games })
+    Ok(Grading::Pairs(PairGrading { questions, prompts, references, games }))
 }
 
 /// The calls and their estimated cost.
@@ -256,8 +271,8 @@ fn plan(
     judge: &EndpointJudge<'_>,
     client: &Client,
 ) -> anyhow::Result<Table> {
-    let jury = Jury { judge, mode: args.mode.into(), repeats: args.repeats, reasks: args.reasks };
-    let plan = match grading(args, input) {
+    let jury = Jury { judge, mode: args.mode.parsing().into(), repeats: args.repeats, reasks: args.reasks };
+    let plan = match grading(args, input)? {
         Grading::Single(grading) => jury.plan_single(&input.bench, &grading, &input.answers)?,
         Grading::Pairs(grading) => jury.plan_pairs(&input.bench, &grading, &input.answers)?,
     };

@@ -15,7 +15,8 @@ use report::table::{Format, Table};
 use report::{write_figures, write_page};
 use seeds::Seeds;
 
-use super::{Data, ModeArg};
+use super::Data;
+use super::fastchat_args::{FastChatMode, ModeArgs, ModelArgs};
 use crate::program::print_result;
 
 /// The judgments, and how they are parsed.
@@ -24,14 +25,12 @@ struct Judgments {
     #[command(flatten)]
     data: Data,
     /// The judge
-    #[arg(long, value_name = "NAME", default_value = "gpt-4")]
+    #[arg(long, visible_alias = "judge-model", value_name = "NAME", default_value = "gpt-4")]
     judge: String,
-    /// How verdicts are parsed and scores are aggregated
-    #[arg(long, value_enum, default_value = "strict")]
-    mode: ModeArg,
-    /// These models only [default: all judged models]
-    #[arg(long = "model-id", value_name = "ID")]
-    models: Vec<String>,
+    #[command(flatten)]
+    mode: ModeArgs,
+    #[command(flatten)]
+    models: ModelArgs,
     /// How several opinions of a judge on one answer become one rating
     #[arg(long, value_enum, default_value = "median")]
     repeats: PoolArg,
@@ -52,7 +51,7 @@ impl Judgments {
     }
 
     fn mode(&self) -> Mode {
-        self.mode.into()
+        self.mode.parsing().into()
     }
 
     fn resampling(&self) -> Resampling {
@@ -67,7 +66,7 @@ impl Judgments {
     }
 
     fn shown(&self) -> Result<Shown, mtbench::Error> {
-        Shown::read(&self.bench(), &self.judge, self.mode(), self.pool(), &self.models)
+        Shown::read(&self.bench(), &self.judge, self.mode(), self.pool(), &self.models.named())
     }
 
     /// The command that compares the shown models, if there are two or more.
@@ -77,8 +76,11 @@ impl Judgments {
             [(first, _), (second, _)] => format!("{first} {second}"),
             _ => "MODEL MODEL".to_owned(),
         };
-        let (judge, data) = (&self.judge, self.data.data.display());
-        Some(format!("difference with interval: mtbench compare {models} --judge {judge} --data {data}"))
+        let (judge, data) = (&self.judge, self.data.folder());
+        Some(format!(
+            "difference with interval: mtbench compare {models} --judge {judge} --data {}",
+            data.display()
+        ))
     }
 
     fn pairs(&self) -> Result<Vec<PairJudgment>, mtbench::Error> {
@@ -95,11 +97,11 @@ impl Judgments {
 pub(super) struct ShowArgs {
     #[command(flatten)]
     judgments: Judgments,
-    /// The table
-    #[arg(long, value_enum, default_value = "scores")]
-    table: TableArg,
+    /// The table [default: scores]
+    #[arg(long, value_enum)]
+    table: Option<TableArg>,
     /// The baseline of pairwise-baseline and style
-    #[arg(long, value_name = "MODEL", default_value = "gpt-3.5-turbo")]
+    #[arg(long, visible_alias = "baseline-model", value_name = "MODEL", default_value = "gpt-3.5-turbo")]
     baseline: String,
     /// style: the games that a much better answer ([[A>>B]]) wins
     #[arg(long, value_name = "N", default_value_t = 3)]
@@ -110,6 +112,18 @@ pub(super) struct ShowArgs {
     /// Write radar.svg and bars.svg into figures/ of this folder
     #[arg(long, value_name = "DIR")]
     figures: Option<PathBuf>,
+}
+
+impl ShowArgs {
+    /// Returns the table, which FastChat's `--mode` may name.
+    fn table(&self) -> TableArg {
+        let of_mode = self.judgments.mode.games().map(|games| match games {
+            FastChatMode::Single => TableArg::Scores,
+            FastChatMode::PairwiseBaseline => TableArg::PairwiseBaseline,
+            FastChatMode::PairwiseAll => TableArg::PairwiseAll,
+        });
+        self.table.or(of_mode).unwrap_or(TableArg::Scores)
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -144,7 +158,7 @@ pub(super) fn show(args: &ShowArgs) -> anyhow::Result<()> {
         }
         Ok(pair_table(&PairScores::new(&pairs, games, mode), judge, mode))
     };
-    let table = match args.table {
+    let table = match args.table() {
         TableArg::Style => return show_style(args),
         TableArg::PairwiseBaseline => pairs(Games::Baseline(&args.baseline))?,
         TableArg::PairwiseAll => pairs(Games::All)?,
@@ -153,7 +167,7 @@ pub(super) fn show(args: &ShowArgs) -> anyhow::Result<()> {
             if let Some(folder) = &args.figures {
                 write_figures(folder, &figures(&shown.scores, judge, &resampling)?)?;
             }
-            match args.table {
+            match args.table() {
                 TableArg::Categories => category_table(&shown.scores, judge, mode, &resampling)?,
                 TableArg::Missing => missing_table(&shown.scores, judge),
                 _ => {
@@ -170,7 +184,7 @@ pub(super) fn show(args: &ShowArgs) -> anyhow::Result<()> {
 /// Shows strengths with and without style control.
 fn show_style(args: &ShowArgs) -> anyhow::Result<()> {
     let (judgments, judge) = (args.judgments.pairs()?, args.judgments.judge.as_str());
-    let models = &args.judgments.models;
+    let models = &args.judgments.models.named();
     let is_shown = |model: &String| models.is_empty() || models.contains(model);
     let judgments: Vec<PairJudgment> =
         judgments.into_iter().filter(|row| is_shown(&row.model_1) && is_shown(&row.model_2)).collect();

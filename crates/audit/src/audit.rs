@@ -91,7 +91,7 @@ pub fn audit(data: &Dataset, options: &Options) -> Result<Audit, AuditError> {
         file: data.path.display().to_string(),
         layout: data.layout(),
         annotator: data.annotator.clone(),
-        rows: data.records.len() + data.report.skipped.len() + data.report.filtered,
+        rows: data.rows() + data.report.skipped.len() + data.report.filtered,
         pairs: data.pairs.len(),
         contents: Contents::of(data, repetitions.prompts),
         tokens: tokens(data, options.tokenizer.as_ref())?,

@@ -69,7 +69,7 @@ pub struct CleanReport {
 ///
 /// # Errors
 ///
-/// [`AuditError::SameFile`] if `out` is the audited file; [`AuditError::Data`] and [`AuditError::Write`] for files that cannot
+/// [`AuditError::SameFile`] if `out` is the audited file, [`AuditError::SingleResponses`] for a file without pairs; [`AuditError::Data`] and [`AuditError::Write`] for files that cannot
 /// be written.
 pub fn clean(
     data: &Dataset,
@@ -79,6 +79,9 @@ pub fn clean(
 ) -> Result<CleanReport, AuditError> {
     if out.canonicalize().is_ok_and(|out| data.path.canonicalize().is_ok_and(|path| path == out)) {
         return Err(AuditError::SameFile { path: data.path.clone() });
+    }
+    if data.unpaired.is_some() {
+        return Err(AuditError::SingleResponses { path: data.path.clone() });
     }
     let (mut kept, mut changes) = (Vec::new(), Vec::new());
     let mut taken = std::collections::BTreeSet::new();

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rayon::prelude::*;
 use serde::Serialize;
 
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, Unpaired};
 use crate::fault::Example;
 use crate::text;
 
@@ -34,6 +34,9 @@ pub struct Contents {
     pub chosen: Lengths,
     /// Lengths of rejected responses.
     pub rejected: Lengths,
+    /// The responses of a file of single responses.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unpaired: Option<Unpaired>,
     /// Remarks of the reader.
     pub notes: Vec<String>,
 }
@@ -84,6 +87,7 @@ impl Contents {
             prompt: lengths(&|pair| words(data.prompt(pair))),
             chosen: lengths(&|pair| words(data.chosen(pair))),
             rejected: lengths(&|pair| words(data.rejected(pair))),
+            unpaired: data.unpaired,
             notes: data.report.notes.iter().map(ToString::to_string).collect(),
         }
     }

@@ -1,13 +1,15 @@
 //! A file of preferences as pairs.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use pref_data::{
     DEFAULT_ANNOTATOR, DataError, FieldProblem, Format, Label, Note, Pair, PairColumns, PreferenceRecord,
-    ReadOptions, ReadReport, ScoreRatio, Text, Unit, Votes, read_records_with,
+    Preferences, ReadOptions, ReadReport, ScoreRatio, Text, Unit, UnpairedRecord, Votes, read_preferences,
 };
+
+use serde::Serialize;
 
 use crate::error::AuditError;
 use crate::text;
@@ -47,6 +49,18 @@ pub struct Dataset {
     pub ties: usize,
     /// What reading found.
     pub report: ReadReport,
+    /// The responses of a file of single responses, of which the pairs are made; `None` for a file of pairs.
+    pub unpaired: Option<Unpaired>,
+}
+
+/// Single responses, labeled desirable or undesirable. Under each prompt, the desirable ones are paired with the undesirable ones
+/// in the order of the file, each once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Unpaired {
+    /// The responses.
+    pub responses: usize,
+    /// Those without a counterpart of the other label under their prompt, which are not audited.
+    pub unmatched: usize,
 }
 
 /// A preference, as indices.
@@ -67,10 +81,21 @@ impl Dataset {
     ///
     /// # Errors
     ///
-    /// [`AuditError::Data`] for a file that cannot be read or holds no good row, [`AuditError::UnknownAnnotator`], and
-    /// [`AuditError::NoPairs`].
+    /// [`AuditError::Data`] for a file that cannot be read or holds no good row, [`AuditError::UnknownAnnotator`],
+    /// [`AuditError::NoPairs`], and [`AuditError::NoCounterparts`] for single responses that no pair can be made of.
     pub fn read(path: &Path, read_as: &ReadAs) -> Result<Self, AuditError> {
-        let (format, records, report) = read_detecting(path, read_as)?;
+        let (format, preferences, report) = read_detecting(path, read_as)?;
+        let (records, unpaired) = match preferences {
+            Preferences::Paired(records) => (records, None),
+            Preferences::Unpaired(responses) => {
+                let (records, unpaired) = paired(responses);
+                if records.is_empty() {
+                    let responses = unpaired.responses;
+                    return Err(AuditError::NoCounterparts { path: path.to_owned(), responses });
+                }
+                (records, Some(unpaired))
+            }
+        };
         let annotators: BTreeSet<String> =
             records.iter().flat_map(|record| record.labels.keys().cloned()).collect();
         let unknown = |annotator: String| AuditError::UnknownAnnotator {
@@ -101,6 +126,7 @@ impl Dataset {
             unlabelled,
             ties,
             report,
+            unpaired,
         })
     }
 
@@ -112,6 +138,7 @@ impl Dataset {
     /// Returns the name of the layout.
     pub fn layout(&self) -> &'static str {
         match self.format {
+            _ if self.unpaired.is_some() => "unpaired",
             Format::Pairs => "pairs",
             Format::HhRlhf => "hh-rlhf",
             Format::Gair => "gair",
@@ -119,6 +146,11 @@ impl Dataset {
             Format::Shp(_) => "shp",
             Format::Records => "records",
         }
+    }
+
+    /// Returns the number of rows that are read.
+    pub(crate) fn rows(&self) -> usize {
+        self.unpaired.map_or(self.records.len(), |unpaired| unpaired.responses)
     }
 
     /// Returns whether the layout itself puts the preferred response first.
@@ -197,14 +229,41 @@ fn pairs_of(records: &[PreferenceRecord], annotator: &str) -> Vec<LabeledPair> {
     pairs
 }
 
-type Read = (Format, Vec<PreferenceRecord>, ReadReport);
+/// Pairs single responses of the same prompt, in the order of the desirable ones.
+fn paired(responses: Vec<UnpairedRecord>) -> (Vec<PreferenceRecord>, Unpaired) {
+    let count = responses.len();
+    let mut prompts: BTreeMap<String, [Vec<(usize, UnpairedRecord)>; 2]> = BTreeMap::new();
+    for (order, response) in responses.into_iter().enumerate() {
+        let prompt = serde_json::to_string(&(&response.prompt, &response.context));
+        let of_prompt = prompts.entry(prompt.unwrap_or_else(|_| order.to_string())).or_default();
+        of_prompt[usize::from(!response.is_desirable)].push((order, response));
+    }
+    let of_prompts =
+        prompts.into_values().flat_map(|[desirable, undesirable]| desirable.into_iter().zip(undesirable));
+    let mut pairs: Vec<_> = of_prompts.collect();
+    pairs.sort_by_key(|((order, _), _)| *order);
+    let record = |((_, desirable), (_, undesirable)): ((usize, UnpairedRecord), (usize, UnpairedRecord))| {
+        PreferenceRecord {
+            id: desirable.id,
+            prompt: desirable.prompt,
+            responses: vec![desirable.completion, undesirable.completion],
+            labels: [(DEFAULT_ANNOTATOR.to_owned(), Label::Prefers(0))].into(),
+            domain: desirable.domain,
+            context: desirable.context,
+        }
+    };
+    let unmatched = count - 2 * pairs.len();
+    (pairs.into_iter().map(record).collect(), Unpaired { responses: count, unmatched })
+}
+
+type Read = (Format, Preferences, ReadReport);
 
 fn read_detecting(path: &Path, read_as: &ReadAs) -> Result<Read, DataError> {
     let read = |format: Format| -> Result<Read, DataError> {
         let columns = read_as.columns.clone().filter(|_| format == Format::Pairs);
         let options = ReadOptions { skip_bad: MOST_BAD_ROWS, columns, ..ReadOptions::new(format) };
-        let (records, report) = read_records_with(path, &options)?;
-        Ok((format, records, report))
+        let (preferences, report) = read_preferences(path, &options)?;
+        Ok((format, preferences, report))
     };
     if let Some(format) = read_as.format {
         return read(format);

@@ -38,6 +38,23 @@ pub enum AuditError {
         /// Records that it labeled a tie.
         ties: usize,
     },
+    /// The file holds single responses, of which no pair can be made.
+    #[error(
+        "{}: has {responses} single responses, but no prompt with a desirable and an undesirable one; an audit needs pairs",
+        path.display()
+    )]
+    NoCounterparts {
+        /// The file.
+        path: PathBuf,
+        /// The number of responses.
+        responses: usize,
+    },
+    /// Single responses would be written as pairs.
+    #[error("{}: holds single responses, and a cleaned file would hold pairs; only files of pairs are cleaned", path.display())]
+    SingleResponses {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file has no label of the annotator.
     #[error("{}: no label of `{annotator}`; the annotators are: {}", path.display(), known.join(", "))]
     UnknownAnnotator {

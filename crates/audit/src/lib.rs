@@ -33,7 +33,7 @@ pub use auc::Auc;
 pub use audit::{Options, audit};
 pub use clean::{Action, Change, CleanOptions, CleanReport, clean};
 pub use contents::{Contents, Lengths};
-pub use dataset::{Dataset, LabeledPair, ReadAs};
+pub use dataset::{Dataset, LabeledPair, ReadAs, Unpaired};
 pub use deltas::PairDeltas;
 pub use diff::{Diff, Difference, diff};
 pub use enough::{Enough, Plan};

@@ -7,6 +7,7 @@ use stats::{Interval, Source};
 
 use crate::auc::Auc;
 use crate::contents::Lengths;
+use crate::dataset::Unpaired;
 use crate::enough::Enough;
 use crate::fault::{Fault, Finding};
 use crate::interval;
@@ -192,6 +193,13 @@ fn contents(audit: &Audit) -> Section {
         if number > 0 {
             paragraphs.push(format!("{} {text}.", counted(number, "row")));
         }
+    }
+    if let Some(Unpaired { responses, unmatched }) = contents.unpaired {
+        paragraphs.push(format!(
+            "The file has {responses} single responses; under each prompt, desirable and undesirable ones are paired in \
+             their order, each once. Not audited, since they have no counterpart: {}.",
+            counted(unmatched, "response"),
+        ));
     }
     if contents.several_turns > 0 {
         paragraphs.push(format!("{} have several turns.", counted(contents.several_turns, "pair")));

@@ -78,8 +78,13 @@ pub(crate) fn advice(audit: &Audit) -> Vec<String> {
         let reason = if leaked > 0 { ", also because it overlaps with the evaluation" } else { "" };
         // Overlap with the evaluation spoils more than its share.
         let weight = if leaked > 0 { 0.5 + share(unusable) } else { share(unusable) };
-        steps
-            .push((weight, format!("`audit clean` removes {}{reason}.", counted(unusable, "unusable pair"))));
+        let pairs = counted(unusable, "unusable pair");
+        // Single responses cannot be written as pairs.
+        let step = match audit.contents.unpaired {
+            None => format!("`audit clean` removes {pairs}{reason}."),
+            Some(_) => format!("Remove {pairs}{reason}."),
+        };
+        steps.push((weight, step));
     }
     match audit.noise.first().filter(|noise| noise.method.identifies()) {
         None => {

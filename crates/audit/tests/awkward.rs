@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use audit::{Audit, AuditError, Dataset, Fault, Options, Plan, ReadAs, audit};
+use audit::{Audit, AuditError, Dataset, Fault, Options, Plan, ReadAs, Unpaired, audit};
+use pref_data::Text;
 
 fn read(name: &str, content: &str) -> Result<Dataset, AuditError> {
     let folder = tempfile::tempdir().expect("a folder");
@@ -70,7 +71,7 @@ fn other_files_are_refused_with_what_to_do() {
         (
             "unpaired.jsonl",
             r#"{"prompt": "The sky is", "completion": " blue.", "label": true}"#,
-            "loss.kind = \"kto\"",
+            "no prompt with a desirable and an undesirable one",
         ),
         (
             "images.jsonl",
@@ -87,6 +88,42 @@ fn other_files_are_refused_with_what_to_do() {
         let error = read(name, content).expect_err(name);
         assert!(error.is_bad_input() && error.to_string().contains(expected), "{name}: {error}");
     }
+}
+
+#[test]
+fn single_responses_are_paired_under_their_prompt() {
+    let row = |prompt: &str, completion: &str, label: bool| {
+        format!("{{\"prompt\": \"{prompt}\", \"completion\": \"{completion}\", \"label\": {label}}}\n")
+    };
+    let content = [
+        row("2 + 2?", "5", false),
+        row("1 + 1?", "2", true),
+        row("2 + 2?", "4", true),
+        row("2 + 2?", "four", true),
+        row("1 + 1?", "2", false),
+        row("3 + 3?", "6", true),
+    ]
+    .concat();
+    let (layout, found) = audited("unpaired.jsonl", &content);
+    assert_eq!((layout.as_str(), found.rows, found.pairs), ("unpaired", 6, 2));
+    assert_eq!(found.contents.unpaired, Some(Unpaired { responses: 6, unmatched: 2 }));
+    let identical =
+        found.findings.iter().find(|finding| finding.fault == Fault::Identical).expect("both labels");
+    assert_eq!((identical.count, identical.examples[0].place.as_str()), (1, "line 2"));
+    let words = found.to_text().split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(
+        words.contains("no counterpart: 2 responses") && words.contains("Remove 1 unusable pair"),
+        "{words}"
+    );
+
+    let data = read("unpaired.jsonl", &content).expect("pairs");
+    let texts = |pair: usize| [data.chosen(pair).clone(), data.rejected(pair).clone()];
+    let plain = |texts: [&str; 2]| texts.map(|text| Text::Plain(text.to_owned()));
+    assert_eq!([texts(0), texts(1)], [plain(["2", "2"]), plain(["4", "5"])]);
+    let out = tempfile::tempdir().expect("a folder");
+    let options = audit::CleanOptions::default();
+    let error = audit::clean(&data, &found, &options, &out.path().join("clean.jsonl")).expect_err("no pairs");
+    assert!(matches!(error, AuditError::SingleResponses { .. }) && error.is_bad_input());
 }
 
 #[test]

@@ -37,7 +37,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::ReportError;
 
-pub(crate) use html::table_html;
+pub(crate) use html::{scrollable, table_html};
 pub(crate) use layout::caption;
 pub use value::Value;
 

@@ -2,7 +2,7 @@
 
 use super::{BrowsedAnswer, BrowsedComparison, BrowsedQuestion, BrowsedTurn, Browser};
 use crate::escape::escape;
-use crate::table::table_html;
+use crate::table::{scrollable, table_html};
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
@@ -112,7 +112,8 @@ fn overview(browser: &Browser) -> String {
     let mut html = String::from("<article id=\"overview\">\n<h2>Overview</h2>\n");
     for (svg, caption) in &browser.figures {
         html.push_str(&format!(
-            "<figure class=\"chart\"><div class=\"scroll\">{svg}</div><figcaption>{}</figcaption></figure>\n",
+            "<figure class=\"chart\">{}{svg}</div><figcaption>{}</figcaption></figure>\n",
+            scrollable(caption),
             escape(caption)
         ));
     }

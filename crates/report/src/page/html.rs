@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{Dialogue, Page, Report, Section};
 use crate::escape::escape;
 use crate::figure::Svg;
-use crate::table::{Table, caption, table_html};
+use crate::table::{Table, caption, scrollable, table_html};
 
 const STYLE: &str = include_str!("page.css");
 
@@ -150,8 +150,9 @@ fn push_figures(html: &mut String, all: &[(Svg, String)], figures: &mut usize) {
     for (svg, caption) in all {
         *figures += 1;
         html.push_str(&format!(
-            "<figure class=\"chart\" id=\"figure-{figures}\">\n<div class=\"scroll\">{svg}</div>\n\
+            "<figure class=\"chart\" id=\"figure-{figures}\">\n{}{svg}</div>\n\
              <figcaption><b>Figure {figures}.</b> {}</figcaption>\n</figure>\n",
+            scrollable(&format!("Figure {figures}")),
             inline(caption)
         ));
     }

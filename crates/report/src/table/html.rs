@@ -11,7 +11,8 @@ const MARK: Note<'static> =
 /// Renders a table with caption and notes. `id` is its anchor, unique on the page.
 pub(crate) fn table_html(table: &Table, id: &str) -> String {
     let layout = Layout::new(table);
-    let mut html = format!("<figure class=\"table\" id=\"{}\">\n<div class=\"scroll\"><table>\n", escape(id));
+    let mut html =
+        format!("<figure class=\"table\" id=\"{}\">\n{}<table>\n", escape(id), scrollable(&caption(table)));
     html.push_str(&format!("<caption><span>{}</span></caption>\n", escape(&caption(table))));
     html.push_str(&head(&layout));
     html.push_str("<tbody>\n");
@@ -34,6 +35,11 @@ pub(crate) fn table_html(table: &Table, id: &str) -> String {
     }
     html.push_str("</figure>\n");
     html
+}
+
+/// Opens an element that scrolls sideways, also by keyboard; screen readers call it `name`.
+pub(crate) fn scrollable(name: &str) -> String {
+    format!("<div class=\"scroll\" tabindex=\"0\" role=\"group\" aria-label=\"{}\">", escape(name))
 }
 
 fn head(layout: &Layout<'_>) -> String {
@@ -81,7 +87,9 @@ fn cell(layout: &Layout<'_>, shown: &Shown<'_>, align: Align, column: usize) -> 
     let class = class(align);
     match shown {
         // The first column names its row.
-        Shown::Words(words) if column == 0 => format!("<th scope=\"row\"{class}>{}</th>", escape(words)),
+        Shown::Words(words) if column == 0 && !words.is_empty() => {
+            format!("<th scope=\"row\"{class}>{}</th>", escape(words))
+        }
         Shown::Words(words) => format!("<td{class}>{}</td>", escape(words)),
         Shown::Number(number) => format!("<td{class}>{}</td>", escape(number)),
         Shown::Missing(reason) => {
