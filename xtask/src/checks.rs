@@ -31,7 +31,7 @@ const SLOW: &str = "slow";
 /// Names every stage but [`RARE`].
 const ALL: &str = "all";
 /// Stages that take minutes and rarely find anything that the others let pass: each runs only when it is named.
-const RARE: [&str; 4] = ["rare", "nccl", "polars", "frameworks"];
+const RARE: [&str; 5] = ["package", "rare", "nccl", "polars", "frameworks"];
 
 /// No stage but `nccl` sets what an earlier one left unset (flags, features, profile), so nothing is built twice.
 const STAGES: [Stage; 12] = [

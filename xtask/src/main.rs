@@ -43,8 +43,8 @@ Commands:
                     An exported LIBTORCH is used as it is.
   demo              Build study and run the paper's four questions on the sandbox with two seeds. Prints the result of
                     each claim and writes runs/sandbox/report.html.
-  test [STAGE]...   Run the checks, the cheapest first, or only the named ones: fmt tidy edges package clippy doc
-                    test slow rare nccl polars frameworks. Without a name the stages up to test run; `all` adds slow.
+  test [STAGE]...   Run the checks, the cheapest first, or only the named ones: fmt tidy edges clippy doc test slow
+                    package rare nccl polars frameworks. Without a name the stages up to test run; `all` adds slow.
   rehearse          Run the paper's study, from its plan to its report, with a tiny model, generated preferences and a
                     local judge, on two processes. Minutes.
   bench [ARG]...    Run the benchmarks; arguments go to `cargo bench` (such as -- --save-baseline NAME).

@@ -74,3 +74,60 @@ impl ModelArgs {
         [&self.models[..], &self.model_list].concat()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::mtbench_program::MtBench;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        mode: ModeArgs,
+        #[command(flatten)]
+        models: ModelArgs,
+    }
+
+    fn line(arguments: &str) -> Line {
+        Line::try_parse_from(["line"].into_iter().chain(arguments.split_whitespace())).unwrap()
+    }
+
+    #[test]
+    fn both_meanings_of_mode_are_understood() {
+        let of = |arguments: &str| {
+            let Line { mode, .. } = line(arguments);
+            (matches!(mode.parsing(), ModeArg::Fastchat), mode.games())
+        };
+        assert_eq!(of(""), (false, None));
+        assert_eq!(of("--mode fastchat"), (true, None));
+        assert_eq!(of("--mode pairwise-all"), (false, Some(FastChatMode::PairwiseAll)));
+        assert_eq!(of("--mode single --mode fastchat"), (true, Some(FastChatMode::Single)));
+        assert_eq!(of("--mode pairwise-baseline"), (false, Some(FastChatMode::PairwiseBaseline)));
+    }
+
+    #[test]
+    fn a_list_of_models_is_one_option() {
+        assert_eq!(line("--model-list a b").models.named(), ["a", "b"]);
+        assert_eq!(line("--model-id a --model-list b --mode strict").models.named(), ["a", "b"]);
+        assert!(line("").models.named().is_empty());
+    }
+
+    #[test]
+    fn commands_of_fastchats_guide_are_parsed() {
+        for command in [
+            "judge --model-list vicuna-13b alpaca-13b --parallel 2 --judge-model gpt-4 --bench-name mt_bench --base-url http://localhost",
+            "judge --mode pairwise-all --model-list vicuna-13b alpaca-13b --bench-name mt_bench --replay gpt-4",
+            "judge --mode pairwise-baseline --baseline-model alpaca-13b --bench-name mt_bench --replay gpt-4",
+            "show --mode pairwise-baseline --baseline-model alpaca-13b --bench-name mt_bench",
+            "show --bench-name mt_bench --judge-model gpt-4 --model-list vicuna-13b alpaca-13b",
+            "answer --model-path vicuna --model-id vicuna-13b --bench-name mt_bench --max-new-token 1024",
+        ] {
+            let parsed = MtBench::try_parse_from(["mtbench"].into_iter().chain(command.split_whitespace()));
+            assert!(parsed.is_ok(), "{command}: {}", parsed.unwrap_err());
+        }
+        let both = "show --bench-name mt_bench --data data/mt_bench".split_whitespace();
+        assert!(MtBench::try_parse_from(["mtbench"].into_iter().chain(both)).is_err());
+    }
+}
