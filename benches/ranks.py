@@ -1,12 +1,13 @@
 """Ranks beside as many processes that know nothing of each other, in one run: prints a table's rows.
 
-    python benches/ranks.py MODEL_FOLDER harmless-base-test.jsonl.gz [ranks=2] [kind=bfloat16] [rounds=3] [batch=16] [steps=6] [zero=1]
+    python benches/ranks.py MODEL_FOLDER harmless-base-test.jsonl.gz [ranks=2] [kind=bfloat16] [rounds=3] [batch=16] [steps=6] [zero=1] [micro=2]
 
 Each round trains the same pairs of hh-rlhf twice, one thread a process: as one run of so many ranks, and as so many runs that
 begin at once, each of its part of every batch, alike in length, so that they keep each other company to the end. Efficiency is
 the tokens a second of the ranks over those of the runs together, each step after the first: by each step's fastest of the
 rounds on both sides, which leaves out what a guest loses to its host's other guests, and round by round. Before that one
-process of one thread makes the same steps as the ranks, and the greatest difference between losses is told.
+process of one thread makes the same steps as the ranks, and the greatest difference between losses is told. Stage 3 of ZeRO
+recomputes layers, and so do the runs beside it. From stage 2 on the ranks sum the gradient of each micro-batch of `micro` pairs.
 """
 
 import gzip
@@ -19,7 +20,7 @@ import tempfile
 from pathlib import Path
 
 MARKER = "\n\nAssistant:"
-DEFAULTS = {"ranks": 2, "kind": "bfloat16", "rounds": 3, "batch": 16, "steps": 6, "zero": 1}
+DEFAULTS = {"ranks": 2, "kind": "bfloat16", "rounds": 3, "batch": 16, "steps": 6, "zero": 1, "micro": 2}
 
 
 def hh_pairs(path, n):
@@ -48,14 +49,15 @@ def dealt(pairs, batch, ranks):
     return parts
 
 
-def start(model, kind, pairs, batch, out, ranks, zero):
+def start(model, kind, pairs, batch, out, ranks, zero, micro):
     """Starts a run over `pairs`, a list, in the order given."""
     lines = out.with_suffix(".jsonl")
     lines.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
     settings = {
         "model.path": model, "model.dtype": kind, "data.path": lines, "data.format": "pairs", "data.shuffle": "false",
-        "data.max_length": 512, "train.batch_size": batch, "train.micro_batch_size": 2, "train.epochs": 1,
+        "data.max_length": 512, "train.batch_size": batch, "train.micro_batch_size": micro, "train.epochs": 1,
         "train.threads": 1, "train.checkpoints": "[]", "output.dir": out, "distributed.zero": zero,
+        "train.gradient_checkpointing": "true" if int(zero) == 3 else "false",
     }
     command = ["target/debug/pref-train", "--recipe", "recipes/laptop-135m.toml", "--nproc-per-node", str(ranks)]
     command += [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
@@ -87,7 +89,7 @@ def main(model, data, *words):
     rounds_of, parts_of = [], [[] for _ in range(ranks)]
     with tempfile.TemporaryDirectory() as work:
         work = Path(work)
-        run = lambda name, pairs, batch, ranks: (start(model, kind, pairs, batch, work / name, ranks, given["zero"]), work / name)
+        run = lambda name, pairs, batch, ranks: (start(model, kind, pairs, batch, work / name, ranks, given["zero"], given["micro"]), work / name)
         alone = steps(*run("alone", pairs, batch, 1))
         for number in range(rounds):
             rounds_of.append(steps(*run(f"together-{number}", pairs, batch, ranks)))

@@ -80,11 +80,18 @@ fn check_all(device: Device) -> Result<usize, Box<dyn Error>> {
     for (kind, bound) in [(Kind::Float, 1e-3), (Kind::BFloat16, 5e-2)] {
         for (name, scoring) in ways() {
             let what = format!("losses of training, {kind:?}, {name}");
-            compare(&what, &|device| losses(device, kind, &Trained::All, scoring), bound)?;
+            compare(&what, &|device| losses(device, kind, &Trained::All, scoring, WHOLE), bound)?;
         }
         let lora = Trained::Adapters(Lora::new(4, 8.0, Targets::AllLinear));
         let what = format!("losses of training, {kind:?}, adapters");
-        compare(&what, &|device| losses(device, kind, &lora, Scoring::FAST), bound)?;
+        compare(&what, &|device| losses(device, kind, &lora, Scoring::FAST, WHOLE), bound)?;
+        let recomputed = Scoring { activations: Activations::Recomputed, ..Scoring::FAST };
+        let what = format!("losses of training, {kind:?}, adapters over NF4");
+        let of = |device| losses(device, kind, &lora, recomputed, (MomentKind::Float, true));
+        compare(&what, &of, bound)?;
+        let what = format!("losses of training, {kind:?}, moments in eight bits");
+        let of = |device| losses(device, kind, &Trained::All, Scoring::FAST, (MomentKind::EightBit, false));
+        compare(&what, &of, bound)?;
     }
     compare("greedy answers, Float: tokens", &answers, 0.0)?;
     #[cfg(feature = "nccl")]
@@ -170,14 +177,18 @@ fn logps(device: Device, kind: Kind, scoring: Scoring) -> Result<Vec<f64>, Box<d
     Ok([of.chosen, of.rejected].concat())
 }
 
-/// Returns the losses of some steps, from fp32 masters.
+/// Returns the losses of some steps, from fp32 masters. Weights in NF4 are quantized on the device, in `kind`.
 fn losses(
     device: Device,
     kind: Kind,
     trained: &Trained,
     scoring: Scoring,
+    (moments, in_nf4): (MomentKind, bool),
 ) -> Result<Vec<f64>, Box<dyn Error>> {
-    let (policy, pairs) = (policy(device, Kind::Float)?, pairs());
+    let (policy, pairs) = match in_nf4 {
+        true => (policy(device, kind)?.in_nf4()?, pairs()),
+        false => (policy(device, Kind::Float)?, pairs()),
+    };
     let reference = SequenceLogps::compute(&policy.to_kind(kind)?, &pairs, scoring, |_| {})?;
     let loss = PreferenceLoss::Dpo { beta: Beta::DEFAULT };
     let objective = PreferenceObjective {
@@ -194,12 +205,7 @@ fn losses(
         learning_rate: 1e-4,
         warmup_ratio: 0.1,
         decay: Decay::Linear,
-        adamw: AdamWSettings {
-            betas: (0.9, 0.999),
-            eps: 1e-8,
-            weight_decay: 0.01,
-            moments: MomentKind::Float,
-        },
+        adamw: AdamWSettings { betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.01, moments },
         max_grad_norm: 1.0,
         checkpoints: Vec::new(),
         kind,
@@ -211,6 +217,9 @@ fn losses(
     Trainer::new(&policy, &objective, settings)?.run(&mut losses)?;
     Ok(losses.0)
 }
+
+/// fp32 moments, and no quantized weights.
+const WHOLE: (MomentKind, bool) = (MomentKind::Float, false);
 
 /// Records the loss of each step.
 struct Losses(Vec<f64>);
