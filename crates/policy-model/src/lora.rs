@@ -290,7 +290,9 @@ impl LowRank {
     fn ratio(&self, magnitude: &Tensor, weight: &Tensor) -> Tensor {
         let lengths = tch::no_grad(|| {
             let update = self.b.to_kind(Kind::Float).matmul(&self.a.to_kind(Kind::Float)) * self.scale;
-            (weight.to_kind(Kind::Float) + update).norm_scalaropt_dim(2.0, [1], false)
+            let lengths = (weight.to_kind(Kind::Float) + update).norm_scalaropt_dim(2.0, [1], false);
+            // Rounded as the trained lengths are, which start as these: the ratio then starts as 1.
+            lengths.to_kind(magnitude.kind()).to_kind(Kind::Float)
         });
         magnitude.to_kind(Kind::Float) / lengths
     }

@@ -158,8 +158,12 @@ mod tests {
     use crate::{Lora, Targets};
 
     fn policy(kind: Kind) -> Policy {
+        policy_of("qwen2", kind)
+    }
+
+    fn policy_of(family: &str, kind: Kind) -> Policy {
         let config = ModelConfig::from_json(json!({
-            "model_type": "qwen2", "vocab_size": 50, "hidden_size": 32, "intermediate_size": 48,
+            "model_type": family, "vocab_size": 50, "hidden_size": 32, "intermediate_size": 48,
             "num_hidden_layers": 3, "num_attention_heads": 2, "num_key_value_heads": 1,
         }));
         Policy::initialize(config.unwrap(), &Seeds::new(0), kind, Device::Cpu).unwrap()
@@ -229,5 +233,20 @@ mod tests {
             tch::no_grad(|| adapted.unwrap().hidden_states(&rows).unwrap())
         };
         assert_eq!(states(&quantized), states(&weights));
+    }
+
+    /// Trained lengths are rounded to bfloat16 where they compute, and those of the weights alike.
+    #[test]
+    fn initial_adapters_with_lengths_change_nothing_in_bfloat16() {
+        let whole = policy_of("llama", Kind::BFloat16);
+        let mut lora = Lora::new(2, 4.0, Targets::AllLinear);
+        lora.use_dora = true;
+        let rows = crate::Rows::causal(&[&[1, 2, 3, 4, 5]], Device::Cpu);
+        let states = |policy: &Policy| tch::no_grad(|| policy.hidden_states(&rows).unwrap());
+        for base in [whole.in_nf4().unwrap(), whole] {
+            let fresh = base.initial_adapters(&lora, &Seeds::new(3)).unwrap().into_iter();
+            let rounded = fresh.map(|(name, tensor)| (name, tensor.to_kind(Kind::BFloat16))).collect();
+            assert_eq!(states(&base.with_adapters(lora.clone(), rounded).unwrap()), states(&base));
+        }
     }
 }
