@@ -186,7 +186,7 @@ fn provenance(report: &Report, anchor: &str) -> String {
     for (name, value) in &report.provenance {
         let value = if value.trim_end().contains('\n') {
             // A line break right after `<pre>` is dropped by readers; this one is theirs.
-            format!("<pre>\n{}</pre>", escape(value.trim_end()))
+            format!("<pre tabindex=\"0\">\n{}</pre>", escape(value.trim_end()))
         } else {
             inline(value)
         };
