@@ -84,21 +84,22 @@ impl Quantizer {
     }
 
     fn add(&mut self, name: String, weight: &Tensor) -> Result<(), PolicyError> {
-        if is_quantized(&name, &weight.size()) {
-            let quantized = Nf4::quantize(weight)?;
-            let layer = layer_of(&name).expect("projections are those of layers");
-            self.layers.entry(layer).or_default().insert(name, Stored::Quantized(quantized));
+        let Some(layer) = layer_of(&name) else {
+            let converted = self.converted(&name, weight)?;
+            self.others.push((name, converted));
             return Ok(());
-        }
-        let failed = PolicyError::torch(format!("convert `{name}`"));
-        let converted = weight.f_detach().and_then(|weight| weight.f_to_kind(self.kind)).map_err(failed)?;
-        match layer_of(&name) {
-            Some(layer) => {
-                self.layers.entry(layer).or_default().insert(name, Stored::Whole(converted));
-            }
-            None => self.others.push((name, converted)),
-        }
+        };
+        let stored = match is_quantized(&name, &weight.size()) {
+            true => Stored::Quantized(Nf4::quantize(weight)?),
+            false => Stored::Whole(self.converted(&name, weight)?),
+        };
+        self.layers.entry(layer).or_default().insert(name, stored);
         Ok(())
+    }
+
+    fn converted(&self, name: &str, weight: &Tensor) -> Result<Tensor, PolicyError> {
+        let failed = PolicyError::torch(format!("convert `{name}`"));
+        weight.f_detach().and_then(|weight| weight.f_to_kind(self.kind)).map_err(failed)
     }
 
     /// Arranges the weights of each layer, and builds the policy.
@@ -107,7 +108,11 @@ impl Quantizer {
         for (name, _) in self.config.parameter_shapes() {
             let Some(layer) = layer_of(&name) else { continue };
             let stored = self.layers.get_mut(&layer).and_then(|layer| layer.remove(&name));
-            layers[layer].push((name, stored.expect("the folder has all weights of its configuration")));
+            let Some(stored) = stored else {
+                let origin = "the weights to quantize".to_owned();
+                return Err(PolicyError::MissingTensors { origin, count: 1, first: name });
+            };
+            layers[layer].push((name, stored));
         }
         let layers = layers.into_iter().map(Mutex::new).collect();
         let source = Arc::new(QuantizedLayers { layers, kind: self.kind });

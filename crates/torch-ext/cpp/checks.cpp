@@ -45,12 +45,18 @@ at::ScalarType check_operand(const char* name, const at::Tensor& tensor) {
   return kind;
 }
 
-void check_disjoint(const at::Tensor& one, const at::Tensor& other) {
+static void check_pair(const at::Tensor& one, const at::Tensor& other) {
   if (one.numel() == 0 || other.numel() == 0) return;
   const auto begin = [](const at::Tensor& tensor) { return reinterpret_cast<uintptr_t>(tensor.const_data_ptr()); };
   const bool is_before = begin(one) + one.nbytes() <= begin(other),
              is_behind = begin(other) + other.nbytes() <= begin(one);
   TORCH_CHECK(is_before || is_behind, "two arguments of one call share memory");
+}
+
+void check_disjoint(const std::vector<const at::Tensor*>& all) {
+  for (size_t one = 0; one < all.size(); ++one) {
+    for (size_t other = 0; other < one; ++other) check_pair(*all[one], *all[other]);
+  }
 }
 
 int64_t saturating_product(int64_t one, int64_t other) {

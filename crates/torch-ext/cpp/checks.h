@@ -4,6 +4,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <vector>
+
 #include "shim.h"
 
 namespace torch_ext {
@@ -24,8 +26,8 @@ void check_dense(const char* name, const at::Tensor& tensor, at::ScalarType kind
 // Throws unless `tensor` is dense and of a kind that the kernels compute with, which it returns.
 at::ScalarType check_operand(const char* name, const at::Tensor& tensor);
 
-// Throws unless two dense tensors are disjoint in memory.
-void check_disjoint(const at::Tensor& one, const at::Tensor& other);
+// Throws unless dense tensors are disjoint in memory.
+void check_disjoint(const std::vector<const at::Tensor*>& all);
 
 // one * other, or the largest number where that is more.
 int64_t saturating_product(int64_t one, int64_t other);

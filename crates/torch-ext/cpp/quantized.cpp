@@ -215,9 +215,7 @@ int32_t torch_ext_adamw_8bit(at::Tensor* weights, const at::Tensor* gradient, at
       check_dense("the copy", *copy, check_operand("the copy", *copy), weights->sizes());
       all.push_back(copy);
     }
-    for (size_t one = 0; one < all.size(); ++one) {
-      for (size_t other = 0; other < one; ++other) check_disjoint(*all[one], *all[other]);
-    }
+    check_disjoint(all);
     const auto with = [&]<class Element>(Element* to) {
       const auto moment = [](const Tensor& codes, const Tensor& scales, const DynamicCode& code) {
         return Moment{codes.mutable_data_ptr<uint8_t>(), mutable_elements<float>(scales), code};

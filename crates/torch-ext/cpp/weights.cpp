@@ -155,9 +155,7 @@ int32_t torch_ext_adamw(at::Tensor* weights, const at::Tensor* gradient, at::Ten
       check_dense("the copy", *copy, check_operand("the copy", *copy), weights->sizes());
       all.push_back(copy);
     }
-    for (size_t one = 0; one < all.size(); ++one) {
-      for (size_t other = 0; other < one; ++other) check_disjoint(*all[one], *all[other]);
-    }
+    check_disjoint(all);
     const auto with = [&]<class Element>(Element* to) {
       update_weights(*weights, *gradient, *exp_avg, *exp_avg_sq, to, *update);
     };

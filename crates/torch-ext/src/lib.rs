@@ -49,5 +49,5 @@ pub use instructions::InstructionSet;
 pub use memory::{keep_free_memory, release_free_memory, untouched_zeros};
 pub use optimizer::{AdamWUpdate, accumulate, fused_adamw, squared_norm};
 pub use parallel::parallel_map;
-pub use quantized::{DYNAMIC_BLOCK, Moment8bit, Nf4, dequantize_moment, fused_adamw_8bit, quantize_moment};
+pub use quantized::{Moment8bit, Nf4, dequantize_moment, dynamic_blocks, fused_adamw_8bit, quantize_moment};
 pub use varlen::{VarlenRows, varlen_attention};

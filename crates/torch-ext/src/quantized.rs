@@ -30,7 +30,7 @@ const NF4: [f32; 16] = [
 /// Numbers of NF4 that share a scale.
 const NF4_BLOCK: i64 = 64;
 /// Numbers of the dynamic code that share a scale.
-pub const DYNAMIC_BLOCK: i64 = 256;
+const DYNAMIC_BLOCK: i64 = 256;
 /// The least scale by which numbers are divided, as in bitsandbytes.
 const LEAST_SCALE: f64 = 1e-38;
 
@@ -173,6 +173,11 @@ fn dynamic_code(is_signed: bool) -> Result<Tensor, TchError> {
     Tensor::f_from_slice(&values)
 }
 
+/// Returns the number of blocks, and of scales, of so many numbers in the dynamic code.
+pub fn dynamic_blocks(count: i64) -> i64 {
+    blocks(count, DYNAMIC_BLOCK)
+}
+
 /// Returns the number of blocks that cover `count` numbers.
 fn blocks(count: i64, block: i64) -> i64 {
     count / block + i64::from(count % block != 0)
@@ -303,7 +308,7 @@ fn check(
         ("the scales of the second moment", &*second.scales),
     ] {
         check_kind(name, scales, Kind::Float)?;
-        check_shape(name, scales, &[blocks(count, DYNAMIC_BLOCK)])?;
+        check_shape(name, scales, &[dynamic_blocks(count)])?;
     }
     if let Some(copy) = copy {
         if check_kind("the copy", copy, Kind::BFloat16).is_err() {

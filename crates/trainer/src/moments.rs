@@ -2,7 +2,7 @@
 
 use distributed::Layout;
 use tch::{Device, Kind, Tensor};
-use torch_ext::{DYNAMIC_BLOCK, dequantize_moment, quantize_moment};
+use torch_ext::{dequantize_moment, dynamic_blocks, quantize_moment};
 
 use crate::error::TrainError;
 use crate::span::Span;
@@ -26,7 +26,7 @@ impl MomentKind {
     pub fn bytes(self, weights: u64) -> u64 {
         match self {
             Self::Float => 8 * weights,
-            Self::EightBit => 2 * (weights + 4 * weights.div_ceil(DYNAMIC_BLOCK as u64)),
+            Self::EightBit => 2 * (weights + 4 * dynamic_blocks(weights as i64) as u64),
         }
     }
 }
@@ -115,7 +115,7 @@ pub(crate) struct BlockRun {
 
 impl BlockRun {
     pub(crate) fn blocks(&self) -> i64 {
-        self.length / DYNAMIC_BLOCK + i64::from(self.length % DYNAMIC_BLOCK != 0)
+        dynamic_blocks(self.length)
     }
 }
 

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use distributed::Layout;
 use tch::Tensor;
-use torch_ext::{AdamWUpdate, DYNAMIC_BLOCK, Moment8bit, fused_adamw, fused_adamw_8bit};
+use torch_ext::{AdamWUpdate, Moment8bit, dynamic_blocks, fused_adamw, fused_adamw_8bit};
 
 use crate::error::TrainError;
 use crate::moments::{Blocks, Moment, MomentKind};
@@ -170,10 +170,9 @@ impl Segment {
         let Moment::EightBit { codes, scales } = moment else {
             unreachable!("both moments have the same form")
         };
-        let blocks = self.length / DYNAMIC_BLOCK + i64::from(self.length % DYNAMIC_BLOCK != 0);
         Quantized {
             codes: codes.narrow(0, self.start, self.length),
-            scales: scales.narrow(0, self.first_block, blocks),
+            scales: scales.narrow(0, self.first_block, dynamic_blocks(self.length)),
         }
     }
 }
