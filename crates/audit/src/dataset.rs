@@ -90,8 +90,8 @@ impl Dataset {
             Preferences::Unpaired(responses) => {
                 let (records, unpaired) = paired(responses);
                 if records.is_empty() {
-                    let responses = unpaired.responses;
-                    return Err(AuditError::NoCounterparts { path: path.to_owned(), responses });
+                    let (responses, unreadable) = (unpaired.responses, report.skipped.len());
+                    return Err(AuditError::NoCounterparts { path: path.to_owned(), responses, unreadable });
                 }
                 (records, Some(unpaired))
             }
@@ -114,7 +114,8 @@ impl Dataset {
         let ties = records.iter().filter(|record| label(record) == Some(Label::Tie)).count();
         let pairs = pairs_of(&records, &annotator);
         if pairs.is_empty() {
-            return Err(AuditError::NoPairs { path: path.to_owned(), annotator, unlabelled, ties });
+            let (path, unreadable) = (path.to_owned(), report.skipped.len());
+            return Err(AuditError::NoPairs { path, annotator, unlabelled, ties, unreadable });
         }
         Ok(Self {
             path: path.to_owned(),

@@ -27,7 +27,10 @@ pub enum AuditError {
         line: usize,
     },
     /// The file holds no pair with a preference.
-    #[error("{}: no pair has a preference of `{annotator}`; {unlabelled} without its label, {ties} ties", path.display())]
+    #[error(
+        "{}: no pair has a preference of `{annotator}`; {unlabelled} without its label, {ties} ties, {unreadable} unreadable",
+        path.display()
+    )]
     NoPairs {
         /// The file.
         path: PathBuf,
@@ -37,10 +40,13 @@ pub enum AuditError {
         unlabelled: usize,
         /// Records that it labeled a tie.
         ties: usize,
+        /// Rows that cannot be read.
+        unreadable: usize,
     },
     /// The file holds single responses, of which no pair can be made.
     #[error(
-        "{}: has {responses} single responses, but no prompt with a desirable and an undesirable one; an audit needs pairs",
+        "{}: has {responses} single responses and {unreadable} unreadable rows, but no prompt with a desirable and an \
+         undesirable response; an audit needs pairs",
         path.display()
     )]
     NoCounterparts {
@@ -48,6 +54,8 @@ pub enum AuditError {
         path: PathBuf,
         /// The number of responses.
         responses: usize,
+        /// Rows that cannot be read.
+        unreadable: usize,
     },
     /// Single responses would be written as pairs.
     #[error("{}: holds single responses, and a cleaned file would hold pairs; only files of pairs are cleaned", path.display())]

@@ -71,7 +71,12 @@ fn other_files_are_refused_with_what_to_do() {
         (
             "unpaired.jsonl",
             r#"{"prompt": "The sky is", "completion": " blue.", "label": true}"#,
-            "no prompt with a desirable and an undesirable one",
+            "no prompt with a desirable and an undesirable response",
+        ),
+        (
+            "labels.csv",
+            "prompt,completion,label\na,x,maybe\na,y,0\n",
+            "1 single responses and 1 unreadable rows",
         ),
         (
             "images.jsonl",
