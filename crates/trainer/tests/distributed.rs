@@ -116,14 +116,15 @@ fn unpaired_preferences_train_alike_on_one_and_three_ranks() {
 fn ranks_stop_early_together_by_held_out_demonstrations() {
     become_rank();
     let (test, bench) = ("ranks_stop_early_together_by_held_out_demonstrations", Bench::new());
-    let row = |k: usize| {
+    let row = |k: usize, words: &str| {
         let prompt = format!("Say {}.", "a b c ".repeat(1 + k % 4));
-        serde_json::json!({"prompt": prompt, "completion": "d e ".repeat(1 + k % 5)}).to_string() + "\n"
+        serde_json::json!({"prompt": prompt, "completion": words.repeat(1 + k % 5)}).to_string() + "\n"
     };
-    let rows = |from: usize, to: usize| (from..to).map(row).collect::<String>();
-    fs::write(bench.path("train.jsonl"), rows(0, 16)).unwrap();
-    // Three examples: the second of two ranks has fewer.
-    fs::write(bench.path("eval.jsonl"), rows(16, 19)).unwrap();
+    let rows =
+        |numbers: std::ops::Range<usize>, words: &str| numbers.map(|k| row(k, words)).collect::<String>();
+    fs::write(bench.path("train.jsonl"), rows(0..16, "d e ")).unwrap();
+    // Three examples: the second of two ranks has fewer. What is learnt makes their words less likely.
+    fs::write(bench.path("eval.jsonl"), rows(16..19, "a b ")).unwrap();
     let changes = [
         "loss.kind=sft",
         "data.path=train.jsonl",
@@ -132,7 +133,7 @@ fn ranks_stop_early_together_by_held_out_demonstrations() {
         "watch.answers=0",
         "watch.eval_every=1",
         "train.epochs=20",
-        "train.learning_rate=5e-2",
+        "train.learning_rate=1e-2",
         "train.early_stopping={ patience = 2 }",
     ];
     for (world_size, zero, out) in [(1, 0, "one"), (2, 0, "two"), (2, 3, "shared")] {

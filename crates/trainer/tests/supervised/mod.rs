@@ -155,17 +155,19 @@ fn supervised_training_stops_early_and_keeps_its_best_checkpoint() {
     write_chats(&bench, "chats.jsonl", 24);
     let changes = [
         "loss.kind=sft",
-        "data.split=0.25",
-        "train.learning_rate=3e-2",
+        "train.learning_rate=1e-2",
         "train.epochs=20",
         "train.checkpoints=[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]",
         "train.early_stopping={ patience = 1 }",
         "checkpoints.best=eval/loss",
     ];
-    let planned = recipe(&bench, CHATS, &changes).unwrap();
+    let planned = recipe(&bench, CHATS, &[&["data.split=0.25"], &changes[..]].concat()).unwrap();
     let planned = plan(&planned, Start::Fresh, Cluster::a100s(1), &Ticking::default()).unwrap();
     assert!(planned.examples <= 18 && planned.tokenized.pairs_in == planned.examples);
-    let dir = train_both_ways(&bench, CHATS, &changes);
+    // What is learnt makes answers of other words less likely, whatever the rounding of this processor.
+    write_conversation(&bench, "other.jsonl", &["Say c .", "e d c b a e d c ."]);
+    let other = format!("data.eval_path={}", bench.path("other.jsonl").display());
+    let dir = train_both_ways(&bench, CHATS, &[&[&*other], &changes[..]].concat());
     let losses: Vec<f64> = dir.read_evaluations().unwrap().iter().map(|metrics| metrics.loss).collect();
     assert!(dir.read_metrics().unwrap().len() < planned.total_steps as usize, "{losses:?}");
     let (_, best) = dir.best_checkpoint(HeldOutMetric::Loss).unwrap().unwrap();
