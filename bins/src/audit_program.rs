@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use audit::{
-    Audit, Bench, CleanOptions, CleanReport, Dataset, Fault, Options, PairDeltas, Plan, ReadAs, audit, clean,
-    diff,
+    Audit, Bench, CleanOptions, CleanReport, Dataset, Fault, Options, PairDeltas, Plan, Prices, ReadAs,
+    audit, clean, diff,
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use hub::{Hub, RepoId, RepoKind};
@@ -88,8 +88,14 @@ struct Audited {
     #[arg(long, value_name = "N", default_value_t = Plan::MT_BENCH.comparisons)]
     comparisons: usize,
     /// Standard deviation over questions of the difference between two runs, in points
-    #[arg(long, value_name = "POINTS", default_value_t = Plan::MT_BENCH.deviation, value_parser = points)]
+    #[arg(long, value_name = "POINTS", default_value_t = Plan::MT_BENCH.deviation, value_parser = positive)]
     deviation: f64,
+    /// The price of one label, in USD: what more pairs cost
+    #[arg(long, value_name = "USD", value_parser = positive)]
+    label_price: Option<f64>,
+    /// The price of one call of the judge, in USD: what more questions or seeds cost
+    #[arg(long, value_name = "USD", value_parser = positive)]
+    judge_price: Option<f64>,
 }
 
 /// How an audit is written.
@@ -140,10 +146,10 @@ struct DiffArgs {
     format: table::Format,
 }
 
-/// Parses a positive number of points.
-fn points(text: &str) -> Result<f64, String> {
-    let points = text.parse().ok().filter(|points: &f64| points.is_finite() && *points > 0.0);
-    points.ok_or_else(|| "give a number above 0".to_owned())
+/// Parses a positive number.
+fn positive(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number: &f64| number.is_finite() && *number > 0.0);
+    number.ok_or_else(|| "give a number above 0".to_owned())
 }
 
 impl AuditArgs {
@@ -246,6 +252,7 @@ impl Audited {
             deviation: self.deviation,
             ..Plan::MT_BENCH
         };
+        let prices = Prices { label: self.label_price, judge_call: self.judge_price };
         let deltas = self.pair_deltas.as_deref().map(PairDeltas::read).transpose()?;
         let (held_out, second) = (all(&self.held_out)?, all(&self.second)?);
         let open = |folder: &PathBuf| Tokenizer::open(folder, &ChatSettings::default());
@@ -253,7 +260,7 @@ impl Audited {
             self.model.as_ref().map(open).transpose()?.map(|tokenizer| (tokenizer, self.max_length));
         Ok(audit(
             data,
-            &Options { benches, held_out, second, plan, deltas, tokenizer, seeds: Seeds::new(0) },
+            &Options { benches, held_out, second, plan, prices, deltas, tokenizer, seeds: Seeds::new(0) },
         )?)
     }
 }

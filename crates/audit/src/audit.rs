@@ -9,10 +9,11 @@ use crate::contents::Contents;
 use crate::dataset::Dataset;
 use crate::deltas::PairDeltas;
 use crate::duplicates::{self, PairKey};
-use crate::enough::{Enough, Plan};
+use crate::enough::{Enough, Plan, Prices};
 use crate::error::AuditError;
 use crate::fault::{Fault, Hits};
 use crate::leakage::{self, Bench, HeldOutOverlap, Leakage};
+use crate::learning_curve::LearningCurve;
 use crate::noise::{self, OtherLabels};
 use crate::result::{Audit, Duplicates};
 use crate::shortcuts;
@@ -29,6 +30,8 @@ pub struct Options {
     pub second: Vec<Dataset>,
     /// The comparison for which the file is meant.
     pub plan: Plan,
+    /// What labels and judgments cost.
+    pub prices: Prices,
     /// Margins of the pairs in a training run.
     pub deltas: Option<PairDeltas>,
     /// A model's tokenizer and the most tokens of a prompt with one response.
@@ -45,6 +48,7 @@ impl Options {
             held_out: Vec::new(),
             second: Vec::new(),
             plan,
+            prices: Prices::default(),
             deltas: None,
             tokenizer: None,
             seeds: Seeds::new(0),
@@ -84,9 +88,10 @@ pub fn audit(data: &Dataset, options: &Options) -> Result<Audit, AuditError> {
         &mut hits,
         &options.seeds,
     );
-    let usable_pairs =
-        hits.of_pairs.iter().filter(|faults| faults.first_of(&Fault::UNUSABLE).is_none()).count();
-    let enough = Enough::of(options.plan, usable_pairs, noise.first())?;
+    let is_usable = |pair: &usize| hits.of_pairs[*pair].first_of(&Fault::UNUSABLE).is_none();
+    let usable: Vec<usize> = (0..data.pairs.len()).filter(is_usable).collect();
+    let learning_curve = LearningCurve::of(data, &repetitions.groups, &usable, &options.seeds);
+    let enough = Enough::of((options.plan, options.prices), usable.len(), noise.first())?;
     let mut audit = Audit {
         file: data.path.display().to_string(),
         layout: data.layout(),
@@ -107,7 +112,8 @@ pub fn audit(data: &Dataset, options: &Options) -> Result<Audit, AuditError> {
         noise,
         detectable_effect: enough.detectable_effect,
         enough,
-        usable_pairs,
+        learning_curve,
+        usable_pairs: usable.len(),
         verdict: String::new(),
         advice: Vec::new(),
         faults: hits.of_pairs,

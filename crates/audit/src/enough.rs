@@ -43,6 +43,15 @@ impl Plan {
     }
 }
 
+/// Prices in USD, for what more labels and judgments cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Prices {
+    /// Of the label of one pair.
+    pub label: Option<f64>,
+    /// Of one call of the judge, which rates one turn of an answer.
+    pub judge_call: Option<f64>,
+}
+
 /// What a planned comparison can show.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Enough {
@@ -56,6 +65,8 @@ pub struct Enough {
     pub equivalent_clean_pairs: Option<f64>,
     /// How many questions, seeds or samples find [`Enough::TARGET`].
     pub required: Vec<RequiredSample>,
+    /// The given prices.
+    pub prices: Prices,
 }
 
 impl Enough {
@@ -75,11 +86,23 @@ impl Enough {
     /// A difference in points that is often called relevant on MT-Bench.
     pub const TARGET: f64 = 0.2;
 
+    /// Turns of a question of MT-Bench.
+    const TURNS: usize = 2;
+
+    /// Returns the judge's calls for two policies that answer so many questions with so many seeds.
+    pub fn judge_calls(questions: usize, seeds: usize) -> usize {
+        2 * Self::TURNS * questions * seeds
+    }
+
     /// Computes the detectable effect of a plan, for `usable` pairs with this noise.
     ///
     /// With a share ε of random flips, the expected gradient of a linear loss shrinks by 1 − 2ε, and n pairs weigh as much as
     /// n(1 − 2ε)² clean ones.
-    pub(crate) fn of(plan: Plan, usable: usize, noise: Option<&NoiseEstimate>) -> Result<Self, AuditError> {
+    pub(crate) fn of(
+        (plan, prices): (Plan, Prices),
+        usable: usize,
+        noise: Option<&NoiseEstimate>,
+    ) -> Result<Self, AuditError> {
         let parts = plan.parts();
         let failed = |source| AuditError::Statistics { what: "detectable effect", source };
         let runs = (parts.size.seeds * parts.size.questions) as f64;
@@ -99,6 +122,7 @@ impl Enough {
             of_clean_labels: kept.filter(|kept| *kept > 0.01).map(|kept| value / kept),
             equivalent_clean_pairs: kept.map(|kept| usable as f64 * kept * kept),
             required: required.into_iter().filter(|sample| sample.source != Source::Samples).collect(),
+            prices,
         })
     }
 }

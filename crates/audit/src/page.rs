@@ -1,6 +1,6 @@
 //! An audit as a page, and as text for a terminal.
 
-use report::figure::{GroupedBars, Series, Svg};
+use report::figure::{GroupedBars, LineSeries, Lines, Series, Svg};
 use report::page::{Report, Section};
 use report::table::{Align, Column, Format, Table, Value};
 use stats::{Interval, Source};
@@ -11,6 +11,7 @@ use crate::dataset::Unpaired;
 use crate::enough::Enough;
 use crate::fault::{Fault, Finding};
 use crate::interval;
+use crate::learning_curve::{CurvePoint, Gain};
 use crate::noise::NoiseEstimate;
 use crate::result::Audit;
 use crate::shortcuts::Shortcut;
@@ -448,7 +449,8 @@ fn noise(audit: &Audit) -> Section {
 }
 
 fn enough(audit: &Audit) -> Section {
-    let Enough { plan, detectable_effect, of_clean_labels, equivalent_clean_pairs, required } = &audit.enough;
+    let Enough { plan, detectable_effect, of_clean_labels, equivalent_clean_pairs, required, prices } =
+        &audit.enough;
     let mut paragraphs = vec![format!(
         "With {} and {}, a difference of two policies is found with a power of 80% from {detectable_effect:.2} points on, \
          at 5% over {}. This assumes a deviation of {} points between questions, and of {} between seeds.",
@@ -471,15 +473,81 @@ fn enough(audit: &Audit) -> Section {
         ));
     }
     for sample in required {
-        let name = match sample.source {
-            Source::Questions => "questions",
-            Source::Seeds => "seeds",
-            Source::Samples => "samples",
+        let (name, calls) = match sample.source {
+            Source::Seeds => ("seeds", sample.number.map(|seeds| (plan.questions, seeds))),
+            _ => ("questions", sample.number.map(|questions| (questions, plan.seeds))),
         };
-        paragraphs.push(match sample.number {
-            Some(number) => format!("A difference of {} points takes {number} {name}.", Enough::TARGET),
-            None => format!("No number of {name} alone shows a difference of {} points.", Enough::TARGET),
+        let calls = calls.map(|(questions, seeds)| Enough::judge_calls(questions, seeds));
+        paragraphs.push(match (sample.number, calls) {
+            (Some(number), Some(calls)) => format!(
+                "A difference of {} points takes {number} {name}: {calls} calls of the judge{}.",
+                Enough::TARGET,
+                cost(calls, prices.judge_call)
+            ),
+            _ => format!("No number of {name} alone shows a difference of {} points.", Enough::TARGET),
         });
     }
-    section("Enough?", paragraphs, Vec::new())
+    let mut section = section("Enough?", paragraphs, Vec::new());
+    learning_curve(audit, &mut section);
+    section
+}
+
+/// Returns what a number of things costs; nothing without a price.
+fn cost(number: usize, price: Option<f64>) -> String {
+    price.map_or_else(String::new, |price| format!(", {:.2} USD", number as f64 * price))
+}
+
+/// Adds the learning curve of the proxy.
+fn learning_curve(audit: &Audit, section: &mut Section) {
+    let Some(curve) = &audit.learning_curve else {
+        let text = "Too few pairs or prompts for a learning curve.";
+        return section.paragraphs.push(text.to_owned());
+    };
+    let Gain { gain, low, high } = curve.last_doubling;
+    let [gain, low, high] = [gain, low, high].map(|share| 100.0 * share);
+    let last = curve.last();
+    section.paragraphs.push(format!(
+        "Would more pairs help? A linear model of words, trained on parts of these pairs, ranks pairs of other prompts: a \
+         cheap proxy for what a policy learns. From {} to {} training pairs its accuracy changes by {gain:+.1} points \
+         [{low:+.1}, {high:+.1}].",
+        curve.points[curve.points.len() - 2].pairs,
+        last.pairs,
+    ));
+    let again = format!("as many pairs again{}", cost(audit.usable_pairs, audit.enough.prices.label));
+    section.paragraphs.push(match curve.has_learnt() {
+        false => {
+            "Its accuracy is not above chance, so the curve does not say whether more pairs would help.".to_owned()
+        }
+        true if low > 0.0 => format!(
+            "It still rises. With diminishing returns, {again}, add at most {high:.1} points."
+        ),
+        true if high < 1.0 => format!("It is flat: with diminishing returns, {again}, add less than {high:.1} points."),
+        true => format!("The interval covers both a rise and none: with diminishing returns, {again}, add at most {high:.1} points."),
+    });
+    let row = |point: &CurvePoint| {
+        let CurvePoint { pairs, accuracy, low, high } = *point;
+        let [value, low, high] = [accuracy, low, high].map(|share| 100.0 * share);
+        vec![Value::Count(pairs as u64), Value::Interval { value, low, high, decimals: 1 }]
+    };
+    let columns = [("Training pairs", Align::Right), ("Accuracy, % [95%]", Align::Right)];
+    let rows = curve.points.iter().map(row).collect();
+    section.tables.push(table("learning-curve", "A proxy's accuracy on other prompts", &columns, rows));
+    let points = curve.points.iter().map(|point| {
+        let [y, low, high] = [point.accuracy, point.low, point.high].map(|share| 100.0 * share);
+        ((point.pairs as f64).log2(), y, Some((low, high)))
+    });
+    let lines = Lines {
+        title: "Accuracy of the proxy by training pairs".to_owned(),
+        x_label: "training pairs".to_owned(),
+        y_label: "accuracy on other prompts, %".to_owned(),
+        y_range: None,
+        x_ticks: curve
+            .points
+            .iter()
+            .map(|point| ((point.pairs as f64).log2(), point.pairs.to_string()))
+            .collect(),
+        series: vec![LineSeries { name: "linear model of words".to_owned(), points: points.collect() }],
+        second: None,
+    };
+    section.figures.push((lines.to_svg(), "Shares with 95% intervals.".to_owned()));
 }

@@ -11,6 +11,13 @@ struct Peers {
     area: Area,
     regression: Regression,
     annotators: Annotators,
+    ranking: Ranking,
+}
+
+#[derive(Deserialize)]
+struct Ranking {
+    differences: Vec<Vec<f32>>,
+    weights: Vec<f64>,
 }
 
 #[derive(Deserialize)]
@@ -36,6 +43,12 @@ struct Annotators {
 
 fn peers() -> Peers {
     serde_json::from_str(include_str!("../tests/fixtures/peers.json")).expect("the fixture")
+}
+
+/// Returns differences of pairs, and LIBLINEAR's weights of a ranking support vector machine.
+pub(crate) fn ranking() -> (Vec<Vec<f32>>, Vec<f64>) {
+    let Ranking { differences, weights } = peers().ranking;
+    (differences, weights)
 }
 
 /// For sums in another order.

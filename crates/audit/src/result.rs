@@ -10,6 +10,7 @@ use crate::duplicates::PairKey;
 use crate::enough::Enough;
 use crate::fault::{Fault, Faults, Finding};
 use crate::leakage::{HeldOutOverlap, Leakage};
+use crate::learning_curve::LearningCurve;
 use crate::noise::NoiseEstimate;
 use crate::shortcuts::Shortcut;
 
@@ -54,6 +55,8 @@ pub struct Audit {
     pub detectable_effect: f64,
     /// The planned comparison.
     pub enough: Enough,
+    /// The accuracy of a cheap proxy by the number of training pairs; none for too few pairs or prompts.
+    pub learning_curve: Option<LearningCurve>,
     /// Pairs without a fault of [`Fault::UNUSABLE`].
     pub usable_pairs: usize,
     /// The answer in one sentence.

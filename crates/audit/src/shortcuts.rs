@@ -1,6 +1,5 @@
 //! How well features that are not content predict the labels.
 
-use rand::RngExt;
 use rayon::prelude::*;
 use seeds::Seeds;
 use serde::Serialize;
@@ -8,11 +7,8 @@ use serde::Serialize;
 use crate::auc::{Auc, Scored, auc};
 use crate::dataset::Dataset;
 use crate::features::{Feature, Features, measure};
+use crate::folds::{FOLDS, folds};
 use crate::logistic::{PENALTY, fit, score};
-
-const FOLDS: usize = 5;
-/// Fewer groups of prompts give no interval worth printing.
-const LEAST_GROUPS: usize = 30;
 
 /// The predictive power of one feature, or of all.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -72,23 +68,4 @@ pub(crate) fn find(data: &Dataset, groups: &[u64], seeds: &Seeds) -> Found {
     let position = cross_validated(&|feature| feature == Feature::Position);
     add(Feature::Position.name(), &position, data.puts_chosen_first());
     Found { shortcuts, log_odds }
-}
-
-/// Returns the fold of each pair; `None` for too few groups.
-fn folds(groups: &[u64], seeds: &Seeds) -> Option<Vec<usize>> {
-    let mut distinct: Vec<u64> = groups.to_vec();
-    distinct.sort_unstable();
-    distinct.dedup();
-    if distinct.len() < LEAST_GROUPS {
-        return None;
-    }
-    let mut order: Vec<usize> = (0..distinct.len()).collect();
-    let mut stream = seeds.stream("folds");
-    for last in (1..order.len()).rev() {
-        order.swap(last, stream.random_range(0..=last));
-    }
-    let mut fold_of = vec![0; distinct.len()];
-    order.iter().enumerate().for_each(|(at, &group)| fold_of[group] = at % FOLDS);
-    let fold = |group: &u64| fold_of[distinct.binary_search(group).expect("every group is in the list")];
-    Some(groups.iter().map(fold).collect())
 }

@@ -2,6 +2,7 @@
 
 use crate::enough::Enough;
 use crate::fault::Fault;
+use crate::learning_curve::Gain;
 use crate::noise::NoiseEstimate;
 use crate::result::Audit;
 
@@ -113,6 +114,15 @@ pub(crate) fn advice(audit: &Audit) -> Vec<String> {
     if let Some((number, source)) = audit.enough.cheapest().filter(|_| excess > 1.0) {
         let text = format!("For differences of {} points plan {number} {source}.", Enough::TARGET);
         steps.push((0.25 * (1.0 - 1.0 / excess), text));
+    }
+    if let Some(curve) = audit.learning_curve.as_ref().filter(|curve| curve.last_doubling.low > 0.0) {
+        let Gain { gain, low, .. } = curve.last_doubling;
+        let text = format!(
+            "Collect more pairs: with the last doubling of their number a proxy's accuracy rose by {:.1} points.",
+            100.0 * gain
+        );
+        // The share of its errors that the doubling has surely removed.
+        steps.push((low / (1.0 - curve.last().accuracy + gain).max(low), text));
     }
     for (fault, weight) in [(Fault::Truncated, 0.5), (Fault::Markup, 1.0), (Fault::NextTurn, 1.0)] {
         let count = audit.count(fault);

@@ -7,8 +7,8 @@ use arrow_array::{ArrayRef, BooleanArray, Float64Array, RecordBatch, StringArray
 use parquet::arrow::ArrowWriter;
 
 use audit::{
-    Action, Audit, Bench, CleanOptions, Dataset, Fault, NoiseMethod, Options, Plan, ReadAs, audit, clean,
-    diff,
+    Action, Audit, Bench, CleanOptions, Dataset, Fault, NoiseMethod, Options, Plan, Prices, ReadAs, audit,
+    clean, diff,
 };
 use rand::RngExt;
 use seeds::{Seeds, Stream};
@@ -373,4 +373,54 @@ fn labels_of_other_pairs_are_refused() {
     let options = Options { second: vec![other], ..Options::new(Plan::MT_BENCH) };
     let error = audit(&data, &options).expect_err("no pair matches").to_string();
     assert!(error.contains("none of its pairs is in"), "{error}");
+}
+
+/// Pairs of answers of 12 words, of which a share `known` has the label of words with a hidden quality, others a random one.
+fn by_words(count: usize, known: f64) -> Vec<Value> {
+    const WORDS: usize = 400;
+    let mut stream = Seeds::new(11).stream("quality");
+    let quality: Vec<f64> = (0..WORDS).map(|_| stream.random_range(-1.0..1.0)).collect();
+    let row = |at: usize| {
+        let mut answer = || -> (f64, String) {
+            let words: Vec<usize> = (0..12).map(|_| stream.random_range(0..WORDS)).collect();
+            let text: Vec<String> = words.iter().map(|word| format!("v{word}")).collect();
+            (words.iter().map(|&word| quality[word]).sum(), text.join(" "))
+        };
+        let [first, second] = [answer(), answer()];
+        let is_first = if stream.random_bool(known) { first.0 > second.0 } else { stream.random_bool(0.5) };
+        let (chosen, rejected) = if is_first { (first.1, second.1) } else { (second.1, first.1) };
+        json!({"prompt": format!("p{at} q{at} r{at} s{at}?"), "chosen": chosen, "rejected": rejected})
+    };
+    (0..count).map(row).collect()
+}
+
+#[test]
+fn a_learning_curve_rises_where_pairs_teach_and_is_at_chance_without_content() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let curve = |name: &str, known: f64| {
+        let audit = audited(&read(&write(folder.path(), name, &by_words(1500, known))));
+        (audit.learning_curve.clone().expect("many pairs"), audit.to_text())
+    };
+    let (taught, text) = curve("taught.jsonl", 1.0);
+    let accuracies: Vec<f64> = taught.points.iter().map(|point| point.accuracy).collect();
+    assert!(accuracies.is_sorted() && taught.last().accuracy > 0.75, "{accuracies:?}");
+    assert_eq!(taught.points.iter().map(|point| point.pairs).collect::<Vec<_>>(), [75, 150, 300, 600, 1200]);
+    assert!(taught.last_doubling.low > 0.0 && text.contains("It still rises."), "{taught:?}\n{text}");
+    assert!(text.contains("Collect more pairs"), "{text}");
+    let (random, text) = curve("random.jsonl", 0.0);
+    assert!(!random.has_learnt() && text.contains("not above chance"), "{random:?}");
+}
+
+#[test]
+fn prices_of_labels_and_judgments_are_multiplied() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = read(&write(folder.path(), "pairs.jsonl", &by_words(400, 1.0)));
+    let prices = Prices { label: Some(0.25), judge_call: Some(0.5) };
+    let audit = audit(&data, &Options { prices, ..Options::new(Plan::MT_BENCH) }).expect("an audit");
+    let text = audit.to_text().split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(text.contains("as many pairs again, 100.00 USD, add at most"), "{text}");
+    let (seeds, _) =
+        (audit.enough.required.iter()).find_map(|sample| Some((sample.number?, sample))).unwrap();
+    let calls = seeds * 2 * 80 * 2;
+    assert!(text.contains(&format!("{calls} calls of the judge, {:.2} USD", calls as f64 / 2.0)), "{text}");
 }
