@@ -56,6 +56,19 @@ impl Assumptions {
     fn slope(&self) -> f64 {
         self.judge.map_or(1.0, |judge| judge.slope)
     }
+
+    /// Returns the standard deviation between policies of equal quality, in the judge's points, that the lengths of their
+    /// answers cause.
+    fn length_bias(&self) -> f64 {
+        let per_doubling = self.judge.and_then(|judge| judge.per_doubling).unwrap_or(0.0);
+        per_doubling.abs() * self.spread.length
+    }
+
+    /// Returns the same with a judge to whom length does not matter.
+    fn without_length_bias(&self) -> Self {
+        let judge = self.judge.map(|judge| JudgeFit { per_doubling: None, ..judge });
+        Self { judge, ..self.clone() }
+    }
 }
 
 /// Simulates studies of `asked` with the sizes of `recipe`. Returns a table of what they find, and one of designs that find
@@ -138,9 +151,12 @@ impl Policies {
         Self { subjects, of, known, is_trained }
     }
 
-    /// Draws the scores of a study whose policies differ by `shifts` points.
-    fn draw(&self, setup: &Setup, spread: &Spread, shifts: &[f64], rng: &mut Stream) -> Collected {
+    /// Draws the scores of a study whose policies differ by `shifts` points, and by what their lengths add.
+    fn draw(&self, setup: &Setup, assumed: &Assumptions, shifts: &[f64], rng: &mut Stream) -> Collected {
         let Size { questions, samples, judge } = Size::of(setup);
+        let (spread, bias) = (&assumed.spread, assumed.length_bias());
+        let biased = |shift: &f64| if bias > 0.0 { shift + bias * normal(rng) } else { *shift };
+        let shifts: Vec<f64> = shifts.iter().map(biased).collect();
         let tastes: Vec<Vec<f64>> = shifts
             .iter()
             .map(|_| (0..questions).map(|_| spread.policy_question * normal(rng)).collect())
@@ -251,7 +267,7 @@ impl<'a> Simulation<'a> {
     fn draw(&self, shifts: &[f64], study: usize) -> Collected {
         let seeds = Seeds::new(self.setup.seed).child("design");
         let mut rng = seeds.indexed(self.question.about().name, study as u64);
-        self.policies.draw(&self.setup, &self.assumed.spread, shifts, &mut rng)
+        self.policies.draw(&self.setup, self.assumed, shifts, &mut rng)
     }
 
     fn run(&self, progress: &mut dyn Progress) -> Result<Found, StudyError> {
@@ -397,11 +413,20 @@ fn power_table(recipe: &StudyRecipe, simulated: &[(Simulation<'_>, Found)], assu
         format!("Standard deviations, {}: {}.", assumed.source, assumed.spread.in_words()),
         "Each question is simulated alone; a study of several shares the variance between seeds, and finds slightly more.".to_owned(),
     ];
-    if let Some(JudgeFit { slope, correlation, answers }) = assumed.judge {
+    if let Some(JudgeFit { slope, correlation, answers, per_doubling }) = assumed.judge {
         notes.push(format!(
             "The judge gives {slope:.2} points for a point of the people, over {answers} answers, with a correlation of \
              {correlation:.2}, so it shows an effect as that many times as large."
         ));
+        if let Some(per_doubling) = per_doubling {
+            notes.push(format!(
+                "The judge adds {per_doubling:+.2} points for a doubling of length at equal ratings by the people. The mean \
+                 lengths of policies differ with a standard deviation of {:.2} doublings, so its scores of equal policies differ \
+                 with one of {:.2} points. Neither questions nor seeds reduce that.",
+                assumed.spread.length,
+                assumed.length_bias()
+            ));
+        }
     }
     if seeds == 1 {
         notes.push("With one seed the intervals are about these policies, and coverage of other runs is not promised.".to_owned());

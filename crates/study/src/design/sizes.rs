@@ -82,7 +82,8 @@ pub(super) fn table(
     if !simulated.iter().any(|(simulation, _)| is_planted(simulation)) {
         return Ok(None);
     }
-    let Designs { by_seeds, factor, cheapest } = Designs::of(recipe, simulated, assumed)?;
+    let Designs { by_seeds, factor, cheapest } =
+        Designs::of(recipe, simulated, &assumed.without_length_bias())?;
     let rows = by_seeds.iter().map(|(seeds, design)| match design {
         Some(Enough { questions, runs, calls, .. }) => vec![
             Value::Count(*seeds),
@@ -105,6 +106,11 @@ pub(super) fn table(
         "Questions: by formula, for the comparison that needs most{larger}. Judge calls: one for each turn of each answer of each \
          judge."
     )];
+    if assumed.length_bias() > 0.0 {
+        notes.push(
+            "Without the judge's length bias, which no size removes: compare at equal length.".to_owned(),
+        );
+    }
     if let Some((Some(Enough { seeds, questions, runs, calls }), power)) =
         cheapest.map(|(at, power)| (by_seeds[at].1.as_ref(), power))
     {

@@ -19,12 +19,15 @@ pub struct Spread {
     pub seed_question: f64,
     /// Between answers to one turn, as judged: sampling and judge.
     pub answer: f64,
+    /// Between policies, of the mean of log₂(characters) of their answers: in doublings.
+    pub length: f64,
 }
 
 impl Spread {
     /// Assumed values, of the size of those in the simulations of the crate `stats`: single ratings by a strong model, one
     /// sampled answer.
-    pub const TYPICAL: Self = Self { seed: 0.15, policy_question: 0.4, seed_question: 0.7, answer: 1.3 };
+    pub const TYPICAL: Self =
+        Self { seed: 0.15, policy_question: 0.4, seed_question: 0.7, answer: 1.3, length: 0.3 };
 
     /// Measures the spread of the policies in `results.parquet` of an earlier study, on the benchmark under its first scorer.
     ///
@@ -45,6 +48,7 @@ impl Spread {
         let scorer = rows.first().map(|row| &row.scorer);
         rows.retain(|row| Some(&row.scorer) == scorer);
         let turns = rows.iter().map(|row| row.turn).max().unwrap_or(1).max(1);
+        let length = spread_of_lengths(&rows);
         let mut policies: Vec<(&ScoreRow, Vec<Observation>)> = Vec::new();
         for row in rows {
             let Some(score) = row.score else { continue };
@@ -84,6 +88,7 @@ impl Spread {
             policy_question: root(of_questions),
             seed_question: 0.0,
             answer: root(variance.answers.value * f64::from(turns)),
+            length,
         })
     }
 
@@ -97,7 +102,7 @@ impl Spread {
             .filter(|(_, trained)| **trained)
             .map(|(weight, _)| weight * weight)
             .sum();
-        let Self { seed, policy_question, seed_question, answer } = self;
+        let Self { seed, policy_question, seed_question, answer, .. } = self;
         [
             squares * policy_question.powi(2),
             trained * seed.powi(2),
@@ -108,12 +113,28 @@ impl Spread {
 
     /// Returns the values in words.
     pub(super) fn in_words(&self) -> String {
-        let Self { seed, policy_question, seed_question, answer } = self;
+        let Self { seed, policy_question, seed_question, answer, .. } = self;
         format!(
             "training seeds {seed:.2}, a policy's advantage by question {policy_question:.2}, seeds by question \
              {seed_question:.2}, answers as judged {answer:.2}"
         )
     }
+}
+
+/// Returns the standard deviation between policies of the mean of log₂(characters); 0 for fewer than two policies.
+fn spread_of_lengths(rows: &[&ScoreRow]) -> f64 {
+    let mut policies: Vec<(&ScoreRow, f64, f64)> = Vec::new();
+    for row in rows.iter().filter(|row| row.characters > 0) {
+        let length = (row.characters as f64).log2();
+        match policies.iter_mut().find(|(known, ..)| is_same_policy(known, row)) {
+            Some((_, sum, count)) => (*sum, *count) = (*sum + length, *count + 1.0),
+            None => policies.push((row, length, 1.0)),
+        }
+    }
+    let means: Vec<f64> = policies.iter().map(|(_, sum, count)| sum / count).collect();
+    let mean = means.iter().sum::<f64>() / means.len().max(1) as f64;
+    let squares: f64 = means.iter().map(|length| (length - mean).powi(2)).sum();
+    (squares / means.len().saturating_sub(1).max(1) as f64).sqrt()
 }
 
 /// Returns whether two rows differ in seed, sample, question, turn and score only.

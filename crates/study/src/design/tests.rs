@@ -61,12 +61,19 @@ fn a_recommended_design_has_its_power_in_simulations() {
 #[test]
 fn an_earlier_study_shows_its_spread() {
     let recipe = recipe(&["study.seeds=8", "study.annotators=[\"human\", \"a\", \"b\", \"c\"]"]);
-    let planted = Spread { seed: 0.3, policy_question: 0.5, seed_question: 0.0, answer: 1.0 };
+    let planted = Spread { seed: 0.3, policy_question: 0.5, seed_question: 0.0, answer: 1.0, length: 0.5 };
     let assumed = Assumptions { spread: planted, ..assumed() };
     let simulation = Simulation::of(&recipe, &Acquisition, &assumed).unwrap().unwrap();
     let collected = simulation.draw(&[0.0; 9], 0);
     let rows: Vec<_> =
         collected.evaluated.iter().flat_map(|evaluated| evaluated.rows(&simulation.setup)).collect();
+    // Answers of the four annotators' policies have 400, 800, 1600 and 3200 characters, those of SFT 1600.
+    let annotators = ["human", "a", "b", "c"];
+    let with_length = |row: ScoreRow| {
+        let at = annotators.iter().position(|name| *name == row.annotator).unwrap_or(2);
+        ScoreRow { characters: 400 << at, ..row }
+    };
+    let rows: Vec<ScoreRow> = rows.into_iter().map(with_length).collect();
     let folder = tempfile::tempdir().unwrap();
     // As in the sandbox: other questions, and another scorer.
     let other = |row: &ScoreRow| {
@@ -83,6 +90,11 @@ fn an_earlier_study_shows_its_spread() {
     ] {
         assert!((measured - planted).abs() < 0.15, "{spread:?}");
     }
+    // DPO and IPO of each annotator, and SFT: 2, 2, 3 and 2 policies.
+    let doublings: [f64; 9] = [0.0, 0.0, 1.0, 1.0, 2.0, 2.0, 2.0, 3.0, 3.0];
+    let mean = doublings.iter().sum::<f64>() / 9.0;
+    let expected = (doublings.iter().map(|length| (length - mean).powi(2)).sum::<f64>() / 8.0).sqrt();
+    assert!((spread.length - expected).abs() < 1e-9, "{spread:?}, not {expected}");
     let one: Vec<_> = rows.into_iter().filter(|row| row.seed == 0).collect();
     experiment::results::write_parquet(&folder.path().join("results.parquet"), &one).unwrap();
     let error = Spread::of_study(folder.path()).unwrap_err().to_string();
@@ -92,11 +104,30 @@ fn an_earlier_study_shows_its_spread() {
 #[test]
 fn a_judge_that_shows_half_of_an_effect_finds_less() {
     let recipe = recipe(&["study.seeds=3"]);
-    let half = JudgeFit { slope: 0.5, correlation: 0.6, answers: 200 };
+    let half = JudgeFit { slope: 0.5, correlation: 0.6, answers: 200, per_doubling: None };
     let by_half = found(&recipe, &Assumptions { judge: Some(half), ..assumed() }).power[0].unwrap();
     let whole = found(&recipe, &assumed()).power[0].unwrap();
     assert_eq!(by_half[1], whole[0], "the same scores: 0.2 points of people are 0.1 of the judge");
     assert_eq!(by_half[2], whole[1]);
+}
+
+#[test]
+fn a_judge_that_favors_length_raises_false_alarms_that_no_size_removes() {
+    let recipe = recipe(&["study.seeds=6", "study.questions=160"]);
+    let judge = JudgeFit { slope: 1.0, correlation: 0.6, answers: 200, per_doubling: Some(1.5) };
+    let biased = Assumptions { judge: Some(judge), ..assumed() };
+    let (fair, unfair) = (found(&recipe, &assumed()), found(&recipe, &biased));
+    assert!(unfair.false_alarms[0] > fair.false_alarms[0] + 0.3, "{:?}", unfair.false_alarms);
+    assert!(unfair.coverage[0] < 0.8 && fair.coverage[0] > 0.9, "{:?}", unfair.coverage);
+    assert_eq!(
+        found(&recipe, &biased.without_length_bias()).power,
+        fair.power,
+        "the same draws without a bias"
+    );
+    let tables =
+        design(&recipe, &[&Acquisition], &Assumptions { studies: 20, ..biased }, &mut Silent).unwrap();
+    assert!(tables[0].notes.iter().any(|note| note.contains("+1.50 points for a doubling of length")));
+    assert!(tables[1].notes.iter().any(|note| note.starts_with("Without the judge's length bias")));
 }
 
 #[test]
