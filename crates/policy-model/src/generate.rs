@@ -1,10 +1,11 @@
 //! Batched generation with a preallocated key-value cache.
 
+use std::collections::VecDeque;
+
 use tch::{Device, Kind, Tensor};
 
-use crate::attention::{
-    AttentionBackend, KeyValues, Masks, Packed, PackedRows, Padded, ScoreMask, ScoreRule,
-};
+use crate::attention::{Masks, Packed, PackedRows, Padded, ScoreMask};
+use crate::cache::{Cache, Prefill};
 use crate::error::PolicyError;
 use crate::families::Family;
 use crate::on_device::on_device;
@@ -26,7 +27,7 @@ pub struct GenerationRequest {
 /// Batching of requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GenerationOptions {
-    /// Sequences per batch.
+    /// Sequences that are computed at a time.
     pub max_batch: usize,
 }
 
@@ -59,8 +60,8 @@ const MAX_TOKENS: usize = 1 << 24;
 impl Policy {
     /// Continues all requests, and returns the results in their order.
     ///
-    /// Computes `max_batch` requests at a time, those with the longest prompts first. A batch shrinks when at most half of its
-    /// sequences are still running.
+    /// Computes up to `max_batch` requests at a time, those with the longest prompts first. Waiting requests take the places of
+    /// finished ones, a quarter of the batch at a time; without any, the batch shrinks when at most half of it is still running.
     ///
     /// # Errors
     /// A prompt is empty or has an id outside the vocabulary, sampling parameters are out of range, the cache exceeds the
@@ -84,9 +85,11 @@ impl Policy {
         let nothing = Generation { tokens: Vec::new(), finish: Finish::Length, margins: Vec::new() };
         let mut generations = vec![nothing; requests.len()];
         tch::no_grad(|| {
-            for indices in order.chunks(options.max_batch.max(1)) {
-                let sequences = indices.iter().map(|&index| Sequence::new(index, &requests[index])).collect();
-                Batch::new(self, sequences)?.run(&mut generations)?;
+            let mut waiting: Waiting<'_> =
+                order.into_iter().map(|index| Sequence::new(index, &requests[index])).collect();
+            let first = take(&mut waiting, options.max_batch.max(1));
+            if !first.is_empty() {
+                Batch::new(self, first)?.run(waiting, &mut generations)?;
             }
             Ok(generations)
         })
@@ -159,6 +162,11 @@ impl<'a> Sequence<'a> {
         self.finish.is_none()
     }
 
+    /// Tokens of the prompt and of the answer.
+    fn length(&self) -> usize {
+        self.prompt.len() + self.tokens.len()
+    }
+
     /// Returns the input of the next forward pass. A finished sequence in the batch repeats its last token, and its result is
     /// ignored.
     fn last_token(&self) -> i64 {
@@ -183,10 +191,19 @@ struct Batch<'a> {
 impl<'a> Batch<'a> {
     /// Allocates the cache for `sequences` (at least one).
     fn new(policy: &'a Policy, sequences: Vec<Sequence<'a>>) -> Result<Self, PolicyError> {
+        let rest = longest_rest(&sequences);
+        Self::with_spare(policy, sequences, rest)
+    }
+
+    /// As [`Batch::new`], with so many columns after the prompts.
+    fn with_spare(
+        policy: &'a Policy,
+        sequences: Vec<Sequence<'a>>,
+        spare: usize,
+    ) -> Result<Self, PolicyError> {
         let width = sequences.iter().map(|s| s.prompt.len()).max().unwrap_or(0);
         let first_columns: Vec<i64> = sequences.iter().map(|s| (width - s.prompt.len()) as i64).collect();
-        let columns = width + longest_rest(&sequences);
-        let cache = Cache::new(policy, sequences.len(), columns as i64)?;
+        let cache = Cache::new(policy, sequences.len(), (width + spare) as i64)?;
         let mut batch = Self {
             policy,
             sequences,
@@ -200,23 +217,38 @@ impl<'a> Batch<'a> {
         Ok(batch)
     }
 
-    fn run(mut self, generations: &mut [Generation]) -> Result<(), PolicyError> {
+    /// Computes the sequences, and those of `waiting` in the places of finished ones.
+    fn run(mut self, mut waiting: Waiting<'a>, generations: &mut [Generation]) -> Result<(), PolicyError> {
+        let places = self.sequences.len();
         let mut hidden = self.prefill()?;
-        let mut before = self.sequences.len();
+        let mut before = places;
         loop {
             self.choose(&hidden)?;
-            let running = self.sequences.iter().filter(|s| s.is_running()).count();
-            if 2 * running <= self.sequences.len() {
-                self.retire(generations);
-            } else if running < before {
-                self.mask_finished();
+            let mut running = self.running();
+            while running < self.sequences.len() {
+                let free = places - running;
+                let arriving = if 4 * free >= places { take(&mut waiting, free) } else { Vec::new() };
+                if arriving.is_empty() && 2 * running > self.sequences.len() {
+                    break;
+                }
+                self.replace_finished(arriving, generations)?;
+                // An answer may end with its first token.
+                running = self.running();
+                before = self.sequences.len();
             }
             if running == 0 {
                 return Ok(());
             }
+            if running < before {
+                self.mask_finished();
+            }
             before = running;
             hidden = self.step()?;
         }
+    }
+
+    fn running(&self) -> usize {
+        self.sequences.iter().filter(|sequence| sequence.is_running()).count()
     }
 
     /// Computes the prompts with their new tokens, if any, and returns the hidden states `[B, hidden]` of their last tokens.
@@ -270,7 +302,7 @@ impl<'a> Batch<'a> {
             RopeScaling::LongRope { original_max_position_embeddings: context, .. } => {
                 config.family == Family::Phi3
                     && sequence.is_running()
-                    && sequence.prompt.len() + sequence.tokens.len() == context as usize + 1
+                    && sequence.length() == context as usize + 1
             }
             _ => false,
         }
@@ -302,8 +334,12 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
-    /// Moves finished sequences to `generations`, and removes them from the cache.
-    fn retire(&mut self, generations: &mut [Generation]) {
+    /// Moves finished sequences to `generations`, and replaces them by `arriving` ones, of which it computes the first tokens.
+    fn replace_finished(
+        &mut self,
+        arriving: Vec<Sequence<'a>>,
+        generations: &mut [Generation],
+    ) -> Result<(), PolicyError> {
         let (running, finished): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.sequences).into_iter().enumerate().partition(|(_, s)| s.is_running());
         for (_, Sequence { index, tokens, margins, finish, .. }) in finished {
@@ -311,18 +347,26 @@ impl<'a> Batch<'a> {
         }
         let rows: Vec<i64> = running.iter().map(|(row, _)| *row as i64).collect();
         self.sequences = running.into_iter().map(|(_, sequence)| sequence).collect();
-        if rows.is_empty() {
-            return;
+        let mut arrived = None;
+        if !arriving.is_empty() {
+            let mut batch = Self::with_spare(self.policy, arriving, 0)?;
+            let hidden = batch.prefill()?;
+            batch.choose(&hidden)?;
+            self.sequences.append(&mut batch.sequences);
+            arrived = Some(batch.cache);
         }
-        let longest = self.sequences.iter().map(|s| s.prompt.len() + s.tokens.len()).max().unwrap_or(0);
+        if self.sequences.is_empty() {
+            return Ok(());
+        }
+        let rows = on_device(&rows, self.policy.device());
+        let longest = self.sequences.iter().map(Sequence::length).max().unwrap_or(0);
         // The newest token of each sequence is not in the cache yet.
         let filled = longest - 1;
         let columns = longest + longest_rest(&self.sequences);
-        let rows = on_device(&rows, self.policy.device());
-        self.cache.keep(&rows, filled as i64, columns as i64);
-        let firsts: Vec<i64> =
-            self.sequences.iter().map(|s| (longest - s.prompt.len() - s.tokens.len()) as i64).collect();
+        self.cache.replace(&rows, arrived, filled as i64, columns as i64)?;
+        let firsts: Vec<i64> = self.sequences.iter().map(|s| (longest - s.length()) as i64).collect();
         self.set_columns(&firsts);
+        Ok(())
     }
 
     /// Masks the columns of finished sequences, whose results are ignored, to save their attention.
@@ -347,105 +391,14 @@ impl<'a> Batch<'a> {
     }
 }
 
+/// Requests that no place is free for yet.
+type Waiting<'a> = VecDeque<Sequence<'a>>;
+
+/// Removes the first `count` requests, or all.
+fn take<'a>(waiting: &mut Waiting<'a>, count: usize) -> Vec<Sequence<'a>> {
+    waiting.drain(..count.min(waiting.len())).collect()
+}
+
 fn longest_rest(sequences: &[Sequence<'_>]) -> usize {
     sequences.iter().map(|s| s.sampling.max_new_tokens - s.tokens.len()).max().unwrap_or(0)
-}
-
-/// Attention of packed prompts, whose keys and values fill the cache.
-struct Prefill<'a> {
-    packed: Packed,
-    /// Tokens of each prompt.
-    lengths: Vec<i64>,
-    /// Columns of the cache up to the last tokens.
-    columns: i64,
-    cache: &'a mut Cache,
-}
-
-impl AttentionBackend for Prefill<'_> {
-    fn attend(
-        &mut self,
-        layer: usize,
-        rule: ScoreRule,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-    ) -> Result<Tensor, PolicyError> {
-        self.cache.fill(layer, &self.lengths, self.columns, [&k, &v]);
-        self.packed.attend(layer, rule, q, k, v)
-    }
-}
-
-/// Keys and values `[B, kv_heads, columns, head_dim]` of each layer, allocated once for the longest continuation.
-struct Cache {
-    layers: Vec<(Tensor, Tensor)>,
-    windows: Vec<Option<i64>>,
-    columns: i64,
-    /// Columns in use before the current forward pass.
-    filled: i64,
-}
-
-impl Cache {
-    fn new(policy: &Policy, rows: usize, columns: i64) -> Result<Self, PolicyError> {
-        let config = policy.config();
-        let shape = [rows as i64, config.kv_heads as i64, columns, config.head_dim as i64];
-        // Unwritten columns must be finite: a weight of 0 times NaN is NaN.
-        let zeros = || Tensor::f_zeros(shape, (policy.kind(), policy.device()));
-        let layers: Result<Vec<_>, _> = (0..config.layers).map(|_| Ok((zeros()?, zeros()?))).collect();
-        let action = || format!("allocate keys and values of {rows} sequences of {columns} tokens");
-        Ok(Self {
-            layers: layers.map_err(|source| PolicyError::torch(action())(source))?,
-            windows: (0..config.layers)
-                .map(|layer| config.window(layer).map(|window| window as i64))
-                .collect(),
-            columns,
-            filled: 0,
-        })
-    }
-
-    /// Stores the keys and values `[N, kv_heads, head_dim]` of prompts of these lengths, aligned on the right of `columns`.
-    fn fill(&mut self, layer: usize, lengths: &[i64], columns: i64, [keys, values]: [&Tensor; 2]) {
-        for (all, new) in [(&self.layers[layer].0, keys), (&self.layers[layer].1, values)] {
-            for (row, (new, length)) in new.split_with_sizes(lengths, 0).iter().zip(lengths).enumerate() {
-                let place = all.select(0, row as i64).narrow(1, columns - length, *length);
-                place.shallow_clone().copy_(&new.transpose(0, 1));
-            }
-        }
-        if layer + 1 == self.layers.len() {
-            self.filled = columns;
-        }
-    }
-
-    /// Keeps the given rows and their last `filled` columns, with capacity for `columns`.
-    fn keep(&mut self, rows: &Tensor, filled: i64, columns: i64) {
-        for pair in &mut self.layers {
-            for tensor in [&mut pair.0, &mut pair.1] {
-                let kept = tensor.narrow(2, self.filled - filled, filled).index_select(0, rows);
-                let mut shape = kept.size();
-                shape[2] = columns;
-                *tensor = Tensor::empty(shape, (kept.kind(), kept.device()));
-                tensor.narrow(2, 0, filled).copy_(&kept);
-            }
-        }
-        (self.filled, self.columns) = (filled, columns);
-    }
-}
-
-impl KeyValues for Cache {
-    fn extend(&mut self, layer: usize, keys: Tensor, values: Tensor) -> (Tensor, Tensor) {
-        let added = keys.size()[2];
-        let all = self.filled + added;
-        let (all_keys, all_values) = &self.layers[layer];
-        all_keys.narrow(2, self.filled, added).copy_(&keys);
-        all_values.narrow(2, self.filled, added).copy_(&values);
-        let first = match self.windows[layer] {
-            // The queries of a prompt have a window each, by their masks; a single query has one window.
-            Some(window) if added == 1 => (all - window).max(0),
-            _ => 0,
-        };
-        let seen = (all_keys.narrow(2, first, all - first), all_values.narrow(2, first, all - first));
-        if layer + 1 == self.layers.len() {
-            self.filled = all;
-        }
-        seen
-    }
 }

@@ -4,6 +4,7 @@
 mod adapted;
 mod adapter_folder;
 mod attention;
+mod cache;
 mod config;
 mod decoder;
 mod dropout;
