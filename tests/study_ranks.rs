@@ -41,8 +41,8 @@ fn succeeds(command: &mut Command) -> String {
 /// Returns each score with the length of its answer, by policy, question, turn and scorer.
 fn scores(out: &Path) -> BTreeMap<String, (Option<f64>, u64)> {
     let key = |row: &ScoreRow| {
-        let ScoreRow { cell, step, question_set, question_id, turn, scorer, .. } = row;
-        format!("{cell} {step} {question_set} {question_id} {turn} {scorer}")
+        let ScoreRow { annotator, loss, seed, step, question_set, question_id, turn, scorer, .. } = row;
+        format!("{annotator} {loss} {seed} {step} {question_set} {question_id} {turn} {scorer}")
     };
     let rows = read_parquet(&out.join("results.parquet")).unwrap();
     rows.iter().map(|row| (key(row), (row.score, row.characters))).collect()
@@ -71,6 +71,22 @@ fn groups_of_every_size_give_the_scores_of_one_process() {
         let ranks: BTreeSet<&str> = trainings().filter_map(|line| line.split(']').next()).collect();
         assert_eq!((trainings().count(), ranks.len()), (if size == "2" { 4 } else { 2 }, 2), "{log}");
     }
+}
+
+#[test]
+fn ranks_that_share_all_weights_train_and_answer_together() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = |name: &str| folder.path().join(name);
+    succeeds(&mut command(&out("whole"), &["--nproc-per-node", "2"]));
+    let arguments = ["--nproc-per-node", "2", "--set", "distributed.zero=3"];
+    let log = succeeds(&mut command(&out("shared"), &arguments));
+    // Of the supervised policy and of two trained ones, on two ranks.
+    assert_eq!(log.matches("the answers gather each layer").count(), 6, "{log}");
+    // Gathered weights are summed in another order, and an answer that is sampled differently once goes on differently.
+    let (shared, whole) = (scores(&out("shared")), scores(&out("whole")));
+    let same = whole.iter().filter(|(key, score)| shared.get(*key) == Some(*score)).count();
+    assert_eq!(shared.len(), whole.len());
+    assert!(4 * same >= 3 * whole.len(), "{same} of {} scores are the same", whole.len());
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use distributed::DistributedError;
+use distributed::{DistributedError, ProcessGroup, Sharding};
 use inference::{DistributedResponder, Ending, LoadedPolicy, PolicyResponder};
 use mtbench::{
     Answer, BenchDir, Conversation, FixedStamp, JudgeProgress, Question, Responder, answer_bench,
@@ -88,7 +88,7 @@ impl Candidate {
             return Ok(());
         }
         if source.is_sandbox() {
-            return self.score_in_sandbox(source, judges, context);
+            return self.score_in_sandbox(setup, source, judges, context);
         }
         self.answer(setup, source, context)?;
         if !context.group.is_main() {
@@ -123,7 +123,7 @@ impl Candidate {
             chat.template = None;
         }
         let device = context.group.device().unwrap_or_else(|| setup.model.device.resolve());
-        let policy = self.open((setup.model.dtype.kind(), device), &chat)?;
+        let policy = self.open((setup.model.dtype.kind(), device), &chat, setup, &context.group)?;
         let batch = setup.answers.batch;
         let mut responder =
             policy.responder(self.generation(source), setup.answers.max_new_tokens, batch.get());
@@ -148,12 +148,19 @@ impl Candidate {
         })
     }
 
-    /// Takes the policy from memory, or else reads it.
+    /// Takes the policy from memory, or else reads it: each rank its shard where ranks divide the weights that compute.
     fn open(
         &self,
         (kind, device): (Kind, Device),
         chat: &ChatSettings,
+        setup: &Setup,
+        group: &ProcessGroup,
     ) -> Result<LoadedPolicy, ExperimentError> {
+        let exchange = setup.distributed.exchange();
+        if group.is_distributed() && exchange.sharding == Sharding::Parameters {
+            tracing::info!("distributed.zero = 3: the answers gather each layer");
+            return Ok(LoadedPolicy::open_over_ranks(&self.model, kind, chat, (group, exchange))?);
+        }
         let in_memory = match &self.loaded {
             Some(policy) => LoadedPolicy::of_trained(policy, &self.model, (kind, device), chat)?,
             None => None,
@@ -185,12 +192,13 @@ impl Candidate {
     /// Answers the sandbox's questions on all ranks; rank 0 judges and writes the evaluation.
     fn score_in_sandbox(
         &self,
+        setup: &Setup,
         source: &DataSource,
         judges: &Judges,
         context: &mut Context<'_>,
     ) -> Result<(), ExperimentError> {
         let device = context.group.device().unwrap_or(Device::Cpu);
-        let policy = self.open((Kind::Float, device), &ChatSettings::default())?;
+        let policy = self.open((Kind::Float, device), &ChatSettings::default(), setup, &context.group)?;
         let tokens = source.max_new_tokens() as u32;
         let responder = policy.responder(self.generation(source), tokens, SANDBOX_BATCH);
         together(responder, context, |responder, context| {

@@ -77,6 +77,8 @@ impl DistributedResponder<'_> {
         for (_, wave) in waves().enumerate().filter(|(number, _)| self.group.owns(*number)) {
             own.push(self.responder.answer(wave)?);
         }
+        // Ranks that share the layers take part in the others' waves.
+        self.responder.policy.finish_passes()?;
         let mut ranks = Vec::new();
         for part in self.group.all_gather_bytes(serde_json::to_vec(&own)?)? {
             let answered: Vec<Vec<String>> = serde_json::from_slice(&part)?;

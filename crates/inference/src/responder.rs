@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::path::Path;
 
+use distributed::{Exchange, ProcessGroup};
 use mtbench::{Conversation, Responder};
 use policy_model::{Finish, GenerationOptions, GenerationRequest, Policy, Sampling};
 use pref_data::{ChatSettings, Message, RenderMode, Tokenizer};
@@ -70,9 +71,25 @@ impl LoadedPolicy {
         chat: &ChatSettings,
     ) -> Result<Self, InferenceError> {
         let tokenizer = tokenizer_with_template(folder, chat)?;
-        let emulated = kind == Kind::BFloat16 && !policy_model::native_bf16(device);
-        let kind = if emulated { Kind::Float } else { kind };
-        Ok(Self { policy: Policy::load(folder, kind, device)?, tokenizer })
+        Ok(Self { policy: Policy::load(folder, supported(kind, device), device)?, tokenizer })
+    }
+
+    /// Reads the folder, of which each rank of `group` keeps its shard: the ranks answer together, and gather each layer while it
+    /// computes.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn open_over_ranks(
+        folder: &Path,
+        kind: Kind,
+        chat: &ChatSettings,
+        (group, exchange): (&ProcessGroup, Exchange),
+    ) -> Result<Self, InferenceError> {
+        let tokenizer = tokenizer_with_template(folder, chat)?;
+        let device = group.device().unwrap_or(Device::Cpu);
+        let policy = trainer::load_over_ranks(folder, (supported(kind, device), device), group, exchange)?;
+        Ok(Self { policy, tokenizer })
     }
 
     /// Takes a policy that was trained on `folder`'s weights in this process, as [`open_in`](Self::open_in) would read it from
@@ -107,6 +124,12 @@ impl LoadedPolicy {
             max_batch: usize::from(max_batch),
         }
     }
+}
+
+/// Returns `kind`, or fp32 on processors without bfloat16 arithmetic.
+fn supported(kind: Kind, device: Device) -> Kind {
+    let is_emulated = kind == Kind::BFloat16 && !policy_model::native_bf16(device);
+    if is_emulated { Kind::Float } else { kind }
 }
 
 /// Reads the tokenizer of a model folder, which must have a chat template.

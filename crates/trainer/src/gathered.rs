@@ -103,8 +103,13 @@ impl ShardedModel {
     }
 }
 
-/// Reads a model folder, of which each rank keeps its shard in `kind`.
-pub(crate) fn load(
+/// Reads a model folder, of which each rank keeps its shard in `kind`. Layers are gathered while they compute, so all ranks take
+/// part in each pass: a rank without work calls [`Policy::finish_passes`].
+///
+/// # Errors
+///
+/// If the folder cannot be read.
+pub fn load_over_ranks(
     folder: &Path,
     (kind, device): (Kind, Device),
     group: &ProcessGroup,
@@ -128,7 +133,7 @@ pub(crate) fn load_like(
 ) -> Result<Policy, TrainError> {
     match policy.layer_source() {
         Some(_) if policy.is_quantized() => Ok(Policy::load_in_nf4(folder, kind, policy.device())?),
-        Some(_) => load(folder, (kind, policy.device()), group, Exchange::default()),
+        Some(_) => load_over_ranks(folder, (kind, policy.device()), group, Exchange::default()),
         None => Ok(Policy::load(folder, kind, policy.device())?),
     }
 }

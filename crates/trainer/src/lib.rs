@@ -51,6 +51,7 @@ pub use adapter_dropout::StepDropout;
 pub use context::{ANNOUNCED, Clock, Context, NoClock, Overall, Progress, Silent};
 pub use engine::{Observer, Outcome, Trainer};
 pub use error::{TrainError, is_bad_model};
+pub use gathered::load_over_ranks;
 pub use gradients::Gradients;
 pub use held_out::{HeldOut, HeldOutDialogues, HeldOutMetrics, HeldOutPreference, HeldOutSet, OwnAnswers};
 pub use kl_pairs::KlPairs;

@@ -333,7 +333,7 @@ impl Loaded {
                 let loses = *trained == Trained::All && stored != Some(kind);
                 let kind = if loses { Kind::Float } else { kind };
                 match is_divided {
-                    true => gathered::load(folder, (kind, device), group, exchange),
+                    true => gathered::load_over_ranks(folder, (kind, device), group, exchange),
                     false => Ok(load(recipe, folder, kind, device)?),
                 }
             });
