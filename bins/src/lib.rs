@@ -34,4 +34,7 @@ mod train_plan;
 mod train_program;
 mod units;
 
-pub use programs::{commands, main, preflab};
+pub use programs::{
+    AGREEMENT, ANNOTATE, AUDIT, MTBENCH, PREF_TRAIN, Program, RQ1, RQ2, RQ3, RQ4, STUDY, commands, main,
+    preflab,
+};

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    bins::main("audit")
+    bins::main(&bins::AUDIT)
 }

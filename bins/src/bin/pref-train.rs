@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    bins::main("pref-train")
+    bins::main(&bins::PREF_TRAIN)
 }

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    bins::main("rq2")
+    bins::main(&bins::RQ2)
 }

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    bins::main("rq4")
+    bins::main(&bins::RQ4)
 }
