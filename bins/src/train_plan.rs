@@ -1,7 +1,7 @@
 //! `pref-train --plan`: what a run would do, as a table.
 
 use report::table::{Align, Column, Table, Value};
-use trainer::{Memory, OnCluster, TokenCounts, TrainPlan};
+use trainer::{LargestModel, Memory, OnCluster, TokenCounts, TrainPlan};
 
 /// The plan as a table: what, how much, and what to know about it.
 pub(crate) fn train_plan(plan: &TrainPlan) -> Table {
@@ -33,6 +33,39 @@ pub(crate) fn train_plan(plan: &TrainPlan) -> Table {
                 plan.cluster.bandwidth / 1e9,
             ),
             "Nothing was trained and nothing was written.".into(),
+        ],
+    }
+}
+
+/// The largest models that train on a GPU, as a table.
+pub(crate) fn largest_table(models: &[LargestModel], gigabytes: u16) -> Table {
+    let in_gb = |bytes: u64| Value::Number { value: bytes as f64 / 1e9, decimals: 1 };
+    let row = |model: &LargestModel| {
+        let LargestModel { method, parameters, layers, hidden_size, memory } = model;
+        vec![
+            Value::text(method),
+            Value::Number { value: *parameters as f64 / 1e9, decimals: 2 },
+            Value::text(format!("{layers} × {hidden_size}")),
+            in_gb(memory.total()),
+            in_gb(memory.of_weights()),
+            in_gb(memory.activations + memory.head),
+        ]
+    };
+    let columns =
+        ["Parameters, 10⁹", "Layers × width", "Memory, GB", "of which weights", "activations and head"];
+    let columns = columns.map(|name| Column::new(name, Align::Right));
+    Table {
+        id: "largest".into(),
+        title: format!("The largest models that train on one GPU of {gigabytes} GB"),
+        columns: std::iter::once(Column::new("Method", Align::Left)).chain(columns).collect(),
+        rows: models.iter().map(row).collect(),
+        notes: vec![
+            "By formula, for this recipe's data, micro-batches and vocabulary, in bfloat16 with train.gradient_checkpointing. \
+             Weights: also their gradients and moments."
+                .into(),
+            "Models have the shape of Llama 7B: heads of 128, as many layers as heads, a gated block of 8/3 of the width, an \
+             untied head."
+                .into(),
         ],
     }
 }

@@ -17,7 +17,7 @@ use crate::launch::{RanksArgs, logging, placement};
 use crate::preview_text::preview_text;
 use crate::program::{Signals, Stopped, print_result, run};
 use crate::study_program::READING;
-use crate::train_plan::train_plan;
+use crate::train_plan::{largest_table, train_plan};
 
 /// What a run shows: decisions about its data and its course. The log has the rest.
 const SHOWN: &str = "warn,announced=info,bins=info,hub=info,pref_data=info,trainer=info";
@@ -41,6 +41,9 @@ pub(crate) struct TrainArgs {
     /// Read model and data, and show the steps, memory and time of the run; nothing runs or is written
     #[arg(long)]
     plan: bool,
+    /// Show the largest models that train on the recipe's data on one GPU of so many gigabytes, by method, in place of the plan
+    #[arg(long, value_name = "GB", requires = "plan", value_parser = clap::value_parser!(u16).range(1..))]
+    largest: Option<u16>,
     /// Show the first N pairs as they will be trained: text, token ids, what truncation takes; nothing runs or is written
     #[arg(long, value_name = "N", conflicts_with_all = ["plan", "resume"])]
     preview: Option<usize>,
@@ -108,6 +111,10 @@ fn start(
         (true, false) => Start::Resume,
         (true, true) => Start::ResumeChanged,
     };
+    if let Some(gigabytes) = args.largest {
+        let models = trainer::largest_models(&recipe, u64::from(gigabytes) * 1_000_000_000)?;
+        return Ok(print_result(largest_table(&models, gigabytes).render(Format::Text))?);
+    }
     if args.plan {
         let RanksArgs { nproc_per_node, nnodes, .. } = args.ranks;
         let gpus = if args.ranks.are_several() { u64::from(nproc_per_node) * u64::from(nnodes) } else { 8 };

@@ -66,8 +66,8 @@ pub use pair_deltas::{PairDelta, TrainedPair};
 pub use pairwise::PairwiseLoss;
 pub use parameters::Trained;
 pub use plan::{
-    AtStage, Cluster, Memory, OnCluster, PlannedReference, PlannedTime, Precision, TokenCounts, TrainPlan,
-    WidestMicroBatch, plan,
+    AtStage, Cluster, LargestModel, Memory, OnCluster, PlannedReference, PlannedTime, Precision, TokenCounts,
+    TrainPlan, WidestMicroBatch, largest_models, plan,
 };
 pub use preview::{Preview, PreviewedCompletion, PreviewedPair, preview};
 pub use reference::SequenceLogps;

@@ -1,6 +1,7 @@
 //! Plans a run: its size, memory and time, without training.
 
 mod cluster;
+mod largest;
 mod memory;
 mod time;
 
@@ -26,6 +27,7 @@ use cluster::Load;
 use time::{TimedExamples, Work};
 
 pub use cluster::{Cluster, OnCluster};
+pub use largest::{LargestModel, largest_models};
 pub use memory::{Memory, Precision, WidestMicroBatch};
 pub use time::PlannedTime;
 
